@@ -1,0 +1,29 @@
+PYTHON ?= python3
+VENV ?= .venv
+READY := $(VENV)/.installed
+
+.PHONY: help demo test check
+
+help:
+	@echo "make demo    serve the app on http://127.0.0.1:7860 with the bundled checkpoint"
+	@echo "make test    run the whole test suite"
+	@echo "make check   formatter, linter, type checker, import rules"
+	@echo "Each makes the environment $(VENV) first, where it is missing or out of date (about 6 GB)."
+
+$(READY): pyproject.toml .ci/constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(VENV)/bin/python -m pip install --quiet --constraint .ci/constraints.txt --editable ".[demo,dev]"
+	touch $@
+
+demo: $(READY)
+	$(VENV)/bin/python app.py
+
+test: $(READY)
+	$(VENV)/bin/python -m pytest
+
+check: $(READY)
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports

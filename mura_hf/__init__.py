@@ -1,0 +1,69 @@
+"""Abnormality detection in musculoskeletal radiographs, in the Hugging Face style. Not a medical device.
+
+Importing the package registers its models with the Auto classes of transformers, and does nothing else. Names that
+need more than torch and transformers (datasets, Captum) are loaded when they are first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification
+
+from .errors import CardError, CheckpointError, DatasetError, MuraError, RadiographError, RecipeError
+from .models import (
+    MuraConfig,
+    MuraForImageClassification,
+    MuraForStudyClassification,
+    MuraImageProcessor,
+    MuraModel,
+)
+
+if TYPE_CHECKING:
+    from .data import load_mura
+    from .inference import StudyPrediction, StudyPredictor
+    from .radiographs import Radiograph, read_radiograph
+
+__version__ = "0.1.0"
+
+AutoConfig.register(MuraConfig.model_type, MuraConfig)
+AutoModel.register(MuraConfig, MuraModel)
+AutoModelForImageClassification.register(MuraConfig, MuraForImageClassification)
+AutoImageProcessor.register(MuraConfig, MuraImageProcessor)
+
+_LAZY = {
+    "load_mura": "data",
+    "StudyPrediction": "inference",
+    "StudyPredictor": "inference",
+    "Radiograph": "radiographs",
+    "read_radiograph": "radiographs",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+__all__ = [
+    "CardError",
+    "CheckpointError",
+    "DatasetError",
+    "MuraConfig",
+    "MuraError",
+    "MuraForImageClassification",
+    "MuraForStudyClassification",
+    "MuraImageProcessor",
+    "MuraModel",
+    "Radiograph",
+    "RadiographError",
+    "RecipeError",
+    "StudyPrediction",
+    "StudyPredictor",
+    "load_mura",
+    "read_radiograph",
+]

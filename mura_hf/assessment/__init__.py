@@ -1,0 +1,5 @@
+"""A checkpoint measured against data."""
+
+from .evaluation import evaluate_checkpoint
+
+__all__ = ["evaluate_checkpoint"]

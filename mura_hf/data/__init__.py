@@ -1,0 +1,8 @@
+"""Datasets of radiographs: loading, cutting by patient, augmenting."""
+
+from .augmentation import Augmentation
+from .mura import FEATURES, load_mura
+from .splits import split_digest, split_patients
+from .views import ViewDataset
+
+__all__ = ["FEATURES", "Augmentation", "ViewDataset", "load_mura", "split_digest", "split_patients"]

@@ -1,0 +1,194 @@
+"""`load_mura`: a copy of MURA v1.1 on disk as a `DatasetDict`."""
+
+import csv
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Value
+
+from ..errors import DatasetError
+from ..models.configuration_mura import BODY_PARTS, LABELS
+from .splits import split_patients
+
+FEATURES = Features(
+    {
+        "image": Image(),
+        "label": ClassLabel(names=list(LABELS)),
+        "body_part": ClassLabel(names=list(BODY_PARTS)),
+        "patient_id": Value("string"),
+        "study_id": Value("string"),
+        "view": Value("int32"),
+    }
+)
+"""Columns of every dataset that the package loads."""
+
+BOXES = List(List(Value("int32"), length=4))
+"""Feature of the column `boxes`, where a dataset knows its findings' places: x0, y0, x1, y1 in pixels of the file,
+half open.
+"""
+
+_STUDY = re.compile(
+    r"(?P<split>train|valid)/XR_(?P<part>[A-Z]+)/(?P<patient>patient\d+)/(?P<study>study\d+)_(?P<sign>\w+)$"
+)
+_VIEW = re.compile(r"image(\d+)\.png$")
+_SIGNS = {"negative": 0, "positive": 1}
+
+
+def load_mura(
+    root: str | os.PathLike[str],
+    body_parts: Sequence[str] | None = None,
+    dev_fraction: float = 0.08,
+    calib_fraction: float = 0.08,
+    seed: int = 0,
+) -> DatasetDict:
+    """Loads MURA v1.1, or phantoms in its layout. Looks whether each file is there, decodes none.
+
+    Rows are joined by study path, never by their place in the files. `dev` (selection, early stopping) and `calib`
+    (calibration, thresholds) are cut from train by patient: no patient is in two splits. `valid` is the official one.
+
+    Args:
+        root: The folder `MURA-v1.1`, or the one that holds it.
+        body_parts: Some of the seven; all where None.
+        dev_fraction: Share of the train patients for `dev`.
+        calib_fraction: Share of the train patients for `calib`.
+        seed: Of the cut.
+
+    Returns:
+        Splits `train`, `dev`, `calib`, `valid` with the columns of `FEATURES`. `study_id` is like
+        "XR_WRIST/patient00001/study1", `view` the number in the file's name. Phantoms bring a column `boxes` too.
+
+    Raises:
+        DatasetError: If files are missing, rows contradict each other, or a patient is in both train and valid.
+        ValueError: If a body part is unknown or the fractions leave no training data.
+    """
+    wanted = tuple(BODY_PARTS if body_parts is None else body_parts)
+    unknown = sorted(set(wanted) - set(BODY_PARTS))
+    if unknown or not wanted:
+        raise ValueError(f"unknown body parts {unknown}; choose among {', '.join(BODY_PARTS)}")
+    tree = _find_tree(Path(root))
+    rows = {split: _read_split(tree, split) for split in ("train", "valid")}
+    features = FEATURES
+    boxes = _read_boxes(tree)
+    if boxes is not None:
+        features = Features({**FEATURES, "boxes": BOXES})
+        for row in rows["train"] + rows["valid"]:
+            row["boxes"] = boxes.get(_from_split(row["image"][len(str(tree)) :]), [])
+    shared = {row["patient_id"] for row in rows["train"]} & {row["patient_id"] for row in rows["valid"]}
+    if shared:
+        raise DatasetError(
+            f"{tree}: {len(shared)} patients are in train and in valid, such as {min(shared)}; get a fresh copy"
+        )
+    # The cut is drawn over all parts, so that a patient stays in one split whatever subset is loaded.
+    cut = split_patients(
+        [row["patient_id"] for row in rows["train"]], {"dev": dev_fraction, "calib": calib_fraction}, seed=seed
+    )
+    splits: dict[str, list[dict]] = {name: [] for name in ("train", "dev", "calib", "valid")}
+    for row in rows["train"]:
+        splits[cut[row["patient_id"]]].append(row)
+    splits["valid"] = rows["valid"]
+    return DatasetDict(
+        {
+            name: _dataset([row for row in chosen if row["body_part"] in wanted], features)
+            for name, chosen in splits.items()
+        }
+    )
+
+
+def _dataset(rows: list[dict], features: Features) -> Dataset:
+    return Dataset.from_dict({name: [row[name] for row in rows] for name in features}, features=features)
+
+
+def _read_boxes(tree: Path) -> dict[str, list[list[int]]] | None:
+    """Boxes by path from train or valid on, from the `findings.parquet` of phantoms; None where there is none."""
+    file = tree / "findings.parquet"
+    if not file.is_file():
+        return None
+    rows = pq.read_table(file, columns=["path", "x0", "y0", "x1", "y1"]).to_pylist()
+    return {_from_split(row.pop("path")): [list(row.values())] for row in rows if row["x0"] is not None}
+
+
+def _find_tree(root: Path) -> Path:
+    for candidate in (root, root / "MURA-v1.1", root / "MURA-v1.1" / "MURA-v1.1"):
+        if (candidate / "train_labeled_studies.csv").is_file():
+            return candidate
+    raise DatasetError(
+        f"{root} holds no train_labeled_studies.csv, nor does a folder MURA-v1.1 in it; give the folder that "
+        "MURA v1.1 was "
+        "unpacked into, or make phantoms with scripts/make_phantoms.py"
+    )
+
+
+def _read_rows(path: Path) -> list[list[str]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return [row for row in csv.reader(file) if row]
+    except OSError as error:
+        raise DatasetError(
+            f"{path} cannot be read ({error.strerror}); MURA v1.1 brings four CSV files, get a whole copy"
+        ) from error
+
+
+def _from_split(path: str) -> str:
+    """The part of a CSV path from train or valid on, without a trailing slash."""
+    parts = path.strip().strip("/").split("/")
+    starts = [place for place, part in enumerate(parts) if part in ("train", "valid")]
+    return "/".join(parts[starts[0] :]) if starts else "/".join(parts)
+
+
+def _read_labels(path: Path) -> dict[str, int]:
+    labels: dict[str, int] = {}
+    for number, row in enumerate(_read_rows(path)):
+        if number == 0 and row[-1] not in ("0", "1"):
+            continue  # some copies have a header
+        if len(row) != 2 or row[1] not in ("0", "1"):
+            raise DatasetError(f"{path}, row {number + 1}: expected a study and 0 or 1, found {','.join(row)!r}")
+        study = _from_split(row[0])
+        if labels.setdefault(study, int(row[1])) != int(row[1]):
+            raise DatasetError(f"{path}: {study} is labelled both 0 and 1")
+    return labels
+
+
+def _read_split(tree: Path, split: str) -> list[dict]:
+    labels = _read_labels(tree / f"{split}_labeled_studies.csv")
+    listing = tree / f"{split}_image_paths.csv"
+    rows, missing = [], []
+    for number, (path, *_) in enumerate(_read_rows(listing)):
+        if number == 0 and not path.endswith(".png"):
+            continue
+        name = _from_split(path)
+        folder, file = os.path.split(name)
+        found, view = _STUDY.match(folder), _VIEW.match(file)
+        if file.startswith("."):
+            continue
+        if not found or not view or found["sign"] not in _SIGNS or found["part"].lower() not in BODY_PARTS:
+            raise DatasetError(f"{listing}, row {number + 1}: {path!r} is no path of MURA v1.1")
+        if folder not in labels:
+            raise DatasetError(f"{listing}: {folder} has no label in {split}_labeled_studies.csv")
+        if labels[folder] != _SIGNS[found["sign"]]:
+            raise DatasetError(
+                f"{folder} is labelled {labels[folder]} in {split}_labeled_studies.csv, against its folder's name"
+            )
+        if not (tree / name).is_file():
+            missing.append(name)
+        rows.append(
+            {
+                "image": str(tree / name),
+                "label": labels[folder],
+                "body_part": found["part"].lower(),
+                "patient_id": found["patient"],
+                "study_id": f"XR_{found['part']}/{found['patient']}/{found['study']}",
+                "view": int(view[1]),
+            }
+        )
+    if missing:
+        raise DatasetError(
+            f"{tree}: {len(missing)} of {len(rows)} {split} files are missing, such as {missing[0]}; get a whole copy"
+        )
+    return sorted(rows, key=_order)
+
+
+def _order(row: dict) -> tuple[str, int]:
+    return row["study_id"], row["view"]

@@ -1,0 +1,5 @@
+"""The browser demo."""
+
+from .app import build_app, launch
+
+__all__ = ["build_app", "launch"]

@@ -1,0 +1,90 @@
+"""The answer and the views as HTML. File names come from strangers and are escaped."""
+
+from collections.abc import Sequence
+from html import escape
+
+from ..inference import StudyPrediction, ViewPrediction
+from ..radiographs import Radiograph
+from .pictures import film_url, heat_url
+
+EMPTY = '<div class="empty">Drop the views of one study on the left, or choose an example below them.</div>'
+
+_VERDICTS = {
+    "abnormal": ("▲", "Abnormal: flagged", "The model flags this study."),
+    "uncertain": ("◐", "Uncertain", "The model cannot tell with the certainty that either answer asks for."),
+    "normal": ("○", "Nothing flagged", "This does not exclude a fracture."),
+}
+_MEANING = "Abnormal means what it means in MURA: fracture, but also hardware, degeneration, lesions or dislocation."
+
+
+def answer_html(study: StudyPrediction | None, problems: Sequence[str] = ()) -> str:
+    """The study's answer in words, with its probability, body part, warnings and the files that could not be read."""
+    parts = []
+    if study is not None:
+        parts.append(_verdict_html(study))
+        parts += [f'<div class="notice" role="note">{escape(warning)}</div>' for warning in study.warnings]
+    if problems:
+        rows = "".join(f"<li>{escape(problem)}</li>" for problem in problems)
+        left = "The other views were read without them." if study else "There is no view left to read."
+        parts.append(f'<div class="notice bad" role="alert"><b>Left out.</b> {left}<ul>{rows}</ul></div>')
+    return "".join(parts) or EMPTY
+
+
+def trouble_html(sentence: str) -> str:
+    """A sentence about something other than a file that went wrong."""
+    return f'<div class="notice bad" role="alert">{escape(sentence)}</div>'
+
+
+def _verdict_html(study: StudyPrediction) -> str:
+    sign, title, sentence = _VERDICTS[study.band]
+    percent, mark = 100 * study.probability, 100 * study.threshold
+    views = f"{len(study.views)} view" + "s" * (len(study.views) != 1)
+    return (
+        f'<section class="answer {study.band}" aria-label="Answer for the study">'
+        f'<div class="verdict"><h2><span aria-hidden="true">{sign}</span> {title}</h2>'
+        f'<span class="chance">P(abnormal) {study.probability:.2f}</span></div>'
+        f'<div class="meter" role="img" aria-label="Probability {percent:.0f} percent, threshold {mark:.0f} percent">'
+        f'<div class="fill" style="width:{percent:.1f}%"></div><div class="mark" style="left:{mark:.1f}%"></div></div>'
+        f"<p>{sentence} {_body_part_sentence(study)}</p>"
+        f'<p class="fine">Mean of {views}; flagged strictly above {study.threshold:g} (operating point '
+        f"“{escape(study.operating_point)}”). {_MEANING}</p>"
+        f'<p class="fine">Checkpoint: {escape(study.checkpoint)}</p></section>'
+    )
+
+
+def _body_part_sentence(study: StudyPrediction) -> str:
+    if study.body_part is None:
+        return "This checkpoint does not tell the body part."
+    if study.body_part_given:
+        return f"Body part: <b>{study.body_part}</b> (given by you)."
+    chance = study.body_part_probabilities[study.body_part]
+    return f"Body part found: <b>{study.body_part}</b> (probability {chance:.2f})."
+
+
+def views_html(study: StudyPrediction, radiographs: Sequence[Radiograph]) -> str:
+    """Each view with its overlay and box, as a grid."""
+    cards = (_view_html(view, radiograph, study) for view, radiograph in zip(study.views, radiographs, strict=True))
+    return f'<div class="views">{"".join(cards)}</div>'
+
+
+def _view_html(view: ViewPrediction, radiograph: Radiograph, study: StudyPrediction) -> str:
+    name = escape(view.name)
+    layers = f'<img class="film" src="{film_url(radiograph.pixels)}" alt="Radiograph {name}">'
+    if view.heatmap is not None:
+        layers += f'<img class="heat" src="{heat_url(view.heatmap)}" alt="Model attention over {name}">'
+    if view.box is not None:
+        left, top = 100 * view.box.x0 / view.width, 100 * view.box.y0 / view.height
+        width, height = 100 * (view.box.x1 - view.box.x0) / view.width, 100 * (view.box.y1 - view.box.y0) / view.height
+        place = f"left:{left:.2f}%;top:{top:.2f}%;width:{width:.2f}%;height:{height:.2f}%"
+        layers += f'<div class="box" style="{place}" title="Strongest model attention"></div>'
+    flagged = view.probability > study.threshold
+    state, word = ("abnormal", "▲ flagged") if flagged else ("normal", "○ not flagged")
+    box = "Box: strongest model attention. " if view.box else ""
+    return (
+        f'<figure class="view"><div class="stage"><div class="stack">{layers}</div></div>'
+        f'<figcaption><div class="name">{name}</div>'
+        f'<div><span class="state {state}">{word}</span>, '
+        f'P(abnormal) <span class="probability">{view.probability:.2f}</span></div>'
+        f'<div class="fine">{box}{view.width} × {view.height} px, weight {view.weight:.2f}</div>'
+        "</figcaption></figure>"
+    )

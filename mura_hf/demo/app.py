@@ -1,0 +1,155 @@
+"""The Gradio app: wires the panels."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from ..errors import CheckpointError
+from ..models import BODY_PARTS
+from .answer import EMPTY, answer_html, trouble_html, views_html
+from .checkpoints import Checkpoints
+from .examples import make_examples
+from .reading import read_study
+from .style import CSS, make_theme
+
+_FOUND = "found by the model"
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_DISCLAIMER = (
+    "**Not a medical device.** For research and teaching. Never use it for the care of a patient, and upload "
+    "nothing that "
+    "names one."
+)
+_SET_HEAT = "(value) => { document.documentElement.style.setProperty('--mura-heat', value / 100); }"
+_SET_BOX = "(shown) => { document.documentElement.style.setProperty('--mura-box', shown ? 1 : 0); }"
+
+
+def build_app(*, allow_folders: bool) -> gr.Blocks:
+    """Builds the page.
+
+    Args:
+        allow_folders: Whether the model box takes local folders; only where the app serves on loopback.
+
+    Raises:
+        CheckpointError: If the default checkpoint cannot be loaded.
+    """
+    checkpoints = Checkpoints(allow_folders=allow_folders)
+    default = checkpoints.get()
+    example_folder = tempfile.TemporaryDirectory(prefix="mura_hf_examples_")
+    examples = make_examples(Path(example_folder.name))
+
+    def answer(files: list[str] | None, body_part: str, chosen: tuple[str, str]) -> tuple[str, str]:
+        if not files:
+            return EMPTY, ""
+        try:
+            predictor = checkpoints.get(*chosen)
+        except CheckpointError as error:
+            return trouble_html(str(error)), ""
+        study, radiographs, problems = read_study(predictor, files, None if body_part == _FOUND else body_part)
+        return answer_html(study, problems), views_html(study, radiographs) if study else ""
+
+    def choose_example(event: gr.SelectData) -> list[str]:
+        return examples[event.index].files
+
+    def choose_checkpoint(name: str, revision: str, chosen: tuple[str, str]) -> tuple[tuple[str, str], str]:
+        try:
+            predictor = checkpoints.get(name, revision)
+        except CheckpointError as error:
+            return chosen, f"**Not loaded.** {error} The model that was in use stays."
+        return (name, revision), _describe(predictor.checkpoint, predictor.model.config)
+
+    with gr.Blocks(title="mura_hf: read a study", analytics_enabled=False, delete_cache=(600, 600)) as app:
+        app.example_folder = example_folder  # lives as long as the app
+        gr.Markdown(_DISCLAIMER, elem_id="disclaimer")
+        gr.Markdown(
+            "# Read a radiographic study\nDrop all views of **one** study: finger, hand, wrist, forearm, "
+            "elbow, humerus or "
+            "shoulder. You get one answer for the study, and where the model looked.",
+            elem_id="heading",
+        )
+        chosen = gr.State(("", ""))
+        with gr.Row():
+            with gr.Column(scale=4, min_width=300):
+                files = gr.File(
+                    label="Views of one study (PNG or JPEG, 8 or 16 bit)",
+                    file_count="multiple",
+                    type="filepath",
+                    height=190,
+                )
+                body_part = gr.Dropdown([_FOUND, *BODY_PARTS], value=_FOUND, label="Body part")
+                read = gr.Button("Read the study", variant="primary")
+                gallery = gr.Gallery(
+                    [(example.files[0], example.caption) for example in examples],
+                    label="Examples: synthetic phantoms",
+                    columns=4,
+                    height=330,
+                    allow_preview=False,
+                    object_fit="contain",
+                    interactive=False,
+                )
+                with gr.Accordion("Model", open=False):
+                    name = gr.Textbox(
+                        label="Hub name" + (" or local folder" if allow_folders else ""),
+                        placeholder="user/model; empty for the default",
+                        info="The model's own code is never run.",
+                    )
+                    revision = gr.Textbox(label="Revision", placeholder="main")
+                    load = gr.Button("Load the model")
+                    state = gr.Markdown(_describe(default.checkpoint, default.model.config), elem_id="model-state")
+            with gr.Column(scale=7, min_width=320):
+                verdict = gr.HTML(EMPTY, elem_id="answer")
+                with gr.Row():
+                    opacity = gr.Slider(0, 100, value=50, step=5, label="Heatmap opacity (%)", elem_id="opacity")
+                    box = gr.Checkbox(True, label="Show boxes of flagged views")
+                views = gr.HTML("", elem_id="views")
+                gr.Markdown(
+                    "A heatmap (Grad-CAM) shows the **model's attention** for abnormal against normal, not a lesion.",
+                )
+
+        reading: dict[str, Any] = {"fn": answer, "inputs": [files, body_part, chosen], "outputs": [verdict, views]}
+        files.change(**reading, api_visibility="private")
+        body_part.input(**reading, api_visibility="private")
+        read.click(**reading, api_name="predict_study")
+        gallery.select(choose_example, None, files, api_visibility="private")
+        opacity.input(None, opacity, None, js=_SET_HEAT)
+        box.input(None, box, None, js=_SET_BOX)
+        loading: dict[str, Any] = {
+            "fn": choose_checkpoint,
+            "inputs": [name, revision, chosen],
+            "outputs": [chosen, state],
+        }
+        for event in (load.click, name.submit, revision.submit):
+            event(**loading, api_visibility="private").then(**reading, api_visibility="private")
+    return app
+
+
+def _describe(name: str, config: Any) -> str:
+    kind = (
+        "trained on **synthetic phantoms**"
+        if config.trained_on_phantoms
+        else "trained on real studies, as its card says"
+    )
+    return f"In use: `{name}` ({config.backbone}), {kind}."
+
+
+def launch() -> None:
+    """Builds and serves the app; host and port from `GRADIO_SERVER_NAME` and `GRADIO_SERVER_PORT`, else
+    127.0.0.1:7860.
+    """
+    host = os.environ.get("GRADIO_SERVER_NAME", _LOOPBACK[0])
+    port = int(os.environ.get("GRADIO_SERVER_PORT", "7860"))
+    app = build_app(allow_folders=host in _LOOPBACK)
+    app.queue(max_size=64, default_concurrency_limit=2)
+    app.launch(
+        server_name=host,
+        server_port=port,
+        theme=make_theme(),
+        css=CSS,
+        max_file_size="30mb",
+        show_error=False,
+        enable_monitoring=False,
+        strict_cors=True,
+        footer_links=[],
+    )

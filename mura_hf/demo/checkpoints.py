@@ -1,0 +1,53 @@
+"""The checkpoints that a running app holds."""
+
+import re
+from collections import OrderedDict
+from pathlib import Path
+from threading import Lock
+
+from ..errors import CheckpointError
+from ..inference import StudyPredictor
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+class Checkpoints:
+    """Loads predictors by name and keeps the last few.
+
+    Args:
+        allow_folders: Whether local folders may be named; only where the app serves on loopback.
+        capacity: Predictors kept at once.
+    """
+
+    def __init__(self, *, allow_folders: bool, capacity: int = 3) -> None:
+        self.allow_folders = allow_folders
+        self.capacity = capacity
+        self._loaded: OrderedDict[tuple[str, str], StudyPredictor] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, name: str = "", revision: str = "") -> StudyPredictor:
+        """The predictor of a Hub name or folder; the default one where the name is empty.
+
+        Raises:
+            CheckpointError: If it cannot be loaded, or the name is neither of the Hub's form nor an allowed folder.
+        """
+        key = (name.strip(), revision.strip())
+        self._check(key[0])
+        with self._lock:
+            if key not in self._loaded:
+                self._loaded[key] = StudyPredictor.from_pretrained(key[0] or None, revision=key[1] or None)
+                while len(self._loaded) > self.capacity:
+                    self._loaded.popitem(last=False)
+            self._loaded.move_to_end(key)
+            return self._loaded[key]
+
+    def _check(self, name: str) -> None:
+        if not name:
+            return
+        if self.allow_folders and Path(name).is_dir():
+            return
+        if not _HUB_NAME.fullmatch(name) or Path(name).exists():
+            allowed = "a Hub name such as user/model, or a folder on this machine" if self.allow_folders else (
+                "a Hub name such as user/model; folders are read only where the app serves on its own machine alone"
+            )  # fmt: skip
+            raise CheckpointError(f"“{name}” is not {allowed}.")

@@ -1,0 +1,47 @@
+"""Example studies of the demo: phantoms, rendered when the app starts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from ..phantoms import render_phantom
+
+# Part, finding, number of views, seed. The seeds are of no tree that a bundled checkpoint was trained on.
+_STUDIES = (
+    ("wrist", "fracture", 3, 910_001),
+    ("hand", None, 2, 910_002),
+    ("forearm", "metal", 2, 910_003),
+    ("elbow", None, 2, 910_004),
+    ("finger", "fracture", 2, 910_005),
+    ("shoulder", None, 2, 910_006),
+    ("humerus", "fracture", 2, 910_007),
+)
+
+
+@dataclass(frozen=True)
+class ExampleStudy:
+    """A synthetic study.
+
+    Attributes:
+        caption: What it is.
+        files: Its views.
+    """
+
+    caption: str
+    files: list[str]
+
+
+def make_examples(folder: Path) -> list[ExampleStudy]:
+    """Writes the example studies as PNG files into a folder."""
+    examples = []
+    for part, finding, views, seed in _STUDIES:
+        files = []
+        for view in range(views):
+            file = folder / f"phantom_{part}_view{view + 1}.png"
+            phantom = render_phantom(seed, body_part=part, view=view, finding=finding)
+            Image.fromarray(phantom.pixels).save(file)
+            files.append(str(file))
+        truth = f"abnormal ({finding})" if finding else "normal"
+        examples.append(ExampleStudy(f"{part}, {truth}", files))
+    return examples

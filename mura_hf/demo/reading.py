@@ -1,0 +1,41 @@
+"""From uploaded files to what the page shows."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import RadiographError
+from ..inference import StudyPrediction, StudyPredictor
+from ..radiographs import Radiograph, read_radiograph
+
+MAX_VIEWS = 12
+
+
+def read_files(files: Sequence[str]) -> tuple[list[str], list[Radiograph], list[str]]:
+    """Reads what can be read.
+
+    Args:
+        files: Paths of the views of one study.
+
+    Returns:
+        Names and radiographs of the good files, and a sentence about each bad one.
+    """
+    names, radiographs, problems = [], [], []
+    for file in files[:MAX_VIEWS]:
+        try:
+            radiographs.append(read_radiograph(file))
+            names.append(Path(file).name)
+        except RadiographError as error:
+            problems.append(str(error))
+    if len(files) > MAX_VIEWS:
+        problems.append(f"A study may have {MAX_VIEWS} views here; {len(files) - MAX_VIEWS} more were not read.")
+    return names, radiographs, problems
+
+
+def read_study(
+    predictor: StudyPredictor, files: Sequence[str], body_part: str | None
+) -> tuple[StudyPrediction | None, list[Radiograph], list[str]]:
+    """Reads the files of one study and answers for the good views."""
+    names, radiographs, problems = read_files(files)
+    if not radiographs:
+        return None, [], problems
+    return predictor(radiographs, body_part=body_part, names=names), radiographs, problems

@@ -1,0 +1,89 @@
+"""Model cards, rendered from a checkpoint's records alone."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+from jinja2 import Environment, StrictUndefined, UndefinedError
+
+from ..errors import CardError
+
+_TEMPLATE = Path(__file__).parent / "card_template.md"
+_RECORDS = ("config.json", "preprocessor_config.json", "training.json", "evaluation.json")
+
+
+def render_card(folder: str | Path, name: str) -> str:
+    """Renders the card of a checkpoint.
+
+    Args:
+        folder: The checkpoint with its records.
+        name: Its name, as on the Hub.
+
+    Returns:
+        Markdown with a metadata header.
+
+    Raises:
+        CardError: If a record is missing or lacks a value that the card shows; the message names it.
+    """
+    records: dict[str, Any] = {}
+    for file in _RECORDS:
+        try:
+            records[file.removesuffix(".json")] = json.loads((Path(folder) / file).read_text())
+        except FileNotFoundError as error:
+            raise CardError(
+                f"{folder} has no {file}; the card is rendered from it. Train, then run scripts/evaluate.py."
+            ) from error
+        except json.JSONDecodeError as error:
+            raise CardError(f"{Path(folder) / file} is not valid JSON ({error}); make it again") from error
+    environment = Environment(
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters["figure"] = _figure
+    try:
+        metadata = _metadata(records, name)
+        body = environment.from_string(_TEMPLATE.read_text()).render(name=name, **records)
+    except (UndefinedError, KeyError) as error:
+        raise CardError(f"a record of {folder} lacks a value that the card shows: {error}") from error
+    return f"---\n{metadata.to_yaml()}\n---\n\n{body}"
+
+
+def _figure(value: float | None, interval: list[float] | None = None) -> str:
+    """A figure with three decimals and, where known, its interval."""
+    if value is None:
+        return "not defined"
+    return f"{value:.3f}" + (f" ({interval[0]:.3f}-{interval[1]:.3f})" if interval else "")
+
+
+def _metadata(records: dict[str, Any], name: str) -> ModelCardData:
+    phantoms = records["config"]["trained_on_phantoms"]
+    data = "Synthetic phantoms of mura_hf" if phantoms else "MURA v1.1"
+    study = records["evaluation"]["study"]["overall"]["figures"]
+    results = [
+        EvalResult(
+            task_type="image-classification",
+            dataset_type="synthetic-phantoms" if phantoms else "mura",
+            dataset_name=f"{data}, {records['evaluation']['split']}, study level",
+            dataset_split=records["evaluation"]["split"],
+            metric_type=metric,
+            metric_value=round(study[metric], 4),
+        )
+        for metric in ("auroc", "kappa", "sensitivity", "specificity")
+        if study[metric] is not None
+    ]
+    licence: dict[str, Any] = {"license": "apache-2.0"}
+    if not phantoms:
+        licence = {
+            "license": "other",
+            "license_name": "mura-research-use",
+            "license_link": "https://stanfordmlgroup.github.io/competitions/mura/",
+        }
+    return ModelCardData(
+        library_name="transformers",
+        pipeline_tag="image-classification",
+        tags=["medical", "radiograph", "musculoskeletal", "mura"] + ["synthetic"] * phantoms,
+        metrics=["roc_auc", "cohen_kappa"],
+        model_name=name,
+        eval_results=results,
+        **licence,
+    )

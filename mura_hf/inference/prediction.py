@@ -1,0 +1,96 @@
+"""What a `StudyPredictor` answers."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..explain import Box
+
+PHANTOM_WARNING = (
+    "This checkpoint was trained on synthetic phantoms. Its word about a real radiograph means nothing until "
+    "weights trained "
+    "on real studies are loaded (a Hub name in the app, or the variable MURA_CHECKPOINT)."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class ViewPrediction:
+    """One view of a study.
+
+    Attributes:
+        name: The file's name, or "view 1" and so on.
+        probability: P(abnormal) of this view, in [0, 1].
+        weight: Its share in the study's answer.
+        heatmap: Model attention, float32 `[H, W]` in [0, 1] at the view's own size; None where the model has none.
+        box: Rectangle of the strongest attention in the view's own pixels; only where the view is flagged.
+        height: Of the view in pixels.
+        width: Of the view in pixels.
+    """
+
+    name: str
+    probability: float
+    weight: float
+    heatmap: np.ndarray | None
+    box: Box | None
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, eq=False)
+class StudyPrediction:
+    """One study.
+
+    Attributes:
+        probability: P(abnormal) of the study, calibrated as the checkpoint says, in [0, 1].
+        label: "abnormal" where the probability is strictly above the threshold, else "normal": nothing was flagged.
+        band: "normal", "uncertain" or "abnormal". Uncertain lies between the thresholds of sensitivity .95 and
+            specificity .95, where the checkpoint has both; else the band is the label.
+        threshold: Of the operating point.
+        operating_point: Its name.
+        body_part: The part given by the caller, else the part found, else None.
+        body_part_given: Whether the caller gave it.
+        body_part_probabilities: Part -> probability found; empty where the model has no such head.
+        views: One a view, in the order given.
+        in_distribution: Whether the study is like the training data; None where the checkpoint cannot tell.
+        warnings: Sentences that belong beside the answer.
+        checkpoint: Hub name or folder's name, with the revision where one was given.
+    """
+
+    probability: float
+    label: str
+    band: str
+    threshold: float
+    operating_point: str
+    body_part: str | None
+    body_part_given: bool
+    body_part_probabilities: dict[str, float]
+    views: list[ViewPrediction]
+    in_distribution: bool | None
+    checkpoint: str
+    warnings: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the heatmaps, as plain values."""
+        values = {name: value for name, value in vars(self).items() if name != "views"}
+        values["views"] = [
+            {
+                **{name: value for name, value in vars(view).items() if name != "heatmap"},
+                "box": view.box and list(view.box),
+            }
+            for view in self.views
+        ]
+        return values
+
+    def to_json(self) -> str:
+        """`to_dict` as JSON."""
+        return json.dumps(self.to_dict(), indent=2)
+
+
+def find_band(probability: float, label: str, operating_points: dict[str, float]) -> str:
+    """The band of a probability; see `StudyPrediction.band`."""
+    sensitive, specific = operating_points.get("sensitivity_95"), operating_points.get("specificity_95")
+    if sensitive is not None and specific is not None and sensitive < specific and sensitive < probability <= specific:
+        return "uncertain"
+    return label

@@ -1,0 +1,204 @@
+"""`StudyPredictor`: files of one study in, one explained answer out."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import AutoConfig
+
+from ..errors import CheckpointError, RadiographError
+from ..explain import grad_cam, localize
+from ..models import BODY_PARTS, LABELS, MuraConfig, MuraForStudyClassification, MuraImageProcessor, StudyOutput
+from ..radiographs import Radiograph, read_radiograph
+from .prediction import PHANTOM_WARNING, StudyPrediction, ViewPrediction, find_band
+
+BUNDLED_CHECKPOINT = Path(__file__).parents[1] / "resources" / "phantom"
+"""The checkpoint that comes with the package."""
+
+View = str | os.PathLike[str] | bytes | Image.Image | np.ndarray | Radiograph
+
+
+class StudyPredictor:
+    """Reads a study with one checkpoint. Threads may share it.
+
+    Args:
+        model: In evaluation mode.
+        processor: The checkpoint's own.
+        checkpoint: Its name in answers.
+    """
+
+    def __init__(self, model: MuraForStudyClassification, processor: MuraImageProcessor, checkpoint: str) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.processor = processor
+        self.checkpoint = checkpoint
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | os.PathLike[str] | None = None,
+        revision: str | None = None,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype = "auto",
+    ) -> "StudyPredictor":
+        """Loads a checkpoint; code that came with it is never run.
+
+        Args:
+            name_or_path: Hub name or local folder. Where None, the environment's `MURA_CHECKPOINT`, else the bundled
+                one.
+            revision: Branch, tag or commit on the Hub.
+            device: Where it runs; the first accelerator, or else the CPU, where None.
+            dtype: Of the weights.
+
+        Raises:
+            CheckpointError: If it cannot be found, is no mura checkpoint or does not fit.
+        """
+        source = str(name_or_path or os.environ.get("MURA_CHECKPOINT") or BUNDLED_CHECKPOINT)
+        pinned = {} if revision is None else {"revision": revision}
+        try:
+            config = AutoConfig.from_pretrained(source, trust_remote_code=False, **pinned)
+            if not isinstance(config, MuraConfig):
+                raise CheckpointError(
+                    f"{source} is a checkpoint of type {config.model_type!r}, not 'mura'; name one that mura_hf "
+                    "trained or exported"
+                )
+            processor = MuraImageProcessor.from_pretrained(source, **pinned)
+            model = MuraForStudyClassification.from_pretrained(source, config=config, dtype=dtype, **pinned)
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise CheckpointError(
+                f"{source} cannot be loaded: {reason} Check the name, or the folder, and the network."
+            ) from error
+        name = source if Path(source) != BUNDLED_CHECKPOINT else f"bundled: {BUNDLED_CHECKPOINT.name}"
+        chosen = torch.device(device) if device is not None else _default_device()
+        model = model.to(chosen, memory_format=torch.channels_last)
+        return cls(model, processor, name if revision is None else f"{name}@{revision}")
+
+    def __call__(
+        self,
+        views: Sequence[View],
+        *,
+        body_part: str | None = None,
+        operating_point: str | None = None,
+        names: Sequence[str] | None = None,
+        heatmaps: bool = True,
+    ) -> StudyPrediction:
+        """Reads one study, all views in one batch.
+
+        Args:
+            views: Paths, file contents, PIL images, arrays (uint8, or float in [0, 1]) or `Radiograph`s.
+            body_part: One of the seven where known; found by the model where None.
+            operating_point: Name of a threshold in the checkpoint's config; "paper" (.5) or its first where None.
+            names: What to call the views; their file names where None.
+            heatmaps: Whether to compute heatmaps and boxes.
+
+        Raises:
+            RadiographError: If a view cannot be read; the message names it.
+            ValueError: If there are no views, or the body part or operating point is unknown.
+        """
+        if isinstance(views, str | bytes | os.PathLike) or not len(views):
+            raise ValueError("give the views of one study as a list, at least one")
+        if body_part is not None and body_part not in BODY_PARTS:
+            raise ValueError(f"unknown body part {body_part!r}; there are {', '.join(BODY_PARTS)}")
+        point, threshold = self._operating_point(operating_point)
+        if names is None:
+            names = [_name(view, number) for number, view in enumerate(views, 1)]
+        if len(names) != len(views):
+            raise ValueError(f"{len(views)} views but {len(names)} names")
+        radiographs = [self._read(view, name) for view, name in zip(views, names, strict=True)]
+        output = self._run(radiographs)
+
+        probability = float(output.study_logits[0].double().softmax(-1)[1])
+        label = LABELS[int(probability > threshold)]
+        parts: dict[str, float] = {}
+        if output.body_part_logits is not None:
+            parts = dict(zip(BODY_PARTS, output.body_part_logits[0].double().softmax(-1).tolist(), strict=True))
+        warnings = [PHANTOM_WARNING] if self.model.config.trained_on_phantoms else []
+        maps: list[np.ndarray | None] = [None] * len(radiographs)
+        if heatmaps:
+            try:
+                maps = [*self._heatmaps(output, radiographs)]
+            except CheckpointError as error:
+                warnings.append(f"No heatmap: {error}.")
+        chances = output.view_logits[0].double().softmax(-1)[:, 1].tolist()
+        return StudyPrediction(
+            probability=probability,
+            label=label,
+            band=find_band(probability, label, self.model.config.operating_points),
+            threshold=threshold,
+            operating_point=point,
+            body_part=body_part or (max(parts, key=parts.__getitem__) if parts else None),
+            body_part_given=body_part is not None,
+            body_part_probabilities=parts,
+            views=[
+                ViewPrediction(
+                    name=name,
+                    probability=chance,
+                    weight=weight,
+                    heatmap=heatmap,
+                    box=localize(heatmap) if heatmap is not None and chance > threshold else None,
+                    height=radiograph.pixels.shape[0],
+                    width=radiograph.pixels.shape[1],
+                )
+                for name, chance, weight, heatmap, radiograph in zip(
+                    names, chances, output.view_weights[0].tolist(), maps, radiographs, strict=True
+                )
+            ],
+            in_distribution=None,
+            checkpoint=self.checkpoint,
+            warnings=warnings,
+        )
+
+    def predict_many(self, studies: Iterable[Sequence[View]], **options: Any) -> Iterator[StudyPrediction]:
+        """Reads studies one after another as they come; `options` are those of a call."""
+        for views in studies:
+            yield self(views, **options)
+
+    def pixel_values(self, radiographs: Sequence[Radiograph]) -> torch.Tensor:
+        """What the model is fed, float32 `[V, C, H, W]`."""
+        pictures = [radiograph.pixels for radiograph in radiographs]
+        return self.processor(images=pictures, return_tensors="pt")["pixel_values"]
+
+    def _run(self, radiographs: Sequence[Radiograph]) -> StudyOutput:
+        pixel_values = self.pixel_values(radiographs).to(self.model.device, self.model.dtype)
+        with torch.no_grad():
+            return self.model(pixel_values[None].contiguous())
+
+    def _heatmaps(self, output: StudyOutput, radiographs: Sequence[Radiograph]) -> Iterator[np.ndarray]:
+        maps = grad_cam(self.model, feature_map=output.feature_map[0])
+        for small, radiograph in zip(maps.cpu().numpy(), radiographs, strict=True):
+            restored = np.clip(self.processor.restore_map(small, *radiograph.pixels.shape), 0.0, 1.0)
+            # Hottest where the view itself is; what fell on the letterbox's bars does not count.
+            peak = float(restored.max())
+            yield restored / peak if peak > 0 else restored
+
+    def _operating_point(self, name: str | None) -> tuple[str, float]:
+        points = self.model.config.operating_points
+        if name is None:
+            name = "paper" if "paper" in points else next(iter(points))
+        if name not in points:
+            raise ValueError(f"unknown operating point {name!r}; this checkpoint has {', '.join(points)}")
+        return name, float(points[name])
+
+    def _read(self, view: View, name: str) -> Radiograph:
+        if isinstance(view, Radiograph):
+            return view
+        if isinstance(view, str | os.PathLike | bytes):
+            return read_radiograph(Path(view) if isinstance(view, os.PathLike) else view, name=name)
+        try:
+            pixels = self.processor.gray_plane(view).astype(np.float32) / np.float32(255)
+        except ValueError as error:
+            raise RadiographError(f"{name}: {error}") from error
+        return Radiograph(pixels, 8, "array")
+
+
+def _name(view: View, number: int) -> str:
+    return Path(view).name if isinstance(view, str | os.PathLike) else f"view {number}"
+
+
+def _default_device() -> torch.device:
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return found or torch.device("cpu")

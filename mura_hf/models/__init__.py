@@ -1,0 +1,27 @@
+"""What the Hub stores: configuration, image processor and models. These files also travel with exported
+checkpoints.
+"""
+
+from .configuration_mura import BODY_PARTS, LABELS, MuraConfig
+from .image_processing_mura import MuraImageProcessor
+from .modeling_mura import (
+    MuraForImageClassification,
+    MuraForStudyClassification,
+    MuraImageClassifierOutput,
+    MuraModel,
+    MuraModelOutput,
+    StudyOutput,
+)
+
+__all__ = [
+    "BODY_PARTS",
+    "LABELS",
+    "MuraConfig",
+    "MuraForImageClassification",
+    "MuraForStudyClassification",
+    "MuraImageClassifierOutput",
+    "MuraImageProcessor",
+    "MuraModel",
+    "MuraModelOutput",
+    "StudyOutput",
+]

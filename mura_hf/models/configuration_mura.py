@@ -1,0 +1,101 @@
+"""Configuration of the mura model family."""
+
+from typing import Any, ClassVar
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+BODY_PARTS = ("elbow", "finger", "forearm", "hand", "humerus", "shoulder", "wrist")
+LABELS = ("normal", "abnormal")
+STUDY_POOLINGS = ("mean",)
+
+
+@strict
+class MuraConfig(PreTrainedConfig):
+    r"""
+    What a checkpoint is: a timm backbone, its heads, how views make a study, and how its probabilities are calibrated.
+
+    Args:
+        backbone (`str`, *optional*, defaults to `"densenet169"`):
+            Name of any timm architecture. Never downloads weights; see `from_timm` of the models for that.
+        backbone_kwargs (`dict`, *optional*):
+            Further arguments of `timm.create_model`, such as `{"output_stride": 16}`.
+        image_size (`int`, *optional*, defaults to 320):
+            Side in pixels of the square that the model is trained on. Transformers of a fixed input size are built
+            for it.
+        num_channels (`int`, *optional*, defaults to 3):
+            Input channels. A radiograph's one gray plane is repeated.
+        head_dropout (`float`, *optional*, defaults to 0.0):
+            Dropout on the pooled code in front of the heads.
+        body_part_head (`bool`, *optional*, defaults to `False`):
+            Whether a second head tells the body part, in the order of `BODY_PARTS`.
+        study_pooling (`str`, *optional*, defaults to `"mean"`):
+            How the views' probabilities make the study's: their mean (Rajpurkar et al., arXiv 1712.06957, section 3).
+        temperature (`float`, *optional*, defaults to 1.0):
+            Divides the logits of a view (Guo et al., arXiv 1706.04599). 1 while training.
+        study_slope (`float`, *optional*, defaults to 1.0):
+            Slope on the logit of the study's pooled probability.
+        study_intercept (`float`, *optional*, defaults to 0.0):
+            Intercept beside it.
+        operating_points (`dict[str, float]`, *optional*):
+            Named thresholds on the study's probability, abnormal strictly above; `{"paper": 0.5}` by default.
+        trained_on_phantoms (`bool`, *optional*, defaults to `False`):
+            Whether the weights have seen synthetic phantoms only, so that their word about a real radiograph means
+            nothing.
+
+    Raises:
+        ValueError: If the labels are not the two of the field, or a value is out of its range.
+    """
+
+    model_type = "mura"
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["feature_map", "pooler_output"]
+
+    backbone: str = "densenet169"
+    backbone_kwargs: dict[str, Any] | None = None
+    image_size: int = 320
+    num_channels: int = 3
+    head_dropout: float | int = 0.0
+    body_part_head: bool = False
+    study_pooling: str = "mean"
+    temperature: float | int = 1.0
+    study_slope: float | int = 1.0
+    study_intercept: float | int = 0.0
+    operating_points: dict[str, float] | None = None
+    trained_on_phantoms: bool = False
+
+    id2label: dict[int, str] | dict[str, str] | None = None
+    label2id: dict[str, int] | dict[str, str] | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if kwargs.get("num_labels", len(LABELS)) != len(LABELS):
+            raise ValueError(
+                f"num_labels is {kwargs['num_labels']}: a mura model has two labels, {LABELS[0]} and {LABELS[1]}"
+            )
+        if self.id2label is None:
+            self.id2label = dict(enumerate(LABELS))
+        if self.label2id is None:
+            self.label2id = {label: int(index) for index, label in self.id2label.items()}
+        if self.operating_points is None:
+            self.operating_points = {"paper": 0.5}
+        super().__post_init__(**kwargs)
+        if dict(self.id2label) != dict(enumerate(LABELS)):
+            raise ValueError(f"id2label is {self.id2label}: label 0 must be {LABELS[0]!r} and label 1 {LABELS[1]!r}")
+        if self.temperature <= 0:
+            raise ValueError(f"temperature is {self.temperature}: it must be above 0")
+        if self.study_slope <= 0:
+            raise ValueError(
+                f"study_slope is {self.study_slope}: it must be above 0, or calibration would turn answers round"
+            )
+        if self.study_pooling not in STUDY_POOLINGS:
+            raise ValueError(f"study_pooling is {self.study_pooling!r}: it must be one of {', '.join(STUDY_POOLINGS)}")
+        if not self.operating_points or not all(0 <= value <= 1 for value in self.operating_points.values()):
+            raise ValueError(
+                f"operating_points is {self.operating_points}: it needs at least one threshold, all in [0, 1]"
+            )
+        if ":" in self.backbone:
+            raise ValueError(
+                f"backbone is {self.backbone!r}: give the bare name of a timm architecture, without a source"
+            )
+
+
+__all__ = ["BODY_PARTS", "LABELS", "STUDY_POOLINGS", "MuraConfig"]

@@ -1,0 +1,31 @@
+"""`Radiograph`: the pixels of one view, and nothing about the patient."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+
+@dataclass(frozen=True, eq=False)
+class Radiograph:
+    """One view, windowed for display.
+
+    Attributes:
+        pixels: float32 `[H, W]` in [0, 1], bone bright.
+        bit_depth: Bits a pixel in the file: 8 or 16.
+        source_format: "PNG", "JPEG", or "array" where it did not come from a file.
+        body_part: One of the seven where the file says so, else None.
+    """
+
+    pixels: np.ndarray
+    bit_depth: int
+    source_format: str
+    body_part: str | None = None
+
+    def to_uint8(self) -> np.ndarray:
+        """The pixels as uint8 `[H, W]`; exactly those of the file where it has 8 bits."""
+        return np.rint(self.pixels * 255).astype(np.uint8)
+
+    def to_image(self) -> Image.Image:
+        """The pixels as a gray 8-bit PIL image, for instance for a plain transformers pipeline."""
+        return Image.fromarray(self.to_uint8())

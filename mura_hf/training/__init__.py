@@ -1,0 +1,17 @@
+"""Recipes and the Accelerate loop."""
+
+from .loop import CHECKPOINT_FOLDER, build_model, build_processor, train
+from .prediction import SplitPredictions, predict_views
+from .recipe import Recipe, load_recipe, recipe_names
+
+__all__ = [
+    "CHECKPOINT_FOLDER",
+    "Recipe",
+    "SplitPredictions",
+    "build_model",
+    "build_processor",
+    "load_recipe",
+    "predict_views",
+    "recipe_names",
+    "train",
+]

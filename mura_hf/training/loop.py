@@ -1,0 +1,248 @@
+"""The Accelerate loop."""
+
+import json
+import shutil
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DataLoaderConfiguration, set_seed
+from datasets import DatasetDict
+from torch import nn
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+from transformers import get_cosine_schedule_with_warmup
+
+from ..data import ViewDataset, split_digest
+from ..errors import DatasetError
+from ..losses import class_weights, region_loss, weighted_cross_entropy
+from ..models import MuraConfig, MuraForImageClassification, MuraImageProcessor
+from .curves import plot_curves
+from .prediction import predict_views
+from .recipe import Recipe
+
+CHECKPOINT_FOLDER = "checkpoint"
+
+
+def build_model(recipe: Recipe, *, trained_on_phantoms: bool) -> MuraForImageClassification:
+    """The untrained model of a recipe."""
+    fields: dict[str, Any] = {
+        "backbone_kwargs": recipe.backbone_kwargs,
+        "image_size": recipe.image_size,
+        "head_dropout": recipe.head_dropout,
+        "body_part_head": recipe.body_part_head,
+        "trained_on_phantoms": trained_on_phantoms,
+    }
+    if recipe.pretrained:
+        return MuraForImageClassification.from_timm(recipe.backbone, **fields)
+    return MuraForImageClassification(MuraConfig(backbone=recipe.backbone, **fields))
+
+
+def build_processor(recipe: Recipe) -> MuraImageProcessor:
+    """The image processor of a recipe."""
+    chosen = {"image_mean": recipe.image_mean, "image_std": recipe.image_std}
+    size = {"height": recipe.image_size, "width": recipe.image_size}
+    return MuraImageProcessor(
+        size=size,
+        resize_mode=recipe.resize_mode,
+        **{name: value for name, value in chosen.items() if value is not None},
+    )
+
+
+def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW that decays matrices and kernels, but neither biases nor norms."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [parameter for parameter in parameters if parameter.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate)
+
+
+def train(
+    datasets: DatasetDict,
+    recipe: Recipe,
+    output_dir: str | Path,
+    *,
+    data_description: dict[str, Any],
+    trained_on_phantoms: bool = False,
+    cpu: bool = False,
+    num_workers: int = 0,
+) -> Path:
+    """Trains a model and keeps the epoch with the best study-level AUROC on `dev`.
+
+    Writes into `output_dir`: `checkpoint/` (model, processor, `training.json`), `metrics.jsonl` (a line an epoch) and
+    `curves.png`. Class weights come from `train`; `calib` and `valid` are not looked at.
+
+    Args:
+        datasets: Splits `train` and `dev` of `load_mura`.
+        recipe: Every setting.
+        output_dir: New or empty folder.
+        data_description: What the data are, for `training.json`.
+        trained_on_phantoms: Whether they are synthetic; the checkpoint then says so wherever it answers.
+        cpu: Whether to stay on the CPU where there is an accelerator.
+        num_workers: Processes that read files; 0 reads in this one.
+
+    Returns:
+        The checkpoint's folder.
+
+    Raises:
+        DatasetError: If the output folder is not empty, `dev` cannot rank epochs because it lacks a class, or the
+            recipe asks for boxes that the data do not have.
+        RuntimeError: If the loss is not finite; the best checkpoint so far stays.
+    """
+    output_dir = Path(output_dir)
+    if set(datasets["dev"]["label"]) != {0, 1}:
+        raise DatasetError(
+            "dev needs normal and abnormal studies to choose an epoch by AUROC; use more studies or a larger "
+            "dev_fraction"
+        )
+    if recipe.region_weight and "boxes" not in datasets["train"].column_names:
+        raise DatasetError(
+            "the recipe has a region_weight, but the data have no boxes; set it to 0 or use data with boxes"
+        )
+    accelerator = Accelerator(
+        mixed_precision="bf16" if recipe.precision == "bf16" else "no",
+        cpu=cpu,
+        dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True),
+        step_scheduler_with_optimizer=False,
+    )
+    if accelerator.is_main_process:
+        if output_dir.exists() and any(output_dir.iterdir()):
+            raise DatasetError(f"{output_dir} is not empty; name a new folder, so that no earlier run is lost")
+        output_dir.mkdir(parents=True, exist_ok=True)
+    accelerator.wait_for_everyone()
+    set_seed(recipe.seed)
+
+    processor = build_processor(recipe)
+    train_views = ViewDataset(datasets["train"], processor, recipe.augmentation, recipe.seed)
+    dev_views = ViewDataset(datasets["dev"], processor)
+    model = build_model(recipe, trained_on_phantoms=trained_on_phantoms).to(memory_format=torch.channels_last)
+    loader = DataLoader(
+        train_views,
+        recipe.batch_size,
+        shuffle=True,
+        num_workers=num_workers,
+        drop_last=len(train_views) >= recipe.batch_size,
+    )
+    model, optimizer, loader = accelerator.prepare(model, _optimizer(model, recipe), loader)
+    steps = len(loader) * recipe.epochs
+    schedule = get_cosine_schedule_with_warmup(optimizer, round(recipe.warmup_fraction * steps), steps)
+    weights = (
+        class_weights(torch.tensor(datasets["train"]["label"])).to(accelerator.device)
+        if recipe.class_weighting
+        else None
+    )
+
+    started = time.monotonic()
+    history: list[dict[str, Any]] = []
+    for epoch in range(recipe.epochs):
+        train_views.set_epoch(epoch)
+        loader.set_epoch(epoch)
+        loss = _train_epoch(
+            model, loader, optimizer, schedule, accelerator, recipe, weights, f"Epoch {epoch + 1}/{recipe.epochs}"
+        )
+        dev = predict_views(
+            model, dev_views, accelerator, batch_size=recipe.batch_size, progress="dev"
+        ).study_metrics()
+        best = not history or dev["auroc"] > max(record["dev"]["auroc"] for record in history)
+        history.append(
+            {"epoch": epoch + 1, "train_loss": loss, "dev": dev, "seconds": round(time.monotonic() - started, 1)}
+        )
+        if accelerator.is_main_process:
+            tqdm.write(
+                f"Epoch {epoch + 1}: loss {loss:.4f}, dev studies AUROC {dev['auroc']:.3f}, kappa "
+                f"{dev['kappa'] or 0:.3f}" + " (kept)" * best
+            )
+            with (output_dir / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps(history[-1]) + "\n")
+            plot_curves(history, output_dir / "curves.png")
+            if best:
+                record = _record(recipe, datasets, data_description, history, accelerator)
+                _save(accelerator.unwrap_model(model), processor, record, output_dir / CHECKPOINT_FOLDER)
+        accelerator.wait_for_everyone()
+    accelerator.end_training()
+    return output_dir / CHECKPOINT_FOLDER
+
+
+def _train_epoch(
+    model: nn.Module,
+    loader: Any,
+    optimizer: Any,
+    schedule: Any,
+    accelerator: Accelerator,
+    recipe: Recipe,
+    weights: torch.Tensor | None,
+    title: str,
+) -> float:
+    """One pass over train; returns the mean loss."""
+    model.train()
+    total = torch.zeros((), device=accelerator.device)
+    bar = tqdm(loader, desc=title, unit="step", disable=not accelerator.is_main_process, leave=False)
+    for step, batch in enumerate(bar):
+        output = model(pixel_values=batch["pixel_values"].contiguous(memory_format=torch.channels_last))
+        loss = weighted_cross_entropy(output.logits, batch["labels"], weights, label_smoothing=recipe.label_smoothing)
+        if output.body_part_logits is not None:
+            parts = weighted_cross_entropy(output.body_part_logits, batch["body_part_labels"])
+            loss = loss + recipe.body_part_weight * parts
+        if recipe.region_weight:
+            with accelerator.autocast():
+                scores = accelerator.unwrap_model(model).score_map(output.feature_map)
+            loss = loss + recipe.region_weight * region_loss(scores, batch["regions"], batch["regions_known"])
+        if not torch.isfinite(loss):
+            raise RuntimeError(
+                f"the loss became {loss.item()} in step {step} of {title}; lower learning_rate or use fp32"
+            )
+        accelerator.backward(loss)
+        accelerator.clip_grad_norm_(model.parameters(), recipe.max_gradient_norm)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        total += loss.detach()
+        if step % 10 == 0:
+            bar.set_postfix(loss=f"{loss.item():.3f}")
+    return float(accelerator.reduce(total, "mean")) / len(loader)
+
+
+def _record(
+    recipe: Recipe,
+    datasets: DatasetDict,
+    data_description: dict[str, Any],
+    history: list[dict[str, Any]],
+    accelerator: Accelerator,
+) -> dict[str, Any]:
+    members = ((split, study) for split, rows in datasets.items() for study in rows["study_id"])
+    return {
+        "recipe": recipe.to_dict(),
+        "data": {
+            **data_description,
+            "split_digest": split_digest(members),
+            "studies": {split: len(set(rows["study_id"])) for split, rows in datasets.items()},
+            "views": {split: len(rows) for split, rows in datasets.items()},
+        },
+        "selected_by": "study-level AUROC on dev",
+        "epoch": history[-1]["epoch"],
+        "dev": history[-1]["dev"],
+        "seconds": history[-1]["seconds"],
+        "device": accelerator.device.type,
+        "processes": accelerator.num_processes,
+        "versions": {name: version(name) for name in ("torch", "timm", "transformers", "accelerate", "datasets")},
+    }
+
+
+def _save(
+    model: MuraForImageClassification, processor: MuraImageProcessor, record: dict[str, Any], folder: Path
+) -> None:
+    """Replaces the kept checkpoint by a new one, whole or not at all."""
+    fresh, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
+    shutil.rmtree(fresh, ignore_errors=True)
+    model.save_pretrained(fresh)
+    processor.save_pretrained(fresh)
+    (fresh / "training.json").write_text(json.dumps(record, indent=2) + "\n")
+    if folder.exists():
+        folder.rename(old)
+    fresh.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,134 @@
+"""Recipes: every choice of a training run in one YAML file."""
+
+import dataclasses
+import difflib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from ..data import Augmentation
+from ..errors import RecipeError
+
+_RECIPES = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of a run; the YAML file has the same keys.
+
+    Attributes:
+        backbone: timm architecture.
+        backbone_kwargs: Further arguments of `timm.create_model`.
+        pretrained: Whether the backbone starts from timm's weights (needs them downloaded).
+        image_size: Side in pixels of the processed picture.
+        resize_mode: "letterbox" or "squash".
+        image_mean: Mean of the normalisation, one a channel; the processor's default (ImageNet) where None.
+        image_std: Deviation beside it.
+        head_dropout: Dropout in front of the heads.
+        body_part_head: Whether to train a second head for the body part.
+        body_part_weight: Weight of its loss.
+        region_weight: Weight of the loss on the class activation map, for data with boxes; 0 leaves it out.
+        class_weighting: Whether to weight the loss by the class shares of train.
+        label_smoothing: Share of each label spread over both classes.
+        epochs: Passes over train.
+        batch_size: Views a step and process.
+        learning_rate: Peak of AdamW's rate.
+        weight_decay: Of AdamW, on matrices only.
+        warmup_fraction: Share of the steps over which the rate rises; then it falls by a cosine to 0.
+        max_gradient_norm: Gradients are clipped to it.
+        precision: "fp32" or "bf16" (autocast).
+        dev_fraction: Share of train patients for selection.
+        calib_fraction: Share of train patients kept for calibration.
+        seed: Of everything random.
+        augmentation: See `Augmentation`.
+    """
+
+    backbone: str = "densenet169"
+    backbone_kwargs: dict[str, Any] | None = None
+    pretrained: bool = True
+    image_size: int = 320
+    resize_mode: str = "letterbox"
+    image_mean: list[float] | None = None
+    image_std: list[float] | None = None
+    head_dropout: float = 0.0
+    body_part_head: bool = True
+    body_part_weight: float = 0.3
+    region_weight: float = 0.0
+    class_weighting: bool = True
+    label_smoothing: float = 0.0
+    epochs: int = 15
+    batch_size: int = 32
+    learning_rate: float = 1e-4
+    weight_decay: float = 0.01
+    warmup_fraction: float = 0.05
+    max_gradient_norm: float = 1.0
+    precision: str = "fp32"
+    dev_fraction: float = 0.08
+    calib_fraction: float = 0.08
+    seed: int = 0
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("fp32", "bf16"):
+            raise RecipeError(f"precision is {self.precision!r}: it must be fp32 or bf16")
+        if self.epochs < 1 or self.batch_size < 1 or self.image_size < 1 or self.learning_rate <= 0:
+            raise RecipeError("epochs, batch_size, image_size and learning_rate must be above 0")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as in the YAML file."""
+        return dataclasses.asdict(self)
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(path.stem for path in _RECIPES.glob("*.yaml"))
+
+
+def load_recipe(name_or_path: str | Path, **overrides: Any) -> Recipe:
+    """Loads a recipe by name, or from a YAML file.
+
+    Args:
+        name_or_path: One of `recipe_names()`, or a path that ends in .yaml or .yml.
+        **overrides: Fields that replace those of the file.
+
+    Raises:
+        RecipeError: If there is no such recipe, a key is unknown (the nearest known one is named) or a value is of
+            the wrong type or out of range.
+    """
+    path = Path(name_or_path) if str(name_or_path).endswith((".yaml", ".yml")) else _RECIPES / f"{name_or_path}.yaml"
+    try:
+        values = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise RecipeError(
+            f"no recipe {name_or_path!r}; there are {', '.join(recipe_names())}, or give a .yaml file"
+        ) from error
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise RecipeError(f"{path} must hold keys and values")
+    values.update(overrides)
+    augmentation = _build(Augmentation, values.pop("augmentation", {}) or {}, f"{path}, augmentation")
+    return _build(Recipe, {**values, "augmentation": augmentation}, str(path))
+
+
+_Kind = TypeVar("_Kind")
+
+
+def _build(kind: type[_Kind], values: dict[str, Any], where: str) -> _Kind:
+    fields = {item.name: item for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    for key, value in values.items():
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, n=1)
+            raise RecipeError(f"{where}: unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        if fields[key].type is float and not _is_number(value):
+            hint = "; YAML reads 1e-4 as text, write 1.0e-4" if isinstance(value, str) else ""
+            raise RecipeError(f"{where}: {key} is {value!r}, but must be a number{hint}")
+        if fields[key].type in (int, bool, str) and type(value) is not fields[key].type:
+            raise RecipeError(f"{where}: {key} is {value!r}, but must be of type {type(fields[key].default).__name__}")
+    return kind(**values)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

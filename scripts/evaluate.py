@@ -1,0 +1,34 @@
+"""Measures a checkpoint on a split of MURA, or of phantoms, and writes evaluation.json beside its weights."""
+
+import argparse
+
+from mura_hf.assessment import evaluate_checkpoint
+from mura_hf.data import load_mura
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkpoint", help="folder of the checkpoint")
+    parser.add_argument("--data_dir", required=True, help="the folder MURA-v1.1, or the one that holds it")
+    parser.add_argument("--split", default="valid", choices=["dev", "calib", "valid"])
+    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--cpu", action="store_true", help="stay on the CPU")
+    options = parser.parse_args()
+    rows = load_mura(options.data_dir)[options.split]
+    report = evaluate_checkpoint(
+        options.checkpoint, rows, options.split, batch_size=options.batch_size, cpu=options.cpu
+    )
+    for part, row in report["study"].items():
+        figures, intervals = row["figures"], row["intervals"]
+        told = []
+        for metric in ("auroc", "kappa"):
+            low, high = intervals.get(metric, (None, None))
+            told.append(
+                f"{metric} not defined" if figures[metric] is None or low is None
+                else f"{metric} {figures[metric]:.3f} ({low:.3f}-{high:.3f})"
+            )  # fmt: skip
+        print(f"{part:9s} {figures['n']:5d} studies, {', '.join(told)}")
+
+
+if __name__ == "__main__":
+    main()

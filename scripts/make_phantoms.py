@@ -1,0 +1,30 @@
+"""Writes a folder of synthetic studies in the layout of MURA v1.1."""
+
+import argparse
+import os
+
+from mura_hf.phantoms import write_phantom_mura
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output_dir", required=True, help="a new or empty folder")
+    parser.add_argument("--n_studies", type=int, default=1000, help="train and valid together")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--valid_fraction", type=float, default=0.2)
+    parser.add_argument("--size", type=int, default=512, help="pixels on the long side")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    options = parser.parse_args()
+    tree = write_phantom_mura(
+        options.output_dir,
+        options.n_studies,
+        options.seed,
+        valid_fraction=options.valid_fraction,
+        size=options.size,
+        workers=options.workers,
+    )
+    print(f"Synthetic studies in MURA v1.1's layout: {tree}")
+
+
+if __name__ == "__main__":
+    main()

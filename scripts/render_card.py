@@ -1,0 +1,20 @@
+"""Renders a checkpoint's model card from its records."""
+
+import argparse
+from pathlib import Path
+
+from mura_hf.hub import render_card
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkpoint", help="folder of the checkpoint")
+    parser.add_argument("--name", required=True, help="name of the checkpoint, as on the Hub")
+    parser.add_argument("--output", required=True, help="Markdown file to write")
+    options = parser.parse_args()
+    Path(options.output).write_text(render_card(options.checkpoint, options.name))
+    print(f"Card written: {options.output}")
+
+
+if __name__ == "__main__":
+    main()
