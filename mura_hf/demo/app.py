@@ -18,9 +18,8 @@ from .style import CSS, make_theme
 _FOUND = "found by the model"
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _DISCLAIMER = (
-    "**Not a medical device.** For research and teaching. Never use it for the care of a patient, and upload "
-    "nothing that "
-    "names one."
+    "**Not a medical device.** For research and teaching, never for the care of a patient. "
+    "Upload nothing that names one."
 )
 _SET_HEAT = "(value) => { document.documentElement.style.setProperty('--mura-heat', value / 100); }"
 _SET_BOX = "(shown) => { document.documentElement.style.setProperty('--mura-box', shown ? 1 : 0); }"
@@ -80,11 +79,15 @@ def build_app(*, allow_folders: bool) -> gr.Blocks:
                 )
                 body_part = gr.Dropdown([_FOUND, *BODY_PARTS], value=_FOUND, label="Body part")
                 read = gr.Button("Read the study", variant="primary")
+                gr.Markdown("Or choose an example. These are **synthetic phantoms**, not patients.")
                 gallery = gr.Gallery(
                     [(example.files[0], example.caption) for example in examples],
                     label="Examples: synthetic phantoms",
-                    columns=4,
-                    height=330,
+                    show_label=False,
+                    elem_id="examples",
+                    columns=3,
+                    height="auto",
+                    buttons=[],
                     allow_preview=False,
                     object_fit="contain",
                     interactive=False,
@@ -101,11 +104,14 @@ def build_app(*, allow_folders: bool) -> gr.Blocks:
             with gr.Column(scale=7, min_width=320):
                 verdict = gr.HTML(EMPTY, elem_id="answer")
                 with gr.Row():
-                    opacity = gr.Slider(0, 100, value=50, step=5, label="Heatmap opacity (%)", elem_id="opacity")
-                    box = gr.Checkbox(True, label="Show boxes of flagged views")
+                    opacity = gr.Slider(
+                        0, 100, value=50, step=5, label="Heatmap opacity (%)", elem_id="opacity", min_width=130
+                    )
+                    box = gr.Checkbox(True, label="Show boxes of flagged views", min_width=130)
                 views = gr.HTML("", elem_id="views")
                 gr.Markdown(
-                    "A heatmap (Grad-CAM) shows the **model's attention** for abnormal against normal, not a lesion.",
+                    "A heatmap (Grad-CAM) shows the **model's attention** for abnormal against normal, not a lesion. "
+                    "Each is scaled to its own maximum, so a view that is not flagged has colours too."
                 )
 
         reading: dict[str, Any] = {"fn": answer, "inputs": [files, body_part, chosen], "outputs": [verdict, views]}

@@ -16,6 +16,8 @@ _STUDIES = (
     ("finger", "fracture", 2, 910_005),
     ("shoulder", None, 2, 910_006),
     ("humerus", "fracture", 2, 910_007),
+    ("wrist", None, 3, 910_008),
+    ("hand", "fracture", 3, 910_009),
 )
 
 

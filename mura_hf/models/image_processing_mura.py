@@ -135,6 +135,13 @@ class MuraImageProcessor(PilBackend):
         picture = Image.fromarray(np.asarray(values, np.float32))
         return np.asarray(picture.resize((width, height), resample=Image.Resampling.BILINEAR, box=box))
 
+    def _prepare_images_structure(self, images: Any, expected_ndims: int = 3) -> list[Any]:
+        """A flat list of pictures; unlike the base's, it takes gray arrays without a channel axis."""
+        images = self.fetch_images(images)
+        if isinstance(images, list | tuple) or getattr(images, "ndim", 0) > expected_ndims:
+            return [picture for part in images for picture in self._prepare_images_structure(part, expected_ndims)]
+        return [images]
+
     def process_image(self, image: Any, **kwargs: Any) -> np.ndarray:
         """A picture as a gray plane with a channel axis, uint8 `[1, H, W]`."""
         return self.gray_plane(image)[None]

@@ -1,0 +1,39 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from mura_hf import DatasetError, StudyPredictor, load_mura
+from mura_hf.assessment import evaluate_checkpoint
+from mura_hf.evaluation import classification_metrics
+
+
+def test_figures_are_those_of_the_predictor(phantom_tree, checkpoint, tmp_path):
+    folder = shutil.copytree(checkpoint, tmp_path / "checkpoint")
+    rows = load_mura(phantom_tree)["valid"]
+    report = evaluate_checkpoint(folder, rows, "valid", cpu=True)
+    assert json.loads((folder / "evaluation.json").read_text()) == json.loads(json.dumps(report))
+
+    predictor = StudyPredictor.from_pretrained(folder, device="cpu")
+    labels, probabilities = [], []
+    for study in dict.fromkeys(rows["study_id"]):
+        files = sorted(phantom_tree.glob(f"valid/{study}_*/*.png"))
+        labels.append(int(files[0].parent.name.endswith("_positive")))
+        probabilities.append(predictor(files, heatmaps=False).probability)
+    expected = classification_metrics(labels, probabilities)
+    found = report["study"]["overall"]["figures"]
+    for name in ("n", "n_abnormal", "auroc", "accuracy", "brier"):
+        assert found[name] == pytest.approx(expected[name], abs=1e-5)
+    low, high = report["study"]["overall"]["intervals"]["auroc"]
+    assert low <= found["auroc"] <= high
+    assert report["image"]["overall"]["figures"]["n"] == len(rows)
+    parts = [row["figures"]["n"] for name, row in report["study"].items() if name != "overall"]
+    assert sum(parts) == found["n"]
+    assert 0 <= report["body_part_accuracy"] <= 1
+
+
+def test_an_empty_split_is_refused(phantom_tree, checkpoint):
+    rows = load_mura(phantom_tree)["valid"].select(np.arange(0))
+    with pytest.raises(DatasetError, match="valid is empty"):
+        evaluate_checkpoint(checkpoint, rows, "valid", cpu=True)

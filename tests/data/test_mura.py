@@ -1,0 +1,146 @@
+import shutil
+
+import pytest
+from datasets import Image
+
+from mura_hf import DatasetError, load_mura
+from mura_hf.data import FEATURES
+from mura_hf.data.splits import split_digest, split_patients
+
+
+@pytest.fixture
+def small_tree(phantom_tree, tmp_path):
+    """A copy of the tree whose files may be changed."""
+    return shutil.copytree(phantom_tree, tmp_path / "MURA-v1.1")
+
+
+def _study_rows(datasets):
+    return {
+        study: label
+        for rows in datasets.values()
+        for study, label in zip(rows["study_id"], rows["label"], strict=True)
+    }
+
+
+def test_rows_are_those_of_the_files(phantom_tree):
+    datasets = load_mura(phantom_tree, dev_fraction=0.2, calib_fraction=0.2)
+    assert list(datasets) == ["train", "dev", "calib", "valid"]
+    for split, rows in datasets.items():
+        assert set(FEATURES) <= set(rows.column_names)
+        assert rows.features["label"].names == ["normal", "abnormal"]
+        for row in rows.cast_column("image", Image(decode=False)):
+            path = row["image"]["path"]
+            part, patient, study = row["study_id"].split("/")
+            assert f"/{'valid' if split == 'valid' else 'train'}/{part}/{patient}/{study}_" in path
+            assert path.endswith(f"image{row['view']}.png")
+            assert row["patient_id"] == patient
+            assert rows.features["body_part"].int2str(row["body_part"]) == part.removeprefix("XR_").lower()
+            assert row["label"] == ("_positive/" in path)
+    listed = (phantom_tree / "train_image_paths.csv").read_text().splitlines()
+    assert sum(len(datasets[split]) for split in ("train", "dev", "calib")) == len(listed)
+    assert datasets["valid"][0]["image"].mode == "L"
+
+
+def test_no_patient_is_in_two_splits(phantom_tree):
+    for seed in range(5):
+        datasets = load_mura(phantom_tree, dev_fraction=0.2, calib_fraction=0.2, seed=seed)
+        patients = [set(rows["patient_id"]) for rows in datasets.values()]
+        assert all(patients)
+        assert sum(map(len, patients)) == len(set.union(*patients))
+
+
+def test_a_subset_of_parts_keeps_each_patients_split(phantom_tree):
+    everything = load_mura(phantom_tree, dev_fraction=0.2)
+    wrists = load_mura(phantom_tree, body_parts=["wrist"], dev_fraction=0.2)
+    for split, rows in wrists.items():
+        assert set(rows["body_part"]) <= {rows.features["body_part"].str2int("wrist")}
+        assert set(rows["study_id"]) <= set(everything[split]["study_id"])
+    with pytest.raises(ValueError, match="knee"):
+        load_mura(phantom_tree, body_parts=["knee"])
+
+
+@pytest.mark.parametrize("variant", ["header", "windows line ends", "nested", "shuffled", "parent"])
+def test_copies_in_circulation_are_read_alike(variant, small_tree):
+    expected = load_mura(small_tree, seed=1)
+    root = small_tree
+    for file in small_tree.glob("*.csv"):
+        lines = file.read_text().splitlines()
+        if variant == "header":
+            lines = ["path,label" if "studies" in file.name else "path", *lines]
+        if variant == "shuffled":
+            lines = lines[::-1] if "studies" in file.name else lines[1::2] + lines[::2]
+        file.write_bytes(("\r\n" if variant == "windows line ends" else "\n").join([*lines, ""]).encode())
+    if variant == "nested":
+        inner = small_tree.parent / "copy" / "MURA-v1.1"
+        inner.parent.mkdir()
+        root = inner.parent
+        shutil.move(small_tree, inner / "MURA-v1.1")
+    if variant == "parent":
+        root = small_tree.parent
+    found = load_mura(root, seed=1)
+    for split, rows in expected.items():
+        for column in ("label", "body_part", "patient_id", "study_id", "view", "boxes"):
+            assert list(found[split][column]) == list(rows[column]), column
+
+
+def test_labels_are_joined_not_zipped(small_tree):
+    file = small_tree / "train_labeled_studies.csv"
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join(sorted(lines, reverse=True)))
+    for study, label in _study_rows(load_mura(small_tree)).items():
+        folder = next(small_tree.glob(f"*/{study}_*"))
+        assert label == folder.name.endswith("_positive")
+
+
+class TestRefusals:
+    def test_a_missing_file_is_named(self, small_tree):
+        gone = sorted(small_tree.glob("train/**/image1.png"))[0]
+        gone.unlink()
+        with pytest.raises(DatasetError, match=f"files are missing, such as {gone.relative_to(small_tree)}"):
+            load_mura(small_tree)
+
+    def test_a_folder_that_is_no_mura(self, tmp_path):
+        with pytest.raises(DatasetError, match=r"no train_labeled_studies\.csv"):
+            load_mura(tmp_path)
+
+    def test_a_study_without_label(self, small_tree):
+        file = small_tree / "train_labeled_studies.csv"
+        file.write_text("\n".join(file.read_text().splitlines()[1:]))
+        with pytest.raises(DatasetError, match="has no label"):
+            load_mura(small_tree)
+
+    def test_a_label_against_the_folders_name(self, small_tree):
+        file = small_tree / "valid_labeled_studies.csv"
+        file.write_text(file.read_text().replace("_negative/,0", "_negative/,1", 1))
+        with pytest.raises(DatasetError, match="against its folder's name"):
+            load_mura(small_tree)
+
+    def test_a_patient_in_train_and_valid(self, small_tree):
+        study = sorted(small_tree.glob("valid/XR_*/patient*/study*"))[0]
+        old = study.parent.name
+        twin = study.parents[1] / "patient00001"
+        shutil.move(study.parent, twin)
+        for file in small_tree.glob("valid_*.csv"):
+            file.write_text(
+                file.read_text().replace(f"{study.parents[1].name}/{old}/", f"{study.parents[1].name}/patient00001/")
+            )
+        with pytest.raises(DatasetError, match="in train and in valid"):
+            load_mura(small_tree)
+
+
+def test_cut_depends_on_patients_and_seed_alone():
+    patients = [f"patient{number:05d}" for number in range(400)]
+    fractions = {"dev": 0.1, "calib": 0.05}
+    cut = split_patients(patients, fractions, seed=3)
+    assert cut == split_patients(patients[::-1] * 2, fractions, seed=3)
+    assert cut != split_patients(patients, fractions, seed=4)
+    counts = {name: list(cut.values()).count(name) for name in ("train", "dev", "calib")}
+    assert counts == {"train": 340, "dev": 40, "calib": 20}
+    with pytest.raises(ValueError, match="must leave some"):
+        split_patients(patients, {"dev": 0.6, "calib": 0.4})
+
+
+def test_digest_knows_members_not_their_order():
+    pairs = [("train", "a"), ("dev", "b")]
+    assert split_digest(pairs) == split_digest(pairs[::-1] * 2)
+    assert split_digest(pairs) != split_digest([("train", "b"), ("dev", "a")])

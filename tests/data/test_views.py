@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+import torch
+from datasets import Image as ImageFeature
+from transformers import pipeline
+
+from mura_hf import MuraImageProcessor, StudyPredictor, load_mura, read_radiograph
+from mura_hf.data import Augmentation, ViewDataset
+
+STRONG = Augmentation(flip=0.5, rotation=30, scale=0.2, shift=0.1, brightness=0.1, contrast=0.2)
+
+
+@pytest.fixture(scope="module")
+def rows(phantom_tree):
+    return load_mura(phantom_tree)["train"]
+
+
+@pytest.fixture(scope="module")
+def processor(checkpoint):
+    return MuraImageProcessor.from_pretrained(checkpoint)
+
+
+def test_one_png_gives_the_same_bits_everywhere(rows, processor, checkpoint):
+    views = ViewDataset(rows, processor)
+    predictor = StudyPredictor.from_pretrained(checkpoint, device="cpu")
+    plain = pipeline("image-classification", model=str(checkpoint), device="cpu")
+    paths = rows.cast_column("image", ImageFeature(decode=False))["image"]
+    for index in range(0, len(rows), 17):
+        path = paths[index]["path"]
+        trained_on = views[index]["pixel_values"]
+        predicted_on = predictor.pixel_values([read_radiograph(path)])[0]
+        piped = plain.preprocess(path)["pixel_values"][0]
+        assert torch.equal(trained_on, predicted_on)
+        assert torch.equal(trained_on, piped)
+        assert trained_on.dtype == torch.float32
+
+
+def test_items_carry_the_truth(rows, processor):
+    views = ViewDataset(rows, processor)
+    seen = set()
+    for index in range(len(rows)):
+        item, row = views[index], views.rows[index]
+        assert (item["labels"], item["body_part_labels"], item["index"]) == (row["label"], row["body_part"], index)
+        assert item["regions"].any() == bool(row["boxes"])
+        assert item["regions_known"] == (row["label"] == 0 or bool(row["boxes"]))
+        seen.add((row["label"], bool(row["boxes"])))
+    assert {(0, False), (1, True)} <= seen
+
+
+def test_regions_lie_where_the_box_lies(rows):
+    index = next(index for index, boxes in enumerate(rows["boxes"]) if boxes)
+    x0, y0, x1, y1 = rows["boxes"][index][0]
+    picture = rows[index]["image"]
+    squashed = MuraImageProcessor(size={"height": picture.height, "width": picture.width}, resize_mode="squash")
+    regions = ViewDataset(rows, squashed)[index]["regions"].numpy()
+    expected = np.zeros_like(regions)
+    expected[y0:y1, x0:x1] = True
+    np.testing.assert_array_equal(regions, expected)
+
+
+def test_augmentation_depends_on_seed_epoch_and_index_alone(rows, processor):
+    first, again = (ViewDataset(rows, processor, STRONG, seed=1) for _ in range(2))
+    for dataset, order in ((first, range(6)), (again, reversed(range(6)))):
+        dataset.set_epoch(2)
+        dataset.seen = {index: dataset[index]["pixel_values"] for index in order}
+    assert all(torch.equal(first.seen[index], again.seen[index]) for index in range(6))
+    first.set_epoch(3)
+    assert not torch.equal(first[0]["pixel_values"], first.seen[0])
+    assert not torch.equal(ViewDataset(rows, processor, STRONG, seed=9)[0]["pixel_values"], again.seen[0])
+
+
+def test_workers_give_the_same_batches(rows, processor):
+    dataset = ViewDataset(rows, processor, STRONG, seed=1)
+    few = torch.utils.data.Subset(dataset, range(12))
+    batches = [list(torch.utils.data.DataLoader(few, batch_size=4, num_workers=workers)) for workers in (0, 2)]
+    for alone, shared in zip(*batches, strict=True):
+        assert all(torch.equal(alone[name], shared[name]) for name in alone)
+
+
+def test_picture_and_mask_move_together():
+    plane = np.zeros((80, 80), np.uint8)
+    plane[20:30, 50:62] = 255
+    for index in range(10):
+        change = STRONG.draw(0, 0, index)
+        moved, mask = change.picture(plane), change.regions(plane)
+        bright = moved > (int(moved.max()) + int(moved.min())) / 2
+        overlap = (bright & (mask > 127)).sum() / (bright | (mask > 127)).sum()
+        assert overlap > 0.75
+
+
+def test_no_augmentation_by_zero_ranges():
+    plane = np.arange(400, dtype=np.uint8).reshape(20, 20)
+    change = Augmentation(flip=0, rotation=0, scale=0).draw(0, 0, 0)
+    np.testing.assert_array_equal(change.picture(plane), plane)
+    flipped = Augmentation(flip=1, rotation=0, scale=0).draw(0, 0, 0)
+    np.testing.assert_array_equal(flipped.picture(plane), plane[:, ::-1])

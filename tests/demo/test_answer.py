@@ -1,0 +1,68 @@
+import base64
+import dataclasses
+import io
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mura_hf import StudyPredictor, read_radiograph
+from mura_hf.demo.answer import EMPTY, answer_html, views_html
+from mura_hf.demo.pictures import film_url, heat_url
+from mura_hf.explain import Box
+
+
+@pytest.fixture(scope="module")
+def study(checkpoint, phantom_files):
+    return StudyPredictor.from_pretrained(checkpoint)(phantom_files)
+
+
+@pytest.mark.parametrize(
+    ("band", "words"),
+    [("abnormal", "Abnormal: flagged"), ("uncertain", "Uncertain"), ("normal", "does not exclude a fracture")],
+)
+def test_words_stand_beside_colour_and_what_abnormal_means_beside_the_verdict(study, band, words):
+    html = answer_html(dataclasses.replace(study, band=band))
+    assert words in html
+    assert "hardware, degeneration" in html
+    assert f"P(abnormal) {study.probability:.2f}" in html
+    assert study.body_part in html
+    assert "healthy" not in html.lower()
+
+
+def test_warnings_and_problems_are_shown_and_escaped(study):
+    html = answer_html(dataclasses.replace(study, warnings=["Mind <this>"]), ["<img src=x>.png is empty."])
+    assert "Mind &lt;this&gt;" in html
+    assert "&lt;img src=x&gt;.png is empty." in html
+    assert "<img" not in html
+    assert answer_html(None) == EMPTY
+
+
+def test_each_view_has_its_picture_overlay_and_probability(study, phantom_files):
+    radiographs = [read_radiograph(file) for file in phantom_files]
+    views = [
+        dataclasses.replace(study.views[0], name="<b>1</b>.png", probability=0.9, box=Box(10, 20, 30, 60)),
+        *study.views[1:],
+    ]
+    html = views_html(dataclasses.replace(study, views=views), radiographs)
+    assert html.count('class="heat"') == html.count('class="film"') == len(phantom_files)
+    assert html.count('class="box"') == 1 + sum(view.box is not None for view in study.views[1:])
+    assert "&lt;b&gt;1&lt;/b&gt;.png" in html
+    assert "flagged" in html
+    left = re.search(r'class="box" style="left:([\d.]+)%', html)[1]
+    assert float(left) == pytest.approx(100 * 10 / views[0].width, abs=0.01)
+
+
+def _decode(url):
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.removeprefix("data:image/png;base64,")))))
+
+
+def test_pictures_are_what_they_show():
+    pixels = np.linspace(0, 1, 120 * 80, dtype=np.float32).reshape(120, 80)
+    np.testing.assert_array_equal(_decode(film_url(pixels)), np.rint(pixels * 255))
+    assert max(_decode(film_url(np.zeros((3000, 1500), np.float32))).shape) == 1000
+    heat = _decode(heat_url(pixels))
+    assert heat.shape == (120, 80, 4)
+    assert heat[0, 0, 3] == 0
+    assert heat[-1, -1, 3] == 255

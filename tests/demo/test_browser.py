@@ -1,0 +1,196 @@
+"""The real app in a real browser."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from mura_hf.phantoms import render_phantom
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None and not os.environ.get("CI"), reason="there is no Chromium on this machine"
+)
+ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+ROOT = Path(__file__).parents[2]
+WAIT = 60_000  # ms
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """The app's address; the app runs as `python app.py` does it, in a process of its own."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = tmp_path_factory.mktemp("app") / "log.txt"
+    environment = {name: value for name, value in os.environ.items() if name != "MURA_CHECKPOINT"}
+    environment["GRADIO_SERVER_PORT"] = str(port)
+    with log.open("w") as output:
+        app = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=output, stderr=output)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(600):
+            assert app.poll() is None, log.read_text()
+            try:
+                with urllib.request.urlopen(url, timeout=1):
+                    break
+            except OSError:
+                time.sleep(0.2)
+        else:
+            pytest.fail(f"the app did not answer: {log.read_text()}")
+        yield url
+    finally:
+        app.terminate()
+        app.wait(20)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, address: str):
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.foreign = []
+    page.on("request", lambda request: page.foreign.append(request.url))
+    page.goto(address)
+    expect(page.locator("#answer .empty")).to_be_visible(timeout=WAIT)
+    yield page
+    outside = [url for url in page.foreign if not url.startswith((address, "data:", "blob:"))]
+    page.close()
+    assert outside == []
+
+
+@pytest.fixture(scope="module")
+def views(tmp_path_factory):
+    """Two views of an abnormal wrist as a hospital exports them: 16 bits, of which 12 are used."""
+    folder = tmp_path_factory.mktemp("views")
+    files = []
+    for view in range(2):
+        pixels = render_phantom(612_345, body_part="wrist", view=view, finding="fracture").pixels
+        file = folder / f"wrist_{view}.png"
+        Image.fromarray(pixels.astype(np.uint16) * 16).save(file)
+        files.append(str(file))
+    return files
+
+
+def _upload(page: Page, *files: str) -> None:
+    page.set_input_files("input[type=file]", list(files))
+
+
+def test_a_study_gets_one_answer_and_each_view_its_overlay(page, views):
+    _upload(page, *views)
+    answer = page.locator("#answer .answer")
+    expect(answer).to_be_visible(timeout=WAIT)
+    expect(answer).to_contain_text(re.compile(r"P\(abnormal\) [01]\.\d\d"))
+    expect(answer).to_contain_text("wrist")
+    expect(page.locator("#answer .notice")).to_contain_text("trained on synthetic phantoms")
+    expect(page.locator("#views .view")).to_have_count(2)
+    expect(page.locator("#views img.heat")).to_have_count(2)
+    chances = [float(text) for text in page.locator("#views .probability").all_inner_texts()]
+    study = float(re.search(r"P\(abnormal\) ([\d.]+)", answer.inner_text())[1])
+    assert study == pytest.approx(np.mean(chances), abs=0.011)
+    flagged = sum(chance > 0.5 for chance in chances)
+    expect(page.locator("#views .box")).to_have_count(flagged)
+    assert page.locator("#views img.film").first.evaluate("image => image.complete && image.naturalWidth > 100")
+
+
+def test_a_bad_file_is_named_and_the_good_one_answered(page, views, tmp_path):
+    bad = tmp_path / "x.png"
+    bad.write_text("Dear doctor, please find enclosed")
+    _upload(page, views[0], str(bad))
+    expect(page.locator("#answer .notice.bad")).to_contain_text("x.png is not a PNG or JPEG picture", timeout=WAIT)
+    expect(page.locator("#answer .answer")).to_be_visible()
+    expect(page.locator("#views .view")).to_have_count(1)
+
+
+def test_only_a_bad_file_leaves_no_answer(page, tmp_path):
+    bad = tmp_path / "x.png"
+    bad.write_text("Dear doctor")
+    _upload(page, str(bad))
+    expect(page.locator("#answer .notice.bad")).to_contain_text("no view left to read", timeout=WAIT)
+    expect(page.locator("#views .view")).to_have_count(0)
+
+
+def test_an_example_is_read_with_a_click(page):
+    page.locator("#examples button").nth(1).click()
+    expect(page.locator("#answer .answer")).to_contain_text("hand", timeout=WAIT)
+    expect(page.locator("#views .view")).to_have_count(2)
+
+
+def test_opacity_and_boxes_are_set_in_the_page(page, views):
+    _upload(page, *views)
+    heat = page.locator("#views img.heat").first
+    expect(heat).to_have_css("opacity", "0.5", timeout=WAIT)
+    slider = page.locator("#opacity input[type=range]")
+    slider.focus()
+    slider.press("End")
+    expect(heat).to_have_css("opacity", "1")
+    slider.press("Home")
+    expect(heat).to_have_css("opacity", "0")
+    if page.locator("#views .box").count():
+        page.get_by_label("Show boxes of flagged views").uncheck()
+        expect(page.locator("#views .box").first).to_have_css("opacity", "0")
+
+
+def test_the_body_part_may_be_given(page, views):
+    _upload(page, views[0])
+    expect(page.locator("#answer .answer")).to_contain_text("Body part found", timeout=WAIT)
+    page.get_by_label("Body part").click()
+    page.get_by_role("option", name="elbow").click()
+    expect(page.locator("#answer .answer")).to_contain_text("elbow (given by you)", timeout=WAIT)
+
+
+def test_a_model_is_changed_by_name_and_trouble_is_said_in_words(page, views, checkpoint):
+    _upload(page, views[0])
+    expect(page.locator("#answer .answer")).to_contain_text("bundled", timeout=WAIT)
+    page.get_by_role("button", name="Model", exact=False).first.click()
+    name = page.get_by_label("Hub name or local folder")
+    name.fill("nobody/nothing")
+    page.get_by_role("button", name="Load the model").click()
+    expect(page.locator("#model-state")).to_contain_text("Not loaded", timeout=WAIT)
+    expect(page.locator("#answer .answer")).to_contain_text("bundled")
+    name.fill(str(checkpoint))
+    page.get_by_role("button", name="Load the model").click()
+    expect(page.locator("#model-state")).to_contain_text("resnet10t", timeout=WAIT)
+    expect(page.locator("#answer .answer")).to_contain_text(str(checkpoint), timeout=WAIT)
+    expect(page.locator("#answer .notice")).to_have_count(0)
+
+
+def test_the_disclaimer_stays_in_sight(page, views):
+    _upload(page, *views)
+    expect(page.locator("#views .view")).to_have_count(2, timeout=WAIT)
+    page.mouse.wheel(0, 3000)
+    expect(page.locator("#disclaimer")).to_contain_text("Not a medical device")
+    expect(page.locator("#disclaimer")).to_be_in_viewport()
+
+
+@pytest.mark.parametrize(("theme", "dark"), [("light", False), ("dark", True)])
+def test_light_and_dark(browser, address, views, theme, dark, tmp_path):
+    page = browser.new_page(viewport={"width": 390, "height": 900})
+    page.goto(f"{address}/?__theme={theme}")
+    expect(page.locator("#answer .empty")).to_be_visible(timeout=WAIT)
+    _upload(page, views[0])
+    expect(page.locator("#answer .answer")).to_be_visible(timeout=WAIT)
+    page.screenshot(path=tmp_path / "page.png")
+    with Image.open(tmp_path / "page.png") as image:
+        corner = np.asarray(image.convert("L"))[-40:, :4].mean()
+    assert (corner < 90) == dark
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.close()

@@ -1,0 +1,33 @@
+import pytest
+
+from mura_hf import CheckpointError
+from mura_hf.demo.checkpoints import Checkpoints
+
+
+def test_folders_are_read_on_loopback_only(checkpoint, monkeypatch):
+    assert Checkpoints(allow_folders=True).get(str(checkpoint)).checkpoint == str(checkpoint)
+    with pytest.raises(CheckpointError, match="is not a Hub name"):
+        Checkpoints(allow_folders=False).get(str(checkpoint))
+    monkeypatch.chdir(checkpoint.parents[1])
+    relative = f"{checkpoint.parent.name}/{checkpoint.name}"  # looks like a Hub name
+    with pytest.raises(CheckpointError, match="is not a Hub name"):
+        Checkpoints(allow_folders=False).get(relative)
+
+
+@pytest.mark.parametrize("name", ["../secrets", "https://example.org/model", "a/b/c", "~", "nothing"])
+def test_odd_names_are_refused(name):
+    with pytest.raises(CheckpointError, match="is not a Hub name"):
+        Checkpoints(allow_folders=False).get(name)
+
+
+def test_a_hub_name_that_cannot_be_reached_is_said_in_words():
+    with pytest.raises(CheckpointError, match="nobody/nothing cannot be loaded"):
+        Checkpoints(allow_folders=False).get("nobody/nothing")
+
+
+def test_predictors_are_kept_but_not_without_end(checkpoint):
+    held = Checkpoints(allow_folders=True, capacity=1)
+    first = held.get(str(checkpoint))
+    assert held.get(str(checkpoint)) is first
+    held.get()
+    assert held.get(str(checkpoint)) is not first

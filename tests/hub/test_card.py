@@ -1,0 +1,72 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+
+from mura_hf import CardError
+from mura_hf.hub import render_card
+from mura_hf.inference import BUNDLED_CHECKPOINT
+
+CARD = Path(__file__).parents[2] / "model_cards" / "mura-phantom.md"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return shutil.copytree(BUNDLED_CHECKPOINT, tmp_path / "checkpoint")
+
+
+def test_the_bundled_card_is_rendered_from_its_records():
+    assert CARD.read_text() == render_card(BUNDLED_CHECKPOINT, CARD.stem)
+
+
+def test_metadata_can_be_read_by_the_hub():
+    data = ModelCard(CARD.read_text()).data
+    assert (data.license, data.library_name, data.pipeline_tag) == (
+        "apache-2.0",
+        "transformers",
+        "image-classification",
+    )
+    figures = json.loads((BUNDLED_CHECKPOINT / "evaluation.json").read_text())["study"]["overall"]["figures"]
+    results = {result.metric_type: result.metric_value for result in data.eval_results}
+    assert results["auroc"] == pytest.approx(figures["auroc"], abs=1e-4)
+    assert results["kappa"] == pytest.approx(figures["kappa"], abs=1e-4)
+
+
+def test_says_what_it_must():
+    text = CARD.read_text()
+    for sentence in (
+        "Not a medical device",
+        "Trained on synthetic phantoms",
+        "does not exclude a fracture",
+        "make_phantoms.py",
+    ):
+        assert sentence in text
+
+
+def test_weights_from_mura_are_not_offered_as_apache(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "trained_on_phantoms": False}))
+    training = json.loads((folder / "training.json").read_text())
+    training["data"].pop("made_with")
+    (folder / "training.json").write_text(json.dumps({**training, "data": {**training["data"], "made_with": None}}))
+    text = render_card(folder, "mine")
+    assert ModelCard(text).data.license == "other"
+    assert "research agreement" in text
+    assert "synthetic" not in text
+
+
+@pytest.mark.parametrize("record", ["config.json", "preprocessor_config.json", "training.json", "evaluation.json"])
+def test_a_missing_record_is_named(record, folder):
+    (folder / record).unlink()
+    with pytest.raises(CardError, match=record):
+        render_card(folder, "mine")
+
+
+def test_a_missing_value_is_an_error(folder):
+    report = json.loads((folder / "evaluation.json").read_text())
+    del report["study"]
+    (folder / "evaluation.json").write_text(json.dumps(report))
+    with pytest.raises(CardError, match="study"):
+        render_card(folder, "mine")

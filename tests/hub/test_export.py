@@ -1,0 +1,97 @@
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import pipeline
+
+from mura_hf import CheckpointError, MuraForImageClassification, MuraImageProcessor
+from mura_hf.hub import export_checkpoint
+from mura_hf.inference import BUNDLED_CHECKPOINT
+
+ALONE = """
+import json, sys
+sys.modules["mura_hf"] = None  # any import of the package raises from here on
+import numpy as np, torch
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModel, AutoModelForImageClassification, pipeline
+
+folder, file = sys.argv[1:]
+processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=True)
+model = AutoModelForImageClassification.from_pretrained(folder, trust_remote_code=True)
+pixel_values = processor(Image.open(file), return_tensors="pt")["pixel_values"]
+with torch.inference_mode():
+    logits = model(pixel_values).logits
+    code = AutoModel.from_pretrained(folder, trust_remote_code=True)(pixel_values).pooler_output
+scores = pipeline("image-classification", model=folder, trust_remote_code=True, device="cpu")(file)
+print(json.dumps({
+    "module": type(model).__module__,
+    "pixel_values": pixel_values.numpy().astype(float).ravel()[::997].tolist(),
+    "logits": logits[0].tolist(),
+    "code": code[0].tolist(),
+    "scores": {row["label"]: row["score"] for row in scores},
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    return export_checkpoint(BUNDLED_CHECKPOINT, tmp_path_factory.mktemp("export") / "out")
+
+
+def test_works_where_the_package_cannot_be_imported(exported, phantom_files, tmp_path):
+    environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", ALONE, str(exported), phantom_files[0]]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert "transformers_modules" in found["module"]
+
+    model = MuraForImageClassification.from_pretrained(BUNDLED_CHECKPOINT)
+    pixel_values = MuraImageProcessor.from_pretrained(BUNDLED_CHECKPOINT)(
+        Image.open(phantom_files[0]), return_tensors="pt"
+    )["pixel_values"]
+    with torch.inference_mode():
+        output = model(pixel_values)
+    scores = pipeline("image-classification", model=str(BUNDLED_CHECKPOINT), device="cpu")(phantom_files[0])
+    np.testing.assert_array_equal(found["pixel_values"], pixel_values.numpy().astype(float).ravel()[::997])
+    np.testing.assert_allclose(found["logits"], output.logits[0], atol=1e-5)
+    np.testing.assert_allclose(found["code"], output.pooler_output[0], atol=1e-5)
+    for row in scores:
+        assert found["scores"][row["label"]] == pytest.approx(row["score"], abs=1e-5)
+    assert set(found["scores"]) == {"normal", "abnormal"}
+
+
+def test_every_file_and_weight_is_there(exported):
+    names = {path.name for path in exported.iterdir()}
+    assert {path.name for path in BUNDLED_CHECKPOINT.iterdir()} <= names
+    for name in names & {path.name for path in BUNDLED_CHECKPOINT.iterdir()} - {
+        "config.json",
+        "preprocessor_config.json",
+    }:
+        assert (exported / name).read_bytes() == (BUNDLED_CHECKPOINT / name).read_bytes()
+    for target in json.loads((exported / "config.json").read_text())["auto_map"].values():
+        assert target.split(".")[0] + ".py" in names
+
+
+def test_the_package_loads_an_export_without_its_code(exported, phantom_files):
+    from mura_hf import StudyPredictor
+
+    first, second = (
+        StudyPredictor.from_pretrained(folder)(phantom_files) for folder in (exported, BUNDLED_CHECKPOINT)
+    )
+    assert first.probability == second.probability
+
+
+def test_refuses_half_a_checkpoint_and_never_writes_over_anything(checkpoint, tmp_path):
+    half = tmp_path / "half"
+    half.mkdir()
+    (half / "config.json").write_text((checkpoint / "config.json").read_text())
+    with pytest.raises(CheckpointError, match=r"model\.safetensors, preprocessor_config\.json missing"):
+        export_checkpoint(half, tmp_path / "out")
+    with pytest.raises(CheckpointError, match="not empty"):
+        export_checkpoint(checkpoint, half)

@@ -1,0 +1,209 @@
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mura_hf import (
+    CheckpointError,
+    MuraForImageClassification,
+    MuraImageProcessor,
+    Radiograph,
+    RadiographError,
+    StudyPredictor,
+    read_radiograph,
+)
+from mura_hf.explain import grad_cam
+from mura_hf.inference import BUNDLED_CHECKPOINT, PHANTOM_WARNING
+from mura_hf.inference.prediction import find_band
+from mura_hf.models import BODY_PARTS
+from tests.conftest import make_checkpoint
+
+
+@pytest.fixture(scope="module")
+def predictor(checkpoint):
+    return StudyPredictor.from_pretrained(checkpoint, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def flagging(checkpoint):
+    """A predictor that flags every view."""
+    predictor = StudyPredictor.from_pretrained(checkpoint, device="cpu")
+    with torch.no_grad():
+        predictor.model.classifier.weight[1].abs_()
+        predictor.model.classifier.weight[0].zero_()
+        predictor.model.classifier.bias.copy_(torch.tensor([0.0, 1.0]))
+    return predictor
+
+
+def test_a_study_is_the_mean_of_its_views(predictor, checkpoint, phantom_files):
+    study = predictor(phantom_files)
+    model = MuraForImageClassification.from_pretrained(checkpoint)
+    processor = MuraImageProcessor.from_pretrained(checkpoint)
+    with torch.inference_mode():
+        inputs = processor([Image.open(file) for file in phantom_files], return_tensors="pt")
+        expected = model(**inputs).logits.softmax(-1)[:, 1].numpy()
+    np.testing.assert_allclose([view.probability for view in study.views], expected, atol=1e-5)
+    assert study.probability == pytest.approx(expected.mean(), abs=1e-5)
+    assert sum(view.weight for view in study.views) == pytest.approx(1)
+    assert study.label == ("abnormal" if study.probability > 0.5 else "normal")
+    assert (study.threshold, study.operating_point, study.in_distribution) == (0.5, "paper", None)
+    assert study.body_part in BODY_PARTS
+    assert not study.body_part_given
+    assert [view.name for view in study.views] == [file.rsplit("/", 1)[1] for file in phantom_files]
+
+
+def test_every_form_of_input_gives_the_same(predictor, phantom_files):
+    file = phantom_files[0]
+    data = Path(file).read_bytes()
+    image = Image.open(file)
+    forms = [file, data, image, np.asarray(image), np.asarray(image) / np.float32(255), read_radiograph(file)]
+    answers = [predictor([form]).probability for form in forms]
+    assert answers == pytest.approx([answers[0]] * len(forms), abs=1e-7)
+
+
+def test_heatmaps_and_boxes_have_the_views_own_size(flagging, phantom_files):
+    study = flagging(phantom_files)
+    for view, file in zip(study.views, phantom_files, strict=True):
+        with Image.open(file) as image:
+            assert view.heatmap.shape == (image.height, image.width) == (view.height, view.width)
+        assert view.heatmap.dtype == np.float32
+        assert view.heatmap.min() >= 0
+        assert view.heatmap.max() == pytest.approx(1)
+        assert 0 <= view.box.x0 < view.box.x1 <= view.width
+        assert 0 <= view.box.y0 < view.box.y1 <= view.height
+        assert view.heatmap[view.box.y0 : view.box.y1, view.box.x0 : view.box.x1].max() >= 0.7
+
+
+def test_the_heatmap_is_grad_cam_laid_over_the_view(flagging, phantom_files):
+    radiograph = read_radiograph(phantom_files[0])
+    small = grad_cam(flagging.model, flagging.pixel_values([radiograph]))[0].numpy()
+    expected = flagging.processor.restore_map(small, *radiograph.pixels.shape)
+    found = flagging([radiograph]).views[0].heatmap
+    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.97
+
+
+def test_no_box_on_a_view_that_is_not_flagged(flagging, phantom_files):
+    flagging.model.config.operating_points = {"paper": 0.5, "never": 1.0}
+    study = flagging(phantom_files, operating_point="never")
+    assert study.label == "normal"
+    assert all(view.box is None and view.heatmap is not None for view in study.views)
+    with pytest.raises(ValueError, match="has paper, never"):
+        flagging(phantom_files, operating_point="sometimes")
+
+
+def test_heatmaps_can_be_left_out(predictor, phantom_files):
+    assert all(view.heatmap is None for view in predictor(phantom_files, heatmaps=False).views)
+
+
+def test_a_backbone_without_a_map_says_so(phantom_files, tmp_path):
+    folder = make_checkpoint(tmp_path / "vit", backbone="vit_tiny_patch16_224")
+    study = StudyPredictor.from_pretrained(folder)(phantom_files)
+    assert all(view.heatmap is None for view in study.views)
+    assert any("no feature map" in warning for warning in study.warnings)
+
+
+def test_the_body_part_may_be_given(predictor, phantom_files):
+    study = predictor(phantom_files, body_part="elbow")
+    assert (study.body_part, study.body_part_given) == ("elbow", True)
+    assert sum(study.body_part_probabilities.values()) == pytest.approx(1)
+    with pytest.raises(ValueError, match="'knee'"):
+        predictor(phantom_files, body_part="knee")
+
+
+def test_phantom_weights_always_warn(predictor, phantom_files, tmp_path):
+    assert PHANTOM_WARNING not in predictor(phantom_files).warnings
+    synthetic = StudyPredictor.from_pretrained(make_checkpoint(tmp_path / "synthetic", trained_on_phantoms=True))
+    assert PHANTOM_WARNING in synthetic(phantom_files).warnings
+
+
+def test_json_holds_everything_but_the_heatmaps(flagging, phantom_files):
+    study = flagging(phantom_files)
+    values = json.loads(study.to_json())
+    assert values["probability"] == study.probability
+    assert len(values["views"]) == len(phantom_files)
+    assert values["views"][0]["box"] == list(study.views[0].box)
+    assert "heatmap" not in values["views"][0]
+    assert values["checkpoint"] == study.checkpoint
+
+
+def test_predict_many_streams(predictor, phantom_files):
+    asked = []
+
+    def studies():
+        for file in phantom_files:
+            asked.append(file)
+            yield [file]
+
+    stream = predictor.predict_many(studies(), heatmaps=False)
+    assert next(stream).probability == predictor([phantom_files[0]]).probability
+    assert len(asked) == 1
+    assert len(list(stream)) == len(phantom_files) - 1
+
+
+@pytest.mark.parametrize(
+    ("probability", "band"),
+    [(0.1, "normal"), (0.3, "normal"), (0.31, "uncertain"), (0.8, "uncertain"), (0.9, "abnormal")],
+)
+def test_bands(probability, band):
+    label = "abnormal" if probability > 0.5 else "normal"
+    points = {"paper": 0.5, "sensitivity_95": 0.3, "specificity_95": 0.8}
+    assert find_band(probability, label, points) == band
+    assert find_band(probability, label, {"paper": 0.5}) == label
+    assert find_band(probability, label, {**points, "sensitivity_95": 0.9}) == label
+
+
+def test_threads_may_share_a_predictor(flagging, phantom_files):
+    alone = [flagging([file]) for file in phantom_files]
+    found = {}
+
+    def work(place):
+        found[place] = flagging([phantom_files[place]])
+
+    threads = [threading.Thread(target=work, args=(place,)) for place in range(len(phantom_files))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for place, expected in enumerate(alone):
+        assert found[place].probability == expected.probability
+        np.testing.assert_array_equal(found[place].views[0].heatmap, expected.views[0].heatmap)
+
+
+class TestRefusals:
+    def test_a_bad_view_is_named(self, predictor, phantom_files):
+        with pytest.raises(RadiographError, match="view 2 is empty"):
+            predictor([phantom_files[0], b""])
+        with pytest.raises(RadiographError, match="view 1: float pixels"):
+            predictor([np.full((40, 40), 7.0)])
+
+    @pytest.mark.parametrize("views", [[], "study.png", b"bytes"])
+    def test_a_study_is_a_list(self, predictor, views):
+        with pytest.raises(ValueError, match="as a list"):
+            predictor(views)
+
+    def test_a_checkpoint_of_another_family(self, tmp_path):
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit"}))
+        with pytest.raises(CheckpointError, match="type 'vit', not 'mura'"):
+            StudyPredictor.from_pretrained(tmp_path)
+
+    def test_a_folder_that_is_none(self, tmp_path):
+        with pytest.raises(CheckpointError, match="cannot be loaded"):
+            StudyPredictor.from_pretrained(tmp_path)
+
+
+class TestWhichCheckpoint:
+    def test_the_bundled_one_by_default(self, monkeypatch):
+        monkeypatch.delenv("MURA_CHECKPOINT", raising=False)
+        assert StudyPredictor.from_pretrained().checkpoint == f"bundled: {BUNDLED_CHECKPOINT.name}"
+
+    def test_the_environments_where_set(self, monkeypatch, checkpoint):
+        monkeypatch.setenv("MURA_CHECKPOINT", str(checkpoint))
+        assert StudyPredictor.from_pretrained().checkpoint == str(checkpoint)
+
+    def test_radiographs_need_no_file(self, predictor):
+        pixels = np.random.default_rng(0).random((70, 50), dtype=np.float32)
+        assert 0 < predictor([Radiograph(pixels, 16, "array")]).probability < 1

@@ -1,0 +1,54 @@
+"""Every command, one after another, as a user would run them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mura_hf import StudyPredictor
+from mura_hf.training import load_recipe
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
+
+
+def _run(name, *options):
+    command = [sys.executable, str(ROOT / "scripts" / name), *map(str, options)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_every_command_has_help(script):
+    assert "usage" in _run(script.name, "--help").stdout
+
+
+def test_from_phantoms_to_an_exported_checkpoint_with_its_card(tmp_path, phantom_files):
+    made = _run("make_phantoms.py", "--output_dir", tmp_path / "data", "--n_studies", 60, "--size", 96, "--seed", 5)
+    assert "Rendering phantoms" in made.stderr
+    recipe = {
+        **load_recipe("phantom").to_dict(),
+        "image_size": 64,
+        "epochs": 1,
+        "batch_size": 16,
+        "dev_fraction": 0.25,
+    }
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(recipe))
+    trained = _run(
+        "train.py", "--recipe", tmp_path / "tiny.yaml", "--data_dir", tmp_path / "data", "--output_dir",
+        tmp_path / "run", "--cpu",
+    )  # fmt: skip
+    assert "AUROC" in trained.stdout + trained.stderr
+    checkpoint = tmp_path / "run" / "checkpoint"
+    measured = _run("evaluate.py", checkpoint, "--data_dir", tmp_path / "data", "--cpu")
+    overall = json.loads((checkpoint / "evaluation.json").read_text())["study"]["overall"]["figures"]
+    assert f"{overall['n']:5d} studies" in measured.stdout
+    _run("render_card.py", checkpoint, "--name", "mura-tiny", "--output", checkpoint / "README.md")
+    assert "# mura-tiny" in (checkpoint / "README.md").read_text()
+    _run("export_checkpoint.py", checkpoint, tmp_path / "export")
+    study = StudyPredictor.from_pretrained(tmp_path / "export")(phantom_files)
+    assert any("synthetic phantoms" in warning for warning in study.warnings)

@@ -1,0 +1,156 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from PIL import Image
+from safetensors.torch import load_file
+
+from mura_hf import DatasetError, MuraForImageClassification, MuraImageProcessor, load_mura
+from mura_hf.data import ViewDataset
+from mura_hf.evaluation import aggregate_studies
+from mura_hf.training import Recipe, predict_views, train
+
+TINY = Recipe(
+    backbone="resnet10t",
+    backbone_kwargs={"channels": [8, 16, 24, 32]},
+    pretrained=False,
+    image_size=64,
+    epochs=2,
+    batch_size=16,
+    learning_rate=1e-3,
+    dev_fraction=0.25,
+    calib_fraction=0.1,
+    region_weight=0.5,
+)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_state():
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture(scope="module")
+def datasets(phantom_tree):
+    return load_mura(phantom_tree, dev_fraction=TINY.dev_fraction, calib_fraction=TINY.calib_fraction)
+
+
+def _train(datasets, folder, **changes):
+    return train(
+        datasets,
+        replace(TINY, **changes),
+        folder,
+        data_description={"name": "phantoms"},
+        trained_on_phantoms=True,
+        cpu=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def run(datasets, tmp_path_factory):
+    AcceleratorState._reset_state(reset_partial_state=True)
+    folder = tmp_path_factory.mktemp("run")
+    _train(datasets, folder)
+    return folder
+
+
+def test_leaves_a_checkpoint_with_its_record(run, datasets):
+    model = MuraForImageClassification.from_pretrained(run / "checkpoint")
+    assert model.config.trained_on_phantoms
+    assert model.config.temperature == 1
+    assert model.dtype == torch.float32
+    assert MuraImageProcessor.from_pretrained(run / "checkpoint").size.height == 64
+    record = json.loads((run / "checkpoint" / "training.json").read_text())
+    assert record["recipe"] == TINY.to_dict()
+    assert record["data"]["studies"]["valid"] == len(set(datasets["valid"]["study_id"]))
+    assert len(record["data"]["split_digest"]) == 64
+    assert record["seconds"] > 0
+    assert "torch" in record["versions"]
+
+
+def test_keeps_the_best_epoch_by_study_auroc_on_dev(run, datasets):
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+    record = json.loads((run / "checkpoint" / "training.json").read_text())
+    best = max(lines, key=lambda line: line["dev"]["auroc"])
+    assert (record["epoch"], record["dev"]) == (best["epoch"], best["dev"])
+    model = MuraForImageClassification.from_pretrained(run / "checkpoint")
+    dev = ViewDataset(datasets["dev"], MuraImageProcessor.from_pretrained(run / "checkpoint"))
+    found = predict_views(model, dev, Accelerator(cpu=True)).study_metrics()
+    assert found["auroc"] == pytest.approx(best["dev"]["auroc"], abs=1e-6)
+    assert found["n"] == len(set(datasets["dev"]["study_id"]))
+
+
+def test_draws_its_curves(run):
+    with Image.open(run / "curves.png") as image:
+        assert np.asarray(image.convert("L")).std() > 5
+    assert min(image.size) > 300
+
+
+def test_same_seed_same_weights_and_another_seed_others(run, datasets, tmp_path):
+    again = load_file(_train(datasets, tmp_path / "again", epochs=1) / "model.safetensors")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    same = load_file(_train(datasets, tmp_path / "same", epochs=1) / "model.safetensors")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    other = load_file(_train(datasets, tmp_path / "other", epochs=1, seed=5) / "model.safetensors")
+    assert all(torch.equal(same[key], value) for key, value in again.items())
+    assert any(not torch.equal(other[key], value) for key, value in again.items())
+
+
+def test_bf16_trains_and_saves_fp32(datasets, tmp_path):
+    folder = _train(datasets, tmp_path / "run", epochs=1, precision="bf16")
+    weights = load_file(folder / "model.safetensors")
+    assert all(value.dtype in (torch.float32, torch.int64) for value in weights.values())
+    assert all(torch.isfinite(value).all() for value in weights.values())
+
+
+def test_learns_one_batch_by_heart(datasets, tmp_path):
+    few = {**datasets, "train": datasets["train"].select(range(16)), "dev": datasets["train"].select(range(16))}
+    still = replace(TINY.augmentation, flip=0.0, rotation=0.0, scale=0.0)
+    train(
+        type(datasets)(few), replace(TINY, epochs=40, learning_rate=3e-3, augmentation=still), tmp_path / "run",
+        data_description={"name": "one batch"}, cpu=True,
+    )  # fmt: skip
+    losses = [json.loads(line)["train_loss"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert losses[-1] < 0.3 * losses[0]
+
+
+class TestRefusals:
+    def test_never_writes_over_a_run(self, run, datasets):
+        with pytest.raises(DatasetError, match="not empty"):
+            _train(datasets, run)
+
+    def test_dev_needs_both_classes(self, datasets, tmp_path):
+        normal = datasets["dev"].filter(lambda label: label == 0, input_columns="label")
+        with pytest.raises(DatasetError, match="dev needs normal and abnormal"):
+            _train(type(datasets)({**datasets, "dev": normal}), tmp_path / "run")
+
+    def test_boxes_are_needed_for_the_region_loss(self, datasets, tmp_path):
+        without = type(datasets)({name: rows.remove_columns("boxes") for name, rows in datasets.items()})
+        with pytest.raises(DatasetError, match="the data have no boxes"):
+            _train(without, tmp_path / "run")
+
+    def test_a_loss_that_is_not_finite_stops(self, datasets, tmp_path):
+        with pytest.raises(RuntimeError, match="the loss became"):
+            _train(datasets, tmp_path / "run", learning_rate=1e30, max_gradient_norm=1e30, epochs=3)
+
+
+def test_predictions_come_in_the_order_of_the_rows(datasets, checkpoint):
+    model = MuraForImageClassification.from_pretrained(checkpoint)
+    views = ViewDataset(datasets["dev"], MuraImageProcessor.from_pretrained(checkpoint))
+    found = predict_views(model, views, Accelerator(cpu=True), batch_size=7)
+    assert found.study_ids == list(datasets["dev"]["study_id"])
+    with torch.inference_mode():
+        alone = [
+            float(model(views[index]["pixel_values"][None]).logits.softmax(-1)[0, 1]) for index in range(len(views))
+        ]
+    np.testing.assert_allclose(found.probabilities, alone, atol=1e-5)
+    studies, means = aggregate_studies(found.study_ids, found.probabilities)
+    by_study = found.by_study()
+    assert list(by_study) == studies
+    np.testing.assert_allclose([row[0] for row in by_study.values()], means)
+    labels = dict(zip(datasets["dev"]["study_id"], datasets["dev"]["label"], strict=True))
+    assert {study: row[1] for study, row in by_study.items()} == labels
