@@ -2,8 +2,7 @@
 
 import argparse
 
-from mura_hf.assessment import evaluate_checkpoint
-from mura_hf.data import load_mura
+from mura_hf.assessment import evaluate_checkpoint, load_split
 
 
 def main() -> None:
@@ -14,7 +13,7 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--cpu", action="store_true", help="stay on the CPU")
     options = parser.parse_args()
-    rows = load_mura(options.data_dir)[options.split]
+    rows = load_split(options.checkpoint, options.data_dir, options.split)
     report = evaluate_checkpoint(
         options.checkpoint, rows, options.split, batch_size=options.batch_size, cpu=options.cpu
     )

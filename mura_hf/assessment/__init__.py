@@ -1,5 +1,6 @@
 """A checkpoint measured against data."""
 
 from .evaluation import evaluate_checkpoint
+from .splits import load_split
 
-__all__ = ["evaluate_checkpoint"]
+__all__ = ["evaluate_checkpoint", "load_split"]

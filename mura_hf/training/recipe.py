@@ -19,6 +19,7 @@ class Recipe:
     """Settings of a run; the YAML file has the same keys.
 
     Attributes:
+        name: What the recipe is called; the name of the package's own, or of the file.
         backbone: timm architecture.
         backbone_kwargs: Further arguments of `timm.create_model`.
         pretrained: Whether the backbone starts from timm's weights (needs them downloaded).
@@ -45,6 +46,7 @@ class Recipe:
         augmentation: See `Augmentation`.
     """
 
+    name: str = "custom"
     backbone: str = "densenet169"
     backbone_kwargs: dict[str, Any] | None = None
     pretrained: bool = True
@@ -108,7 +110,7 @@ def load_recipe(name_or_path: str | Path, **overrides: Any) -> Recipe:
         raise RecipeError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise RecipeError(f"{path} must hold keys and values")
-    values.update(overrides)
+    values = {"name": path.stem, **values, **overrides}
     augmentation = _build(Augmentation, values.pop("augmentation", {}) or {}, f"{path}, augmentation")
     return _build(Recipe, {**values, "augmentation": augmentation}, str(path))
 

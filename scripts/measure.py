@@ -1,0 +1,127 @@
+"""Measures the figures that README, cards and notes quote, and appends them to scripts/measurements.json.
+
+Topics:
+  import     seconds that `import mura_hf` adds to torch and transformers' modelling, best of five
+  predict    milliseconds from the files of a study of three views to its answer, bundled checkpoint, median
+  heatmap    cost of a prediction with heatmaps over the same without, alternated in one process, median ratio
+  phantoms   phantom pictures a second at 512 px, one process
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from PIL import Image
+from tqdm.auto import tqdm
+
+MEASUREMENTS = Path(__file__).with_name("measurements.json")
+
+_IMPORT = """
+import time, torch
+from transformers import PreTrainedModel
+start = time.perf_counter()
+import mura_hf
+print(time.perf_counter() - start)
+"""
+
+
+def measure_import() -> dict[str, float]:
+    seconds = []
+    for _ in tqdm(range(5), desc="import"):
+        done = subprocess.run([sys.executable, "-c", _IMPORT], capture_output=True, text=True, check=True)
+        seconds.append(float(done.stdout))
+    return {"seconds": round(min(seconds), 3)}
+
+
+def _study_files(folder: str) -> list[str]:
+    from mura_hf.phantoms import render_phantom
+
+    files = []
+    for view in range(3):
+        files.append(os.path.join(folder, f"view{view}.png"))
+        phantom = render_phantom(810_000, body_part="wrist", view=view, finding="fracture")
+        Image.fromarray(phantom.pixels).save(files[-1])
+    return files
+
+
+def measure_predict() -> dict[str, float]:
+    from mura_hf import StudyPredictor
+
+    predictor = StudyPredictor.from_pretrained(device="cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        files = _study_files(folder)
+        predictor(files)
+        times = []
+        for _ in tqdm(range(30), desc="predict"):
+            start = time.perf_counter()
+            predictor(files)
+            times.append(1000 * (time.perf_counter() - start))
+    return {"milliseconds": round(statistics.median(times), 1)}
+
+
+def measure_heatmap() -> dict[str, float]:
+    from mura_hf import StudyPredictor
+
+    predictor = StudyPredictor.from_pretrained(device="cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        files = _study_files(folder)
+        predictor(files)
+        ratios = []
+        for _ in tqdm(range(30), desc="heatmap"):
+            times = []
+            for heatmaps in (False, True):
+                start = time.perf_counter()
+                predictor(files, heatmaps=heatmaps)
+                times.append(time.perf_counter() - start)
+            ratios.append(times[1] / times[0])
+    return {"ratio": round(statistics.median(ratios), 2)}
+
+
+def measure_phantoms() -> dict[str, float]:
+    from mura_hf.phantoms import BODY_PARTS, render_phantom
+
+    render_phantom(0)
+    pictures = [(part, view) for part in BODY_PARTS for view in range(4)]
+    start = time.perf_counter()
+    for number, (part, view) in enumerate(tqdm(pictures, desc="phantoms")):
+        render_phantom(number, body_part=part, view=view, finding="fracture")
+    return {"pictures_per_second": round(len(pictures) / (time.perf_counter() - start), 1)}
+
+
+TOPICS: dict[str, Callable[[], dict[str, float]]] = {
+    "import": measure_import,
+    "predict": measure_predict,
+    "heatmap": measure_heatmap,
+    "phantoms": measure_phantoms,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("topics", nargs="+", choices=[*TOPICS, "all"])
+    options = parser.parse_args()
+    for topic in TOPICS if "all" in options.topics else options.topics:
+        record = {
+            "topic": topic,
+            **TOPICS[topic](),
+            "date": datetime.now(UTC).date().isoformat(),
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+            "versions": {name: version(name) for name in ("mura_hf", "torch", "transformers", "timm", "captum")},
+        }
+        records = json.loads(MEASUREMENTS.read_text()) if MEASUREMENTS.exists() else []
+        MEASUREMENTS.write_text(json.dumps([*records, record], indent=1) + "\n")
+        print(json.dumps(record))
+
+
+if __name__ == "__main__":
+    main()
