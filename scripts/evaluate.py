@@ -3,6 +3,7 @@
 import argparse
 
 from mura_hf.assessment import evaluate_checkpoint, load_split
+from mura_hf.inference import PHANTOM_WARNING
 
 
 def main() -> None:
@@ -27,6 +28,8 @@ def main() -> None:
                 else f"{metric} {figures[metric]:.3f} ({low:.3f}-{high:.3f})"
             )  # fmt: skip
         print(f"{part:9s} {figures['n']:5d} studies, {', '.join(told)}")
+    if report["trained_on_phantoms"]:
+        print(PHANTOM_WARNING)
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ def test_from_phantoms_to_an_exported_checkpoint_with_its_card(tmp_path, phantom
     measured = _run("evaluate.py", checkpoint, "--data_dir", tmp_path / "data", "--cpu")
     overall = json.loads((checkpoint / "evaluation.json").read_text())["study"]["overall"]["figures"]
     assert f"{overall['n']:5d} studies" in measured.stdout
+    assert "trained on synthetic phantoms" in measured.stdout
     _run("render_card.py", checkpoint, "--name", "mura-tiny", "--output", checkpoint / "README.md")
     assert "# mura-tiny" in (checkpoint / "README.md").read_text()
     _run("export_checkpoint.py", checkpoint, tmp_path / "export")

@@ -43,7 +43,13 @@ def evaluate_checkpoint(
     model = accelerator.prepare_model(MuraForImageClassification.from_pretrained(folder), evaluation_mode=True)
     views = ViewDataset(rows, MuraImageProcessor.from_pretrained(folder))
     found = predict_views(model, views, accelerator, batch_size=batch_size, progress=f"Evaluating {split}")
-    report = {"split": split, "threshold": threshold, "n_resamples": N_RESAMPLES, **_figures(found, threshold)}
+    report = {
+        "split": split,
+        "threshold": threshold,
+        "n_resamples": N_RESAMPLES,
+        "trained_on_phantoms": accelerator.unwrap_model(model).config.trained_on_phantoms,
+        **_figures(found, threshold),
+    }
     if accelerator.is_main_process:
         (Path(folder) / "evaluation.json").write_text(json.dumps(report, indent=2) + "\n")
     return report

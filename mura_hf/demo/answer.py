@@ -35,6 +35,13 @@ def trouble_html(sentence: str) -> str:
     return f'<div class="notice bad" role="alert">{escape(sentence)}</div>'
 
 
+def chance_text(probability: float) -> str:
+    """A probability with two decimals that never reads as certain."""
+    if probability < 0.005:
+        return "below 0.01"
+    return f"{probability:.2f}" if probability < 0.995 else "above 0.99"
+
+
 def _verdict_html(study: StudyPrediction) -> str:
     sign, title, sentence = _VERDICTS[study.band]
     percent, mark = 100 * study.probability, 100 * study.threshold
@@ -42,7 +49,7 @@ def _verdict_html(study: StudyPrediction) -> str:
     return (
         f'<section class="answer {study.band}" aria-label="Answer for the study">'
         f'<div class="verdict"><h2><span aria-hidden="true">{sign}</span> {title}</h2>'
-        f'<span class="chance">P(abnormal) {study.probability:.2f}</span></div>'
+        f'<span class="chance">P(abnormal) {chance_text(study.probability)}</span></div>'
         f'<div class="meter" role="img" aria-label="Probability {percent:.0f} percent, threshold {mark:.0f} percent">'
         f'<div class="fill" style="width:{percent:.1f}%"></div><div class="mark" style="left:{mark:.1f}%"></div></div>'
         f"<p>{sentence} {_body_part_sentence(study)}</p>"
@@ -58,7 +65,7 @@ def _body_part_sentence(study: StudyPrediction) -> str:
     if study.body_part_given:
         return f"Body part: <b>{study.body_part}</b> (given by you)."
     chance = study.body_part_probabilities[study.body_part]
-    return f"Body part found: <b>{study.body_part}</b> (probability {chance:.2f})."
+    return f"Body part found: <b>{study.body_part}</b> (probability {chance_text(chance)})."
 
 
 def views_html(study: StudyPrediction, radiographs: Sequence[Radiograph]) -> str:
@@ -84,7 +91,7 @@ def _view_html(view: ViewPrediction, radiograph: Radiograph, study: StudyPredict
         f'<figure class="view"><div class="stage"><div class="stack">{layers}</div></div>'
         f'<figcaption><div class="name">{name}</div>'
         f'<div><span class="state {state}">{word}</span>, '
-        f'P(abnormal) <span class="probability">{view.probability:.2f}</span></div>'
+        f'P(abnormal) <span class="probability">{chance_text(view.probability)}</span></div>'
         f'<div class="fine">{box}{view.width} × {view.height} px, weight {view.weight:.2f}</div>'
         "</figcaption></figure>"
     )

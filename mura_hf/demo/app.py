@@ -117,7 +117,7 @@ def build_app(*, allow_folders: bool) -> gr.Blocks:
         reading: dict[str, Any] = {"fn": answer, "inputs": [files, body_part, chosen], "outputs": [verdict, views]}
         files.change(**reading, api_visibility="private")
         body_part.input(**reading, api_visibility="private")
-        read.click(**reading, api_name="predict_study")
+        read.click(**reading, api_visibility="private")
         gallery.select(choose_example, None, files, api_visibility="private")
         opacity.input(None, opacity, None, js=_SET_HEAT)
         box.input(None, box, None, js=_SET_BOX)
@@ -146,7 +146,10 @@ def launch() -> None:
     """
     host = os.environ.get("GRADIO_SERVER_NAME", _LOOPBACK[0])
     port = int(os.environ.get("GRADIO_SERVER_PORT", "7860"))
-    app = build_app(allow_folders=host in _LOOPBACK)
+    try:
+        app = build_app(allow_folders=host in _LOOPBACK)
+    except CheckpointError as error:
+        raise SystemExit(f"The app cannot start without a checkpoint. {error}") from None
     app.queue(max_size=64, default_concurrency_limit=2)
     app.launch(
         server_name=host,

@@ -31,7 +31,7 @@ CSS = """
   !important; }
 .gradio-container > .main { max-width: 100%; }
 @media (max-width: 640px) {
-  .gradio-container { padding-top: 4.2rem !important; }
+  .gradio-container { padding-top: 5rem !important; }
   .gradio-container > .main { padding: 12px !important; }
 }
 #heading h1 { margin: .2rem 0 0; font-size: 1.7rem; letter-spacing: -.01em; }

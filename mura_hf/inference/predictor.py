@@ -57,6 +57,8 @@ class StudyPredictor:
             CheckpointError: If it cannot be found, is no mura checkpoint or does not fit.
         """
         source = str(name_or_path or os.environ.get("MURA_CHECKPOINT") or BUNDLED_CHECKPOINT)
+        if not Path(source).is_dir() and (source.startswith(("/", ".", "~")) or source.count("/") > 1):
+            raise CheckpointError(f"{source} is neither a folder on this machine nor a Hub name such as user/model")
         pinned = {} if revision is None else {"revision": revision}
         try:
             config = AutoConfig.from_pretrained(source, trust_remote_code=False, **pinned)

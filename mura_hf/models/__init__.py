@@ -4,14 +4,8 @@ checkpoints.
 
 from .configuration_mura import BODY_PARTS, LABELS, MuraConfig
 from .image_processing_mura import MuraImageProcessor
-from .modeling_mura import (
-    MuraForImageClassification,
-    MuraForStudyClassification,
-    MuraImageClassifierOutput,
-    MuraModel,
-    MuraModelOutput,
-    StudyOutput,
-)
+from .modeling_mura import MuraForImageClassification, MuraForStudyClassification, MuraModel
+from .outputs_mura import MuraImageClassifierOutput, MuraModelOutput, StudyOutput
 
 __all__ = [
     "BODY_PARTS",

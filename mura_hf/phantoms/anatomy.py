@@ -1,115 +1,13 @@
-"""Skeletons of the seven body parts as tapered, hollow tubes in three dimensions.
-
-Coordinates are millimetres: x to the side, y along the limb (distal is negative: fingers point up, as on a film), z
-towards the detector. Lengths and radii are round adult values; `build_anatomy` varies them by patient.
-"""
+"""Skeletons of the seven body parts. Lengths and radii are round adult values in mm; each patient varies them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
+from .skeleton import Anatomy, SkeletonBuilder
+
 BODY_PARTS = ("elbow", "finger", "forearm", "hand", "humerus", "shoulder", "wrist")
-
-
-@dataclass(frozen=True)
-class Tube:
-    """A bone, or a piece of soft tissue, as a tube around a curved axis.
-
-    Attributes:
-        name: What it is, such as "radius".
-        axis: float64 `[n, 3]`, points of the axis in mm.
-        radii: float64 `[m]`, outer radius in mm at `m` places spread evenly from start to end.
-        cortex: float64 `[m]`, thickness of the dense wall in mm at the same places (0 for soft tissue).
-        can_break: Whether a finding may be placed on it.
-        visible: The stretch of the axis, as shares of its length, that lies well inside the picture.
-    """
-
-    name: str
-    axis: np.ndarray
-    radii: np.ndarray
-    cortex: np.ndarray
-    can_break: bool = False
-    visible: tuple[float, float] = (0.25, 0.75)
-
-
-@dataclass(frozen=True)
-class Anatomy:
-    """Bones and soft tissue of one patient's body part, and the field that a film of it covers (mm: x0, y0, x1,
-    y1).
-    """
-
-    body_part: str
-    bones: tuple[Tube, ...]
-    soft: tuple[Tube, ...]
-    field: tuple[float, float, float, float]
-
-
-class _Builder:
-    """Collects tubes of one patient and draws their individual shape from one generator."""
-
-    def __init__(self, rng: np.random.Generator):
-        self.rng = rng
-        self.bones: list[Tube] = []
-        self.soft: list[Tube] = []
-
-    def bone(
-        self,
-        name: str,
-        start: tuple[float, float, float],
-        end: tuple[float, float, float],
-        shaft: float,
-        start_radius: float,
-        end_radius: float,
-        *,
-        bow: float = 0.0,
-        cortex: float = 0.36,
-        flare: float = 0.14,
-        can_break: bool = False,
-        visible: tuple[float, float] = (0.25, 0.75),
-    ) -> None:
-        """Adds a bone: radius `shaft` in the middle, widening over `flare` of its length to the radius of either
-        end.
-        """
-        first, last = np.array(start, float), np.array(end, float)
-        length = np.linalg.norm(last - first)
-        t = np.linspace(0.0, 1.0, 9)
-        side = np.array([1.0, 0.0, 0.35])
-        bend = np.sin(np.pi * t) * (bow + self.rng.normal(0, 0.008)) * length
-        axis = first + t[:, None] * (last - first) + side * bend[:, None]
-        t = np.linspace(0.0, 1.0, 48)
-        radii = shaft + (start_radius - shaft) * np.exp(-((t / flare) ** 2))
-        radii = radii + (end_radius - shaft) * np.exp(-(((1 - t) / flare) ** 2))
-        waves = sum(
-            self.rng.normal(0, 0.02 / k) * np.cos(np.pi * k * t + self.rng.uniform(0, 6.3)) for k in (1, 2, 3, 5)
-        )
-        radii = radii * (1 + waves) * self.rng.normal(1, 0.05)
-        wall = 0.45 + cortex * shaft * np.sin(np.pi * t) ** 0.7
-        self.bones.append(Tube(name, axis, radii, np.minimum(wall, 0.8 * radii), can_break, visible))
-
-    def block(self, name: str, centre: tuple[float, float, float], width: float, height: float) -> None:
-        """Adds a short bone, such as a carpal: a stubby tube, slightly turned."""
-        turn = self.rng.normal(0, 0.25)
-        half = np.array([np.sin(turn), np.cos(turn), 0.0]) * max(height - width, 1.0) / 2
-        jitter = self.rng.normal(0, 0.6, 3)
-        middle = np.array(centre, float) + jitter
-        start, end = middle - half, middle + half
-        self.bone(name, tuple(start), tuple(end), width / 2, width / 2, width / 2 * 0.92, cortex=0.03)
-
-    def flesh(self, *points: tuple[float, float, float, float]) -> None:
-        """Adds soft tissue through points of (x, y, z, radius)."""
-        knots = np.array(points, float)
-        knots[:, 3] *= self.rng.normal(1, 0.06)
-        steps = np.linalg.norm(np.diff(knots[:, :3], axis=0), axis=1)
-        reached = np.concatenate([[0.0], np.cumsum(steps)])
-        radii = np.interp(np.linspace(0, reached[-1], 48), reached, knots[:, 3])
-        self.soft.append(Tube("soft tissue", knots[:, :3], radii, np.zeros(48)))
-
-    def moved(self, point: tuple[float, float, float], angle: float, length: float) -> tuple[float, float, float]:
-        """The point `length` mm from `point` in the x-y plane, `angle` degrees clockwise from distal."""
-        turn = np.deg2rad(angle)
-        return (point[0] + length * np.sin(turn), point[1] - length * np.cos(turn), point[2])
-
 
 # Ray by ray, thumb to little finger: base of the metacarpal (x, y, z), direction in degrees, lengths of metacarpal and
 # phalanges, radius of the metacarpal's shaft.
@@ -136,7 +34,7 @@ _CARPALS = (
 )
 
 
-def _ray(build: _Builder, index: int, *, breakable: bool, spread: float = 1.0, flexion: float = 0.0) -> None:
+def _ray(build: SkeletonBuilder, index: int, *, breakable: bool, spread: float = 1.0, flexion: float = 0.0) -> None:
     """One metacarpal with its phalanges and the flesh around them."""
     name, base, angle, lengths, shaft = _RAYS[index]
     angle = angle * spread + build.rng.normal(0, 2.0)
@@ -164,19 +62,19 @@ def _ray(build: _Builder, index: int, *, breakable: bool, spread: float = 1.0, f
     build.flesh(*flesh)
 
 
-def _carpus(build: _Builder) -> None:
+def _carpus(build: SkeletonBuilder) -> None:
     for name, x, y, z, width, height in _CARPALS:
         build.block(name, (x, y, z), width, height)
 
 
-def _distal_forearm(build: _Builder, length: float) -> None:
+def _distal_forearm(build: SkeletonBuilder, length: float) -> None:
     visible = (0.35, 0.88)
     build.bone("radius", (-5, length, 0), (-7, 2.5, 0), 6.4, 6.6, 13.5, flare=0.32, can_break=True, visible=visible)
     build.bone("ulna", (13, length, -3), (13.5, 3.5, -4), 5.4, 5.8, 7.2, flare=0.22, can_break=True, visible=visible)
     build.flesh((2, length, 0, 27), (2, 30, 0, 25), (1, 0, 0, 26), (-1, -18, 0, 30))
 
 
-def _hand(build: _Builder) -> Anatomy:
+def _hand(build: SkeletonBuilder) -> Anatomy:
     _distal_forearm(build, 55)
     _carpus(build)
     spread = build.rng.uniform(0.85, 1.35)
@@ -186,7 +84,7 @@ def _hand(build: _Builder) -> Anatomy:
     return _anatomy("hand", build, (-88, -222, 70, 38))
 
 
-def _wrist(build: _Builder) -> Anatomy:
+def _wrist(build: SkeletonBuilder) -> Anatomy:
     _distal_forearm(build, 105)
     _carpus(build)
     for index in range(5):
@@ -195,7 +93,7 @@ def _wrist(build: _Builder) -> Anatomy:
     return _anatomy("wrist", build, (-50, -64, 50, 82))
 
 
-def _finger(build: _Builder) -> Anatomy:
+def _finger(build: SkeletonBuilder) -> Anatomy:
     index = int(build.rng.integers(1, 5))
     neighbour = index + (1 if index < 4 else -1)
     _ray(build, index, breakable=True, flexion=build.rng.uniform(0, 0.6))
@@ -209,7 +107,7 @@ def _finger(build: _Builder) -> Anatomy:
     return _anatomy("finger", build, (middle - 34, tip[1] - 20, middle + 34, base[1] - 30))
 
 
-def _forearm(build: _Builder) -> Anatomy:
+def _forearm(build: SkeletonBuilder) -> Anatomy:
     build.bone("radius", (-11, 236, 2), (-9, 2.5, 0), 7.0, 10.5, 14.0, bow=-0.035, flare=0.1, can_break=True)
     build.bone("ulna", (8, 258, -4), (13, 4, -3), 6.6, 14.0, 7.2, bow=0.02, flare=0.12, can_break=True)
     _carpus(build)
@@ -222,7 +120,7 @@ def _forearm(build: _Builder) -> Anatomy:
     return _anatomy("forearm", build, (-70, -42, 70, 292))
 
 
-def _elbow(build: _Builder) -> Anatomy:
+def _elbow(build: SkeletonBuilder) -> Anatomy:
     build.bone("humerus", (2, -125, 0), (0, -6, 0), 10.5, 11, 22, flare=0.33, can_break=True, visible=(0.5, 0.88))
     build.block("capitulum", (-11, 0, 2), 19, 20)
     build.block("trochlea", (9, 1, 0), 18, 20)
@@ -238,7 +136,7 @@ def _elbow(build: _Builder) -> Anatomy:
     return _anatomy("elbow", build, (-62, -88, 62, 84))
 
 
-def _humerus(build: _Builder) -> Anatomy:
+def _humerus(build: SkeletonBuilder) -> Anatomy:
     build.bone(
         "humerus", (6, -150, 0), (0, 142, 0), 11.5, 20, 22, flare=0.13, bow=0.01, can_break=True, visible=(0.18, 0.82)
     )
@@ -254,7 +152,7 @@ def _humerus(build: _Builder) -> Anatomy:
     return _anatomy("humerus", build, (-72, -196, 76, 182))
 
 
-def _shoulder(build: _Builder) -> Anatomy:
+def _shoulder(build: SkeletonBuilder) -> Anatomy:
     build.bone("humerus", (-48, -2, 0), (-58, 150, 0), 11.5, 21, 12, flare=0.2, can_break=True, visible=(0.1, 0.5))
     build.block("humeral head", (-42, -10, 3), 44, 47)
     build.block("greater tubercle", (-63, 0, 0), 20, 28)
@@ -276,7 +174,7 @@ def _shoulder(build: _Builder) -> Anatomy:
     return _anatomy("shoulder", build, (-96, -76, 92, 118))
 
 
-_BUILDERS: dict[str, Callable[[_Builder], Anatomy]] = {
+_BUILDERS: dict[str, Callable[[SkeletonBuilder], Anatomy]] = {
     "elbow": _elbow,
     "finger": _finger,
     "forearm": _forearm,
@@ -287,7 +185,7 @@ _BUILDERS: dict[str, Callable[[_Builder], Anatomy]] = {
 }
 
 
-def _anatomy(body_part: str, build: _Builder, field: tuple[float, float, float, float]) -> Anatomy:
+def _anatomy(body_part: str, build: SkeletonBuilder, field: tuple[float, float, float, float]) -> Anatomy:
     return Anatomy(body_part, tuple(build.bones), tuple(build.soft), field)
 
 
@@ -298,4 +196,4 @@ def build_anatomy(body_part: str, rng: np.random.Generator) -> Anatomy:
         body_part: One of `BODY_PARTS`.
         rng: Source of the individual variation; the same state gives the same patient.
     """
-    return _BUILDERS[body_part](_Builder(rng))
+    return _BUILDERS[body_part](SkeletonBuilder(rng))

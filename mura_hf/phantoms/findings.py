@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from .anatomy import Anatomy, Tube
 from .projection import Pose, TubeCoordinates
+from .skeleton import Anatomy, Tube
 
 FINDINGS = ("fracture", "metal")
 

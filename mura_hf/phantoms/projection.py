@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .anatomy import Tube
+from .skeleton import Tube
 
 
 @dataclass(frozen=True)

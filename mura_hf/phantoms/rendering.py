@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from .anatomy import BODY_PARTS, Anatomy, Tube, build_anatomy
+from .anatomy import BODY_PARTS, build_anatomy
 from .findings import FINDINGS, FindingSite, break_bone, draw_site, metal_thickness
 from .projection import Pose, path_length, tube_coordinates
+from .skeleton import Anatomy, Tube
 
 # Attenuation per mm, chosen so that films look right at the display range below; not physical coefficients.
 _SOFT, _MARROW, _CORTEX, _METAL = 0.0095, 0.016, 0.085, 0.55

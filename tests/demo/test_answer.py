@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from mura_hf import StudyPredictor, read_radiograph
-from mura_hf.demo.answer import EMPTY, answer_html, views_html
+from mura_hf.demo.answer import EMPTY, answer_html, chance_text, views_html
 from mura_hf.demo.pictures import film_url, heat_url
 from mura_hf.explain import Box
 
@@ -52,6 +52,14 @@ def test_each_view_has_its_picture_overlay_and_probability(study, phantom_files)
     assert "flagged" in html
     left = re.search(r'class="box" style="left:([\d.]+)%', html)[1]
     assert float(left) == pytest.approx(100 * 10 / views[0].width, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("probability", "text"),
+    [(0.0, "below 0.01"), (0.005, "0.01"), (0.5, "0.50"), (0.994, "0.99"), (1.0, "above 0.99")],
+)
+def test_no_probability_reads_as_certain(probability, text):
+    assert chance_text(probability) == text
 
 
 def _decode(url):

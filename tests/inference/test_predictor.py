@@ -190,6 +190,10 @@ class TestRefusals:
         with pytest.raises(CheckpointError, match="type 'vit', not 'mura'"):
             StudyPredictor.from_pretrained(tmp_path)
 
+    def test_a_folder_that_does_not_exist(self, tmp_path):
+        with pytest.raises(CheckpointError, match="neither a folder on this machine nor a Hub name"):
+            StudyPredictor.from_pretrained(tmp_path / "nowhere")
+
     def test_a_folder_that_is_none(self, tmp_path):
         with pytest.raises(CheckpointError, match="cannot be loaded"):
             StudyPredictor.from_pretrained(tmp_path)
