@@ -28,7 +28,10 @@ __version__ = "0.1.0"
 AutoConfig.register(MuraConfig.model_type, MuraConfig)
 AutoModel.register(MuraConfig, MuraModel)
 AutoModelForImageClassification.register(MuraConfig, MuraForImageClassification)
-AutoImageProcessor.register(MuraConfig, MuraImageProcessor)
+# One processor whichever backend is asked for: what a model sees must not depend on what is installed.
+AutoImageProcessor.register(
+    MuraConfig, image_processor_classes={"pil": MuraImageProcessor, "torchvision": MuraImageProcessor}
+)
 
 _LAZY = {
     "load_mura": "data",

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Value
 
@@ -30,6 +31,7 @@ BOXES = List(List(Value("int32"), length=4))
 half open.
 """
 
+_FROM_SPLIT = re.compile(r"(?:^|.*/)((?:train|valid)/XR_.*)")
 _STUDY = re.compile(
     r"(?P<split>train|valid)/XR_(?P<part>[A-Z]+)/(?P<patient>patient\d+)/(?P<study>study\d+)_(?P<sign>\w+)$"
 )
@@ -69,7 +71,7 @@ def load_mura(
     if unknown or not wanted:
         raise ValueError(f"unknown body parts {unknown}; choose among {', '.join(BODY_PARTS)}")
     tree = _find_tree(Path(root))
-    rows = {split: _read_split(tree, split) for split in ("train", "valid")}
+    rows = {split: _read_split(tree, split, wanted) for split in ("train", "valid")}
     features = FEATURES
     boxes = _read_boxes(tree)
     if boxes is not None:
@@ -106,7 +108,10 @@ def _read_boxes(tree: Path) -> dict[str, list[list[int]]] | None:
     file = tree / "findings.parquet"
     if not file.is_file():
         return None
-    rows = pq.read_table(file, columns=["path", "x0", "y0", "x1", "y1"]).to_pylist()
+    try:
+        rows = pq.read_table(file, columns=["path", "x0", "y0", "x1", "y1"]).to_pylist()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DatasetError(f"{file} is damaged ({error}); make the phantoms again") from error
     return {_from_split(row.pop("path")): [list(row.values())] for row in rows if row["x0"] is not None}
 
 
@@ -125,6 +130,8 @@ def _read_rows(path: Path) -> list[list[str]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             return [row for row in csv.reader(file) if row]
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path} is not UTF-8 text ({error}); save it as UTF-8, or get a fresh copy") from error
     except OSError as error:
         raise DatasetError(
             f"{path} cannot be read ({error.strerror}); MURA v1.1 brings four CSV files, get a whole copy"
@@ -133,9 +140,9 @@ def _read_rows(path: Path) -> list[list[str]]:
 
 def _from_split(path: str) -> str:
     """The part of a CSV path from train or valid on, without a trailing slash."""
-    parts = path.strip().strip("/").split("/")
-    starts = [place for place, part in enumerate(parts) if part in ("train", "valid")]
-    return "/".join(parts[starts[0] :]) if starts else "/".join(parts)
+    whole = path.strip().strip("/")
+    found = _FROM_SPLIT.match(whole)
+    return found[1] if found else whole
 
 
 def _read_labels(path: Path) -> dict[str, int]:
@@ -151,10 +158,14 @@ def _read_labels(path: Path) -> dict[str, int]:
     return labels
 
 
-def _read_split(tree: Path, split: str) -> list[dict]:
+def _read_split(tree: Path, split: str, wanted: Sequence[str]) -> list[dict]:
+    """Every row of a split; of the wanted parts, the files must be there."""
     labels = _read_labels(tree / f"{split}_labeled_studies.csv")
     listing = tree / f"{split}_image_paths.csv"
-    rows, missing = [], []
+    rows: list[dict] = []
+    missing: list[str] = []
+    folders: dict[str, str] = {}
+    names: set[str] = set()
     for number, (path, *_) in enumerate(_read_rows(listing)):
         if number == 0 and not path.endswith(".png"):
             continue
@@ -171,7 +182,13 @@ def _read_split(tree: Path, split: str) -> list[dict]:
             raise DatasetError(
                 f"{folder} is labelled {labels[folder]} in {split}_labeled_studies.csv, against its folder's name"
             )
-        if not (tree / name).is_file():
+        if name in names:
+            raise DatasetError(f"{listing}, row {number + 1}: {name} is listed twice")
+        names.add(name)
+        study = f"XR_{found['part']}/{found['patient']}/{found['study']}"
+        if folders.setdefault(study, folder) != folder:
+            raise DatasetError(f"{listing}: {study} is in {folders[study]} and in {folder}, so its label is not clear")
+        if found["part"].lower() in wanted and not (tree / name).is_file():
             missing.append(name)
         rows.append(
             {
@@ -179,10 +196,15 @@ def _read_split(tree: Path, split: str) -> list[dict]:
                 "label": labels[folder],
                 "body_part": found["part"].lower(),
                 "patient_id": found["patient"],
-                "study_id": f"XR_{found['part']}/{found['patient']}/{found['study']}",
+                "study_id": study,
                 "view": int(view[1]),
             }
         )
+    if not rows:
+        raise DatasetError(f"{listing} lists no image; get a whole copy")
+    without = sorted(set(labels) - set(folders.values()))
+    if without:
+        raise DatasetError(f"{listing} lists no image of {len(without)} labelled studies, such as {without[0]}")
     if missing:
         raise DatasetError(
             f"{tree}: {len(missing)} of {len(rows)} {split} files are missing, such as {missing[0]}; get a whole copy"

@@ -43,7 +43,7 @@ class ViewDataset(TorchDataset):
         """A view.
 
         Returns:
-            `pixel_values` float32 `[C, h, w]`, `labels` and `body_part_labels`, the row's `index`; and, where the
+            `pixel_values` float32 `[C, h, w]`, `labels` and `body_parts`, the row's `index`; and, where the
             dataset has a column of boxes, `regions` bool `[h, w]`, True inside them, with `regions_known` (False for
             an abnormal view without a box, whose finding may be anywhere).
         """
@@ -54,7 +54,7 @@ class ViewDataset(TorchDataset):
         )
         plane = self.processor.resize_plane(self.processor.gray_plane(radiograph.pixels))
         change = None if self.augmentation is None else self.augmentation.draw(self.seed, self.epoch, index)
-        item: dict[str, Any] = {"labels": row["label"], "body_part_labels": row["body_part"], "index": index}
+        item: dict[str, Any] = {"labels": row["label"], "body_parts": row["body_part"], "index": index}
         if "boxes" in row:
             mask = self.processor.resize_plane(_mask(row["boxes"], radiograph.pixels.shape))
             mask = mask if change is None else change.regions(mask)

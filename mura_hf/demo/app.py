@@ -49,8 +49,8 @@ def build_app(*, allow_folders: bool) -> gr.Blocks:
         study, radiographs, problems = read_study(predictor, files, None if body_part == _FOUND else body_part)
         return answer_html(study, problems), views_html(study, radiographs) if study else ""
 
-    def choose_example(event: gr.SelectData) -> list[str]:
-        return examples[event.index].files
+    def choose_example(event: gr.SelectData) -> tuple[list[str], str]:
+        return examples[event.index].files, _FOUND  # a part given for another study does not hold for this one
 
     def choose_checkpoint(name: str, revision: str, chosen: tuple[str, str]) -> tuple[tuple[str, str], str]:
         try:
@@ -59,7 +59,7 @@ def build_app(*, allow_folders: bool) -> gr.Blocks:
             return chosen, f"**Not loaded.** {error} The model that was in use stays."
         return (name, revision), _describe(predictor.checkpoint, predictor.model.config)
 
-    with gr.Blocks(title="mura_hf: read a study", analytics_enabled=False, delete_cache=(600, 600)) as app:
+    with gr.Blocks(title="mura_hf: read a study", analytics_enabled=False, delete_cache=(600, 4 * 3600)) as app:
         app.example_folder = example_folder  # lives as long as the app
         gr.Markdown(_DISCLAIMER, elem_id="disclaimer")
         gr.Markdown(
@@ -118,7 +118,8 @@ def build_app(*, allow_folders: bool) -> gr.Blocks:
         files.change(**reading, api_visibility="private")
         body_part.input(**reading, api_visibility="private")
         read.click(**reading, api_visibility="private")
-        gallery.select(choose_example, None, files, api_visibility="private")
+        files.clear(lambda: _FOUND, None, body_part, api_visibility="private")
+        gallery.select(choose_example, None, [files, body_part], api_visibility="private")
         opacity.input(None, opacity, None, js=_SET_HEAT)
         box.input(None, box, None, js=_SET_BOX)
         loading: dict[str, Any] = {
@@ -156,9 +157,13 @@ def launch() -> None:
         server_port=port,
         theme=make_theme(),
         css=CSS,
+        share=False,  # what follows is said outright, lest the environment say otherwise
+        mcp_server=False,
+        allowed_paths=[],
         max_file_size="30mb",
         show_error=False,
         enable_monitoring=False,
         strict_cors=True,
+        run_history=False,
         footer_links=[],
     )

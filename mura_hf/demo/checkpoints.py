@@ -1,7 +1,7 @@
 """The checkpoints that a running app holds."""
 
 import re
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from pathlib import Path
 from threading import Lock
 
@@ -10,9 +10,11 @@ from ..inference import StudyPredictor
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
+_DEFAULT = ("", "")
+
 
 class Checkpoints:
-    """Loads predictors by name and keeps the last few.
+    """Loads predictors by name and keeps the last few, and always the default one.
 
     Args:
         allow_folders: Whether local folders may be named; only where the app serves on loopback.
@@ -23,7 +25,8 @@ class Checkpoints:
         self.allow_folders = allow_folders
         self.capacity = capacity
         self._loaded: OrderedDict[tuple[str, str], StudyPredictor] = OrderedDict()
-        self._lock = Lock()
+        self._lock = Lock()  # guards the two dicts, and is never held while something loads
+        self._loading: defaultdict[tuple[str, str], Lock] = defaultdict(Lock)
 
     def get(self, name: str = "", revision: str = "") -> StudyPredictor:
         """The predictor of a Hub name or folder; the default one where the name is empty.
@@ -34,12 +37,22 @@ class Checkpoints:
         key = (name.strip(), revision.strip())
         self._check(key[0])
         with self._lock:
-            if key not in self._loaded:
-                self._loaded[key] = StudyPredictor.from_pretrained(key[0] or None, revision=key[1] or None)
-                while len(self._loaded) > self.capacity:
-                    self._loaded.popitem(last=False)
-            self._loaded.move_to_end(key)
-            return self._loaded[key]
+            if key in self._loaded:
+                self._loaded.move_to_end(key)
+                return self._loaded[key]
+            loading = self._loading[key]
+        with loading:  # who asks for the same checkpoint meanwhile waits; nobody else does
+            with self._lock:
+                if key in self._loaded:
+                    return self._loaded[key]
+            predictor = StudyPredictor.from_pretrained(key[0] or None, revision=key[1] or None)
+            with self._lock:
+                self._loaded[key] = predictor
+                self._loading.pop(key, None)
+                for old in list(self._loaded)[: -self.capacity]:
+                    if old != _DEFAULT:
+                        del self._loaded[old]
+        return predictor
 
     def _check(self, name: str) -> None:
         if not name:

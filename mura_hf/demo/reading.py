@@ -21,6 +21,11 @@ def read_files(files: Sequence[str]) -> tuple[list[str], list[Radiograph], list[
     """
     names, radiographs, problems = [], [], []
     for file in files[:MAX_VIEWS]:
+        if not Path(file).is_file():
+            problems.append(
+                f"{Path(file).name} was uploaded too long ago and is gone from the server; upload it again."
+            )
+            continue
         try:
             radiographs.append(read_radiograph(file))
             names.append(Path(file).name)

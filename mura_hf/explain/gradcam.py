@@ -53,8 +53,11 @@ def grad_cam(
             "use a convolutional backbone or a Swin transformer for heatmaps"
         )
     probe = nn.Identity()
-    with torch.enable_grad():
-        maps = LayerGradCam(_score(model, probe), probe).attribute(feature_map.detach(), relu_attributions=True)
+    # A tensor made in inference mode cannot be differentiated, its copy can.
+    with torch.inference_mode(False), torch.enable_grad():
+        maps = LayerGradCam(_score(model, probe), probe).attribute(
+            feature_map.detach().clone(), relu_attributions=True
+        )
     maps = LayerAttribution.interpolate(
         maps.detach().float(), size or (shape[-2], shape[-1]), interpolate_mode="bilinear"
     )[:, 0]

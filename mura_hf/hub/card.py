@@ -36,6 +36,11 @@ def render_card(folder: str | Path, name: str) -> str:
             ) from error
         except json.JSONDecodeError as error:
             raise CardError(f"{Path(folder) / file} is not valid JSON ({error}); make it again") from error
+    split = records["evaluation"].get("split")
+    if split != "valid":
+        raise CardError(
+            f"{folder}: evaluation.json is about {split!r}; a card shows valid, run scripts/evaluate.py on it"
+        )
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )

@@ -85,7 +85,7 @@ class StudyPrediction:
 
     def to_json(self) -> str:
         """`to_dict` as JSON."""
-        return json.dumps(self.to_dict(), indent=2)
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
 
 def find_band(probability: float, label: str, operating_points: dict[str, float]) -> str:

@@ -13,13 +13,13 @@ from transformers import AutoConfig
 from ..errors import CheckpointError, RadiographError
 from ..explain import grad_cam, localize
 from ..models import BODY_PARTS, LABELS, MuraConfig, MuraForStudyClassification, MuraImageProcessor, StudyOutput
-from ..radiographs import Radiograph, read_radiograph
+from ..radiographs import Radiograph, check_radiograph, read_radiograph
 from .prediction import PHANTOM_WARNING, StudyPrediction, ViewPrediction, find_band
 
 BUNDLED_CHECKPOINT = Path(__file__).parents[1] / "resources" / "phantom"
 """The checkpoint that comes with the package."""
 
-View = str | os.PathLike[str] | bytes | Image.Image | np.ndarray | Radiograph
+View = str | os.PathLike[str] | bytes | bytearray | Image.Image | np.ndarray | Radiograph
 
 
 class StudyPredictor:
@@ -59,6 +59,8 @@ class StudyPredictor:
         source = str(name_or_path or os.environ.get("MURA_CHECKPOINT") or BUNDLED_CHECKPOINT)
         if not Path(source).is_dir() and (source.startswith(("/", ".", "~")) or source.count("/") > 1):
             raise CheckpointError(f"{source} is neither a folder on this machine nor a Hub name such as user/model")
+        name = source if Path(source) != BUNDLED_CHECKPOINT else f"bundled: {BUNDLED_CHECKPOINT.name}"
+        name = name if revision is None else f"{name}@{revision}"
         pinned = {} if revision is None else {"revision": revision}
         try:
             config = AutoConfig.from_pretrained(source, trust_remote_code=False, **pinned)
@@ -69,15 +71,26 @@ class StudyPredictor:
                 )
             processor = MuraImageProcessor.from_pretrained(source, **pinned)
             model = MuraForStudyClassification.from_pretrained(source, config=config, dtype=dtype, **pinned)
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().split("\n")[0]
+            chosen = torch.device(device) if device is not None else _default_device()
+            predictor = cls(model.to(chosen, memory_format=torch.channels_last), processor, name)
+            predictor._try_out()
+        except CheckpointError:
+            raise
+        except Exception as error:  # a checkpoint comes from strangers and may be wrong in any way
+            reason = (str(error).strip().split("\n")[0] or type(error).__name__).rstrip(".")
             raise CheckpointError(
-                f"{source} cannot be loaded: {reason} Check the name, or the folder, and the network."
+                f"{source} cannot be loaded: {reason}. Check the name, or the folder, and the network."
             ) from error
-        name = source if Path(source) != BUNDLED_CHECKPOINT else f"bundled: {BUNDLED_CHECKPOINT.name}"
-        chosen = torch.device(device) if device is not None else _default_device()
-        model = model.to(chosen, memory_format=torch.channels_last)
-        return cls(model, processor, name if revision is None else f"{name}@{revision}")
+        return predictor
+
+    def _try_out(self) -> None:
+        """Runs a gray picture once, so that a checkpoint that cannot answer fails when it is loaded.
+
+        Raises:
+            CheckpointError: If processor and model do not fit, or the answer is not a number.
+        """
+        gray = Radiograph(np.linspace(0, 1, 4096, dtype=np.float32).reshape(64, 64), 8, "array")
+        self._run([gray])
 
     def __call__(
         self,
@@ -99,9 +112,10 @@ class StudyPredictor:
 
         Raises:
             RadiographError: If a view cannot be read; the message names it.
+            CheckpointError: If the model's answer is not a number.
             ValueError: If there are no views, or the body part or operating point is unknown.
         """
-        if isinstance(views, str | bytes | os.PathLike) or not len(views):
+        if isinstance(views, str | bytes | bytearray | os.PathLike) or not len(views):
             raise ValueError("give the views of one study as a list, at least one")
         if body_part is not None and body_part not in BODY_PARTS:
             raise ValueError(f"unknown body part {body_part!r}; there are {', '.join(BODY_PARTS)}")
@@ -167,7 +181,12 @@ class StudyPredictor:
     def _run(self, radiographs: Sequence[Radiograph]) -> StudyOutput:
         pixel_values = self.pixel_values(radiographs).to(self.model.device, self.model.dtype)
         with torch.no_grad():
-            return self.model(pixel_values[None].contiguous())
+            output: StudyOutput = self.model(pixel_values[None].contiguous())
+        if not (torch.isfinite(output.study_logits).all() and torch.isfinite(output.view_logits).all()):
+            raise CheckpointError(
+                f"{self.checkpoint} answers with values that are no numbers; its weights are damaged"
+            )
+        return output
 
     def _heatmaps(self, output: StudyOutput, radiographs: Sequence[Radiograph]) -> Iterator[np.ndarray]:
         maps = grad_cam(self.model, feature_map=output.feature_map[0])
@@ -187,14 +206,14 @@ class StudyPredictor:
 
     def _read(self, view: View, name: str) -> Radiograph:
         if isinstance(view, Radiograph):
-            return view
-        if isinstance(view, str | os.PathLike | bytes):
+            return check_radiograph(view, name)
+        if isinstance(view, str | os.PathLike | bytes | bytearray):
             return read_radiograph(Path(view) if isinstance(view, os.PathLike) else view, name=name)
         try:
             pixels = self.processor.gray_plane(view).astype(np.float32) / np.float32(255)
         except ValueError as error:
             raise RadiographError(f"{name}: {error}") from error
-        return Radiograph(pixels, 8, "array")
+        return check_radiograph(Radiograph(pixels, 8, "array"), name)
 
 
 def _name(view: View, number: int) -> str:

@@ -1,5 +1,6 @@
 """Configuration of the mura model family."""
 
+import math
 from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
@@ -8,6 +9,17 @@ from transformers import PreTrainedConfig
 BODY_PARTS = ("elbow", "finger", "forearm", "hand", "humerus", "shoulder", "wrist")
 LABELS = ("normal", "abnormal")
 STUDY_POOLINGS = ("mean",)
+
+# A config comes from strangers: it must not point timm to files, nor undo what the models rely on.
+_REFUSED_ARGUMENTS = (
+    "cache_dir",
+    "checkpoint_path",
+    "exportable",
+    "features_only",
+    "in_chans",
+    "num_classes",
+    "scriptable",
+)
 
 
 @strict
@@ -19,7 +31,8 @@ class MuraConfig(PreTrainedConfig):
         backbone (`str`, *optional*, defaults to `"densenet169"`):
             Name of any timm architecture. Never downloads weights; see `from_timm` of the models for that.
         backbone_kwargs (`dict`, *optional*):
-            Further arguments of `timm.create_model`, such as `{"output_stride": 16}`.
+            Further arguments of `timm.create_model`, such as `{"output_stride": 16}`. What would load weights from
+            elsewhere, or change the network's form, is refused.
         image_size (`int`, *optional*, defaults to 320):
             Side in pixels of the square that the model is trained on. Transformers of a fixed input size are built
             for it.
@@ -60,7 +73,7 @@ class MuraConfig(PreTrainedConfig):
     temperature: float | int = 1.0
     study_slope: float | int = 1.0
     study_intercept: float | int = 0.0
-    operating_points: dict[str, float] | None = None
+    operating_points: dict[str, float | int] | None = None
     trained_on_phantoms: bool = False
 
     id2label: dict[int, str] | dict[str, str] | None = None
@@ -80,9 +93,11 @@ class MuraConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         if dict(self.id2label) != dict(enumerate(LABELS)):
             raise ValueError(f"id2label is {self.id2label}: label 0 must be {LABELS[0]!r} and label 1 {LABELS[1]!r}")
-        if self.temperature <= 0:
-            raise ValueError(f"temperature is {self.temperature}: it must be above 0")
-        if self.study_slope <= 0:
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"temperature is {self.temperature}: it must be above 0 and finite")
+        if not math.isfinite(self.study_intercept):
+            raise ValueError(f"study_intercept is {self.study_intercept}: it must be finite")
+        if not 0 < self.study_slope < math.inf:
             raise ValueError(
                 f"study_slope is {self.study_slope}: it must be above 0, or calibration would turn answers round"
             )
@@ -92,6 +107,11 @@ class MuraConfig(PreTrainedConfig):
             raise ValueError(
                 f"operating_points is {self.operating_points}: it needs at least one threshold, all in [0, 1]"
             )
+        refused = [
+            name for name in self.backbone_kwargs or {} if name in _REFUSED_ARGUMENTS or name.startswith("pretrained")
+        ]
+        if refused:
+            raise ValueError(f"backbone_kwargs may not hold {', '.join(refused)}; from_timm loads pretrained weights")
         if ":" in self.backbone:
             raise ValueError(
                 f"backbone is {self.backbone!r}: give the bare name of a timm architecture, without a source"

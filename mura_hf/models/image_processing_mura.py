@@ -3,7 +3,7 @@
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 from transformers.image_processing_backends import PilBackend
 from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling, SizeDict
@@ -27,14 +27,15 @@ class MuraImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call-
 
 class MuraImageProcessor(PilBackend):
     r"""
-    Turns radiographs into `pixel_values`, float32 `[B, 3, height, width]`.
+    Turns radiographs into `pixel_values`, float32 `[B, C, height, width]`, C being the number of means.
 
     The road of a picture has two halves. `gray_plane` and `resize_plane` are deterministic and stay in uint8, so their
     result can be cached and augmented; `to_pixel_values` scales and normalises. Calling the processor goes all the
     way.
 
     Accepts PIL images of 8 bits, uint8 arrays or tensors (`[H, W]`, `[H, W, C]` or `[C, H, W]`), and float arrays in
-    [0, 1]. A picture of more than 8 bits must be windowed first; `mura_hf.read_radiograph` does that.
+    [0, 1]. A picture of more than 8 bits must be windowed first; `mura_hf.read_radiograph` does that. Of a 16-bit
+    *colour* PNG Pillow itself keeps 8 bits only: read such files with `mura_hf.read_radiograph` too.
     """
 
     valid_kwargs = MuraImageProcessorKwargs
@@ -51,6 +52,10 @@ class MuraImageProcessor(PilBackend):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         _check_resize_mode(self.resize_mode)
+        if not (self.size.height and self.size.width):
+            raise ValueError(f"size is {dict(self.size)}: give height and width in pixels")
+        if not (np.atleast_1d(self.image_std) > 0).all():  # also catches NaN
+            raise ValueError(f"image_std is {self.image_std}: every deviation must be above 0")
 
     def gray_plane(self, image: Any) -> np.ndarray:
         """One picture as a gray plane.
@@ -71,10 +76,11 @@ class MuraImageProcessor(PilBackend):
                     "it first, "
                     "for instance with mura_hf.read_radiograph"
                 )
+            image = ImageOps.exif_transpose(image)
             rgb = image if image.mode in ("L", "RGB") else image.convert("RGB")
             plane = np.asarray(rgb.convert("L"))
         else:
-            plane = _plane_from_array(np.asarray(image.cpu() if hasattr(image, "cpu") else image))
+            plane = _plane_from_array(_to_array(image))
         if plane.size and (plane == 255).mean() > 0.9:
             logger.warning(
                 "More than nine tenths of a picture are pure white. If its file has 16 bits, it was cut off on "
@@ -84,13 +90,19 @@ class MuraImageProcessor(PilBackend):
         return plane
 
     def resize_plane(
-        self, plane: np.ndarray, size: SizeDict | None = None, resize_mode: str | None = None
+        self,
+        plane: np.ndarray,
+        size: SizeDict | None = None,
+        resize_mode: str | None = None,
+        resample: PILImageResampling | None = None,
     ) -> np.ndarray:
         """Resizes a gray plane, uint8 `[H, W]`, to the processor's size, uint8 `[height, width]`."""
         size = size or self.size
         mode = _check_resize_mode(resize_mode or self.resize_mode)
         top, left, height, width = _placement(plane.shape, (size.height, size.width), mode)
-        resized = np.asarray(Image.fromarray(plane).resize((width, height), resample=self.resample))
+        resized = np.asarray(
+            Image.fromarray(plane).resize((width, height), resample=self.resample if resample is None else resample)
+        )
         if mode == "squash":
             return resized
         canvas = np.zeros((size.height, size.width), np.uint8)
@@ -158,9 +170,20 @@ class MuraImageProcessor(PilBackend):
         image_std: float | tuple[float, ...] | None,
         return_tensors: str | TensorType | None,
         resize_mode: str | None = None,
+        resample: PILImageResampling | None = None,
+        do_center_crop: bool | None = None,
+        do_pad: bool | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
-        planes = [self.resize_plane(image[0], size, resize_mode) if do_resize else image[0] for image in images]
+        if do_center_crop or do_pad:
+            raise ValueError(
+                "do_center_crop and do_pad are not known here; resize_mode says how a picture fills its size"
+            )
+        if not images:
+            raise ValueError("there are no pictures to process; give at least one")
+        planes = [
+            self.resize_plane(image[0], size, resize_mode, resample) if do_resize else image[0] for image in images
+        ]
         options: dict[str, Any] = {
             "do_rescale": do_rescale,
             "rescale_factor": rescale_factor,
@@ -185,6 +208,13 @@ def _placement(original: tuple[int, ...], size: tuple[int, int], mode: str) -> t
     scale = min(size[0] / original[0], size[1] / original[1])
     height, width = max(1, round(original[0] * scale)), max(1, round(original[1] * scale))
     return (size[0] - height) // 2, (size[1] - width) // 2, height, width
+
+
+def _to_array(image: Any) -> np.ndarray:
+    if not hasattr(image, "detach"):
+        return np.asarray(image)
+    tensor = image.detach().cpu()
+    return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
 
 
 def _plane_from_array(array: np.ndarray) -> np.ndarray:

@@ -10,6 +10,8 @@ from .configuration_mura import BODY_PARTS, MuraConfig
 from .errors_mura import CheckpointError
 from .outputs_mura import MuraImageClassifierOutput, MuraModelOutput, StudyOutput
 
+_HEADS = ("classifier.", "body_part_classifier.")
+
 
 class MuraHead(nn.Linear):
     """A linear head on the pooled code."""
@@ -39,7 +41,8 @@ class MuraPreTrainedModel(PreTrainedModel):
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
         """Loads a checkpoint; every weight must be there, and none left over.
 
-        Takes the arguments of `PreTrainedModel.from_pretrained`. With `ignore_mismatched_sizes=True` keys may differ.
+        Takes the arguments of `PreTrainedModel.from_pretrained`. With `ignore_mismatched_sizes=True` the heads may be
+        missing, left over or of another shape; they start anew.
 
         Raises:
             CheckpointError: If keys are missing, left over or of another shape, or there is no safetensors file.
@@ -59,16 +62,21 @@ class MuraPreTrainedModel(PreTrainedModel):
             if "size mismatch" not in str(error) and "mismatched" not in str(error):
                 raise
             raise CheckpointError(f"{pretrained_model_name_or_path} does not fit {cls.__name__}: {error}") from error
-        wrong = {what: sorted(map(str, info[f"{what}_keys"])) for what in ("missing", "unexpected", "mismatched")}
-        if any(wrong.values()) and not tolerant:
+        wrong = {
+            what: sorted(key if isinstance(key, str) else key[0] for key in info[f"{what}_keys"])
+            for what in ("missing", "unexpected", "mismatched")
+        }
+        if tolerant:  # only our heads can start anew: nothing initialises a backbone's weight that is not loaded
+            wrong = {what: [key for key in keys if not key.startswith(_HEADS)] for what, keys in wrong.items()}
+        if any(wrong.values()):
             told = "; ".join(
                 f"{what}: {', '.join(keys[:4])}" + ", ..." * (len(keys) > 4) for what, keys in wrong.items() if keys
             )
             raise CheckpointError(
                 f"{pretrained_model_name_or_path} does not fit {cls.__name__} with backbone "
                 f"{model.config.backbone} ({told}). "
-                "Use the class and config that it was saved with, or pass ignore_mismatched_sizes=True to "
-                "start those layers anew."
+                "Use the class and config that it was saved with; heads alone may start anew, with "
+                "ignore_mismatched_sizes=True."
             )
         return (model, info) if wants_info else model
 
@@ -133,6 +141,12 @@ class MuraModel(MuraPreTrainedModel):
     def extract(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """The last feature map, `[B, D, h, w]` whatever the backbone's own layout; tokens stay `[B, N, D]`."""
         features = self.backbone.forward_features(pixel_values)
+        if not isinstance(features, torch.Tensor):
+            raise CheckpointError(
+                f"backbone {self.config.backbone} gives several feature tensors, which these models cannot "
+                "pool; choose one "
+                "with a single stream, such as densenet169, convnext_tiny or vit_small_patch16_224"
+            )
         return features.permute(0, 3, 1, 2) if features.ndim == 4 and self._channels_come_last else features
 
     def pool(self, feature_map: torch.Tensor) -> torch.Tensor:
@@ -186,7 +200,7 @@ class MuraForImageClassification(MuraPreTrainedModel):
         self,
         pixel_values: torch.Tensor,
         labels: torch.Tensor | None = None,
-        body_part_labels: torch.Tensor | None = None,
+        body_parts: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> MuraImageClassifierOutput:
         """Classifies views.
@@ -194,13 +208,13 @@ class MuraForImageClassification(MuraPreTrainedModel):
         Args:
             pixel_values: float `[B, C, H, W]`.
             labels: int64 `[B]`, 0 normal and 1 abnormal; then `loss` is their cross entropy.
-            body_part_labels: int64 `[B]`, indices into `BODY_PARTS`; their cross entropy is added to the loss.
+            body_parts: int64 `[B]`, indices into `BODY_PARTS`; their cross entropy is added to the loss.
 
         Raises:
-            ValueError: If body-part labels are given to a model without that head.
+            ValueError: If body parts are given to a model without that head.
         """
         output = self.classify(self.mura.extract(pixel_values))
-        output.loss = _joint_loss(output.logits, labels, output.body_part_logits, body_part_labels)
+        output.loss = _joint_loss(output.logits, labels, output.body_part_logits, body_parts)
         return output
 
 
@@ -212,7 +226,7 @@ class MuraForStudyClassification(MuraForImageClassification):
         pixel_values: torch.Tensor,
         view_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
-        body_part_labels: torch.Tensor | None = None,
+        body_parts: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> StudyOutput:
         """Classifies studies.
@@ -224,7 +238,7 @@ class MuraForStudyClassification(MuraForImageClassification):
             pixel_values: float `[B, V, C, H, W]`.
             view_mask: bool `[B, V]`, False for padding; all True where not given.
             labels: int64 `[B]`, 0 normal and 1 abnormal.
-            body_part_labels: int64 `[B]`, indices into `BODY_PARTS`.
+            body_parts: int64 `[B]`, indices into `BODY_PARTS`.
 
         Raises:
             ValueError: If a study has no view, or the shapes do not belong together.
@@ -251,7 +265,7 @@ class MuraForStudyClassification(MuraForImageClassification):
         if output.body_part_logits is not None:
             parts = torch.logsumexp(_scatter(output.body_part_logits, mask).log_softmax(-1) + log_weights, dim=1)
         return StudyOutput(
-            loss=_joint_loss(study_logits, labels, parts, body_part_labels),
+            loss=_joint_loss(study_logits, labels, parts, body_parts),
             study_logits=study_logits,
             view_logits=view_logits,
             view_weights=weights,
@@ -272,16 +286,16 @@ def _joint_loss(
     logits: torch.Tensor,
     labels: torch.Tensor | None,
     body_part_logits: torch.Tensor | None,
-    body_part_labels: torch.Tensor | None,
+    body_parts: torch.Tensor | None,
 ) -> torch.Tensor | None:
     loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
-    if body_part_labels is None:
+    if body_parts is None:
         return loss
     if body_part_logits is None:
         raise ValueError(
-            "body_part_labels were given, but the model has no body-part head; set body_part_head=True in its config"
+            "body_parts were given, but the model has no body-part head; set body_part_head=True in its config"
         )
-    part_loss = nn.functional.cross_entropy(body_part_logits, body_part_labels)
+    part_loss = nn.functional.cross_entropy(body_part_logits, body_parts)
     return part_loss if loss is None else loss + part_loss
 
 

@@ -19,12 +19,15 @@ MAX_PIXELS = 40_000_000
 MIN_SIDE = 16
 """Pixels on the short side; below, nothing can be seen."""
 
+MAX_ASPECT = 12
+"""Longer side over shorter; MURA's and hospitals' films stay far below."""
+
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _DICOM_PREFIX = b"DICM"
 _PALETTE_AND_ALPHA = ("1", "P", "PA", "LA", "La", "RGBA", "RGBa", "RGBX")
 
 
-def read_radiograph(source: str | Path | bytes, *, name: str | None = None) -> Radiograph:
+def read_radiograph(source: str | Path | bytes | bytearray, *, name: str | None = None) -> Radiograph:
     """Reads one view.
 
     PNG and JPEG with 8 bits are taken as they are; PNG with 16 bits is windowed by its own percentiles. Colour becomes
@@ -72,11 +75,6 @@ def _decode(data: bytes, name: str) -> Radiograph:
         source_format = "PNG" if image.format == "PNG" else "JPEG"
         if image.width * image.height > MAX_PIXELS:
             raise RadiographError(_too_large(name, image.width, image.height))
-        if min(image.size) < MIN_SIDE:
-            raise RadiographError(
-                f"{name} has only {image.width} x {image.height} pixels; give the radiograph itself, at least "
-                f"{MIN_SIDE} a side."
-            )
         frames = getattr(image, "n_frames", 1)
         if frames > 1 and source_format == "PNG":
             raise RadiographError(f"{name} is an animation of {frames} pictures; give each view as a file of its own.")
@@ -89,11 +87,36 @@ def _decode(data: bytes, name: str) -> Radiograph:
             raise RadiographError(f"{name} needs more memory than there is; export it smaller.") from error
         except Exception as error:  # Pillow's decoders raise a dozen types on damaged data
             raise RadiographError(f"{name} is damaged or cut short ({error}); copy or export it again.") from error
-    if float(pixels.min()) == float(pixels.max()):
+    return check_radiograph(Radiograph(pixels, bit_depth, source_format), name)
+
+
+def check_radiograph(radiograph: Radiograph, name: str) -> Radiograph:
+    """Gives a radiograph back if it can be one.
+
+    Raises:
+        RadiographError: If the pixels are not `[H, W]` in [0, 1], too few, much longer than wide, or all of one tone.
+    """
+    pixels = radiograph.pixels
+    size = " x ".join(map(str, pixels.shape[::-1]))
+    if pixels.ndim != 2 or min(pixels.shape) < MIN_SIDE:
+        raise RadiographError(
+            f"{name} has only {size} pixels; give the radiograph itself, at least {MIN_SIDE} a side."
+        )
+    if max(pixels.shape) > MAX_ASPECT * min(pixels.shape):
+        raise RadiographError(
+            f"{name} has {size} pixels, one side more than {MAX_ASPECT} times the other, as in no radiograph; "
+            "check it."
+        )
+    low, high = float(pixels.min()), float(pixels.max())
+    if not (low >= 0 and high <= 1):  # also catches NaN
+        raise RadiographError(
+            f"{name} has pixels from {low:g} to {high:g}; they must lie in [0, 1], so window them first."
+        )
+    if low == high:
         raise RadiographError(
             f"{name} is one even tone from edge to edge, so there is nothing to read; check the export."
         )
-    return Radiograph(pixels, bit_depth, source_format)
+    return radiograph
 
 
 def _pixels(image: Image.Image, data: bytes, name: str) -> tuple[np.ndarray, int]:

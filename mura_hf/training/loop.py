@@ -186,7 +186,7 @@ def _train_epoch(
         output = model(pixel_values=batch["pixel_values"].contiguous(memory_format=torch.channels_last))
         loss = weighted_cross_entropy(output.logits, batch["labels"], weights, label_smoothing=recipe.label_smoothing)
         if output.body_part_logits is not None:
-            parts = weighted_cross_entropy(output.body_part_logits, batch["body_part_labels"])
+            parts = weighted_cross_entropy(output.body_part_logits, batch["body_parts"])
             loss = loss + recipe.body_part_weight * parts
         if recipe.region_weight:
             with accelerator.autocast():
@@ -236,7 +236,7 @@ def _record(
 def _save(
     model: MuraForImageClassification, processor: MuraImageProcessor, record: dict[str, Any], folder: Path
 ) -> None:
-    """Replaces the kept checkpoint by a new one, whole or not at all."""
+    """Puts a new checkpoint in the place of the kept one, which stays until the new one is written whole."""
     fresh, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     shutil.rmtree(fresh, ignore_errors=True)
     model.save_pretrained(fresh)

@@ -92,7 +92,52 @@ def test_labels_are_joined_not_zipped(small_tree):
         assert label == folder.name.endswith("_positive")
 
 
+def test_only_the_wanted_parts_need_be_there(small_tree):
+    expected = load_mura(small_tree, ["wrist"])
+    for folder in [*small_tree.glob("*/XR_[!W]*")]:
+        shutil.rmtree(folder)
+    assert list(load_mura(small_tree, ["wrist"])["train"]["study_id"]) == list(expected["train"]["study_id"])
+    with pytest.raises(DatasetError, match="files are missing"):
+        load_mura(small_tree)
+
+
 class TestRefusals:
+    def test_a_study_with_both_labels(self, small_tree):
+        normal = sorted(small_tree.glob("train/*/*/study1_negative"))[0]
+        twin = shutil.copytree(normal, normal.with_name("study1_positive")).relative_to(small_tree.parent)
+        with (small_tree / "train_labeled_studies.csv").open("a") as labels:
+            labels.write(f"{twin}/,1\n")
+        with (small_tree / "train_image_paths.csv").open("a") as images:
+            images.write(f"{twin}/image1.png\n")
+        with pytest.raises(DatasetError, match="its label is not clear"):
+            load_mura(small_tree)
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda lines: [*lines, lines[0]], "listed twice"),
+            (lambda lines: [], "lists no image"),
+            (lambda lines: lines[:10], "labelled studies, such as"),
+        ],
+    )
+    def test_a_list_that_is_not_whole(self, change, message, small_tree):
+        file = small_tree / "train_image_paths.csv"
+        file.write_text("".join(f"{line}\n" for line in change(file.read_text().splitlines())))
+        with pytest.raises(DatasetError, match=message):
+            load_mura(small_tree)
+
+    def test_files_that_are_not_what_they_should_be(self, small_tree):
+        table = small_tree / "findings.parquet"
+        whole = table.read_bytes()
+        table.write_bytes(whole[:100])
+        with pytest.raises(DatasetError, match="damaged"):
+            load_mura(small_tree)
+        table.write_bytes(whole)
+        file = small_tree / "valid_labeled_studies.csv"
+        file.write_bytes(file.read_text().encode("utf-16"))
+        with pytest.raises(DatasetError, match="not UTF-8"):
+            load_mura(small_tree)
+
     def test_a_missing_file_is_named(self, small_tree):
         gone = sorted(small_tree.glob("train/**/image1.png"))[0]
         gone.unlink()

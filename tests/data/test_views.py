@@ -40,7 +40,7 @@ def test_items_carry_the_truth(rows, processor):
     seen = set()
     for index in range(len(rows)):
         item, row = views[index], views.rows[index]
-        assert (item["labels"], item["body_part_labels"], item["index"]) == (row["label"], row["body_part"], index)
+        assert (item["labels"], item["body_parts"], item["index"]) == (row["label"], row["body_part"], index)
         assert item["regions"].any() == bool(row["boxes"])
         assert item["regions_known"] == (row["label"] == 0 or bool(row["boxes"]))
         seen.add((row["label"], bool(row["boxes"])))

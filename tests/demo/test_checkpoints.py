@@ -1,3 +1,5 @@
+import threading
+
 import pytest
 
 from mura_hf import CheckpointError
@@ -27,7 +29,36 @@ def test_a_hub_name_that_cannot_be_reached_is_said_in_words():
 
 def test_predictors_are_kept_but_not_without_end(checkpoint):
     held = Checkpoints(allow_folders=True, capacity=1)
-    first = held.get(str(checkpoint))
+    default, first = held.get(), held.get(str(checkpoint))
     assert held.get(str(checkpoint)) is first
-    held.get()
+    held.get(str(checkpoint.parent / "." / checkpoint.name) + "/")
     assert held.get(str(checkpoint)) is not first
+    assert held.get() is default
+
+
+def test_a_slow_download_keeps_nobody_else_waiting(checkpoint, monkeypatch):
+    held = Checkpoints(allow_folders=True)
+    held.get()
+    started, finish = threading.Event(), threading.Event()
+
+    def slow(name, revision=None):
+        started.set()
+        assert finish.wait(30)
+        raise CheckpointError(f"{name} cannot be loaded")
+
+    monkeypatch.setattr("mura_hf.demo.checkpoints.StudyPredictor.from_pretrained", slow)
+    refused = []
+
+    def ask():
+        try:
+            held.get("slow/model")
+        except CheckpointError as error:
+            refused.append(error)
+
+    waiting = threading.Thread(target=ask)
+    waiting.start()
+    assert started.wait(30)
+    assert held.get().checkpoint.startswith("bundled")
+    finish.set()
+    waiting.join(30)
+    assert len(refused) == 1

@@ -84,6 +84,13 @@ def test_swin_has_a_map_and_a_plain_transformer_is_refused():
         grad_cam(_model("vit_tiny_patch16_224"), torch.randn(1, 3, 96, 96))
 
 
+def test_works_inside_inference_mode():
+    model, pixel_values = _model("resnet10t"), torch.randn(1, 3, 96, 96)
+    expected = grad_cam(model, pixel_values)
+    with torch.inference_mode():
+        torch.testing.assert_close(grad_cam(model, pixel_values), expected)
+
+
 def test_leaves_the_model_as_it_was():
     model = _model("resnet10t").requires_grad_(False)
     grad_cam(model, torch.randn(1, 3, 96, 96))

@@ -19,6 +19,7 @@ def folder(tmp_path):
 
 def test_the_bundled_card_is_rendered_from_its_records():
     assert CARD.read_text() == render_card(BUNDLED_CHECKPOINT, CARD.stem)
+    assert CARD.read_text() == (BUNDLED_CHECKPOINT / "README.md").read_text()
 
 
 def test_metadata_can_be_read_by_the_hub():
@@ -61,6 +62,13 @@ def test_weights_from_mura_are_not_offered_as_apache(folder):
 def test_a_missing_record_is_named(record, folder):
     (folder / record).unlink()
     with pytest.raises(CardError, match=record):
+        render_card(folder, "mine")
+
+
+def test_a_card_is_about_valid(folder):
+    report = json.loads((folder / "evaluation.json").read_text())
+    (folder / "evaluation.json").write_text(json.dumps({**report, "split": "dev"}))
+    with pytest.raises(CardError, match="about 'dev'"):
         render_card(folder, "mine")
 
 

@@ -1,4 +1,5 @@
 import json
+import shutil
 import threading
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from mura_hf import (
     CheckpointError,
@@ -60,7 +62,15 @@ def test_every_form_of_input_gives_the_same(predictor, phantom_files):
     file = phantom_files[0]
     data = Path(file).read_bytes()
     image = Image.open(file)
-    forms = [file, data, image, np.asarray(image), np.asarray(image) / np.float32(255), read_radiograph(file)]
+    forms = [
+        file,
+        data,
+        bytearray(data),
+        image,
+        np.asarray(image),
+        np.asarray(image) / np.float32(255),
+        read_radiograph(file),
+    ]
     answers = [predictor([form]).probability for form in forms]
     assert answers == pytest.approx([answers[0]] * len(forms), abs=1e-7)
 
@@ -189,6 +199,38 @@ class TestRefusals:
         (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit"}))
         with pytest.raises(CheckpointError, match="type 'vit', not 'mura'"):
             StudyPredictor.from_pretrained(tmp_path)
+
+    @pytest.mark.parametrize(
+        "damage",
+        ["truncated", "nan", "mistyped", "channels", "edge", "arguments"],
+    )
+    def test_a_damaged_checkpoint_is_refused_when_it_is_loaded(self, damage, checkpoint, tmp_path):
+        folder = shutil.copytree(checkpoint, tmp_path / "damaged")
+        config, processor = (
+            json.loads((folder / f"{name}.json").read_text()) for name in ("config", "preprocessor_config")
+        )
+        weights = load_file(folder / "model.safetensors")
+        if damage == "truncated":
+            (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:5000])
+        if damage == "nan":
+            weights["classifier.bias"] = torch.full((2,), float("nan"))
+            save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        config["temperature"] = "1" if damage == "mistyped" else config["temperature"]
+        config["backbone_kwargs"] = {"no_such_thing": 1} if damage == "arguments" else None
+        processor["image_mean"] = [0.5, 0.5] if damage == "channels" else processor["image_mean"]
+        processor["image_std"] = [0.5, 0.5] if damage == "channels" else processor["image_std"]
+        processor["size"] = {"shortest_edge": 64} if damage == "edge" else processor["size"]
+        (folder / "config.json").write_text(json.dumps(config))
+        (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+        with pytest.raises(CheckpointError):
+            StudyPredictor.from_pretrained(folder)
+
+    @pytest.mark.parametrize(
+        "pixels", [np.zeros((0, 5), np.float32), np.full((40, 40), 2.0, np.float32), np.ones((40, 40), np.float32)]
+    )
+    def test_a_radiograph_must_be_one(self, predictor, pixels):
+        with pytest.raises(RadiographError, match="view 1"):
+            predictor([Radiograph(pixels, 8, "array")])
 
     def test_a_folder_that_does_not_exist(self, tmp_path):
         with pytest.raises(CheckpointError, match="neither a folder on this machine nor a Hub name"):

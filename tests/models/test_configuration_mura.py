@@ -30,6 +30,11 @@ def test_survives_a_round_trip(tmp_path):
     ("field", "value", "message"),
     [
         ("temperature", 0, "above 0"),
+        ("temperature", float("nan"), "finite"),
+        ("study_intercept", float("inf"), "finite"),
+        ("backbone_kwargs", {"checkpoint_path": "/tmp/upload"}, "may not hold checkpoint_path"),
+        ("backbone_kwargs", {"pretrained_cfg_overlay": {"file": "x"}}, "may not hold pretrained_cfg_overlay"),
+        ("backbone_kwargs", {"features_only": True}, "may not hold features_only"),
         ("study_slope", -1.0, "above 0"),
         ("study_pooling", "sum", "must be one of mean"),
         ("operating_points", {"odd": 1.5}, r"in \[0, 1\]"),

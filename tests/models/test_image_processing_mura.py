@@ -1,3 +1,5 @@
+import logging
+
 import numpy as np
 import pytest
 import torch
@@ -84,6 +86,7 @@ def test_survives_a_round_trip(tmp_path):
         (PLANE.astype(np.float32), r"\[0, 1\]"),
         (np.full((40, 40), np.nan, np.float32), r"\[0, 1\]"),
         (np.zeros((7, 5, 6), np.uint8), "shape"),
+        ([], "no pictures"),
     ],
 )
 def test_refuses_what_it_would_misread(picture, message):
@@ -91,9 +94,39 @@ def test_refuses_what_it_would_misread(picture, message):
         _processor()(picture, return_tensors="pt")
 
 
-def test_refuses_an_unknown_resize_mode():
-    with pytest.raises(ValueError, match="letterbox, squash"):
-        _processor(resize_mode="zoom")
+def test_a_picture_that_was_cut_off_at_white_is_warned_about(caplog):
+    logger = logging.getLogger("transformers")
+    logger.addHandler(caplog.handler)  # transformers keeps its messages from the root logger
+    try:
+        _processor()(np.full((40, 40), 255, np.uint8), return_tensors="pt")
+        assert "read_radiograph" in caplog.text
+    finally:
+        logger.removeHandler(caplog.handler)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"resize_mode": "zoom"}, "letterbox, squash"),
+        ({"size": {"shortest_edge": 48}}, "height and width"),
+        ({"image_std": [0.0, 0.0, 0.0]}, "above 0"),
+        ({"image_std": [float("nan")] * 3}, "above 0"),
+    ],
+)
+def test_refuses_odd_settings(options, message):
+    with pytest.raises(ValueError, match=message):
+        MuraImageProcessor(**options)
+
+
+def test_refuses_to_crop_or_pad():
+    with pytest.raises(ValueError, match="resize_mode"):
+        _processor()(PLANE, do_center_crop=True, crop_size={"height": 8, "width": 8})
+
+
+def test_turns_a_picture_as_its_exif_says():
+    turned = Image.fromarray(PLANE)
+    turned.getexif()[0x0112] = 6
+    np.testing.assert_array_equal(_processor().gray_plane(turned), np.rot90(PLANE, -1))
 
 
 def test_options_of_a_call_count():
@@ -103,3 +136,5 @@ def test_options_of_a_call_count():
     squashed = _processor()(PLANE, resize_mode="squash", return_tensors="np")["pixel_values"]
     same = _processor(resize_mode="squash")(PLANE, return_tensors="np")["pixel_values"]
     np.testing.assert_array_equal(squashed, same)
+    nearest = _processor()(PLANE, resample=Image.Resampling.NEAREST, return_tensors="np")["pixel_values"]
+    assert (nearest != _processor()(PLANE, return_tensors="np")["pixel_values"]).any()

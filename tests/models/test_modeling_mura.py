@@ -5,6 +5,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import Trainer, TrainingArguments
 
 from mura_hf import CheckpointError, MuraConfig, MuraForImageClassification, MuraForStudyClassification, MuraModel
 
@@ -111,14 +112,14 @@ def test_study_logits_stay_finite_where_views_are_certain():
 def test_losses_are_cross_entropies():
     pixel_values, labels, parts = torch.randn(4, 3, 64, 64), torch.tensor([0, 1, 1, 0]), torch.tensor([0, 6, 2, 3])
     model = _model()
-    output = model(pixel_values, labels=labels, body_part_labels=parts)
+    output = model(pixel_values, labels=labels, body_parts=parts)
     expected = torch.nn.functional.cross_entropy(output.logits, labels)
     expected = expected + torch.nn.functional.cross_entropy(output.body_part_logits, parts)
     torch.testing.assert_close(output.loss, expected)
     output.loss.backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
     with pytest.raises(ValueError, match="no body-part head"):
-        _model(body_part_head=False)(pixel_values, body_part_labels=parts)
+        _model(body_part_head=False)(pixel_values, body_parts=parts)
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 64, 64), (1, 0, 3, 64, 64)])
@@ -156,6 +157,21 @@ class TestLoading:
         (tmp_path / "config.json").write_text((checkpoint / "config.json").read_text())
         with pytest.raises(CheckpointError, match="does not fit MuraForImageClassification"):
             MuraForImageClassification.from_pretrained(tmp_path)
+
+    def test_heads_alone_may_start_anew(self, checkpoint, tmp_path):
+        options = {"ignore_mismatched_sizes": True}
+        headless = MuraConfig.from_pretrained(checkpoint, body_part_head=False)
+        model = MuraForImageClassification.from_pretrained(checkpoint, config=headless, **options)
+        assert model.body_part_classifier is None
+        model.save_pretrained(tmp_path)
+        whole = MuraConfig.from_pretrained(tmp_path, body_part_head=True)
+        anew = MuraForImageClassification.from_pretrained(tmp_path, config=whole, **options)
+        assert 0 < anew.body_part_classifier.weight.abs().max() < 1
+        with pytest.raises(CheckpointError, match="missing: body_part_classifier"):
+            MuraForImageClassification.from_pretrained(tmp_path, config=whole)
+        other = MuraConfig.from_pretrained(checkpoint, backbone="resnet18")
+        with pytest.raises(CheckpointError, match="heads alone may start anew"):
+            MuraForImageClassification.from_pretrained(checkpoint, config=other, **options)
 
     def test_no_pickles(self, checkpoint, tmp_path):
         torch.save(load_file(checkpoint / "model.safetensors"), tmp_path / "pytorch_model.bin")
@@ -195,3 +211,24 @@ def test_from_timm_takes_pretrained_weights(tmp_path):
 def test_from_timm_says_when_there_are_no_weights():
     with pytest.raises(CheckpointError, match="no pretrained weights for resnet10t"):
         MuraForImageClassification.from_timm("resnet10t", pretrained_cfg_overlay={"hf_hub_id": None, "url": ""})
+
+
+def test_a_backbone_of_several_streams_is_refused_in_words():
+    with pytest.raises(CheckpointError, match="several feature tensors"):
+        _model("crossvit_tiny_240", image_size=240)(torch.zeros(1, 3, 240, 240))
+
+
+def test_transformers_own_trainer_trains_and_evaluates(tmp_path):
+    torch.manual_seed(0)
+    rows = [{"pixel_values": torch.randn(3, 64, 64), "labels": index % 2} for index in range(8)]
+    trainer = Trainer(
+        model=_model(),
+        args=TrainingArguments(str(tmp_path), num_train_epochs=1, report_to=[], use_cpu=True, disable_tqdm=True),
+        train_dataset=rows,
+        eval_dataset=rows,
+        compute_metrics=lambda found: {"rows": len(found.label_ids)},
+    )
+    trainer.train()
+    found = trainer.evaluate()
+    assert np.isfinite(found["eval_loss"])
+    assert found["eval_rows"] == 8

@@ -117,6 +117,7 @@ class TestRefusals:
             (_bytes(Image.fromarray(PLANE[:8, :8])), "only 8 x 8 pixels"),
             (_bytes(Image.fromarray(PLANE).convert("CMYK"), "JPEG"), "colour mode CMYK"),
             (_bytes(Image.new("L", (50, 50), 90)), "one even tone"),
+            (_bytes(Image.fromarray(np.tile(PLANE, (20, 1))[:, :20])), "more than 12 times"),
             (_bytes(Image.fromarray(np.full((50, 50), 900, np.uint16))), "one even tone"),
             (bytes(128) + b"DICM" + bytes(100), "DICOM"),
         ],
