@@ -7,7 +7,7 @@ from ..inference import StudyPrediction, ViewPrediction
 from ..radiographs import Radiograph
 from .pictures import film_url, heat_url
 
-EMPTY = '<div class="empty">Drop the views of one study on the left, or choose an example below them.</div>'
+EMPTY = '<div class="empty">Drop the views of one study into the box, or choose an example.</div>'
 
 _VERDICTS = {
     "abnormal": ("▲", "Abnormal: flagged", "The model flags this study."),

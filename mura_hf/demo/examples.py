@@ -37,10 +37,10 @@ class ExampleStudy:
 def make_examples(folder: Path) -> list[ExampleStudy]:
     """Writes the example studies as PNG files into a folder."""
     examples = []
-    for part, finding, views, seed in _STUDIES:
+    for number, (part, finding, views, seed) in enumerate(_STUDIES, 1):
         files = []
         for view in range(views):
-            file = folder / f"phantom_{part}_view{view + 1}.png"
+            file = folder / f"example{number}_{part}_{view + 1}.png"
             phantom = render_phantom(seed, body_part=part, view=view, finding=finding)
             Image.fromarray(phantom.pixels).save(file)
             files.append(str(file))

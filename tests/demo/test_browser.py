@@ -141,6 +141,9 @@ def test_an_example_is_read_with_a_click(page):
     page.locator("#examples button").nth(1).click()
     expect(page.locator("#answer .answer")).to_contain_text("hand", timeout=WAIT)
     expect(page.locator("#views .view")).to_have_count(2)
+    expect(page.locator("#views .name").first).to_contain_text("hand")
+    page.locator("#examples button").first.click()
+    expect(page.locator("#answer .answer")).to_contain_text("Abnormal: flagged", timeout=WAIT)
 
 
 def test_opacity_and_boxes_are_set_in_the_page(page, views):
