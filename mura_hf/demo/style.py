@@ -73,7 +73,8 @@ var(--border-color-primary); } .view .stage { display: flex; justify-content: ce
 .view .heat { position: absolute; inset: 0; width: 100%; height: 100%; opacity: var(--mura-heat); }
 .view .box { position: absolute; border: 2px solid #fff; outline: 1.5px solid #000; opacity: var(--mura-box);
 pointer-events: none; } .view figcaption { padding: .6rem .8rem; background: var(--block-background-fill); color:
-var(--body-text-color); line-height: 1.4; } .view .name { overflow-wrap: anywhere; font-weight: 600; font-size: .9rem; }
+var(--body-text-color); line-height: 1.4; } .view .name {
+  overflow-wrap: anywhere; font-weight: 600; font-size: .9rem; }
 .view .state.abnormal { color: var(--flag); } .view .state.normal { color: var(--calm); }
 .view .fine { color: var(--body-text-color-subdued); font-size: .86rem; }
 .empty { padding: 3rem 1rem; text-align: center; border: 2px dashed var(--border-color-primary); border-radius: .8rem;

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration, set_seed
@@ -42,8 +43,12 @@ def build_model(recipe: Recipe, *, trained_on_phantoms: bool) -> MuraForImageCla
 
 
 def build_processor(recipe: Recipe) -> MuraImageProcessor:
-    """The image processor of a recipe."""
+    """The image processor of a recipe; where that names no normalisation, pretrained weights bring their own."""
     chosen = {"image_mean": recipe.image_mean, "image_std": recipe.image_std}
+    if recipe.pretrained:
+        known = timm.get_pretrained_cfg(recipe.backbone)
+        own = {"image_mean": list(known.mean), "image_std": list(known.std)} if known else {}
+        chosen = {name: own.get(name) if value is None else value for name, value in chosen.items()}
     size = {"height": recipe.image_size, "width": recipe.image_size}
     return MuraImageProcessor(
         size=size,

@@ -25,7 +25,8 @@ class Recipe:
         pretrained: Whether the backbone starts from timm's weights (needs them downloaded).
         image_size: Side in pixels of the processed picture.
         resize_mode: "letterbox" or "squash".
-        image_mean: Mean of the normalisation, one a channel; the processor's default (ImageNet) where None.
+        image_mean: Mean of the normalisation, one a channel; that of the pretrained weights, else ImageNet's, where
+            None.
         image_std: Deviation beside it.
         head_dropout: Dropout in front of the heads.
         body_part_head: Whether to train a second head for the body part.

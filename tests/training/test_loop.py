@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from mura_hf import DatasetError, MuraForImageClassification, MuraImageProcessor, load_mura
 from mura_hf.data import ViewDataset
 from mura_hf.evaluation import aggregate_studies
-from mura_hf.training import Recipe, predict_views, train
+from mura_hf.training import Recipe, build_processor, predict_views, train
 
 TINY = Recipe(
     backbone="resnet10t",
@@ -116,6 +116,16 @@ def test_learns_one_batch_by_heart(datasets, tmp_path):
     )  # fmt: skip
     losses = [json.loads(line)["train_loss"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert losses[-1] < 0.3 * losses[0]
+
+
+def test_pretrained_weights_bring_their_normalisation():
+    own = build_processor(replace(TINY, backbone="vit_tiny_patch16_224", pretrained=True))
+    assert (tuple(own.image_mean), tuple(own.image_std)) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    named = build_processor(
+        replace(TINY, backbone="vit_tiny_patch16_224", pretrained=True, image_mean=[0.1, 0.2, 0.3])
+    )
+    assert (tuple(named.image_mean), tuple(named.image_std)) == ((0.1, 0.2, 0.3), (0.5, 0.5, 0.5))
+    assert tuple(build_processor(TINY).image_mean) == tuple(MuraImageProcessor.image_mean)
 
 
 class TestRefusals:
