@@ -121,8 +121,7 @@ def _find_tree(root: Path) -> Path:
             return candidate
     raise DatasetError(
         f"{root} holds no train_labeled_studies.csv, nor does a folder MURA-v1.1 in it; give the folder that "
-        "MURA v1.1 was "
-        "unpacked into, or make phantoms with scripts/make_phantoms.py"
+        "MURA v1.1 was unpacked into, or make phantoms with scripts/make_phantoms.py"
     )
 
 

@@ -64,8 +64,7 @@ def build_app(*, allow_folders: bool) -> gr.Blocks:
         gr.Markdown(_DISCLAIMER, elem_id="disclaimer")
         gr.Markdown(
             "# Read a radiographic study\nDrop all views of **one** study: finger, hand, wrist, forearm, "
-            "elbow, humerus or "
-            "shoulder. You get one answer for the study, and where the model looked.",
+            "elbow, humerus or shoulder. You get one answer for the study, and where the model looked.",
             elem_id="heading",
         )
         chosen = gr.State(("", ""))

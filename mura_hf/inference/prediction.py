@@ -10,8 +10,7 @@ from ..explain import Box
 
 PHANTOM_WARNING = (
     "This checkpoint was trained on synthetic phantoms. Its word about a real radiograph means nothing until "
-    "weights trained "
-    "on real studies are loaded (a Hub name in the app, or the variable MURA_CHECKPOINT)."
+    "weights trained on real studies are loaded (a Hub name in the app, or the variable MURA_CHECKPOINT)."
 )
 
 

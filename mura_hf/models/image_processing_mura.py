@@ -73,8 +73,7 @@ class MuraImageProcessor(PilBackend):
             if image.mode in ("I", "F") or image.mode.startswith("I;"):
                 raise ValueError(
                     f"the picture has mode {image.mode}, more than 8 bits a pixel, and would be cut off; window "
-                    "it first, "
-                    "for instance with mura_hf.read_radiograph"
+                    "it first, for instance with mura_hf.read_radiograph"
                 )
             image = ImageOps.exif_transpose(image)
             rgb = image if image.mode in ("L", "RGB") else image.convert("RGB")

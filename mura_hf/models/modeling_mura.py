@@ -144,8 +144,7 @@ class MuraModel(MuraPreTrainedModel):
         if not isinstance(features, torch.Tensor):
             raise CheckpointError(
                 f"backbone {self.config.backbone} gives several feature tensors, which these models cannot "
-                "pool; choose one "
-                "with a single stream, such as densenet169, convnext_tiny or vit_small_patch16_224"
+                "pool; choose one with a single stream, such as densenet169, convnext_tiny or vit_small_patch16_224"
             )
         return features.permute(0, 3, 1, 2) if features.ndim == 4 and self._channels_come_last else features
 
