@@ -3,6 +3,7 @@
 import argparse
 
 from mura_hf.assessment import evaluate_checkpoint, load_split
+from mura_hf.errors import MuraError
 from mura_hf.inference import PHANTOM_WARNING
 
 
@@ -33,4 +34,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except MuraError as error:
+        raise SystemExit(str(error)) from None

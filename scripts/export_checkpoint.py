@@ -4,6 +4,7 @@ installed.
 
 import argparse
 
+from mura_hf.errors import MuraError
 from mura_hf.hub import export_checkpoint
 
 
@@ -16,4 +17,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except MuraError as error:
+        raise SystemExit(str(error)) from None

@@ -3,6 +3,7 @@
 import argparse
 import os
 
+from mura_hf.errors import MuraError
 from mura_hf.phantoms import write_phantom_mura
 
 
@@ -27,4 +28,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except MuraError as error:
+        raise SystemExit(str(error)) from None

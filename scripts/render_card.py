@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from mura_hf.errors import MuraError
 from mura_hf.hub import render_card
 
 
@@ -11,10 +12,14 @@ def main() -> None:
     parser.add_argument("checkpoint", help="folder of the checkpoint")
     parser.add_argument("--name", required=True, help="name of the checkpoint, as on the Hub")
     parser.add_argument("--output", required=True, help="Markdown file to write")
+    parser.add_argument("--bundled", action="store_true", help="it comes with the package")
     options = parser.parse_args()
-    Path(options.output).write_text(render_card(options.checkpoint, options.name))
+    Path(options.output).write_text(render_card(options.checkpoint, options.name, bundled=options.bundled))
     print(f"Card written: {options.output}")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except MuraError as error:
+        raise SystemExit(str(error)) from None

@@ -7,6 +7,7 @@ Several processes: `accelerate launch scripts/train.py ...`, or on CPUs
 import argparse
 
 from mura_hf.data import load_mura
+from mura_hf.errors import MuraError
 from mura_hf.phantoms import phantom_record
 from mura_hf.training import load_recipe, recipe_names, train
 
@@ -43,4 +44,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except MuraError as error:
+        raise SystemExit(str(error)) from None

@@ -53,3 +53,11 @@ def test_from_phantoms_to_an_exported_checkpoint_with_its_card(tmp_path, phantom
     _run("export_checkpoint.py", checkpoint, tmp_path / "export")
     study = StudyPredictor.from_pretrained(tmp_path / "export")(phantom_files)
     assert any("synthetic phantoms" in warning for warning in study.warnings)
+
+
+def test_trouble_is_a_sentence_and_no_traceback(tmp_path):
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), "--recipe", "phantom", "--data_dir", str(tmp_path)]
+    done = subprocess.run([*command, "--output_dir", str(tmp_path / "run")], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 1
+    assert "holds no train_labeled_studies.csv" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -12,7 +12,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Va
 
 from ..errors import DatasetError
 from ..models.configuration_mura import BODY_PARTS, LABELS
-from .splits import split_patients
+from .splits import check_fractions, split_patients
 
 FEATURES = Features(
     {
@@ -36,6 +36,7 @@ _STUDY = re.compile(
     r"(?P<split>train|valid)/XR_(?P<part>[A-Z]+)/(?P<patient>patient\d+)/(?P<study>study\d+)_(?P<sign>\w+)$"
 )
 _VIEW = re.compile(r"image(\d+)\.png$")
+_CORNERS = ("x0", "y0", "x1", "y1")
 _SIGNS = {"negative": 0, "positive": 1}
 
 
@@ -63,9 +64,12 @@ def load_mura(
         "XR_WRIST/patient00001/study1", `view` the number in the file's name. Phantoms bring a column `boxes` too.
 
     Raises:
-        DatasetError: If files are missing, rows contradict each other, or a patient is in both train and valid.
-        ValueError: If a body part is unknown or the fractions leave no training data.
+        DatasetError: If files are missing, rows contradict each other, a patient is in both train and valid, or there
+            are too few patients to cut.
+        ValueError: If a body part is unknown, or the fractions are negative or leave nothing for train.
     """
+    if isinstance(body_parts, str):
+        raise ValueError(f"body_parts is a list such as [{body_parts!r}], not the text {body_parts!r}")
     wanted = tuple(BODY_PARTS if body_parts is None else body_parts)
     unknown = sorted(set(wanted) - set(BODY_PARTS))
     if unknown or not wanted:
@@ -84,9 +88,12 @@ def load_mura(
             f"{tree}: {len(shared)} patients are in train and in valid, such as {min(shared)}; get a fresh copy"
         )
     # The cut is drawn over all parts, so that a patient stays in one split whatever subset is loaded.
-    cut = split_patients(
-        [row["patient_id"] for row in rows["train"]], {"dev": dev_fraction, "calib": calib_fraction}, seed=seed
-    )
+    fractions = {"dev": dev_fraction, "calib": calib_fraction}
+    check_fractions(fractions)
+    try:
+        cut = split_patients([row["patient_id"] for row in rows["train"]], fractions, seed=seed)
+    except ValueError as error:
+        raise DatasetError(f"{tree} is too small: {error}") from error
     splits: dict[str, list[dict]] = {name: [] for name in ("train", "dev", "calib", "valid")}
     for row in rows["train"]:
         splits[cut[row["patient_id"]]].append(row)
@@ -109,10 +116,18 @@ def _read_boxes(tree: Path) -> dict[str, list[list[int]]] | None:
     if not file.is_file():
         return None
     try:
-        rows = pq.read_table(file, columns=["path", "x0", "y0", "x1", "y1"]).to_pylist()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DatasetError(f"{file} is damaged ({error}); make the phantoms again") from error
+        table = pq.read_table(file)
+    except (pa.ArrowException, OSError) as error:
+        raise DatasetError(f"{file} is damaged ({_first_line(error)}); make the phantoms again") from error
+    absent = {"path", *_CORNERS} - set(table.column_names)
+    if absent:
+        raise DatasetError(f"{file} lacks the columns {', '.join(sorted(absent))}; make the phantoms again")
+    rows = table.select(["path", *_CORNERS]).to_pylist()
     return {_from_split(row.pop("path")): [list(row.values())] for row in rows if row["x0"] is not None}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _find_tree(root: Path) -> Path:

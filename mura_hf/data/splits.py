@@ -21,10 +21,9 @@ def split_patients(
         Patient -> split.
 
     Raises:
-        ValueError: If the shares are negative or leave nothing for `rest`.
+        ValueError: If the shares are negative or leave no patient for `rest`.
     """
-    if any(share < 0 for share in fractions.values()) or sum(fractions.values()) >= 1:
-        raise ValueError(f"the shares {fractions} must not be negative and must leave some patients for {rest}")
+    check_fractions(fractions)
     patients = sorted(set(patient_ids))
     shuffled = [patients[index] for index in np.random.default_rng(seed).permutation(len(patients))]
     splits = dict.fromkeys(patients, rest)
@@ -34,7 +33,22 @@ def split_patients(
         count = max(round(share * len(patients)), int(share > 0 and len(patients) > len(fractions)))
         splits.update(dict.fromkeys(shuffled[start : start + count], name))
         start += count
+    if patients and start >= len(patients):
+        raise ValueError(
+            f"{len(patients)} patients cannot be cut into {', '.join(fractions)} and {rest} with the shares "
+            f"{fractions}; give more patients or smaller shares"
+        )
     return splits
+
+
+def check_fractions(fractions: dict[str, float]) -> None:
+    """Refuses shares of a whole that are negative or leave nothing over.
+
+    Raises:
+        ValueError: If so.
+    """
+    if any(share < 0 for share in fractions.values()) or sum(fractions.values()) >= 1:
+        raise ValueError(f"the shares {fractions} must not be negative and must sum to less than 1")
 
 
 def split_digest(members: Iterable[tuple[str, str]]) -> str:

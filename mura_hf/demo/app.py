@@ -11,7 +11,7 @@ from ..errors import CheckpointError
 from ..models import BODY_PARTS
 from .answer import EMPTY, answer_html, trouble_html, views_html
 from .checkpoints import Checkpoints
-from .examples import make_examples
+from .examples import make_examples, without_examples
 from .reading import read_study
 from .style import CSS, make_theme
 
@@ -21,7 +21,9 @@ _DISCLAIMER = (
     "**Not a medical device.** For research and teaching, never for the care of a patient. "
     "Upload nothing that names one."
 )
-_SET_HEAT = "(value) => { document.documentElement.style.setProperty('--mura-heat', value / 100); }"
+_SET_HEAT = (
+    "(value) => { if (value !== null) document.documentElement.style.setProperty('--mura-heat', value / 100); }"
+)
 _SET_BOX = "(shown) => { document.documentElement.style.setProperty('--mura-box', shown ? 1 : 0); }"
 
 
@@ -44,10 +46,16 @@ def build_app(*, allow_folders: bool) -> gr.Blocks:
             return EMPTY, ""
         try:
             predictor = checkpoints.get(*chosen)
+            study, radiographs, problems = read_study(predictor, files, None if body_part == _FOUND else body_part)
         except CheckpointError as error:
             return trouble_html(str(error)), ""
-        study, radiographs, problems = read_study(predictor, files, None if body_part == _FOUND else body_part)
         return answer_html(study, problems), views_html(study, radiographs) if study else ""
+
+    def take_uploads(files: list[str]) -> list[str]:
+        own = without_examples(files, examples)
+        if len(own) < len(files):
+            gr.Info("The example was put away: what you upload is a study of its own.")
+        return own
 
     def choose_example(event: gr.SelectData) -> tuple[list[str], str]:
         return examples[event.index].files, _FOUND  # a part given for another study does not hold for this one
@@ -56,7 +64,7 @@ def build_app(*, allow_folders: bool) -> gr.Blocks:
         try:
             predictor = checkpoints.get(name, revision)
         except CheckpointError as error:
-            return chosen, f"**Not loaded.** {error} The model that was in use stays."
+            return chosen, f"**Not loaded.** {str(error).rstrip('.')}. The model that was in use stays."
         return (name, revision), _describe(predictor.checkpoint, predictor.model.config)
 
     with gr.Blocks(title="mura_hf: read a study", analytics_enabled=False, delete_cache=(600, 4 * 3600)) as app:
@@ -75,6 +83,9 @@ def build_app(*, allow_folders: bool) -> gr.Blocks:
                     file_count="multiple",
                     type="filepath",
                     height=190,
+                )
+                gr.Markdown(
+                    "Further files join this study. Clear the box (✕) before the next one.", elem_classes="fine"
                 )
                 body_part = gr.Dropdown([_FOUND, *BODY_PARTS], value=_FOUND, label="Body part")
                 read = gr.Button("Read the study", variant="primary")
@@ -114,12 +125,15 @@ def build_app(*, allow_folders: bool) -> gr.Blocks:
                 )
 
         reading: dict[str, Any] = {"fn": answer, "inputs": [files, body_part, chosen], "outputs": [verdict, views]}
-        files.change(**reading, api_visibility="private")
+        files.upload(take_uploads, files, files, api_visibility="private").then(**reading, api_visibility="private")
+        files.delete(**reading, api_visibility="private")
         body_part.input(**reading, api_visibility="private")
         read.click(**reading, api_visibility="private")
-        files.clear(lambda: _FOUND, None, body_part, api_visibility="private")
-        gallery.select(choose_example, None, [files, body_part], api_visibility="private")
-        opacity.input(None, opacity, None, js=_SET_HEAT)
+        files.clear(lambda: (_FOUND, EMPTY, ""), None, [body_part, verdict, views], api_visibility="private")
+        gallery.select(choose_example, None, [files, body_part], api_visibility="private").then(
+            **reading, api_visibility="private"
+        )
+        opacity.change(None, opacity, None, js=_SET_HEAT)
         box.input(None, box, None, js=_SET_BOX)
         loading: dict[str, Any] = {
             "fn": choose_checkpoint,
@@ -135,7 +149,7 @@ def _describe(name: str, config: Any) -> str:
     kind = (
         "trained on **synthetic phantoms**"
         if config.trained_on_phantoms
-        else "trained on real studies, as its card says"
+        else "not marked as trained on synthetic phantoms; its card says on what it was"
     )
     return f"In use: `{name}` ({config.backbone}), {kind}."
 

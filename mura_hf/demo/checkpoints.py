@@ -35,7 +35,7 @@ class Checkpoints:
             CheckpointError: If it cannot be loaded, or the name is neither of the Hub's form nor an allowed folder.
         """
         key = (name.strip(), revision.strip())
-        self._check(key[0])
+        self._check(*key)
         with self._lock:
             if key in self._loaded:
                 self._loaded.move_to_end(key)
@@ -45,17 +45,22 @@ class Checkpoints:
             with self._lock:
                 if key in self._loaded:
                     return self._loaded[key]
-            predictor = StudyPredictor.from_pretrained(key[0] or None, revision=key[1] or None)
+            try:
+                predictor = StudyPredictor.from_pretrained(key[0] or None, revision=key[1] or None)
+            finally:
+                with self._lock:
+                    self._loading.pop(key, None)
             with self._lock:
                 self._loaded[key] = predictor
-                self._loading.pop(key, None)
                 for old in list(self._loaded)[: -self.capacity]:
                     if old != _DEFAULT:
                         del self._loaded[old]
         return predictor
 
-    def _check(self, name: str) -> None:
+    def _check(self, name: str, revision: str) -> None:
         if not name:
+            if revision:
+                raise CheckpointError("A revision belongs to a Hub name; give that too, or leave the revision empty.")
             return
         if self.allow_folders and Path(name).is_dir():
             return

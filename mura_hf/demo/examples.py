@@ -1,6 +1,8 @@
 """Example studies of the demo: phantoms, rendered when the app starts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from filecmp import cmp
 from pathlib import Path
 
 from PIL import Image
@@ -32,6 +34,20 @@ class ExampleStudy:
 
     caption: str
     files: list[str]
+
+
+def without_examples(files: Sequence[str], examples: Sequence[ExampleStudy]) -> list[str]:
+    """Of the files of a study, those that somebody brought; all of them where all are an example's.
+
+    Gradio keeps its own copies and appends uploads to what is there, so that a copy is known by name and content.
+    """
+    ours = {Path(file).name: file for example in examples for file in example.files}
+    own = [file for file in files if not _is_copy(file, ours.get(Path(file).name))]
+    return own or list(files)
+
+
+def _is_copy(file: str, example: str | None) -> bool:
+    return example is not None and Path(file).is_file() and cmp(file, example, shallow=False)
 
 
 def make_examples(folder: Path) -> list[ExampleStudy]:

@@ -13,12 +13,13 @@ _TEMPLATE = Path(__file__).parent / "card_template.md"
 _RECORDS = ("config.json", "preprocessor_config.json", "training.json", "evaluation.json")
 
 
-def render_card(folder: str | Path, name: str) -> str:
+def render_card(folder: str | Path, name: str, *, bundled: bool = False) -> str:
     """Renders the card of a checkpoint.
 
     Args:
         folder: The checkpoint with its records.
         name: Its name, as on the Hub.
+        bundled: Whether it comes with the package, so that no name is needed to load it.
 
     Returns:
         Markdown with a metadata header.
@@ -47,7 +48,7 @@ def render_card(folder: str | Path, name: str) -> str:
     environment.filters["figure"] = _figure
     try:
         metadata = _metadata(records, name)
-        body = environment.from_string(_TEMPLATE.read_text()).render(name=name, **records)
+        body = environment.from_string(_TEMPLATE.read_text()).render(name=name, bundled=bundled, **records)
     except (UndefinedError, KeyError) as error:
         raise CardError(f"a record of {folder} lacks a value that the card shows: {error}") from error
     return f"---\n{metadata.to_yaml()}\n---\n\n{body}"

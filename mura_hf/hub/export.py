@@ -7,7 +7,14 @@ from pathlib import Path
 from ..errors import CheckpointError
 
 _MODELS = Path(__file__).parents[1] / "models"
-_CODE = ("configuration_mura.py", "errors_mura.py", "image_processing_mura.py", "modeling_mura.py", "outputs_mura.py")
+_CODE = (
+    "backbone_mura.py",
+    "configuration_mura.py",
+    "errors_mura.py",
+    "image_processing_mura.py",
+    "modeling_mura.py",
+    "outputs_mura.py",
+)
 _MODEL_MAP = {
     "AutoConfig": "configuration_mura.MuraConfig",
     "AutoModel": "modeling_mura.MuraModel",

@@ -54,7 +54,8 @@ class StudyPrediction:
         views: One a view, in the order given.
         in_distribution: Whether the study is like the training data; None where the checkpoint cannot tell.
         warnings: Sentences that belong beside the answer.
-        checkpoint: Hub name or folder's name, with the revision where one was given.
+        checkpoint: Hub name, with the revision where one was given, or the folder's own name after "folder: ", which
+            is "bundled: " for the one that comes with the package.
     """
 
     probability: float

@@ -1,7 +1,7 @@
 """`StudyPredictor`: files of one study in, one explained answer out."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,11 @@ from ..explain import grad_cam, localize
 from ..models import BODY_PARTS, LABELS, MuraConfig, MuraForStudyClassification, MuraImageProcessor, StudyOutput
 from ..radiographs import Radiograph, check_radiograph, read_radiograph
 from .prediction import PHANTOM_WARNING, StudyPrediction, ViewPrediction, find_band
-
-BUNDLED_CHECKPOINT = Path(__file__).parents[1] / "resources" / "phantom"
-"""The checkpoint that comes with the package."""
+from .sources import find_source
 
 View = str | os.PathLike[str] | bytes | bytearray | Image.Image | np.ndarray | Radiograph
+
+_SINGLE = (str, bytes, bytearray, os.PathLike, Image.Image, np.ndarray, torch.Tensor, Radiograph, Mapping)
 
 
 class StudyPredictor:
@@ -49,37 +49,35 @@ class StudyPredictor:
         Args:
             name_or_path: Hub name or local folder. Where None, the environment's `MURA_CHECKPOINT`, else the bundled
                 one.
-            revision: Branch, tag or commit on the Hub.
+            revision: Branch, tag or commit on the Hub; folders have none.
             device: Where it runs; the first accelerator, or else the CPU, where None.
             dtype: Of the weights.
 
         Raises:
             CheckpointError: If it cannot be found, is no mura checkpoint or does not fit.
+            ValueError: If this machine has no such device, or the dtype is none.
         """
-        source = str(name_or_path or os.environ.get("MURA_CHECKPOINT") or BUNDLED_CHECKPOINT)
-        if not Path(source).is_dir() and (source.startswith(("/", ".", "~")) or source.count("/") > 1):
-            raise CheckpointError(f"{source} is neither a folder on this machine nor a Hub name such as user/model")
-        name = source if Path(source) != BUNDLED_CHECKPOINT else f"bundled: {BUNDLED_CHECKPOINT.name}"
-        name = name if revision is None else f"{name}@{revision}"
-        pinned = {} if revision is None else {"revision": revision}
+        chosen, dtype = _check_device(device), _check_dtype(dtype)
+        source = find_source(name_or_path, revision)
+        place = source.location
+        pinned = {} if source.revision is None else {"revision": source.revision}
         try:
-            config = AutoConfig.from_pretrained(source, trust_remote_code=False, **pinned)
+            config = AutoConfig.from_pretrained(place, trust_remote_code=False, **pinned)
             if not isinstance(config, MuraConfig):
                 raise CheckpointError(
-                    f"{source} is a checkpoint of type {config.model_type!r}, not 'mura'; name one that mura_hf "
+                    f"{place} is a checkpoint of type {config.model_type!r}, not 'mura'; name one that mura_hf "
                     "trained or exported"
                 )
-            processor = MuraImageProcessor.from_pretrained(source, **pinned)
-            model = MuraForStudyClassification.from_pretrained(source, config=config, dtype=dtype, **pinned)
-            chosen = torch.device(device) if device is not None else _default_device()
-            predictor = cls(model.to(chosen, memory_format=torch.channels_last), processor, name)
+            processor = MuraImageProcessor.from_pretrained(place, **pinned)
+            model = MuraForStudyClassification.from_pretrained(place, config=config, dtype=dtype, **pinned)
+            predictor = cls(model.to(chosen, memory_format=torch.channels_last), processor, source.name)
             predictor._try_out()
         except CheckpointError:
             raise
         except Exception as error:  # a checkpoint comes from strangers and may be wrong in any way
             reason = (str(error).strip().split("\n")[0] or type(error).__name__).rstrip(".")
             raise CheckpointError(
-                f"{source} cannot be loaded: {reason}. Check the name, or the folder, and the network."
+                f"{place} cannot be loaded: {reason}. Check the files of the checkpoint, and the network."
             ) from error
         return predictor
 
@@ -94,7 +92,7 @@ class StudyPredictor:
 
     def __call__(
         self,
-        views: Sequence[View],
+        views: Iterable[View],
         *,
         body_part: str | None = None,
         operating_point: str | None = None,
@@ -113,10 +111,13 @@ class StudyPredictor:
         Raises:
             RadiographError: If a view cannot be read; the message names it.
             CheckpointError: If the model's answer is not a number.
-            ValueError: If there are no views, or the body part or operating point is unknown.
+            ValueError: If `views` is no list of at least one, or the body part or operating point is unknown.
         """
-        if isinstance(views, str | bytes | bytearray | os.PathLike) or not len(views):
-            raise ValueError("give the views of one study as a list, at least one")
+        if isinstance(views, _SINGLE) or not isinstance(views, Iterable):
+            raise ValueError(f"give the views of one study as a list, such as [view], not one {type(views).__name__}")
+        views = list(views)
+        if not views:
+            raise ValueError("the list of views is empty; a study has at least one")
         if body_part is not None and body_part not in BODY_PARTS:
             raise ValueError(f"unknown body part {body_part!r}; there are {', '.join(BODY_PARTS)}")
         point, threshold = self._operating_point(operating_point)
@@ -168,7 +169,7 @@ class StudyPredictor:
             warnings=warnings,
         )
 
-    def predict_many(self, studies: Iterable[Sequence[View]], **options: Any) -> Iterator[StudyPrediction]:
+    def predict_many(self, studies: Iterable[Iterable[View]], **options: Any) -> Iterator[StudyPrediction]:
         """Reads studies one after another as they come; `options` are those of a call."""
         for views in studies:
             yield self(views, **options)
@@ -220,6 +221,19 @@ def _name(view: View, number: int) -> str:
     return Path(view).name if isinstance(view, str | os.PathLike) else f"view {number}"
 
 
-def _default_device() -> torch.device:
-    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return found or torch.device("cpu")
+def _check_device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return found or torch.device("cpu")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(f"device {device!r} cannot be used on this machine: {reason}") from error
+
+
+def _check_dtype(dtype: str | torch.dtype) -> str | torch.dtype:
+    kind = getattr(torch, dtype, None) if isinstance(dtype, str) and dtype != "auto" else dtype
+    if kind != "auto" and not (isinstance(kind, torch.dtype) and kind.is_floating_point):
+        raise ValueError(f'dtype is {dtype!r}: it must be "auto" or a floating point type such as torch.bfloat16')
+    return kind

@@ -118,7 +118,9 @@ class MuraImageProcessor(PilBackend):
         image_mean: float | tuple[float, ...] | None = None,
         image_std: float | tuple[float, ...] | None = None,
     ) -> np.ndarray:
-        """Scales, normalises and repeats gray planes, uint8 `[B, h, w]`, to float32 `[B, 3, h, w]`."""
+        """Scales, normalises and repeats gray planes, uint8 `[B, h, w]`, to float32 `[B, C, h, w]`, a channel for
+        each value of the mean.
+        """
         scaled = np.asarray(planes, np.float32)[:, None]
         if self.do_rescale if do_rescale is None else do_rescale:
             scaled = scaled * np.float32(rescale_factor or self.rescale_factor)

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from .backbone_mura import create_backbone, load_timm_weights
 from .configuration_mura import BODY_PARTS, MuraConfig
 from .errors_mura import CheckpointError
 from .outputs_mura import MuraImageClassifierOutput, MuraModelOutput, StudyOutput
@@ -90,34 +91,12 @@ class MuraPreTrainedModel(PreTrainedModel):
             **config: Fields of `MuraConfig`.
 
         Raises:
-            CheckpointError: If timm has no such architecture, or no weights for it.
+            CheckpointError: If timm has no such architecture, no weights for it, or they cannot be had or do not fit.
         """
-        import timm
-
         model = cls(MuraConfig(backbone=backbone, **config))
         inner: Any = getattr(model, cls.base_model_prefix, model)
-        try:
-            source = timm.create_model(
-                backbone,
-                pretrained=True,
-                pretrained_cfg_overlay=pretrained_cfg_overlay,
-                **backbone_arguments(model.config),
-            )
-        except RuntimeError as error:
-            raise CheckpointError(f"timm has no pretrained weights for {backbone}: {error}") from error
-        inner.backbone.load_state_dict(source.state_dict(), strict=True)
+        load_timm_weights(inner.backbone, model.config, pretrained_cfg_overlay)
         return model
-
-
-def backbone_arguments(config: MuraConfig) -> dict[str, Any]:
-    """Arguments of `timm.create_model` that follow from a config, pretraining apart."""
-    import timm
-
-    arguments = {"num_classes": 0, "in_chans": config.num_channels, **(config.backbone_kwargs or {})}
-    known = timm.models.get_pretrained_cfg(config.backbone)
-    if known is not None and known.fixed_input_size:
-        arguments.setdefault("img_size", config.image_size)
-    return arguments
 
 
 class MuraModel(MuraPreTrainedModel):
@@ -126,15 +105,8 @@ class MuraModel(MuraPreTrainedModel):
     _keys_to_ignore_on_load_unexpected = [r"^classifier\.", r"^body_part_classifier\."]
 
     def __init__(self, config: MuraConfig):
-        import timm
-
         super().__init__(config)
-        if not timm.is_model(config.backbone):
-            raise CheckpointError(
-                f"this timm ({timm.__version__}) has no architecture {config.backbone!r}; "
-                "timm.list_models() lists the names, and a newer timm may know it"
-            )
-        self.backbone = timm.create_model(config.backbone, pretrained=False, **backbone_arguments(config))
+        self.backbone = create_backbone(config)
         self.hidden_size = int(getattr(self.backbone, "head_hidden_size", None) or self.backbone.num_features)
         self.post_init()
 

@@ -1,5 +1,7 @@
+import io
 import shutil
 
+import pyarrow.parquet as pq
 import pytest
 from datasets import Image
 
@@ -132,6 +134,9 @@ class TestRefusals:
         table.write_bytes(whole[:100])
         with pytest.raises(DatasetError, match="damaged"):
             load_mura(small_tree)
+        pq.write_table(pq.read_table(io.BytesIO(whole)).drop(["x0"]), table)
+        with pytest.raises(DatasetError, match="lacks the columns x0"):
+            load_mura(small_tree)
         table.write_bytes(whole)
         file = small_tree / "valid_labeled_studies.csv"
         file.write_bytes(file.read_text().encode("utf-16"))
@@ -181,8 +186,18 @@ def test_cut_depends_on_patients_and_seed_alone():
     assert cut != split_patients(patients, fractions, seed=4)
     counts = {name: list(cut.values()).count(name) for name in ("train", "dev", "calib")}
     assert counts == {"train": 340, "dev": 40, "calib": 20}
-    with pytest.raises(ValueError, match="must leave some"):
+    with pytest.raises(ValueError, match="less than 1"):
         split_patients(patients, {"dev": 0.6, "calib": 0.4})
+
+
+def test_one_body_part_is_a_list_too(phantom_tree):
+    with pytest.raises(ValueError, match=r"a list such as \['wrist'\]"):
+        load_mura(phantom_tree, "wrist")
+
+
+def test_too_few_patients_are_said_to_be():
+    with pytest.raises(ValueError, match="2 patients cannot be cut"):
+        split_patients(["a", "b"], {"dev": 0.49, "calib": 0.49})
 
 
 def test_digest_knows_members_not_their_order():

@@ -146,6 +146,26 @@ def test_an_example_is_read_with_a_click(page):
     expect(page.locator("#answer .answer")).to_contain_text("Abnormal: flagged", timeout=WAIT)
 
 
+def test_an_example_is_put_away_for_a_study_of_ones_own(page, views):
+    page.locator("#examples button").nth(1).click()
+    expect(page.locator("#views .view")).to_have_count(2, timeout=WAIT)
+    _upload(page, views[0])
+    expect(page.locator("#views .name")).to_have_text(["wrist_0.png"], timeout=WAIT)
+    expect(page.get_by_text("The example was put away")).to_be_visible()
+    _upload(page, views[1])  # a further view of the same study
+    expect(page.locator("#views .name")).to_have_text(["wrist_0.png", "wrist_1.png"], timeout=WAIT)
+
+
+def test_clearing_the_box_clears_the_answer(page, views):
+    _upload(page, *views)
+    expect(page.locator("#views .view")).to_have_count(2, timeout=WAIT)
+    page.get_by_label("Remove this file").first.click()
+    expect(page.locator("#views .view")).to_have_count(1, timeout=WAIT)
+    page.get_by_label("Clear").first.click()
+    expect(page.locator("#answer .empty")).to_be_visible(timeout=WAIT)
+    expect(page.locator("#views .view")).to_have_count(0)
+
+
 def test_opacity_and_boxes_are_set_in_the_page(page, views):
     _upload(page, *views)
     heat = page.locator("#views img.heat").first
@@ -156,6 +176,10 @@ def test_opacity_and_boxes_are_set_in_the_page(page, views):
     expect(heat).to_have_css("opacity", "1")
     slider.press("Home")
     expect(heat).to_have_css("opacity", "0")
+    page.locator("#opacity input[type=number]").fill("75")
+    expect(heat).to_have_css("opacity", "0.75")
+    page.locator("#opacity").get_by_label("Reset").click()
+    expect(heat).to_have_css("opacity", "0.5")
     if page.locator("#views .box").count():
         page.get_by_label("Show boxes of flagged views").uncheck()
         expect(page.locator("#views .box").first).to_have_css("opacity", "0")
@@ -181,7 +205,7 @@ def test_a_model_is_changed_by_name_and_trouble_is_said_in_words(page, views, ch
     name.fill(str(checkpoint))
     page.get_by_role("button", name="Load the model").click()
     expect(page.locator("#model-state")).to_contain_text("resnet10t", timeout=WAIT)
-    expect(page.locator("#answer .answer")).to_contain_text(str(checkpoint), timeout=WAIT)
+    expect(page.locator("#answer .answer")).to_contain_text(f"folder: {checkpoint.name}", timeout=WAIT)
     expect(page.locator("#answer .notice")).to_have_count(0)
 
 

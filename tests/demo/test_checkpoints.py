@@ -7,7 +7,7 @@ from mura_hf.demo.checkpoints import Checkpoints
 
 
 def test_folders_are_read_on_loopback_only(checkpoint, monkeypatch):
-    assert Checkpoints(allow_folders=True).get(str(checkpoint)).checkpoint == str(checkpoint)
+    assert Checkpoints(allow_folders=True).get(str(checkpoint)).checkpoint == f"folder: {checkpoint.name}"
     with pytest.raises(CheckpointError, match="is not a Hub name"):
         Checkpoints(allow_folders=False).get(str(checkpoint))
     monkeypatch.chdir(checkpoint.parents[1])
@@ -22,8 +22,13 @@ def test_odd_names_are_refused(name):
         Checkpoints(allow_folders=False).get(name)
 
 
+def test_a_revision_alone_is_refused():
+    with pytest.raises(CheckpointError, match="belongs to a Hub name"):
+        Checkpoints(allow_folders=True).get("", "main")
+
+
 def test_a_hub_name_that_cannot_be_reached_is_said_in_words():
-    with pytest.raises(CheckpointError, match="nobody/nothing cannot be loaded"):
+    with pytest.raises(CheckpointError, match="nobody/nothing is no folder"):
         Checkpoints(allow_folders=False).get("nobody/nothing")
 
 

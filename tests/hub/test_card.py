@@ -18,7 +18,7 @@ def folder(tmp_path):
 
 
 def test_the_bundled_card_is_rendered_from_its_records():
-    assert CARD.read_text() == render_card(BUNDLED_CHECKPOINT, CARD.stem)
+    assert CARD.read_text() == render_card(BUNDLED_CHECKPOINT, CARD.stem, bundled=True)
     assert CARD.read_text() == (BUNDLED_CHECKPOINT / "README.md").read_text()
 
 
@@ -78,3 +78,15 @@ def test_a_missing_value_is_an_error(folder):
     (folder / "evaluation.json").write_text(json.dumps(report))
     with pytest.raises(CardError, match="study"):
         render_card(folder, "mine")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "call"),
+    [
+        ("mura-phantom", {"bundled": True}, "from_pretrained()"),
+        ("somebody/mura-mine", {}, 'from_pretrained("somebody/mura-mine")'),
+        ("mura-mine", {}, 'from_pretrained("path/to/the/folder/of/this/card")'),
+    ],
+)
+def test_its_example_loads_what_it_is_about(name, options, call, folder):
+    assert f"StudyPredictor.{call}" in render_card(folder, name, **options)

@@ -190,10 +190,24 @@ class TestRefusals:
         with pytest.raises(RadiographError, match="view 1: float pixels"):
             predictor([np.full((40, 40), 7.0)])
 
-    @pytest.mark.parametrize("views", [[], "study.png", b"bytes"])
-    def test_a_study_is_a_list(self, predictor, views):
+    @pytest.mark.parametrize(
+        "view",
+        [
+            "study.png", b"bytes", Path("study.png"), Image.new("L", (64, 64)), np.zeros((3, 64, 64)),
+            torch.zeros(64, 64), Radiograph(np.zeros((64, 64), np.float32), 8, "array"), {"view": "study.png"}, 7,
+        ],
+        ids=lambda view: type(view).__name__,
+    )  # fmt: skip
+    def test_a_study_is_a_list(self, predictor, view):
         with pytest.raises(ValueError, match="as a list"):
-            predictor(views)
+            predictor(view)
+
+    def test_a_study_has_views(self, predictor):
+        with pytest.raises(ValueError, match="at least one"):
+            predictor([])
+
+    def test_views_may_come_from_a_generator(self, predictor, phantom_files):
+        assert len(predictor(file for file in phantom_files).views) == len(phantom_files)
 
     def test_a_checkpoint_of_another_family(self, tmp_path):
         (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit"}))
@@ -240,6 +254,14 @@ class TestRefusals:
         with pytest.raises(CheckpointError, match="cannot be loaded"):
             StudyPredictor.from_pretrained(tmp_path)
 
+    def test_a_device_that_is_not_there_is_no_trouble_of_the_checkpoint(self, checkpoint):
+        with pytest.raises(ValueError, match="device 'warp' cannot be used"):
+            StudyPredictor.from_pretrained(checkpoint, device="warp")
+
+    def test_a_dtype_that_is_none(self, checkpoint):
+        with pytest.raises(ValueError, match="floating point"):
+            StudyPredictor.from_pretrained(checkpoint, dtype="float7")
+
 
 class TestWhichCheckpoint:
     def test_the_bundled_one_by_default(self, monkeypatch):
@@ -248,7 +270,7 @@ class TestWhichCheckpoint:
 
     def test_the_environments_where_set(self, monkeypatch, checkpoint):
         monkeypatch.setenv("MURA_CHECKPOINT", str(checkpoint))
-        assert StudyPredictor.from_pretrained().checkpoint == str(checkpoint)
+        assert StudyPredictor.from_pretrained().checkpoint == f"folder: {checkpoint.name}"
 
     def test_radiographs_need_no_file(self, predictor):
         pixels = np.random.default_rng(0).random((70, 50), dtype=np.float32)

@@ -213,6 +213,20 @@ def test_from_timm_says_when_there_are_no_weights():
         MuraForImageClassification.from_timm("resnet10t", pretrained_cfg_overlay={"hf_hub_id": None, "url": ""})
 
 
+def test_from_timm_says_why_weights_cannot_be_had(tmp_path):
+    with pytest.raises(CheckpointError, match="check the network"):
+        MuraModel.from_timm("resnet10t")  # tests run without a network
+    with pytest.raises(CheckpointError, match="weight tag"):
+        MuraModel.from_timm("resnet10t.nobody_in1k")
+    other = tmp_path / "other.safetensors"
+    save_file(timm.create_model("resnet18", num_classes=0).state_dict(), other)
+    with pytest.raises(CheckpointError, match="do not fit the backbone"):
+        MuraModel.from_timm("resnet10t", pretrained_cfg_overlay={"file": str(other)})
+    other.write_text("no weights at all")
+    with pytest.raises(CheckpointError, match="must be a file of timm's weights"):
+        MuraModel.from_timm("resnet10t", pretrained_cfg_overlay={"file": str(other)})
+
+
 def test_a_backbone_of_several_streams_is_refused_in_words():
     with pytest.raises(CheckpointError, match="several feature tensors"):
         _model("crossvit_tiny_240", image_size=240)(torch.zeros(1, 3, 240, 240))

@@ -1,0 +1,72 @@
+"""timm backbones by name, as the models of the mura family use them."""
+
+from typing import Any
+
+from torch import nn
+
+from .configuration_mura import MuraConfig
+from .errors_mura import CheckpointError
+
+
+def create_backbone(config: MuraConfig, **options: Any) -> Any:
+    """Builds the backbone that a config names, without timm's own classifier.
+
+    Args:
+        config: Names the architecture.
+        **options: Further arguments of `timm.create_model`.
+
+    Raises:
+        CheckpointError: If this timm knows no such architecture, or no such weight tag of it.
+    """
+    import timm
+
+    if not timm.is_model(config.backbone):
+        raise CheckpointError(
+            f"this timm ({timm.__version__}) has no architecture {config.backbone!r}; "
+            "timm.list_models() lists the names, and a newer timm may know it"
+        )
+    arguments = {"num_classes": 0, "in_chans": config.num_channels, **(config.backbone_kwargs or {})}
+    try:
+        known = timm.models.get_pretrained_cfg(config.backbone)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{config.backbone!r} is no architecture of timm with a weight tag that it has: {error}"
+        ) from error
+    if known is not None and known.fixed_input_size:
+        arguments.setdefault("img_size", config.image_size)
+    return timm.create_model(config.backbone, **arguments, **options)
+
+
+def load_timm_weights(backbone: nn.Module, config: MuraConfig, overlay: dict[str, Any] | None) -> None:
+    """Fills a backbone from `create_backbone` with timm's pretrained weights.
+
+    Args:
+        backbone: Of this config.
+        config: Names architecture and, after a dot, the weights.
+        overlay: As `pretrained_cfg_overlay` of `timm.create_model`.
+
+    Raises:
+        CheckpointError: If timm has no weights for it, they cannot be had, or they do not fit; the message says which.
+    """
+    name = config.backbone
+    try:
+        backbone.load_state_dict(create_backbone(config, pretrained=True, pretrained_cfg_overlay=overlay).state_dict())
+    except RuntimeError as error:
+        if "No pretrained weights" in str(error):
+            raise CheckpointError(
+                f"timm has no pretrained weights for {name}; timm.list_pretrained() lists the names that have some"
+            ) from error
+        raise CheckpointError(
+            f"timm's pretrained weights for {name} do not fit the backbone built here: {error}"
+        ) from error
+    except CheckpointError:
+        raise
+    except Exception as error:  # a file may hold anything, and a network fail in any way
+        where = (overlay or {}).get("file")
+        told = (
+            f"from {where}; it must be a file of timm's weights"
+            if where
+            else f"from the Hub ({type(error).__name__}); check the network, or name a local file with "
+            'pretrained_cfg_overlay={"file": path}'
+        )
+        raise CheckpointError(f"timm's pretrained weights for {name} could not be read {told}") from error
