@@ -2,7 +2,19 @@
 
 from .anatomy import BODY_PARTS
 from .findings import FINDINGS
-from .mura_tree import phantom_record, write_phantom_mura
-from .rendering import Phantom, render_phantom
+from .mura_tree import RENDERERS, phantom_record, write_phantom_mura
+from .phantom import Phantom
+from .rendering import render_phantom
+from .solids import SOLID_FINDINGS, render_solid_phantom
 
-__all__ = ["BODY_PARTS", "FINDINGS", "Phantom", "phantom_record", "render_phantom", "write_phantom_mura"]
+__all__ = [
+    "BODY_PARTS",
+    "FINDINGS",
+    "RENDERERS",
+    "SOLID_FINDINGS",
+    "Phantom",
+    "phantom_record",
+    "render_phantom",
+    "render_solid_phantom",
+    "write_phantom_mura",
+]

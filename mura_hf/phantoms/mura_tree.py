@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +16,22 @@ from tqdm.auto import tqdm
 
 from ..errors import DatasetError
 from .anatomy import BODY_PARTS
+from .phantom import Phantom
 from .rendering import render_phantom
+from .solids import SOLID_MIX, render_solid_phantom
 
 PROVENANCE_FILE = "phantoms.json"
 """Lies in the root of every phantom tree; its presence says that the pictures are synthetic."""
 
 _ABNORMAL_SHARE = 0.4  # MURA v1.1 train: 38.5 % of studies, valid: 44.9 %
-_METAL_SHARE = 0.2  # of abnormal studies
 _VIEWS = {1: 0.12, 2: 0.32, 3: 0.41, 4: 0.11, 5: 0.04}  # drawn whatever the label
 _SECOND_STUDY_SHARE = 0.15  # of patients
+
+RENDERERS: dict[str, tuple[Callable[..., Phantom], dict[str, float]]] = {
+    "tubes": (render_phantom, {"metal": 0.2, "fracture": 0.8}),
+    "solids": (render_solid_phantom, SOLID_MIX),
+}
+"""Name -> what draws a picture, and finding -> share of abnormal studies."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,7 @@ class _Study:
     views: int
     seed: int
     size: int
+    renderer: str
 
     @property
     def folder(self) -> str:
@@ -45,7 +54,7 @@ class _Study:
         )
 
 
-def _plan(n_studies: int, seed: int, valid_fraction: float, size: int) -> list[_Study]:
+def _plan(n_studies: int, seed: int, valid_fraction: float, size: int, renderer: str) -> list[_Study]:
     """Draws every study's patient, part, label and seed, one after another, so that rendering may go in any order."""
     rng = np.random.default_rng([seed, 20])
     n_valid = round(n_studies * valid_fraction)
@@ -59,12 +68,18 @@ def _plan(n_studies: int, seed: int, valid_fraction: float, size: int) -> list[_
         parts = parts or [str(part) for part in rng.permutation(BODY_PARTS)]
         same_patient = rng.random() < _SECOND_STUDY_SHARE and not first_of_split and number < 3
         patient, number = (patient, number + 1) if same_patient else (patient + 1, 1)
-        abnormal, metal = rng.random() < _ABNORMAL_SHARE, rng.random() < _METAL_SHARE
-        finding = None if not abnormal else ("metal" if metal else "fracture")
+        abnormal, drawn = rng.random() < _ABNORMAL_SHARE, rng.random()
+        finding = _pick(RENDERERS[renderer][1], drawn) if abnormal else None
         views = int(rng.choice(list(_VIEWS), p=list(_VIEWS.values())))
         study_seed = int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
-        studies.append(_Study(split, parts.pop(), patient, number, finding, views, study_seed, size))
+        studies.append(_Study(split, parts.pop(), patient, number, finding, views, study_seed, size, renderer))
     return studies
+
+
+def _pick(mix: dict[str, float], drawn: float) -> str:
+    """The finding whose stretch of [0, 1) holds `drawn`."""
+    edges = np.cumsum(list(mix.values()))
+    return list(mix)[min(int(np.searchsorted(edges, drawn, side="right")), len(mix) - 1)]
 
 
 def _write_study(root: Path, study: _Study) -> list[dict[str, object]]:
@@ -73,7 +88,7 @@ def _write_study(root: Path, study: _Study) -> list[dict[str, object]]:
     (root / study.folder).mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, object]] = []
     for view in range(study.views):
-        phantom = render_phantom(
+        phantom = RENDERERS[study.renderer][0](
             study.seed, body_part=study.body_part, view=view, finding=study.finding, size=study.size
         )  # fmt: skip
         name = f"{study.folder}/image{view + 1}.png"
@@ -84,7 +99,7 @@ def _write_study(root: Path, study: _Study) -> list[dict[str, object]]:
         box = dict(zip(("x0", "y0", "x1", "y1"), phantom.box or (None,) * 4, strict=True))
         height, width = phantom.pixels.shape
         rows.append(
-            {"path": name, "finding": study.finding, "seed": study.seed, "height": height, "width": width, **box}
+            {"path": name, "finding": phantom.finding, "seed": study.seed, "height": height, "width": width, **box}
         )
     return rows
 
@@ -109,6 +124,7 @@ def write_phantom_mura(
     valid_fraction: float = 0.2,
     size: int = 512,
     workers: int = 1,
+    renderer: str = "tubes",
     progress: bool = True,
 ) -> Path:
     """Writes synthetic studies as `root/MURA-v1.1/...` with MURA's four headerless CSV files.
@@ -124,6 +140,8 @@ def write_phantom_mura(
         valid_fraction: Share of the studies that goes to valid.
         size: Pixels on the long side.
         workers: Processes that render.
+        renderer: One of `RENDERERS`: "tubes", on which the bundled checkpoint was trained, or "solids", which look
+            more like radiographs and know more findings.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -131,16 +149,18 @@ def write_phantom_mura(
 
     Raises:
         DatasetError: If the folder holds files already, or a file cannot be written.
-        ValueError: If `n_studies` is below 2 or `valid_fraction` not inside (0, 1).
+        ValueError: If `n_studies` is below 2, `valid_fraction` not inside (0, 1) or the renderer unknown.
     """
     root = Path(root)
     if n_studies < 2 or not 0 < valid_fraction < 1:
         raise ValueError(
             f"n_studies must be 2 or more and valid_fraction inside (0, 1), not {n_studies}, {valid_fraction}"
         )
+    if renderer not in RENDERERS:
+        raise ValueError(f"unknown renderer {renderer!r}; there are {', '.join(RENDERERS)}")
     if root.exists() and any(root.iterdir()):
         raise DatasetError(f"{root} is not empty; name a new folder for the phantoms, or remove this one")
-    studies = _plan(n_studies, seed, valid_fraction, size)
+    studies = _plan(n_studies, seed, valid_fraction, size, renderer)
     bar: dict[str, Any] = {
         "total": len(studies),
         "desc": "Rendering phantoms",
@@ -161,7 +181,8 @@ def write_phantom_mura(
         (tree / f"{split}_image_paths.csv").write_text("".join(f"{path}\n" for path in images))
         (tree / f"{split}_labeled_studies.csv").write_text("".join(f"{line}\n" for line in labelled))
     pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), tree / "findings.parquet")
-    made = {"n_studies": n_studies, "seed": seed, "valid_fraction": valid_fraction, "size": size}
+    made: dict[str, Any] = {"n_studies": n_studies, "seed": seed, "valid_fraction": valid_fraction, "size": size}
+    made["renderer"] = renderer
     (tree / PROVENANCE_FILE).write_text(json.dumps(made, indent=2) + "\n")
     return tree
 

@@ -1,12 +1,13 @@
 """`render_phantom`: one synthetic radiograph with the truth about its finding."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import cv2
 import numpy as np
 
 from .anatomy import BODY_PARTS, build_anatomy
 from .findings import FINDINGS, FindingSite, break_bone, draw_site, metal_thickness
+from .phantom import Phantom
 from .projection import Pose, path_length, tube_coordinates
 from .skeleton import Anatomy, Tube
 
@@ -15,29 +16,6 @@ _SOFT, _MARROW, _CORTEX, _METAL = 0.0095, 0.016, 0.085, 0.55
 _TURNS = (0.0, np.pi / 2, np.pi / 4, -np.pi / 4, 0.2)  # frontal, lateral, two obliques, near-frontal
 # Streams of random numbers: one for each thing that must not move when another is switched on.
 _PATIENT, _VIEW, _FINDING, _NOISE = range(4)
-
-
-@dataclass(frozen=True)
-class Phantom:
-    """A synthetic radiograph.
-
-    Attributes:
-        pixels: uint8 `[H, W]`, bone bright.
-        mask: bool `[H, W]`, pixels that the finding changed; all False where there is none.
-        box: (x0, y0, x1, y1) around the finding in pixels, half open; None where none shows in this projection.
-        body_part: One of the seven.
-        finding: One of `FINDINGS`, or None.
-        view: Number of the projection.
-        seed: The patient's seed.
-    """
-
-    pixels: np.ndarray
-    mask: np.ndarray
-    box: tuple[int, int, int, int] | None
-    body_part: str
-    finding: str | None
-    view: int
-    seed: int
 
 
 def _rng(seed: int, stream: int, view: int = 0) -> np.random.Generator:

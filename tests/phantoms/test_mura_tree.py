@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from mura_hf import DatasetError
-from mura_hf.phantoms import phantom_record, write_phantom_mura
+from mura_hf.phantoms import RENDERERS, SOLID_FINDINGS, phantom_record, write_phantom_mura
 
 
 def _digest(root):
@@ -16,9 +16,12 @@ def _digest(root):
     ).hexdigest()
 
 
-def test_same_bytes_with_one_and_two_processes(tmp_path):
+@pytest.mark.parametrize("renderer", RENDERERS)
+def test_same_bytes_with_one_and_two_processes(renderer, tmp_path):
     one, two = (
-        write_phantom_mura(tmp_path / str(workers), 10, seed=7, size=96, workers=workers, progress=False)
+        write_phantom_mura(
+            tmp_path / str(workers), 10, seed=7, size=96, workers=workers, renderer=renderer, progress=False
+        )
         for workers in (1, 2)
     )
     assert _digest(one) == _digest(two)
@@ -55,6 +58,17 @@ def test_truth_lies_beside_the_pictures(phantom_tree):
             assert 0 <= row["y0"] < row["y1"] <= row["height"]
 
 
+def test_solids_bring_every_kind_of_finding_in_its_share(tmp_path):
+    tree = write_phantom_mura(tmp_path, 150, seed=4, size=64, workers=2, renderer="solids", progress=False)
+    rows = pq.read_table(tree / "findings.parquet").to_pylist()
+    studies = {row["path"].rsplit("/", 1)[0]: row["finding"] for row in rows}
+    found = [finding for finding in studies.values() if finding]
+    assert set(found) == set(SOLID_FINDINGS)
+    assert found.count("hardware") <= 0.3 * len(found)
+    assert found.count("subtle_fracture") >= 0.15 * len(found)  # a quarter is planned
+    assert phantom_record(tree)["renderer"] == "solids"
+
+
 def test_a_tree_says_that_it_is_synthetic(phantom_tree, tmp_path):
     assert phantom_record(phantom_tree)["seed"] == 3
     assert phantom_record(phantom_tree.parent) == phantom_record(phantom_tree)
@@ -68,3 +82,5 @@ def test_never_writes_over_anything(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
     with pytest.raises(ValueError, match="n_studies"):
         write_phantom_mura(tmp_path / "new", 1)
+    with pytest.raises(ValueError, match="unknown renderer"):
+        write_phantom_mura(tmp_path / "new", 4, renderer="clay")

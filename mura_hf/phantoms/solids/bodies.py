@@ -1,0 +1,151 @@
+"""Solids in three dimensions: lofts, and bodies that melt several of them into one.
+
+Coordinates are millimetres: x to the side, y along the limb (distal is negative: fingers point up, as on a film), z
+towards the detector.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.interpolate import PchipInterpolator
+
+SAMPLES = 128
+"""Places along a loft at which its section is stored."""
+
+
+@dataclass(frozen=True)
+class Loft:
+    """A straight frame with an elliptic section that changes along it.
+
+    Attributes:
+        origin: float32 `[3]`, start of the axis in mm.
+        frame: float32 `[3, 3]`, rows are the unit vectors across, across and along.
+        length: In mm.
+        table: float32 `[SAMPLES, 6]`: centre of the section (mm), half axes (mm), thickness of the wall (mm), share
+            of the inside that is filled.
+        ball: Whether it is an ellipsoid, with the half axes of the table's first row and half the length.
+    """
+
+    origin: np.ndarray
+    frame: np.ndarray
+    length: float
+    table: np.ndarray
+    ball: bool = False
+
+    def point(self, share: float, across: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
+        """A point of the axis, or beside it, in mm; `share` of the length from the start."""
+        row = self.table[round(share * (SAMPLES - 1))]
+        local = np.array([row[0] + across[0], row[1] + across[1], share * self.length])
+        return self.origin + local @ self.frame
+
+    def radius(self, share: float) -> float:
+        """Mean half axis at a share of the length, in mm."""
+        row = self.table[round(share * (SAMPLES - 1))]
+        return float(row[2] + row[3]) / 2
+
+
+@dataclass(frozen=True)
+class Body:
+    """Lofts melted into one solid.
+
+    Attributes:
+        name: Such as "radius".
+        lofts: The first one gives the body its axis.
+        melt: Over how many mm neighbouring lofts flow together.
+        breakable: The stretch of the first loft, as shares of its length, where findings may sit; None for nowhere.
+        joint: 0 or 1 where the start or the end of the first loft bears a joint that may wear; else None.
+    """
+
+    name: str
+    lofts: tuple[Loft, ...]
+    melt: float = 1.0
+    breakable: tuple[float, float] | None = None
+    joint: float | None = None
+
+    def moved(self, rotation: np.ndarray, pivot: np.ndarray, shift: np.ndarray) -> "Body":
+        """The body turned by `rotation` about `pivot` and shifted."""
+        lofts = tuple(
+            replace(
+                loft,
+                origin=((loft.origin - pivot) @ rotation.T + pivot + shift).astype(np.float32),
+                frame=(loft.frame @ rotation.T).astype(np.float32),
+            )
+            for loft in self.lofts
+        )
+        return replace(self, lofts=lofts)
+
+
+def make_frame(start: np.ndarray, end: np.ndarray, turn: float = 0.0) -> np.ndarray:
+    """Unit vectors of a loft from start to end; the first lies as near to x as it can, then turns about the axis."""
+    along = (end - start) / np.linalg.norm(end - start)
+    side = np.array([1.0, 0.0, 0.0]) if abs(along[0]) < 0.9 else np.array([0.0, 1.0, 0.0])
+    first = side - along * (side @ along)
+    first /= np.linalg.norm(first)
+    second = np.cross(along, first)
+    turned = np.cos(turn) * first + np.sin(turn) * second
+    return np.stack([turned, np.cross(along, turned), along]).astype(np.float32)
+
+
+def make_loft(
+    start: Sequence[float] | np.ndarray,
+    end: Sequence[float] | np.ndarray,
+    sections: Sequence[tuple[float, ...]],
+    *,
+    wall: float | Sequence[float] = 0.6,
+    filling: float | Sequence[float] = 1.0,
+    caps: tuple[float, float] = (3.0, 3.0),
+    turn: float = 0.0,
+    bow: tuple[float, float] = (0.0, 0.0),
+    wobble: np.ndarray | None = None,
+) -> Loft:
+    """Builds a loft.
+
+    Args:
+        start: Start of the axis in mm.
+        end: End of the axis in mm.
+        sections: Rows (share, a, b[, cx, cy]) from start to end: half axes and centre in mm.
+        wall: Thickness of the wall in mm, one value or one a section.
+        filling: Share of the inside that is filled, likewise.
+        caps: Over how many mm either end is rounded; 0 leaves it open.
+        turn: Of the section about the axis in radians.
+        bow: How far the middle lies off the straight line, in mm.
+        wobble: float `[SAMPLES]`, relative change of the half axes.
+    """
+    start, end = np.asarray(start, float), np.asarray(end, float)
+    length = float(np.linalg.norm(end - start))
+    rows = np.array([(*row, 0.0, 0.0)[:5] for row in sections], float)
+    t = np.linspace(0.0, 1.0, SAMPLES)
+    columns = [rows[:, 3], rows[:, 4], rows[:, 1], rows[:, 2]]
+    columns += [np.broadcast_to(np.asarray(values, float), len(rows)) for values in (wall, filling)]
+    knots = np.stack(columns, 1)
+    if len(rows) == 2:
+        table = knots[0] + t[:, None] * (knots[1] - knots[0])
+    else:
+        table = PchipInterpolator(rows[:, 0], knots)(t)
+    arch = np.sin(np.pi * t)[:, None]
+    table[:, :2] += arch * np.array(bow)
+    if wobble is not None:
+        table[:, 2:4] *= 1.0 + wobble[:, None]
+    for reach, distance in ((caps[0], t * length), (caps[1], (1 - t) * length)):
+        if reach > 0:
+            inside = np.clip(1 - distance / reach, 0, 1)
+            table[:, 2:4] *= np.sqrt(np.maximum(1 - inside**2, 0.02))[:, None]
+    return Loft(start.astype(np.float32), make_frame(start, end, turn), length, table.astype(np.float32))
+
+
+def make_ball(
+    centre: Sequence[float] | np.ndarray,
+    radii: Sequence[float] | np.ndarray,
+    *,
+    along: Sequence[float] = (0.0, 1.0, 0.0),
+    wall: float = 0.6,
+    filling: float = 1.0,
+) -> Loft:
+    """An ellipsoid with half axes (across, across, along) in mm, its long axis along a direction."""
+    direction = np.asarray(along, float)
+    direction /= np.linalg.norm(direction)
+    middle, reach = np.asarray(centre, float), direction * radii[2]
+    rows = [(0.0, radii[0], radii[1]), (1.0, radii[0], radii[1])]
+    loft = make_loft(middle - reach, middle + reach, rows, wall=wall, filling=filling, caps=(0.0, 0.0))
+    return replace(loft, ball=True)

@@ -1,0 +1,216 @@
+"""One patient's anatomy of each body part, and the field that its film covers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .arm_bones import FOREARM, add_humerus, add_radius, add_ulna
+from .bodies import Body, make_ball
+from .camera import rotation
+from .hand_bones import add_carpus, add_ray
+from .patient import BodyBuilder, Patient, draw_patient
+from .shoulder_bones import add_shoulder_girdle
+
+BODY_PARTS = ("elbow", "finger", "forearm", "hand", "humerus", "shoulder", "wrist")
+
+_Field = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """Bones and flesh of one patient's body part.
+
+    Attributes:
+        body_part: One of `BODY_PARTS`.
+        patient: Whose.
+        bones: All of them, each a body of its own.
+        flesh: One body: its wall is fat, its inside muscle.
+        field: What a frontal film covers, (x0, y0, x1, y1) in mm.
+        loose: Groups of bones that may leave their joint together; the first of each bears the joint.
+        lung: Air in the chest, where the film shows some.
+    """
+
+    body_part: str
+    patient: Patient
+    bones: tuple[Body, ...]
+    flesh: Body
+    field: tuple[float, float, float, float]
+    loose: tuple[tuple[int, ...], ...] = ()
+    lung: Body | None = None
+
+
+def _forearm_flesh(build: BodyBuilder) -> None:
+    s = build.patient.size
+    rows = [
+        (340, 46, 44),
+        (255, 48, 42),
+        (190, 46, 40),
+        (90, 35, 29),
+        (45, 28, 22),
+        (12, 27, 19.5),
+        (-18, 31, 18),
+        (-50, 36, 16),
+        (-76, 38, 13.5),
+        (-90, 38, 9.5),
+        (-101, 35, 6.5),
+    ]
+    build.skin([(0, y * s, 0, a * s, b * s) for y, a, b in rows], wall=2.4)
+
+
+def _move(build: BodyBuilder, first: int, turn: np.ndarray, shift: tuple[float, float, float]) -> None:
+    """Turns and shifts (adult mm) the bones from `first` on."""
+    by = np.array(shift) * build.patient.size
+    build.bones[first:] = [bone.moved(turn, np.zeros(3), by) for bone in build.bones[first:]]
+
+
+def _hand(build: BodyBuilder, flexion: float) -> _Field:
+    add_radius(build, (6, 30))
+    add_ulna(build, (6, 30))
+    add_carpus(build)
+    spread = build.rng.uniform(0.85, 1.35)
+    for number in range(5):
+        add_ray(build, number, breakable=True, spread=spread, flexion=build.rng.uniform(0, 5))
+    _forearm_flesh(build)
+    return (-84, -208, 66, 40)
+
+
+def _wrist(build: BodyBuilder, flexion: float) -> _Field:
+    add_radius(build, (5, 55), joint=0.0)
+    add_ulna(build, (5, 55))
+    add_carpus(build)
+    for number in range(5):
+        add_ray(build, number, breakable=False)
+    build.loose = [(index,) for index, bone in enumerate(build.bones) if bone.name == "lunate"]
+    _forearm_flesh(build)
+    return (-46, -72, 50, 76)
+
+
+def _finger(build: BodyBuilder, flexion: float) -> _Field:
+    number = int(build.rng.integers(0, 5))
+    bones = add_ray(build, number, breakable=True, flexion=build.rng.uniform(0, 7))
+    first, last = build.bones[bones[0]].lofts[0], build.bones[bones[-1]].lofts[0]
+    build.bones[bones[0]] = replace(build.bones[bones[0]], breakable=None, joint=None)
+    if build.rng.random() < 0.45 and number > 0:
+        known = len(build.bones), len(build.loose)
+        add_ray(build, number + (1 if number < 4 else -1), breakable=False, spread=1.5)
+        build.bones[known[0] :] = [replace(bone, joint=None) for bone in build.bones[known[0] :]]
+        del build.loose[known[1] :]
+    base, tip = first.point(0.55) / build.patient.size, last.point(1.0) / build.patient.size
+    middle = (base[0] + 2 * tip[0]) / 3
+    return (middle - 27, tip[1] - 9, middle + 27, base[1])
+
+
+def _forearm(build: BodyBuilder, flexion: float) -> _Field:
+    add_radius(build, (12, 222))
+    add_ulna(build, (12, 240))
+    add_carpus(build)
+    for number in range(1, 5):
+        add_ray(build, number, breakable=False)
+    build.loose = []
+    _bent_humerus(build, flexion, None)
+    _forearm_flesh(build)
+    return (-62, -38, 62, 284)
+
+
+def _bent_humerus(build: BodyBuilder, flexion: float, stretch: tuple[float, float] | None) -> None:
+    first = len(build.bones)
+    add_humerus(build, stretch)
+    _move(build, first, rotation(0, flexion), (0, FOREARM + 2, 0))
+
+
+def _elbow(build: BodyBuilder, flexion: float) -> _Field:
+    s = build.patient.size
+    add_radius(build, (180, 228), joint=1.0)
+    add_ulna(build, (180, 250))
+    build.loose = [tuple(range(len(build.bones)))]
+    _bent_humerus(build, flexion, (14, 72))
+    rows = [(FOREARM + 28, 30, 26), (FOREARM + 6, 43, 37), (190, 46, 40), (90, 35, 29)]
+    build.skin([(0, y * s, 0, a * s, b * s) for y, a, b in rows], wall=3)
+    turn = rotation(0, flexion)
+    rows = [(-26, 30, 26), (-4, 43, 37), (40, 43, 40), (140, 45, 45)]
+    hinge = np.array([0, FOREARM + 2, 0])
+    build.skin([(*((turn @ np.array([0.0, y, 0]) + hinge) * s), a * s, b * s) for y, a, b in rows], wall=3)
+    return (-56, FOREARM - 76, 56, FOREARM + 82)
+
+
+def _humerus(build: BodyBuilder, flexion: float) -> _Field:
+    s = build.patient.size
+    add_radius(build, None)
+    add_ulna(build, None)
+    _move(build, 0, np.eye(3), (0, -FOREARM - 2, 0))
+    add_humerus(build, (20, 285), joint=0.0)
+    first = len(build.bones)
+    add_shoulder_girdle(build)
+    _move(build, first, rotation(2, np.pi), (-22, 294, 0))
+    build.bones[first:] = [replace(bone, breakable=None) for bone in build.bones[first:]]
+    rows = [(-150, 36, 30), (-60, 45, 40), (0, 46, 40), (60, 45, 44), (150, 50, 49), (230, 55, 53), (318, 46, 46)]
+    build.skin([(0, y * s, 0, a * s, b * s) for y, a, b in rows])
+    build.skin(
+        [
+            (-66 * s, 368 * s, 0, 60 * s, 50 * s),
+            (-112 * s, 282 * s, -5 * s, 72 * s, 80 * s),
+            (-124 * s, 130 * s, -5 * s, 72 * s, 90 * s),
+        ]
+    )
+    return (-72, -34, 62, 338)
+
+
+def _shoulder(build: BodyBuilder, flexion: float) -> _Field:
+    s = build.patient.size
+    add_humerus(build, (180, 286), joint=1.0)
+    build.loose = [(0,)]
+    _move(build, 0, rotation(2, np.pi), (-22, 296, 0))
+    add_shoulder_girdle(build)
+    build.skin(
+        [
+            (-38 * s, -46 * s, 0, 36 * s, 42 * s),
+            (-46 * s, 50 * s, 0, 44 * s, 46 * s),
+            (-50 * s, 170 * s, 0, 42 * s, 44 * s),
+        ]
+    )
+    build.skin(
+        [
+            (10 * s, -56 * s, -4 * s, 50 * s, 42 * s),
+            (60 * s, -10 * s, -6 * s, 80 * s, 66 * s),
+            (90 * s, 60 * s, -8 * s, 100 * s, 88 * s),
+            (100 * s, 150 * s, -8 * s, 110 * s, 96 * s),
+        ]
+    )
+    build.skin(
+        [
+            (20 * s, -52 * s, -10 * s, 26 * s, 30 * s),
+            (80 * s, -72 * s, -10 * s, 46 * s, 46 * s),
+            (140 * s, -130 * s, -8 * s, 50 * s, 50 * s),
+        ]
+    )
+    build.lung = Body("lung", (make_ball((112 * s, 90 * s, -10 * s), (54 * s, 44 * s, 105 * s), wall=1.0),), 1.0)
+    return (-84, -72, 84, 104)
+
+
+_BUILDERS: dict[str, Callable] = {
+    "elbow": _elbow,
+    "finger": _finger,
+    "forearm": _forearm,
+    "hand": _hand,
+    "humerus": _humerus,
+    "shoulder": _shoulder,
+    "wrist": _wrist,
+}
+
+
+def build_anatomy(body_part: str, rng: np.random.Generator, flexion: float = 0.0) -> Anatomy:
+    """Draws one patient's body part; the same state of `rng` gives the same patient, however bent.
+
+    Args:
+        body_part: One of `BODY_PARTS`.
+        rng: Source of the individual variation.
+        flexion: How far the elbow is bent, in radians; other parts have no such joint here.
+    """
+    patient = draw_patient(rng)
+    build = BodyBuilder(patient, rng)
+    field = _BUILDERS[body_part](build, flexion)
+    field = tuple(float(value * patient.size) for value in field)
+    melt = 7.0 * patient.size if body_part not in ("hand", "finger") else 3.5 * patient.size
+    flesh = Body("flesh", tuple(build.flesh), melt)
+    return Anatomy(body_part, patient, tuple(build.bones), flesh, field, tuple(build.loose), build.lung)

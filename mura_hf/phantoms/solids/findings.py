@@ -1,0 +1,260 @@
+"""What makes a phantom abnormal, drawn once for a patient and so the same in every projection."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .bodies import Body, Loft, make_ball, make_loft
+from .body_parts import Anatomy
+from .raymarch import NO_CHANGE
+
+MIX = {
+    "displaced_fracture": 0.26,
+    "subtle_fracture": 0.28,
+    "hardware": 0.16,
+    "lytic_lesion": 0.12,
+    "degeneration": 0.11,
+    "dislocation": 0.07,
+}
+"""Finding -> share of abnormal studies. Body parts without a joint in sight have their dislocations drawn as displaced
+fractures.
+"""
+
+FINDINGS = tuple(MIX)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A finding of one patient.
+
+    Attributes:
+        kind: One of `FINDINGS`.
+        centre: float64 `[3]`, its middle in mm.
+        reach: How far from there, in mm, it is to be sought; a displaced fragment or a dislocated bone changes more.
+        bodies: Index of a bone -> the bone with the finding.
+        changes: Index of a bone -> what happens inside it, as `integrate_body` takes it.
+        metal: Solid bodies of metal that are added.
+    """
+
+    kind: str
+    centre: np.ndarray
+    reach: float
+    bodies: dict[int, Body]
+    changes: dict[int, np.ndarray]
+    metal: tuple[Body, ...] = ()
+
+
+def draw_finding(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random.Generator) -> Finding:
+    """Draws where a finding of a kind sits and how it looks.
+
+    Args:
+        kind: One of `FINDINGS`.
+        anatomy: The patient as the projection has them.
+        straight: The same patient with no joint bent: what lies inside the film is judged there, so that every
+            projection gets the same finding.
+        rng: Of the finding; the same state gives the same finding.
+    """
+    if kind == "dislocation" and not anatomy.loose:
+        kind = "displaced_fracture"
+    return _DRAW[kind](kind, anatomy, straight, rng)
+
+
+def _in_sight(anatomy: Anatomy, point: np.ndarray) -> bool:
+    """Whether a point lies well inside what a frontal film covers."""
+    x0, y0, x1, y1 = anatomy.field
+    margin_x, margin_y = 0.12 * (x1 - x0), 0.12 * (y1 - y0)
+    return bool(x0 + margin_x < point[0] < x1 - margin_x and y0 + margin_y < point[1] < y1 - margin_y)
+
+
+def _site(anatomy: Anatomy, straight: Anatomy, rng: np.random.Generator) -> tuple[int, Loft, float, float]:
+    """A bone, its axis, a place along it in mm, and the bone's radius there in mm."""
+    candidates = [index for index, bone in enumerate(anatomy.bones) if bone.breakable]
+    for _ in range(100):
+        index = int(rng.choice(candidates))
+        low, high = straight.bones[index].breakable or (0.25, 0.75)
+        share = float(rng.uniform(low, high))
+        if _in_sight(straight, straight.bones[index].lofts[0].point(share)):
+            break
+    shaft = anatomy.bones[index].lofts[0]
+    return index, shaft, share * shaft.length, shaft.radius(share)
+
+
+def _break(anatomy: Anatomy, straight: Anatomy, rng: np.random.Generator, *, displaced: bool) -> Finding:
+    index, shaft, place, radius = _site(anatomy, straight, rng)
+    change = NO_CHANGE.copy()
+    change[0], change[1] = 1, place
+    lean, about = np.tan(np.deg2rad(rng.uniform(5, 50))), rng.uniform(0, 2 * np.pi)
+    change[2], change[3] = lean * np.cos(about), lean * np.sin(about)
+    change[10], change[11] = 0.10 * radius + 0.15, 1 / (0.22 * radius + 0.4)
+    change[14] = -1e4
+    if displaced:
+        way = rng.uniform(0, 2 * np.pi)
+        far = radius * rng.uniform(0.45, 1.3)
+        change[4], change[5], change[6] = far * np.cos(way), far * np.sin(way), radius * rng.uniform(-0.6, 0.2)
+        change[7] = min(radius * rng.uniform(5, 9) + 4, shaft.length)
+        change[8], change[9] = rng.uniform(0.5, 1.4) + 0.08 * radius, 0.95
+    else:
+        # A hairline: at times only through one side, hardly any step.
+        way = rng.uniform(0, 2 * np.pi)
+        far = radius * rng.uniform(0.0, 0.14)
+        change[4], change[5] = far * np.cos(way), far * np.sin(way)
+        change[7] = radius * 3 + 3
+        change[8], change[9] = rng.uniform(0.35, 0.6) + 0.05 * radius, rng.uniform(0.6, 0.9)
+        if rng.random() < 0.5:
+            side = rng.uniform(0, 2 * np.pi)
+            change[12], change[13], change[14] = np.cos(side), np.sin(side), radius * rng.uniform(-0.5, 0.1)
+    centre, reach = shaft.point(place / shaft.length), 2.4 * radius + 3
+    kind = "displaced_fracture" if displaced else "subtle_fracture"
+    return Finding(kind, centre, reach, {index: anatomy.bones[index]}, {index: change})
+
+
+def _displaced_fracture(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random.Generator) -> Finding:
+    return _break(anatomy, straight, rng, displaced=True)
+
+
+def _subtle_fracture(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random.Generator) -> Finding:
+    return _break(anatomy, straight, rng, displaced=False)
+
+
+def _lytic_lesion(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random.Generator) -> Finding:
+    index, shaft, place, radius = _site(anatomy, straight, rng)
+    change = NO_CHANGE.copy()
+    off, way = radius * rng.uniform(0.0, 0.6), rng.uniform(0, 2 * np.pi)
+    wide = radius * rng.uniform(0.6, 1.1)
+    change[:4] = 2, off * np.cos(way), off * np.sin(way), place
+    change[4:7] = wide, wide * rng.uniform(0.7, 1.1), max(wide, 2.0) * rng.uniform(0.9, 1.9)
+    change[7], change[8], change[9] = rng.uniform(0.12, 0.3), rng.uniform(0.05, 0.16), rng.uniform(0.7, 0.92)
+    change[10] = rng.uniform(0.0, 0.35)
+    centre = shaft.point(place / shaft.length, (float(change[1]), float(change[2])))
+    return Finding(kind, centre, float(change[4:7].max()) * 1.5 + 2, {index: anatomy.bones[index]}, {index: change})
+
+
+def _degeneration(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random.Generator) -> Finding:
+    """Osteophytes at a joint's rim, dense bone beneath its surface, and a narrowed gap."""
+    joints = [index for index, bone in enumerate(straight.bones) if bone.joint is not None]
+    seen = [
+        index
+        for index in joints
+        if _in_sight(straight, straight.bones[index].lofts[0].point(straight.bones[index].joint or 0.0))
+    ]
+    index = int(rng.choice(seen or joints))
+    bone = anatomy.bones[index]
+    shaft, at_end = bone.lofts[0], bone.joint == 1.0
+    share = 0.97 if at_end else 0.03
+    a, b = (float(value) for value in shaft.table[-10 if at_end else 9, 2:4])
+    outwards = shaft.frame[2] * (1 if at_end else -1)
+    spurs = []
+    for _ in range(int(rng.integers(3, 6))):
+        way = rng.uniform(0, 2 * np.pi)
+        rim = shaft.point(share, (1.0 * a * np.cos(way), 1.0 * b * np.sin(way)))
+        lean = outwards * rng.uniform(-0.2, 0.9) + shaft.frame[0] * np.cos(way) + shaft.frame[1] * np.sin(way)
+        size = (a + b) / 2 * rng.uniform(0.16, 0.3)
+        spurs.append(make_ball(rim, (size, size, size * rng.uniform(1.3, 2.2)), along=tuple(lean), wall=0.8))
+    plate = make_ball(
+        shaft.point(1.0 if at_end else 0.0) + outwards * 0.3,
+        (0.95 * a, 0.95 * b, 1.4),
+        along=tuple(shaft.frame[2]),
+        wall=0.8,
+    )
+    change = NO_CHANGE.copy()
+    change[:4] = 3, 0, 0, shaft.length if at_end else 0.0
+    change[4:7] = 1.3 * a, 1.3 * b, 0.55 * (a + b)
+    change[7], change[8], change[9] = 0.6, 0.1, rng.uniform(0.3, 0.7)
+    return Finding(
+        kind,
+        shaft.point(bone.joint or 0.0),
+        1.6 * max(a, b) + 3,
+        {index: replace(bone, lofts=(*bone.lofts, plate, *spurs))},
+        {index: change},
+    )
+
+
+def _dislocation(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random.Generator) -> Finding:
+    """Moves what hangs on a joint off its partner."""
+    heads = [straight.bones[group[0]] for group in straight.loose]
+    seen = [n for n, head in enumerate(heads) if _in_sight(straight, head.lofts[0].point(head.joint or 0.0))]
+    group = anatomy.loose[int(rng.choice(seen or range(len(heads))))]
+    first = anatomy.bones[group[0]]
+    shaft = first.lofts[0]
+    radius = shaft.radius(1.0 - 0.04 if first.joint == 1.0 else 0.04)
+    way, back = rng.uniform(0, 2 * np.pi), 1 if first.joint == 1.0 else -1
+    shift = (shaft.frame[0] * np.cos(way) + shaft.frame[1] * np.sin(way)) * radius * rng.uniform(1.1, 1.8)
+    shift = shift + shaft.frame[2] * back * radius * rng.uniform(0.1, 0.7)
+    moved = {index: anatomy.bones[index].moved(np.eye(3), np.zeros(3), shift) for index in group}
+    return Finding(kind, shaft.point(first.joint or 0.0), 3.0 * radius + 4, moved, {})
+
+
+def _solid(start: np.ndarray, end: np.ndarray, a: float, b: float, turn: np.ndarray | None = None) -> Loft:
+    loft = make_loft(start, end, [(0, a, b), (1, a, b)], wall=99.0, caps=(min(a, 1.0), min(a, 1.0)))
+    return loft if turn is None else replace(loft, frame=turn.astype(np.float32))
+
+
+def _hardware(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random.Generator) -> Finding:
+    """A plate with screws, crossed wires, or a rod in the canal."""
+    _, shaft, place, radius = _site(anatomy, straight, rng)
+    u, v, w = shaft.frame.astype(float)
+    row = shaft.table[int(np.clip(place / shaft.length, 0, 1) * (len(shaft.table) - 1))]
+    centre = shaft.origin + w * place + u * row[0] + v * row[1]
+    sort = rng.choice(["plate", "wires", "rod"], p=[0.6, 0.25, 0.15])
+    if sort == "wires":
+        wires = []
+        for sign in (-1, 1):
+            lean = w * 1.0 + (u * sign + v * rng.normal(0, 0.4)) * rng.uniform(0.25, 0.6)
+            lean /= np.linalg.norm(lean)
+            half = radius * rng.uniform(2.2, 3.2) + 4
+            thick = float(np.clip(0.09 * radius, 0.4, 1.0))
+            wires.append(_solid(centre - lean * half, centre + lean * half, thick, thick))
+        return Finding(kind, centre, 200.0, {}, {}, tuple(Body("wire", (wire,)) for wire in wires))
+    if sort == "rod":
+        half = min(radius * rng.uniform(4, 7), 0.42 * shaft.length)
+        rod = _solid(centre - w * half, centre + w * half, radius * 0.42, radius * 0.42)
+        return Finding(kind, centre, 200.0, {}, {}, (Body("rod", (rod,)),))
+    way = rng.uniform(0, 2 * np.pi)
+    out, side = u * np.cos(way) + v * np.sin(way), -u * np.sin(way) + v * np.cos(way)
+    half, wide = float(np.clip(radius * rng.uniform(3.5, 5.5), 8, 45)), float(np.clip(0.5 * radius, 1.5, 5.5))
+    thick = float(np.clip(0.14 * radius, 0.5, 1.9))
+    off = float(np.hypot(row[2] * np.cos(way), row[3] * np.sin(way))) + thick
+    middle = centre + out * off
+    count = max(3, round(half / (1.15 * wide)))
+    spots = np.linspace(-0.86, 0.86, count) * half
+    # Scalloped between the holes, as compression plates are.
+    shares = np.linspace(0, 1, 25)
+    waist = 1 - 0.16 * np.cos(2 * np.pi * ((shares * 2 - 1) / 0.86 * (count - 1) / 2 + (count - 1) / 2)) * -1
+    plate = make_loft(
+        middle - w * half,
+        middle + w * half,
+        [(s, wide * k, thick) for s, k in zip(shares, waist, strict=True)],
+        wall=99.0,
+        caps=(wide, wide),
+    )
+    plate = replace(plate, frame=np.stack([side, np.cross(w, side), w]).astype(np.float32))
+    metal = [Body("plate", (plate,))]
+    for spot in spots:
+        if rng.random() < 0.14:
+            continue  # an empty hole
+        head = middle + w * spot
+        lean = -out + w * rng.normal(0, 0.08) + side * rng.normal(0, 0.08)
+        lean /= np.linalg.norm(lean)
+        long = 2 * float(np.hypot(row[2] * np.cos(way), row[3] * np.sin(way))) * rng.uniform(0.92, 1.12) + thick
+        shank = float(np.clip(0.19 * radius, 0.6, 1.9))
+        metal.append(
+            Body(
+                "screw",
+                (
+                    _solid(head + out * thick, head + lean * long, shank, shank),
+                    _solid(head + out * thick * 1.8, head + lean * thick, wide * 0.62, wide * 0.62),
+                ),
+                0.2,
+            )
+        )
+    return Finding(kind, centre, 200.0, {}, {}, tuple(metal))
+
+
+_DRAW = {
+    "displaced_fracture": _displaced_fracture,
+    "subtle_fracture": _subtle_fracture,
+    "hardware": _hardware,
+    "lytic_lesion": _lytic_lesion,
+    "degeneration": _degeneration,
+    "dislocation": _dislocation,
+}

@@ -1,0 +1,209 @@
+"""Bones of the hand and the carpus; the wrist's joint line is at y = 0. Lengths are round adult values in mm."""
+
+import numpy as np
+
+from .growth import add_growth_plate
+from .patient import BodyBuilder
+
+# Ray by ray, thumb to little finger: base of the metacarpal (x, y, z), direction in degrees, lengths of metacarpal and
+# phalanges, radius of the metacarpal's shaft.
+RAYS = (
+    ("thumb", (-21.0, -25.0, 9.0), -40.0, (45.0, 31.0, 22.0), 4.7),
+    ("index finger", (-12.0, -32.5, 0.0), -9.0, (66.0, 40.0, 23.0, 17.0), 4.1),
+    ("middle finger", (-1.5, -33.0, -2.0), -1.0, (63.0, 44.0, 27.0, 18.0), 4.2),
+    ("ring finger", (8.0, -31.0, -1.0), 7.0, (56.0, 41.0, 26.0, 18.0), 3.7),
+    ("little finger", (16.0, -28.0, 2.0), 16.0, (52.0, 33.0, 18.0, 16.0), 3.5),
+)
+PARTS = ("metacarpal", "proximal phalanx", "middle phalanx", "distal phalanx")
+_SLIMNESS = {"metacarpal": 1.0, "proximal phalanx": 0.95, "middle phalanx": 0.8, "distal phalanx": 0.62}
+
+# Name, centre (x, y, z), half axes (across, deep, along), lean in degrees, and a knob (x, y, radius) melted to it.
+_CARPALS = (
+    ("scaphoid", (-10.5, -10.0, 3.0), (4.8, 5.2, 9.6), -32, (-5.0, -6.5, 4.6)),
+    ("lunate", (1.0, -8.0, 0.0), (5.8, 7.0, 6.6), 8, (0.5, -3.0, 4.6)),
+    ("triquetrum", (11.0, -11.0, -2.5), (4.9, 5.6, 6.4), 28, (-2.0, -3.0, 4.0)),
+    ("pisiform", (12.5, -9.0, 8.0), (3.6, 3.6, 4.2), 0, (0.0, 0.8, 3.0)),
+    ("trapezium", (-18.0, -20.5, 5.0), (5.6, 5.6, 6.6), -35, (-2.6, -2.0, 4.4)),
+    ("trapezoid", (-9.6, -23.0, 1.0), (4.2, 5.6, 5.4), -12, (0.4, -2.4, 3.8)),
+    ("capitate", (-0.4, -20.5, 0.0), (5.2, 6.6, 9.6), 3, (0.6, -5.0, 6.0)),
+    ("hamate", (9.8, -21.0, 1.0), (5.2, 6.0, 7.6), 14, (1.8, -3.6, 5.2)),
+)
+
+
+def add_carpus(build: BodyBuilder) -> None:
+    """Adds the eight carpal bones; young children lack the late ones."""
+    size = build.patient.size
+    late = ("pisiform", "trapezoid", "trapezium", "scaphoid") if build.patient.size < 0.72 else ()
+    grown = 0.8 if build.patient.age == "child" else 1.0
+    for name, centre, radii, lean, knob in _CARPALS:
+        if name in late:
+            continue
+        middle = np.array(centre) * size + build.rng.normal(0, 0.5, 3)
+        turn = np.deg2rad(lean + build.rng.normal(0, 8))
+        along = np.array([np.sin(turn), -np.cos(turn), 0.15])
+        axes = np.array(radii) * size * grown * 0.97
+        # Flat faces: two ellipsoids side by side melt into a cobble rather than an egg.
+        side = np.array([np.cos(turn), np.sin(turn), 0.0])
+        parts = [build.ball(middle, axes, along=tuple(along), wall=0.5, filling=1.3)]
+        for _ in range(3):  # facets: each bone is a cobble of its own
+            way = build.rng.normal(0, 1, 3)
+            way /= np.linalg.norm(way)
+            parts.append(
+                build.ball(
+                    middle + way * np.array([0.5, 0.42, 0.5]) * np.mean(axes),
+                    tuple(axes * build.rng.uniform(0.5, 0.68)),
+                    along=tuple(along + way * 0.4),
+                    wall=0.5,
+                    filling=1.3,
+                )
+            )
+        parts.append(
+            build.ball(
+                middle + along * knob[1] * -0.25 * size + side * knob[0] * 0.6 * size,
+                (knob[2] * size * grown,) * 3,
+                wall=0.5,
+                filling=1.3,
+            )
+        )
+        parts.append(
+            build.ball(
+                middle - along * axes[2] * 0.35 - side * axes[0] * 0.3,
+                (axes[0] * 0.8, axes[1] * 0.8, axes[2] * 0.55),
+                along=tuple(along),
+                wall=0.5,
+                filling=1.3,
+            )
+        )
+        build.bone(name, *parts, melt=2.2)
+
+
+def _phalanx_or_metacarpal(
+    build: BodyBuilder, part: str, name: str, start: np.ndarray, end: np.ndarray, r: float, *, breakable: bool
+) -> int:
+    """Adds one bone of a ray; `r` is the radius of its shaft in mm."""
+    length = float(np.linalg.norm(end - start))
+    along = (end - start) / length
+    side = np.array([-along[1], along[0], 0.0])
+    side /= np.linalg.norm(side)
+    wall = [0.45, 0.5, 0.42 * r, 0.46 * r, 0.40 * r, 0.5, 0.45]
+    filling = [1.15, 1.0, 0.35, 0.1, 0.3, 1.0, 1.15]
+    child = build.patient.age == "child"
+    if part == "metacarpal":
+        rows = [
+            (0, 1.62, 1.6),
+            (0.08, 1.6, 1.62),
+            (0.26, 1.05, 1.15),
+            (0.5, 0.93, 1.02),
+            (0.72, 1.05, 1.15),
+            (0.9, 1.42, 1.5),
+            (1, 1.42, 1.5),
+        ]
+        lofts = [
+            build.loft(
+                start,
+                end,
+                [(t, a * r, b * r) for t, a, b in rows],
+                wall=wall,
+                filling=filling,
+                caps=(1.6, r * 1.3),
+                bow=(0.0, -0.035 * length),
+            )
+        ]
+        lofts.append(
+            build.ball(
+                end - along * r * 1.15, (r * 1.42, r * 1.5, r * 1.3), along=tuple(along), wall=0.45, filling=1.1
+            )
+        )
+    elif part == "distal phalanx":
+        rows = [
+            (0, 1.75, 1.45),
+            (0.1, 1.7, 1.4),
+            (0.35, 0.95, 0.85),
+            (0.6, 0.8, 0.7),
+            (0.8, 1.0, 0.75),
+            (0.92, 1.3, 0.75),
+            (1, 1.15, 0.6),
+        ]
+        lofts = [
+            build.loft(
+                start,
+                end,
+                [(t, a * r, b * r) for t, a, b in rows],
+                wall=wall,
+                filling=[1.15, 1.0, 0.5, 0.4, 0.6, 0.9, 0.9],
+                caps=(1.0, r * 0.9),
+                wobble=0.04,
+            )
+        ]
+        lofts.append(
+            build.ball(
+                start + along * r * 0.5, (r * 1.75, r * 1.3, r * 0.8), along=tuple(along), wall=0.45, filling=1.1
+            )
+        )
+    else:
+        rows = [
+            (0, 1.72, 1.45),
+            (0.07, 1.68, 1.42),
+            (0.25, 1.12, 1.0),
+            (0.55, 0.95, 0.82),
+            (0.78, 1.0, 0.85),
+            (0.93, 1.22, 1.05),
+            (1, 1.2, 1.05),
+        ]
+        lofts = [
+            build.loft(
+                start,
+                end,
+                [(t, a * r, b * r) for t, a, b in rows],
+                wall=wall,
+                filling=filling,
+                caps=(1.2, r * 0.8),
+                bow=(0.0, -0.03 * length),
+            )
+        ]
+        lofts += [
+            build.ball(
+                end - along * r * 0.95 + side * sign * r * 0.55,
+                (r * 0.8, r * 1.1, r * 0.95),
+                along=tuple(along),
+                wall=0.45,
+                filling=1.1,
+            )
+            for sign in (-1, 1)
+        ]
+    index = build.bone(
+        f"{part} of the {name}", *lofts, melt=0.35 * r, breakable=(0.2, 0.8) if breakable else None, joint=0.0
+    )
+    if child:
+        add_growth_plate(build, index, at_start=part != "metacarpal" or name == "thumb", thickness=r * 0.55)
+    return index
+
+
+def add_ray(
+    build: BodyBuilder, number: int, *, breakable: bool, spread: float = 1.0, flexion: float = 0.0
+) -> list[int]:
+    """Adds one metacarpal with its phalanges and the flesh around them; returns their indices."""
+    name, base, angle, lengths, shaft = RAYS[number]
+    size = build.patient.size
+    angle = angle * spread + build.rng.normal(0, 2.0)
+    point = np.array(base) * size
+    parts = [part for part in PARTS if len(lengths) == 4 or part != "middle phalanx"]
+    flesh = []
+    indices: list[int] = []
+    for order, (part, length) in enumerate(zip(parts, lengths, strict=True)):
+        r = shaft * _SLIMNESS[part] * size
+        turn, bend = np.deg2rad(angle), np.deg2rad(flexion * order)
+        way = np.array([np.sin(turn) * np.cos(bend), -np.cos(turn) * np.cos(bend), np.sin(bend)])
+        end = point + way * length * size * build.rng.normal(1, 0.025)
+        indices.append(
+            _phalanx_or_metacarpal(build, part, name, point, end, r, breakable=breakable and part != "distal phalanx")
+        )
+        if order > 0 or number == 0:
+            flesh += [(*point, r * 2.5, r * 2.3), (*((point + end) / 2), r * 2.35, r * 2.2)]
+        if part == "distal phalanx":
+            flesh.append((*(end + way * 3.0 * size), r * 2.0, r * 1.7))
+        point = end + way * 1.7 * size
+        angle += build.rng.normal(0, 2.0)
+    build.skin(flesh, wall=1.6)
+    build.loose += [tuple(range(index, len(build.bones))) for index in indices[1:]]
+    return indices

@@ -1,0 +1,239 @@
+"""Path integrals of attenuation through bodies, ray by ray. Compiled by numba: here a phantom's time goes."""
+
+import math
+
+import numpy as np
+from numba import njit
+
+NO_CHANGE = np.zeros(16, np.float32)
+"""The `change` of a body without a finding; see `integrate_body`."""
+
+# Written out, since a plain number would turn the whole sum into double precision, at half the speed.
+ZERO, HALF, ONE = np.float32(0.0), np.float32(0.5), np.float32(1.0)
+
+
+@njit(cache=True, fastmath=True, inline="always")
+def _loft(x, y, z, n, origins, frames, lengths, per_mm, tables):
+    """Signed distance to a loft (about; negative inside), wall and filling there."""
+    length = lengths[n]
+    dx, dy, dz = x - origins[n, 0], y - origins[n, 1], z - origins[n, 2]
+    along = dx * frames[n, 2, 0] + dy * frames[n, 2, 1] + dz * frames[n, 2, 2]
+    u = dx * frames[n, 0, 0] + dy * frames[n, 0, 1] + dz * frames[n, 0, 2]
+    v = dx * frames[n, 1, 0] + dy * frames[n, 1, 1] + dz * frames[n, 1, 2]
+    if tables[n, 0, 6] < ZERO:  # a ball: (f - 1) / |gradient of f| with f the squared radius in units of its half axes
+        a, b, c = tables[n, 0, 2], tables[n, 0, 3], np.float32(2.0) / length
+        pu, pv, pw = u * a, v * b, (along - HALF * length) * c
+        p2 = pu * pu + pv * pv + pw * pw
+        q2 = pu * pu * a * a + pv * pv * b * b + pw * pw * c * c
+        d = max(HALF * (p2 - ONE) / math.sqrt(max(q2, np.float32(1e-9))), -ONE / max(a, max(b, c)))
+        return d, tables[n, 0, 4], tables[n, 0, 5]
+    held = min(max(along, ZERO), length) * per_mm[n]
+    k = min(int(held), tables.shape[1] - 2)
+    part = held - np.float32(k)
+    rest = ONE - part
+    u -= tables[n, k, 0] * rest + tables[n, k + 1, 0] * part
+    v -= tables[n, k, 1] * rest + tables[n, k + 1, 1] * part
+    a = tables[n, k, 2] * rest + tables[n, k + 1, 2] * part
+    b = tables[n, k, 3] * rest + tables[n, k + 1, 3] * part
+    # Of the ellipse likewise; a and b are inverse half axes.
+    pu, pv = u * a, v * b
+    p2 = pu * pu + pv * pv
+    q2 = pu * pu * a * a + pv * pv * b * b
+    d = max(HALF * (p2 - ONE) / math.sqrt(max(q2, np.float32(1e-9))), np.float32(-1.0) / max(a, b))
+    # Where the section shrinks fast the distance along the axis counts too.
+    d *= tables[n, k, 6]
+    over = max(-along, along - length)
+    if over > ZERO:
+        d = max(d, ZERO)
+        d = math.sqrt(over * over + d * d)
+    return d, tables[n, k, 4] * rest + tables[n, k + 1, 4] * part, tables[n, k, 5] * rest + tables[n, k + 1, 5] * part
+
+
+@njit(cache=True, fastmath=True, inline="always")
+def _body(x, y, z, origins, frames, lengths, per_mm, tables, near, count, melt):
+    """Signed distance to the smooth union of the lofts that a ray comes near, wall and filling blended alike."""
+    n = near[0]
+    d, wall, filling = _loft(x, y, z, n, origins, frames, lengths, per_mm, tables)
+    for m in range(1, count):
+        n = near[m]
+        e, other_wall, other_filling = _loft(x, y, z, n, origins, frames, lengths, per_mm, tables)
+        h = min(max(HALF + HALF * (d - e) / melt, ZERO), ONE)
+        d += (e - d) * h - melt * h * (ONE - h)
+        wall += (other_wall - wall) * h
+        filling += (other_filling - filling) * h
+    return d, wall, filling
+
+
+@njit(cache=True, fastmath=True, inline="always")
+def _grain(x, y, z, grain):
+    """Band-passed noise of a periodic volume at a point in cells."""
+    n = grain.shape[0] - 1  # of a power of two, so that a mask wraps around
+    return grain[math.floor(x) & n, math.floor(y) & n, math.floor(z) & n]
+
+
+@njit(cache=True, fastmath=True, inline="always")
+def _broken(lu, lv, lw, change, grain):
+    """Shift of the far fragment at a point (mm), and the share of bone lost there to the gap.
+
+    The break's surface is a slanted plane with teeth; the shift fades out beyond it.
+    """
+    g = _grain(lu * change[11] + np.float32(7.3), lv * change[11], np.float32(3.0), grain)
+    line = lw - change[1] - change[2] * lu - change[3] * lv - change[10] * g
+    fade = ZERO
+    if line > ZERO and line < change[7]:
+        fade = HALF + HALF * np.float32(math.cos(np.float32(3.14159265) * line / change[7]))
+    there = lu * change[12] + lv * change[13] - change[14]  # an incomplete break ends here
+    inside = min(max(there / np.float32(1.5) + HALF, ZERO), ONE)
+    gap = min(max((HALF * change[8] - abs(line)) / np.float32(0.3) + HALF, ZERO), ONE)
+    return change[4] * fade, change[5] * fade, change[6] * fade, change[9] * inside * gap
+
+
+@njit(cache=True, fastmath=True, inline="always")
+def _altered(lu, lv, lw, kind, change, grain):
+    """Share of bone lost in a hole (kind 2), and by what the rest is denser, at its rim or in a sclerosis (kind 3)."""
+    eu, ev, ew = (lu - change[1]) / change[4], (lv - change[2]) / change[5], (lw - change[3]) / change[6]
+    e = math.sqrt(eu * eu + ev * ev + ew * ew)
+    per = np.float32(0.45)
+    g = _grain(lu * per, lv * per, lw * per, grain)
+    depth = min(max((ONE + change[8] * g - e) / change[7] + HALF, ZERO), ONE)
+    if kind == 2:
+        rim = max(ZERO, ONE - abs(e - np.float32(1.12)) / np.float32(0.12))
+        return change[9] * depth, ONE + change[10] * rim
+    return ZERO, ONE + change[9] * depth
+
+
+@njit(cache=True, fastmath=True)
+def integrate_body(
+    source,
+    corner,
+    right,
+    down,
+    window,
+    wanted,
+    origins,
+    frames,
+    lengths,
+    per_mm,
+    tables,
+    spheres,
+    melt,
+    margin,
+    low,
+    high,
+    dense,
+    spongy,
+    grain,
+    grain_cell,
+    grain_depth,
+    change,
+    step,
+    soft,
+):
+    """Attenuation of one body on a window of the detector.
+
+    Args:
+        source: float32 `[3]`, the focus of the tube in mm.
+        corner: float32 `[3]`, the centre of pixel (0, 0) in mm.
+        right: float32 `[3]`, from one pixel to the next in a row.
+        down: float32 `[3]`, from one row to the next.
+        window: (row0, row1, column0, column1), half open.
+        wanted: bool `[rows, columns]`, pixels of the window that may see the body.
+        origins, frames, lengths: Of the lofts, stacked.
+        per_mm: float32 `[n]`, rows of the table a mm.
+        tables: float32 `[n, SAMPLES, 7]`: those of the lofts, but with inverse half axes, and the
+            cosine of the surface's slope last, which is -1 for balls.
+        spheres: float32 `[n, 4]`, centre and radius of a sphere around each loft.
+        melt: See `Body`.
+        margin: Room in mm around the body for what `change` adds.
+        low, high: float32 `[3]`, corners of a box around the body in the first loft's frame.
+        dense: Attenuation of the wall per mm.
+        spongy: Attenuation of a filled inside per mm.
+        grain: float32 `[n, n, n]`, periodic texture of the inside.
+        grain_cell: Its cell in mm.
+        grain_depth: Its contrast.
+        change: float32 `[16]`, a finding in the first loft's frame: kind (0 none, 1 fracture, 2 hole, 3 sclerosis),
+            then its values as `findings` lays them out.
+        step: Finest step in mm.
+        soft: Width over which an edge is softened, in mm.
+
+    Returns:
+        float32 `[rows, columns]`.
+    """
+    rows, columns = window[1] - window[0], window[3] - window[2]
+    out = np.zeros((rows, columns), np.float32)
+    kind = int(change[0])
+    half_soft, per_soft, per_cell, longest = HALF * soft, ONE / soft, ONE / grain_cell, np.float32(4.0) * step
+    close = np.zeros(spheres.shape[0], np.int64)
+    # The focus in the first loft's frame; the box is tested there.
+    sx, sy, sz = source[0] - origins[0, 0], source[1] - origins[0, 1], source[2] - origins[0, 2]
+    ou = sx * frames[0, 0, 0] + sy * frames[0, 0, 1] + sz * frames[0, 0, 2]
+    ov = sx * frames[0, 1, 0] + sy * frames[0, 1, 1] + sz * frames[0, 1, 2]
+    ow = sx * frames[0, 2, 0] + sy * frames[0, 2, 1] + sz * frames[0, 2, 2]
+    for i in range(rows):
+        for j in range(columns):
+            if not wanted[i, j]:
+                continue
+            r, c = np.float32(i + window[0]), np.float32(j + window[2])
+            px = corner[0] + right[0] * c + down[0] * r - source[0]
+            py = corner[1] + right[1] * c + down[1] * r - source[1]
+            pz = corner[2] + right[2] * c + down[2] * r - source[2]
+            norm = math.sqrt(px * px + py * py + pz * pz)
+            px, py, pz = px / norm, py / norm, pz / norm
+            du = px * frames[0, 0, 0] + py * frames[0, 0, 1] + pz * frames[0, 0, 2]
+            dv = px * frames[0, 1, 0] + py * frames[0, 1, 1] + pz * frames[0, 1, 2]
+            dw = px * frames[0, 2, 0] + py * frames[0, 2, 1] + pz * frames[0, 2, 2]
+            near, far = ZERO, np.float32(1e6)
+            for q in range(3):
+                oq = ou if q == 0 else (ov if q == 1 else ow)
+                dq = du if q == 0 else (dv if q == 1 else dw)
+                if abs(dq) < 1e-9:
+                    if oq < low[q] or oq > high[q]:
+                        far = np.float32(-1.0)
+                else:
+                    t0, t1 = (low[q] - oq) / dq, (high[q] - oq) / dq
+                    near, far = max(near, min(t0, t1)), min(far, max(t0, t1))
+            # Only lofts whose bounding sphere the ray comes near can matter.
+            count = 0
+            first, last = np.float32(1e6), ZERO
+            for n in range(spheres.shape[0]):
+                gx, gy, gz = spheres[n, 0] - source[0], spheres[n, 1] - source[1], spheres[n, 2] - source[2]
+                middle = gx * px + gy * py + gz * pz
+                reach = spheres[n, 3] + melt + margin
+                left = reach * reach - (gx * gx + gy * gy + gz * gz - middle * middle)
+                if left > ZERO:
+                    close[count] = n
+                    count += 1
+                    left = math.sqrt(left)
+                    first, last = min(first, middle - left), max(last, middle + left)
+            if count == 0:
+                continue
+            s, far = max(near, first), min(far, last)
+            total = ZERO
+            while s < far:
+                x, y, z = source[0] + px * s, source[1] + py * s, source[2] + pz * s
+                lost, gain = ZERO, ONE
+                lu, lv, lw = ou + du * s, ov + dv * s, ow + dw * s
+                if kind == 1:
+                    mu, mv, mw, lost = _broken(lu, lv, lw, change, grain)
+                    x -= mu * frames[0, 0, 0] + mv * frames[0, 1, 0] + mw * frames[0, 2, 0]
+                    y -= mu * frames[0, 0, 1] + mv * frames[0, 1, 1] + mw * frames[0, 2, 1]
+                    z -= mu * frames[0, 0, 2] + mv * frames[0, 1, 2] + mw * frames[0, 2, 2]
+                elif kind > 1:
+                    lost, gain = _altered(lu, lv, lw, kind, change, grain)
+                d, wall, filling = _body(x, y, z, origins, frames, lengths, per_mm, tables, close, count, melt)
+                if d > half_soft:
+                    s += max(d * np.float32(0.85), step)
+                    continue
+                edge = min(HALF - d * per_soft, ONE)
+                shell = min(max((wall + d) * per_soft + HALF, ZERO), ONE)
+                density = shell * dense
+                if shell < ONE:
+                    inner = spongy * filling
+                    if grain_depth > ZERO:
+                        inner *= ONE + grain_depth * _grain(lu * per_cell, lv * per_cell, lw * per_cell * HALF, grain)
+                    density += (ONE - shell) * inner
+                here = min(max(min(abs(d), abs(wall + d)) * np.float32(0.7), step), longest)
+                total += edge * density * gain * (ONE - lost) * here
+                s += here
+            out[i, j] = max(total, ZERO)
+    return out

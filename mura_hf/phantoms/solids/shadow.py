@@ -1,0 +1,123 @@
+"""The shadow that one body throws on the detector."""
+
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+from .bodies import Body, Loft
+from .camera import Camera
+from .raymarch import NO_CHANGE, integrate_body
+
+_GRAIN_CELLS = 64  # a power of two: the texture repeats
+_GRAIN_MM = 0.42
+
+
+@lru_cache(maxsize=1)
+def grain_volume() -> np.ndarray:
+    """Band-passed noise of unit deviation, float32 `[64, 64, 64]`, periodic: the texture of cancellous bone."""
+    n = _GRAIN_CELLS
+    spectrum = np.fft.fftn(np.random.default_rng(64).standard_normal((n, n, n)))
+    wave = np.fft.fftfreq(n) * n
+    radius = np.sqrt(wave[:, None, None] ** 2 + wave[None, :, None] ** 2 + wave[None, None, :] ** 2)
+    noise = np.real(np.fft.ifftn(spectrum * np.exp(-(((radius - 14) / 6) ** 2))))
+    return (noise / noise.std()).astype(np.float32)
+
+
+def _corners(loft: Loft, margin: float) -> np.ndarray:
+    """Corners of a box around a loft, `[8, 3]` in the loft's own frame."""
+    table = loft.table
+    a = float((np.abs(table[:, 0]) + table[:, 2]).max()) + margin
+    b = float((np.abs(table[:, 1]) + table[:, 3]).max()) + margin
+    return np.array([[u, v, w] for u in (-a, a) for v in (-b, b) for w in (-margin, loft.length + margin)])
+
+
+def _sphere(loft: Loft) -> np.ndarray:
+    """Centre and radius of a sphere around a loft."""
+    table = loft.table
+    along = (np.linspace(0, 1, len(table)) - 0.5) * loft.length
+    across = np.hypot(table[:, 0], table[:, 1]) + table[:, 2:4].max(1)
+    return np.array([*(loft.origin + loft.frame[2] * loft.length / 2), np.hypot(along, across).max()], np.float32)
+
+
+def _inverse(loft: Loft) -> np.ndarray:
+    """The table as `integrate_body` takes it."""
+    if loft.ball:
+        cosine = np.full(len(loft.table), -1.0)
+        return np.column_stack([loft.table[:, :2], 1 / loft.table[:, 2:4], loft.table[:, 4:6], cosine]).astype(
+            np.float32
+        )
+    slope = np.diff(loft.table[:, 2:4].mean(1)) * (len(loft.table) - 1) / loft.length
+    cosine = np.maximum(1 / np.sqrt(1 + np.append(slope, slope[-1]) ** 2), 0.35)  # a cap's tip is no edge
+    return np.column_stack([loft.table[:, :2], 1 / loft.table[:, 2:4], loft.table[:, 4:6], cosine]).astype(np.float32)
+
+
+Window = tuple[slice, slice]
+
+
+def cast_shadow(
+    body: Body,
+    camera: Camera,
+    *,
+    dense: float,
+    spongy: float,
+    grain: float = 0.0,
+    margin: float = 1.0,
+    change: np.ndarray = NO_CHANGE,
+) -> tuple[Window, np.ndarray] | None:
+    """Attenuation of one body along every ray that meets it.
+
+    Args:
+        body: What stands in the beam.
+        camera: The exposure.
+        dense: Attenuation of the body's wall per mm.
+        spongy: Attenuation of its filled inside per mm.
+        grain: Contrast of the inside's texture.
+        margin: Room in mm around the body for what `change` adds.
+        change: A finding; see `integrate_body`.
+
+    Returns:
+        The rows and columns of the picture, and float32 attenuation there; None outside the picture.
+    """
+    outlines = []
+    for loft in body.lofts:
+        points = loft.origin + _corners(loft, margin) @ loft.frame
+        outlines.append(camera.project(points))
+    everything = np.concatenate(outlines)
+    height, width = camera.shape
+    c0, r0 = np.maximum(np.floor(everything.min(0)), 0).astype(int)
+    c1, r1 = np.minimum(np.ceil(everything.max(0)) + 1, (width, height)).astype(int)
+    if r1 <= r0 or c1 <= c0:
+        return None
+    wanted = np.zeros((r1 - r0, c1 - c0), np.uint8)
+    for outline in outlines:
+        cv2.fillConvexPoly(wanted, cv2.convexHull(np.round(outline - (c0, r0)).astype(np.int32)), 1)
+    first = body.lofts[0]
+    boxes = np.concatenate(
+        [(loft.origin + _corners(loft, margin) @ loft.frame - first.origin) @ first.frame.T for loft in body.lofts]
+    )
+    pixel = 1 / camera.scale
+    attenuation = integrate_body(
+        *camera.rays(),
+        np.array([r0, r1, c0, c1]),
+        wanted.astype(bool),
+        np.stack([loft.origin for loft in body.lofts]),
+        np.stack([loft.frame for loft in body.lofts]),
+        np.array([loft.length for loft in body.lofts], np.float32),
+        np.array([(len(loft.table) - 1) / loft.length for loft in body.lofts], np.float32),
+        np.stack([_inverse(loft) for loft in body.lofts]),
+        np.stack([_sphere(loft) for loft in body.lofts]),
+        np.float32(max(body.melt, 0.05)),
+        np.float32(margin),
+        boxes.min(0).astype(np.float32),
+        boxes.max(0).astype(np.float32),
+        np.float32(dense),
+        np.float32(spongy),
+        grain_volume(),
+        np.float32(_GRAIN_MM),
+        np.float32(grain),
+        change.astype(np.float32),
+        np.float32(np.clip(0.9 * pixel, 0.35, 2.5)),
+        np.float32(max(0.4, 0.8 * pixel)),
+    )
+    return (slice(int(r0), int(r1)), slice(int(c0), int(c1))), attenuation
