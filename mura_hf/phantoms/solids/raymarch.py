@@ -12,7 +12,7 @@ NO_CHANGE = np.zeros(16, np.float32)
 ZERO, HALF, ONE = np.float32(0.0), np.float32(0.5), np.float32(1.0)
 
 
-@njit(cache=True, fastmath=True, inline="always")
+@njit(cache=True, fastmath=True, error_model="numpy", inline="always")
 def _loft(x, y, z, n, origins, frames, lengths, per_mm, tables):
     """Signed distance to a loft (about; negative inside), wall and filling there."""
     length = lengths[n]
@@ -49,7 +49,7 @@ def _loft(x, y, z, n, origins, frames, lengths, per_mm, tables):
     return d, tables[n, k, 4] * rest + tables[n, k + 1, 4] * part, tables[n, k, 5] * rest + tables[n, k + 1, 5] * part
 
 
-@njit(cache=True, fastmath=True, inline="always")
+@njit(cache=True, fastmath=True, error_model="numpy", inline="always")
 def _body(x, y, z, origins, frames, lengths, per_mm, tables, near, count, melt):
     """Signed distance to the smooth union of the lofts that a ray comes near, wall and filling blended alike."""
     n = near[0]
@@ -64,14 +64,14 @@ def _body(x, y, z, origins, frames, lengths, per_mm, tables, near, count, melt):
     return d, wall, filling
 
 
-@njit(cache=True, fastmath=True, inline="always")
+@njit(cache=True, fastmath=True, error_model="numpy", inline="always")
 def _grain(x, y, z, grain):
     """Band-passed noise of a periodic volume at a point in cells."""
     n = grain.shape[0] - 1  # of a power of two, so that a mask wraps around
     return grain[math.floor(x) & n, math.floor(y) & n, math.floor(z) & n]
 
 
-@njit(cache=True, fastmath=True, inline="always")
+@njit(cache=True, fastmath=True, error_model="numpy", inline="always")
 def _broken(lu, lv, lw, change, grain):
     """Shift of the far fragment at a point (mm), and the share of bone lost there to the gap.
 
@@ -88,7 +88,7 @@ def _broken(lu, lv, lw, change, grain):
     return change[4] * fade, change[5] * fade, change[6] * fade, change[9] * inside * gap
 
 
-@njit(cache=True, fastmath=True, inline="always")
+@njit(cache=True, fastmath=True, error_model="numpy", inline="always")
 def _altered(lu, lv, lw, kind, change, grain):
     """Share of bone lost in a hole (kind 2), and by what the rest is denser, at its rim or in a sclerosis (kind 3)."""
     eu, ev, ew = (lu - change[1]) / change[4], (lv - change[2]) / change[5], (lw - change[3]) / change[6]
@@ -102,7 +102,7 @@ def _altered(lu, lv, lw, kind, change, grain):
     return ZERO, ONE + change[9] * depth
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True, fastmath=True, error_model="numpy")
 def integrate_body(
     source,
     corner,

@@ -19,7 +19,7 @@ from .shadow import Window, cast_shadow
 _FAT, _MUSCLE, _CANCELLOUS, _CORTEX, _METAL, _PLASTER = 0.0075, 0.0105, 0.021, 0.08, 0.5, 0.022
 _TURNS = (0.0, np.pi / 2, np.pi / 4, -np.pi / 4)  # frontal, lateral, two obliques
 # Pixels of the picture a ray, each way: bones, then what has no fine detail.
-_FINE, _FAR, _COARSE = 1.4, 2.5, 5.0
+_FINE, _FAR, _COARSE = 1.6, 3.0, 5.0
 _BONE: dict[str, Any] = {"dense": _CORTEX, "spongy": _CANCELLOUS, "grain": 0.5}
 _FAINT = 0.004  # changes of attenuation below are none
 # Streams of random numbers: one for each thing that must not move when another is switched on.

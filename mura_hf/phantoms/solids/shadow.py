@@ -117,7 +117,7 @@ def cast_shadow(
         np.float32(_GRAIN_MM),
         np.float32(grain),
         change.astype(np.float32),
-        np.float32(np.clip(0.9 * pixel, 0.35, 2.5)),
-        np.float32(max(0.4, 0.8 * pixel)),
+        np.float32(np.clip(1.1 * pixel, 0.4, 2.5)),
+        np.float32(max(0.5, 1.1 * pixel)),
     )
     return (slice(int(r0), int(r1)), slice(int(c0), int(c1))), attenuation
