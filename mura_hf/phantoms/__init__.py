@@ -1,6 +1,7 @@
 """Synthetic radiographs that carry the truth about every finding."""
 
 from .anatomy import BODY_PARTS
+from .contact_sheet import make_contact_sheet
 from .findings import FINDINGS
 from .mura_tree import RENDERERS, phantom_record, write_phantom_mura
 from .phantom import Phantom
@@ -13,6 +14,7 @@ __all__ = [
     "RENDERERS",
     "SOLID_FINDINGS",
     "Phantom",
+    "make_contact_sheet",
     "phantom_record",
     "render_phantom",
     "render_solid_phantom",
