@@ -30,7 +30,7 @@ class Finding:
     Attributes:
         kind: One of `FINDINGS`.
         centre: float64 `[3]`, its middle in mm.
-        reach: How far from there, in mm, it is to be sought; a displaced fragment or a dislocated bone changes more.
+        reach: How far from there, in mm, it is to be sought.
         bodies: Index of a bone -> the bone with the finding.
         changes: Index of a bone -> what happens inside it, as `integrate_body` takes it.
         metal: Solid bodies of metal that are added.
@@ -91,14 +91,14 @@ def _break(anatomy: Anatomy, straight: Anatomy, rng: np.random.Generator, *, dis
         way = rng.uniform(0, 2 * np.pi)
         far = radius * rng.uniform(0.45, 1.3)
         change[4], change[5], change[6] = far * np.cos(way), far * np.sin(way), radius * rng.uniform(-0.6, 0.2)
-        change[7] = min(radius * rng.uniform(5, 9) + 4, shaft.length)
+        change[7] = radius * rng.uniform(1.7, 2.1) + 2  # within the finding's reach, so that its box holds all of it
         change[8], change[9] = rng.uniform(0.5, 1.4) + 0.08 * radius, 0.95
     else:
         # A hairline: at times only through one side, hardly any step.
         way = rng.uniform(0, 2 * np.pi)
         far = radius * rng.uniform(0.0, 0.14)
         change[4], change[5] = far * np.cos(way), far * np.sin(way)
-        change[7] = radius * 3 + 3
+        change[7] = radius * 2 + 2
         change[8], change[9] = rng.uniform(0.35, 0.6) + 0.05 * radius, rng.uniform(0.6, 0.9)
         if rng.random() < 0.5:
             side = rng.uniform(0, 2 * np.pi)
@@ -181,7 +181,7 @@ def _dislocation(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random.
     shift = (shaft.frame[0] * np.cos(way) + shaft.frame[1] * np.sin(way)) * radius * rng.uniform(1.1, 1.8)
     shift = shift + shaft.frame[2] * back * radius * rng.uniform(0.1, 0.7)
     moved = {index: anatomy.bones[index].moved(np.eye(3), np.zeros(3), shift) for index in group}
-    return Finding(kind, shaft.point(first.joint or 0.0), 3.0 * radius + 4, moved, {})
+    return Finding(kind, shaft.point(first.joint or 0.0), 1000.0, moved, {})
 
 
 def _solid(start: np.ndarray, end: np.ndarray, a: float, b: float, turn: np.ndarray | None = None) -> Loft:
