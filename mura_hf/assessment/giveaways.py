@@ -14,8 +14,9 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from ..errors import DatasetError
-from ..evaluation import aggregate_studies, bootstrap_confidence_intervals, classification_metrics
+from ..evaluation import bootstrap_confidence_intervals, classification_metrics
 from ..radiographs import read_radiograph
+from ..training.prediction import SplitPredictions
 
 LIMITS = {
     "file size": 0.60,
@@ -58,11 +59,10 @@ class _Facts:
         self.view_count = [counts[study] for study in self.studies]
 
     def by_study(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[str]]:
-        """Labels, mean scores and patients of the studies."""
-        studies, means = aggregate_studies(self.studies, scores)
-        first = {study: place for place, study in reversed(list(enumerate(self.studies)))}
-        places = [first[study] for study in studies]
-        return self.labels[places], np.asarray(means), [self.patients[place] for place in places]
+        """Mean scores, labels and patients of the studies."""
+        views = SplitPredictions(scores, self.labels, self.studies, self.patients, self.parts, None)
+        means, labels, patients, _ = zip(*views.by_study().values(), strict=True)
+        return np.asarray(means), np.asarray(labels), list(patients)
 
     def blanked(self, rng: np.random.Generator) -> np.ndarray:
         """Pictures with the finding's box blanked, float32 `[n, 1, side, side]`.
@@ -120,7 +120,7 @@ def measure_giveaways(
 
 
 def _verdict(facts: _Facts, scores: np.ndarray, limit: float, *, direct: bool) -> dict[str, Any]:
-    labels, means, patients = facts.by_study(scores)
+    means, labels, patients = facts.by_study(scores)
     ranks = np.searchsorted(np.sort(means), means, side="right") / len(means)  # figures want values in [0, 1]
     auroc = classification_metrics(labels, ranks)["auroc"]
     if direct and auroc is not None and auroc < 0.5:

@@ -1,10 +1,9 @@
 """Synthetic radiographs that carry the truth about every finding."""
 
-from .anatomy import BODY_PARTS
 from .contact_sheet import make_contact_sheet
 from .findings import FINDINGS
 from .mura_tree import RENDERERS, phantom_record, write_phantom_mura
-from .phantom import Phantom
+from .phantom import BODY_PARTS, Phantom
 from .rendering import render_phantom
 from .solids import SOLID_FINDINGS, render_solid_phantom
 

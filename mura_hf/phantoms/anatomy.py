@@ -7,8 +7,6 @@ import numpy as np
 
 from .skeleton import Anatomy, SkeletonBuilder
 
-BODY_PARTS = ("elbow", "finger", "forearm", "hand", "humerus", "shoulder", "wrist")
-
 # Ray by ray, thumb to little finger: base of the metacarpal (x, y, z), direction in degrees, lengths of metacarpal and
 # phalanges, radius of the metacarpal's shaft.
 _RAYS = (

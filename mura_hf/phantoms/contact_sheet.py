@@ -7,7 +7,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from .mura_tree import RENDERERS
-from .solids.body_parts import BODY_PARTS
+from .phantom import BODY_PARTS
 
 _BORDER, _PROJECTIONS = 4, 3
 

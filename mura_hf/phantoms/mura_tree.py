@@ -15,8 +15,7 @@ import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
 from ..errors import DatasetError
-from .anatomy import BODY_PARTS
-from .phantom import Phantom
+from .phantom import BODY_PARTS, Phantom
 from .rendering import render_phantom
 from .solids import SOLID_MIX, render_solid_phantom
 

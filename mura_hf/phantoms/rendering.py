@@ -5,9 +5,9 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from .anatomy import BODY_PARTS, build_anatomy
+from .anatomy import build_anatomy
 from .findings import FINDINGS, FindingSite, break_bone, draw_site, metal_thickness
-from .phantom import Phantom
+from .phantom import Phantom, bounding_box, choose_body_part, random_stream
 from .projection import Pose, path_length, tube_coordinates
 from .skeleton import Anatomy, Tube
 
@@ -18,13 +18,9 @@ _TURNS = (0.0, np.pi / 2, np.pi / 4, -np.pi / 4, 0.2)  # frontal, lateral, two o
 _PATIENT, _VIEW, _FINDING, _NOISE = range(4)
 
 
-def _rng(seed: int, stream: int, view: int = 0) -> np.random.Generator:
-    return np.random.default_rng([seed, stream, view])
-
-
 def _pose(anatomy: Anatomy, seed: int, view: int, size: int) -> Pose:
-    rng = _rng(seed, _VIEW, view)
-    patient = _rng(seed, _VIEW, 1_000_000)
+    rng = random_stream(seed, _VIEW, view)
+    patient = random_stream(seed, _VIEW, 1_000_000)
     mirrored = bool(patient.random() < 0.5)
     x0, y0, x1, y1 = anatomy.field
     zoom = rng.uniform(0.92, 1.15)
@@ -139,15 +135,10 @@ def render_phantom(
     Raises:
         ValueError: If the body part or the finding is unknown, or the seed or view negative.
     """
-    if body_part is None:
-        body_part = BODY_PARTS[int(_rng(seed, _PATIENT, 1).integers(len(BODY_PARTS)))]
-    if body_part not in BODY_PARTS:
-        raise ValueError(f"unknown body part {body_part!r}; there are {', '.join(BODY_PARTS)}")
-    if finding is not None and finding not in FINDINGS:
-        raise ValueError(f"unknown finding {finding!r}; there are {', '.join(FINDINGS)}, or None for a normal phantom")
-    anatomy = build_anatomy(body_part, _rng(seed, _PATIENT))
+    body_part = choose_body_part(body_part, finding, FINDINGS, random_stream(seed, _PATIENT, 1))
+    anatomy = build_anatomy(body_part, random_stream(seed, _PATIENT))
     pose = _pose(anatomy, seed, view, size)
-    rng = _rng(seed, _NOISE, view)
+    rng = random_stream(seed, _NOISE, view)
     texture = _noise_field(rng, pose.shape, 0.22 * pose.scale, 0.8 * pose.scale)
 
     soft = _soft_attenuation(anatomy, pose) * (
@@ -158,14 +149,14 @@ def render_phantom(
         place = tube_coordinates(tube, pose)
         if place is not None:
             bones[place.window] += _bone_attenuation(place.across, place.radius, place.cortex, texture[place.window])
-    density = _rng(seed, _PATIENT, 2).uniform(0.8, 1.15)
+    density = random_stream(seed, _PATIENT, 2).uniform(0.8, 1.15)
     normal = soft + density * bones
     scatter = 0.12 * cv2.GaussianBlur(normal, (0, 0), 0.03 * size)
     bright = float(np.percentile(normal, 99.7)) * rng.uniform(1.0, 1.15)
 
     total, changed = normal, np.zeros(pose.shape, np.float32)
     if finding is not None:
-        site = draw_site(finding, anatomy, _rng(seed, _FINDING))
+        site = draw_site(finding, anatomy, random_stream(seed, _FINDING))
         effect = _site_effect(anatomy.bones[site.bone], site, pose, texture)
         if effect is not None:
             window, change = effect
@@ -183,13 +174,4 @@ def render_phantom(
     marked = _add_marker(picture, rng, pose.mirrored)
     picture = marked if with_marker else picture
     pixels = np.clip(np.rint(picture * 255), 0, 255).astype(np.uint8)
-    return Phantom(pixels, changed != 0, _box(np.abs(changed)), body_part, finding, view, seed)
-
-
-def _box(change: np.ndarray) -> tuple[int, int, int, int] | None:
-    """Rectangle around what changed by at least a tenth of the strongest change; None where hardly anything did."""
-    seen = change > max(0.03, 0.1 * float(change.max()))
-    if seen.sum() < 12:
-        return None
-    rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+    return Phantom(pixels, changed != 0, bounding_box(np.abs(changed), 0.1), body_part, finding, view, seed)

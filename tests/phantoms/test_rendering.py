@@ -2,13 +2,14 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_dilation
 
-from mura_hf.phantoms import BODY_PARTS, FINDINGS, render_phantom
+from mura_hf.phantoms import BODY_PARTS, FINDINGS, RENDERERS, render_phantom
 
 
+@pytest.mark.parametrize("renderer", RENDERERS)
 @pytest.mark.parametrize("body_part", BODY_PARTS)
-def test_every_part_renders(body_part):
+def test_every_part_renders(body_part, renderer):
     for view in range(3):
-        phantom = render_phantom(5, body_part=body_part, view=view, size=192)
+        phantom = RENDERERS[renderer][0](5, body_part=body_part, view=view, size=192)
         assert phantom.pixels.dtype == np.uint8
         assert max(phantom.pixels.shape) == 192
         assert phantom.pixels.std() > 15
@@ -17,11 +18,14 @@ def test_every_part_renders(body_part):
         assert not phantom.mask.any()
 
 
-def test_same_seed_same_picture_and_another_seed_another():
-    first, again = (render_phantom(11, finding="fracture", size=160) for _ in range(2))
+@pytest.mark.parametrize("renderer", RENDERERS)
+def test_same_seed_same_picture_and_another_seed_another(renderer):
+    render, mix = RENDERERS[renderer]
+    finding = list(mix)[1]
+    first, again = (render(11, finding=finding, size=160) for _ in range(2))
     np.testing.assert_array_equal(first.pixels, again.pixels)
     assert first.box == again.box
-    other = render_phantom(12, body_part=first.body_part, finding="fracture", size=160)
+    other = render(12, body_part=first.body_part, finding=finding, size=160)
     assert other.pixels.shape != first.pixels.shape or (other.pixels != first.pixels).any()
 
 

@@ -63,12 +63,12 @@ class Body:
     breakable: tuple[float, float] | None = None
     joint: float | None = None
 
-    def moved(self, rotation: np.ndarray, pivot: np.ndarray, shift: np.ndarray) -> "Body":
-        """The body turned by `rotation` about `pivot` and shifted."""
+    def moved(self, rotation: np.ndarray, shift: np.ndarray) -> "Body":
+        """The body turned by `rotation` about the origin, then shifted."""
         lofts = tuple(
             replace(
                 loft,
-                origin=((loft.origin - pivot) @ rotation.T + pivot + shift).astype(np.float32),
+                origin=(loft.origin @ rotation.T + shift).astype(np.float32),
                 frame=(loft.frame @ rotation.T).astype(np.float32),
             )
             for loft in self.lofts

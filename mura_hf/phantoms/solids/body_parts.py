@@ -12,8 +12,6 @@ from .hand_bones import add_carpus, add_ray
 from .patient import BodyBuilder, Patient, draw_patient
 from .shoulder_bones import add_shoulder_girdle
 
-BODY_PARTS = ("elbow", "finger", "forearm", "hand", "humerus", "shoulder", "wrist")
-
 _Field = tuple[float, float, float, float]
 
 
@@ -61,7 +59,7 @@ def _forearm_flesh(build: BodyBuilder) -> None:
 def _move(build: BodyBuilder, first: int, turn: np.ndarray, shift: tuple[float, float, float]) -> None:
     """Turns and shifts (adult mm) the bones from `first` on."""
     by = np.array(shift) * build.patient.size
-    build.bones[first:] = [bone.moved(turn, np.zeros(3), by) for bone in build.bones[first:]]
+    build.bones[first:] = [bone.moved(turn, by) for bone in build.bones[first:]]
 
 
 def _hand(build: BodyBuilder, flexion: float) -> _Field:

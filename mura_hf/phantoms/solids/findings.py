@@ -79,7 +79,8 @@ def _site(anatomy: Anatomy, straight: Anatomy, rng: np.random.Generator) -> tupl
     return index, shaft, share * shaft.length, shaft.radius(share)
 
 
-def _break(anatomy: Anatomy, straight: Anatomy, rng: np.random.Generator, *, displaced: bool) -> Finding:
+def _fracture(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random.Generator) -> Finding:
+    """A jagged break: the far fragment is shifted, or there is a hairline and hardly any step."""
     index, shaft, place, radius = _site(anatomy, straight, rng)
     change = NO_CHANGE.copy()
     change[0], change[1] = 1, place
@@ -87,14 +88,14 @@ def _break(anatomy: Anatomy, straight: Anatomy, rng: np.random.Generator, *, dis
     change[2], change[3] = lean * np.cos(about), lean * np.sin(about)
     change[10], change[11] = 0.10 * radius + 0.15, 1 / (0.22 * radius + 0.4)
     change[14] = -1e4
-    if displaced:
+    if kind == "displaced_fracture":
         way = rng.uniform(0, 2 * np.pi)
         far = radius * rng.uniform(0.45, 1.3)
         change[4], change[5], change[6] = far * np.cos(way), far * np.sin(way), radius * rng.uniform(-0.6, 0.2)
         change[7] = radius * rng.uniform(1.7, 2.1) + 2  # within the finding's reach, so that its box holds all of it
         change[8], change[9] = rng.uniform(0.5, 1.4) + 0.08 * radius, 0.95
     else:
-        # A hairline: at times only through one side, hardly any step.
+        # At times only through one side.
         way = rng.uniform(0, 2 * np.pi)
         far = radius * rng.uniform(0.0, 0.14)
         change[4], change[5] = far * np.cos(way), far * np.sin(way)
@@ -104,16 +105,7 @@ def _break(anatomy: Anatomy, straight: Anatomy, rng: np.random.Generator, *, dis
             side = rng.uniform(0, 2 * np.pi)
             change[12], change[13], change[14] = np.cos(side), np.sin(side), radius * rng.uniform(-0.5, 0.1)
     centre, reach = shaft.point(place / shaft.length), 2.4 * radius + 3
-    kind = "displaced_fracture" if displaced else "subtle_fracture"
     return Finding(kind, centre, reach, {index: anatomy.bones[index]}, {index: change})
-
-
-def _displaced_fracture(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random.Generator) -> Finding:
-    return _break(anatomy, straight, rng, displaced=True)
-
-
-def _subtle_fracture(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random.Generator) -> Finding:
-    return _break(anatomy, straight, rng, displaced=False)
 
 
 def _lytic_lesion(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random.Generator) -> Finding:
@@ -146,7 +138,7 @@ def _degeneration(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random
     spurs = []
     for _ in range(int(rng.integers(3, 6))):
         way = rng.uniform(0, 2 * np.pi)
-        rim = shaft.point(share, (1.0 * a * np.cos(way), 1.0 * b * np.sin(way)))
+        rim = shaft.point(share, (a * np.cos(way), b * np.sin(way)))
         lean = outwards * rng.uniform(-0.2, 0.9) + shaft.frame[0] * np.cos(way) + shaft.frame[1] * np.sin(way)
         size = (a + b) / 2 * rng.uniform(0.16, 0.3)
         spurs.append(make_ball(rim, (size, size, size * rng.uniform(1.3, 2.2)), along=tuple(lean), wall=0.8))
@@ -180,13 +172,13 @@ def _dislocation(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random.
     way, back = rng.uniform(0, 2 * np.pi), 1 if first.joint == 1.0 else -1
     shift = (shaft.frame[0] * np.cos(way) + shaft.frame[1] * np.sin(way)) * radius * rng.uniform(1.1, 1.8)
     shift = shift + shaft.frame[2] * back * radius * rng.uniform(0.1, 0.7)
-    moved = {index: anatomy.bones[index].moved(np.eye(3), np.zeros(3), shift) for index in group}
+    moved = {index: anatomy.bones[index].moved(np.eye(3), shift) for index in group}
     return Finding(kind, shaft.point(first.joint or 0.0), 1000.0, moved, {})
 
 
-def _solid(start: np.ndarray, end: np.ndarray, a: float, b: float, turn: np.ndarray | None = None) -> Loft:
-    loft = make_loft(start, end, [(0, a, b), (1, a, b)], wall=99.0, caps=(min(a, 1.0), min(a, 1.0)))
-    return loft if turn is None else replace(loft, frame=turn.astype(np.float32))
+def _rod(start: np.ndarray, end: np.ndarray, radius: float) -> Loft:
+    """A solid cylinder."""
+    return make_loft(start, end, [(0, radius, radius), (1, radius, radius)], wall=99.0, caps=(min(radius, 1.0),) * 2)
 
 
 def _hardware(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random.Generator) -> Finding:
@@ -199,16 +191,16 @@ def _hardware(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random.Gen
     if sort == "wires":
         wires = []
         for sign in (-1, 1):
-            lean = w * 1.0 + (u * sign + v * rng.normal(0, 0.4)) * rng.uniform(0.25, 0.6)
+            lean = w + (u * sign + v * rng.normal(0, 0.4)) * rng.uniform(0.25, 0.6)
             lean /= np.linalg.norm(lean)
             half = radius * rng.uniform(2.2, 3.2) + 4
             thick = float(np.clip(0.09 * radius, 0.4, 1.0))
-            wires.append(_solid(centre - lean * half, centre + lean * half, thick, thick))
+            wires.append(_rod(centre - lean * half, centre + lean * half, thick))
         return Finding(kind, centre, 200.0, {}, {}, tuple(Body("wire", (wire,)) for wire in wires))
     if sort == "rod":
         half = min(radius * rng.uniform(4, 7), 0.42 * shaft.length)
-        rod = _solid(centre - w * half, centre + w * half, radius * 0.42, radius * 0.42)
-        return Finding(kind, centre, 200.0, {}, {}, (Body("rod", (rod,)),))
+        pin = _rod(centre - w * half, centre + w * half, radius * 0.42)
+        return Finding(kind, centre, 200.0, {}, {}, (Body("rod", (pin,)),))
     way = rng.uniform(0, 2 * np.pi)
     out, side = u * np.cos(way) + v * np.sin(way), -u * np.sin(way) + v * np.cos(way)
     half, wide = float(np.clip(radius * rng.uniform(3.5, 5.5), 8, 45)), float(np.clip(0.5 * radius, 1.5, 5.5))
@@ -219,7 +211,7 @@ def _hardware(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random.Gen
     spots = np.linspace(-0.86, 0.86, count) * half
     # Scalloped between the holes, as compression plates are.
     shares = np.linspace(0, 1, 25)
-    waist = 1 - 0.16 * np.cos(2 * np.pi * ((shares * 2 - 1) / 0.86 * (count - 1) / 2 + (count - 1) / 2)) * -1
+    waist = 1 + 0.16 * np.cos(2 * np.pi * ((shares * 2 - 1) / 0.86 * (count - 1) / 2 + (count - 1) / 2))
     plate = make_loft(
         middle - w * half,
         middle + w * half,
@@ -241,8 +233,8 @@ def _hardware(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random.Gen
             Body(
                 "screw",
                 (
-                    _solid(head + out * thick, head + lean * long, shank, shank),
-                    _solid(head + out * thick * 1.8, head + lean * thick, wide * 0.62, wide * 0.62),
+                    _rod(head + out * thick, head + lean * long, shank),
+                    _rod(head + out * thick * 1.8, head + lean * thick, wide * 0.62),
                 ),
                 0.2,
             )
@@ -251,8 +243,8 @@ def _hardware(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random.Gen
 
 
 _DRAW = {
-    "displaced_fracture": _displaced_fracture,
-    "subtle_fracture": _subtle_fracture,
+    "displaced_fracture": _fracture,
+    "subtle_fracture": _fracture,
     "hardware": _hardware,
     "lytic_lesion": _lytic_lesion,
     "degeneration": _degeneration,

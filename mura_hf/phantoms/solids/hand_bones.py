@@ -1,5 +1,7 @@
 """Bones of the hand and the carpus; the wrist's joint line is at y = 0. Lengths are round adult values in mm."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from .growth import add_growth_plate
@@ -30,50 +32,68 @@ _CARPALS = (
 )
 
 
+_WALL = ((0.45, 0.0), (0.5, 0.0), (0.0, 0.42), (0.0, 0.46), (0.0, 0.40), (0.5, 0.0), (0.45, 0.0))  # mm, and a radius
+_FILLING = (1.15, 1.0, 0.35, 0.1, 0.3, 1.0, 1.15)
+
+
+@dataclass(frozen=True)
+class _Profile:
+    """Shape of a bone of a ray, in radii of its shaft.
+
+    Attributes:
+        rows: (share of the length, half axis across, half axis deep).
+        caps: Rounding of the start in mm and of the end in radii.
+        filling: As in `make_loft`.
+        bow: Share of the length that the middle lies off.
+        wobble: As in `BodyBuilder.loft`.
+    """
+
+    rows: tuple[tuple[float, float, float], ...]
+    caps: tuple[float, float]
+    filling: tuple[float, ...] = _FILLING
+    bow: float = 0.0
+    wobble: float = 0.025
+
+
+_METACARPAL = _Profile(
+    ((0, 1.62, 1.6), (0.08, 1.6, 1.62), (0.26, 1.05, 1.15), (0.5, 0.93, 1.02), (0.72, 1.05, 1.15), (0.9, 1.42, 1.5),
+     (1, 1.42, 1.5)), caps=(1.6, 1.3), bow=-0.035,
+)  # fmt: skip
+_PHALANX = _Profile(
+    ((0, 1.72, 1.45), (0.07, 1.68, 1.42), (0.25, 1.12, 1.0), (0.55, 0.95, 0.82), (0.78, 1.0, 0.85), (0.93, 1.22, 1.05),
+     (1, 1.2, 1.05)), caps=(1.2, 0.8), bow=-0.03,
+)  # fmt: skip
+_TUFT = _Profile(
+    ((0, 1.75, 1.45), (0.1, 1.7, 1.4), (0.35, 0.95, 0.85), (0.6, 0.8, 0.7), (0.8, 1.0, 0.75), (0.92, 1.3, 0.75),
+     (1, 1.15, 0.6)), caps=(1.0, 0.9), filling=(1.15, 1.0, 0.5, 0.4, 0.6, 0.9, 0.9), wobble=0.04,
+)  # fmt: skip
+
+
 def add_carpus(build: BodyBuilder) -> None:
     """Adds the eight carpal bones; young children lack the late ones."""
     size = build.patient.size
     late = ("pisiform", "trapezoid", "trapezium", "scaphoid") if build.patient.size < 0.72 else ()
     grown = 0.8 if build.patient.age == "child" else 1.0
-    for name, centre, radii, lean, knob in _CARPALS:
+    for name, centre, radii, degrees, knob in _CARPALS:
         if name in late:
             continue
         middle = np.array(centre) * size + build.rng.normal(0, 0.5, 3)
-        turn = np.deg2rad(lean + build.rng.normal(0, 8))
+        turn = np.deg2rad(degrees + build.rng.normal(0, 8))
         along = np.array([np.sin(turn), -np.cos(turn), 0.15])
         axes = np.array(radii) * size * grown * 0.97
         # Flat faces: two ellipsoids side by side melt into a cobble rather than an egg.
         side = np.array([np.cos(turn), np.sin(turn), 0.0])
-        parts = [build.ball(middle, axes, along=tuple(along), wall=0.5, filling=1.3)]
+        balls = [(middle, axes, along)]
         for _ in range(3):  # facets: each bone is a cobble of its own
             way = build.rng.normal(0, 1, 3)
             way /= np.linalg.norm(way)
-            parts.append(
-                build.ball(
-                    middle + way * np.array([0.5, 0.42, 0.5]) * np.mean(axes),
-                    tuple(axes * build.rng.uniform(0.5, 0.68)),
-                    along=tuple(along + way * 0.4),
-                    wall=0.5,
-                    filling=1.3,
-                )
-            )
-        parts.append(
-            build.ball(
-                middle + along * knob[1] * -0.25 * size + side * knob[0] * 0.6 * size,
-                (knob[2] * size * grown,) * 3,
-                wall=0.5,
-                filling=1.3,
-            )
-        )
-        parts.append(
-            build.ball(
-                middle - along * axes[2] * 0.35 - side * axes[0] * 0.3,
-                (axes[0] * 0.8, axes[1] * 0.8, axes[2] * 0.55),
-                along=tuple(along),
-                wall=0.5,
-                filling=1.3,
-            )
-        )
+            off = way * np.array([0.5, 0.42, 0.5]) * np.mean(axes)
+            balls.append((middle + off, axes * build.rng.uniform(0.5, 0.68), along + way * 0.4))
+        off = along * knob[1] * -0.25 * size + side * knob[0] * 0.6 * size
+        balls.append((middle + off, np.full(3, knob[2] * size * grown), np.array([0.0, 1.0, 0.0])))
+        off = -along * axes[2] * 0.35 - side * axes[0] * 0.3
+        balls.append((middle + off, axes * np.array([0.8, 0.8, 0.55]), along))
+        parts = [build.ball(at, radii, along=tuple(lean), wall=0.5, filling=1.3) for at, radii, lean in balls]
         build.bone(name, *parts, melt=2.2)
 
 
@@ -85,96 +105,30 @@ def _phalanx_or_metacarpal(
     along = (end - start) / length
     side = np.array([-along[1], along[0], 0.0])
     side /= np.linalg.norm(side)
-    wall = [0.45, 0.5, 0.42 * r, 0.46 * r, 0.40 * r, 0.5, 0.45]
-    filling = [1.15, 1.0, 0.35, 0.1, 0.3, 1.0, 1.15]
-    child = build.patient.age == "child"
+    profile = {"metacarpal": _METACARPAL, "distal phalanx": _TUFT}.get(part, _PHALANX)
+    shaft = build.loft(
+        start,
+        end,
+        [(t, a * r, b * r) for t, a, b in profile.rows],
+        wall=[fixed + share * r for fixed, share in _WALL],
+        filling=profile.filling,
+        caps=(profile.caps[0], profile.caps[1] * r),
+        bow=(0.0, profile.bow * length),
+        wobble=profile.wobble,
+    )
     if part == "metacarpal":
-        rows = [
-            (0, 1.62, 1.6),
-            (0.08, 1.6, 1.62),
-            (0.26, 1.05, 1.15),
-            (0.5, 0.93, 1.02),
-            (0.72, 1.05, 1.15),
-            (0.9, 1.42, 1.5),
-            (1, 1.42, 1.5),
-        ]
-        lofts = [
-            build.loft(
-                start,
-                end,
-                [(t, a * r, b * r) for t, a, b in rows],
-                wall=wall,
-                filling=filling,
-                caps=(1.6, r * 1.3),
-                bow=(0.0, -0.035 * length),
-            )
-        ]
-        lofts.append(
-            build.ball(
-                end - along * r * 1.15, (r * 1.42, r * 1.5, r * 1.3), along=tuple(along), wall=0.45, filling=1.1
-            )
-        )
+        knobs = [(end - along * r * 1.15, (1.42, 1.5, 1.3))]
     elif part == "distal phalanx":
-        rows = [
-            (0, 1.75, 1.45),
-            (0.1, 1.7, 1.4),
-            (0.35, 0.95, 0.85),
-            (0.6, 0.8, 0.7),
-            (0.8, 1.0, 0.75),
-            (0.92, 1.3, 0.75),
-            (1, 1.15, 0.6),
-        ]
-        lofts = [
-            build.loft(
-                start,
-                end,
-                [(t, a * r, b * r) for t, a, b in rows],
-                wall=wall,
-                filling=[1.15, 1.0, 0.5, 0.4, 0.6, 0.9, 0.9],
-                caps=(1.0, r * 0.9),
-                wobble=0.04,
-            )
-        ]
-        lofts.append(
-            build.ball(
-                start + along * r * 0.5, (r * 1.75, r * 1.3, r * 0.8), along=tuple(along), wall=0.45, filling=1.1
-            )
-        )
-    else:
-        rows = [
-            (0, 1.72, 1.45),
-            (0.07, 1.68, 1.42),
-            (0.25, 1.12, 1.0),
-            (0.55, 0.95, 0.82),
-            (0.78, 1.0, 0.85),
-            (0.93, 1.22, 1.05),
-            (1, 1.2, 1.05),
-        ]
-        lofts = [
-            build.loft(
-                start,
-                end,
-                [(t, a * r, b * r) for t, a, b in rows],
-                wall=wall,
-                filling=filling,
-                caps=(1.2, r * 0.8),
-                bow=(0.0, -0.03 * length),
-            )
-        ]
-        lofts += [
-            build.ball(
-                end - along * r * 0.95 + side * sign * r * 0.55,
-                (r * 0.8, r * 1.1, r * 0.95),
-                along=tuple(along),
-                wall=0.45,
-                filling=1.1,
-            )
-            for sign in (-1, 1)
-        ]
+        knobs = [(start + along * r * 0.5, (1.75, 1.3, 0.8))]
+    else:  # two condyles
+        knobs = [(end - along * r * 0.95 + side * sign * r * 0.55, (0.8, 1.1, 0.95)) for sign in (-1, 1)]
+    lofts = [shaft]
+    for centre, radii in knobs:
+        lofts.append(build.ball(centre, np.array(radii) * r, along=tuple(along), wall=0.45, filling=1.1))
     index = build.bone(
         f"{part} of the {name}", *lofts, melt=0.35 * r, breakable=(0.2, 0.8) if breakable else None, joint=0.0
     )
-    if child:
+    if build.patient.age == "child":
         add_growth_plate(build, index, at_start=part != "metacarpal" or name == "thumb", thickness=r * 0.55)
     return index
 

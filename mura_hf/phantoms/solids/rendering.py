@@ -7,8 +7,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ..phantom import Phantom
-from .body_parts import BODY_PARTS, Anatomy, build_anatomy
+from ..phantom import Phantom, bounding_box, choose_body_part, random_stream
+from .body_parts import Anatomy, build_anatomy
 from .camera import FOCUS_MM, Camera, rotation
 from .extras import collimation, draw_marker, make_cast, make_jewel
 from .findings import FINDINGS, Finding, draw_finding
@@ -24,10 +24,6 @@ _BONE: dict[str, Any] = {"dense": _CORTEX, "spongy": _CANCELLOUS, "grain": 0.5}
 _FAINT = 0.004  # changes of attenuation below are none
 # Streams of random numbers: one for each thing that must not move when another is switched on.
 _PATIENT, _EXPOSURE, _FINDING, _NOISE, _EXTRAS, _METALWORK = range(6)
-
-
-def _rng(seed: int, stream: int, view: int = 0) -> np.random.Generator:
-    return np.random.default_rng([seed, stream, view])
 
 
 def render_solid_phantom(
@@ -63,49 +59,46 @@ def render_solid_phantom(
     """
     if seed < 0 or view < 0:
         raise ValueError(f"seed and view must be 0 or above, not {seed} and {view}")
-    if body_part is None:
-        body_part = BODY_PARTS[int(_rng(seed, _PATIENT, 1).integers(len(BODY_PARTS)))]
-    if body_part not in BODY_PARTS:
-        raise ValueError(f"unknown body part {body_part!r}; there are {', '.join(BODY_PARTS)}")
-    if finding is not None and finding not in FINDINGS:
-        raise ValueError(f"unknown finding {finding!r}; there are {', '.join(FINDINGS)}, or None for a normal phantom")
+    body_part = choose_body_part(body_part, finding, FINDINGS, random_stream(seed, _PATIENT, 1))
     anatomy, straight = _anatomy(body_part, seed, _flexion(body_part, seed, view)), _anatomy(body_part, seed, 0.0)
     camera = _camera(anatomy, seed, view, size)
-    exposure = _rng(seed, _EXPOSURE, view)
+    exposure = random_stream(seed, _EXPOSURE, view)
     flesh, bones = _shadows(anatomy, camera)
     normal = flesh + bones
 
     change, box = np.zeros(camera.shape, np.float32), None
     if finding is not None:
-        drawn = draw_finding(finding, anatomy, straight, _rng(seed, _FINDING))
+        drawn = draw_finding(finding, anatomy, straight, random_stream(seed, _FINDING))
         change = _effect(drawn, anatomy, camera)
         finding, box = drawn.kind, _box(np.abs(change), drawn, camera)
     total = normal + change
     if metal:
-        total = total + _effect(draw_finding("hardware", anatomy, straight, _rng(seed, _METALWORK)), anatomy, camera)
+        total = total + _effect(
+            draw_finding("hardware", anatomy, straight, random_stream(seed, _METALWORK)), anatomy, camera
+        )
     total = total + _worn(anatomy, camera, seed, view, marker=marker, cast=cast, jewel=jewel)
 
-    picture = _develop(total, normal, flesh, exposure, _rng(seed, _NOISE, view))
-    picture = picture * collimation(camera, _rng(seed, _EXTRAS, 1000 + view))
+    picture = _develop(total, normal, flesh, exposure, random_stream(seed, _NOISE, view))
+    picture = picture * collimation(camera, random_stream(seed, _EXTRAS, 1000 + view))
     pixels = np.clip(np.rint(picture * 255), 0, 255).astype(np.uint8)
     return Phantom(pixels, change != 0, box, body_part, finding, view, seed)
 
 
 def _flexion(body_part: str, seed: int, view: int) -> float:
     """How far the elbow is bent in radians: straight from the front, at about a right angle from the side."""
-    rng = _rng(seed, _EXPOSURE, 500 + view)
     if body_part != "elbow":
         return 0.0
+    rng = random_stream(seed, _EXPOSURE, 500 + view)
     return float(rng.uniform(1.1, 1.75)) if view % len(_TURNS) == 1 else float(rng.uniform(0.0, 0.25))
 
 
 @lru_cache(maxsize=8)
 def _anatomy(body_part: str, seed: int, flexion: float) -> Anatomy:
-    return build_anatomy(body_part, _rng(seed, _PATIENT), flexion)
+    return build_anatomy(body_part, random_stream(seed, _PATIENT), flexion)
 
 
 def _camera(anatomy: Anatomy, seed: int, view: int, size: int) -> Camera:
-    patient, rng = _rng(seed, _EXPOSURE, 1_000_000), _rng(seed, _EXPOSURE, 2_000_000 + view)
+    patient, rng = random_stream(seed, _EXPOSURE, 1_000_000), random_stream(seed, _EXPOSURE, 2_000_000 + view)
     mirrored, upright = bool(patient.random() < 0.5), bool(patient.random() < 0.85)
     x0, y0, x1, y1 = anatomy.field
     zoom = rng.uniform(0.92, 1.15)
@@ -178,19 +171,23 @@ def _worn(
     jewel: bool | None,
 ) -> np.ndarray:
     """Attenuation of what is no finding: marker, plaster, jewellery. Drawn from streams that know no label."""
-    patient, total = _rng(seed, _EXTRAS), np.zeros(camera.shape, np.float32)
+    patient, total = random_stream(seed, _EXTRAS), np.zeros(camera.shape, np.float32)
     chances = patient.random(3)
     if chances[0] < 0.05 if cast is None else cast:
         plaster = make_cast(anatomy, patient)
         total += _layer(
             camera, _FAR, [cast_shadow(plaster, camera.coarser(_FAR), dense=_PLASTER, spongy=0.0, margin=2.0)]
         )
-    piece = make_jewel(anatomy, _rng(seed, _EXTRAS, 1)) if (chances[1] < 0.05 if jewel is None else jewel) else None
+    piece = (
+        make_jewel(anatomy, random_stream(seed, _EXTRAS, 1))
+        if (chances[1] < 0.05 if jewel is None else jewel)
+        else None
+    )
     shadow = piece and cast_shadow(piece, camera, dense=_METAL, spongy=0.0)
     if shadow:
         total[shadow[0]] += shadow[1]
     if chances[2] < 0.6 if marker is None else marker:
-        total += draw_marker(camera, _rng(seed, _EXTRAS, 10 + view))
+        total += draw_marker(camera, random_stream(seed, _EXTRAS, 10 + view))
     return total
 
 
@@ -220,16 +217,9 @@ def _develop(
 
 
 def _box(change: np.ndarray, finding: Finding, camera: Camera) -> tuple[int, int, int, int] | None:
-    """Rectangle around what changed, near the finding, by at least a fifth of the strongest change; None where hardly
-    anything did.
-    """
+    """Rectangle around what changed within the finding's reach; None where hardly anything did."""
     column, row = camera.project(finding.centre[None])[0]
     reach = finding.reach * camera.scale
     near = np.zeros(change.shape, np.uint8)
     cv2.circle(near, (round(float(column)), round(float(row))), max(1, round(reach)), 1, -1)
-    change = change * near
-    seen = change > max(0.03, 0.2 * float(change.max()))
-    if seen.sum() < 12:
-        return None
-    rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+    return bounding_box(change * near, 0.2)

@@ -42,13 +42,9 @@ def _sphere(loft: Loft) -> np.ndarray:
 
 def _inverse(loft: Loft) -> np.ndarray:
     """The table as `integrate_body` takes it."""
-    if loft.ball:
-        cosine = np.full(len(loft.table), -1.0)
-        return np.column_stack([loft.table[:, :2], 1 / loft.table[:, 2:4], loft.table[:, 4:6], cosine]).astype(
-            np.float32
-        )
     slope = np.diff(loft.table[:, 2:4].mean(1)) * (len(loft.table) - 1) / loft.length
     cosine = np.maximum(1 / np.sqrt(1 + np.append(slope, slope[-1]) ** 2), 0.35)  # a cap's tip is no edge
+    cosine = np.full(len(loft.table), -1.0) if loft.ball else cosine
     return np.column_stack([loft.table[:, :2], 1 / loft.table[:, 2:4], loft.table[:, 4:6], cosine]).astype(np.float32)
 
 

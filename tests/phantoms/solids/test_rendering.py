@@ -2,27 +2,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_dilation
 
-from mura_hf.phantoms import BODY_PARTS, SOLID_FINDINGS, render_solid_phantom
-
-
-@pytest.mark.parametrize("body_part", BODY_PARTS)
-def test_every_part_renders(body_part):
-    for view in range(3):
-        phantom = render_solid_phantom(5, body_part=body_part, view=view, size=192)
-        assert phantom.pixels.dtype == np.uint8
-        assert max(phantom.pixels.shape) == 192
-        assert phantom.pixels.std() > 15
-        assert phantom.body_part == body_part
-        assert phantom.box is None
-        assert not phantom.mask.any()
-
-
-def test_same_seed_same_picture_and_another_seed_another():
-    first, again = (render_solid_phantom(11, finding="subtle_fracture", size=160) for _ in range(2))
-    np.testing.assert_array_equal(first.pixels, again.pixels)
-    assert first.box == again.box
-    other = render_solid_phantom(12, body_part=first.body_part, finding="subtle_fracture", size=160)
-    assert other.pixels.shape != first.pixels.shape or (other.pixels != first.pixels).any()
+from mura_hf.phantoms import SOLID_FINDINGS, render_solid_phantom
 
 
 @pytest.mark.parametrize("finding", SOLID_FINDINGS)
