@@ -12,12 +12,18 @@ def main() -> None:
     parser.add_argument("checkpoint", help="folder of the checkpoint")
     parser.add_argument("--data_dir", required=True, help="the folder MURA-v1.1, or the one that holds it")
     parser.add_argument("--split", default="valid", choices=["dev", "calib", "valid"])
+    parser.add_argument("--twins", type=int, default=0, help="patients to render with and without a finding")
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--cpu", action="store_true", help="stay on the CPU")
     options = parser.parse_args()
     rows = load_split(options.checkpoint, options.data_dir, options.split)
     report = evaluate_checkpoint(
-        options.checkpoint, rows, options.split, batch_size=options.batch_size, cpu=options.cpu
+        options.checkpoint,
+        rows,
+        options.split,
+        batch_size=options.batch_size,
+        twins=options.twins,
+        cpu=options.cpu,
     )
     for part, row in report["study"].items():
         figures, intervals = row["figures"], row["intervals"]
@@ -29,6 +35,16 @@ def main() -> None:
                 else f"{metric} {figures[metric]:.3f} ({low:.3f}-{high:.3f})"
             )  # fmt: skip
         print(f"{part:9s} {figures['n']:5d} studies, {', '.join(told)}")
+    for kind, row in report.get("finding", {}).items():
+        auroc = row["figures"]["auroc"]
+        print(
+            f"{kind}: {row['figures']['n_abnormal']} studies, AUROC {'not defined' if auroc is None else f'{auroc:.3f}'}"
+        )
+    if "pointing" in report:
+        row = report["pointing"]["overall"]
+        print(f"Pointing game: {row['hits']:.3f} of {row['n']} views, a constant guess {row['constant']:.3f}")
+    if "twins" in report:
+        print(f"Twins: the finding alone moves the probability by {report['twins']['finding']['median']:.3f} (median)")
     if report["trained_on_phantoms"]:
         print(PHANTOM_WARNING)
 

@@ -4,7 +4,7 @@ import argparse
 import os
 
 from mura_hf.errors import MuraError
-from mura_hf.phantoms import RENDERERS, write_phantom_mura
+from mura_hf.phantoms import write_phantom_mura
 
 
 def main() -> None:
@@ -14,9 +14,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--valid_fraction", type=float, default=0.2)
     parser.add_argument("--size", type=int, default=512, help="pixels on the long side")
-    parser.add_argument(
-        "--renderer", default="tubes", choices=list(RENDERERS), help="solids look more like radiographs"
-    )
+    parser.add_argument("--twins", action="store_true", help="give every abnormal study of train its normal twin")
+    parser.add_argument("--views_tell", action="store_true", help="more views where abnormal, as in MURA")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
     tree = write_phantom_mura(
@@ -25,8 +24,9 @@ def main() -> None:
         options.seed,
         valid_fraction=options.valid_fraction,
         size=options.size,
+        twins=options.twins,
+        views_tell=options.views_tell,
         workers=options.workers,
-        renderer=options.renderer,
     )
     print(f"Synthetic studies in MURA v1.1's layout: {tree}")
 

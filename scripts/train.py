@@ -21,6 +21,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="instead of the recipe's")
     parser.add_argument("--seed", type=int, help="instead of the recipe's")
     parser.add_argument("--num_workers", type=int, default=0, help="processes that read files")
+    parser.add_argument("--keep_in_memory", action="store_true", help="read each file once")
     parser.add_argument("--cpu", action="store_true", help="stay on the CPU")
     options = parser.parse_args()
 
@@ -39,6 +40,7 @@ def main() -> None:
         trained_on_phantoms=phantoms is not None,
         cpu=options.cpu,
         num_workers=options.num_workers,
+        keep_in_memory=options.keep_in_memory,
     )
     print(f"Best checkpoint: {folder}")
 

@@ -1,7 +1,17 @@
 """A checkpoint measured against data."""
 
+from .calibration import calibrate_checkpoint
 from .evaluation import evaluate_checkpoint
 from .giveaways import measure_giveaways
+from .pointing import pointing_game
 from .splits import load_split
+from .twins import measure_twins
 
-__all__ = ["evaluate_checkpoint", "load_split", "measure_giveaways"]
+__all__ = [
+    "calibrate_checkpoint",
+    "evaluate_checkpoint",
+    "load_split",
+    "measure_giveaways",
+    "measure_twins",
+    "pointing_game",
+]

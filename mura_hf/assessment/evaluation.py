@@ -10,15 +10,25 @@ from datasets import Dataset
 
 from ..data import ViewDataset
 from ..errors import DatasetError
-from ..evaluation import bootstrap_confidence_intervals, classification_metrics
-from ..models import BODY_PARTS, MuraForImageClassification, MuraImageProcessor
+from ..evaluation import bootstrap_confidence_intervals, calibrate_studies, classification_metrics
+from ..inference import StudyPredictor
+from ..models import BODY_PARTS, MuraConfig, MuraForImageClassification, MuraImageProcessor
 from ..training import SplitPredictions, predict_views
+from .pointing import can_point, pointing_game
+from .twins import measure_twins
 
 N_RESAMPLES = 2000
 
 
 def evaluate_checkpoint(
-    folder: str | Path, rows: Dataset, split: str, *, threshold: float = 0.5, batch_size: int = 32, cpu: bool = False
+    folder: str | Path,
+    rows: Dataset,
+    split: str,
+    *,
+    threshold: float = 0.5,
+    batch_size: int = 32,
+    twins: int = 0,
+    cpu: bool = False,
 ) -> dict[str, Any]:
     """Measures a checkpoint on a split and writes `evaluation.json` beside its weights.
 
@@ -28,11 +38,14 @@ def evaluate_checkpoint(
         split: Its name.
         threshold: Abnormal is called strictly above it.
         batch_size: Views a step.
+        twins: Patients to render with and without a finding, a marker or a ring; see `measure_twins`. 0 leaves it out.
         cpu: Whether to stay on the CPU.
 
     Returns:
         What was written: figures with 95 % intervals from a bootstrap over patients, for `image` and `study` level,
-        each `overall` and by body part.
+        each `overall` and by body part. Studies' probabilities are calibrated as the checkpoint's config says. Where
+        the rows know their findings: `finding`, each kind of abnormal study against all normal ones, and `pointing`
+        (see `pointing_game`); where asked for, `twins`.
 
     Raises:
         DatasetError: If the split is empty.
@@ -48,15 +61,31 @@ def evaluate_checkpoint(
         "threshold": threshold,
         "n_resamples": N_RESAMPLES,
         "trained_on_phantoms": accelerator.unwrap_model(model).config.trained_on_phantoms,
-        **_figures(found, threshold),
+        **_figures(found, threshold, accelerator.unwrap_model(model).config, _study_findings(rows)),
     }
     if accelerator.is_main_process:
+        predictor = StudyPredictor.from_pretrained(folder, device=accelerator.device)
+        if can_point(rows):
+            report["pointing"] = pointing_game(predictor, rows)
+        if twins:
+            report["twins"] = measure_twins(predictor, twins)
         (Path(folder) / "evaluation.json").write_text(json.dumps(report, indent=2) + "\n")
     return report
 
 
-def _figures(found: SplitPredictions, threshold: float) -> dict[str, Any]:
-    means, labels, patients, parts = (np.asarray(column) for column in zip(*found.by_study().values(), strict=True))
+def _study_findings(rows: Dataset) -> dict[str, str] | None:
+    """Study id -> kind of its finding, of the abnormal studies; None where the rows do not know."""
+    if "finding" not in rows.column_names:
+        return None
+    return {study: kind for study, kind in zip(rows["study_id"], rows["finding"], strict=True) if kind}
+
+
+def _figures(
+    found: SplitPredictions, threshold: float, config: MuraConfig, findings: dict[str, str] | None
+) -> dict[str, Any]:
+    studies = found.by_study()
+    means, labels, patients, parts = (np.asarray(column) for column in zip(*studies.values(), strict=True))
+    means = calibrate_studies(means, config.study_slope, config.study_intercept)
     levels = {
         "image": (found.labels, found.probabilities, np.asarray(found.patient_ids), found.body_parts),
         "study": (labels, means, patients, parts),
@@ -66,13 +95,24 @@ def _figures(found: SplitPredictions, threshold: float) -> dict[str, Any]:
         subsets = {"overall": np.ones(len(truth), bool)}
         subsets.update({part: places == index for index, part in enumerate(BODY_PARTS) if (places == index).any()})
         report[level] = {
-            name: {
-                "figures": classification_metrics(truth[chosen], probabilities[chosen], threshold),
-                "intervals": bootstrap_confidence_intervals(
-                    truth[chosen], probabilities[chosen], groups[chosen], threshold, N_RESAMPLES
-                ),
-            }
+            name: _with_intervals(truth[chosen], probabilities[chosen], groups[chosen], threshold)
             for name, chosen in subsets.items()
+        }
+    if findings is not None:
+        kinds = np.asarray([findings.get(study, "") for study in studies])
+        report["finding"] = {
+            str(kind): _with_intervals(labels[chosen], means[chosen], patients[chosen], threshold)
+            for kind in sorted(set(kinds) - {""})
+            for chosen in [(kinds == kind) | (labels == 0)]
         }
     right = None if found.found_parts is None else float(np.mean(found.found_parts == found.body_parts))
     return {**report, "body_part_accuracy": right}
+
+
+def _with_intervals(
+    labels: np.ndarray, probabilities: np.ndarray, groups: np.ndarray, threshold: float
+) -> dict[str, Any]:
+    return {
+        "figures": classification_metrics(labels, probabilities, threshold),
+        "intervals": bootstrap_confidence_intervals(labels, probabilities, groups, threshold, N_RESAMPLES),
+    }

@@ -36,8 +36,8 @@ class _Facts:
 
     def __init__(self, rows: Dataset, progress: str) -> None:
         rows = rows.cast_column("image", Image(decode=False))
-        if "boxes" not in rows.column_names:
-            raise DatasetError("the rows have no boxes, so that findings cannot be blanked; use phantoms")
+        if not {"boxes", "decoys"} <= set(rows.column_names):
+            raise DatasetError("the rows have no boxes and decoys, so that findings cannot be blanked; use phantoms")
         self.labels = np.asarray(rows["label"])
         self.studies, self.patients = list(rows["study_id"]), list(rows["patient_id"])
         self.parts = np.asarray(rows["body_part"])
@@ -55,7 +55,8 @@ class _Facts:
             self.thumbnail.append(thumbnail.ravel())
             self.pictures.append(cv2.resize(pixels, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA))
             whole = np.array([width, height, width, height])
-            self.boxes.append(np.asarray(row["boxes"]) / whole if row["boxes"] else None)
+            boxes = row["boxes"] or row["decoys"]
+            self.boxes.append(np.asarray(boxes) / whole if boxes else None)
         self.view_count = [counts[study] for study in self.studies]
 
     def by_study(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -64,20 +65,13 @@ class _Facts:
         means, labels, patients, _ = zip(*views.by_study().values(), strict=True)
         return np.asarray(means), np.asarray(labels), list(patients)
 
-    def blanked(self, rng: np.random.Generator) -> np.ndarray:
-        """Pictures with the finding's box blanked, float32 `[n, 1, side, side]`.
-
-        Normal views, and abnormal ones where nothing shows, are blanked where a finding of another view of the same
-        body part was, so that blanks tell nothing either.
+    def blanked(self) -> np.ndarray:
+        """Pictures with the finding's box blanked, float32 `[n, 1, side, side]`; where there is none, its decoy: the
+        place where a finding would have been.
         """
-        pool = {
-            part: [b for b, p in zip(self.boxes, self.parts, strict=True) if b is not None and p == part]
-            for part in set(self.parts)
-        }
         blanked = np.stack(self.pictures)
-        for picture, boxes, part in zip(blanked, self.boxes, self.parts, strict=True):
-            chosen = boxes if boxes is not None else pool[part][int(rng.integers(len(pool[part])))]
-            for x0, y0, x1, y1 in np.clip(chosen, 0, 1) * _SIDE:
+        for picture, boxes in zip(blanked, self.boxes, strict=True):
+            for x0, y0, x1, y1 in np.clip([] if boxes is None else boxes, 0, 1) * _SIDE:
                 picture[max(int(y0) - 1, 0) : int(np.ceil(y1)) + 1, max(int(x0) - 1, 0) : int(np.ceil(x1)) + 1] = 0.5
         return blanked[:, None].astype(np.float32)
 
@@ -92,9 +86,9 @@ def measure_giveaways(
     through a small convolutional network; they are fitted on `train`. All scores are averaged over a study's views.
 
     Args:
-        train: Rows of `load_mura` with boxes, for fitting.
+        train: Rows of `load_mura` with boxes and decoys, for fitting.
         held_out: Rows of other patients, for measuring.
-        seed: Of the network and the blanks.
+        seed: Of the network.
         epochs: Of the network.
 
     Returns:
@@ -137,7 +131,7 @@ def _network_scores(fit: _Facts, test: _Facts, seed: int, epochs: int) -> np.nda
     for inside, out in ((1, 16), (16, 32), (32, 64), (64, 64)):
         layers += [nn.Conv2d(inside, out, 3, padding=1), nn.BatchNorm2d(out), nn.ReLU(), nn.MaxPool2d(2)]
     network = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(64, 1))
-    pictures, labels = torch.from_numpy(fit.blanked(rng)), torch.from_numpy(fit.labels.astype(np.float32))
+    pictures, labels = torch.from_numpy(fit.blanked()), torch.from_numpy(fit.labels.astype(np.float32))
     optimizer = torch.optim.AdamW(network.parameters(), 2e-3, weight_decay=0.02)
     steps = epochs * -(-len(pictures) // 64)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
@@ -152,4 +146,4 @@ def _network_scores(fit: _Facts, test: _Facts, seed: int, epochs: int) -> np.nda
             schedule.step()
     network.eval()
     with torch.inference_mode():
-        return torch.cat([network(batch)[:, 0] for batch in torch.from_numpy(test.blanked(rng)).split(256)]).numpy()
+        return torch.cat([network(batch)[:, 0] for batch in torch.from_numpy(test.blanked()).split(256)]).numpy()

@@ -19,11 +19,19 @@ class Change:
 
     def picture(self, plane: np.ndarray) -> np.ndarray:
         """Changes place and tone of a gray plane, uint8 `[h, w]`."""
-        moved = self._move(plane, cv2.INTER_LINEAR).astype(np.float32)
-        return np.clip(np.rint(moved * np.float32(self.gain) + np.float32(self.offset)), 0, 255).astype(np.uint8)
+        return self.tone(self.place(plane))
+
+    def place(self, plane: np.ndarray) -> np.ndarray:
+        """Changes the place of what a gray plane shows, uint8 `[h, w]`."""
+        return self._move(plane, cv2.INTER_LINEAR)
+
+    def tone(self, plane: np.ndarray) -> np.ndarray:
+        """Changes brightness and contrast, uint8 `[h, w]`."""
+        values = np.arange(256, dtype=np.float32) * np.float32(self.gain) + np.float32(self.offset)
+        return cv2.LUT(plane, np.clip(np.rint(values), 0, 255).astype(np.uint8))
 
     def regions(self, mask: np.ndarray) -> np.ndarray:
-        """Changes the place of a mask, uint8 `[h, w]`, alike."""
+        """Changes the place of a mask, uint8 `[h, w]`, as that of the picture."""
         return self._move(mask, cv2.INTER_NEAREST)
 
     def _move(self, values: np.ndarray, interpolation: int) -> np.ndarray:

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,10 +27,13 @@ FEATURES = Features(
 )
 """Columns of every dataset that the package loads."""
 
-BOXES = List(List(Value("int32"), length=4))
-"""Feature of the column `boxes`, where a dataset knows its findings' places: x0, y0, x1, y1 in pixels of the file,
-half open.
+_BOXES = List(List(Value("int32"), length=4))
+TRUTH = Features({"boxes": _BOXES, "decoys": _BOXES, "finding": Value("string"), "twin": Value("string")})
+"""Further columns where a dataset knows its findings. `boxes`: where they show, x0, y0, x1, y1 in pixels of the file,
+half open; `decoys`: where they would show in a picture that has none; `finding`: what kind, None where there is none;
+`twin`: the same for pictures that differ in the finding alone.
 """
+_NOTHING: dict[str, Any] = {"boxes": [], "decoys": [], "finding": None, "twin": None}
 
 _FROM_SPLIT = re.compile(r"(?:^|.*/)((?:train|valid)/XR_.*)")
 _STUDY = re.compile(
@@ -61,7 +65,8 @@ def load_mura(
 
     Returns:
         Splits `train`, `dev`, `calib`, `valid` with the columns of `FEATURES`. `study_id` is like
-        "XR_WRIST/patient00001/study1", `view` the number in the file's name. Phantoms bring a column `boxes` too.
+        "XR_WRIST/patient00001/study1", `view` the number in the file's name. Phantoms bring the columns of
+        `TRUTH` too.
 
     Raises:
         DatasetError: If files are missing, rows contradict each other, a patient is in both train and valid, or there
@@ -77,11 +82,11 @@ def load_mura(
     tree = _find_tree(Path(root))
     rows = {split: _read_split(tree, split, wanted) for split in ("train", "valid")}
     features = FEATURES
-    boxes = _read_boxes(tree)
-    if boxes is not None:
-        features = Features({**FEATURES, "boxes": BOXES})
+    truth = _read_findings(tree)
+    if truth is not None:
+        features = Features({**FEATURES, **TRUTH})
         for row in rows["train"] + rows["valid"]:
-            row["boxes"] = boxes.get(_from_split(row["image"][len(str(tree)) :]), [])
+            row |= truth.get(_from_split(row["image"][len(str(tree)) :]), _NOTHING)
     shared = {row["patient_id"] for row in rows["train"]} & {row["patient_id"] for row in rows["valid"]}
     if shared:
         raise DatasetError(
@@ -110,8 +115,8 @@ def _dataset(rows: list[dict], features: Features) -> Dataset:
     return Dataset.from_dict({name: [row[name] for row in rows] for name in features}, features=features)
 
 
-def _read_boxes(tree: Path) -> dict[str, list[list[int]]] | None:
-    """Boxes by path from train or valid on, from the `findings.parquet` of phantoms; None where there is none."""
+def _read_findings(tree: Path) -> dict[str, dict[str, Any]] | None:
+    """`TRUTH` by path from train or valid on, from the `findings.parquet` of phantoms; None where there is none."""
     file = tree / "findings.parquet"
     if not file.is_file():
         return None
@@ -119,11 +124,23 @@ def _read_boxes(tree: Path) -> dict[str, list[list[int]]] | None:
         table = pq.read_table(file)
     except (pa.ArrowException, OSError) as error:
         raise DatasetError(f"{file} is damaged ({_first_line(error)}); make the phantoms again") from error
-    absent = {"path", *_CORNERS} - set(table.column_names)
+    decoys = [f"decoy_{name}" for name in _CORNERS]
+    absent = {"path", "seed", "finding", *_CORNERS, *decoys} - set(table.column_names)
     if absent:
         raise DatasetError(f"{file} lacks the columns {', '.join(sorted(absent))}; make the phantoms again")
-    rows = table.select(["path", *_CORNERS]).to_pylist()
-    return {_from_split(row.pop("path")): [list(row.values())] for row in rows if row["x0"] is not None}
+    return {
+        _from_split(row["path"]): {
+            "boxes": _boxes(row, _CORNERS),
+            "decoys": _boxes(row, decoys),
+            "finding": row["finding"],
+            "twin": f"{row['seed']}/{row['path'].rsplit('/', 1)[-1]}",
+        }
+        for row in table.to_pylist()
+    }
+
+
+def _boxes(row: dict[str, Any], corners: Sequence[str]) -> list[list[int]]:
+    return [] if row[corners[0]] is None else [[row[name] for name in corners]]
 
 
 def _first_line(error: Exception) -> str:

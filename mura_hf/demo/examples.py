@@ -11,15 +11,15 @@ from ..phantoms import render_phantom
 
 # Part, finding, number of views, seed. The seeds are of no tree that a bundled checkpoint was trained on.
 _STUDIES = (
-    ("wrist", "fracture", 3, 910_001),
+    ("wrist", "displaced_fracture", 3, 910_001),
     ("hand", None, 2, 910_002),
-    ("forearm", "metal", 2, 910_003),
+    ("forearm", "hardware", 2, 910_003),
     ("elbow", None, 2, 910_004),
-    ("finger", "fracture", 2, 910_005),
+    ("finger", "displaced_fracture", 2, 910_005),
     ("shoulder", None, 2, 910_006),
-    ("humerus", "fracture", 2, 910_007),
+    ("humerus", "lytic_lesion", 2, 910_007),
     ("wrist", None, 3, 910_008),
-    ("hand", "fracture", 3, 910_009),
+    ("hand", "subtle_fracture", 3, 910_009),
 )
 
 
@@ -60,6 +60,6 @@ def make_examples(folder: Path) -> list[ExampleStudy]:
             phantom = render_phantom(seed, body_part=part, view=view, finding=finding)
             Image.fromarray(phantom.pixels).save(file)
             files.append(str(file))
-        truth = f"abnormal ({finding})" if finding else "normal"
+        truth = f"abnormal ({finding.replace('_', ' ')})" if finding else "normal"
         examples.append(ExampleStudy(f"{part}, {truth}", files))
     return examples

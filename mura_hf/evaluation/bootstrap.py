@@ -43,11 +43,7 @@ def bootstrap_confidence_intervals(
         raise ValueError(
             f"{len(truth)} labels, {len(values)} probabilities and {len(groups)} groups; need the same number, not 0"
         )
-    places = {group: place for place, group in enumerate(dict.fromkeys(groups))}
-    index = np.fromiter((places[group] for group in groups), np.int64, len(groups))
-    rng = np.random.default_rng(seed)
-    draws = rng.multinomial(len(places), np.full(len(places), 1 / len(places)), size=n_resamples)
-    counts = draws[:, index].astype(np.float64)
+    counts = _resample(groups, len(truth), n_resamples, seed)
 
     called = values > threshold
     hits, misses = counts @ (truth & called), counts @ (truth & ~called)
@@ -74,6 +70,45 @@ def bootstrap_confidence_intervals(
         if len(sample)
         for low, high in [np.quantile(sample, tails)]
     }
+
+
+def bootstrap_mean(
+    values: Sequence[float] | np.ndarray,
+    groups: Sequence[Hashable] | np.ndarray,
+    n_resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile interval of a mean, resampling whole groups (patients) with replacement.
+
+    Args:
+        values: `[n]`.
+        groups: `[n]`, the patient of each value.
+        n_resamples: Number of resamples.
+        level: Coverage of the interval.
+        seed: Of the resampling.
+
+    Returns:
+        (low, high).
+
+    Raises:
+        ValueError: If the lengths differ or there is nothing to resample.
+    """
+    numbers = np.asarray(values, np.float64)
+    counts = _resample(groups, len(numbers), n_resamples, seed)
+    low, high = np.quantile(counts @ numbers / counts.sum(1), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _resample(groups: Sequence[Hashable] | np.ndarray, n: int, n_resamples: int, seed: int) -> np.ndarray:
+    """How often each row is drawn in each resample of whole groups, float64 `[resamples, n]`."""
+    if n != len(groups) or not n:
+        raise ValueError(f"{n} values and {len(groups)} groups; need the same number, not 0")
+    places = {group: place for place, group in enumerate(dict.fromkeys(groups))}
+    index = np.fromiter((places[group] for group in groups), np.int64, n)
+    rng = np.random.default_rng(seed)
+    draws = rng.multinomial(len(places), np.full(len(places), 1 / len(places)), size=n_resamples)
+    return draws[:, index].astype(np.float64)
 
 
 def _weighted_auroc(truth: np.ndarray, values: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from torch.nn import functional
 
 
 def region_loss(
-    scores: torch.Tensor, regions: torch.Tensor, known: torch.Tensor, *, inside_weight: float = 10.0
+    scores: torch.Tensor, regions: torch.Tensor, known: torch.Tensor, *, inside_weight: float = 4.0
 ) -> torch.Tensor:
     """Asks each place of the map to say whether it lies in a finding: binary cross entropy, places inside weighted up.
 

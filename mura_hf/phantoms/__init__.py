@@ -1,21 +1,19 @@
-"""Synthetic radiographs that carry the truth about every finding."""
+"""Synthetic radiographs that carry the truth about every finding: bones as bodies in space, rays run through them."""
 
 from .contact_sheet import make_contact_sheet
-from .findings import FINDINGS
-from .mura_tree import RENDERERS, phantom_record, write_phantom_mura
+from .findings import FINDINGS, MIX
+from .mura_tree import phantom_record, write_phantom_mura
 from .phantom import BODY_PARTS, Phantom
-from .rendering import render_phantom
-from .solids import SOLID_FINDINGS, render_solid_phantom
+from .rendering import locate_finding, render_phantom
 
 __all__ = [
     "BODY_PARTS",
     "FINDINGS",
-    "RENDERERS",
-    "SOLID_FINDINGS",
+    "MIX",
     "Phantom",
+    "locate_finding",
     "make_contact_sheet",
     "phantom_record",
     "render_phantom",
-    "render_solid_phantom",
     "write_phantom_mura",
 ]

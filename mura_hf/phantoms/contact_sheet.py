@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 from tqdm.auto import tqdm
 
-from .mura_tree import RENDERERS
+from .findings import FINDINGS
 from .phantom import BODY_PARTS
+from .rendering import render_phantom
 
 _BORDER, _PROJECTIONS = 4, 3
 
@@ -15,7 +16,6 @@ _BORDER, _PROJECTIONS = 4, 3
 def make_contact_sheet(
     seed: int = 0,
     *,
-    renderer: str = "solids",
     side: int = 320,
     beside: Sequence[np.ndarray] = (),
     progress: bool = False,
@@ -24,27 +24,19 @@ def make_contact_sheet(
 
     Args:
         seed: Of the first patient; every part has another.
-        renderer: One of `RENDERERS`.
         side: Of a picture's cell in pixels.
         beside: uint8 `[H, W]`, further pictures for a row of their own, such as real films to compare with.
         progress: Whether to show a progress bar.
 
     Returns:
         uint8 `[rows * side, 6 * side]`.
-
-    Raises:
-        ValueError: If the renderer is unknown.
     """
-    if renderer not in RENDERERS:
-        raise ValueError(f"unknown renderer {renderer!r}; there are {', '.join(RENDERERS)}")
-    render, mix = RENDERERS[renderer]
-    kinds = list(mix)
     rows = []
     for number, part in enumerate(tqdm(BODY_PARTS, desc="Contact sheet", disable=not progress)):
         pictures = [
-            render(seed + number, body_part=part, view=view, finding=finding, size=side - _BORDER).pixels
+            render_phantom(seed + number, body_part=part, view=view, finding=finding, size=side - _BORDER).pixels
             for view in range(_PROJECTIONS)
-            for finding in (None, kinds[(seed + number) % len(kinds)])
+            for finding in (None, FINDINGS[(seed + number) % len(FINDINGS)])
         ]
         rows.append(_row(pictures, side))
     if beside:

@@ -1,112 +1,252 @@
-"""What makes a phantom abnormal: a fracture, or a plate with screws, drawn in the coordinates of one bone.
+"""What makes a phantom abnormal, drawn once for a patient and so the same in every projection."""
 
-Each function changes the bone's own picture only near the finding, so that the same patient without it is equal
-elsewhere.
-"""
+from dataclasses import dataclass, replace
 
-from dataclasses import dataclass
-
-import cv2
 import numpy as np
 
-from .projection import Pose, TubeCoordinates
-from .skeleton import Anatomy, Tube
+from .bodies import Body, Loft, make_ball, make_loft
+from .body_parts import Anatomy
+from .raymarch import NO_CHANGE
 
-FINDINGS = ("fracture", "metal")
+MIX = {
+    "displaced_fracture": 0.26,
+    "subtle_fracture": 0.28,
+    "hardware": 0.16,
+    "lytic_lesion": 0.12,
+    "degeneration": 0.11,
+    "dislocation": 0.07,
+}
+"""Finding -> share of abnormal studies. Body parts without a joint in sight have their dislocations drawn as displaced
+fractures.
+"""
+
+FINDINGS = tuple(MIX)
 
 
 @dataclass(frozen=True)
-class FindingSite:
-    """Where and how a finding sits, the same in every projection.
+class Finding:
+    """A finding of one patient.
 
     Attributes:
         kind: One of `FINDINGS`.
-        bone: Index of the bone in the anatomy.
-        share: Place along the bone as a share of its length.
-        slope: Slope of the fracture line against the bone's cross-section.
-        gap: Width of the fracture line in mm.
-        shift: Displacement of the far fragment in mm.
-        direction: Direction of the displacement, or side of the plate, about the bone's axis in radians.
-        jag: Offsets in mm of the fracture line's teeth, `[16]`.
-        length: Length of the plate in mm.
-        width: Width of the plate in mm.
+        centre: float64 `[3]`, its middle in mm.
+        reach: How far from there, in mm, it is to be sought.
+        bodies: Index of a bone -> the bone with the finding.
+        changes: Index of a bone -> what happens inside it, as `integrate_body` takes it.
+        metal: Solid bodies of metal that are added.
     """
 
     kind: str
-    bone: int
-    share: float
-    slope: float
-    gap: float
-    shift: float
-    direction: float
-    jag: np.ndarray
-    length: float
-    width: float
+    centre: np.ndarray
+    reach: float
+    bodies: dict[int, Body]
+    changes: dict[int, np.ndarray]
+    metal: tuple[Body, ...] = ()
 
 
-def draw_site(kind: str, anatomy: Anatomy, rng: np.random.Generator) -> FindingSite:
-    """Draws bone, place and shape of a finding; small bones are as likely as large ones."""
-    candidates = [index for index, bone in enumerate(anatomy.bones) if bone.can_break]
-    index = int(rng.choice(candidates))
-    bone = anatomy.bones[index]
-    middle = float(bone.radii.min())
-    return FindingSite(
-        kind=kind,
-        bone=index,
-        share=float(rng.uniform(*bone.visible)),
-        slope=float(np.tan(np.deg2rad(rng.uniform(-40, 40)))),
-        gap=float(rng.uniform(0.5, 1.2) + 0.06 * middle),
-        shift=float(middle * rng.uniform(0.3, 0.9)),
-        direction=float(rng.uniform(0, 2 * np.pi)),
-        jag=rng.normal(0, 0.09 * middle + 0.15, 16),
-        length=float(np.clip(middle * rng.uniform(7, 10), 16, 80)),
-        width=float(np.clip(middle * rng.uniform(0.9, 1.3), 3.0, 12.0)),
-    )
+def draw_finding(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random.Generator) -> Finding:
+    """Draws where a finding of a kind sits and how it looks.
 
-
-def _smooth_below(value: np.ndarray, edge: float, softness: float) -> np.ndarray:
-    """1 where `value` is well below `edge`, 0 well above, a ramp `softness` wide between."""
-    return np.clip((edge - value) / softness + 0.5, 0.0, 1.0)
-
-
-def break_bone(
-    across: np.ndarray, place: TubeCoordinates, site: FindingSite, turn: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Displaces the far fragment and opens the fracture line.
-
-    Returns:
-        Two `[h, w]` arrays: the distance from the axis after displacement in mm, and the share of bone left (0 in
-        the gap).
+    Args:
+        kind: One of `FINDINGS`.
+        anatomy: The patient as the projection has them.
+        straight: The same patient with no joint bent: what lies inside the film is judged there, so that every
+            projection gets the same finding.
+        rng: Of the finding; the same state gives the same finding.
     """
-    teeth = np.interp(across / place.radius, np.linspace(-1, 1, len(site.jag)), site.jag)
-    line = place.along - site.share * place.length - site.slope * across - teeth
-    # The step is full at the line and gone a little further on, so that the finding has an end.
-    reach = 1.6 * float(np.median(place.radius)) + 3.0
-    fade = np.cos(np.pi / 2 * np.clip(line / reach, 0.0, 1.0)) ** 2
-    shift = (
-        site.shift * (0.35 + 0.65 * abs(np.cos(site.direction - turn))) * np.sign(np.cos(site.direction - turn) + 1e-9)
+    if kind == "dislocation" and not anatomy.loose:
+        kind = "displaced_fracture"
+    return _DRAW[kind](kind, anatomy, straight, rng)
+
+
+def _in_sight(anatomy: Anatomy, point: np.ndarray) -> bool:
+    """Whether a point lies well inside what a frontal film covers."""
+    x0, y0, x1, y1 = anatomy.field
+    margin_x, margin_y = 0.12 * (x1 - x0), 0.12 * (y1 - y0)
+    return bool(x0 + margin_x < point[0] < x1 - margin_x and y0 + margin_y < point[1] < y1 - margin_y)
+
+
+def _site(anatomy: Anatomy, straight: Anatomy, rng: np.random.Generator) -> tuple[int, Loft, float, float]:
+    """A bone, its axis, a place along it in mm, and the bone's radius there in mm."""
+    candidates = [index for index, bone in enumerate(anatomy.bones) if bone.breakable]
+    for _ in range(100):
+        index = int(rng.choice(candidates))
+        low, high = straight.bones[index].breakable or (0.25, 0.75)
+        share = float(rng.uniform(low, high))
+        if _in_sight(straight, straight.bones[index].lofts[0].point(share)):
+            break
+    shaft = anatomy.bones[index].lofts[0]
+    return index, shaft, share * shaft.length, shaft.radius(share)
+
+
+def _fracture(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random.Generator) -> Finding:
+    """A jagged break: the far fragment is shifted, or there is a hairline and hardly any step."""
+    index, shaft, place, radius = _site(anatomy, straight, rng)
+    change = NO_CHANGE.copy()
+    change[0], change[1] = 1, place
+    lean, about = np.tan(np.deg2rad(rng.uniform(5, 50))), rng.uniform(0, 2 * np.pi)
+    change[2], change[3] = lean * np.cos(about), lean * np.sin(about)
+    change[10], change[11] = 0.10 * radius + 0.15, 1 / (0.22 * radius + 0.4)
+    change[14] = -1e4
+    if kind == "displaced_fracture":
+        way = rng.uniform(0, 2 * np.pi)
+        far = radius * rng.uniform(0.45, 1.3)
+        change[4], change[5], change[6] = far * np.cos(way), far * np.sin(way), radius * rng.uniform(-0.6, 0.2)
+        change[7] = radius * rng.uniform(1.7, 2.1) + 2  # within the finding's reach, so that its box holds all of it
+        change[8], change[9] = rng.uniform(0.5, 1.4) + 0.08 * radius, 0.95
+    else:
+        # At times only through one side.
+        way = rng.uniform(0, 2 * np.pi)
+        far = radius * rng.uniform(0.05, 0.2)
+        change[4], change[5] = far * np.cos(way), far * np.sin(way)
+        change[7] = radius * 2 + 2
+        change[8], change[9] = rng.uniform(0.5, 0.8) + 0.07 * radius, rng.uniform(0.7, 0.95)
+        if rng.random() < 0.4:
+            side = rng.uniform(0, 2 * np.pi)
+            change[12], change[13], change[14] = np.cos(side), np.sin(side), radius * rng.uniform(-0.5, 0.1)
+    centre, reach = shaft.point(place / shaft.length), 2.4 * radius + 3
+    return Finding(kind, centre, reach, {index: anatomy.bones[index]}, {index: change})
+
+
+def _lytic_lesion(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random.Generator) -> Finding:
+    index, shaft, place, radius = _site(anatomy, straight, rng)
+    change = NO_CHANGE.copy()
+    off, way = radius * rng.uniform(0.0, 0.6), rng.uniform(0, 2 * np.pi)
+    wide = radius * rng.uniform(0.6, 1.1)
+    change[:4] = 2, off * np.cos(way), off * np.sin(way), place
+    change[4:7] = wide, wide * rng.uniform(0.7, 1.1), max(wide, 2.0) * rng.uniform(0.9, 1.9)
+    change[7], change[8], change[9] = rng.uniform(0.12, 0.3), rng.uniform(0.05, 0.16), rng.uniform(0.7, 0.92)
+    change[10] = rng.uniform(0.0, 0.35)
+    centre = shaft.point(place / shaft.length, (float(change[1]), float(change[2])))
+    return Finding(kind, centre, float(change[4:7].max()) * 1.5 + 2, {index: anatomy.bones[index]}, {index: change})
+
+
+def _degeneration(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random.Generator) -> Finding:
+    """Osteophytes at a joint's rim, dense bone beneath its surface, and a narrowed gap."""
+    joints = [index for index, bone in enumerate(straight.bones) if bone.joint is not None]
+    seen = [
+        index
+        for index in joints
+        if _in_sight(straight, straight.bones[index].lofts[0].point(straight.bones[index].joint or 0.0))
+    ]
+    index = int(rng.choice(seen or joints))
+    bone = anatomy.bones[index]
+    shaft, at_end = bone.lofts[0], bone.joint == 1.0
+    share = 0.97 if at_end else 0.03
+    a, b = (float(value) for value in shaft.table[-10 if at_end else 9, 2:4])
+    outwards = shaft.frame[2] * (1 if at_end else -1)
+    spurs = []
+    for _ in range(int(rng.integers(3, 6))):
+        way = rng.uniform(0, 2 * np.pi)
+        rim = shaft.point(share, (a * np.cos(way), b * np.sin(way)))
+        lean = outwards * rng.uniform(-0.2, 0.9) + shaft.frame[0] * np.cos(way) + shaft.frame[1] * np.sin(way)
+        size = (a + b) / 2 * rng.uniform(0.16, 0.3)
+        spurs.append(make_ball(rim, (size, size, size * rng.uniform(1.3, 2.2)), along=tuple(lean), wall=0.8))
+    plate = make_ball(
+        shaft.point(1.0 if at_end else 0.0) + outwards * 0.3,
+        (0.95 * a, 0.95 * b, 1.4),
+        along=tuple(shaft.frame[2]),
+        wall=0.8,
     )
-    moved = np.where(line > 0, across - shift * fade, across)
-    kept = 1 - 0.9 * _smooth_below(np.abs(line), site.gap / 2, 0.35)
-    return moved, kept.astype(np.float32)
+    change = NO_CHANGE.copy()
+    change[:4] = 3, 0, 0, shaft.length if at_end else 0.0
+    change[4:7] = 1.3 * a, 1.3 * b, 0.55 * (a + b)
+    change[7], change[8], change[9] = 0.6, 0.1, rng.uniform(0.3, 0.7)
+    return Finding(
+        kind,
+        shaft.point(bone.joint or 0.0),
+        1.6 * max(a, b) + 3,
+        {index: replace(bone, lofts=(*bone.lofts, plate, *spurs))},
+        {index: change},
+    )
 
 
-def metal_thickness(tube: Tube, place: TubeCoordinates, site: FindingSite, pose: Pose) -> np.ndarray:
-    """Thickness in mm of a plate with screws on a bone, `[h, w]` over the bone's window."""
-    angle = site.direction - pose.turn
-    centre = site.share * place.length
-    mean_radius = float(np.interp(site.share, np.linspace(0, 1, len(tube.radii)), tube.radii))
-    offset = mean_radius * np.sin(angle)
-    half_width = 0.5 * (site.width * abs(np.cos(angle)) + 2.2 * abs(np.sin(angle)))
-    inside = _smooth_below(np.abs(place.across - offset), half_width, 0.4)
-    inside = inside * _smooth_below(np.abs(place.along - centre), site.length / 2, 0.8)
-    thickness = 2.2 * inside / max(abs(np.cos(angle)), 0.35)
-    screws = np.zeros(place.along.shape, np.float32)
-    pixel = pose.scale
-    deep = offset - np.sign(np.sin(angle) + 1e-9) * 2.0 * mean_radius * abs(np.sin(angle))
-    count = max(3, int(site.length // (site.width * 1.1)))
-    for position in np.linspace(centre - site.length * 0.42, centre + site.length * 0.42, count):
-        (r0, c0), (r1, c1) = place.place(position, offset), place.place(position, deep)
-        cv2.line(screws, (c0, r0), (c1, r1), 1.0, max(1, round(0.28 * site.width * pixel)), cv2.LINE_AA)
-        cv2.circle(screws, (c0, r0), max(1, round(0.36 * site.width * pixel)), 1.0, -1, cv2.LINE_AA)
-    return (thickness + 2.5 * screws).astype(np.float32)
+def _dislocation(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random.Generator) -> Finding:
+    """Moves what hangs on a joint off its partner."""
+    heads = [straight.bones[group[0]] for group in straight.loose]
+    seen = [n for n, head in enumerate(heads) if _in_sight(straight, head.lofts[0].point(head.joint or 0.0))]
+    group = anatomy.loose[int(rng.choice(seen or range(len(heads))))]
+    first = anatomy.bones[group[0]]
+    shaft = first.lofts[0]
+    radius = shaft.radius(1.0 - 0.04 if first.joint == 1.0 else 0.04)
+    way, back = rng.uniform(0, 2 * np.pi), 1 if first.joint == 1.0 else -1
+    shift = (shaft.frame[0] * np.cos(way) + shaft.frame[1] * np.sin(way)) * radius * rng.uniform(1.1, 1.8)
+    shift = shift + shaft.frame[2] * back * radius * rng.uniform(0.1, 0.7)
+    moved = {index: anatomy.bones[index].moved(np.eye(3), shift) for index in group}
+    return Finding(kind, shaft.point(first.joint or 0.0), 1000.0, moved, {})
+
+
+def _rod(start: np.ndarray, end: np.ndarray, radius: float) -> Loft:
+    """A solid cylinder."""
+    return make_loft(start, end, [(0, radius, radius), (1, radius, radius)], wall=99.0, caps=(min(radius, 1.0),) * 2)
+
+
+def _hardware(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random.Generator) -> Finding:
+    """A plate with screws, crossed wires, or a rod in the canal."""
+    _, shaft, place, radius = _site(anatomy, straight, rng)
+    u, v, w = shaft.frame.astype(float)
+    row = shaft.table[int(np.clip(place / shaft.length, 0, 1) * (len(shaft.table) - 1))]
+    centre = shaft.origin + w * place + u * row[0] + v * row[1]
+    sort = rng.choice(["plate", "wires", "rod"], p=[0.6, 0.25, 0.15])
+    if sort == "wires":
+        wires = []
+        for sign in (-1, 1):
+            lean = w + (u * sign + v * rng.normal(0, 0.4)) * rng.uniform(0.25, 0.6)
+            lean /= np.linalg.norm(lean)
+            half = radius * rng.uniform(2.2, 3.2) + 4
+            thick = float(np.clip(0.09 * radius, 0.4, 1.0))
+            wires.append(_rod(centre - lean * half, centre + lean * half, thick))
+        return Finding(kind, centre, 200.0, {}, {}, tuple(Body("wire", (wire,)) for wire in wires))
+    if sort == "rod":
+        half = min(radius * rng.uniform(4, 7), 0.42 * shaft.length)
+        pin = _rod(centre - w * half, centre + w * half, radius * 0.42)
+        return Finding(kind, centre, 200.0, {}, {}, (Body("rod", (pin,)),))
+    way = rng.uniform(0, 2 * np.pi)
+    out, side = u * np.cos(way) + v * np.sin(way), -u * np.sin(way) + v * np.cos(way)
+    half, wide = float(np.clip(radius * rng.uniform(3.5, 5.5), 8, 45)), float(np.clip(0.5 * radius, 1.5, 5.5))
+    thick = float(np.clip(0.14 * radius, 0.5, 1.9))
+    off = float(np.hypot(row[2] * np.cos(way), row[3] * np.sin(way))) + thick
+    middle = centre + out * off
+    count = max(3, round(half / (1.15 * wide)))
+    spots = np.linspace(-0.86, 0.86, count) * half
+    # Scalloped between the holes, as compression plates are.
+    shares = np.linspace(0, 1, 25)
+    waist = 1 + 0.16 * np.cos(2 * np.pi * ((shares * 2 - 1) / 0.86 * (count - 1) / 2 + (count - 1) / 2))
+    plate = make_loft(
+        middle - w * half,
+        middle + w * half,
+        [(s, wide * k, thick) for s, k in zip(shares, waist, strict=True)],
+        wall=99.0,
+        caps=(wide, wide),
+    )
+    plate = replace(plate, frame=np.stack([side, np.cross(w, side), w]).astype(np.float32))
+    metal = [Body("plate", (plate,))]
+    for spot in spots:
+        if rng.random() < 0.14:
+            continue  # an empty hole
+        head = middle + w * spot
+        lean = -out + w * rng.normal(0, 0.08) + side * rng.normal(0, 0.08)
+        lean /= np.linalg.norm(lean)
+        long = 2 * float(np.hypot(row[2] * np.cos(way), row[3] * np.sin(way))) * rng.uniform(0.92, 1.12) + thick
+        shank = float(np.clip(0.19 * radius, 0.6, 1.9))
+        metal.append(
+            Body(
+                "screw",
+                (
+                    _rod(head + out * thick, head + lean * long, shank),
+                    _rod(head + out * thick * 1.8, head + lean * thick, wide * 0.62),
+                ),
+                0.2,
+            )
+        )
+    return Finding(kind, centre, 200.0, {}, {}, tuple(metal))
+
+
+_DRAW = {
+    "displaced_fracture": _fracture,
+    "subtle_fracture": _fracture,
+    "hardware": _hardware,
+    "lytic_lesion": _lytic_lesion,
+    "degeneration": _degeneration,
+    "dislocation": _dislocation,
+}

@@ -1,113 +1,29 @@
 """`render_phantom`: one synthetic radiograph with the truth about its finding."""
 
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
 
-from .anatomy import build_anatomy
-from .findings import FINDINGS, FindingSite, break_bone, draw_site, metal_thickness
+from .body_parts import Anatomy, build_anatomy
+from .camera import FOCUS_MM, Camera, rotation
+from .extras import collimation, draw_marker, make_cast, make_jewel
+from .findings import FINDINGS, Finding, draw_finding
 from .phantom import Phantom, bounding_box, choose_body_part, random_stream
-from .projection import Pose, path_length, tube_coordinates
-from .skeleton import Anatomy, Tube
+from .raymarch import NO_CHANGE
+from .shadow import Window, cast_shadow
 
-# Attenuation per mm, chosen so that films look right at the display range below; not physical coefficients.
-_SOFT, _MARROW, _CORTEX, _METAL = 0.0095, 0.016, 0.085, 0.55
-_TURNS = (0.0, np.pi / 2, np.pi / 4, -np.pi / 4, 0.2)  # frontal, lateral, two obliques, near-frontal
+# Attenuation per mm, in the order of tissues at 60 keV, chosen so that films look right; not physical coefficients.
+_FAT, _MUSCLE, _CANCELLOUS, _CORTEX, _METAL, _PLASTER = 0.0075, 0.0105, 0.021, 0.08, 0.5, 0.022
+_TURNS = (0.0, np.pi / 2, np.pi / 4, -np.pi / 4)  # frontal, lateral, two obliques
+# Pixels of the picture a ray, each way: hairlines, bones, then what has no fine detail.
+_SHARP, _FINE, _FAR, _COARSE = 1.0, 1.6, 4.0, 6.0
+_BONE: dict[str, Any] = {"dense": _CORTEX, "spongy": _CANCELLOUS, "grain": 0.5}
+_FAINT = 0.004  # changes of attenuation below are none
 # Streams of random numbers: one for each thing that must not move when another is switched on.
-_PATIENT, _VIEW, _FINDING, _NOISE = range(4)
-
-
-def _pose(anatomy: Anatomy, seed: int, view: int, size: int) -> Pose:
-    rng = random_stream(seed, _VIEW, view)
-    patient = random_stream(seed, _VIEW, 1_000_000)
-    mirrored = bool(patient.random() < 0.5)
-    x0, y0, x1, y1 = anatomy.field
-    zoom = rng.uniform(0.92, 1.15)
-    width, height = (x1 - x0) / zoom, (y1 - y0) / zoom
-    scale = size / max(width, height)
-    shape = (round(height * scale), round(width * scale))
-    shift = rng.normal(0, 0.02, 2)
-    turn = _TURNS[view % len(_TURNS)] + rng.normal(0, 0.1)
-    # Turned, the field's middle comes to lie beside the axis unless it is turned with it.
-    centre = ((x0 + x1) / 2 + shift[0] * width, (y0 + y1) / 2 + shift[1] * height)
-    depth = float(np.mean([bone.axis[:, 2].mean() for bone in anatomy.bones]))
-    middle = float(np.mean([bone.axis[:, 0].mean() for bone in anatomy.bones]))
-    lateral = abs(np.sin(turn))
-    centre = (centre[0] * (1 - lateral) + lateral * (middle + depth * np.sign(np.sin(turn))), centre[1])
-    return Pose(turn, rng.normal(0, 0.12), mirrored, scale, centre, shape)
-
-
-def _noise_field(rng: np.random.Generator, shape: tuple[int, int], fine: float, coarse: float) -> np.ndarray:
-    """Band-passed noise of unit deviation: blobs between `fine` and `coarse` pixels wide."""
-    white = rng.standard_normal(shape, dtype=np.float32)
-    field = cv2.GaussianBlur(white, (0, 0), max(fine, 0.3)) - cv2.GaussianBlur(white, (0, 0), max(coarse, 0.6))
-    return field / max(float(field.std()), 1e-6)
-
-
-def _bone_attenuation(across: np.ndarray, radius: np.ndarray, cortex: np.ndarray, texture: np.ndarray) -> np.ndarray:
-    whole = path_length(across, radius)
-    marrow = path_length(across, np.maximum(radius - cortex, 0.0))
-    # Trabeculae fill the wide ends; the shaft's canal is nearly empty.
-    spongy = np.clip(1.25 - cortex / (0.22 * radius), 0.15, 1.0)
-    return _CORTEX * (whole - marrow) + _MARROW * marrow * (0.55 + 0.6 * spongy) * (1 + 0.2 * spongy * texture)
-
-
-def _soft_attenuation(anatomy: Anatomy, pose: Pose) -> np.ndarray:
-    """Soft tissue as a smooth union of its tubes, so that overlaps leave no seam; drawn small, since it has no fine
-    detail.
-    """
-    small = replace(pose, scale=pose.scale / 3, shape=(-(-pose.shape[0] // 3), -(-pose.shape[1] // 3)))
-    total = np.zeros(small.shape, np.float32)
-    for tube in anatomy.soft:
-        place = tube_coordinates(tube, small)
-        if place is not None:
-            total[place.window] += (path_length(place.across, place.radius) / 10) ** 4
-    return cv2.resize(_SOFT * 10 * total**0.25, pose.shape[::-1], interpolation=cv2.INTER_CUBIC)
-
-
-def _site_effect(
-    tube: Tube, site: FindingSite, pose: Pose, texture: np.ndarray
-) -> tuple[tuple[slice, slice], np.ndarray] | None:
-    """Change of attenuation that a finding makes: its window of the picture and the change there."""
-    place = tube_coordinates(tube, pose)
-    if place is None:
-        return None
-    patch = texture[place.window]
-    before = _bone_attenuation(place.across, place.radius, place.cortex, patch)
-    if site.kind == "fracture":
-        moved, kept = break_bone(place.across, place, site, pose.turn)
-        change = _bone_attenuation(moved, place.radius, place.cortex, patch) * kept - before
-    else:
-        change = _METAL * metal_thickness(tube, place, site, pose)
-    return place.window, np.where(np.abs(change) > 0.01, change, 0.0).astype(np.float32)
-
-
-def _display(attenuation: np.ndarray, bone_free: float, bright: float) -> np.ndarray:
-    """Attenuation to display values in [0, 1], with a soft shoulder for metal."""
-    value = np.maximum(attenuation - bone_free, 0.0) / max(bright - bone_free, 1e-6)
-    return 1.12 * value / (value**2.6 + 1.0) ** (1 / 2.6)
-
-
-def _add_marker(picture: np.ndarray, rng: np.random.Generator, mirrored: bool) -> np.ndarray:
-    height, width = picture.shape
-    size = rng.uniform(0.6, 1.0) * max(height, width) / 512
-    x = int(rng.uniform(0.04, 0.12) * width) if rng.random() < 0.5 else int(rng.uniform(0.84, 0.9) * width)
-    y = int(rng.uniform(0.06, 0.14) * height) if rng.random() < 0.6 else int(rng.uniform(0.88, 0.96) * height)
-    layer = np.zeros(picture.shape, np.uint8)
-    letter = "L" if mirrored else "R"
-    cv2.putText(layer, letter, (x, y), cv2.FONT_HERSHEY_DUPLEX, size, 255, max(1, round(2 * size)), cv2.LINE_AA)
-    return np.maximum(picture, layer * np.float32(0.93 / 255))
-
-
-def _collimate(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Darkens what lies outside the beam on up to four sides."""
-    height, width = picture.shape
-    edges = np.where(rng.random(4) < 0.35, rng.uniform(0.01, 0.05, 4), -1.0) * [width, height, width, height]
-    x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
-    open_x = np.clip((x - edges[0]) / 1.5, 0, 1) * np.clip((width - edges[2] - x) / 1.5, 0, 1)
-    open_y = np.clip((y - edges[1]) / 1.5, 0, 1) * np.clip((height - edges[3] - y) / 1.5, 0, 1)
-    return picture * (0.04 + 0.96 * open_y[:, None] * open_x[None, :])
+_PATIENT, _EXPOSURE, _FINDING, _NOISE, _EXTRAS, _METALWORK = range(6)
 
 
 def render_phantom(
@@ -117,61 +33,231 @@ def render_phantom(
     view: int = 0,
     finding: str | None = None,
     marker: bool | None = None,
+    metal: bool = False,
+    cast: bool | None = None,
+    jewel: bool | None = None,
     size: int = 512,
 ) -> Phantom:
-    """Renders one projection of a synthetic patient.
+    """Renders one projection of one patient.
 
-    The same seed is the same patient, pose, exposure and noise: with and without a finding the pictures differ only
-    in the finding's mask and the detector's blur around it.
+    The same seed is the same patient, pose, exposure and noise. What is switched on or off changes the picture only
+    where it is, and within the reach of the detector's blur: twins are equal bit for bit elsewhere.
 
     Args:
         seed: The patient, 0 or above.
         body_part: One of the seven; drawn from the seed where None.
         view: Number of the projection, from 0: frontal, lateral, obliques. All show the same anatomy, turned.
-        finding: None (normal), "fracture" or "metal" (plate and screws).
+        finding: None (normal) or one of `FINDINGS`.
         marker: Whether a side marker is in the picture; drawn from the seed where None.
+        metal: Whether a plate, wires or a rod are there besides, at a place of their own.
+        cast: Whether the limb is in plaster; drawn from the seed where None.
+        jewel: Whether a ring or bracelet is worn; drawn from the seed where None.
         size: Pixels on the long side.
 
     Raises:
         ValueError: If the body part or the finding is unknown, or the seed or view negative.
     """
+    if seed < 0 or view < 0:
+        raise ValueError(f"seed and view must be 0 or above, not {seed} and {view}")
     body_part = choose_body_part(body_part, finding, FINDINGS, random_stream(seed, _PATIENT, 1))
-    anatomy = build_anatomy(body_part, random_stream(seed, _PATIENT))
-    pose = _pose(anatomy, seed, view, size)
-    rng = random_stream(seed, _NOISE, view)
-    texture = _noise_field(rng, pose.shape, 0.22 * pose.scale, 0.8 * pose.scale)
+    anatomy, straight, camera = _set_up(body_part, seed, view, size)
+    flesh, bones = _normal_shadows(body_part, seed, view, size)
+    exposure = random_stream(seed, _EXPOSURE, view)
+    normal = flesh + bones
 
-    soft = _soft_attenuation(anatomy, pose) * (
-        1 + 0.02 * _noise_field(rng, pose.shape, 3 * pose.scale, 9 * pose.scale)
-    )
-    bones = np.zeros(pose.shape, np.float32)
-    for tube in anatomy.bones:
-        place = tube_coordinates(tube, pose)
-        if place is not None:
-            bones[place.window] += _bone_attenuation(place.across, place.radius, place.cortex, texture[place.window])
-    density = random_stream(seed, _PATIENT, 2).uniform(0.8, 1.15)
-    normal = soft + density * bones
-    scatter = 0.12 * cv2.GaussianBlur(normal, (0, 0), 0.03 * size)
-    bright = float(np.percentile(normal, 99.7)) * rng.uniform(1.0, 1.15)
-
-    total, changed = normal, np.zeros(pose.shape, np.float32)
+    change, box = np.zeros(camera.shape, np.float32), None
     if finding is not None:
-        site = draw_site(finding, anatomy, random_stream(seed, _FINDING))
-        effect = _site_effect(anatomy.bones[site.bone], site, pose, texture)
-        if effect is not None:
-            window, change = effect
-            changed[window] = density * change
-            total = normal + changed
+        change, box, finding = _found(body_part, seed, view, size, finding)
+    total = normal + change
+    if metal:
+        total = total + _effect(
+            draw_finding("hardware", anatomy, straight, random_stream(seed, _METALWORK)), anatomy, camera
+        )
+    total = total + _worn(anatomy, camera, seed, view, marker=marker, cast=cast, jewel=jewel)
 
-    picture = _display(np.maximum(total, 0) + scatter, rng.uniform(0.0, 0.05) * bright, bright) ** rng.uniform(
-        0.7, 0.95
-    )
-    picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.5, 0.9))
-    grain = rng.uniform(0.008, 0.018)
-    picture = picture + grain * _noise_field(rng, pose.shape, 0.4, 40.0)
-    with_marker = bool(rng.random() < 0.6) if marker is None else marker
-    picture = _collimate(picture, rng)
-    marked = _add_marker(picture, rng, pose.mirrored)
-    picture = marked if with_marker else picture
+    picture = _develop(total, normal, flesh, exposure, random_stream(seed, _NOISE, view))
+    picture = picture * collimation(camera, random_stream(seed, _EXTRAS, 1000 + view))
     pixels = np.clip(np.rint(picture * 255), 0, 255).astype(np.uint8)
-    return Phantom(pixels, changed != 0, bounding_box(np.abs(changed), 0.1), body_part, finding, view, seed)
+    return Phantom(pixels, change != 0, box, body_part, finding, view, seed)
+
+
+def locate_finding(
+    seed: int, finding: str, *, body_part: str | None = None, view: int = 0, size: int = 512
+) -> tuple[int, int, int, int] | None:
+    """Where a patient's finding shows, or would show: the `box` of `render_phantom` without the picture.
+
+    Args:
+        seed: The patient.
+        finding: One of `FINDINGS`.
+        body_part: As for `render_phantom`.
+        view: Number of the projection.
+        size: Pixels on the long side.
+
+    Raises:
+        ValueError: As `render_phantom`.
+    """
+    if seed < 0 or view < 0:
+        raise ValueError(f"seed and view must be 0 or above, not {seed} and {view}")
+    body_part = choose_body_part(body_part, finding, FINDINGS, random_stream(seed, _PATIENT, 1))
+    return _found(body_part, seed, view, size, finding)[1]
+
+
+@lru_cache(maxsize=1)
+def _found(
+    body_part: str, seed: int, view: int, size: int, finding: str
+) -> tuple[np.ndarray, tuple[int, int, int, int] | None, str]:
+    """What a finding changes in the attenuation, float32 `[H, W]`, its box, and its kind as drawn."""
+    anatomy, straight, camera = _set_up(body_part, seed, view, size)
+    drawn = draw_finding(finding, anatomy, straight, random_stream(seed, _FINDING))
+    change = _effect(drawn, anatomy, camera)
+    return change, _box(np.abs(change), drawn, camera), drawn.kind
+
+
+def _set_up(body_part: str, seed: int, view: int, size: int) -> tuple[Anatomy, Anatomy, Camera]:
+    """The patient as this projection has them, the same with no joint bent, and the exposure."""
+    anatomy = _anatomy(body_part, seed, _flexion(body_part, seed, view))
+    return anatomy, _anatomy(body_part, seed, 0.0), _camera(anatomy, seed, view, size)
+
+
+def _flexion(body_part: str, seed: int, view: int) -> float:
+    """How far the elbow is bent in radians: straight from the front, at about a right angle from the side."""
+    if body_part != "elbow":
+        return 0.0
+    rng = random_stream(seed, _EXPOSURE, 500 + view)
+    return float(rng.uniform(1.1, 1.75)) if view % len(_TURNS) == 1 else float(rng.uniform(0.0, 0.25))
+
+
+@lru_cache(maxsize=8)
+def _anatomy(body_part: str, seed: int, flexion: float) -> Anatomy:
+    return build_anatomy(body_part, random_stream(seed, _PATIENT), flexion)
+
+
+def _camera(anatomy: Anatomy, seed: int, view: int, size: int) -> Camera:
+    patient, rng = random_stream(seed, _EXPOSURE, 1_000_000), random_stream(seed, _EXPOSURE, 2_000_000 + view)
+    mirrored, upright = bool(patient.random() < 0.5), bool(patient.random() < 0.85)
+    x0, y0, x1, y1 = anatomy.field
+    zoom = rng.uniform(0.92, 1.15)
+    width, height = (x1 - x0) / zoom, (y1 - y0) / zoom
+    gap = float(rng.uniform(35, 70))
+    scale = size / max(width, height)
+    shape = (round(height * scale), round(width * scale))
+    turn = _TURNS[view % len(_TURNS)] + rng.normal(0, 0.1)
+    shift = rng.normal(0, 0.025, 2)
+    facing = abs(np.cos(turn))
+    centre = np.array([(x0 + x1) / 2 * facing + shift[0] * width, (y0 + y1) / 2 + shift[1] * height, 0.0])
+    pose = rotation(2, rng.normal(0, 0.12) + (0.0 if upright else np.pi)) @ rotation(1, turn)
+    return Camera(pose, centre, gap, scale * (FOCUS_MM - gap) / FOCUS_MM, mirrored, shape)
+
+
+def _layer(camera: Camera, factor: float, shadows: Iterable[tuple[Window, np.ndarray] | None]) -> np.ndarray:
+    """The sum of shadows cast on `camera.coarser(factor)`, at the camera's own resolution, float32 `[H, W]`."""
+    total = np.zeros(camera.coarser(factor).shape, np.float32)
+    for shadow in shadows:
+        if shadow:
+            total[shadow[0]] += shadow[1]
+    return cv2.resize(total, camera.shape[::-1], interpolation=cv2.INTER_CUBIC)
+
+
+@lru_cache(maxsize=1)
+def _normal_shadows(body_part: str, seed: int, view: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Attenuation of flesh and of bones, float32 `[H, W]` each. The last ones are kept: a twin has the same."""
+    anatomy, _, camera = _set_up(body_part, seed, view, size)
+    coarse, fine, far = camera.coarser(_COARSE), camera.coarser(_FINE), camera.coarser(_FAR)
+    bodies = [(anatomy.flesh, 1.0)] + ([(anatomy.lung, -0.9)] if anatomy.lung else [])
+    flesh = _layer(
+        camera,
+        _COARSE,
+        (cast_shadow(body, coarse, dense=k * _FAT, spongy=k * _MUSCLE, margin=5.0) for body, k in bodies),
+    )
+    ribs = [bone for bone in anatomy.bones if bone.name.startswith("rib")]
+    rest = (bone for bone in anatomy.bones if not bone.name.startswith("rib"))
+    bones = _layer(camera, _FINE, (cast_shadow(bone, fine, **_BONE) for bone in rest))
+    if ribs:  # off the film's focus, so that half the resolution does
+        bones += _layer(camera, _FAR, (cast_shadow(bone, far, dense=_CORTEX, spongy=_CANCELLOUS) for bone in ribs))
+    return np.maximum(flesh, 0), np.maximum(bones, 0)
+
+
+def _effect(finding: Finding, anatomy: Anatomy, camera: Camera) -> np.ndarray:
+    """What a finding adds to the attenuation (or takes from it), float32 `[H, W]`; 0 where it does nothing."""
+    factor = _SHARP if finding.kind == "subtle_fracture" else _FINE
+    fine = camera.coarser(factor)
+    near: dict[str, Any] = {**_BONE, "margin": 8.0, "within": (finding.centre, finding.reach)}
+
+    def shadows() -> Iterator[tuple[Window, np.ndarray] | None]:
+        for index, body in finding.bodies.items():
+            yield cast_shadow(body, fine, **near, change=finding.changes.get(index, NO_CHANGE))
+            before = cast_shadow(anatomy.bones[index], fine, **near)  # sampled as the other, ray by ray
+            yield before and (before[0], -before[1])
+        for body in finding.metal:
+            shadow = cast_shadow(body, fine, dense=_METAL, spongy=_METAL)
+            # Beams harden: metal saturates sooner than its thickness says.
+            yield shadow and (shadow[0], 1.6 * np.tanh(shadow[1] / 1.6))
+
+    change = _layer(camera, factor, shadows())
+    change[np.abs(change) < _FAINT] = 0
+    return change
+
+
+def _worn(
+    anatomy: Anatomy,
+    camera: Camera,
+    seed: int,
+    view: int,
+    *,
+    marker: bool | None,
+    cast: bool | None,
+    jewel: bool | None,
+) -> np.ndarray:
+    """Attenuation of what is no finding: marker, plaster, jewellery. Drawn from streams that know no label."""
+    patient, total = random_stream(seed, _EXTRAS), np.zeros(camera.shape, np.float32)
+    chances = patient.random(3)
+    if chances[0] < 0.05 if cast is None else cast:
+        plaster = make_cast(anatomy, patient)
+        total += _layer(
+            camera, _FAR, [cast_shadow(plaster, camera.coarser(_FAR), dense=_PLASTER, spongy=0.0, margin=2.0)]
+        )
+    piece = (
+        make_jewel(anatomy, random_stream(seed, _EXTRAS, 1))
+        if (chances[1] < 0.05 if jewel is None else jewel)
+        else None
+    )
+    shadow = piece and cast_shadow(piece, camera, dense=_METAL, spongy=0.0)
+    if shadow:
+        total[shadow[0]] += shadow[1]
+    if chances[2] < 0.6 if marker is None else marker:
+        total += draw_marker(camera, random_stream(seed, _EXTRAS, 10 + view))
+    return total
+
+
+def _develop(
+    total: np.ndarray, normal: np.ndarray, flesh: np.ndarray, exposure: np.random.Generator, noise: np.random.Generator
+) -> np.ndarray:
+    """From attenuation to display values in [0, 1]: Beer and Lambert, scatter, noise, blur, window.
+
+    Scatter and window come from the patient without finding, so that a finding changes nothing afar.
+    """
+    shape = total.shape
+    tenth = cv2.resize(np.exp(-normal), (max(shape[1] // 8, 8), max(shape[0] // 8, 8)), interpolation=cv2.INTER_AREA)
+    scatter = cv2.resize(cv2.GaussianBlur(tenth, (0, 0), 0.06 * max(tenth.shape)), shape[::-1])
+    share = exposure.uniform(0.06, 0.16)
+    dose = (np.exp(-total) + share * scatter) / (1 + share)
+    grain = noise.standard_normal(shape, dtype=np.float32)
+    grain = cv2.GaussianBlur(grain, (0, 0), exposure.uniform(0.45, 0.8))
+    dose = np.maximum(dose + exposure.uniform(0.006, 0.016) * grain * np.sqrt(dose), 0.003)
+    value = -np.log(cv2.GaussianBlur(dose, (0, 0), exposure.uniform(0.45, 0.8)))
+    plain = -np.log((np.exp(-normal[::4, ::4]) + share * scatter[::4, ::4]) / (1 + share))
+    body = plain[flesh[::4, ::4] > 0.03]
+    high = float(np.percentile(body, 99.6)) if body.size else 1.0
+    low = float(np.percentile(plain, 1.0)) + exposure.uniform(0.0, 0.12) * high
+    level = np.maximum(value - low, 0) / max(high * exposure.uniform(0.98, 1.15) - low, 1e-3)
+    # A soft shoulder leaves metal whiter than bone.
+    return (1.1 * level / (level**2.6 + 1.0) ** (1 / 2.6)) ** exposure.uniform(0.8, 1.1)
+
+
+def _box(change: np.ndarray, finding: Finding, camera: Camera) -> tuple[int, int, int, int] | None:
+    """Rectangle around what changed within the finding's reach; None where hardly anything did."""
+    column, row = camera.project(finding.centre[None])[0]
+    reach = finding.reach * camera.scale
+    near = np.zeros(change.shape, np.uint8)
+    cv2.circle(near, (round(float(column)), round(float(row))), max(1, round(reach)), 1, -1)
+    return bounding_box(change * near, 0.12)

@@ -2,10 +2,11 @@
 
 from .loop import CHECKPOINT_FOLDER, build_model, build_processor, train
 from .prediction import SplitPredictions, predict_views
-from .recipe import Recipe, load_recipe, recipe_names
+from .recipe import PatchStage, Recipe, load_recipe, recipe_names
 
 __all__ = [
     "CHECKPOINT_FOLDER",
+    "PatchStage",
     "Recipe",
     "SplitPredictions",
     "build_model",

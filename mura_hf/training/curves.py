@@ -6,11 +6,11 @@ from typing import Any
 
 
 def plot_curves(history: Sequence[dict[str, Any]], path: str | Path) -> None:
-    """Draws training loss and the study-level figures of `dev` by epoch.
+    """Draws training loss and the study-level figures of `dev` by epoch, stage after stage.
 
     Args:
-        history: A record an epoch with `epoch`, `train_loss` and `dev` (a dict with `auroc` and `kappa`, None where
-            not defined).
+        history: A record an epoch with `train_loss` and `dev`: a dict with `auroc` and `kappa`, None where not
+            defined, or None for an epoch that was not judged.
         path: PNG file to write.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -19,14 +19,16 @@ def plot_curves(history: Sequence[dict[str, Any]], path: str | Path) -> None:
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
-    epochs = [record["epoch"] for record in history]
+    epochs = range(1, len(history) + 1)
+    judged = {epoch: record["dev"] for epoch, record in zip(epochs, history, strict=True) if record["dev"]}
     left.plot(epochs, [record["train_loss"] for record in history], marker="o", color="#1f4e79")
     left.set(title="Training loss", xlabel="Epoch", ylabel="Loss")
     for name, label, marker in (("auroc", "AUROC", "o"), ("kappa", "Cohen's kappa", "s")):
-        values = [float("nan") if record["dev"][name] is None else record["dev"][name] for record in history]
-        right.plot(epochs, values, marker=marker, label=label)
-    best = max(history, key=lambda record: record["dev"]["auroc"] or 0.0)
-    right.axvline(best["epoch"], color="0.6", linestyle=":", label=f"kept: epoch {best['epoch']}")
+        values = [float("nan") if dev[name] is None else dev[name] for dev in judged.values()]
+        right.plot(list(judged), values, marker=marker, label=label)
+    if judged:
+        best = max(judged, key=lambda epoch: judged[epoch]["auroc"] or 0.0)
+        right.axvline(best, color="0.6", linestyle=":", label=f"kept: epoch {best}")
     right.set(title="Studies of dev", xlabel="Epoch", ylim=(min(0.0, right.get_ylim()[0]), 1.02))
     right.legend(loc="lower right")
     for axis in (left, right):

@@ -3,6 +3,8 @@
 import json
 import shutil
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,13 +13,13 @@ import timm
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration, set_seed
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
-from ..data import ViewDataset, split_digest
+from ..data import TwinSampler, ViewDataset, split_digest
 from ..errors import DatasetError
 from ..losses import class_weights, region_loss, weighted_cross_entropy
 from ..models import MuraConfig, MuraForImageClassification, MuraImageProcessor
@@ -57,14 +59,14 @@ def build_processor(recipe: Recipe) -> MuraImageProcessor:
     )
 
 
-def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def _optimizer(model: nn.Module, weight_decay: float, learning_rate: float) -> torch.optim.Optimizer:
     """AdamW that decays matrices and kernels, but neither biases nor norms."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
-        {"params": [parameter for parameter in parameters if parameter.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [parameter for parameter in parameters if parameter.ndim > 1], "weight_decay": weight_decay},
         {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate)
+    return torch.optim.AdamW(groups, lr=learning_rate)
 
 
 def train(
@@ -76,6 +78,7 @@ def train(
     trained_on_phantoms: bool = False,
     cpu: bool = False,
     num_workers: int = 0,
+    keep_in_memory: bool = False,
 ) -> Path:
     """Trains a model and keeps the epoch with the best study-level AUROC on `dev`.
 
@@ -90,6 +93,8 @@ def train(
         trained_on_phantoms: Whether they are synthetic; the checkpoint then says so wherever it answers.
         cpu: Whether to stay on the CPU where there is an accelerator.
         num_workers: Processes that read files; 0 reads in this one.
+        keep_in_memory: Whether to keep what was read and resized, two bytes a pixel of the processed picture, so that
+            later epochs read no file; of use with `num_workers=0`.
 
     Returns:
         The checkpoint's folder.
@@ -105,9 +110,10 @@ def train(
             "dev needs normal and abnormal studies to choose an epoch by AUROC; use more studies or a larger "
             "dev_fraction"
         )
-    if recipe.region_weight and "boxes" not in datasets["train"].column_names:
+    if (recipe.region_weight or recipe.patches.epochs) and "boxes" not in datasets["train"].column_names:
         raise DatasetError(
-            "the recipe has a region_weight, but the data have no boxes; set it to 0 or use data with boxes"
+            "the recipe has a region_weight or patches, but the data have no boxes; set both to 0, or use data with "
+            "boxes"
         )
     accelerator = Accelerator(
         mixed_precision="bf16" if recipe.precision == "bf16" else "no",
@@ -123,19 +129,9 @@ def train(
     set_seed(recipe.seed)
 
     processor = build_processor(recipe)
-    train_views = ViewDataset(datasets["train"], processor, recipe.augmentation, recipe.seed)
-    dev_views = ViewDataset(datasets["dev"], processor)
+    dev_views = ViewDataset(datasets["dev"], processor, kept={} if keep_in_memory else None)
     model = build_model(recipe, trained_on_phantoms=trained_on_phantoms).to(memory_format=torch.channels_last)
-    loader = DataLoader(
-        train_views,
-        recipe.batch_size,
-        shuffle=True,
-        num_workers=num_workers,
-        drop_last=len(train_views) >= recipe.batch_size,
-    )
-    model, optimizer, loader = accelerator.prepare(model, _optimizer(model, recipe), loader)
-    steps = len(loader) * recipe.epochs
-    schedule = get_cosine_schedule_with_warmup(optimizer, round(recipe.warmup_fraction * steps), steps)
+    model = accelerator.prepare(model)
     weights = (
         class_weights(torch.tensor(datasets["train"]["label"])).to(accelerator.device)
         if recipe.class_weighting
@@ -144,33 +140,129 @@ def train(
 
     started = time.monotonic()
     history: list[dict[str, Any]] = []
-    for epoch in range(recipe.epochs):
-        train_views.set_epoch(epoch)
-        loader.set_epoch(epoch)
-        loss = _train_epoch(
-            model, loader, optimizer, schedule, accelerator, recipe, weights, f"Epoch {epoch + 1}/{recipe.epochs}"
-        )
-        dev = predict_views(
-            model, dev_views, accelerator, batch_size=recipe.batch_size, progress="dev"
-        ).study_metrics()
-        best = not history or dev["auroc"] > max(record["dev"]["auroc"] for record in history)
-        history.append(
-            {"epoch": epoch + 1, "train_loss": loss, "dev": dev, "seconds": round(time.monotonic() - started, 1)}
-        )
-        if accelerator.is_main_process:
-            tqdm.write(
-                f"Epoch {epoch + 1}: loss {loss:.4f}, dev studies AUROC {dev['auroc']:.3f}, kappa "
-                f"{dev['kappa'] or 0:.3f}" + " (kept)" * best
+    for stage in _stages(recipe, datasets["train"], processor, {} if keep_in_memory else None):
+        optimizer = _optimizer(accelerator.unwrap_model(model), recipe.weight_decay, stage.learning_rate)
+        optimizer, loader = accelerator.prepare(optimizer, stage.loader(num_workers))
+        steps = len(loader) * stage.epochs
+        schedule = get_cosine_schedule_with_warmup(optimizer, round(recipe.warmup_fraction * steps), steps)
+        for epoch in range(stage.epochs):
+            stage.views.set_epoch(stage.first_epoch + epoch)
+            loader.set_epoch(stage.first_epoch + epoch)
+            title = f"{stage.name.capitalize()}, epoch {epoch + 1}/{stage.epochs}"
+            loss = _train_epoch(model, loader, optimizer, schedule, accelerator, recipe, weights, title)
+            dev = None
+            if stage.judged:
+                dev = predict_views(
+                    model, dev_views, accelerator, batch_size=recipe.batch_size, progress="dev"
+                ).study_metrics()
+            best = dev is not None and _auroc(dev) > max(
+                (_auroc(record["dev"]) for record in history if record["dev"]), default=-1.0
             )
-            with (output_dir / "metrics.jsonl").open("a") as file:
-                file.write(json.dumps(history[-1]) + "\n")
-            plot_curves(history, output_dir / "curves.png")
-            if best:
-                record = _record(recipe, datasets, data_description, history, accelerator)
-                _save(accelerator.unwrap_model(model), processor, record, output_dir / CHECKPOINT_FOLDER)
-        accelerator.wait_for_everyone()
+            seconds = round(time.monotonic() - started, 1)
+            history.append(
+                {"stage": stage.name, "epoch": epoch + 1, "train_loss": loss, "dev": dev, "seconds": seconds}
+            )
+            if accelerator.is_main_process:
+                _report(history, output_dir, kept=best)
+                if best:
+                    record = _record(recipe, datasets, data_description, history, accelerator)
+                    _save(accelerator.unwrap_model(model), processor, record, output_dir / CHECKPOINT_FOLDER)
+            accelerator.wait_for_everyone()
     accelerator.end_training()
     return output_dir / CHECKPOINT_FOLDER
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """A part of the run with its own pictures, rate and schedule."""
+
+    name: str
+    views: ViewDataset
+    rows: Sequence[int]
+    sampler: TwinSampler
+    epochs: int
+    first_epoch: int
+    batch_size: int
+    learning_rate: float
+    judged: bool  # whether its epochs are judged on dev, and the best of them kept
+
+    def loader(self, num_workers: int) -> DataLoader:
+        return DataLoader(
+            Subset(self.views, self.rows),
+            self.batch_size,
+            sampler=self.sampler,
+            num_workers=num_workers,
+            drop_last=len(self.rows) >= self.batch_size,
+        )
+
+
+def _stages(
+    recipe: Recipe, rows: Dataset, processor: MuraImageProcessor, kept: dict[int, dict[str, Any]] | None
+) -> list[_Stage]:
+    keys = _twin_keys(rows)
+    patches, stages = recipe.patches, []
+    if patches.epochs:
+        # An abnormal view whose finding does not show has no patch that could be called abnormal.
+        seen = [n for n, row in enumerate(rows.select_columns(["label", "boxes"])) if row["boxes"] or not row["label"]]
+        stages.append(
+            _Stage(
+                name="patches",
+                views=ViewDataset(
+                    rows,
+                    processor,
+                    patches.augmentation,
+                    recipe.seed,
+                    patch_size=patches.size,
+                    kept=kept,
+                    keys=keys,
+                ),
+                rows=seen,
+                sampler=TwinSampler(keys and [keys[n] for n in seen], len(seen), recipe.seed),
+                epochs=patches.epochs,
+                first_epoch=0,
+                batch_size=patches.batch_size,
+                learning_rate=patches.learning_rate,
+                judged=False,
+            )
+        )
+    stages.append(
+        _Stage(
+            name="views",
+            views=ViewDataset(rows, processor, recipe.augmentation, recipe.seed, kept=kept, keys=keys),
+            rows=range(len(rows)),
+            sampler=TwinSampler(keys, len(rows), recipe.seed),
+            epochs=recipe.epochs,
+            first_epoch=patches.epochs,
+            batch_size=recipe.batch_size,
+            learning_rate=recipe.learning_rate,
+            judged=True,
+        )
+    )
+    return stages
+
+
+def _twin_keys(rows: Dataset) -> list[int] | None:
+    """By row, the first row of its twins; None where the data know no twins."""
+    if "twin" not in rows.column_names:
+        return None
+    first: dict[str | int, int] = {}
+    return [first.setdefault(n if twin is None else twin, n) for n, twin in enumerate(rows["twin"])]
+
+
+def _auroc(figures: dict[str, Any]) -> float:
+    return float(figures["auroc"])
+
+
+def _report(history: list[dict[str, Any]], folder: Path, *, kept: bool) -> None:
+    """Says and writes down how the last epoch went."""
+    last = history[-1]
+    told = f"{last['stage'].capitalize()}, epoch {last['epoch']}: loss {last['train_loss']:.4f}"
+    if last["dev"]:
+        told += f", dev studies AUROC {last['dev']['auroc']:.3f}, kappa {last['dev']['kappa'] or 0:.3f}"
+    tqdm.write(told + " (kept)" * kept)
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(last) + "\n")
+    plot_curves(history, folder / "curves.png")
 
 
 def _train_epoch(

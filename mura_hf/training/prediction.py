@@ -1,6 +1,6 @@
 """A model over a whole split."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -43,9 +43,18 @@ class SplitPredictions:
             for row in [first[study]]
         }
 
+    def study_probabilities(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean probabilities and labels of the studies, float64 `[n]` and int64 `[n]`."""
+        means, labels, _, _ = zip(*self.by_study().values(), strict=True)
+        return np.asarray(means, np.float64), np.asarray(labels, np.int64)
+
+    def with_probabilities(self, probabilities: np.ndarray) -> "SplitPredictions":
+        """The same views with other probabilities `[n]`."""
+        return replace(self, probabilities=probabilities)
+
     def study_metrics(self, threshold: float = 0.5) -> dict[str, float | int | None]:
         """`classification_metrics` of the studies."""
-        means, labels, _, _ = zip(*self.by_study().values(), strict=True)
+        means, labels = self.study_probabilities()
         return classification_metrics(labels, means, threshold)
 
 

@@ -15,6 +15,34 @@ _RECIPES = Path(__file__).parent / "recipes"
 
 
 @dataclass(frozen=True)
+class PatchStage:
+    """A stage on patches around the findings, before that on whole pictures: a small finding then fills what is seen.
+
+    From patches to whole pictures: Shen et al., "Deep learning to improve breast cancer detection on screening
+    mammography", Scientific Reports 9:12495 (2019).
+
+    Attributes:
+        epochs: Passes over train, a patch a view; 0 leaves the stage out.
+        size: Side of a patch in pixels of the processed picture.
+        batch_size: Patches a step and process.
+        learning_rate: Peak of AdamW's rate.
+        augmentation: See `Augmentation`.
+    """
+
+    epochs: int = 0
+    size: int = 112
+    batch_size: int = 64
+    learning_rate: float = 2e-3
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def __post_init__(self) -> None:
+        if self.epochs < 0 or self.size < 32 or self.batch_size < 1 or self.learning_rate <= 0:
+            raise RecipeError(
+                "patches: epochs must be 0 or above, size 32 or above, batch_size and learning_rate above 0"
+            )
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Settings of a run; the YAML file has the same keys.
 
@@ -45,6 +73,7 @@ class Recipe:
         calib_fraction: Share of train patients kept for calibration.
         seed: Of everything random.
         augmentation: See `Augmentation`.
+        patches: See `PatchStage`; needs data with boxes.
     """
 
     name: str = "custom"
@@ -72,6 +101,7 @@ class Recipe:
     calib_fraction: float = 0.08
     seed: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
+    patches: PatchStage = field(default_factory=PatchStage)
 
     def __post_init__(self) -> None:
         if self.precision not in ("fp32", "bf16"):
@@ -112,8 +142,7 @@ def load_recipe(name_or_path: str | Path, **overrides: Any) -> Recipe:
     if not isinstance(values, dict):
         raise RecipeError(f"{path} must hold keys and values")
     values = {"name": path.stem, **values, **overrides}
-    augmentation = _build(Augmentation, values.pop("augmentation", {}) or {}, f"{path}, augmentation")
-    return _build(Recipe, {**values, "augmentation": augmentation}, str(path))
+    return _build(Recipe, values, str(path))
 
 
 _Kind = TypeVar("_Kind")
@@ -121,10 +150,17 @@ _Kind = TypeVar("_Kind")
 
 def _build(kind: type[_Kind], values: dict[str, Any], where: str) -> _Kind:
     fields = {item.name: item for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    values = dict(values)
     for key, value in values.items():
         if key not in fields:
             near = difflib.get_close_matches(key, fields, n=1)
             raise RecipeError(f"{where}: unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        inner: Any = fields[key].type
+        if dataclasses.is_dataclass(inner) and isinstance(inner, type):
+            if not isinstance(value, dict | None):
+                raise RecipeError(f"{where}: {key} is {value!r}, but must hold keys and values")
+            values[key] = _build(inner, value or {}, f"{where}, {key}")
+            continue
         if fields[key].type is float and not _is_number(value):
             hint = "; YAML reads 1e-4 as text, write 1.0e-4" if isinstance(value, str) else ""
             raise RecipeError(f"{where}: {key} is {value!r}, but must be a number{hint}")

@@ -6,6 +6,7 @@ from transformers import pipeline
 
 from mura_hf import MuraImageProcessor, StudyPredictor, load_mura, read_radiograph
 from mura_hf.data import Augmentation, ViewDataset
+from mura_hf.phantoms import write_phantom_mura
 
 STRONG = Augmentation(flip=0.5, rotation=30, scale=0.2, shift=0.1, brightness=0.1, contrast=0.2)
 
@@ -94,3 +95,47 @@ def test_no_augmentation_by_zero_ranges():
     np.testing.assert_array_equal(change.picture(plane), plane)
     flipped = Augmentation(flip=1, rotation=0, scale=0).draw(0, 0, 0)
     np.testing.assert_array_equal(flipped.picture(plane), plane[:, ::-1])
+
+
+def test_patches_are_cut_where_the_finding_is_or_would_be(rows):
+    processor = MuraImageProcessor(size={"height": 128, "width": 128})
+    views = ViewDataset(rows, processor, patch_size=64)
+    whole = ViewDataset(rows, processor)
+    shown = 0
+    for index in range(0, len(rows), 3):
+        patch, row = views[index], views.rows[index]
+        assert patch["pixel_values"].shape == (3, 64, 64)
+        assert patch["regions"].shape == (64, 64)
+        assert not patch["regions"].any() or row["label"] == 1
+        shown += bool(patch["regions"].any())
+        # The patch is a piece of the whole processed picture.
+        plane, piece = whole[index]["pixel_values"][0].numpy(), patch["pixel_values"][0].numpy()
+        assert any(
+            np.array_equal(plane[top : top + 64, left : left + 64], piece) for top in range(65) for left in range(65)
+        )
+    assert shown >= 0.9 * sum(bool(rows[index]["boxes"]) for index in range(0, len(rows), 3))
+
+
+def test_twins_with_one_key_are_changed_alike(tmp_path):
+    tree = write_phantom_mura(tmp_path, 20, seed=1, size=96, twins=True, progress=False)
+    rows = load_mura(tree, dev_fraction=0.0, calib_fraction=0.0)["train"]
+    first = {}
+    keys = [first.setdefault(twin, n) for n, twin in enumerate(rows["twin"])]
+    views = ViewDataset(
+        rows, MuraImageProcessor(size={"height": 96, "width": 96}), STRONG, patch_size=48, keys=keys
+    )  # fmt: skip
+    pairs = [(key, n) for n, key in enumerate(keys) if key != n]
+    assert len(pairs) >= 5
+    alike = [(views[a]["pixel_values"] == views[b]["pixel_values"]).float().mean().item() for a, b in pairs]
+    assert {rows["label"][a] for a, _ in pairs} | {rows["label"][b] for _, b in pairs} == {0, 1}
+    assert np.median(alike) > 0.4  # all but the finding
+
+
+def test_what_is_kept_is_read_once(rows, processor, monkeypatch):
+    kept = {}
+    views = ViewDataset(rows, processor, kept=kept)
+    before = views[3]["pixel_values"]
+    monkeypatch.setattr("mura_hf.data.views.read_radiograph", None)
+    assert torch.equal(views[3]["pixel_values"], before)
+    assert torch.equal(ViewDataset(rows, processor, kept=kept)[3]["pixel_values"], before)
+    assert list(kept) == [3]

@@ -83,7 +83,7 @@ def views(tmp_path_factory):
     folder = tmp_path_factory.mktemp("views")
     files = []
     for view in range(2):
-        pixels = render_phantom(612_345, body_part="wrist", view=view, finding="fracture").pixels
+        pixels = render_phantom(612_345, body_part="wrist", view=view, finding="displaced_fracture").pixels
         file = folder / f"wrist_{view}.png"
         Image.fromarray(pixels.astype(np.uint16) * 16).save(file)
         files.append(str(file))

@@ -17,8 +17,8 @@ def test_each_example_has_files_of_its_own(tmp_path):
 
 def test_the_files_show_what_the_caption_says(tmp_path):
     first = make_examples(tmp_path)[0]
-    assert first.caption == "wrist, abnormal (fracture)"
+    assert first.caption == "wrist, abnormal (displaced fracture)"
     with Image.open(first.files[0]) as image:
         found = np.asarray(image)
-    expected = render_phantom(910_001, body_part="wrist", view=0, finding="fracture")
+    expected = render_phantom(910_001, body_part="wrist", view=0, finding="displaced_fracture")
     np.testing.assert_array_equal(found, expected.pixels)

@@ -1,5 +1,4 @@
 import numpy as np
-import pytest
 
 from mura_hf.phantoms import make_contact_sheet
 
@@ -14,8 +13,3 @@ def test_every_part_has_a_row_of_twins_and_real_films_one_below():
     assert twins.sum() >= 18  # nearly every projection shows the finding
     assert sheet[7 * 96 :, :96].std() > 10
     assert sheet[7 * 96 :, 96:].std() == 0
-
-
-def test_refuses_an_unknown_renderer():
-    with pytest.raises(ValueError, match="clay"):
-        make_contact_sheet(renderer="clay")

@@ -1,12 +1,15 @@
 import csv
 import hashlib
+from collections import defaultdict
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from mura_hf import DatasetError
-from mura_hf.phantoms import RENDERERS, SOLID_FINDINGS, phantom_record, write_phantom_mura
+from mura_hf.phantoms import FINDINGS, phantom_record, write_phantom_mura
+from mura_hf.phantoms.mura_tree import _TILTS, _plan, view_shares
 
 
 def _digest(root):
@@ -16,12 +19,10 @@ def _digest(root):
     ).hexdigest()
 
 
-@pytest.mark.parametrize("renderer", RENDERERS)
-def test_same_bytes_with_one_and_two_processes(renderer, tmp_path):
+@pytest.mark.parametrize("twins", [False, True])
+def test_same_bytes_with_one_and_two_processes(twins, tmp_path):
     one, two = (
-        write_phantom_mura(
-            tmp_path / str(workers), 10, seed=7, size=96, workers=workers, renderer=renderer, progress=False
-        )
+        write_phantom_mura(tmp_path / str(workers), 10, seed=7, size=96, workers=workers, twins=twins, progress=False)
         for workers in (1, 2)
     )
     assert _digest(one) == _digest(two)
@@ -47,26 +48,63 @@ def test_layout_is_that_of_mura(phantom_tree):
 
 def test_truth_lies_beside_the_pictures(phantom_tree):
     rows = pq.read_table(phantom_tree / "findings.parquet").to_pylist()
-    assert {row["finding"] for row in rows} == {None, "fracture", "metal"}
+    assert {None, "displaced_fracture", "subtle_fracture"} <= {row["finding"] for row in rows} <= {None, *FINDINGS}
     for row in rows:
         with Image.open(phantom_tree.parent / row["path"]) as image:
             assert image.size == (row["width"], row["height"])
         assert (row["finding"] is not None) == ("_positive/" in row["path"])
-        if row["x0"] is not None:
-            assert row["finding"] is not None
-            assert 0 <= row["x0"] < row["x1"] <= row["width"]
-            assert 0 <= row["y0"] < row["y1"] <= row["height"]
+        of_a_finding, of_none = row["x0"] is not None, row["decoy_x0"] is not None
+        assert not of_a_finding or row["finding"] is not None
+        assert not of_none or row["finding"] is None
+        for prefix in ["", *["decoy_"] * of_none] if of_a_finding else ["decoy_"] * of_none:
+            assert 0 <= row[f"{prefix}x0"] < row[f"{prefix}x1"] <= row["width"]
+            assert 0 <= row[f"{prefix}y0"] < row[f"{prefix}y1"] <= row["height"]
+    assert np.mean([row["x0"] is not None or row["decoy_x0"] is not None for row in rows]) > 0.8
 
 
-def test_solids_bring_every_kind_of_finding_in_its_share(tmp_path):
-    tree = write_phantom_mura(tmp_path, 150, seed=4, size=64, workers=2, renderer="solids", progress=False)
+def test_every_kind_of_finding_comes_in_its_share(tmp_path):
+    tree = write_phantom_mura(tmp_path, 150, seed=4, size=64, workers=2, progress=False)
     rows = pq.read_table(tree / "findings.parquet").to_pylist()
     studies = {row["path"].rsplit("/", 1)[0]: row["finding"] for row in rows}
     found = [finding for finding in studies.values() if finding]
-    assert set(found) == set(SOLID_FINDINGS)
+    assert set(found) == set(FINDINGS)
     assert found.count("hardware") <= 0.3 * len(found)
     assert found.count("subtle_fracture") >= 0.15 * len(found)  # a quarter is planned
-    assert phantom_record(tree)["renderer"] == "solids"
+
+
+def test_twins_of_train_are_one_patient_with_and_without_the_finding(tmp_path):
+    tree = write_phantom_mura(tmp_path, 40, seed=2, size=64, workers=2, twins=True, progress=False)
+    studies = defaultdict(list)
+    for row in pq.read_table(tree / "findings.parquet").to_pylist():
+        studies[row["seed"]].append(row)
+    paired = 0
+    for rows in studies.values():
+        abnormal = {row["path"].rsplit("/", 1)[1]: row for row in rows if row["finding"]}
+        normal = {row["path"].rsplit("/", 1)[1]: row for row in rows if not row["finding"]}
+        assert ("/train/" in rows[0]["path"]) or not (abnormal and normal)
+        if "/train/" in rows[0]["path"] and abnormal:
+            assert abnormal.keys() == normal.keys()
+            paired += 1
+            for name, row in abnormal.items():
+                assert row["path"].split("/")[3] == normal[name]["path"].split("/")[3]  # the patient
+                assert [row[corner] for corner in ("x0", "y0", "x1", "y1")] == [
+                    normal[name][f"decoy_{corner}"] for corner in ("x0", "y0", "x1", "y1")
+                ]
+    assert paired >= 8
+    labels = [row["finding"] is not None for rows in studies.values() for row in rows]
+    assert 0.25 < np.mean(labels) < 0.55
+
+
+def test_views_are_as_many_as_in_mura():
+    counts = np.arange(1, 12)
+    assert view_shares() @ counts == pytest.approx(2.73, abs=0.02)
+    # MURA v1.1 train: 2.65 views a normal and 2.87 an abnormal study.
+    assert [view_shares(tilt) @ counts for tilt in _TILTS] == pytest.approx([2.65, 2.87], abs=0.01)
+    for views_tell, gap in ((False, 0.0), (True, 0.22)):
+        plan = [study for job in _plan(20_000, 10, 0, twins=False, views_tell=views_tell) for study in job]
+        means = [np.mean([s.views for s in plan if s.abnormal == abnormal]) for abnormal in (False, True)]
+        assert means[1] - means[0] == pytest.approx(gap, abs=0.07)
+    assert {study.views for study in plan} == set(range(1, 12))
 
 
 def test_a_tree_says_that_it_is_synthetic(phantom_tree, tmp_path):
@@ -82,5 +120,3 @@ def test_never_writes_over_anything(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
     with pytest.raises(ValueError, match="n_studies"):
         write_phantom_mura(tmp_path / "new", 1)
-    with pytest.raises(ValueError, match="unknown renderer"):
-        write_phantom_mura(tmp_path / "new", 4, renderer="clay")

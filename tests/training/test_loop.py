@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from mura_hf import DatasetError, MuraForImageClassification, MuraImageProcessor, load_mura
 from mura_hf.data import ViewDataset
 from mura_hf.evaluation import aggregate_studies
-from mura_hf.training import Recipe, build_processor, predict_views, train
+from mura_hf.training import PatchStage, Recipe, build_processor, predict_views, train
 
 TINY = Recipe(
     backbone="resnet10t",
@@ -82,6 +82,23 @@ def test_keeps_the_best_epoch_by_study_auroc_on_dev(run, datasets):
     found = predict_views(model, dev, Accelerator(cpu=True)).study_metrics()
     assert found["auroc"] == pytest.approx(best["dev"]["auroc"], abs=1e-6)
     assert found["n"] == len(set(datasets["dev"]["study_id"]))
+
+
+def test_a_stage_on_patches_comes_first(datasets, tmp_path):
+    stage = PatchStage(epochs=2, size=32, batch_size=8)
+    _train(datasets, tmp_path / "run", patches=stage, epochs=1)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["stage"], line["epoch"]) for line in lines] == [("patches", 1), ("patches", 2), ("views", 1)]
+    assert [line["dev"] is None for line in lines] == [True, True, False]
+    record = json.loads((tmp_path / "run" / "checkpoint" / "training.json").read_text())
+    assert record["recipe"]["patches"]["size"] == 32
+    AcceleratorState._reset_state(reset_partial_state=True)
+    kept = train(
+        datasets, replace(TINY, patches=stage, epochs=1), tmp_path / "kept", data_description={"name": "phantoms"},
+        trained_on_phantoms=True, cpu=True, keep_in_memory=True,
+    )  # fmt: skip
+    weights = [load_file(folder / "model.safetensors") for folder in (tmp_path / "run" / "checkpoint", kept)]
+    assert all(torch.equal(weights[0][key], value) for key, value in weights[1].items())
 
 
 def test_draws_its_curves(run):

@@ -30,6 +30,10 @@ def test_overrides_and_round_trip(tmp_path):
     [
         ("epoch: 3", "unknown key 'epoch'; did you mean 'epochs'"),
         ("augmentation: {rotatoin: 3}", "did you mean 'rotation'"),
+        ("patches: {epoch: 3}", "patches: unknown key 'epoch'; did you mean 'epochs'"),
+        ("patches: {augmentation: {flop: 1}}", "patches, augmentation: unknown key 'flop'; did you mean 'flip'"),
+        ("patches: {size: 8}", "size 32 or above"),
+        ("patches: [3]", "patches is .* must hold keys and values"),
         ("learning_rate: 1e-4", r"write 1\.0e-4"),
         ("epochs: ten", "must be of type int"),
         ("pretrained: 1", "must be of type bool"),

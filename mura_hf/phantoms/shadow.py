@@ -60,6 +60,7 @@ def cast_shadow(
     grain: float = 0.0,
     margin: float = 1.0,
     change: np.ndarray = NO_CHANGE,
+    within: tuple[np.ndarray, float] | None = None,
 ) -> tuple[Window, np.ndarray] | None:
     """Attenuation of one body along every ray that meets it.
 
@@ -71,6 +72,7 @@ def cast_shadow(
         grain: Contrast of the inside's texture.
         margin: Room in mm around the body for what `change` adds.
         change: A finding; see `integrate_body`.
+        within: A point and a distance in mm: rays that pass it farther off are left out.
 
     Returns:
         The rows and columns of the picture, and float32 attenuation there; None outside the picture.
@@ -81,13 +83,21 @@ def cast_shadow(
         outlines.append(camera.project(points))
     everything = np.concatenate(outlines)
     height, width = camera.shape
-    c0, r0 = np.maximum(np.floor(everything.min(0)), 0).astype(int)
-    c1, r1 = np.minimum(np.ceil(everything.max(0)) + 1, (width, height)).astype(int)
+    least, most = everything.min(0), everything.max(0)
+    if within:
+        middle, radius = camera.project(within[0][None])[0], within[1] * camera.scale
+        least, most = np.maximum(least, middle - radius), np.minimum(most, middle + radius)
+    c0, r0 = np.maximum(np.floor(least), 0).astype(int)
+    c1, r1 = np.minimum(np.ceil(most) + 1, (width, height)).astype(int)
     if r1 <= r0 or c1 <= c0:
         return None
     wanted = np.zeros((r1 - r0, c1 - c0), np.uint8)
     for outline in outlines:
         cv2.fillConvexPoly(wanted, cv2.convexHull(np.round(outline - (c0, r0)).astype(np.int32)), 1)
+    if within:
+        circle = np.zeros_like(wanted)
+        cv2.circle(circle, tuple(np.round(middle - (c0, r0)).astype(int).tolist()), max(1, round(radius)), 1, -1)
+        wanted &= circle
     first = body.lofts[0]
     boxes = np.concatenate(
         [(loft.origin + _corners(loft, margin) @ loft.frame - first.origin) @ first.frame.T for loft in body.lofts]
@@ -113,7 +123,7 @@ def cast_shadow(
         np.float32(_GRAIN_MM),
         np.float32(grain),
         change.astype(np.float32),
-        np.float32(np.clip(1.1 * pixel, 0.4, 2.5)),
+        np.float32(np.clip(1.4 * pixel, 0.5, 2.5)),
         np.float32(max(0.5, 1.1 * pixel)),
     )
     return (slice(int(r0), int(r1)), slice(int(c0), int(c1))), attenuation

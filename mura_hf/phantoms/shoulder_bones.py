@@ -84,7 +84,7 @@ def add_shoulder_girdle(build: BodyBuilder) -> None:
     for number in range(6):
         reach = 62 + 9 * min(number, 3) + 2 * number
         centre = np.array([128.0, -18.0 + 24.0 * number, -12.0])
-        angles = np.linspace(-0.75 * np.pi, 0.62 * np.pi, 16) + np.pi
+        angles = np.linspace(-0.75 * np.pi, 0.62 * np.pi, 13) + np.pi
         # Round the chest and downwards towards the front.
         points = [
             centre + np.array([reach * np.cos(a), 18 * np.sin(a) * -1.0, 0.78 * reach * np.sin(a)]) for a in angles

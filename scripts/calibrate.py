@@ -1,0 +1,29 @@
+"""Fits a checkpoint's temperature, study slope and intercept on its calib, and writes them into its config.json."""
+
+import argparse
+
+from mura_hf.assessment import calibrate_checkpoint, load_split
+from mura_hf.errors import MuraError
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkpoint", help="folder of the checkpoint")
+    parser.add_argument("--data_dir", required=True, help="what it was trained on")
+    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--cpu", action="store_true", help="stay on the CPU")
+    options = parser.parse_args()
+    rows = load_split(options.checkpoint, options.data_dir, "calib")
+    fit = calibrate_checkpoint(options.checkpoint, rows, batch_size=options.batch_size, cpu=options.cpu)
+    print(
+        f"Temperature {fit['temperature']}, study slope {fit['study_slope']}, intercept {fit['study_intercept']}; "
+        f"Brier score of the studies of calib {fit['brier_before']:.4f} before, {fit['brier_after']:.4f} after. "
+        "Run scripts/evaluate.py now."
+    )
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except MuraError as error:
+        raise SystemExit(str(error)) from None

@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+from scipy.special import expit
+from sklearn.linear_model import LogisticRegression
+
+from mura_hf.evaluation import calibrate_studies, fit_study_calibration, fit_temperature
+
+
+@pytest.fixture(scope="module")
+def overconfident():
+    """Margins three times what they should be, and labels drawn from the true probabilities."""
+    rng = np.random.default_rng(0)
+    honest = rng.normal(0, 1.5, 20_000)
+    return 3.0 * honest, (rng.random(20_000) < expit(honest)).astype(int)
+
+
+def test_temperature_finds_how_overconfident_a_model_is(overconfident):
+    assert fit_temperature(*overconfident) == pytest.approx(3.0, rel=0.05)
+
+
+def test_study_calibration_is_logistic_regression_on_the_logit(overconfident):
+    margins, labels = overconfident
+    slope, intercept = fit_study_calibration(expit(margins + 0.7), labels)
+    reference = LogisticRegression(C=np.inf).fit((margins + 0.7)[:, None], labels)
+    assert slope == pytest.approx(reference.coef_[0, 0], abs=2e-3)
+    assert intercept == pytest.approx(reference.intercept_[0], abs=2e-3)
+    after = calibrate_studies(expit(margins + 0.7), slope, intercept)
+    assert after.mean() == pytest.approx(labels.mean(), abs=1e-3)
+
+
+def test_calibration_keeps_order_and_certainty():
+    values = np.array([0.0, 0.2, 0.5, 0.9, 1.0])
+    np.testing.assert_array_equal(calibrate_studies(values), values)
+    changed = calibrate_studies(values, 0.4, -0.3)
+    assert (np.diff(changed) > 0).all()
+    assert changed[0] == 0
+    assert changed[-1] == 1
+    assert changed[2] == pytest.approx(expit(-0.3))
+
+
+@pytest.mark.parametrize("fit", [fit_temperature, fit_study_calibration])
+def test_what_cannot_be_fitted_is_refused(fit):
+    with pytest.raises(ValueError, match="one label a value"):
+        fit([0.1, 0.2], [0, 1, 1])
+    with pytest.raises(ValueError, match="normal studies and abnormal"):
+        fit([0.1, 0.2], [1, 1])
+    with pytest.raises(ValueError, match="finite"):
+        fit([0.1, float("nan")], [0, 1])
+
+
+def test_probabilities_outside_their_range_are_refused():
+    with pytest.raises(ValueError, match="in \\[0, 1\\]"):
+        fit_study_calibration([0.1, 1.2], [0, 1])
