@@ -44,7 +44,7 @@ def main() -> None:
         row = report["pointing"]["overall"]
         print(f"Pointing game: {row['hits']:.3f} of {row['n']} views, a constant guess {row['constant']:.3f}")
     if "twins" in report:
-        print(f"Twins: the finding alone moves the probability by {report['twins']['finding']['median']:.3f} (median)")
+        print(f"Twins: the finding alone moves the answer by {report['twins']['finding']['median']:.3f} (median)")
     if report["trained_on_phantoms"]:
         print(PHANTOM_WARNING)
 
