@@ -29,24 +29,24 @@ def add_radius(build: BodyBuilder, stretch: tuple[float, float] | None, joint: f
         (90, 6.9, 6.0),
         (160, 7.2, 6.4),
         (198, 7.4, 7.0),
-        (216, 6.4, 6.4),
-        (223, 8.2, 8.0),
-        (229, 11.2, 10.8),
-        (235, 11.0, 10.6),
+        (214, 6.3, 6.3),
+        (222, 6.9, 6.8),
+        (226, 9.6, 9.3),
+        (235, 10.8, 10.4),
     ]
     shaft = build.loft(
         (-7 * s, 0.5 * s, 1 * s),
         (-12 * s, 235.5 * s, 2 * s),
         _rows(length, rows, s),
-        caps=(2.2 * s, 1.8 * s),
+        caps=(4.0 * s, 2.6 * s),
         bow=(-5 * s, 1.5 * s),
         wall=[0.7, 0.6, 0.6, 0.9, 1.6, 2.7, 2.7, 2.0, 1.5, 1.0, 0.8, 0.8],
         filling=[1.25, 1.2, 1.15, 1.0, 0.6, 0.1, 0.1, 0.35, 0.6, 0.9, 1.1, 1.15],
     )
-    styloid = build.ball((-15.2 * s, 3.5 * s, 1 * s), (5.0 * s, 6.0 * s, 8.5 * s), along=(-0.25, -1.0, 0.0), wall=0.7)
-    tuberosity = build.ball((-7.0 * s, 206 * s, 4 * s), (4.5 * s, 4.5 * s, 8 * s), wall=1.2)
+    styloid = build.ball((-14.6 * s, 5.5 * s, 1 * s), (5.6 * s, 7.0 * s, 10.5 * s), along=(-0.2, -1.0, 0.0), wall=0.7)
+    tuberosity = build.ball((-8.0 * s, 205 * s, 4 * s), (4.2 * s, 4.2 * s, 10 * s), wall=1.2)
     index = build.bone(
-        "radius", shaft, styloid, tuberosity, melt=3.0 * s, breakable=_stretch(stretch, length), joint=joint
+        "radius", shaft, styloid, tuberosity, melt=4.5 * s, breakable=_stretch(stretch, length), joint=joint
     )
     if build.patient.age == "child":
         add_growth_plate(build, index, at_start=True, thickness=5.5 * s)
@@ -74,14 +74,14 @@ def add_ulna(build: BodyBuilder, stretch: tuple[float, float] | None) -> int:
         (13.5 * s, 3.0 * s, -4 * s),
         (9 * s, 264 * s, -10 * s),
         _rows(length, rows, s),
-        caps=(3.0 * s, 5.0 * s),
+        caps=(4.0 * s, 6.0 * s),
         bow=(2 * s, -2 * s),
         wall=[0.7, 0.7, 0.7, 1.3, 2.3, 2.8, 2.6, 1.7, 1.4, 1.3, 1.2, 1.2],
         filling=[1.1, 1.1, 1.0, 0.5, 0.1, 0.1, 0.3, 0.8, 0.9, 1.0, 1.0, 1.0],
     )
-    styloid = build.ball((18.0 * s, 2.5 * s, -5 * s), (2.6 * s, 2.6 * s, 5.2 * s), along=(0.2, -1.0, 0.0), wall=0.7)
-    coronoid = build.ball((9 * s, 226 * s, 5.0 * s), (7 * s, 5 * s, 6 * s), along=(0, -1, 0.7), wall=1.0)
-    index = build.bone("ulna", shaft, styloid, coronoid, melt=2.5 * s, breakable=_stretch(stretch, length))
+    styloid = build.ball((17.6 * s, 3.5 * s, -5 * s), (2.8 * s, 2.8 * s, 6.5 * s), along=(0.15, -1.0, 0.0), wall=0.6)
+    coronoid = build.ball((9 * s, 224 * s, 1.5 * s), (7.5 * s, 6 * s, 9 * s), along=(0, -0.8, 0.6), wall=0.8)
+    index = build.bone("ulna", shaft, styloid, coronoid, melt=4.0 * s, breakable=_stretch(stretch, length))
     if build.patient.age == "child":
         add_growth_plate(build, index, at_start=True, thickness=4.5 * s)
     return index

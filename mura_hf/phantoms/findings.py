@@ -211,7 +211,7 @@ def _hardware(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random.Gen
     spots = np.linspace(-0.86, 0.86, count) * half
     # Scalloped between the holes, as compression plates are.
     shares = np.linspace(0, 1, 25)
-    waist = 1 + 0.16 * np.cos(2 * np.pi * ((shares * 2 - 1) / 0.86 * (count - 1) / 2 + (count - 1) / 2))
+    waist = 1 + 0.1 * np.cos(2 * np.pi * ((shares * 2 - 1) / 0.86 * (count - 1) / 2 + (count - 1) / 2))
     plate = make_loft(
         middle - w * half,
         middle + w * half,
@@ -234,7 +234,7 @@ def _hardware(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random.Gen
                 "screw",
                 (
                     _rod(head + out * thick, head + lean * long, shank),
-                    _rod(head + out * thick * 1.8, head + lean * thick, wide * 0.62),
+                    _rod(head + out * thick * 1.8, head + lean * thick, wide * 0.5),
                 ),
                 0.2,
             )

@@ -57,11 +57,11 @@ class _Profile:
 
 _METACARPAL = _Profile(
     ((0, 1.62, 1.6), (0.08, 1.6, 1.62), (0.26, 1.05, 1.15), (0.5, 0.93, 1.02), (0.72, 1.05, 1.15), (0.9, 1.42, 1.5),
-     (1, 1.42, 1.5)), caps=(1.6, 1.3), bow=-0.035,
+     (1, 1.42, 1.5)), caps=(2.6, 1.3), bow=-0.035,
 )  # fmt: skip
 _PHALANX = _Profile(
     ((0, 1.72, 1.45), (0.07, 1.68, 1.42), (0.25, 1.12, 1.0), (0.55, 0.95, 0.82), (0.78, 1.0, 0.85), (0.93, 1.22, 1.05),
-     (1, 1.2, 1.05)), caps=(1.2, 0.8), bow=-0.03,
+     (1, 1.2, 1.05)), caps=(2.0, 0.8), bow=-0.03,
 )  # fmt: skip
 _TUFT = _Profile(
     ((0, 1.75, 1.45), (0.1, 1.7, 1.4), (0.35, 0.95, 0.85), (0.6, 0.8, 0.7), (0.8, 1.0, 0.75), (0.92, 1.3, 0.75),
@@ -80,7 +80,7 @@ def add_carpus(build: BodyBuilder) -> None:
         middle = np.array(centre) * size + build.rng.normal(0, 0.5, 3)
         turn = np.deg2rad(degrees + build.rng.normal(0, 8))
         along = np.array([np.sin(turn), -np.cos(turn), 0.15])
-        axes = np.array(radii) * size * grown * 0.97
+        axes = np.array(radii) * size * grown * 1.05
         # Flat faces: two ellipsoids side by side melt into a cobble rather than an egg.
         side = np.array([np.cos(turn), np.sin(turn), 0.0])
         balls = [(middle, axes, along)]
@@ -93,7 +93,7 @@ def add_carpus(build: BodyBuilder) -> None:
         balls.append((middle + off, np.full(3, knob[2] * size * grown), np.array([0.0, 1.0, 0.0])))
         off = -along * axes[2] * 0.35 - side * axes[0] * 0.3
         balls.append((middle + off, axes * np.array([0.8, 0.8, 0.55]), along))
-        parts = [build.ball(at, radii, along=tuple(lean), wall=0.5, filling=1.3) for at, radii, lean in balls]
+        parts = [build.ball(at, radii, along=tuple(lean), wall=0.42, filling=1.35) for at, radii, lean in balls]
         build.bone(name, *parts, melt=2.2)
 
 

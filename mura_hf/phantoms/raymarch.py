@@ -46,6 +46,8 @@ def _loft(x, y, z, n, origins, frames, lengths, per_mm, tables):
     if over > ZERO:
         d = max(d, ZERO)
         d = math.sqrt(over * over + d * d)
+    else:
+        d = max(d, over)  # an end has its wall too
     return d, tables[n, k, 4] * rest + tables[n, k + 1, 4] * part, tables[n, k, 5] * rest + tables[n, k + 1, 5] * part
 
 

@@ -16,7 +16,7 @@ from .raymarch import NO_CHANGE
 from .shadow import Window, cast_shadow
 
 # Attenuation per mm, in the order of tissues at 60 keV, chosen so that films look right; not physical coefficients.
-_FAT, _MUSCLE, _CANCELLOUS, _CORTEX, _METAL, _PLASTER = 0.0075, 0.0105, 0.021, 0.08, 0.5, 0.022
+_FAT, _MUSCLE, _CANCELLOUS, _CORTEX, _METAL, _PLASTER = 0.0075, 0.0105, 0.021, 0.08, 0.34, 0.022
 _TURNS = (0.0, np.pi / 2, np.pi / 4, -np.pi / 4)  # frontal, lateral, two obliques
 # Pixels of the picture a ray, each way: hairlines, bones, then what has no fine detail.
 _SHARP, _FINE, _FAR, _COARSE = 1.0, 1.6, 4.0, 6.0

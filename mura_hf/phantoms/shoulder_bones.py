@@ -91,8 +91,8 @@ def add_shoulder_girdle(build: BodyBuilder) -> None:
         ]
         parts = [
             loft(
-                tuple(np.array(a) * s),
-                tuple(np.array(b) * s),
+                tuple((a - 0.12 * (b - a)) * s),  # they overlap, so that no wall stands between them
+                tuple((b + 0.12 * (b - a)) * s),
                 [(0, 2.6, 5.0), (1, 2.6, 5.0)],
                 wall=0.7,
                 filling=0.45,
