@@ -37,14 +37,17 @@ def main() -> None:
         print(f"{part:9s} {figures['n']:5d} studies, {', '.join(told)}")
     for kind, row in report.get("finding", {}).items():
         auroc = row["figures"]["auroc"]
-        print(
-            f"{kind}: {row['figures']['n_abnormal']} studies, AUROC {'not defined' if auroc is None else f'{auroc:.3f}'}"
-        )
+        told = "not defined" if auroc is None else f"{auroc:.3f}"
+        print(f"{kind}: {row['figures']['n_abnormal']} studies, AUROC {told}")
     if "pointing" in report:
         row = report["pointing"]["overall"]
         print(f"Pointing game: {row['hits']:.3f} of {row['n']} views, a constant guess {row['constant']:.3f}")
     if "twins" in report:
-        print(f"Twins: the finding alone moves the answer by {report['twins']['finding']['median']:.3f} (median)")
+        changes = report["twins"]
+        print(f"Twins: the finding alone moves the answer by {changes['finding']['median']:.3f} (median)")
+        for name in ("marker", "ring"):
+            if name in changes:
+                print(f"A {name} alone moves it by {changes[name]['median_absolute']:.3f} (median, either way)")
     if report["trained_on_phantoms"]:
         print(PHANTOM_WARNING)
 

@@ -5,6 +5,7 @@ Several processes: `accelerate launch scripts/train.py ...`, or on CPUs
 """
 
 import argparse
+from dataclasses import replace
 
 from mura_hf.data import load_mura
 from mura_hf.errors import MuraError
@@ -18,7 +19,8 @@ def main() -> None:
     parser.add_argument("--data_dir", required=True, help="the folder MURA-v1.1, or the one that holds it")
     parser.add_argument("--output_dir", required=True, help="a new or empty folder")
     parser.add_argument("--body_parts", nargs="+", help="train on some parts only")
-    parser.add_argument("--epochs", type=int, help="instead of the recipe's")
+    parser.add_argument("--epochs", type=int, help="on whole views, instead of the recipe's")
+    parser.add_argument("--patch_epochs", type=int, help="on patches before that, instead of the recipe's")
     parser.add_argument("--seed", type=int, help="instead of the recipe's")
     parser.add_argument("--num_workers", type=int, default=0, help="processes that read files")
     parser.add_argument("--keep_in_memory", action="store_true", help="read each file once")
@@ -27,6 +29,8 @@ def main() -> None:
 
     overrides = {name: getattr(options, name) for name in ("epochs", "seed") if getattr(options, name) is not None}
     recipe = load_recipe(options.recipe, **overrides)
+    if options.patch_epochs is not None:
+        recipe = replace(recipe, patches=replace(recipe.patches, epochs=options.patch_epochs))
     datasets = load_mura(
         options.data_dir, options.body_parts, recipe.dev_fraction, recipe.calib_fraction, seed=recipe.seed
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 from mura_hf import StudyPredictor
 from mura_hf.training import load_recipe
@@ -28,7 +29,9 @@ def test_every_command_has_help(script):
 
 
 def test_from_phantoms_to_an_exported_checkpoint_with_its_card(tmp_path, phantom_files):
-    made = _run("make_phantoms.py", "--output_dir", tmp_path / "data", "--n_studies", 60, "--size", 96, "--seed", 5)
+    made = _run(
+        "make_phantoms.py", "--output_dir", tmp_path / "data", "--n_studies", 80, "--size", 96, "--seed", 5, "--twins"
+    )
     assert "Rendering phantoms" in made.stderr
     recipe = {
         **load_recipe("phantom").to_dict(),
@@ -36,23 +39,34 @@ def test_from_phantoms_to_an_exported_checkpoint_with_its_card(tmp_path, phantom
         "epochs": 1,
         "batch_size": 16,
         "dev_fraction": 0.25,
+        "calib_fraction": 0.25,
+        "patches": {"epochs": 3, "size": 48},
     }
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(recipe))
     trained = _run(
         "train.py", "--recipe", tmp_path / "tiny.yaml", "--data_dir", tmp_path / "data", "--output_dir",
-        tmp_path / "run", "--cpu",
+        tmp_path / "run", "--cpu", "--patch_epochs", 1, "--keep_in_memory",
     )  # fmt: skip
     assert "AUROC" in trained.stdout + trained.stderr
     checkpoint = tmp_path / "run" / "checkpoint"
-    measured = _run("evaluate.py", checkpoint, "--data_dir", tmp_path / "data", "--cpu")
+    assert "Temperature" in _run("calibrate.py", checkpoint, "--data_dir", tmp_path / "data", "--cpu").stdout
+    measured = _run("evaluate.py", checkpoint, "--data_dir", tmp_path / "data", "--twins", 7, "--cpu")
     overall = json.loads((checkpoint / "evaluation.json").read_text())["study"]["overall"]["figures"]
     assert f"{overall['n']:5d} studies" in measured.stdout
     assert "trained on synthetic phantoms" in measured.stdout
     _run("render_card.py", checkpoint, "--name", "mura-tiny", "--output", checkpoint / "README.md")
-    assert "# mura-tiny" in (checkpoint / "README.md").read_text()
+    card = (checkpoint / "README.md").read_text()
+    for words in ("# mura-tiny", "Pointing game", "any finding | 7", "calibrate.py", "--patch_epochs 1", "--twins 7"):
+        assert words in card
     _run("export_checkpoint.py", checkpoint, tmp_path / "export")
     study = StudyPredictor.from_pretrained(tmp_path / "export")(phantom_files)
     assert any("synthetic phantoms" in warning for warning in study.warnings)
+
+
+def test_contact_sheet(tmp_path):
+    _run("contact_sheet.py", "--output", tmp_path / "sheet.png", "--side", 48)
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size == (6 * 48, 7 * 48)
 
 
 def test_trouble_is_a_sentence_and_no_traceback(tmp_path):

@@ -13,6 +13,9 @@ from ..evaluation import calibrate_studies, fit_study_calibration, fit_temperatu
 from ..models import MuraForImageClassification, MuraImageProcessor
 from ..training import predict_views
 
+CALIBRATION = ("temperature", "study_slope", "study_intercept")
+"""Names of the calibration's values in a checkpoint's config."""
+
 _EDGE = 1e-12
 
 
@@ -21,7 +24,8 @@ def calibrate_checkpoint(
 ) -> dict[str, float]:
     """Fits temperature, study slope and study intercept, and writes them into the checkpoint's `config.json`.
 
-    The fit starts afresh: what stood there is replaced. Weights are not touched.
+    The fit starts afresh: what stood there is replaced, and thresholds that were chosen on the old probabilities go,
+    but for "paper". Weights are not touched. What was measured before holds no more: run `evaluate_checkpoint` again.
 
     Args:
         folder: The checkpoint.
@@ -50,6 +54,7 @@ def calibrate_checkpoint(
     before, labels = found.study_probabilities()
     warmed, _ = found.with_probabilities(expit(margins / temperature)).study_probabilities()
     slope, intercept = fit_study_calibration(warmed, labels)
+    model.config.operating_points = {"paper": model.config.operating_points.get("paper", 0.5)}
     model.config.temperature = round(temperature, 4)
     model.config.study_slope, model.config.study_intercept = round(slope, 4), round(intercept, 4)
     if accelerator.is_main_process:

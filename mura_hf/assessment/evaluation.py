@@ -14,6 +14,7 @@ from ..evaluation import bootstrap_confidence_intervals, calibrate_studies, clas
 from ..inference import StudyPredictor
 from ..models import BODY_PARTS, MuraConfig, MuraForImageClassification, MuraImageProcessor
 from ..training import SplitPredictions, predict_views
+from .calibration import CALIBRATION
 from .pointing import can_point, pointing_game
 from .twins import measure_twins
 
@@ -25,7 +26,7 @@ def evaluate_checkpoint(
     rows: Dataset,
     split: str,
     *,
-    threshold: float = 0.5,
+    threshold: float | None = None,
     batch_size: int = 32,
     twins: int = 0,
     cpu: bool = False,
@@ -36,7 +37,7 @@ def evaluate_checkpoint(
         folder: The checkpoint.
         rows: The split, as `load_mura` gives it.
         split: Its name.
-        threshold: Abnormal is called strictly above it.
+        threshold: Abnormal is called strictly above it; the checkpoint's own, as `StudyPredictor` has it, where None.
         batch_size: Views a step.
         twins: Patients to render with and without a finding, a marker or a ring; see `measure_twins`. 0 leaves it out.
         cpu: Whether to stay on the CPU.
@@ -44,8 +45,8 @@ def evaluate_checkpoint(
     Returns:
         What was written: figures with 95 % intervals from a bootstrap over patients, for `image` and `study` level,
         each `overall` and by body part. Studies' probabilities are calibrated as the checkpoint's config says. Where
-        the rows know their findings: `finding`, each kind of abnormal study against all normal ones, and `pointing`
-        (see `pointing_game`); where asked for, `twins`.
+        the rows know their findings: `finding`, each kind of abnormal study against all normal ones, and, where the
+        model has heatmaps, `pointing` (see `pointing_game`); where asked for, `twins`.
 
     Raises:
         DatasetError: If the split is empty.
@@ -54,18 +55,22 @@ def evaluate_checkpoint(
         raise DatasetError(f"the split {split} is empty; choose other body parts or another split")
     accelerator = Accelerator(cpu=cpu)
     model = accelerator.prepare_model(MuraForImageClassification.from_pretrained(folder), evaluation_mode=True)
+    config = accelerator.unwrap_model(model).config
+    if threshold is None:
+        threshold = config.operating_points[config.default_operating_point]
     views = ViewDataset(rows, MuraImageProcessor.from_pretrained(folder))
     found = predict_views(model, views, accelerator, batch_size=batch_size, progress=f"Evaluating {split}")
     report = {
         "split": split,
         "threshold": threshold,
         "n_resamples": N_RESAMPLES,
-        "trained_on_phantoms": accelerator.unwrap_model(model).config.trained_on_phantoms,
-        **_figures(found, threshold, accelerator.unwrap_model(model).config, _study_findings(rows)),
+        "trained_on_phantoms": config.trained_on_phantoms,
+        "calibration": {name: getattr(config, name) for name in CALIBRATION},
+        **_figures(found, threshold, config, _study_findings(rows)),
     }
     if accelerator.is_main_process:
         predictor = StudyPredictor.from_pretrained(folder, device=accelerator.device)
-        if can_point(rows):
+        if can_point(predictor, rows):
             report["pointing"] = pointing_game(predictor, rows)
         if twins:
             report["twins"] = measure_twins(predictor, twins)

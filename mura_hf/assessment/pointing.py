@@ -16,9 +16,11 @@ from ..models import BODY_PARTS
 _GRID = 64  # the mean heatmap is kept at this many places a side
 
 
-def can_point(rows: Dataset) -> bool:
-    """Whether some abnormal view of the rows has exactly one box."""
-    return "boxes" in rows.column_names and bool(_chosen(rows))
+def can_point(predictor: StudyPredictor, rows: Dataset) -> bool:
+    """Whether some abnormal view of the rows has exactly one box, and the checkpoint a heatmap for it."""
+    if "boxes" not in rows.column_names or not _chosen(rows):
+        return False
+    return predictor([np.zeros((64, 64), np.uint8)]).views[0].heatmap is not None
 
 
 def _chosen(rows: Dataset) -> list[int]:

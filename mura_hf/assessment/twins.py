@@ -27,6 +27,7 @@ def measure_twins(
     Returns:
         `finding` (all kinds), each kind of `MIX`, `marker` and `ring`: a dict with `n`, `median` of the
         probability with minus that without, `low` and `high` (its 5th and 95th percentile) and `median_absolute`.
+        Patients on whose films no marker or ring fits (a shoulder wears none) do not count for these.
     """
     rng = np.random.default_rng([seed, 0])
     kinds = rng.choice(list(MIX), size=n, p=np.array(list(MIX.values())) / sum(MIX.values()))
@@ -43,8 +44,10 @@ def measure_twins(
                 study.append(phantom.pixels)
                 kind = phantom.finding or kind
         without, *others = (predictor(study, heatmaps=False).probability for study in studies)
-        for name, probability in zip(("finding", *_WORN), others, strict=True):
-            changes[name].append(probability - without)
+        for name, probability, study in zip(("finding", *_WORN), others, studies[1:], strict=True):
+            worn = any(not np.array_equal(new, old) for new, old in zip(study, studies[0], strict=True))
+            if worn or name == "finding":
+                changes[name].append(probability - without)
         changes[kind].append(changes["finding"][-1])
     return {name: _summary(np.asarray(values)) for name, values in changes.items() if values}
 

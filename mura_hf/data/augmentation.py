@@ -17,10 +17,6 @@ class Change:
     gain: float
     offset: float
 
-    def picture(self, plane: np.ndarray) -> np.ndarray:
-        """Changes place and tone of a gray plane, uint8 `[h, w]`."""
-        return self.tone(self.place(plane))
-
     def place(self, plane: np.ndarray) -> np.ndarray:
         """Changes the place of what a gray plane shows, uint8 `[h, w]`."""
         return self._move(plane, cv2.INTER_LINEAR)

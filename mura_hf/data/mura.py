@@ -86,7 +86,9 @@ def load_mura(
     if truth is not None:
         features = Features({**FEATURES, **TRUTH})
         for row in rows["train"] + rows["valid"]:
-            row |= truth.get(_from_split(row["image"][len(str(tree)) :]), _NOTHING)
+            row |= truth.get(Path(row["image"]).relative_to(tree).as_posix(), _NOTHING)
+        if not any(row["twin"] for row in rows["train"] + rows["valid"]):
+            raise DatasetError(f"{tree}: findings.parquet names none of the tree's pictures; make the phantoms again")
     shared = {row["patient_id"] for row in rows["train"]} & {row["patient_id"] for row in rows["valid"]}
     if shared:
         raise DatasetError(

@@ -72,8 +72,10 @@ class ViewDataset(TorchDataset):
         key = index if self.keys is None else self.keys[index]
         change = None if self.augmentation is None else self.augmentation.draw(self.seed, self.epoch, key)
         if change is not None:
-            plane = change.place(plane)
-            marked = None if marked is None else change.regions(marked)
+            moved = None if marked is None else change.regions(marked)
+            # A finding stays in the picture, or the label would be wrong; so does the place of one, for the twin.
+            if moved is None or marked is None or (moved > 127).any() or not (marked > 127).any():
+                plane, marked = change.place(plane), moved
         if self.patch_size is not None:
             window = self._patch(plane, marked, key)
             plane, marked = np.ascontiguousarray(plane[window]), None if marked is None else marked[window]
@@ -105,9 +107,8 @@ class ViewDataset(TorchDataset):
         assert self.patch_size is not None
         rng = np.random.default_rng([self.seed, self.epoch, key, 1])
         side = min(self.patch_size, *plane.shape)
-        places = np.flatnonzero(plane > 40 if marked is None or not marked.any() else marked > 127)
-        chosen = places[rng.integers(len(places))] if len(places) else plane.size // 2
-        centre = np.array(np.unravel_index(chosen, plane.shape))
+        places = np.argwhere(plane > 40 if marked is None or not (marked > 127).any() else marked > 127)
+        centre = places[rng.integers(len(places))] if len(places) else np.array(plane.shape) // 2
         start = centre - side // 2 + np.rint(rng.uniform(-0.3, 0.3, 2) * side).astype(int)
         top, left = np.clip(start, 0, np.array(plane.shape) - side)
         return slice(int(top), int(top) + side), slice(int(left), int(left) + side)

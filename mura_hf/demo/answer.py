@@ -45,7 +45,7 @@ def chance_text(probability: float) -> str:
 def _verdict_html(study: StudyPrediction) -> str:
     sign, title, sentence = _VERDICTS[study.band]
     percent, mark = 100 * study.probability, 100 * study.threshold
-    views = f"{len(study.views)} view" + "s" * (len(study.views) != 1)
+    views = f"Mean of {len(study.views)} view" + "s" * (len(study.views) != 1) + ", calibrated" * study.calibrated
     return (
         f'<section class="answer {study.band}" aria-label="Answer for the study">'
         f'<div class="verdict"><h2><span aria-hidden="true">{sign}</span> {title}</h2>'
@@ -53,7 +53,7 @@ def _verdict_html(study: StudyPrediction) -> str:
         f'<div class="meter" role="img" aria-label="Probability {percent:.0f} percent, threshold {mark:.0f} percent">'
         f'<div class="fill" style="width:{percent:.1f}%"></div><div class="mark" style="left:{mark:.1f}%"></div></div>'
         f"<p>{sentence} {_body_part_sentence(study)}</p>"
-        f'<p class="fine">Mean of {views}; flagged strictly above {study.threshold:g} (operating point '
+        f'<p class="fine">{views}; flagged strictly above {study.threshold:g} (operating point '
         f"“{escape(study.operating_point)}”). {_MEANING}</p>"
         f'<p class="fine">Checkpoint: {escape(study.checkpoint)}</p></section>'
     )
@@ -70,11 +70,11 @@ def _body_part_sentence(study: StudyPrediction) -> str:
 
 def views_html(study: StudyPrediction, radiographs: Sequence[Radiograph]) -> str:
     """Each view with its overlay and box, as a grid."""
-    cards = (_view_html(view, radiograph, study) for view, radiograph in zip(study.views, radiographs, strict=True))
+    cards = (_view_html(view, radiograph) for view, radiograph in zip(study.views, radiographs, strict=True))
     return f'<div class="views">{"".join(cards)}</div>'
 
 
-def _view_html(view: ViewPrediction, radiograph: Radiograph, study: StudyPrediction) -> str:
+def _view_html(view: ViewPrediction, radiograph: Radiograph) -> str:
     name = escape(view.name)
     layers = f'<img class="film" src="{film_url(radiograph.pixels)}" alt="Radiograph {name}">'
     if view.heatmap is not None:
@@ -84,8 +84,7 @@ def _view_html(view: ViewPrediction, radiograph: Radiograph, study: StudyPredict
         width, height = 100 * (view.box.x1 - view.box.x0) / view.width, 100 * (view.box.y1 - view.box.y0) / view.height
         place = f"left:{left:.2f}%;top:{top:.2f}%;width:{width:.2f}%;height:{height:.2f}%"
         layers += f'<div class="box" style="{place}" title="Strongest model attention"></div>'
-    flagged = view.probability > study.threshold
-    state, word = ("abnormal", "▲ flagged") if flagged else ("normal", "○ not flagged")
+    state, word = ("abnormal", "▲ flagged") if view.flagged else ("normal", "○ not flagged")
     box = "Box: strongest model attention. " if view.box else ""
     return (
         f'<figure class="view"><div class="stage"><div class="stack">{layers}</div></div>'

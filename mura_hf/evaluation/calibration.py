@@ -12,7 +12,8 @@ _EDGE = 1e-7  # probabilities are kept this far from 0 and 1, so that their logi
 def fit_temperature(margins: Sequence[float] | np.ndarray, labels: Sequence[int] | np.ndarray) -> float:
     """The temperature that makes views' probabilities likeliest.
 
-    Source: Guo et al., "On calibration of modern neural networks", arXiv 1706.04599, section 4.2.
+    Source: Guo et al., "On calibration of modern neural networks", arXiv 1706.04599, section 4.2, but with Platt's
+    targets (see `fit_study_calibration`).
 
     Args:
         margins: `[n]`, z_abnormal - z_normal of views.
@@ -24,9 +25,9 @@ def fit_temperature(margins: Sequence[float] | np.ndarray, labels: Sequence[int]
     Raises:
         ValueError: If the lengths differ or a class is missing.
     """
-    values, truth = _check(margins, labels)
+    values, targets = _check(margins, labels)
     found = minimize_scalar(
-        lambda log_t: _loss(values / np.exp(log_t), truth), bounds=np.log([0.05, 20.0]), method="bounded"
+        lambda log_t: _loss(values / np.exp(log_t), targets), bounds=np.log([0.05, 20.0]), method="bounded"
     )
     return float(np.exp(found.x))
 
@@ -36,7 +37,9 @@ def fit_study_calibration(
 ) -> tuple[float, float]:
     """Slope and intercept on the logit of studies' probabilities that make these likeliest.
 
-    Source: Platt, "Probabilistic outputs for support vector machines", 1999, on the logit instead of the margin.
+    Source: Platt, "Probabilistic outputs for support vector machines", 1999, on the logit instead of the margin. His
+    targets, (n1 + 1) / (n1 + 2) for the n1 abnormal studies and 1 / (n0 + 2) for the n0 normal ones, keep few studies,
+    or such as are ranked perfectly, from calling for certainty.
 
     Args:
         probabilities: `[n]`, P(abnormal) of studies, in [0, 1].
@@ -48,12 +51,12 @@ def fit_study_calibration(
     Raises:
         ValueError: If the lengths differ, a class is missing or a probability is none.
     """
-    values, truth = _check(probabilities, labels)
+    values, targets = _check(probabilities, labels)
     if values.min() < 0 or values.max() > 1:
         raise ValueError(f"probabilities must lie in [0, 1], not run from {values.min():g} to {values.max():g}")
     margins = logit(np.clip(values, _EDGE, 1 - _EDGE))
     found = minimize(
-        lambda x: _loss(np.exp(x[0]) * margins + x[1], truth),
+        lambda x: _loss(np.exp(x[0]) * margins + x[1], targets),
         np.zeros(2),
         bounds=[tuple(np.log([0.05, 20.0])), (-20.0, 20.0)],
         method="L-BFGS-B",
@@ -73,14 +76,16 @@ def calibrate_studies(
 
 
 def _check(values: Sequence[float] | np.ndarray, labels: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The values, and Platt's target for each."""
     numbers, truth = np.asarray(values, np.float64), np.asarray(labels, np.float64)
     if numbers.shape != truth.shape or numbers.ndim != 1:
         raise ValueError(f"{numbers.shape} values and {truth.shape} labels; need one label a value")
     if set(truth.tolist()) != {0.0, 1.0} or not np.isfinite(numbers).all():
         raise ValueError("calibration needs finite values, normal studies and abnormal ones")
-    return numbers, truth
+    n1 = truth.sum()
+    return numbers, np.where(truth == 1, (n1 + 1) / (n1 + 2), 1 / (len(truth) - n1 + 2))
 
 
-def _loss(margins: np.ndarray, truth: np.ndarray) -> float:
-    """Mean negative log likelihood."""
-    return float(np.mean(np.logaddexp(0.0, np.where(truth == 1, -margins, margins))))
+def _loss(margins: np.ndarray, targets: np.ndarray) -> float:
+    """Mean cross entropy."""
+    return float(np.mean(np.logaddexp(0.0, margins) - targets * margins))

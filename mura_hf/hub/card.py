@@ -10,6 +10,7 @@ from jinja2 import Environment, StrictUndefined, UndefinedError
 from ..errors import CardError
 
 _TEMPLATE = Path(__file__).parent / "card_template.md"
+_NEUTRAL = {"temperature": 1, "study_slope": 1, "study_intercept": 0}
 _RECORDS = ("config.json", "preprocessor_config.json", "training.json", "evaluation.json")
 
 
@@ -42,16 +43,34 @@ def render_card(folder: str | Path, name: str, *, bundled: bool = False) -> str:
         raise CardError(
             f"{folder}: evaluation.json is about {split!r}; a card shows valid, run scripts/evaluate.py on it"
         )
+    config, evaluation = records["config"], records["evaluation"]
+    calibration = {name: config.get(name, neutral) for name, neutral in _NEUTRAL.items()}
+    if evaluation.get("calibration", _NEUTRAL) != calibration:
+        raise CardError(
+            f"{folder} was calibrated after evaluation.json was written; run scripts/evaluate.py on it again"
+        )
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
     environment.filters["figure"] = _figure
     try:
         metadata = _metadata(records, name)
-        body = environment.from_string(_TEMPLATE.read_text()).render(name=name, bundled=bundled, **records)
+        records["training"] = {"remarks": [], **records["training"]}
+        body = environment.from_string(_TEMPLATE.read_text()).render(
+            name=name,
+            bundled=bundled,
+            calibrated=calibration != _NEUTRAL,
+            made_with={"twins": False, "views_tell": False, **made} if (made := _made_with(records)) else None,
+            **records,
+        )
     except (UndefinedError, KeyError) as error:
         raise CardError(f"a record of {folder} lacks a value that the card shows: {error}") from error
     return f"---\n{metadata.to_yaml()}\n---\n\n{body}"
+
+
+def _made_with(records: dict[str, Any]) -> dict[str, Any] | None:
+    """How the phantoms were made that it was trained on; None where it was trained on something else."""
+    return records["training"]["data"].get("made_with")
 
 
 def _figure(value: float | None, interval: list[float] | None = None) -> str:

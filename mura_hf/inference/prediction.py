@@ -22,6 +22,7 @@ class ViewPrediction:
         name: The file's name, or "view 1" and so on.
         probability: P(abnormal) of this view, in [0, 1].
         weight: Its share in the study's answer.
+        flagged: Whether a study of this view alone would be called abnormal.
         heatmap: Model attention, float32 `[H, W]` in [0, 1] at the view's own size; None where the model has none.
         box: Rectangle of the strongest attention in the view's own pixels; only where the view is flagged.
         height: Of the view in pixels.
@@ -31,6 +32,7 @@ class ViewPrediction:
     name: str
     probability: float
     weight: float
+    flagged: bool
     heatmap: np.ndarray | None
     box: Box | None
     height: int
@@ -48,6 +50,8 @@ class StudyPrediction:
             specificity .95, where the checkpoint has both; else the band is the label.
         threshold: Of the operating point.
         operating_point: Its name.
+        calibrated: Whether a slope and an intercept, fitted on studies of known label, were applied to the mean of the
+            views' probabilities.
         body_part: The part given by the caller, else the part found, else None.
         body_part_given: Whether the caller gave it.
         body_part_probabilities: Part -> probability found; empty where the model has no such head.
@@ -63,6 +67,7 @@ class StudyPrediction:
     band: str
     threshold: float
     operating_point: str
+    calibrated: bool
     body_part: str | None
     body_part_given: bool
     body_part_probabilities: dict[str, float]

@@ -128,11 +128,11 @@ class StudyPredictor:
         radiographs = [self._read(view, name) for view, name in zip(views, names, strict=True)]
         output = self._run(radiographs)
 
-        probability = float(output.study_logits[0].double().softmax(-1)[1])
+        probability = float(output.study_logits[0].cpu().double().softmax(-1)[1])
         label = LABELS[int(probability > threshold)]
         parts: dict[str, float] = {}
         if output.body_part_logits is not None:
-            parts = dict(zip(BODY_PARTS, output.body_part_logits[0].double().softmax(-1).tolist(), strict=True))
+            parts = dict(zip(BODY_PARTS, output.body_part_logits[0].cpu().double().softmax(-1).tolist(), strict=True))
         warnings = [PHANTOM_WARNING] if self.model.config.trained_on_phantoms else []
         maps: list[np.ndarray | None] = [None] * len(radiographs)
         if heatmaps:
@@ -140,12 +140,18 @@ class StudyPredictor:
                 maps = [*self._heatmaps(output, radiographs)]
             except CheckpointError as error:
                 warnings.append(f"No heatmap: {error}.")
-        chances = output.view_logits[0].double().softmax(-1)[:, 1].tolist()
+        view_logits = output.view_logits[0].cpu().double()  # not every accelerator has float64
+        chances = view_logits.softmax(-1)[:, 1].tolist()
+        config = self.model.config
+        # A view is flagged where a study of this view alone would be.
+        margins = view_logits[:, 1] - view_logits[:, 0]
+        alones = torch.sigmoid(config.study_slope * margins + config.study_intercept).tolist()
         return StudyPrediction(
             probability=probability,
             label=label,
             band=find_band(probability, label, self.model.config.operating_points),
             threshold=threshold,
+            calibrated=(config.study_slope, config.study_intercept) != (1, 0),
             operating_point=point,
             body_part=body_part or (max(parts, key=parts.__getitem__) if parts else None),
             body_part_given=body_part is not None,
@@ -156,12 +162,13 @@ class StudyPredictor:
                     probability=chance,
                     weight=weight,
                     heatmap=heatmap,
-                    box=localize(heatmap) if heatmap is not None and chance > threshold else None,
+                    flagged=alone > threshold,
+                    box=localize(heatmap) if heatmap is not None and alone > threshold else None,
                     height=radiograph.pixels.shape[0],
                     width=radiograph.pixels.shape[1],
                 )
-                for name, chance, weight, heatmap, radiograph in zip(
-                    names, chances, output.view_weights[0].tolist(), maps, radiographs, strict=True
+                for name, chance, alone, weight, heatmap, radiograph in zip(
+                    names, chances, alones, output.view_weights[0].tolist(), maps, radiographs, strict=True
                 )
             ],
             in_distribution=None,
@@ -200,7 +207,7 @@ class StudyPredictor:
     def _operating_point(self, name: str | None) -> tuple[str, float]:
         points = self.model.config.operating_points
         if name is None:
-            name = "paper" if "paper" in points else next(iter(points))
+            name = self.model.config.default_operating_point
         if name not in points:
             raise ValueError(f"unknown operating point {name!r}; this checkpoint has {', '.join(points)}")
         return name, float(points[name])

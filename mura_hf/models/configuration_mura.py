@@ -117,5 +117,11 @@ class MuraConfig(PreTrainedConfig):
                 f"backbone is {self.backbone!r}: give the bare name of a timm architecture, without a source"
             )
 
+    @property
+    def default_operating_point(self) -> str:
+        """Name of the threshold that is used where none is asked for: "paper" (.5), or else the first."""
+        assert self.operating_points is not None  # filled in above
+        return "paper" if "paper" in self.operating_points else next(iter(self.operating_points))
+
 
 __all__ = ["BODY_PARTS", "LABELS", "STUDY_POOLINGS", "MuraConfig"]

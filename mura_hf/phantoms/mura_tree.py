@@ -163,8 +163,9 @@ def write_phantom_mura(
         seed: The same seed gives the same bytes, whatever the number of workers.
         valid_fraction: Share of the studies that goes to valid.
         size: Pixels on the long side.
-        twins: Whether every abnormal study of train comes with its twin, the same patient without the finding, as
-            another study. The share of abnormal studies stays the same. Training learns faster from pairs.
+        twins: Whether abnormal studies of train come with their twin, the same patient without the finding, as
+            another study; all but the last, where there is no room for two. The share of abnormal studies stays the
+            same. Training learns faster from pairs.
         views_tell: Whether abnormal studies have more views, as in MURA: 2.87 against 2.65 on average.
         workers: Processes that render.
         progress: Whether to show a progress bar.
@@ -174,13 +175,16 @@ def write_phantom_mura(
 
     Raises:
         DatasetError: If the folder holds files already, or a file cannot be written.
-        ValueError: If `n_studies` is below 2, `valid_fraction` not inside (0, 1).
+        ValueError: If `n_studies` is below 2, `valid_fraction` not inside (0, 1), or views are to tell and there are
+            twins, which have as many views as each other.
     """
     root = Path(root)
     if n_studies < 2 or not 0 < valid_fraction < 1:
         raise ValueError(
             f"n_studies must be 2 or more and valid_fraction inside (0, 1), not {n_studies}, {valid_fraction}"
         )
+    if twins and views_tell:
+        raise ValueError("twins have as many views as each other, so views_tell cannot be kept; choose one of the two")
     if root.exists() and any(root.iterdir()):
         raise DatasetError(f"{root} is not empty; name a new folder for the phantoms, or remove this one")
     n_valid = min(max(round(n_studies * valid_fraction), 1), n_studies - 1)
@@ -219,7 +223,9 @@ def phantom_record(root: str | Path) -> dict[str, object] | None:
     Args:
         root: The folder `MURA-v1.1`, or the one that holds it.
     """
-    for file in (Path(root) / PROVENANCE_FILE, Path(root) / "MURA-v1.1" / PROVENANCE_FILE):
+    inside = Path("MURA-v1.1")
+    for folder in (Path(), inside, inside / inside):  # as load_mura looks for the tree
+        file = Path(root) / folder / PROVENANCE_FILE
         if file.is_file():
             return json.loads(file.read_text())
     return None

@@ -1,4 +1,4 @@
-"""`Phantom`: a synthetic radiograph with the truth about it, and what every renderer does alike."""
+"""`Phantom`: a synthetic radiograph with the truth about it, and its parts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

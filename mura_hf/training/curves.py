@@ -28,7 +28,12 @@ def plot_curves(history: Sequence[dict[str, Any]], path: str | Path) -> None:
         right.plot(list(judged), values, marker=marker, label=label)
     if judged:
         best = max(judged, key=lambda epoch: judged[epoch]["auroc"] or 0.0)
-        right.axvline(best, color="0.6", linestyle=":", label=f"kept: epoch {best}")
+        right.axvline(
+            best,
+            color="0.6",
+            linestyle=":",
+            label=f"kept: {history[best - 1]['stage']}, epoch {history[best - 1]['epoch']}",
+        )
     right.set(title="Studies of dev", xlabel="Epoch", ylim=(min(0.0, right.get_ylim()[0]), 1.02))
     right.legend(loc="lower right")
     for axis in (left, right):

@@ -3,8 +3,6 @@
 import json
 import shutil
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,19 +11,19 @@ import timm
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration, set_seed
-from datasets import Dataset, DatasetDict
+from datasets import DatasetDict
 from torch import nn
-from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
-from ..data import TwinSampler, ViewDataset, split_digest
+from ..data import ViewDataset, split_digest
 from ..errors import DatasetError
 from ..losses import class_weights, region_loss, weighted_cross_entropy
 from ..models import MuraConfig, MuraForImageClassification, MuraImageProcessor
 from .curves import plot_curves
 from .prediction import predict_views
 from .recipe import Recipe
+from .stages import make_stages
 
 CHECKPOINT_FOLDER = "checkpoint"
 
@@ -140,9 +138,9 @@ def train(
 
     started = time.monotonic()
     history: list[dict[str, Any]] = []
-    for stage in _stages(recipe, datasets["train"], processor, {} if keep_in_memory else None):
+    for stage in make_stages(recipe, datasets["train"], processor, {} if keep_in_memory else None):
         optimizer = _optimizer(accelerator.unwrap_model(model), recipe.weight_decay, stage.learning_rate)
-        optimizer, loader = accelerator.prepare(optimizer, stage.loader(num_workers))
+        optimizer, loader = accelerator.prepare(optimizer, stage.loader(num_workers, accelerator.num_processes))
         steps = len(loader) * stage.epochs
         schedule = get_cosine_schedule_with_warmup(optimizer, round(recipe.warmup_fraction * steps), steps)
         for epoch in range(stage.epochs):
@@ -170,83 +168,6 @@ def train(
             accelerator.wait_for_everyone()
     accelerator.end_training()
     return output_dir / CHECKPOINT_FOLDER
-
-
-@dataclass(frozen=True)
-class _Stage:
-    """A part of the run with its own pictures, rate and schedule."""
-
-    name: str
-    views: ViewDataset
-    rows: Sequence[int]
-    sampler: TwinSampler
-    epochs: int
-    first_epoch: int
-    batch_size: int
-    learning_rate: float
-    judged: bool  # whether its epochs are judged on dev, and the best of them kept
-
-    def loader(self, num_workers: int) -> DataLoader:
-        return DataLoader(
-            Subset(self.views, self.rows),
-            self.batch_size,
-            sampler=self.sampler,
-            num_workers=num_workers,
-            drop_last=len(self.rows) >= self.batch_size,
-        )
-
-
-def _stages(
-    recipe: Recipe, rows: Dataset, processor: MuraImageProcessor, kept: dict[int, dict[str, Any]] | None
-) -> list[_Stage]:
-    keys = _twin_keys(rows)
-    patches, stages = recipe.patches, []
-    if patches.epochs:
-        # An abnormal view whose finding does not show has no patch that could be called abnormal.
-        seen = [n for n, row in enumerate(rows.select_columns(["label", "boxes"])) if row["boxes"] or not row["label"]]
-        stages.append(
-            _Stage(
-                name="patches",
-                views=ViewDataset(
-                    rows,
-                    processor,
-                    patches.augmentation,
-                    recipe.seed,
-                    patch_size=patches.size,
-                    kept=kept,
-                    keys=keys,
-                ),
-                rows=seen,
-                sampler=TwinSampler(keys and [keys[n] for n in seen], len(seen), recipe.seed),
-                epochs=patches.epochs,
-                first_epoch=0,
-                batch_size=patches.batch_size,
-                learning_rate=patches.learning_rate,
-                judged=False,
-            )
-        )
-    stages.append(
-        _Stage(
-            name="views",
-            views=ViewDataset(rows, processor, recipe.augmentation, recipe.seed, kept=kept, keys=keys),
-            rows=range(len(rows)),
-            sampler=TwinSampler(keys, len(rows), recipe.seed),
-            epochs=recipe.epochs,
-            first_epoch=patches.epochs,
-            batch_size=recipe.batch_size,
-            learning_rate=recipe.learning_rate,
-            judged=True,
-        )
-    )
-    return stages
-
-
-def _twin_keys(rows: Dataset) -> list[int] | None:
-    """By row, the first row of its twins; None where the data know no twins."""
-    if "twin" not in rows.column_names:
-        return None
-    first: dict[str | int, int] = {}
-    return [first.setdefault(n if twin is None else twin, n) for n, twin in enumerate(rows["twin"])]
 
 
 def _auroc(figures: dict[str, Any]) -> float:

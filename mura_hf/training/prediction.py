@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from accelerate import Accelerator
+from scipy.special import expit
 from torch import nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
@@ -78,13 +79,14 @@ def predict_views(
     loader = accelerator.prepare_data_loader(DataLoader(views, batch_size=batch_size))
     was_training = model.training
     model.eval()
-    collected: dict[str, list[np.ndarray]] = {"index": [], "probability": [], "part": []}
+    collected: dict[str, list[np.ndarray]] = {"index": [], "margin": [], "part": []}
     with torch.inference_mode():
         for batch in tqdm(
             loader, desc=progress, disable=progress is None or not accelerator.is_main_process, leave=False
         ):
             output = model(pixel_values=batch["pixel_values"])
-            found = {"index": batch["index"], "probability": output.logits.double().softmax(-1)[:, 1].contiguous()}
+            margins = output.logits.float()
+            found = {"index": batch["index"], "margin": (margins[:, 1] - margins[:, 0]).contiguous()}
             if output.body_part_logits is not None:
                 found["part"] = output.body_part_logits.argmax(-1)
             for name, values in accelerator.gather_for_metrics(found).items():
@@ -93,7 +95,7 @@ def predict_views(
     order = np.argsort(np.concatenate(collected["index"]))
     rows = views.rows
     return SplitPredictions(
-        probabilities=np.concatenate(collected["probability"])[order],
+        probabilities=expit(np.concatenate(collected["margin"]).astype(np.float64))[order],
         labels=np.asarray(rows["label"]),
         study_ids=list(rows["study_id"]),
         patient_ids=list(rows["patient_id"]),

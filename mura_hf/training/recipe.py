@@ -108,6 +108,11 @@ class Recipe:
             raise RecipeError(f"precision is {self.precision!r}: it must be fp32 or bf16")
         if self.epochs < 1 or self.batch_size < 1 or self.image_size < 1 or self.learning_rate <= 0:
             raise RecipeError("epochs, batch_size, image_size and learning_rate must be above 0")
+        if self.patches.epochs and self.patches.size > self.image_size:
+            raise RecipeError(
+                f"patches: size is {self.patches.size}, but a patch cannot be larger than the picture, "
+                f"image_size {self.image_size}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in the YAML file."""

@@ -7,10 +7,21 @@ import pytest
 from mura_hf import DatasetError, StudyPredictor, load_mura
 from mura_hf.assessment import evaluate_checkpoint
 from mura_hf.evaluation import classification_metrics
+from tests.conftest import make_checkpoint
+
+CALIBRATED = {
+    "temperature": 0.3,
+    "study_slope": 1.7,
+    "study_intercept": -0.4,
+    "operating_points": {"youden": 0.42},
+}
 
 
-def test_figures_are_those_of_the_predictor(phantom_tree, checkpoint, tmp_path):
+@pytest.mark.parametrize("fields", [{}, CALIBRATED], ids=["plain", "calibrated"])
+def test_figures_are_those_of_the_predictor(fields, phantom_tree, checkpoint, tmp_path):
     folder = shutil.copytree(checkpoint, tmp_path / "checkpoint")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **fields}))
     rows = load_mura(phantom_tree)["valid"]
     report = evaluate_checkpoint(folder, rows, "valid", cpu=True)
     assert json.loads((folder / "evaluation.json").read_text()) == json.loads(json.dumps(report))
@@ -21,9 +32,11 @@ def test_figures_are_those_of_the_predictor(phantom_tree, checkpoint, tmp_path):
         files = sorted(phantom_tree.glob(f"valid/{study}_*/*.png"))
         labels.append(int(files[0].parent.name.endswith("_positive")))
         probabilities.append(predictor(files, heatmaps=False).probability)
-    expected = classification_metrics(labels, probabilities)
+    threshold = fields.get("operating_points", {"paper": 0.5}).popitem()[1]
+    assert report["threshold"] == threshold
+    expected = classification_metrics(labels, probabilities, threshold)
     found = report["study"]["overall"]["figures"]
-    for name in ("n", "n_abnormal", "auroc", "accuracy", "brier"):
+    for name in ("n", "n_abnormal", "auroc", "accuracy", "sensitivity", "brier"):
         assert found[name] == pytest.approx(expected[name], abs=1e-5)
     low, high = report["study"]["overall"]["intervals"]["auroc"]
     assert low <= found["auroc"] <= high
@@ -37,3 +50,10 @@ def test_an_empty_split_is_refused(phantom_tree, checkpoint):
     rows = load_mura(phantom_tree)["valid"].select(np.arange(0))
     with pytest.raises(DatasetError, match="valid is empty"):
         evaluate_checkpoint(checkpoint, rows, "valid", cpu=True)
+
+
+def test_a_model_without_heatmaps_is_measured_too(phantom_tree, tmp_path):
+    folder = make_checkpoint(tmp_path / "vit", backbone="vit_tiny_patch16_224")
+    report = evaluate_checkpoint(folder, load_mura(phantom_tree)["valid"], "valid", cpu=True)
+    assert "pointing" not in report
+    assert (folder / "evaluation.json").is_file()

@@ -36,6 +36,15 @@ def test_another_tree_is_refused_for_all_but_valid(trained, phantom_tree):
         load_split(folder, phantom_tree, "dev")
 
 
+def test_valid_of_phantoms_from_the_same_seed_is_refused(trained, phantom_tree):
+    folder, _ = trained
+    record = json.loads((folder / "training.json").read_text())
+    record["data"] |= {"split_digest": "0" * 64, "made_with": {"seed": 3, "n_studies": 9}}
+    (folder / "training.json").write_text(json.dumps(record))
+    with pytest.raises(DatasetError, match="another --seed"):
+        load_split(folder, phantom_tree, "valid")
+
+
 def test_needs_the_record(phantom_tree, tmp_path):
     with pytest.raises(CheckpointError, match=r"no training\.json"):
         load_split(tmp_path, phantom_tree, "valid")

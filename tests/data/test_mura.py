@@ -1,6 +1,7 @@
 import io
 import shutil
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import Image
@@ -204,3 +205,20 @@ def test_digest_knows_members_not_their_order():
     pairs = [("train", "a"), ("dev", "b")]
     assert split_digest(pairs) == split_digest(pairs[::-1] * 2)
     assert split_digest(pairs) != split_digest([("train", "b"), ("dev", "a")])
+
+
+def test_the_truth_is_found_from_inside_the_tree(phantom_tree, monkeypatch):
+    expected = load_mura(phantom_tree)["train"]
+    monkeypatch.chdir(phantom_tree)
+    found = load_mura(".")["train"]
+    for name in ("boxes", "decoys", "finding", "twin"):
+        assert found[name] == expected[name]
+
+
+def test_the_truth_of_another_tree_is_refused(phantom_tree, tmp_path):
+    tree = shutil.copytree(phantom_tree, tmp_path / "tree")
+    table = pq.read_table(tree / "findings.parquet")
+    paths = pa.array([path.replace("patient", "person") for path in table["path"].to_pylist()])
+    pq.write_table(table.set_column(table.column_names.index("path"), "path", paths), tree / "findings.parquet")
+    with pytest.raises(DatasetError, match="names none of the tree's pictures"):
+        load_mura(tree)

@@ -83,7 +83,7 @@ def test_picture_and_mask_move_together():
     plane[20:30, 50:62] = 255
     for index in range(10):
         change = STRONG.draw(0, 0, index)
-        moved, mask = change.picture(plane), change.regions(plane)
+        moved, mask = change.tone(change.place(plane)), change.regions(plane)
         bright = moved > (int(moved.max()) + int(moved.min())) / 2
         overlap = (bright & (mask > 127)).sum() / (bright | (mask > 127)).sum()
         assert overlap > 0.75
@@ -92,9 +92,9 @@ def test_picture_and_mask_move_together():
 def test_no_augmentation_by_zero_ranges():
     plane = np.arange(400, dtype=np.uint8).reshape(20, 20)
     change = Augmentation(flip=0, rotation=0, scale=0).draw(0, 0, 0)
-    np.testing.assert_array_equal(change.picture(plane), plane)
+    np.testing.assert_array_equal(change.tone(change.place(plane)), plane)
     flipped = Augmentation(flip=1, rotation=0, scale=0).draw(0, 0, 0)
-    np.testing.assert_array_equal(flipped.picture(plane), plane[:, ::-1])
+    np.testing.assert_array_equal(flipped.place(plane), plane[:, ::-1])
 
 
 def test_patches_are_cut_where_the_finding_is_or_would_be(rows):
@@ -129,6 +129,13 @@ def test_twins_with_one_key_are_changed_alike(tmp_path):
     alike = [(views[a]["pixel_values"] == views[b]["pixel_values"]).float().mean().item() for a, b in pairs]
     assert {rows["label"][a] for a, _ in pairs} | {rows["label"][b] for _, b in pairs} == {0, 1}
     assert np.median(alike) > 0.4  # all but the finding
+
+
+def test_no_augmentation_moves_a_finding_out_of_the_picture(rows, processor):
+    views = ViewDataset(rows, processor, Augmentation(rotation=180, shift=0.9))
+    whole = ViewDataset(rows, processor)
+    for index in range(len(rows)):
+        assert views[index]["regions"].any() == whole[index]["regions"].any()
 
 
 def test_what_is_kept_is_read_once(rows, processor, monkeypatch):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mura_hf.evaluation import bootstrap_confidence_intervals, classification_metrics
+from mura_hf.evaluation import bootstrap_confidence_intervals, bootstrap_mean, classification_metrics
 from mura_hf.evaluation.bootstrap import BOOTSTRAPPED
 
 RNG = np.random.default_rng(2)
@@ -41,3 +41,12 @@ def test_undefined_figures_are_left_out():
 def test_refuses_a_mismatch():
     with pytest.raises(ValueError, match="same number"):
         bootstrap_confidence_intervals([0, 1], [0.5, 0.5], ["a"])
+
+
+def test_the_interval_of_a_mean_equals_a_loop_over_the_same_resamples():
+    draws = np.random.default_rng(4).multinomial(60, np.full(60, 1 / 60), size=200)
+    means = [PROBABILITIES[np.repeat(np.arange(120), draw[PATIENTS])].mean() for draw in draws]
+    found = bootstrap_mean(PROBABILITIES, PATIENTS, n_resamples=200, seed=4)
+    np.testing.assert_allclose(found, np.quantile(means, [0.025, 0.975]), atol=1e-12)
+    with pytest.raises(ValueError, match="same number"):
+        bootstrap_mean([0.5], [])

@@ -51,3 +51,11 @@ def test_what_cannot_be_fitted_is_refused(fit):
 def test_probabilities_outside_their_range_are_refused():
     with pytest.raises(ValueError, match="in \\[0, 1\\]"):
         fit_study_calibration([0.1, 1.2], [0, 1])
+
+
+def test_few_studies_that_are_ranked_perfectly_do_not_call_for_certainty():
+    labels, margins = [0, 0, 1, 1], np.array([-0.2, -0.2, 0.2, 0.2])
+    assert fit_temperature(margins, labels) > 0.1
+    slope, intercept = fit_study_calibration(expit(margins), labels)
+    # Platt's targets for two and two: 3/4 and 1/4.
+    np.testing.assert_allclose(calibrate_studies(expit([0.2, -0.2]), slope, intercept), [0.75, 0.25], atol=1e-3)

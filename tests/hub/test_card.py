@@ -51,7 +51,7 @@ def test_weights_from_mura_are_not_offered_as_apache(folder):
     (folder / "config.json").write_text(json.dumps({**config, "trained_on_phantoms": False}))
     training = json.loads((folder / "training.json").read_text())
     training["data"].pop("made_with")
-    (folder / "training.json").write_text(json.dumps({**training, "data": {**training["data"], "made_with": None}}))
+    (folder / "training.json").write_text(json.dumps(training))
     text = render_card(folder, "mine")
     assert ModelCard(text).data.license == "other"
     assert "research agreement" in text
@@ -90,3 +90,19 @@ def test_a_missing_value_is_an_error(folder):
 )
 def test_its_example_loads_what_it_is_about(name, options, call, folder):
     assert f"StudyPredictor.{call}" in render_card(folder, name, **options)
+
+
+def test_figures_from_before_the_calibration_are_refused(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "study_slope": 3.5}))
+    with pytest.raises(CardError, match="calibrated after"):
+        render_card(folder, "mine")
+
+
+def test_what_is_to_be_said_about_a_run_is_said(folder):
+    training = json.loads((folder / "training.json").read_text())
+    training["remarks"] = ["One disk was swapped halfway."]
+    (folder / "training.json").write_text(json.dumps(training))
+    text = render_card(folder, "mine")
+    assert "One disk was swapped halfway." in text
+    assert "bit for bit on the same" not in text

@@ -275,3 +275,18 @@ class TestWhichCheckpoint:
     def test_radiographs_need_no_file(self, predictor):
         pixels = np.random.default_rng(0).random((70, 50), dtype=np.float32)
         assert 0 < predictor([Radiograph(pixels, 16, "array")]).probability < 1
+
+
+def test_a_view_is_flagged_where_a_study_of_it_alone_would_be(checkpoint, phantom_files):
+    predictor = StudyPredictor.from_pretrained(checkpoint, device="cpu")
+    config = predictor.model.config
+    alone = predictor(phantom_files[:1], heatmaps=False)
+    assert not alone.calibrated
+    chance = alone.probability
+    for slope, intercept in ((2.0, 3.0), (2.0, -3.0)):
+        config.study_slope, config.study_intercept = slope, intercept
+        study = predictor(phantom_files[:1])
+        assert study.calibrated
+        assert study.views[0].probability == pytest.approx(chance)
+        assert study.views[0].flagged == (study.label == "abnormal") == (intercept > 0)
+        assert (study.views[0].box is not None) == study.views[0].flagged

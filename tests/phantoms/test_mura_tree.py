@@ -122,3 +122,16 @@ def test_never_writes_over_anything(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
     with pytest.raises(ValueError, match="n_studies"):
         write_phantom_mura(tmp_path / "new", 1)
+
+
+def test_twins_cannot_tell_by_their_views(tmp_path):
+    with pytest.raises(ValueError, match="choose one of the two"):
+        write_phantom_mura(tmp_path / "tree", 20, twins=True, views_tell=True, progress=False)
+
+
+def test_the_record_is_found_where_the_tree_is(phantom_tree, tmp_path):
+    assert phantom_record(phantom_tree) == phantom_record(phantom_tree.parent)
+    (tmp_path / "MURA-v1.1").mkdir()
+    (tmp_path / "MURA-v1.1" / "MURA-v1.1").symlink_to(phantom_tree)
+    assert phantom_record(tmp_path) == phantom_record(phantom_tree)
+    assert phantom_record(tmp_path / "elsewhere") is None

@@ -10,9 +10,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from mura_hf import DatasetError, MuraForImageClassification, MuraImageProcessor, load_mura
-from mura_hf.data import ViewDataset
+from mura_hf.data import TwinSampler, ViewDataset
 from mura_hf.evaluation import aggregate_studies
+from mura_hf.phantoms import write_phantom_mura
 from mura_hf.training import PatchStage, Recipe, build_processor, predict_views, train
+from mura_hf.training.stages import make_stages
 
 TINY = Recipe(
     backbone="resnet10t",
@@ -99,6 +101,24 @@ def test_a_stage_on_patches_comes_first(datasets, tmp_path):
     )  # fmt: skip
     weights = [load_file(folder / "model.safetensors") for folder in (tmp_path / "run" / "checkpoint", kept)]
     assert all(torch.equal(weights[0][key], value) for key, value in weights[1].items())
+
+
+def test_twins_meet_and_several_processes_get_batches(tmp_path):
+    tree = write_phantom_mura(tmp_path / "tree", 40, seed=2, size=64, twins=True, progress=False)
+    rows = load_mura(tree, dev_fraction=0.2, calib_fraction=0.1)["train"]
+    recipe = replace(TINY, patches=PatchStage(epochs=1, size=32, batch_size=4))
+    patches, views = make_stages(recipe, rows, build_processor(recipe), None)
+    order = list(views.sampler)
+    twins = [rows["twin"][n] for n in order]
+    assert sorted(order) == list(range(len(rows)))
+    pairs = [n for n in range(len(order) - 1) if twins[n] == twins[n + 1]]
+    assert len(pairs) == len(twins) - len(set(twins)) > 5
+    assert all(rows["label"][order[n]] != rows["label"][order[n + 1]] for n in pairs)
+    assert all(rows["boxes"][n] or not rows["label"][n] for n in patches.rows)
+    # One batch and a bit: with two processes, dropping what is not full would leave nothing.
+    few = replace(views, rows=range(20), sampler=TwinSampler(None, 20))
+    assert len(few.loader(0, 1)) == 1
+    assert len(few.loader(0, 2)) == 2
 
 
 def test_draws_its_curves(run):
