@@ -100,11 +100,13 @@ def _finger(build: BodyBuilder, flexion: float) -> _Field:
 
 
 def _forearm(build: BodyBuilder, flexion: float) -> _Field:
-    add_radius(build, (12, 222))
+    add_radius(build, (12, 222), joint=0.0)
     add_ulna(build, (12, 240))
     add_carpus(build)
+    known = len(build.bones)
     for number in range(1, 5):
         add_ray(build, number, breakable=False)
+    build.bones[known:] = [replace(bone, joint=None) for bone in build.bones[known:]]  # the film ends before them
     build.loose = []
     _bent_humerus(build, flexion, None)
     _forearm_flesh(build)

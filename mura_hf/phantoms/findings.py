@@ -16,8 +16,8 @@ MIX = {
     "degeneration": 0.11,
     "dislocation": 0.07,
 }
-"""Finding -> share of abnormal studies. Where no joint is in sight, displaced fractures stand for dislocations and for
-degeneration.
+"""Finding -> share of abnormal studies. Body parts without a joint in sight have their dislocations drawn as displaced
+fractures.
 """
 
 FINDINGS = tuple(MIX)
@@ -129,9 +129,7 @@ def _degeneration(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random
         for index in joints
         if _in_sight(straight, straight.bones[index].lofts[0].point(straight.bones[index].joint or 0.0))
     ]
-    if not seen:
-        return _fracture("displaced_fracture", anatomy, straight, rng)
-    index = int(rng.choice(seen))
+    index = int(rng.choice(seen or joints))
     bone = anatomy.bones[index]
     shaft, at_end = bone.lofts[0], bone.joint == 1.0
     share = 0.97 if at_end else 0.03
