@@ -12,6 +12,7 @@ Topics:
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
 import statistics
@@ -109,7 +110,8 @@ def _render_every_part(first_seed: int) -> int:
 def measure_phantoms() -> dict[str, float]:
     rates = {}
     for processes in (1, 2):
-        with ProcessPoolExecutor(processes) as pool:
+        spawned = multiprocessing.get_context("spawn")  # a fork after torch has run may hang
+        with ProcessPoolExecutor(processes, mp_context=spawned) as pool:
             list(pool.map(_render_every_part, range(0, 100 * processes, 100)))  # starts, compiles
             rounds = range(1000, 1000 + 800 * processes, 100)
             start = time.perf_counter()
