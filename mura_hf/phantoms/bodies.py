@@ -6,6 +6,7 @@ towards the detector.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from scipy.interpolate import PchipInterpolator
@@ -39,6 +40,42 @@ class Loft:
         local = np.array([row[0] + across[0], row[1] + across[1], share * self.length])
         return self.origin + local @ self.frame
 
+    @cached_property
+    def extent(self) -> tuple[float, float]:
+        """How far the sections reach from the axis on either side, in mm."""
+        table = self.table
+        return (
+            float((np.abs(table[:, 0]) + table[:, 2]).max()),
+            float((np.abs(table[:, 1]) + table[:, 3]).max()),
+        )
+
+    @cached_property
+    def sphere(self) -> np.ndarray:
+        """Centre and radius of a sphere around it, float32 `[4]`."""
+        table = self.table
+        along = (np.linspace(0, 1, len(table)) - 0.5) * self.length
+        across = np.hypot(table[:, 0], table[:, 1]) + table[:, 2:4].max(1)
+        middle = self.origin + self.frame[2] * self.length / 2
+        return np.array([*middle, np.hypot(along, across).max()], np.float32)
+
+    @cached_property
+    def inverse(self) -> np.ndarray:
+        """The table with inverse half axes, and the cosine of the surface's slope last, which is -1 for balls; float32
+        `[SAMPLES, 7]`.
+        """
+        slope = np.diff(self.table[:, 2:4].mean(1)) * (len(self.table) - 1) / self.length
+        cosine = np.maximum(1 / np.sqrt(1 + np.append(slope, slope[-1]) ** 2), 0.35)  # a cap's tip is no edge
+        cosine = np.full(len(self.table), -1.0) if self.ball else cosine
+        return np.column_stack([self.table[:, :2], 1 / self.table[:, 2:4], self.table[:, 4:6], cosine]).astype(
+            np.float32
+        )
+
+    def corners(self, margin: float) -> np.ndarray:
+        """Corners of a box around it in mm, float64 `[8, 3]`."""
+        a, b = (reach + margin for reach in self.extent)
+        local = np.array([[u, v, w] for u in (-a, a) for v in (-b, b) for w in (-margin, self.length + margin)])
+        return self.origin + local @ self.frame
+
     def radius(self, share: float) -> float:
         """Mean half axis at a share of the length, in mm."""
         row = self.table[round(share * (SAMPLES - 1))]
@@ -62,6 +99,21 @@ class Body:
     melt: float = 1.0
     breakable: tuple[float, float] | None = None
     joint: float | None = None
+
+    @cached_property
+    def stacked(self) -> tuple[np.ndarray, ...]:
+        """Origins, frames, lengths, rows of the table a mm, tables and spheres of the lofts, as `integrate_body` takes
+        them.
+        """
+        lofts = self.lofts
+        return (
+            np.stack([loft.origin for loft in lofts]),
+            np.stack([loft.frame for loft in lofts]),
+            np.array([loft.length for loft in lofts], np.float32),
+            np.array([(len(loft.table) - 1) / loft.length for loft in lofts], np.float32),
+            np.stack([loft.inverse for loft in lofts]),
+            np.stack([loft.sphere for loft in lofts]),
+        )
 
     def moved(self, rotation: np.ndarray, shift: np.ndarray) -> "Body":
         """The body turned by `rotation` about the origin, then shifted."""

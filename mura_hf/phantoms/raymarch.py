@@ -13,13 +13,9 @@ ZERO, HALF, ONE = np.float32(0.0), np.float32(0.5), np.float32(1.0)
 
 
 @njit(cache=True, fastmath=True, error_model="numpy", inline="always")
-def _loft(x, y, z, n, origins, frames, lengths, per_mm, tables):
-    """Signed distance to a loft (about; negative inside), wall and filling there."""
+def _loft(u, v, along, n, lengths, per_mm, tables):
+    """Signed distance to a loft (about; negative inside), wall and filling at a point in the loft's own frame."""
     length = lengths[n]
-    dx, dy, dz = x - origins[n, 0], y - origins[n, 1], z - origins[n, 2]
-    along = dx * frames[n, 2, 0] + dy * frames[n, 2, 1] + dz * frames[n, 2, 2]
-    u = dx * frames[n, 0, 0] + dy * frames[n, 0, 1] + dz * frames[n, 0, 2]
-    v = dx * frames[n, 1, 0] + dy * frames[n, 1, 1] + dz * frames[n, 1, 2]
     if tables[n, 0, 6] < ZERO:  # a ball: (f - 1) / |gradient of f| with f the squared radius in units of its half axes
         a, b, c = tables[n, 0, 2], tables[n, 0, 3], np.float32(2.0) / length
         pu, pv, pw = u * a, v * b, (along - HALF * length) * c
@@ -52,13 +48,31 @@ def _loft(x, y, z, n, origins, frames, lengths, per_mm, tables):
 
 
 @njit(cache=True, fastmath=True, error_model="numpy", inline="always")
-def _body(x, y, z, origins, frames, lengths, per_mm, tables, near, count, melt):
+def _at(s, shift, n, starts, ways, frames):
+    """The point of a ray in a loft's own frame, moved by `shift` in the patient's."""
+    x, y, z = shift
+    return (
+        starts[n, 0] + ways[n, 0] * s + x * frames[n, 0, 0] + y * frames[n, 0, 1] + z * frames[n, 0, 2],
+        starts[n, 1] + ways[n, 1] * s + x * frames[n, 1, 0] + y * frames[n, 1, 1] + z * frames[n, 1, 2],
+        starts[n, 2] + ways[n, 2] * s + x * frames[n, 2, 0] + y * frames[n, 2, 1] + z * frames[n, 2, 2],
+    )
+
+
+@njit(cache=True, fastmath=True, error_model="numpy", inline="always")
+def _body(s, moved, shift, starts, ways, frames, lengths, per_mm, tables, near, count, melt):
     """Signed distance to the smooth union of the lofts that a ray comes near, wall and filling blended alike."""
-    n = near[0]
-    d, wall, filling = _loft(x, y, z, n, origins, frames, lengths, per_mm, tables)
-    for m in range(1, count):
+    d, wall, filling = ZERO, ZERO, ZERO
+    for m in range(count):
         n = near[m]
-        e, other_wall, other_filling = _loft(x, y, z, n, origins, frames, lengths, per_mm, tables)
+        if moved:
+            u, v, along = _at(s, shift, n, starts, ways, frames)
+        else:
+            u, v = starts[n, 0] + ways[n, 0] * s, starts[n, 1] + ways[n, 1] * s
+            along = starts[n, 2] + ways[n, 2] * s
+        e, other_wall, other_filling = _loft(u, v, along, n, lengths, per_mm, tables)
+        if m == 0:
+            d, wall, filling = e, other_wall, other_filling
+            continue
         h = min(max(HALF + HALF * (d - e) / melt, ZERO), ONE)
         d += (e - d) * h - melt * h * (ONE - h)
         wall += (other_wall - wall) * h
@@ -166,6 +180,12 @@ def integrate_body(
     kind = int(change[0])
     half_soft, per_soft, per_cell, longest = HALF * soft, ONE / soft, ONE / grain_cell, np.float32(4.0) * step
     close = np.zeros(spheres.shape[0], np.int64)
+    # Of each loft: the focus in its own frame, and the ray's direction there.
+    starts, ways = np.zeros_like(spheres[:, :3]), np.zeros_like(spheres[:, :3])
+    for n in range(spheres.shape[0]):
+        for q in range(3):
+            for k in range(3):
+                starts[n, q] += (source[k] - origins[n, k]) * frames[n, q, k]
     # The focus in the first loft's frame; the box is tested there.
     sx, sy, sz = source[0] - origins[0, 0], source[1] - origins[0, 1], source[2] - origins[0, 2]
     ou = sx * frames[0, 0, 0] + sy * frames[0, 0, 1] + sz * frames[0, 0, 2]
@@ -205,6 +225,8 @@ def integrate_body(
                 if left > ZERO:
                     close[count] = n
                     count += 1
+                    for q in range(3):
+                        ways[n, q] = px * frames[n, q, 0] + py * frames[n, q, 1] + pz * frames[n, q, 2]
                     left = math.sqrt(left)
                     first, last = min(first, middle - left), max(last, middle + left)
             if count == 0:
@@ -212,7 +234,7 @@ def integrate_body(
             s, far = max(near, first), min(far, last)
             total = ZERO
             while s < far:
-                x, y, z = source[0] + px * s, source[1] + py * s, source[2] + pz * s
+                x, y, z = ZERO, ZERO, ZERO
                 lost, gain = ZERO, ONE
                 lu, lv, lw = ou + du * s, ov + dv * s, ow + dw * s
                 if kind == 1:
@@ -222,7 +244,9 @@ def integrate_body(
                     z -= mu * frames[0, 0, 2] + mv * frames[0, 1, 2] + mw * frames[0, 2, 2]
                 elif kind > 1:
                     lost, gain = _altered(lu, lv, lw, kind, change, grain)
-                d, wall, filling = _body(x, y, z, origins, frames, lengths, per_mm, tables, close, count, melt)
+                d, wall, filling = _body(
+                    s, kind == 1, (x, y, z), starts, ways, frames, lengths, per_mm, tables, close, count, melt
+                )
                 if d > half_soft:
                     s += max(d * np.float32(0.85), step)
                     continue

@@ -240,18 +240,18 @@ def _develop(
     tenth = cv2.resize(np.exp(-normal), (max(shape[1] // 8, 8), max(shape[0] // 8, 8)), interpolation=cv2.INTER_AREA)
     scatter = cv2.resize(cv2.GaussianBlur(tenth, (0, 0), 0.06 * max(tenth.shape)), shape[::-1])
     share = exposure.uniform(0.06, 0.16)
-    dose = (np.exp(-total) + share * scatter) / (1 + share)
+    dose = (cv2.exp(-total) + share * scatter) / (1 + share)
     grain = noise.standard_normal(shape, dtype=np.float32)
     grain = cv2.GaussianBlur(grain, (0, 0), exposure.uniform(0.45, 0.8))
     dose = np.maximum(dose + exposure.uniform(0.006, 0.016) * grain * np.sqrt(dose), 0.003)
-    value = -np.log(cv2.GaussianBlur(dose, (0, 0), exposure.uniform(0.45, 0.8)))
+    value = -cv2.log(cv2.GaussianBlur(dose, (0, 0), exposure.uniform(0.45, 0.8)))
     plain = -np.log((np.exp(-normal[::4, ::4]) + share * scatter[::4, ::4]) / (1 + share))
     body = plain[flesh[::4, ::4] > 0.03]
     high = float(np.percentile(body, 99.6)) if body.size else 1.0
     low = float(np.percentile(plain, 1.0)) + exposure.uniform(0.0, 0.12) * high
     level = np.maximum(value - low, 0) / max(high * exposure.uniform(0.98, 1.15) - low, 1e-3)
     # A soft shoulder leaves metal whiter than bone.
-    return (1.1 * level / (level**2.6 + 1.0) ** (1 / 2.6)) ** exposure.uniform(0.8, 1.1)
+    return cv2.pow(1.1 * level / cv2.pow(cv2.pow(level, 2.6) + 1.0, 1 / 2.6), exposure.uniform(0.8, 1.1))
 
 
 def _box(change: np.ndarray, finding: Finding, camera: Camera) -> tuple[int, int, int, int] | None:

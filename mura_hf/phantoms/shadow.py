@@ -5,7 +5,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from .bodies import Body, Loft
+from .bodies import Body
 from .camera import Camera
 from .raymarch import NO_CHANGE, integrate_body
 
@@ -22,30 +22,6 @@ def grain_volume() -> np.ndarray:
     radius = np.sqrt(wave[:, None, None] ** 2 + wave[None, :, None] ** 2 + wave[None, None, :] ** 2)
     noise = np.real(np.fft.ifftn(spectrum * np.exp(-(((radius - 14) / 6) ** 2))))
     return (noise / noise.std()).astype(np.float32)
-
-
-def _corners(loft: Loft, margin: float) -> np.ndarray:
-    """Corners of a box around a loft, `[8, 3]` in the loft's own frame."""
-    table = loft.table
-    a = float((np.abs(table[:, 0]) + table[:, 2]).max()) + margin
-    b = float((np.abs(table[:, 1]) + table[:, 3]).max()) + margin
-    return np.array([[u, v, w] for u in (-a, a) for v in (-b, b) for w in (-margin, loft.length + margin)])
-
-
-def _sphere(loft: Loft) -> np.ndarray:
-    """Centre and radius of a sphere around a loft."""
-    table = loft.table
-    along = (np.linspace(0, 1, len(table)) - 0.5) * loft.length
-    across = np.hypot(table[:, 0], table[:, 1]) + table[:, 2:4].max(1)
-    return np.array([*(loft.origin + loft.frame[2] * loft.length / 2), np.hypot(along, across).max()], np.float32)
-
-
-def _inverse(loft: Loft) -> np.ndarray:
-    """The table as `integrate_body` takes it."""
-    slope = np.diff(loft.table[:, 2:4].mean(1)) * (len(loft.table) - 1) / loft.length
-    cosine = np.maximum(1 / np.sqrt(1 + np.append(slope, slope[-1]) ** 2), 0.35)  # a cap's tip is no edge
-    cosine = np.full(len(loft.table), -1.0) if loft.ball else cosine
-    return np.column_stack([loft.table[:, :2], 1 / loft.table[:, 2:4], loft.table[:, 4:6], cosine]).astype(np.float32)
 
 
 Window = tuple[slice, slice]
@@ -77,11 +53,8 @@ def cast_shadow(
     Returns:
         The rows and columns of the picture, and float32 attenuation there; None outside the picture.
     """
-    outlines = []
-    for loft in body.lofts:
-        points = loft.origin + _corners(loft, margin) @ loft.frame
-        outlines.append(camera.project(points))
-    everything = np.concatenate(outlines)
+    corners = np.concatenate([loft.corners(margin) for loft in body.lofts])
+    everything = camera.project(corners)
     height, width = camera.shape
     least, most = everything.min(0), everything.max(0)
     if within:
@@ -92,27 +65,20 @@ def cast_shadow(
     if r1 <= r0 or c1 <= c0:
         return None
     wanted = np.zeros((r1 - r0, c1 - c0), np.uint8)
-    for outline in outlines:
+    for outline in np.split(everything, len(body.lofts)):
         cv2.fillConvexPoly(wanted, cv2.convexHull(np.round(outline - (c0, r0)).astype(np.int32)), 1)
     if within:
         circle = np.zeros_like(wanted)
         cv2.circle(circle, tuple(np.round(middle - (c0, r0)).astype(int).tolist()), max(1, round(radius)), 1, -1)
         wanted &= circle
     first = body.lofts[0]
-    boxes = np.concatenate(
-        [(loft.origin + _corners(loft, margin) @ loft.frame - first.origin) @ first.frame.T for loft in body.lofts]
-    )
+    boxes = (corners - first.origin) @ first.frame.T
     pixel = 1 / camera.scale
     attenuation = integrate_body(
         *camera.rays(),
         np.array([r0, r1, c0, c1]),
         wanted.astype(bool),
-        np.stack([loft.origin for loft in body.lofts]),
-        np.stack([loft.frame for loft in body.lofts]),
-        np.array([loft.length for loft in body.lofts], np.float32),
-        np.array([(len(loft.table) - 1) / loft.length for loft in body.lofts], np.float32),
-        np.stack([_inverse(loft) for loft in body.lofts]),
-        np.stack([_sphere(loft) for loft in body.lofts]),
+        *body.stacked,
         np.float32(max(body.melt, 0.05)),
         np.float32(margin),
         boxes.min(0).astype(np.float32),
