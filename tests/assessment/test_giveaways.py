@@ -44,7 +44,7 @@ def test_a_picture_that_gives_its_label_away_is_caught(splits, tmp_path):
     }
     found = measure_giveaways(hazy["train"], hazy["valid"], epochs=1)
     assert found["histogram"]["auroc"] > 0.9
-    assert found["thumbnail"]["auroc"] > 0.9
+    assert found["thumbnail"]["auroc"] > 0.8
     assert not found["histogram"]["passed"]
 
 

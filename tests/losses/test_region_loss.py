@@ -12,7 +12,9 @@ def test_equals_the_formula_by_hand():
     regions[0, 1, 1] = True  # one pixel is enough for the place above it
     softplus = [math.log1p(math.exp(z)) for z in (-2.0, -1.0, 0.5, 0.0)]
     expected = (10 * softplus[0] + sum(softplus[1:])) / 4
-    assert float(region_loss(scores, regions, torch.tensor([True]))) == pytest.approx(expected, abs=1e-6)
+    assert float(region_loss(scores, regions, torch.tensor([True]), inside_weight=10.0)) == pytest.approx(
+        expected, abs=1e-6
+    )
 
 
 def test_pictures_without_a_known_place_are_left_out():
