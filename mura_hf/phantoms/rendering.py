@@ -11,7 +11,7 @@ from .body_parts import Anatomy, build_anatomy
 from .camera import FOCUS_MM, Camera, rotation
 from .extras import collimation, draw_marker, make_cast, make_jewel
 from .findings import FINDINGS, Finding, draw_finding
-from .phantom import Phantom, bounding_box, choose_body_part, random_stream
+from .phantom import BODY_PARTS, Phantom
 from .raymarch import NO_CHANGE
 from .shadow import Window, cast_shadow
 
@@ -22,6 +22,7 @@ _TURNS = (0.0, np.pi / 2, np.pi / 4, -np.pi / 4)  # frontal, lateral, two obliqu
 _SHARP, _FINE, _FAR, _COARSE = 1.0, 1.6, 4.0, 6.0
 _BONE: dict[str, Any] = {"dense": _CORTEX, "spongy": _CANCELLOUS, "grain": 0.5}
 _FAINT = 0.004  # changes of attenuation below are none
+_BOX_SHARE = 0.12  # of the strongest change, that a box holds
 # Streams of random numbers: one for each thing that must not move when another is switched on.
 _PATIENT, _EXPOSURE, _FINDING, _NOISE, _EXTRAS, _METALWORK = range(6)
 
@@ -59,10 +60,10 @@ def render_phantom(
     """
     if seed < 0 or view < 0:
         raise ValueError(f"seed and view must be 0 or above, not {seed} and {view}")
-    body_part = choose_body_part(body_part, finding, FINDINGS, random_stream(seed, _PATIENT, 1))
+    body_part = _choose_body_part(body_part, finding, _random_stream(seed, _PATIENT, 1))
     anatomy, straight, camera = _set_up(body_part, seed, view, size)
     flesh, bones = _normal_shadows(body_part, seed, view, size)
-    exposure = random_stream(seed, _EXPOSURE, view)
+    exposure = _random_stream(seed, _EXPOSURE, view)
     normal = flesh + bones
 
     change, box = np.zeros(camera.shape, np.float32), None
@@ -71,12 +72,12 @@ def render_phantom(
     total = normal + change
     if metal:
         total = total + _effect(
-            draw_finding("hardware", anatomy, straight, random_stream(seed, _METALWORK)), anatomy, camera
+            draw_finding("hardware", anatomy, straight, _random_stream(seed, _METALWORK)), anatomy, camera
         )
     total = total + _worn(anatomy, camera, seed, view, marker=marker, cast=cast, jewel=jewel)
 
-    picture = _develop(total, normal, flesh, exposure, random_stream(seed, _NOISE, view))
-    picture = picture * collimation(camera, random_stream(seed, _EXTRAS, 1000 + view))
+    picture = _develop(total, normal, flesh, exposure, _random_stream(seed, _NOISE, view))
+    picture = picture * collimation(camera, _random_stream(seed, _EXTRAS, 1000 + view))
     pixels = np.clip(np.rint(picture * 255), 0, 255).astype(np.uint8)
     return Phantom(pixels, change != 0, box, body_part, finding, view, seed)
 
@@ -98,7 +99,7 @@ def locate_finding(
     """
     if seed < 0 or view < 0:
         raise ValueError(f"seed and view must be 0 or above, not {seed} and {view}")
-    body_part = choose_body_part(body_part, finding, FINDINGS, random_stream(seed, _PATIENT, 1))
+    body_part = _choose_body_part(body_part, finding, _random_stream(seed, _PATIENT, 1))
     return _found(body_part, seed, view, size, finding)[1]
 
 
@@ -108,7 +109,7 @@ def _found(
 ) -> tuple[np.ndarray, tuple[int, int, int, int] | None, str]:
     """What a finding changes in the attenuation, float32 `[H, W]`, its box, and its kind as drawn."""
     anatomy, straight, camera = _set_up(body_part, seed, view, size)
-    drawn = draw_finding(finding, anatomy, straight, random_stream(seed, _FINDING))
+    drawn = draw_finding(finding, anatomy, straight, _random_stream(seed, _FINDING))
     change = _effect(drawn, anatomy, camera)
     return change, _box(np.abs(change), drawn, camera), drawn.kind
 
@@ -123,17 +124,17 @@ def _flexion(body_part: str, seed: int, view: int) -> float:
     """How far the elbow is bent in radians: straight from the front, at about a right angle from the side."""
     if body_part != "elbow":
         return 0.0
-    rng = random_stream(seed, _EXPOSURE, 500 + view)
+    rng = _random_stream(seed, _EXPOSURE, 500 + view)
     return float(rng.uniform(1.1, 1.75)) if view % len(_TURNS) == 1 else float(rng.uniform(0.0, 0.25))
 
 
 @lru_cache(maxsize=8)
 def _anatomy(body_part: str, seed: int, flexion: float) -> Anatomy:
-    return build_anatomy(body_part, random_stream(seed, _PATIENT), flexion)
+    return build_anatomy(body_part, _random_stream(seed, _PATIENT), flexion)
 
 
 def _camera(anatomy: Anatomy, seed: int, view: int, size: int) -> Camera:
-    patient, rng = random_stream(seed, _EXPOSURE, 1_000_000), random_stream(seed, _EXPOSURE, 2_000_000 + view)
+    patient, rng = _random_stream(seed, _EXPOSURE, 1_000_000), _random_stream(seed, _EXPOSURE, 2_000_000 + view)
     mirrored, upright = bool(patient.random() < 0.5), bool(patient.random() < 0.85)
     x0, y0, x1, y1 = anatomy.field
     zoom = rng.uniform(0.92, 1.15)
@@ -209,7 +210,7 @@ def _worn(
     jewel: bool | None,
 ) -> np.ndarray:
     """Attenuation of what is no finding: marker, plaster, jewellery. Drawn from streams that know no label."""
-    patient, total = random_stream(seed, _EXTRAS), np.zeros(camera.shape, np.float32)
+    patient, total = _random_stream(seed, _EXTRAS), np.zeros(camera.shape, np.float32)
     chances = patient.random(3)
     if chances[0] < 0.05 if cast is None else cast:
         plaster = make_cast(anatomy, patient)
@@ -217,7 +218,7 @@ def _worn(
             camera, _FAR, [cast_shadow(plaster, camera.coarser(_FAR), dense=_PLASTER, spongy=0.0, margin=2.0)]
         )
     piece = (
-        make_jewel(anatomy, random_stream(seed, _EXTRAS, 1))
+        make_jewel(anatomy, _random_stream(seed, _EXTRAS, 1))
         if (chances[1] < 0.05 if jewel is None else jewel)
         else None
     )
@@ -225,7 +226,7 @@ def _worn(
     if shadow:
         total[shadow[0]] += shadow[1]
     if chances[2] < 0.6 if marker is None else marker:
-        total += draw_marker(camera, random_stream(seed, _EXTRAS, 10 + view))
+        total += draw_marker(camera, _random_stream(seed, _EXTRAS, 10 + view))
     return total
 
 
@@ -255,9 +256,31 @@ def _develop(
 
 
 def _box(change: np.ndarray, finding: Finding, camera: Camera) -> tuple[int, int, int, int] | None:
-    """Rectangle around what changed within the finding's reach; None where hardly anything did."""
+    """Rectangle (x0, y0, x1, y1) around what changed, within the finding's reach, by at least a share of the strongest
+    change; None where hardly anything did.
+    """
     column, row = camera.project(finding.centre[None])[0]
-    reach = finding.reach * camera.scale
     near = np.zeros(change.shape, np.uint8)
-    cv2.circle(near, (round(float(column)), round(float(row))), max(1, round(reach)), 1, -1)
-    return bounding_box(change * near, 0.12)
+    cv2.circle(near, (round(float(column)), round(float(row))), max(1, round(finding.reach * camera.scale)), 1, -1)
+    change = change * near
+    seen = change > max(0.03, _BOX_SHARE * float(change.max()))
+    if seen.sum() < 12:
+        return None
+    rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def _random_stream(seed: int, stream: int, view: int = 0) -> np.random.Generator:
+    """One of a patient's independent sources of randomness, so that switching one thing moves no other."""
+    return np.random.default_rng([seed, stream, view])
+
+
+def _choose_body_part(body_part: str | None, finding: str | None, rng: np.random.Generator) -> str:
+    """The body part asked for, or one drawn from `rng` where None."""
+    if body_part is None:
+        body_part = BODY_PARTS[int(rng.integers(len(BODY_PARTS)))]
+    if body_part not in BODY_PARTS:
+        raise ValueError(f"unknown body part {body_part!r}; there are {', '.join(BODY_PARTS)}")
+    if finding is not None and finding not in FINDINGS:
+        raise ValueError(f"unknown finding {finding!r}; there are {', '.join(FINDINGS)}, or None for a normal phantom")
+    return body_part
