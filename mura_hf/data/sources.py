@@ -1,0 +1,92 @@
+"""Where data come from: what a checkpoint that was trained on them must say about it."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """A dataset as a card speaks of it.
+
+    Attributes:
+        key: Short name, as commands take it.
+        name: Name.
+        abnormal: What the positive class is.
+        license: Identifier as the Hub knows it, of a card of weights trained on the data.
+        license_name: Where that is "other".
+        license_link: Beside it.
+        credit: What must be said wherever the data, or what was made of them, are passed on; None where nothing must.
+        held_out: What `valid` is.
+    """
+
+    key: str
+    name: str
+    abnormal: str
+    license: str
+    held_out: str
+    license_name: str | None = None
+    license_link: str | None = None
+    credit: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for records."""
+        return asdict(self)
+
+
+_MURA_ABNORMAL = "what it means in MURA: fracture, but also hardware, degeneration, lesions, dislocation"
+
+SOURCES = {
+    source.key: source
+    for source in (
+        DataSource(
+            key="mura",
+            name="MURA v1.1",
+            abnormal=_MURA_ABNORMAL,
+            license="other",
+            license_name="mura-research-use",
+            license_link="https://stanfordmlgroup.github.io/competitions/mura/",
+            held_out="the official valid set of MURA v1.1",
+        ),
+        DataSource(
+            key="phantoms",
+            name="phantoms",
+            abnormal=_MURA_ABNORMAL,
+            license="apache-2.0",
+            held_out="held-out phantoms",
+        ),
+        DataSource(
+            key="fracatlas",
+            name="FracAtlas",
+            abnormal="fractured, as two radiologists saw it; hardware and other findings alone count as normal",
+            license="cc-by-4.0",
+            held_out="images of FracAtlas whose numbers lie in other blocks of twenty, since it names no patients",
+            credit=(
+                "Trained on FracAtlas by Abedeen I., Rahman M. A., Prottyasha F. Z., Ahmed T., Chowdhury T. M. and "
+                "Shatabda S., Scientific Data 10, 521 (2023), doi 10.1038/s41597-023-02432-4, data doi "
+                "10.6084/m9.figshare.22363012, CC BY 4.0 (https://creativecommons.org/licenses/by/4.0/); the images "
+                "were resized to train on."
+            ),
+        ),
+        DataSource(
+            key="grazpedwri",
+            name="GRAZPEDWRI-DX",
+            abnormal="a fracture is visible in a view of the study; other findings alone count as normal",
+            license="cc-by-4.0",
+            held_out="patients of GRAZPEDWRI-DX that were kept apart",
+            credit=(
+                "Trained on GRAZPEDWRI-DX by Nagy E., Janisch M., Hrzic F., Sorantin E. and Tschauner S., Scientific "
+                "Data 9, 222 (2022), doi 10.1038/s41597-022-01328-z, data doi 10.6084/m9.figshare.14825193, CC BY 4.0 "
+                "(https://creativecommons.org/licenses/by/4.0/); the images were resized to train on."
+            ),
+        ),
+        DataSource(
+            key="folder",
+            name="a folder with metadata.csv",
+            abnormal="what its metadata.csv calls abnormal",
+            license="other",
+            license_name="as-the-data-allow",
+            held_out="patients of the same folder that were kept apart",
+        ),
+    )
+}
+"""Datasets that the package loads, by key."""
