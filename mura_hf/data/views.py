@@ -79,6 +79,9 @@ class ViewDataset(TorchDataset):
         if self.patch_size is not None:
             window = self._patch(plane, marked, key)
             plane, marked = np.ascontiguousarray(plane[window]), None if marked is None else marked[window]
+        else:
+            plane = self.processor.center_crop(plane)
+            marked = None if marked is None else self.processor.center_crop(marked)
         if change is not None:
             plane = change.tone(plane)
         item: dict[str, Any] = {"labels": label, "body_parts": view["body_part"], "index": index}
@@ -95,11 +98,13 @@ class ViewDataset(TorchDataset):
             picture["path"] if picture["bytes"] is None else picture["bytes"], name=picture["path"]
         )
         view = {"label": row["label"], "body_part": row["body_part"], "marked": None}
-        view["plane"] = self.processor.resize_plane(self.processor.gray_plane(radiograph.pixels))
+        original = self.processor.gray_plane(radiograph.pixels)
+        view["plane"] = self.processor.prepare_plane(original)
         if "boxes" in row:
             boxes = row["boxes"] or row.get("decoys") or []
             view["located"] = bool(row["boxes"])
-            view["marked"] = self.processor.resize_plane(_mask(boxes, radiograph.pixels.shape))
+            field = self.processor.find_field(original)
+            view["marked"] = self.processor.prepare_mask(_mask(boxes, original.shape), field)
         return view
 
     def _patch(self, plane: np.ndarray, marked: np.ndarray | None, key: int) -> tuple[slice, slice]:

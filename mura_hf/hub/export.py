@@ -9,8 +9,12 @@ from ..errors import CheckpointError
 _MODELS = Path(__file__).parents[1] / "models"
 _CODE = (
     "backbone_mura.py",
+    "border_mura.py",
     "configuration_mura.py",
+    "enhancement_mura.py",
     "errors_mura.py",
+    "geometry_mura.py",
+    "gray_plane_mura.py",
     "image_processing_mura.py",
     "modeling_mura.py",
     "outputs_mura.py",

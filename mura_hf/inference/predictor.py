@@ -199,7 +199,9 @@ class StudyPredictor:
     def _heatmaps(self, output: StudyOutput, radiographs: Sequence[Radiograph]) -> Iterator[np.ndarray]:
         maps = grad_cam(self.model, feature_map=output.feature_map[0])
         for small, radiograph in zip(maps.cpu().numpy(), radiographs, strict=True):
-            restored = np.clip(self.processor.restore_map(small, *radiograph.pixels.shape), 0.0, 1.0)
+            field = self.processor.find_field(radiograph.to_uint8())
+            height, width = radiograph.pixels.shape
+            restored = np.clip(self.processor.restore_map(small, height, width, field), 0.0, 1.0)
             # Hottest where the view itself is; what fell on the letterbox's bars does not count.
             peak = float(restored.max())
             yield restored / peak if peak > 0 else restored

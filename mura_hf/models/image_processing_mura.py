@@ -1,18 +1,35 @@
-"""Image processor of the mura model family: one gray plane, resized, scaled, repeated over the channels."""
+"""Image processor of the mura model family: one gray plane, cropped, resized, enhanced, scaled, repeated over the
+channels.
+"""
 
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
 from transformers.image_processing_backends import PilBackend
 from transformers.image_processing_utils import BatchFeature
-from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling, SizeDict
+from transformers.image_utils import (
+    IMAGENET_DEFAULT_MEAN,
+    IMAGENET_DEFAULT_STD,
+    IMAGENET_STANDARD_MEAN,
+    IMAGENET_STANDARD_STD,
+    PILImageResampling,
+    SizeDict,
+)
 from transformers.processing_utils import ImagesKwargs
-from transformers.utils import TensorType, logging
+from transformers.utils import TensorType
 
-logger = logging.get_logger(__name__)
+from .border_mura import find_field_inside_border
+from .enhancement_mura import apply_filters, complete_filters
+from .geometry_mura import RESIZE_MODES, check_resize_mode, find_center, lay_back, lay_on_canvas
+from .gray_plane_mura import to_gray_plane
 
-RESIZE_MODES = ("letterbox", "squash")
+NORMALIZATIONS = {
+    "imagenet": {"image_mean": IMAGENET_DEFAULT_MEAN, "image_std": IMAGENET_DEFAULT_STD},
+    "minus_one_to_one": {"image_mean": IMAGENET_STANDARD_MEAN, "image_std": IMAGENET_STANDARD_STD},
+}
+"""Common choices by name: `MuraImageProcessor(**NORMALIZATIONS["minus_one_to_one"])`. `"imagenet"` is what most of
+timm's pretrained weights were made with; `"minus_one_to_one"` maps black to -1 and white to 1.
+"""
 
 
 class MuraImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
@@ -20,18 +37,36 @@ class MuraImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call-
     resize_mode (`str`, *optional*, defaults to `"letterbox"`):
         `"letterbox"` keeps the shape and fills up with black; `"squash"` stretches to the size, as most of the MURA
         literature does.
+    crop_border (`bool`, *optional*, defaults to `False`):
+        Whether to cut the even border off (the collimator's, a frame's) before resizing.
+    enhance (`str`, `dict` or `list`, *optional*):
+        Filters in the order of their use, each a name or a dict of a name and settings: `"clahe_lab"`,
+        `"clahe_gray"`, `"high_frequency_emphasis"`, `"unsharp"`. An empty list means none.
     """
 
     resize_mode: str | None
+    crop_border: bool | None
+    enhance: str | dict | list | tuple | None
 
 
 class MuraImageProcessor(PilBackend):
     r"""
     Turns radiographs into `pixel_values`, float32 `[B, C, height, width]`, C being the number of means.
 
-    The road of a picture has two halves. `gray_plane` and `resize_plane` are deterministic and stay in uint8, so their
-    result can be cached and augmented; `to_pixel_values` scales and normalises. Calling the processor goes all the
-    way.
+    The road of a picture:
+
+    1. `gray_plane`: any picture becomes one gray plane, uint8.
+    2. `prepare_plane`: with `crop_border` the even border is cut off (`find_field`); the rest is resized to `size`,
+       run through the filters of `enhance`, and laid on the letterbox's black canvas.
+    3. `center_crop`: with `do_center_crop` the middle of `crop_size` is kept.
+    4. `to_pixel_values`: scaled to [0, 1], normalised by `image_mean` and `image_std` (`NORMALIZATIONS` names common
+       ones), repeated over the channels.
+
+    Steps 1 and 2 are deterministic and stay in uint8, so their result can be cached. Training augments it and may crop
+    at random where step 3 crops the middle. Calling the processor goes all the way, and `restore_map` goes back.
+
+    Enhancement comes after resizing, and sees the picture without the letterbox's bars: what a filter does depends
+    neither on how many pixels the detector had nor on the bars. `"squash"` stretches before it.
 
     Accepts PIL images of 8 bits, uint8 arrays or tensors (`[H, W]`, `[H, W, C]` or `[C, H, W]`), and float arrays in
     [0, 1]. A picture of more than 8 bits must be windowed first; `mura_hf.read_radiograph` does that. Of a 16-bit
@@ -44,18 +79,35 @@ class MuraImageProcessor(PilBackend):
     image_mean = IMAGENET_DEFAULT_MEAN
     image_std = IMAGENET_DEFAULT_STD
     size: Any = {"height": 320, "width": 320}  # a SizeDict on instances
+    crop_size: Any = None  # likewise
     resize_mode = "letterbox"
+    crop_border = False
+    enhance: Any = None  # a list of dicts with every setting on instances
     do_resize = True
+    do_center_crop = False
     do_rescale = True
     do_normalize = True
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        _check_resize_mode(self.resize_mode)
-        if not (self.size.height and self.size.width):
-            raise ValueError(f"size is {dict(self.size)}: give height and width in pixels")
+        check_resize_mode(self.resize_mode)
+        if not self.do_resize or self.do_pad:
+            raise ValueError(
+                "do_resize must be True and do_pad False: a checkpoint's pictures have one size, and resize_mode says "
+                "how they fill it"
+            )
+        size = _height_and_width(self.size, "size")
+        if self.do_center_crop:
+            find_center(size, _height_and_width(self.crop_size, "crop_size"))
         if not (np.atleast_1d(self.image_std) > 0).all():  # also catches NaN
             raise ValueError(f"image_std is {self.image_std}: every deviation must be above 0")
+        self.enhance = complete_filters(self.enhance)
+
+    @property
+    def output_size(self) -> tuple[int, int]:
+        """Height and width of `pixel_values`: those of `crop_size` where `do_center_crop`, else of `size`."""
+        chosen = self.crop_size if self.do_center_crop else self.size
+        return chosen.height, chosen.width
 
     def gray_plane(self, image: Any) -> np.ndarray:
         """One picture as a gray plane.
@@ -69,44 +121,96 @@ class MuraImageProcessor(PilBackend):
         Raises:
             ValueError: If the picture has more than 8 bits, values out of range or an odd shape.
         """
-        if isinstance(image, Image.Image):
-            if image.mode in ("I", "F") or image.mode.startswith("I;"):
-                raise ValueError(
-                    f"the picture has mode {image.mode}, more than 8 bits a pixel, and would be cut off; window "
-                    "it first, for instance with mura_hf.read_radiograph"
-                )
-            image = ImageOps.exif_transpose(image)
-            rgb = image if image.mode in ("L", "RGB") else image.convert("RGB")
-            plane = np.asarray(rgb.convert("L"))
-        else:
-            plane = _plane_from_array(_to_array(image))
-        if plane.size and (plane == 255).mean() > 0.9:
-            logger.warning(
-                "More than nine tenths of a picture are pure white. If its file has 16 bits, it was cut off on "
-                "the way here: "
-                "read it with mura_hf.read_radiograph, which windows it."
-            )
-        return plane
+        return to_gray_plane(image)
 
-    def resize_plane(
+    def find_field(self, plane: np.ndarray, *, crop_border: bool | None = None) -> tuple[int, int, int, int]:
+        """What is kept of a picture before it is resized.
+
+        Args:
+            plane: uint8 `[H, W]`, from `gray_plane`.
+            crop_border: The processor's own where None.
+
+        Returns:
+            x0, y0, x1, y1 in the picture's own pixels, x1 and y1 being the first that are not kept; the whole picture
+            unless `crop_border`.
+        """
+        if self.crop_border if crop_border is None else crop_border:
+            return find_field_inside_border(plane)
+        return 0, 0, plane.shape[1], plane.shape[0]
+
+    def prepare_plane(
         self,
         plane: np.ndarray,
+        *,
+        do_resize: bool = True,
         size: SizeDict | None = None,
         resize_mode: str | None = None,
         resample: PILImageResampling | None = None,
+        crop_border: bool | None = None,
+        enhance: Any = None,
     ) -> np.ndarray:
-        """Resizes a gray plane, uint8 `[H, W]`, to the processor's size, uint8 `[height, width]`."""
-        size = size or self.size
-        mode = _check_resize_mode(resize_mode or self.resize_mode)
-        top, left, height, width = _placement(plane.shape, (size.height, size.width), mode)
-        resized = np.asarray(
-            Image.fromarray(plane).resize((width, height), resample=self.resample if resample is None else resample)
+        """Everything that is the same each time a picture is used: border crop, resizing, enhancement, letterbox.
+
+        Args:
+            plane: uint8 `[H, W]`, from `gray_plane`.
+            do_resize: Whether to bring it to `size`; without it there are no bars either.
+            size: As the others below, the processor's own where None.
+            resize_mode: `"letterbox"` or `"squash"`.
+            resample: How pixels are interpolated.
+            crop_border: Whether to cut the even border off.
+            enhance: Filters; an empty list for none.
+
+        Returns:
+            uint8 `[size.height, size.width]`.
+
+        Raises:
+            ValueError: If a setting is unknown or out of range.
+        """
+        x0, y0, x1, y1 = self.find_field(plane, crop_border=crop_border)
+        filters = self.enhance if enhance is None else complete_filters(enhance)
+        inner = plane[y0:y1, x0:x1]
+        if not do_resize:
+            return apply_filters(inner, filters)
+        size, mode = size or self.size, check_resize_mode(resize_mode or self.resize_mode)
+        resample = self.resample if resample is None else resample
+        return lay_on_canvas(
+            inner, (size.height, size.width), mode, resample, lambda resized: apply_filters(resized, filters)
         )
-        if mode == "squash":
-            return resized
-        canvas = np.zeros((size.height, size.width), np.uint8)
-        canvas[top : top + height, left : left + width] = resized
-        return canvas
+
+    def prepare_mask(self, mask: np.ndarray, field: tuple[int, int, int, int]) -> np.ndarray:
+        """Takes a mask of a picture the way that `prepare_plane` takes the picture, without enhancement.
+
+        Args:
+            mask: uint8 `[H, W]`, of the picture's own size; 255 inside, 0 outside.
+            field: From `find_field` of the picture.
+
+        Returns:
+            uint8 `[size.height, size.width]`, interpolated as the picture is, so that more than 127 means inside.
+        """
+        x0, y0, x1, y1 = field
+        return lay_on_canvas(mask[y0:y1, x0:x1], (self.size.height, self.size.width), self.resize_mode, self.resample)
+
+    def center_crop(
+        self, planes: np.ndarray, *, do_center_crop: bool | None = None, crop_size: SizeDict | None = None
+    ) -> np.ndarray:
+        """Cuts the middle out of prepared planes or masks, where the processor does so.
+
+        Args:
+            planes: `[..., height, width]`, of any type.
+            do_center_crop: The processor's own where None.
+            crop_size: Likewise.
+
+        Returns:
+            `[..., h, w]`, h and w being those of `crop_size`; unchanged unless `do_center_crop`.
+
+        Raises:
+            ValueError: If there is no `crop_size`, or the planes are smaller.
+        """
+        if not (self.do_center_crop if do_center_crop is None else do_center_crop):
+            return planes
+        height, width = _height_and_width(crop_size or self.crop_size, "crop_size")
+        top, left = find_center(planes.shape[-2:], (height, width))
+        return planes[..., top : top + height, left : left + width]
 
     def to_pixel_values(
         self,
@@ -130,23 +234,32 @@ class MuraImageProcessor(PilBackend):
             mean, deviation = np.zeros_like(mean), np.ones_like(deviation)
         return (scaled - mean[None, :, None, None]) / deviation[None, :, None, None]
 
-    def restore_map(self, values: np.ndarray, height: int, width: int) -> np.ndarray:
-        """Lays a map that was computed on the processed picture back over the original one.
+    def restore_map(
+        self,
+        values: np.ndarray,
+        height: int,
+        width: int,
+        field: tuple[int, int, int, int] | None = None,
+    ) -> np.ndarray:
+        """Lays a map that was computed on `pixel_values` back over the original picture.
 
         Args:
-            values: float32 `[h, w]`, covering the processed picture, at any resolution.
+            values: float32 `[h, w]`, covering `pixel_values`, at any resolution.
             height: Height of the original in pixels.
             width: Width of the original in pixels.
+            field: From `find_field` of the original; the whole of it where None.
 
         Returns:
-            float32 `[height, width]`.
+            float32 `[height, width]`; 0 outside the field, and outside the centre crop.
         """
-        size = (self.size.height, self.size.width)
-        top, left, inner_height, inner_width = _placement((height, width), size, self.resize_mode)
-        down, across = values.shape[0] / size[0], values.shape[1] / size[1]
-        box = (left * across, top * down, (left + inner_width) * across, (top + inner_height) * down)
-        picture = Image.fromarray(np.asarray(values, np.float32))
-        return np.asarray(picture.resize((width, height), resample=Image.Resampling.BILINEAR, box=box))
+        x0, y0, x1, y1 = field or (0, 0, width, height)
+        size = self.size.height, self.size.width
+        inner = lay_back(values, (y1 - y0, x1 - x0), size, self.output_size, self.resize_mode)
+        if inner.shape == (height, width):
+            return inner
+        restored = np.zeros((height, width), np.float32)
+        restored[y0:y1, x0:x1] = inner
+        return restored
 
     def _prepare_images_structure(self, images: Any, expected_ndims: int = 3) -> list[Any]:
         """A flat list of pictures; unlike the base's, it takes gray arrays without a channel axis."""
@@ -170,20 +283,23 @@ class MuraImageProcessor(PilBackend):
         image_mean: float | tuple[float, ...] | None,
         image_std: float | tuple[float, ...] | None,
         return_tensors: str | TensorType | None,
-        resize_mode: str | None = None,
-        resample: PILImageResampling | None = None,
         do_center_crop: bool | None = None,
+        crop_size: SizeDict | None = None,
         do_pad: bool | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
-        if do_center_crop or do_pad:
-            raise ValueError(
-                "do_center_crop and do_pad are not known here; resize_mode says how a picture fills its size"
-            )
+        if do_pad:
+            raise ValueError("do_pad is not known here; resize_mode says how a picture fills its size")
         if not images:
             raise ValueError("there are no pictures to process; give at least one")
+        chosen = {name: kwargs[name] for name in ("resize_mode", "resample", "crop_border", "enhance")}
         planes = [
-            self.resize_plane(image[0], size, resize_mode, resample) if do_resize else image[0] for image in images
+            self.center_crop(
+                self.prepare_plane(image[0], do_resize=do_resize, size=size, **chosen),
+                do_center_crop=do_center_crop,
+                crop_size=crop_size,
+            )
+            for image in images
         ]
         options: dict[str, Any] = {
             "do_rescale": do_rescale,
@@ -196,50 +312,10 @@ class MuraImageProcessor(PilBackend):
         return BatchFeature(data={"pixel_values": values}, tensor_type=return_tensors)
 
 
-def _check_resize_mode(mode: str | None) -> str:
-    if mode not in RESIZE_MODES:
-        raise ValueError(f"resize_mode is {mode!r}: it must be one of {', '.join(RESIZE_MODES)}")
-    return mode
+def _height_and_width(size: SizeDict | None, name: str) -> tuple[int, int]:
+    if size is None or not (size.height and size.width) or min(size.height, size.width) < 1:
+        raise ValueError(f"{name} is {None if size is None else dict(size)}: give height and width in pixels")
+    return size.height, size.width
 
 
-def _placement(original: tuple[int, ...], size: tuple[int, int], mode: str) -> tuple[int, int, int, int]:
-    """Where the resized picture lies inside the processed one: top, left, height, width in pixels."""
-    if mode == "squash":
-        return 0, 0, size[0], size[1]
-    scale = min(size[0] / original[0], size[1] / original[1])
-    height, width = max(1, round(original[0] * scale)), max(1, round(original[1] * scale))
-    return (size[0] - height) // 2, (size[1] - width) // 2, height, width
-
-
-def _to_array(image: Any) -> np.ndarray:
-    if not hasattr(image, "detach"):
-        return np.asarray(image)
-    tensor = image.detach().cpu()
-    return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
-
-
-def _plane_from_array(array: np.ndarray) -> np.ndarray:
-    if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] not in (1, 3, 4):
-        array = np.moveaxis(array, 0, -1)
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
-        raise ValueError(f"an array of shape {array.shape} is no picture; give [H, W], [H, W, C] or [C, H, W]")
-    if array.dtype == bool:
-        array = array.astype(np.uint8) * 255
-    elif np.issubdtype(array.dtype, np.floating):
-        low, high = float(array.min()), float(array.max())
-        if not (low >= 0 and high <= 1):  # also catches NaN
-            raise ValueError(
-                f"float pixels must lie in [0, 1], but these run from {low:g} to {high:g}; scale them first"
-            )
-        array = np.rint(array * 255).astype(np.uint8)
-    elif array.dtype != np.uint8:
-        raise ValueError(
-            f"integer pixels must be uint8, not {array.dtype}; window them first, as mura_hf.read_radiograph does"
-        )
-    if array.ndim == 3:
-        picture = array[..., 0] if array.shape[2] == 1 else array[..., :3]
-        return np.asarray(Image.fromarray(np.ascontiguousarray(picture)).convert("L"))
-    return array
-
-
-__all__ = ["RESIZE_MODES", "MuraImageProcessor", "MuraImageProcessorKwargs"]
+__all__ = ["NORMALIZATIONS", "RESIZE_MODES", "MuraImageProcessor", "MuraImageProcessorKwargs"]

@@ -1,12 +1,17 @@
+import shutil
+
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from datasets import Image as ImageFeature
+from PIL import Image as PilImage
 from transformers import pipeline
 
 from mura_hf import MuraImageProcessor, StudyPredictor, load_mura, read_radiograph
 from mura_hf.data import Augmentation, ViewDataset
-from mura_hf.phantoms import write_phantom_mura
+from mura_hf.models.image_processing_mura import NORMALIZATIONS
+from mura_hf.phantoms import render_phantom, write_phantom_mura
 
 STRONG = Augmentation(flip=0.5, rotation=30, scale=0.2, shift=0.1, brightness=0.1, contrast=0.2)
 
@@ -146,3 +151,49 @@ def test_what_is_kept_is_read_once(rows, processor, monkeypatch):
     assert torch.equal(views[3]["pixel_values"], before)
     assert torch.equal(ViewDataset(rows, processor, kept=kept)[3]["pixel_values"], before)
     assert list(kept) == [3]
+
+
+@pytest.mark.parametrize("mode", ["letterbox", "squash"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"do_center_crop": True, "crop_size": {"height": 56, "width": 48}},
+        {"crop_border": True},
+        {"enhance": "clahe_lab"},
+        {"enhance": "clahe_gray"},
+        {"enhance": "high_frequency_emphasis"},
+        {"enhance": "unsharp"},
+        {
+            "size": {"height": 72, "width": 64},
+            "do_center_crop": True,
+            "crop_size": {"height": 64, "width": 64},
+            "crop_border": True,
+            "enhance": ["high_frequency_emphasis", "clahe_gray", {"name": "unsharp", "amount": 0.5}],
+            **NORMALIZATIONS["minus_one_to_one"],
+        },
+    ],
+    ids=["crop", "border", "clahe_lab", "clahe_gray", "high_frequency_emphasis", "unsharp", "all"],
+)
+def test_every_option_gives_the_same_bits_everywhere(checkpoint, tmp_path, mode, options):
+    pixels = render_phantom(5, body_part="hand", size=120).pixels
+    height, width = pixels.shape
+    path = str(tmp_path / "view.png")
+    PilImage.fromarray(np.pad(pixels, 20)).save(path)
+    row = {"image": path, "label": 1, "body_part": 0, "boxes": [[20, 20, 20 + width, 20 + height]]}
+    rows = Dataset.from_list([row]).cast_column("image", ImageFeature())
+    folder = shutil.copytree(checkpoint, tmp_path / "checkpoint")
+    processor = MuraImageProcessor(**{"size": {"height": 64, "width": 64}, "resize_mode": mode, **options})
+    processor.save_pretrained(folder)
+
+    item = ViewDataset(rows, processor)[0]
+    predicted_on = StudyPredictor.from_pretrained(folder, device="cpu").pixel_values([read_radiograph(path)])[0]
+    piped = pipeline("image-classification", model=str(folder), device="cpu").preprocess(path)["pixel_values"][0]
+    assert tuple(item["pixel_values"].shape[1:]) == processor.output_size == tuple(item["regions"].shape)
+    assert torch.equal(item["pixel_values"], predicted_on)
+    assert torch.equal(item["pixel_values"], piped)
+    plain = ViewDataset(rows, MuraImageProcessor(size=dict(processor.size), resize_mode=mode))[0]["pixel_values"]
+    assert item["pixel_values"].shape != plain.shape or not torch.equal(item["pixel_values"], plain)
+    # What is marked is where the picture shows it: beside it there is only the black frame.
+    shown = item["pixel_values"][0] > item["pixel_values"][0].min() + 0.5
+    assert shown.any()
+    assert (shown & ~item["regions"]).float().mean() < 0.02

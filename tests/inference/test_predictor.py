@@ -96,6 +96,42 @@ def test_the_heatmap_is_grad_cam_laid_over_the_view(flagging, phantom_files):
     assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.97
 
 
+@pytest.mark.parametrize("border", [False, True])
+@pytest.mark.parametrize("crop", [None, {"height": 48, "width": 40}])
+@pytest.mark.parametrize("mode", ["letterbox", "squash"])
+def test_heatmap_and_box_come_back_through_every_step(flagging, monkeypatch, mode, crop, border):
+    picture = np.zeros((170, 130), np.uint8)
+    picture[20:150, 10:110] = np.random.default_rng(0).integers(60, 90, (130, 100))
+    picture[96:112, 40:54] = 255
+    processor = MuraImageProcessor(
+        size={"height": 64, "width": 64},
+        resize_mode=mode,
+        crop_border=border,
+        do_center_crop=crop is not None,
+        crop_size=crop,
+    )
+    monkeypatch.setattr(flagging, "processor", processor)
+
+    def bright(model, feature_map):
+        """A heatmap that is hot where what the model was fed is bright."""
+        fed = flagging.pixel_values([Radiograph(picture / np.float32(255), 8, "array")])[:, 0]
+        return (fed - fed.min()) / (fed.max() - fed.min())
+
+    monkeypatch.setattr("mura_hf.inference.predictor.grad_cam", bright)
+    view = flagging([picture]).views[0]
+    assert view.heatmap.shape == picture.shape
+    rows, columns = np.nonzero(view.heatmap > 0.7)
+    assert abs(rows.mean() - 103.5) <= 1.5
+    assert abs(columns.mean() - 46.5) <= 1.5
+    found, planted = (view.box.x0, view.box.y0, view.box.x1, view.box.y1), (40, 96, 54, 112)
+    assert np.abs(np.subtract(found, planted)).max() <= 4
+    if border:
+        x0, y0, x1, y1 = processor.find_field(picture)
+        assert (x0, y0, x1, y1) == (8, 18, 112, 152)
+        view.heatmap[y0:y1, x0:x1] = 0
+        assert not view.heatmap.any()
+
+
 def test_no_box_on_a_view_that_is_not_flagged(flagging, phantom_files):
     flagging.model.config.operating_points = {"paper": 0.5, "never": 1.0}
     study = flagging(phantom_files, operating_point="never")

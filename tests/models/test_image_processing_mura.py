@@ -4,8 +4,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers.image_transforms import center_crop as reference_center_crop
 
 from mura_hf import MuraImageProcessor
+from mura_hf.models.enhancement_mura import apply_filters, complete_filters
+from mura_hf.models.geometry_mura import find_placement
+from mura_hf.models.image_processing_mura import NORMALIZATIONS
 
 RNG = np.random.default_rng(0)
 PLANE = RNG.integers(0, 256, (90, 60), dtype=np.uint8)
@@ -47,12 +51,12 @@ def test_normalises_by_mean_and_deviation():
 
 def test_letterbox_keeps_the_shape_and_squash_does_not():
     white = np.full((90, 60), 200, np.uint8)
-    boxed = _processor(resize_mode="letterbox").resize_plane(white)
+    boxed = _processor(resize_mode="letterbox").prepare_plane(white)
     assert boxed.shape == (48, 48)
     assert (boxed[:, :8] == 0).all()
     assert (boxed[:, 8:40] == 200).all()
     assert (boxed[:, 40:] == 0).all()
-    assert (_processor(resize_mode="squash").resize_plane(white) == 200).all()
+    assert (_processor(resize_mode="squash").prepare_plane(white) == 200).all()
 
 
 @pytest.mark.parametrize("mode", ["letterbox", "squash"])
@@ -62,7 +66,7 @@ def test_a_map_lands_where_it_came_from(mode, height, width):
     row, column = int(0.7 * height), int(0.3 * width)
     picture[row - 5 : row + 5, column - 5 : column + 5] = 255
     processor = _processor(resize_mode=mode)
-    restored = processor.restore_map(processor.resize_plane(picture).astype(np.float32), height, width)
+    restored = processor.restore_map(processor.prepare_plane(picture).astype(np.float32), height, width)
     assert restored.shape == (height, width)
     rows, columns = np.nonzero(restored > 0.5 * restored.max())
     assert abs(rows.mean() - row) <= 3
@@ -70,10 +74,19 @@ def test_a_map_lands_where_it_came_from(mode, height, width):
 
 
 def test_survives_a_round_trip(tmp_path):
-    processor = _processor(resize_mode="squash", image_mean=[0.1, 0.2, 0.3])
+    options = {
+        "resize_mode": "squash",
+        "image_mean": [0.1, 0.2, 0.3],
+        "do_center_crop": True,
+        "crop_size": {"height": 40, "width": 30},
+        "crop_border": True,
+        "enhance": ["clahe_lab", {"name": "unsharp", "amount": 0.5}],
+    }
+    processor = _processor(**options)
     processor.save_pretrained(tmp_path)
     again = MuraImageProcessor.from_pretrained(tmp_path)
-    assert again.resize_mode == "squash"
+    assert (again.resize_mode, again.crop_border, again.output_size) == ("squash", True, (40, 30))
+    assert again.enhance == processor.enhance == complete_filters(options["enhance"])
     first, second = (one(PLANE, return_tensors="np")["pixel_values"] for one in (processor, again))
     np.testing.assert_array_equal(first, second)
 
@@ -109,6 +122,13 @@ def test_a_picture_that_was_cut_off_at_white_is_warned_about(caplog):
     [
         ({"resize_mode": "zoom"}, "letterbox, squash"),
         ({"size": {"shortest_edge": 48}}, "height and width"),
+        ({"size": {"height": 48, "width": -48}}, "height and width"),
+        ({"do_center_crop": True}, "crop_size is None"),
+        ({"do_center_crop": True, "crop_size": {"shortest_edge": 48}}, "height and width"),
+        ({"do_center_crop": True, "crop_size": 400}, "does not fit"),
+        ({"do_resize": False}, "do_resize must be True"),
+        ({"do_pad": True}, "do_pad False"),
+        ({"enhance": "clahe_grey"}, "did you mean 'clahe_gray'"),
         ({"image_std": [0.0, 0.0, 0.0]}, "above 0"),
         ({"image_std": [float("nan")] * 3}, "above 0"),
     ],
@@ -118,9 +138,9 @@ def test_refuses_odd_settings(options, message):
         MuraImageProcessor(**options)
 
 
-def test_refuses_to_crop_or_pad():
+def test_refuses_to_pad():
     with pytest.raises(ValueError, match="resize_mode"):
-        _processor()(PLANE, do_center_crop=True, crop_size={"height": 8, "width": 8})
+        _processor()(PLANE, do_pad=True)
 
 
 def test_turns_a_picture_as_its_exif_says():
@@ -138,3 +158,103 @@ def test_options_of_a_call_count():
     np.testing.assert_array_equal(squashed, same)
     nearest = _processor()(PLANE, resample=Image.Resampling.NEAREST, return_tensors="np")["pixel_values"]
     assert (nearest != _processor()(PLANE, return_tensors="np")["pixel_values"]).any()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"do_center_crop": True, "crop_size": {"height": 30, "width": 40}},
+        {"crop_border": True},
+        {"enhance": ["clahe_gray", {"name": "unsharp", "radius": 1}]},
+        {"size": {"height": 40, "width": 64}},
+    ],
+)
+def test_new_options_of_a_call_count_too(options):
+    framed = np.pad(PLANE, 20)
+    by_call = _processor()(framed, return_tensors="np", **options)["pixel_values"]
+    by_setting = MuraImageProcessor(**{"size": {"height": 48, "width": 48}, **options})
+    np.testing.assert_array_equal(by_call, by_setting(framed, return_tensors="np")["pixel_values"])
+    assert by_call.shape[2:] == by_setting.output_size
+    plain = _processor()(framed, return_tensors="np")["pixel_values"]
+    assert by_call.shape != plain.shape or (by_call != plain).any()
+    off = {"do_center_crop": False, "crop_border": False, "enhance": [], "size": {"height": 48, "width": 48}}
+    np.testing.assert_array_equal(by_setting(framed, return_tensors="np", **off)["pixel_values"], plain)
+
+
+def test_a_call_can_leave_the_size_alone():
+    values = _processor(enhance="unsharp")(PLANE, do_resize=False, do_normalize=False, return_tensors="np")
+    expected = apply_filters(PLANE, complete_filters("unsharp"))
+    np.testing.assert_array_equal(np.rint(values["pixel_values"][0, 0] * 255), expected)
+    with pytest.raises(ValueError, match="does not fit"):
+        _processor()(PLANE, do_resize=False, do_center_crop=True, crop_size={"height": 91, "width": 20})
+
+
+@pytest.mark.parametrize(("height", "width", "top", "left"), [(30, 40, 9, 4), (31, 41, 8, 3), (48, 48, 0, 0)])
+def test_crops_the_middle_as_transformers_does(height, width, top, left):
+    processor = _processor(do_center_crop=True, crop_size={"height": height, "width": width})
+    planes = RNG.integers(0, 256, (3, 48, 48), dtype=np.uint8)
+    found = processor.center_crop(planes)
+    np.testing.assert_array_equal(found, planes[:, top : top + height, left : left + width])
+    np.testing.assert_array_equal(found, reference_center_crop(planes, (height, width)))
+    np.testing.assert_array_equal(_processor().center_crop(planes), planes)
+
+
+def test_filters_see_the_picture_without_its_bars():
+    tall = RNG.integers(0, 256, (90, 45), dtype=np.uint8)
+    boxed = _processor(enhance="clahe_gray").prepare_plane(tall)
+    alone = np.asarray(Image.fromarray(tall).resize((24, 48), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(boxed[:, 12:36], apply_filters(alone, complete_filters("clahe_gray")))
+    assert not boxed[:, :12].any()
+    assert not boxed[:, 36:].any()
+
+
+@pytest.mark.parametrize("mode", ["letterbox", "squash"])
+@pytest.mark.parametrize("border", [False, True])
+def test_a_mask_goes_the_way_of_its_picture(mode, border):
+    mask = np.zeros((90, 60), np.uint8)
+    mask[20:70, 15:50] = 255
+    processor = _processor(resize_mode=mode, crop_border=border)
+    field = processor.find_field(mask)
+    assert field == ((14, 19, 51, 71) if border else (0, 0, 60, 90))
+    np.testing.assert_array_equal(processor.prepare_mask(mask, field), processor.prepare_plane(mask))
+    enhanced = _processor(resize_mode=mode, crop_border=border, enhance="unsharp")
+    np.testing.assert_array_equal(enhanced.prepare_mask(mask, field), processor.prepare_plane(mask))
+
+
+@pytest.mark.parametrize("resolution", [1, 4])
+@pytest.mark.parametrize("crop", [None, {"height": 40, "width": 32}, {"height": 35, "width": 45}])
+@pytest.mark.parametrize("border", [False, True])
+@pytest.mark.parametrize("mode", ["letterbox", "squash"])
+def test_a_map_comes_back_through_crop_and_border(mode, border, crop, resolution):
+    picture = np.zeros((180, 130), np.uint8)
+    picture[20:150, 10:120] = RNG.integers(60, 90, (130, 110))
+    picture[75:87, 68:80] = 255
+    processor = _processor(resize_mode=mode, crop_border=border, do_center_crop=crop is not None, crop_size=crop)
+    field = processor.find_field(picture)
+    assert (field != (0, 0, 130, 180)) == border
+    seen = processor.center_crop(processor.prepare_plane(picture))
+    height, width = seen.shape
+    assert (height, width) == processor.output_size
+    values = np.repeat(np.repeat(seen.astype(np.float32), resolution, 0), resolution, 1)
+    restored = processor.restore_map(values, 180, 130, field)
+    assert restored.shape == (180, 130)
+    rows, columns = np.nonzero(restored > 160)
+    assert abs(rows.mean() - 80.5) <= 1.5
+    assert abs(columns.mean() - 73.5) <= 1.5
+    # A map that is 1 everywhere says where the model could see: nowhere outside the field or the crop.
+    reach = processor.restore_map(np.ones((height * resolution, width * resolution), np.float32), 180, 130, field)
+    x0, y0, x1, y1 = field
+    whole = np.zeros((180, 130), bool)
+    whole[y0:y1, x0:x1] = True
+    assert not reach[~whole].any()
+    placed = find_placement((y1 - y0, x1 - x0), (48, 48), mode)
+    share = min(1, height / placed[2]) * min(1, width / placed[3])
+    assert (reach == 1).mean() == pytest.approx(share * whole.mean(), abs=0.02)
+    assert set(np.unique(reach)) <= {0.0, 1.0}
+
+
+def test_normalisations_by_name():
+    black_and_white = np.array([[[0, 255]]], np.uint8)
+    found = MuraImageProcessor(**NORMALIZATIONS["minus_one_to_one"]).to_pixel_values(black_and_white)
+    np.testing.assert_allclose(found, np.tile([-1.0, 1.0], (1, 3, 1, 1)).reshape(1, 3, 1, 2))
+    assert MuraImageProcessor(**NORMALIZATIONS["imagenet"]).image_mean == MuraImageProcessor().image_mean
