@@ -13,7 +13,7 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--cpu", action="store_true", help="stay on the CPU")
     options = parser.parse_args()
-    rows = load_split(options.checkpoint, options.data_dir, "calib")
+    rows, _ = load_split(options.checkpoint, options.data_dir, "calib")
     fit = calibrate_checkpoint(options.checkpoint, rows, batch_size=options.batch_size, cpu=options.cpu)
     print(
         f"Temperature {fit['temperature']}, study slope {fit['study_slope']}, intercept {fit['study_intercept']}; "

@@ -1,4 +1,4 @@
-"""Trains a model on MURA, or on phantoms in its layout.
+"""Trains a model on MURA, phantoms, FracAtlas, GRAZPEDWRI-DX, or a folder with metadata.csv.
 
 Several processes: `accelerate launch scripts/train.py ...`, or on CPUs
 `ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 scripts/train.py ...`.
@@ -7,44 +7,51 @@ Several processes: `accelerate launch scripts/train.py ...`, or on CPUs
 import argparse
 from dataclasses import replace
 
-from mura_hf.data import load_mura
+from mura_hf.assessment import describe_source
+from mura_hf.data import home_folder, load_data
 from mura_hf.errors import MuraError
-from mura_hf.phantoms import phantom_record
 from mura_hf.training import load_recipe, recipe_names, train
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", required=True, help=f"one of {', '.join(recipe_names())}, or a .yaml file")
-    parser.add_argument("--data_dir", required=True, help="the folder MURA-v1.1, or the one that holds it")
+    parser.add_argument("--data_dir", required=True, help="the folder of the data; which they are is seen")
     parser.add_argument("--output_dir", required=True, help="a new or empty folder")
     parser.add_argument("--body_parts", nargs="+", help="train on some parts only")
+    parser.add_argument("--regions", nargs="+", help="train on some regions of FracAtlas only")
+    parser.add_argument(
+        "--abnormal", nargs="+", help="what is abnormal in FracAtlas and GRAZPEDWRI-DX: fracture, hardware"
+    )
     parser.add_argument("--epochs", type=int, help="on whole views, instead of the recipe's")
     parser.add_argument("--patch_epochs", type=int, help="on patches before that, instead of the recipe's")
     parser.add_argument("--seed", type=int, help="instead of the recipe's")
+    parser.add_argument("--fold", type=int, help="cross-validation: which fold is dev, from 0 on")
     parser.add_argument("--num_workers", type=int, default=0, help="processes that read files")
-    parser.add_argument("--keep_in_memory", action="store_true", help="read each file once")
+    parser.add_argument(
+        "--cache_dir", help="of resized pixels; where left out, mura_hf/pixels in the user's cache folder"
+    )
+    parser.add_argument("--no_cache", action="store_true", help="read and resize each file in each epoch")
     parser.add_argument("--cpu", action="store_true", help="stay on the CPU")
     options = parser.parse_args()
 
-    overrides = {name: getattr(options, name) for name in ("epochs", "seed") if getattr(options, name) is not None}
+    overrides = {
+        name: getattr(options, name) for name in ("epochs", "seed", "fold") if getattr(options, name) is not None
+    }
     recipe = load_recipe(options.recipe, **overrides)
     if options.patch_epochs is not None:
         recipe = replace(recipe, patches=replace(recipe.patches, epochs=options.patch_epochs))
-    datasets = load_mura(
-        options.data_dir, options.body_parts, recipe.dev_fraction, recipe.calib_fraction, seed=recipe.seed
-    )
-    phantoms = phantom_record(options.data_dir)
-    description = {"name": "phantoms", "made_with": phantoms} if phantoms else {"name": "MURA v1.1"}
+    chosen = {name: getattr(options, name) for name in ("body_parts", "regions", "abnormal") if getattr(options, name)}
+    datasets, source = load_data(options.data_dir, **chosen, **recipe.cut())
     folder = train(
         datasets,
         recipe,
         options.output_dir,
-        data_description={**description, "body_parts": options.body_parts or "all"},
-        trained_on_phantoms=phantoms is not None,
+        data_description={**describe_source(source, options.data_dir), "body_parts": "all", **chosen},
+        trained_on_phantoms=source.key == "phantoms",
         cpu=options.cpu,
         num_workers=options.num_workers,
-        keep_in_memory=options.keep_in_memory,
+        cache_dir=None if options.no_cache else options.cache_dir or home_folder() / "pixels",
     )
     print(f"Best checkpoint: {folder}")
 
@@ -52,5 +59,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except MuraError as error:
+    except (MuraError, ValueError) as error:
         raise SystemExit(str(error)) from None

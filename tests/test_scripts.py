@@ -45,7 +45,7 @@ def test_from_phantoms_to_an_exported_checkpoint_with_its_card(tmp_path, phantom
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(recipe))
     trained = _run(
         "train.py", "--recipe", tmp_path / "tiny.yaml", "--data_dir", tmp_path / "data", "--output_dir",
-        tmp_path / "run", "--cpu", "--patch_epochs", 1, "--keep_in_memory",
+        tmp_path / "run", "--cpu", "--patch_epochs", 1, "--cache_dir", tmp_path / "cache",
     )  # fmt: skip
     assert "AUROC" in trained.stdout + trained.stderr
     checkpoint = tmp_path / "run" / "checkpoint"

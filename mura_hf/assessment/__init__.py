@@ -4,11 +4,12 @@ from .calibration import calibrate_checkpoint
 from .evaluation import evaluate_checkpoint
 from .giveaways import measure_giveaways
 from .pointing import pointing_game
-from .splits import load_split
+from .splits import describe_source, load_split
 from .twins import measure_twins
 
 __all__ = [
     "calibrate_checkpoint",
+    "describe_source",
     "evaluate_checkpoint",
     "load_split",
     "measure_giveaways",

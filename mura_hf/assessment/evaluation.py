@@ -8,7 +8,7 @@ import numpy as np
 from accelerate import Accelerator
 from datasets import Dataset
 
-from ..data import ViewDataset
+from ..data import UNKNOWN_PART, ViewDataset
 from ..errors import DatasetError
 from ..evaluation import bootstrap_confidence_intervals, calibrate_studies, classification_metrics
 from ..inference import StudyPredictor
@@ -26,6 +26,7 @@ def evaluate_checkpoint(
     rows: Dataset,
     split: str,
     *,
+    data: dict[str, Any] | None = None,
     threshold: float | None = None,
     batch_size: int = 32,
     twins: int = 0,
@@ -37,6 +38,7 @@ def evaluate_checkpoint(
         folder: The checkpoint.
         rows: The split, as `load_mura` gives it.
         split: Its name.
+        data: What the rows are, as `load_split` says it; None where they are like those of training.
         threshold: Abnormal is called strictly above it; the checkpoint's own, as `StudyPredictor` has it, where None.
         batch_size: Views a step.
         twins: Patients to render with and without a finding, a marker or a ring; see `measure_twins`. 0 leaves it out.
@@ -62,6 +64,7 @@ def evaluate_checkpoint(
     found = predict_views(model, views, accelerator, batch_size=batch_size, progress=f"Evaluating {split}")
     report = {
         "split": split,
+        **({"data": data} if data else {}),
         "threshold": threshold,
         "n_resamples": N_RESAMPLES,
         "trained_on_phantoms": config.trained_on_phantoms,
@@ -110,7 +113,10 @@ def _figures(
             for kind in sorted(set(kinds) - {""})
             for chosen in [(kinds == kind) | (labels == 0)]
         }
-    right = None if found.found_parts is None else float(np.mean(found.found_parts == found.body_parts))
+    known = found.body_parts != UNKNOWN_PART
+    right = None
+    if found.found_parts is not None and known.any():
+        right = float(np.mean(found.found_parts[known] == found.body_parts[known]))
     return {**report, "body_part_accuracy": right}
 
 

@@ -2,26 +2,42 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset
 
-from ..data import load_mura, split_digest
+from ..data import DataSource, load_data, make_manifest, manifest_source, read_manifest, split_digest
 from ..errors import CheckpointError, DatasetError
 from ..phantoms import phantom_record
+from ..training import MANIFEST_FILE
+
+_CUT = ("dev_fraction", "calib_fraction", "seed", "fold", "n_folds")
+_CUT_BY_US = ("fracatlas", "grazpedwri", "folder")  # whose valid is drawn, so that another copy has another one
+_CHOSEN = ("body_parts", "regions", "abnormal")
 
 
-def load_split(folder: str | Path, data_dir: str | Path, split: str) -> Dataset:
-    """Loads a split of MURA, or of phantoms, with the parts, shares and seed in the checkpoint's `training.json`.
+def describe_source(source: DataSource, data_dir: str | Path) -> dict[str, Any]:
+    """What `training.json` and `evaluation.json` say of the data; of phantoms, how they were made too."""
+    made_with = phantom_record(data_dir) if source.key == "phantoms" else None
+    return source.to_dict() | ({"made_with": made_with} if made_with else {})
+
+
+def load_split(folder: str | Path, data_dir: str | Path, split: str) -> tuple[Dataset, dict[str, Any]]:
+    """Loads a split with the parts, shares and seed in the checkpoint's `training.json`.
 
     Args:
         folder: The checkpoint.
-        data_dir: The folder `MURA-v1.1`, or the one that holds it.
+        data_dir: Folder of the data. For `valid` it may be another dataset than that of training.
         split: "dev", "calib" or "valid".
+
+    Returns:
+        The rows, and what they are, as `describe_source` says it.
 
     Raises:
         CheckpointError: If the checkpoint has no `training.json`, so that it is not known what it was trained on.
         DatasetError: If `dev` or `calib` is asked for and the data are not those of training: its cut would leak. So
-            would `valid` of other phantoms made from the same seed: their patients are those of training.
+            would `valid` of other phantoms made from the same seed, whose patients are those of training, and of
+            another copy of data that have no official splits, unless the run's split manifest proves otherwise.
     """
     try:
         record = json.loads((Path(folder) / "training.json").read_text())
@@ -30,22 +46,44 @@ def load_split(folder: str | Path, data_dir: str | Path, split: str) -> Dataset:
             f"{folder} has no training.json, so its splits are not known; train with scripts/train.py"
         ) from error
     recipe, data = record["recipe"], record["data"]
-    datasets = load_mura(
-        data_dir,
-        None if data["body_parts"] == "all" else data["body_parts"],
-        recipe["dev_fraction"],
-        recipe["calib_fraction"],
-        seed=recipe["seed"],
-    )
+    cut = {name: recipe[name] for name in _CUT if name in recipe}
+    cut["stratified"] = recipe.get("stratified", False)  # older cuts were not
+    chosen = {name: data[name] for name in _CHOSEN if data.get(name, "all") != "all"}
+    try:
+        datasets, source = load_data(data_dir, **chosen, **cut)
+    except ValueError:
+        # What was chosen for training does not exist here: another dataset, whole.
+        datasets, source = load_data(data_dir, **cut)
+    description = describe_source(source, data_dir)
     digest = split_digest((name, study) for name, rows in datasets.items() for study in rows["study_id"])
-    made, known = phantom_record(data_dir), data.get("made_with")
+    made, known = description.get("made_with"), data.get("made_with")
     if digest != data["split_digest"] and made and known and made["seed"] == known["seed"]:
         raise DatasetError(
             f"{data_dir} is another tree of phantoms from seed {made['seed']}, which {folder} was trained on, so its "
             f"{split} holds training patients; make phantoms with another --seed"
         )
+    if split == "valid" and digest != data["split_digest"] and description["key"] == data.get("key") in _CUT_BY_US:
+        _refuse_shared(Path(folder), datasets[split], description, data_dir)
     if split != "valid" and digest != data["split_digest"]:
         raise DatasetError(
             f"{data_dir} is not what {folder} was trained on, so its {split} may hold training patients; use valid"
         )
-    return datasets[split]
+    return datasets[split], description
+
+
+def _refuse_shared(folder: Path, rows: Dataset, description: dict[str, Any], data_dir: str | Path) -> None:
+    """Raises `DatasetError` unless the manifest beside the checkpoint proves that training saw none of them."""
+    file = folder.parent / MANIFEST_FILE
+    if not file.is_file():
+        raise DatasetError(
+            f"{data_dir} is not the copy that {folder} was trained on, so its valid may hold training patients, and "
+            f"there is no {MANIFEST_FILE} beside the checkpoint to tell; use the copy of training"
+        )
+    held_out = make_manifest((("valid", patient) for patient in rows["patient_id"]), manifest_source(description))
+    shared = read_manifest(file).shared_with(held_out)
+    count = sum(number for (seen, _), number in shared.items() if seen != "valid")
+    if count:
+        raise DatasetError(
+            f"{data_dir} is not the copy that {folder} was trained on, and {count} patients of its valid were in "
+            "train, dev or calib then; use the copy of training"
+        )

@@ -1,29 +1,50 @@
-"""Datasets of radiographs: loading, cutting by patient, keeping pixels, augmenting."""
+"""Datasets of radiographs: loading, cutting by patient, keeping pixels, augmenting, drawing."""
 
 from .augmentation import Augmentation
 from .cache import PixelCache, build_pixel_cache
 from .columns import FEATURES
-from .manifest import SplitManifest, make_manifest, read_manifest, write_manifest
+from .folder import load_folder
+from .fracatlas import load_fracatlas
+from .grazpedwri import load_grazpedwri
+from .home import home_folder
+from .loading import detect_source, load_data
+from .manifest import SplitManifest, make_manifest, manifest_source, read_manifest, write_manifest
 from .mura import load_mura
-from .sampling import TwinSampler
-from .splits import split_digest, split_patients
+from .open_data import OPEN_FEATURES
+from .sampling import BalancedSampler, ClassesBySamples, TwinSampler
+from .sources import SOURCES, DataSource
+from .splits import split_digest, split_patients, split_patients_evenly
 from .verification import Verification, verify_mura
-from .views import ViewDataset
+from .views import UNKNOWN_PART, ViewDataset
 
 __all__ = [
     "FEATURES",
+    "OPEN_FEATURES",
+    "SOURCES",
+    "UNKNOWN_PART",
     "Augmentation",
+    "BalancedSampler",
+    "ClassesBySamples",
+    "DataSource",
     "PixelCache",
     "SplitManifest",
     "TwinSampler",
     "Verification",
     "ViewDataset",
     "build_pixel_cache",
+    "detect_source",
+    "home_folder",
+    "load_data",
+    "load_folder",
+    "load_fracatlas",
+    "load_grazpedwri",
     "load_mura",
     "make_manifest",
+    "manifest_source",
     "read_manifest",
     "split_digest",
     "split_patients",
+    "split_patients_evenly",
     "verify_mura",
     "write_manifest",
 ]

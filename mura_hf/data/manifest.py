@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import DatasetError
 from .home import home_folder
@@ -65,6 +66,14 @@ def make_manifest(members: Iterable[tuple[str, str]], source: str, key: bytes | 
     for split, patient in sorted(set(members)):
         splits.setdefault(split, set()).add(hmac.new(key, f"{source}\0{patient}".encode(), hashlib.sha256).hexdigest())
     return SplitManifest(_key_id(key), {split: frozenset(hashes) for split, hashes in splits.items()})
+
+
+def manifest_source(description: Mapping[str, Any]) -> str:
+    """What a manifest calls data, from their description in `training.json`; phantoms are told apart by how they were
+    made.
+    """
+    made_with = description.get("made_with")
+    return description["name"] + (json.dumps(made_with, sort_keys=True) if made_with else "")
 
 
 def write_manifest(manifest: SplitManifest, file: str | Path) -> None:

@@ -11,7 +11,8 @@ class DataSource:
     Attributes:
         key: Short name, as commands take it.
         name: Name.
-        abnormal: What the positive class is.
+        covers: Which studies a checkpoint that was trained on it is for.
+        abnormal_means: What the positive class is.
         license: Identifier as the Hub knows it, of a card of weights trained on the data.
         license_name: Where that is "other".
         license_link: Beside it.
@@ -21,7 +22,8 @@ class DataSource:
 
     key: str
     name: str
-    abnormal: str
+    covers: str
+    abnormal_means: str
     license: str
     held_out: str
     license_name: str | None = None
@@ -33,6 +35,7 @@ class DataSource:
         return asdict(self)
 
 
+_UPPER_LIMB = "of the upper limb (one or more views of a finger, hand, wrist, forearm, elbow, humerus or\nshoulder)"
 _MURA_ABNORMAL = "what it means in MURA: fracture, but also hardware, degeneration, lesions, dislocation"
 
 SOURCES = {
@@ -41,7 +44,8 @@ SOURCES = {
         DataSource(
             key="mura",
             name="MURA v1.1",
-            abnormal=_MURA_ABNORMAL,
+            covers=_UPPER_LIMB,
+            abnormal_means=_MURA_ABNORMAL,
             license="other",
             license_name="mura-research-use",
             license_link="https://stanfordmlgroup.github.io/competitions/mura/",
@@ -50,14 +54,16 @@ SOURCES = {
         DataSource(
             key="phantoms",
             name="phantoms",
-            abnormal=_MURA_ABNORMAL,
+            covers=_UPPER_LIMB,
+            abnormal_means=_MURA_ABNORMAL,
             license="apache-2.0",
-            held_out="held-out phantoms",
+            held_out="the held-out phantoms",
         ),
         DataSource(
             key="fracatlas",
             name="FracAtlas",
-            abnormal="fractured, as two radiologists saw it; hardware and other findings alone count as normal",
+            covers="of hand (from finger to arm), shoulder, hip or leg (one view)",
+            abnormal_means="fractured, as two radiologists saw it; hardware and other findings alone count as normal",
             license="cc-by-4.0",
             held_out="images of FracAtlas whose numbers lie in other blocks of twenty, since it names no patients",
             credit=(
@@ -70,7 +76,8 @@ SOURCES = {
         DataSource(
             key="grazpedwri",
             name="GRAZPEDWRI-DX",
-            abnormal="a fracture is visible in a view of the study; other findings alone count as normal",
+            covers="of a child's wrist (one or more views)",
+            abnormal_means="a fracture is visible in a view of the study; other findings alone count as normal",
             license="cc-by-4.0",
             held_out="patients of GRAZPEDWRI-DX that were kept apart",
             credit=(
@@ -82,7 +89,8 @@ SOURCES = {
         DataSource(
             key="folder",
             name="a folder with metadata.csv",
-            abnormal="what its metadata.csv calls abnormal",
+            covers="like those of the folder that it was trained on",
+            abnormal_means="what its metadata.csv calls abnormal",
             license="other",
             license_name="as-the-data-allow",
             held_out="patients of the same folder that were kept apart",

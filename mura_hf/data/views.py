@@ -1,5 +1,6 @@
 """Rows of a dataset as tensors for training and evaluation."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,22 +10,25 @@ from datasets import Dataset, Image
 from torch.utils.data import Dataset as TorchDataset
 
 from ..models.image_processing_mura import MuraImageProcessor
-from ..radiographs import read_radiograph
-from .augmentation import Augmentation
+from .augmentation import Augmentation, Change
+from .cache import PixelCache
+from .preparing import PreparedView, prepare_view
+
+UNKNOWN_PART = -1
+"""Stands for a body part that is none of the seven, or not known."""
 
 
 class ViewDataset(TorchDataset):
     """Views one by one, read and processed as `StudyPredictor` does it, augmented in between where asked.
 
     Args:
-        rows: A split of `load_mura`.
+        rows: A split of `load_mura`, or of another loader.
         processor: The checkpoint's image processor.
         augmentation: None for evaluation.
         seed: Of the augmentation.
-        patch_size: Side in pixels of a patch to be cut from the processed picture, around a finding or where one
-            would have been; None for whole pictures.
-        kept: Planes that were read and resized before, by row; what is read is added. Share one between datasets of
-            the same rows and processor to read files once; None reads them each time.
+        patch_size: Side in pixels of a patch to be cut from the prepared picture, around a finding or where one would
+            have been; None for whole pictures.
+        cache: Of `build_pixel_cache` with the same processor; what it does not hold is read from its file.
         keys: By row, what augmentation and patch are drawn from beside seed and epoch; the row's number where None.
             Give twins the same key, and the finding is all that tells them apart.
     """
@@ -37,7 +41,7 @@ class ViewDataset(TorchDataset):
         seed: int = 0,
         *,
         patch_size: int | None = None,
-        kept: dict[int, dict[str, Any]] | None = None,
+        cache: PixelCache | None = None,
         keys: Sequence[int] | None = None,
     ) -> None:
         # Files are read by the package's own reader, so the column hands out paths instead of decoded pictures.
@@ -46,7 +50,7 @@ class ViewDataset(TorchDataset):
         self.augmentation = augmentation
         self.seed = seed
         self.patch_size = patch_size
-        self.kept = kept
+        self.cache = cache
         self.keys = keys
         self.epoch = 0
 
@@ -61,51 +65,61 @@ class ViewDataset(TorchDataset):
         """A view.
 
         Returns:
-            `pixel_values` float32 `[C, h, w]`, `labels` and `body_parts`, the row's `index`; and, where the
-            dataset has a column of boxes, `regions` bool `[h, w]`, True inside them, with `regions_known` (False for
-            an abnormal view without a box, whose finding may be anywhere).
+            `pixel_values` float32 `[C, h, w]`, `labels`, `body_parts` (`UNKNOWN_PART` where it is not known), the
+            row's `index`; and, where the dataset has a column of boxes, `regions` bool `[h, w]`, True inside them,
+            with `regions_known` (False for an abnormal view without a box, whose finding may be anywhere).
         """
-        view = (self.kept or {}).get(index) or self._read(index)
-        if self.kept is not None:
-            self.kept[index] = view
-        plane, marked, label = view["plane"], view["marked"], view["label"]
+        row = self.rows[index]
+        view = self._prepare(row["image"])
+        label, part = row["label"], row["body_part"]
+        marked = self._mark(row, view) if "boxes" in row else None
         key = index if self.keys is None else self.keys[index]
+        plane, marked = self._change(view.plane, marked, key)
+        item: dict[str, Any] = {
+            "labels": label,
+            "body_parts": UNKNOWN_PART if part is None else part,
+            "index": index,
+        }
+        if marked is not None:
+            item["regions"] = torch.from_numpy((marked > 127) & (label == 1))
+            item["regions_known"] = label == 0 or bool(row["boxes"])
+        return {"pixel_values": torch.from_numpy(self.processor.to_pixel_values(plane[None])[0]), **item}
+
+    def _prepare(self, picture: dict[str, Any]) -> PreparedView:
+        path = picture["path"]
+        if picture["bytes"] is not None:
+            return prepare_view(picture["bytes"], self.processor, path)
+        place = os.path.abspath(path)
+        if self.cache is not None and place in self.cache:
+            return self.cache[place]
+        return prepare_view(path, self.processor)
+
+    def _mark(self, row: dict[str, Any], view: PreparedView) -> np.ndarray:
+        """255 where the finding is, or would be, uint8 `[h, w]`."""
+        mask = np.zeros(view.shape, np.uint8)
+        for x0, y0, x1, y1 in row["boxes"] or row.get("decoys") or []:
+            mask[y0:y1, x0:x1] = 255
+        return self.processor.prepare_mask(mask, view.field)
+
+    def _change(self, plane: np.ndarray, marked: np.ndarray | None, key: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """The augmented plane and mask, cut to what the model is to see."""
         change = None if self.augmentation is None else self.augmentation.draw(self.seed, self.epoch, key)
+        cropped = False
         if change is not None:
-            moved = None if marked is None else change.regions(marked)
+            size = None if self.patch_size is not None or change.crop is None else self.processor.output_size
+            moved = None if marked is None else change.regions(marked, size)
             # A finding stays in the picture, or the label would be wrong; so does the place of one, for the twin.
             if moved is None or marked is None or (moved > 127).any() or not (marked > 127).any():
-                plane, marked = change.place(plane), moved
+                plane, marked, cropped = change.place(plane, size), moved, size is not None
         if self.patch_size is not None:
             window = self._patch(plane, marked, key)
             plane, marked = np.ascontiguousarray(plane[window]), None if marked is None else marked[window]
-        else:
+        elif not cropped:
             plane = self.processor.center_crop(plane)
             marked = None if marked is None else self.processor.center_crop(marked)
         if change is not None:
-            plane = change.tone(plane)
-        item: dict[str, Any] = {"labels": label, "body_parts": view["body_part"], "index": index}
-        if marked is not None:
-            item["regions"] = torch.from_numpy((marked > 127) & (label == 1))
-            item["regions_known"] = label == 0 or view["located"]
-        return {"pixel_values": torch.from_numpy(self.processor.to_pixel_values(plane[None])[0]), **item}
-
-    def _read(self, index: int) -> dict[str, Any]:
-        """The processed plane, uint8 `[h, w]`; likewise 255 where the finding is or would be, None if not known."""
-        row = self.rows[index]
-        picture = row["image"]
-        radiograph = read_radiograph(
-            picture["path"] if picture["bytes"] is None else picture["bytes"], name=picture["path"]
-        )
-        view = {"label": row["label"], "body_part": row["body_part"], "marked": None}
-        original = self.processor.gray_plane(radiograph.pixels)
-        view["plane"] = self.processor.prepare_plane(original)
-        if "boxes" in row:
-            boxes = row["boxes"] or row.get("decoys") or []
-            view["located"] = bool(row["boxes"])
-            field = self.processor.find_field(original)
-            view["marked"] = self.processor.prepare_mask(_mask(boxes, original.shape), field)
-        return view
+            plane = _erase(change, change.tone(plane), marked)
+        return plane, marked
 
     def _patch(self, plane: np.ndarray, marked: np.ndarray | None, key: int) -> tuple[slice, slice]:
         """Rows and columns of a patch that holds much of what is marked, or some of the body where nothing is."""
@@ -119,8 +133,10 @@ class ViewDataset(TorchDataset):
         return slice(int(top), int(top) + side), slice(int(left), int(left) + side)
 
 
-def _mask(boxes: list[list[int]], shape: tuple[int, ...]) -> np.ndarray:
-    mask = np.zeros(shape, np.uint8)
-    for x0, y0, x1, y1 in boxes:
-        mask[y0:y1, x0:x1] = 255
-    return mask
+def _erase(change: Change, plane: np.ndarray, marked: np.ndarray | None) -> np.ndarray:
+    """Blackens the drawn holes, unless they would hide more than half of a finding."""
+    if marked is not None and change.holes:
+        whole = int((marked > 127).sum())
+        if int((change.erase(marked) > 127).sum()) < whole / 2:
+            return plane
+    return change.erase(plane)

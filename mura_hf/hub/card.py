@@ -7,6 +7,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, StrictUndefined, UndefinedError
 
+from ..data.sources import SOURCES, DataSource
 from ..errors import CardError
 
 _TEMPLATE = Path(__file__).parent / "card_template.md"
@@ -59,6 +60,9 @@ def render_card(folder: str | Path, name: str, *, bundled: bool = False) -> str:
         body = environment.from_string(_TEMPLATE.read_text()).render(
             name=name,
             bundled=bundled,
+            source=_sources(records)[0],
+            held_out=_sources(records)[1],
+            abnormal_means=_abnormal(records),
             calibrated=calibration != _NEUTRAL,
             made_with={"twins": False, "views_tell": False, **made} if (made := _made_with(records)) else None,
             **records,
@@ -73,6 +77,25 @@ def _made_with(records: dict[str, Any]) -> dict[str, Any] | None:
     return records["training"]["data"].get("made_with")
 
 
+def _sources(records: dict[str, Any]) -> tuple[DataSource, DataSource]:
+    """What it was trained on, and what it was measured on."""
+    trained = records["training"]["data"]
+    key = trained.get("key", "phantoms" if records["config"]["trained_on_phantoms"] else "mura")
+    measured = records["evaluation"].get("data", {"key": key})
+    try:
+        return SOURCES[key], SOURCES[measured["key"]]
+    except KeyError as error:
+        raise CardError(f"a record names data that are not known: {error}; there are {', '.join(SOURCES)}") from error
+
+
+def _abnormal(records: dict[str, Any]) -> str:
+    """What the positive class is."""
+    chosen = records["training"]["data"].get("abnormal")
+    if chosen:
+        return f"that {' or '.join(chosen)} is visible; other findings alone count as normal"
+    return _sources(records)[0].abnormal_means
+
+
 def _figure(value: float | None, interval: list[float] | None = None) -> str:
     """A figure with three decimals and, where known, its interval."""
     if value is None:
@@ -81,13 +104,13 @@ def _figure(value: float | None, interval: list[float] | None = None) -> str:
 
 
 def _metadata(records: dict[str, Any], name: str) -> ModelCardData:
-    phantoms = records["config"]["trained_on_phantoms"]
-    data = "Synthetic phantoms of mura_hf" if phantoms else "MURA v1.1"
+    phantoms, (source, held_out) = records["config"]["trained_on_phantoms"], _sources(records)
+    data = "Synthetic phantoms of mura_hf" if held_out.key == "phantoms" else held_out.name
     study = records["evaluation"]["study"]["overall"]["figures"]
     results = [
         EvalResult(
             task_type="image-classification",
-            dataset_type="synthetic-phantoms" if phantoms else "mura",
+            dataset_type="synthetic-phantoms" if held_out.key == "phantoms" else held_out.key,
             dataset_name=f"{data}, {records['evaluation']['split']}, study level",
             dataset_split=records["evaluation"]["split"],
             metric_type=metric,
@@ -96,13 +119,8 @@ def _metadata(records: dict[str, Any], name: str) -> ModelCardData:
         for metric in ("auroc", "kappa", "sensitivity", "specificity")
         if study[metric] is not None
     ]
-    licence: dict[str, Any] = {"license": "apache-2.0"}
-    if not phantoms:
-        licence = {
-            "license": "other",
-            "license_name": "mura-research-use",
-            "license_link": "https://stanfordmlgroup.github.io/competitions/mura/",
-        }
+    names = ("license", "license_name", "license_link")
+    licence = {name: getattr(source, name) for name in names if getattr(source, name)}
     return ModelCardData(
         library_name="transformers",
         pipeline_tag="image-classification",

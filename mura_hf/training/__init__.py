@@ -1,11 +1,12 @@
 """Recipes and the Accelerate loop."""
 
-from .loop import CHECKPOINT_FOLDER, build_model, build_processor, train
+from .loop import CHECKPOINT_FOLDER, MANIFEST_FILE, build_model, build_processor, train
 from .prediction import SplitPredictions, predict_views
 from .recipe import PatchStage, Recipe, load_recipe, recipe_names
 
 __all__ = [
     "CHECKPOINT_FOLDER",
+    "MANIFEST_FILE",
     "PatchStage",
     "Recipe",
     "SplitPredictions",

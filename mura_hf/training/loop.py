@@ -11,12 +11,22 @@ import timm
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration, set_seed
-from datasets import DatasetDict
+from datasets import DatasetDict, Image
 from torch import nn
+from torch.nn import functional
 from tqdm.auto import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
-from ..data import ViewDataset, split_digest
+from ..data import (
+    UNKNOWN_PART,
+    PixelCache,
+    ViewDataset,
+    build_pixel_cache,
+    make_manifest,
+    manifest_source,
+    split_digest,
+    write_manifest,
+)
 from ..errors import DatasetError
 from ..losses import class_weights, region_loss, weighted_cross_entropy
 from ..models import MuraConfig, MuraForImageClassification, MuraImageProcessor
@@ -26,6 +36,7 @@ from .recipe import Recipe
 from .stages import make_stages
 
 CHECKPOINT_FOLDER = "checkpoint"
+MANIFEST_FILE = "split_manifest.json"
 
 
 def build_model(recipe: Recipe, *, trained_on_phantoms: bool) -> MuraForImageClassification:
@@ -44,15 +55,20 @@ def build_model(recipe: Recipe, *, trained_on_phantoms: bool) -> MuraForImageCla
 
 def build_processor(recipe: Recipe) -> MuraImageProcessor:
     """The image processor of a recipe; where that names no normalisation, pretrained weights bring their own."""
-    chosen = {"image_mean": recipe.image_mean, "image_std": recipe.image_std}
+    chosen: dict[str, Any] = {"image_mean": recipe.image_mean, "image_std": recipe.image_std}
     if recipe.pretrained:
         known = timm.get_pretrained_cfg(recipe.backbone)
         own = {"image_mean": list(known.mean), "image_std": list(known.std)} if known else {}
         chosen = {name: own.get(name) if value is None else value for name, value in chosen.items()}
-    size = {"height": recipe.image_size, "width": recipe.image_size}
+    side = recipe.resize_size or recipe.image_size
+    crop = {"height": recipe.image_size, "width": recipe.image_size}
+    if side != recipe.image_size:
+        chosen |= {"do_center_crop": True, "crop_size": crop}
     return MuraImageProcessor(
-        size=size,
+        size={"height": side, "width": side},
         resize_mode=recipe.resize_mode,
+        enhance=recipe.enhance,
+        crop_border=recipe.crop_border,
         **{name: value for name, value in chosen.items() if value is not None},
     )
 
@@ -76,23 +92,24 @@ def train(
     trained_on_phantoms: bool = False,
     cpu: bool = False,
     num_workers: int = 0,
-    keep_in_memory: bool = False,
+    cache_dir: str | Path | None = None,
 ) -> Path:
     """Trains a model and keeps the epoch with the best study-level AUROC on `dev`.
 
-    Writes into `output_dir`: `checkpoint/` (model, processor, `training.json`), `metrics.jsonl` (a line an epoch) and
-    `curves.png`. Class weights come from `train`; `calib` and `valid` are not looked at.
+    Writes into `output_dir`: `checkpoint/` (model, processor, `training.json`), `metrics.jsonl` (a line an epoch),
+    `curves.png`, and `split_manifest.json`, which stays on this machine (see `make_manifest`). Class weights come from
+    `train`; `calib` and `valid` are not looked at.
 
     Args:
-        datasets: Splits `train` and `dev` of `load_mura`.
+        datasets: Splits of `load_mura`, or of another loader.
         recipe: Every setting.
         output_dir: New or empty folder.
         data_description: What the data are, for `training.json`.
         trained_on_phantoms: Whether they are synthetic; the checkpoint then says so wherever it answers.
         cpu: Whether to stay on the CPU where there is an accelerator.
         num_workers: Processes that read files; 0 reads in this one.
-        keep_in_memory: Whether to keep what was read and resized, two bytes a pixel of the processed picture, so that
-            later epochs read no file; of use with `num_workers=0`.
+        cache_dir: Folder of the pixel cache, which is built before the first epoch where it is not there; None reads
+            and resizes each file in each epoch.
 
     Returns:
         The checkpoint's folder.
@@ -123,11 +140,14 @@ def train(
         if output_dir.exists() and any(output_dir.iterdir()):
             raise DatasetError(f"{output_dir} is not empty; name a new folder, so that no earlier run is lost")
         output_dir.mkdir(parents=True, exist_ok=True)
+        members = ((split, patient) for split, rows in datasets.items() for patient in rows["patient_id"])
+        write_manifest(make_manifest(members, manifest_source(data_description)), output_dir / MANIFEST_FILE)
     accelerator.wait_for_everyone()
     set_seed(recipe.seed)
 
     processor = build_processor(recipe)
-    dev_views = ViewDataset(datasets["dev"], processor, kept={} if keep_in_memory else None)
+    cache = None if cache_dir is None else _open_cache(datasets, processor, cache_dir, accelerator)
+    dev_views = ViewDataset(datasets["dev"], processor, cache=cache)
     model = build_model(recipe, trained_on_phantoms=trained_on_phantoms).to(memory_format=torch.channels_last)
     model = accelerator.prepare(model)
     weights = (
@@ -138,7 +158,7 @@ def train(
 
     started = time.monotonic()
     history: list[dict[str, Any]] = []
-    for stage in make_stages(recipe, datasets["train"], processor, {} if keep_in_memory else None):
+    for stage in make_stages(recipe, datasets["train"], processor, cache):
         optimizer = _optimizer(accelerator.unwrap_model(model), recipe.weight_decay, stage.learning_rate)
         optimizer, loader = accelerator.prepare(optimizer, stage.loader(num_workers, accelerator.num_processes))
         steps = len(loader) * stage.epochs
@@ -168,6 +188,16 @@ def train(
             accelerator.wait_for_everyone()
     accelerator.end_training()
     return output_dir / CHECKPOINT_FOLDER
+
+
+def _open_cache(
+    datasets: DatasetDict, processor: MuraImageProcessor, folder: str | Path, accelerator: Accelerator
+) -> PixelCache:
+    """The cache of train and dev, built by the main process while the others wait."""
+    pictures = [datasets[split].cast_column("image", Image(decode=False))["image"] for split in ("train", "dev")]
+    files = [picture["path"] for column in pictures for picture in column if picture["bytes"] is None]
+    with accelerator.main_process_first():
+        return build_pixel_cache(files, processor, folder, progress=accelerator.is_main_process)
 
 
 def _auroc(figures: dict[str, Any]) -> float:
@@ -204,8 +234,7 @@ def _train_epoch(
         output = model(pixel_values=batch["pixel_values"].contiguous(memory_format=torch.channels_last))
         loss = weighted_cross_entropy(output.logits, batch["labels"], weights, label_smoothing=recipe.label_smoothing)
         if output.body_part_logits is not None:
-            parts = weighted_cross_entropy(output.body_part_logits, batch["body_parts"])
-            loss = loss + recipe.body_part_weight * parts
+            loss = loss + recipe.body_part_weight * _part_loss(output.body_part_logits, batch["body_parts"])
         if recipe.region_weight:
             with accelerator.autocast():
                 scores = accelerator.unwrap_model(model).score_map(output.feature_map)
@@ -223,6 +252,12 @@ def _train_epoch(
         if step % 10 == 0:
             bar.set_postfix(loss=f"{loss.item():.3f}")
     return float(accelerator.reduce(total, "mean")) / len(loader)
+
+
+def _part_loss(logits: torch.Tensor, parts: torch.Tensor) -> torch.Tensor:
+    """Mean cross entropy over the views whose part is known; 0 with a gradient where none is."""
+    summed = functional.cross_entropy(logits.float(), parts, ignore_index=UNKNOWN_PART, reduction="sum")
+    return summed / (parts != UNKNOWN_PART).sum().clamp_min(1)
 
 
 def _record(

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from ..data import ViewDataset
+from ..data import UNKNOWN_PART, ViewDataset
 from ..evaluation import aggregate_studies, classification_metrics
 
 
@@ -23,7 +23,7 @@ class SplitPredictions:
         labels: int64, 0 normal and 1 abnormal.
         study_ids: The view's study.
         patient_ids: The view's patient.
-        body_parts: int64, the true part as an index.
+        body_parts: int64, the true part as an index; `UNKNOWN_PART` where it is not known.
         found_parts: int64, the part that the model finds; None without that head.
     """
 
@@ -99,6 +99,6 @@ def predict_views(
         labels=np.asarray(rows["label"]),
         study_ids=list(rows["study_id"]),
         patient_ids=list(rows["patient_id"]),
-        body_parts=np.asarray(rows["body_part"]),
+        body_parts=np.asarray([UNKNOWN_PART if part is None else part for part in rows["body_part"]]),
         found_parts=np.concatenate(collected["part"])[order] if collected["part"] else None,
     )

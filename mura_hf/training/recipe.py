@@ -4,13 +4,15 @@ import dataclasses
 import difflib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 
 from ..data import Augmentation
 from ..errors import RecipeError
 
+SAMPLINGS = ("shuffled", "balanced")
 _RECIPES = Path(__file__).parent / "recipes"
 
 
@@ -40,6 +42,8 @@ class PatchStage:
             raise RecipeError(
                 "patches: epochs must be 0 or above, size 32 or above, batch_size and learning_rate above 0"
             )
+        if self.augmentation.random_crop or self.augmentation.resized_crop < 1:
+            raise RecipeError("patches: they are crops already, so random_crop and resized_crop have no place there")
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,12 @@ class Recipe:
         backbone: timm architecture.
         backbone_kwargs: Further arguments of `timm.create_model`.
         pretrained: Whether the backbone starts from timm's weights (needs them downloaded).
-        image_size: Side in pixels of the processed picture.
+        image_size: Side in pixels of what the model sees.
+        resize_size: Side in pixels that pictures are resized to before `image_size` is cropped from them: from the
+            middle, in training anywhere with `random_crop`. `image_size` itself where None.
         resize_mode: "letterbox" or "squash".
+        enhance: Filters of `MuraImageProcessor`, in their order.
+        crop_border: Whether the collimation border is cropped.
         image_mean: Mean of the normalisation, one a channel; that of the pretrained weights, else ImageNet's, where
             None.
         image_std: Deviation beside it.
@@ -71,6 +79,10 @@ class Recipe:
         precision: "fp32" or "bf16" (autocast).
         dev_fraction: Share of train patients for selection.
         calib_fraction: Share of train patients kept for calibration.
+        stratified: Whether the cut keeps shares of body parts and labels alike.
+        fold: Cross-validation: which of `n_folds` is `dev`; None for a cut by `dev_fraction`.
+        n_folds: How many folds.
+        sampling: "shuffled", or "balanced": as many views of each label in an epoch.
         seed: Of everything random.
         augmentation: See `Augmentation`.
         patches: See `PatchStage`; needs data with boxes.
@@ -81,7 +93,10 @@ class Recipe:
     backbone_kwargs: dict[str, Any] | None = None
     pretrained: bool = True
     image_size: int = 320
+    resize_size: int | None = None
     resize_mode: str = "letterbox"
+    enhance: list[Any] | None = None
+    crop_border: bool = False
     image_mean: list[float] | None = None
     image_std: list[float] | None = None
     head_dropout: float = 0.0
@@ -99,6 +114,10 @@ class Recipe:
     precision: str = "fp32"
     dev_fraction: float = 0.08
     calib_fraction: float = 0.08
+    stratified: bool = True
+    fold: int | None = None
+    n_folds: int = 5
+    sampling: str = "shuffled"
     seed: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
     patches: PatchStage = field(default_factory=PatchStage)
@@ -108,11 +127,24 @@ class Recipe:
             raise RecipeError(f"precision is {self.precision!r}: it must be fp32 or bf16")
         if self.epochs < 1 or self.batch_size < 1 or self.image_size < 1 or self.learning_rate <= 0:
             raise RecipeError("epochs, batch_size, image_size and learning_rate must be above 0")
+        if self.sampling not in SAMPLINGS:
+            raise RecipeError(f"sampling is {self.sampling!r}: it must be one of {', '.join(SAMPLINGS)}")
+        if self.resize_size is not None and self.resize_size < self.image_size:
+            raise RecipeError(
+                f"resize_size is {self.resize_size}, but image_size, {self.image_size}, is to be cropped from it"
+            )
+        if self.augmentation.random_crop and self.resize_size in (None, self.image_size):
+            raise RecipeError("random_crop has no room: give a resize_size above image_size")
         if self.patches.epochs and self.patches.size > self.image_size:
             raise RecipeError(
                 f"patches: size is {self.patches.size}, but a patch cannot be larger than the picture, "
                 f"image_size {self.image_size}"
             )
+
+    def cut(self) -> dict[str, Any]:
+        """How the data are cut, as options of `load_data`."""
+        names = ("dev_fraction", "calib_fraction", "seed", "fold", "n_folds", "stratified")
+        return {name: getattr(self, name) for name in names}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in the YAML file."""
@@ -166,13 +198,32 @@ def _build(kind: type[_Kind], values: dict[str, Any], where: str) -> _Kind:
                 raise RecipeError(f"{where}: {key} is {value!r}, but must hold keys and values")
             values[key] = _build(inner, value or {}, f"{where}, {key}")
             continue
-        if fields[key].type is float and not _is_number(value):
-            hint = "; YAML reads 1e-4 as text, write 1.0e-4" if isinstance(value, str) else ""
-            raise RecipeError(f"{where}: {key} is {value!r}, but must be a number{hint}")
-        if fields[key].type in (int, bool, str) and type(value) is not fields[key].type:
-            raise RecipeError(f"{where}: {key} is {value!r}, but must be of type {type(fields[key].default).__name__}")
-    return kind(**values)
+        if not _fits(value, inner):
+            hint = "; YAML reads 1e-4 as text, write 1.0e-4" if inner is float and isinstance(value, str) else ""
+            raise RecipeError(f"{where}: {key} is {value!r}, but must be {_name(inner)}{hint}")
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise RecipeError(f"{where}: {error}") from error
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value from YAML is of an annotated type; whole numbers serve as floats, booleans never as numbers."""
+    inner = get_args(kind)
+    if isinstance(kind, UnionType):
+        return any(_fits(value, one) for one in inner)
+    if get_origin(kind) is list:
+        return isinstance(value, list) and all(_fits(one, inner[0]) for one in value)
+    if get_origin(kind) is dict:
+        return isinstance(value, dict)
+    if kind is Any:
+        return True
+    return type(value) in ((int, float) if kind is float else (kind,))
+
+
+def _name(kind: Any) -> str:
+    if isinstance(kind, UnionType):
+        return " or ".join(_name(one) for one in get_args(kind))
+    if get_origin(kind) is not None:
+        return str(kind)
+    return {float: "a number", type(None): "nothing"}.get(kind, f"of type {kind.__name__}")

@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from datasets import Dataset
 from torch.utils.data import DataLoader, Subset
 
-from ..data import TwinSampler, ViewDataset
+from ..data import BalancedSampler, PixelCache, TwinSampler, ViewDataset
 from ..models import MuraImageProcessor
 from .recipe import Recipe
 
@@ -31,7 +30,7 @@ class Stage:
     name: str
     views: ViewDataset
     rows: Sequence[int]
-    sampler: TwinSampler
+    sampler: TwinSampler | BalancedSampler
     epochs: int
     first_epoch: int
     batch_size: int
@@ -49,16 +48,14 @@ class Stage:
         )
 
 
-def make_stages(
-    recipe: Recipe, rows: Dataset, processor: MuraImageProcessor, kept: dict[int, dict[str, Any]] | None
-) -> list[Stage]:
+def make_stages(recipe: Recipe, rows: Dataset, processor: MuraImageProcessor, cache: PixelCache | None) -> list[Stage]:
     """The stages of a recipe over train: patches where it has them, then whole views.
 
     Args:
         recipe: Every setting.
         rows: The split train.
         processor: Of the model.
-        kept: Where to keep what was read; None reads files each time. See `ViewDataset`.
+        cache: Of the rows' pictures; None reads files each time.
     """
     keys = _twin_keys(rows)
     patches, stages = recipe.patches, []
@@ -74,11 +71,11 @@ def make_stages(
                     patches.augmentation,
                     recipe.seed,
                     patch_size=patches.size,
-                    kept=kept,
+                    cache=cache,
                     keys=keys,
                 ),
                 rows=seen,
-                sampler=TwinSampler(keys and [keys[n] for n in seen], len(seen), recipe.seed),
+                sampler=_sampler(recipe, rows, keys, seen),
                 epochs=patches.epochs,
                 first_epoch=0,
                 batch_size=patches.batch_size,
@@ -89,9 +86,9 @@ def make_stages(
     stages.append(
         Stage(
             name="views",
-            views=ViewDataset(rows, processor, recipe.augmentation, recipe.seed, kept=kept, keys=keys),
+            views=ViewDataset(rows, processor, recipe.augmentation, recipe.seed, cache=cache, keys=keys),
             rows=range(len(rows)),
-            sampler=TwinSampler(keys, len(rows), recipe.seed),
+            sampler=_sampler(recipe, rows, keys, range(len(rows))),
             epochs=recipe.epochs,
             first_epoch=patches.epochs,
             batch_size=recipe.batch_size,
@@ -100,6 +97,16 @@ def make_stages(
         )
     )
     return stages
+
+
+def _sampler(
+    recipe: Recipe, rows: Dataset, keys: Sequence[int] | None, seen: Sequence[int]
+) -> TwinSampler | BalancedSampler:
+    """The order of the rows that a stage sees."""
+    if recipe.sampling == "balanced":
+        labels = rows["label"]
+        return BalancedSampler([labels[n] for n in seen], recipe.seed)
+    return TwinSampler(keys and [keys[n] for n in seen], len(seen), recipe.seed)
 
 
 def _twin_keys(rows: Dataset) -> list[int] | None:

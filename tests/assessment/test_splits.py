@@ -13,7 +13,7 @@ def trained(phantom_tree, tmp_path):
     datasets = load_mura(phantom_tree, ["hand", "wrist"], 0.3, 0.2, seed=4)
     digest = split_digest((name, study) for name, rows in datasets.items() for study in rows["study_id"])
     record = {
-        "recipe": {"dev_fraction": 0.3, "calib_fraction": 0.2, "seed": 4},
+        "recipe": {"dev_fraction": 0.3, "calib_fraction": 0.2, "seed": 4, "stratified": True},
         "data": {"body_parts": ["hand", "wrist"], "split_digest": digest},
     }
     (tmp_path / "training.json").write_text(json.dumps(record))
@@ -23,7 +23,7 @@ def trained(phantom_tree, tmp_path):
 @pytest.mark.parametrize("split", ["dev", "calib", "valid"])
 def test_cuts_as_training_did(split, trained, phantom_tree):
     folder, datasets = trained
-    assert list(load_split(folder, phantom_tree, split)["study_id"]) == list(datasets[split]["study_id"])
+    assert list(load_split(folder, phantom_tree, split)[0]["study_id"]) == list(datasets[split]["study_id"])
 
 
 def test_another_tree_is_refused_for_all_but_valid(trained, phantom_tree):
@@ -31,7 +31,7 @@ def test_another_tree_is_refused_for_all_but_valid(trained, phantom_tree):
     record = json.loads((folder / "training.json").read_text())
     record["data"]["split_digest"] = "0" * 64
     (folder / "training.json").write_text(json.dumps(record))
-    assert len(load_split(folder, phantom_tree, "valid")) == len(datasets["valid"])
+    assert len(load_split(folder, phantom_tree, "valid")[0]) == len(datasets["valid"])
     with pytest.raises(DatasetError, match="may hold training patients"):
         load_split(folder, phantom_tree, "dev")
 

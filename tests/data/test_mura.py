@@ -8,7 +8,6 @@ from datasets import Image
 
 from mura_hf import DatasetError, load_mura
 from mura_hf.data import FEATURES
-from mura_hf.data.splits import split_digest, split_patients
 
 
 @pytest.fixture
@@ -100,8 +99,88 @@ def test_only_the_wanted_parts_need_be_there(small_tree):
     for folder in [*small_tree.glob("*/XR_[!W]*")]:
         shutil.rmtree(folder)
     assert list(load_mura(small_tree, ["wrist"])["train"]["study_id"]) == list(expected["train"]["study_id"])
-    with pytest.raises(DatasetError, match="files are missing"):
-        load_mura(small_tree)
+
+
+def test_studies_that_are_not_there_make_a_partial_copy_and_are_told(small_tree, capsys):
+    whole = load_mura(small_tree, seed=2)
+    gone = sorted(small_tree.glob("train/XR_WRIST/*/study*"))[:2]
+    for folder in gone:
+        shutil.rmtree(folder)
+    part = load_mura(small_tree, seed=2)
+    assert "2 listed studies are not there, such as train/XR_WRIST" in capsys.readouterr().err
+    names = {f"{folder.parts[-3]}/{folder.parts[-2]}/{folder.name.split('_')[0]}" for folder in gone}
+    for split, rows in whole.items():  # nobody changes places because somebody else is missing
+        assert list(part[split]["study_id"]) == [study for study in rows["study_id"] if study not in names]
+
+
+class TestWithoutLists:
+    def test_folders_are_read_instead(self, small_tree, capsys):
+        expected = load_mura(small_tree, seed=1)
+        for file in small_tree.glob("*.csv"):
+            file.unlink()
+        for hidden in ("train/._XR_WRIST", "train/XR_WRIST/.DS_Store", "valid/XR_WRIST/._patient00001"):
+            (small_tree / hidden).parent.mkdir(exist_ok=True)
+            (small_tree / hidden).write_bytes(b"x")
+        (small_tree / "train" / "Thumbs.db").write_bytes(b"x")
+        found = load_mura(small_tree, seed=1)
+        for split, rows in expected.items():
+            for column in ("label", "body_part", "patient_id", "study_id", "view", "boxes"):
+                assert list(found[split][column]) == list(rows[column]), column
+        told = capsys.readouterr().err
+        assert "has no list of train's images, so its folders were read" in told
+        assert "1 strange entries are not read, such as train/Thumbs.db" in told
+
+    @pytest.mark.parametrize("kept", ["train_image_paths.csv", "valid_labeled_studies.csv"])
+    def test_some_lists_serve_too(self, kept, small_tree):
+        expected = load_mura(small_tree, seed=1)
+        for file in small_tree.glob("*.csv"):
+            if file.name != kept:
+                file.unlink()
+        found = load_mura(small_tree, seed=1)
+        assert {split: list(rows["study_id"]) for split, rows in found.items()} == {
+            split: list(rows["study_id"]) for split, rows in expected.items()
+        }
+
+    def test_valid_alone_is_enough_to_measure_on(self, small_tree):
+        expected = load_mura(small_tree)["valid"]
+        for name in ("train_image_paths.csv", "train_labeled_studies.csv"):
+            (small_tree / name).unlink()
+        shutil.rmtree(small_tree / "train")
+        found = load_mura(small_tree)
+        assert [len(found[split]) for split in ("train", "dev", "calib")] == [0, 0, 0]
+        assert list(found["valid"]["study_id"]) == list(expected["study_id"])
+
+
+def test_pictures_that_no_list_names_are_told(small_tree, capsys):
+    study = sorted(small_tree.glob("train/*/*/*"))[0]
+    shutil.copy(study / "image1.png", study / "image99.png")
+    expected = load_mura(small_tree)
+    assert "1 pictures that no list names are not read" in capsys.readouterr().err
+    assert 99 not in expected["train"]["view"]
+
+
+def test_windows_separators(small_tree):
+    expected = load_mura(small_tree)
+    for file in small_tree.glob("*.csv"):
+        file.write_text(file.read_text().replace("/", "\\"))
+    assert load_mura(small_tree)["train"]["study_id"] == expected["train"]["study_id"]
+
+
+class TestFolds:
+    def test_each_patient_is_in_dev_once(self, phantom_tree):
+        folds = [load_mura(phantom_tree, calib_fraction=0.1, fold=fold, n_folds=5) for fold in range(5)]
+        devs = [set(fold["dev"]["patient_id"]) for fold in folds]
+        assert sum(map(len, devs)) == len(set.union(*devs))
+        for fold, dev in zip(folds, devs, strict=True):
+            assert dev
+            assert not dev & set(fold["train"]["patient_id"])
+            assert list(fold["calib"]["study_id"]) == list(folds[0]["calib"]["study_id"])
+            assert set(fold["train"]["patient_id"]) | dev == set.union(*devs)
+
+    @pytest.mark.parametrize(("options", "message"), [({"fold": 5}, "0 to 4"), ({"fold": 0, "n_folds": 1}, "two at")])
+    def test_there_must_be_such_a_fold(self, options, message, phantom_tree):
+        with pytest.raises(ValueError, match=message):
+            load_mura(phantom_tree, **options)
 
 
 class TestRefusals:
@@ -154,6 +233,25 @@ class TestRefusals:
         with pytest.raises(DatasetError, match=r"no train_labeled_studies\.csv"):
             load_mura(tmp_path)
 
+    @pytest.mark.parametrize("how", ["folder", "listed paths", "other lists"])
+    def test_the_withdrawn_version(self, how, small_tree):
+        root = small_tree
+        if how == "folder":
+            root = small_tree.rename(small_tree.with_name("MURA-v1.0"))
+        if how == "listed paths":
+            for file in small_tree.glob("*.csv"):
+                file.write_text(file.read_text().replace("MURA-v1.1/", "MURA-v1.0/"))
+        if how == "other lists":
+            for file in small_tree.glob("*.csv"):
+                file.unlink()
+            (small_tree / "train.csv").write_text("")
+            (small_tree / "valid.csv").write_text("")
+        with pytest.raises(DatasetError, match=r"is MURA v1\.0 .* held data of patients"):
+            load_mura(root)
+        if how == "folder":
+            with pytest.raises(DatasetError, match=r"is MURA v1\.0"):
+                load_mura(root.parent)
+
     def test_a_study_without_label(self, small_tree):
         file = small_tree / "train_labeled_studies.csv"
         file.write_text("\n".join(file.read_text().splitlines()[1:]))
@@ -179,32 +277,9 @@ class TestRefusals:
             load_mura(small_tree)
 
 
-def test_cut_depends_on_patients_and_seed_alone():
-    patients = [f"patient{number:05d}" for number in range(400)]
-    fractions = {"dev": 0.1, "calib": 0.05}
-    cut = split_patients(patients, fractions, seed=3)
-    assert cut == split_patients(patients[::-1] * 2, fractions, seed=3)
-    assert cut != split_patients(patients, fractions, seed=4)
-    counts = {name: list(cut.values()).count(name) for name in ("train", "dev", "calib")}
-    assert counts == {"train": 340, "dev": 40, "calib": 20}
-    with pytest.raises(ValueError, match="less than 1"):
-        split_patients(patients, {"dev": 0.6, "calib": 0.4})
-
-
 def test_one_body_part_is_a_list_too(phantom_tree):
     with pytest.raises(ValueError, match=r"a list such as \['wrist'\]"):
         load_mura(phantom_tree, "wrist")
-
-
-def test_too_few_patients_are_said_to_be():
-    with pytest.raises(ValueError, match="2 patients cannot be cut"):
-        split_patients(["a", "b"], {"dev": 0.49, "calib": 0.49})
-
-
-def test_digest_knows_members_not_their_order():
-    pairs = [("train", "a"), ("dev", "b")]
-    assert split_digest(pairs) == split_digest(pairs[::-1] * 2)
-    assert split_digest(pairs) != split_digest([("train", "b"), ("dev", "a")])
 
 
 def test_the_truth_is_found_from_inside_the_tree(phantom_tree, monkeypatch):

@@ -97,7 +97,7 @@ def test_a_stage_on_patches_comes_first(datasets, tmp_path):
     AcceleratorState._reset_state(reset_partial_state=True)
     kept = train(
         datasets, replace(TINY, patches=stage, epochs=1), tmp_path / "kept", data_description={"name": "phantoms"},
-        trained_on_phantoms=True, cpu=True, keep_in_memory=True,
+        trained_on_phantoms=True, cpu=True, cache_dir=tmp_path / "cache",
     )  # fmt: skip
     weights = [load_file(folder / "model.safetensors") for folder in (tmp_path / "run" / "checkpoint", kept)]
     assert all(torch.equal(weights[0][key], value) for key, value in weights[1].items())
