@@ -69,6 +69,13 @@ def test_contact_sheet(tmp_path):
         assert sheet.size == (6 * 48, 7 * 48)
 
 
+def test_show_preprocessing(tmp_path, phantom_files):
+    _run("show_preprocessing.py", phantom_files[0], "--output", tmp_path / "given.png", "--size", 48)
+    _run("show_preprocessing.py", "--output", tmp_path / "phantoms.png", "--size", 48)
+    with Image.open(tmp_path / "given.png") as given, Image.open(tmp_path / "phantoms.png") as phantoms:
+        assert phantoms.height > 2 * given.height  # three rows
+
+
 def test_trouble_is_a_sentence_and_no_traceback(tmp_path):
     command = [sys.executable, str(ROOT / "scripts" / "train.py"), "--recipe", "phantom", "--data_dir", str(tmp_path)]
     done = subprocess.run([*command, "--output_dir", str(tmp_path / "run")], capture_output=True, text=True, cwd=ROOT)

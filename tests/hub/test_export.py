@@ -1,5 +1,7 @@
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 
@@ -38,15 +40,32 @@ print(json.dumps({
 """
 
 
+PREPROCESS = """
+import sys
+for name in sys.argv[3:]:
+    sys.modules[name] = None
+import numpy as np
+from PIL import Image
+from transformers import AutoImageProcessor
+
+processor = AutoImageProcessor.from_pretrained(sys.argv[1], trust_remote_code=True)
+np.save("pixel_values.npy", processor(Image.open(sys.argv[2]), return_tensors="np")["pixel_values"])
+"""
+
+
+def _run_alone(code, folder, file, cwd, hidden=""):
+    environment = {**os.environ, "HF_HOME": str(cwd), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", code, str(folder), file, *hidden.split()]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd)
+
+
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     return export_checkpoint(BUNDLED_CHECKPOINT, tmp_path_factory.mktemp("export") / "out")
 
 
 def test_works_where_the_package_cannot_be_imported(exported, phantom_files, tmp_path):
-    environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-c", ALONE, str(exported), phantom_files[0]]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    done = _run_alone(ALONE, exported, phantom_files[0], tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert "transformers_modules" in found["module"]
@@ -66,6 +85,31 @@ def test_works_where_the_package_cannot_be_imported(exported, phantom_files, tmp
     assert set(found["scores"]) == {"normal", "abnormal"}
 
 
+@pytest.mark.parametrize("hidden", ["mura_hf", "mura_hf cv2"])
+def test_preprocessing_travels_along(checkpoint, phantom_files, tmp_path, hidden):
+    folder = shutil.copytree(checkpoint, tmp_path / "checkpoint")
+    processor = MuraImageProcessor(
+        size={"height": 72, "width": 80},
+        do_center_crop=True,
+        crop_size={"height": 64, "width": 64},
+        crop_border=True,
+        enhance=["high_frequency_emphasis", "unsharp", *([] if "cv2" in hidden else ["clahe_lab"])],
+    )
+    processor.save_pretrained(folder)
+    done = _run_alone(PREPROCESS, export_checkpoint(folder, tmp_path / "out"), phantom_files[0], tmp_path, hidden)
+    assert done.returncode == 0, done.stderr[-2000:]
+    expected = processor(Image.open(phantom_files[0]), return_tensors="np")["pixel_values"]
+    np.testing.assert_array_equal(np.load(tmp_path / "pixel_values.npy"), expected)
+
+
+def test_clahe_without_opencv_is_a_clear_sentence(checkpoint, phantom_files, tmp_path):
+    folder = shutil.copytree(checkpoint, tmp_path / "checkpoint")
+    MuraImageProcessor(enhance="clahe_gray").save_pretrained(folder)
+    done = _run_alone(PREPROCESS, export_checkpoint(folder, tmp_path / "out"), phantom_files[0], tmp_path, "cv2")
+    assert done.returncode == 1
+    assert "CLAHE, which needs OpenCV: pip install opencv-python-headless" in done.stderr
+
+
 def test_every_file_and_weight_is_there(exported):
     names = {path.name for path in exported.iterdir()}
     assert {path.name for path in BUNDLED_CHECKPOINT.iterdir()} <= names
@@ -76,6 +120,9 @@ def test_every_file_and_weight_is_there(exported):
         assert (exported / name).read_bytes() == (BUNDLED_CHECKPOINT / name).read_bytes()
     for target in json.loads((exported / "config.json").read_text())["auto_map"].values():
         assert target.split(".")[0] + ".py" in names
+    for file in exported.glob("*.py"):
+        for sibling in re.findall(r"^from \.(\w+) import", file.read_text(), flags=re.MULTILINE):
+            assert sibling + ".py" in names
 
 
 def test_the_package_loads_an_export_without_its_code(exported, phantom_files):
