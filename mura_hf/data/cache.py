@@ -11,11 +11,9 @@ of the same files find most of their parts made.
 import contextlib
 import hashlib
 import json
-import multiprocessing
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,6 +30,7 @@ from ..errors import DatasetError
 from ..models.image_processing_mura import MuraImageProcessor
 from .home import home_folder
 from .preparing import PreparedView, prepare_view
+from .processes import reading_pool
 
 _FORMAT = 1  # to be raised when what is stored, or how files are read, changes
 _MEAN_FILES, _MOST_FILES = 256, 1024  # of a part
@@ -193,8 +192,7 @@ def _build(
             for part in parts:
                 bar.update(write(part))
             return
-        # Spawned, since a fork after torch has run may hang. This process works too: it needs no start.
-        with ProcessPoolExecutor(helpers, multiprocessing.get_context("spawn"), cv2.setNumThreads, (1,)) as pool:
+        with reading_pool(helpers) as pool:  # this process works too: it needs no start
             jobs = [(pool.submit(write, part), part) for part in parts]
             try:
                 for job, part in reversed(jobs):

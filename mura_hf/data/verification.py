@@ -1,13 +1,10 @@
 """`verify_mura`: every picture of a copy decoded, every difference named."""
 
-import multiprocessing
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 from tqdm.auto import tqdm
 
 from ..errors import RadiographError
@@ -15,6 +12,7 @@ from ..radiographs import read_radiograph
 from .mura import check_body_parts
 from .mura_counts import compare_counts, count_rows
 from .mura_files import LISTS, find_tree, list_files
+from .processes import reading_pool
 from .quarantine import write_quarantine
 from .truth import has_truth
 
@@ -120,7 +118,7 @@ def _decode(
         if workers < 2:
             yield from _counted(map(_decode_some, jobs), bar)
             return
-        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), cv2.setNumThreads, (1,)) as pool:
+        with reading_pool(workers) as pool:
             yield from _counted(pool.map(_decode_some, jobs), bar)
 
 

@@ -3,16 +3,18 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from accelerate import skip_first_batches
 from datasets import Dataset
 from datasets import Image as ImageFeature
 from PIL import Image as PilImage
 from transformers import pipeline
 
 from mura_hf import MuraImageProcessor, StudyPredictor, load_mura, read_radiograph
-from mura_hf.data import Augmentation, ViewDataset
+from mura_hf.data import UNKNOWN_PART, Augmentation, BalancedSampler, ViewDataset, build_pixel_cache
 from mura_hf.models.image_processing_mura import NORMALIZATIONS
 from mura_hf.phantoms import render_phantom, write_phantom_mura
 
+CROPPING = {"size": {"height": 72, "width": 72}, "do_center_crop": True, "crop_size": {"height": 64, "width": 64}}
 STRONG = Augmentation(flip=0.5, rotation=30, scale=0.2, shift=0.1, brightness=0.1, contrast=0.2)
 
 
@@ -143,14 +145,34 @@ def test_no_augmentation_moves_a_finding_out_of_the_picture(rows, processor):
         assert views[index]["regions"].any() == whole[index]["regions"].any()
 
 
-def test_what_is_kept_is_read_once(rows, processor, monkeypatch):
-    kept = {}
-    views = ViewDataset(rows, processor, kept=kept)
-    before = views[3]["pixel_values"]
-    monkeypatch.setattr("mura_hf.data.views.read_radiograph", None)
-    assert torch.equal(views[3]["pixel_values"], before)
-    assert torch.equal(ViewDataset(rows, processor, kept=kept)[3]["pixel_values"], before)
-    assert list(kept) == [3]
+def test_a_cache_gives_the_same_bits_without_reading(rows, processor, monkeypatch, tmp_path):
+    strong = {"augmentation": STRONG, "seed": 4}
+    before = [ViewDataset(rows, processor, **strong)[index] for index in range(len(rows))]
+    files = [picture["path"] for picture in rows.cast_column("image", ImageFeature(decode=False))["image"]]
+    views = ViewDataset(rows, processor, **strong, cache=build_pixel_cache(files, processor, tmp_path, progress=False))
+    monkeypatch.setattr("mura_hf.data.views.prepare_view", None)
+    for index, item in enumerate(before):
+        assert all(torch.equal(torch.as_tensor(views[index][name]), torch.as_tensor(item[name])) for name in item)
+
+
+def test_batches_are_the_same_with_workers_and_after_a_resume(rows, processor, tmp_path):
+    """Same seed with 0 or 2 workers, resumed in the middle of an epoch."""
+    files = [picture["path"] for picture in rows.cast_column("image", ImageFeature(decode=False))["image"]]
+    cache = build_pixel_cache(files, processor, tmp_path, progress=False)
+
+    def batches(workers, skip=0):
+        views = ViewDataset(rows, processor, STRONG, seed=2, cache=cache)
+        sampler = BalancedSampler(rows["label"], seed=2)
+        views.set_epoch(3)
+        sampler.set_epoch(3)
+        loader = torch.utils.data.DataLoader(views, 8, sampler=sampler, num_workers=workers)
+        return list(skip_first_batches(loader, skip))
+
+    whole, workers, resumed = batches(0), batches(2), batches(2, skip=5)
+    assert len(whole) == len(workers) == len(resumed) + 5 > 8
+    for other, start in ((workers, 0), (resumed, 5)):
+        for expected, found in zip(whole[start:], other, strict=True):
+            assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 @pytest.mark.parametrize("mode", ["letterbox", "squash"])
@@ -197,3 +219,55 @@ def test_every_option_gives_the_same_bits_everywhere(checkpoint, tmp_path, mode,
     shown = item["pixel_values"][0] > item["pixel_values"][0].min() + 0.5
     assert shown.any()
     assert (shown & ~item["regions"]).float().mean() < 0.02
+
+
+def test_random_crops_have_the_size_of_the_centre_crop(rows):
+    processor = MuraImageProcessor(**CROPPING)
+    still = {"flip": 0.0, "rotation": 0.0, "scale": 0.0}
+    for augmentation in (Augmentation(**still, random_crop=True), Augmentation(**still, resized_crop=0.5)):
+        views, whole = ViewDataset(rows, processor, augmentation), ViewDataset(rows, processor)
+        items = [views[index] for index in range(12)]
+        assert all(item["pixel_values"].shape == (3, 64, 64) for item in items)
+        assert all(item["regions"].shape == (64, 64) for item in items)
+        assert any(not torch.equal(item["pixel_values"], whole[n]["pixel_values"]) for n, item in enumerate(items))
+
+
+def test_a_random_crop_is_a_piece_of_the_picture(rows):
+    processor = MuraImageProcessor(**CROPPING)
+    cropped = ViewDataset(
+        rows, processor, Augmentation(flip=0.0, rotation=0.0, scale=0.0, random_crop=True), seed=1
+    )  # fmt: skip
+    places = set()
+    for index in range(20):
+        piece = cropped[index]["pixel_values"][0].numpy()
+        plane = processor.to_pixel_values(cropped._prepare(cropped.rows[index]["image"]).plane[None])[0, 0]
+        found = [
+            (top, left)
+            for top in range(9)
+            for left in range(9)
+            if np.array_equal(plane[top : top + 64, left : left + 64], piece)
+        ]
+        assert found
+        places.add(found[0])
+    assert len(places) > 8
+
+
+def test_holes_hide_no_more_than_half_of_a_finding(rows, processor):
+    still = {"flip": 0.0, "rotation": 0.0, "scale": 0.0}
+    holes = Augmentation(**still, erasing=1.0, erasing_holes=8, erasing_side=0.5)
+    views, whole = ViewDataset(rows, processor, holes), ViewDataset(rows, processor)
+    darkened = 0
+    for index in range(len(rows)):
+        item, before = views[index], whole[index]
+        black = (item["pixel_values"][0] == item["pixel_values"][0].min()) & (
+            item["pixel_values"][0] != before["pixel_values"][0]
+        )
+        darkened += bool(black.any())
+        if before["regions"].any():
+            assert (black & before["regions"]).sum() <= before["regions"].sum() / 2
+    assert darkened > len(rows) / 3
+
+
+def test_an_unknown_body_part_has_a_number_of_its_own(rows, processor):
+    unknown = rows.select([0]).map(lambda row: {"body_part": None}, features=rows.features)
+    assert ViewDataset(unknown, processor)[0]["body_parts"] == UNKNOWN_PART

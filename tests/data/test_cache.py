@@ -1,0 +1,172 @@
+import multiprocessing
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mura_hf import DatasetError, MuraImageProcessor, RadiographError
+from mura_hf.data import build_pixel_cache
+from mura_hf.data.preparing import prepare_view
+
+RNG = np.random.default_rng(2)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """700 small pictures: two or three parts of a cache."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for number in range(700):
+        Image.fromarray(RNG.integers(0, 256, (24, 20), dtype=np.uint8)).save(folder / f"{number:04d}.png")
+    return sorted(map(str, folder.glob("*.png")))
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return MuraImageProcessor(size={"height": 16, "width": 16}, crop_border=True)
+
+
+def _build(files, processor, folder, **options):
+    return build_pixel_cache(files, processor, folder, **{"workers": 1, "progress": False, **options})
+
+
+def _check(cache, files, processor):
+    assert len(cache) == len(files)
+    for file in files:
+        expected, found = prepare_view(file, processor), cache[file]
+        np.testing.assert_array_equal(found.plane, expected.plane)
+        assert (found.shape, found.field) == (expected.shape, expected.field)
+
+
+def _parts(folder):
+    return sorted(folder.glob("*/*.arrow"))
+
+
+def test_holds_what_reading_gives(files, processor, tmp_path):
+    cache = _build(files, processor, tmp_path, workers=2)
+    _check(cache, files, processor)
+    assert len(_parts(tmp_path)) >= 2
+    assert "nowhere.png" not in cache
+    with pytest.raises(KeyError):
+        cache["nowhere.png"]
+    again = pickle.loads(pickle.dumps(cache))
+    np.testing.assert_array_equal(again[files[3]].plane, cache[files[3]].plane)
+
+
+def test_is_built_once_and_shared_by_subsets(files, processor, tmp_path, monkeypatch):
+    _build(files, processor, tmp_path)
+    before = {part: part.stat().st_mtime_ns for part in _parts(tmp_path)}
+    _check(_build(files[::-1] * 2, processor, tmp_path), files, processor)
+    assert {part: part.stat().st_mtime_ns for part in _parts(tmp_path)} == before
+    built = []
+    monkeypatch.setattr("mura_hf.data.cache._build", lambda parts, *rest: built.extend(parts) or _fail())
+    with pytest.raises(KeyboardInterrupt):  # only the part that is cut short is asked for
+        _build(files[:-1], processor, tmp_path)
+    assert len(built) == 1
+
+
+def _fail():
+    raise KeyboardInterrupt
+
+
+def test_another_setting_or_a_changed_file_is_another_cache(files, processor, tmp_path):
+    copies = [str(shutil.copy(file, tmp_path / os.path.basename(file))) for file in files[:30]]
+    folder = tmp_path / "cache"
+    old = _build(copies, processor, folder)
+    for setting in ({"enhance": "unsharp"}, {"resize_mode": "squash"}, {"crop_border": False}):
+        other = MuraImageProcessor(**{"size": {"height": 16, "width": 16}, "crop_border": True, **setting})
+        _check(_build(copies, other, folder), copies, other)
+    later = MuraImageProcessor(size={"height": 16, "width": 16}, crop_border=True, image_mean=[0.1] * 3)
+    n_parts = len(_parts(folder))
+    _build(copies, later, folder)
+    assert len(_parts(folder)) == n_parts  # what comes after the cached half makes no new one
+    Image.fromarray(255 - np.asarray(Image.open(copies[4]))).save(copies[4])
+    fresh = _build(copies, processor, folder)
+    _check(fresh, copies, processor)
+    assert (fresh[copies[4]].plane != old[copies[4]].plane).any()
+
+
+_KILLED = """
+import os, signal, sys
+import mura_hf.data.cache as cache
+from mura_hf import MuraImageProcessor
+calls, last, point = 0, int(sys.argv[1]), sys.argv[2]
+real = {"replace": os.replace, "fsync": os.fsync}[point]
+def killed(*arguments):
+    global calls
+    calls += 1
+    if calls == last:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*arguments)
+setattr(cache.os, point, killed)
+processor = MuraImageProcessor(size={"height": 16, "width": 16}, crop_border=True)
+cache.build_pixel_cache(sys.argv[4:], processor, sys.argv[3], workers=1, progress=False)
+"""
+
+
+@pytest.mark.parametrize(("call", "point"), [(1, "fsync"), (1, "replace"), (2, "fsync"), (2, "replace")])
+def test_a_killed_build_is_never_taken_for_a_whole_one(call, point, files, processor, tmp_path):
+    done = subprocess.run([sys.executable, "-c", _KILLED, str(call), point, str(tmp_path), *files])
+    assert done.returncode == -signal.SIGKILL
+    assert len(_parts(tmp_path)) == call - 1
+    assert len([*tmp_path.glob("*/*.unfinished")]) == 1
+    _check(_build(files, processor, tmp_path), files, processor)
+    assert not [*tmp_path.glob("*/*.unfinished")]
+
+
+def test_a_part_that_was_cut_short_is_made_again(files, processor, tmp_path):
+    _build(files, processor, tmp_path)
+    for part, size in zip(_parts(tmp_path), (100, 0), strict=False):
+        os.truncate(part, size)
+    _check(_build(files, processor, tmp_path), files, processor)
+
+
+def _ask(files, folder, results):
+    processor = MuraImageProcessor(size={"height": 16, "width": 16}, crop_border=True)
+    cache = _build(files, processor, folder)
+    results.put(int(sum(int(cache[file].plane.astype(int).sum()) for file in files)))
+
+
+def test_two_processes_may_ask_at_once(files, processor, tmp_path):
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    both = [context.Process(target=_ask, args=(files, tmp_path, results)) for _ in range(2)]
+    for process in both:
+        process.start()
+    sums = [results.get(timeout=120) for _ in both]
+    for process in both:
+        process.join()
+        assert process.exitcode == 0
+    expected = sum(int(prepare_view(file, processor).plane.astype(int).sum()) for file in files)
+    assert sums == [expected, expected]
+
+
+def test_a_bad_file_is_named_and_the_rest_is_kept(files, processor, tmp_path):
+    bad = tmp_path / "zzz.png"
+    bad.write_bytes(b"not a picture")
+    with pytest.raises(RadiographError, match=r"zzz\.png"):
+        _build([*files, str(bad)], processor, tmp_path / "cache")
+    assert _parts(tmp_path / "cache")
+    with pytest.raises(DatasetError, match=r"gone\.png cannot be read"):
+        _build([str(tmp_path / "gone.png")], processor, tmp_path / "cache")
+
+
+def test_no_files_make_an_empty_cache(processor, tmp_path):
+    assert len(_build([], processor, tmp_path)) == 0
+
+
+def test_lies_in_the_users_folder_where_none_is_named(files, processor, tmp_path, monkeypatch):
+    monkeypatch.setenv("MURA_HOME", str(tmp_path))
+    build_pixel_cache(files[:5], processor, progress=False)
+    assert len([*tmp_path.glob("pixels/*/*.arrow")]) >= 1
+
+
+def test_a_folder_that_cannot_be_written_is_said_to_be(files, processor, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DatasetError, match="cannot be written"):
+        _build(files[:5], processor, tmp_path / "file")
