@@ -9,9 +9,7 @@ def test_good_views_are_answered_and_bad_ones_named(checkpoint, phantom_files, t
     study, radiographs, problems = read_study(predictor, [phantom_files[0], str(bad)], None)
     assert len(study.views) == len(radiographs) == 1
     assert study.probability == predictor([phantom_files[0]]).probability
-    assert problems == [
-        "x.png is not a PNG or JPEG picture, or its header is damaged; export the radiograph as PNG or JPEG."
-    ]
+    assert problems == ["x.png is not a PNG, JPEG or DICOM file, or its header is damaged; export it as one of these."]
     assert read_study(predictor, [str(bad)], None) == (None, [], problems)
 
 
