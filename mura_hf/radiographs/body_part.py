@@ -35,7 +35,7 @@ def find_body_part(text: str) -> str | None:
         One of MURA's seven; None where the text names none of them, more than one, or one beside another part.
     """
     words = re.sub("[^A-Z]+", " ", text[:64].upper()).split()
-    # "UPPER ARM" and "UPPERARM" are one word; so are "FORE ARM" and "A C JOINT"
+    # "UPPER ARM" and "UPPERARM" are one word; so are "FORE ARM" and "AC JOINT"
     joined = [first + second for first, second in pairwise(words)]
     found = {part for word in words + joined if (part := _part_of_word(word))}
     return found.pop() if len(found) == 1 and not set(_ELSEWHERE.split()).intersection(words) else None

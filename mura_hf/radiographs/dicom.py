@@ -123,8 +123,10 @@ def _file_meta(data: bytes) -> tuple[str | None, str]:
     meta = read_dataset(
         file, is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, representation, length: tag >> 16 != 2
     )
-    syntax = str(meta.TransferSyntaxUID).strip() if meta.get("TransferSyntaxUID") else None
-    return syntax, str(meta.get("MediaStorageSOPClassUID") or "")
+    syntax, storage = (
+        str(meta.get(key) or "").strip(" \0") for key in ("TransferSyntaxUID", "MediaStorageSOPClassUID")
+    )
+    return syntax or None, storage
 
 
 def _with_pixels(data: bytes, name: str) -> "Dataset":

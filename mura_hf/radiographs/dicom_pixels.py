@@ -133,6 +133,10 @@ def read_stored(data: "Dataset", layout: PixelLayout, frame: int, name: str) -> 
             stored, precision = _jpeg_2000(coded, layout, name)
         else:
             stored, precision = _jpeg(coded, layout, name)
+    if layout.signed:
+        # Some codestreams are wider than the stored bits, and keep the sign in these or in their own highest bit:
+        # the stored bits are the same.
+        precision = min(precision, layout.bits_stored)
     if stored.ndim == 3:
         stored = _luminance(stored, layout)
     if stored.shape != (layout.rows, layout.columns):

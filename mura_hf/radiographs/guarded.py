@@ -38,6 +38,8 @@ class GuardedReader:
 
     Attributes:
         ended: Workers that were lost or killed over a file.
+        peak_bytes: Most memory that a worker has held resident, as seen after each file; 0 where the system does not
+            tell.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class GuardedReader:
         self.memory_bytes = memory_bytes
         self.files_per_worker = files_per_worker
         self.ended = 0
+        self.peak_bytes = 0
         self._count = workers
         self._idle: queue.LifoQueue[WorkerProcess | None] = queue.LifoQueue()  # None: one that may be started
         for _ in range(workers):
@@ -116,6 +119,7 @@ class GuardedReader:
         finally:
             if worker is not None:
                 worker.files += 1
+                self.peak_bytes = max(self.peak_bytes, worker.peak_bytes())
                 if not answered:  # what is left in the pipes would answer for the next file
                     self.ended += 1
                 if not answered or worker.files >= self.files_per_worker:

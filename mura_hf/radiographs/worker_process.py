@@ -64,6 +64,14 @@ class WorkerProcess:
         """Whether the process runs."""
         return self._process.poll() is None
 
+    def peak_bytes(self) -> int:
+        """Most memory that it has held resident at once; 0 where the system does not tell."""
+        try:
+            status = Path(f"/proc/{self.pid}/status").read_text()
+        except OSError:
+            return 0
+        return max([1024 * int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")] or [0])
+
     def wait_until_ready(self, deadline: float) -> None:
         """Waits until it has imported what it needs and limited itself.
 
