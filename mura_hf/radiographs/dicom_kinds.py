@@ -114,4 +114,4 @@ def _official_name(uid: str, otherwise: str) -> str:
     from pydicom.uid import UID
 
     found = UID(uid, validation_mode=0)
-    return otherwise if found.is_private or found.name == uid else found.name
+    return found.name if found.type else otherwise  # only what is in the standard's list has a type

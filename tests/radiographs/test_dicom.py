@@ -44,6 +44,13 @@ def _changed(data, **elements):
     return buffer.getvalue()
 
 
+def _with_syntax(data, syntax):
+    """The file with another value of its transfer syntax, which pydicom would not write."""
+    place = data.index(b"\x02\x00\x10\x00UI") + 6
+    length, syntax = int.from_bytes(data[place : place + 2], "little"), syntax + b"\0" * (len(syntax) % 2)
+    return data[:place] + len(syntax).to_bytes(2, "little") + syntax + data[place + 2 + length :]
+
+
 def _lut(values, first=0, bits=16):
     item = Dataset()
     item.add_new("LUTDescriptor", "US", [len(values) % 65536, first, bits])
@@ -320,12 +327,7 @@ class TestRefusals:
         ],
     )
     def test_other_syntaxes(self, syntax, message):
-        uid, other = TRANSFER_SYNTAXES["RLE"].encode() + b"\0", syntax.encode() + b"\0" * (len(syntax) % 2)
-        element = b"\x02\x00\x10\x00UI"
-        data = encode_dicom(FILM, syntax="RLE").replace(
-            element + len(uid).to_bytes(2, "little") + uid, element + len(other).to_bytes(2, "little") + other
-        )
-        assert other in data
+        data = _with_syntax(encode_dicom(FILM, syntax="RLE"), syntax.encode())
         with pytest.raises(RadiographError, match=message):
             read_radiograph(data)
 
@@ -388,6 +390,8 @@ def _with_secrets():
     yield numbers.replace(b"1          ", SECRET.encode())
     for uid in (b"1.2.840.10008.1.2.1", b"1.2.840.10008.5.1.4.1.1.1.1"):
         yield whole.replace(uid, SECRET.encode().ljust(len(uid), b"\0"))
+    for ending in (b"", b"\n", b"\n\0", b"\n\0\n", b"\0\n"):
+        yield _with_syntax(whole, b"1.2.840.10008." + SECRET.encode() + ending)
     place = whole.index(SECRET.encode())
     for length in (b"\x01\x00", b"\xff\xff", b"\x00\x80"):
         yield whole[: place - 2] + length + whole[place:]
