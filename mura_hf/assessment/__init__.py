@@ -6,6 +6,7 @@ from .giveaways import measure_giveaways
 from .pointing import pointing_game
 from .splits import describe_source, load_split
 from .twins import measure_twins
+from .untrusted import measure_untrusted
 
 __all__ = [
     "calibrate_checkpoint",
@@ -14,5 +15,6 @@ __all__ = [
     "load_split",
     "measure_giveaways",
     "measure_twins",
+    "measure_untrusted",
     "pointing_game",
 ]

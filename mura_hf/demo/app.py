@@ -9,6 +9,7 @@ import gradio as gr
 
 from ..errors import CheckpointError
 from ..models import BODY_PARTS
+from ..radiographs import GuardedReader
 from .answer import EMPTY, answer_html, trouble_html, views_html
 from .checkpoints import Checkpoints
 from .examples import make_examples, without_examples
@@ -39,6 +40,8 @@ def build_app(*, allow_folders: bool) -> gr.Blocks:
     checkpoints = Checkpoints(allow_folders=allow_folders)
     default = checkpoints.get()
     example_folder = tempfile.TemporaryDirectory(prefix="mura_hf_examples_")
+    reader = GuardedReader()
+    reader.start()  # ready before the first upload
     examples = make_examples(Path(example_folder.name))
 
     def answer(files: list[str] | None, body_part: str, chosen: tuple[str, str]) -> tuple[str, str]:
@@ -46,7 +49,8 @@ def build_app(*, allow_folders: bool) -> gr.Blocks:
             return EMPTY, ""
         try:
             predictor = checkpoints.get(*chosen)
-            study, radiographs, problems = read_study(predictor, files, None if body_part == _FOUND else body_part)
+            part = None if body_part == _FOUND else body_part
+            study, radiographs, problems = read_study(predictor, reader, files, part)
         except CheckpointError as error:
             return trouble_html(str(error)), ""
         return answer_html(study, problems), views_html(study, radiographs) if study else ""
@@ -79,7 +83,7 @@ def build_app(*, allow_folders: bool) -> gr.Blocks:
         with gr.Row():
             with gr.Column(scale=4, min_width=300):
                 files = gr.File(
-                    label="Views of one study (PNG or JPEG, 8 or 16 bit)",
+                    label="Views of one study (PNG, JPEG or DICOM, 8 to 16 bit)",
                     file_count="multiple",
                     type="filepath",
                     height=190,

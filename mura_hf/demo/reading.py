@@ -5,15 +5,16 @@ from pathlib import Path
 
 from ..errors import RadiographError
 from ..inference import StudyPrediction, StudyPredictor
-from ..radiographs import Radiograph, read_radiograph
+from ..radiographs import GuardedReader, Radiograph
 
 MAX_VIEWS = 12
 
 
-def read_files(files: Sequence[str]) -> tuple[list[str], list[Radiograph], list[str]]:
+def read_files(reader: GuardedReader, files: Sequence[str]) -> tuple[list[str], list[Radiograph], list[str]]:
     """Reads what can be read.
 
     Args:
+        reader: Decodes them, away from this process.
         files: Paths of the views of one study.
 
     Returns:
@@ -27,7 +28,7 @@ def read_files(files: Sequence[str]) -> tuple[list[str], list[Radiograph], list[
             )
             continue
         try:
-            radiographs.append(read_radiograph(file))
+            radiographs.append(reader.read(file))
             names.append(Path(file).name)
         except RadiographError as error:
             problems.append(str(error))
@@ -37,10 +38,10 @@ def read_files(files: Sequence[str]) -> tuple[list[str], list[Radiograph], list[
 
 
 def read_study(
-    predictor: StudyPredictor, files: Sequence[str], body_part: str | None
+    predictor: StudyPredictor, reader: GuardedReader, files: Sequence[str], body_part: str | None
 ) -> tuple[StudyPrediction | None, list[Radiograph], list[str]]:
     """Reads the files of one study and answers for the good views."""
-    names, radiographs, problems = read_files(files)
+    names, radiographs, problems = read_files(reader, files)
     if not radiographs:
         return None, [], problems
     return predictor(radiographs, body_part=body_part, names=names), radiographs, problems

@@ -57,7 +57,7 @@ class StudyPrediction:
         body_part_probabilities: Part -> probability found; empty where the model has no such head.
         views: One a view, in the order given.
         in_distribution: Whether the study is like the training data; None where the checkpoint cannot tell.
-        warnings: Sentences that belong beside the answer.
+        warnings: Sentences that belong beside the answer, those of the radiographs among them.
         checkpoint: Hub name, with the revision where one was given, or the folder's own name after "folder: ", which
             is "bundled: " for the one that comes with the package.
     """

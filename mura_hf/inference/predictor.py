@@ -134,6 +134,7 @@ class StudyPredictor:
         if output.body_part_logits is not None:
             parts = dict(zip(BODY_PARTS, output.body_part_logits[0].cpu().double().softmax(-1).tolist(), strict=True))
         warnings = [PHANTOM_WARNING] if self.model.config.trained_on_phantoms else []
+        warnings += [warning for radiograph in radiographs for warning in radiograph.warnings]
         maps: list[np.ndarray | None] = [None] * len(radiographs)
         if heatmaps:
             try:

@@ -1,6 +1,7 @@
 """Synthetic radiographs that carry the truth about every finding: bones as bodies in space, rays run through them."""
 
 from .contact_sheet import make_contact_sheet
+from .dicom_files import TRANSFER_SYNTAXES, encode_dicom
 from .findings import FINDINGS, MIX
 from .mura_tree import phantom_record, write_phantom_mura
 from .phantom import BODY_PARTS, Phantom
@@ -10,7 +11,9 @@ __all__ = [
     "BODY_PARTS",
     "FINDINGS",
     "MIX",
+    "TRANSFER_SYNTAXES",
     "Phantom",
+    "encode_dicom",
     "locate_finding",
     "make_contact_sheet",
     "phantom_record",

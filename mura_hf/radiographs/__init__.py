@@ -1,6 +1,8 @@
 """One file into one `Radiograph`."""
 
+from .checks import MAX_PIXELS, MIN_SIDE, check_radiograph
+from .guarded import GuardedReader
 from .radiograph import Radiograph
-from .reading import MAX_PIXELS, MIN_SIDE, check_radiograph, read_radiograph
+from .reading import read_radiograph
 
-__all__ = ["MAX_PIXELS", "MIN_SIDE", "Radiograph", "check_radiograph", "read_radiograph"]
+__all__ = ["MAX_PIXELS", "MIN_SIDE", "GuardedReader", "Radiograph", "check_radiograph", "read_radiograph"]

@@ -12,18 +12,21 @@ class Radiograph:
 
     Attributes:
         pixels: float32 `[H, W]` in [0, 1], bone bright.
-        bit_depth: Bits a pixel in the file: 8 or 16.
-        source_format: "PNG", "JPEG", or "array" where it did not come from a file.
+        bit_depth: Bits a pixel in the file: 8 or 16, or what a DICOM file calls Bits Stored, 1 to 16.
+        source_format: "PNG", "JPEG", "DICOM", or "array" where it did not come from a file.
         body_part: One of the seven where the file says so, else None.
+        warnings: Sentences about how it was read that belong beside any answer, for instance that the file held
+            several pictures.
     """
 
     pixels: np.ndarray
     bit_depth: int
     source_format: str
     body_part: str | None = None
+    warnings: tuple[str, ...] = ()
 
     def to_uint8(self) -> np.ndarray:
-        """The pixels as uint8 `[H, W]`; exactly those of the file where it has 8 bits."""
+        """The pixels as uint8 `[H, W]`; exactly those of the file where it has 8 bits and no window of its own."""
         return np.rint(self.pixels * 255).astype(np.uint8)
 
     def to_image(self) -> Image.Image:

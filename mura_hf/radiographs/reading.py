@@ -1,4 +1,4 @@
-"""`read_radiograph`: one PNG or JPEG file into a `Radiograph`."""
+"""`read_radiograph`: one file into a `Radiograph`. PNG and JPEG are decoded here, DICOM beside."""
 
 import io
 import struct
@@ -10,71 +10,93 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import RadiographError
+from .checks import check_radiograph, check_size, too_large
 from .radiograph import Radiograph
 from .windowing import window_percentiles
 
-MAX_PIXELS = 40_000_000
-"""Larger pictures are refused before they are decoded."""
-
-MIN_SIDE = 16
-"""Pixels on the short side; below, nothing can be seen."""
-
-MAX_ASPECT = 12
-"""Longer side over shorter; MURA's and hospitals' films stay far below."""
+MAX_BYTES = 256 << 20
+"""Longer files are refused unread."""
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _DICOM_PREFIX = b"DICM"
 _PALETTE_AND_ALPHA = ("1", "P", "PA", "LA", "La", "RGBA", "RGBa", "RGBX")
 
 
-def read_radiograph(source: str | Path | bytes | bytearray, *, name: str | None = None) -> Radiograph:
+def read_radiograph(
+    source: str | Path | bytes | bytearray, *, name: str | None = None, frame: int | None = None
+) -> Radiograph:
     """Reads one view.
 
     PNG and JPEG with 8 bits are taken as they are; PNG with 16 bits is windowed by its own percentiles. Colour becomes
-    luminance, transparency is dropped, a palette looked up, and the EXIF orientation applied.
+    luminance, transparency is dropped, a palette looked up, and the EXIF orientation applied. DICOM is windowed as the
+    file says, else like PNG of as many bits; see `mura_hf.radiographs.dicom`. Nothing about the patient is kept.
 
     Args:
         source: Path of a file, or the file's bytes.
         name: What to call the file in messages; the path's last part where None.
+        frame: Which picture of a DICOM file of several, from 0; where None the first, with a warning in
+            `Radiograph.warnings`. Other files have only picture 0.
 
     Raises:
-        RadiographError: If it is anything but a readable PNG or JPEG of one picture; the message says what was wrong
-            with which file and what to do.
+        RadiographError: If it is anything but a readable PNG, JPEG or DICOM radiograph; the message says what was
+            wrong with which file and what to do.
     """
     if isinstance(source, bytes | bytearray):
         name, data = name or "the picture", bytes(source)
     else:
         name = name or Path(source).name
-        try:
-            data = Path(source).read_bytes()
-        except FileNotFoundError:
-            raise RadiographError(f"{name} does not exist (looked for {source}).") from None
-        except OSError as error:
-            raise RadiographError(f"{name} cannot be opened: {error.strerror or error}.") from error
+        data = _read_bytes(Path(source), name)
     if not data:
         raise RadiographError(f"{name} is empty; copy or upload the file again.")
-    if data[128:132] == _DICOM_PREFIX:
-        raise RadiographError(
-            f"{name} is a DICOM file, which this version cannot read yet; export it as PNG with 16 bits."
-        )
+    if looks_like_dicom(data):
+        from .dicom import read_dicom  # pydicom is needed by nothing else
+
+        return check_radiograph(read_dicom(data, name, frame), name)
+    if frame:
+        raise RadiographError(f"{name} is no DICOM file and holds one picture, number 0; there is no number {frame}.")
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         return _decode(data, name)
+
+
+def looks_like_dicom(data: bytes) -> bool:
+    """Whether the contents of a file are DICOM, by its prefix (PS3.10 section 7.1).
+
+    Some archives leave preamble and prefix out. Such a file begins with an element of group 2 or 8, bytes that begin
+    no PNG, JPEG or text.
+    """
+    if data[128:132] == _DICOM_PREFIX:
+        return True
+    group, element = data[0:2], data[2:4]
+    little = group in (b"\x02\x00", b"\x08\x00") and element[1:] == b"\x00"
+    return len(data) > 132 and (little or (group == b"\x00\x08" and element[:1] == b"\x00"))
+
+
+def _read_bytes(path: Path, name: str) -> bytes:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise RadiographError(
+                f"{name} is larger than {MAX_BYTES >> 20} MiB, which no radiograph is; export the one view."
+            )
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise RadiographError(f"{name} does not exist (looked for {path}).") from None
+    except OSError as error:
+        raise RadiographError(f"{name} cannot be opened: {error.strerror or error}.") from error
 
 
 def _decode(data: bytes, name: str) -> Radiograph:
     try:
         image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise RadiographError(_too_large(name)) from None
+        raise RadiographError(too_large(name)) from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, struct.error) as error:
         raise RadiographError(
-            f"{name} is not a PNG or JPEG picture, or its header is damaged; export the radiograph as PNG or JPEG."
+            f"{name} is not a PNG, JPEG or DICOM file, or its header is damaged; export it as one of these."
         ) from error
     with image:
         source_format = "PNG" if image.format == "PNG" else "JPEG"
-        if image.width * image.height > MAX_PIXELS:
-            raise RadiographError(_too_large(name, image.width, image.height))
+        check_size(name, image.width, image.height)
         frames = getattr(image, "n_frames", 1)
         if frames > 1 and source_format == "PNG":
             raise RadiographError(f"{name} is an animation of {frames} pictures; give each view as a file of its own.")
@@ -90,42 +112,13 @@ def _decode(data: bytes, name: str) -> Radiograph:
     return check_radiograph(Radiograph(pixels, bit_depth, source_format), name)
 
 
-def check_radiograph(radiograph: Radiograph, name: str) -> Radiograph:
-    """Gives a radiograph back if it can be one.
-
-    Raises:
-        RadiographError: If the pixels are not `[H, W]` in [0, 1], too few, much longer than wide, or all of one tone.
-    """
-    pixels = radiograph.pixels
-    size = " x ".join(map(str, pixels.shape[::-1]))
-    if pixels.ndim != 2 or min(pixels.shape) < MIN_SIDE:
-        raise RadiographError(
-            f"{name} has only {size} pixels; give the radiograph itself, at least {MIN_SIDE} a side."
-        )
-    if max(pixels.shape) > MAX_ASPECT * min(pixels.shape):
-        raise RadiographError(
-            f"{name} has {size} pixels, one side more than {MAX_ASPECT} times the other, as in no radiograph; "
-            "check it."
-        )
-    low, high = float(pixels.min()), float(pixels.max())
-    if not (low >= 0 and high <= 1):  # also catches NaN
-        raise RadiographError(
-            f"{name} has pixels from {low:g} to {high:g}; they must lie in [0, 1], so window them first."
-        )
-    if low == high:
-        raise RadiographError(
-            f"{name} is one even tone from edge to edge, so there is nothing to read; check the export."
-        )
-    return radiograph
-
-
 def _pixels(image: Image.Image, data: bytes, name: str) -> tuple[np.ndarray, int]:
     """Display values, float32 `[H, W]` in [0, 1], of a picture that Pillow has decoded without complaint; and the
     bit depth.
     """
     if _png_bit_depth(data) == 16:
         if image.mode in ("I", "F") or image.mode.startswith("I;"):
-            values = np.asarray(ImageOps.exif_transpose(image))
+            values = np.asarray(ImageOps.exif_transpose(image)).astype(np.uint16)
         else:
             values = _colour_of_16_bits(image, data)
         return window_percentiles(values), 16
@@ -144,8 +137,7 @@ def _colour_of_16_bits(image: Image.Image, data: bytes) -> np.ndarray:
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     if decoded is None or decoded.dtype != np.uint16:
         raise ValueError("its 16-bit pixels cannot be decoded")
-    blue, green, red = (decoded[..., channel].astype(np.float32) for channel in range(3))
-    values = 0.299 * red + 0.587 * green + 0.114 * blue
+    values = cv2.cvtColor(decoded[..., :3], cv2.COLOR_BGR2GRAY)
     return np.asarray(_turn_upright(Image.fromarray(values), image))
 
 
@@ -159,9 +151,3 @@ def _png_bit_depth(data: bytes) -> int | None:
     files.
     """
     return data[24] if data.startswith(_PNG_SIGNATURE) and len(data) > 25 else None
-
-
-def _too_large(name: str, width: int | None = None, height: int | None = None) -> str:
-    size = f" ({width} x {height})" if width else ""
-    most = MAX_PIXELS // 1_000_000
-    return f"{name} has more than {most} megapixels{size}, which no radiograph needs; export it smaller."

@@ -124,7 +124,7 @@ def test_a_bad_file_is_named_and_the_good_one_answered(page, views, tmp_path):
     bad = tmp_path / "x.png"
     bad.write_text("Dear doctor, please find enclosed")
     _upload(page, views[0], str(bad))
-    expect(page.locator("#answer .notice.bad")).to_contain_text("x.png is not a PNG or JPEG picture", timeout=WAIT)
+    expect(page.locator("#answer .notice.bad")).to_contain_text("x.png is not a PNG, JPEG or DICOM file", timeout=WAIT)
     expect(page.locator("#answer .answer")).to_be_visible()
     expect(page.locator("#views .view")).to_have_count(1)
 

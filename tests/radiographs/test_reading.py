@@ -110,8 +110,8 @@ class TestRefusals:
         ("data", "message"),
         [
             (b"", "x.png is empty"),
-            (b"Dear doctor, please find enclosed", "x.png is not a PNG or JPEG picture"),
-            (_bytes(Image.fromarray(PLANE), "BMP"), "not a PNG or JPEG"),
+            (b"Dear doctor, please find enclosed", "x.png is not a PNG, JPEG or DICOM file"),
+            (_bytes(Image.fromarray(PLANE), "BMP"), "not a PNG, JPEG or DICOM"),
             (_bytes(Image.fromarray(PLANE))[:300], "damaged or cut short"),
             (_bytes(Image.fromarray(PLANE), "JPEG")[:-60], "damaged or cut short"),
             (_bytes(Image.fromarray(PLANE[:8, :8])), "only 8 x 8 pixels"),
@@ -119,7 +119,7 @@ class TestRefusals:
             (_bytes(Image.new("L", (50, 50), 90)), "one even tone"),
             (_bytes(Image.fromarray(np.tile(PLANE, (20, 1))[:, :20])), "more than 12 times"),
             (_bytes(Image.fromarray(np.full((50, 50), 900, np.uint16))), "one even tone"),
-            (bytes(128) + b"DICM" + bytes(100), "DICOM"),
+            (bytes(128) + b"DICM" + bytes(100), "DICOM that does not say"),
         ],
     )
     def test_says_what_is_wrong_with_which_file(self, data, message):

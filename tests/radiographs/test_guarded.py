@@ -1,0 +1,248 @@
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mura_hf import RadiographError, read_radiograph
+from mura_hf.phantoms.dicom_files import encode_dicom
+from mura_hf.radiographs import GuardedReader
+from mura_hf.radiographs.guarded import _take_answer
+from mura_hf.radiographs.worker_process import WorkerLostError
+
+RAMP = np.add.outer(np.arange(80, dtype=np.uint16) * 40, np.arange(60, dtype=np.uint16))
+
+
+def _png(values):
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def reader():
+    with GuardedReader(workers=2) as reader:
+        yield reader
+
+
+def test_it_reads_what_read_radiograph_reads(reader, tmp_path):
+    dicom = encode_dicom(np.stack([RAMP, RAMP]), bits_stored=12, BodyPartExamined="HAND")
+    file = tmp_path / "view.dcm"
+    file.write_bytes(dicom)
+    for source, here in ((dicom, dicom), (file, file), (str(file), file), (_png(RAMP), _png(RAMP))):
+        guarded, plain = reader.read(source), read_radiograph(here)
+        np.testing.assert_array_equal(guarded.pixels, plain.pixels)
+        assert guarded.pixels.flags.writeable
+        for field in ("bit_depth", "source_format", "body_part", "warnings"):
+            assert getattr(guarded, field) == getattr(plain, field)
+    assert reader.read(dicom, frame=1).warnings == ()
+    with pytest.raises(RadiographError, match=r"^z\.png is empty"):
+        reader.read(b"", name="z.png")
+    with pytest.raises(RadiographError, match=r"^nowhere\.png does not exist"):
+        reader.read(tmp_path / "nowhere.png")
+
+
+def test_the_worker_has_no_torch_and_no_secret():
+    code = (
+        "import sys; sys.argv = ['worker']; sys.path.insert(0, '')\n"
+        "import importlib.util\n"
+        f"spec = importlib.util.spec_from_file_location('worker', {str(_worker_path())!r})\n"
+        "worker = importlib.util.module_from_spec(spec); spec.loader.exec_module(worker)\n"
+        "read, _ = worker._import_reader()\n"
+        f"read({_png(RAMP)!r})\n"
+        "heavy = {'torch', 'transformers', 'timm', 'datasets', 'gradio'} & set(sys.modules)\n"
+        "print(read.__module__, sorted(heavy))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["mura_hf.radiographs.reading", "[]"]
+
+
+def _worker_path():
+    import mura_hf.radiographs.guarded_worker as worker
+
+    return Path(worker.__file__)
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="looks into /proc")
+def test_the_environment_of_a_worker_is_bare(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    with GuardedReader(workers=1) as reader:
+        reader.read(_png(RAMP))
+        (pid,) = reader.worker_pids()
+        assert b"hf_secret" not in Path(f"/proc/{pid}/environ").read_bytes()
+        assert b"torch" not in Path(f"/proc/{pid}/maps").read_bytes()
+
+
+def _png_bomb(side):
+    """A small file of many pixels, below the limit of 40 megapixels, in colours of 16 bits."""
+    rows = zlib.compressobj(1)
+    head = b"\x89PNG\r\n\x1a\n"
+    line = bytes(1 + 6 * side)
+    body = b"".join([*(rows.compress(line) for _ in range(side)), rows.flush()])
+
+    def chunk(kind, data):
+        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+    header = side.to_bytes(4, "big") * 2 + bytes([16, 2, 0, 0, 0])
+    return head + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS has no limit of address space")
+def test_a_file_that_takes_too_much_memory_ends_in_a_sentence():
+    bomb = _png_bomb(3000)
+    with GuardedReader(workers=1, memory_bytes=64 << 20) as reader:
+        with pytest.raises(RadiographError, match=r"^bomb\.png (needs more memory|is damaged|made its decoder fail)"):
+            reader.read(bomb, name="bomb.png")
+        assert reader.read(_png(RAMP)).pixels.shape == (80, 60)
+
+
+def test_a_file_that_takes_too_long_is_given_up_and_the_next_is_read():
+    slow = _png_bomb(4000)
+    with GuardedReader(workers=1) as reader:
+        reader.read(_png(RAMP))  # the worker runs
+        pid = reader.worker_pids()
+        reader.seconds = 0.02
+        with pytest.raises(RadiographError, match=r"^slow\.png took longer than 0\.02 seconds"):
+            reader.read(slow, name="slow.png")
+        reader.seconds = 5.0
+        assert reader.read(_png(RAMP)).pixels.shape == (80, 60)
+        assert reader.worker_pids() != pid
+        assert reader.ended == 1
+
+
+def test_a_worker_that_dies_over_a_file_costs_that_file_alone(tmp_path):
+    pipe = tmp_path / "never.png"
+    os.mkfifo(pipe)
+    with GuardedReader(workers=1) as reader:
+        reader.read(_png(RAMP))
+        (pid,) = reader.worker_pids()
+        killer = threading.Thread(target=_kill_reader, args=(pipe, pid))
+        killer.start()
+        with pytest.raises(RadiographError, match=r"^never\.png made its decoder fail"):
+            reader.read(pipe)
+        killer.join()
+        assert reader.read(_png(RAMP)).pixels.shape == (80, 60)
+
+
+def _kill_reader(pipe, pid):
+    writer = os.open(pipe, os.O_WRONLY)  # waits until the worker has opened the other end
+    os.kill(pid, signal.SIGKILL)
+    os.close(writer)
+
+
+def test_a_worker_that_died_between_files_is_replaced(reader):
+    with GuardedReader(workers=1) as reader:
+        reader.read(_png(RAMP))
+        (pid,) = reader.worker_pids()
+        os.kill(pid, signal.SIGKILL)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        assert reader.read(_png(RAMP)).pixels.shape == (80, 60)
+        assert reader.ended == 0
+
+
+def test_workers_are_replaced_after_some_files():
+    with GuardedReader(workers=1, files_per_worker=2) as reader:
+        reader.read(_png(RAMP))
+        first = reader.worker_pids()
+        reader.read(_png(RAMP))
+        assert reader.worker_pids() == []
+        reader.read(_png(RAMP))
+        assert reader.worker_pids() != first
+
+
+def test_a_worker_ends_with_its_parent():
+    code = (
+        "import os, sys, types\n"
+        "package = sys.modules['mura_hf'] = types.ModuleType('mura_hf')\n"  # without torch: sooner
+        f"package.__path__ = [{str(_worker_path().parents[1])!r}]\n"
+        "from mura_hf.radiographs import GuardedReader\n"
+        "reader = GuardedReader(workers=1)\n"
+        "try: reader.read(b'x')\n"
+        "except Exception: pass\n"
+        "print(*reader.worker_pids(), flush=True)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    pid = int(done.stdout)
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and _runs(pid):
+        pass
+    assert not _runs(pid)
+
+
+def _runs(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{pid}/stat")
+    return not (stat.exists() and ") Z" in stat.read_text())  # where nobody collects the dead
+
+
+def test_threads_share_a_reader(reader):
+    pictures = [np.roll(RAMP, shift, 0) for shift in range(12)]
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(reader.read, map(_png, pictures)))
+    for picture, answer in zip(pictures, answers, strict=True):
+        np.testing.assert_array_equal(answer.pixels, read_radiograph(_png(picture)).pixels)
+
+
+class _Liar:
+    """A worker that was taken over."""
+
+    def __init__(self, answer, contents=b""):
+        self.answer, self.contents = answer, contents
+
+    def receive(self, deadline):
+        return self.answer
+
+    def receive_bytes(self, length, deadline):
+        if length > len(self.contents):
+            raise AssertionError("room was made for bytes that were not checked")
+        return bytearray(self.contents[:length])
+
+
+GOOD = {"shape": [20, 20], "bit_depth": 8, "source_format": "PNG", "body_part": None, "warnings": []}
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"shape": [100_000, 100_000]},
+        {"shape": [-20, -20]},
+        {"shape": [20]},
+        {"shape": [True, 20]},
+        {"shape": "20"},
+        {"shape": None},
+        {"bit_depth": "8"},
+        {"bit_depth": 64},
+        {"source_format": "PICKLE"},
+        {"source_format": ["PNG"]},
+        {"body_part": "SECRET"},
+        {"warnings": [1]},
+        {"warnings": ["x" * 5000]},
+        {"warnings": ["x"] * 50},
+        {"error": 5},
+    ],
+)
+def test_what_a_worker_answers_is_checked(lie):
+    pixels = np.zeros((20, 20), "<f4").tobytes()
+    assert _take_answer(_Liar(GOOD, pixels), 0).pixels.shape == (20, 20)
+    with pytest.raises(WorkerLostError):
+        _take_answer(_Liar({**GOOD, **lie}, pixels), 0)
+
+
+def test_pixels_that_are_no_numbers_are_refused(monkeypatch):
+    worker = _Liar(GOOD, np.full((20, 20), np.nan, "<f4").tobytes())
+    monkeypatch.setattr("mura_hf.radiographs.guarded._take_answer", lambda *_: _take_answer(worker, 0))
+    with GuardedReader(workers=1) as reader, pytest.raises(RadiographError, match="must lie in"):
+        reader.read(_png(RAMP))
