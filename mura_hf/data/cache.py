@@ -16,11 +16,10 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
-import cv2
 import numpy as np
-import PIL
 import pyarrow as pa
 from datasets import Dataset, concatenate_datasets
 from filelock import FileLock, Timeout
@@ -34,6 +33,7 @@ from .processes import reading_pool
 
 _FORMAT = 1  # to be raised when what is stored, or how files are read, changes
 _MEAN_FILES, _MOST_FILES = 256, 1024  # of a part
+_DECODERS = ("pillow", "numpy", "opencv-python-headless", "pydicom", "imagecodecs")
 _END = b"\xff\xff\xff\xff\x00\x00\x00\x00"  # of an Arrow stream that was written to its end
 # Settings that act on what comes out of the cache, or are no settings.
 _LATER = {
@@ -137,8 +137,8 @@ def _is_whole(part: _Part) -> bool:
 
 def _settings(processor: MuraImageProcessor) -> str:
     kept = {name: value for name, value in processor.to_dict().items() if name not in _LATER}
-    versions = {"Pillow": PIL.__version__, "OpenCV": cv2.__version__, "format": _FORMAT}
-    return json.dumps([kept, versions], sort_keys=True, default=str)
+    versions = {name: version(name) for name in _DECODERS}
+    return json.dumps([kept, versions, _FORMAT], sort_keys=True, default=str)
 
 
 def _cut_into_parts(files: Sequence[str]) -> Iterator[list[str]]:

@@ -29,6 +29,6 @@ def prepare_view(source: str | bytes, processor: MuraImageProcessor, name: str |
     Raises:
         RadiographError: If it cannot be read.
     """
-    pixels = processor.gray_plane(read_radiograph(source, name=name).pixels)
+    pixels = read_radiograph(source, name=name).to_uint8()  # what the processor's gray_plane makes of them too
     field = processor.find_field(pixels)
     return PreparedView(processor.prepare_plane(pixels), (pixels.shape[0], pixels.shape[1]), field)

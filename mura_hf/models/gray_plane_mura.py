@@ -33,7 +33,7 @@ def to_gray_plane(image: Any) -> np.ndarray:
         plane = np.asarray(rgb.convert("L"))
     else:
         plane = _plane_from_array(_to_array(image))
-    if plane.size and (plane == 255).mean() > 0.9:
+    if plane.size and np.count_nonzero(plane == 255) > 0.9 * plane.size:
         logger.warning(
             "More than nine tenths of a picture are pure white. If its file has 16 bits, it was cut off on "
             "the way here: "

@@ -27,7 +27,8 @@ class Radiograph:
 
     def to_uint8(self) -> np.ndarray:
         """The pixels as uint8 `[H, W]`; exactly those of the file where it has 8 bits and no window of its own."""
-        return np.rint(self.pixels * 255).astype(np.uint8)
+        levels = self.pixels * np.float32(255)
+        return np.rint(levels, out=levels).astype(np.uint8)
 
     def to_image(self) -> Image.Image:
         """The pixels as a gray 8-bit PIL image, for instance for a plain transformers pipeline."""

@@ -123,9 +123,9 @@ def _pixels(image: Image.Image, data: bytes, name: str) -> tuple[np.ndarray, int
             values = _colour_of_16_bits(image, data)
         return window_percentiles(values), 16
     if image.mode in ("L", "RGB", *_PALETTE_AND_ALPHA):
-        upright = ImageOps.exif_transpose(image)
-        gray = upright if upright.mode == "L" else upright.convert("RGB").convert("L")
-        return np.asarray(gray, np.float32) / np.float32(255), 8
+        ImageOps.exif_transpose(image, in_place=True)
+        gray = image if image.mode == "L" else image.convert("RGB").convert("L")
+        return np.divide(np.asarray(gray), np.float32(255), dtype=np.float32), 8
     raise RadiographError(
         f"{name} is stored in colour mode {image.mode}, which no radiograph uses; export it as a gray PNG or JPEG."
     )
