@@ -76,6 +76,12 @@ def test_show_preprocessing(tmp_path, phantom_files):
         assert phantoms.height > 2 * given.height  # three rows
 
 
+def test_boxes_of_a_dataset(tmp_path, phantom_tree):
+    _run("show_boxes.py", phantom_tree, "--output", tmp_path / "boxes.png", "--columns", 2, "--lines", 2, "--side", 64)
+    with Image.open(tmp_path / "boxes.png") as sheet:
+        assert sheet.width == 128
+
+
 def test_trouble_is_a_sentence_and_no_traceback(tmp_path):
     command = [sys.executable, str(ROOT / "scripts" / "train.py"), "--recipe", "phantom", "--data_dir", str(tmp_path)]
     done = subprocess.run([*command, "--output_dir", str(tmp_path / "run")], capture_output=True, text=True, cwd=ROOT)

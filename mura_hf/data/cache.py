@@ -14,6 +14,7 @@ import json
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -194,16 +195,22 @@ def _build(
             return
         with reading_pool(helpers) as pool:  # this process works too: it needs no start
             jobs = [(pool.submit(write, part), part) for part in parts]
+            for job, _ in jobs:
+                job.add_done_callback(lambda done: bar.update(0 if _failed(done) else done.result()))
             try:
                 for job, part in reversed(jobs):
                     if job.cancel():
                         bar.update(write(part))
                 for job, _ in jobs:
                     if not job.cancelled():
-                        bar.update(job.result())
+                        job.result()
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
+
+
+def _failed(job: Future) -> bool:
+    return job.cancelled() or job.exception() is not None
 
 
 def _write_part(settings: str, processor: MuraImageProcessor, part: _Part) -> int:
@@ -219,7 +226,7 @@ def _write_part(settings: str, processor: MuraImageProcessor, part: _Part) -> in
         },
         schema=_SCHEMA,
     )
-    fresh = part.path.with_suffix(".unfinished")
+    fresh = part.path.with_suffix(f".{os.getpid()}.unfinished")  # a worker of a killed build may still be at its own
     with fresh.open("wb") as file:
         with pa.ipc.new_stream(file, _SCHEMA) as stream:
             stream.write_table(table)

@@ -1,6 +1,7 @@
 """Recipes and the Accelerate loop."""
 
-from .loop import CHECKPOINT_FOLDER, MANIFEST_FILE, build_model, build_processor, train
+from .building import build_model, build_processor
+from .loop import CHECKPOINT_FOLDER, MANIFEST_FILE, train
 from .prediction import SplitPredictions, predict_views
 from .recipe import PatchStage, Recipe, load_recipe, recipe_names
 

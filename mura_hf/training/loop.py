@@ -7,7 +7,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration, set_seed
@@ -29,7 +28,8 @@ from ..data import (
 )
 from ..errors import DatasetError
 from ..losses import class_weights, region_loss, weighted_cross_entropy
-from ..models import MuraConfig, MuraForImageClassification, MuraImageProcessor
+from ..models import MuraForImageClassification, MuraImageProcessor
+from .building import build_model, build_processor
 from .curves import plot_curves
 from .prediction import predict_views
 from .recipe import Recipe
@@ -37,40 +37,6 @@ from .stages import make_stages
 
 CHECKPOINT_FOLDER = "checkpoint"
 MANIFEST_FILE = "split_manifest.json"
-
-
-def build_model(recipe: Recipe, *, trained_on_phantoms: bool) -> MuraForImageClassification:
-    """The untrained model of a recipe."""
-    fields: dict[str, Any] = {
-        "backbone_kwargs": recipe.backbone_kwargs,
-        "image_size": recipe.image_size,
-        "head_dropout": recipe.head_dropout,
-        "body_part_head": recipe.body_part_head,
-        "trained_on_phantoms": trained_on_phantoms,
-    }
-    if recipe.pretrained:
-        return MuraForImageClassification.from_timm(recipe.backbone, **fields)
-    return MuraForImageClassification(MuraConfig(backbone=recipe.backbone, **fields))
-
-
-def build_processor(recipe: Recipe) -> MuraImageProcessor:
-    """The image processor of a recipe; where that names no normalisation, pretrained weights bring their own."""
-    chosen: dict[str, Any] = {"image_mean": recipe.image_mean, "image_std": recipe.image_std}
-    if recipe.pretrained:
-        known = timm.get_pretrained_cfg(recipe.backbone)
-        own = {"image_mean": list(known.mean), "image_std": list(known.std)} if known else {}
-        chosen = {name: own.get(name) if value is None else value for name, value in chosen.items()}
-    side = recipe.resize_size or recipe.image_size
-    crop = {"height": recipe.image_size, "width": recipe.image_size}
-    if side != recipe.image_size:
-        chosen |= {"do_center_crop": True, "crop_size": crop}
-    return MuraImageProcessor(
-        size={"height": side, "width": side},
-        resize_mode=recipe.resize_mode,
-        enhance=recipe.enhance,
-        crop_border=recipe.crop_border,
-        **{name: value for name, value in chosen.items() if value is not None},
-    )
 
 
 def _optimizer(model: nn.Module, weight_decay: float, learning_rate: float) -> torch.optim.Optimizer:

@@ -1,0 +1,42 @@
+"""Model and image processor of a recipe."""
+
+from typing import Any
+
+import timm
+
+from ..models import MuraConfig, MuraForImageClassification, MuraImageProcessor
+from .recipe import Recipe
+
+
+def build_model(recipe: Recipe, *, trained_on_phantoms: bool) -> MuraForImageClassification:
+    """The untrained model of a recipe."""
+    fields: dict[str, Any] = {
+        "backbone_kwargs": recipe.backbone_kwargs,
+        "image_size": recipe.image_size,
+        "head_dropout": recipe.head_dropout,
+        "body_part_head": recipe.body_part_head,
+        "trained_on_phantoms": trained_on_phantoms,
+    }
+    if recipe.pretrained:
+        return MuraForImageClassification.from_timm(recipe.backbone, **fields)
+    return MuraForImageClassification(MuraConfig(backbone=recipe.backbone, **fields))
+
+
+def build_processor(recipe: Recipe) -> MuraImageProcessor:
+    """The image processor of a recipe; where that names no normalisation, pretrained weights bring their own."""
+    chosen: dict[str, Any] = {"image_mean": recipe.image_mean, "image_std": recipe.image_std}
+    if recipe.pretrained:
+        known = timm.get_pretrained_cfg(recipe.backbone)
+        own = {"image_mean": list(known.mean), "image_std": list(known.std)} if known else {}
+        chosen = {name: own.get(name) if value is None else value for name, value in chosen.items()}
+    side = recipe.resize_size or recipe.image_size
+    crop = {"height": recipe.image_size, "width": recipe.image_size}
+    if side != recipe.image_size:
+        chosen |= {"do_center_crop": True, "crop_size": crop}
+    return MuraImageProcessor(
+        size={"height": side, "width": side},
+        resize_mode=recipe.resize_mode,
+        enhance=recipe.enhance,
+        crop_border=recipe.crop_border,
+        **{name: value for name, value in chosen.items() if value is not None},
+    )

@@ -1,0 +1,89 @@
+"""Two epochs on each open dataset, through cache, crops and a card."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from accelerate.state import AcceleratorState
+from huggingface_hub import ModelCard
+
+from mura_hf import DatasetError, MuraImageProcessor, StudyPredictor
+from mura_hf.assessment import calibrate_checkpoint, describe_source, evaluate_checkpoint, load_split
+from mura_hf.data import load_data, read_manifest
+from mura_hf.hub import render_card
+from mura_hf.training import MANIFEST_FILE, load_recipe, train
+
+from ..open_trees import write_fracatlas, write_grazpedwri
+
+TINY = replace(
+    load_recipe("scratch"),
+    backbone="resnet10t",
+    backbone_kwargs={"channels": [8, 16, 24, 32]},
+    image_size=64,
+    resize_size=72,
+    epochs=2,
+    batch_size=16,
+    precision="fp32",
+    region_weight=0.5,
+    dev_fraction=0.2,
+    calib_fraction=0.2,
+)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_state():
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.mark.parametrize("key", ["fracatlas", "grazpedwri"])
+def test_two_epochs_calibration_evaluation_and_a_card_that_credits(key, tmp_path):
+    root = tmp_path / "data"
+    {"fracatlas": write_fracatlas, "grazpedwri": write_grazpedwri}[key](root)
+    recipe = replace(TINY, body_part_head=key == "grazpedwri")
+    datasets, source = load_data(root, **recipe.cut())
+    folder = train(
+        datasets, recipe, tmp_path / "run", data_description=describe_source(source, root), cpu=True,
+        cache_dir=tmp_path / "cache",
+    )  # fmt: skip
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+    assert [*tmp_path.glob("cache/*/*.arrow")]
+    processor = MuraImageProcessor.from_pretrained(folder)
+    assert (processor.size.height, processor.output_size, processor.crop_border) == (72, (64, 64), True)
+    manifest = read_manifest(tmp_path / "run" / MANIFEST_FILE)
+    assert manifest.shared_with(manifest) == {}
+    assert {split: len(patients) for split, patients in manifest.splits.items()} == {
+        split: len(set(rows["patient_id"])) for split, rows in datasets.items()
+    }
+
+    calibrate_checkpoint(folder, load_split(folder, root, "calib")[0], cpu=True)
+    rows, data = load_split(folder, root, "valid")
+    report = evaluate_checkpoint(folder, rows, "valid", data=data, cpu=True)
+    assert report["study"]["overall"]["figures"]["n"] == len(set(rows["study_id"]))
+    assert "pointing" in report
+    card = render_card(folder, "mine")
+    assert ModelCard(card).data.license == "cc-by-4.0"
+    assert source.credit in card
+    assert source.held_out in card
+    assert "MURA" not in card.split("## Limits")[0].replace("mura", "")
+    study = StudyPredictor.from_pretrained(folder)([rows.with_format(None)[0]["image"]])
+    assert 0 <= study.probability <= 1
+
+
+def test_another_copy_is_refused_unless_the_manifest_clears_it(tmp_path):
+    write_fracatlas(tmp_path / "data", n=160, size=48)
+    recipe = replace(TINY, epochs=1)
+    datasets, source = load_data(tmp_path / "data", **recipe.cut())
+    description = describe_source(source, tmp_path / "data")
+    folder = train(datasets, recipe, tmp_path / "run", data_description=description, cpu=True)
+    table = tmp_path / "data" / "dataset.csv"
+    lines = table.read_text().splitlines()
+    seen = {f"{study}.jpg" for study in datasets["train"]["study_id"]}
+    table.write_text("\n".join(line for line in lines if line.split(",")[0] not in list(seen)[:40]))
+    with pytest.raises(DatasetError, match="patients of its valid were in train"):
+        load_split(folder, tmp_path / "data", "valid")
+    with pytest.raises(DatasetError, match="may hold training patients"):
+        load_split(folder, tmp_path / "data", "calib")
+    (tmp_path / "run" / MANIFEST_FILE).unlink()
+    with pytest.raises(DatasetError, match="not the copy"):
+        load_split(folder, tmp_path / "data", "valid")
