@@ -19,7 +19,7 @@ from .models import (
 )
 
 if TYPE_CHECKING:
-    from .data import load_mura
+    from .data import load_folder, load_fracatlas, load_grazpedwri, load_mura
     from .inference import StudyPrediction, StudyPredictor
     from .radiographs import Radiograph, read_radiograph
 
@@ -34,6 +34,9 @@ AutoImageProcessor.register(
 )
 
 _LAZY = {
+    "load_folder": "data",
+    "load_fracatlas": "data",
+    "load_grazpedwri": "data",
     "load_mura": "data",
     "StudyPrediction": "inference",
     "StudyPredictor": "inference",
@@ -67,6 +70,9 @@ __all__ = [
     "RecipeError",
     "StudyPrediction",
     "StudyPredictor",
+    "load_folder",
+    "load_fracatlas",
+    "load_grazpedwri",
     "load_mura",
     "read_radiograph",
 ]

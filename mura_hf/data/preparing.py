@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..models.image_processing_mura import MuraImageProcessor
-from ..radiographs import read_radiograph
+from ..radiographs import read_levels
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +29,6 @@ def prepare_view(source: str | bytes, processor: MuraImageProcessor, name: str |
     Raises:
         RadiographError: If it cannot be read.
     """
-    pixels = read_radiograph(source, name=name).to_uint8()  # what the processor's gray_plane makes of them too
+    pixels = read_levels(source, name=name)  # the same as the processor's gray_plane makes of a radiograph
     field = processor.find_field(pixels)
     return PreparedView(processor.prepare_plane(pixels), (pixels.shape[0], pixels.shape[1]), field)

@@ -179,7 +179,8 @@ class MuraForImageClassification(MuraPreTrainedModel):
         Args:
             pixel_values: float `[B, C, H, W]`.
             labels: int64 `[B]`, 0 normal and 1 abnormal; then `loss` is their cross entropy.
-            body_parts: int64 `[B]`, indices into `BODY_PARTS`; their cross entropy is added to the loss.
+            body_parts: int64 `[B]`, indices into `BODY_PARTS`, -1 where not known; their cross entropy is added to the
+                loss.
 
         Raises:
             ValueError: If body parts are given to a model without that head.
@@ -266,7 +267,9 @@ def _joint_loss(
         raise ValueError(
             "body_parts were given, but the model has no body-part head; set body_part_head=True in its config"
         )
-    part_loss = nn.functional.cross_entropy(body_part_logits, body_parts)
+    # Views whose part is none of the seven, or not known, have a negative number and teach nothing.
+    summed = nn.functional.cross_entropy(body_part_logits, body_parts, ignore_index=-1, reduction="sum")
+    part_loss = summed / (body_parts >= 0).sum().clamp_min(1)
     return part_loss if loss is None else loss + part_loss
 
 

@@ -3,6 +3,14 @@
 from .checks import MAX_PIXELS, MIN_SIDE, check_radiograph
 from .guarded import GuardedReader
 from .radiograph import Radiograph
-from .reading import read_radiograph
+from .reading import read_levels, read_radiograph
 
-__all__ = ["MAX_PIXELS", "MIN_SIDE", "GuardedReader", "Radiograph", "check_radiograph", "read_radiograph"]
+__all__ = [
+    "MAX_PIXELS",
+    "MIN_SIDE",
+    "GuardedReader",
+    "Radiograph",
+    "check_radiograph",
+    "read_levels",
+    "read_radiograph",
+]

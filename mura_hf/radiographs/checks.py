@@ -1,5 +1,7 @@
 """What every radiograph must be, wherever it came from."""
 
+import numpy as np
+
 from ..errors import RadiographError
 from .radiograph import Radiograph
 
@@ -36,7 +38,21 @@ def check_radiograph(radiograph: Radiograph, name: str) -> Radiograph:
     Raises:
         RadiographError: If the pixels are not `[H, W]` in [0, 1], too few, much longer than wide, or all of one tone.
     """
-    pixels = radiograph.pixels
+    low, high = _check_shape_and_tones(radiograph.pixels, name)
+    if not (low >= 0 and high <= 1):  # also catches NaN
+        raise RadiographError(
+            f"{name} has pixels from {low:g} to {high:g}; they must lie in [0, 1], so window them first."
+        )
+    return radiograph
+
+
+def check_film(levels: np.ndarray, name: str) -> None:
+    """As `check_radiograph`, of gray levels, uint8 `[H, W]`."""
+    _check_shape_and_tones(levels, name)
+
+
+def _check_shape_and_tones(pixels: np.ndarray, name: str) -> tuple[float, float]:
+    """Refuses what no radiograph is; returns the least and the greatest value."""
     size = " x ".join(map(str, pixels.shape[::-1]))
     if pixels.ndim != 2 or min(pixels.shape) < MIN_SIDE:
         raise RadiographError(
@@ -48,12 +64,8 @@ def check_radiograph(radiograph: Radiograph, name: str) -> Radiograph:
             "check it."
         )
     low, high = float(pixels.min()), float(pixels.max())
-    if not (low >= 0 and high <= 1):  # also catches NaN
-        raise RadiographError(
-            f"{name} has pixels from {low:g} to {high:g}; they must lie in [0, 1], so window them first."
-        )
     if low == high:
         raise RadiographError(
             f"{name} is one even tone from edge to edge, so there is nothing to read; check the export."
         )
-    return radiograph
+    return low, high

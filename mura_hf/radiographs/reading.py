@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import RadiographError
-from .checks import check_radiograph, check_size, too_large
+from .checks import check_film, check_radiograph, check_size, too_large
 from .radiograph import Radiograph
 from .windowing import window_percentiles
 
@@ -41,6 +41,37 @@ def read_radiograph(
         RadiographError: If it is anything but a readable PNG, JPEG or DICOM radiograph; the message says what was
             wrong with which file and what to do.
     """
+    data, name = _contents(source, name)
+    if looks_like_dicom(data):
+        from .dicom import read_dicom  # pydicom is needed by nothing else
+
+        return check_radiograph(read_dicom(data, name, frame), name)
+    if frame:
+        raise RadiographError(f"{name} is no DICOM file and holds one picture, number 0; there is no number {frame}.")
+    pixels, bit_depth, source_format = _decode(data, name)
+    if bit_depth == 8:
+        pixels = np.divide(pixels, np.float32(255), dtype=np.float32)
+    return check_radiograph(Radiograph(pixels, bit_depth, source_format), name)
+
+
+def read_levels(source: str | Path | bytes | bytearray, *, name: str | None = None) -> np.ndarray:
+    """Reads one view as gray levels, uint8 `[H, W]`: `read_radiograph(source, name=name).to_uint8()`, without the way
+    over floats where the file has 8 bits.
+
+    Raises:
+        RadiographError: As `read_radiograph`.
+    """
+    data, name = _contents(source, name)
+    if not looks_like_dicom(data):
+        pixels, bit_depth, _ = _decode(data, name)
+        if bit_depth == 8:
+            check_film(pixels, name)
+            return pixels
+    return read_radiograph(data, name=name).to_uint8()
+
+
+def _contents(source: str | Path | bytes | bytearray, name: str | None) -> tuple[bytes, str]:
+    """The bytes of a file, and what to call it."""
     if isinstance(source, bytes | bytearray):
         name, data = name or "the picture", bytes(source)
     else:
@@ -48,15 +79,7 @@ def read_radiograph(
         data = _read_bytes(Path(source), name)
     if not data:
         raise RadiographError(f"{name} is empty; copy or upload the file again.")
-    if looks_like_dicom(data):
-        from .dicom import read_dicom  # pydicom is needed by nothing else
-
-        return check_radiograph(read_dicom(data, name, frame), name)
-    if frame:
-        raise RadiographError(f"{name} is no DICOM file and holds one picture, number 0; there is no number {frame}.")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        return _decode(data, name)
+    return data, name
 
 
 def looks_like_dicom(data: bytes) -> bool:
@@ -85,7 +108,14 @@ def _read_bytes(path: Path, name: str) -> bytes:
         raise RadiographError(f"{name} cannot be opened: {error.strerror or error}.") from error
 
 
-def _decode(data: bytes, name: str) -> Radiograph:
+def _decode(data: bytes, name: str) -> tuple[np.ndarray, int, str]:
+    """What `_pixels` gives for a PNG or JPEG file, and which of the two it is."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        return _decode_strictly(data, name)
+
+
+def _decode_strictly(data: bytes, name: str) -> tuple[np.ndarray, int, str]:
     try:
         image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -102,19 +132,18 @@ def _decode(data: bytes, name: str) -> Radiograph:
             raise RadiographError(f"{name} is an animation of {frames} pictures; give each view as a file of its own.")
         try:
             image.load()
-            pixels, bit_depth = _pixels(image, data, name)
+            return *_pixels(image, data, name), source_format
         except RadiographError:
             raise
         except MemoryError as error:
             raise RadiographError(f"{name} needs more memory than there is; export it smaller.") from error
         except Exception as error:  # Pillow's decoders raise a dozen types on damaged data
             raise RadiographError(f"{name} is damaged or cut short ({error}); copy or export it again.") from error
-    return check_radiograph(Radiograph(pixels, bit_depth, source_format), name)
 
 
 def _pixels(image: Image.Image, data: bytes, name: str) -> tuple[np.ndarray, int]:
-    """Display values, float32 `[H, W]` in [0, 1], of a picture that Pillow has decoded without complaint; and the
-    bit depth.
+    """Display values of a picture that Pillow has decoded without complaint, and its bit depth: uint8 `[H, W]` where
+    that is 8, else float32 `[H, W]` in [0, 1].
     """
     if _png_bit_depth(data) == 16:
         if image.mode in ("I", "F") or image.mode.startswith("I;"):
@@ -125,7 +154,7 @@ def _pixels(image: Image.Image, data: bytes, name: str) -> tuple[np.ndarray, int
     if image.mode in ("L", "RGB", *_PALETTE_AND_ALPHA):
         ImageOps.exif_transpose(image, in_place=True)
         gray = image if image.mode == "L" else image.convert("RGB").convert("L")
-        return np.divide(np.asarray(gray), np.float32(255), dtype=np.float32), 8
+        return np.asarray(gray), 8
     raise RadiographError(
         f"{name} is stored in colour mode {image.mode}, which no radiograph uses; export it as a gray PNG or JPEG."
     )

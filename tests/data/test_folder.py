@@ -5,8 +5,9 @@ import pytest
 from datasets import Image
 from PIL import Image as PillowImage
 
-from mura_hf import DatasetError
-from mura_hf.data import FEATURES, load_folder
+from mura_hf import DatasetError, MuraImageProcessor, read_radiograph
+from mura_hf.data import FEATURES, ViewDataset, load_folder
+from mura_hf.phantoms.dicom_files import encode_dicom
 
 RNG = np.random.default_rng(4)
 
@@ -126,3 +127,20 @@ def test_other_refusals(folder, tmp_path_factory):
         load_folder(root)
     with pytest.raises(DatasetError, match=r"give the folder of radiographs with metadata\.csv"):
         load_folder(tmp_path_factory.mktemp("empty"))
+
+
+def test_dicom_is_read_too(folder):
+    root, records = folder
+    for number, record in enumerate(records):
+        if number % 3 == 0:
+            pixels = RNG.integers(0, 4096, (30, 26)).astype(np.uint16)
+            record["file_name"] = record["file_name"].replace(".png", ".dcm")
+            (root / record["file_name"]).write_bytes(encode_dicom(pixels, bits_stored=12))
+    _write(root, records)
+    datasets = load_folder(root)
+    processor = MuraImageProcessor(size={"height": 32, "width": 32})
+    for rows in datasets.values():
+        views = ViewDataset(rows, processor)
+        assert all(views[index]["pixel_values"].std() > 0.1 for index in range(len(rows)))
+        picture = rows[0]["image"]  # a path: Pillow could not open DICOM
+        assert read_radiograph(picture["path"]).source_format in ("PNG", "DICOM")

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mura_hf import Radiograph, RadiographError, read_radiograph
+from mura_hf.phantoms.dicom_files import encode_dicom
+from mura_hf.radiographs import read_levels
 
 RNG = np.random.default_rng(1)
 PLANE = cv2.GaussianBlur(RNG.integers(0, 256, (60, 40), dtype=np.uint8), (0, 0), 2)
@@ -143,6 +145,30 @@ class TestRefusals:
             read_radiograph(tmp_path / "nowhere.png")
         with pytest.raises(RadiographError, match="cannot be opened"):
             read_radiograph(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        _bytes(Image.fromarray(PLANE)),
+        _bytes(Image.fromarray(PLANE).convert("RGBA")),
+        _bytes(Image.fromarray(PLANE.astype(np.uint16) * 90)),
+        _bytes(Image.fromarray(PLANE), "JPEG"),
+        encode_dicom(PLANE.astype(np.uint16) * 9, bits_stored=12),
+    ],
+    ids=["gray", "alpha", "16 bits", "JPEG", "DICOM"],
+)
+def test_levels_are_those_of_the_radiograph(data):
+    np.testing.assert_array_equal(read_levels(data), read_radiograph(data).to_uint8())
+
+
+def test_levels_are_refused_alike():
+    for data in (b"", b"Dear doctor", _bytes(Image.new("L", (50, 50), 90)), _bytes(Image.fromarray(PLANE[:8, :8]))):
+        with pytest.raises(RadiographError) as expected:
+            read_radiograph(data, name="x.png")
+        with pytest.raises(RadiographError) as found:
+            read_levels(data, name="x.png")
+        assert str(found.value) == str(expected.value)
 
 
 def test_path_and_bytes_give_the_same(tmp_path):
