@@ -8,7 +8,7 @@ Topics:
   phantoms   phantom pictures a second at 512 px, one process and two
   load       seconds in which load_mura loads a tree with MURA's 40,005 rows, best of three
   cache      the pixel cache at 224 px over 40,000 files of 512 px: pictures built a second over those that two
-             processes decode and resize a second, alternated, median of three; pictures read a second (10 minutes)
+             processes decode and resize a second, alternated, median of three; pictures read a second (6 minutes)
   kills      whether a cache is whole and right after each of ten builds that were killed in the middle (5 minutes)
   untrusted  5,000 damaged PNG, JPEG and DICOM files through the guarded reader (5 minutes)
   giveaways  what else than the finding tells the label of the phantom studies in data/phantoms that

@@ -14,7 +14,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", help="the folder MURA-v1.1, or the one that holds it")
     parser.add_argument("--body_parts", nargs="+", help="look at some parts only")
-    parser.add_argument("--workers", type=int, help="processes; one a core where left out")
+    parser.add_argument("--workers", type=int, help="threads; one a core where left out")
     options = parser.parse_args()
     found = verify_mura(options.root, options.body_parts, workers=options.workers)
     print(f"{found.tree}: {found.n_files} pictures decoded")

@@ -14,7 +14,7 @@ import json
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -30,7 +30,6 @@ from ..errors import DatasetError
 from ..models.image_processing_mura import MuraImageProcessor
 from .home import home_folder
 from .preparing import PreparedView, prepare_view
-from .processes import reading_pool
 
 _FORMAT = 1  # to be raised when what is stored, or how files are read, changes
 _MEAN_FILES, _MOST_FILES = 256, 1024  # of a part
@@ -101,7 +100,7 @@ def build_pixel_cache(
         files: Paths, in any order, repeats allowed.
         processor: Its deterministic half is applied.
         folder: Where caches lie; `pixels` in `home_folder()` where None. Old ones may be removed at any time.
-        workers: Processes that read and prepare; one a core where None.
+        workers: Cores to use; all where None.
         progress: Whether to show a progress bar.
 
     Raises:
@@ -187,30 +186,19 @@ def _build(
 ) -> None:
     write = partial(_write_part, settings, processor)
     total = sum(len(part.files) for part in parts)
-    helpers = min(workers or os.cpu_count() or 1, len(parts)) - 1
-    with tqdm(total=total, desc="Building the pixel cache", unit="view", disable=not progress) as bar:
-        if helpers < 1:
-            for part in parts:
-                bar.update(write(part))
-            return
-        with reading_pool(helpers) as pool:  # this process works too: it needs no start
-            jobs = [(pool.submit(write, part), part) for part in parts]
-            for job, _ in jobs:
-                job.add_done_callback(lambda done: bar.update(0 if _failed(done) else done.result()))
-            try:
-                for job, part in reversed(jobs):
-                    if job.cancel():
-                        bar.update(write(part))
-                for job, _ in jobs:
-                    if not job.cancelled():
-                        job.result()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-
-
-def _failed(job: Future) -> bool:
-    return job.cancelled() or job.exception() is not None
+    # Threads, for decoders, resizing and disk let go of the interpreter, and a process takes longer to import torch
+    # than a thread to read a thousand films. One more than cores, since one is always at the disk.
+    with (
+        tqdm(total=total, desc="Building the pixel cache", unit="view", disable=not progress) as bar,
+        ThreadPoolExecutor((workers or os.cpu_count() or 1) + 1) as pool,
+    ):
+        jobs = [pool.submit(write, part) for part in parts]
+        try:
+            for job in as_completed(jobs):
+                bar.update(job.result())
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _write_part(settings: str, processor: MuraImageProcessor, part: _Part) -> int:
@@ -226,7 +214,7 @@ def _write_part(settings: str, processor: MuraImageProcessor, part: _Part) -> in
         },
         schema=_SCHEMA,
     )
-    fresh = part.path.with_suffix(f".{os.getpid()}.unfinished")  # a worker of a killed build may still be at its own
+    fresh = part.path.with_suffix(".unfinished")
     with fresh.open("wb") as file:
         with pa.ipc.new_stream(file, _SCHEMA) as stream:
             stream.write_table(table)

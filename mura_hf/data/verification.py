@@ -1,24 +1,24 @@
 """`verify_mura`: every picture of a copy decoded, every difference named."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
 from ..errors import RadiographError
-from ..radiographs import read_radiograph
+from ..radiographs import read_levels
 from .mura import check_body_parts
 from .mura_counts import compare_counts, count_rows
 from .mura_files import LISTS, find_tree, list_files
-from .processes import reading_pool
 from .quarantine import write_quarantine
 from .truth import has_truth
 
 _MISSING = "missing"
 _LONGEST = 512  # px, of MURA's pictures
-_AT_ONCE = 64  # files a job
 
 
 @dataclass
@@ -61,7 +61,7 @@ def verify_mura(
     Args:
         root: The folder `MURA-v1.1`, or the one that holds it.
         body_parts: Some of the seven; all where None. Entries of other parts stay in the manifest.
-        workers: Processes that decode; one a core where None.
+        workers: Threads that decode; one a core where None.
         progress: Whether to show a progress bar.
 
     Raises:
@@ -110,37 +110,19 @@ def verify_mura(
 
 def _decode(
     tree: Path, names: Sequence[str], workers: int | None, progress: bool
-) -> Iterator[tuple[str, str | None, tuple[int, int]]]:
+) -> Iterator[tuple[str, str | None, tuple[int, ...]]]:
     """Name, problem or None, and height and width of each file, in their order."""
-    jobs = [(tree, names[start : start + _AT_ONCE]) for start in range(0, len(names), _AT_ONCE)]
-    workers = min(workers or os.cpu_count() or 1, len(jobs))
-    with tqdm(total=len(names), desc="Decoding", unit="image", disable=not progress) as bar:
-        if workers < 2:
-            yield from _counted(map(_decode_some, jobs), bar)
-            return
-        with reading_pool(workers) as pool:
-            yield from _counted(pool.map(_decode_some, jobs), bar)
+    # Threads: decoders let go of the interpreter.
+    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+        found = pool.map(partial(_decode_one, tree), names)
+        yield from tqdm(found, total=len(names), desc="Decoding", unit="image", disable=not progress)
 
 
-def _counted(
-    results: Iterable[list[tuple[str, str | None, tuple[int, int]]]], bar: tqdm
-) -> Iterator[tuple[str, str | None, tuple[int, int]]]:
-    for some in results:
-        bar.update(len(some))
-        yield from some
-
-
-def _decode_some(job: tuple[Path, Sequence[str]]) -> list[tuple[str, str | None, tuple[int, int]]]:
-    tree, names = job
-    found: list[tuple[str, str | None, tuple[int, int]]] = []
-    for name in names:
-        file = tree / name
-        if not file.is_file():
-            found.append((name, _MISSING, (0, 0)))
-            continue
-        try:
-            height, width = read_radiograph(file).pixels.shape
-            found.append((name, None, (height, width)))
-        except RadiographError as error:
-            found.append((name, str(error), (0, 0)))
-    return found
+def _decode_one(tree: Path, name: str) -> tuple[str, str | None, tuple[int, ...]]:
+    file = tree / name
+    if not file.is_file():
+        return name, _MISSING, (0, 0)
+    try:
+        return name, None, read_levels(file).shape
+    except RadiographError as error:
+        return name, str(error), (0, 0)

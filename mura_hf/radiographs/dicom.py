@@ -12,7 +12,7 @@ import logging
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,8 +46,6 @@ _HEADER_TAGS = (
     ),
 )  # fmt: skip
 
-_QUIET = threading.RLock()
-
 
 def read_dicom(data: bytes, name: str, frame: int | None = None) -> Radiograph:
     """Reads one picture of a DICOM file.
@@ -73,18 +71,35 @@ def read_dicom(data: bytes, name: str, frame: int | None = None) -> Radiograph:
     raise RadiographError(problem)  # out here, so that no exception that quotes the file hangs on it
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps what pydicom warns of and logs inside; one thread at a time, for both settings are the process's."""
-    logger = logging.getLogger("pydicom")
-    with _QUIET, warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")
-        level = logger.level
-        logger.setLevel(logging.CRITICAL + 1)
+class _Quiet:
+    """Keeps what pydicom warns of and logs inside while at least one thread reads; both settings are the process's."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._readers = 0
+        self._undo = ExitStack()
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self._lock:
+            self._readers += 1
+            if self._readers == 1:
+                logger = logging.getLogger("pydicom")
+                self._undo.enter_context(warnings.catch_warnings())
+                warnings.simplefilter("ignore")
+                self._undo.callback(logger.setLevel, logger.level)
+                logger.setLevel(logging.CRITICAL + 1)
         try:
-            yield
+            with np.errstate(all="ignore"):
+                yield
         finally:
-            logger.setLevel(level)
+            with self._lock:
+                self._readers -= 1
+                if not self._readers:
+                    self._undo.close()
+
+
+_quiet = _Quiet()
 
 
 def _read(data: bytes, name: str, frame: int | None) -> Radiograph:
