@@ -3,7 +3,7 @@
 A cache is a heap of parts, each a few hundred files in the order of their paths. A part's name is a digest of all that
 its pixels depend on: paths, sizes and times of its files, the processor's settings, and the versions of the libraries
 that decode and resize. A part is written under another name, flushed to the disk and then renamed. So a part that has
-its name is whole and right, whatever was killed when, and nothing else needs to be recorded; a file that changes, or a
+its name was written whole, whatever was killed when, and nothing else needs to be recorded; a file that changes, or a
 new setting, asks for parts of other names. Where a part begins depends on its first path alone, so that other subsets
 of the same files find most of their parts made.
 """
@@ -126,12 +126,17 @@ def build_pixel_cache(
 
 
 def _is_whole(part: _Part) -> bool:
-    """Whether a part was written to its end. One that was not never had its name; a damaged disk may still cut it."""
+    """Whether a part begins and ends as it should. One that was not written whole never had its name; a damaged disk
+    may still cut it.
+    """
     try:
         with part.path.open("rb") as file:
             file.seek(-len(_END), os.SEEK_END)
-            return file.read() == _END
-    except OSError:
+            if file.read() != _END:
+                return False
+        with pa.memory_map(str(part.path)) as stored:
+            return pa.ipc.open_stream(stored).schema == _SCHEMA
+    except (OSError, pa.ArrowInvalid):
         return False
 
 

@@ -51,7 +51,8 @@ def load_fracatlas(
     There are no patient ids. Numbers that follow each other may be one patient, so blocks of twenty numbers stand in
     for patients: `patient_id` is like "block0007", and every image is a study of its own. `body_part` is shoulder for
     shoulders alone and None else, since "hand" means anything from finger to whole arm; `region` holds FracAtlas'
-    own word, several joined by "+". Where a copy lacks images of the published 4,083, a table says so on stderr.
+    own word, several joined by "+". There are few blocks, so shares of regions and labels may differ between splits by
+    some points. Where a copy lacks images of the published 4,083, a table says so on stderr.
 
     Args:
         root: The folder with dataset.csv, images/ and Annotations/YOLO/.
@@ -113,10 +114,11 @@ def _make_row(record: dict[str, str], root: Path, picture: Path, kinds: Sequence
     if flags["fractured"] != (picture.parent.name == "Fractured"):
         raise DatasetError(f"{picture} lies in the wrong folder: dataset.csv says fractured = {record['fractured']}")
     boxes = read_yolo_boxes(root / "Annotations" / "YOLO" / f"{picture.stem}.txt", picture, [_FRACTURE])
-    if len(boxes) != int(record["fracture_count"]):
-        raise DatasetError(
-            f"{name} has {len(boxes)} boxes, but fracture_count {record['fracture_count']}; get a fresh copy"
-        )
+    count = record["fracture_count"].strip().removesuffix(".0") or "0"
+    if not count.isdigit():
+        raise DatasetError(f"{name}, fracture_count is {record['fracture_count']!r}, but must be a number")
+    if len(boxes) != int(count):
+        raise DatasetError(f"{name} has {len(boxes)} boxes, but fracture_count {count}; get a fresh copy")
     shown = [region for region in REGIONS if flags[region]]
     return {
         "image": str(picture),

@@ -108,7 +108,7 @@ def _tell(listing: Listing, table: str | None) -> None:
         told.append(f"{tree} is not the whole of MURA v1.1:\n{table}")
     if listing.absent:
         told.append(f"{tree}: {len(listing.absent)} listed studies are not there, such as {listing.absent[0]}.")
-    left_out = [name for name in listing.quarantined if (tree / name).parent.is_dir()]
+    left_out = [name for name in listing.quarantined if (listing.pictures / name).parent.is_dir()]
     if left_out:
         told.append(
             f"{tree}: {len(left_out)} files are left out because its quarantine manifest names them, such as "

@@ -33,7 +33,8 @@ class Listing:
     """A copy of MURA.
 
     Attributes:
-        tree: Folder with train and valid.
+        tree: Folder with the lists.
+        pictures: Folder with train and valid; the same, or one below.
         rows: By split, all that is listed, of every part, whether it is there or not; in a stable order.
         present: By split, what of the wanted parts is there and not quarantined.
         absent: Studies of the wanted parts whose whole folder is not there.
@@ -45,6 +46,7 @@ class Listing:
     """
 
     tree: Path
+    pictures: Path
     rows: dict[str, list[Row]] = field(default_factory=dict)
     present: dict[str, list[Row]] = field(default_factory=dict)
     absent: list[str] = field(default_factory=list)
@@ -66,11 +68,12 @@ def list_files(root: Path, wanted: Sequence[str], *, phantoms: bool = False) -> 
     Raises:
         DatasetError: If there is no copy, it is MURA v1.0, rows contradict each other, or a patient is in both splits.
     """
-    listing = Listing(find_tree(root))
+    tree = find_tree(root)
+    listing = Listing(tree, _find_pictures(tree))
     listing.quarantined = read_quarantine(listing.tree)
     for split in SPLITS_ON_DISK:
         names = _listed(listing, split)
-        listing.rows[split] = _make_rows(listing.tree, split, names)
+        listing.rows[split] = _make_rows(listing, split, names)
     if not any(listing.rows.values()):
         raise DatasetError(f"{listing.tree} lists no image; get a whole copy of MURA v1.1")
     if not phantoms:
@@ -83,6 +86,11 @@ def list_files(root: Path, wanted: Sequence[str], *, phantoms: bool = False) -> 
         )
     for split in SPLITS_ON_DISK:
         listing.present[split] = _look(listing, split, wanted)
+    if not any(listing.present.values()):
+        raise DatasetError(
+            f"{listing.tree}: no picture of {', '.join(wanted)} is there, though "
+            f"{sum(map(len, listing.rows.values()))} are listed; copy train and valid beside the lists"
+        )
     return listing
 
 
@@ -111,6 +119,13 @@ def find_tree(root: Path) -> Path:
     )
 
 
+def _find_pictures(tree: Path) -> Path:
+    """Where train and valid are: beside the lists, or in a folder MURA-v1.1 beside them."""
+    inner = tree / "MURA-v1.1"
+    beside = any((tree / split).is_dir() for split in SPLITS_ON_DISK)
+    return inner if not beside and any((inner / split).is_dir() for split in SPLITS_ON_DISK) else tree
+
+
 def from_split(path: str) -> str:
     """The part of a listed path from train or valid on, without a trailing slash."""
     whole = path.strip().replace("\\", "/").strip("/")
@@ -123,10 +138,10 @@ def _listed(listing: Listing, split: str) -> list[tuple[str, str]]:
     file = listing.tree / _IMAGES.format(split)
     if not file.is_file():
         listing.scanned.append(split)
-        return [(str(listing.tree / split), name) for name in _scan(listing, split)]
+        return [(str(listing.pictures / split), name) for name in _scan(listing, split)]
     rows = _read_csv(file)
     refuse_withdrawn_name(listing.tree, {row[0].replace("\\", "/").split("/", 1)[0] for row in rows})
-    start = 0 if not rows or rows[0][0].strip().lower().endswith(".png") else 1  # some copies have a header
+    start = int(bool(rows) and _is_header(rows[0]))
     names = [(f"{file}, row {number + 1}", from_split(row[0])) for number, row in enumerate(rows) if number >= start]
     return [(where, name) for where, name in names if not name.rsplit("/", 1)[-1].startswith(".")]
 
@@ -135,7 +150,7 @@ def _scan(listing: Listing, split: str, folder: str = "", level: int = 0) -> Ite
     """Paths from the split on of the pictures that lie where MURA's would."""
     folder = folder or split
     try:
-        entries = sorted(os.scandir(listing.tree / folder), key=lambda entry: entry.name)
+        entries = sorted(os.scandir(listing.pictures / folder), key=lambda entry: entry.name)
     except OSError:
         return
     for entry in entries:
@@ -148,6 +163,11 @@ def _scan(listing: Listing, split: str, folder: str = "", level: int = 0) -> Ite
             yield from _scan(listing, split, name, level + 1)
         else:
             listing.strange.append(name)
+
+
+def _is_header(row: list[str]) -> bool:
+    """Whether a first row names columns, as in some copies, instead of a path."""
+    return "/" not in row[0] and "\\" not in row[0]
 
 
 def _read_csv(path: Path) -> list[list[str]]:
@@ -170,8 +190,8 @@ def _read_labels(tree: Path, split: str) -> dict[str, int] | None:
     labels: dict[str, int] = {}
     for number, row in enumerate(_read_csv(path)):
         row = [value.strip() for value in row]
-        if number == 0 and row[-1] not in ("0", "1"):
-            continue  # some copies have a header
+        if number == 0 and _is_header(row):
+            continue
         if len(row) != 2 or row[1] not in ("0", "1"):
             raise DatasetError(f"{path}, row {number + 1}: expected a study and 0 or 1, found {','.join(row)!r}")
         study = from_split(row[0])
@@ -180,9 +200,10 @@ def _read_labels(tree: Path, split: str) -> dict[str, int] | None:
     return labels
 
 
-def _make_rows(tree: Path, split: str, names: list[tuple[str, str]]) -> list[Row]:
+def _make_rows(listing: Listing, split: str, names: list[tuple[str, str]]) -> list[Row]:
     """A row for each listed picture, joined with its study's label by path, never by place."""
-    labels, listing = _read_labels(tree, split), _IMAGES.format(split)
+    tree, listed = listing.tree, _IMAGES.format(split)
+    labels = _read_labels(tree, split)
     rows: list[Row] = []
     folders: dict[str, str] = {}
     seen: set[str] = set()
@@ -208,7 +229,7 @@ def _make_rows(tree: Path, split: str, names: list[tuple[str, str]]) -> list[Row
         rows.append(
             {
                 "name": name,
-                "image": str(tree / name),
+                "image": str(listing.pictures / name),
                 "label": label,
                 "body_part": found["part"].lower(),
                 "patient_id": found["patient"],
@@ -217,9 +238,9 @@ def _make_rows(tree: Path, split: str, names: list[tuple[str, str]]) -> list[Row
             }
         )
     without = sorted(set(labels or ()) - set(folders.values()))
-    if without and (tree / listing).is_file():
+    if without and (tree / listed).is_file():
         raise DatasetError(
-            f"{tree / listing} lists no image of {len(without)} labelled studies, such as {without[0]}; get a "
+            f"{tree / listed} lists no image of {len(without)} labelled studies, such as {without[0]}; get a "
             "whole copy"
         )
     return sorted(rows, key=lambda row: (row["study_id"], row["view"]))
@@ -234,7 +255,7 @@ def _look(listing: Listing, split: str, wanted: Sequence[str]) -> list[Row]:
     present: list[Row] = []
     for folder, rows in studies.items():
         try:
-            there = {name for name in os.listdir(listing.tree / folder) if not name.startswith(".")}
+            there = {name for name in os.listdir(listing.pictures / folder) if not name.startswith(".")}
         except OSError:
             listing.absent.append(folder)
             continue

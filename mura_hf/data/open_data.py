@@ -120,7 +120,8 @@ def read_yolo_boxes(file: Path, picture: Path, classes: Sequence[int]) -> list[l
         values = [[float(value) for value in line.split()] for line in lines if line.strip()]
     except (OSError, ValueError) as error:
         raise DatasetError(f"{file} is no list of boxes ({error}); get a fresh copy") from error
-    if any(len(box) != 5 or not all(0 <= value <= 1 for value in box[1:]) for box in values):
+    # A hair over the edge is rounding; what lies over it is cut off below.
+    if any(len(box) != 5 or not all(-0.001 <= value <= 1.001 for value in box[1:]) for box in values):
         raise DatasetError(f"{file} holds a line that is not `class cx cy w h` in shares of the picture")
     chosen = [box[1:] for box in values if box[0] in classes]
     if not chosen:

@@ -79,7 +79,7 @@ def verify_mura(
     unreadable: list[str] = []
     odd: list[str] = []
     names = [row["name"] for row in rows if row["name"] not in gone and os.path.dirname(row["name"]) not in gone]
-    for name, problem, size in _decode(tree, names, workers, progress):
+    for name, problem, size in _decode(listing.pictures, names, workers, progress):
         if problem:
             quarantine[name] = problem
             (listing.missing if problem == _MISSING else unreadable).append(name)

@@ -124,6 +124,9 @@ def test_a_part_that_was_cut_short_is_made_again(files, processor, tmp_path):
     for part, size in zip(_parts(tmp_path), (100, 0), strict=False):
         os.truncate(part, size)
     _check(_build(files, processor, tmp_path), files, processor)
+    first = _parts(tmp_path)[0]
+    first.write_bytes(bytes(64) + first.read_bytes()[64:])
+    _check(_build(files, processor, tmp_path), files, processor)
 
 
 def _ask(files, folder, results):

@@ -113,6 +113,7 @@ class TestRefusals:
             (lambda lines: [lines[0].replace("hardware", "metal"), *lines[1:]], "lacks the columns hardware"),
             (lambda lines: [*lines, lines[5]], "twice"),
             (lambda lines: lines[:1], "no rows"),
+            (lambda lines: [lines[0], lines[1].replace("0,1,0,0", "x,1,0,0"), *lines[2:]], "fracture_count is 'x'"),
             (lambda lines: [lines[0], lines[1].replace(",0", ",x", 1), *lines[2:]], "must be 1, 0 or nothing"),
             (lambda lines: [lines[0], lines[1] + ",5", *lines[2:]], "not as many values"),
         ],

@@ -166,6 +166,20 @@ def test_windows_separators(small_tree):
     assert load_mura(small_tree)["train"]["study_id"] == expected["train"]["study_id"]
 
 
+def test_lists_outside_and_pictures_inside(small_tree, tmp_path):
+    expected = load_mura(small_tree)
+    outer = tmp_path / "copy" / "MURA-v1.1"
+    (outer / "MURA-v1.1").mkdir(parents=True)
+    for entry in small_tree.iterdir():
+        shutil.move(entry, (outer / "MURA-v1.1" if entry.is_dir() else outer) / entry.name)
+    for root in (outer, outer.parent):
+        found = load_mura(root)
+        assert {split: rows["study_id"] for split, rows in found.items()} == {
+            split: rows["study_id"] for split, rows in expected.items()
+        }
+        assert found["valid"][0]["image"].mode == "L"
+
+
 class TestFolds:
     def test_each_patient_is_in_dev_once(self, phantom_tree):
         folds = [load_mura(phantom_tree, calib_fraction=0.1, fold=fold, n_folds=5) for fold in range(5)]
@@ -221,6 +235,18 @@ class TestRefusals:
         file = small_tree / "valid_labeled_studies.csv"
         file.write_bytes(file.read_text().encode("utf-16"))
         with pytest.raises(DatasetError, match="not UTF-8"):
+            load_mura(small_tree)
+
+    def test_lists_without_any_picture(self, small_tree):
+        for split in ("train", "valid"):
+            shutil.rmtree(small_tree / split)
+        with pytest.raises(DatasetError, match=r"no picture of .*wrist is there, though"):
+            load_mura(small_tree)
+
+    def test_a_damaged_first_path_is_no_header(self, small_tree):
+        file = small_tree / "train_image_paths.csv"
+        file.write_text(file.read_text().replace(".png", ".pn", 1))
+        with pytest.raises(DatasetError, match=r"row 1: .* is no path of train"):
             load_mura(small_tree)
 
     def test_a_missing_file_is_named(self, small_tree):
