@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 from accelerate.state import AcceleratorState
+from datasets import Image
 from huggingface_hub import ModelCard
 
 from mura_hf import DatasetError, MuraImageProcessor, StudyPredictor
@@ -66,7 +67,8 @@ def test_two_epochs_calibration_evaluation_and_a_card_that_credits(key, tmp_path
     assert source.credit in card
     assert source.held_out in card
     assert "MURA" not in card.split("## Limits")[0].replace("mura", "")
-    study = StudyPredictor.from_pretrained(folder)([rows.with_format(None)[0]["image"]])
+    film = rows.cast_column("image", Image(decode=False))[0]["image"]["path"]
+    study = StudyPredictor.from_pretrained(folder)([film])
     assert 0 <= study.probability <= 1
 
 
