@@ -148,7 +148,7 @@ class Augmentation:
         rng = np.random.default_rng([seed, epoch, index])
         flip, *rest = rng.random(7)
         turn, scale, right, down, light, contrast = (2 * value - 1 for value in rest)
-        # What is switched off draws no numbers' worth: each of the further things has its place in the sequence.
+        # Each number has its place in the sequence, used or not, so that switching one thing on moves no other.
         place, area, aspect, erased, holes = tuple(rng.random(2)), *rng.random(4)
         resized = self.resized_crop < 1
         middles = rng.random((self.erasing_holes, 3)) * (1, 1, self.erasing_side)

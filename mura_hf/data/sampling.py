@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Hashable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -34,7 +35,26 @@ class Deck:
         return dealt
 
 
-class TwinSampler(Sampler[int]):
+_Drawn = TypeVar("_Drawn", covariant=True)
+
+
+class _EpochSampler(Sampler[_Drawn]):
+    """What is drawn depends on the seed and the epoch alone, on every process."""
+
+    def __init__(self, n: int, seed: int) -> None:
+        self.n = n
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch that is drawn."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.n
+
+
+class TwinSampler(_EpochSampler[int]):
     """Rows in a new order each epoch, twins one after the other, so that they meet in a batch.
 
     In a pair that differs in the finding alone, all else cancels out of the gradient: a small network learns subtle
@@ -48,16 +68,7 @@ class TwinSampler(Sampler[int]):
 
     def __init__(self, keys: Sequence[Hashable] | None, n: int, seed: int = 0) -> None:
         self.groups = list(_group(range(n) if keys is None else keys).values())
-        self.n = n
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch whose order is drawn."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.n
+        super().__init__(n, seed)
 
     def __iter__(self) -> Iterator[int]:
         rng = np.random.default_rng([self.seed, self.epoch, 2])
@@ -65,7 +76,7 @@ class TwinSampler(Sampler[int]):
             yield from self.groups[group]
 
 
-class BalancedSampler(Sampler[int]):
+class BalancedSampler(_EpochSampler[int]):
     """As many rows of every class in an epoch, in a new order each epoch; rows of small classes come again, evenly.
 
     Args:
@@ -78,16 +89,7 @@ class BalancedSampler(Sampler[int]):
 
     def __init__(self, classes: Sequence[Hashable], seed: int = 0) -> None:
         self.groups = list(_group(classes).values())
-        self.n = len(classes)
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch whose order is drawn."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.n
+        super().__init__(len(classes), seed)
 
     def __iter__(self) -> Iterator[int]:
         rng = np.random.default_rng([self.seed, self.epoch, 3])
@@ -97,7 +99,7 @@ class BalancedSampler(Sampler[int]):
         yield from rng.permutation(rows).tolist()
 
 
-class ClassesBySamples(Sampler[list[int]]):
+class ClassesBySamples(_EpochSampler[list[int]]):
     """Batches of P classes with K rows of each, for losses that compare within a batch.
 
     Hermans, Beyer and Leibe, "In defense of the triplet loss for person re-identification", arXiv 1703.07737.
@@ -121,21 +123,12 @@ class ClassesBySamples(Sampler[list[int]]):
             )
         self.n_classes = n_classes
         self.n_samples = n_samples
-        self.n_batches = max(1, len(classes) // (n_classes * n_samples))
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch whose batches are drawn."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.n_batches
+        super().__init__(max(1, len(classes) // (n_classes * n_samples)), seed)
 
     def __iter__(self) -> Iterator[list[int]]:
         rng = np.random.default_rng([self.seed, self.epoch, 4])
         groups, decks = Deck(range(len(self.groups)), rng), [Deck(group, rng) for group in self.groups]
-        for _ in range(self.n_batches):
+        for _ in range(self.n):
             yield [row for group in groups.deal(self.n_classes) for row in decks[group].deal(self.n_samples)]
 
 
