@@ -5,11 +5,14 @@ checkpoints.
 from .configuration_mura import BODY_PARTS, LABELS, MuraConfig
 from .image_processing_mura import MuraImageProcessor
 from .modeling_mura import MuraForImageClassification, MuraForStudyClassification, MuraModel
-from .outputs_mura import MuraImageClassifierOutput, MuraModelOutput, StudyOutput
+from .modeling_mura_base import MuraClassifier
+from .outputs_mura import Explained, MuraImageClassifierOutput, MuraModelOutput, StudyOutput
 
 __all__ = [
     "BODY_PARTS",
     "LABELS",
+    "Explained",
+    "MuraClassifier",
     "MuraConfig",
     "MuraForImageClassification",
     "MuraForStudyClassification",

@@ -1,14 +1,14 @@
-"""Configuration of the mura model family."""
+"""Configuration of the mura family: one backbone and its heads."""
 
-import math
-from typing import Any, ClassVar
+from typing import Any
 
 from huggingface_hub.dataclasses import strict
-from transformers import PreTrainedConfig
 
-BODY_PARTS = ("elbow", "finger", "forearm", "hand", "humerus", "shoulder", "wrist")
-LABELS = ("normal", "abnormal")
-STUDY_POOLINGS = ("mean",)
+from .configuration_mura_base import BODY_PARTS, LABELS, MuraBaseConfig
+
+STUDY_POOLINGS = ("mean", "max", "noisy_or", "gated_attention")
+HEAD_ACTIVATIONS = ("relu", "none")
+HEAD_INITS = ("small", "he", "xavier", "random")
 
 # A config comes from strangers: it must not point timm to files, nor undo what the models rely on.
 _REFUSED_ARGUMENTS = (
@@ -23,90 +23,85 @@ _REFUSED_ARGUMENTS = (
 
 
 @strict
-class MuraConfig(PreTrainedConfig):
+class MuraConfig(MuraBaseConfig):
     r"""
-    What a checkpoint is: a timm backbone, its heads, how views make a study, and how its probabilities are calibrated.
+    What a checkpoint is: a backbone, its heads, how views make a study; and what `MuraBaseConfig` holds.
 
     Args:
         backbone (`str`, *optional*, defaults to `"densenet169"`):
-            Name of any timm architecture. Never downloads weights; see `from_timm` of the models for that.
+            Name of any timm architecture, or of one of our small networks (`SMALL_CNNS`). Never downloads weights; see
+            `from_timm` of the models for that.
         backbone_kwargs (`dict`, *optional*):
             Further arguments of `timm.create_model`, such as `{"output_stride": 16}`. What would load weights from
             elsewhere, or change the network's form, is refused.
         image_size (`int`, *optional*, defaults to 320):
-            Side in pixels of the square that the model is trained on. Transformers of a fixed input size are built
-            for it.
+            Side in pixels of the square that the model is trained on. Networks of a fixed input size are built for
+            it.
         num_channels (`int`, *optional*, defaults to 3):
             Input channels. A radiograph's one gray plane is repeated.
-        head_dropout (`float`, *optional*, defaults to 0.0):
-            Dropout on the pooled code in front of the heads.
+        head_layers (`list[int]`, *optional*):
+            Widths of the hidden linear layers between the pooled code and the two logits; none by default.
+        head_dropout (`float` or `list[float]`, *optional*, defaults to 0.0):
+            Dropout in front of each linear layer of the head: one share for all, or one for each.
+        head_batch_norm (`bool`, *optional*, defaults to `False`):
+            Whether each hidden layer is followed by batch normalisation, before its activation.
+        head_activation (`str`, *optional*, defaults to `"relu"`):
+            Between the layers: `"relu"`, or `"none"`.
+        head_init (`str`, *optional*, defaults to `"small"`):
+            How linear layers of the heads start: `"small"` (truncated normal of deviation .02), `"he"` (arXiv
+            1502.01852, normal, fan in), `"xavier"` (Glorot and Bengio 2010, uniform) or `"random"` (normal of
+            deviation .05). Biases start at 0.
         body_part_head (`bool`, *optional*, defaults to `False`):
             Whether a second head tells the body part, in the order of `BODY_PARTS`.
+        finding_types (`list[str]`, *optional*):
+            Names for a third head, which tells the type of the finding, given that there is one.
         study_pooling (`str`, *optional*, defaults to `"mean"`):
-            How the views' probabilities make the study's: their mean (Rajpurkar et al., arXiv 1712.06957, section 3).
-        temperature (`float`, *optional*, defaults to 1.0):
-            Divides the logits of a view (Guo et al., arXiv 1706.04599). 1 while training.
-        study_slope (`float`, *optional*, defaults to 1.0):
-            Slope on the logit of the study's pooled probability.
-        study_intercept (`float`, *optional*, defaults to 0.0):
-            Intercept beside it.
-        operating_points (`dict[str, float]`, *optional*):
-            Named thresholds on the study's probability, abnormal strictly above; `{"paper": 0.5}` by default.
-        trained_on_phantoms (`bool`, *optional*, defaults to `False`):
-            Whether the weights have seen synthetic phantoms only, so that their word about a real radiograph means
-            nothing.
+            How views make a study: `"mean"` of their probabilities (Rajpurkar et al., arXiv 1712.06957, section 3),
+            their `"max"`, `"noisy_or"` (1 - prod(1 - p)), or `"gated_attention"` over their codes (Ilse et al., arXiv
+            1802.04712, equation 9).
+        attention_size (`int`, *optional*, defaults to 128):
+            Width of the gated attention.
 
     Raises:
-        ValueError: If the labels are not the two of the field, or a value is out of its range.
+        ValueError: If a value is out of its range.
     """
 
     model_type = "mura"
-    keys_to_ignore_at_inference: ClassVar[list[str]] = ["feature_map", "pooler_output"]
 
     backbone: str = "densenet169"
     backbone_kwargs: dict[str, Any] | None = None
     image_size: int = 320
     num_channels: int = 3
-    head_dropout: float | int = 0.0
+    head_layers: list[int] | None = None
+    head_dropout: float | int | list[float | int] = 0.0
+    head_batch_norm: bool = False
+    head_activation: str = "relu"
+    head_init: str = "small"
     body_part_head: bool = False
+    finding_types: list[str] | None = None
     study_pooling: str = "mean"
-    temperature: float | int = 1.0
-    study_slope: float | int = 1.0
-    study_intercept: float | int = 0.0
-    operating_points: dict[str, float | int] | None = None
-    trained_on_phantoms: bool = False
-
-    id2label: dict[int, str] | dict[str, str] | None = None
-    label2id: dict[str, int] | dict[str, str] | None = None
+    attention_size: int = 128
 
     def __post_init__(self, **kwargs: Any) -> None:
-        if kwargs.get("num_labels", len(LABELS)) != len(LABELS):
-            raise ValueError(
-                f"num_labels is {kwargs['num_labels']}: a mura model has two labels, {LABELS[0]} and {LABELS[1]}"
-            )
-        if self.id2label is None:
-            self.id2label = dict(enumerate(LABELS))
-        if self.label2id is None:
-            self.label2id = {label: int(index) for index, label in self.id2label.items()}
-        if self.operating_points is None:
-            self.operating_points = {"paper": 0.5}
         super().__post_init__(**kwargs)
-        if dict(self.id2label) != dict(enumerate(LABELS)):
-            raise ValueError(f"id2label is {self.id2label}: label 0 must be {LABELS[0]!r} and label 1 {LABELS[1]!r}")
-        if not 0 < self.temperature < math.inf:
-            raise ValueError(f"temperature is {self.temperature}: it must be above 0 and finite")
-        if not math.isfinite(self.study_intercept):
-            raise ValueError(f"study_intercept is {self.study_intercept}: it must be finite")
-        if not 0 < self.study_slope < math.inf:
+        for name, known in (
+            ("study_pooling", STUDY_POOLINGS),
+            ("head_activation", HEAD_ACTIVATIONS),
+            ("head_init", HEAD_INITS),
+        ):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is {getattr(self, name)!r}: it must be one of {', '.join(known)}")
+        if any(width < 1 for width in self.head_layers or []) or self.attention_size < 1:
+            raise ValueError("head_layers and attention_size are widths: they must be 1 or more")
+        rates, layers = self.head_dropouts, 1 + len(self.head_layers or [])
+        if len(rates) != layers or not all(0 <= rate < 1 for rate in rates):
             raise ValueError(
-                f"study_slope is {self.study_slope}: it must be above 0, or calibration would turn answers round"
+                f"head_dropout is {self.head_dropout}: it must be one share in [0, 1), or a list with one for each of "
+                f"the head's linear layers, of which there are {layers}"
             )
-        if self.study_pooling not in STUDY_POOLINGS:
-            raise ValueError(f"study_pooling is {self.study_pooling!r}: it must be one of {', '.join(STUDY_POOLINGS)}")
-        if not self.operating_points or not all(0 <= value <= 1 for value in self.operating_points.values()):
-            raise ValueError(
-                f"operating_points is {self.operating_points}: it needs at least one threshold, all in [0, 1]"
-            )
+        types = self.finding_types
+        if types is not None and (len(types) < 2 or len(set(types)) < len(types)):
+            raise ValueError(f"finding_types is {types}: it must name two different types or more")
         refused = [
             name for name in self.backbone_kwargs or {} if name in _REFUSED_ARGUMENTS or name.startswith("pretrained")
         ]
@@ -118,10 +113,11 @@ class MuraConfig(PreTrainedConfig):
             )
 
     @property
-    def default_operating_point(self) -> str:
-        """Name of the threshold that is used where none is asked for: "paper" (.5), or else the first."""
-        assert self.operating_points is not None  # filled in above
-        return "paper" if "paper" in self.operating_points else next(iter(self.operating_points))
+    def head_dropouts(self) -> list[float]:
+        """Dropout in front of each linear layer of the head."""
+        if isinstance(self.head_dropout, list):
+            return [float(rate) for rate in self.head_dropout]
+        return [float(self.head_dropout)] * (1 + len(self.head_layers or []))
 
 
-__all__ = ["BODY_PARTS", "LABELS", "STUDY_POOLINGS", "MuraConfig"]
+__all__ = ["BODY_PARTS", "HEAD_ACTIVATIONS", "HEAD_INITS", "LABELS", "STUDY_POOLINGS", "MuraConfig"]

@@ -4,82 +4,21 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from .backbone_mura import create_backbone, load_timm_weights
 from .configuration_mura import BODY_PARTS, MuraConfig
 from .errors_mura import CheckpointError
-from .outputs_mura import MuraImageClassifierOutput, MuraModelOutput, StudyOutput
-
-_HEADS = ("classifier.", "body_part_classifier.")
-
-
-class MuraHead(nn.Linear):
-    """A linear head on the pooled code."""
+from .heads_mura import GatedAttention, MuraHead, make_head
+from .modeling_mura_base import MuraClassifier, MuraPreTrainedModel
+from .outputs_mura import Explained, MuraImageClassifierOutput, MuraModelOutput, StudyOutput
+from .pooling_mura import attend, check_view_mask
 
 
-class MuraPreTrainedModel(PreTrainedModel):
-    """Base of the family: strict loading from safetensors, timm weights on request."""
+class MuraTimmModel(MuraPreTrainedModel):
+    """A model with one backbone, which may start from timm's weights."""
 
     config: MuraConfig
     config_class = MuraConfig
-    base_model_prefix = "mura"
-    main_input_name = "pixel_values"
-    input_modalities = ("image",)
-    _no_split_modules = ["MuraModel"]
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        # timm initialises its own layers well when it builds them, so only our heads are set here. Buffers that no
-        # checkpoint stores come back empty from the meta device and must be computed again.
-        if isinstance(module, MuraHead):
-            nn.init.trunc_normal_(module.weight, std=0.02)
-            nn.init.zeros_(module.bias)
-        if hasattr(module, "init_non_persistent_buffers"):
-            module.init_non_persistent_buffers()  # type: ignore[operator]
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
-        """Loads a checkpoint; every weight must be there, and none left over.
-
-        Takes the arguments of `PreTrainedModel.from_pretrained`. With `ignore_mismatched_sizes=True` the heads may be
-        missing, left over or of another shape; they start anew.
-
-        Raises:
-            CheckpointError: If keys are missing, left over or of another shape, or there is no safetensors file.
-        """
-        if kwargs.get("use_safetensors") is False:
-            raise CheckpointError(
-                f"{pretrained_model_name_or_path}: mura checkpoints are loaded from safetensors files only"
-            )
-        kwargs["use_safetensors"] = True
-        wants_info = kwargs.pop("output_loading_info", False)
-        tolerant = kwargs.get("ignore_mismatched_sizes", False)
-        try:
-            model, info = super().from_pretrained(
-                pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
-            )
-        except RuntimeError as error:
-            if "size mismatch" not in str(error) and "mismatched" not in str(error):
-                raise
-            raise CheckpointError(f"{pretrained_model_name_or_path} does not fit {cls.__name__}: {error}") from error
-        wrong = {
-            what: sorted(key if isinstance(key, str) else key[0] for key in info[f"{what}_keys"])
-            for what in ("missing", "unexpected", "mismatched")
-        }
-        if tolerant:  # only our heads can start anew: nothing initialises a backbone's weight that is not loaded
-            wrong = {what: [key for key in keys if not key.startswith(_HEADS)] for what, keys in wrong.items()}
-        if any(wrong.values()):
-            told = "; ".join(
-                f"{what}: {', '.join(keys[:4])}" + ", ..." * (len(keys) > 4) for what, keys in wrong.items() if keys
-            )
-            raise CheckpointError(
-                f"{pretrained_model_name_or_path} does not fit {cls.__name__} with backbone "
-                f"{model.config.backbone} ({told}). "
-                "Use the class and config that it was saved with; heads alone may start anew, with "
-                "ignore_mismatched_sizes=True."
-            )
-        return (model, info) if wants_info else model
 
     @classmethod
     def from_timm(cls, backbone: str, *, pretrained_cfg_overlay: dict[str, Any] | None = None, **config: Any) -> Any:
@@ -88,21 +27,27 @@ class MuraPreTrainedModel(PreTrainedModel):
         Args:
             backbone: Name of a timm architecture, with a weight tag if wanted (`"densenet169.tv_in1k"`).
             pretrained_cfg_overlay: As in `timm.create_model`; `{"file": path}` takes weights from a local file.
-            **config: Fields of `MuraConfig`.
+            **config: Fields of the model's config class.
 
         Raises:
             CheckpointError: If timm has no such architecture, no weights for it, or they cannot be had or do not fit.
         """
-        model = cls(MuraConfig(backbone=backbone, **config))
+        model = cls(cls.config_class(backbone=backbone, **config))
         inner: Any = getattr(model, cls.base_model_prefix, model)
         load_timm_weights(inner.backbone, model.config, pretrained_cfg_overlay)
         return model
 
 
-class MuraModel(MuraPreTrainedModel):
+class MuraModel(MuraTimmModel):
     """A timm backbone: radiograph in, feature map and pooled code out."""
 
-    _keys_to_ignore_on_load_unexpected = [r"^classifier\.", r"^body_part_classifier\."]
+    _keys_to_ignore_on_load_unexpected = [
+        r"^classifier\.",
+        r"^body_part_classifier\.",
+        r"^finding_classifier\.",
+        r"^attention\.",
+        r"^embedding\.",
+    ]
 
     def __init__(self, config: MuraConfig):
         super().__init__(config)
@@ -136,16 +81,34 @@ class MuraModel(MuraPreTrainedModel):
         return MuraModelOutput(last_hidden_state=feature_map, pooler_output=self.pool(feature_map))
 
 
-class MuraForImageClassification(MuraPreTrainedModel):
-    """One view: normal or abnormal, and the body part where the config asks for that head."""
+class MuraForImageClassification(MuraTimmModel, MuraClassifier):
+    """One view: normal or abnormal; the body part and the type of finding where the config asks for those heads.
+
+    Takes whole studies too, see `MuraClassifier.forward`.
+    """
 
     def __init__(self, config: MuraConfig):
         super().__init__(config)
         self.mura = MuraModel(config)
-        self.dropout = nn.Dropout(config.head_dropout)
-        self.classifier = MuraHead(self.mura.hidden_size, config.num_labels)
-        self.body_part_classifier = MuraHead(self.mura.hidden_size, len(BODY_PARTS)) if config.body_part_head else None
+        size = self.mura.hidden_size
+        self.dropout = nn.Dropout(config.head_dropouts[0])
+        self.classifier = make_head(self._classified_size(size), config.num_labels, config)
+        self.body_part_classifier = (
+            MuraHead(size, len(BODY_PARTS), config.head_init) if config.body_part_head else None
+        )
+        types = config.finding_types
+        self.finding_classifier = MuraHead(size, len(types), config.head_init) if types else None
+        attentive = config.study_pooling == "gated_attention"
+        self.attention = GatedAttention(size, config.attention_size) if attentive else None
         self.post_init()
+
+    def _classified_size(self, size: int) -> int:
+        """Width of what the classifier is fed."""
+        return size
+
+    def code_logits(self, code: torch.Tensor) -> torch.Tensor:
+        """Logits `[B, 2]` of pooled codes `[B, D']`."""
+        return self.classifier(self.dropout(code)) / self.config.temperature
 
     def classify(self, feature_map: torch.Tensor) -> MuraImageClassifierOutput:
         """Everything after the backbone: feature map from `MuraModel.extract` in, logits out."""
@@ -154,9 +117,43 @@ class MuraForImageClassification(MuraPreTrainedModel):
         return MuraImageClassifierOutput(
             logits=self.classifier(dropped) / self.config.temperature,
             body_part_logits=None if self.body_part_classifier is None else self.body_part_classifier(dropped),
+            finding_logits=None if self.finding_classifier is None else self.finding_classifier(dropped),
             feature_map=feature_map,
             pooler_output=code,
         )
+
+    def classify_views(self, pixel_values: torch.Tensor, **given: Any) -> MuraImageClassifierOutput:
+        """Logits of views `[B, C, H, W]`, without a loss."""
+        return self.classify(self.mura.extract(pixel_values))
+
+    def pool(
+        self, view_logits: torch.Tensor, codes: torch.Tensor | None, mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `MuraClassifier.pool`; with gated attention the classifier answers for the weighted mean of the codes."""
+        if self.attention is None or codes is None:
+            return super().pool(view_logits, codes, mask)
+        code, weights = attend(self.attention(codes), codes, mask)
+        logits = self.code_logits(code)
+        return logits[:, 1] - logits[:, 0], weights
+
+    def explain(self, output: MuraImageClassifierOutput) -> list[Explained]:
+        """The one feature map.
+
+        Raises:
+            CheckpointError: If the backbone has none, such as a plain vision transformer.
+        """
+        feature_map = output.feature_map
+        if feature_map is None or feature_map.ndim != 4:
+            raise CheckpointError(
+                f"backbone {self.config.backbone} works on tokens and has no feature map for Grad-CAM; "
+                "use a convolutional backbone or a Swin transformer for heatmaps"
+            )
+        return [Explained(feature_map, self.score)]
+
+    def score(self, feature_map: torch.Tensor) -> torch.Tensor:
+        """z_abnormal - z_normal `[B]` of feature maps `[B, D, h, w]`."""
+        logits = self.classify(feature_map).logits
+        return logits[:, 1] - logits[:, 0]
 
     def score_map(self, feature_map: torch.Tensor) -> torch.Tensor:
         """z_abnormal - z_normal at each place of a feature map `[B, D, h, w]`, as if that place were the whole: `[B,
@@ -167,110 +164,26 @@ class MuraForImageClassification(MuraPreTrainedModel):
         logits = self.classifier(self.mura.pool(places)) / self.config.temperature
         return (logits[:, 1] - logits[:, 0]).view(batch, height, width)
 
-    def forward(
-        self,
-        pixel_values: torch.Tensor,
-        labels: torch.Tensor | None = None,
-        body_parts: torch.Tensor | None = None,
-        **kwargs: Any,
-    ) -> MuraImageClassifierOutput:
-        """Classifies views.
-
-        Args:
-            pixel_values: float `[B, C, H, W]`.
-            labels: int64 `[B]`, 0 normal and 1 abnormal; then `loss` is their cross entropy.
-            body_parts: int64 `[B]`, indices into `BODY_PARTS`, -1 where not known; their cross entropy is added to the
-                loss.
-
-        Raises:
-            ValueError: If body parts are given to a model without that head.
-        """
-        output = self.classify(self.mura.extract(pixel_values))
-        output.loss = _joint_loss(output.logits, labels, output.body_part_logits, body_parts)
-        return output
-
 
 class MuraForStudyClassification(MuraForImageClassification):
     """One study: several views in, one answer out. Has the config and the keys of `MuraForImageClassification`."""
 
-    def forward(  # type: ignore[override]
-        self,
-        pixel_values: torch.Tensor,
-        view_mask: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        body_parts: torch.Tensor | None = None,
-        **kwargs: Any,
-    ) -> StudyOutput:
-        """Classifies studies.
+    def forward(self, pixel_values: torch.Tensor, *args: Any, **kwargs: Any) -> StudyOutput:  # type: ignore[override]
+        """Classifies studies; see `MuraClassifier.forward`.
 
-        The study's probability of abnormal is the mean of its views', then calibrated: with p that mean, the answer is
-        `sigmoid(study_slope * logit(p) + study_intercept)`, computed from logarithms throughout.
+        With the default pooling, the study's probability of abnormal is the mean of its views', then calibrated: with
+        p that mean, the answer is `sigmoid(study_slope * logit(p) + study_intercept)`.
 
         Args:
             pixel_values: float `[B, V, C, H, W]`.
-            view_mask: bool `[B, V]`, False for padding; all True where not given.
-            labels: int64 `[B]`, 0 normal and 1 abnormal.
-            body_parts: int64 `[B]`, indices into `BODY_PARTS`.
+            *args: Of `MuraClassifier.forward`.
+            **kwargs: Of `MuraClassifier.forward`.
 
         Raises:
             ValueError: If a study has no view, or the shapes do not belong together.
         """
-        if pixel_values.ndim != 5:
-            raise ValueError(
-                f"pixel_values must be [studies, views, channels, height, width], not {list(pixel_values.shape)}"
-            )
-        studies, views = pixel_values.shape[:2]
-        if view_mask is None:
-            view_mask = torch.ones(studies, views, dtype=torch.bool, device=pixel_values.device)
-        mask = view_mask.to(torch.bool)
-        if mask.shape != (studies, views) or not bool(mask.any(1).all()):
-            raise ValueError("view_mask must be [studies, views] with at least one view in each study")
-        output = self.classify(self.mura.extract(pixel_values[mask]))
-        view_logits = _scatter(output.logits, mask)
-        weights = mask.to(view_logits.dtype)
-        weights = weights / weights.sum(1, keepdim=True)
-        log_weights = weights.log()[..., None]
-        pooled = torch.logsumexp(view_logits.log_softmax(-1) + log_weights, dim=1)
-        logit = self.config.study_slope * (pooled[:, 1] - pooled[:, 0]) + self.config.study_intercept
-        study_logits = torch.stack([nn.functional.logsigmoid(-logit), nn.functional.logsigmoid(logit)], dim=1)
-        parts = None
-        if output.body_part_logits is not None:
-            parts = torch.logsumexp(_scatter(output.body_part_logits, mask).log_softmax(-1) + log_weights, dim=1)
-        return StudyOutput(
-            loss=_joint_loss(study_logits, labels, parts, body_parts),
-            study_logits=study_logits,
-            view_logits=view_logits,
-            view_weights=weights,
-            body_part_logits=parts,
-            feature_map=_scatter(output.feature_map, mask),
-            pooler_output=_scatter(output.pooler_output, mask),
-        )
+        check_view_mask(pixel_values, None)
+        return super().forward(pixel_values, *args, **kwargs)  # type: ignore[return-value]
 
 
-def _scatter(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Values of the true views `[n, ...]` at their places `[B, V, ...]`, zeros elsewhere."""
-    placed = values.new_zeros((*mask.shape, *values.shape[1:]))
-    placed[mask] = values
-    return placed
-
-
-def _joint_loss(
-    logits: torch.Tensor,
-    labels: torch.Tensor | None,
-    body_part_logits: torch.Tensor | None,
-    body_parts: torch.Tensor | None,
-) -> torch.Tensor | None:
-    loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
-    if body_parts is None:
-        return loss
-    if body_part_logits is None:
-        raise ValueError(
-            "body_parts were given, but the model has no body-part head; set body_part_head=True in its config"
-        )
-    # Views whose part is none of the seven, or not known, have a negative number and teach nothing.
-    summed = nn.functional.cross_entropy(body_part_logits, body_parts, ignore_index=-1, reduction="sum")
-    part_loss = summed / (body_parts >= 0).sum().clamp_min(1)
-    return part_loss if loss is None else loss + part_loss
-
-
-__all__ = ["MuraForImageClassification", "MuraForStudyClassification", "MuraModel", "MuraPreTrainedModel"]
+__all__ = ["MuraForImageClassification", "MuraForStudyClassification", "MuraModel", "MuraTimmModel"]

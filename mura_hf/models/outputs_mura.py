@@ -1,6 +1,8 @@
-"""What the models of the mura family give back."""
+"""What the models give back."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from transformers.modeling_outputs import ModelOutput
@@ -21,45 +23,73 @@ class MuraModelOutput(ModelOutput):
 
 @dataclass
 class MuraImageClassifierOutput(ModelOutput):
-    """Output of `MuraForImageClassification`.
+    """Output of every model that classifies, for views.
 
     Attributes:
         loss: Scalar, where labels were given.
         logits: `[B, 2]` for normal and abnormal, divided by the temperature.
         body_part_logits: `[B, 7]`, where the checkpoint has that head.
-        feature_map: As `MuraModelOutput.last_hidden_state`.
-        pooler_output: The pooled code `[B, D']`.
+        finding_logits: `[B, F]`, types of finding given that there is one, where the checkpoint has that head.
+        feature_map: As `MuraModelOutput.last_hidden_state`; None where several backbones are at work.
+        pooler_output: The pooled code `[B, D']`; None likewise.
     """
 
     loss: torch.Tensor | None = None
     logits: torch.Tensor = None  # type: ignore[assignment]
     body_part_logits: torch.Tensor | None = None
-    feature_map: torch.Tensor = None  # type: ignore[assignment]
-    pooler_output: torch.Tensor = None  # type: ignore[assignment]
+    finding_logits: torch.Tensor | None = None
+    feature_map: torch.Tensor | None = None
+    pooler_output: torch.Tensor | None = None
 
 
 @dataclass
 class StudyOutput(ModelOutput):
-    """Output of `MuraForStudyClassification`; padded views hold zeros.
+    """Output of every model that classifies, for studies; padded views hold zeros.
 
     Attributes:
         loss: Scalar, where labels were given.
         study_logits: `[B, 2]`, log-probabilities of normal and abnormal after study calibration.
+        pooled_logit: `[B]`, log-odds of abnormal before study calibration.
         view_logits: `[B, V, 2]`.
         view_weights: `[B, V]`, each view's share in the study's answer; a study's shares sum to 1.
         body_part_logits: `[B, 7]`, log of the views' mean probability of each part, where the checkpoint has that
             head.
-        feature_map: `[B, V, ...]`, each view's feature map.
-        pooler_output: `[B, V, D']`, each view's pooled code.
+        finding_logits: `[B, F]`, log of the views' mean probability of each type of finding, weighted as the views
+            are, where the checkpoint has that head.
+        feature_map: `[B, V, ...]`, each view's feature map; None where several backbones are at work.
+        pooler_output: `[B, V, D']`, each view's pooled code; None likewise.
+        views: What was found for the true views, one after the other.
     """
 
     loss: torch.Tensor | None = None
     study_logits: torch.Tensor = None  # type: ignore[assignment]
+    pooled_logit: torch.Tensor = None  # type: ignore[assignment]
     view_logits: torch.Tensor = None  # type: ignore[assignment]
     view_weights: torch.Tensor = None  # type: ignore[assignment]
     body_part_logits: torch.Tensor | None = None
-    feature_map: torch.Tensor = None  # type: ignore[assignment]
-    pooler_output: torch.Tensor = None  # type: ignore[assignment]
+    finding_logits: torch.Tensor | None = None
+    feature_map: torch.Tensor | None = None
+    pooler_output: torch.Tensor | None = None
+    views: MuraImageClassifierOutput | None = None
 
 
-__all__ = ["MuraImageClassifierOutput", "MuraModelOutput", "StudyOutput"]
+class Explained(NamedTuple):
+    """A feature map that an answer rests on, for heatmaps.
+
+    Attributes:
+        feature_map: `[n, D, h, w]`.
+        score: From such a map to what is explained, z_abnormal - z_normal `[n]`, all else held.
+        rows: int64 `[n]`, the views that it is about, as places in the batch; all of them where None.
+        boxes: float `[n, 4]`, left, top, right and bottom of what the map shows, in shares of the picture's sides; the
+            whole picture where None.
+        weight: Share of this map in the heatmap.
+    """
+
+    feature_map: torch.Tensor
+    score: Callable[[torch.Tensor], torch.Tensor]
+    rows: torch.Tensor | None = None
+    boxes: torch.Tensor | None = None
+    weight: float = 1.0
+
+
+__all__ = ["Explained", "MuraImageClassifierOutput", "MuraModelOutput", "StudyOutput"]
