@@ -11,11 +11,20 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelFor
 
 from .errors import CardError, CheckpointError, DatasetError, MuraError, RadiographError, RecipeError
 from .models import (
+    CLASSIFIERS,
     MuraConfig,
+    MuraEnsembleConfig,
+    MuraEnsembleForImageClassification,
     MuraForImageClassification,
+    MuraForMetricLearning,
     MuraForStudyClassification,
+    MuraFuseNetConfig,
+    MuraFuseNetForImageClassification,
     MuraImageProcessor,
+    MuraMetricLearningConfig,
     MuraModel,
+    MuraSpecializedConfig,
+    MuraSpecializedForImageClassification,
 )
 
 if TYPE_CHECKING:
@@ -25,13 +34,15 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-AutoConfig.register(MuraConfig.model_type, MuraConfig)
 AutoModel.register(MuraConfig, MuraModel)
-AutoModelForImageClassification.register(MuraConfig, MuraForImageClassification)
-# One processor whichever backend is asked for: what a model sees must not depend on what is installed.
-AutoImageProcessor.register(
-    MuraConfig, image_processor_classes={"pil": MuraImageProcessor, "torchvision": MuraImageProcessor}
-)
+for _classifier in CLASSIFIERS.values():
+    _config = _classifier.config_class
+    AutoConfig.register(_config.model_type, _config)
+    AutoModelForImageClassification.register(_config, _classifier)
+    # One processor whichever backend is asked for: what a model sees must not depend on what is installed.
+    AutoImageProcessor.register(
+        _config, image_processor_classes={"pil": MuraImageProcessor, "torchvision": MuraImageProcessor}
+    )
 
 _LAZY = {
     "load_folder": "data",
@@ -60,11 +71,19 @@ __all__ = [
     "CheckpointError",
     "DatasetError",
     "MuraConfig",
+    "MuraEnsembleConfig",
+    "MuraEnsembleForImageClassification",
     "MuraError",
     "MuraForImageClassification",
+    "MuraForMetricLearning",
     "MuraForStudyClassification",
+    "MuraFuseNetConfig",
+    "MuraFuseNetForImageClassification",
     "MuraImageProcessor",
+    "MuraMetricLearningConfig",
     "MuraModel",
+    "MuraSpecializedConfig",
+    "MuraSpecializedForImageClassification",
     "Radiograph",
     "RadiographError",
     "RecipeError",

@@ -3,22 +3,54 @@ checkpoints.
 """
 
 from .configuration_mura import BODY_PARTS, LABELS, MuraConfig
+from .configuration_mura_base import MuraBaseConfig
+from .configuration_mura_fusenet import MuraFuseNetConfig
+from .configuration_mura_members import MuraEnsembleConfig, MuraSpecializedConfig
+from .configuration_mura_metric_learning import MuraMetricLearningConfig
 from .image_processing_mura import MuraImageProcessor
+from .members_mura import check_processors
 from .modeling_mura import MuraForImageClassification, MuraForStudyClassification, MuraModel
 from .modeling_mura_base import MuraClassifier
+from .modeling_mura_ensemble import MuraEnsembleForImageClassification
+from .modeling_mura_fusenet import MuraFuseNetForImageClassification
+from .modeling_mura_metric_learning import MuraForMetricLearning
+from .modeling_mura_specialized import MuraSpecializedForImageClassification
 from .outputs_mura import Explained, MuraImageClassifierOutput, MuraModelOutput, StudyOutput
+
+CLASSIFIERS: dict[str, type[MuraClassifier]] = {
+    model.config_class.model_type: model
+    for model in (
+        MuraForImageClassification,
+        MuraForMetricLearning,
+        MuraFuseNetForImageClassification,
+        MuraEnsembleForImageClassification,
+        MuraSpecializedForImageClassification,
+    )
+}
+"""The model that classifies, by the `model_type` of a configuration."""
 
 __all__ = [
     "BODY_PARTS",
+    "CLASSIFIERS",
     "LABELS",
     "Explained",
+    "MuraBaseConfig",
     "MuraClassifier",
     "MuraConfig",
+    "MuraEnsembleConfig",
+    "MuraEnsembleForImageClassification",
     "MuraForImageClassification",
+    "MuraForMetricLearning",
     "MuraForStudyClassification",
+    "MuraFuseNetConfig",
+    "MuraFuseNetForImageClassification",
     "MuraImageClassifierOutput",
     "MuraImageProcessor",
+    "MuraMetricLearningConfig",
     "MuraModel",
     "MuraModelOutput",
+    "MuraSpecializedConfig",
+    "MuraSpecializedForImageClassification",
     "StudyOutput",
+    "check_processors",
 ]

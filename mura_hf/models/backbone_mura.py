@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from .configuration_mura import MuraConfig
@@ -35,6 +36,41 @@ def create_backbone(config: MuraConfig, **options: Any) -> Any:
     if known is not None and known.fixed_input_size:
         arguments.setdefault("img_size", config.image_size)
     return timm.create_model(config.backbone, **arguments, **options)
+
+
+class _Features(nn.Module):
+    """A backbone that is called for its features."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone: Any = backbone
+
+    def forward(self, pixel_values: torch.Tensor) -> Any:
+        return self.backbone.forward_features(pixel_values)
+
+
+def check_feature_map(backbone: nn.Module, config: MuraConfig, part: str) -> None:
+    """Makes sure that a backbone has a feature map, by the shapes alone: nothing is computed.
+
+    Args:
+        backbone: Of this config.
+        config: Tells the input's size.
+        part: What needs the map, for the message.
+
+    Raises:
+        CheckpointError: If it works on tokens, or gives several streams.
+    """
+    probe = _Features(backbone)
+    values = {**dict(probe.named_parameters()), **dict(probe.named_buffers())}
+    hollow = {name: torch.empty_like(value, device="meta") for name, value in values.items()}
+    picture = torch.empty(2, config.num_channels, config.image_size, config.image_size, device="meta")
+    with torch.no_grad():
+        features = torch.func.functional_call(probe, hollow, (picture,))
+    if not isinstance(features, torch.Tensor) or features.ndim != 4:
+        raise CheckpointError(
+            f"backbone {config.backbone} has no feature map for {part}; choose one that has, such as resnet50, "
+            "densenet169, convnext_tiny or swin_tiny_patch4_window7_224"
+        )
 
 
 def load_timm_weights(backbone: nn.Module, config: MuraConfig, overlay: dict[str, Any] | None) -> None:

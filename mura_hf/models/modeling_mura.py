@@ -168,7 +168,7 @@ class MuraForImageClassification(MuraTimmModel, MuraClassifier):
 class MuraForStudyClassification(MuraForImageClassification):
     """One study: several views in, one answer out. Has the config and the keys of `MuraForImageClassification`."""
 
-    def forward(self, pixel_values: torch.Tensor, *args: Any, **kwargs: Any) -> StudyOutput:  # type: ignore[override]
+    def forward(self, pixel_values: torch.Tensor, *args: Any, **kwargs: Any) -> StudyOutput:
         """Classifies studies; see `MuraClassifier.forward`.
 
         With the default pooling, the study's probability of abnormal is the mean of its views', then calibrated: with
@@ -183,7 +183,7 @@ class MuraForStudyClassification(MuraForImageClassification):
             ValueError: If a study has no view, or the shapes do not belong together.
         """
         check_view_mask(pixel_values, None)
-        return super().forward(pixel_values, *args, **kwargs)  # type: ignore[return-value]
+        return super().forward(pixel_values, *args, **kwargs)
 
 
 __all__ = ["MuraForImageClassification", "MuraForStudyClassification", "MuraModel", "MuraTimmModel"]

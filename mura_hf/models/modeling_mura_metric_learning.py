@@ -1,0 +1,80 @@
+"""Siamese networks: an embedding, and a classifier on it."""
+
+from dataclasses import dataclass
+
+import torch
+
+from .configuration_mura_metric_learning import MuraMetricLearningConfig
+from .heads_mura import MuraHead
+from .modeling_mura import MuraForImageClassification
+from .outputs_mura import MuraImageClassifierOutput
+
+
+@dataclass
+class MuraMetricLearningOutput(MuraImageClassifierOutput):
+    """A `MuraImageClassifierOutput` with `embeddings` `[B, E]`, not normalised."""
+
+    embeddings: torch.Tensor | None = None
+
+
+class MuraForMetricLearning(MuraForImageClassification):
+    """A network whose copies with shared weights are compared: backbone, linear embedding, classifier on that.
+
+    Twins with shared weights are one network that is run on several pictures (Bromley et al. 1993); what compares them
+    is the loss, over the embeddings of a batch. Stages: `joint` trains everything, `embedding` all but the classifier,
+    `classifier` the classifier alone, on embeddings that no longer move.
+    """
+
+    config: MuraMetricLearningConfig
+    config_class = MuraMetricLearningConfig
+    STAGES = ("joint", "embedding", "classifier")
+    stage = "joint"
+
+    def __init__(self, config: MuraMetricLearningConfig):
+        super().__init__(config)
+        self.embedding = MuraHead(self.mura.hidden_size, config.embedding_size, config.head_init)
+        self.post_init()
+
+    def _classified_size(self, size: int) -> int:
+        return self.config.embedding_size
+
+    def code_logits(self, code: torch.Tensor) -> torch.Tensor:
+        """Logits `[B, 2]` of pooled codes `[B, D']`."""
+        return super().code_logits(self.embedding(code))
+
+    def classify(self, feature_map: torch.Tensor) -> MuraMetricLearningOutput:
+        """Everything after the backbone: feature map in, embeddings and logits out."""
+        code = self.mura.pool(feature_map)
+        embeddings = self.embedding(code)
+        dropped = self.dropout(code)
+        return MuraMetricLearningOutput(
+            logits=super().code_logits(embeddings),
+            body_part_logits=None if self.body_part_classifier is None else self.body_part_classifier(dropped),
+            finding_logits=None if self.finding_classifier is None else self.finding_classifier(dropped),
+            feature_map=feature_map,
+            pooler_output=code,
+            embeddings=embeddings,
+        )
+
+    def score_map(self, feature_map: torch.Tensor) -> torch.Tensor:
+        """z_abnormal - z_normal at each place of a feature map `[B, D, h, w]`, as if that place were the whole: `[B,
+        h, w]`.
+        """
+        batch, channels, height, width = feature_map.shape
+        places = feature_map.permute(0, 2, 3, 1).reshape(-1, channels, 1, 1)
+        logits = self.classifier(self.embedding(self.mura.pool(places))) / self.config.temperature
+        return (logits[:, 1] - logits[:, 0]).view(batch, height, width)
+
+    def start_stage(self, name: str) -> None:
+        """Chooses what is trained from now on: `joint`, `embedding` or `classifier`.
+
+        Raises:
+            ValueError: If there is no such stage.
+        """
+        super().start_stage(name)
+        for parameter_name, parameter in self.named_parameters():
+            classifies = parameter_name.startswith("classifier.")
+            parameter.requires_grad_({"joint": True, "embedding": not classifies, "classifier": classifies}[name])
+
+
+__all__ = ["MuraForMetricLearning", "MuraMetricLearningOutput"]
