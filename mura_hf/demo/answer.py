@@ -16,6 +16,15 @@ _VERDICTS = {
 }
 _MEANING = "Abnormal means what it means in MURA: fracture, but also hardware, degeneration, lesions or dislocation."
 
+_POOLED = {
+    "mean": "Mean of {}",
+    "max": "The highest of {}",
+    "noisy_or": "Noisy-or of {}",
+    "gated_attention": "{}, weighted by learned attention",
+    "ensemble": "Weighted mean of several models over {}",
+    "specialized": "The model of this body part over {}",
+}
+
 
 def answer_html(study: StudyPrediction | None, problems: Sequence[str] = ()) -> str:
     """The study's answer in words, with its probability, body part, warnings and the files that could not be read."""
@@ -45,17 +54,30 @@ def chance_text(probability: float) -> str:
 def _verdict_html(study: StudyPrediction) -> str:
     sign, title, sentence = _VERDICTS[study.band]
     percent, mark = 100 * study.probability, 100 * study.threshold
-    views = f"Mean of {len(study.views)} view" + "s" * (len(study.views) != 1) + ", calibrated" * study.calibrated
+    number = f"{len(study.views)} view" + "s" * (len(study.views) != 1)
+    views = _POOLED[study.pooling].format(number) + ", calibrated" * study.calibrated
     return (
         f'<section class="answer {study.band}" aria-label="Answer for the study">'
         f'<div class="verdict"><h2><span aria-hidden="true">{sign}</span> {title}</h2>'
         f'<span class="chance">P(abnormal) {chance_text(study.probability)}</span></div>'
         f'<div class="meter" role="img" aria-label="Probability {percent:.0f} percent, threshold {mark:.0f} percent">'
         f'<div class="fill" style="width:{percent:.1f}%"></div><div class="mark" style="left:{mark:.1f}%"></div></div>'
-        f"<p>{sentence} {_body_part_sentence(study)}</p>"
+        f"<p>{sentence} {_body_part_sentence(study)}{_finding_sentence(study)}</p>"
         f'<p class="fine">{views}; flagged strictly above {study.threshold:g} (operating point '
         f"“{escape(study.operating_point)}”). {_MEANING}</p>"
         f'<p class="fine">Checkpoint: {escape(study.checkpoint)}</p></section>'
+    )
+
+
+def _finding_sentence(study: StudyPrediction) -> str:
+    """The likeliest type of finding, where the study is flagged and the checkpoint tells types."""
+    types = study.finding_probabilities
+    if not types or study.label != "abnormal":
+        return ""
+    best = max(types, key=types.__getitem__)
+    return (
+        f" Likeliest type, if there is a finding: <b>{escape(best.replace('_', ' '))}</b> "
+        f"(probability {chance_text(types[best])})."
     )
 
 

@@ -51,7 +51,7 @@ def build_app(*, allow_folders: bool) -> gr.Blocks:
             predictor = checkpoints.get(*chosen)
             part = None if body_part == _FOUND else body_part
             study, radiographs, problems = read_study(predictor, reader, files, part)
-        except CheckpointError as error:
+        except (CheckpointError, ValueError) as error:  # the latter: a body part that this checkpoint needs, or lacks
             return trouble_html(str(error)), ""
         return answer_html(study, problems), views_html(study, radiographs) if study else ""
 

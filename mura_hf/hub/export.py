@@ -1,30 +1,17 @@
 """`export_checkpoint`: a checkpoint that loads where mura_hf is not installed."""
 
 import json
+import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import CheckpointError
+from ..models import CLASSIFIERS, MuraModel
 
 _MODELS = Path(__file__).parents[1] / "models"
-_CODE = (
-    "backbone_mura.py",
-    "border_mura.py",
-    "configuration_mura.py",
-    "enhancement_mura.py",
-    "errors_mura.py",
-    "geometry_mura.py",
-    "gray_plane_mura.py",
-    "image_processing_mura.py",
-    "modeling_mura.py",
-    "outputs_mura.py",
-)
-_MODEL_MAP = {
-    "AutoConfig": "configuration_mura.MuraConfig",
-    "AutoModel": "modeling_mura.MuraModel",
-    "AutoModelForImageClassification": "modeling_mura.MuraForImageClassification",
-}
 _PROCESSOR_MAP = {"AutoImageProcessor": "image_processing_mura.MuraImageProcessor"}
+_SIBLING = re.compile(r"^from \.(\w+) import", re.MULTILINE)
 _NEEDED = ("config.json", "model.safetensors", "preprocessor_config.json")
 
 
@@ -46,20 +33,42 @@ def export_checkpoint(folder: str | Path, out: str | Path) -> Path:
     missing = [name for name in _NEEDED if not (folder / name).is_file()]
     if missing:
         raise CheckpointError(f"{folder} is no whole checkpoint: {', '.join(missing)} missing")
-    config = json.loads((folder / "config.json").read_text())
-    if config.get("model_type") != "mura":
-        raise CheckpointError(f"{folder} is a checkpoint of type {config.get('model_type')!r}, not 'mura'")
+    kind = json.loads((folder / "config.json").read_text()).get("model_type")
+    if kind not in CLASSIFIERS:
+        raise CheckpointError(f"{folder} is a checkpoint of type {kind!r}, none of {', '.join(CLASSIFIERS)}")
     if out.exists() and any(out.iterdir()):
         raise CheckpointError(f"{out} is not empty; name a new folder for the export")
     out.mkdir(parents=True, exist_ok=True)
     for file in sorted(folder.iterdir()):
         if file.is_file():
             shutil.copyfile(file, out / file.name)
-    for name in _CODE:
+    model_map = _model_map(kind)
+    for name in _code_of([*model_map.values(), *_PROCESSOR_MAP.values()]):
         shutil.copyfile(_MODELS / name, out / name)
-    _add_auto_map(out / "config.json", _MODEL_MAP)
+    _add_auto_map(out / "config.json", model_map)
     _add_auto_map(out / "preprocessor_config.json", _PROCESSOR_MAP)
     return out
+
+
+def _model_map(kind: str) -> dict[str, str]:
+    """Which class each Auto class of transformers stands for."""
+    model = CLASSIFIERS[kind]
+    classes = {"AutoConfig": model.config_class, "AutoModelForImageClassification": model}
+    if kind == "mura":
+        classes["AutoModel"] = MuraModel
+    return {auto: f"{one.__module__.rpartition('.')[2]}.{one.__name__}" for auto, one in classes.items()}
+
+
+def _code_of(classes: Iterable[str]) -> list[str]:
+    """The files of classes (`module.Class`) and of all that these import from beside them."""
+    found: dict[str, None] = {}
+    waiting = [name.partition(".")[0] for name in classes]
+    while waiting:
+        module = waiting.pop()
+        if module not in found:
+            found[module] = None
+            waiting += _SIBLING.findall((_MODELS / f"{module}.py").read_text())
+    return [f"{module}.py" for module in sorted(found)]
 
 
 def _add_auto_map(file: Path, auto_map: dict[str, str]) -> None:

@@ -50,11 +50,15 @@ class StudyPrediction:
             specificity .95, where the checkpoint has both; else the band is the label.
         threshold: Of the operating point.
         operating_point: Its name.
-        calibrated: Whether a slope and an intercept, fitted on studies of known label, were applied to the mean of the
-            views' probabilities.
+        pooling: How views made the study: "mean", "max", "noisy_or" or "gated_attention"; "ensemble" or "specialized"
+            where several models did, each in its own way.
+        calibrated: Whether a slope and an intercept, fitted on studies of known label, were applied to the pooled
+            probability.
         body_part: The part given by the caller, else the part found, else None.
         body_part_given: Whether the caller gave it.
         body_part_probabilities: Part -> probability found; empty where the model has no such head.
+        finding_probabilities: Type of finding -> its probability, given that there is one; empty where the model has
+            no such head.
         views: One a view, in the order given.
         in_distribution: Whether the study is like the training data; None where the checkpoint cannot tell.
         warnings: Sentences that belong beside the answer, those of the radiographs among them.
@@ -67,10 +71,12 @@ class StudyPrediction:
     band: str
     threshold: float
     operating_point: str
+    pooling: str
     calibrated: bool
     body_part: str | None
     body_part_given: bool
     body_part_probabilities: dict[str, float]
+    finding_probabilities: dict[str, float]
     views: list[ViewPrediction]
     in_distribution: bool | None
     checkpoint: str

@@ -12,7 +12,15 @@ from transformers import AutoConfig
 
 from ..errors import CheckpointError, RadiographError
 from ..explain import grad_cam, localize
-from ..models import BODY_PARTS, LABELS, MuraConfig, MuraForStudyClassification, MuraImageProcessor, StudyOutput
+from ..models import (
+    BODY_PARTS,
+    CLASSIFIERS,
+    LABELS,
+    MuraClassifier,
+    MuraForStudyClassification,
+    MuraImageProcessor,
+    StudyOutput,
+)
 from ..radiographs import Radiograph, check_radiograph, read_radiograph
 from .prediction import PHANTOM_WARNING, StudyPrediction, ViewPrediction, find_band
 from .sources import find_source
@@ -26,12 +34,12 @@ class StudyPredictor:
     """Reads a study with one checkpoint. Threads may share it.
 
     Args:
-        model: In evaluation mode.
+        model: Any that classifies.
         processor: The checkpoint's own.
         checkpoint: Its name in answers.
     """
 
-    def __init__(self, model: MuraForStudyClassification, processor: MuraImageProcessor, checkpoint: str) -> None:
+    def __init__(self, model: MuraClassifier, processor: MuraImageProcessor, checkpoint: str) -> None:
         self.model = model.eval().requires_grad_(False)
         self.processor = processor
         self.checkpoint = checkpoint
@@ -63,13 +71,16 @@ class StudyPredictor:
         pinned = {} if source.revision is None else {"revision": source.revision}
         try:
             config = AutoConfig.from_pretrained(place, trust_remote_code=False, **pinned)
-            if not isinstance(config, MuraConfig):
+            if config.model_type not in CLASSIFIERS:
                 raise CheckpointError(
-                    f"{place} is a checkpoint of type {config.model_type!r}, not 'mura'; name one that mura_hf "
-                    "trained or exported"
+                    f"{place} is a checkpoint of type {config.model_type!r}, none of {', '.join(CLASSIFIERS)}; name "
+                    "one that mura_hf trained or exported"
                 )
+            kind = CLASSIFIERS[config.model_type]
+            if config.model_type == "mura":
+                kind = MuraForStudyClassification
             processor = MuraImageProcessor.from_pretrained(place, **pinned)
-            model = MuraForStudyClassification.from_pretrained(place, config=config, dtype=dtype, **pinned)
+            model = kind.from_pretrained(place, config=config, dtype=dtype, **pinned)
             predictor = cls(model.to(chosen, memory_format=torch.channels_last), processor, source.name)
             predictor._try_out()
         except CheckpointError:
@@ -88,7 +99,11 @@ class StudyPredictor:
             CheckpointError: If processor and model do not fit, or the answer is not a number.
         """
         gray = Radiograph(np.linspace(0, 1, 4096, dtype=np.float32).reshape(64, 64), 8, "array")
-        self._run([gray])
+        members = getattr(self.model, "members", None) if self.model.NEEDS_PART else None
+        for part in [None] if members is None else members:
+            self._run([gray], part)
+        if getattr(self.model, "router", None) is not None:
+            self._run([gray], None)
 
     def __call__(
         self,
@@ -111,7 +126,8 @@ class StudyPredictor:
         Raises:
             RadiographError: If a view cannot be read; the message names it.
             CheckpointError: If the model's answer is not a number.
-            ValueError: If `views` is no list of at least one, or the body part or operating point is unknown.
+            ValueError: If `views` is no list of at least one, the body part or operating point is unknown, or the
+                checkpoint has models by body part but none for this one, or none that finds the part.
         """
         if isinstance(views, _SINGLE) or not isinstance(views, Iterable):
             raise ValueError(f"give the views of one study as a list, such as [view], not one {type(views).__name__}")
@@ -126,13 +142,17 @@ class StudyPredictor:
         if len(names) != len(views):
             raise ValueError(f"{len(views)} views but {len(names)} names")
         radiographs = [self._read(view, name) for view, name in zip(views, names, strict=True)]
-        output = self._run(radiographs)
+        output = self._run(radiographs, body_part)
 
         probability = float(output.study_logits[0].cpu().double().softmax(-1)[1])
         label = LABELS[int(probability > threshold)]
         parts: dict[str, float] = {}
         if output.body_part_logits is not None:
             parts = dict(zip(BODY_PARTS, output.body_part_logits[0].cpu().double().softmax(-1).tolist(), strict=True))
+        types: dict[str, float] = {}
+        if output.finding_logits is not None:
+            chances = output.finding_logits[0].cpu().double().softmax(-1).tolist()
+            types = dict(zip(self.model.config.finding_types, chances, strict=True))
         warnings = [PHANTOM_WARNING] if self.model.config.trained_on_phantoms else []
         warnings += [warning for radiograph in radiographs for warning in radiograph.warnings]
         maps: list[np.ndarray | None] = [None] * len(radiographs)
@@ -145,18 +165,19 @@ class StudyPredictor:
         chances = view_logits.softmax(-1)[:, 1].tolist()
         config = self.model.config
         # A view is flagged where a study of this view alone would be.
-        margins = view_logits[:, 1] - view_logits[:, 0]
-        alones = torch.sigmoid(config.study_slope * margins + config.study_intercept).tolist()
+        alones = torch.sigmoid(output.alone_logit[0].cpu().double()).tolist()
         return StudyPrediction(
             probability=probability,
             label=label,
             band=find_band(probability, label, self.model.config.operating_points),
             threshold=threshold,
+            pooling=getattr(config, "study_pooling", config.model_type.removeprefix("mura_")),
             calibrated=(config.study_slope, config.study_intercept) != (1, 0),
             operating_point=point,
             body_part=body_part or (max(parts, key=parts.__getitem__) if parts else None),
             body_part_given=body_part is not None,
             body_part_probabilities=parts,
+            finding_probabilities=types,
             views=[
                 ViewPrediction(
                     name=name,
@@ -187,10 +208,13 @@ class StudyPredictor:
         pictures = [radiograph.pixels for radiograph in radiographs]
         return self.processor(images=pictures, return_tensors="pt")["pixel_values"]
 
-    def _run(self, radiographs: Sequence[Radiograph]) -> StudyOutput:
+    def _run(self, radiographs: Sequence[Radiograph], body_part: str | None) -> StudyOutput:
         pixel_values = self.pixel_values(radiographs).to(self.model.device, self.model.dtype)
+        given = {}
+        if self.model.NEEDS_PART and body_part is not None:
+            given["body_parts"] = torch.tensor([BODY_PARTS.index(body_part)], device=self.model.device)
         with torch.no_grad():
-            output: StudyOutput = self.model(pixel_values[None].contiguous())
+            output: StudyOutput = self.model(pixel_values[None].contiguous(), **given)
         if not (torch.isfinite(output.study_logits).all() and torch.isfinite(output.view_logits).all()):
             raise CheckpointError(
                 f"{self.checkpoint} answers with values that are no numbers; its weights are damaged"
@@ -198,7 +222,7 @@ class StudyPredictor:
         return output
 
     def _heatmaps(self, output: StudyOutput, radiographs: Sequence[Radiograph]) -> Iterator[np.ndarray]:
-        maps = grad_cam(self.model, feature_map=output.feature_map[0])
+        maps = grad_cam(self.model, output=output.views)
         for small, radiograph in zip(maps.cpu().numpy(), radiographs, strict=True):
             field = self.processor.find_field(radiograph.to_uint8())
             height, width = radiograph.pixels.shape

@@ -180,6 +180,7 @@ class MuraClassifier(MuraPreTrainedModel):
             study_logits=self.calibrate(pooled),
             pooled_logit=pooled,
             view_logits=view_logits,
+            alone_logit=self.adjust(view_logits[..., 1] - view_logits[..., 0]),
             view_weights=weights,
             body_part_logits=_mean_log(output.body_part_logits, mask, mask / mask.sum(1, keepdim=True)),
             finding_logits=_mean_log(output.finding_logits, mask, weights),
@@ -198,8 +199,12 @@ class MuraClassifier(MuraPreTrainedModel):
 
     def calibrate(self, pooled_logit: torch.Tensor) -> torch.Tensor:
         """Log-probabilities of normal and abnormal `[B, 2]`: `sigmoid(study_slope * logit(p) + study_intercept)`."""
-        logit = self.config.study_slope * pooled_logit + self.config.study_intercept
+        logit = self.adjust(pooled_logit)
         return torch.stack([nn.functional.logsigmoid(-logit), nn.functional.logsigmoid(logit)], dim=1)
+
+    def adjust(self, logit: torch.Tensor) -> torch.Tensor:
+        """Log-odds of studies after calibration, of any shape."""
+        return self.config.study_slope * logit + self.config.study_intercept
 
 
 def _mean_log(logits: torch.Tensor | None, mask: torch.Tensor, weights: torch.Tensor) -> torch.Tensor | None:

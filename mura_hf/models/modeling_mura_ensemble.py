@@ -82,10 +82,12 @@ class MuraEnsembleForImageClassification(MuraClassifier):
         study = self._mean({name: output.study_logits for name, output in found.items()})
         view_logits = self._mean({name: output.view_logits for name, output in found.items()})
         pooled = study[:, 1] - study[:, 0]
+        alone = self._mean({name: _both(output.alone_logit) for name, output in found.items()})
         shares = self.config.weights
         return StudyOutput(
             study_logits=self.calibrate(pooled),
             pooled_logit=pooled,
+            alone_logit=self.adjust(alone[..., 1] - alone[..., 0]),
             view_logits=view_logits / self.config.temperature * mask[..., None],
             view_weights=sum(shares[name] * output.view_weights for name, output in found.items()),
             body_part_logits=_mean_of_some([output.body_part_logits for output in found.values()]),
@@ -121,6 +123,11 @@ class MuraEnsembleForImageClassification(MuraClassifier):
         stacked = torch.stack([values.log_softmax(-1) for values in logits.values()])
         weights = stacked.new_tensor([self.config.weights[name] for name in logits])
         return torch.logsumexp(stacked + weights.log().view(-1, *[1] * (stacked.ndim - 1)), dim=0)
+
+
+def _both(logit: torch.Tensor) -> torch.Tensor:
+    """Logits of normal and abnormal `[..., 2]` from log-odds `[...]`."""
+    return torch.stack([torch.zeros_like(logit), logit], dim=-1)
 
 
 def _mean_of_some(logits: list[torch.Tensor | None]) -> torch.Tensor | None:

@@ -135,6 +135,7 @@ class MuraSpecializedForImageClassification(MuraClassifier):
             study_logits=self.calibrate(pooled),
             pooled_logit=pooled,
             view_logits=view_logits,
+            alone_logit=self.adjust(_gather({part: output.alone_logit for part, output in studies.items()}, rows)),
             view_weights=_gather({part: output.view_weights for part, output in studies.items()}, rows),
             body_part_logits=routed,
             views=MuraSpecializedOutput(
@@ -159,6 +160,20 @@ class MuraSpecializedForImageClassification(MuraClassifier):
             for explained in self._member(part).explain(found)
         ]
 
+    def check_part(self, part: str | None) -> None:
+        """Makes sure that studies of a part can be answered; None stands for a part that is not given.
+
+        Raises:
+            ValueError: If there is no model for it, or nothing that finds the part.
+        """
+        if part is None and self.router is None:
+            raise ValueError(
+                f"this checkpoint has a model for each of {', '.join(self.members)} and none that finds the part: "
+                "give body_part"
+            )
+        if part is not None and part not in self.members:
+            raise ValueError(f"this checkpoint has no model for body part {part}; it has {', '.join(self.members)}")
+
     def _member(self, part: str) -> Any:
         return self.members[part]
 
@@ -166,10 +181,8 @@ class MuraSpecializedForImageClassification(MuraClassifier):
         """The router's body-part logits of views; None where every part is given."""
         if body_parts is not None and bool((body_parts >= 0).all()):
             return None
-        if self.router is None:
-            raise ValueError(
-                "this checkpoint has a model for each body part and none that finds the part: give body_part"
-            )
+        self.check_part(None)
+        assert self.router is not None
         return self.router.classify_views(pixel_values).body_part_logits
 
     def _rows(self, parts: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -177,8 +190,7 @@ class MuraSpecializedForImageClassification(MuraClassifier):
         rows = {}
         for index in sorted(set(parts.tolist())):
             part = BODY_PARTS[index]
-            if part not in self.members:
-                raise ValueError(f"this checkpoint has no model for {part}; it has {', '.join(self.members)}")
+            self.check_part(part)
             rows[part] = torch.nonzero(parts == index)[:, 0]
         return rows
 

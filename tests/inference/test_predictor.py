@@ -112,7 +112,7 @@ def test_heatmap_and_box_come_back_through_every_step(flagging, monkeypatch, mod
     )
     monkeypatch.setattr(flagging, "processor", processor)
 
-    def bright(model, feature_map):
+    def bright(model, output):
         """A heatmap that is hot where what the model was fed is bright."""
         fed = flagging.pixel_values([Radiograph(picture / np.float32(255), 8, "array")])[:, 0]
         return (fed - fed.min()) / (fed.max() - fed.min())
