@@ -5,6 +5,8 @@ Topics:
   import     seconds that `import mura_hf` adds to torch and transformers' modelling, best of five
   predict    milliseconds from the files of a study of three views to its answer, bundled checkpoint, median
   heatmap    cost of a prediction with heatmaps over the same without, alternated in one process, median ratio
+  mining     batch-hard loss of 128 x 2,048, forward and backward, over pytorch-metric-learning's, alternated in one
+             process, median ratio
   phantoms   phantom pictures a second at 512 px, one process and two
   load       seconds in which load_mura loads a tree with MURA's 40,005 rows, best of three
   cache      the pixel cache at 224 px over 40,000 files of 512 px: pictures built a second over those that two
@@ -97,6 +99,42 @@ def measure_heatmap() -> dict[str, float]:
                 times.append(time.perf_counter() - start)
             ratios.append(times[1] / times[0])
     return {"ratio": round(statistics.median(ratios), 2)}
+
+
+def measure_mining() -> dict[str, Any]:
+    import torch
+    from pytorch_metric_learning.distances import LpDistance
+    from pytorch_metric_learning.losses import TripletMarginLoss
+    from pytorch_metric_learning.miners import BatchHardMiner
+    from pytorch_metric_learning.reducers import SumReducer
+
+    from mura_hf.losses import batch_hard_triplet_loss
+
+    distance = LpDistance(normalize_embeddings=False)
+    miner = BatchHardMiner(distance=distance)
+    theirs = TripletMarginLoss(margin=0.2, distance=distance, reducer=SumReducer())
+    losses: tuple[Callable[[Any, Any], Any], ...] = (
+        lambda embeddings, labels: batch_hard_triplet_loss(embeddings, labels, margin=0.2),
+        lambda embeddings, labels: theirs(embeddings, labels, miner(embeddings, labels)),
+    )
+    generator = torch.Generator().manual_seed(0)
+    rounds = []
+    for _ in tqdm(range(210), desc="mining"):
+        drawn = torch.randn(128, 2048, generator=generator)
+        labels, times = torch.randint(0, 2, (128,), generator=generator), []
+        for loss in losses:
+            embeddings = drawn.clone().requires_grad_()
+            start = time.perf_counter()
+            loss(embeddings, labels).backward()
+            times.append(time.perf_counter() - start)
+        rounds.append(times)
+    kept = rounds[10:]
+    return {
+        "ratio": round(statistics.median(ours / other for ours, other in kept), 2),
+        "milliseconds": round(1000 * statistics.median(ours for ours, _ in kept), 1),
+        "their_milliseconds": round(1000 * statistics.median(other for _, other in kept), 1),
+        "pytorch_metric_learning": version("pytorch-metric-learning"),
+    }
 
 
 def _render_every_part(first_seed: int) -> int:
@@ -260,6 +298,7 @@ TOPICS: dict[str, Callable[[], dict[str, Any]]] = {
     "import": measure_import,
     "predict": measure_predict,
     "heatmap": measure_heatmap,
+    "mining": measure_mining,
     "phantoms": measure_phantoms,
     "load": measure_load,
     "cache": measure_cache,
