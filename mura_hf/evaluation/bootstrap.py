@@ -61,8 +61,8 @@ def paired_bootstrap(
 
     Args:
         labels: `[n]`, 0 normal and 1 abnormal.
-        probabilities_a: `[n]`, P(abnormal) by a.
-        probabilities_b: `[n]`, P(abnormal) by b.
+        probabilities_a: `[n]`, P(abnormal) by a; or `[runs, n]` by several runs of a, whose figures are averaged.
+        probabilities_b: `[n]` or `[runs, n]`, P(abnormal) by b.
         groups: `[n]`, the patient of each row.
         threshold: Abnormal is called strictly above it, by both.
         n_resamples: Number of resamples.
@@ -79,12 +79,14 @@ def paired_bootstrap(
     Raises:
         ValueError: If the lengths differ or there is nothing to resample.
     """
-    truth, pair = _check(labels, [probabilities_a, probabilities_b], groups)
+    runs_a, runs_b = (np.atleast_2d(np.asarray(one, np.float64)) for one in (probabilities_a, probabilities_b))
+    truth, runs = _check(labels, [*runs_a, *runs_b], groups)
     counts = np.vstack([np.ones(len(truth)), _resample(groups, len(truth), n_resamples, seed)])
-    figures_a, figures_b = (_figures(truth, values, counts, threshold) for values in pair)
+    figures = [_figures(truth, values, counts, threshold) for values in runs]
     found = {}
     for name in BOOTSTRAPPED:
-        differences = figures_a[name] - figures_b[name]
+        samples = np.stack([one[name] for one in figures])
+        differences = samples[: len(runs_a)].mean(0) - samples[len(runs_a) :].mean(0)
         sample = differences[1:][np.isfinite(differences[1:])]
         if np.isfinite(differences[0]) and len(sample):
             low, high = _interval(sample, level)

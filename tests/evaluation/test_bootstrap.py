@@ -126,3 +126,12 @@ def test_paired_differences_that_are_not_defined_are_left_out():
     assert found["specificity"]["difference"] == pytest.approx(1 / 3)
     with pytest.raises(ValueError, match="3 labels, 3 and 2 probabilities"):
         paired_bootstrap([0, 0, 1], [0.1, 0.2, 0.7], [0.6, 0.2], ["a", "b", "c"])
+
+
+def test_several_runs_are_averaged_on_the_same_resamples():
+    runs = np.stack([PROBABILITIES, OTHERS])
+    twice = paired_bootstrap(LABELS, runs, OTHERS, PATIENTS, n_resamples=200)
+    once = paired_bootstrap(LABELS, PROBABILITIES, OTHERS, PATIENTS, n_resamples=200)
+    for name in BOOTSTRAPPED:  # the second run of a is b itself, so that half of the difference is left
+        for value in ("difference", "low", "high"):
+            assert twice[name][value] == pytest.approx(once[name][value] / 2, abs=1e-12)
