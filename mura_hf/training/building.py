@@ -4,22 +4,18 @@ from typing import Any
 
 import timm
 
-from ..models import MuraConfig, MuraForImageClassification, MuraImageProcessor
+from ..models import MuraImageProcessor
+from .families import config_class, config_fields, model_class
 from .recipe import Recipe
 
 
-def build_model(recipe: Recipe, *, trained_on_phantoms: bool) -> MuraForImageClassification:
+def build_model(recipe: Recipe, *, trained_on_phantoms: bool) -> Any:
     """The untrained model of a recipe."""
-    fields: dict[str, Any] = {
-        "backbone_kwargs": recipe.backbone_kwargs,
-        "image_size": recipe.image_size,
-        "head_dropout": recipe.head_dropout,
-        "body_part_head": recipe.body_part_head,
-        "trained_on_phantoms": trained_on_phantoms,
-    }
+    fields = {**config_fields(recipe), "trained_on_phantoms": trained_on_phantoms}
+    model = model_class(recipe.family)
     if recipe.pretrained:
-        return MuraForImageClassification.from_timm(recipe.backbone, **fields)
-    return MuraForImageClassification(MuraConfig(backbone=recipe.backbone, **fields))
+        return model.from_timm(recipe.backbone, **fields)
+    return model(config_class(recipe.family)(backbone=recipe.backbone, **fields))
 
 
 def build_processor(recipe: Recipe) -> MuraImageProcessor:
@@ -31,7 +27,7 @@ def build_processor(recipe: Recipe) -> MuraImageProcessor:
         chosen = {name: own.get(name) if value is None else value for name, value in chosen.items()}
     side = recipe.resize_size or recipe.image_size
     crop = {"height": recipe.image_size, "width": recipe.image_size}
-    if side != recipe.image_size:
+    if side != recipe.image_size and not recipe.model.get("full_resolution"):
         chosen |= {"do_center_crop": True, "crop_size": crop}
     return MuraImageProcessor(
         size={"height": side, "width": side},
