@@ -15,7 +15,7 @@ from transformers import AutoModelForImageClassification
 
 from ..data import ViewDataset
 from ..errors import DatasetError
-from ..evaluation import bootstrap_confidence_intervals, paired_bootstrap
+from ..evaluation import classification_metrics, paired_bootstrap
 from ..models import MuraImageProcessor
 from ..training import FINISHED_FILE, load_recipe, predict_views, train
 
@@ -39,8 +39,8 @@ def compare_recipes(
     """Trains each recipe with each seed on the same cut of the data, and compares the answers on `valid` in pairs.
 
     Differences are paired: both of a pair are measured on the same resamples of patients (see `paired_bootstrap`), and
-    figures are averaged over the seeds. The interval is about other patients; how far seeds differ shows in the figures by seed.
-    A run that stands finished in `output_dir` is not trained again.
+    figures are averaged over the seeds. The interval is about other patients; how far seeds differ shows in the
+    figures by seed. A run that stands finished in `output_dir` is not trained again.
 
     Args:
         datasets: All splits.
@@ -55,8 +55,8 @@ def compare_recipes(
         **changes: Fields of all recipes.
 
     Returns:
-        What `comparison.json` holds: `recipes`, by name the seconds of training and the figures of each seed and of all;
-        `pairs`, for each group of studies the difference of each figure with `low`, `high` and `p_value`.
+        What `comparison.json` holds: `recipes`, by name the seconds of training and the AUROC of each seed and their
+        mean; `pairs`, for each group of studies the difference of each figure with `low`, `high` and `p_value`.
 
     Raises:
         DatasetError: If `valid` lacks a class, or a kind of finding to be compared apart.
@@ -89,9 +89,7 @@ def compare_recipes(
         report["pairs"][f"{Path(first).stem} - {Path(second).stem}"] = {
             group: {
                 figure: row
-                for figure, row in paired_bootstrap(
-                    labels[rows], one[:, rows], other[:, rows], patients[rows]
-                ).items()
+                for figure, row in paired_bootstrap(labels[rows], one[:, rows], other[:, rows], patients[rows]).items()
                 if figure in _FIGURES
             }
             for group, rows in groups.items()
@@ -120,7 +118,9 @@ def _answer(folder: Path, valid: Dataset, cpu: bool) -> None:
     AcceleratorState._reset_state()
     accelerator = Accelerator(cpu=cpu)
     checkpoint = folder / "checkpoint"
-    model = accelerator.prepare_model(AutoModelForImageClassification.from_pretrained(checkpoint), evaluation_mode=True)
+    model = accelerator.prepare_model(
+        AutoModelForImageClassification.from_pretrained(checkpoint), evaluation_mode=True
+    )
     views = ViewDataset(valid, MuraImageProcessor.from_pretrained(checkpoint))
     found = predict_views(model, views, accelerator, progress=folder.name)
     studies = found.by_study()
@@ -165,21 +165,10 @@ def _groups(valid: Dataset, alone: Sequence[str]) -> dict[str, np.ndarray]:
 
 
 def _figures(valid: Dataset, answers: np.ndarray, groups: dict[str, np.ndarray]) -> dict[str, Any]:
-    """AUROC with its interval, by group and seed."""
-    labels, patients = _truth(valid)
-    return {
-        group: {
-            "auroc": [
-                {"auroc": float(_auroc(labels[rows], run[rows])), "interval": interval.get("auroc")}
-                for run in answers
-                for interval in [bootstrap_confidence_intervals(labels[rows], run[rows], patients[rows])]
-            ]
-        }
-        for group, rows in groups.items()
-    }
-
-
-def _auroc(labels: np.ndarray, values: np.ndarray) -> float:
-    from sklearn.metrics import roc_auc_score
-
-    return float(roc_auc_score(labels, values))
+    """AUROC of each seed and their mean, by group."""
+    labels, _ = _truth(valid)
+    found = {}
+    for group, rows in groups.items():
+        each = [classification_metrics(labels[rows], run[rows])["auroc"] for run in answers]
+        found[group] = {"auroc_by_seed": each, "auroc": float(np.mean(np.asarray(each, float)))}
+    return found

@@ -196,8 +196,8 @@ def test_a_frozen_backbone_stays_as_it_was(phantom_splits, tmp_path):
 def test_the_type_of_finding_is_learned_from_rows_that_have_one(phantom_splits, tmp_path):
     types = sorted({kind for kind in phantom_splits["train"]["finding"] if kind})
     options = {"finding_weight": 1.0, "model": {"finding_types": types}, "epochs": 1}
-    folder, lines = train_tiny(phantom_splits, tmp_path / "run", **options)
-    plain, without = train_tiny(phantom_splits, tmp_path / "plain", epochs=1)
+    _folder, lines = train_tiny(phantom_splits, tmp_path / "run", **options)
+    _plain, without = train_tiny(phantom_splits, tmp_path / "plain", epochs=1)
     assert lines[0]["train_loss"] - without[0]["train_loss"] == pytest.approx(np.log(len(types)), rel=0.2)
     with pytest.raises(DatasetError, match="the types bone, stone, and the data know .*hardware"):
         train_tiny(phantom_splits, tmp_path / "no", **{**options, "model": {"finding_types": ["bone", "stone"]}})
