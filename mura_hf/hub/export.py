@@ -13,11 +13,13 @@ _CODE = (
     "configuration_mura.py",
     "enhancement_mura.py",
     "errors_mura.py",
+    "freezing_mura.py",
     "geometry_mura.py",
     "gray_plane_mura.py",
     "image_processing_mura.py",
     "modeling_mura.py",
     "outputs_mura.py",
+    "small_cnns_mura.py",
 )
 _MODEL_MAP = {
     "AutoConfig": "configuration_mura.MuraConfig",
