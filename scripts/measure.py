@@ -7,6 +7,10 @@ Topics:
   heatmap    cost of a prediction with heatmaps over the same without, alternated in one process, median ratio
   mining     batch-hard loss of 128 x 2,048, forward and backward, over pytorch-metric-learning's, alternated in one
              process, median ratio
+  fusenet    prediction of FuseNet (ResNet-50, 224 px), and of its full-resolution variant (512 px), over its global
+             branch alone, alternated in one process, median ratios
+  systems    every system of the README's table at 64 px with its real backbone: learns one batch of 32 by heart, is
+             saved and loaded, answers and explains (40 minutes)
   phantoms   phantom pictures a second at 512 px, one process and two
   load       seconds in which load_mura loads a tree with MURA's 40,005 rows, best of three
   cache      the pixel cache at 224 px over 40,000 files of 512 px: pictures built a second over those that two
@@ -102,38 +106,37 @@ def measure_heatmap() -> dict[str, float]:
 
 
 def measure_mining() -> dict[str, Any]:
-    import torch
-    from pytorch_metric_learning.distances import LpDistance
-    from pytorch_metric_learning.losses import TripletMarginLoss
-    from pytorch_metric_learning.miners import BatchHardMiner
-    from pytorch_metric_learning.reducers import SumReducer
+    from mura_hf.assessment.mining_cost import measure_mining_cost
 
-    from mura_hf.losses import batch_hard_triplet_loss
+    return {**measure_mining_cost(), "pytorch_metric_learning": version("pytorch-metric-learning")}
 
-    distance = LpDistance(normalize_embeddings=False)
-    miner = BatchHardMiner(distance=distance)
-    theirs = TripletMarginLoss(margin=0.2, distance=distance, reducer=SumReducer())
-    losses: tuple[Callable[[Any, Any], Any], ...] = (
-        lambda embeddings, labels: batch_hard_triplet_loss(embeddings, labels, margin=0.2),
-        lambda embeddings, labels: theirs(embeddings, labels, miner(embeddings, labels)),
-    )
-    generator = torch.Generator().manual_seed(0)
-    rounds = []
-    for _ in tqdm(range(210), desc="mining"):
-        drawn = torch.randn(128, 2048, generator=generator)
-        labels, times = torch.randint(0, 2, (128,), generator=generator), []
-        for loss in losses:
-            embeddings = drawn.clone().requires_grad_()
-            start = time.perf_counter()
-            loss(embeddings, labels).backward()
-            times.append(time.perf_counter() - start)
-        rounds.append(times)
-    kept = rounds[10:]
+
+def measure_fusenet() -> dict[str, Any]:
+    from mura_hf.assessment.fusenet_cost import measure_fusenet_cost
+
+    return measure_fusenet_cost()
+
+
+def measure_systems() -> dict[str, Any]:
+    from mura_hf.assessment.systems import render_films, walk_system
+    from mura_hf.training import recipe_names
+
+    films = render_films()
+    names = [name for name in recipe_names() if name[:2] in ("a_", "b_", "c_", "d_", "e_", "x_")]
+    walked = {name: walk_system(name, *films) for name in tqdm(names, desc="systems")}
+    for name, found in walked.items():
+        tqdm.write(f"{name}: {json.dumps(found)}")
+    learned = {
+        name: all(stage["left"] <= (0.7 if stage["frozen"] else 0.2) for stage in found["stages"].values())
+        for name, found in walked.items()
+    }
     return {
-        "ratio": round(statistics.median(ours / other for ours, other in kept), 2),
-        "milliseconds": round(1000 * statistics.median(ours for ours, _ in kept), 1),
-        "their_milliseconds": round(1000 * statistics.median(other for _, other in kept), 1),
-        "pytorch_metric_learning": version("pytorch-metric-learning"),
+        "systems": len(names),
+        "learned": sum(learned.values()),
+        "equal_after_loading": sum(found["equal"] for found in walked.values()),
+        "with_heatmaps": sum(found["heatmaps"] for found in walked.values()),
+        "most_steps": max(stage["steps"] for found in walked.values() for stage in found["stages"].values()),
+        "not_learned": [name for name, well in learned.items() if not well],
     }
 
 
@@ -299,6 +302,8 @@ TOPICS: dict[str, Callable[[], dict[str, Any]]] = {
     "predict": measure_predict,
     "heatmap": measure_heatmap,
     "mining": measure_mining,
+    "fusenet": measure_fusenet,
+    "systems": measure_systems,
     "phantoms": measure_phantoms,
     "load": measure_load,
     "cache": measure_cache,
@@ -306,7 +311,7 @@ TOPICS: dict[str, Callable[[], dict[str, Any]]] = {
     "giveaways": measure_giveaways,
     "untrusted": measure_untrusted,
 }
-LONG = ("cache", "kills", "giveaways", "untrusted")
+LONG = ("systems", "cache", "kills", "giveaways", "untrusted")
 
 
 def main() -> None:
