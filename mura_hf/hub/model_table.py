@@ -27,7 +27,9 @@ def model_rows(records: dict[str, Any]) -> list[tuple[str, str]]:
     size = records["preprocessor_config"].get("crop_size") or records["preprocessor_config"]["size"]
     given = f"{size['width']} x {size['height']} px, {records['preprocessor_config']['resize_mode']}"
     if isinstance(config, MuraEnsembleConfig):
-        rows = [("members", _members(config.members, {name: f", weight {w:.3f}" for name, w in config.weights.items()}))]
+        rows = [
+            ("members", _members(config.members, {name: f", weight {w:.3f}" for name, w in config.weights.items()}))
+        ]
         rows += [("input", given), ("a study's probability", "weighted mean of the members'")]
     elif isinstance(config, MuraSpecializedConfig):
         found = "is found by a router where it is not given" if config.router else "must be given"
@@ -66,7 +68,12 @@ def _crop_row(config: MuraConfig) -> list[tuple[str, str]]:
         return []
     source = "the picture as given" if config.full_resolution else "what the global branch sees"
     seen = f"the global branch sees {config.image_size} px; its {config.crop_map} map, cut at {config.crop_threshold}"
-    return [("crop", f"{seen}, frames what the local branch sees at {config.local_size or config.image_size} px of {source}")]
+    return [
+        (
+            "crop",
+            f"{seen}, frames what the local branch sees at {config.local_size or config.image_size} px of {source}",
+        )
+    ]
 
 
 def _heads(config: MuraConfig) -> str:

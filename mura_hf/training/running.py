@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from ..data import ViewDataset
 from ..models import MuraImageProcessor, MuraModel
+from ..models.freezing_mura import freeze_backbone
 from .averaging import BestEpochs, save_weights
 from .epochs import train_epoch
 from .keeping import CHECKPOINT_FOLDER, make_record, report_epoch, save_checkpoint
@@ -171,8 +172,6 @@ def _start(model: Any, stage: Stage) -> None:
     model.start_stage(stage.trains)
     if stage.recipe.train_last is None:
         return
-    from ..models.freezing_mura import freeze_backbone  # type: ignore[attr-defined]
-
     for inner in model.modules():
         if isinstance(inner, MuraModel) and any(parameter.requires_grad for parameter in inner.parameters()):
             freeze_backbone(inner.backbone, stage.recipe.train_last)
