@@ -23,8 +23,9 @@ def backbone_stages(backbone: nn.Module) -> list[list[str]]:
         backbone: From `create_backbone`.
 
     Returns:
-        Stem first (empty where there is none), then the stages. What no pattern matches follows the stages (the last
-        norm of a DenseNet or Swin) and belongs to the last one. Each parameter is there once.
+        Stem first (empty where there is none), then the stages. What no pattern matches belongs to the stem if it is
+        registered before the stages (a position code that all blocks share), else to the last stage (the last norm of
+        a DenseNet or Swin). Each parameter is there once.
 
     Raises:
         CheckpointError: If the backbone does not tell its stages apart.
@@ -44,7 +45,10 @@ def backbone_stages(backbone: nn.Module) -> list[list[str]]:
         stages.insert(0, [])
     if len(stages) < 2:
         raise CheckpointError(f"{_name(backbone)} is one piece, without stages; {_WAYS_OUT}")
-    stages[-1] = stages[-1] + rest
+    place = {name: index for index, name in enumerate(names)}
+    start = min(place[name] for name in stages[1])
+    stages[0] = stages[0] + [name for name in rest if place[name] < start]
+    stages[-1] = stages[-1] + [name for name in rest if place[name] > start]
     return stages
 
 

@@ -1,7 +1,7 @@
 """Recipes and the Accelerate loop."""
 
 from .building import build_model, build_processor
-from .keeping import CHECKPOINT_FOLDER, MANIFEST_FILE
+from .keeping import CHECKPOINT_FOLDER, FINISHED_FILE, MANIFEST_FILE
 from .loop import train
 from .member_weights import fit_member_weights
 from .prediction import SplitPredictions, predict_views
@@ -11,6 +11,7 @@ from .recipe_reading import load_recipe, recipe_names, with_epochs
 
 __all__ = [
     "CHECKPOINT_FOLDER",
+    "FINISHED_FILE",
     "MANIFEST_FILE",
     "MetricLoss",
     "PatchStage",

@@ -20,6 +20,8 @@ class Recipe:
         backbone: timm architecture, or one of ours such as "cnn2".
         backbone_kwargs: Further arguments of `timm.create_model`.
         pretrained: Whether the backbone starts from timm's weights (needs them downloaded).
+        start_from: A checkpoint with one backbone, the same as this one, whose weights the backbone starts from: a
+            folder, a Hub name, or "bundled". Heads start anew.
         model: Further fields of the family's config, such as `{"head_layers": [256]}`.
         image_size: Side in pixels of what the model sees.
         resize_size: Side in pixels that pictures are resized to before `image_size` is cropped from them: from the
@@ -92,6 +94,7 @@ class Recipe:
     backbone: str = "densenet169"
     backbone_kwargs: dict[str, Any] | None = None
     pretrained: bool = True
+    start_from: str | None = None
     model: dict[str, Any] = field(default_factory=dict)
     image_size: int = 320
     resize_size: int | None = None

@@ -55,6 +55,8 @@ def check_recipe(recipe: "Recipe") -> None:
             f"members, router and fit_member_weights belong to the families {' and '.join(ASSEMBLED)}, and family is "
             f"{recipe.family}"
         )
+    if recipe.start_from is not None and recipe.pretrained:
+        raise RecipeError("start_from and pretrained both say where the backbone starts; set pretrained to false")
     check_config(recipe)
     _check_losses(recipe)
     _check_stages(recipe)

@@ -22,6 +22,7 @@ BACKBONES = [
     ("swin_tiny_patch4_window7_224", 56, 4, ("layers.3.", "norm."), ("layers.2.",)),
     ("vit_tiny_patch16_224", 32, 12, ("blocks.11.", "norm."), ("blocks.10.",)),
     ("vit_medium_patch16_reg1_gap_256", 32, 12, ("blocks.11.", "norm.", "fc_norm."), ("blocks.10.",)),
+    ("vit_small_patch16_rope_mixed_224", 32, 12, ("blocks.11.", "norm."), ("blocks.10.",)),  # rope.freqs serve all
     ("efficientnet_b0", 32, 7, ("blocks.6.", "conv_head.", "bn2."), ("blocks.5.",)),
     ("inception_v3", 96, 12, ("Mixed_7c.",), ("Mixed_7b.",)),
     ("cnn2", 32, 2, ("stages.1.", "fc."), ("stages.0.",)),

@@ -102,7 +102,7 @@ def test_settings_are_the_studys(name):
     assert {key: _get(recipe, key) for key in SETTINGS[name]} == SETTINGS[name]
 
 
-@pytest.mark.parametrize("name", [name for name in recipe_names() if name[1] == "_"])
+@pytest.mark.parametrize("name", [name for name in recipe_names() if name[1] == "_" and name[0] in "abcdex"])
 def test_each_says_which_system_it_is(name):
     first = (Path(recipe_reading.__file__).parent / "recipes" / f"{name}.yaml").read_text().splitlines()[0]
     assert first.startswith("# Beyond the studies: " if name[0] == "x" else (f"# Study {name[0].upper()}", "# Beside"))
