@@ -67,8 +67,13 @@ def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text())
     except OSError as error:
-        asked = path if path.parent != _RECIPES else repr(path.stem)
-        raise RecipeError(f"no recipe {asked}; there are {', '.join(recipe_names())}, or give a .yaml file") from error
+        if path.parent != _RECIPES:
+            raise RecipeError(
+                f"no recipe {path}; give a .yaml file that can be read, or the name of a recipe"
+            ) from error
+        near = difflib.get_close_matches(path.stem, recipe_names(), n=1)
+        told = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(recipe_names())}"
+        raise RecipeError(f"no recipe {path.stem!r}; {told}") from error
     except yaml.YAMLError as error:
         raise RecipeError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):

@@ -136,5 +136,5 @@ def test_epochs_are_changed_in_every_stage_but_not_of_an_ensemble():
 
 
 def test_an_unknown_recipe_names_the_known_ones():
-    with pytest.raises(RecipeError, match="mura_paper, phantom"):
+    with pytest.raises(RecipeError, match="did you mean 'phantom'"):
         load_recipe("fantom")
