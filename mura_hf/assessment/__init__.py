@@ -1,5 +1,6 @@
 """A checkpoint measured against data."""
 
+from .baselines import measure_baselines
 from .calibration import calibrate_checkpoint
 from .comparison_plot import plot_comparison
 from .comparisons import compare_recipes, take_studies
@@ -16,6 +17,7 @@ __all__ = [
     "describe_source",
     "evaluate_checkpoint",
     "load_split",
+    "measure_baselines",
     "measure_giveaways",
     "measure_twins",
     "measure_untrusted",

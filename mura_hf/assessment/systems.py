@@ -79,7 +79,7 @@ def walk_system(
     return {
         "system": type(model).__name__,
         "stages": learned,
-        # One picture alone may take another path through a matrix product, whose last bit depends on where weights lie.
+        # A picture alone may take a path through a matrix product whose last bit depends on where weights lie.
         "equal": same and torch.equal(first, second) and torch.allclose(before, first, rtol=0, atol=1e-6),
         "heatmaps": all(view.heatmap is not None for view in study.views),
         "why_not": told[0] if told else None,
