@@ -19,6 +19,8 @@ Topics:
   untrusted  5,000 damaged PNG, JPEG and DICOM files through the guarded reader (5 minutes)
   giveaways  what else than the finding tells the label of the phantom studies in data/phantoms that
              the bundled checkpoint is measured on, fitted on 1,500 others (10 minutes)
+  comparisons  FuseNet, gated attention, specialised models and batch hard against what each builds on, on 1,000
+             studies of data/phantoms, three seeds; runs that stand in runs/comparisons are kept (90 minutes)
 """
 
 import argparse
@@ -26,7 +28,6 @@ import json
 import multiprocessing
 import os
 import platform
-import random
 import statistics
 import subprocess
 import sys
@@ -205,96 +206,36 @@ def measure_load() -> dict[str, float]:
     return {"rows": rows, "seconds": round(min(times), 2)}
 
 
-def _films(folder: str, n: int) -> list[str]:
-    """Names of `n` files of 512 px; 210 pictures serve, under many names each."""
-    from mura_hf.phantoms import BODY_PARTS, render_phantom
-
-    pictures = []
-    for number in tqdm(range(210), desc="rendering"):
-        pictures.append(os.path.join(folder, f"picture{number}.png"))
-        phantom = render_phantom(900_000 + number, body_part=BODY_PARTS[number % len(BODY_PARTS)], view=number % 3)
-        Image.fromarray(phantom.pixels).save(pictures[-1])
-    files = [os.path.join(folder, f"film{number:05d}.png") for number in range(n)]
-    for number, file in enumerate(files):
-        os.link(pictures[number % len(pictures)], file)
-    return files
-
-
-def _decode_and_resize(files: list[str]) -> int:
-    for file in files:
-        with Image.open(file) as picture:
-            picture.convert("L").resize((224, 224), Image.Resampling.BILINEAR).tobytes()
-    return len(files)
-
-
-def _processor() -> Any:
-    from mura_hf import MuraImageProcessor
-
-    return MuraImageProcessor(size={"height": 224, "width": 224}, resize_mode="squash")
-
-
 def measure_cache() -> dict[str, float]:
-    from mura_hf.data import build_pixel_cache
+    from mura_hf.assessment.cache_speed import measure_cache_speed
 
-    ratios, built = [], 0.0
-    with tempfile.TemporaryDirectory() as folder:
-        files = _films(folder, 40_000)
-        for number in tqdm(range(3), desc="cache"):
-            start = time.perf_counter()
-            with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
-                sum(pool.map(_decode_and_resize, [files[first : first + 256] for first in range(0, len(files), 256)]))
-            bare = time.perf_counter() - start
-            start = time.perf_counter()
-            cache = build_pixel_cache(files, _processor(), os.path.join(folder, str(number)), workers=2)
-            ratios.append(bare / (time.perf_counter() - start))
-            built = max(built, ratios[-1] * len(files) / bare)
-        order = random.Random(0).sample(files, len(files))
-        start = time.perf_counter()
-        for file in order:
-            _ = cache[file].plane
-        read = len(files) / (time.perf_counter() - start)
-    return {
-        "built_over_bare": round(statistics.median(ratios), 2),
-        "built_per_second": round(built),
-        "read_per_second": round(read),
-    }
-
-
-_BUILD = """
-import sys
-sys.path.insert(0, sys.argv[1])
-from measure import _processor
-from mura_hf.data import build_pixel_cache
-if __name__ == "__main__":
-    build_pixel_cache(open(sys.argv[2]).read().split(), _processor(), sys.argv[3], workers=2, progress=False)
-"""
+    return measure_cache_speed()
 
 
 def measure_kills() -> dict[str, int]:
-    import numpy as np
+    from mura_hf.assessment.cache_speed import measure_killed_builds
 
-    from mura_hf.data import build_pixel_cache
-    from mura_hf.data.preparing import prepare_view
+    return measure_killed_builds()
 
-    kills = right = 0
-    with tempfile.TemporaryDirectory() as folder:
-        files = _films(folder, 3000)
-        expected = [prepare_view(file, _processor()).plane for file in tqdm(files[:210], desc="expected")]
-        listing, script = Path(folder, "files.txt"), Path(folder, "build.py")
-        listing.write_text("\n".join(files))
-        script.write_text(_BUILD)
-        for number in tqdm(range(10), desc="kills"):
-            place = Path(folder, str(number))
-            command = [sys.executable, str(script), str(MEASUREMENTS.parent), str(listing), str(place)]
-            building, wanted = subprocess.Popen(command), 1 + number % 5
-            while building.poll() is None and len([*place.glob("*/*.arrow")]) < wanted:
-                time.sleep(0.01)
-            building.kill()
-            kills += building.wait() < 0
-            cache = build_pixel_cache(files, _processor(), place, workers=2, progress=False)
-            planes = zip(files, expected * (len(files) // len(expected) + 1), strict=False)
-            right += all(np.array_equal(cache[file].plane, plane) for file, plane in planes) and len(cache) == 3000
-    return {"killed": kills, "right_afterwards": right}
+
+def measure_comparisons() -> dict[str, Any]:
+    from mura_hf.assessment import compare_recipes, describe_source, plot_comparison, take_studies
+    from mura_hf.data import home_folder, load_data
+    from mura_hf.training import load_recipe
+
+    root = MEASUREMENTS.parents[1]
+    tree, runs = root / "data" / "phantoms", root / "runs" / "comparisons"
+    datasets, source = load_data(tree, **load_recipe("p_base").cut())
+    datasets["train"] = take_studies(datasets["train"], 1000)
+    pairs = [
+        ("p_fusenet", "p_base_long"), ("p_attention", "p_mean"), ("p_specialized", "p_base"), ("p_batch_hard", "p_base")
+    ]  # fmt: skip
+    report = compare_recipes(
+        datasets, pairs, runs, data_description={**describe_source(source, tree), "body_parts": "all"},
+        trained_on_phantoms=True, cpu=True, cache_dir=home_folder() / "pixels", alone=["subtle_fracture"],
+    )  # fmt: skip
+    plot_comparison(report, runs)
+    return report
 
 
 TOPICS: dict[str, Callable[[], dict[str, Any]]] = {
@@ -309,9 +250,10 @@ TOPICS: dict[str, Callable[[], dict[str, Any]]] = {
     "cache": measure_cache,
     "kills": measure_kills,
     "giveaways": measure_giveaways,
+    "comparisons": measure_comparisons,
     "untrusted": measure_untrusted,
 }
-LONG = ("systems", "cache", "kills", "giveaways", "untrusted")
+LONG = ("systems", "cache", "kills", "giveaways", "comparisons", "untrusted")
 
 
 def main() -> None:
