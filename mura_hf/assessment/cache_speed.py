@@ -49,8 +49,8 @@ def measure_cache_speed() -> dict[str, float]:
     """Builds the cache of 40,000 files of 512 px at 224 px and reads it, beside bare decoding and resizing.
 
     Returns:
-        `built_over_bare`, pictures built a second over those that two processes decode and resize a second, alternated,
-        median of three; `built_per_second`, at best; `read_per_second`, in random order.
+        `built_over_bare`, pictures built a second over those that two processes decode and resize a second,
+        alternated, median of three; `built_per_second`, at best; `read_per_second`, in random order.
     """
     ratios, built = [], 0.0
     with tempfile.TemporaryDirectory() as folder:
