@@ -5,6 +5,12 @@ Topics:
   import     seconds that `import mura_hf` adds to torch and transformers' modelling, best of five
   predict    milliseconds from the files of a study of three views to its answer, bundled checkpoint, median
   heatmap    cost of a prediction with heatmaps over the same without, alternated in one process, median ratio
+  mining     batch-hard loss of 128 x 2,048, forward and backward, over pytorch-metric-learning's, alternated in one
+             process, median ratio
+  fusenet    prediction of FuseNet (ResNet-50, 224 px), and of its full-resolution variant (512 px), over its global
+             branch alone, alternated in one process, median ratios
+  systems    every system of the README's table at 64 px with its real backbone: learns one batch of 32 by heart, is
+             saved and loaded, answers and explains (40 minutes)
   phantoms   phantom pictures a second at 512 px, one process and two
   load       seconds in which load_mura loads a tree with MURA's 40,005 rows, best of three
   cache      the pixel cache at 224 px over 40,000 files of 512 px: pictures built a second over those that two
@@ -13,6 +19,8 @@ Topics:
   untrusted  5,000 damaged PNG, JPEG and DICOM files through the guarded reader (5 minutes)
   giveaways  what else than the finding tells the label of the phantom studies in data/phantoms that
              the bundled checkpoint is measured on, fitted on 1,500 others (10 minutes)
+  comparisons  FuseNet, gated attention, specialised models and batch hard against what each builds on, on 1,000
+             studies of data/phantoms, three seeds; runs that stand in runs/comparisons are kept (90 minutes)
 """
 
 import argparse
@@ -20,7 +28,6 @@ import json
 import multiprocessing
 import os
 import platform
-import random
 import statistics
 import subprocess
 import sys
@@ -99,6 +106,41 @@ def measure_heatmap() -> dict[str, float]:
     return {"ratio": round(statistics.median(ratios), 2)}
 
 
+def measure_mining() -> dict[str, Any]:
+    from mura_hf.assessment.mining_cost import measure_mining_cost
+
+    return {**measure_mining_cost(), "pytorch_metric_learning": version("pytorch-metric-learning")}
+
+
+def measure_fusenet() -> dict[str, Any]:
+    from mura_hf.assessment.fusenet_cost import measure_fusenet_cost
+
+    return measure_fusenet_cost()
+
+
+def measure_systems() -> dict[str, Any]:
+    from mura_hf.assessment.systems import render_films, walk_system
+    from mura_hf.training import recipe_names
+
+    films = render_films()
+    names = [name for name in recipe_names() if name[:2] in ("a_", "b_", "c_", "d_", "e_", "x_")]
+    walked = {name: walk_system(name, *films) for name in tqdm(names, desc="systems")}
+    for name, found in walked.items():
+        tqdm.write(f"{name}: {json.dumps(found)}")
+    learned = {
+        name: all(stage["left"] <= (0.7 if stage["frozen"] else 0.2) for stage in found["stages"].values())
+        for name, found in walked.items()
+    }
+    return {
+        "systems": len(names),
+        "learned": sum(learned.values()),
+        "equal_after_loading": sum(found["equal"] for found in walked.values()),
+        "with_heatmaps": sum(found["heatmaps"] for found in walked.values()),
+        "most_steps": max(stage["steps"] for found in walked.values() for stage in found["stages"].values()),
+        "not_learned": [name for name, well in learned.items() if not well],
+    }
+
+
 def _render_every_part(first_seed: int) -> int:
     """Renders three projections of a new patient of every part, every other one abnormal; returns how many."""
     import cv2
@@ -164,110 +206,58 @@ def measure_load() -> dict[str, float]:
     return {"rows": rows, "seconds": round(min(times), 2)}
 
 
-def _films(folder: str, n: int) -> list[str]:
-    """Names of `n` files of 512 px; 210 pictures serve, under many names each."""
-    from mura_hf.phantoms import BODY_PARTS, render_phantom
-
-    pictures = []
-    for number in tqdm(range(210), desc="rendering"):
-        pictures.append(os.path.join(folder, f"picture{number}.png"))
-        phantom = render_phantom(900_000 + number, body_part=BODY_PARTS[number % len(BODY_PARTS)], view=number % 3)
-        Image.fromarray(phantom.pixels).save(pictures[-1])
-    files = [os.path.join(folder, f"film{number:05d}.png") for number in range(n)]
-    for number, file in enumerate(files):
-        os.link(pictures[number % len(pictures)], file)
-    return files
-
-
-def _decode_and_resize(files: list[str]) -> int:
-    for file in files:
-        with Image.open(file) as picture:
-            picture.convert("L").resize((224, 224), Image.Resampling.BILINEAR).tobytes()
-    return len(files)
-
-
-def _processor() -> Any:
-    from mura_hf import MuraImageProcessor
-
-    return MuraImageProcessor(size={"height": 224, "width": 224}, resize_mode="squash")
-
-
 def measure_cache() -> dict[str, float]:
-    from mura_hf.data import build_pixel_cache
+    from mura_hf.assessment.cache_speed import measure_cache_speed
 
-    ratios, built = [], 0.0
-    with tempfile.TemporaryDirectory() as folder:
-        files = _films(folder, 40_000)
-        for number in tqdm(range(3), desc="cache"):
-            start = time.perf_counter()
-            with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
-                sum(pool.map(_decode_and_resize, [files[first : first + 256] for first in range(0, len(files), 256)]))
-            bare = time.perf_counter() - start
-            start = time.perf_counter()
-            cache = build_pixel_cache(files, _processor(), os.path.join(folder, str(number)), workers=2)
-            ratios.append(bare / (time.perf_counter() - start))
-            built = max(built, ratios[-1] * len(files) / bare)
-        order = random.Random(0).sample(files, len(files))
-        start = time.perf_counter()
-        for file in order:
-            _ = cache[file].plane
-        read = len(files) / (time.perf_counter() - start)
-    return {
-        "built_over_bare": round(statistics.median(ratios), 2),
-        "built_per_second": round(built),
-        "read_per_second": round(read),
-    }
-
-
-_BUILD = """
-import sys
-sys.path.insert(0, sys.argv[1])
-from measure import _processor
-from mura_hf.data import build_pixel_cache
-if __name__ == "__main__":
-    build_pixel_cache(open(sys.argv[2]).read().split(), _processor(), sys.argv[3], workers=2, progress=False)
-"""
+    return measure_cache_speed()
 
 
 def measure_kills() -> dict[str, int]:
-    import numpy as np
+    from mura_hf.assessment.cache_speed import measure_killed_builds
 
-    from mura_hf.data import build_pixel_cache
-    from mura_hf.data.preparing import prepare_view
+    return measure_killed_builds()
 
-    kills = right = 0
-    with tempfile.TemporaryDirectory() as folder:
-        files = _films(folder, 3000)
-        expected = [prepare_view(file, _processor()).plane for file in tqdm(files[:210], desc="expected")]
-        listing, script = Path(folder, "files.txt"), Path(folder, "build.py")
-        listing.write_text("\n".join(files))
-        script.write_text(_BUILD)
-        for number in tqdm(range(10), desc="kills"):
-            place = Path(folder, str(number))
-            command = [sys.executable, str(script), str(MEASUREMENTS.parent), str(listing), str(place)]
-            building, wanted = subprocess.Popen(command), 1 + number % 5
-            while building.poll() is None and len([*place.glob("*/*.arrow")]) < wanted:
-                time.sleep(0.01)
-            building.kill()
-            kills += building.wait() < 0
-            cache = build_pixel_cache(files, _processor(), place, workers=2, progress=False)
-            planes = zip(files, expected * (len(files) // len(expected) + 1), strict=False)
-            right += all(np.array_equal(cache[file].plane, plane) for file, plane in planes) and len(cache) == 3000
-    return {"killed": kills, "right_afterwards": right}
+
+def measure_comparisons() -> dict[str, Any]:
+    from mura_hf.assessment import compare_recipes, describe_source, plot_comparison, take_studies
+    from mura_hf.data import home_folder, load_data
+    from mura_hf.training import load_recipe
+
+    root = MEASUREMENTS.parents[1]
+    tree, runs = root / "data" / "phantoms", root / "runs" / "comparisons"
+    datasets, source = load_data(tree, **load_recipe("p_base").cut())
+    datasets["train"] = take_studies(datasets["train"], 1000)
+    against = {
+        "p_fusenet": "p_base_long",
+        "p_attention": "p_mean",
+        "p_specialized": "p_base",
+        "p_batch_hard": "p_base",
+    }
+    pairs = list(against.items())
+    report = compare_recipes(
+        datasets, pairs, runs, data_description={**describe_source(source, tree), "body_parts": "all"},
+        trained_on_phantoms=True, cpu=True, cache_dir=home_folder() / "pixels", alone=["subtle_fracture"],
+    )  # fmt: skip
+    plot_comparison(report, runs)
+    return report
 
 
 TOPICS: dict[str, Callable[[], dict[str, Any]]] = {
     "import": measure_import,
     "predict": measure_predict,
     "heatmap": measure_heatmap,
+    "mining": measure_mining,
+    "fusenet": measure_fusenet,
+    "systems": measure_systems,
     "phantoms": measure_phantoms,
     "load": measure_load,
     "cache": measure_cache,
     "kills": measure_kills,
     "giveaways": measure_giveaways,
+    "comparisons": measure_comparisons,
     "untrusted": measure_untrusted,
 }
-LONG = ("cache", "kills", "giveaways", "untrusted")
+LONG = ("systems", "cache", "kills", "giveaways", "comparisons", "untrusted")
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from mura_hf.assessment import describe_source
 from mura_hf.data import home_folder, load_data
 from mura_hf.errors import MuraError
-from mura_hf.training import load_recipe, recipe_names, train
+from mura_hf.training import load_recipe, recipe_names, train, with_epochs
 
 
 def main() -> None:
@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument(
         "--abnormal", nargs="+", help="what is abnormal in FracAtlas and GRAZPEDWRI-DX: fracture, hardware"
     )
-    parser.add_argument("--epochs", type=int, help="on whole views, instead of the recipe's")
+    parser.add_argument("--epochs", type=int, help="on whole views, in each stage, instead of the recipe's")
     parser.add_argument("--patch_epochs", type=int, help="on patches before that, instead of the recipe's")
     parser.add_argument("--seed", type=int, help="instead of the recipe's")
     parser.add_argument("--fold", type=int, help="cross-validation: which fold is dev, from 0 on")
@@ -35,10 +35,10 @@ def main() -> None:
     parser.add_argument("--cpu", action="store_true", help="stay on the CPU")
     options = parser.parse_args()
 
-    overrides = {
-        name: getattr(options, name) for name in ("epochs", "seed", "fold") if getattr(options, name) is not None
-    }
+    overrides = {name: getattr(options, name) for name in ("seed", "fold") if getattr(options, name) is not None}
     recipe = load_recipe(options.recipe, **overrides)
+    if options.epochs is not None:
+        recipe = with_epochs(recipe, options.epochs)
     if options.patch_epochs is not None:
         recipe = replace(recipe, patches=replace(recipe.patches, epochs=options.patch_epochs))
     chosen = {name: getattr(options, name) for name in ("body_parts", "regions", "abnormal") if getattr(options, name)}

@@ -1,6 +1,9 @@
 """A checkpoint measured against data."""
 
+from .baselines import measure_baselines
 from .calibration import calibrate_checkpoint
+from .comparison_plot import plot_comparison
+from .comparisons import compare_recipes, take_studies
 from .evaluation import evaluate_checkpoint
 from .giveaways import measure_giveaways
 from .pointing import pointing_game
@@ -10,11 +13,15 @@ from .untrusted import measure_untrusted
 
 __all__ = [
     "calibrate_checkpoint",
+    "compare_recipes",
     "describe_source",
     "evaluate_checkpoint",
     "load_split",
+    "measure_baselines",
     "measure_giveaways",
     "measure_twins",
     "measure_untrusted",
+    "plot_comparison",
     "pointing_game",
+    "take_studies",
 ]

@@ -6,11 +6,12 @@ import numpy as np
 from accelerate import Accelerator
 from datasets import Dataset
 from scipy.special import expit, logit
+from transformers import AutoModelForImageClassification
 
 from ..data import ViewDataset
 from ..errors import DatasetError
 from ..evaluation import calibrate_studies, fit_study_calibration, fit_temperature
-from ..models import MuraForImageClassification, MuraImageProcessor
+from ..models import MuraImageProcessor
 from ..training import predict_views
 
 CALIBRATION = ("temperature", "study_slope", "study_intercept")
@@ -43,19 +44,22 @@ def calibrate_checkpoint(
     if set(rows["label"]) != {0, 1}:
         raise DatasetError("calib needs normal and abnormal studies; use more data or a larger calib_fraction")
     accelerator = Accelerator(cpu=cpu)
-    model = MuraForImageClassification.from_pretrained(folder)
-    model.config.temperature = 1.0
+    model = AutoModelForImageClassification.from_pretrained(folder)
+    model.config.temperature, model.config.study_slope, model.config.study_intercept = 1.0, 1.0, 0.0
     views = ViewDataset(rows, MuraImageProcessor.from_pretrained(folder))
     prepared = accelerator.prepare_model(model, evaluation_mode=True)
     found = predict_views(prepared, views, accelerator, batch_size=batch_size, progress="Calibrating")
-
     margins = logit(np.clip(found.probabilities, _EDGE, 1 - _EDGE))
-    temperature = fit_temperature(margins, found.labels)
+    temperature = round(fit_temperature(margins, found.labels), 4)
     before, labels = found.study_probabilities()
-    warmed, _ = found.with_probabilities(expit(margins / temperature)).study_probabilities()
+    model.config.temperature = temperature
+    if found.pooled is None:
+        found = found.with_probabilities(expit(margins / temperature))
+    else:  # the model alone can tell what becomes of the studies
+        found = predict_views(prepared, views, accelerator, batch_size=batch_size, progress="Calibrating studies")
+    warmed, _ = found.study_probabilities()
     slope, intercept = fit_study_calibration(warmed, labels)
     model.config.operating_points = {"paper": model.config.operating_points.get("paper", 0.5)}
-    model.config.temperature = round(temperature, 4)
     model.config.study_slope, model.config.study_intercept = round(slope, 4), round(intercept, 4)
     if accelerator.is_main_process:
         model.config.save_pretrained(folder)

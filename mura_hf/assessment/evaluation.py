@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 from accelerate import Accelerator
 from datasets import Dataset
+from transformers import AutoModelForImageClassification
 
 from ..data import UNKNOWN_PART, ViewDataset
 from ..errors import DatasetError
 from ..evaluation import bootstrap_confidence_intervals, calibrate_studies, classification_metrics
 from ..inference import StudyPredictor
-from ..models import BODY_PARTS, MuraConfig, MuraForImageClassification, MuraImageProcessor
+from ..models import BODY_PARTS, MuraBaseConfig, MuraImageProcessor
 from ..training import SplitPredictions, predict_views
 from .calibration import CALIBRATION
 from .pointing import can_point, pointing_game
@@ -56,7 +57,7 @@ def evaluate_checkpoint(
     if not len(rows):
         raise DatasetError(f"the split {split} is empty; choose other body parts or another split")
     accelerator = Accelerator(cpu=cpu)
-    model = accelerator.prepare_model(MuraForImageClassification.from_pretrained(folder), evaluation_mode=True)
+    model = accelerator.prepare_model(AutoModelForImageClassification.from_pretrained(folder), evaluation_mode=True)
     config = accelerator.unwrap_model(model).config
     if threshold is None:
         threshold = config.operating_points[config.default_operating_point]
@@ -89,7 +90,7 @@ def _study_findings(rows: Dataset) -> dict[str, str] | None:
 
 
 def _figures(
-    found: SplitPredictions, threshold: float, config: MuraConfig, findings: dict[str, str] | None
+    found: SplitPredictions, threshold: float, config: MuraBaseConfig, findings: dict[str, str] | None
 ) -> dict[str, Any]:
     studies = found.by_study()
     means, labels, patients, parts = (np.asarray(column) for column in zip(*studies.values(), strict=True))

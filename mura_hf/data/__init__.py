@@ -11,9 +11,10 @@ from .loading import detect_source, load_data
 from .manifest import SplitManifest, make_manifest, manifest_source, read_manifest, write_manifest
 from .mura import load_mura
 from .open_data import OPEN_FEATURES
-from .sampling import BalancedSampler, ClassesBySamples, TwinSampler
+from .sampling import BalancedSampler, BatchesInARow, ClassesBySamples, HardSampler, TwinSampler
 from .sources import SOURCES, DataSource
 from .splits import split_digest, split_patients, split_patients_evenly
+from .studies import StudyDataset, collate_studies
 from .verification import Verification, verify_mura
 from .views import UNKNOWN_PART, ViewDataset
 
@@ -24,14 +25,18 @@ __all__ = [
     "UNKNOWN_PART",
     "Augmentation",
     "BalancedSampler",
+    "BatchesInARow",
     "ClassesBySamples",
     "DataSource",
+    "HardSampler",
     "PixelCache",
     "SplitManifest",
+    "StudyDataset",
     "TwinSampler",
     "Verification",
     "ViewDataset",
     "build_pixel_cache",
+    "collate_studies",
     "detect_source",
     "home_folder",
     "load_data",

@@ -35,6 +35,9 @@ class Deck:
         return dealt
 
 
+_MOST = 4.0
+"""By how many times the mean a row's loss may lift its share of an epoch."""
+
 _Drawn = TypeVar("_Drawn", covariant=True)
 
 
@@ -130,6 +133,88 @@ class ClassesBySamples(_EpochSampler[list[int]]):
         groups, decks = Deck(range(len(self.groups)), rng), [Deck(group, rng) for group in self.groups]
         for _ in range(self.n):
             yield [row for group in groups.deal(self.n_classes) for row in decks[group].deal(self.n_samples)]
+
+
+class BatchesInARow(_EpochSampler[int]):
+    """The rows of `ClassesBySamples` one after the other, for a loader that makes batches of P x K itself.
+
+    Args:
+        batches: What is met.
+    """
+
+    def __init__(self, batches: ClassesBySamples) -> None:
+        self.batches = batches
+        super().__init__(len(batches) * batches.n_classes * batches.n_samples, batches.seed)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch that is drawn."""
+        self.batches.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[int]:
+        for batch in self.batches:
+            yield from batch
+
+
+class HardSampler(_EpochSampler[int]):
+    """Rows drawn by how badly the model did on them when it met them last, in a new order each epoch.
+
+    The first epoch has every row once. From then on an epoch has as many draws as rows, and row i is expected
+
+        (1 - share) + share * l_i / mean(l)
+
+    times, where l_i is the loss that the row had when it was met last, cut at `_MOST` times the mean of all (a wrong
+    label is not to fill an epoch), and the mean of all for a row that has not been met. It comes that often rounded
+    down or up: draws are systematic (Kitagawa 1996, "Monte Carlo filter and smoother", appendix), not independent. No
+    gradient is weighted back: hard rows are to count for more, unlike in importance sampling (Katharopoulos and
+    Fleuret, arXiv 1803.00942); choosing by the loss is that of Shrivastava et al., arXiv 1604.03540.
+
+    Args:
+        n: Number of rows.
+        share: Of the draws that go by the losses, in [0, 1]; 0 has every row once an epoch.
+        seed: With the epoch and the losses it fixes the order, on every process.
+
+    Raises:
+        ValueError: If there are no rows, or the share is none.
+    """
+
+    def __init__(self, n: int, share: float = 0.5, seed: int = 0) -> None:
+        if n < 1 or not 0 <= share <= 1:
+            raise ValueError(f"{n} rows with a share of {share} cannot be drawn; give rows, and a share in [0, 1]")
+        self.share = share
+        self.losses = np.full(n, np.nan)
+        super().__init__(n, seed)
+
+    def set_losses(self, rows: Sequence[int] | np.ndarray, losses: Sequence[float] | np.ndarray) -> None:
+        """Takes note of what rows have just cost; of a row that comes twice, the last.
+
+        Args:
+            rows: `[m]`.
+            losses: `[m]`, 0 or above.
+
+        Raises:
+            ValueError: If a loss is negative or not finite.
+        """
+        fresh = np.asarray(losses, np.float64)
+        if not (fresh >= 0).all() or not np.isfinite(fresh).all():
+            raise ValueError("losses must be finite and 0 or above, or rows cannot be drawn by them")
+        self.losses[np.asarray(rows, np.int64)] = fresh
+
+    def expected(self) -> np.ndarray:
+        """How often each row is expected in an epoch, float64 `[n]`; sums to n."""
+        known = self.losses[~np.isnan(self.losses)]
+        mean = known.mean() if len(known) else 0.0
+        if mean == 0:
+            return np.ones(self.n)
+        cut = np.minimum(np.where(np.isnan(self.losses), mean, self.losses), _MOST * mean)
+        return (1 - self.share) + self.share * cut / cut.mean()
+
+    def __iter__(self) -> Iterator[int]:
+        rng = np.random.default_rng([self.seed, self.epoch, 5])
+        line = rng.permutation(self.n)
+        ends = np.cumsum(self.expected()[line])
+        ends[-1] = self.n  # whatever the rounding
+        times = np.diff(np.floor(ends + rng.random()).astype(int), prepend=0)
+        yield from rng.permutation(np.repeat(line, times)).tolist()
 
 
 def _group(classes: Sequence[Hashable]) -> dict[Hashable, list[int]]:

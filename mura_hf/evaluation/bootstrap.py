@@ -38,38 +38,62 @@ def bootstrap_confidence_intervals(
     Raises:
         ValueError: If the lengths differ or there is nothing to resample.
     """
-    truth, values = np.asarray(labels).astype(bool), np.asarray(probabilities, np.float64)
-    if not len(truth) == len(values) == len(groups) or not len(truth):
-        raise ValueError(
-            f"{len(truth)} labels, {len(values)} probabilities and {len(groups)} groups; need the same number, not 0"
-        )
-    counts = _resample(groups, len(truth), n_resamples, seed)
-
-    called = values > threshold
-    hits, misses = counts @ (truth & called), counts @ (truth & ~called)
-    alarms, rejections = counts @ (~truth & called), counts @ (~truth & ~called)
-    n = hits + misses + alarms + rejections
-    with np.errstate(divide="ignore", invalid="ignore"):
-        chance = ((hits + misses) * (hits + alarms) + (rejections + alarms) * (rejections + misses)) / n**2
-        accuracy = (hits + rejections) / n
-        samples = {
-            "accuracy": accuracy,
-            "sensitivity": hits / (hits + misses),
-            "specificity": rejections / (rejections + alarms),
-            "precision": hits / (hits + alarms),
-            "f1": 2 * hits / (2 * hits + alarms + misses),
-            "kappa": np.where(chance < 1, (accuracy - chance) / (1 - chance), np.nan),
-            "auroc": _weighted_auroc(truth, values, counts),
-            "brier": counts @ (values - truth) ** 2 / n,
-        }
-    tails = [(1 - level) / 2, (1 + level) / 2]
+    truth, (values,) = _check(labels, [probabilities], groups)
+    samples = _figures(truth, values, _resample(groups, len(truth), n_resamples, seed), threshold)
     kept = {name: sample[np.isfinite(sample)] for name, sample in samples.items()}
-    return {
-        name: (float(low), float(high))
-        for name, sample in kept.items()
-        if len(sample)
-        for low, high in [np.quantile(sample, tails)]
-    }
+    return {name: _interval(sample, level) for name, sample in kept.items() if len(sample)}
+
+
+def paired_bootstrap(
+    labels: Sequence[int] | np.ndarray,
+    probabilities_a: Sequence[float] | np.ndarray,
+    probabilities_b: Sequence[float] | np.ndarray,
+    groups: Sequence[Hashable] | np.ndarray,
+    threshold: float = 0.5,
+    n_resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict[str, dict[str, float]]:
+    """How much better a is than b on the same rows: differences a - b of the figures in `BOOTSTRAPPED`.
+
+    Both are measured on the same resamples of patients, the ones that `bootstrap_confidence_intervals` draws by the
+    same seed, so that what makes a resample hard for both cancels out.
+
+    Args:
+        labels: `[n]`, 0 normal and 1 abnormal.
+        probabilities_a: `[n]`, P(abnormal) by a; or `[runs, n]` by several runs of a, whose figures are averaged.
+        probabilities_b: `[n]` or `[runs, n]`, P(abnormal) by b.
+        groups: `[n]`, the patient of each row.
+        threshold: Abnormal is called strictly above it, by both.
+        n_resamples: Number of resamples.
+        level: Coverage of the interval.
+        seed: Of the resampling.
+
+    Returns:
+        Name of a figure -> `difference` on the data as they are; `low` and `high`, its percentile interval; `p_value`,
+        two-sided: twice the share of resamples that lie at 0 or on its rarer side, the data counted in as one of
+        them, 1 at most (Davison and Hinkley, "Bootstrap methods and their application", 1997, chapter 4, for the
+        count). Resamples in which a figure is not defined for both are left out; a figure that is not defined on the
+        data or in any resample is left out too. A lower Brier score is the better one.
+
+    Raises:
+        ValueError: If the lengths differ or there is nothing to resample.
+    """
+    runs_a, runs_b = (np.atleast_2d(np.asarray(one, np.float64)) for one in (probabilities_a, probabilities_b))
+    truth, runs = _check(labels, [*runs_a, *runs_b], groups)
+    counts = np.vstack([np.ones(len(truth)), _resample(groups, len(truth), n_resamples, seed)])
+    figures = [_figures(truth, values, counts, threshold) for values in runs]
+    found = {}
+    for name in BOOTSTRAPPED:
+        samples = np.stack([one[name] for one in figures])
+        differences = samples[: len(runs_a)].mean(0) - samples[len(runs_a) :].mean(0)
+        sample = differences[1:][np.isfinite(differences[1:])]
+        if np.isfinite(differences[0]) and len(sample):
+            low, high = _interval(sample, level)
+            rarer = min((sample <= 0).sum(), (sample >= 0).sum())
+            p_value = min(1.0, 2 * float(1 + rarer) / (1 + len(sample)))
+            found[name] = {"difference": float(differences[0]), "low": low, "high": high, "p_value": p_value}
+    return found
 
 
 def bootstrap_mean(
@@ -96,8 +120,48 @@ def bootstrap_mean(
     """
     numbers = np.asarray(values, np.float64)
     counts = _resample(groups, len(numbers), n_resamples, seed)
-    low, high = np.quantile(counts @ numbers / counts.sum(1), [(1 - level) / 2, (1 + level) / 2])
+    return _interval(counts @ numbers / counts.sum(1), level)
+
+
+def _check(
+    labels: Sequence[int] | np.ndarray,
+    probabilities: Sequence[Sequence[float] | np.ndarray],
+    groups: Sequence[Hashable] | np.ndarray,
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Labels as bool `[n]` and each set of probabilities as float64 `[n]`."""
+    truth, sets = np.asarray(labels).astype(bool), [np.asarray(one, np.float64) for one in probabilities]
+    if not len(truth) or {len(truth), len(groups), *map(len, sets)} != {len(truth)}:
+        lengths = " and ".join(str(len(one)) for one in sets)
+        raise ValueError(
+            f"{len(truth)} labels, {lengths} probabilities and {len(groups)} groups; need the same number, not 0"
+        )
+    return truth, sets
+
+
+def _interval(sample: np.ndarray, level: float) -> tuple[float, float]:
+    low, high = np.quantile(sample, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def _figures(truth: np.ndarray, values: np.ndarray, counts: np.ndarray, threshold: float) -> dict[str, np.ndarray]:
+    """The figures in `BOOTSTRAPPED` under each row of weights `[resamples, n]`; not finite where not defined."""
+    called = values > threshold
+    hits, misses = counts @ (truth & called), counts @ (truth & ~called)
+    alarms, rejections = counts @ (~truth & called), counts @ (~truth & ~called)
+    n = hits + misses + alarms + rejections
+    with np.errstate(divide="ignore", invalid="ignore"):
+        chance = ((hits + misses) * (hits + alarms) + (rejections + alarms) * (rejections + misses)) / n**2
+        accuracy = (hits + rejections) / n
+        return {
+            "accuracy": accuracy,
+            "sensitivity": hits / (hits + misses),
+            "specificity": rejections / (rejections + alarms),
+            "precision": hits / (hits + alarms),
+            "f1": 2 * hits / (2 * hits + alarms + misses),
+            "kappa": np.where(chance < 1, (accuracy - chance) / (1 - chance), np.nan),
+            "auroc": _weighted_auroc(truth, values, counts),
+            "brier": counts @ (values - truth) ** 2 / n,
+        }
 
 
 def _resample(groups: Sequence[Hashable] | np.ndarray, n: int, n_resamples: int, seed: int) -> np.ndarray:

@@ -9,6 +9,8 @@ from jinja2 import Environment, StrictUndefined, UndefinedError
 
 from ..data.sources import SOURCES, DataSource
 from ..errors import CardError
+from .model_table import model_rows
+from .training_story import training_story
 
 _TEMPLATE = Path(__file__).parent / "card_template.md"
 _NEUTRAL = {"temperature": 1, "study_slope": 1, "study_intercept": 0}
@@ -63,6 +65,8 @@ def render_card(folder: str | Path, name: str, *, bundled: bool = False) -> str:
             source=_sources(records)[0],
             held_out=_sources(records)[1],
             abnormal_means=_abnormal(records),
+            model=model_rows(records),
+            story=training_story(records["training"]),
             calibrated=calibration != _NEUTRAL,
             made_with={"twins": False, "views_tell": False, **made} if (made := _made_with(records)) else None,
             **records,

@@ -1,4 +1,4 @@
-"""timm backbones by name, as the models of the mura family use them."""
+"""Backbones by name, timm's and ours, as the models of the mura family use them."""
 
 from typing import Any
 
@@ -7,24 +7,34 @@ from torch import nn
 
 from .configuration_mura import MuraConfig
 from .errors_mura import CheckpointError
+from .small_cnns_mura import SMALL_CNNS, create_small_cnn
 
 
 def create_backbone(config: MuraConfig, **options: Any) -> Any:
     """Builds the backbone that a config names, without timm's own classifier.
 
     Args:
-        config: Names the architecture.
-        **options: Further arguments of `timm.create_model`.
+        config: Names the architecture: one of timm's, or of `SMALL_CNNS`.
+        **options: Further arguments of `timm.create_model`, for its architectures.
 
     Raises:
-        CheckpointError: If this timm knows no such architecture, or no such weight tag of it.
+        CheckpointError: If there is no such architecture, or no such weight tag of it, or one of ours cannot be built
+            as the config says.
     """
+    if config.backbone in SMALL_CNNS:
+        return create_small_cnn(
+            config.backbone,
+            num_channels=config.num_channels,
+            image_size=config.image_size,
+            options=config.backbone_kwargs,
+        )
     import timm
 
     if not timm.is_model(config.backbone):
         raise CheckpointError(
             f"this timm ({timm.__version__}) has no architecture {config.backbone!r}; "
-            "timm.list_models() lists the names, and a newer timm may know it"
+            "timm.list_models() lists the names, and a newer timm may know it; our own, to be trained from scratch, "
+            f"are {', '.join(SMALL_CNNS)}"
         )
     arguments = {"num_classes": 0, "in_chans": config.num_channels, **(config.backbone_kwargs or {})}
     try:
@@ -85,6 +95,11 @@ def load_timm_weights(backbone: nn.Module, config: MuraConfig, overlay: dict[str
         CheckpointError: If timm has no weights for it, they cannot be had, or they do not fit; the message says which.
     """
     name = config.backbone
+    if name in SMALL_CNNS:
+        raise CheckpointError(
+            f"there are no pretrained weights for {name}: it is trained from scratch; build the model from a "
+            "MuraConfig, or name one of timm's backbones"
+        )
     try:
         backbone.load_state_dict(create_backbone(config, pretrained=True, pretrained_cfg_overlay=overlay).state_dict())
     except RuntimeError as error:

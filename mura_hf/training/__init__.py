@@ -1,20 +1,29 @@
 """Recipes and the Accelerate loop."""
 
 from .building import build_model, build_processor
-from .loop import CHECKPOINT_FOLDER, MANIFEST_FILE, train
+from .keeping import CHECKPOINT_FOLDER, FINISHED_FILE, MANIFEST_FILE
+from .loop import train
+from .member_weights import fit_member_weights
 from .prediction import SplitPredictions, predict_views
-from .recipe import PatchStage, Recipe, load_recipe, recipe_names
+from .recipe import Recipe
+from .recipe_parts import MetricLoss, PatchStage, TrainingStage
+from .recipe_reading import load_recipe, recipe_names, with_epochs
 
 __all__ = [
     "CHECKPOINT_FOLDER",
+    "FINISHED_FILE",
     "MANIFEST_FILE",
+    "MetricLoss",
     "PatchStage",
     "Recipe",
     "SplitPredictions",
+    "TrainingStage",
     "build_model",
     "build_processor",
+    "fit_member_weights",
     "load_recipe",
     "predict_views",
     "recipe_names",
     "train",
+    "with_epochs",
 ]

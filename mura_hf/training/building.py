@@ -1,25 +1,48 @@
 """Model and image processor of a recipe."""
 
+from pathlib import Path
 from typing import Any
 
 import timm
 
-from ..models import MuraConfig, MuraForImageClassification, MuraImageProcessor
+from ..errors import CheckpointError
+from ..models import MuraImageProcessor, MuraModel
+from .families import config_class, config_fields, model_class
 from .recipe import Recipe
 
+_BUNDLED = Path(__file__).parents[1] / "resources" / "phantom"
 
-def build_model(recipe: Recipe, *, trained_on_phantoms: bool) -> MuraForImageClassification:
-    """The untrained model of a recipe."""
-    fields: dict[str, Any] = {
-        "backbone_kwargs": recipe.backbone_kwargs,
-        "image_size": recipe.image_size,
-        "head_dropout": recipe.head_dropout,
-        "body_part_head": recipe.body_part_head,
-        "trained_on_phantoms": trained_on_phantoms,
-    }
+
+def build_model(recipe: Recipe, *, trained_on_phantoms: bool) -> Any:
+    """The untrained model of a recipe.
+
+    Raises:
+        CheckpointError: If there are no weights to start from, or they are of another backbone.
+    """
+    fields = {**config_fields(recipe), "trained_on_phantoms": trained_on_phantoms}
+    model = model_class(recipe.family)
     if recipe.pretrained:
-        return MuraForImageClassification.from_timm(recipe.backbone, **fields)
-    return MuraForImageClassification(MuraConfig(backbone=recipe.backbone, **fields))
+        return model.from_timm(recipe.backbone, **fields)
+    built = model(config_class(recipe.family)(backbone=recipe.backbone, **fields))
+    if recipe.start_from is not None:
+        _take_backbone(built, recipe.start_from)
+    return built
+
+
+def _take_backbone(model: Any, name: str) -> None:
+    """Fills each backbone of a model with that of a checkpoint."""
+    source = MuraModel.from_pretrained(_BUNDLED if name == "bundled" else name)
+    weights = source.backbone.state_dict()
+    for inner in model.modules():
+        if isinstance(inner, MuraModel):
+            try:
+                inner.backbone.load_state_dict(weights)
+            except RuntimeError as error:
+                raise CheckpointError(
+                    f"start_from: the backbone of {name}, {source.config.backbone} with "
+                    f"{source.config.backbone_kwargs or 'no'} options, does not fit {inner.config.backbone} with "
+                    f"{inner.config.backbone_kwargs or 'no'} options; set backbone and backbone_kwargs alike"
+                ) from error
 
 
 def build_processor(recipe: Recipe) -> MuraImageProcessor:
@@ -31,7 +54,7 @@ def build_processor(recipe: Recipe) -> MuraImageProcessor:
         chosen = {name: own.get(name) if value is None else value for name, value in chosen.items()}
     side = recipe.resize_size or recipe.image_size
     crop = {"height": recipe.image_size, "width": recipe.image_size}
-    if side != recipe.image_size:
+    if side != recipe.image_size and not recipe.model.get("full_resolution"):
         chosen |= {"do_center_crop": True, "crop_size": crop}
     return MuraImageProcessor(
         size={"height": side, "width": side},

@@ -26,8 +26,9 @@ def plot_curves(history: Sequence[dict[str, Any]], path: str | Path) -> None:
     for name, label, marker in (("auroc", "AUROC", "o"), ("kappa", "Cohen's kappa", "s")):
         values = [float("nan") if dev[name] is None else dev[name] for dev in judged.values()]
         right.plot(list(judged), values, marker=marker, label=label)
-    if judged:
-        best = max(judged, key=lambda epoch: judged[epoch]["auroc"] or 0.0)
+    last = [epoch for epoch in judged if history[epoch - 1]["stage"] == history[-1]["stage"]]
+    if last:  # the checkpoint is the best of the last stage
+        best = max(last, key=lambda epoch: judged[epoch]["auroc"] or 0.0)
         right.axvline(
             best,
             color="0.6",

@@ -1,6 +1,7 @@
 """A model over a whole split."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,8 +11,10 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from ..data import UNKNOWN_PART, ViewDataset
+from ..data import UNKNOWN_PART, StudyDataset, ViewDataset, collate_studies
 from ..evaluation import aggregate_studies, classification_metrics
+
+_EDGE = 1e-12
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,8 @@ class SplitPredictions:
         patient_ids: The view's patient.
         body_parts: int64, the true part as an index; `UNKNOWN_PART` where it is not known.
         found_parts: int64, the part that the model finds; None without that head.
+        pooled: Study -> its P(abnormal) before calibration, where the model pools views in another way than by the
+            mean of their probabilities; else None.
     """
 
     probabilities: np.ndarray
@@ -33,10 +38,13 @@ class SplitPredictions:
     patient_ids: list[str]
     body_parts: np.ndarray
     found_parts: np.ndarray | None
+    pooled: dict[str, float] | None = None
 
     def by_study(self) -> dict[str, tuple[float, int, str, int]]:
-        """Study id -> mean probability, label, patient and body part."""
+        """Study id -> pooled probability (the mean, mostly), label, patient and body part."""
         studies, means = aggregate_studies(self.study_ids, self.probabilities)
+        if self.pooled is not None:
+            means = np.asarray([self.pooled[study] for study in studies])
         first = {study: place for place, study in reversed(list(enumerate(self.study_ids)))}
         return {
             study: (float(mean), int(self.labels[row]), self.patient_ids[row], int(self.body_parts[row]))
@@ -45,18 +53,36 @@ class SplitPredictions:
         }
 
     def study_probabilities(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean probabilities and labels of the studies, float64 `[n]` and int64 `[n]`."""
+        """Pooled probabilities and labels of the studies, float64 `[n]` and int64 `[n]`."""
         means, labels, _, _ = zip(*self.by_study().values(), strict=True)
         return np.asarray(means, np.float64), np.asarray(labels, np.int64)
 
     def with_probabilities(self, probabilities: np.ndarray) -> "SplitPredictions":
-        """The same views with other probabilities `[n]`."""
+        """The same views with other probabilities `[n]`.
+
+        Raises:
+            ValueError: If the model pools views in another way than by the mean, so that it alone could tell what
+                becomes of the studies.
+        """
+        if self.pooled is not None:
+            raise ValueError("the studies were pooled by the model; change its config, and predict once more")
         return replace(self, probabilities=probabilities)
 
     def study_metrics(self, threshold: float = 0.5) -> dict[str, float | int | None]:
         """`classification_metrics` of the studies."""
         means, labels = self.study_probabilities()
         return classification_metrics(labels, means, threshold)
+
+    def cross_entropy(self, *, studies: bool = False, weights: np.ndarray | None = None) -> float:
+        """Mean over views, or studies, of -w log P(true label).
+
+        Args:
+            studies: Whether studies are meant.
+            weights: Of normal and abnormal, `[2]`; 1 and 1 where None.
+        """
+        found, labels = self.study_probabilities() if studies else (self.probabilities, self.labels)
+        right = np.clip(np.where(labels == 1, found, 1 - found), _EDGE, 1)
+        return float(-np.mean(np.log(right) * (1.0 if weights is None else np.asarray(weights)[labels])))
 
 
 def predict_views(
@@ -69,36 +95,89 @@ def predict_views(
 ) -> SplitPredictions:
     """Runs a model over every view of a split, on all processes.
 
+    A model that pools views in another way than by the mean of their probabilities is given whole studies.
+
     Args:
-        model: `MuraForImageClassification`, prepared or not.
+        model: One that classifies, prepared or not.
         views: The split, without augmentation.
         accelerator: Gathers the processes' answers.
-        batch_size: Views a step and process.
+        batch_size: Views a step and process, about so many where studies are given whole.
         progress: Text of the progress bar; none where None.
     """
-    loader = accelerator.prepare_data_loader(DataLoader(views, batch_size=batch_size))
+    bare = accelerator.unwrap_model(model)
+    needs_part = getattr(bare, "NEEDS_PART", False)
+    studies = None if _takes_mean(bare.config) else StudyDataset(views)
+    if studies is None:
+        loader = DataLoader(views, batch_size=batch_size)
+    else:
+        loader = DataLoader(studies, batch_size=max(1, batch_size // _VIEWS_A_STUDY), collate_fn=collate_studies)
+    loader = accelerator.prepare_data_loader(loader)
     was_training = model.training
     model.eval()
-    collected: dict[str, list[np.ndarray]] = {"index": [], "margin": [], "part": []}
+    collected: dict[str, list[np.ndarray]] = {}
     with torch.inference_mode():
         for batch in tqdm(
             loader, desc=progress, disable=progress is None or not accelerator.is_main_process, leave=False
         ):
-            output = model(pixel_values=batch["pixel_values"])
-            margins = output.logits.float()
-            found = {"index": batch["index"], "margin": (margins[:, 1] - margins[:, 0]).contiguous()}
-            if output.body_part_logits is not None:
-                found["part"] = output.body_part_logits.argmax(-1)
+            given = {"body_parts": batch["body_parts"]} if needs_part else {}
+            if studies is not None:
+                given["view_mask"] = batch["view_mask"]
+            output = model(pixel_values=batch["pixel_values"], **given)
+            found = {"index": batch["index"], **_found(output, batch.get("view_mask"), accelerator)}
             for name, values in accelerator.gather_for_metrics(found).items():
-                collected[name].append(values.cpu().numpy())
+                collected.setdefault(name, []).append(values.cpu().numpy())
     model.train(was_training)
+    return _arrange(collected, views, studies)
+
+
+_VIEWS_A_STUDY = 3  # about
+
+
+def _takes_mean(config: Any) -> bool:
+    """Whether a study's probability is the mean of its views'."""
+    members = getattr(config, "members", None)
+    if members is None:
+        return getattr(config, "study_pooling", "mean") == "mean"
+    usual = {"study_pooling": "mean", "temperature": 1, "study_slope": 1, "study_intercept": 0}
+    return all(values.get(name, value) == value for values in members.values() for name, value in usual.items())
+
+
+def _found(output: Any, mask: torch.Tensor | None, accelerator: Accelerator) -> dict[str, torch.Tensor]:
+    """What is kept of a batch's output, alike in shape on all processes."""
+    logits = (output.logits if mask is None else output.view_logits).float()
+    found = {"margin": (logits[..., 1] - logits[..., 0]).contiguous()}
+    if mask is not None:
+        found["margin"] = accelerator.pad_across_processes(found["margin"].masked_fill(~mask, torch.nan), 1)
+        found["pooled"] = output.pooled_logit.float()
+    if output.body_part_logits is not None:
+        found["part"] = output.body_part_logits.argmax(-1)
+    return found
+
+
+def _arrange(
+    collected: dict[str, list[np.ndarray]], views: ViewDataset, studies: StudyDataset | None
+) -> SplitPredictions:
+    """The batches' answers in the order of the views."""
     order = np.argsort(np.concatenate(collected["index"]))
-    rows = views.rows
+    parts = np.concatenate(collected["part"])[order] if "part" in collected else None
+    rows, pooled = views.rows, None
+    if studies is None:
+        margins = np.concatenate(collected["margin"])[order]
+    else:
+        by_study = [line for batch in collected["margin"] for line in batch]
+        margins = np.empty(len(rows), np.float32)
+        for number, members in enumerate(studies.members):
+            margins[members] = by_study[order[number]][: len(members)]
+        answers = expit(np.concatenate(collected["pooled"]).astype(np.float64))[order]
+        pooled = dict(zip(studies.study_ids, answers.tolist(), strict=True))
+        if parts is not None:
+            parts = np.repeat(parts, list(map(len, studies.members)))[np.argsort(np.concatenate(studies.members))]
     return SplitPredictions(
-        probabilities=expit(np.concatenate(collected["margin"]).astype(np.float64))[order],
+        probabilities=expit(margins.astype(np.float64)),
         labels=np.asarray(rows["label"]),
         study_ids=list(rows["study_id"]),
         patient_ids=list(rows["patient_id"]),
         body_parts=np.asarray([UNKNOWN_PART if part is None else part for part in rows["body_part"]]),
-        found_parts=np.concatenate(collected["part"])[order] if collected["part"] else None,
+        found_parts=parts,
+        pooled=pooled,
     )

@@ -1,49 +1,12 @@
 """Recipes: every choice of a training run in one YAML file."""
 
 import dataclasses
-import difflib
 from dataclasses import dataclass, field
-from pathlib import Path
-from types import UnionType
-from typing import Any, TypeVar, get_args, get_origin
-
-import yaml
+from typing import Any
 
 from ..data import Augmentation
-from ..errors import RecipeError
-
-SAMPLINGS = ("shuffled", "balanced")
-_RECIPES = Path(__file__).parent / "recipes"
-
-
-@dataclass(frozen=True)
-class PatchStage:
-    """A stage on patches around the findings, before that on whole pictures: a small finding then fills what is seen.
-
-    From patches to whole pictures: Shen et al., "Deep learning to improve breast cancer detection on screening
-    mammography", Scientific Reports 9:12495 (2019).
-
-    Attributes:
-        epochs: Passes over train, a patch a view; 0 leaves the stage out.
-        size: Side of a patch in pixels of the processed picture.
-        batch_size: Patches a step and process.
-        learning_rate: Peak of AdamW's rate.
-        augmentation: See `Augmentation`.
-    """
-
-    epochs: int = 0
-    size: int = 112
-    batch_size: int = 64
-    learning_rate: float = 2e-3
-    augmentation: Augmentation = field(default_factory=Augmentation)
-
-    def __post_init__(self) -> None:
-        if self.epochs < 0 or self.size < 32 or self.batch_size < 1 or self.learning_rate <= 0:
-            raise RecipeError(
-                "patches: epochs must be 0 or above, size 32 or above, batch_size and learning_rate above 0"
-            )
-        if self.augmentation.random_crop or self.augmentation.resized_crop < 1:
-            raise RecipeError("patches: they are crops already, so random_crop and resized_crop have no place there")
+from .recipe_checks import check_recipe
+from .recipe_parts import MetricLoss, PatchStage, TrainingStage
 
 
 @dataclass(frozen=True)
@@ -52,9 +15,14 @@ class Recipe:
 
     Attributes:
         name: What the recipe is called; the name of the package's own, or of the file.
-        backbone: timm architecture.
+        family: "classifier", "metric_learning", "fusenet"; or one that is made of trained members: "ensemble" of the
+            recipes in `members`, "specialized" with a classifier of this recipe for each body part.
+        backbone: timm architecture, or one of ours such as "cnn2".
         backbone_kwargs: Further arguments of `timm.create_model`.
         pretrained: Whether the backbone starts from timm's weights (needs them downloaded).
+        start_from: A checkpoint with one backbone, the same as this one, whose weights the backbone starts from: a
+            folder, a Hub name, or "bundled". Heads start anew.
+        model: Further fields of the family's config, such as `{"head_layers": [256]}`.
         image_size: Side in pixels of what the model sees.
         resize_size: Side in pixels that pictures are resized to before `image_size` is cropped from them: from the
             middle, in training anywhere with `random_crop`. `image_size` itself where None.
@@ -64,34 +32,70 @@ class Recipe:
         image_mean: Mean of the normalisation, one a channel; that of the pretrained weights, else ImageNet's, where
             None.
         image_std: Deviation beside it.
-        head_dropout: Dropout in front of the heads.
+        head_dropout: Dropout in front of the heads, or in front of each linear layer of the classifier.
         body_part_head: Whether to train a second head for the body part.
         body_part_weight: Weight of its loss.
         region_weight: Weight of the loss on the class activation map, for data with boxes; 0 leaves it out.
+        finding_weight: Weight of the loss of the head for the type of finding (`finding_types` in `model`), over the
+            rows whose type is known and among them, for data with findings; 0 leaves it out.
+        metric_loss: Loss on the embeddings, of metric learning.
+        metric_weight: Its weight beside the cross entropy.
+        classes_over: What makes two rows alike in `metric_loss` and in `sampling: classes`: "label", or
+            "label_and_part": label and body part both.
         class_weighting: Whether to weight the loss by the class shares of train.
         label_smoothing: Share of each label spread over both classes.
-        epochs: Passes over train.
-        batch_size: Views a step and process.
-        learning_rate: Peak of AdamW's rate.
-        weight_decay: Of AdamW, on matrices only.
-        warmup_fraction: Share of the steps over which the rate rises; then it falls by a cosine to 0.
-        max_gradient_norm: Gradients are clipped to it.
+        level: "view", or "study": a batch holds whole studies, and the loss is that of the study's pooled answer.
+        train_last: How many of the backbone's last stages are trained, besides the heads; 0 freezes all of it, None
+            nothing.
+        epochs: Passes over train; not used where there are `stages`.
+        batch_size: Views (studies, at study level) a step and process.
+        learning_rate: Peak of the optimiser's rate.
+        optimizer: "adamw", "adam" (its weight decay is torch's: an L2 term in the gradient) or "sgd".
+        momentum: Of "sgd".
+        weight_decay: On matrices and kernels; biases and norms are never decayed, whichever the optimiser.
+        warmup_fraction: Share of a stage's steps over which the rate rises to its peak.
+        schedule: What follows: "cosine" to 0, "constant", "step" (times `gamma` after every `step_epochs`), or
+            "plateau" (times `plateau_factor` once the loss on dev has not fallen for more than `plateau_patience`
+            epochs).
+        step_epochs: See `schedule`.
+        gamma: See `schedule`.
+        plateau_patience: See `schedule`.
+        plateau_factor: See `schedule`.
+        patience: A stage ends after so many epochs without a better AUROC on dev; 0 never ends it early.
+        ema_decay: Of an exponential moving average of the weights, which then is what is judged and kept; it warms up
+            as timm's `ModelEmaV3` does. 0 averages none.
+        average_top_k: At the end the weights of so many epochs, the best on dev of the last stage, are averaged, and
+            the average is kept, whatever dev says of it. 0 or 1 keeps the best epoch.
+        max_gradient_norm: Gradients are clipped to it; 0 does not clip.
         precision: "fp32" or "bf16" (autocast).
         dev_fraction: Share of train patients for selection.
         calib_fraction: Share of train patients kept for calibration.
         stratified: Whether the cut keeps shares of body parts and labels alike.
         fold: Cross-validation: which of `n_folds` is `dev`; None for a cut by `dev_fraction`.
         n_folds: How many folds.
-        sampling: "shuffled", or "balanced": as many views of each label in an epoch.
+        sampling: "shuffled"; "balanced": as many views of each label in an epoch; "classes": batches of
+            `classes_per_batch` classes (see `classes_over`) with `samples_per_class` rows of each; "hard": see
+            `HardSampler`.
+        classes_per_batch: See `sampling`.
+        samples_per_class: See `sampling`.
+        hard_share: Share of an epoch that `sampling: hard` draws by the rows' losses.
         seed: Of everything random.
         augmentation: See `Augmentation`.
         patches: See `PatchStage`; needs data with boxes.
+        stages: See `TrainingStage`; one stage that trains the family's first where empty.
+        members: Recipes of an ensemble's members, by name; one may stand there several times, each then with a seed
+            of its own.
+        fit_member_weights: Whether an ensemble's weights are fitted on calib; equal where not.
+        router: Recipe of a specialised model's router, which finds the body part where none is given; None has none.
     """
 
     name: str = "custom"
+    family: str = "classifier"
     backbone: str = "densenet169"
     backbone_kwargs: dict[str, Any] | None = None
     pretrained: bool = True
+    start_from: str | None = None
+    model: dict[str, Any] = field(default_factory=dict)
     image_size: int = 320
     resize_size: int | None = None
     resize_mode: str = "letterbox"
@@ -99,17 +103,33 @@ class Recipe:
     crop_border: bool = False
     image_mean: list[float] | None = None
     image_std: list[float] | None = None
-    head_dropout: float = 0.0
+    head_dropout: float | list[float] = 0.0
     body_part_head: bool = True
     body_part_weight: float = 0.3
     region_weight: float = 0.0
+    finding_weight: float = 0.0
+    metric_loss: MetricLoss | None = None
+    metric_weight: float = 1.0
+    classes_over: str = "label"
     class_weighting: bool = True
     label_smoothing: float = 0.0
+    level: str = "view"
+    train_last: int | None = None
     epochs: int = 15
     batch_size: int = 32
     learning_rate: float = 1e-4
+    optimizer: str = "adamw"
+    momentum: float = 0.9
     weight_decay: float = 0.01
     warmup_fraction: float = 0.05
+    schedule: str = "cosine"
+    step_epochs: int = 3
+    gamma: float = 0.3
+    plateau_patience: int = 1
+    plateau_factor: float = 0.1
+    patience: int = 0
+    ema_decay: float = 0.0
+    average_top_k: int = 0
     max_gradient_norm: float = 1.0
     precision: str = "fp32"
     dev_fraction: float = 0.08
@@ -118,112 +138,34 @@ class Recipe:
     fold: int | None = None
     n_folds: int = 5
     sampling: str = "shuffled"
+    classes_per_batch: int = 2
+    samples_per_class: int = 16
+    hard_share: float = 0.5
     seed: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
     patches: PatchStage = field(default_factory=PatchStage)
+    stages: list[TrainingStage] = field(default_factory=list)
+    members: list[str] = field(default_factory=list)
+    fit_member_weights: bool = False
+    router: str | None = None
 
     def __post_init__(self) -> None:
-        if self.precision not in ("fp32", "bf16"):
-            raise RecipeError(f"precision is {self.precision!r}: it must be fp32 or bf16")
-        if self.epochs < 1 or self.batch_size < 1 or self.image_size < 1 or self.learning_rate <= 0:
-            raise RecipeError("epochs, batch_size, image_size and learning_rate must be above 0")
-        if self.sampling not in SAMPLINGS:
-            raise RecipeError(f"sampling is {self.sampling!r}: it must be one of {', '.join(SAMPLINGS)}")
-        if self.resize_size is not None and self.resize_size < self.image_size:
-            raise RecipeError(
-                f"resize_size is {self.resize_size}, but image_size, {self.image_size}, is to be cropped from it"
-            )
-        if self.augmentation.random_crop and self.resize_size in (None, self.image_size):
-            raise RecipeError("random_crop has no room: give a resize_size above image_size")
-        if self.patches.epochs and self.patches.size > self.image_size:
-            raise RecipeError(
-                f"patches: size is {self.patches.size}, but a patch cannot be larger than the picture, "
-                f"image_size {self.image_size}"
-            )
+        check_recipe(self)
 
     def cut(self) -> dict[str, Any]:
         """How the data are cut, as options of `load_data`."""
         names = ("dev_fraction", "calib_fraction", "seed", "fold", "n_folds", "stratified")
         return {name: getattr(self, name) for name in names}
 
+    def for_stage(self, stage: TrainingStage) -> "Recipe":
+        """The recipe as it holds in one of its stages: what that names replaces the recipe's own."""
+        own = {
+            item.name: getattr(stage, item.name)
+            for item in dataclasses.fields(stage)
+            if item.name != "trains" and getattr(stage, item.name) is not None
+        }
+        return dataclasses.replace(self, **own, stages=[])
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in the YAML file."""
         return dataclasses.asdict(self)
-
-
-def recipe_names() -> list[str]:
-    """Names of the recipes that come with the package."""
-    return sorted(path.stem for path in _RECIPES.glob("*.yaml"))
-
-
-def load_recipe(name_or_path: str | Path, **overrides: Any) -> Recipe:
-    """Loads a recipe by name, or from a YAML file.
-
-    Args:
-        name_or_path: One of `recipe_names()`, or a path that ends in .yaml or .yml.
-        **overrides: Fields that replace those of the file.
-
-    Raises:
-        RecipeError: If there is no such recipe, a key is unknown (the nearest known one is named) or a value is of
-            the wrong type or out of range.
-    """
-    path = Path(name_or_path) if str(name_or_path).endswith((".yaml", ".yml")) else _RECIPES / f"{name_or_path}.yaml"
-    try:
-        values = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise RecipeError(
-            f"no recipe {name_or_path!r}; there are {', '.join(recipe_names())}, or give a .yaml file"
-        ) from error
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise RecipeError(f"{path} must hold keys and values")
-    values = {"name": path.stem, **values, **overrides}
-    return _build(Recipe, values, str(path))
-
-
-_Kind = TypeVar("_Kind")
-
-
-def _build(kind: type[_Kind], values: dict[str, Any], where: str) -> _Kind:
-    fields = {item.name: item for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    values = dict(values)
-    for key, value in values.items():
-        if key not in fields:
-            near = difflib.get_close_matches(key, fields, n=1)
-            raise RecipeError(f"{where}: unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
-        inner: Any = fields[key].type
-        if dataclasses.is_dataclass(inner) and isinstance(inner, type):
-            if not isinstance(value, dict | None):
-                raise RecipeError(f"{where}: {key} is {value!r}, but must hold keys and values")
-            values[key] = _build(inner, value or {}, f"{where}, {key}")
-            continue
-        if not _fits(value, inner):
-            hint = "; YAML reads 1e-4 as text, write 1.0e-4" if inner is float and isinstance(value, str) else ""
-            raise RecipeError(f"{where}: {key} is {value!r}, but must be {_name(inner)}{hint}")
-    try:
-        return kind(**values)
-    except ValueError as error:
-        raise RecipeError(f"{where}: {error}") from error
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    """Whether a value from YAML is of an annotated type; whole numbers serve as floats, booleans never as numbers."""
-    inner = get_args(kind)
-    if isinstance(kind, UnionType):
-        return any(_fits(value, one) for one in inner)
-    if get_origin(kind) is list:
-        return isinstance(value, list) and all(_fits(one, inner[0]) for one in value)
-    if get_origin(kind) is dict:
-        return isinstance(value, dict)
-    if kind is Any:
-        return True
-    return type(value) in ((int, float) if kind is float else (kind,))
-
-
-def _name(kind: Any) -> str:
-    if isinstance(kind, UnionType):
-        return " or ".join(_name(one) for one in get_args(kind))
-    if get_origin(kind) is not None:
-        return str(kind)
-    return {float: "a number", type(None): "nothing"}.get(kind, f"of type {kind.__name__}")

@@ -1,12 +1,27 @@
 import numpy as np
 import pytest
+from sklearn.metrics import (
+    accuracy_score,
+    brier_score_loss,
+    cohen_kappa_score,
+    f1_score,
+    precision_score,
+    recall_score,
+    roc_auc_score,
+)
 
-from mura_hf.evaluation import bootstrap_confidence_intervals, bootstrap_mean, classification_metrics
+from mura_hf.evaluation import (
+    bootstrap_confidence_intervals,
+    bootstrap_mean,
+    classification_metrics,
+    paired_bootstrap,
+)
 from mura_hf.evaluation.bootstrap import BOOTSTRAPPED
 
 RNG = np.random.default_rng(2)
 LABELS = RNG.integers(0, 2, 120)
 PROBABILITIES = np.round(np.clip(0.4 * LABELS + RNG.random(120) * 0.6, 0, 1), 1)  # with ties
+OTHERS = np.round(np.clip(0.2 * LABELS + RNG.random(120) * 0.8, 0, 1), 1)  # a little worse
 PATIENTS = np.repeat(np.arange(60), 2)
 
 
@@ -50,3 +65,73 @@ def test_the_interval_of_a_mean_equals_a_loop_over_the_same_resamples():
     np.testing.assert_allclose(found, np.quantile(means, [0.025, 0.975]), atol=1e-12)
     with pytest.raises(ValueError, match="same number"):
         bootstrap_mean([0.5], [])
+
+
+def _scikit_learn(labels, probabilities):
+    called = probabilities > 0.5
+    return {
+        "accuracy": accuracy_score(labels, called),
+        "sensitivity": recall_score(labels, called),
+        "specificity": recall_score(labels, called, pos_label=0),
+        "precision": precision_score(labels, called),
+        "f1": f1_score(labels, called),
+        "kappa": cohen_kappa_score(labels, called),
+        "auroc": roc_auc_score(labels, probabilities),
+        "brier": brier_score_loss(labels, probabilities),
+    }
+
+
+def test_paired_differences_equal_a_loop_with_scikit_learns_figures():
+    found = paired_bootstrap(LABELS, PROBABILITIES, OTHERS, PATIENTS, n_resamples=150, level=0.9, seed=4)
+    draws = np.random.default_rng(4).multinomial(60, np.full(60, 1 / 60), size=150)
+    rows = []
+    for chosen in [np.arange(120), *(np.repeat(np.arange(120), draw[PATIENTS]) for draw in draws)]:
+        a, b = (_scikit_learn(LABELS[chosen], values[chosen]) for values in (PROBABILITIES, OTHERS))
+        rows.append({name: a[name] - b[name] for name in a})
+    assert list(found) == list(BOOTSTRAPPED)
+    for name, row in found.items():
+        resampled = np.array([row[name] for row in rows[1:]])
+        assert row["difference"] == pytest.approx(rows[0][name], abs=1e-9)
+        np.testing.assert_allclose([row["low"], row["high"]], np.quantile(resampled, [0.05, 0.95]), atol=1e-9)
+        rarer = min((resampled <= 1e-12).sum(), (resampled >= -1e-12).sum())
+        assert row["p_value"] == pytest.approx(min(1, 2 * (1 + rarer) / 151))
+    assert found["auroc"]["low"] > 0
+    assert found["auroc"]["p_value"] < 0.1
+
+
+def test_swapping_the_two_turns_the_sign():
+    one = paired_bootstrap(LABELS, PROBABILITIES, OTHERS, PATIENTS, n_resamples=200)
+    other = paired_bootstrap(LABELS, OTHERS, PROBABILITIES, PATIENTS, n_resamples=200)
+    for name in BOOTSTRAPPED:
+        assert other[name]["difference"] == -one[name]["difference"]
+        assert other[name]["low"] == pytest.approx(-one[name]["high"], abs=1e-12)
+        assert other[name]["p_value"] == one[name]["p_value"]
+
+
+def test_the_same_answers_do_not_differ():
+    for row in paired_bootstrap(LABELS, OTHERS, OTHERS, PATIENTS, n_resamples=50).values():
+        assert row == {"difference": 0, "low": 0, "high": 0, "p_value": 1}
+
+
+def test_pairing_narrows_the_interval():
+    nearly = np.where(np.arange(120) % 20, PROBABILITIES, OTHERS)
+    paired = paired_bootstrap(LABELS, PROBABILITIES, nearly, PATIENTS)["auroc"]
+    low, high = bootstrap_confidence_intervals(LABELS, PROBABILITIES, PATIENTS)["auroc"]
+    assert paired["high"] - paired["low"] < 0.8 * (high - low)  # apart it would be 1.4 times as wide
+
+
+def test_paired_differences_that_are_not_defined_are_left_out():
+    found = paired_bootstrap([0, 0, 0], [0.1, 0.2, 0.7], [0.6, 0.2, 0.7], ["a", "b", "c"], n_resamples=20)
+    assert "auroc" not in found
+    assert found["specificity"]["difference"] == pytest.approx(1 / 3)
+    with pytest.raises(ValueError, match="3 labels, 3 and 2 probabilities"):
+        paired_bootstrap([0, 0, 1], [0.1, 0.2, 0.7], [0.6, 0.2], ["a", "b", "c"])
+
+
+def test_several_runs_are_averaged_on_the_same_resamples():
+    runs = np.stack([PROBABILITIES, OTHERS])
+    twice = paired_bootstrap(LABELS, runs, OTHERS, PATIENTS, n_resamples=200)
+    once = paired_bootstrap(LABELS, PROBABILITIES, OTHERS, PATIENTS, n_resamples=200)
+    for name in BOOTSTRAPPED:  # the second run of a is b itself, so that half of the difference is left
+        for value in ("difference", "low", "high"):
+            assert twice[name][value] == pytest.approx(once[name][value] / 2, abs=1e-12)

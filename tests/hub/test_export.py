@@ -1,3 +1,4 @@
+import ast
 import json
 import os
 import re
@@ -14,6 +15,8 @@ from transformers import pipeline
 from mura_hf import CheckpointError, MuraForImageClassification, MuraImageProcessor
 from mura_hf.hub import export_checkpoint
 from mura_hf.inference import BUNDLED_CHECKPOINT
+from mura_hf.models import CLASSIFIERS
+from tests.conftest import make_checkpoint, make_model
 
 ALONE = """
 import json, sys
@@ -53,6 +56,26 @@ np.save("pixel_values.npy", processor(Image.open(sys.argv[2]), return_tensors="n
 """
 
 
+FAMILIES = """
+import json, sys
+sys.modules["mura_hf"] = None
+from pathlib import Path
+import torch
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+root, out = Path(sys.argv[1]), {}
+views = torch.load(sys.argv[2])
+for folder in sorted(root.iterdir()):
+    AutoImageProcessor.from_pretrained(folder, trust_remote_code=True)
+    model = AutoModelForImageClassification.from_pretrained(folder, trust_remote_code=True)
+    with torch.no_grad():
+        logits, study = model(views[:, 0]).logits, model(views).study_logits
+    name = type(model)
+    out[folder.name] = [name.__module__.split(".")[0], name.__name__, logits.tolist(), study.tolist()]
+print(json.dumps(out))
+"""
+
+
 def _run_alone(code, folder, file, cwd, hidden=""):
     environment = {**os.environ, "HF_HOME": str(cwd), "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-c", code, str(folder), file, *hidden.split()]
@@ -83,6 +106,47 @@ def test_works_where_the_package_cannot_be_imported(exported, phantom_files, tmp
     for row in scores:
         assert found["scores"][row["label"]] == pytest.approx(row["score"], abs=1e-5)
     assert set(found["scores"]) == {"normal", "abnormal"}
+
+
+@pytest.fixture(scope="module")
+def exported_families(tmp_path_factory):
+    root, out = tmp_path_factory.mktemp("families"), tmp_path_factory.mktemp("exported")
+    for family in CLASSIFIERS:
+        export_checkpoint(make_checkpoint(root / family, make_model(family)), out / family)
+    return out
+
+
+def test_every_family_works_where_the_package_cannot_be_imported(exported_families, tmp_path):
+    torch.manual_seed(0)
+    views = torch.randn(2, 2, 3, 64, 64)
+    torch.save(views, tmp_path / "views.pt")
+    done = _run_alone(FAMILIES, exported_families, str(tmp_path / "views.pt"), tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert set(found) == set(CLASSIFIERS)
+    for family, (module, name, logits, study) in found.items():
+        model = make_model(family)
+        assert (module, name) == ("transformers_modules", type(model).__name__)
+        with torch.no_grad():
+            np.testing.assert_allclose(logits, model(views[:, 0]).logits, atol=1e-5)
+            np.testing.assert_allclose(study, model(views).study_logits, atol=1e-5)
+
+
+def test_each_family_takes_the_files_that_it_needs_and_no_others(exported_families):
+    files = {family: {path.stem for path in (exported_families / family).glob("*.py")} for family in CLASSIFIERS}
+    for family, names in files.items():
+        needed, waiting = set(), {"image_processing_mura", f"modeling_{family}", f"configuration_{family}"}
+        waiting -= {"configuration_mura_ensemble", "configuration_mura_specialized"}
+        while waiting:  # by the syntax tree, where the export goes by the text
+            needed |= waiting
+            trees = [ast.parse((exported_families / family / f"{name}.py").read_text()) for name in waiting]
+            nodes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+            assert all(node.level <= 1 for node in nodes)
+            waiting = {node.module for node in nodes if node.level == 1} - needed
+        assert names == needed, family
+    assert "modeling_mura_fusenet" not in files["mura"] | files["mura_metric_learning"]
+    assert "modeling_mura_metric_learning" not in files["mura"] | files["mura_fusenet"]
+    assert not any("modeling_mura_specialized" in names for family, names in files.items() if "special" not in family)
 
 
 @pytest.mark.parametrize("hidden", ["mura_hf", "mura_hf cv2"])

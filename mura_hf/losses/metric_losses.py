@@ -1,0 +1,67 @@
+"""Losses on embeddings by name, as a recipe gives them."""
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+
+from ..errors import RecipeError
+from .batch_hard_triplet import batch_hard_triplet_loss
+from .selectively_contrastive_triplet import selectively_contrastive_triplet_loss
+from .semi_hard_triplet import semi_hard_triplet_loss
+from .triplet_focal import triplet_focal_loss
+from .triplet_margin import triplet_margin_loss
+
+MetricLoss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+METRIC_LOSSES: dict[str, Callable[..., torch.Tensor]] = {
+    "triplet_margin": triplet_margin_loss,
+    "semi_hard_triplet": semi_hard_triplet_loss,
+    "batch_hard_triplet": batch_hard_triplet_loss,
+    "triplet_focal": triplet_focal_loss,
+    "selectively_contrastive_triplet": selectively_contrastive_triplet_loss,
+}
+
+
+def build_metric_loss(settings: Mapping[str, Any]) -> MetricLoss:
+    """The loss that a recipe names.
+
+    Args:
+        settings: `name`, one of `METRIC_LOSSES`, and any of its options: `{"name": "triplet_margin", "margin": 0.5}`.
+
+    Returns:
+        Embeddings `[B, E]` and labels int64 `[B]` in, scalar out.
+
+    Raises:
+        RecipeError: If the name or an option is unknown (the nearest known one is named) or a value does not fit.
+    """
+    options = dict(settings)
+    name = options.pop("name", None)
+    if not isinstance(name, str) or name not in METRIC_LOSSES:
+        raise RecipeError(f"metric loss: unknown name {name!r}{_hint(name, METRIC_LOSSES)}")
+    defaults = {
+        key: parameter.default
+        for key, parameter in inspect.signature(METRIC_LOSSES[name]).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    for key, value in options.items():
+        if key not in defaults:
+            raise RecipeError(f"metric loss {name}: unknown option {key!r}{_hint(key, defaults)}")
+        kind = type(defaults[key])
+        if type(value) not in ((int, float) if kind is float else (kind,)):
+            told = {float: "a number", bool: "true or false", str: "a word"}[kind]
+            raise RecipeError(f"metric loss {name}: {key} is {value!r}, but must be {told}")
+    loss = partial(METRIC_LOSSES[name], **options)
+    try:  # on a batch of nothing, so that a value out of range stops the run before it starts
+        loss(torch.zeros(2, 2), torch.tensor([0, 1]))
+    except ValueError as error:
+        raise RecipeError(f"metric loss {name}: {error}") from error
+    return loss
+
+
+def _hint(key: Any, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(str(key), known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"

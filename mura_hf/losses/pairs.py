@@ -1,0 +1,116 @@
+"""What the triplet losses share: masks, distances whose gradient is safe at 0, hardest pairs, reductions."""
+
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+REDUCTIONS = ("sum", "mean", "mean_nonzero")
+
+
+def prepare_embeddings(embeddings: torch.Tensor, labels: torch.Tensor, normalize: bool = False) -> torch.Tensor:
+    """Embeddings in float32 (float64 stays), divided by their 2-norm if asked.
+
+    Raises:
+        ValueError: If the shapes are not `[B, E]` and `[B]`, or B is 0.
+    """
+    if embeddings.ndim != 2 or labels.shape != embeddings.shape[:1] or not len(labels):
+        raise ValueError(
+            f"embeddings have shape {list(embeddings.shape)} and labels {list(labels.shape)}; they must be [B, E] "
+            "and [B], with at least one sample"
+        )
+    values = embeddings if embeddings.dtype == torch.float64 else embeddings.float()
+    return functional.normalize(values, dim=1) if normalize else values
+
+
+def pair_masks(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which pairs (row anchor, column other) are positive and which negative, bool `[B, B]` each; an anchor is no
+    positive of its own.
+    """
+    same = labels[:, None] == labels[None, :]
+    return same.logical_xor(torch.eye(len(labels), dtype=torch.bool, device=labels.device)), ~same
+
+
+def pair_distances(embeddings: torch.Tensor, squared: bool = False) -> torch.Tensor:
+    """Euclidean distances of all pairs `[B, B]`, or their squares; the gradient at distance 0 is 0.
+
+    Computed from differences, not from products, which lose the digits of close pairs.
+    """
+    distances = torch.cdist(embeddings, embeddings, compute_mode="donot_use_mm_for_euclid_dist")
+    return distances.square() if squared else distances
+
+
+def hardest_distances(
+    embeddings: torch.Tensor, labels: torch.Tensor, squared: bool = False
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The hardest pairs of each anchor.
+
+    The pairs are found on squared distances from one matrix product, of centred embeddings so that it keeps its
+    digits; pairs that are equal to rounding may be swapped. Their distances are computed from differences.
+
+    Args:
+        embeddings: `[B, E]` from `prepare_embeddings`.
+        labels: int64 `[B]`.
+        squared: Whether distances are squared.
+
+    Returns:
+        D*_ap, the distance of the farthest positive; D*_an, that of the nearest negative; and whether the anchor has
+        both, bool. `[B]` each. Where it has not, the distances mean nothing.
+    """
+    positive, negative = pair_masks(labels)
+    centred = embeddings - embeddings.detach().mean(0)  # a shift changes no distance, so its gradient is left out
+    with torch.no_grad(), torch.autocast(embeddings.device.type, enabled=False):
+        products = centred @ centred.T
+        # Less the anchor's own square, which is the same along a row.
+        squares = torch.sub(products.diagonal(), products, alpha=2)
+        farthest = squares.masked_fill(~positive, -torch.inf).argmax(1)
+        nearest = squares.masked_fill(~negative, torch.inf).argmin(1)
+    chosen: Any = _ChosenDistances.apply(centred, torch.stack([farthest, nearest]))
+    if squared:
+        chosen = chosen.square()
+    return chosen[0], chosen[1], positive.any(1) & negative.any(1)
+
+
+def reduce_losses(losses: torch.Tensor, valid: torch.Tensor, reduction: str) -> torch.Tensor:
+    """One number from many; 0 with a gradient (of zeros) where nothing is valid.
+
+    Args:
+        losses: Of any shape.
+        valid: bool of that shape; the others count neither in the sum nor in the number.
+        reduction: "sum"; "mean" over the valid ones; "mean_nonzero", over those that are not 0.
+
+    Raises:
+        ValueError: If the reduction is unknown.
+    """
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction is {reduction!r}: it must be one of {', '.join(REDUCTIONS)}")
+    kept = torch.where(valid, losses, torch.zeros_like(losses))
+    if reduction == "sum":
+        return kept.sum()
+    return kept.sum() / (kept != 0 if reduction == "mean_nonzero" else valid).sum().clamp_min(1)
+
+
+class _ChosenDistances(torch.autograd.Function):
+    """Distances of each row to a few chosen others, `[K, B]` from indices `[K, B]`; the gradient at 0 is 0.
+
+    Backward is one product with the chosen pairs' Laplacian, where indexing would add up rows one after another.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, embeddings: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+        distances = torch.stack(
+            [torch.linalg.vector_norm(embeddings.index_select(0, row).sub_(embeddings), dim=1) for row in others]
+        )
+        ctx.save_for_backward(embeddings, others, distances)
+        return distances
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
+        embeddings, others, distances = ctx.saved_tensors
+        weights = torch.where(distances > 0, grad / distances, torch.zeros_like(grad))
+        coupling = embeddings.new_zeros(len(embeddings), len(embeddings)).scatter_add_(1, others.T, weights.T)
+        coupling = coupling + coupling.T
+        laplacian = torch.diag(coupling.sum(1)) - coupling
+        with torch.autocast(embeddings.device.type, enabled=False):
+            return laplacian @ embeddings, None

@@ -1,0 +1,60 @@
+"""Selectively contrastive loss: hard triplets push their negative away, all others attract and repel."""
+
+import torch
+from torch.nn import functional
+
+from .pairs import pair_masks, prepare_embeddings, reduce_losses
+
+POSITIVES = ("hardest", "easiest", "all")
+
+
+def selectively_contrastive_triplet_loss(
+    embeddings: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    negative_weight: float = 1.0,
+    positives: str = "hardest",
+    reduction: str = "mean",
+) -> torch.Tensor:
+    """lambda S_an where S_an > S_ap, else -log(exp(S_ap) / (exp(S_ap) + exp(S_an))), over mined triplets.
+
+    S is the cosine similarity, so normalisation is part of the loss; there is no margin and no temperature. The
+    negative of an anchor is its hardest, the most similar sample of another label. A triplet in which it is more
+    similar than the positive only pushes it away, with lambda = `negative_weight`, and leaves the positive alone.
+    Source: Xuan et al., "Hard negative examples are hard, but useful", arXiv 2007.12749.
+
+    Args:
+        embeddings: `[B, E]`.
+        labels: int64 `[B]`.
+        negative_weight: lambda.
+        positives: "hardest", the least similar sample of the anchor's label; "easiest", the most similar one; or
+            "all", a triplet for each.
+        reduction: "mean" over the triplets, "sum", or "mean_nonzero" over those whose loss is not 0. A hard triplet
+            whose similarities are negative has a negative loss.
+
+    Returns:
+        Scalar, float32 (float64 for float64 embeddings); 0 with a gradient in a batch without a triplet.
+
+    Raises:
+        ValueError: If the shapes do not belong together, or an option is unknown.
+    """
+    if positives not in POSITIVES:
+        raise ValueError(f"positives is {positives!r}: it must be one of {', '.join(POSITIVES)}")
+    values = prepare_embeddings(embeddings, labels, normalize=True)
+    positive, negative = pair_masks(labels)
+    with torch.autocast(values.device.type, enabled=False):
+        similarities = values @ values.T
+    # Beyond the cosine's range instead of infinite: what is not valid still has a finite loss.
+    to_negative = similarities.masked_fill(~negative, -2.0).max(1, keepdim=True).values
+    if positives == "all":
+        to_positive, valid = similarities, positive & negative.any(1, keepdim=True)
+    else:
+        valid = (positive.any(1) & negative.any(1))[:, None]
+        if positives == "hardest":
+            to_positive = similarities.masked_fill(~positive, 2.0).min(1, keepdim=True).values
+        else:
+            to_positive = similarities.masked_fill(~positive, -2.0).max(1, keepdim=True).values
+    losses = torch.where(
+        to_negative > to_positive, negative_weight * to_negative, functional.softplus(to_negative - to_positive)
+    )
+    return reduce_losses(losses, valid, reduction)

@@ -1,0 +1,40 @@
+"""Triplet loss over all triplets of a batch."""
+
+import torch
+from torch.nn import functional
+
+from .pairs import pair_distances, pair_masks, prepare_embeddings, reduce_losses
+
+
+def triplet_margin_loss(
+    embeddings: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    margin: float = 0.2,
+    squared: bool = True,
+    normalize: bool = False,
+    reduction: str = "mean",
+) -> torch.Tensor:
+    """max(0, |a - p|^2 - |a - n|^2 + margin) over all triplets of the batch.
+
+    A triplet is an anchor a, another sample p of its label and a sample n of a different one. Source: Schroff et al.,
+    "FaceNet", arXiv 1503.03832, equation 3, which normalises embeddings and sums. Needs memory for B^3 numbers.
+
+    Args:
+        embeddings: `[B, E]`.
+        labels: int64 `[B]`.
+        margin: How much farther than the positive the negative has to be, in units of the (squared) distance.
+        squared: Whether distances (Euclidean) are squared.
+        normalize: Whether embeddings are divided by their 2-norm first.
+        reduction: "mean" over all triplets, "mean_nonzero" over those whose loss is not 0, or "sum".
+
+    Returns:
+        Scalar, float32 (float64 for float64 embeddings); 0 with a gradient in a batch without a triplet.
+
+    Raises:
+        ValueError: If the shapes do not belong together or the reduction is unknown.
+    """
+    distances = pair_distances(prepare_embeddings(embeddings, labels, normalize), squared)
+    positive, negative = pair_masks(labels)
+    losses = functional.relu(distances[:, :, None] - distances[:, None, :] + margin)
+    return reduce_losses(losses, positive[:, :, None] & negative[:, None, :], reduction)

@@ -1,0 +1,261 @@
+"""Families that are made of members, each trained as a model of its own."""
+
+import dataclasses
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from datasets import DatasetDict
+from tqdm.auto import tqdm
+
+from ..data import ViewDataset, make_manifest, manifest_source, split_digest, write_manifest
+from ..errors import DatasetError, RecipeError
+from ..models import (
+    BODY_PARTS,
+    MuraEnsembleForImageClassification,
+    MuraImageProcessor,
+    MuraSpecializedForImageClassification,
+    check_processors,
+)
+from .building import build_processor
+from .families import ASSEMBLED, model_class
+from .keeping import (
+    CHECKPOINT_FOLDER,
+    FINISHED_FILE,
+    MANIFEST_FILE,
+    make_record,
+    mark_finished,
+    save_checkpoint,
+)
+from .member_weights import fit_member_weights
+from .prediction import predict_views
+from .recipe import Recipe
+from .recipe_reading import load_recipe
+
+ROUTER = "router"
+_DEV_BATCH = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """A member to be.
+
+    Attributes:
+        recipe: Its own.
+        datasets: What it is trained on.
+        body_part: The one that it is for; None for all.
+    """
+
+    recipe: Recipe
+    datasets: DatasetDict
+    body_part: str | None = None
+
+
+def plan_members(recipe: Recipe, datasets: DatasetDict) -> dict[str, Member]:
+    """What a recipe of members has trained, by the name of the folder.
+
+    An ensemble has the recipes that it names. A specialised model has a classifier of its own recipe for each body
+    part of the data, and the router where it names one. All are cut and seeded as the recipe at the top says.
+
+    Raises:
+        RecipeError: If a member is made of members itself.
+        DatasetError: If the data have no body parts, or one whose dev lacks a class.
+        CheckpointError: If members would prepare pictures differently.
+    """
+    cut = recipe.cut()
+    if recipe.family == "ensemble":
+        named = {Path(name).stem: dataclasses.replace(load_recipe(name), **cut) for name in recipe.members}
+        plan = {name: Member(member, datasets) for name, member in named.items()}
+    else:
+        own = dataclasses.replace(recipe, family="classifier", router=None)
+        known = sorted({part for part in datasets["train"]["body_part"] if part is not None})
+        if not known:
+            raise DatasetError(
+                "the data do not tell body parts, so there can be no model for each; use another family"
+            )
+        plan = {BODY_PARTS[part]: Member(own, _of_part(datasets, part), BODY_PARTS[part]) for part in known}
+        for name, member in plan.items():
+            if any(set(member.datasets[split]["label"]) != {0, 1} for split in ("train", "dev")):
+                raise DatasetError(
+                    f"train and dev need normal and abnormal studies of every part, and {name} lacks some; use more "
+                    "studies, other body parts or a larger dev_fraction"
+                )
+        if recipe.router is not None:
+            router = dataclasses.replace(load_recipe(recipe.router), **cut)
+            if not router.body_part_head:
+                raise RecipeError(f"the router {recipe.router} finds no body part; set its body_part_head to true")
+            plan[ROUTER] = Member(router, datasets)
+    for name, member in plan.items():
+        if member.recipe.family in ASSEMBLED:
+            raise RecipeError(f"member {name} is made of members itself; name recipes of single models")
+    check_processors({name: build_processor(member.recipe) for name, member in plan.items()})
+    return plan
+
+
+def train_members(
+    datasets: DatasetDict,
+    recipe: Recipe,
+    output_dir: Path,
+    *,
+    train_one: Callable[..., Path],
+    data_description: dict[str, Any],
+    trained_on_phantoms: bool,
+    cpu: bool,
+    num_workers: int,
+    cache_dir: str | Path | None,
+) -> Path:
+    """Trains the members of a recipe one after the other and puts them together.
+
+    Each has a folder of `output_dir`, called like the recipe or the body part. One that an earlier run finished with
+    the same settings and data stays as it is; one that was begun and not finished is trained anew.
+
+    Args:
+        datasets: All splits.
+        recipe: Of an ensemble or a specialised model.
+        output_dir: New, or empty but for members.
+        train_one: Trains a member: `(datasets, recipe, folder, data_description=...)`.
+        data_description: What the data are.
+        trained_on_phantoms: Whether they are synthetic.
+        cpu: Whether to stay on the CPU.
+        num_workers: Not used here; members read as `train_one` does.
+        cache_dir: Likewise.
+
+    Returns:
+        The checkpoint's folder.
+
+    Raises:
+        DatasetError: If the folder holds something else, or a member of other settings or data.
+    """
+    started = time.monotonic()
+    plan = plan_members(recipe, datasets)
+    _check_folder(output_dir, plan)
+    for name, member in plan.items():
+        accelerator = _fresh_accelerator(cpu)
+        done = _is_finished(output_dir / name, member)
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            tqdm.write(f"Member {name}" + (": stands already" if done else ""))
+            if not done:
+                shutil.rmtree(output_dir / name, ignore_errors=True)
+        accelerator.wait_for_everyone()
+        if not done:
+            AcceleratorState._reset_state()  # a member may have another precision than the one before
+            description = {**data_description, **({"body_parts": [member.body_part]} if member.body_part else {})}
+            train_one(member.datasets, member.recipe, output_dir / name, data_description=description)
+
+    accelerator = _fresh_accelerator(cpu)
+    folders = {name: output_dir / name / CHECKPOINT_FOLDER for name in plan}
+    models = {name: model_class(plan[name].recipe.family).from_pretrained(folders[name]) for name in plan}
+    processors = {name: MuraImageProcessor.from_pretrained(folder) for name, folder in folders.items()}
+    processor = next(iter(processors.values()))
+    model: Any
+    if recipe.family == "ensemble":
+        weights = _fit_weights(models, datasets, processor, accelerator) if recipe.fit_member_weights else None
+        model = MuraEnsembleForImageClassification.from_members(models, processors=processors, weights=weights)
+    else:
+        router = models.pop(ROUTER, None)
+        model = MuraSpecializedForImageClassification.from_members(models, processors=processors, router=router)
+    model.config.trained_on_phantoms = trained_on_phantoms
+
+    prepared = accelerator.prepare_model(model, evaluation_mode=True)
+    views = ViewDataset(datasets["dev"], processor)
+    dev = predict_views(prepared, views, accelerator, batch_size=_DEV_BATCH, progress="dev").study_metrics()
+    record = make_record(
+        recipe,
+        datasets,
+        data_description,
+        accelerator,
+        epoch=None,
+        dev=dev,
+        members={name: _told_of(folder) for name, folder in folders.items()},
+        member_weights=model.config.weights if recipe.family == "ensemble" else None,
+        seconds=round(time.monotonic() - started, 1),
+    )
+    if accelerator.is_main_process:
+        tqdm.write(f"{len(plan)} members: dev studies AUROC {dev['auroc']:.3f}, kappa {dev['kappa'] or 0:.3f}")
+        patients = ((split, patient) for split, rows in datasets.items() for patient in rows["patient_id"])
+        write_manifest(make_manifest(patients, manifest_source(data_description)), output_dir / MANIFEST_FILE)
+        save_checkpoint(accelerator.unwrap_model(prepared), processor, record, output_dir / CHECKPOINT_FOLDER)
+        mark_finished(output_dir, record)
+    accelerator.wait_for_everyone()
+    return output_dir / CHECKPOINT_FOLDER
+
+
+def _of_part(datasets: DatasetDict, part: int) -> DatasetDict:
+    """The rows of one body part."""
+    return DatasetDict(
+        {
+            split: rows.select(np.flatnonzero(np.asarray([one == part for one in rows["body_part"]], bool)))
+            for split, rows in datasets.items()
+        }
+    )
+
+
+def _fresh_accelerator(cpu: bool) -> Accelerator:
+    AcceleratorState._reset_state()
+    return Accelerator(cpu=cpu)
+
+
+def _check_folder(folder: Path, plan: dict[str, Member]) -> None:
+    """Only members may lie there."""
+    others = sorted(one.name for one in folder.iterdir() if one.name not in plan) if folder.exists() else []
+    if others:
+        raise DatasetError(
+            f"{folder} is not empty: besides members there is {', '.join(others[:4])}; name a new folder, so that no "
+            "earlier run is lost"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _is_finished(folder: Path, member: Member) -> bool:
+    """Whether a member stands there that was trained to the end, as it would be trained now.
+
+    Raises:
+        DatasetError: If it was trained with other settings or other data.
+    """
+    file = folder / FINISHED_FILE
+    if not file.is_file():
+        return False
+    stands = json.loads(file.read_text())
+    now = json.loads(json.dumps(member.recipe.to_dict()))
+    different = [key for key in now if stands["recipe"].get(key, now[key]) != now[key]]
+    members = ((split, study) for split, rows in member.datasets.items() for study in rows["study_id"])
+    if stands["split_digest"] != split_digest(members):
+        different.append("the data")
+    if different:
+        raise DatasetError(
+            f"{folder} holds a member that was trained otherwise ({', '.join(different)}); name a new folder, or "
+            "remove that member"
+        )
+    return True
+
+
+def _fit_weights(
+    models: dict[str, Any], datasets: DatasetDict, processor: MuraImageProcessor, accelerator: Accelerator
+) -> dict[str, float]:
+    """The members' weights, fitted on the studies of calib."""
+    views = ViewDataset(datasets["calib"], processor)
+    if set(datasets["calib"]["label"]) != {0, 1}:
+        raise DatasetError(
+            "fit_member_weights needs normal and abnormal studies in calib; use more studies or a larger "
+            "calib_fraction, or set it to false"
+        )
+    answers: list[np.ndarray] = []
+    for name, model in models.items():
+        prepared = accelerator.prepare_model(model, evaluation_mode=True)
+        found = predict_views(prepared, views, accelerator, batch_size=_DEV_BATCH, progress=f"calib, {name}")
+        probabilities, labels = found.study_probabilities()
+        answers.append(probabilities)
+    return dict(zip(models, fit_member_weights(np.stack(answers), labels), strict=True))
+
+
+def _told_of(folder: Path) -> dict[str, Any]:
+    """What the record says of a member."""
+    record = json.loads((folder / "training.json").read_text())
+    return {"recipe": record["recipe"]["name"], **{name: record[name] for name in ("epoch", "dev", "seconds")}}

@@ -1,0 +1,141 @@
+"""What a recipe must not hold."""
+
+from typing import TYPE_CHECKING
+
+from ..errors import RecipeError
+from ..losses import build_metric_loss
+from .families import ASSEMBLED, FAMILIES, NOT_JUDGED, check_config, model_class
+from .recipe_parts import SAMPLINGS
+
+if TYPE_CHECKING:
+    from .recipe import Recipe
+
+_CHOICES = {
+    "family": (*FAMILIES, *ASSEMBLED),
+    "classes_over": ("label", "label_and_part"),
+    "level": ("view", "study"),
+    "optimizer": ("adamw", "adam", "sgd"),
+    "schedule": ("cosine", "constant", "step", "plateau"),
+    "precision": ("fp32", "bf16"),
+    "sampling": SAMPLINGS,
+}
+_ABOVE_0 = ("epochs", "batch_size", "image_size", "learning_rate", "step_epochs", "gamma", "plateau_factor")
+_NOT_NEGATIVE = (
+    "weight_decay", "momentum", "patience", "plateau_patience", "average_top_k", "max_gradient_norm",
+    "body_part_weight", "region_weight", "finding_weight", "metric_weight", "train_last",
+)  # fmt: skip
+_SHARES = ("warmup_fraction", "label_smoothing", "ema_decay", "hard_share")
+
+
+def check_recipe(recipe: "Recipe") -> None:
+    """Refuses what cannot be trained.
+
+    Raises:
+        RecipeError: If a value is out of range, or two do not go together; it says which, and the way out.
+    """
+    for name, choices in _CHOICES.items():
+        if getattr(recipe, name) not in choices:
+            raise RecipeError(f"{name} is {getattr(recipe, name)!r}: it must be one of {', '.join(choices)}")
+    for name in _ABOVE_0:
+        if not getattr(recipe, name) > 0:
+            raise RecipeError(f"{name} is {getattr(recipe, name)}: it must be above 0")
+    for name in _NOT_NEGATIVE:
+        if getattr(recipe, name) is not None and not getattr(recipe, name) >= 0:
+            raise RecipeError(f"{name} is {getattr(recipe, name)}: it must be 0 or above")
+    for name in _SHARES:
+        if not 0 <= getattr(recipe, name) < 1 and (name, getattr(recipe, name)) != ("hard_share", 1):
+            raise RecipeError(f"{name} is {getattr(recipe, name)}: it must lie in [0, 1)")
+    _check_pictures(recipe)
+    _check_sampling(recipe)
+    if recipe.family in ASSEMBLED:
+        _check_members(recipe)
+        return
+    if recipe.members or recipe.router or recipe.fit_member_weights:
+        raise RecipeError(
+            f"members, router and fit_member_weights belong to the families {' and '.join(ASSEMBLED)}, and family is "
+            f"{recipe.family}"
+        )
+    if recipe.start_from is not None and recipe.pretrained:
+        raise RecipeError("start_from and pretrained both say where the backbone starts; set pretrained to false")
+    check_config(recipe)
+    _check_losses(recipe)
+    _check_stages(recipe)
+
+
+def _check_pictures(recipe: "Recipe") -> None:
+    if recipe.resize_size is not None and recipe.resize_size < recipe.image_size:
+        raise RecipeError(
+            f"resize_size is {recipe.resize_size}, but image_size, {recipe.image_size}, is to be cropped from it"
+        )
+    if recipe.augmentation.random_crop and recipe.resize_size in (None, recipe.image_size):
+        raise RecipeError("random_crop has no room: give a resize_size above image_size")
+    if recipe.patches.epochs and recipe.patches.size > recipe.image_size:
+        raise RecipeError(
+            f"patches: size is {recipe.patches.size}, but a patch cannot be larger than the picture, "
+            f"image_size {recipe.image_size}"
+        )
+
+
+def _check_sampling(recipe: "Recipe") -> None:
+    if recipe.sampling != "classes":
+        return
+    made = recipe.classes_per_batch * recipe.samples_per_class
+    if made != recipe.batch_size:
+        raise RecipeError(
+            f"sampling: classes makes batches of classes_per_batch {recipe.classes_per_batch} x samples_per_class "
+            f"{recipe.samples_per_class} = {made}, but batch_size is {recipe.batch_size}; let them agree"
+        )
+    if recipe.classes_per_batch < 2:
+        raise RecipeError("classes_per_batch must be 2 or above")
+    if recipe.classes_over == "label" and recipe.classes_per_batch != 2:
+        raise RecipeError("there are two labels: set classes_per_batch to 2, or classes_over to label_and_part")
+
+
+def _check_losses(recipe: "Recipe") -> None:
+    if (recipe.metric_loss is None) != (recipe.family != "metric_learning"):
+        raise RecipeError(
+            "metric_loss belongs to family metric_learning, which cannot do without: set both or neither"
+        )
+    if recipe.metric_loss is not None:
+        build_metric_loss({"name": recipe.metric_loss.name, **recipe.metric_loss.options})
+    if bool(recipe.finding_weight) != bool(recipe.model.get("finding_types")):
+        raise RecipeError("finding_weight and finding_types (in model) go together: set both or neither")
+    if recipe.region_weight and recipe.family == "fusenet":
+        raise RecipeError("region_weight is for a model of one branch; set it to 0, or train its global branch apart")
+    if recipe.augmentation.random_crop and recipe.model.get("full_resolution"):
+        raise RecipeError("full_resolution shows the whole picture, so random_crop has no place there")
+    if recipe.level == "study":
+        if recipe.family != "classifier":
+            raise RecipeError(f"level study is for family classifier, not {recipe.family}; use level view")
+        if recipe.region_weight or recipe.patches.epochs:
+            raise RecipeError("region_weight and patches are about views; use level view, or set both to 0")
+    elif recipe.model.get("study_pooling", "mean") == "gated_attention":
+        raise RecipeError("study_pooling gated_attention is learned over the views of a study: set level to study")
+
+
+def _check_stages(recipe: "Recipe") -> None:
+    known = model_class(recipe.family).STAGES
+    for stage in recipe.stages:
+        if stage.trains not in known:
+            raise RecipeError(f"stages: a {recipe.family} has no stage {stage.trains!r}; there are {', '.join(known)}")
+        chosen = recipe.for_stage(stage)  # is checked as it is made
+        if stage.trains in NOT_JUDGED and (chosen.schedule == "plateau" or chosen.sampling == "hard"):
+            raise RecipeError(
+                f"stage {stage.trains} does not classify, so there is neither a loss on dev for the schedule plateau "
+                "nor a loss of each row for the sampling hard; choose others for it"
+            )
+    if recipe.stages and recipe.stages[-1].trains in NOT_JUDGED:
+        raise RecipeError(f"stages: after {recipe.stages[-1].trains} a stage that trains the classifier must come")
+
+
+def _check_members(recipe: "Recipe") -> None:
+    if recipe.stages and recipe.family == "ensemble":
+        raise RecipeError("an ensemble has no stages of its own; its members' recipes have theirs")
+    if recipe.family == "ensemble" and (len(recipe.members) < 2 or len(set(recipe.members)) < len(recipe.members)):
+        raise RecipeError("an ensemble needs two members or more, each named once")
+    if recipe.family == "specialized" and (recipe.members or recipe.fit_member_weights):
+        raise RecipeError(
+            "a specialized model has a member for each body part, of this very recipe: leave out members"
+        )
+    if recipe.family == "ensemble" and recipe.router:
+        raise RecipeError("an ensemble has no router; that belongs to family specialized")

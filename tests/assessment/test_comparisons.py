@@ -1,0 +1,96 @@
+import json
+
+import numpy as np
+import pytest
+import yaml
+from sklearn.metrics import roc_auc_score
+
+from mura_hf import DatasetError, load_mura
+from mura_hf.assessment import compare_recipes, plot_comparison, take_studies
+from mura_hf.evaluation import paired_bootstrap
+
+TINY = {
+    "backbone": "resnet10t",
+    "backbone_kwargs": {"channels": [8, 16, 24, 32]},
+    "pretrained": False,
+    "image_size": 64,
+    "epochs": 1,
+    "batch_size": 16,
+    "learning_rate": 0.001,
+}
+
+
+@pytest.fixture(scope="module")
+def datasets(phantom_tree):
+    return load_mura(phantom_tree, dev_fraction=0.3, calib_fraction=0.1)
+
+
+@pytest.fixture(scope="module")
+def compared(datasets, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compared")
+    (folder / "one.yaml").write_text(yaml.safe_dump(TINY))
+    (folder / "other.yaml").write_text(
+        yaml.safe_dump({"extends": "one.yaml", "level": "study", "batch_size": 6, "model": {"study_pooling": "max"}})
+    )
+    pairs = [(str(folder / "other.yaml"), str(folder / "one.yaml"))]
+    options = {
+        "seeds": [0, 1], "data_description": {"name": "phantoms"}, "trained_on_phantoms": True, "cpu": True,
+        "alone": ["hardware"],
+    }  # fmt: skip
+    report = compare_recipes(datasets, pairs, folder / "runs", **options)
+    return folder / "runs", pairs, options, report
+
+
+def test_differences_are_those_of_the_answers(compared, datasets):
+    folder, _, _, report = compared
+    labels, patients, findings = {}, {}, {}
+    for row in datasets["valid"].remove_columns("image"):
+        labels[row["study_id"]], patients[row["study_id"]] = row["label"], row["patient_id"]
+        findings[row["study_id"]] = row["finding"]
+    answers = {}
+    for name in ("one", "other"):
+        runs = [np.load(folder / f"{name}-{seed}" / "valid_studies.npz") for seed in (0, 1)]
+        assert [list(run["study_ids"]) for run in runs] == [list(labels)] * 2
+        answers[name] = np.stack([run["probabilities"] for run in runs])
+        aurocs = [roc_auc_score(list(labels.values()), run) for run in answers[name]]
+        assert report["recipes"][name]["all"]["auroc_by_seed"] == pytest.approx(aurocs)
+        assert len(report["recipes"][name]["seconds"]) == 2
+    assert not np.allclose(answers["one"][0], answers["one"][1])  # seeds differ
+    for group, rows in {
+        "all": np.ones(len(labels), bool),
+        "hardware": np.array([findings[study] == "hardware" or not label for study, label in labels.items()]),
+    }.items():
+        truth, groups = np.array(list(labels.values()))[rows], np.array(list(patients.values()))[rows]
+        expected = paired_bootstrap(truth, answers["other"][:, rows], answers["one"][:, rows], groups)
+        assert report["pairs"]["other - one"][group]["auroc"] == expected["auroc"]
+    assert json.loads((folder / "comparison.json").read_text()) == report
+
+
+def test_what_stands_is_not_trained_again(compared, datasets):
+    folder, pairs, options, report = compared
+    weights = folder / "one-0" / "checkpoint" / "model.safetensors"
+    before = weights.stat().st_mtime_ns
+    (folder / "other-1" / "finished.json").unlink()  # as if it had been cut off
+    assert compare_recipes(datasets, pairs, folder, **options)["pairs"] == report["pairs"]
+    assert weights.stat().st_mtime_ns == before
+    assert (folder / "other-1" / "finished.json").is_file()
+
+
+def test_a_plot_of_it(compared):
+    folder, _, _, report = compared
+    assert plot_comparison(report, folder).stat().st_size > 5000
+
+
+def test_kinds_that_are_not_there_are_refused(datasets, tmp_path):
+    with pytest.raises(DatasetError, match="'gout'"):
+        compare_recipes(datasets, [], tmp_path, data_description={"name": "phantoms"}, alone=["gout"])
+
+
+def test_some_studies_are_taken_with_their_patients(datasets):
+    rows = datasets["train"]
+    some = take_studies(rows, 10, seed=1)
+    assert 10 <= len(set(some["study_id"])) < len(set(rows["study_id"]))
+    kept = set(some["patient_id"])
+    assert len(some) == sum(patient in kept for patient in rows["patient_id"])
+    assert some["study_id"] == take_studies(rows, 10, seed=1)["study_id"]
+    assert kept != set(take_studies(rows, 10, seed=2)["patient_id"])

@@ -1,0 +1,36 @@
+from mura_hf.hub.training_story import training_story
+
+RECIPE = {"epochs": 8, "patches": {"epochs": 0, "size": 112}}
+RECORD = {"recipe": RECIPE, "selected_by": "study-level AUROC on dev", "epoch": 3}
+
+
+def test_one_stage():
+    assert training_story(RECORD) == ["The kept epoch, 3 of 8, is the best by study-level AUROC on dev."]
+
+
+def test_patches_first():
+    story = training_story({**RECORD, "recipe": {**RECIPE, "patches": {"epochs": 5, "size": 96}}})
+    assert story[0] == "First 5 epochs on patches of 96 px around the findings, then 8 on whole views."
+    assert story[1].startswith("The kept epoch on whole views, 3 of 8")
+
+
+def test_stages_tell_of_the_last():
+    stages = [{"trains": "global", "epochs": 4}, {"trains": "local", "epochs": 3}, {"trains": "fusion", "epochs": 6}]
+    story = training_story({**RECORD, "recipe": {**RECIPE, "stages": stages, "start_from": "bundled"}})
+    assert story[0] == "In stages: global (4 epochs), local (3 epochs), fusion (6 epochs)."
+    assert story[1].startswith("The kept epoch of the stage fusion, 3 of 6,")
+    assert "`bundled`" in story[2]
+
+
+def test_averages_tell_both_figures():
+    averaged = {"epochs": [2, 5, 7], "dev": {"auroc": 0.91}, "dev_of_best_epoch": {"auroc": 0.925}}
+    story = training_story({**RECORD, "averaged": averaged, "recipe": {**RECIPE, "ema_decay": 0.999}})
+    assert "mean of epochs 2, 5, 7" in story[0]
+    assert "AUROC there 0.910; of the best epoch alone 0.925" in story[0]
+    assert "decay 0.999" in story[1]
+
+
+def test_members():
+    members = {"elbow": {"recipe": "p_base", "epoch": 2, "dev": {"auroc": 0.8}, "seconds": 3.0}}
+    (told,) = training_story({**RECORD, "epoch": None, "members": members})
+    assert "elbow (recipe `p_base`, epoch 2, AUROC on dev 0.800)" in told

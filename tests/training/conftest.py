@@ -1,0 +1,54 @@
+"""What the tests of training share."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from accelerate.state import AcceleratorState
+
+from mura_hf import load_mura
+from mura_hf.training import Recipe, train
+
+TINY = Recipe(
+    backbone="resnet10t",
+    backbone_kwargs={"channels": [8, 16, 24, 32]},
+    pretrained=False,
+    image_size=64,
+    body_part_head=False,
+    epochs=2,
+    batch_size=16,
+    learning_rate=1e-3,
+    dev_fraction=0.25,
+    calib_fraction=0.2,
+)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_state():
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture(scope="session")
+def phantom_splits(phantom_tree):
+    return load_mura(phantom_tree, dev_fraction=0.25, calib_fraction=0.2)
+
+
+def train_tiny(datasets, folder: Path, **changes):
+    """Trains on the CPU; gives the checkpoint's folder and the lines of metrics.jsonl."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    made = train(
+        datasets,
+        replace(TINY, **changes),
+        folder,
+        data_description={"name": "phantoms"},
+        trained_on_phantoms=True,
+        cpu=True,
+    )
+    lines = folder / "metrics.jsonl"
+    return made, [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []
+
+
+def read_record(folder: Path):
+    """What `training.json` of a checkpoint holds."""
+    return json.loads((folder / "training.json").read_text())
