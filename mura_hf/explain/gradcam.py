@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..models import Explained, MuraClassifier, MuraImageClassifierOutput
+from ..models import Explained, MuraClassifier, MuraForImageClassification, MuraImageClassifierOutput
+from ..models.class_activation_mura import find_edges
 
 
 def grad_cam(
@@ -42,7 +43,7 @@ def grad_cam(
 
     Raises:
         CheckpointError: If the backbone has no feature map, such as a plain vision transformer.
-        ValueError: If not exactly one of the inputs is given.
+        ValueError: If not exactly one of the inputs is given, or a feature map to a model with several backbones.
     """
     if sum(value is not None for value in (pixel_values, feature_map, output)) != 1:
         raise ValueError("give either pixel_values or feature_map or output")
@@ -51,6 +52,10 @@ def grad_cam(
             output = model.classify_views(pixel_values, **given)
         size = size or (pixel_values.shape[-2], pixel_values.shape[-1])
     elif output is None:
+        if not isinstance(model, MuraForImageClassification):
+            raise ValueError(
+                f"the answers of {type(model).__name__} rest on several feature maps: give pixel_values or output"
+            )
         output = MuraImageClassifierOutput(feature_map=feature_map)
     parts = model.explain(output)
     if size is None:
@@ -84,14 +89,10 @@ def _place(maps: torch.Tensor, boxes: torch.Tensor | None, size: tuple[int, int]
     if boxes is None:
         return _normalize(LayerAttribution.interpolate(maps[:, None], size, interpolate_mode="bilinear")[:, 0])
     placed = maps.new_zeros(len(maps), *size)
-    for plane, small, box in zip(placed, maps, boxes.tolist(), strict=True):
-        (left, right), (top, bottom) = (
-            (int(low * side), max(int(low * side) + 1, round(high * side)))
-            for low, high, side in ((box[0], box[2], size[1]), (box[1], box[3], size[0]))
-        )
-        inside = (min(bottom, size[0]) - top, min(right, size[1]) - left)
+    for plane, small, edges in zip(placed, maps, find_edges(boxes, *size).tolist(), strict=True):
+        left, top, right, bottom = edges
         plane[top:bottom, left:right] = LayerAttribution.interpolate(
-            small[None, None], inside, interpolate_mode="bilinear"
+            small[None, None], (bottom - top, right - left), interpolate_mode="bilinear"
         )[0, 0]
     return _normalize(placed)
 

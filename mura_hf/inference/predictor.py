@@ -98,12 +98,15 @@ class StudyPredictor:
         Raises:
             CheckpointError: If processor and model do not fit, or the answer is not a number.
         """
-        gray = Radiograph(np.linspace(0, 1, 4096, dtype=np.float32).reshape(64, 64), 8, "array")
+        gray = self.pixel_values([Radiograph(np.linspace(0, 1, 4096, dtype=np.float32).reshape(64, 64), 8, "array")])
         members = getattr(self.model, "members", None) if self.model.NEEDS_PART else None
         for part in [None] if members is None else members:
-            self._run([gray], part)
-        if getattr(self.model, "router", None) is not None:
-            self._run([gray], None)
+            self._run(gray, part)
+        router: Any = getattr(self.model, "router", None)
+        if router is not None:  # by itself: the part that it names may be one without a model
+            with torch.no_grad():
+                output = router.classify_views(gray.to(self.model.device, self.model.dtype))
+            self._check(output.body_part_logits)
 
     def __call__(
         self,
@@ -142,7 +145,8 @@ class StudyPredictor:
         if len(names) != len(views):
             raise ValueError(f"{len(views)} views but {len(names)} names")
         radiographs = [self._read(view, name) for view, name in zip(views, names, strict=True)]
-        output = self._run(radiographs, body_part)
+        pixel_values = self.pixel_values(radiographs)
+        output = self._run(pixel_values, body_part)
 
         probability = float(output.study_logits[0].cpu().double().softmax(-1)[1])
         label = LABELS[int(probability > threshold)]
@@ -158,7 +162,7 @@ class StudyPredictor:
         maps: list[np.ndarray | None] = [None] * len(radiographs)
         if heatmaps:
             try:
-                maps = [*self._heatmaps(output, radiographs)]
+                maps = [*self._heatmaps(output, radiographs, pixel_values)]
             except CheckpointError as error:
                 warnings.append(f"No heatmap: {error}.")
         view_logits = output.view_logits[0].cpu().double()  # not every accelerator has float64
@@ -208,21 +212,27 @@ class StudyPredictor:
         pictures = [radiograph.pixels for radiograph in radiographs]
         return self.processor(images=pictures, return_tensors="pt")["pixel_values"]
 
-    def _run(self, radiographs: Sequence[Radiograph], body_part: str | None) -> StudyOutput:
-        pixel_values = self.pixel_values(radiographs).to(self.model.device, self.model.dtype)
+    def _run(self, pixel_values: torch.Tensor, body_part: str | None) -> StudyOutput:
+        pixel_values = pixel_values.to(self.model.device, self.model.dtype)
         given = {}
         if self.model.NEEDS_PART and body_part is not None:
             given["body_parts"] = torch.tensor([BODY_PARTS.index(body_part)], device=self.model.device)
         with torch.no_grad():
             output: StudyOutput = self.model(pixel_values[None].contiguous(), **given)
-        if not (torch.isfinite(output.study_logits).all() and torch.isfinite(output.view_logits).all()):
+        self._check(output.study_logits, output.view_logits)
+        return output
+
+    def _check(self, *logits: torch.Tensor) -> None:
+        if not all(torch.isfinite(values).all() for values in logits):
             raise CheckpointError(
                 f"{self.checkpoint} answers with values that are no numbers; its weights are damaged"
             )
-        return output
 
-    def _heatmaps(self, output: StudyOutput, radiographs: Sequence[Radiograph]) -> Iterator[np.ndarray]:
-        maps = grad_cam(self.model, output=output.views)
+    def _heatmaps(
+        self, output: StudyOutput, radiographs: Sequence[Radiograph], pixel_values: torch.Tensor
+    ) -> Iterator[np.ndarray]:
+        # As fine as the picture: the grid of a feature map would blur what FuseNet saw in its crop.
+        maps = grad_cam(self.model, output=output.views, size=(pixel_values.shape[-2], pixel_values.shape[-1]))
         for small, radiograph in zip(maps.cpu().numpy(), radiographs, strict=True):
             field = self.processor.find_field(radiograph.to_uint8())
             height, width = radiograph.pixels.shape

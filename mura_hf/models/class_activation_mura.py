@@ -37,6 +37,7 @@ def largest_region(maps: torch.Tensor, threshold: float) -> torch.Tensor:
 
     Returns:
         float `[B, 4]`: left, top, right and bottom in shares of the map's sides. The whole of a map that is constant.
+        Of regions of equal size, the one whose last pixel, row by row, comes first.
     """
     batch, height, width = maps.shape
     values = maps.detach().float()
@@ -89,23 +90,32 @@ def crop_and_resize(pictures: torch.Tensor, boxes: torch.Tensor, side: int) -> t
     Returns:
         `[B, C, side, side]`.
     """
-    height, width = pictures.shape[-2:]
-    scale = torch.tensor([width, height, width, height], device=boxes.device)
-    edges = boxes * scale
-    edges = torch.cat([(edges[:, :2] + 1e-3).floor(), (edges[:, 2:] - 1e-3).ceil()], dim=1).long()
+    edges = find_edges(boxes, pictures.shape[-2], pictures.shape[-1]).tolist()
     return torch.cat(
         [
             resize(picture[None, :, top:bottom, left:right], side)
-            for picture, (left, top, right, bottom) in zip(pictures, edges.tolist(), strict=True)
+            for picture, (left, top, right, bottom) in zip(pictures, edges, strict=True)
         ]
     )
 
 
+def find_edges(boxes: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Boxes `[B, 4]` in shares as int64 `[B, 4]` in pixels of a picture, grown to whole ones: left, top, right and
+    bottom, of which the latter two lie outside.
+    """
+    edges = boxes * torch.tensor([width, height, width, height], device=boxes.device)
+    return torch.cat([(edges[:, :2] + 1e-3).floor(), (edges[:, 2:] - 1e-3).ceil()], dim=1).long()
+
+
 def resize(pictures: torch.Tensor, side: int) -> torch.Tensor:
-    """Pictures `[B, C, H, W]` as squares `[B, C, side, side]`, bilinear, with antialiasing where they shrink."""
+    """Pictures `[B, C, H, W]` as squares `[B, C, side, side]`, bilinear, with antialiasing where they shrink.
+
+    Computed in float32: torch has no such resizing for half precision on every device.
+    """
     if pictures.shape[-2:] == (side, side):
         return pictures
-    return functional.interpolate(pictures, (side, side), mode="bilinear", antialias=True)
+    resized = functional.interpolate(pictures.float(), (side, side), mode="bilinear", antialias=True)
+    return resized.to(pictures.dtype)
 
 
-__all__ = ["crop_and_resize", "gradient_map", "largest_region", "resize", "widen"]
+__all__ = ["crop_and_resize", "find_edges", "gradient_map", "largest_region", "resize", "widen"]

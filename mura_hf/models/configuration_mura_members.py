@@ -3,6 +3,7 @@
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
+from torch import nn
 
 from .configuration_mura import MuraConfig
 from .configuration_mura_base import BODY_PARTS, MuraBaseConfig
@@ -50,6 +51,7 @@ class MuraEnsembleConfig(MuraBaseConfig):
     member_weights: dict[str, float | int] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
+        _check_kind(self.model_type, kwargs)
         super().__post_init__(**kwargs)
         if len(self.members or {}) < 2:
             raise ValueError("an ensemble needs two members or more, each with its configuration")
@@ -102,6 +104,7 @@ class MuraSpecializedConfig(MuraBaseConfig):
     router: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
+        _check_kind(self.model_type, kwargs)
         super().__post_init__(**kwargs)
         unknown = sorted(set(self.members or {}) - set(BODY_PARTS))
         if not self.members or unknown:
@@ -120,10 +123,20 @@ class MuraSpecializedConfig(MuraBaseConfig):
         return "for each body part " + ", ".join(dict.fromkeys(m["backbone"] for m in (self.members or {}).values()))
 
 
+def _check_kind(own: str, given: dict[str, Any]) -> None:
+    kind = given.get("model_type", own)
+    if kind != own:
+        raise ValueError(f"a configuration of type {kind!r} is none of type {own!r}; load it as what it is")
+
+
 def _check_names(members: dict[str, Any]) -> None:
-    wrong = [name for name in members if not name or "." in name]
+    # Members become parts of a module, which has names of its own.
+    wrong = [name for name in members if not name or "." in name or hasattr(nn.ModuleDict(), name)]
     if wrong:
-        raise ValueError(f"members may not be called {', '.join(map(repr, wrong))}: give names without a dot")
+        raise ValueError(
+            f"members may not be called {', '.join(map(repr, wrong))}: give names without a dot, which torch's "
+            "modules do not use themselves"
+        )
 
 
 __all__ = ["MEMBER_CONFIGS", "MuraEnsembleConfig", "MuraSpecializedConfig", "read_member"]

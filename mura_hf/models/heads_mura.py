@@ -11,7 +11,7 @@ from .configuration_mura import MuraConfig
 _INITS: dict[str, Any] = {
     "small": lambda weight: nn.init.trunc_normal_(weight, std=0.02),
     "he": lambda weight: nn.init.kaiming_normal_(weight, nonlinearity="relu"),
-    "xavier": nn.init.xavier_uniform_,
+    "xavier": lambda weight: nn.init.xavier_uniform_(weight),
     "random": lambda weight: nn.init.normal_(weight, std=0.05),
 }
 

@@ -17,8 +17,9 @@ MEMBER_MODELS: dict[str, type[MuraClassifier]] = {
     for model in (MuraForImageClassification, MuraForMetricLearning, MuraFuseNetForImageClassification)
 }
 
-# What transformers writes into every configuration, and which says nothing about a member.
-_NOT_OURS = ("_name_or_path", "architectures", "auto_map", "dtype", "transformers_version")
+# What transformers writes into every configuration, and which says nothing about a member. Labels are always the same;
+# their numbers would come back from JSON as strings.
+_NOT_OURS = ("_name_or_path", "architectures", "auto_map", "dtype", "id2label", "label2id", "transformers_version")
 
 
 def build_member(config: MuraConfig) -> Any:

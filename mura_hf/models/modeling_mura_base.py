@@ -101,6 +101,21 @@ class MuraClassifier(MuraPreTrainedModel):
     NEEDS_PART = False
     stage = "all"
 
+    def __init__(self, config: MuraBaseConfig) -> None:
+        if config.model_type != self.config_class.model_type:
+            raise CheckpointError(
+                f"a checkpoint of type {config.model_type!r} is none for {type(self).__name__}, whose type is "
+                f"{self.config_class.model_type!r}; load it with AutoModelForImageClassification, which takes the "
+                "class that it was saved with"
+            )
+        super().__init__(config)
+
+    def post_init(self) -> None:
+        """Ends the building of a model; see `PreTrainedModel.post_init`."""
+        super().post_init()
+        # A backbone alone leaves heads aside when it is loaded, and transformers would hand that on to what holds it.
+        self._keys_to_ignore_on_load_unexpected: set[str] = set()
+
     def classify_views(self, pixel_values: torch.Tensor, **given: Any) -> MuraImageClassifierOutput:
         """Logits of views `[B, C, H, W]`, without a loss."""
         raise NotImplementedError
@@ -180,7 +195,7 @@ class MuraClassifier(MuraPreTrainedModel):
             study_logits=self.calibrate(pooled),
             pooled_logit=pooled,
             view_logits=view_logits,
-            alone_logit=self.adjust(view_logits[..., 1] - view_logits[..., 0]),
+            alone_logit=self.adjust(view_logits[..., 1] - view_logits[..., 0]) * mask,
             view_weights=weights,
             body_part_logits=_mean_log(output.body_part_logits, mask, mask / mask.sum(1, keepdim=True)),
             finding_logits=_mean_log(output.finding_logits, mask, weights),

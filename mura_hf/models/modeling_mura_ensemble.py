@@ -87,7 +87,7 @@ class MuraEnsembleForImageClassification(MuraClassifier):
         return StudyOutput(
             study_logits=self.calibrate(pooled),
             pooled_logit=pooled,
-            alone_logit=self.adjust(alone[..., 1] - alone[..., 0]),
+            alone_logit=self.adjust(alone[..., 1] - alone[..., 0]) * mask,
             view_logits=view_logits / self.config.temperature * mask[..., None],
             view_weights=sum(shares[name] * output.view_weights for name, output in found.items()),
             body_part_logits=_mean_of_some([output.body_part_logits for output in found.values()]),

@@ -9,12 +9,14 @@ from torch import nn
 from .backbone_mura import check_feature_map, load_timm_weights
 from .class_activation_mura import crop_and_resize, gradient_map, largest_region, resize, widen
 from .configuration_mura_fusenet import BRANCH_FIELDS, MuraFuseNetConfig
+from .errors_mura import CheckpointError
 from .heads_mura import GatedAttention, MuraHead
 from .modeling_mura import MuraForImageClassification
 from .modeling_mura_base import MuraClassifier
 from .outputs_mura import Explained, MuraImageClassifierOutput
 from .pooling_mura import attend, pool_views
 
+_ALSO = ("image_size", "trained_on_phantoms")  # which a FuseNet takes over from the model that it starts from
 _MAP_SIDE = 56  # pixels that a map is enlarged to before its hot region is framed
 
 
@@ -41,7 +43,8 @@ class MuraFuseNetForImageClassification(MuraClassifier):
 
     After the abnormality study with FuseNet (study D in the README), which follows Guan et al., arXiv 1801.09927.
     Stages: `global` trains the global branch; `local` the local branch, which starts from the weights of the global
-    one, which no longer moves; `fusion` the last layer alone. `logits` are those of the stage.
+    one, which no longer moves; `fusion` the last layer alone, with the attention over views where there is one.
+    `logits` are those of the stage.
     """
 
     config: MuraFuseNetConfig
@@ -79,9 +82,17 @@ class MuraFuseNetForImageClassification(MuraClassifier):
         Args:
             model: The global branch to be.
             **config: Further fields of `MuraFuseNetConfig`.
+
+        Raises:
+            CheckpointError: If the model is of another family.
         """
-        fields = {name: getattr(model.config, name) for name in BRANCH_FIELDS}
-        fused = cls(MuraFuseNetConfig(**{"image_size": model.config.image_size, **fields, **config}))
+        if model.config.model_type != "mura":
+            raise CheckpointError(
+                f"FuseNet's branches cannot start from a checkpoint of type {model.config.model_type!r}; give one of "
+                "type 'mura'"
+            )
+        fields = {name: getattr(model.config, name) for name in (*BRANCH_FIELDS, *_ALSO)}
+        fused = cls(MuraFuseNetConfig(**{**fields, **config}))
         own = {key: value for key, value in model.state_dict().items() if not key.startswith("attention.")}
         fused.global_branch.load_state_dict(own)
         fused.local_branch.load_state_dict(own)
@@ -178,6 +189,8 @@ class MuraFuseNetForImageClassification(MuraClassifier):
         self.global_branch.requires_grad_(name == "global")
         self.local_branch.requires_grad_(name == "local")
         self.classifier.requires_grad_(name == "fusion")
+        if self.attention is not None:
+            self.attention.requires_grad_(name == "fusion")
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "MuraFuseNetForImageClassification":

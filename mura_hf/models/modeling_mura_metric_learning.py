@@ -75,6 +75,7 @@ class MuraForMetricLearning(MuraForImageClassification):
         for parameter_name, parameter in self.named_parameters():
             classifies = parameter_name.startswith("classifier.")
             parameter.requires_grad_({"joint": True, "embedding": not classifies, "classifier": classifies}[name])
+        self.train(self.training)
 
 
 __all__ = ["MuraForMetricLearning", "MuraMetricLearningOutput"]

@@ -1,7 +1,11 @@
 """From the views of a study to its answer."""
 
+import math
+
 import torch
 from torch.nn import functional
+
+_TINY = -30.0  # below it, log(1 + exp(x)) and exp(x) - 1 are exp(x) to the last digit
 
 
 def pool_views(view_logits: torch.Tensor, mask: torch.Tensor, how: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -27,12 +31,14 @@ def pool_views(view_logits: torch.Tensor, mask: torch.Tensor, how: str) -> tuple
         best = margins.max(1)
         return best.values, functional.one_hot(best.indices, mask.shape[1]).to(view_logits.dtype)
     if how == "noisy_or":
-        normal = log_p[..., 0].masked_fill(~mask, 0.0)
-        # Where every view is surely normal, the sum rounds to 0, whose logarithm would not be finite.
-        total = normal.sum(1).clamp_max(-torch.finfo(normal.dtype).tiny)
-        return torch.log(-torch.expm1(total)) - total, normal / normal.sum(1, keepdim=True).clamp_max(
-            -torch.finfo(normal.dtype).tiny
-        )
+        # With s = -log(1 - p) of a view and S their sum, the odds are exp(S) - 1. Where a view is surely normal, s
+        # rounds to 0, but its logarithm is the view's log-odds.
+        margins = view_logits[..., 1] - view_logits[..., 0]
+        log_s = torch.where(margins < _TINY, margins, functional.softplus(margins.clamp_min(_TINY)).log())
+        log_s = log_s.masked_fill(~mask, -torch.inf)
+        log_sum, total = log_s.logsumexp(1), functional.softplus(margins).masked_fill(~mask, 0.0).sum(1)
+        total = total.clamp_min(math.exp(_TINY))
+        return torch.where(log_sum < _TINY, log_sum, total + torch.log(-torch.expm1(-total))), log_s.softmax(1)
     raise ValueError(f"views cannot be pooled by {how!r}; there are mean, max and noisy_or")
 
 

@@ -7,6 +7,9 @@ from captum.attr import LayerGradCam
 
 from mura_hf import CheckpointError, MuraConfig, MuraForImageClassification
 from mura_hf.explain import grad_cam
+from mura_hf.models import BODY_PARTS, CLASSIFIERS
+from mura_hf.models.class_activation_mura import find_edges
+from tests.conftest import make_model
 
 
 def _model(backbone, **fields):
@@ -114,3 +117,109 @@ def test_threads_may_share_a_model():
         thread.join()
     for one, other in zip(alone, together, strict=True):
         torch.testing.assert_close(one, other)
+
+
+def _pictures(n):
+    torch.manual_seed(3)
+    pictures = torch.randn(n, 3, 64, 64)
+    for number, picture in enumerate(pictures):
+        picture[:, 16 * number : 16 * number + 20, 40 - 10 * number : 60 - 10 * number] += 4
+    return pictures
+
+
+def _of_feature_map(score, feature_map, size=(64, 64)):
+    """Grad-CAM by hand: channels weighted by their mean gradient, cut at 0, enlarged and divided by the maximum."""
+    values = feature_map.detach().clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(score(values).sum(), values)
+    maps = (gradient.mean((2, 3), keepdim=True) * values).sum(1).clamp_min(0).detach()
+    maps = torch.nn.functional.interpolate(maps[:, None], size, mode="bilinear")[:, 0]
+    return maps / maps.amax((1, 2), keepdim=True).clamp_min(1e-30)
+
+
+def _scaled(maps):
+    return maps / maps.amax((1, 2), keepdim=True).clamp_min(1e-30)
+
+
+@pytest.mark.parametrize("family", list(CLASSIFIERS))
+def test_an_output_saves_the_forward_pass_in_every_family(family):
+    model, pictures = make_model(family), _pictures(3)
+    with torch.no_grad():
+        output = model.classify_views(pictures)
+        study = model(pictures[None])
+    maps = grad_cam(model, pictures)
+    assert maps.shape == (3, 64, 64)
+    assert maps.max() == pytest.approx(1)
+    torch.testing.assert_close(grad_cam(model, output=output, size=(64, 64)), maps)
+    if family != "mura_specialized":  # where the whole study is routed, not each view
+        torch.testing.assert_close(grad_cam(model, output=study.views, size=(64, 64)), maps)
+
+
+def test_fusenet_shows_both_branches_the_local_one_in_its_box():
+    model, pictures = make_model("mura_fusenet", crop_threshold=0.8), _pictures(3)
+    with torch.no_grad():  # the map of the whole says nothing, so that what is left is that of the crop
+        model.classifier.weight[:, :32] = 0
+        model.classifier.weight[0, 32:] = -1
+        model.classifier.weight[1, 32:] = 1
+        output = model(pictures)
+    found = grad_cam(model, pictures)
+    for heat, (left, top, right, bottom) in zip(found, find_edges(output.boxes, 64, 64).tolist(), strict=True):
+        assert (right - left) * (bottom - top) < 64 * 64
+        assert heat[top:bottom, left:right].max() == pytest.approx(1)
+        outside = heat.clone()
+        outside[top:bottom, left:right] = 0
+        assert not outside.any()
+
+
+def test_fusenet_is_the_mean_of_its_branches():
+    model, pictures = make_model("mura_fusenet"), _pictures(2)
+    with torch.no_grad():
+        output = model(pictures)
+        codes = output.pooler_output.split(32, dim=1)
+
+    def score(values, place):
+        both = list(codes)
+        both[place] = values.mean((2, 3))
+        logits = model.classifier(torch.cat(both, dim=1))
+        return logits[:, 1] - logits[:, 0]
+
+    whole = _of_feature_map(lambda values: score(values, 0), output.feature_map)
+    part = torch.zeros(2, 64, 64)
+    for number, (left, top, right, bottom) in enumerate(find_edges(output.boxes, 64, 64).tolist()):
+        heat = _of_feature_map(lambda values: score(values, 1), output.local_feature_map, (bottom - top, right - left))
+        part[number, top:bottom, left:right] = heat[number]
+    torch.testing.assert_close(grad_cam(model, pictures), _scaled(whole + part), atol=1e-4, rtol=1e-4)
+
+
+def test_fusenets_global_stage_shows_the_global_branch():
+    model, pictures = make_model("mura_fusenet"), _pictures(2)
+    model.start_stage("global")
+    torch.testing.assert_close(grad_cam(model, pictures), grad_cam(model.global_branch, pictures))
+
+
+def test_an_ensemble_shows_the_weighted_mean_of_its_members():
+    model, pictures = make_model("mura_ensemble"), _pictures(3)
+    one, other = (grad_cam(model.members[name], pictures) for name in ("zeta", "alpha"))
+    assert (one - other).abs().max() > 0.05
+    torch.testing.assert_close(grad_cam(model, pictures), _scaled(0.8 * one + 0.2 * other))
+
+
+def test_models_by_part_show_each_view_by_the_model_of_its_part():
+    model, pictures = make_model("mura_specialized"), _pictures(4)
+    parts = torch.tensor([BODY_PARTS.index(part) for part in ("wrist", "elbow", "elbow", "wrist")])
+    found = grad_cam(model, pictures, body_parts=parts)
+    wrist, elbow = (grad_cam(model.members[part], pictures) for part in ("wrist", "elbow"))
+    assert (wrist - elbow).abs().max() > 0.05
+    torch.testing.assert_close(found, torch.stack([wrist[0], elbow[1], elbow[2], wrist[3]]))
+
+
+@pytest.mark.parametrize("family", ["mura_fusenet", "mura_ensemble", "mura_specialized"])
+def test_one_feature_map_does_not_explain_several(family):
+    with pytest.raises(ValueError, match="rest on several feature maps: give pixel_values or output"):
+        grad_cam(make_model(family), feature_map=torch.rand(1, 32, 2, 2))
+
+
+def test_a_member_on_tokens_is_refused_in_words():
+    members = {"a": make_model(), "b": make_model(backbone="vit_tiny_patch16_224", backbone_kwargs=None)}
+    model = CLASSIFIERS["mura_ensemble"].from_members(members)
+    with pytest.raises(CheckpointError, match="vit_tiny_patch16_224 works on tokens"):
+        grad_cam(model, torch.randn(1, 3, 64, 64))

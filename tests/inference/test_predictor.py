@@ -93,7 +93,7 @@ def test_the_heatmap_is_grad_cam_laid_over_the_view(flagging, phantom_files):
     small = grad_cam(flagging.model, flagging.pixel_values([radiograph]))[0].numpy()
     expected = flagging.processor.restore_map(small, *radiograph.pixels.shape)
     found = flagging([radiograph]).views[0].heatmap
-    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.97
+    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.999
 
 
 @pytest.mark.parametrize("border", [False, True])
@@ -112,7 +112,7 @@ def test_heatmap_and_box_come_back_through_every_step(flagging, monkeypatch, mod
     )
     monkeypatch.setattr(flagging, "processor", processor)
 
-    def bright(model, output):
+    def bright(model, output, size):
         """A heatmap that is hot where what the model was fed is bright."""
         fed = flagging.pixel_values([Radiograph(picture / np.float32(255), 8, "array")])[:, 0]
         return (fed - fed.min()) / (fed.max() - fed.min())

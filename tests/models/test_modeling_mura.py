@@ -32,9 +32,12 @@ def test_what_is_saved_is_loaded(backbone, side, tmp_path):
     again = MuraForImageClassification.from_pretrained(tmp_path)
     with torch.inference_mode():
         first, second = model(pixel_values), again(pixel_values)
-    assert torch.equal(first.logits, second.logits)
-    assert torch.equal(first.body_part_logits, second.body_part_logits)
-    assert first.logits.std() > 0
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
+    # Where in memory weights lie may change the last digit.
+    scale = float(first.logits.std())
+    torch.testing.assert_close(first.logits, second.logits, rtol=0, atol=1e-4 * scale)
+    torch.testing.assert_close(first.body_part_logits, second.body_part_logits, rtol=0, atol=1e-4 * scale)
+    assert scale > 0
 
 
 def test_backbone_is_the_one_of_timm():

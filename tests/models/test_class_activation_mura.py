@@ -1,0 +1,177 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from captum.attr import LayerGradCam
+from scipy import ndimage
+from torch import nn
+from torch.nn import functional
+
+from mura_hf.models.class_activation_mura import (
+    crop_and_resize,
+    find_edges,
+    gradient_map,
+    largest_region,
+    resize,
+    widen,
+)
+from tests.conftest import make_model
+
+EIGHT = np.ones((3, 3))
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_equals_captum_without_its_last_step(sign):
+    model, pictures = make_model(), torch.randn(3, 3, 64, 64)
+    with torch.no_grad():
+        model.classifier.weight.mul_(sign)
+
+    def difference(values):
+        logits = model(values).logits
+        return logits[:, 1] - logits[:, 0]
+
+    layer = model.mura.backbone.layer4[-1]
+    expected = LayerGradCam(difference, layer).attribute(pictures, relu_attributions=False)[:, 0].detach()
+    found = gradient_map(model.score, model(pictures).feature_map)
+    assert bool((expected < 0).any()) == (sign < 0)  # what speaks against it is kept
+    torch.testing.assert_close(found, expected)
+
+
+def test_is_the_classic_map_where_pooling_is_a_mean():
+    torch.manual_seed(0)
+    features = nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU())(torch.randn(2, 1, 12, 10)).detach()
+    weights = torch.randn(6)
+    found = gradient_map(lambda values: values.mean((2, 3)) @ weights, features)
+    expected = torch.einsum("d,bdhw->bhw", weights, features) / (10 * 8)
+    torch.testing.assert_close(found, expected)
+
+
+def test_works_in_inference_mode_and_leaves_no_gradient():
+    model, pictures = make_model(), torch.randn(1, 3, 64, 64)
+    expected = gradient_map(model.score, model(pictures).feature_map)
+    assert not expected.requires_grad
+    assert all(parameter.grad is None for parameter in model.parameters())
+    with torch.inference_mode():
+        torch.testing.assert_close(gradient_map(model.score, model(pictures).feature_map), expected)
+
+
+def _reference(values, threshold):
+    """The box of the largest region by scipy; of equal ones, that whose last pixel comes first."""
+    low, high = values.min(), values.max()
+    labels, count = ndimage.label(values - low >= np.float32(threshold) * (high - low), EIGHT)
+    places = [np.flatnonzero(labels == number) for number in range(1, count + 1)]
+    best = min(range(count), key=lambda number: (-len(places[number]), places[number][-1]))
+    rows, columns = ndimage.find_objects(labels)[best]
+    height, width = values.shape
+    return [columns.start / width, rows.start / height, columns.stop / width, rows.stop / height]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (7, 1), (9, 13), (24, 24)])
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7])
+def test_regions_are_those_of_scipy(shape, threshold):
+    rng = np.random.default_rng(sum(shape))
+    maps = rng.random((150, *shape)).astype(np.float32)
+    maps[::2] = ndimage.gaussian_filter(maps[::2], (0, 1, 1))  # larger regions beside scattered ones
+    found = largest_region(torch.tensor(maps), threshold)
+    np.testing.assert_allclose(found, [_reference(values, threshold) for values in maps], atol=1e-6)
+
+
+def test_a_snake_is_followed_to_its_end():
+    snake = np.zeros((33, 33), np.float32)
+    snake[::2] = 1
+    for turn, row in enumerate(range(1, 33, 2)):
+        snake[row, 32 if turn % 2 == 0 else 0] = 1
+    spiral, place, step = np.zeros((33, 33), np.float32), np.array([0, 0]), np.array([0, 1])
+    spiral[0, 0] = 1
+    for length in [32, 32, 32, 30, 30, 28, 28, 26, 26, 24, 24, 22, 22]:
+        for _ in range(length):
+            place = place + step
+            spiral[tuple(place)] = 1
+        step = np.array([step[1], -step[0]])
+    spiral[16, 16] = 1
+    maps = np.stack([snake, spiral, snake.T, spiral.T])
+    assert [ndimage.label(values, EIGHT)[1] for values in maps] == [1, 2, 1, 2]
+    found = largest_region(torch.tensor(maps), 0.5)
+    np.testing.assert_allclose(found, [_reference(values, 0.5) for values in maps])
+    assert found.tolist() == [[0, 0, 1, 1]] * 4
+
+
+def test_corners_touch():
+    values = torch.eye(5)
+    values[0, 4] = values[0, 3] = 1
+    assert largest_region(values[None], 0.5).tolist() == [[0, 0, 1, 1]]
+
+
+def test_a_constant_map_is_framed_whole_and_of_equal_regions_the_one_that_ends_first_wins():
+    maps = torch.zeros(3, 4, 8)
+    maps[0] = 3.0
+    maps[1, 0, 6:] = maps[1, 3, :2] = 1
+    maps[2, :3, 0] = maps[2, 0, 3:6] = 1  # the upright one begins first and ends last
+    assert largest_region(maps, 0.5).tolist() == [[0, 0, 1, 1], [0.75, 0, 1, 0.25], [0.375, 0, 0.75, 0.25]]
+
+
+def test_maps_of_one_batch_do_not_touch_each_other():
+    maps = torch.rand(20, 11, 11)
+    together = largest_region(maps, 0.6)
+    torch.testing.assert_close(together, torch.cat([largest_region(one[None], 0.6) for one in maps]))
+
+
+@pytest.mark.parametrize("square", [False, True])
+@pytest.mark.parametrize("least", [0.1, 0.25, 1.0])
+def test_widened_boxes_hold_the_old_ones_inside_the_picture(least, square):
+    rng = np.random.default_rng(0)
+    ends = np.sort(rng.random((200, 2, 2)), axis=1)  # [box, start or stop, axis]
+    boxes = torch.tensor(ends.reshape(200, 4), dtype=torch.float32)
+    found = widen(boxes, least, square=square).double()
+    old_sides, sides = boxes[:, 2:] - boxes[:, :2], found[:, 2:] - found[:, :2]
+    expected = np.maximum(old_sides, least)
+    expected = expected.amax(1, keepdim=True).expand(-1, 2) if square else expected
+    np.testing.assert_allclose(sides, expected, atol=1e-6)
+    assert found.min() >= 0
+    assert found.max() <= 1 + 1e-6
+    assert (found[:, :2] <= boxes[:, :2] + 1e-6).all()
+    assert (found[:, 2:] >= boxes[:, 2:] - 1e-6).all()
+    free = ((found > 1e-4) & (found < 1 - 1e-4)).view(-1, 2, 2).all(1)  # not shifted along this axis
+    middles = (found[:, :2] + found[:, 2:]) / 2 - (boxes[:, :2] + boxes[:, 2:]) / 2
+    assert middles[free].abs().max() < 1e-6 if free.any() else least == 1.0
+
+
+def test_crops_are_plain_slices_resized():
+    pictures = torch.randn(4, 3, 40, 60)
+    boxes = torch.tensor(
+        [[0.0, 0.0, 1.0, 1.0], [0.5, 0.25, 0.75, 0.5], [0.51, 0.26, 0.74, 0.49], [0.9, 0.0, 1.0, 0.1]]
+    )
+    slices = [(0, 40, 0, 60), (10, 20, 30, 45), (10, 20, 30, 45), (0, 4, 54, 60)]
+    found = crop_and_resize(pictures, boxes, 12)
+    for picture, (top, bottom, left, right), crop in zip(pictures, slices, found, strict=True):
+        part = picture[None, :, top:bottom, left:right]
+        expected = functional.interpolate(part, (12, 12), mode="bilinear", antialias=True)[0]
+        torch.testing.assert_close(crop, expected)
+
+
+def test_a_crop_of_the_right_size_is_the_slice_itself():
+    picture = torch.randn(1, 3, 64, 64)
+    box = torch.tensor([[0.25, 0.5, 0.5, 0.75]])
+    assert torch.equal(crop_and_resize(picture, box, 16), picture[:, :, 32:48, 16:32])
+
+
+def test_edges_are_the_smallest_whole_pixels_around_a_box():
+    rng = np.random.default_rng(1)
+    for height, width in ((56, 56), (320, 300), (7, 1023)):
+        ends = np.sort(rng.integers(0, 57, (100, 2, 2)), axis=1)
+        ends[:, 1] = np.maximum(ends[:, 1], ends[:, 0] + 1).clip(1, 56)
+        ends[:, 0] = np.minimum(ends[:, 0], ends[:, 1] - 1)
+        found = find_edges(torch.tensor(ends.reshape(-1, 4) / 56, dtype=torch.float32), height, width)
+        for (start, stop), edges in zip(ends.tolist(), found.tolist(), strict=True):
+            assert edges[:2] == [start[0] * width // 56, start[1] * height // 56]
+            assert edges[2:] == [math.ceil(stop[0] * width / 56), math.ceil(stop[1] * height / 56)]
+
+
+def test_half_precision_is_resized_as_float32():
+    pictures = torch.randn(1, 3, 32, 48).bfloat16()
+    found = resize(pictures, 20)
+    assert found.dtype == torch.bfloat16
+    expected = functional.interpolate(pictures.float(), (20, 20), mode="bilinear", antialias=True)
+    assert torch.equal(found, expected.bfloat16())
+    assert torch.equal(resize(pictures[..., :32], 32), pictures[..., :32])

@@ -1,0 +1,223 @@
+import copy
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch.nn import functional
+
+from mura_hf import CheckpointError, MuraFuseNetForImageClassification
+from mura_hf.models import MuraFuseNetConfig
+from mura_hf.models.class_activation_mura import crop_and_resize, gradient_map, largest_region, resize, widen
+from tests.conftest import SMALL, check_round_trip, make_model
+
+
+def _fusenet(**fields):
+    return make_model("mura_fusenet", **fields)
+
+
+def _train(model, steps=2):
+    torch.manual_seed(1)
+    chosen = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(chosen, lr=0.5)
+    for _ in range(steps):
+        model.train()  # as a trainer does at the start of every epoch
+        optimizer.zero_grad()
+        model(torch.randn(2, 2, 3, 64, 64), labels=torch.tensor([0, 1])).loss.backward()
+        optimizer.step()
+
+
+def _moved(before, model):
+    return {name for name, value in model.state_dict().items() if not torch.equal(before[name], value)}
+
+
+@pytest.mark.parametrize("fields", [{}, {"crop_map": "channel_max", "local_size": 48, "full_resolution": True}])
+def test_what_is_saved_is_loaded(fields, tmp_path):
+    check_round_trip(
+        _fusenet(study_pooling="gated_attention", temperature=1.3, body_part_head=True, **fields), tmp_path
+    )
+
+
+class TestStages:
+    @pytest.mark.parametrize(
+        ("stage", "starts"),
+        [("global", "global_branch."), ("local", "local_branch."), ("fusion", ("classifier.", "attention."))],
+    )
+    def test_each_trains_its_part_and_the_rest_is_bit_equal(self, stage, starts):
+        model = _fusenet(study_pooling="gated_attention")
+        model.train()
+        model.start_stage(stage)
+        trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        assert trained == {name for name, _ in model.named_parameters() if name.startswith(starts)}
+        before = copy.deepcopy(model.state_dict())
+        _train(model)
+        moved = _moved(before, model)  # batch norms' statistics among them
+        assert all(name.startswith(starts) for name in moved)
+        # The score's bias cancels out in the softmax.
+        assert {name for name in before if name.startswith(starts)} - moved <= {"attention.score.bias"}
+
+    def test_the_local_branch_starts_from_the_global_one(self):
+        model = _fusenet()
+        model.start_stage("global")
+        _train(model)
+        trained = copy.deepcopy(model.global_branch.state_dict())
+        model.start_stage("local")
+        local = model.local_branch.state_dict()
+        assert all(torch.equal(local[name], value) for name, value in trained.items())
+        _train(model)
+        started = copy.deepcopy(model.local_branch.state_dict())
+        model.start_stage("local")  # a second time, it goes on
+        assert all(torch.equal(model.local_branch.state_dict()[name], value) for name, value in started.items())
+
+    def test_logits_are_those_of_the_stage(self):
+        model, views = _fusenet(temperature=2.0), torch.randn(3, 3, 64, 64)
+        with torch.no_grad():
+            fused = model(views)
+            torch.testing.assert_close(fused.logits, model.classifier(fused.pooler_output) / 2)
+            model.start_stage("local")
+            local = model(views)
+            assert torch.equal(local.logits, local.local_logits / 2)
+            assert torch.equal(local.local_logits, fused.local_logits)
+            model.start_stage("global")
+            whole = model(views)
+            assert torch.equal(whole.logits, whole.global_logits / 2)
+            assert torch.equal(whole.global_logits, fused.global_logits)
+        assert whole.local_logits is whole.boxes is whole.pooler_output is None
+
+    def test_studies_of_every_stage_pool_its_logits(self):
+        model, views = _fusenet(study_pooling="gated_attention"), torch.randn(2, 3, 3, 64, 64)
+        for stage in ("global", "local"):
+            model.start_stage(stage)
+            with torch.no_grad():
+                study = model(views)
+            expected = study.view_logits.softmax(-1).mean(1)
+            torch.testing.assert_close(study.study_logits.exp(), expected)
+
+
+@pytest.mark.parametrize("square", [False, True])
+@pytest.mark.parametrize("crop_map", ["gradcam", "channel_max"])
+def test_equals_its_parts_run_by_hand(crop_map, square):
+    model, views = _fusenet(crop_map=crop_map, crop_square=square, crop_threshold=0.6, local_size=48), _pictures(4)
+    with torch.no_grad():
+        output = model(views)
+        whole = model.global_branch(views)
+    if crop_map == "channel_max":
+        maps = whole.feature_map.max(dim=1).values
+    else:
+        maps = gradient_map(model.global_branch.score, whole.feature_map)
+    maps = functional.interpolate(maps[:, None], (56, 56), mode="bilinear")[:, 0]
+    boxes = widen(largest_region(maps, 0.6), 0.25, square=square)
+    assert torch.equal(output.boxes, boxes)
+    assert len({tuple(box) for box in boxes.tolist()}) > 1
+    with torch.no_grad():
+        part = model.local_branch(crop_and_resize(views, boxes, 48))
+        both = torch.cat([whole.pooler_output, part.pooler_output], dim=1)
+        logits = functional.linear(both, model.classifier.weight, model.classifier.bias)
+    torch.testing.assert_close(output.logits, logits)
+    torch.testing.assert_close(output.global_logits, whole.logits)
+    torch.testing.assert_close(output.local_logits, part.logits)
+
+
+def _pictures(n, side=64):
+    """Noise with a bright spot, somewhere else in each."""
+    torch.manual_seed(2)
+    pictures = torch.randn(n, 3, side, side)
+    for number, picture in enumerate(pictures):
+        row, column = divmod(number * 37 % 16, 4)
+        step = side // 4
+        picture[:, row * step : (row + 1) * step, column * step : (column + 1) * step] += 4
+    return pictures
+
+
+def _unseen(side, small, seed=0):
+    """A pattern that resizing to the small side turns to nothing: outer products from the null space of one axis."""
+    matrix = resize(torch.eye(side)[:, None, None].expand(-1, 1, side, -1).contiguous(), small)[:, 0, 0].T.numpy()
+    *_, rows = np.linalg.svd(matrix.astype(np.float64))
+    null = rows[small:]
+    rng = np.random.default_rng(seed)
+    pattern = null.T @ rng.normal(size=(len(null), 3, len(null))).transpose(1, 0, 2) @ null
+    return torch.tensor(pattern, dtype=torch.float32)
+
+
+@pytest.mark.parametrize("full_resolution", [False, True])
+def test_full_resolution_alone_sees_what_the_small_picture_lost(full_resolution):
+    model = _fusenet(full_resolution=full_resolution)
+    plain = _pictures(2, side=128)
+    detailed = plain + 2 * _unseen(128, 64)
+    assert (plain - detailed).std() > 0.5
+    torch.testing.assert_close(resize(plain, 64), resize(detailed, 64), atol=1e-4, rtol=0)
+    with torch.no_grad():
+        first, second = model(plain), model(detailed)
+    torch.testing.assert_close(first.global_logits, second.global_logits, atol=1e-3, rtol=0)
+    torch.testing.assert_close(first.boxes, second.boxes)
+    assert first.boxes[:, 2:].sub(first.boxes[:, :2]).amin() < 1
+    difference = (first.logits - second.logits).abs().max()
+    assert difference > 0.02 if full_resolution else difference < 1e-3
+    with torch.no_grad():
+        small = model(resize(plain, 64))
+    torch.testing.assert_close(small.global_logits, first.global_logits)
+
+
+def test_a_backbone_without_a_feature_map_is_refused_with_a_way_out():
+    with pytest.raises(
+        CheckpointError, match=r"vit_tiny_patch16_224 has no feature map for FuseNet.* such as resnet50"
+    ):
+        MuraFuseNetForImageClassification(MuraFuseNetConfig(backbone="vit_tiny_patch16_224", image_size=64))
+
+
+def test_from_global_takes_over_a_trained_model():
+    source = make_model(
+        head_layers=[5], head_dropout=[0.2, 0.1], body_part_head=True, study_pooling="gated_attention", temperature=2.0
+    )
+    model = MuraFuseNetForImageClassification.from_global(source, local_size=48, crop_threshold=0.5).eval()
+    assert (model.config.image_size, model.config.local_size, model.config.crop_threshold) == (64, 48, 0.5)
+    assert model.config.temperature == 1
+    views = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        output = model(views)
+        torch.testing.assert_close(output.global_logits, 2 * source(views).logits)
+        torch.testing.assert_close(output.body_part_logits, source(views).body_part_logits)
+    for name, value in model.global_branch.state_dict().items():
+        assert torch.equal(model.local_branch.state_dict()[name], value)
+
+
+def test_from_global_keeps_saying_that_it_saw_phantoms_alone():
+    source = make_model(trained_on_phantoms=True)
+    assert MuraFuseNetForImageClassification.from_global(source).config.trained_on_phantoms
+    assert not MuraFuseNetForImageClassification.from_global(
+        source, trained_on_phantoms=False
+    ).config.trained_on_phantoms
+
+
+def test_from_global_takes_models_of_one_view_alone():
+    with pytest.raises(CheckpointError, match="'mura_metric_learning'"):
+        MuraFuseNetForImageClassification.from_global(make_model("mura_metric_learning"))
+
+
+def test_from_timm_fills_both_branches(tmp_path):
+    torch.manual_seed(5)
+    source = timm.create_model("resnet10t", channels=[8, 16, 24, 32])
+    save_file(source.state_dict(), tmp_path / "weights.safetensors")
+    overlay = {"file": str(tmp_path / "weights.safetensors")}
+    model = MuraFuseNetForImageClassification.from_timm(**SMALL, crop_threshold=0.6, pretrained_cfg_overlay=overlay)
+    assert model.config.crop_threshold == 0.6
+    for branch in (model.global_branch, model.local_branch):
+        loaded = branch.mura.backbone.state_dict()
+        assert all(
+            torch.equal(loaded[name], value) for name, value in source.state_dict().items() if name[:3] != "fc."
+        )
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"crop_map": "edges"}, "gradcam, channel_max"),
+        ({"crop_threshold": 1.0}, "crop_threshold"),
+        ({"crop_min_share": 0.0}, "crop_min_share"),
+        ({"local_size": 0}, "local_size is 0"),
+    ],
+)
+def test_refuses_crops_that_cannot_be(fields, message):
+    with pytest.raises(ValueError, match=message):
+        MuraFuseNetConfig(**fields)
