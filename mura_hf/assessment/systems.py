@@ -25,6 +25,7 @@ from ..training import Recipe, build_model, build_processor, load_recipe
 from ..training.objective import Truth, batch_loss
 
 N_FILMS = 32
+_SETTLING = 30
 _SLIM: dict[str, dict[str, Any]] = {
     "resnet": {"layers": [1, 1, 1, 1], "channels": [16, 32, 64, 128]},
     "densenet": {"growth_rate": 16, "block_config": [2, 2, 2, 2]},
@@ -111,7 +112,11 @@ def learn_by_heart(
     findings: torch.Tensor | None,
     steps: int,
 ) -> dict[str, Any]:
-    """Trains one stage of a model on one batch, by the recipe's own loss."""
+    """Trains one stage of a model on one batch, by the recipe's own loss.
+
+    Returns:
+        What `walk_system` has in `stages`.
+    """
     model.start_stage(trains)
     for inner in model.modules():
         trained = isinstance(inner, MuraModel) and any(one.requires_grad for one in inner.parameters())
@@ -139,6 +144,9 @@ def learn_by_heart(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+    with torch.no_grad():  # after so few steps, norms do not know yet what the next stage meets when they are still
+        for _ in range(_SETTLING if trains in ("embedding", "global", "local") else 0):
+            model(pixel_values=batch["pixel_values"], **given)
     return {"frozen": frozen, "steps": len(losses) - 1, "left": losses[-1] / losses[0]}
 
 

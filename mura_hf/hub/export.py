@@ -5,7 +5,6 @@ import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from ..errors import CheckpointError
 from ..models import CLASSIFIERS, MuraModel
@@ -54,7 +53,7 @@ def export_checkpoint(folder: str | Path, out: str | Path) -> Path:
 def _model_map(kind: str) -> dict[str, str]:
     """Which class each Auto class of transformers stands for."""
     model = CLASSIFIERS[kind]
-    classes: dict[str, Any] = {"AutoConfig": model.config_class, "AutoModelForImageClassification": model}
+    classes: dict[str, type] = {"AutoConfig": model.config_class, "AutoModelForImageClassification": model}
     if kind == "mura":
         classes["AutoModel"] = MuraModel
     return {auto: f"{one.__module__.rpartition('.')[2]}.{one.__name__}" for auto, one in classes.items()}
