@@ -28,7 +28,7 @@ N_FILMS = 32
 _SETTLING = 30
 _SLIM: dict[str, dict[str, Any]] = {
     "resnet": {"layers": [1, 1, 1, 1], "channels": [16, 32, 64, 128]},
-    "densenet": {"growth_rate": 16, "block_config": [2, 2, 2, 2]},
+    "densenet": {"growth_rate": 32, "block_config": [2, 2, 4, 8]},
     "convnext": {"depths": [1, 1, 1, 1], "dims": [16, 32, 64, 128]},
 }
 
