@@ -227,13 +227,13 @@ def measure_comparisons() -> dict[str, Any]:
     tree, runs = root / "data" / "phantoms", root / "runs" / "comparisons"
     datasets, source = load_data(tree, **load_recipe("p_base").cut())
     datasets["train"] = take_studies(datasets["train"], 1000)
-    against = {
-        "p_fusenet": "p_base_long",
-        "p_attention": "p_mean",
-        "p_specialized": "p_base",
-        "p_batch_hard": "p_base",
-    }
-    pairs = list(against.items())
+    pairs = [
+        ("p_fusenet", "p_base_long"),
+        ("p_attention", "p_mean"),
+        ("p_specialized", "p_base"),
+        ("p_batch_hard", "p_base"),
+        ("p_batch_hard_joint", "p_base"),
+    ]
     report = compare_recipes(
         datasets, pairs, runs, data_description={**describe_source(source, tree), "body_parts": "all"},
         trained_on_phantoms=True, cpu=True, cache_dir=home_folder() / "pixels", alone=["subtle_fracture"],
