@@ -58,14 +58,14 @@ def hardest_distances(
         both, bool. `[B]` each. Where it has not, the distances mean nothing.
     """
     positive, negative = pair_masks(labels)
-    centred = embeddings - embeddings.detach().mean(0)  # a shift changes no distance, so its gradient is left out
     with torch.no_grad(), torch.autocast(embeddings.device.type, enabled=False):
+        centred = embeddings - embeddings.mean(0)
         products = centred @ centred.T
         # Less the anchor's own square, which is the same along a row.
         squares = torch.sub(products.diagonal(), products, alpha=2)
         farthest = squares.masked_fill(~positive, -torch.inf).argmax(1)
         nearest = squares.masked_fill(~negative, torch.inf).argmin(1)
-    chosen: Any = _ChosenDistances.apply(centred, torch.stack([farthest, nearest]))
+    chosen: Any = _ChosenDistances.apply(embeddings, torch.stack([farthest, nearest]))
     if squared:
         chosen = chosen.square()
     return chosen[0], chosen[1], positive.any(1) & negative.any(1)
@@ -91,26 +91,19 @@ def reduce_losses(losses: torch.Tensor, valid: torch.Tensor, reduction: str) -> 
 
 
 class _ChosenDistances(torch.autograd.Function):
-    """Distances of each row to a few chosen others, `[K, B]` from indices `[K, B]`; the gradient at 0 is 0.
-
-    Backward is one product with the chosen pairs' Laplacian, where indexing would add up rows one after another.
-    """
+    """Distances of each row to a few chosen others, `[K, B]` from indices `[K, B]`; the gradient at 0 is 0."""
 
     @staticmethod
     def forward(ctx: Any, embeddings: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-        distances = torch.stack(
-            [torch.linalg.vector_norm(embeddings.index_select(0, row).sub_(embeddings), dim=1) for row in others]
-        )
-        ctx.save_for_backward(embeddings, others, distances)
+        differences = embeddings.index_select(0, others.flatten()).view(*others.shape, -1).sub_(embeddings)
+        distances = torch.linalg.vector_norm(differences, dim=2)
+        ctx.save_for_backward(differences, others, distances)
         return distances
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
-        embeddings, others, distances = ctx.saved_tensors
+        differences, others, distances = ctx.saved_tensors
         weights = torch.where(distances > 0, grad / distances, torch.zeros_like(grad))
-        coupling = embeddings.new_zeros(len(embeddings), len(embeddings)).scatter_add_(1, others.T, weights.T)
-        coupling = coupling + coupling.T
-        laplacian = torch.diag(coupling.sum(1)) - coupling
-        with torch.autocast(embeddings.device.type, enabled=False):
-            return laplacian @ embeddings, None
+        pulls = differences * weights[..., None]
+        return pulls.sum(0).neg_().index_add_(0, others.flatten(), pulls.flatten(0, 1)), None
