@@ -21,7 +21,12 @@ def can_point(predictor: StudyPredictor, rows: Dataset) -> bool:
     if "boxes" not in rows.column_names or not _chosen(rows):
         return False
     wedge = np.tile(np.arange(64, dtype=np.uint8), (64, 1))
-    return predictor([wedge]).views[0].heatmap is not None
+    return predictor([wedge], body_part=_part(rows[_chosen(rows)[0]])).views[0].heatmap is not None
+
+
+def _part(row: dict[str, Any]) -> str | None:
+    """The body part of a row, for models that need to be told."""
+    return None if row["body_part"] is None else BODY_PARTS[row["body_part"]]
 
 
 def _chosen(rows: Dataset) -> list[int]:
@@ -58,7 +63,8 @@ def pointing_game(predictor: StudyPredictor, rows: Dataset, *, progress: bool = 
     hits, areas, shapes, small = [], [], [], []
     for row in tqdm(chosen, desc="Pointing game", disable=not progress):
         picture = row["image"]
-        view = predictor([picture["path"] if picture["bytes"] is None else picture["bytes"]]).views[0]
+        file = picture["path"] if picture["bytes"] is None else picture["bytes"]
+        view = predictor([file], body_part=_part(row)).views[0]
         if view.heatmap is None:
             raise DatasetError(f"{predictor.checkpoint} gives no heatmaps; use a backbone with a feature map")
         heat, (x0, y0, x1, y1) = view.heatmap, row["boxes"][0]

@@ -43,7 +43,7 @@ def measure_twins(
                 phantom = render_phantom(patient, body_part=part, view=view, size=size, **options)
                 study.append(phantom.pixels)
                 kind = phantom.finding or kind
-        without, *others = (predictor(study, heatmaps=False).probability for study in studies)
+        without, *others = (predictor(study, body_part=part, heatmaps=False).probability for study in studies)
         for name, probability, study in zip(("finding", *_WORN), others, studies[1:], strict=True):
             worn = any(not np.array_equal(new, old) for new, old in zip(study, studies[0], strict=True))
             if worn or name == "finding":

@@ -1,13 +1,15 @@
 """Grad-CAM averaged over noisy copies of a picture."""
 
+from typing import Any
+
 import torch
 
-from ..models import MuraForImageClassification
+from ..models import MuraClassifier
 from .gradcam import grad_cam
 
 
 def smooth_grad_cam(
-    model: MuraForImageClassification,
+    model: MuraClassifier,
     pixel_values: torch.Tensor,
     *,
     n_samples: int = 50,
@@ -15,6 +17,7 @@ def smooth_grad_cam(
     seed: int = 0,
     size: tuple[int, int] | None = None,
     batch_size: int = 16,
+    body_parts: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Where a model looked for z_abnormal - z_normal, less what a little noise changes.
 
@@ -36,6 +39,7 @@ def smooth_grad_cam(
             else is in the batch, and the global generators are left alone.
         size: Height and width of the result; those of `pixel_values` where None.
         batch_size: Copies in one pass through the model.
+        body_parts: int64 `[B]`, for models that need to be told the part.
 
     Returns:
         float32 `[B, height, width]` in [0, 1], as `grad_cam`'s.
@@ -54,21 +58,26 @@ def smooth_grad_cam(
             f"pixel_values must be [B, C, H, W] with at least one picture, not {list(pixel_values.shape)}"
         )
     if noise == 0:
-        return grad_cam(model, pixel_values, size=size)
+        return grad_cam(model, pixel_values, size=size, **_given(body_parts))
+    parts = [None] * len(pixel_values) if body_parts is None else body_parts.split(1)
     maps = torch.stack(
-        [_mean_map(model, picture, n_samples, noise, seed, size, batch_size) for picture in pixel_values]
+        [
+            _mean_map(model, picture, n_samples, noise, seed, size, batch_size, part)
+            for picture, part in zip(pixel_values, parts, strict=True)
+        ]
     )
     return maps / maps.amax(dim=(1, 2), keepdim=True).clamp_min(torch.finfo(maps.dtype).tiny)
 
 
 def _mean_map(
-    model: MuraForImageClassification,
+    model: MuraClassifier,
     picture: torch.Tensor,
     n_samples: int,
     noise: float,
     seed: int,
     size: tuple[int, int] | None,
     batch_size: int,
+    part: torch.Tensor | None,
 ) -> torch.Tensor:
     """Mean of the maps of one picture's `[C, H, W]` noisy copies, float32 `[height, width]`."""
     generator = torch.Generator().manual_seed(seed)
@@ -78,5 +87,11 @@ def _mean_map(
         copies = min(batch_size, n_samples - first)
         # One copy after another, so that the noise does not depend on how many go together.
         drawn = torch.stack([torch.randn(picture.shape, generator=generator) for _ in range(copies)])
-        total = total + grad_cam(model, picture + deviation * drawn.to(picture), size=size).sum(0)
+        noisy = picture + deviation * drawn.to(picture)
+        same = _given(None if part is None else part.expand(copies))
+        total = total + grad_cam(model, noisy, size=size, **same).sum(0)
     return total / n_samples
+
+
+def _given(body_parts: torch.Tensor | None) -> dict[str, Any]:
+    return {} if body_parts is None else {"body_parts": body_parts}

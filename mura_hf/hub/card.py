@@ -66,6 +66,7 @@ def render_card(folder: str | Path, name: str, *, bundled: bool = False) -> str:
             held_out=_sources(records)[1],
             abnormal_means=_abnormal(records),
             model=model_rows(records),
+            needs_part=config["model_type"] == "mura_specialized" and not config.get("router"),
             story=training_story(records["training"]),
             calibrated=calibration != _NEUTRAL,
             made_with={"twins": False, "views_tell": False, **made} if (made := _made_with(records)) else None,

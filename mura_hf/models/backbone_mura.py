@@ -1,5 +1,6 @@
 """Backbones by name, timm's and ours, as the models of the mura family use them."""
 
+import contextlib
 from typing import Any
 
 import torch
@@ -74,12 +75,13 @@ def check_feature_map(backbone: nn.Module, config: MuraConfig, part: str) -> Non
     values = {**dict(probe.named_parameters()), **dict(probe.named_buffers())}
     hollow = {name: torch.empty_like(value, device="meta") for name, value in values.items()}
     picture = torch.empty(2, config.num_channels, config.image_size, config.image_size, device="meta")
-    with torch.no_grad():
+    features: Any = None
+    with torch.no_grad(), contextlib.suppress(RuntimeError, AssertionError):  # of a size that it cannot take
         features = torch.func.functional_call(probe, hollow, (picture,))
     if not isinstance(features, torch.Tensor) or features.ndim != 4:
         raise CheckpointError(
-            f"backbone {config.backbone} has no feature map for {part}; choose one that has, such as resnet50, "
-            "densenet169, convnext_tiny or swin_tiny_patch4_window7_224"
+            f"backbone {config.backbone} has no feature map (of pictures of {config.image_size} px) for {part}; "
+            "choose one that has, such as resnet50, densenet169, convnext_tiny or swin_tiny_patch4_window7_224"
         )
 
 

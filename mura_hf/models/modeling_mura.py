@@ -12,6 +12,7 @@ from .heads_mura import GatedAttention, MuraHead, make_head
 from .modeling_mura_base import MuraClassifier, MuraPreTrainedModel
 from .outputs_mura import Explained, MuraImageClassifierOutput, MuraModelOutput, StudyOutput
 from .pooling_mura import attend, check_view_mask
+from .small_cnns_mura import SMALL_CNNS
 
 
 class MuraTimmModel(MuraPreTrainedModel):
@@ -158,7 +159,15 @@ class MuraForImageClassification(MuraTimmModel, MuraClassifier):
     def score_map(self, feature_map: torch.Tensor) -> torch.Tensor:
         """z_abnormal - z_normal at each place of a feature map `[B, D, h, w]`, as if that place were the whole: `[B,
         h, w]`.
+
+        Raises:
+            CheckpointError: If the backbone has no map, or weighs each place of it by itself.
         """
+        if feature_map.ndim != 4 or self.config.backbone in SMALL_CNNS:
+            raise CheckpointError(
+                f"backbone {self.config.backbone} cannot score the places of its map one by one, as the loss on "
+                "regions asks; set region_weight to 0, or choose a backbone such as resnet50, densenet169 or convnext_tiny"
+            )
         batch, channels, height, width = feature_map.shape
         places = feature_map.permute(0, 2, 3, 1).reshape(-1, channels, 1, 1)
         logits = self.classifier(self.mura.pool(places)) / self.config.temperature

@@ -15,6 +15,7 @@ from .modeling_mura import MuraForImageClassification
 from .modeling_mura_base import MuraClassifier
 from .outputs_mura import Explained, MuraImageClassifierOutput
 from .pooling_mura import attend, pool_views
+from .small_cnns_mura import SMALL_CNNS
 
 _ALSO = ("image_size", "trained_on_phantoms")  # which a FuseNet takes over from the model that it starts from
 _MAP_SIDE = 56  # pixels that a map is enlarged to before its hot region is framed
@@ -54,6 +55,11 @@ class MuraFuseNetForImageClassification(MuraClassifier):
 
     def __init__(self, config: MuraFuseNetConfig):
         super().__init__(config)
+        if config.backbone in SMALL_CNNS and config.local_size not in (None, config.image_size):
+            raise CheckpointError(
+                f"{config.backbone} takes one input size, so local_size ({config.local_size}) must be image_size "
+                f"({config.image_size}); leave it out, or choose a backbone such as resnet50 or densenet169"
+            )
         self.global_branch = MuraForImageClassification(config.branch(config.image_size))
         self.local_branch = MuraForImageClassification(config.branch(config.local_size or config.image_size))
         check_feature_map(

@@ -124,6 +124,12 @@ def _check_stages(recipe: "Recipe") -> None:
                 f"stage {stage.trains} does not classify, so there is neither a loss on dev for the schedule plateau "
                 "nor a loss of each row for the sampling hard; choose others for it"
             )
+    named = [stage.trains for stage in recipe.stages]
+    if recipe.family == "fusenet" and named and named != list(known):
+        raise RecipeError(
+            f"stages are {', '.join(named)}: a fusenet is trained in the stages {', '.join(known)}, each once and in "
+            "this order, since each builds on the one before"
+        )
     if recipe.stages and recipe.stages[-1].trains in NOT_JUDGED:
         raise RecipeError(f"stages: after {recipe.stages[-1].trains} a stage that trains the classifier must come")
 

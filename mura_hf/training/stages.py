@@ -76,8 +76,12 @@ def make_stages(recipe: Recipe, rows: Dataset, processor: MuraImageProcessor, ca
         cache: Of the rows' pictures; None reads files each time.
 
     Raises:
-        RecipeError: If the rows have fewer classes than a batch is to hold.
+        RecipeError: If the rows have fewer classes than a batch is to hold, or a FuseNet has no stages.
     """
+    if recipe.family == "fusenet" and not recipe.stages:
+        raise RecipeError(
+            "a fusenet is trained in stages: name global, local and fusion, as the recipe d_fusenet does"
+        )
     keys = _twin_keys(rows)
     first = model_class(recipe.family).STAGES[0]
     # Name, what is trained, the recipe, the size of a patch, and whether dev judges.
