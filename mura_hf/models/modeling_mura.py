@@ -166,7 +166,7 @@ class MuraForImageClassification(MuraTimmModel, MuraClassifier):
         if feature_map.ndim != 4 or self.config.backbone in SMALL_CNNS:
             raise CheckpointError(
                 f"backbone {self.config.backbone} cannot score the places of its map one by one, as the loss on "
-                "regions asks; set region_weight to 0, or choose a backbone such as resnet50, densenet169 or convnext_tiny"
+                "regions asks; set region_weight to 0, or choose a backbone such as resnet50 or convnext_tiny"
             )
         batch, channels, height, width = feature_map.shape
         places = feature_map.permute(0, 2, 3, 1).reshape(-1, channels, 1, 1)

@@ -184,10 +184,7 @@ class MuraSpecializedForImageClassification(MuraClassifier):
             return None
         self.check_part(None)
         assert self.router is not None
-        logits = self.router.classify_views(pixel_values).body_part_logits
-        # A part without a model cannot be answered for, so it is not found either.
-        known = torch.tensor([part in self.members for part in BODY_PARTS], device=logits.device)
-        return logits.masked_fill(~known, torch.finfo(logits.dtype).min)
+        return self.router.classify_views(pixel_values).body_part_logits
 
     def _rows(self, parts: torch.Tensor) -> dict[str, torch.Tensor]:
         """Body part -> the rows that belong to it."""

@@ -3,6 +3,7 @@ import torch
 
 from mura_hf import CheckpointError, MuraConfig, MuraForImageClassification
 from mura_hf.explain import grad_cam, smooth_grad_cam
+from tests.conftest import make_model
 
 SIDE = 64
 
@@ -93,3 +94,15 @@ def test_refuses_numbers_out_of_range_and_models_without_a_map(model, pixel_valu
     transformer = MuraForImageClassification(MuraConfig(backbone="vit_tiny_patch16_224", image_size=SIDE)).eval()
     with pytest.raises(CheckpointError, match="works on tokens"):
         smooth_grad_cam(transformer, pixel_values, n_samples=2)
+
+
+def test_models_that_need_the_body_part_are_told_it():
+    model = make_model("mura_specialized")
+    pictures, parts = torch.randn(2, 3, 64, 64), torch.tensor([6, 0])
+    maps = smooth_grad_cam(model, pictures, n_samples=3, body_parts=parts)
+    alone = smooth_grad_cam(model, pictures[1:], n_samples=3, body_parts=parts[1:])
+    torch.testing.assert_close(maps[1:], alone, rtol=1e-4, atol=1e-5)
+    assert maps.shape == (2, 64, 64)
+    torch.testing.assert_close(
+        smooth_grad_cam(model, pictures, noise=0, body_parts=parts), grad_cam(model, pictures, body_parts=parts)
+    )

@@ -249,3 +249,10 @@ def test_transformers_own_trainer_trains_and_evaluates(tmp_path):
     found = trainer.evaluate()
     assert np.isfinite(found["eval_loss"])
     assert found["eval_rows"] == 8
+
+
+@pytest.mark.parametrize("backbone", ["cnn4", "vit_tiny_patch16_224"])
+def test_backbones_without_places_to_score_are_refused_in_words(backbone):
+    model = _model(backbone)
+    with torch.inference_mode(), pytest.raises(CheckpointError, match="set region_weight to 0, or choose"):
+        model.score_map(model.mura.extract(torch.zeros(1, 3, 64, 64)))

@@ -161,7 +161,7 @@ def test_full_resolution_alone_sees_what_the_small_picture_lost(full_resolution)
 
 def test_a_backbone_without_a_feature_map_is_refused_with_a_way_out():
     with pytest.raises(
-        CheckpointError, match=r"vit_tiny_patch16_224 has no feature map for FuseNet.* such as resnet50"
+        CheckpointError, match=r"vit_tiny_patch16_224 has no feature map .*for FuseNet.* such as resnet50"
     ):
         MuraFuseNetForImageClassification(MuraFuseNetConfig(backbone="vit_tiny_patch16_224", image_size=64))
 
@@ -221,3 +221,10 @@ def test_from_timm_fills_both_branches(tmp_path):
 def test_refuses_crops_that_cannot_be(fields, message):
     with pytest.raises(ValueError, match=message):
         MuraFuseNetConfig(**fields)
+
+
+def test_sizes_and_backbones_that_do_not_go_together_are_refused_in_words():
+    with pytest.raises(CheckpointError, match="takes one input size, so local_size"):
+        MuraFuseNetForImageClassification(MuraFuseNetConfig(backbone="cnn4", image_size=64, local_size=32))
+    with pytest.raises(CheckpointError, match=r"no feature map .*64 px.* such as resnet50"):
+        MuraFuseNetForImageClassification(MuraFuseNetConfig(backbone="crossvit_tiny_240", image_size=64))

@@ -1,8 +1,10 @@
 import pytest
+import yaml
 
 from mura_hf import RecipeError
 from mura_hf.data import Augmentation
 from mura_hf.training import Recipe, load_recipe, recipe_names, with_epochs
+from mura_hf.training.stages import make_stages
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -138,3 +140,18 @@ def test_epochs_are_changed_in_every_stage_but_not_of_an_ensemble():
 def test_an_unknown_recipe_names_the_known_ones():
     with pytest.raises(RecipeError, match="did you mean 'phantom'"):
         load_recipe("fantom")
+
+
+@pytest.mark.parametrize("trains", [["global"], ["global", "local"], ["global", "fusion"], ["fusion"]])
+def test_a_fusenet_is_trained_in_all_its_stages(trains, tmp_path):
+    stages = [{"trains": name, "epochs": 1} for name in trains]
+    file = tmp_path / "part.yaml"
+    file.write_text(yaml.safe_dump({"family": "fusenet", "stages": stages}))
+    with pytest.raises(RecipeError, match="global, local, fusion, each once and in this order"):
+        load_recipe(file)
+
+
+def test_a_fusenet_without_stages_is_not_trained():
+    recipe = Recipe(family="fusenet", pretrained=False)
+    with pytest.raises(RecipeError, match="name global, local and fusion"):
+        make_stages(recipe, None, None, None)
