@@ -55,8 +55,9 @@ def compare_recipes(
         **changes: Fields of all recipes.
 
     Returns:
-        What `comparison.json` holds: `recipes`, by name the seconds of training and the AUROC of each seed and their
-        mean; `pairs`, for each group of studies the difference of each figure with `low`, `high` and `p_value`.
+        What `comparison.json` holds: `recipes`, by name the seconds of training, the mean AUROC of the body parts,
+        each ranked by itself (None where none has both labels), and the AUROC of each seed and their mean; `pairs`,
+        for each group of studies the difference of each figure with `low`, `high` and `p_value`.
 
     Raises:
         DatasetError: If `valid` lacks a class, or a kind of finding to be compared apart.
@@ -82,7 +83,11 @@ def compare_recipes(
     report: dict[str, Any] = {"seeds": list(seeds), "recipes": {}, "pairs": {}}
     for name in names:
         answers, seconds = _read(output_dir, name, seeds)
-        report["recipes"][Path(name).stem] = {"seconds": seconds, **_figures(valid, answers, groups)}
+        report["recipes"][Path(name).stem] = {
+            "seconds": seconds,
+            "mean_auroc_of_parts": _mean_of_parts(valid, answers),
+            **_figures(valid, answers, groups),
+        }
     for first, second in pairs:
         one, other = (_read(output_dir, name, seeds)[0] for name in (first, second))
         labels, patients = _truth(valid)
@@ -172,3 +177,12 @@ def _figures(valid: Dataset, answers: np.ndarray, groups: dict[str, np.ndarray])
         each = [classification_metrics(labels[rows], run[rows])["auroc"] for run in answers]
         found[group] = {"auroc_by_seed": each, "auroc": float(np.mean(np.asarray(each, float)))}
     return found
+
+
+def _mean_of_parts(valid: Dataset, answers: np.ndarray) -> float | None:
+    """Mean over seeds and body parts of the AUROC within a part."""
+    labels, _ = _truth(valid)
+    parts = np.asarray(list(dict(zip(valid["study_id"], valid["body_part"], strict=True)).values()))
+    rows = [parts == part for part in set(parts.tolist()) if set(labels[parts == part]) == {0, 1}]
+    each = [float(classification_metrics(labels[row], run[row])["auroc"] or 0) for row in rows for run in answers]
+    return float(np.mean(each)) if each else None

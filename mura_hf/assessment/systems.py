@@ -16,13 +16,12 @@ from ..losses import build_metric_loss
 from ..models import (
     BODY_PARTS,
     MuraEnsembleForImageClassification,
-    MuraModel,
     MuraSpecializedForImageClassification,
 )
-from ..models.freezing_mura import freeze_backbone
 from ..phantoms import FINDINGS, render_phantom
 from ..training import Recipe, build_model, build_processor, load_recipe
 from ..training.objective import Truth, batch_loss
+from ..training.running import start_training
 
 N_FILMS = 32
 _SETTLING = 30
@@ -116,11 +115,7 @@ def learn_by_heart(
     Returns:
         What `walk_system` has in `stages`.
     """
-    model.start_stage(trains)
-    for inner in model.modules():
-        trained = isinstance(inner, MuraModel) and any(one.requires_grad for one in inner.parameters())
-        if trained and recipe.train_last is not None:
-            freeze_backbone(inner.backbone, recipe.train_last)
+    start_training(model, trains, recipe.train_last)
     model.train()
     for inner in model.modules():
         if isinstance(inner, nn.Dropout):

@@ -18,7 +18,7 @@ def training_story(training: dict[str, Any]) -> list[str]:
         first = f"First {patches['epochs']} epochs on patches of {patches['size']} px around the findings, then "
     if stages:
         planned = ", ".join(f"{stage['trains']} ({stage['epochs']} epochs)" for stage in stages)
-        told.append(f"{first or 'In '}stages, one after the other: {planned}." if first else f"In stages: {planned}.")
+        told.append(f"{first or 'In '}stages: {planned}.")
     elif first:
         told.append(f"{first}{recipe['epochs']} on whole views.")
     averaged = training.get("averaged")

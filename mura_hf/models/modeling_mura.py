@@ -107,6 +107,10 @@ class MuraForImageClassification(MuraTimmModel, MuraClassifier):
         """Width of what the classifier is fed."""
         return size
 
+    def _classified(self, code: torch.Tensor) -> torch.Tensor:
+        """What the classifier is fed, of pooled codes `[B, D']`."""
+        return code
+
     def code_logits(self, code: torch.Tensor) -> torch.Tensor:
         """Logits `[B, 2]` of pooled codes `[B, D']`."""
         return self.classifier(self.dropout(code)) / self.config.temperature
@@ -170,7 +174,7 @@ class MuraForImageClassification(MuraTimmModel, MuraClassifier):
             )
         batch, channels, height, width = feature_map.shape
         places = feature_map.permute(0, 2, 3, 1).reshape(-1, channels, 1, 1)
-        logits = self.classifier(self.mura.pool(places)) / self.config.temperature
+        logits = self.classifier(self._classified(self.mura.pool(places))) / self.config.temperature
         return (logits[:, 1] - logits[:, 0]).view(batch, height, width)
 
 

@@ -38,6 +38,9 @@ class MuraForMetricLearning(MuraForImageClassification):
     def _classified_size(self, size: int) -> int:
         return self.config.embedding_size
 
+    def _classified(self, code: torch.Tensor) -> torch.Tensor:
+        return self.embedding(code)
+
     def code_logits(self, code: torch.Tensor) -> torch.Tensor:
         """Logits `[B, 2]` of pooled codes `[B, D']`."""
         return super().code_logits(self.embedding(code))
@@ -55,15 +58,6 @@ class MuraForMetricLearning(MuraForImageClassification):
             pooler_output=code,
             embeddings=embeddings,
         )
-
-    def score_map(self, feature_map: torch.Tensor) -> torch.Tensor:
-        """z_abnormal - z_normal at each place of a feature map `[B, D, h, w]`, as if that place were the whole: `[B,
-        h, w]`.
-        """
-        batch, channels, height, width = feature_map.shape
-        places = feature_map.permute(0, 2, 3, 1).reshape(-1, channels, 1, 1)
-        logits = self.classifier(self.embedding(self.mura.pool(places))) / self.config.temperature
-        return (logits[:, 1] - logits[:, 0]).view(batch, height, width)
 
     def start_stage(self, name: str) -> None:
         """Chooses what is trained from now on: `joint`, `embedding` or `classifier`.

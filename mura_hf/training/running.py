@@ -85,7 +85,7 @@ def run_stage(run: Run, stage: Stage, *, last: bool) -> None:
         last: Whether it is the run's last, whose best epoch becomes the checkpoint.
     """
     recipe, accelerator = stage.recipe, run.accelerator
-    _start(run.model, stage)
+    start_training(run.model, stage.trains, recipe.train_last)
     averaged = _average_of(run.model, stage) if recipe.ema_decay and stage.judged else None
     model = accelerator.prepare(run.model)
     optimizer = make_optimizer(run.model, recipe)
@@ -167,14 +167,20 @@ def keep_average(run: Run) -> None:
         run.top.remove()
 
 
-def _start(model: Any, stage: Stage) -> None:
-    """Puts the model into a stage, and freezes what the recipe has frozen of the backbones that it would train."""
-    model.start_stage(stage.trains)
-    if stage.recipe.train_last is None:
+def start_training(model: Any, trains: str, train_last: int | None) -> None:
+    """Puts a model into a stage, and freezes all but the last stages of the backbones that it would train.
+
+    Args:
+        model: Any that classifies.
+        trains: One of its `STAGES`.
+        train_last: As `Recipe.train_last`.
+    """
+    model.start_stage(trains)
+    if train_last is None:
         return
     for inner in model.modules():
         if isinstance(inner, MuraModel) and any(parameter.requires_grad for parameter in inner.parameters()):
-            freeze_backbone(inner.backbone, stage.recipe.train_last)
+            freeze_backbone(inner.backbone, train_last)
 
 
 def _average_of(model: Any, stage: Stage) -> ModelEmaV3:
