@@ -6,6 +6,7 @@ from datasets import Image
 
 from mura_hf import DatasetError, StudyPredictor, load_mura
 from mura_hf.assessment import pointing_game
+from mura_hf.models import BODY_PARTS
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +30,10 @@ class _Pointer:
     checkpoint = "pointer"
 
     def __init__(self, places, shape):
-        self.places, self.shape, self.calls = places, shape, 0
+        self.places, self.shape, self.calls, self.parts = places, shape, 0, []
 
-    def __call__(self, views):
+    def __call__(self, views, body_part=None):
+        self.parts.append(body_part)
         heat = np.zeros(self.shape, np.float32)
         place = self.places[self.calls]
         self.calls += 1
@@ -55,6 +57,14 @@ def test_hits_are_counted_inside_the_box_as_it_is(rows):
     report = pointing_game(_Pointer(half, shape), rows, progress=False)
     assert report["overall"]["hits"] == pytest.approx((len(boxes) // 2) / len(boxes))
     assert report["overall"]["low"] <= report["overall"]["hits"] <= report["overall"]["high"]
+
+
+def test_models_by_part_are_told_the_part(rows):
+    boxes = _boxes(rows)
+    pointer = _Pointer([(0, 0)] * len(boxes), (400, 400))
+    pointing_game(pointer, rows, progress=False)
+    chosen = [row for row in rows.remove_columns("image") if row["boxes"] and row["label"]]
+    assert pointer.parts == [BODY_PARTS[row["body_part"]] for row in chosen]
 
 
 def test_every_view_is_in_one_third_and_of_one_kind(rows):

@@ -3,6 +3,7 @@ import pytest
 
 from mura_hf import StudyPredictor
 from mura_hf.assessment import measure_twins
+from mura_hf.models import BODY_PARTS
 from mura_hf.phantoms import FINDINGS
 
 
@@ -14,7 +15,8 @@ class _Study:
 class _Brightness:
     """Answers with the mean brightness: metal and markers move it up, and little else."""
 
-    def __call__(self, views, heatmaps):
+    def __call__(self, views, body_part, heatmaps):
+        assert body_part in BODY_PARTS  # models by part need to be told
         assert not heatmaps
         return _Study(float(np.mean([np.mean(view) / 255 for view in views])))
 
