@@ -23,3 +23,19 @@ class RecipeError(MuraError):
 
 class CardError(MuraError):
     """A model card lacks a record that it must be rendered from."""
+
+
+class TrainingError(MuraError):
+    """A training run cannot go on; what it last kept on disk is whole, and the run can be taken up again there."""
+
+
+class TrainingStopped(MuraError):  # noqa: N818 - it is no error of anything, as KeyboardInterrupt is none
+    """A training run was told to stop, kept its state, and can be taken up again.
+
+    Attributes:
+        signal_number: Of the signal that told it, such as `signal.SIGTERM`.
+    """
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.signal_number = signal_number

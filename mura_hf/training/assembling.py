@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ from accelerate.state import AcceleratorState
 from datasets import DatasetDict
 from tqdm.auto import tqdm
 
-from ..data import ViewDataset, make_manifest, manifest_source, split_digest, write_manifest
+from ..data import ViewDataset, make_manifest, manifest_source, write_manifest
 from ..errors import DatasetError, RecipeError
 from ..models import (
     BODY_PARTS,
@@ -24,14 +23,17 @@ from ..models import (
     check_processors,
 )
 from .building import build_processor
+from .claiming import stands_finished
 from .families import ASSEMBLED, model_class
 from .keeping import (
     CHECKPOINT_FOLDER,
     FINISHED_FILE,
     MANIFEST_FILE,
+    RUN_FILE,
+    identity_of,
     make_record,
-    mark_finished,
     save_checkpoint,
+    write_identity,
 )
 from .member_weights import fit_member_weights
 from .prediction import predict_views
@@ -113,12 +115,12 @@ def train_members(
     """Trains the members of a recipe one after the other and puts them together.
 
     Each has a folder of `output_dir`, called like the recipe or the body part. One that an earlier run finished with
-    the same settings and data stays as it is; one that was begun and not finished is trained anew.
+    the same settings and data stays as it is; one that was begun and not finished goes on where it was.
 
     Args:
         datasets: All splits.
         recipe: Of an ensemble or a specialised model.
-        output_dir: New, or empty but for members.
+        output_dir: New, or empty but for members, or that of the same run.
         train_one: Trains a member: `(datasets, recipe, folder, data_description=...)`.
         data_description: What the data are.
         trained_on_phantoms: Whether they are synthetic.
@@ -134,20 +136,24 @@ def train_members(
     """
     started = time.monotonic()
     plan = plan_members(recipe, datasets)
-    _check_folder(output_dir, plan)
+    accelerator = _fresh_accelerator(cpu)
+    identity = identity_of(recipe, datasets, accelerator.num_processes)
+    finished = stands_finished(output_dir, identity, may_hold=plan)
+    accelerator.wait_for_everyone()
+    if finished:
+        return output_dir / CHECKPOINT_FOLDER
+    if accelerator.is_main_process:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        write_identity(output_dir / RUN_FILE, identity)
     for name, member in plan.items():
         accelerator = _fresh_accelerator(cpu)
-        done = _is_finished(output_dir / name, member)
-        accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            tqdm.write(f"Member {name}" + (": stands already" if done else ""))
-            if not done:
-                shutil.rmtree(output_dir / name, ignore_errors=True)
+            stands = (output_dir / name / FINISHED_FILE).is_file()
+            tqdm.write(f"Member {name}" + (": stands already" if stands else ""))
         accelerator.wait_for_everyone()
-        if not done:
-            AcceleratorState._reset_state()  # a member may have another precision than the one before
-            description = {**data_description, **({"body_parts": [member.body_part]} if member.body_part else {})}
-            train_one(member.datasets, member.recipe, output_dir / name, data_description=description)
+        AcceleratorState._reset_state()  # a member may have another precision than the one before
+        description = {**data_description, **({"body_parts": [member.body_part]} if member.body_part else {})}
+        train_one(member.datasets, member.recipe, output_dir / name, data_description=description)
 
     accelerator = _fresh_accelerator(cpu)
     folders = {name: output_dir / name / CHECKPOINT_FOLDER for name in plan}
@@ -182,7 +188,7 @@ def train_members(
         patients = ((split, patient) for split, rows in datasets.items() for patient in rows["patient_id"])
         write_manifest(make_manifest(patients, manifest_source(data_description)), output_dir / MANIFEST_FILE)
         save_checkpoint(accelerator.unwrap_model(prepared), processor, record, output_dir / CHECKPOINT_FOLDER)
-        mark_finished(output_dir, record)
+        write_identity(output_dir / FINISHED_FILE, identity)
     accelerator.wait_for_everyone()
     return output_dir / CHECKPOINT_FOLDER
 
@@ -200,40 +206,6 @@ def _of_part(datasets: DatasetDict, part: int) -> DatasetDict:
 def _fresh_accelerator(cpu: bool) -> Accelerator:
     AcceleratorState._reset_state()
     return Accelerator(cpu=cpu)
-
-
-def _check_folder(folder: Path, plan: dict[str, Member]) -> None:
-    """Only members may lie there."""
-    others = sorted(one.name for one in folder.iterdir() if one.name not in plan) if folder.exists() else []
-    if others:
-        raise DatasetError(
-            f"{folder} is not empty: besides members there is {', '.join(others[:4])}; name a new folder, so that no "
-            "earlier run is lost"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-
-
-def _is_finished(folder: Path, member: Member) -> bool:
-    """Whether a member stands there that was trained to the end, as it would be trained now.
-
-    Raises:
-        DatasetError: If it was trained with other settings or other data.
-    """
-    file = folder / FINISHED_FILE
-    if not file.is_file():
-        return False
-    stands = json.loads(file.read_text())
-    now = json.loads(json.dumps(member.recipe.to_dict()))
-    different = [key for key in now if stands["recipe"].get(key, now[key]) != now[key]]
-    members = ((split, study) for split, rows in member.datasets.items() for study in rows["study_id"])
-    if stands["split_digest"] != split_digest(members):
-        different.append("the data")
-    if different:
-        raise DatasetError(
-            f"{folder} holds a member that was trained otherwise ({', '.join(different)}); name a new folder, or "
-            "remove that member"
-        )
-    return True
 
 
 def _fit_weights(

@@ -12,25 +12,29 @@ from tqdm.auto import tqdm
 
 from ..data import split_digest
 from ..models import MuraImageProcessor
-from .curves import plot_curves
 from .recipe import Recipe
+from .selecting import told_of_selection
+from .states import replace_file
 
 CHECKPOINT_FOLDER = "checkpoint"
 MANIFEST_FILE = "split_manifest.json"
 FINISHED_FILE = "finished.json"
-SELECTED_BY = "study-level AUROC on dev"
+RUN_FILE = "run.json"
 
 
-def report_epoch(history: list[dict[str, Any]], folder: Path, *, kept: bool) -> None:
-    """Says and writes down how the last epoch went."""
-    last = history[-1]
-    told = f"{last['stage'].capitalize()}, epoch {last['epoch']}: loss {last['train_loss']:.4f}"
-    if last["dev"]:
-        told += f", dev studies AUROC {last['dev']['auroc']:.3f}, kappa {last['dev']['kappa'] or 0:.3f}"
+def tell_epoch(entry: dict[str, Any], *, kept: bool) -> None:
+    """Says how an epoch went."""
+    told = f"{entry['stage'].capitalize()}, epoch {entry['epoch']}: loss {entry['train_loss']:.4f}"
+    if entry["dev"]:
+        told += f", dev studies AUROC {entry['dev']['auroc']:.3f}, kappa {entry['dev']['kappa'] or 0:.3f}"
+    if entry["skipped_steps"]:
+        told += f", {entry['skipped_steps']} steps left out"
     tqdm.write(told + " (kept)" * kept)
-    with (folder / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps(last) + "\n")
-    plot_curves(history, folder / "curves.png")
+
+
+def write_history(history: list[dict[str, Any]], folder: Path) -> None:
+    """Writes metrics.jsonl anew, so that it is that of the run as it stands."""
+    replace_file(folder / "metrics.jsonl", "".join(json.dumps(entry) + "\n" for entry in history).encode())
 
 
 def make_record(
@@ -58,7 +62,7 @@ def make_record(
             "studies": {split: len(set(rows["study_id"])) for split, rows in datasets.items()},
             "views": {split: len(rows) for split, rows in datasets.items()},
         },
-        "selected_by": SELECTED_BY,
+        "selected_by": told_of_selection(recipe.select_by),
         **how,
         "device": accelerator.device.type,
         "processes": accelerator.num_processes,
@@ -66,22 +70,62 @@ def make_record(
     }
 
 
-def save_checkpoint(model: Any, processor: MuraImageProcessor, record: dict[str, Any], folder: Path) -> None:
-    """Puts a new checkpoint in the place of the kept one, which stays until the new one is written whole."""
+def save_checkpoint(
+    model: Any,
+    processor: MuraImageProcessor,
+    record: dict[str, Any],
+    folder: Path,
+    weights: dict[str, Any] | None = None,
+) -> None:
+    """Puts a new checkpoint in the place of the kept one, which stays until the new one is written whole.
+
+    Args:
+        model: The model.
+        processor: Its processor.
+        record: Of `make_record`.
+        folder: The checkpoint's.
+        weights: To be written in the place of the model's own.
+    """
     fresh, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     shutil.rmtree(fresh, ignore_errors=True)
-    model.save_pretrained(fresh)
+    model.save_pretrained(fresh, state_dict=weights)
     processor.save_pretrained(fresh)
     (fresh / "training.json").write_text(json.dumps(record, indent=2) + "\n")
     if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)
     fresh.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
 
 
-def mark_finished(folder: Path, record: dict[str, Any]) -> None:
-    """Leaves the sign that a run came to its end: recipe and split, by which a later one knows it as done."""
-    kept = {"recipe": record["recipe"], "split_digest": record["data"]["split_digest"]}
-    fresh = folder / (FINISHED_FILE + ".new")
-    fresh.write_text(json.dumps(kept, indent=2) + "\n")
-    fresh.rename(folder / FINISHED_FILE)
+def checkpoint_is_of(folder: Path, best: dict[str, Any]) -> bool:
+    """Whether the checkpoint that stands is that of an epoch."""
+    try:
+        record = json.loads((folder / "training.json").read_text())
+    except OSError:
+        return False
+    return all(record[name] == best[name] for name in ("stage", "epoch", "dev"))
+
+
+def identity_of(recipe: Recipe, datasets: DatasetDict, processes: int) -> dict[str, Any]:
+    """By what a run is known again: recipe, split, and the number of processes, on which batches depend."""
+    members = ((split, study) for split, rows in datasets.items() for study in rows["study_id"])
+    kept = {"recipe": recipe.to_dict(), "split_digest": split_digest(members), "processes": processes}
+    return json.loads(json.dumps(kept))
+
+
+def differences(stands: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """In what two identities differ, in words; a key that one did not know yet does not count."""
+    found = [
+        f"{key} was {stands['recipe'][key]!r}, now {value!r}"
+        for key, value in now["recipe"].items()
+        if stands["recipe"].get(key, value) != value
+    ]
+    if stands["split_digest"] != now["split_digest"]:
+        found.append("the data, or how they are cut, are others")
+    return found
+
+
+def write_identity(file: Path, identity: dict[str, Any]) -> None:
+    """Writes it, whole or not at all."""
+    replace_file(file, (json.dumps(identity, indent=2) + "\n").encode())

@@ -109,11 +109,6 @@ def answer(output: Any) -> torch.Tensor:
     return output.study_logits if hasattr(output, "study_logits") else output.logits
 
 
-def row_losses(output: Any, labels: torch.Tensor) -> torch.Tensor:
-    """Cross entropy of each row `[B]` in float32, not weighted and not smoothed, without a gradient."""
-    return functional.cross_entropy(answer(output).detach().float(), labels, reduction="none")
-
-
 def _classes(recipe: Recipe, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """What makes rows alike, int64 `[B]`."""
     if recipe.classes_over == "label":

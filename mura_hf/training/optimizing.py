@@ -1,5 +1,7 @@
 """Optimisers and their rates."""
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
@@ -75,6 +77,16 @@ class RateSchedule:
             self.factor, self.waited = self.factor * self.recipe.plateau_factor, 0
             for group, peak in zip(self.inner.optimizer.param_groups, self.inner.base_lrs, strict=True):
                 group["lr"] = peak * self._share(self.inner.last_epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the schedule is."""
+        kept = {"factor": self.factor, "lowest": self.lowest, "waited": self.waited}
+        return {**kept, "inner": self.inner.state_dict()}
+
+    def load_state_dict(self, kept: dict[str, Any]) -> None:
+        """Puts it where `state_dict` was taken."""
+        self.factor, self.lowest, self.waited = kept["factor"], kept["lowest"], kept["waited"]
+        self.inner.load_state_dict(kept["inner"])
 
     def _share(self, step: int) -> float:
         """Of the peak, at a step."""

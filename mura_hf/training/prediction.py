@@ -1,5 +1,6 @@
 """A model over a whole split."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -92,6 +93,7 @@ def predict_views(
     *,
     batch_size: int = 32,
     progress: str | None = None,
+    after_batch: Callable[[], None] | None = None,
 ) -> SplitPredictions:
     """Runs a model over every view of a split, on all processes.
 
@@ -103,6 +105,7 @@ def predict_views(
         accelerator: Gathers the processes' answers.
         batch_size: Views a step and process, about so many where studies are given whole.
         progress: Text of the progress bar; none where None.
+        after_batch: Called after each batch; what it raises ends the prediction.
     """
     bare = accelerator.unwrap_model(model)
     needs_part = getattr(bare, "NEEDS_PART", False)
@@ -126,6 +129,8 @@ def predict_views(
             found = {"index": batch["index"], **_found(output, batch.get("view_mask"), accelerator)}
             for name, values in accelerator.gather_for_metrics(found).items():
                 collected.setdefault(name, []).append(values.cpu().numpy())
+            if after_batch is not None:
+                after_batch()
     model.train(was_training)
     return _arrange(collected, views, studies)
 

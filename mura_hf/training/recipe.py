@@ -48,7 +48,8 @@ class Recipe:
         train_last: How many of the backbone's last stages are trained, besides the heads; 0 freezes all of it, None
             nothing.
         epochs: Passes over train; not used where there are `stages`.
-        batch_size: Views (studies, at study level) a step and process.
+        batch_size: Views (studies, at study level) a batch and process.
+        accumulation: Batches a step, whose gradients are added up.
         learning_rate: Peak of the optimiser's rate.
         optimizer: "adamw", "adam" (its weight decay is torch's: an L2 term in the gradient) or "sgd".
         momentum: Of "sgd".
@@ -61,13 +62,19 @@ class Recipe:
         gamma: See `schedule`.
         plateau_patience: See `schedule`.
         plateau_factor: See `schedule`.
-        patience: A stage ends after so many epochs without a better AUROC on dev; 0 never ends it early.
+        select_by: The study-level figure of dev that ranks epochs: "auroc", "auprc", "kappa", "f1", "accuracy" or
+            "brier".
+        patience: A stage ends after so many epochs that were no better by it; 0 never ends it early.
         ema_decay: Of an exponential moving average of the weights, which then is what is judged and kept; it warms up
             as timm's `ModelEmaV3` does. 0 averages none.
         average_top_k: At the end the weights of so many epochs, the best on dev of the last stage, are averaged, and
             the average is kept, whatever dev says of it. 0 or 1 keeps the best epoch.
         max_gradient_norm: Gradients are clipped to it; 0 does not clip.
-        precision: "fp32" or "bf16" (autocast).
+        max_skipped_steps: Steps whose loss or gradient is not finite are left out; more of them in an epoch end the
+            run.
+        precision: "fp32", or "bf16" or "fp16" (autocast; fp16, with its scaled loss, on a GPU only).
+        channels_last: Whether pictures and kernels lie in memory channels last, which most processors like better.
+        compile: Whether `torch.compile` makes the step faster; that takes a minute or more at the start.
         dev_fraction: Share of train patients for selection.
         calib_fraction: Share of train patients kept for calibration.
         stratified: Whether the cut keeps shares of body parts and labels alike.
@@ -116,6 +123,7 @@ class Recipe:
     train_last: int | None = None
     epochs: int = 15
     batch_size: int = 32
+    accumulation: int = 1
     learning_rate: float = 1e-4
     optimizer: str = "adamw"
     momentum: float = 0.9
@@ -126,11 +134,15 @@ class Recipe:
     gamma: float = 0.3
     plateau_patience: int = 1
     plateau_factor: float = 0.1
+    select_by: str = "auroc"
     patience: int = 0
     ema_decay: float = 0.0
     average_top_k: int = 0
     max_gradient_norm: float = 1.0
+    max_skipped_steps: int = 20
     precision: str = "fp32"
+    channels_last: bool = True
+    compile: bool = False
     dev_fraction: float = 0.08
     calib_fraction: float = 0.08
     stratified: bool = True

@@ -6,6 +6,7 @@ from ..errors import RecipeError
 from ..losses import build_metric_loss
 from .families import ASSEMBLED, FAMILIES, NOT_JUDGED, check_config, model_class
 from .recipe_parts import SAMPLINGS
+from .selecting import SELECTIONS
 
 if TYPE_CHECKING:
     from .recipe import Recipe
@@ -16,13 +17,23 @@ _CHOICES = {
     "level": ("view", "study"),
     "optimizer": ("adamw", "adam", "sgd"),
     "schedule": ("cosine", "constant", "step", "plateau"),
-    "precision": ("fp32", "bf16"),
+    "precision": ("fp32", "bf16", "fp16"),
+    "select_by": tuple(SELECTIONS),
     "sampling": SAMPLINGS,
 }
-_ABOVE_0 = ("epochs", "batch_size", "image_size", "learning_rate", "step_epochs", "gamma", "plateau_factor")
+_ABOVE_0 = (
+    "epochs",
+    "batch_size",
+    "accumulation",
+    "image_size",
+    "learning_rate",
+    "step_epochs",
+    "gamma",
+    "plateau_factor",
+)
 _NOT_NEGATIVE = (
     "weight_decay", "momentum", "patience", "plateau_patience", "average_top_k", "max_gradient_norm",
-    "body_part_weight", "region_weight", "finding_weight", "metric_weight", "train_last",
+    "max_skipped_steps", "body_part_weight", "region_weight", "finding_weight", "metric_weight", "train_last",
 )  # fmt: skip
 _SHARES = ("warmup_fraction", "label_smoothing", "ema_decay", "hard_share")
 

@@ -1,159 +1,95 @@
 """A run, stage by stage."""
 
-import time
-from dataclasses import dataclass, field
-from pathlib import Path
+import hashlib
+import math
 from typing import Any
 
-from accelerate import Accelerator
-from datasets import DatasetDict
+import numpy as np
+import torch
+from accelerate.utils import broadcast
 from safetensors.torch import load_file
 from timm.utils import ModelEmaV3
 from tqdm.auto import tqdm
 
-from ..data import ViewDataset
-from ..models import MuraImageProcessor, MuraModel
+from ..data import HardSampler
+from ..errors import TrainingError
+from ..models import MuraModel
 from ..models.freezing_mura import freeze_backbone
-from .averaging import BestEpochs, save_weights
+from .averaging import average_weights, is_among_best, with_epoch
 from .epochs import train_epoch
-from .keeping import CHECKPOINT_FOLDER, make_record, report_epoch, save_checkpoint
-from .objective import Truth
+from .keeping import CHECKPOINT_FOLDER, checkpoint_is_of, save_checkpoint, tell_epoch, write_history
 from .optimizing import RateSchedule, make_optimizer
 from .prediction import SplitPredictions, predict_views
+from .progress import Tally
 from .recipe import Recipe
+from .run import BufferGuard, Run, StageRun
+from .selecting import score_of
+from .snapshot import BEST_FILE, load_state, save_state, top_file
 from .stages import Stage
-
-_STAGE_FILE = "best_of_stage.safetensors"
-_EPOCHS_FOLDER = "best_epochs"
-
-
-@dataclass
-class Run:
-    """All that a run works with, and how far it is.
-
-    Attributes:
-        recipe: Every setting.
-        datasets: All splits.
-        data_description: What they are.
-        output_dir: Where it writes.
-        accelerator: Of all processes.
-        processor: Of the model.
-        model: What is trained, bare.
-        dev_views: The split that judges.
-        truth: Of train.
-        metric: Loss on embeddings, or None.
-        num_workers: Processes that read files.
-        started: When, by the monotonic clock.
-        history: A record an epoch.
-        best: The record of the stage's best epoch; None before there is one.
-        top: Weights of the best epochs of the last stage, where they are to be averaged.
-    """
-
-    recipe: Recipe
-    datasets: DatasetDict
-    data_description: dict[str, Any]
-    output_dir: Path
-    accelerator: Accelerator
-    processor: MuraImageProcessor
-    model: Any
-    dev_views: ViewDataset
-    truth: Truth
-    metric: Any | None
-    num_workers: int
-    started: float
-    history: list[dict[str, Any]] = field(default_factory=list)
-    best: dict[str, Any] | None = None
-    top: BestEpochs | None = None
-
-    def seconds(self) -> float:
-        """Since the start."""
-        return round(time.monotonic() - self.started, 1)
-
-    def record(self, **further: Any) -> dict[str, Any]:
-        """What `training.json` holds of the epoch that is kept."""
-        best = self.best or {}
-        how = {name: best.get(name) for name in ("stage", "epoch", "dev")} | {"seconds": self.seconds()} | further
-        return make_record(self.recipe, self.datasets, self.data_description, self.accelerator, **how)
 
 
 def run_stage(run: Run, stage: Stage, *, last: bool) -> None:
-    """Trains a stage; a judged one ends with the weights of its best epoch, another with those of its last.
+    """Trains a stage from where the run is; a judged one ends with the weights of its best epoch, another with those
+    of its last.
 
     Args:
         run: Is moved on.
         stage: What to do.
         last: Whether it is the run's last, whose best epoch becomes the checkpoint.
+
+    Raises:
+        TrainingStopped: If the run was told to stop.
+        TrainingError: If it cannot go on.
     """
+    going = set_up_stage(run, stage)
+    progress, accelerator = run.progress, run.accelerator
+    if run.taken_up:
+        load_state(run, going)
+        run.taken_up = False
+        if last and progress.best and accelerator.is_main_process:
+            _mend_checkpoint(run)
+    while not _is_over(run, stage):
+        stage.set_epoch(progress.epoch)
+        going.loader.set_epoch(stage.first_epoch + progress.epoch)
+        train_epoch(run, going, f"{stage.name.capitalize()}, epoch {progress.epoch + 1}/{stage.recipe.epochs}")
+        _end_epoch(run, going, last=last)
+    # The next stage wraps it anew: other parameters are trained there.
+    run.model = accelerator.unwrap_model(going.model, keep_fp32_wrapper=False)
+    if stage.judged and not last:
+        assert run.state is not None
+        run.model.load_state_dict(load_file(run.state / BEST_FILE))
+        accelerator.wait_for_everyone()
+    if not last:
+        progress.next_stage()
+
+
+def set_up_stage(run: Run, stage: Stage) -> StageRun:
+    """Puts the model into a stage, and makes what trains it."""
     recipe, accelerator = stage.recipe, run.accelerator
+    # What a stage draws for new layers does not depend on what came before.
+    digest = hashlib.sha256(f"{recipe.seed} stage {run.progress.stage}".encode()).digest()
+    torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
     start_training(run.model, stage.trains, recipe.train_last)
-    averaged = _average_of(run.model, stage) if recipe.ema_decay and stage.judged else None
+    averaged = ModelEmaV3(run.model, decay=recipe.ema_decay, use_warmup=True) if _averages(stage) else None
+    if recipe.compile:
+        run.model.compile()
     model = accelerator.prepare(run.model)
     optimizer = make_optimizer(run.model, recipe)
     optimizer, loader = accelerator.prepare(optimizer, stage.loader(run.num_workers, accelerator.num_processes))
-    schedule = RateSchedule(optimizer, recipe, len(loader))
-    if last and recipe.average_top_k > 1:
-        run.top = BestEpochs(run.output_dir / _EPOCHS_FOLDER, recipe.average_top_k, accelerator.is_main_process)
-    run.best, steps = None, 0
-
-    def follow() -> None:
-        nonlocal steps
-        steps += 1
-        if averaged is not None:
-            averaged.update(run.model, step=steps)
-
-    for epoch in range(recipe.epochs):
-        stage.set_epoch(epoch)
-        loader.set_epoch(stage.first_epoch + epoch)
-        title = f"{stage.name.capitalize()}, epoch {epoch + 1}/{recipe.epochs}"
-        loss = train_epoch(
-            model, loader, optimizer, schedule, accelerator, stage, run.truth, run.metric, title, follow
-        )
-        found = None
-        if stage.judged:
-            with accelerator.autocast():
-                found = _judge(run, model if averaged is None else averaged.module, recipe)
-        entry: dict[str, Any] = {"stage": stage.name, "epoch": epoch + 1, "train_loss": loss, "dev": None}
-        if found is not None:
-            entry["dev"], entry["dev_loss"] = found.study_metrics(), _dev_loss(run, found)
-            schedule.end_epoch(entry["dev_loss"])
-        run.history.append({**entry, "seconds": run.seconds()})
-        kept = found is not None and (run.best is None or _auroc(entry) > _auroc(run.best))
-        if kept:
-            run.best = run.history[-1]
-        judged = run.model if averaged is None else averaged.module
-        if found is not None and run.top is not None:
-            run.top.offer(judged, epoch + 1, _auroc(entry))
-        if accelerator.is_main_process:
-            report_epoch(run.history, run.output_dir, kept=kept and last)
-            if kept and last:
-                save_checkpoint(judged, run.processor, run.record(), run.output_dir / CHECKPOINT_FOLDER)
-            elif kept:
-                save_weights(judged, run.output_dir / _STAGE_FILE)
-        accelerator.wait_for_everyone()
-        if run.best is not None and recipe.patience and epoch + 1 - run.best["epoch"] >= recipe.patience:
-            if accelerator.is_main_process:
-                tqdm.write(
-                    f"{stage.name.capitalize()}: no better on dev for {recipe.patience} epochs, so it ends here"
-                )
-            break
-    # The next stage wraps it anew: other parameters are trained there.
-    run.model = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-    if stage.judged and not last:
-        run.model.load_state_dict(load_file(run.output_dir / _STAGE_FILE))
-        accelerator.wait_for_everyone()
-        if accelerator.is_main_process:
-            (run.output_dir / _STAGE_FILE).unlink()
+    steps = math.ceil(len(loader) / recipe.accumulation)
+    first = run.progress.total - run.progress.epoch * steps - run.progress.step
+    schedule = RateSchedule(optimizer, recipe, steps)
+    return StageRun(stage, model, optimizer, schedule, loader, steps, first, averaged, BufferGuard(run.model))
 
 
 def keep_average(run: Run) -> None:
     """Puts the average of the best epochs' weights in the place of the best epoch; the record has both figures."""
-    assert run.top is not None
-    run.accelerator.wait_for_everyone()
-    run.model.load_state_dict(run.top.average())
+    assert run.state is not None
+    top, best = run.progress.top, run.progress.best or {}
+    run.model.load_state_dict(average_weights({epoch: run.state / top_file(epoch) for epoch in top}, top))
     with run.accelerator.autocast():
         found = _judge(run, run.model, run.recipe)
-    best, dev = run.best or {}, found.study_metrics()
-    epochs = sorted(run.top.scores)
+    dev, epochs = found.study_metrics(), sorted(top)
     averaged = {"epochs": epochs, "dev": dev, "dev_of_best_epoch": best.get("dev")}
     if run.accelerator.is_main_process:
         tqdm.write(
@@ -163,8 +99,6 @@ def keep_average(run: Run) -> None:
         record = run.record(dev=dev, averaged=averaged)
         save_checkpoint(run.model, run.processor, record, run.output_dir / CHECKPOINT_FOLDER)
     run.accelerator.wait_for_everyone()
-    if run.accelerator.is_main_process:
-        run.top.remove()
 
 
 def start_training(model: Any, trains: str, train_last: int | None) -> None:
@@ -183,15 +117,99 @@ def start_training(model: Any, trains: str, train_last: int | None) -> None:
             freeze_backbone(inner.backbone, train_last)
 
 
-def _average_of(model: Any, stage: Stage) -> ModelEmaV3:
-    """A moving average that starts at the model as it is, to be judged in its place."""
-    return ModelEmaV3(model, decay=stage.recipe.ema_decay, use_warmup=True)
+def _averages(stage: Stage) -> bool:
+    return bool(stage.recipe.ema_decay) and stage.judged
 
 
-def _judge(run: Run, model: Any, recipe: Recipe) -> SplitPredictions:
+def _is_over(run: Run, stage: Stage) -> bool:
+    """Whether a stage has had all its epochs, or waited long enough for a better one."""
+    recipe, progress = stage.recipe, run.progress
+    if progress.epoch >= recipe.epochs:
+        return True
+    if progress.step or progress.best is None or not recipe.patience:
+        return False
+    if progress.epoch - progress.best["epoch"] < recipe.patience:
+        return False
+    if run.accelerator.is_main_process:
+        tqdm.write(f"{stage.name.capitalize()}: no better on dev for {recipe.patience} epochs, so it ends here")
+    return True
+
+
+def _end_epoch(run: Run, going: StageRun, *, last: bool) -> None:
+    """Judges an epoch, keeps the state, and tells how it went."""
+    stage, progress, accelerator = going.stage, run.progress, run.accelerator
+    recipe = stage.recipe
+    if not going.tally.rows:
+        raise TrainingError(f"no step of {stage.name}, epoch {progress.epoch + 1}, had a finite loss; lower its rate")
+    judged = run.model if going.averaged is None else going.averaged.module
+    found = None
+    if stage.judged:
+        if accelerator.num_processes > 1:  # statistics of batch norms: those of the main process
+            broadcast(list(judged.buffers()), from_process=0)
+        with accelerator.autocast():
+            found = _judge(run, judged, recipe, going)
+    tally = going.tally.gather(accelerator)
+    progress.samples = tally.digest(progress.samples)
+    if isinstance(stage.sampler, HardSampler):
+        stage.sampler.set_losses(tally.rows, tally.costs(stage.views))
+    entry: dict[str, Any] = {
+        "stage": stage.name, "epoch": progress.epoch + 1, "train_loss": tally.loss, "train": None, "dev": None,
+    }  # fmt: skip
+    if found is not None:
+        entry["train"] = tally.study_metrics(stage.views)
+        entry["dev"], entry["dev_loss"] = found.study_metrics(), _dev_loss(run, found)
+        going.schedule.end_epoch(entry["dev_loss"])
+    entry |= {"skipped_steps": progress.skipped, "seconds": run.seconds(), "samples": progress.samples}
+    progress.history.append(entry)
+    score = None if found is None else score_of(entry["dev"], recipe.select_by)
+    better = score is not None and (progress.best is None or score > score_of(progress.best["dev"], recipe.select_by))
+    fresh = {BEST_FILE: judged} if better else {}
+    if better:
+        progress.best = entry
+    most = recipe.average_top_k if last and score is not None else 0
+    if most > 1 and score is not None and is_among_best(progress.top, score, most):
+        progress.top = with_epoch(progress.top, progress.epoch + 1, score, most)
+        fresh[top_file(progress.epoch + 1)] = judged
+    progress.next_epoch()
+    going.tally = Tally()
+    save_state(run, going, fresh)
+    if accelerator.is_main_process:
+        tell_epoch(entry, kept=better and last)
+        write_history(progress.history, run.output_dir)
+        run.draw()
+        if better and last:
+            save_checkpoint(judged, run.processor, run.record(), run.output_dir / CHECKPOINT_FOLDER)
+    accelerator.log(_flat(entry), step=progress.total)
+    stop = run.agreement.largest(run.signals.received)[0]
+    if stop:
+        raise run.stopped(going, stop)
+
+
+def _mend_checkpoint(run: Run) -> None:
+    """Writes the best epoch's checkpoint again where a kill came before it stood."""
+    folder = run.output_dir / CHECKPOINT_FOLDER
+    if run.progress.best is not None and run.state is not None and not checkpoint_is_of(folder, run.progress.best):
+        weights = load_file(run.state / BEST_FILE)
+        save_checkpoint(run.model, run.processor, run.record(), folder, weights=weights)
+
+
+def _judge(run: Run, model: Any, recipe: Recipe, going: StageRun | None = None) -> SplitPredictions:
     """The model on dev."""
+
+    def poll() -> None:
+        stop = run.agreement.largest(run.signals.received)[0]
+        if stop and going is not None:
+            save_state(run, going)
+            raise run.stopped(going, stop)
+
     size = recipe.batch_size * (3 if recipe.level == "study" else 1)
-    return predict_views(model, run.dev_views, run.accelerator, batch_size=size, progress="dev")
+    found = predict_views(model, run.dev_views, run.accelerator, batch_size=size, progress="dev", after_batch=poll)
+    if not np.isfinite(found.probabilities).all():
+        raise TrainingError(
+            "the model answers dev with what is no number; what was kept before is whole. Lower learning_rate, clip "
+            "gradients with max_gradient_norm, or use fp32, in a new folder."
+        )
+    return found
 
 
 def _dev_loss(run: Run, found: SplitPredictions) -> float:
@@ -200,5 +218,9 @@ def _dev_loss(run: Run, found: SplitPredictions) -> float:
     return found.cross_entropy(studies=run.recipe.level == "study", weights=weights)
 
 
-def _auroc(entry: dict[str, Any]) -> float:
-    return float(entry["dev"]["auroc"])
+def _flat(entry: dict[str, Any]) -> dict[str, float]:
+    """A record's numbers by name, for trackers."""
+    found = {name: value for name, value in entry.items() if isinstance(value, int | float)}
+    for split in ("train", "dev"):
+        found |= {f"{split}_{name}": value for name, value in (entry[split] or {}).items() if value is not None}
+    return found

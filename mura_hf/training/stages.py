@@ -1,5 +1,6 @@
 """The stages of a run: patches, then whole views, or whole studies."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -64,6 +65,11 @@ class Stage:
             drop_last=len(self.rows) >= self.recipe.batch_size * num_processes,
             collate_fn=collate_studies if isinstance(self.views, StudyDataset) else None,
         )
+
+    def planned_steps(self, num_processes: int) -> int:
+        """Steps of all its epochs, as far as they can be known before the loader is shared out."""
+        batches = max(1, len(self.sampler) // (self.recipe.batch_size * num_processes))
+        return self.recipe.epochs * math.ceil(batches / self.recipe.accumulation)
 
 
 def make_stages(recipe: Recipe, rows: Dataset, processor: MuraImageProcessor, cache: PixelCache | None) -> list[Stage]:

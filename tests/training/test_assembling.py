@@ -66,27 +66,23 @@ def test_an_ensemble_is_the_weighted_mean_and_its_members_are_not_trained_twice(
         "crossed": "crossed",
     }
 
-    # A later run with the same members: one stands, one was begun and not finished.
+    # The same again trains nothing; a later run with the same members: one stands, one is not there.
+    assert train_tiny(phantom_splits, tmp_path / "run", fit_member_weights=True, **options)[0] == folder
     again = tmp_path / "again"
     again.mkdir()
-    for name in ("plain", "crossed"):
-        (tmp_path / "run" / name).rename(again / name)
-    (again / "crossed" / "finished.json").unlink()
-    before = {name: (again / name / "checkpoint" / "model.safetensors").stat().st_mtime_ns for name in answers}
-    train_tiny(phantom_splits, again, **options)
-    after = {name: (again / name / "checkpoint" / "model.safetensors").stat().st_mtime_ns for name in answers}
-    assert after["plain"] == before["plain"]
-    assert after["crossed"] != before["crossed"]
-    with pytest.raises(DatasetError, match="besides members there is checkpoint"):
-        train_tiny(phantom_splits, again, **options)
-    for stale in ("checkpoint", "finished.json", "split_manifest.json"):
-        path = again / stale
-        path.unlink() if path.is_file() else path.rename(tmp_path / "old")
+    (tmp_path / "run" / "plain").rename(again / "plain")
+    weights = again / "plain" / "checkpoint" / "model.safetensors"
+    before = weights.stat().st_mtime_ns
     stands = json.loads((again / "plain" / "finished.json").read_text())
-    stands["recipe"]["epochs"] = 9
-    (again / "plain" / "finished.json").write_text(json.dumps(stands))
-    with pytest.raises(DatasetError, match=r"trained otherwise \(epochs\)"):
+    (again / "plain" / "finished.json").write_text(json.dumps({**stands, "recipe": {**stands["recipe"], "epochs": 9}}))
+    with pytest.raises(DatasetError, match="plain holds a run that was trained otherwise: epochs was 9, now 1"):
         train_tiny(phantom_splits, again, **options)
+    (again / "plain" / "finished.json").write_text(json.dumps(stands))
+    train_tiny(phantom_splits, again, **options)
+    assert weights.stat().st_mtime_ns == before
+    assert (again / "crossed" / "finished.json").exists()
+    with pytest.raises(DatasetError, match="trained otherwise: fit_member_weights was False, now True"):
+        train_tiny(phantom_splits, again, fit_member_weights=True, **options)
 
 
 def test_members_share_a_processor_or_are_refused_before_training(phantom_splits, recipes, tmp_path):

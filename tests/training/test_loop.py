@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from mura_hf import DatasetError, MuraForImageClassification, MuraImageProcessor, load_mura
 from mura_hf.data import TwinSampler, ViewDataset
+from mura_hf.errors import TrainingError
 from mura_hf.evaluation import aggregate_studies
 from mura_hf.phantoms import write_phantom_mura
 from mura_hf.training import PatchStage, Recipe, build_processor, predict_views, train
@@ -168,9 +169,18 @@ def test_pretrained_weights_bring_their_normalisation():
 
 
 class TestRefusals:
-    def test_never_writes_over_a_run(self, run, datasets):
-        with pytest.raises(DatasetError, match="not empty"):
-            _train(datasets, run)
+    def test_never_writes_over_another_run(self, run, datasets, tmp_path):
+        before = (run / "checkpoint" / "model.safetensors").stat().st_mtime_ns
+        assert _train(datasets, run) == run / "checkpoint"  # stands finished
+        assert (run / "checkpoint" / "model.safetensors").stat().st_mtime_ns == before
+        with pytest.raises(DatasetError, match=r"trained otherwise: epochs was 2, now 3"):
+            _train(datasets, run, epochs=3)
+        fewer = type(datasets)({**datasets, "train": datasets["train"].select(range(40))})
+        with pytest.raises(DatasetError, match="the data, or how they are cut, are others"):
+            _train(fewer, run)
+        (tmp_path / "notes.txt").write_text("mine")
+        with pytest.raises(DatasetError, match=r"is not empty \(there is notes.txt\)"):
+            _train(datasets, tmp_path)
 
     def test_dev_needs_both_classes(self, datasets, tmp_path):
         normal = datasets["dev"].filter(lambda label: label == 0, input_columns="label")
@@ -182,9 +192,12 @@ class TestRefusals:
         with pytest.raises(DatasetError, match="the data have no boxes"):
             _train(without, tmp_path / "run")
 
-    def test_a_loss_that_is_not_finite_stops(self, datasets, tmp_path):
-        with pytest.raises(RuntimeError, match="the loss became"):
-            _train(datasets, tmp_path / "run", learning_rate=1e30, max_gradient_norm=1e30, epochs=3)
+    def test_a_model_that_blows_up_stops(self, datasets, tmp_path):
+        with pytest.raises(TrainingError, match="more than max_skipped_steps \\(1\\) allows"):
+            _train(
+                datasets, tmp_path / "run", learning_rate=1e30, max_gradient_norm=1e30, epochs=3, max_skipped_steps=1
+            )
+        assert not (tmp_path / "run" / "checkpoint").exists()
 
 
 def test_predictions_come_in_the_order_of_the_rows(datasets, checkpoint):

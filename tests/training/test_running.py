@@ -35,13 +35,14 @@ def test_fusenet_goes_through_its_stages(phantom_splits, tmp_path, monkeypatch):
 
     monkeypatch.setattr(MuraFuseNetForImageClassification, "start_stage", spy)
     written = []
-    save = running.save_weights
+    save = running.save_state
 
-    def keep(model, file):
-        save(model, file)
-        written.append(load_file(file))
+    def keep(run, going, fresh=None):
+        save(run, going, fresh)
+        if fresh and run.progress.stage == 0:
+            written.append(load_file(run.state / "best.safetensors"))
 
-    monkeypatch.setattr(running, "save_weights", keep)
+    monkeypatch.setattr(running, "save_state", keep)
     stages = [TrainingStage("global", 2, 1e-2), TrainingStage("local", 1), TrainingStage("fusion", 1)]
     folder, lines = train_tiny(phantom_splits, tmp_path / "run", family="fusenet", stages=stages)
     assert [(line["stage"], line["epoch"]) for line in lines] == [
@@ -50,7 +51,7 @@ def test_fusenet_goes_through_its_stages(phantom_splits, tmp_path, monkeypatch):
     assert all(line["dev"] for line in lines)
     # The next stage starts from the best epoch of the one before.
     best = 1 + (lines[1]["dev"]["auroc"] > lines[0]["dev"]["auroc"])
-    assert len(written) == best + 1
+    assert len(written) == best
     assert all(torch.equal(seen["local"][key], value) for key, value in written[best - 1].items())
     model = MuraFuseNetForImageClassification.from_pretrained(folder)
     kept = model.state_dict()
@@ -62,7 +63,7 @@ def test_fusenet_goes_through_its_stages(phantom_splits, tmp_path, monkeypatch):
     assert (record["stage"], record["epoch"], record["dev"]) == ("fusion", 1, lines[-1]["dev"])
     assert _auroc_of(model, phantom_splits, folder) == pytest.approx(lines[-1]["dev"]["auroc"], abs=1e-6)
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
-        "checkpoint", "curves.png", "finished.json", "metrics.jsonl", "split_manifest.json",
+        "checkpoint", "curves.png", "finished.json", "metrics.jsonl", "run.json", "split_manifest.json",
     ]  # fmt: skip
 
 
@@ -138,8 +139,14 @@ def test_hard_rows_are_drawn_by_what_they_cost(phantom_splits, tmp_path, monkeyp
 
 def test_the_moving_average_is_judged_and_kept(phantom_splits, tmp_path, monkeypatch):
     averages = []
-    made = running._average_of
-    monkeypatch.setattr(running, "_average_of", lambda *given: averages.append(made(*given)) or averages[-1])
+    made = running.set_up_stage
+
+    def spy(*given):
+        going = made(*given)
+        averages.append(going.averaged)
+        return going
+
+    monkeypatch.setattr(running, "set_up_stage", spy)
     folder, lines = train_tiny(phantom_splits, tmp_path / "run", ema_decay=0.9, epochs=1)
     assert isinstance(averages[0], ModelEmaV3)
     kept = load_file(folder / "model.safetensors")
@@ -152,15 +159,18 @@ def test_the_moving_average_is_judged_and_kept(phantom_splits, tmp_path, monkeyp
 
 def test_the_average_of_the_best_epochs_is_kept_with_both_figures(phantom_splits, tmp_path, monkeypatch):
     offered = {}
-    offer = running.BestEpochs.offer
+    judge = running._judge
 
-    def spy(best, model, epoch, score):
-        offered[epoch] = (score, {key: value.clone() for key, value in model.state_dict().items()})
-        offer(best, model, epoch, score)
+    def spy(run, model, *further):
+        found = judge(run, model, *further)
+        weights = {key: value.clone() for key, value in model.state_dict().items()}
+        offered.setdefault(run.progress.epoch + 1, (found.study_metrics()["auroc"], weights))
+        return found
 
-    monkeypatch.setattr(running.BestEpochs, "offer", spy)
+    monkeypatch.setattr(running, "_judge", spy)
     folder, lines = train_tiny(phantom_splits, tmp_path / "run", average_top_k=2, epochs=3)
     record = read_record(folder)
+    offered = {epoch: offered[epoch] for epoch in (1, 2, 3)}
     best = sorted(offered, key=lambda epoch: (-offered[epoch][0], epoch))[:2]
     assert record["averaged"]["epochs"] == sorted(best)
     kept = load_file(folder / "model.safetensors")
@@ -171,7 +181,7 @@ def test_the_average_of_the_best_epochs_is_kept_with_both_figures(phantom_splits
     assert record["averaged"]["dev_of_best_epoch"] == lines[best[0] - 1]["dev"]
     model = MuraForImageClassification.from_pretrained(folder)
     assert _auroc_of(model, phantom_splits, folder) == pytest.approx(record["dev"]["auroc"], abs=1e-6)
-    assert not (tmp_path / "run" / "best_epochs").exists()
+    assert not (tmp_path / "run" / "states").exists()
 
 
 def test_stops_where_dev_gets_no_better(phantom_splits, tmp_path):
