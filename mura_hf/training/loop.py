@@ -94,7 +94,6 @@ def train(
             folder = train_members(datasets, recipe, output_dir, train_one=train_one, **options)
         else:
             folder = _train_one(datasets, recipe, output_dir, **options, **keeping)
-    Accelerator(cpu=cpu).end_training()
     return folder
 
 
@@ -155,6 +154,8 @@ def _train_one(
         write_identity(output_dir / FINISHED_FILE, identity)
         clear_states(output_dir)
     accelerator.wait_for_everyone()
+    for one in accelerator.trackers:  # not end_training, which would end the processes' group for what follows
+        one.finish()
     return output_dir / CHECKPOINT_FOLDER
 
 

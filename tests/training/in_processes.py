@@ -1,0 +1,77 @@
+"""Run by torchrun in `test_processes.py`: a whole run, and one that a signal to its last process stops."""
+
+import hashlib
+import json
+import os
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from mura_hf import load_mura
+from mura_hf.errors import TrainingStopped
+from mura_hf.training import Recipe, epochs, train
+
+RECIPE = Recipe(
+    backbone="convnext_atto",
+    backbone_kwargs={"dims": [8, 16, 24, 32], "depths": [1, 1, 1, 1]},
+    pretrained=False,
+    image_size=64,
+    body_part_head=True,
+    epochs=4,
+    batch_size=8,
+    learning_rate=1e-3,
+    dev_fraction=0.25,
+    calib_fraction=0.2,
+)
+"""Nothing in it depends on how a global batch is shared out: no batch norm, no dropout."""
+
+
+def run(tree: Path, folder: Path, recipe: Recipe, stop_at: int | None = None) -> dict:
+    """Trains; gives the losses of the steps over all processes, the history and a digest of the weights."""
+    losses = []
+    make = epochs.train_step
+
+    def spy(run, going, iterator, step):
+        made = make(run, going, iterator, step)
+        losses.append(float(run.accelerator.reduce(made.loss.clone(), "mean")))
+        last = run.accelerator.process_index == run.accelerator.num_processes - 1
+        if last and run.progress.total == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return made
+
+    epochs.train_step = spy
+    try:
+        checkpoint = train(
+            load_mura(tree, **recipe.cut()), recipe, folder, data_description={"name": "phantoms"},
+            trained_on_phantoms=True, cpu=True,
+        )  # fmt: skip
+    finally:
+        epochs.train_step = make
+    torch.distributed.barrier() if torch.distributed.is_initialized() else None
+    history = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    weights = hashlib.sha256((checkpoint / "model.safetensors").read_bytes()).hexdigest()
+    return {"losses": losses, "history": history, "weights": weights}
+
+
+def main() -> None:
+    tree, folder = map(Path, sys.argv[1:])
+    recipe = replace(RECIPE, batch_size=RECIPE.batch_size // 2)
+    whole = run(tree, folder / "whole", recipe)
+    stopped = []
+    try:
+        run(tree, folder / "stopped", recipe, stop_at=4)
+    except TrainingStopped as error:
+        stopped.append(str(error))
+    counted = [None, None]
+    torch.distributed.all_gather_object(counted, stopped)
+    again = run(tree, folder / "stopped", recipe)
+    if torch.distributed.get_rank() == 0:
+        print("RESULT " + json.dumps({"whole": whole, "stopped": counted, "again": again}))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()
