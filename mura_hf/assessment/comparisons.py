@@ -34,6 +34,7 @@ def compare_recipes(
     cpu: bool = False,
     cache_dir: str | Path | None = None,
     alone: Sequence[str] = (),
+    report_dir: str | Path | None = None,
     **changes: Any,
 ) -> dict[str, Any]:
     """Trains each recipe with each seed on the same cut of the data, and compares the answers on `valid` in pairs.
@@ -45,13 +46,14 @@ def compare_recipes(
     Args:
         datasets: All splits.
         pairs: Names or files of recipes; the second of a pair is what the first is measured against.
-        output_dir: A folder for each recipe and seed, and `comparison.json`.
+        output_dir: A folder for each recipe and seed.
         seeds: Of the training; the cut of the data stays.
         data_description: What the data are.
         trained_on_phantoms: Whether they are synthetic.
         cpu: Whether to stay on the CPU.
         cache_dir: As in `train`.
         alone: Kinds of findings to compare apart, each against all normal studies.
+        report_dir: Where `comparison.json` goes; `output_dir` where None.
         **changes: Fields of all recipes.
 
     Returns:
@@ -99,7 +101,9 @@ def compare_recipes(
             }
             for group, rows in groups.items()
         }
-    (output_dir / "comparison.json").write_text(json.dumps(report, indent=1) + "\n")
+    place = output_dir if report_dir is None else Path(report_dir)
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "comparison.json").write_text(json.dumps(report, indent=1) + "\n")
     return report
 
 

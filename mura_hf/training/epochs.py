@@ -10,6 +10,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from ..data import HardSampler
+from .mixing import mix_batch
 from .objective import Truth, batch_loss, row_losses
 from .optimizing import RateSchedule
 from .stages import Stage
@@ -53,6 +54,7 @@ def train_epoch(
     costs: list[tuple[torch.Tensor, torch.Tensor]] = []
     bar = tqdm(loader, desc=title, unit="step", disable=not accelerator.is_main_process, leave=False)
     for step, batch in enumerate(bar):
+        batch = mix_batch(batch, recipe, stage.views.epoch, step, accelerator.process_index)
         output = model(**_inputs(batch))
         loss = batch_loss(
             output,
