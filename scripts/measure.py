@@ -21,8 +21,8 @@ Topics:
              the bundled checkpoint is measured on, fitted on 1,500 others (10 minutes)
   comparisons  FuseNet, gated attention, specialised models and batch hard against what each builds on, on 1,000
              studies of data/phantoms, three seeds; runs that stand in runs/comparisons are kept (90 minutes)
-  ablation   what the recipe `ours` is made of, one thing at a time, in the same way; its runs stand in runs/comparisons
-             too, its report in runs/ablation (60 minutes)
+  ablation   what the recipe "ours" is made of, one thing at a time, likewise; runs stand in runs/comparisons too,
+             the report in runs/ablation (60 minutes)
 """
 
 import argparse
