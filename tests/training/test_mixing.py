@@ -52,26 +52,28 @@ def test_mixes_as_timm_does(kind, monkeypatch):
 def test_the_share_is_what_is_seen():
     recipe = _recipe(cutmix=1.0)
     cut_off = 0
-    for step in range(300):
+    for step in range(100):
         mix = draw_mix(recipe, SIZE, 0, step, 0)
         top, bottom, left, right = mix.box
         assert 0 <= top <= bottom <= SIZE[0]
         assert 0 <= left <= right <= SIZE[1]
         assert mix.share == pytest.approx(1 - (bottom - top) * (right - left) / (SIZE[0] * SIZE[1]))
         cut_off += top == 0 or bottom == SIZE[0]
-    assert 30 < cut_off < 270
+    assert 10 < cut_off < 90
 
 
-@pytest.mark.parametrize("alpha", [0.2, 1.0, 4.0])
+@pytest.mark.parametrize("alpha", [0.2, 4.0])
 def test_shares_are_drawn_from_beta(alpha):
-    shares = [draw_mix(_recipe(mixup=alpha), SIZE, 0, step, 0).share for step in range(2000)]
-    assert np.mean(shares) == pytest.approx(0.5, abs=0.04)
-    assert np.var(shares) == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.12)
+    recipe = _recipe(mixup=alpha)
+    shares = [draw_mix(recipe, SIZE, 0, step, 0).share for step in range(400)]
+    assert np.mean(shares) == pytest.approx(0.5, abs=0.05)
+    assert np.var(shares) == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.2)
 
 
 def test_a_toss_decides_between_both():
-    kinds = [draw_mix(_recipe(mixup=0.2, cutmix=1.0), SIZE, 0, step, 0).box is None for step in range(400)]
-    assert 160 < sum(kinds) < 240
+    recipe = _recipe(mixup=0.2, cutmix=1.0)
+    kinds = [draw_mix(recipe, SIZE, 0, step, 0).box is None for step in range(200)]
+    assert 75 < sum(kinds) < 125
 
 
 def test_draws_depend_on_seed_epoch_step_and_process_alone():

@@ -118,7 +118,7 @@ def test_rates_move_weights_by_layers():
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
     optimizer.step()
-    moved = {name: float((before[name] - parameter).mean()) for name, parameter in model.named_parameters()}
+    moved = {name: float((before[name] - parameter.detach()).mean()) for name, parameter in model.named_parameters()}
     assert moved["classifier.weight"] == pytest.approx(1.0, abs=1e-5)
     assert moved["mura.backbone.stem.0.weight"] == pytest.approx(DECAY**5, abs=1e-5)
 
