@@ -232,8 +232,13 @@ def measure_comparisons() -> dict[str, Any]:
 
 
 def measure_ablation() -> dict[str, Any]:
-    parts = ("label_smoothing", "layer_decay", "ema", "mixup", "no_part_head", "mean", "flip")
-    return _compare([(f"p_{part}", "p_base") for part in parts], "ablation")
+    from mura_hf.assessment import answer_otherwise
+
+    parts = ("label_smoothing", "layer_decay", "ema", "mixup", "no_part_head", "mean")
+    pairs = [(f"p_{part}", "p_base") for part in parts]
+    _compare(pairs, "ablation")
+    answer_otherwise(MEASUREMENTS.parents[1] / "runs" / "comparisons", "p_base", "p_flip", test_time_flip=True)
+    return _compare([*pairs, ("p_flip", "p_base")], "ablation")
 
 
 def _compare(pairs: list[tuple[str, str]], report_name: str) -> dict[str, Any]:

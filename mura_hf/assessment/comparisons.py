@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from datasets import Dataset, DatasetDict
 from tqdm.auto import tqdm
-from transformers import AutoModelForImageClassification
+from transformers import AutoConfig, AutoModelForImageClassification
 
 from ..data import ViewDataset
 from ..errors import DatasetError
@@ -45,7 +45,8 @@ def compare_recipes(
 
     Args:
         datasets: All splits.
-        pairs: Names or files of recipes; the second of a pair is what the first is measured against.
+        pairs: Names or files of recipes, or names of `answer_otherwise`; the second of a pair is what the first is
+            measured against.
         output_dir: A folder for each recipe and seed.
         seeds: Of the training; the cut of the data stays.
         data_description: What the data are.
@@ -105,6 +106,31 @@ def compare_recipes(
     place.mkdir(parents=True, exist_ok=True)
     (place / "comparison.json").write_text(json.dumps(report, indent=1) + "\n")
     return report
+
+
+def answer_otherwise(
+    output_dir: str | Path, source: str, name: str, *, seeds: Sequence[int] = (0, 1, 2), **fields: Any
+) -> None:
+    """Makes finished runs that differ from those of a recipe in how the model answers, not in its weights.
+
+    Args:
+        output_dir: As in `compare_recipes`, with finished runs of `source`.
+        source: Name of a recipe.
+        name: What to call the runs; `compare_recipes` takes it in the place of a recipe's.
+        seeds: Of the runs.
+        **fields: Of the config, such as `test_time_flip=True`.
+    """
+    for seed in seeds:
+        base, folder = (Path(output_dir) / f"{run}-{seed}" for run in (source, name))
+        if (folder / FINISHED_FILE).is_file():
+            continue
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(base, folder, ignore=shutil.ignore_patterns(_ANSWERS_FILE, FINISHED_FILE))
+        config = AutoConfig.from_pretrained(base / "checkpoint")
+        for field, value in fields.items():
+            setattr(config, field, value)
+        config.save_pretrained(folder / "checkpoint")
+        shutil.copy(base / FINISHED_FILE, folder)
 
 
 def take_studies(rows: Dataset, n: int, seed: int = 0) -> Dataset:

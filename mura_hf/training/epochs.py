@@ -54,7 +54,7 @@ def train_epoch(
     costs: list[tuple[torch.Tensor, torch.Tensor]] = []
     bar = tqdm(loader, desc=title, unit="step", disable=not accelerator.is_main_process, leave=False)
     for step, batch in enumerate(bar):
-        batch = mix_batch(batch, recipe, stage.views.epoch, step, accelerator.process_index)
+        batch = mix_batch(batch, recipe, (stage.first_epoch, schedule.inner.last_epoch, accelerator.process_index))
         output = model(**_inputs(batch))
         loss = batch_loss(
             output,

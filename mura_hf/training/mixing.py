@@ -1,5 +1,6 @@
-"""Mixing the views of a batch, drawn from (seed, epoch, step, process) alone."""
+"""Mixing the views of a batch, drawn from the seed and the batch's place in the run alone."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,17 +28,16 @@ class Mix:
     box: tuple[int, int, int, int] | None
 
 
-def draw_mix(recipe: Recipe, size: tuple[int, int], epoch: int, step: int, process: int) -> Mix:
+def draw_mix(recipe: Recipe, size: tuple[int, int], place: Sequence[int]) -> Mix:
     """Draws how a batch is mixed.
 
     Args:
         recipe: With `mixup` or `cutmix` above 0, or both, of which one is then tossed for.
         size: Height and width of the views.
-        epoch: Of the run.
-        step: Batch of the epoch, from 0 on.
-        process: Rank of the process. With the recipe's seed, these three fix the draw.
+        place: Numbers that together tell the batch from every other of the run, such as those of its step and of its
+            process. With the recipe's seed they fix the draw.
     """
-    rng = np.random.default_rng([recipe.seed, epoch, step, process, 2])
+    rng = np.random.default_rng([recipe.seed, *place, 2])
     toss, down, across = rng.random(3)
     cut = recipe.cutmix > 0 and (recipe.mixup == 0 or toss < 0.5)
     alpha = recipe.cutmix if cut else recipe.mixup
@@ -53,9 +53,7 @@ def draw_mix(recipe: Recipe, size: tuple[int, int], epoch: int, step: int, proce
     return Mix(1 - hidden, (top, bottom, left, right))
 
 
-def mix_batch(
-    batch: dict[str, torch.Tensor], recipe: Recipe, epoch: int, step: int, process: int
-) -> dict[str, torch.Tensor]:
+def mix_batch(batch: dict[str, torch.Tensor], recipe: Recipe, place: Sequence[int]) -> dict[str, torch.Tensor]:
     """A batch of views as the recipe has them mixed: the first with the last, the second with the last but one, ...
 
     Sources: Zhang et al., "mixup: Beyond empirical risk minimization", arXiv 1710.09412, for the mean of two pictures;
@@ -65,9 +63,7 @@ def mix_batch(
     Args:
         batch: Of a loader: `pixel_values` `[B, C, H, W]` with what belongs to each.
         recipe: See `Recipe.mixup`.
-        epoch: See `draw_mix`.
-        step: See `draw_mix`.
-        process: See `draw_mix`.
+        place: See `draw_mix`.
 
     Returns:
         The batch itself where nothing is mixed; else another with mixed `pixel_values`, and `SHARE`. Labels stay those
@@ -77,7 +73,7 @@ def mix_batch(
         return batch
     views = batch["pixel_values"]
     others = views.flip(0)
-    mix = draw_mix(recipe, (views.shape[-2], views.shape[-1]), epoch, step, process)
+    mix = draw_mix(recipe, (views.shape[-2], views.shape[-1]), place)
     if mix.box is None:
         mixed = others.lerp(views, mix.share)
     else:

@@ -35,8 +35,8 @@ def _recipe(**changes):
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
 def test_mixes_as_timm_does(kind, monkeypatch):
     recipe, batch = _recipe(**{kind: 0.8}), _batch()
-    mix = draw_mix(recipe, SIZE, 1, 2, 0)
-    found = mix_batch(batch, recipe, 1, 2, 0)
+    mix = draw_mix(recipe, SIZE, (1, 2, 0))
+    found = mix_batch(batch, recipe, (1, 2, 0))
     reference = Mixup(mixup_alpha=0.8, cutmix_alpha=0.8, label_smoothing=0.0, num_classes=2)
     monkeypatch.setattr(reference, "_params_per_batch", lambda: (mix.share, kind == "cutmix"))
     monkeypatch.setattr(timm_mixup, "rand_bbox", lambda *given, **options: mix.box)
@@ -53,7 +53,7 @@ def test_the_share_is_what_is_seen():
     recipe = _recipe(cutmix=1.0)
     cut_off = 0
     for step in range(100):
-        mix = draw_mix(recipe, SIZE, 0, step, 0)
+        mix = draw_mix(recipe, SIZE, (0, step, 0))
         top, bottom, left, right = mix.box
         assert 0 <= top <= bottom <= SIZE[0]
         assert 0 <= left <= right <= SIZE[1]
@@ -65,38 +65,38 @@ def test_the_share_is_what_is_seen():
 @pytest.mark.parametrize("alpha", [0.2, 4.0])
 def test_shares_are_drawn_from_beta(alpha):
     recipe = _recipe(mixup=alpha)
-    shares = [draw_mix(recipe, SIZE, 0, step, 0).share for step in range(400)]
+    shares = [draw_mix(recipe, SIZE, (0, step, 0)).share for step in range(400)]
     assert np.mean(shares) == pytest.approx(0.5, abs=0.05)
     assert np.var(shares) == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.2)
 
 
 def test_a_toss_decides_between_both():
     recipe = _recipe(mixup=0.2, cutmix=1.0)
-    kinds = [draw_mix(recipe, SIZE, 0, step, 0).box is None for step in range(200)]
+    kinds = [draw_mix(recipe, SIZE, (0, step, 0)).box is None for step in range(200)]
     assert 75 < sum(kinds) < 125
 
 
-def test_draws_depend_on_seed_epoch_step_and_process_alone():
+def test_draws_depend_on_seed_and_place_alone():
     recipe = _recipe(mixup=0.4, seed=3)
-    first = draw_mix(recipe, SIZE, 4, 5, 1)
+    first = draw_mix(recipe, SIZE, (4, 5, 1))
     states = (random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state())
     for seed in (0, 1):
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)
-        assert draw_mix(recipe, SIZE, 4, 5, 1) == first
+        assert draw_mix(recipe, SIZE, (4, 5, 1)) == first
     random.setstate(states[0])
     torch.set_rng_state(states[2])
     before = torch.get_rng_state()
-    mix_batch(_batch(), recipe, 4, 5, 1)
+    mix_batch(_batch(), recipe, (4, 5, 1))
     assert torch.equal(torch.get_rng_state(), before)
     others = [(recipe, 4, 5, 0), (recipe, 4, 6, 1), (recipe, 5, 5, 1), (_recipe(mixup=0.4, seed=4), 4, 5, 1)]
-    assert all(draw_mix(one, SIZE, *place) != first for one, *place in others)
+    assert all(draw_mix(one, SIZE, place) != first for one, *place in others)
 
 
 def test_nothing_is_done_where_nothing_is_asked():
     batch = _batch()
-    assert mix_batch(batch, PLAIN, 0, 0, 0) is batch
+    assert mix_batch(batch, PLAIN, (0, 0, 0)) is batch
 
 
 def _loss(batch, recipe, weights=None, findings=None):

@@ -20,7 +20,7 @@ def ours():
 
 def test_weights_are_there_to_be_had_and_bring_their_normalisation(ours):
     known = timm.get_pretrained_cfg(ours.backbone)
-    assert known.hf_hub_id == "timm/"
+    assert known.hf_hub_id == f"timm/{ours.backbone}"
     assert known.input_size[-1] <= ours.image_size
     assert ours.pretrained
     assert tuple(build_processor(ours).image_mean) == known.mean
@@ -70,12 +70,12 @@ _CHANGED = (
 def test_each_step_of_a_run_is_mixed_by_its_own_draw(phantom_splits, tmp_path, monkeypatch):
     asked, mix = [], epochs.mix_batch
 
-    def watch(batch, recipe, *place):
-        asked.append(place)
-        return mix(batch, recipe, *place)
+    def watch(batch, recipe, place):
+        asked.append(tuple(place))
+        mixed = mix(batch, recipe, place)
+        assert "share" in mixed
+        return mixed
 
     monkeypatch.setattr(epochs, "mix_batch", watch)
-    _, lines = train_tiny(phantom_splits, tmp_path / "run", mixup=0.4, cutmix=1.0)
-    steps = len(asked) // 2
-    assert asked == [(epoch, step, 0) for epoch in range(2) for step in range(steps)]
-    assert all(line["train_loss"] > 0 for line in lines)
+    train_tiny(phantom_splits, tmp_path / "run", mixup=0.4, cutmix=1.0, epochs=1)
+    assert len(asked) == len(set(asked)) > 2
