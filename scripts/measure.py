@@ -21,6 +21,8 @@ Topics:
              the bundled checkpoint is measured on, fitted on 1,500 others (10 minutes)
   comparisons  FuseNet, gated attention, specialised models and batch hard against what each builds on, on 1,000
              studies of data/phantoms, three seeds; runs that stand in runs/comparisons are kept (90 minutes)
+  ablation   what the recipe "ours" is made of, one thing at a time, likewise; runs stand in runs/comparisons too,
+             the report in runs/ablation (60 minutes)
 """
 
 import argparse
@@ -219,14 +221,6 @@ def measure_kills() -> dict[str, int]:
 
 
 def measure_comparisons() -> dict[str, Any]:
-    from mura_hf.assessment import compare_recipes, describe_source, plot_comparison, take_studies
-    from mura_hf.data import home_folder, load_data
-    from mura_hf.training import load_recipe
-
-    root = MEASUREMENTS.parents[1]
-    tree, runs = root / "data" / "phantoms", root / "runs" / "comparisons"
-    datasets, source = load_data(tree, **load_recipe("p_base").cut())
-    datasets["train"] = take_studies(datasets["train"], 1000)
     pairs = [
         ("p_fusenet", "p_base_long"),
         ("p_attention", "p_mean"),
@@ -234,11 +228,34 @@ def measure_comparisons() -> dict[str, Any]:
         ("p_batch_hard", "p_base"),
         ("p_batch_hard_joint", "p_base"),
     ]
+    return _compare(pairs, "comparisons")
+
+
+def measure_ablation() -> dict[str, Any]:
+    from mura_hf.assessment import answer_otherwise
+
+    parts = ("label_smoothing", "layer_decay", "ema", "mixup", "no_part_head", "mean")
+    pairs = [(f"p_{part}", "p_base") for part in parts]
+    _compare(pairs, "ablation")
+    answer_otherwise(MEASUREMENTS.parents[1] / "runs" / "comparisons", "p_base", "p_flip", test_time_flip=True)
+    return _compare([*pairs, ("p_flip", "p_base")], "ablation")
+
+
+def _compare(pairs: list[tuple[str, str]], report_name: str) -> dict[str, Any]:
+    from mura_hf.assessment import compare_recipes, describe_source, plot_comparison, take_studies
+    from mura_hf.data import home_folder, load_data
+    from mura_hf.training import load_recipe
+
+    root = MEASUREMENTS.parents[1]
+    tree, runs = root / "data" / "phantoms", root / "runs"
+    datasets, source = load_data(tree, **load_recipe("p_base").cut())
+    datasets["train"] = take_studies(datasets["train"], 1000)
     report = compare_recipes(
-        datasets, pairs, runs, data_description={**describe_source(source, tree), "body_parts": "all"},
+        datasets, pairs, runs / "comparisons", data_description={**describe_source(source, tree), "body_parts": "all"},
         trained_on_phantoms=True, cpu=True, cache_dir=home_folder() / "pixels", alone=["subtle_fracture"],
+        report_dir=runs / report_name,
     )  # fmt: skip
-    plot_comparison(report, runs)
+    plot_comparison(report, runs / report_name)
     return report
 
 
@@ -255,9 +272,10 @@ TOPICS: dict[str, Callable[[], dict[str, Any]]] = {
     "kills": measure_kills,
     "giveaways": measure_giveaways,
     "comparisons": measure_comparisons,
+    "ablation": measure_ablation,
     "untrusted": measure_untrusted,
 }
-LONG = ("systems", "cache", "kills", "giveaways", "comparisons", "untrusted")
+LONG = ("systems", "cache", "kills", "giveaways", "comparisons", "ablation", "untrusted")
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 from .baselines import measure_baselines
 from .calibration import calibrate_checkpoint
 from .comparison_plot import plot_comparison
-from .comparisons import compare_recipes, take_studies
+from .comparisons import answer_otherwise, compare_recipes, take_studies
 from .evaluation import evaluate_checkpoint
 from .giveaways import measure_giveaways
 from .pointing import pointing_game
@@ -12,6 +12,7 @@ from .twins import measure_twins
 from .untrusted import measure_untrusted
 
 __all__ = [
+    "answer_otherwise",
     "calibrate_checkpoint",
     "compare_recipes",
     "describe_source",

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from datasets import Dataset, DatasetDict
 from tqdm.auto import tqdm
-from transformers import AutoModelForImageClassification
+from transformers import AutoConfig, AutoModelForImageClassification
 
 from ..data import ViewDataset
 from ..errors import DatasetError
@@ -34,6 +34,7 @@ def compare_recipes(
     cpu: bool = False,
     cache_dir: str | Path | None = None,
     alone: Sequence[str] = (),
+    report_dir: str | Path | None = None,
     **changes: Any,
 ) -> dict[str, Any]:
     """Trains each recipe with each seed on the same cut of the data, and compares the answers on `valid` in pairs.
@@ -44,14 +45,16 @@ def compare_recipes(
 
     Args:
         datasets: All splits.
-        pairs: Names or files of recipes; the second of a pair is what the first is measured against.
-        output_dir: A folder for each recipe and seed, and `comparison.json`.
+        pairs: Names or files of recipes, or names of `answer_otherwise`; the second of a pair is what the first is
+            measured against.
+        output_dir: A folder for each recipe and seed.
         seeds: Of the training; the cut of the data stays.
         data_description: What the data are.
         trained_on_phantoms: Whether they are synthetic.
         cpu: Whether to stay on the CPU.
         cache_dir: As in `train`.
         alone: Kinds of findings to compare apart, each against all normal studies.
+        report_dir: Where `comparison.json` goes; `output_dir` where None.
         **changes: Fields of all recipes.
 
     Returns:
@@ -99,8 +102,35 @@ def compare_recipes(
             }
             for group, rows in groups.items()
         }
-    (output_dir / "comparison.json").write_text(json.dumps(report, indent=1) + "\n")
+    place = output_dir if report_dir is None else Path(report_dir)
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "comparison.json").write_text(json.dumps(report, indent=1) + "\n")
     return report
+
+
+def answer_otherwise(
+    output_dir: str | Path, source: str, name: str, *, seeds: Sequence[int] = (0, 1, 2), **fields: Any
+) -> None:
+    """Makes finished runs that differ from those of a recipe in how the model answers, not in its weights.
+
+    Args:
+        output_dir: As in `compare_recipes`, with finished runs of `source`.
+        source: Name of a recipe.
+        name: What to call the runs; `compare_recipes` takes it in the place of a recipe's.
+        seeds: Of the runs.
+        **fields: Of the config, such as `test_time_flip=True`.
+    """
+    for seed in seeds:
+        base, folder = (Path(output_dir) / f"{run}-{seed}" for run in (source, name))
+        if (folder / FINISHED_FILE).is_file():
+            continue
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(base, folder, ignore=shutil.ignore_patterns(_ANSWERS_FILE, FINISHED_FILE))
+        config = AutoConfig.from_pretrained(base / "checkpoint")
+        for field, value in fields.items():
+            setattr(config, field, value)
+        config.save_pretrained(folder / "checkpoint")
+        shutil.copy(base / FINISHED_FILE, folder)
 
 
 def take_studies(rows: Dataset, n: int, seed: int = 0) -> Dataset:

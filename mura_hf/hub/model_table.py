@@ -42,6 +42,8 @@ def model_rows(records: dict[str, Any]) -> list[tuple[str, str]]:
         if config.model_type in _FAMILIES:
             rows.append(("kind", _FAMILIES[config.model_type].format(**vars(config))))
         rows += [("input", given), *_crop_row(config), ("heads", _heads(config))]
+        if config.test_time_flip:
+            rows.append(("a view's logits", "mean of those of the view and of its mirror image"))
         rows.append(("a study's probability", _POOLED[config.study_pooling]))
     points = ", ".join(f"{point}: {value}" for point, value in (config.operating_points or {}).items())
     numbers = f"{config.temperature}, {config.study_slope}, {config.study_intercept}"

@@ -37,6 +37,13 @@ def training_story(training: dict[str, Any]) -> list[str]:
         )
     if recipe.get("ema_decay"):
         told.append(f"Weights are a moving average over the steps, of decay {recipe['ema_decay']}.")
+    mixed = [f"{name} of Beta({recipe[name]}, {recipe[name]})" for name in ("mixup", "cutmix") if recipe.get(name)]
+    if mixed:
+        told.append(f"Views were mixed: {', '.join(mixed)}.")
+    if recipe.get("layer_decay", 1) < 1:
+        told.append(
+            f"Rates fell by a factor of {recipe['layer_decay']} from layer to layer, the heads having all of it."
+        )
     if recipe.get("start_from"):
         told.append(f"The backbone started from the checkpoint `{recipe['start_from']}`.")
     return told

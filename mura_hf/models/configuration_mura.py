@@ -102,6 +102,11 @@ class MuraConfig(MuraBaseConfig):
         types = self.finding_types
         if types is not None and (len(types) < 2 or len(set(types)) < len(types)):
             raise ValueError(f"finding_types is {types}: it must name two different types or more")
+        if self.test_time_flip and self.study_pooling == "gated_attention" and self.head_layers:
+            raise ValueError(
+                "test_time_flip with study_pooling gated_attention is for a head of one layer, where the mean of two "
+                "codes has the mean of their logits; leave out head_layers, or one of the two"
+            )
         refused = [
             name for name in self.backbone_kwargs or {} if name in _REFUSED_ARGUMENTS or name.startswith("pretrained")
         ]

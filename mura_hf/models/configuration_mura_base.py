@@ -27,18 +27,22 @@ class MuraBaseConfig(PreTrainedConfig):
         trained_on_phantoms (`bool`, *optional*, defaults to `False`):
             Whether the weights have seen synthetic phantoms only, so that their word about a real radiograph means
             nothing.
+        test_time_flip (`bool`, *optional*, defaults to `False`):
+            Whether, in evaluation mode, a view's logits are the mean of those of the view and of its mirror image, and
+            its heatmap that of both, which doubles the cost. Families that are made of other models leave it to them.
 
     Raises:
         ValueError: If the labels are not the two of the field, or a value is out of its range.
     """
 
-    keys_to_ignore_at_inference: ClassVar[list[str]] = ["feature_map", "pooler_output"]
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["feature_map", "mirrored_feature_map", "pooler_output"]
 
     temperature: float | int = 1.0
     study_slope: float | int = 1.0
     study_intercept: float | int = 0.0
     operating_points: dict[str, float | int] | None = None
     trained_on_phantoms: bool = False
+    test_time_flip: bool = False
 
     id2label: dict[int, str] | dict[str, str] | None = None
     label2id: dict[str, int] | dict[str, str] | None = None

@@ -62,6 +62,11 @@ class MuraFuseNetConfig(MuraConfig):
             raise ValueError(f"crop_map is {self.crop_map!r}: it must be one of {', '.join(CROP_MAPS)}")
         if not 0 < self.crop_threshold < 1 or not 0 < self.crop_min_share <= 1:
             raise ValueError("crop_threshold must lie between 0 and 1, and crop_min_share above 0 and at most at 1")
+        if self.test_time_flip:
+            raise ValueError(
+                "test_time_flip is not for FuseNet, which would crop the view and its mirror image at places of their "
+                "own; leave it out, or use a model of one branch"
+            )
         if self.local_size is not None and self.local_size < 1:
             raise ValueError(f"local_size is {self.local_size}: it must be 1 or more")
 

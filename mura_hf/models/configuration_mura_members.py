@@ -53,6 +53,7 @@ class MuraEnsembleConfig(MuraBaseConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         _check_kind(self.model_type, kwargs)
         super().__post_init__(**kwargs)
+        _check_no_flip(self)
         if len(self.members or {}) < 2:
             raise ValueError("an ensemble needs two members or more, each with its configuration")
         _check_names(self.members or {})
@@ -106,6 +107,7 @@ class MuraSpecializedConfig(MuraBaseConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         _check_kind(self.model_type, kwargs)
         super().__post_init__(**kwargs)
+        _check_no_flip(self)
         unknown = sorted(set(self.members or {}) - set(BODY_PARTS))
         if not self.members or unknown:
             raise ValueError(
@@ -127,6 +129,14 @@ def _check_kind(own: str, given: dict[str, Any]) -> None:
     kind = given.get("model_type", own)
     if kind != own:
         raise ValueError(f"a configuration of type {kind!r} is none of type {own!r}; load it as what it is")
+
+
+def _check_no_flip(config: MuraBaseConfig) -> None:
+    if config.test_time_flip:
+        raise ValueError(
+            "test_time_flip belongs into the configurations of the members, each of which averages over its own views "
+            "and their mirror images"
+        )
 
 
 def _check_names(members: dict[str, Any]) -> None:

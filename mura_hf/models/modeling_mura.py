@@ -128,8 +128,13 @@ class MuraForImageClassification(MuraTimmModel, MuraClassifier):
         )
 
     def classify_views(self, pixel_values: torch.Tensor, **given: Any) -> MuraImageClassifierOutput:
-        """Logits of views `[B, C, H, W]`, without a loss."""
-        return self.classify(self.mura.extract(pixel_values))
+        """Logits of views `[B, C, H, W]`, without a loss; averaged with those of their mirror images where the config
+        has `test_time_flip`, in evaluation mode.
+        """
+        output = self.classify(self.mura.extract(pixel_values))
+        if self.training or not self.config.test_time_flip:
+            return output
+        return output.mean_with(self.classify(self.mura.extract(pixel_values.flip(-1))))
 
     def pool(
         self, view_logits: torch.Tensor, codes: torch.Tensor | None, mask: torch.Tensor
@@ -142,7 +147,7 @@ class MuraForImageClassification(MuraTimmModel, MuraClassifier):
         return logits[:, 1] - logits[:, 0], weights
 
     def explain(self, output: MuraImageClassifierOutput) -> list[Explained]:
-        """The one feature map.
+        """The one feature map; with that of the mirror images behind it, channel by channel, where there is one.
 
         Raises:
             CheckpointError: If the backbone has none, such as a plain vision transformer.
@@ -153,12 +158,20 @@ class MuraForImageClassification(MuraTimmModel, MuraClassifier):
                 f"backbone {self.config.backbone} works on tokens and has no feature map for Grad-CAM; "
                 "use a convolutional backbone or a Swin transformer for heatmaps"
             )
-        return [Explained(feature_map, self.score)]
+        mirrored = output.mirrored_feature_map
+        if mirrored is None:
+            return [Explained(feature_map, self.score)]
+        return [Explained(torch.cat([feature_map, mirrored], dim=1), self._score_both)]
 
     def score(self, feature_map: torch.Tensor) -> torch.Tensor:
         """z_abnormal - z_normal `[B]` of feature maps `[B, D, h, w]`."""
         logits = self.classify(feature_map).logits
         return logits[:, 1] - logits[:, 0]
+
+    def _score_both(self, feature_maps: torch.Tensor) -> torch.Tensor:
+        """As `score`, of maps `[B, 2 D, h, w]` of views and, mirrored back, of their mirror images."""
+        views, mirrored = feature_maps.chunk(2, dim=1)
+        return (self.score(views) + self.score(mirrored.flip(-1))) / 2
 
     def score_map(self, feature_map: torch.Tensor) -> torch.Tensor:
         """z_abnormal - z_normal at each place of a feature map `[B, D, h, w]`, as if that place were the whole: `[B,

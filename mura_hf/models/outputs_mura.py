@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from transformers.modeling_outputs import ModelOutput
@@ -32,6 +32,8 @@ class MuraImageClassifierOutput(ModelOutput):
         finding_logits: `[B, F]`, types of finding given that there is one, where the checkpoint has that head.
         feature_map: As `MuraModelOutput.last_hidden_state`; None where several backbones are at work.
         pooler_output: The pooled code `[B, D']`; None likewise.
+        mirrored_feature_map: Of the views' mirror images, mirrored back, where the config has `test_time_flip`. Then
+            the other fields but `feature_map` are means over both.
     """
 
     loss: torch.Tensor | None = None
@@ -40,6 +42,15 @@ class MuraImageClassifierOutput(ModelOutput):
     finding_logits: torch.Tensor | None = None
     feature_map: torch.Tensor | None = None
     pooler_output: torch.Tensor | None = None
+    mirrored_feature_map: torch.Tensor | None = None
+
+    def mean_with(self, mirrored: Any) -> Any:
+        """The mean of this output and of that for the views' mirror images; feature maps stay apart."""
+        apart = ("feature_map", "mirrored_feature_map")
+        means = {name: (value + mirrored[name]) / 2 for name, value in self.items() if name not in apart}
+        other = mirrored.feature_map
+        back = other.flip(-1) if other is not None and other.ndim == 4 else None  # tokens have no left and right
+        return type(self)(**means, feature_map=self.feature_map, mirrored_feature_map=back)
 
 
 @dataclass

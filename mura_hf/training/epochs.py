@@ -12,6 +12,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from ..errors import TrainingError
+from .mixing import mix_batch
 from .objective import answer, batch_loss
 from .run import Run, StageRun
 from .snapshot import save_state
@@ -119,7 +120,9 @@ def _accumulate(
     total, met = torch.zeros((), device=accelerator.device), []
     for number in range(group):
         batch = next(iterator)  # draws random numbers where it starts
-        torch.manual_seed(_seed(recipe.seed, run.progress.total, number, accelerator.process_index))
+        place = (run.progress.total, number, accelerator.process_index)
+        torch.manual_seed(_seed(recipe.seed, *place))
+        batch = mix_batch(batch, recipe, place)
         if number + 1 < group:
             with accelerator.no_sync(going.model):
                 output, loss = _step(run, going, batch, group)

@@ -12,6 +12,7 @@ from ..data import UNKNOWN_PART
 from ..errors import DatasetError
 from ..losses import class_weights, region_loss, weighted_cross_entropy
 from ..models import BODY_PARTS
+from .mixing import SHARE, partners
 from .recipe import Recipe
 
 UNKNOWN_FINDING = -1
@@ -76,7 +77,7 @@ def batch_loss(
 
     Args:
         output: Of the model: of views, or of studies at study level.
-        batch: As the loader gives it.
+        batch: As the loader gives it, or as `mix_batch` made it; then what the labels cost is mixed as the views are.
         recipe: As it holds in the stage.
         truth: Of `read_truth`.
         trains: The model's stage; "embedding" takes the loss on embeddings alone, "classifier" leaves it out.
@@ -89,18 +90,27 @@ def batch_loss(
     """
     if metric is not None and trains == "embedding":
         return metric(output.embeddings, _classes(recipe, batch))
-    logits = answer(output)
-    loss = weighted_cross_entropy(logits, batch["labels"], truth.weights, label_smoothing=recipe.label_smoothing)
-    if output.body_part_logits is not None:
-        loss = loss + recipe.body_part_weight * _known_loss(output.body_part_logits, batch["body_parts"])
-    if truth.findings is not None:
-        loss = loss + recipe.finding_weight * _known_loss(output.finding_logits, truth.findings[batch["index"]])
+    loss = _label_loss(output, batch, recipe, truth)
+    if SHARE in batch:
+        share = batch[SHARE]
+        loss = share * loss + (1 - share) * _label_loss(output, partners(batch), recipe, truth)
     if recipe.region_weight:
         with accelerator.autocast():
             scores = model.score_map(output.feature_map)  # type: ignore[operator]
         loss = loss + recipe.region_weight * region_loss(scores, batch["regions"], batch["regions_known"])
     if metric is not None and trains != "classifier":
         loss = loss + recipe.metric_weight * metric(output.embeddings, _classes(recipe, batch))
+    return loss
+
+
+def _label_loss(output: Any, batch: dict[str, torch.Tensor], recipe: Recipe, truth: Truth) -> torch.Tensor:
+    """What the heads cost by the labels of a batch."""
+    logits = answer(output)
+    loss = weighted_cross_entropy(logits, batch["labels"], truth.weights, label_smoothing=recipe.label_smoothing)
+    if output.body_part_logits is not None:
+        loss = loss + recipe.body_part_weight * _known_loss(output.body_part_logits, batch["body_parts"])
+    if truth.findings is not None:
+        loss = loss + recipe.finding_weight * _known_loss(output.finding_logits, truth.findings[batch["index"]])
     return loss
 
 

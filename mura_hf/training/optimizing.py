@@ -7,6 +7,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import get_cosine_schedule_with_warmup
 
+from .parameter_groups import parameter_groups
 from .recipe import Recipe
 
 _BETTER = 1e-4
@@ -14,24 +15,21 @@ _BETTER = 1e-4
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The optimiser of a recipe over what is trained; it decays matrices and kernels, but neither biases nor norms.
+    """The optimiser of a recipe over what is trained, in groups of `parameter_groups`.
 
-    With "adam" the decay is torch's, an L2 term that goes through the moments; with "adamw" it is decoupled; with
-    "sgd" an L2 term.
+    It decays matrices and kernels, but neither biases nor norms. With "adam" the decay is torch's, an L2 term that
+    goes through the moments; with "adamw" it is decoupled; with "sgd" an L2 term.
 
     Raises:
         ValueError: If nothing is trained.
+        RecipeError: If rates are to fall by layers that the backbone does not tell apart.
     """
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if not parameters:
-        raise ValueError("nothing of the model is trained; raise train_last, or choose another stage")
-    groups = [
-        {
-            "params": [parameter for parameter in parameters if parameter.ndim > 1],
-            "weight_decay": recipe.weight_decay,
-        },
-        {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0},
-    ]
+    groups = parameter_groups(
+        model,
+        learning_rate=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
+        layer_decay=recipe.layer_decay,
+    )
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum)
     kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[recipe.optimizer]

@@ -44,6 +44,10 @@ class Recipe:
             "label_and_part": label and body part both.
         class_weighting: Whether to weight the loss by the class shares of train.
         label_smoothing: Share of each label spread over both classes.
+        mixup: Views of a batch are mixed in pairs, pixels and losses alike, in shares drawn from Beta(mixup, mixup);
+            see `mix_batch`. 0 mixes none.
+        cutmix: A rectangle of each view is replaced by that of another; its share is drawn from Beta(cutmix, cutmix).
+            0 replaces none; with `mixup` too, either is done to a batch, by a toss.
         level: "view", or "study": a batch holds whole studies, and the loss is that of the study's pooled answer.
         train_last: How many of the backbone's last stages are trained, besides the heads; 0 freezes all of it, None
             nothing.
@@ -51,6 +55,8 @@ class Recipe:
         batch_size: Views (studies, at study level) a batch and process.
         accumulation: Batches a step, whose gradients are added up.
         learning_rate: Peak of the optimiser's rate.
+        layer_decay: By what factor the rate falls from each layer to the one before it, the heads having all of it; 1
+            is one rate for all. See `parameter_groups`, also for what a layer is.
         optimizer: "adamw", "adam" (its weight decay is torch's: an L2 term in the gradient) or "sgd".
         momentum: Of "sgd".
         weight_decay: On matrices and kernels; biases and norms are never decayed, whichever the optimiser.
@@ -119,12 +125,15 @@ class Recipe:
     classes_over: str = "label"
     class_weighting: bool = True
     label_smoothing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
     level: str = "view"
     train_last: int | None = None
     epochs: int = 15
     batch_size: int = 32
     accumulation: int = 1
     learning_rate: float = 1e-4
+    layer_decay: float = 1.0
     optimizer: str = "adamw"
     momentum: float = 0.9
     weight_decay: float = 0.01

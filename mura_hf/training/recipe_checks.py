@@ -34,6 +34,7 @@ _ABOVE_0 = (
 _NOT_NEGATIVE = (
     "weight_decay", "momentum", "patience", "plateau_patience", "average_top_k", "max_gradient_norm",
     "max_skipped_steps", "body_part_weight", "region_weight", "finding_weight", "metric_weight", "train_last",
+    "mixup", "cutmix",
 )  # fmt: skip
 _SHARES = ("warmup_fraction", "label_smoothing", "ema_decay", "hard_share")
 
@@ -56,6 +57,8 @@ def check_recipe(recipe: "Recipe") -> None:
     for name in _SHARES:
         if not 0 <= getattr(recipe, name) < 1 and (name, getattr(recipe, name)) != ("hard_share", 1):
             raise RecipeError(f"{name} is {getattr(recipe, name)}: it must lie in [0, 1)")
+    if not 0 < recipe.layer_decay <= 1:
+        raise RecipeError(f"layer_decay is {recipe.layer_decay}: it must lie in (0, 1]; 1 is one rate for all layers")
     _check_pictures(recipe)
     _check_sampling(recipe)
     if recipe.family in ASSEMBLED:
@@ -70,6 +73,7 @@ def check_recipe(recipe: "Recipe") -> None:
         raise RecipeError("start_from and pretrained both say where the backbone starts; set pretrained to false")
     check_config(recipe)
     _check_losses(recipe)
+    _check_mixing(recipe)
     _check_stages(recipe)
 
 
@@ -122,6 +126,22 @@ def _check_losses(recipe: "Recipe") -> None:
             raise RecipeError("region_weight and patches are about views; use level view, or set both to 0")
     elif recipe.model.get("study_pooling", "mean") == "gated_attention":
         raise RecipeError("study_pooling gated_attention is learned over the views of a study: set level to study")
+
+
+def _check_mixing(recipe: "Recipe") -> None:
+    if not (recipe.mixup or recipe.cutmix):
+        return
+    against = {
+        "level study, since studies have different numbers of views": recipe.level == "study",
+        "region_weight, since a place of a mixed view belongs to two": recipe.region_weight,
+        "patches, which are cut so that one finding fills them": recipe.patches.epochs,
+        "metric_loss, since what is mixed belongs to two classes": recipe.metric_loss,
+        "family fusenet, whose crop would show a part of two views": recipe.family == "fusenet",
+        "sampling hard, since the loss of what is mixed is no row's": recipe.sampling == "hard",
+    }
+    for what, given in against.items():
+        if given:
+            raise RecipeError(f"mixup and cutmix do not go with {what}; set mixup and cutmix to 0")
 
 
 def _check_stages(recipe: "Recipe") -> None:

@@ -156,7 +156,8 @@ def _end_epoch(run: Run, going: StageRun, *, last: bool) -> None:
         "stage": stage.name, "epoch": progress.epoch + 1, "train_loss": tally.loss, "train": None, "dev": None,
     }  # fmt: skip
     if found is not None:
-        entry["train"] = tally.study_metrics(stage.views)
+        if not (recipe.mixup or recipe.cutmix):  # else the answers are about no view that there is
+            entry["train"] = tally.study_metrics(stage.views)
         entry["dev"], entry["dev_loss"] = found.study_metrics(), _dev_loss(run, found)
         going.schedule.end_epoch(entry["dev_loss"])
     entry |= {"skipped_steps": progress.skipped, "seconds": run.seconds(), "samples": progress.samples}

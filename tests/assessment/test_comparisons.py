@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import yaml
 from sklearn.metrics import roc_auc_score
+from transformers import AutoConfig
 
 from mura_hf import DatasetError, load_mura
-from mura_hf.assessment import compare_recipes, plot_comparison, take_studies
+from mura_hf.assessment import answer_otherwise, compare_recipes, plot_comparison, take_studies
 from mura_hf.evaluation import paired_bootstrap
 
 TINY = {
@@ -94,3 +95,22 @@ def test_some_studies_are_taken_with_their_patients(datasets):
     assert len(some) == sum(patient in kept for patient in rows["patient_id"])
     assert some["study_id"] == take_studies(rows, 10, seed=1)["study_id"]
     assert kept != set(take_studies(rows, 10, seed=2)["patient_id"])
+
+
+def test_the_same_weights_that_answer_otherwise(compared, datasets, tmp_path):
+    folder, _, options, _ = compared
+    one = {**options, "seeds": [0], "alone": ()}
+    answer_otherwise(folder, "one", "flipped", seeds=[0], test_time_flip=True)
+    made = folder / "flipped-0" / "checkpoint"
+    assert AutoConfig.from_pretrained(made).test_time_flip
+    before = (made / "config.json").stat().st_mtime_ns
+    answer_otherwise(folder, "one", "flipped", seeds=[0], test_time_flip=True)
+    assert (made / "config.json").stat().st_mtime_ns == before
+    pairs = [("flipped", str(folder.parent / "one.yaml"))]
+    report = compare_recipes(datasets, pairs, folder, report_dir=tmp_path / "report", **one)
+    assert json.loads((tmp_path / "report" / "comparison.json").read_text()) == report
+    runs = [np.load(folder / f"{name}-0" / "valid_studies.npz")["probabilities"] for name in ("one", "flipped")]
+    assert 1e-6 < np.abs(runs[0] - runs[1]).max() < 0.5
+    assert report["pairs"]["flipped - one"]["all"]["auroc"]["difference"] == pytest.approx(
+        report["recipes"]["flipped"]["all"]["auroc"] - report["recipes"]["one"]["all"]["auroc"]
+    )

@@ -30,6 +30,14 @@ def test_averages_tell_both_figures():
     assert "decay 0.999" in story[1]
 
 
+def test_mixing_and_rates_are_told():
+    story = training_story({**RECORD, "recipe": {**RECIPE, "mixup": 0.2, "cutmix": 0.0, "layer_decay": 0.9}})
+    assert story[1:] == [
+        "Views were mixed: mixup of Beta(0.2, 0.2).",
+        "Rates fell by a factor of 0.9 from layer to layer, the heads having all of it.",
+    ]
+
+
 def test_members():
     members = {"elbow": {"recipe": "p_base", "epoch": 2, "dev": {"auroc": 0.8}, "seconds": 3.0}}
     (told,) = training_story({**RECORD, "epoch": None, "members": members})
