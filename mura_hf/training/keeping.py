@@ -15,6 +15,7 @@ from ..models import MuraImageProcessor
 from .recipe import Recipe
 from .selecting import told_of_selection
 from .states import replace_file
+from .starting import describe_start
 
 CHECKPOINT_FOLDER = "checkpoint"
 MANIFEST_FILE = "split_manifest.json"
@@ -54,8 +55,10 @@ def make_record(
         **how: What came out, such as `epoch`, `dev` and `seconds`.
     """
     members = ((split, study) for split, rows in datasets.items() for study in rows["study_id"])
+    base = describe_start(recipe)
     return {
         "recipe": recipe.to_dict(),
+        **({"base": base} if base else {}),
         "data": {
             **data_description,
             "split_digest": split_digest(members),
