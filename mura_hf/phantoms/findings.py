@@ -129,10 +129,10 @@ def _sclerotic_lesion(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.ra
     index, shaft, place, radius = _site(anatomy, straight, rng)
     change = NO_CHANGE.copy()
     off, way = radius * rng.uniform(0.0, 0.5), rng.uniform(0, 2 * np.pi)
-    wide = radius * rng.uniform(0.45, 0.85)
+    wide = radius * rng.uniform(0.65, 1.05)
     change[:4] = 3, off * np.cos(way), off * np.sin(way), place
     change[4:7] = wide, wide * rng.uniform(0.8, 1.2), max(wide, 1.5) * rng.uniform(0.9, 1.6)
-    change[7], change[8], change[9] = rng.uniform(0.3, 0.6), rng.uniform(0.05, 0.15), rng.uniform(1.2, 2.2)
+    change[7], change[8], change[9] = rng.uniform(0.3, 0.6), rng.uniform(0.05, 0.15), rng.uniform(1.5, 3.0)
     centre = shaft.point(place / shaft.length, (float(change[1]), float(change[2])))
     return Finding(kind, centre, float(change[4:7].max()) * 1.5 + 2, {index: anatomy.bones[index]}, {index: change})
 

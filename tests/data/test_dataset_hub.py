@@ -53,7 +53,7 @@ def test_a_folder_of_parquet_files_is_what_was_written(rows, tmp_path, phantom_t
 
 
 def test_what_is_missing_is_cut_by_patient(rows, tmp_path, capsys):
-    train, valid = rows
+    train, _ = rows
     plain = train.remove_columns(["body_part", "view"]).cast_column("label", ClassLabel(names=["normal", "abnormal"]))
     labels = [["normal", "abnormal"][one] for one in plain["label"]]
     plain = plain.remove_columns("label").add_column("label", labels)
@@ -128,6 +128,6 @@ def test_a_patient_in_two_splits_is_refused(rows, tmp_path):
 def test_what_is_nowhere_is_said(tmp_path):
     with pytest.raises(DatasetError, match="nobody/nothing is no folder, and no dataset"):
         load_data("nobody/nothing")
+    DatasetDict({"test": Dataset.from_dict({"label": [0]})}).save_to_disk(tmp_path / "odd")
     with pytest.raises(DatasetError, match="no split train"):
-        DatasetDict({"test": Dataset.from_dict({"label": [0]})}).save_to_disk(tmp_path / "odd")
         load_data(tmp_path / "odd")
