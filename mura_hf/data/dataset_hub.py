@@ -23,7 +23,7 @@ _NEEDED = ("image", "label", "study_id", "patient_id")
 _NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 _HELD_OUT = ("valid", "test", "validation", "val")
 _FOR_DEV = ("dev", "validation", "val")
-_LABELS = {0: 0, 1: 1, "0": 0, "1": 1, **{name: number for number, name in enumerate(LABELS)}}
+_LABELS: dict[Any, int] = {0: 0, 1: 1, "0": 0, "1": 1, **{name: number for number, name in enumerate(LABELS)}}
 
 
 def find_dataset(root: str | os.PathLike[str]) -> str | None:
@@ -166,6 +166,8 @@ def _read_rows(rows: Dataset, where: str) -> list[Row]:
         )
     if not isinstance(rows.features["image"], Image):
         raise DatasetError(f'{where}: image is {rows.features["image"]}; cast it, cast_column("image", Image())')
+    if rows.data.column("image").null_count:
+        raise DatasetError(f"{where}: {rows.data.column('image').null_count} rows have no image; take them out")
     columns = {column: _values(rows, column) for column in (*_NEEDED[1:], "body_part", "view")}
     read: list[Row] = []
     for number, (label, study, patient, part, view) in enumerate(zip(*columns.values(), strict=True)):

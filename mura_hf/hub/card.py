@@ -121,10 +121,6 @@ def _base_metadata(records: dict[str, Any]) -> dict[str, str]:
     return {"base_model": base["name"], "base_model_relation": "finetune"}
 
 
-def _is_hub_dataset(records: dict[str, Any]) -> bool:
-    return bool(_NAME.fullmatch(records["training"]["data"].get("dataset") or ""))
-
-
 def _figure(value: float | None, interval: list[float] | None = None) -> str:
     """A figure with three decimals and, where known, its interval."""
     if value is None:
@@ -150,7 +146,11 @@ def _metadata(records: dict[str, Any], name: str) -> ModelCardData:
     ]
     names = ("license", "license_name", "license_link")
     strictest = max([source, *_base_sources(records)], key=lambda one: _STRICTNESS[one.license])
-    licence = {name: getattr(strictest, name) for name in names if getattr(strictest, name)}
+    known: dict[str, Any] = {name: getattr(strictest, name) for name in names if getattr(strictest, name)}
+    known |= _base_metadata(records)
+    dataset = records["training"]["data"].get("dataset")
+    if dataset and _NAME.fullmatch(dataset):
+        known["datasets"] = [dataset]
     return ModelCardData(
         library_name="transformers",
         pipeline_tag="image-classification",
@@ -158,7 +158,5 @@ def _metadata(records: dict[str, Any], name: str) -> ModelCardData:
         metrics=["roc_auc", "cohen_kappa"],
         model_name=name,
         eval_results=results,
-        **licence,
-        **_base_metadata(records),
-        **({"datasets": [records["training"]["data"]["dataset"]]} if _is_hub_dataset(records) else {}),
+        **known,
     )

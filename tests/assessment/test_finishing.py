@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from datasets import DatasetDict
 
-from mura_hf import load_mura
+from mura_hf import MuraForImageClassification, MuraImageProcessor, load_mura
 from mura_hf.assessment import describe_evaluation, finish_checkpoint
+from mura_hf.models import golden_difference
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +29,11 @@ def test_calibrated_then_measured(datasets, folder, monkeypatch):
     assert done.evaluation["calibration"]["study_slope"] == config["study_slope"]
     assert json.loads((folder / "evaluation.json").read_text())["split"] == "valid"
     assert done.left_out == []
+    model = MuraForImageClassification.from_pretrained(folder)
+    processor = MuraImageProcessor.from_pretrained(folder)
+    assert golden_difference(folder, model, processor) < 1e-5
+    processor.resize_mode = "squash"
+    assert golden_difference(folder, model, processor) > 1e-4
     assert f"{len(set(datasets['valid']['study_id'])):5d} studies" in describe_evaluation(done.evaluation)[0]
 
 
