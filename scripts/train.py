@@ -139,13 +139,11 @@ def run(options: argparse.Namespace) -> None:
 
 
 def print_dry_run(datasets: Any, recipe: Any, place: dict[str, Any]) -> None:
-    """Prints what a run would take, a sentence each."""
+    """Prints what a run would take."""
+    from mura_hf.assessment import describe_dry_run
     from mura_hf.training import dry_run
 
-    for name, value in dry_run(datasets, recipe, **place).items():
-        inner = value.items() if isinstance(value, dict) else [("", value)]
-        told = ", ".join(f"{key} {one}".strip().replace("_", " ") for key, one in inner)
-        print(f"{name.replace('_', ' ').capitalize()}: {told}.")
+    print(*describe_dry_run(dry_run(datasets, recipe, **place)), sep="\n")
 
 
 def finish(folder: Path, datasets: Any, description: dict[str, Any], options: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
 """The command line of scripts/train.py, in this process."""
 
 import json
+import re
 import runpy
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import yaml
 from huggingface_hub import ModelCard
 
 import mura_hf.training
-from mura_hf import MuraError
+from mura_hf.errors import TrainingStopped
 from mura_hf.training import Recipe, load_recipe
 from tests.training.conftest import TINY
 
@@ -85,9 +86,7 @@ def test_a_signal_ends_it_with_its_number(run, tiny, phantom_tree, tmp_path, mon
 
     def stop(datasets, recipe, output_dir, **options):
         asked.update(options)
-        error = MuraError("stopped, and saved")
-        error.signal_number = signal.SIGTERM.value
-        raise error
+        raise TrainingStopped("stopped, and saved", signal.SIGTERM.value)
 
     monkeypatch.setattr(mura_hf.training, "train", stop)
     code, _, err = run(
@@ -99,11 +98,15 @@ def test_a_signal_ends_it_with_its_number(run, tiny, phantom_tree, tmp_path, mon
     assert (asked["cpu"], asked["cache_dir"], asked["trained_on_phantoms"]) == (True, None, True)
 
 
-def test_a_dry_run_is_told_in_sentences(run, tiny, phantom_tree, monkeypatch):
-    found = {"data": {"train_studies": 40, "dev_studies": 9}, "seconds_an_epoch": 12.5}
-    monkeypatch.setattr(mura_hf.training, "dry_run", lambda datasets, recipe, **options: found, raising=False)
-    code, out, _ = run("--recipe", tiny, "--data_dir", phantom_tree, "--dry_run")
-    assert (code, out) == (0, "Data: train studies 40, dev studies 9.\nSeconds an epoch: 12.5.\n")
+def test_a_dry_run_is_told_in_sentences(run, tiny, phantom_tree):
+    code, out, _ = run("--recipe", tiny, "--data_dir", phantom_tree, "--dry_run", "--cpu", "--no_cache")
+    assert code == 0
+    data, model, stage, memory, time = out.splitlines()[-5:]
+    assert re.match(r"Data: train \d+ studies \(\d+ views\), dev ", data)
+    assert re.match(r"Model tiny: [\d,]+ parameters, of which [\d,]+ are trained", model)
+    assert re.search(r"Views: 1 epochs of \d steps, .* losses of the first steps \d\.\d{4}, ", stage)
+    assert re.match(r"Memory: [\d,]+ MB of each process", memory)
+    assert re.match(r"Time: about 0 min on cpu, one process, in fp32", time)
 
 
 def test_a_model_for_each_part_by_one_command(run, tiny, phantom_tree, tmp_path):
@@ -119,6 +122,8 @@ def test_a_model_for_each_part_by_one_command(run, tiny, phantom_tree, tmp_path)
     report = json.loads((checkpoint / "evaluation.json").read_text())
     assert set(report["study"]) == {"overall", "elbow", "hand"}
     assert "Card written" in out
+    code, out, _ = run(*command)
+    assert (code, "stand already" in out) == (0, True)
     assert ModelCard.load(checkpoint / "README.md").data.model_name == "run"
 
 

@@ -10,7 +10,7 @@ from .finishing import Finish, finish_checkpoint
 from .giveaways import measure_giveaways
 from .pointing import pointing_game
 from .splits import describe_source, load_split
-from .telling import describe_evaluation
+from .telling import describe_dry_run, describe_evaluation
 from .twins import measure_twins
 from .untrusted import measure_untrusted
 
@@ -18,6 +18,7 @@ __all__ = [
     "Finish",
     "calibrate_checkpoint",
     "compare_recipes",
+    "describe_dry_run",
     "describe_evaluation",
     "describe_source",
     "evaluate_checkpoint",

@@ -1,4 +1,4 @@
-"""An evaluation in words."""
+"""Measurements in words."""
 
 from typing import Any
 
@@ -34,3 +34,30 @@ def describe_evaluation(report: dict[str, Any]) -> list[str]:
     if report["trained_on_phantoms"]:
         lines.append(PHANTOM_WARNING)
     return lines
+
+
+def describe_dry_run(report: dict[str, Any]) -> list[str]:
+    """Lines about what `dry_run` found."""
+    counts = (f"{split} {row['studies']} studies ({row['views']} views)" for split, row in report["data"].items())
+    lines = [f"Data: {', '.join(counts)}."]
+    for name, model in report["models"].items():
+        lines.append(
+            f"Model {name}: {model['parameters']:,} parameters, of which {model['trained']:,} are trained at the end; a "
+            f"kept state takes about {model['state_megabytes']:.0f} MB of disk."
+        )
+        for stage in model["stages"]:
+            losses = ", ".join(f"{loss:.4f}" for loss in stage["losses"])
+            lines.append(
+                f"  {stage['name'].capitalize()}: {stage['epochs']} epochs of {stage['steps']} steps, "
+                f"{stage['seconds_a_step']:.2f} s a step and {stage['seconds_of_dev']:.0f} s an epoch for dev; "
+                f"losses of the first steps {losses}."
+            )
+    where = "of the GPU" if report["device"] == "cuda" else "of each process"
+    several = f"{report['processes']} processes" if report["processes"] > 1 else "one process"
+    hours, minutes = divmod(round(report["seconds"] / 60), 60)
+    return [
+        *lines,
+        f"Memory: {report['peak_megabytes']:,} MB {where} at most so far.",
+        f"Time: about {f'{hours} h ' if hours else ''}{minutes} min on {report['device']}, {several}, in "
+        f"{report['precision']}, where no stage ends early.",
+    ]

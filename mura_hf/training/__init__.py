@@ -1,6 +1,7 @@
 """Recipes and the Accelerate loop."""
 
 from .building import build_model, build_processor
+from .dry_run import dry_run
 from .keeping import CHECKPOINT_FOLDER, FINISHED_FILE, MANIFEST_FILE
 from .loop import train
 from .member_weights import fit_member_weights
@@ -24,6 +25,7 @@ __all__ = [
     "build_processor",
     "change_recipe",
     "describe_start",
+    "dry_run",
     "fit_member_weights",
     "load_recipe",
     "predict_views",

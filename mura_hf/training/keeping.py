@@ -14,8 +14,8 @@ from ..data import split_digest
 from ..models import MuraImageProcessor
 from .recipe import Recipe
 from .selecting import told_of_selection
-from .states import replace_file
 from .starting import describe_start
+from .states import replace_file
 
 CHECKPOINT_FOLDER = "checkpoint"
 MANIFEST_FILE = "split_manifest.json"
