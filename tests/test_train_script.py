@@ -103,7 +103,7 @@ def test_a_dry_run_is_told_in_sentences(run, tiny, phantom_tree):
     assert code == 0
     data, model, stage, memory, time = out.splitlines()[-5:]
     assert re.match(r"Data: train \d+ studies \(\d+ views\), dev ", data)
-    assert re.match(r"Model tiny: [\d,]+ parameters, of which [\d,]+ are trained", model)
+    assert re.match(r"Model tiny: [\d,]+ parameters, [\d,]+ of them trained", model)
     assert re.search(r"Views: 1 epochs of \d steps, .* losses of the first steps \d\.\d{4}, ", stage)
     assert re.match(r"Memory: [\d,]+ MB of each process", memory)
     assert re.match(r"Time: about 0 min on cpu, one process, in fp32", time)

@@ -42,7 +42,7 @@ def describe_dry_run(report: dict[str, Any]) -> list[str]:
     lines = [f"Data: {', '.join(counts)}."]
     for name, model in report["models"].items():
         lines.append(
-            f"Model {name}: {model['parameters']:,} parameters, of which {model['trained']:,} are trained at the end; a "
+            f"Model {name}: {model['parameters']:,} parameters, {model['trained']:,} of them trained at the end; a "
             f"kept state takes about {model['state_megabytes']:.0f} MB of disk."
         )
         for stage in model["stages"]:
