@@ -28,7 +28,7 @@ from .models import (
 )
 
 if TYPE_CHECKING:
-    from .data import load_folder, load_fracatlas, load_grazpedwri, load_mura
+    from .data import load_folder, load_fracatlas, load_grazpedwri, load_hub, load_mura
     from .inference import StudyPrediction, StudyPredictor
     from .radiographs import Radiograph, read_radiograph
 
@@ -48,6 +48,7 @@ _LAZY = {
     "load_folder": "data",
     "load_fracatlas": "data",
     "load_grazpedwri": "data",
+    "load_hub": "data",
     "load_mura": "data",
     "StudyPrediction": "inference",
     "StudyPredictor": "inference",
@@ -92,6 +93,7 @@ __all__ = [
     "load_folder",
     "load_fracatlas",
     "load_grazpedwri",
+    "load_hub",
     "load_mura",
     "read_radiograph",
 ]

@@ -4,7 +4,7 @@ import argparse
 import os
 
 from mura_hf.errors import MuraError
-from mura_hf.phantoms import write_phantom_mura
+from mura_hf.phantoms import BODY_PARTS, EXPOSURES, FINDINGS, UNUSUAL_FINDINGS, write_phantom_mura
 
 
 def main() -> None:
@@ -16,6 +16,12 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=512, help="pixels on the long side")
     parser.add_argument("--twins", action="store_true", help="give every abnormal study of train its normal twin")
     parser.add_argument("--views_tell", action="store_true", help="more views where abnormal, as in MURA")
+    parser.add_argument("--body_parts", nargs="+", choices=BODY_PARTS, help="some of the seven; all where left out")
+    parser.add_argument(
+        "--findings", nargs="+", choices=[*FINDINGS, *UNUSUAL_FINDINGS],
+        help="what abnormal studies show, each as often as the others; a fixed mix where left out",
+    )  # fmt: skip
+    parser.add_argument("--exposure", choices=list(EXPOSURES), default="standard", help="how the films are exposed")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
     tree = write_phantom_mura(
@@ -26,6 +32,9 @@ def main() -> None:
         size=options.size,
         twins=options.twins,
         views_tell=options.views_tell,
+        body_parts=options.body_parts,
+        findings=options.findings,
+        exposure=options.exposure,
         workers=options.workers,
     )
     print(f"Synthetic studies in MURA v1.1's layout: {tree}")

@@ -1,63 +1,176 @@
-"""Trains a model on MURA, phantoms, FracAtlas, GRAZPEDWRI-DX, or a folder with metadata.csv.
+"""Trains a model on MURA, phantoms, FracAtlas, GRAZPEDWRI-DX, a folder with metadata.csv or a dataset of the Hub, then
+calibrates it, measures it on valid and writes its card.
 
 Several processes: `accelerate launch scripts/train.py ...`, or on CPUs
 `ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 scripts/train.py ...`.
+
+The same command again goes on where a run stopped.
 """
 
 import argparse
-from dataclasses import replace
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from typing import Any
 
-from mura_hf.assessment import describe_source
-from mura_hf.data import home_folder, load_data
-from mura_hf.errors import MuraError
-from mura_hf.training import load_recipe, recipe_names, train, with_epochs
 
-
-def main() -> None:
+def read_options() -> argparse.Namespace:
+    """Reads the command line; nothing heavy is imported for it."""
+    package = importlib.util.find_spec("mura_hf")
+    folders = [] if package is None else package.submodule_search_locations or []
+    names = sorted(file.stem for folder in folders for file in Path(folder, "training", "recipes").glob("*.yaml"))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", required=True, help=f"one of {', '.join(recipe_names())}, or a .yaml file")
-    parser.add_argument("--data_dir", required=True, help="the folder of the data; which they are is seen")
-    parser.add_argument("--output_dir", required=True, help="a new or empty folder")
-    parser.add_argument("--body_parts", nargs="+", help="train on some parts only")
-    parser.add_argument("--regions", nargs="+", help="train on some regions of FracAtlas only")
+    parser.add_argument("--recipe", required=True, help=f"one of {', '.join(names)}, or a .yaml file")
     parser.add_argument(
+        "--data_dir", help="the folder of the data (which they are is seen), or owner/name of a dataset of the Hub"
+    )
+    parser.add_argument("--output_dir", help="a new or empty folder, or that of a run to go on with")
+
+    recipe = parser.add_argument_group("the recipe")
+    recipe.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="settings",
+        help="any of its values, such as learning_rate=1e-4 augmentation.rotation=10 'model.head_layers=[256]'",
+    )  # fmt: skip
+    recipe.add_argument("--show", action="store_true", help="print the whole of it as YAML, and end")
+    recipe.add_argument(
+        "--init_from", metavar="CHECKPOINT",
+        help="fine-tune a checkpoint (a folder, a Hub name with @revision where wanted, or bundled), or start from "
+        "timm:NAME; model and preprocessing are then its own",
+    )  # fmt: skip
+    recipe.add_argument("--each_body_part", action="store_true", help="a model for each body part, in one checkpoint")
+    recipe.add_argument("--epochs", type=int, help="on whole views, in each stage, instead of the recipe's")
+    recipe.add_argument("--patch_epochs", type=int, help="on patches before that, instead of the recipe's")
+    recipe.add_argument("--seed", type=int, help="instead of the recipe's")
+    recipe.add_argument("--fold", type=int, help="cross-validation: which fold is dev, from 0 on")
+
+    data = parser.add_argument_group("the data")
+    data.add_argument("--body_parts", nargs="+", help="train on some parts only")
+    data.add_argument("--regions", nargs="+", help="train on some regions of FracAtlas only")
+    data.add_argument(
         "--abnormal", nargs="+", help="what is abnormal in FracAtlas and GRAZPEDWRI-DX: fracture, hardware"
     )
-    parser.add_argument("--epochs", type=int, help="on whole views, in each stage, instead of the recipe's")
-    parser.add_argument("--patch_epochs", type=int, help="on patches before that, instead of the recipe's")
-    parser.add_argument("--seed", type=int, help="instead of the recipe's")
-    parser.add_argument("--fold", type=int, help="cross-validation: which fold is dev, from 0 on")
-    parser.add_argument("--num_workers", type=int, default=0, help="processes that read files")
-    parser.add_argument(
+    data.add_argument("--num_workers", type=int, default=0, help="processes that read files")
+    data.add_argument(
         "--cache_dir", help="of resized pixels; where left out, mura_hf/pixels in the user's cache folder"
     )
-    parser.add_argument("--no_cache", action="store_true", help="read and resize each file in each epoch")
-    parser.add_argument("--cpu", action="store_true", help="stay on the CPU")
-    options = parser.parse_args()
+    data.add_argument("--no_cache", action="store_true", help="read and resize each file in each epoch")
 
-    overrides = {name: getattr(options, name) for name in ("seed", "fold") if getattr(options, name) is not None}
-    recipe = load_recipe(options.recipe, **overrides)
-    if options.epochs is not None:
-        recipe = with_epochs(recipe, options.epochs)
+    run = parser.add_argument_group("the run")
+    run.add_argument("--cpu", action="store_true", help="stay on the CPU")
+    run.add_argument(
+        "--dry_run", action="store_true",
+        help="train three steps, print data, model, memory and time, and end; nothing is kept",
+    )  # fmt: skip
+    run.add_argument("--save_minutes", type=float, help="minutes between two saved states")
+    run.add_argument("--save_steps", type=int, help="steps between two saved states, besides")
+    run.add_argument("--tracker", help="one of Accelerate's by name, such as tensorboard or wandb")
+    run.add_argument("--no_evaluate", action="store_true", help="end after training: no calibration, figures or card")
+    run.add_argument("--name", help="of the checkpoint, on its card; where left out, that of the output folder")
+    options = parser.parse_args()
+    needed = [] if options.show else ["data_dir"] if options.dry_run else ["data_dir", "output_dir"]
+    missing = [f"--{name}" for name in needed if getattr(options, name) is None]
+    if missing:
+        parser.error(f"the following arguments are required: {', '.join(missing)}")
+    return options
+
+
+def make_recipe(options: argparse.Namespace) -> Any:
+    """The recipe as the command line has it; says on stderr what a checkpoint changed in it."""
+    from mura_hf.training import change_recipe, load_recipe, with_epochs
+
+    settings = [f"{name}={getattr(options, name)}" for name in ("seed", "fold") if getattr(options, name) is not None]
     if options.patch_epochs is not None:
-        recipe = replace(recipe, patches=replace(recipe.patches, epochs=options.patch_epochs))
+        settings.append(f"patches.epochs={options.patch_epochs}")
+    recipe, told = change_recipe(
+        load_recipe(options.recipe),
+        [*options.settings, *settings],
+        init_from=options.init_from,
+        each_body_part=options.each_body_part,
+    )
+    if os.environ.get("RANK", "0") == "0":
+        print(*told, sep="\n", end="\n" * bool(told), file=sys.stderr)
+    return recipe if options.epochs is None else with_epochs(recipe, options.epochs)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Does what the command line says."""
+    recipe = make_recipe(options)
+    if options.show:
+        import yaml
+
+        print(yaml.safe_dump(recipe.to_dict(), sort_keys=False), end="")
+        return
+
+    from mura_hf.assessment import describe_source
+    from mura_hf.data import home_folder, load_data
+    from mura_hf.training import train
+
     chosen = {name: getattr(options, name) for name in ("body_parts", "regions", "abnormal") if getattr(options, name)}
     datasets, source = load_data(options.data_dir, **chosen, **recipe.cut())
+    place = {
+        "cpu": options.cpu,
+        "num_workers": options.num_workers,
+        "cache_dir": None if options.no_cache else options.cache_dir or home_folder() / "pixels",
+    }
+    if options.dry_run:
+        print_dry_run(datasets, recipe, place)
+        return
+    description = describe_source(source, options.data_dir)
+    saving = {name: getattr(options, name) for name in ("save_minutes", "save_steps", "tracker")}
     folder = train(
         datasets,
         recipe,
         options.output_dir,
-        data_description={**describe_source(source, options.data_dir), "body_parts": "all", **chosen},
+        data_description={**description, "body_parts": "all", **chosen},
         trained_on_phantoms=source.key == "phantoms",
-        cpu=options.cpu,
-        num_workers=options.num_workers,
-        cache_dir=None if options.no_cache else options.cache_dir or home_folder() / "pixels",
+        **place,
+        **{name: value for name, value in saving.items() if value is not None},
     )
+    if os.environ.get("RANK", "0") != "0":
+        return  # the main process does the rest
     print(f"Best checkpoint: {folder}")
+    if all((folder / name).is_file() for name in ("evaluation.json", "README.md")):
+        print("Its figures and its card stand already.")
+    elif options.no_evaluate:
+        print("Not calibrated and not evaluated: scripts/calibrate.py, evaluate.py and render_card.py do that.")
+    else:
+        finish(folder, datasets, description, options)
+
+
+def print_dry_run(datasets: Any, recipe: Any, place: dict[str, Any]) -> None:
+    """Prints what a run would take."""
+    from mura_hf.assessment import describe_dry_run
+    from mura_hf.training import dry_run
+
+    print(*describe_dry_run(dry_run(datasets, recipe, **place)), sep="\n")
+
+
+def finish(folder: Path, datasets: Any, description: dict[str, Any], options: argparse.Namespace) -> None:
+    """Calibrates, evaluates and writes the card."""
+    from mura_hf.assessment import describe_evaluation, finish_checkpoint
+    from mura_hf.hub import render_card
+
+    done = finish_checkpoint(folder, datasets, data=description, cpu=options.cpu)
+    if done.calibration is not None:
+        before, after = done.calibration["brier_before"], done.calibration["brier_after"]
+        print(f"Calibrated on calib: Brier score of its studies {before:.4f} before, {after:.4f} after.")
+    if done.evaluation is not None:
+        print(*describe_evaluation(done.evaluation), sep="\n")
+        name = options.name or Path(options.output_dir).resolve().name
+        (folder / "README.md").write_text(render_card(folder, name))
+        print(f"Card written: {folder / 'README.md'}")
+    print(*done.left_out, sep="\n", end="\n" * bool(done.left_out))
 
 
 if __name__ == "__main__":
+    chosen_options = read_options()
+
+    from mura_hf.errors import MuraError
+
     try:
-        main()
+        run(chosen_options)
     except (MuraError, ValueError) as error:
-        raise SystemExit(str(error)) from None
+        stopped_by = getattr(error, "signal_number", None)  # of TrainingStopped: its state is saved
+        print(error, file=sys.stderr)
+        raise SystemExit(1 if stopped_by is None else 128 + stopped_by) from None

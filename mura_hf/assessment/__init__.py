@@ -5,20 +5,28 @@ from .calibration import calibrate_checkpoint
 from .comparison_plot import plot_comparison
 from .comparisons import answer_otherwise, compare_recipes, take_studies
 from .evaluation import evaluate_checkpoint
+from .fine_tuning import measure_fine_tuning
+from .finishing import Finish, finish_checkpoint
 from .giveaways import measure_giveaways
 from .pointing import pointing_game
 from .splits import describe_source, load_split
+from .telling import describe_dry_run, describe_evaluation
 from .twins import measure_twins
 from .untrusted import measure_untrusted
 
 __all__ = [
+    "Finish",
     "answer_otherwise",
     "calibrate_checkpoint",
     "compare_recipes",
+    "describe_dry_run",
+    "describe_evaluation",
     "describe_source",
     "evaluate_checkpoint",
+    "finish_checkpoint",
     "load_split",
     "measure_baselines",
+    "measure_fine_tuning",
     "measure_giveaways",
     "measure_twins",
     "measure_untrusted",

@@ -6,20 +6,27 @@ from typing import Any
 
 from datasets import Dataset
 
-from ..data import DataSource, load_data, make_manifest, manifest_source, read_manifest, split_digest
+from ..data import HUB, DataSource, load_data, make_manifest, manifest_source, read_manifest, split_digest
 from ..errors import CheckpointError, DatasetError
 from ..phantoms import phantom_record
 from ..training import MANIFEST_FILE
 
 _CUT = ("dev_fraction", "calib_fraction", "seed", "fold", "n_folds")
-_CUT_BY_US = ("fracatlas", "grazpedwri", "folder")  # whose valid is drawn, so that another copy has another one
+_CUT_BY_US = ("fracatlas", "grazpedwri", "folder", "hub")  # whose valid is drawn, so that another copy has another one
 _CHOSEN = ("body_parts", "regions", "abnormal")
 
 
 def describe_source(source: DataSource, data_dir: str | Path) -> dict[str, Any]:
-    """What `training.json` and `evaluation.json` say of the data; of phantoms, how they were made too."""
+    """What `training.json` and `evaluation.json` say of the data; of phantoms, how they were made, too, and the name
+    of a dataset of the Hub.
+    """
     made_with = phantom_record(data_dir) if source.key == "phantoms" else None
-    return source.to_dict() | ({"made_with": made_with} if made_with else {})
+    named = None if Path(data_dir).is_dir() else str(data_dir).removeprefix(HUB)
+    return (
+        source.to_dict()
+        | ({"made_with": made_with} if made_with else {})
+        | ({"dataset": named.partition("@")[0]} if named else {})
+    )
 
 
 def load_split(folder: str | Path, data_dir: str | Path, split: str) -> tuple[Dataset, dict[str, Any]]:

@@ -3,6 +3,7 @@
 from .augmentation import Augmentation
 from .cache import PixelCache, build_pixel_cache
 from .columns import FEATURES
+from .dataset_hub import HUB, load_hub
 from .folder import load_folder
 from .fracatlas import load_fracatlas
 from .grazpedwri import load_grazpedwri
@@ -20,6 +21,7 @@ from .views import UNKNOWN_PART, ViewDataset
 
 __all__ = [
     "FEATURES",
+    "HUB",
     "OPEN_FEATURES",
     "SOURCES",
     "UNKNOWN_PART",
@@ -43,6 +45,7 @@ __all__ = [
     "load_folder",
     "load_fracatlas",
     "load_grazpedwri",
+    "load_hub",
     "load_mura",
     "make_manifest",
     "manifest_source",

@@ -8,6 +8,7 @@ from typing import Any
 from datasets import DatasetDict
 
 from ..errors import DatasetError
+from .dataset_hub import find_dataset, load_hub
 from .folder import TABLE, load_folder
 from .fracatlas import load_fracatlas
 from .grazpedwri import load_grazpedwri
@@ -18,11 +19,13 @@ from .truth import has_truth
 
 
 def detect_source(root: str | os.PathLike[str]) -> DataSource:
-    """Tells by its files which dataset lies in a folder.
+    """Tells by its files which dataset lies in a folder; what is no folder may be the name of a dataset on the Hub.
 
     Raises:
         DatasetError: If it is none of them.
     """
+    if find_dataset(root) is not None:
+        return SOURCES["hub"]
     root = Path(root)
     if (root / TABLE).is_file():
         return SOURCES["folder"]
@@ -46,11 +49,11 @@ def load_data(
     stratified: bool = True,
     **cut: Any,
 ) -> tuple[DatasetDict, DataSource]:
-    """Loads whichever dataset lies in a folder.
+    """Loads whichever dataset lies in a folder, or one of the Hub.
 
     Args:
-        root: The folder.
-        body_parts: Some of the seven, of MURA, phantoms or a folder with metadata.csv; all where None.
+        root: The folder, or a name as `load_hub` takes it.
+        body_parts: Some of the seven; all where None. Not of FracAtlas and GRAZPEDWRI-DX.
         regions: Some of FracAtlas' regions; all where None.
         abnormal: What counts as abnormal in FracAtlas or GRAZPEDWRI-DX; fractures where None.
         stratified: As in `load_mura`, of MURA and phantoms only.
@@ -67,6 +70,7 @@ def load_data(
         "mura": (load_mura, {"body_parts"}),
         "phantoms": (load_mura, {"body_parts"}),
         "folder": (load_folder, {"body_parts"}),
+        "hub": (load_hub, {"body_parts"}),
         "fracatlas": (load_fracatlas, {"regions", "abnormal"}),
         "grazpedwri": (load_grazpedwri, {"abnormal"}),
     }

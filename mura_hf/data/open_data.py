@@ -29,7 +29,7 @@ nobody looked; `region` is what the data call it; `boxes` are those of what make
 """
 
 ABNORMAL = ("fracture", "hardware")
-_VALID_SEED = 0  # valid is the same whatever seed a run has, so that runs can be compared
+VALID_SEED = 0  # valid is the same whatever seed a run has, so that runs can be compared
 
 
 def check_abnormal(abnormal: Sequence[str]) -> tuple[str, ...]:
@@ -54,7 +54,7 @@ def cut_and_load(rows: Sequence[Row], cut: Cut, valid_fraction: float, features:
         # Pillow would fail on DICOM where a row is looked at; the package's own reader takes paths anyway.
         features = Features({**features, "image": Image(decode=False)})
     try:
-        held_out = cut_rows(rows, Cut({"valid": valid_fraction}, _VALID_SEED, stratified=cut.stratified))
+        held_out = cut_rows(rows, Cut({"valid": valid_fraction}, VALID_SEED, stratified=cut.stratified))
         left = [row for row in rows if held_out[row["patient_id"]] != "valid"]
         places = cut_rows(left, cut)
     except ValueError as error:

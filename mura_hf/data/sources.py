@@ -95,6 +95,15 @@ SOURCES = {
             license_name="as-the-data-allow",
             held_out="patients of the same folder that were kept apart",
         ),
+        DataSource(
+            key="hub",
+            name="a dataset with our columns",
+            covers="like those of the dataset that it was trained on",
+            abnormal_means="what the dataset's labels call abnormal",
+            license="other",
+            license_name="as-the-data-allow",
+            held_out="patients of the same dataset that were kept apart",
+        ),
     )
 }
 """Datasets that the package loads, by key."""

@@ -1,6 +1,7 @@
 """Model cards, rendered from a checkpoint's records alone."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from ..errors import CardError
 from .model_table import model_rows
 from .training_story import training_story
 
+_MADE = {"twins": False, "views_tell": False, "body_parts": None, "findings": None, "exposure": None}
+_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_STRICTNESS = {"apache-2.0": 0, "cc-by-4.0": 1, "other": 2}
 _TEMPLATE = Path(__file__).parent / "card_template.md"
 _NEUTRAL = {"temperature": 1, "study_slope": 1, "study_intercept": 0}
 _RECORDS = ("config.json", "preprocessor_config.json", "training.json", "evaluation.json")
@@ -63,13 +67,14 @@ def render_card(folder: str | Path, name: str, *, bundled: bool = False) -> str:
             name=name,
             bundled=bundled,
             source=_sources(records)[0],
+            base_sources=_base_sources(records),
             held_out=_sources(records)[1],
             abnormal_means=_abnormal(records),
             model=model_rows(records),
             needs_part=config["model_type"] == "mura_specialized" and not config.get("router"),
             story=training_story(records["training"]),
             calibrated=calibration != _NEUTRAL,
-            made_with={"twins": False, "views_tell": False, **made} if (made := _made_with(records)) else None,
+            made_with={**_MADE, **made} if (made := _made_with(records)) else None,
             **records,
         )
     except (UndefinedError, KeyError) as error:
@@ -101,6 +106,21 @@ def _abnormal(records: dict[str, Any]) -> str:
     return _sources(records)[0].abnormal_means
 
 
+def _base_sources(records: dict[str, Any]) -> list[DataSource]:
+    """Other data that the checkpoint which it started from had seen."""
+    known = (records["training"].get("base") or {}).get("trained_on") or []
+    own = _sources(records)[0].key
+    return [SOURCES[one["key"]] for one in known if one["key"] in SOURCES and one["key"] != own]
+
+
+def _base_metadata(records: dict[str, Any]) -> dict[str, str]:
+    """What the Hub is told of the checkpoint that it started from; nothing where that has no name there."""
+    base = records["training"].get("base")
+    if not base or not _NAME.fullmatch(base["name"]):
+        return {}
+    return {"base_model": base["name"], "base_model_relation": "finetune"}
+
+
 def _figure(value: float | None, interval: list[float] | None = None) -> str:
     """A figure with three decimals and, where known, its interval."""
     if value is None:
@@ -125,7 +145,12 @@ def _metadata(records: dict[str, Any], name: str) -> ModelCardData:
         if study[metric] is not None
     ]
     names = ("license", "license_name", "license_link")
-    licence = {name: getattr(source, name) for name in names if getattr(source, name)}
+    strictest = max([source, *_base_sources(records)], key=lambda one: _STRICTNESS[one.license])
+    known: dict[str, Any] = {name: getattr(strictest, name) for name in names if getattr(strictest, name)}
+    known |= _base_metadata(records)
+    dataset = records["training"]["data"].get("dataset")
+    if dataset and _NAME.fullmatch(dataset):
+        known["datasets"] = [dataset]
     return ModelCardData(
         library_name="transformers",
         pipeline_tag="image-classification",
@@ -133,5 +158,5 @@ def _metadata(records: dict[str, Any], name: str) -> ModelCardData:
         metrics=["roc_auc", "cohen_kappa"],
         model_name=name,
         eval_results=results,
-        **licence,
+        **known,
     )

@@ -37,7 +37,7 @@ def model_rows(records: dict[str, Any]) -> list[tuple[str, str]]:
         rows += [("input", given), ("a study's probability", "that of its body part's model")]
     else:
         assert isinstance(config, MuraConfig)
-        start = "starting from timm's weights" if records["training"]["recipe"]["pretrained"] else "from scratch"
+        start = _start(records["training"])
         rows = [("backbone", f"`{config.backbone}` {_origin(config.backbone)}, {start}")]
         if config.model_type in _FAMILIES:
             rows.append(("kind", _FAMILIES[config.model_type].format(**vars(config))))
@@ -58,6 +58,13 @@ def _origin(backbone: str) -> str:
     from ..models.small_cnns_mura import SMALL_CNNS
 
     return "of mura_hf" if backbone in SMALL_CNNS else "of timm"
+
+
+def _start(training: dict[str, Any]) -> str:
+    base = training.get("base")
+    if base and base["sha256"] is not None:
+        return f"starting from `{base['name']}`"
+    return "starting from timm's weights" if base or training["recipe"]["pretrained"] else "from scratch"
 
 
 def _members(members: dict[str, Any] | None, remarks: dict[str, str]) -> str:

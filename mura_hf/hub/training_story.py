@@ -11,7 +11,7 @@ def training_story(training: dict[str, Any]) -> list[str]:
     """
     recipe, patches = training["recipe"], training["recipe"]["patches"]
     if training.get("members"):
-        return [_members(training)]
+        return [_members(training), *base_story(training)]
     stages = recipe.get("stages") or []
     told, first = [], ""
     if patches["epochs"]:
@@ -44,9 +44,25 @@ def training_story(training: dict[str, Any]) -> list[str]:
         told.append(
             f"Rates fell by a factor of {recipe['layer_decay']} from layer to layer, the heads having all of it."
         )
-    if recipe.get("start_from"):
-        told.append(f"The backbone started from the checkpoint `{recipe['start_from']}`.")
-    return told
+    return [*told, *base_story(training)]
+
+
+def base_story(training: dict[str, Any]) -> list[str]:
+    """What the weights started from, as lines of the card; none where everything was new.
+
+    Args:
+        training: Content of `training.json`.
+    """
+    base = training.get("base")
+    if not base:
+        return []
+    if base["sha256"] is None:
+        return [f"The backbone started from timm's weights `{base['name']}`."]
+    known = base["trained_on"]
+    data = ", before that on ".join(one["name"] for one in known) if known else "data that its records do not name"
+    which = f"commit {base['revision'][:12]} on the Hub" if base["revision"] else f"SHA-256 {base['sha256'][:12]}..."
+    what = "backbone, and heads where they fit," if base["heads"] else "backbone"
+    return [f"Started from the checkpoint `{base['name']}` ({which}), trained on {data}: its {what} went on here."]
 
 
 def _members(training: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from .configuration_mura_base import MuraBaseConfig
 from .configuration_mura_fusenet import MuraFuseNetConfig
 from .configuration_mura_members import MuraEnsembleConfig, MuraSpecializedConfig
 from .configuration_mura_metric_learning import MuraMetricLearningConfig
+from .golden_mura import GOLDEN_FILE, golden_difference, write_golden
 from .image_processing_mura import MuraImageProcessor
 from .members_mura import check_processors
 from .modeling_mura import MuraForImageClassification, MuraForStudyClassification, MuraModel
@@ -32,6 +33,7 @@ CLASSIFIERS: dict[str, type[MuraClassifier]] = {
 __all__ = [
     "BODY_PARTS",
     "CLASSIFIERS",
+    "GOLDEN_FILE",
     "LABELS",
     "Explained",
     "MuraBaseConfig",
@@ -53,4 +55,6 @@ __all__ = [
     "MuraSpecializedForImageClassification",
     "StudyOutput",
     "check_processors",
+    "golden_difference",
+    "write_golden",
 ]

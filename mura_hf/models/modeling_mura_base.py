@@ -26,6 +26,7 @@ class MuraPreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ("image",)
     _no_split_modules = ["MuraModel"]
+    accepts_loss_kwargs = False  # transformers' Trainer would hand over a number of items that no loss here divides by
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

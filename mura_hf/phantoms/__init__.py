@@ -2,16 +2,19 @@
 
 from .contact_sheet import make_contact_sheet
 from .dicom_files import TRANSFER_SYNTAXES, encode_dicom
-from .findings import FINDINGS, MIX
+from .exposure import EXPOSURES
+from .findings import FINDINGS, MIX, UNUSUAL_FINDINGS
 from .mura_tree import phantom_record, write_phantom_mura
 from .phantom import BODY_PARTS, Phantom
 from .rendering import locate_finding, render_phantom
 
 __all__ = [
     "BODY_PARTS",
+    "EXPOSURES",
     "FINDINGS",
     "MIX",
     "TRANSFER_SYNTAXES",
+    "UNUSUAL_FINDINGS",
     "Phantom",
     "encode_dicom",
     "locate_finding",

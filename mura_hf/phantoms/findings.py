@@ -22,13 +22,16 @@ fractures.
 
 FINDINGS = tuple(MIX)
 
+UNUSUAL_FINDINGS = ("sclerotic_lesion",)
+"""Findings that no default tree shows, so that no model which was trained on one has seen them."""
+
 
 @dataclass(frozen=True)
 class Finding:
     """A finding of one patient.
 
     Attributes:
-        kind: One of `FINDINGS`.
+        kind: One of `FINDINGS`, or of `UNUSUAL_FINDINGS`.
         centre: float64 `[3]`, its middle in mm.
         reach: How far from there, in mm, it is to be sought.
         bodies: Index of a bone -> the bone with the finding.
@@ -48,7 +51,7 @@ def draw_finding(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random.
     """Draws where a finding of a kind sits and how it looks.
 
     Args:
-        kind: One of `FINDINGS`.
+        kind: One of `FINDINGS`, or of `UNUSUAL_FINDINGS`.
         anatomy: The patient as the projection has them.
         straight: The same patient with no joint bent: what lies inside the film is judged there, so that every
             projection gets the same finding.
@@ -117,6 +120,19 @@ def _lytic_lesion(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random
     change[4:7] = wide, wide * rng.uniform(0.7, 1.1), max(wide, 2.0) * rng.uniform(0.9, 1.9)
     change[7], change[8], change[9] = rng.uniform(0.12, 0.3), rng.uniform(0.05, 0.16), rng.uniform(0.7, 0.92)
     change[10] = rng.uniform(0.0, 0.35)
+    centre = shaft.point(place / shaft.length, (float(change[1]), float(change[2])))
+    return Finding(kind, centre, float(change[4:7].max()) * 1.5 + 2, {index: anatomy.bones[index]}, {index: change})
+
+
+def _sclerotic_lesion(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random.Generator) -> Finding:
+    """A focus of dense bone inside a shaft, with a blurred edge; nothing is lost."""
+    index, shaft, place, radius = _site(anatomy, straight, rng)
+    change = NO_CHANGE.copy()
+    off, way = radius * rng.uniform(0.0, 0.5), rng.uniform(0, 2 * np.pi)
+    wide = radius * rng.uniform(0.65, 1.05)
+    change[:4] = 3, off * np.cos(way), off * np.sin(way), place
+    change[4:7] = wide, wide * rng.uniform(0.8, 1.2), max(wide, 1.5) * rng.uniform(0.9, 1.6)
+    change[7], change[8], change[9] = rng.uniform(0.3, 0.6), rng.uniform(0.05, 0.15), rng.uniform(1.5, 3.0)
     centre = shaft.point(place / shaft.length, (float(change[1]), float(change[2])))
     return Finding(kind, centre, float(change[4:7].max()) * 1.5 + 2, {index: anatomy.bones[index]}, {index: change})
 
@@ -247,6 +263,7 @@ _DRAW = {
     "subtle_fracture": _fracture,
     "hardware": _hardware,
     "lytic_lesion": _lytic_lesion,
+    "sclerotic_lesion": _sclerotic_lesion,
     "degeneration": _degeneration,
     "dislocation": _dislocation,
 }

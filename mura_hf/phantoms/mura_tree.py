@@ -2,7 +2,7 @@
 
 import json
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
 from ..errors import DatasetError
-from .findings import MIX
+from .exposure import EXPOSURES
+from .findings import FINDINGS, MIX, UNUSUAL_FINDINGS
 from .phantom import BODY_PARTS
 from .rendering import locate_finding, render_phantom
 
@@ -57,7 +58,16 @@ def view_shares(tilt: float = 0.0) -> np.ndarray:
     return shares / shares.sum()
 
 
-def _plan(n_train: int, n_valid: int, seed: int, *, twins: bool, views_tell: bool) -> list[tuple[_Study, ...]]:
+def _plan(
+    n_train: int,
+    n_valid: int,
+    seed: int,
+    *,
+    twins: bool,
+    views_tell: bool,
+    body_parts: Sequence[str] = BODY_PARTS,
+    mix: Mapping[str, float] = MIX,
+) -> list[tuple[_Study, ...]]:
     """Draws every study's patient, part, label and seed one after another, so that rendering may go in any order.
 
     Each entry is what one process renders: a study, or twins.
@@ -68,14 +78,14 @@ def _plan(n_train: int, n_valid: int, seed: int, *, twins: bool, views_tell: boo
     for split, wanted in (("train", n_train), ("valid", n_valid)):
         planned = 0
         while planned < wanted:
-            # Parts come in shuffled rounds of seven, so that small trees hold all of them.
-            parts = parts or [str(part) for part in rng.permutation(BODY_PARTS)]
+            # Parts come in shuffled rounds, so that small trees hold all of them.
+            parts = parts or [str(part) for part in rng.permutation(body_parts)]
             same_patient = rng.random() < _SECOND_STUDY_SHARE and planned > 0 and number < 3
             patient, number = (patient, number + 1) if same_patient else (patient + 1, 1)
             paired = twins and split == "train" and wanted - planned > 1
             # With a normal twin to each, two of three patients must be abnormal to make the same share of studies.
             share = _ABNORMAL_SHARE / (1 - _ABNORMAL_SHARE) if paired else _ABNORMAL_SHARE
-            abnormal, finding = bool(rng.random() < share), _pick(MIX, rng.random())
+            abnormal, finding = bool(rng.random() < share), _pick(mix, rng.random())
             views = int(rng.choice(len(_VIEWS), p=view_shares(_TILTS[abnormal] if views_tell else 0.0))) + 1
             study_seed = int(np.random.SeedSequence([seed, len(jobs)]).generate_state(1)[0])
             study = _Study(split, parts.pop(), patient, number, abnormal, finding, views, study_seed)
@@ -92,13 +102,13 @@ def _plan(n_train: int, n_valid: int, seed: int, *, twins: bool, views_tell: boo
     return jobs
 
 
-def _pick(mix: dict[str, float], drawn: float) -> str:
+def _pick(mix: Mapping[str, float], drawn: float) -> str:
     """The finding whose stretch of [0, 1) holds `drawn`."""
     edges = np.cumsum(list(mix.values()))
     return list(mix)[min(int(np.searchsorted(edges, drawn, side="right")), len(mix) - 1)]
 
 
-def _write_studies(root: Path, size: int, studies: tuple[_Study, ...]) -> list[dict[str, object]]:
+def _write_studies(root: Path, size: int, exposure: str, studies: tuple[_Study, ...]) -> list[dict[str, object]]:
     """Renders a study, or twins, and returns a row for each picture, study by study."""
     cv2.setNumThreads(1)
     rows: dict[tuple[int, int], dict[str, object]] = {}
@@ -107,7 +117,8 @@ def _write_studies(root: Path, size: int, studies: tuple[_Study, ...]) -> list[d
     for view in range(studies[0].views):  # view by view, since twins share their shadows
         for place, study in enumerate(studies):
             chosen: dict[str, Any] = {"body_part": study.body_part, "view": view, "size": size}
-            phantom = render_phantom(study.seed, finding=study.finding if study.abnormal else None, **chosen)
+            finding = study.finding if study.abnormal else None
+            phantom = render_phantom(study.seed, finding=finding, exposure=exposure, **chosen)
             decoy = None if study.abnormal else locate_finding(study.seed, study.finding, **chosen)
             name = f"{study.folder}/image{view + 1}.png"
             if not cv2.imwrite(str(root / name), phantom.pixels):
@@ -148,6 +159,9 @@ def write_phantom_mura(
     size: int = 512,
     twins: bool = False,
     views_tell: bool = False,
+    body_parts: Sequence[str] | None = None,
+    findings: Sequence[str] | None = None,
+    exposure: str = "standard",
     workers: int = 1,
     progress: bool = True,
 ) -> Path:
@@ -167,6 +181,10 @@ def write_phantom_mura(
             another study; all but the last, where there is no room for two. The share of abnormal studies stays the
             same. Training learns faster from pairs.
         views_tell: Whether abnormal studies have more views, as in MURA: 2.87 against 2.65 on average.
+        body_parts: Some of the seven; all where None.
+        findings: Kinds that abnormal studies show, each as often as the others: of `FINDINGS` and
+            `UNUSUAL_FINDINGS`; those of `MIX`, in its shares, where None.
+        exposure: One of `EXPOSURES`.
         workers: Processes that render.
         progress: Whether to show a progress bar.
 
@@ -175,8 +193,8 @@ def write_phantom_mura(
 
     Raises:
         DatasetError: If the folder holds files already, or a file cannot be written.
-        ValueError: If `n_studies` is below 2, `valid_fraction` not inside (0, 1), or views are to tell and there are
-            twins, which have as many views as each other.
+        ValueError: If `n_studies` is below 2, `valid_fraction` not inside (0, 1), a body part, finding or exposure is
+            unknown, or views are to tell and there are twins, which have as many views as each other.
     """
     root = Path(root)
     if n_studies < 2 or not 0 < valid_fraction < 1:
@@ -185,13 +203,18 @@ def write_phantom_mura(
         )
     if twins and views_tell:
         raise ValueError("twins have as many views as each other, so views_tell cannot be kept; choose one of the two")
+    _check_known("body part", body_parts, BODY_PARTS)
+    _check_known("finding", findings, (*FINDINGS, *UNUSUAL_FINDINGS))
+    _check_known("exposure", [exposure], tuple(EXPOSURES))
     if root.exists() and any(root.iterdir()):
         raise DatasetError(f"{root} is not empty; name a new folder for the phantoms, or remove this one")
     n_valid = min(max(round(n_studies * valid_fraction), 1), n_studies - 1)
-    jobs = _plan(n_studies - n_valid, n_valid, seed, twins=twins, views_tell=views_tell)
+    mix = MIX if findings is None else {kind: 1 / len(findings) for kind in findings}
+    parts = BODY_PARTS if body_parts is None else tuple(body_parts)
+    jobs = _plan(n_studies - n_valid, n_valid, seed, twins=twins, views_tell=views_tell, body_parts=parts, mix=mix)
     rows: list[dict[str, object]] = []
     with tqdm(total=n_studies, desc="Rendering phantoms", unit="study", disable=not progress) as bar:
-        for job, done in zip(jobs, _render(root, size, jobs, workers), strict=True):
+        for job, done in zip(jobs, _render(root, size, exposure, jobs, workers), strict=True):
             rows += done
             bar.update(len(job))
 
@@ -204,17 +227,30 @@ def write_phantom_mura(
     pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), tree / "findings.parquet")
     made: dict[str, Any] = {"n_studies": n_studies, "seed": seed, "valid_fraction": valid_fraction, "size": size}
     made |= {"twins": twins, "views_tell": views_tell}
+    unusual = {"body_parts": body_parts and list(body_parts), "findings": findings and list(findings)}
+    made |= {name: value for name, value in unusual.items() if value}
+    made |= {"exposure": exposure} if exposure != "standard" else {}
     (tree / PROVENANCE_FILE).write_text(json.dumps(made, indent=2) + "\n")
     return tree
 
 
-def _render(root: Path, size: int, jobs: list[tuple[_Study, ...]], workers: int) -> Iterator[list[dict[str, object]]]:
+def _check_known(what: str, chosen: Sequence[str] | None, known: Sequence[str]) -> None:
+    """Raises `ValueError` where something is chosen that there is not, or nothing is."""
+    unknown = sorted(set(chosen or ()) - set(known))
+    if isinstance(chosen, str) or unknown or (chosen is not None and not chosen):
+        raise ValueError(f"unknown {what} {', '.join(unknown) or chosen!r}; choose among {', '.join(known)}")
+
+
+def _render(
+    root: Path, size: int, exposure: str, jobs: list[tuple[_Study, ...]], workers: int
+) -> Iterator[list[dict[str, object]]]:
     """Rows of the jobs, in their order, from one process or several."""
+    render = partial(_write_studies, root, size, exposure)
     if workers == 1:
-        yield from map(partial(_write_studies, root, size), jobs)
+        yield from map(render, jobs)
         return
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(partial(_write_studies, root, size), jobs, chunksize=4)
+        yield from pool.map(render, jobs, chunksize=4)
 
 
 def phantom_record(root: str | Path) -> dict[str, object] | None:

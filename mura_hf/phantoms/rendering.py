@@ -9,8 +9,9 @@ import numpy as np
 
 from .body_parts import Anatomy, build_anatomy
 from .camera import FOCUS_MM, Camera, rotation
+from .exposure import EXPOSURES, Exposure
 from .extras import collimation, draw_marker, make_cast, make_jewel
-from .findings import FINDINGS, Finding, draw_finding
+from .findings import FINDINGS, UNUSUAL_FINDINGS, Finding, draw_finding
 from .phantom import BODY_PARTS, Phantom
 from .raymarch import NO_CHANGE
 from .shadow import Window, cast_shadow
@@ -38,6 +39,7 @@ def render_phantom(
     cast: bool | None = None,
     jewel: bool | None = None,
     size: int = 512,
+    exposure: str = "standard",
 ) -> Phantom:
     """Renders one projection of one patient.
 
@@ -48,22 +50,25 @@ def render_phantom(
         seed: The patient, 0 or above.
         body_part: One of the seven; drawn from the seed where None.
         view: Number of the projection, from 0: frontal, lateral, obliques. All show the same anatomy, turned.
-        finding: None (normal) or one of `FINDINGS`.
+        finding: None (normal), one of `FINDINGS` or of `UNUSUAL_FINDINGS`.
         marker: Whether a side marker is in the picture; drawn from the seed where None.
         metal: Whether a plate, wires or a rod are there besides, at a place of their own.
         cast: Whether the limb is in plaster; drawn from the seed where None.
         jewel: Whether a ring or bracelet is worn; drawn from the seed where None.
         size: Pixels on the long side.
+        exposure: One of `EXPOSURES`.
 
     Raises:
-        ValueError: If the body part or the finding is unknown, or the seed or view negative.
+        ValueError: If the body part, the finding or the exposure is unknown, or the seed or view negative.
     """
     if seed < 0 or view < 0:
         raise ValueError(f"seed and view must be 0 or above, not {seed} and {view}")
+    if exposure not in EXPOSURES:
+        raise ValueError(f"unknown exposure {exposure!r}; there are {', '.join(EXPOSURES)}")
     body_part = _choose_body_part(body_part, finding, _random_stream(seed, _PATIENT, 1))
     anatomy, straight, camera = _set_up(body_part, seed, view, size)
     flesh, bones = _normal_shadows(body_part, seed, view, size)
-    exposure = _random_stream(seed, _EXPOSURE, view)
+    drawn = _random_stream(seed, _EXPOSURE, view)
     normal = flesh + bones
 
     change, box = np.zeros(camera.shape, np.float32), None
@@ -76,7 +81,7 @@ def render_phantom(
         )
     total = total + _worn(anatomy, camera, seed, view, marker=marker, cast=cast, jewel=jewel)
 
-    picture = _develop(total, normal, flesh, exposure, _random_stream(seed, _NOISE, view))
+    picture = _develop(total, normal, flesh, EXPOSURES[exposure], drawn, _random_stream(seed, _NOISE, view))
     picture = picture * collimation(camera, _random_stream(seed, _EXTRAS, 1000 + view))
     pixels = np.clip(np.rint(picture * 255), 0, 255).astype(np.uint8)
     return Phantom(pixels, change != 0, box, body_part, finding, view, seed)
@@ -89,7 +94,7 @@ def locate_finding(
 
     Args:
         seed: The patient.
-        finding: One of `FINDINGS`.
+        finding: One of `FINDINGS`, or of `UNUSUAL_FINDINGS`.
         body_part: As for `render_phantom`.
         view: Number of the projection.
         size: Pixels on the long side.
@@ -231,7 +236,12 @@ def _worn(
 
 
 def _develop(
-    total: np.ndarray, normal: np.ndarray, flesh: np.ndarray, exposure: np.random.Generator, noise: np.random.Generator
+    total: np.ndarray,
+    normal: np.ndarray,
+    flesh: np.ndarray,
+    exposure: Exposure,
+    rng: np.random.Generator,
+    noise: np.random.Generator,
 ) -> np.ndarray:
     """From attenuation to display values in [0, 1]: Beer and Lambert, scatter, noise, blur, window.
 
@@ -240,19 +250,19 @@ def _develop(
     shape = total.shape
     tenth = cv2.resize(np.exp(-normal), (max(shape[1] // 8, 8), max(shape[0] // 8, 8)), interpolation=cv2.INTER_AREA)
     scatter = cv2.resize(cv2.GaussianBlur(tenth, (0, 0), 0.06 * max(tenth.shape)), shape[::-1])
-    share = exposure.uniform(0.06, 0.16)
+    share = rng.uniform(*exposure.scatter)
     dose = (cv2.exp(-total) + share * scatter) / (1 + share)
     grain = noise.standard_normal(shape, dtype=np.float32)
-    grain = cv2.GaussianBlur(grain, (0, 0), exposure.uniform(0.45, 0.8))
-    dose = np.maximum(dose + exposure.uniform(0.006, 0.016) * grain * np.sqrt(dose), 0.003)
-    value = -cv2.log(cv2.GaussianBlur(dose, (0, 0), exposure.uniform(0.45, 0.8)))
+    grain = cv2.GaussianBlur(grain, (0, 0), rng.uniform(*exposure.grain_size))
+    dose = np.maximum(dose + rng.uniform(*exposure.grain) * grain * np.sqrt(dose), 0.003)
+    value = -cv2.log(cv2.GaussianBlur(dose, (0, 0), rng.uniform(*exposure.blur)))
     plain = -np.log((np.exp(-normal[::4, ::4]) + share * scatter[::4, ::4]) / (1 + share))
     body = plain[flesh[::4, ::4] > 0.03]
     high = float(np.percentile(body, 99.6)) if body.size else 1.0
-    low = float(np.percentile(plain, 1.0)) + exposure.uniform(0.0, 0.12) * high
-    level = np.maximum(value - low, 0) / max(high * exposure.uniform(0.98, 1.15) - low, 1e-3)
+    low = float(np.percentile(plain, 1.0)) + rng.uniform(*exposure.floor) * high
+    level = np.maximum(value - low, 0) / max(high * rng.uniform(*exposure.ceiling) - low, 1e-3)
     # A soft shoulder leaves metal whiter than bone.
-    return cv2.pow(1.1 * level / cv2.pow(cv2.pow(level, 2.6) + 1.0, 1 / 2.6), exposure.uniform(0.8, 1.1))
+    return cv2.pow(1.1 * level / cv2.pow(cv2.pow(level, 2.6) + 1.0, 1 / 2.6), rng.uniform(*exposure.gamma))
 
 
 def _box(change: np.ndarray, finding: Finding, camera: Camera) -> tuple[int, int, int, int] | None:
@@ -281,6 +291,7 @@ def _choose_body_part(body_part: str | None, finding: str | None, rng: np.random
         body_part = BODY_PARTS[int(rng.integers(len(BODY_PARTS)))]
     if body_part not in BODY_PARTS:
         raise ValueError(f"unknown body part {body_part!r}; there are {', '.join(BODY_PARTS)}")
-    if finding is not None and finding not in FINDINGS:
-        raise ValueError(f"unknown finding {finding!r}; there are {', '.join(FINDINGS)}, or None for a normal phantom")
+    known = (*FINDINGS, *UNUSUAL_FINDINGS)
+    if finding is not None and finding not in known:
+        raise ValueError(f"unknown finding {finding!r}; there are {', '.join(known)}, or None for a normal phantom")
     return body_part

@@ -7,8 +7,10 @@ from .loop import train
 from .member_weights import fit_member_weights
 from .prediction import SplitPredictions, predict_views
 from .recipe import Recipe
+from .recipe_changes import change_recipe
 from .recipe_parts import MetricLoss, PatchStage, TrainingStage
 from .recipe_reading import load_recipe, recipe_names, with_epochs
+from .starting import describe_start
 
 __all__ = [
     "CHECKPOINT_FOLDER",
@@ -21,6 +23,8 @@ __all__ = [
     "TrainingStage",
     "build_model",
     "build_processor",
+    "change_recipe",
+    "describe_start",
     "dry_run",
     "fit_member_weights",
     "load_recipe",

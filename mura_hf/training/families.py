@@ -46,7 +46,7 @@ def config_fields(recipe: "Recipe") -> dict[str, Any]:
     Raises:
         RecipeError: If `model` holds what is no field, or is set elsewhere.
     """
-    known = _free_fields(config_class(recipe.family))
+    known = free_fields(config_class(recipe.family))
     for key in recipe.model:
         if key in _RECIPE_SETS:
             raise RecipeError(f"model: {key} is a key of the recipe itself; set it there")
@@ -74,7 +74,7 @@ def check_config(recipe: "Recipe") -> None:
         raise RecipeError(f"the model that the recipe describes cannot be: {error}") from error
 
 
-def _free_fields(config: Any) -> set[str]:
+def free_fields(config: Any) -> set[str]:
     """Names of the fields that a recipe's `model` may set."""
     own = [kind for kind in config.__mro__ if issubclass(kind, PreTrainedConfig) and kind is not PreTrainedConfig]
     names = {name for kind in own for name in vars(kind).get("__annotations__", {})}

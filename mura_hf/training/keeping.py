@@ -14,6 +14,7 @@ from ..data import split_digest
 from ..models import MuraImageProcessor
 from .recipe import Recipe
 from .selecting import told_of_selection
+from .starting import describe_start
 from .states import replace_file
 
 CHECKPOINT_FOLDER = "checkpoint"
@@ -54,8 +55,10 @@ def make_record(
         **how: What came out, such as `epoch`, `dev` and `seconds`.
     """
     members = ((split, study) for split, rows in datasets.items() for study in rows["study_id"])
+    base = describe_start(recipe)
     return {
         "recipe": recipe.to_dict(),
+        **({"base": base} if base else {}),
         "data": {
             **data_description,
             "split_digest": split_digest(members),

@@ -73,7 +73,8 @@ def parameter_groups(
 
 
 def _plain_groups(parameters: Iterable[nn.Parameter], rate: float, weight_decay: float) -> list[dict[str, Any]]:
-    decayed, others = [], []
+    decayed: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for parameter in parameters:
         (decayed if parameter.ndim > 1 else others).append(parameter)
     return [

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..data import Augmentation
 from .recipe_checks import check_recipe
-from .recipe_parts import MetricLoss, PatchStage, TrainingStage
+from .recipe_parts import TIMM, MetricLoss, PatchStage, TrainingStage
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,9 @@ class Recipe:
         backbone: timm architecture, or one of ours such as "cnn2".
         backbone_kwargs: Further arguments of `timm.create_model`.
         pretrained: Whether the backbone starts from timm's weights (needs them downloaded).
-        start_from: A checkpoint with one backbone, the same as this one, whose weights the backbone starts from: a
-            folder, a Hub name, or "bundled". Heads start anew.
+        init_from: Where weights start: "timm:NAME", timm's for this backbone; or a checkpoint with this very backbone:
+            a folder, a Hub name (with "@revision" where wanted), or "bundled". Everything is new where None.
+        init_heads: Whether a checkpoint of the same family gives its heads too, where they fit; else they start anew.
         model: Further fields of the family's config, such as `{"head_layers": [256]}`.
         image_size: Side in pixels of what the model sees.
         resize_size: Side in pixels that pictures are resized to before `image_size` is cropped from them: from the
@@ -106,7 +107,8 @@ class Recipe:
     backbone: str = "densenet169"
     backbone_kwargs: dict[str, Any] | None = None
     pretrained: bool = True
-    start_from: str | None = None
+    init_from: str | None = None
+    init_heads: bool = False
     model: dict[str, Any] = field(default_factory=dict)
     image_size: int = 320
     resize_size: int | None = None
@@ -171,6 +173,18 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_recipe(self)
+
+    @property
+    def timm_weights(self) -> str | None:
+        """Name of the backbone whose weights timm brings; None where it brings none."""
+        if self.init_from is not None and self.init_from.startswith(TIMM):
+            return self.init_from.removeprefix(TIMM)
+        return self.backbone if self.pretrained else None
+
+    @property
+    def init_checkpoint(self) -> str | None:
+        """The checkpoint that weights start from; None where there is none."""
+        return None if self.init_from is None or self.init_from.startswith(TIMM) else self.init_from
 
     def cut(self) -> dict[str, Any]:
         """How the data are cut, as options of `load_data`."""

@@ -69,12 +69,23 @@ def check_recipe(recipe: "Recipe") -> None:
             f"members, router and fit_member_weights belong to the families {' and '.join(ASSEMBLED)}, and family is "
             f"{recipe.family}"
         )
-    if recipe.start_from is not None and recipe.pretrained:
-        raise RecipeError("start_from and pretrained both say where the backbone starts; set pretrained to false")
+    _check_start(recipe)
     check_config(recipe)
     _check_losses(recipe)
     _check_mixing(recipe)
     _check_stages(recipe)
+
+
+def _check_start(recipe: "Recipe") -> None:
+    if recipe.init_from is not None and recipe.pretrained:
+        raise RecipeError("init_from and pretrained both say where the backbone starts; set pretrained to false")
+    if recipe.init_heads and recipe.init_checkpoint is None:
+        raise RecipeError("init_heads takes heads from a checkpoint: name one in init_from, or set it to false")
+    weights = recipe.timm_weights
+    if weights is not None and weights.partition(".")[0] != recipe.backbone.partition(".")[0]:
+        raise RecipeError(
+            f"init_from names weights of {weights}, and backbone is {recipe.backbone}: set backbone to {weights}"
+        )
 
 
 def _check_pictures(recipe: "Recipe") -> None:

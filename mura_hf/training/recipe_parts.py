@@ -6,6 +6,9 @@ from typing import Any
 from ..data import Augmentation
 from ..errors import RecipeError
 
+TIMM = "timm:"
+"""Stands before the name of a timm backbone in `Recipe.init_from`."""
+
 SAMPLINGS = ("shuffled", "balanced", "classes", "hard")
 
 

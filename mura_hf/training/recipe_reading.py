@@ -36,7 +36,20 @@ def load_recipe(name_or_path: str | Path, **overrides: Any) -> Recipe:
     """
     path = _find(name_or_path, Path())
     values = {"name": path.stem, **_read(path, ()), **overrides}
-    return _build(Recipe, values, str(path))
+    return build_recipe(values, str(path))
+
+
+def build_recipe(values: dict[str, Any], where: str) -> Recipe:
+    """A recipe from keys and values, as a YAML file holds them.
+
+    Args:
+        values: By key.
+        where: What messages call it.
+
+    Raises:
+        RecipeError: As `load_recipe`.
+    """
+    return _build(Recipe, values, where)
 
 
 def with_epochs(recipe: Recipe, epochs: int) -> Recipe:

@@ -106,3 +106,29 @@ def test_what_is_to_be_said_about_a_run_is_said(folder):
     text = render_card(folder, "mine")
     assert "One disk was swapped halfway." in text
     assert "bit for bit on the same" not in text
+
+
+def test_a_base_is_named_and_its_licence_stays(folder):
+    training = json.loads((folder / "training.json").read_text())
+    atlas = {"key": "fracatlas", "name": "FracAtlas"}
+    base = {"name": "somebody/mura-atlas", "revision": "a" * 40, "sha256": "b" * 64, "heads": True}
+    recipe = {**training["recipe"], "init_from": "somebody/mura-atlas", "init_heads": True}
+
+    def render(**changes):
+        new = {**training, "recipe": recipe, "base": {**base, "trained_on": [atlas], **changes}}
+        (folder / "training.json").write_text(json.dumps(new))
+        return render_card(folder, "mine")
+
+    data = ModelCard(render()).data
+    assert (data.base_model, data.base_model_relation, data.license) == (
+        "somebody/mura-atlas",
+        "finetune",
+        "cc-by-4.0",
+    )
+    assert "The checkpoint that it started from: Trained on FracAtlas by" in render()
+    assert "--init_from somebody/mura-atlas" in render()
+    assert "starting from `somebody/mura-atlas`" in render()
+    assert ModelCard(render(trained_on=[{"key": "mura", "name": "MURA v1.1"}])).data.license == "other"
+    unnamed = ModelCard(render(name="my own, new"))
+    assert unnamed.data.base_model is None
+    assert "`my own, new`" in unnamed.text

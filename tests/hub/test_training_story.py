@@ -1,6 +1,13 @@
 from mura_hf.hub.training_story import training_story
 
 RECIPE = {"epochs": 8, "patches": {"epochs": 0, "size": 112}}
+BASE = {
+    "name": "mura-phantom",
+    "revision": None,
+    "sha256": "0123456789abcdef" * 4,
+    "heads": True,
+    "trained_on": [{"key": "phantoms", "name": "phantoms"}, {"key": "mura", "name": "MURA v1.1"}],
+}
 RECORD = {"recipe": RECIPE, "selected_by": "study-level AUROC on dev", "epoch": 3}
 
 
@@ -16,10 +23,25 @@ def test_patches_first():
 
 def test_stages_tell_of_the_last():
     stages = [{"trains": "global", "epochs": 4}, {"trains": "local", "epochs": 3}, {"trains": "fusion", "epochs": 6}]
-    story = training_story({**RECORD, "recipe": {**RECIPE, "stages": stages, "start_from": "bundled"}})
+    story = training_story({**RECORD, "recipe": {**RECIPE, "stages": stages}, "base": BASE})
     assert story[0] == "In stages: global (4 epochs), local (3 epochs), fusion (6 epochs)."
     assert story[1].startswith("The kept epoch of the stage fusion, 3 of 6,")
-    assert "`bundled`" in story[2]
+    assert story[2] == (
+        "Started from the checkpoint `mura-phantom` (SHA-256 0123456789ab...), trained on phantoms, before that on "
+        "MURA v1.1: its backbone, and heads where they fit, went on here."
+    )
+
+
+def test_what_it_started_from_is_named():
+    timm = {"name": "timm/resnet50.a1_in1k", "revision": None, "sha256": None, "heads": False, "trained_on": None}
+    assert training_story({**RECORD, "base": timm})[1] == (
+        "The backbone started from timm's weights `timm/resnet50.a1_in1k`."
+    )
+    hub = {**BASE, "revision": "f" * 40, "heads": False, "trained_on": None}
+    assert training_story({**RECORD, "base": hub})[1] == (
+        "Started from the checkpoint `mura-phantom` (commit ffffffffffff on the Hub), trained on data that its "
+        "records do not name: its backbone went on here."
+    )
 
 
 def test_averages_tell_both_figures():

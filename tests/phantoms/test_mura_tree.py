@@ -135,3 +135,15 @@ def test_the_record_is_found_where_the_tree_is(phantom_tree, tmp_path):
     (tmp_path / "MURA-v1.1" / "MURA-v1.1").symlink_to(phantom_tree)
     assert phantom_record(tmp_path) == phantom_record(phantom_tree)
     assert phantom_record(tmp_path / "elsewhere") is None
+
+
+def test_a_tree_of_some_parts_findings_and_another_exposure(tmp_path):
+    chosen = {"body_parts": ["wrist", "hand"], "findings": ["sclerotic_lesion"], "exposure": "underexposed"}
+    tree = write_phantom_mura(tmp_path / "odd", 16, seed=3, size=64, progress=False, **chosen)
+    rows = pq.read_table(tree / "findings.parquet").to_pylist()
+    assert {row["finding"] for row in rows} == {None, "sclerotic_lesion"}
+    assert {row["path"].split("/")[2] for row in rows} == {"XR_WRIST", "XR_HAND"}
+    assert chosen.items() <= phantom_record(tree).items()
+    for wrong in ({"body_parts": ["knee"]}, {"findings": ["gout"]}, {"exposure": "night"}, {"findings": []}):
+        with pytest.raises(ValueError, match="unknown"):
+            write_phantom_mura(tmp_path / "none", 4, progress=False, **wrong)

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_dilation
 
-from mura_hf.phantoms import BODY_PARTS, FINDINGS, locate_finding, render_phantom
+from mura_hf.phantoms import BODY_PARTS, EXPOSURES, FINDINGS, UNUSUAL_FINDINGS, locate_finding, render_phantom
 
 
-@pytest.mark.parametrize("finding", FINDINGS)
+@pytest.mark.parametrize("finding", [*FINDINGS, *UNUSUAL_FINDINGS])
 @pytest.mark.parametrize("body_part", ["elbow", "hand", "shoulder"])
 def test_twins_differ_in_the_finding_alone(finding, body_part):
     for view in (0, 1):
@@ -20,7 +20,7 @@ def test_twins_differ_in_the_finding_alone(finding, body_part):
             assert strong[y0:y1, x0:x1].sum() >= 0.8 * strong.sum()
 
 
-@pytest.mark.parametrize("finding", FINDINGS)
+@pytest.mark.parametrize("finding", [*FINDINGS, *UNUSUAL_FINDINGS])
 def test_findings_mostly_show(finding):
     phantoms = [render_phantom(seed, view=0, finding=finding, size=192) for seed in range(20)]
     assert sum(phantom.box is not None for phantom in phantoms) >= 17
@@ -55,6 +55,23 @@ def test_what_is_switched_on_stays_in_its_place(option, body_part, share):
     assert 0 < (without != with_it).sum() < share * without.size
 
 
+def test_an_exposure_changes_the_film_and_nothing_in_the_patient():
+    films = {name: render_phantom(4, finding="sclerotic_lesion", size=256, exposure=name) for name in EXPOSURES}
+    usual, dark = films["standard"], films["underexposed"]
+    assert usual.box == dark.box
+    assert (usual.mask == dark.mask).all()
+    assert dark.pixels.mean() < 0.8 * usual.pixels.mean()
+    same = render_phantom(4, finding="sclerotic_lesion", size=256)
+    assert (same.pixels == usual.pixels).all()
+
+
+def test_a_sclerotic_lesion_is_dense():
+    for seed in range(6):
+        ill, well = (render_phantom(seed, finding=one, size=256) for one in ("sclerotic_lesion", None))
+        change = ill.pixels.astype(int) - well.pixels
+        assert change[ill.mask].mean() > 3
+
+
 def test_a_cast_covers_the_limb():
     without, with_it = (render_phantom(8, body_part="wrist", cast=shown, size=256).pixels for shown in (False, True))
     assert with_it.mean() > without.mean() + 5
@@ -69,7 +86,10 @@ def test_what_is_worn_does_not_know_the_label():
         np.testing.assert_array_equal(normal.pixels[untouched], abnormal.pixels[untouched])
 
 
-@pytest.mark.parametrize(("options", "message"), [({"body_part": "knee"}, "'knee'"), ({"finding": "cyst"}, "'cyst'")])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"body_part": "knee"}, "'knee'"), ({"finding": "cyst"}, "'cyst'"), ({"exposure": "night"}, "'night'")],
+)
 def test_refuses_the_unknown(options, message):
     with pytest.raises(ValueError, match=message):
         render_phantom(0, **options)
