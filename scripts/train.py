@@ -104,7 +104,7 @@ def run(options: argparse.Namespace) -> None:
 
     from mura_hf.assessment import describe_source
     from mura_hf.data import home_folder, load_data
-    from mura_hf.training import train
+    from mura_hf.training import leave_processes, train
 
     chosen = {name: getattr(options, name) for name in ("body_parts", "regions", "abnormal") if getattr(options, name)}
     datasets, source = load_data(options.data_dir, **chosen, **recipe.cut())
@@ -127,7 +127,7 @@ def run(options: argparse.Namespace) -> None:
         **place,
         **{name: value for name, value in saving.items() if value is not None},
     )
-    if os.environ.get("RANK", "0") != "0":
+    if not leave_processes():
         return  # the main process does the rest
     print(f"Best checkpoint: {folder}")
     if all((folder / name).is_file() for name in ("evaluation.json", "README.md")):

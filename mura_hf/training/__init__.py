@@ -1,5 +1,6 @@
 """Recipes and the Accelerate loop."""
 
+from .agreement import leave_processes
 from .building import build_model, build_processor
 from .dry_run import dry_run
 from .keeping import CHECKPOINT_FOLDER, FINISHED_FILE, MANIFEST_FILE
@@ -27,6 +28,7 @@ __all__ = [
     "describe_start",
     "dry_run",
     "fit_member_weights",
+    "leave_processes",
     "load_recipe",
     "predict_views",
     "recipe_names",
