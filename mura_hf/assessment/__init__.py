@@ -6,16 +6,25 @@ from .comparison_plot import plot_comparison
 from .comparisons import compare_recipes, take_studies
 from .evaluation import evaluate_checkpoint
 from .giveaways import measure_giveaways
+from .implausible import find_flags
 from .pointing import pointing_game
+from .published import load_published
+from .reproduction import Reproduction, reproduce
+from .reproduction_plan import Budget
+from .reproduction_table import render_table, write_tables
 from .splits import describe_source, load_split
 from .twins import measure_twins
 from .untrusted import measure_untrusted
 
 __all__ = [
+    "Budget",
+    "Reproduction",
     "calibrate_checkpoint",
     "compare_recipes",
     "describe_source",
     "evaluate_checkpoint",
+    "find_flags",
+    "load_published",
     "load_split",
     "measure_baselines",
     "measure_giveaways",
@@ -23,5 +32,8 @@ __all__ = [
     "measure_untrusted",
     "plot_comparison",
     "pointing_game",
+    "render_table",
+    "reproduce",
     "take_studies",
+    "write_tables",
 ]

@@ -7,7 +7,6 @@ every confusion matrix of the counts is looked at, in whole numbers, so that no 
 import numpy as np
 
 
-
 def right_answers(n: int, accuracy: float, digits: int = 3, *, cut_off: bool = False) -> range:
     """How many of n answers can be right where an accuracy is printed.
 

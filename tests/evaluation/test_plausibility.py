@@ -102,5 +102,5 @@ def test_what_cannot_be_asked():
         kappa_range(0, 5, 0.5)
     with pytest.raises(ValueError, match="kappa is 78"):
         matching_errors(5, 5, 0.5, 78)
-    with pytest.raises(ValueError, match="accuracy 78.57"):
+    with pytest.raises(ValueError, match=r"accuracy 78\.57"):
         right_answers(3197, 78.57)
