@@ -87,7 +87,7 @@ def reproduce(
     runs = plan_runs([load_published()[key] for key in studies], recipes)
     found = Reproduction(detect_source(data_dir).key, budget or Budget())
     _claim(output_dir, found)
-    options = {"cpu": cpu, "num_workers": num_workers, "cache_dir": cache_dir}
+    options: dict[str, Any] = {"cpu": cpu, "num_workers": num_workers, "cache_dir": cache_dir}
     bar = tqdm(runs, desc="Reproducing")
     for run in bar:
         bar.set_postfix_str(run.name)
@@ -115,8 +115,8 @@ def _claim(output_dir: Path, found: Reproduction) -> None:
     then = json.loads(file.read_text()) if file.is_file() else now
     if other := [f"{name} was {then[name]}, now {now[name]}" for name in now if then[name] != now[name]]:
         raise DatasetError(
-            f"{output_dir} holds runs that were made otherwise: {'; '.join(other)}. Give the same again, or name a new "
-            "folder"
+            f"{output_dir} holds runs that were made otherwise: {'; '.join(other)}. Give the same again, or name a "
+            "new folder"
         )
     _write(file, now)
 
@@ -133,11 +133,12 @@ def _do(
 ) -> dict[str, Any]:
     """The record of a run: the one that stands, or one that is made now."""
     recipe = None if run.recipe is None else cut_short(run.recipe, budget, output_dir / _RECIPES)
-    chosen = {} if run.body_parts == tuple(BODY_PARTS) else {"body_parts": list(run.body_parts)}
+    chosen: dict[str, Any] = {} if run.body_parts == tuple(BODY_PARTS) else {"body_parts": list(run.body_parts)}
     datasets, source = load_data(data_dir, **chosen, **(recipe or Recipe()).cut())
     datasets["train"] = take_patients(datasets["train"], budget.fraction, seed=0)
     members = ((split, study) for split, rows in datasets.items() for study in rows["study_id"])
-    identity = {"recipe": recipe and _comparable(recipe.to_dict()), "split_digest": split_digest(members)}
+    digest = split_digest(members)
+    identity = {"recipe": recipe and _comparable(recipe.to_dict()), "split_digest": digest}
     folder, valid = output_dir / _RUNS / run.name, datasets["valid"]
     if (folder / FIGURES_FILE).is_file():
         return _standing(folder / FIGURES_FILE, identity)
@@ -150,7 +151,7 @@ def _do(
     else:
         accelerator = Accelerator(cpu=cpu)
         if accelerator.is_main_process:
-            _copy_members(recipe, identity["split_digest"], folder, output_dir / _COPYING)
+            _copy_members(recipe, digest, folder, output_dir / _COPYING)
         accelerator.wait_for_everyone()
         AcceleratorState._reset_state()
         checkpoint = train(

@@ -34,7 +34,8 @@ class Budget:
     from_scratch: bool = False
 
     def __post_init__(self) -> None:
-        if (self.epochs or 1) < 1 or not 0 < self.fraction <= 1 or (self.image_size or 1) < 1:
+        sizes = [one for one in (self.epochs, self.image_size) if one is not None]
+        if min(sizes, default=1) < 1 or not 0 < self.fraction <= 1:
             raise RecipeError("epochs and image_size must be above 0, and fraction above 0 and at most 1")
 
     def told(self) -> str:
@@ -65,7 +66,7 @@ class PlannedRun:
     def name(self) -> str:
         """Of its folder."""
         parts = [] if self.body_parts == tuple(BODY_PARTS) else list(self.body_parts)
-        return "-".join([self.recipe or self.baseline or "", *parts])
+        return "-".join([Path(self.recipe or self.baseline or "").stem, *parts])
 
 
 def run_of(system: PublishedSystem) -> PlannedRun | None:
@@ -111,8 +112,10 @@ def cut_short(name: str, budget: Budget, folder: Path) -> Recipe:
         patches = dataclasses.replace(recipe.patches, epochs=min(recipe.patches.epochs, budget.epochs))
         recipe = dataclasses.replace(with_epochs(recipe, budget.epochs), patches=patches)
     if budget.image_size is not None:
-        larger = recipe.resize_size and math.ceil(recipe.resize_size * budget.image_size / recipe.image_size)
-        recipe = dataclasses.replace(recipe, image_size=budget.image_size, resize_size=larger)
+        scale = budget.image_size / recipe.image_size
+        larger = recipe.resize_size and math.ceil(recipe.resize_size * scale)
+        patches = dataclasses.replace(recipe.patches, size=max(32, round(recipe.patches.size * scale)))
+        recipe = dataclasses.replace(recipe, image_size=budget.image_size, resize_size=larger, patches=patches)
     return recipe
 
 
