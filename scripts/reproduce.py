@@ -49,7 +49,7 @@ def main() -> None:
         num_workers=options.num_workers,
         cache_dir=options.cache_dir or home_folder() / "pixels",
     )
-    if PartialState().is_main_process:
+    if PartialState(cpu=options.cpu).is_main_process:
         print(write_tables(studies, reached, options.output_dir), end="")
     if reached.failed:
         print(f"{len(reached.failed)} of {len(reached.failed) + len(reached.records)} runs failed.", file=sys.stderr)

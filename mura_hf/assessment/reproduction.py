@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from datasets import Dataset
 from tqdm.auto import tqdm
@@ -86,9 +86,11 @@ def reproduce(
     output_dir = Path(output_dir).absolute()
     runs = plan_runs([load_published()[key] for key in studies], recipes)
     found = Reproduction(detect_source(data_dir).key, budget or Budget())
-    _claim(output_dir, found)
+    state = PartialState(cpu=cpu)
+    with state.main_process_first():
+        _claim(output_dir, found)
     options: dict[str, Any] = {"cpu": cpu, "num_workers": num_workers, "cache_dir": cache_dir}
-    bar = tqdm(runs, desc="Reproducing")
+    bar = tqdm(runs, desc="Reproducing", disable=not state.is_main_process)
     for run in bar:
         bar.set_postfix_str(run.name)
         failure = output_dir / _FAILURES / f"{run.name}.txt"
@@ -99,9 +101,10 @@ def reproduce(
             raise
         except Exception as error:  # whatever it is, it must not take the other runs with it
             found.failed[run.name] = _sentence(error)
-            failure.parent.mkdir(parents=True, exist_ok=True)
-            failure.write_text(traceback.format_exc())
-            tqdm.write(f"{run.name} failed: {found.failed[run.name]}")
+            if state.is_main_process:
+                failure.parent.mkdir(parents=True, exist_ok=True)
+                failure.write_text(traceback.format_exc())
+                tqdm.write(f"{run.name} failed: {found.failed[run.name]}")
     return found
 
 
@@ -118,7 +121,8 @@ def _claim(output_dir: Path, found: Reproduction) -> None:
             f"{output_dir} holds runs that were made otherwise: {'; '.join(other)}. Give the same again, or name a "
             "new folder"
         )
-    _write(file, now)
+    if not file.is_file():
+        _write(file, now)
 
 
 def _do(
@@ -132,7 +136,9 @@ def _do(
     cache_dir: str | Path | None,
 ) -> dict[str, Any]:
     """The record of a run: the one that stands, or one that is made now."""
-    recipe = None if run.recipe is None else cut_short(run.recipe, budget, output_dir / _RECIPES)
+    state = PartialState()
+    with state.main_process_first():
+        recipe = None if run.recipe is None else cut_short(run.recipe, budget, output_dir / _RECIPES)
     chosen: dict[str, Any] = {} if run.body_parts == tuple(BODY_PARTS) else {"body_parts": list(run.body_parts)}
     datasets, source = load_data(data_dir, **chosen, **(recipe or Recipe()).cut())
     datasets["train"] = take_patients(datasets["train"], budget.fraction, seed=0)
@@ -140,7 +146,9 @@ def _do(
     digest = split_digest(members)
     identity = {"recipe": recipe and _comparable(recipe.to_dict()), "split_digest": digest}
     folder, valid = output_dir / _RUNS / run.name, datasets["valid"]
-    if (folder / FIGURES_FILE).is_file():
+    stands = (folder / FIGURES_FILE).is_file()
+    state.wait_for_everyone()
+    if stands:
         return _standing(folder / FIGURES_FILE, identity)
     if not len(valid):
         raise DatasetError(f"{data_dir} has no studies in valid to measure on")
@@ -149,11 +157,9 @@ def _do(
     if recipe is None:
         found = _draw(valid)
     else:
-        accelerator = Accelerator(cpu=cpu)
-        if accelerator.is_main_process:
+        if state.is_main_process:
             _copy_members(recipe, digest, folder, output_dir / _COPYING)
-        accelerator.wait_for_everyone()
-        AcceleratorState._reset_state()
+        state.wait_for_everyone()
         checkpoint = train(
             datasets,
             recipe,
@@ -172,7 +178,7 @@ def _do(
         "seconds": seconds,
         **measure_levels(found),
     }
-    if Accelerator(cpu=cpu).is_main_process:
+    if state.is_main_process:
         _write(folder / FIGURES_FILE, record)
     return json.loads(json.dumps(record))
 

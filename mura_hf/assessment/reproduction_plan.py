@@ -147,5 +147,7 @@ def _write(name: str, budget: Budget, folder: Path) -> str:
     """Writes a recipe at a budget; its file, which keeps the recipe's name."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{Path(name).stem}.yaml"
-    file.write_text(yaml.safe_dump(cut_short(name, budget, folder).to_dict(), sort_keys=False))
+    text = yaml.safe_dump(cut_short(name, budget, folder).to_dict(), sort_keys=False)
+    if not file.is_file() or file.read_text() != text:  # another process may be reading it
+        file.write_text(text)
     return str(file)

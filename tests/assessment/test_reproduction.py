@@ -136,6 +136,24 @@ def test_runs_of_another_budget_or_recipe_are_not_mixed_in(reached, phantom_tree
     assert "learning_rate" in found.failed["one"]
 
 
+def test_what_was_trained_and_not_measured_is_only_measured(reached, phantom_tree, tmp_path, monkeypatch):
+    recipe = str(reached[0].parent / "one.yaml")
+    call = (phantom_tree, tmp_path, ["Z"])
+    with monkeypatch.context() as patch:
+
+        def killed(*args, **options):
+            raise KeyboardInterrupt
+
+        patch.setattr(reproduction, "predict_views", killed)
+        with pytest.raises(KeyboardInterrupt):
+            reproduce(*call, recipes=[recipe], budget=BUDGET, cpu=True)
+    weights = tmp_path / "runs" / "one" / "checkpoint" / "model.safetensors"
+    before = weights.stat().st_mtime_ns
+    again = reproduce(*call, recipes=[recipe], budget=BUDGET, cpu=True)
+    assert weights.stat().st_mtime_ns == before
+    assert again.records["one"]["study"] == reached[1].records["one"]["study"]
+
+
 def test_a_signal_stops_it_at_once(reached, phantom_tree, tmp_path, monkeypatch):
     def stopped(*args, **options):
         raise TrainingStopped("told to stop", 15)
