@@ -49,8 +49,10 @@ def main() -> None:
         num_workers=options.num_workers,
         cache_dir=options.cache_dir or home_folder() / "pixels",
     )
-    if PartialState(cpu=options.cpu).is_main_process:
+    state = PartialState(cpu=options.cpu)
+    if state.is_main_process:
         print(write_tables(studies, reached, options.output_dir), end="")
+    state.destroy_process_group()
     if reached.failed:
         print(f"{len(reached.failed)} of {len(reached.failed) + len(reached.records)} runs failed.", file=sys.stderr)
         raise SystemExit(1)

@@ -86,7 +86,7 @@ def reproduce(
     output_dir = Path(output_dir).absolute()
     runs = plan_runs([load_published()[key] for key in studies], recipes)
     found = Reproduction(detect_source(data_dir).key, budget or Budget())
-    state = PartialState(cpu=cpu)
+    state = _fresh_state(cpu)
     with state.main_process_first():
         _claim(output_dir, found)
     options: dict[str, Any] = {"cpu": cpu, "num_workers": num_workers, "cache_dir": cache_dir}
@@ -101,7 +101,7 @@ def reproduce(
             raise
         except Exception as error:  # whatever it is, it must not take the other runs with it
             found.failed[run.name] = _sentence(error)
-            if state.is_main_process:
+            if PartialState(cpu=cpu).is_main_process:
                 failure.parent.mkdir(parents=True, exist_ok=True)
                 failure.write_text(traceback.format_exc())
                 tqdm.write(f"{run.name} failed: {found.failed[run.name]}")
@@ -136,7 +136,7 @@ def _do(
     cache_dir: str | Path | None,
 ) -> dict[str, Any]:
     """The record of a run: the one that stands, or one that is made now."""
-    state = PartialState()
+    state = _fresh_state(cpu)
     with state.main_process_first():
         recipe = None if run.recipe is None else cut_short(run.recipe, budget, output_dir / _RECIPES)
     chosen: dict[str, Any] = {} if run.body_parts == tuple(BODY_PARTS) else {"body_parts": list(run.body_parts)}
@@ -153,7 +153,6 @@ def _do(
     if not len(valid):
         raise DatasetError(f"{data_dir} has no studies in valid to measure on")
     seconds = 0.0
-    AcceleratorState._reset_state()  # the run before may have had another precision
     if recipe is None:
         found = _draw(valid)
     else:
@@ -178,7 +177,7 @@ def _do(
         "seconds": seconds,
         **measure_levels(found),
     }
-    if state.is_main_process:
+    if PartialState(cpu=cpu).is_main_process:
         _write(folder / FIGURES_FILE, record)
     return json.loads(json.dumps(record))
 
@@ -226,7 +225,7 @@ def _copy_members(recipe: Recipe, digest: str, folder: Path, copying: Path) -> N
 
 def _answer(checkpoint: Path, valid: Dataset, cpu: bool) -> SplitPredictions:
     """What a checkpoint says of valid."""
-    AcceleratorState._reset_state()
+    _fresh_state(cpu)
     accelerator = Accelerator(cpu=cpu)
     model = AutoModelForImageClassification.from_pretrained(checkpoint)
     model = accelerator.prepare_model(model, evaluation_mode=True)
@@ -244,6 +243,12 @@ def _draw(valid: Dataset) -> SplitPredictions:
         body_parts=np.asarray([UNKNOWN_PART if part is None else part for part in valid["body_part"]]),
         found_parts=None,
     )
+
+
+def _fresh_state(cpu: bool) -> PartialState:
+    """What the processes share, as if no run had been: the one before may have had another precision."""
+    AcceleratorState._reset_state()
+    return PartialState(cpu=cpu)
 
 
 def _is_whole(valid: Dataset, body_parts: Sequence[str]) -> bool:

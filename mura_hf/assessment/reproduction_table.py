@@ -105,7 +105,12 @@ def _section(
         lines.append(_line([*cells, "; ".join([*row.flags, *([row.note] if row.note else []), *ours])]))
     reasons = dict.fromkeys(reason for row in rows for reason in row.reasons)
     if reasons:
-        lines += ["", "What stands against comparing:", "", *(f"- **{word}**: {text}." for word, text in reasons)]
+        lines += [
+            "",
+            "What stands against comparing:",
+            "",
+            *(f"- **{word}**: {text.rstrip('.')}." for word, text in reasons),
+        ]
     if flags:
         lines += ["", "What the counts say of its own figures:", ""]
         lines += [f"- **{flag.kind}**: {flag.text}." for flag in flags]

@@ -94,7 +94,6 @@ def train(
             folder = train_members(datasets, recipe, output_dir, train_one=train_one, **options)
         else:
             folder = _train_one(datasets, recipe, output_dir, **options, **keeping)
-    Accelerator(cpu=cpu).end_training()
     return folder
 
 
