@@ -8,14 +8,21 @@ from .evaluation import evaluate_checkpoint
 from .fine_tuning import measure_fine_tuning
 from .finishing import Finish, finish_checkpoint
 from .giveaways import measure_giveaways
+from .implausible import find_flags
 from .pointing import pointing_game
+from .published import load_published
+from .reproduction import Reproduction, reproduce
+from .reproduction_plan import Budget
+from .reproduction_table import render_table, write_tables
 from .splits import describe_source, load_split
 from .telling import describe_dry_run, describe_evaluation
 from .twins import measure_twins
 from .untrusted import measure_untrusted
 
 __all__ = [
+    "Budget",
     "Finish",
+    "Reproduction",
     "answer_otherwise",
     "calibrate_checkpoint",
     "compare_recipes",
@@ -23,7 +30,9 @@ __all__ = [
     "describe_evaluation",
     "describe_source",
     "evaluate_checkpoint",
+    "find_flags",
     "finish_checkpoint",
+    "load_published",
     "load_split",
     "measure_baselines",
     "measure_fine_tuning",
@@ -32,5 +41,8 @@ __all__ = [
     "measure_untrusted",
     "plot_comparison",
     "pointing_game",
+    "render_table",
+    "reproduce",
     "take_studies",
+    "write_tables",
 ]

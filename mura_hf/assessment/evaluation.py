@@ -89,12 +89,23 @@ def _study_findings(rows: Dataset) -> dict[str, str] | None:
     return {study: kind for study, kind in zip(rows["study_id"], rows["finding"], strict=True) if kind}
 
 
-def _figures(
-    found: SplitPredictions, threshold: float, config: MuraBaseConfig, findings: dict[str, str] | None
-) -> dict[str, Any]:
-    studies = found.by_study()
-    means, labels, patients, parts = (np.asarray(column) for column in zip(*studies.values(), strict=True))
-    means = calibrate_studies(means, config.study_slope, config.study_intercept)
+def measure_levels(
+    found: SplitPredictions, threshold: float = 0.5, *, slope: float = 1.0, intercept: float = 0.0
+) -> dict[str, dict[str, Any]]:
+    """Figures with 95 % intervals from a bootstrap over patients, of images and of studies.
+
+    Args:
+        found: What a model says of a split.
+        threshold: Abnormal is called strictly above it.
+        slope: Of the studies' calibration, see `calibrate_studies`.
+        intercept: Likewise.
+
+    Returns:
+        `image` and `study`, each with `overall` and the body parts that are there, each with `figures` and
+        `intervals`.
+    """
+    means, labels, patients, parts = (np.asarray(column) for column in zip(*found.by_study().values(), strict=True))
+    means = calibrate_studies(means, slope, intercept)
     levels = {
         "image": (found.labels, found.probabilities, np.asarray(found.patient_ids), found.body_parts),
         "study": (labels, means, patients, parts),
@@ -107,7 +118,18 @@ def _figures(
             name: _with_intervals(truth[chosen], probabilities[chosen], groups[chosen], threshold)
             for name, chosen in subsets.items()
         }
+    return report
+
+
+def _figures(
+    found: SplitPredictions, threshold: float, config: MuraBaseConfig, findings: dict[str, str] | None
+) -> dict[str, Any]:
+    calibration = {"slope": config.study_slope, "intercept": config.study_intercept}
+    report: dict[str, Any] = measure_levels(found, threshold, **calibration)
     if findings is not None:
+        studies = found.by_study()
+        means, labels, patients, _ = (np.asarray(column) for column in zip(*studies.values(), strict=True))
+        means = calibrate_studies(means, **calibration)
         kinds = np.asarray([findings.get(study, "") for study in studies])
         report["finding"] = {
             str(kind): _with_intervals(labels[chosen], means[chosen], patients[chosen], threshold)

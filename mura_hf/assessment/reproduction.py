@@ -1,0 +1,276 @@
+"""Recipes of the studies, run on data of ours, and measured at the level of the studies' own figures."""
+
+import json
+import os
+import shutil
+import traceback
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
+from datasets import Dataset
+from tqdm.auto import tqdm
+from transformers import AutoModelForImageClassification
+
+from ..data import UNKNOWN_PART, ViewDataset, detect_source, load_data, split_digest
+from ..data.mura_counts import OFFICIAL_COUNTS
+from ..errors import DatasetError, MuraError, TrainingStopped
+from ..evaluation import random_baseline
+from ..models import BODY_PARTS, MuraImageProcessor
+from ..training import FINISHED_FILE, Recipe, SplitPredictions, load_recipe, predict_views, train
+from .evaluation import measure_levels
+from .published import load_published
+from .reproduction_plan import Budget, PlannedRun, cut_short, plan_runs, take_patients
+from .splits import describe_source
+
+FIGURES_FILE = "figures.json"
+_BUDGET_FILE = "budget.json"
+_RUNS, _RECIPES, _FAILURES, _COPYING = "runs", "recipes", "failures", "copying"
+
+
+@dataclass
+class Reproduction:
+    """What was reached.
+
+    Attributes:
+        source: Key of the data among the `SOURCES` of `data`.
+        budget: How far the recipes were cut short.
+        records: By the name of the run: `recipe` (None of a baseline), `split_digest`, `whole_valid` (whether `valid`
+            is all of MURA's official one, of the run's body parts), `seconds` of training, and `image` and `study` of
+            `measure_levels`.
+        failed: By the name of the run, why there is no record.
+    """
+
+    source: str
+    budget: Budget
+    records: dict[str, dict[str, Any]] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def reproduce(
+    data_dir: str | Path,
+    output_dir: str | Path,
+    studies: Sequence[str],
+    *,
+    budget: Budget | None = None,
+    recipes: Sequence[str] | None = None,
+    cpu: bool = False,
+    num_workers: int = 0,
+    cache_dir: str | Path | None = None,
+) -> Reproduction:
+    """Trains the recipes of studies and measures each on `valid`, its images and its studies.
+
+    A run that stands finished and measured in `output_dir` is neither trained nor measured again; one that was cut
+    off goes on, as `train` does. A run that fails is told and leaves its traceback in `failures`; the others go on,
+    and it is tried again the next time. Members of an ensemble that were trained for a row of their own are copied.
+
+    Args:
+        data_dir: Any of the datasets that `load_data` knows.
+        output_dir: Gets a folder for each run, below `runs`.
+        studies: Keys of `load_published`.
+        budget: How far the recipes are cut short; not at all where None.
+        recipes: Some of the studies' recipes only; all where None.
+        cpu: Whether to stay on the CPU.
+        num_workers: Processes that read files.
+        cache_dir: As in `train`.
+
+    Raises:
+        DatasetError: If the data are none of the datasets, or `output_dir` holds runs of other data or budget.
+        RecipeError: If there is no such recipe among those of the studies.
+        TrainingStopped: If a signal stopped a training, which then can be taken up again.
+    """
+    output_dir = Path(output_dir).absolute()
+    runs = plan_runs([load_published()[key] for key in studies], recipes)
+    found = Reproduction(detect_source(data_dir).key, budget or Budget())
+    state = _fresh_state(cpu)
+    with state.main_process_first():
+        _claim(output_dir, found)
+    options: dict[str, Any] = {"cpu": cpu, "num_workers": num_workers, "cache_dir": cache_dir}
+    bar = tqdm(runs, desc="Reproducing", disable=not state.is_main_process)
+    for run in bar:
+        bar.set_postfix_str(run.name)
+        failure = output_dir / _FAILURES / f"{run.name}.txt"
+        try:
+            found.records[run.name] = _do(run, Path(data_dir), output_dir, found.budget, **options)
+            failure.unlink(missing_ok=True)
+        except TrainingStopped:
+            raise
+        except Exception as error:  # whatever it is, it must not take the other runs with it
+            found.failed[run.name] = _sentence(error)
+            if PartialState(cpu=cpu).is_main_process:
+                failure.parent.mkdir(parents=True, exist_ok=True)
+                failure.write_text(traceback.format_exc())
+                tqdm.write(f"{run.name} failed: {found.failed[run.name]}")
+    return found
+
+
+def _claim(output_dir: Path, found: Reproduction) -> None:
+    """Notes whose runs lie in a folder.
+
+    Raises:
+        DatasetError: If they are of other data or budget.
+    """
+    now, file = {"data": found.source, **asdict(found.budget)}, output_dir / _BUDGET_FILE
+    then = json.loads(file.read_text()) if file.is_file() else now
+    if other := [f"{name} was {then[name]}, now {now[name]}" for name in now if then[name] != now[name]]:
+        raise DatasetError(
+            f"{output_dir} holds runs that were made otherwise: {'; '.join(other)}. Give the same again, or name a "
+            "new folder"
+        )
+    if not file.is_file():
+        _write(file, now)
+
+
+def _do(
+    run: PlannedRun,
+    data_dir: Path,
+    output_dir: Path,
+    budget: Budget,
+    *,
+    cpu: bool,
+    num_workers: int,
+    cache_dir: str | Path | None,
+) -> dict[str, Any]:
+    """The record of a run: the one that stands, or one that is made now."""
+    state = _fresh_state(cpu)
+    with state.main_process_first():
+        recipe = None if run.recipe is None else cut_short(run.recipe, budget, output_dir / _RECIPES)
+    chosen: dict[str, Any] = {} if run.body_parts == tuple(BODY_PARTS) else {"body_parts": list(run.body_parts)}
+    datasets, source = load_data(data_dir, **chosen, **(recipe or Recipe()).cut())
+    datasets["train"] = take_patients(datasets["train"], budget.fraction, seed=0)
+    members = ((split, study) for split, rows in datasets.items() for study in rows["study_id"])
+    digest = split_digest(members)
+    identity = {"recipe": recipe and _comparable(recipe.to_dict()), "split_digest": digest}
+    folder, valid = output_dir / _RUNS / run.name, datasets["valid"]
+    stands = (folder / FIGURES_FILE).is_file()
+    state.wait_for_everyone()
+    if stands:
+        return _standing(folder / FIGURES_FILE, identity)
+    if not len(valid):
+        raise DatasetError(f"{data_dir} has no studies in valid to measure on")
+    seconds = 0.0
+    if recipe is None:
+        found = _draw(valid)
+    else:
+        if state.is_main_process:
+            _copy_members(recipe, digest, folder, output_dir / _COPYING)
+        state.wait_for_everyone()
+        checkpoint = train(
+            datasets,
+            recipe,
+            folder,
+            data_description={**describe_source(source, data_dir), "body_parts": "all", **chosen},
+            trained_on_phantoms=source.key == "phantoms",
+            cpu=cpu,
+            num_workers=num_workers,
+            cache_dir=cache_dir,
+        )
+        seconds = json.loads((checkpoint / "training.json").read_text())["seconds"]
+        found = _answer(checkpoint, valid, cpu)
+    record = {
+        **identity,
+        "whole_valid": source.key == "mura" and _is_whole(valid, run.body_parts),
+        "seconds": seconds,
+        **measure_levels(found),
+    }
+    if PartialState(cpu=cpu).is_main_process:
+        _write(folder / FIGURES_FILE, record)
+    return json.loads(json.dumps(record))
+
+
+def _standing(file: Path, identity: dict[str, Any]) -> dict[str, Any]:
+    """A record that an earlier call made.
+
+    Raises:
+        DatasetError: If it is of other settings or data.
+    """
+    stands = json.loads(file.read_text())
+    now, then = identity["recipe"] or {}, stands["recipe"] or {}
+    other = [name for name in now if then.get(name, now[name]) != now[name]]
+    if stands["split_digest"] != identity["split_digest"]:
+        other.append("the data, or how they are cut")
+    if other:
+        raise DatasetError(
+            f"{file.parent} holds a run with other settings ({', '.join(other)}); give the same budget and data, or "
+            "name a new folder"
+        )
+    return stands
+
+
+def _comparable(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A recipe as JSON holds it, with the names of other recipes in the place of their files."""
+    told = json.loads(json.dumps(recipe))
+    router = told["router"] and Path(told["router"]).stem
+    return {**told, "members": [Path(name).stem for name in told["members"]], "router": router}
+
+
+def _copy_members(recipe: Recipe, digest: str, folder: Path, copying: Path) -> None:
+    """Puts finished runs into the place of an ensemble's members, where they are the same runs."""
+    for name in recipe.members:
+        stands, member = folder.parent / Path(name).stem, folder / Path(name).stem
+        if member.exists() or not (stands / FINISHED_FILE).is_file():
+            continue
+        finished = json.loads((stands / FINISHED_FILE).read_text())
+        wanted = json.loads(json.dumps({**load_recipe(name).to_dict(), **recipe.cut()}))
+        if finished["recipe"] == wanted and finished["split_digest"] == digest:
+            shutil.rmtree(copying, ignore_errors=True)
+            shutil.copytree(stands, copying, ignore=shutil.ignore_patterns(FIGURES_FILE))
+            folder.mkdir(parents=True, exist_ok=True)
+            copying.rename(member)
+
+
+def _answer(checkpoint: Path, valid: Dataset, cpu: bool) -> SplitPredictions:
+    """What a checkpoint says of valid."""
+    _fresh_state(cpu)
+    accelerator = Accelerator(cpu=cpu)
+    model = AutoModelForImageClassification.from_pretrained(checkpoint)
+    model = accelerator.prepare_model(model, evaluation_mode=True)
+    views = ViewDataset(valid, MuraImageProcessor.from_pretrained(checkpoint))
+    return predict_views(model, views, accelerator, progress="valid")
+
+
+def _draw(valid: Dataset) -> SplitPredictions:
+    """What the random classifier says of valid."""
+    return SplitPredictions(
+        probabilities=random_baseline(len(valid)),
+        labels=np.asarray(valid["label"]),
+        study_ids=list(valid["study_id"]),
+        patient_ids=list(valid["patient_id"]),
+        body_parts=np.asarray([UNKNOWN_PART if part is None else part for part in valid["body_part"]]),
+        found_parts=None,
+    )
+
+
+def _fresh_state(cpu: bool) -> PartialState:
+    """What the processes share, as if no run had been: the one before may have had another precision."""
+    AcceleratorState._reset_state()
+    return PartialState(cpu=cpu)
+
+
+def _is_whole(valid: Dataset, body_parts: Sequence[str]) -> bool:
+    """Whether it has as many images and studies of each part as MURA's official valid."""
+    parts = [BODY_PARTS[part] for part in valid["body_part"]]
+    studies = dict(zip(valid["study_id"], parts, strict=True)).values()
+    return all(
+        (parts.count(part), list(studies).count(part)) == (official.images, official.studies)
+        for part, official in OFFICIAL_COUNTS["valid"].items()
+        if part in body_parts
+    )
+
+
+def _sentence(error: Exception) -> str:
+    """What went wrong, in a line."""
+    text = " ".join(str(error).split()) or "without a word"
+    return text if isinstance(error, MuraError) else f"{type(error).__name__}: {text}"
+
+
+def _write(file: Path, record: dict[str, Any]) -> None:
+    """Whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    fresh = file.with_name(file.name + ".new")
+    fresh.write_text(json.dumps(record, indent=1) + "\n")
+    os.replace(fresh, file)
