@@ -16,6 +16,12 @@ Topics:
   cache      the pixel cache at 224 px over 40,000 files of 512 px: pictures built a second over those that two
              processes decode and resize a second, alternated, median of three; pictures read a second (6 minutes)
   kills      whether a cache is whole and right after each of ten builds that were killed in the middle (5 minutes)
+  killed_runs  60 SIGKILLs of training runs, 20 of them while a state is being written: how many of the runs end with
+             the weights, the optimiser and the rows met of a run left alone, bit by bit (2 minutes)
+  loop       steps of the training loop over bare steps of PyTorch with the same model (densenet169, 224 px, batch of
+             8), precision and cached pictures, alternated, median of seven rounds (5 minutes)
+  precision  a training step of densenet169 at 224 px in fp32, channels first, over one in bf16, channels last,
+             alternated, median of five rounds (5 minutes)
   untrusted  5,000 damaged PNG, JPEG and DICOM files through the guarded reader (5 minutes)
   giveaways  what else than the finding tells the label of the phantom studies in data/phantoms that
              the bundled checkpoint is measured on, fitted on 1,500 others (10 minutes)
@@ -108,6 +114,25 @@ def measure_heatmap() -> dict[str, float]:
                 times.append(time.perf_counter() - start)
             ratios.append(times[1] / times[0])
     return {"ratio": round(statistics.median(ratios), 2)}
+
+
+def measure_training_kills() -> dict[str, Any]:
+    from mura_hf.assessment.killed_runs import measure_killed_runs
+
+    with tempfile.TemporaryDirectory() as folder:
+        return measure_killed_runs(Path(folder))
+
+
+def measure_loop() -> dict[str, Any]:
+    from mura_hf.assessment.loop_cost import measure_loop_cost
+
+    return measure_loop_cost()
+
+
+def measure_bf16() -> dict[str, Any]:
+    from mura_hf.assessment.loop_cost import measure_precision
+
+    return measure_precision()
 
 
 def measure_mining() -> dict[str, Any]:
@@ -279,13 +304,31 @@ TOPICS: dict[str, Callable[[], dict[str, Any]]] = {
     "load": measure_load,
     "cache": measure_cache,
     "kills": measure_kills,
+    "killed_runs": measure_training_kills,
+    "loop": measure_loop,
+    "precision": measure_bf16,
     "giveaways": measure_giveaways,
     "comparisons": measure_comparisons,
     "ablation": measure_ablation,
     "untrusted": measure_untrusted,
     "fine_tune": measure_fine_tune,
 }
-LONG = ("systems", "cache", "kills", "giveaways", "comparisons", "ablation", "untrusted", "fine_tune")
+LONG = (
+    
+    "systems",
+    "cache",
+    "kills",
+    "killed_runs",
+    "loop",
+   
+    "precision",
+    "giveaways",
+    "comparisons",
+    "ablation",
+    "untrusted",
+    "fine_tune",
+,
+)  # fmt: skip
 
 
 def main() -> None:

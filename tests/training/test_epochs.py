@@ -4,10 +4,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mura_hf.errors import TrainingError
+from mura_hf.errors import RecipeError, TrainingError
 from mura_hf.training import epochs
+from mura_hf.training.loop import make_accelerator
 
-from .conftest import train_tiny
+from .conftest import TINY, train_tiny
 
 
 @pytest.fixture
@@ -79,6 +80,21 @@ def test_gradients_add_up_over_a_step(phantom_splits, tmp_path):
         losses[size] = (lines[0]["train_loss"], lines[0]["dev_loss"])
     rest = len(phantom_splits["train"]) % 16
     assert losses[4] == pytest.approx(losses[16], rel=1e-3 if rest < 4 else 0.1)
+
+
+def test_it_compiles_where_asked(phantom_splits, tmp_path, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, *given, **named: compiled.append(type(self).__name__))
+    train_tiny(phantom_splits, tmp_path / "run", epochs=1, compile=True)
+    assert compiled == ["MuraForImageClassification"]
+
+
+def test_what_a_cpu_cannot_do_and_trackers_that_are_not_there_are_refused(phantom_splits, tmp_path):
+    with pytest.raises(RecipeError, match="fp16"):
+        train_tiny(phantom_splits, tmp_path / "run", precision="fp16")
+    with pytest.raises(RecipeError, match="nonsense"):
+        make_accelerator(TINY, cpu=True, tracker="nonsense")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_tracker_is_told(phantom_splits, tmp_path, monkeypatch):
