@@ -1,5 +1,6 @@
 """The Accelerate loop."""
 
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -221,9 +222,19 @@ def make_accelerator(
         raise RecipeError(f"precision {recipe.precision}, tracker {tracker}: {error}") from error
     if recipe.precision == "fp16" and accelerator.device.type == "cpu":
         raise RecipeError("fp16 needs a GPU; set precision to bf16 or fp32")
+    if recipe.precision == "bf16" and accelerator.device.type == "cpu" and not cpu_has_bf16():
+        warnings.warn(
+            "this processor has no instructions for bf16, which is slower by far than fp32 here; set precision to fp32",
+            stacklevel=2,
+        )
     if tracker is not None and not accelerator.log_with:
         raise RecipeError(f"the tracker {tracker} is not installed; install it with pip, or choose another")
     return accelerator
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the processor has instructions for bf16."""
+    return any(there for name, there in torch.cpu.get_capabilities().items() if "bf16" in name)
 
 
 def check_data(datasets: DatasetDict, recipe: Recipe) -> None:
