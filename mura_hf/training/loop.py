@@ -224,7 +224,7 @@ def make_accelerator(
         raise RecipeError("fp16 needs a GPU; set precision to bf16 or fp32")
     if recipe.precision == "bf16" and accelerator.device.type == "cpu" and not cpu_has_bf16():
         warnings.warn(
-            "this processor has no instructions for bf16, which is slower by far than fp32 here; set precision to fp32",
+            "this processor has no instructions for bf16, which is slower by far than fp32; set precision to fp32",
             stacklevel=2,
         )
     if tracker is not None and not accelerator.log_with:
