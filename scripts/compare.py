@@ -2,7 +2,7 @@
 
 import argparse
 
-from mura_hf.assessment import compare_recipes, describe_source, plot_comparison, take_studies
+from mura_hf.assessment import compare_recipes, describe_source, plot_comparison, take_studies, write_comparison_table
 from mura_hf.data import home_folder, load_data
 from mura_hf.errors import MuraError
 from mura_hf.training import load_recipe
@@ -51,7 +51,8 @@ def main() -> None:
         for group, figures in groups.items():
             row = figures["auroc"]
             print(f"{pair}, {group}: {row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})")
-    print(f"Written: {plot_comparison(report, options.output_dir)}")
+    written = (write(report, options.output_dir) for write in (plot_comparison, write_comparison_table))
+    print(f"Written: {', '.join(map(str, written))}")
 
 
 if __name__ == "__main__":

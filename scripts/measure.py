@@ -269,20 +269,21 @@ def measure_ablation() -> dict[str, Any]:
 
 
 def _compare(pairs: list[tuple[str, str]], report_name: str) -> dict[str, Any]:
-    from mura_hf.assessment import compare_recipes, describe_source, plot_comparison, take_studies
+    from mura_hf import assessment
     from mura_hf.data import home_folder, load_data
     from mura_hf.training import load_recipe
 
     root = MEASUREMENTS.parents[1]
     tree, runs = root / "data" / "phantoms", root / "runs"
     datasets, source = load_data(tree, **load_recipe("p_base").cut())
-    datasets["train"] = take_studies(datasets["train"], 1000)
-    report = compare_recipes(
-        datasets, pairs, runs / "comparisons", data_description={**describe_source(source, tree), "body_parts": "all"},
-        trained_on_phantoms=True, cpu=True, cache_dir=home_folder() / "pixels", alone=["subtle_fracture"],
+    datasets["train"] = assessment.take_studies(datasets["train"], 1000)
+    report = assessment.compare_recipes(
+        datasets, pairs, runs / "comparisons", trained_on_phantoms=True, cpu=True, cache_dir=home_folder() / "pixels",
+        data_description={**assessment.describe_source(source, tree), "body_parts": "all"}, alone=["subtle_fracture"],
         report_dir=runs / report_name,
     )  # fmt: skip
-    plot_comparison(report, runs / report_name)
+    assessment.plot_comparison(report, runs / report_name)
+    assessment.write_comparison_table(report, runs / report_name)
     return report
 
 

@@ -3,6 +3,7 @@
 from .baselines import measure_baselines
 from .calibration import calibrate_checkpoint
 from .comparison_plot import plot_comparison
+from .comparison_table import write_comparison_table
 from .comparisons import answer_otherwise, compare_recipes, take_studies
 from .evaluation import evaluate_checkpoint
 from .fine_tuning import measure_fine_tuning
@@ -44,5 +45,6 @@ __all__ = [
     "render_table",
     "reproduce",
     "take_studies",
+    "write_comparison_table",
     "write_tables",
 ]

@@ -7,7 +7,7 @@ from sklearn.metrics import roc_auc_score
 from transformers import AutoConfig
 
 from mura_hf import DatasetError, load_mura
-from mura_hf.assessment import answer_otherwise, compare_recipes, plot_comparison, take_studies
+from mura_hf.assessment import answer_otherwise, compare_recipes, plot_comparison, take_studies, write_comparison_table
 from mura_hf.evaluation import paired_bootstrap
 
 TINY = {
@@ -80,6 +80,19 @@ def test_what_stands_is_not_trained_again(compared, datasets):
 def test_a_plot_of_it(compared):
     folder, _, _, report = compared
     assert plot_comparison(report, folder).stat().st_size > 5000
+
+
+def test_a_table_of_it(tmp_path):
+    aurocs = {"auroc": 0.8761, "auroc_by_seed": [0.87, 0.8822]}
+    row = {"difference": -0.0214, "low": -0.05, "high": 0.0004}
+    figures = {"all": {"auroc": row}, "subtle_fracture": {"auroc": {**row, "difference": 0.011}}}
+    report = {"recipes": {"one": {"all": aurocs}, "other": {"all": aurocs}}, "pairs": {"other - one": figures}}
+    assert write_comparison_table(report, tmp_path).read_text().splitlines() == [
+        "| first against second | first | second | difference | subtle fracture apart |",
+        "| --- | --- | --- | --- | --- |",
+        "| `other` against `one` | .876 (.870, .882) | .876 (.870, .882) | -.021 (-.050 to +.000) | "
+        "+.011 (-.050 to +.000) |",
+    ]
 
 
 def test_kinds_that_are_not_there_are_refused(datasets, tmp_path):

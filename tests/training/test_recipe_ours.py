@@ -47,7 +47,7 @@ def test_a_tiny_version_trains(ours, phantom_splits, tmp_path, phantom_files):
     made, lines = train_tiny(
         phantom_splits, tmp_path / "run", **kept, pretrained=False, backbone="convnext_atto", image_size=64, epochs=1,
         backbone_kwargs={**ours.backbone_kwargs, "depths": [1, 1, 1, 1], "dims": [8, 8, 16, 16]}, batch_size=4,
-        dev_fraction=TINY.dev_fraction, calib_fraction=TINY.calib_fraction,
+        precision="fp32", dev_fraction=TINY.dev_fraction, calib_fraction=TINY.calib_fraction,
     )  # fmt: skip
     assert [line["stage"] for line in lines] == ["views"]
     recipe = read_record(made)["recipe"]
@@ -62,8 +62,8 @@ def test_a_tiny_version_trains(ours, phantom_splits, tmp_path, phantom_files):
 
 
 _CHANGED = (
-    "pretrained", "backbone", "image_size", "epochs", "backbone_kwargs", "batch_size", "dev_fraction",
-    "calib_fraction",
+    "pretrained", "backbone", "image_size", "epochs", "backbone_kwargs", "batch_size", "precision",
+    "dev_fraction", "calib_fraction",
 )  # fmt: skip
 
 
