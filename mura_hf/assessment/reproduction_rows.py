@@ -103,7 +103,7 @@ def _row_of_our_own(
     study: PublishedStudy, system: PublishedSystem, level: str, metric: str, reached: Reproduction
 ) -> ComparisonRow:
     ours, reasons = _measured(system, ALL_PARTS, metric, level, reached)
-    reasons.append(("none", "the study gives no figure for it"))
+    reasons.append(("no figure", "the study gives no figure for it"))
     return ComparisonRow(
         study.key, system.name, system.recipe, ALL_PARTS, metric, level, None, None, **ours, reasons=tuple(reasons),
         flags=(), note=None,
