@@ -20,7 +20,7 @@ demo: $(READY)
 	$(VENV)/bin/python app.py
 
 test: $(READY)
-	$(VENV)/bin/python -m pytest
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 check: $(READY)
 	$(VENV)/bin/ruff format --check .
