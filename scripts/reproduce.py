@@ -7,11 +7,10 @@ is a line that says why; the others go on, and the exit status is 1 at the end. 
 import argparse
 import sys
 
-from accelerate import PartialState
-
 from mura_hf.assessment import Budget, load_published, render_table, reproduce, write_tables
 from mura_hf.data import home_folder
 from mura_hf.errors import MuraError, TrainingStopped
+from mura_hf.training import leave_processes
 
 
 def main() -> None:
@@ -49,10 +48,9 @@ def main() -> None:
         num_workers=options.num_workers,
         cache_dir=options.cache_dir or home_folder() / "pixels",
     )
-    state = PartialState(cpu=options.cpu)
-    if state.is_main_process:
-        print(write_tables(studies, reached, options.output_dir), end="")
-    state.destroy_process_group()
+    if not leave_processes():
+        return  # the main process does the rest
+    print(write_tables(studies, reached, options.output_dir), end="")
     if reached.failed:
         print(f"{len(reached.failed)} of {len(reached.failed) + len(reached.records)} runs failed.", file=sys.stderr)
         raise SystemExit(1)
