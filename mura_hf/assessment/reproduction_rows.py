@@ -137,7 +137,8 @@ def _measured(
         return _no_figure(), [*reasons, ("no such part", f"there is no {part} in {_our_split(reached)}")]
     low, high = found["intervals"].get(metric, (None, None))
     figures = found["figures"]
-    constant = (figures["sensitivity"], figures["specificity"]) in ((0, 1), (1, 0))
+    one_answer = (figures["sensitivity"], figures["specificity"]) in ((0, 1), (1, 0))
+    constant = one_answer and metric != "auroc"  # which asks for no answer
     return {"ours": figures[metric], "low": low, "high": high, "n": figures["n"], "constant": constant}, reasons
 
 

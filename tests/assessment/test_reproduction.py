@@ -192,6 +192,9 @@ def test_one_answer_for_all_of_ours_is_told_too():
     place = {"overall": {"figures": figures, "intervals": {}}}
     rows = _whole("B", "b_he", image=place)
     assert [row.constant for row in rows if row.recipe == "b_he"] == [True, True]
+    ranked = {**place["overall"], "figures": {**figures, "auroc": 0.9}}
+    rows = [row for row in _whole("D", "d_resnet50", study={"overall": ranked}) if row.ours is not None]
+    assert {row.metric: row.constant for row in rows} == {"accuracy": True, "auroc": False}
 
 
 def test_random_answers_are_of_their_parts_alone(reached):
