@@ -1,3 +1,5 @@
+import pytest
+
 from mura_hf.assessment import measure_fine_tuning
 
 
@@ -9,5 +11,5 @@ def test_a_little_of_it(tmp_path):
     assert found["studies"] == {"train": 40, "valid": 20}
     assert found["base"] == "mura-phantom"
     row = found["auroc"]
-    assert row["difference"] == row["after"] - row["before"]
+    assert row["difference"] == pytest.approx(row["after"] - row["before"])
     assert row["low"] <= row["difference"] <= row["high"]

@@ -69,7 +69,9 @@ def test_a_sclerotic_lesion_is_dense():
     for seed in range(6):
         ill, well = (render_phantom(seed, finding=one, size=256) for one in ("sclerotic_lesion", None))
         change = ill.pixels.astype(int) - well.pixels
-        assert change[ill.mask].mean() > 3
+        below_white = ill.mask & (well.pixels < 220)  # what is white already can get no whiter
+        assert change[ill.mask].min() > -10
+        assert below_white.sum() < 20 or change[below_white].mean() > 3
 
 
 def test_a_cast_covers_the_limb():
