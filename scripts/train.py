@@ -104,10 +104,14 @@ def run(options: argparse.Namespace) -> None:
 
     from mura_hf.assessment import describe_source
     from mura_hf.data import home_folder, load_data
-    from mura_hf.training import leave_processes, train
+    from mura_hf.training import keep_cut_of_base, leave_processes, train
 
     chosen = {name: getattr(options, name) for name in ("body_parts", "regions", "abnormal") if getattr(options, name)}
     datasets, source = load_data(options.data_dir, **chosen, **recipe.cut())
+    recipe, known, told = keep_cut_of_base(recipe, datasets, options.data_dir, chosen)
+    datasets, source = load_data(options.data_dir, **chosen, **recipe.cut())
+    if told and os.environ.get("RANK", "0") == "0":
+        print(told, file=sys.stderr)
     place = {
         "cpu": options.cpu,
         "num_workers": options.num_workers,
@@ -122,7 +126,12 @@ def run(options: argparse.Namespace) -> None:
         datasets,
         recipe,
         options.output_dir,
-        data_description={**description, "body_parts": "all", **chosen},
+        data_description={
+            **description,
+            "body_parts": "all",
+            **chosen,
+            **({"known_to_base": known} if known else {}),
+        },
         trained_on_phantoms=source.key == "phantoms",
         **place,
         **{name: value for name, value in saving.items() if value is not None},
@@ -166,11 +175,13 @@ def finish(folder: Path, datasets: Any, description: dict[str, Any], options: ar
 if __name__ == "__main__":
     chosen_options = read_options()
 
+    from safetensors import SafetensorError
+
     from mura_hf.errors import MuraError
 
     try:
         run(chosen_options)
-    except (MuraError, ValueError) as error:
+    except (MuraError, OSError, ValueError, SafetensorError) as error:
         stopped_by = getattr(error, "signal_number", None)  # of TrainingStopped: its state is saved
         print(error, file=sys.stderr)
         raise SystemExit(1 if stopped_by is None else 128 + stopped_by) from None

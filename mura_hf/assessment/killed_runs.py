@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from ..data import load_mura
 from ..phantoms import write_phantom_mura
 from ..training import PatchStage, Recipe, train
-from ..training.run import STATES_FOLDER
+from ..training.keeping import STATES_FOLDER
 from ..training.states import newest_state
 
 RECIPE = Recipe(

@@ -100,6 +100,10 @@ def reproduce(
         except TrainingStopped:
             raise
         except Exception as error:  # whatever it is, it must not take the other runs with it
+            if (
+                state.num_processes > 1
+            ):  # the other processes may be in the middle of that run, and would wait for ever
+                raise
             found.failed[run.name] = _sentence(error)
             if PartialState(cpu=cpu).is_main_process:
                 failure.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """Recipes and the Accelerate loop."""
 
 from .agreement import leave_processes
+from .base_cut import keep_cut_of_base
 from .building import build_model, build_processor
 from .dry_run import dry_run
 from .keeping import CHECKPOINT_FOLDER, FINISHED_FILE, MANIFEST_FILE
@@ -28,6 +29,7 @@ __all__ = [
     "describe_start",
     "dry_run",
     "fit_member_weights",
+    "keep_cut_of_base",
     "leave_processes",
     "load_recipe",
     "predict_views",

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DatasetError
-from .keeping import FINISHED_FILE, RUN_FILE, differences
+from .keeping import CHECKPOINT_FOLDER, FINISHED_FILE, RUN_FILE, STATES_FOLDER, differences
 
 
 def stands_finished(folder: Path, identity: dict[str, Any], *, may_hold: Collection[str] = ()) -> bool:
@@ -24,6 +24,8 @@ def stands_finished(folder: Path, identity: dict[str, Any], *, may_hold: Collect
         if not (folder / file).is_file():
             continue
         stands = json.loads((folder / file).read_text())
+        if file == RUN_FILE and not any((folder / name).exists() for name in (STATES_FOLDER, CHECKPOINT_FOLDER)):
+            return False  # it came to no step that could be lost
         found = differences(stands, identity)
         if not found and file == RUN_FILE and stands["processes"] != identity["processes"]:
             found.append(f"it ran on {stands['processes']} processes, now there are {identity['processes']}")

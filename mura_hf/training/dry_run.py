@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.state import AcceleratorState
 from datasets import DatasetDict
 
 from .assembling import plan_members
@@ -16,7 +17,7 @@ from .families import ASSEMBLED
 from .loop import check_data, make_accelerator, prepare_run
 from .prediction import predict_views
 from .recipe import Recipe
-from .running import set_up_stage
+from .running import forget_prepared, set_up_stage
 
 _STEPS = 3
 _BATCHES_OF_DEV = 2
@@ -57,6 +58,7 @@ def dry_run(
         plan = {recipe.name: (recipe, datasets)}
     models, seconds, peak, accelerator = {}, 0.0, 0.0, None
     for name, (own, rows) in plan.items():
+        AcceleratorState._reset_state()  # a member may have another precision than the one before
         accelerator = make_accelerator(own, cpu=cpu)
         if accelerator.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
@@ -96,6 +98,7 @@ def dry_run(
                 )
                 trained = sum(one.numel() for one in run.model.parameters() if one.requires_grad)
                 run.model = accelerator.unwrap_model(going.model, keep_fp32_wrapper=False)
+                forget_prepared(accelerator)
                 run.progress.next_stage()
         parameters = sum(one.numel() for one in run.model.parameters())
         copies = 1 + bool(own.ema_decay) + 1 + max(0, own.average_top_k)

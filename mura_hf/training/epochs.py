@@ -47,7 +47,7 @@ def train_epoch(run: Run, going: StageRun, title: str) -> None:
             made = train_step(run, going, iterator, step)
             if made.lost:
                 _check_skipped(run, going)
-            if (made.due or made.stop) and not (made.lost and _is_broken(run.model)):
+            if (made.due or made.stop) and not (made.lost and is_broken(run.model)):
                 save_state(run, going)
             if made.stop:
                 raise run.stopped(going, made.stop)
@@ -97,6 +97,8 @@ def train_step(run: Run, going: StageRun, iterator: Iterator[dict[str, torch.Ten
     lost, stop, due = run.agreement.largest(int(not finite), run.signals.received, wanted)
     if not lost or scaled:  # a scaler leaves the step out by itself, and lowers its scale
         going.optimizer.step()
+    if accelerator.scaler is not None and going.optimizer.step_was_skipped:
+        lost = lost or int(accelerator.scaler.get_scale() < 1)  # no scale makes these gradients finite
     going.schedule.step()
     going.optimizer.zero_grad()
     progress.step, progress.total = step + 1, progress.total + 1
@@ -163,7 +165,7 @@ def _seed(*what: int) -> int:
     return int.from_bytes(hashlib.sha256(" ".join(map(str, what)).encode()).digest()[:8], "big") >> 1
 
 
-def _is_broken(model: nn.Module) -> bool:
+def is_broken(model: nn.Module) -> bool:
     """Whether a weight is not finite."""
     return not all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters())
 

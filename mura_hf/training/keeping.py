@@ -1,13 +1,18 @@
 """What a run leaves on disk."""
 
+import hashlib
 import json
+import platform
 import shutil
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from datasets import DatasetDict
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from tqdm.auto import tqdm
 
 from ..data import split_digest
@@ -15,12 +20,14 @@ from ..models import MuraImageProcessor
 from .recipe import Recipe
 from .selecting import told_of_selection
 from .starting import describe_start
-from .states import replace_file
+from .states import replace_file, sync_folder, sync_names
 
 CHECKPOINT_FOLDER = "checkpoint"
 MANIFEST_FILE = "split_manifest.json"
 FINISHED_FILE = "finished.json"
 RUN_FILE = "run.json"
+STATES_FOLDER = "states"
+_VERSIONS = ("mura_hf", "torch", "timm", "transformers", "accelerate", "datasets", "numpy")
 
 
 def tell_epoch(entry: dict[str, Any], *, kept: bool) -> None:
@@ -69,7 +76,7 @@ def make_record(
         **how,
         "device": accelerator.device.type,
         "processes": accelerator.num_processes,
-        "versions": {name: version(name) for name in ("torch", "timm", "transformers", "accelerate", "datasets")},
+        "versions": {name: version(name) for name in _VERSIONS} | {"python": platform.python_version()},
     }
 
 
@@ -94,27 +101,47 @@ def save_checkpoint(
     model.save_pretrained(fresh, state_dict=weights)
     processor.save_pretrained(fresh)
     (fresh / "training.json").write_text(json.dumps(record, indent=2) + "\n")
+    sync_folder(fresh)
     if folder.exists():
         shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)
     fresh.rename(folder)
+    sync_names(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
-def checkpoint_is_of(folder: Path, best: dict[str, Any]) -> bool:
-    """Whether the checkpoint that stands is that of an epoch."""
+def checkpoint_is_of(folder: Path, best: dict[str, Any], weights: dict[str, torch.Tensor]) -> bool:
+    """Whether the checkpoint that stands is that of an epoch, with its weights."""
     try:
         record = json.loads((folder / "training.json").read_text())
-    except OSError:
+        stand = load_file(folder / "model.safetensors")
+    except (OSError, ValueError, SafetensorError):
         return False
-    return all(record[name] == best[name] for name in ("stage", "epoch", "dev"))
+    same = all(record.get(name) == best[name] for name in ("stage", "epoch", "dev"))
+    return same and stand.keys() <= weights.keys() and all(torch.equal(stand[name], weights[name]) for name in stand)
 
 
 def identity_of(recipe: Recipe, datasets: DatasetDict, processes: int) -> dict[str, Any]:
     """By what a run is known again: recipe, split, and the number of processes, on which batches depend."""
     members = ((split, study) for split, rows in datasets.items() for study in rows["study_id"])
-    kept = {"recipe": recipe.to_dict(), "split_digest": split_digest(members), "processes": processes}
+    kept = {
+        "recipe": recipe.to_dict(),
+        "split_digest": split_digest(members),
+        "rows_digest": _digest_rows(datasets),
+        "processes": processes,
+    }
     return json.loads(json.dumps(kept))
+
+
+def _digest_rows(datasets: DatasetDict) -> str:
+    """SHA-256 over study, label and body part of the rows that are trained on and judged by, in their order."""
+    digest = hashlib.sha256()
+    for split in ("train", "dev", "calib"):
+        rows = datasets.get(split)
+        if rows is not None:
+            columns = [rows[name] for name in ("study_id", "label", "body_part") if name in rows.column_names]
+            digest.update(json.dumps([split, columns], default=str).encode())
+    return digest.hexdigest()
 
 
 def differences(stands: dict[str, Any], now: dict[str, Any]) -> list[str]:
@@ -124,7 +151,7 @@ def differences(stands: dict[str, Any], now: dict[str, Any]) -> list[str]:
         for key, value in now["recipe"].items()
         if stands["recipe"].get(key, value) != value
     ]
-    if stands["split_digest"] != now["split_digest"]:
+    if any(stands.get(name, now[name]) != now[name] for name in ("split_digest", "rows_digest")):
         found.append("the data, or how they are cut, are others")
     return found
 

@@ -1,13 +1,14 @@
 """The Accelerate loop."""
 
 import warnings
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwargs, set_seed
+from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwargs, InitProcessGroupKwargs, set_seed
 from datasets import DatasetDict, Image
 
 from ..data import PixelCache, ViewDataset, build_pixel_cache, make_manifest, manifest_source, write_manifest
@@ -19,7 +20,15 @@ from .assembling import train_members
 from .building import build_model, build_processor
 from .claiming import stands_finished
 from .families import ASSEMBLED
-from .keeping import CHECKPOINT_FOLDER, FINISHED_FILE, MANIFEST_FILE, RUN_FILE, identity_of, write_identity
+from .keeping import (
+    CHECKPOINT_FOLDER,
+    FINISHED_FILE,
+    MANIFEST_FILE,
+    RUN_FILE,
+    STATES_FOLDER,
+    identity_of,
+    write_identity,
+)
 from .objective import read_truth
 from .recipe import Recipe
 from .resuming import clear_states, take_up
@@ -27,6 +36,9 @@ from .run import Run
 from .running import keep_average, run_stage
 from .snapshot import telling_of_full_disks
 from .stages import Stage, make_stages
+
+_LONGEST_WAIT = timedelta(hours=6)
+"""For the main process: it builds the pixel cache while the others wait."""
 
 
 def train(
@@ -81,6 +93,8 @@ def train(
         TrainingError: If too many steps had no finite loss, or the disk is full; what was kept before stays.
     """
     output_dir = Path(output_dir)
+    if not save_minutes > 0 or (save_steps is not None and save_steps < 1):
+        raise RecipeError(f"save_minutes is {save_minutes}, save_steps {save_steps}: both must be above 0")
     options: dict[str, Any] = {
         "data_description": data_description,
         "trained_on_phantoms": trained_on_phantoms,
@@ -124,7 +138,7 @@ def _train_one(
         return output_dir / CHECKPOINT_FOLDER
     if accelerator.is_main_process:
         output_dir.mkdir(parents=True, exist_ok=True)
-        if not (output_dir / RUN_FILE).is_file():
+        if not (output_dir / STATES_FOLDER).exists():
             write_identity(output_dir / RUN_FILE, identity)
     run, stages = prepare_run(
         datasets,
@@ -216,7 +230,10 @@ def make_accelerator(
             log_with=tracker,
             project_dir=folder,
             # A stage of metric learning or FuseNet leaves parts of the model unused.
-            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=recipe.family != "classifier")],
+            kwargs_handlers=[
+                DistributedDataParallelKwargs(find_unused_parameters=recipe.family != "classifier"),
+                InitProcessGroupKwargs(timeout=_LONGEST_WAIT),
+            ],
         )
     except ValueError as error:
         raise RecipeError(f"precision {recipe.precision}, tracker {tracker}: {error}") from error

@@ -3,10 +3,12 @@
 import shutil
 from pathlib import Path
 
+from accelerate.utils import broadcast_object_list
 from tqdm.auto import tqdm
 
-from .keeping import write_history
-from .run import STATES_FOLDER, Run
+from ..errors import TrainingError
+from .keeping import STATES_FOLDER, write_history
+from .run import Run
 from .snapshot import read_progress
 from .states import newest_state, remove_after, state_number
 
@@ -15,16 +17,25 @@ def take_up(run: Run) -> None:
     """Finds the newest whole state of a run, which then goes on from it; a new run stays as it is.
 
     Says which states are damaged, and where the run goes on.
+
+    Raises:
+        TrainingError: If there are states, and none is whole.
     """
     folder, accelerator = run.output_dir / STATES_FOLDER, run.accelerator
     state, told = newest_state(folder)
+    found = [None if state is None else state.name]
+    broadcast_object_list(found)  # what the main process could read is what all go on from
+    state = None if found[0] is None else folder / found[0]
+    if told and state is None:
+        raise TrainingError(
+            f"no state in {folder} is whole: {'; '.join(told)}. Nothing was removed: bring one back from a copy, or "
+            "remove the folder to begin anew; the best epoch so far stands beside it in checkpoint"
+        )
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         for sentence in told:
-            tqdm.write(sentence)
+            tqdm.write(f"{sentence}, so the run goes back to the state before it")
         remove_after(folder, 0 if state is None else state_number(state))
-        if told and state is None:
-            tqdm.write(f"No state in {folder} is whole, so the run begins anew")
     accelerator.wait_for_everyone()
     if state is None:
         return

@@ -18,7 +18,7 @@ from ..errors import TrainingStopped
 from ..models import MuraImageProcessor
 from .agreement import Agreement
 from .curves import plot_curves
-from .keeping import make_record
+from .keeping import STATES_FOLDER, make_record
 from .objective import Truth
 from .optimizing import RateSchedule
 from .progress import Progress, Tally
@@ -26,7 +26,6 @@ from .recipe import Recipe
 from .signals import StopSignals
 from .stages import Stage
 
-STATES_FOLDER = "states"
 _DRAWN_EVERY = 60.0
 
 
@@ -99,9 +98,11 @@ class Run:
             plot_curves(self.progress.history, self.output_dir / "curves.png", selected_by=self.recipe.select_by)
             self.drawn_at = time.monotonic()
 
-    def stopped(self, going: "StageRun", number: int) -> TrainingStopped:
-        """The error that ends a run which was told to stop."""
-        where = f"{going.stage.name}, epoch {self.progress.epoch + 1}, step {self.progress.step} of {going.steps}"
+    def stopped(self, going: "StageRun | None", number: int) -> TrainingStopped:
+        """The error that ends a run which was told to stop, in a stage or after all of them."""
+        where = "the average of the best epochs"
+        if going is not None:
+            where = f"{going.stage.name}, epoch {self.progress.epoch + 1}, step {self.progress.step} of {going.steps}"
         return TrainingStopped(
             f"stopped by {signal.Signals(number).name} at {where}. The state is kept in "
             f"{self.output_dir / STATES_FOLDER}: give the same command, and the run goes on there.",

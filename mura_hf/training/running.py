@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from accelerate.utils import broadcast
 from safetensors.torch import load_file
 from timm.utils import ModelEmaV3
@@ -16,7 +17,7 @@ from ..errors import TrainingError
 from ..models import MuraModel
 from ..models.freezing_mura import freeze_backbone
 from .averaging import average_weights, is_among_best, with_epoch
-from .epochs import train_epoch
+from .epochs import is_broken, train_epoch
 from .keeping import CHECKPOINT_FOLDER, checkpoint_is_of, save_checkpoint, tell_epoch, write_history
 from .optimizing import RateSchedule, make_optimizer
 from .prediction import SplitPredictions, predict_views
@@ -55,6 +56,7 @@ def run_stage(run: Run, stage: Stage, *, last: bool) -> None:
         _end_epoch(run, going, last=last)
     # The next stage wraps it anew: other parameters are trained there.
     run.model = accelerator.unwrap_model(going.model, keep_fp32_wrapper=False)
+    forget_prepared(accelerator)
     if stage.judged and not last:
         assert run.state is not None
         run.model.load_state_dict(load_file(run.state / BEST_FILE))
@@ -80,6 +82,12 @@ def set_up_stage(run: Run, stage: Stage) -> StageRun:
     first = run.progress.total - run.progress.epoch * steps - run.progress.step
     schedule = RateSchedule(optimizer, recipe, steps)
     return StageRun(stage, model, optimizer, schedule, loader, steps, first, averaged, BufferGuard(run.model))
+
+
+def forget_prepared(accelerator: Accelerator) -> None:
+    """Lets go of what a stage had prepared: a scaler would unscale the gradients of every optimiser that it knows."""
+    for prepared in (accelerator._models, accelerator._optimizers, accelerator._dataloaders):
+        prepared.clear()
 
 
 def keep_average(run: Run) -> None:
@@ -141,6 +149,8 @@ def _end_epoch(run: Run, going: StageRun, *, last: bool) -> None:
     recipe = stage.recipe
     if not going.tally.rows:
         raise TrainingError(f"no step of {stage.name}, epoch {progress.epoch + 1}, had a finite loss; lower its rate")
+    if is_broken(run.model):
+        raise no_number(f"{stage.name}, epoch {progress.epoch + 1}: the weights are")
     judged = run.model if going.averaged is None else going.averaged.module
     found = None
     if stage.judged:
@@ -189,8 +199,10 @@ def _end_epoch(run: Run, going: StageRun, *, last: bool) -> None:
 def _mend_checkpoint(run: Run) -> None:
     """Writes the best epoch's checkpoint again where a kill came before it stood."""
     folder = run.output_dir / CHECKPOINT_FOLDER
-    if run.progress.best is not None and run.state is not None and not checkpoint_is_of(folder, run.progress.best):
-        weights = load_file(run.state / BEST_FILE)
+    assert run.progress.best is not None
+    assert run.state is not None
+    weights = load_file(run.state / BEST_FILE)
+    if not checkpoint_is_of(folder, run.progress.best, weights):
         save_checkpoint(run.model, run.processor, run.record(), folder, weights=weights)
 
 
@@ -199,18 +211,24 @@ def _judge(run: Run, model: Any, recipe: Recipe, going: StageRun | None = None) 
 
     def poll() -> None:
         stop = run.agreement.largest(run.signals.received)[0]
-        if stop and going is not None:
-            save_state(run, going)
+        if stop:
+            if going is not None:  # else the state stands already
+                save_state(run, going)
             raise run.stopped(going, stop)
 
     size = recipe.batch_size * (3 if recipe.level == "study" else 1)
     found = predict_views(model, run.dev_views, run.accelerator, batch_size=size, progress="dev", after_batch=poll)
     if not np.isfinite(found.probabilities).all():
-        raise TrainingError(
-            "the model answers dev with what is no number; what was kept before is whole. Lower learning_rate, clip "
-            "gradients with max_gradient_norm, or use fp32, in a new folder."
-        )
+        raise no_number("the model's answers to dev are")
     return found
+
+
+def no_number(what: str) -> TrainingError:
+    """The error that ends a run whose weights, or whose answers, are not finite."""
+    return TrainingError(
+        f"{what} no numbers; what was kept before is whole. Lower learning_rate, clip gradients with "
+        "max_gradient_norm, or use fp32, in a new folder."
+    )
 
 
 def _dev_loss(run: Run, found: SplitPredictions) -> float:

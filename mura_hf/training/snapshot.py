@@ -16,9 +16,10 @@ from safetensors.torch import save
 
 from ..data import HardSampler
 from ..errors import TrainingError
+from .keeping import STATES_FOLDER
 from .progress import Progress, Tally
-from .run import STATES_FOLDER, Run, StageRun
-from .states import begin_state, commit_state, link_file, put_file, state_number
+from .run import Run, StageRun
+from .states import begin_state, commit_state, copy_file, put_file, state_number
 
 BEST_FILE = "best.safetensors"
 _TRAINING_FILE = "training.pt"
@@ -135,7 +136,7 @@ def _write_shared(run: Run, going: StageRun, fresh: dict[str, Any], folder: Path
             put_file(folder, name, weights_bytes(fresh[name]))
         else:
             assert run.state is not None
-            link_file(folder, run.state / name)
+            copy_file(folder, run.state / name)
     put_file(folder, _PROGRESS_FILE, json.dumps(asdict(run.progress), indent=1).encode())
 
 

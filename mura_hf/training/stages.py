@@ -1,6 +1,7 @@
 """The stages of a run: patches, then whole views, or whole studies."""
 
 import math
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -63,6 +64,7 @@ class Stage:
             sampler=self.sampler,
             num_workers=num_workers,
             drop_last=len(self.rows) >= self.recipe.batch_size * num_processes,
+            worker_init_fn=_leave_signals,
             collate_fn=collate_studies if isinstance(self.views, StudyDataset) else None,
         )
 
@@ -70,6 +72,12 @@ class Stage:
         """Steps of all its epochs, as far as they can be known before the loader is shared out."""
         batches = max(1, len(self.sampler) // (self.recipe.batch_size * num_processes))
         return self.recipe.epochs * math.ceil(batches / self.recipe.accumulation)
+
+
+def _leave_signals(worker: int) -> None:
+    """In a worker that reads files: what asks the run to stop is for the main process, which ends its workers."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def make_stages(recipe: Recipe, rows: Dataset, processor: MuraImageProcessor, cache: PixelCache | None) -> list[Stage]:

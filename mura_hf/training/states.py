@@ -18,7 +18,7 @@ _STATE = re.compile(r"state-(\d+)")
 
 
 def begin_state(folder: Path, number: int) -> Path:
-    """A new empty folder for a state, to be filled by `put_file` and `link_file`; numbers only rise."""
+    """A new empty folder for a state, to be filled by `put_file` and `copy_file`; numbers only rise."""
     fresh = folder / f"tmp-{number}"
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
@@ -37,27 +37,24 @@ def replace_file(file: Path, content: bytes) -> None:
     """Puts a file in the place of another, which stays until the new one is on the disk."""
     put_file(file.parent, file.name + ".new", content)
     os.replace(file.with_name(file.name + ".new"), file)
-    _sync(file.parent)
+    sync_names(file.parent)
 
 
-def link_file(folder: Path, file: Path) -> None:
-    """Takes over a file of an earlier state: a second name for it, or a copy where the disk knows no such names."""
-    try:
-        os.link(file, folder / file.name)
-    except OSError:
-        put_file(folder, file.name, file.read_bytes())
+def copy_file(folder: Path, file: Path) -> None:
+    """Takes over a file of an earlier state. A copy, no link: damage to one state is not to be that of another."""
+    put_file(folder, file.name, file.read_bytes())
 
 
 def commit_state(fresh: Path, number: int) -> Path:
     """Makes a filled folder of `begin_state` the newest state, then removes those that are no longer needed."""
     hashes = {file.name: _hash(file) for file in sorted(fresh.iterdir())}
     put_file(fresh, MANIFEST, json.dumps(hashes, indent=1).encode())
-    _sync(fresh)
+    sync_names(fresh)
     state = fresh.with_name(f"state-{number}")
     fresh.rename(state)
-    _sync(state.parent)
+    sync_names(state.parent)
     for other in sorted(_numbers(state.parent))[:-_KEPT]:
-        shutil.rmtree(state.with_name(f"state-{other}"))
+        shutil.rmtree(state.with_name(f"state-{other}"), ignore_errors=True)
     return state
 
 
@@ -73,7 +70,7 @@ def newest_state(folder: Path) -> tuple[Path | None, list[str]]:
         damage = find_damage(state)
         if damage is None:
             return state, told
-        told.append(f"{state} is damaged ({damage}), so the run goes back to the state before it")
+        told.append(f"{state} is damaged ({damage})")
     return None, told
 
 
@@ -116,7 +113,15 @@ def _hash(file: Path) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def _sync(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Waits until the files of a folder are on the disk, and its names."""
+    for file in folder.iterdir():
+        sync_names(file)
+    sync_names(folder)
+
+
+def sync_names(folder: Path) -> None:
+    """Waits until the names in a folder, or a file's content, are on the disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -178,9 +179,19 @@ class TestRefusals:
         fewer = type(datasets)({**datasets, "train": datasets["train"].select(range(40))})
         with pytest.raises(DatasetError, match="the data, or how they are cut, are others"):
             _train(fewer, run)
+        flipped = datasets["train"].map(lambda label: {"label": 1 - label}, input_columns="label")
+        with pytest.raises(DatasetError, match="the data, or how they are cut, are others"):
+            _train(type(datasets)({**datasets, "train": flipped}), run)
         (tmp_path / "notes.txt").write_text("mine")
         with pytest.raises(DatasetError, match=r"is not empty \(there is notes.txt\)"):
             _train(datasets, tmp_path)
+
+    def test_what_came_to_no_step_does_not_keep_its_folder(self, datasets, tmp_path):
+        with pytest.raises(TrainingError):
+            _train(datasets, tmp_path / "run", learning_rate=1e30, max_gradient_norm=1e30, max_skipped_steps=0)
+        shutil.rmtree(tmp_path / "run" / "states", ignore_errors=True)
+        assert (tmp_path / "run" / "run.json").exists()
+        _train(datasets, tmp_path / "run", epochs=1)
 
     def test_dev_needs_both_classes(self, datasets, tmp_path):
         normal = datasets["dev"].filter(lambda label: label == 0, input_columns="label")

@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -7,9 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
+from mura_hf import load_mura
 from mura_hf.assessment import killed_runs
 from mura_hf.assessment.killed_runs import end_of, finish, kill_at_random, kill_while_writing, same, train_in_fork
+from mura_hf.errors import TrainingError
+from mura_hf.training import train
 
 
 @pytest.fixture(scope="module")
@@ -75,23 +80,41 @@ def test_told_to_stop_it_keeps_its_state_and_goes_on_later(number, home, whole):
     assert same(_finish(home, name), whole)
 
 
-@pytest.mark.parametrize("harm", ["truncated", "one flipped bit"])
-def test_a_damaged_newest_state_is_left_for_the_one_before(harm, home, whole, capfd):
-    name = harm.replace(" ", "-")
+@pytest.mark.parametrize(
+    ("harm", "file"), [("truncated", "training.pt"), ("flipped", "training.pt"), ("flipped", "best.safetensors")]
+)
+def test_a_damaged_newest_state_is_left_for_the_one_before(harm, file, home, whole):
+    name = f"{harm}-{file}"
     process = _start(home, name)
     states = home / name / "states"
-    while process.is_alive() and not (states / "state-4").is_dir():
+    while process.is_alive() and not (states / "state-12").is_dir():
         time.sleep(0.001)
     os.kill(process.pid, signal.SIGKILL)
     process.join(60)
     newest = max(states.glob("state-*"), key=lambda path: int(path.name[6:]))
-    content = bytearray((newest / "training.pt").read_bytes())
+    content = bytearray((newest / file).read_bytes())
     if harm == "truncated":
         content = content[: len(content) // 2]
     else:
         content[len(content) // 2] ^= 4
-    (newest / "training.pt").write_bytes(content)
+    (newest / file).write_bytes(content)
     assert same(_finish(home, name), whole)
+
+
+def test_where_no_state_is_whole_nothing_is_removed(home, whole, phantom_splits, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(home / "whole", folder)
+    (folder / "finished.json").unlink()
+    for state in (folder / "states").iterdir():
+        (state / "training.pt").unlink()
+    before = sorted(path.name for path in (folder / "states").iterdir())
+    AcceleratorState._reset_state(reset_partial_state=True)
+    with pytest.raises(TrainingError, match=r"no state in .* is whole: .*training.pt is missing"):
+        train(
+            load_mura(home / "tree", **killed_runs.RECIPE.cut()), killed_runs.RECIPE, folder,
+            data_description={"name": "phantoms"}, trained_on_phantoms=True, cpu=True,
+        )  # fmt: skip
+    assert sorted(path.name for path in (folder / "states").iterdir()) == before
 
 
 _FULL = """

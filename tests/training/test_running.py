@@ -1,3 +1,5 @@
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,8 @@ from mura_hf import (
     MuraImageProcessor,
 )
 from mura_hf.data import ViewDataset
-from mura_hf.training import MetricLoss, TrainingStage, predict_views, running
+from mura_hf.errors import TrainingStopped
+from mura_hf.training import MetricLoss, PatchStage, TrainingStage, predict_views, running
 
 from .conftest import read_record, train_tiny
 
@@ -182,6 +185,36 @@ def test_the_average_of_the_best_epochs_is_kept_with_both_figures(phantom_splits
     model = MuraForImageClassification.from_pretrained(folder)
     assert _auroc_of(model, phantom_splits, folder) == pytest.approx(record["dev"]["auroc"], abs=1e-6)
     assert not (tmp_path / "run" / "states").exists()
+
+
+def test_a_signal_while_the_average_is_judged_stops_too(phantom_splits, tmp_path, monkeypatch):
+    average = running.average_weights
+
+    def send(*given):
+        signal.raise_signal(signal.SIGTERM)
+        return average(*given)
+
+    monkeypatch.setattr(running, "average_weights", send)
+    with pytest.raises(TrainingStopped, match="SIGTERM at the average of the best epochs"):
+        train_tiny(phantom_splits, tmp_path / "run", average_top_k=2, epochs=2)
+    monkeypatch.setattr(running, "average_weights", average)
+    folder, _ = train_tiny(phantom_splits, tmp_path / "run", average_top_k=2, epochs=2)
+    assert read_record(folder)["averaged"]["epochs"] == [1, 2]
+    assert read_record(folder)["resumed"] == 1
+
+
+def test_a_stage_lets_go_of_what_it_prepared(phantom_splits, tmp_path, monkeypatch):
+    known = []
+    made = running.set_up_stage
+
+    def spy(run, stage):
+        going = made(run, stage)
+        known.append((len(run.accelerator._optimizers), len(run.accelerator._models)))
+        return going
+
+    monkeypatch.setattr(running, "set_up_stage", spy)
+    train_tiny(phantom_splits, tmp_path / "run", epochs=1, patches=PatchStage(epochs=1, size=32, batch_size=16))
+    assert known == [(1, 1), (1, 1)]
 
 
 def test_stops_where_dev_gets_no_better(phantom_splits, tmp_path):
