@@ -62,17 +62,12 @@ def base_story(training: dict[str, Any]) -> list[str]:
     data = ", before that on ".join(one["name"] for one in known) if known else "data that its records do not name"
     which = f"commit {base['revision'][:12]} on the Hub" if base["revision"] else f"SHA-256 {base['sha256'][:12]}..."
     what = "backbone, and heads where they fit," if base["heads"] else "backbone"
-    counts = training["data"].get("known_to_base") or {}
+    told = [f"Started from the checkpoint `{base['name']}` ({which}), trained on {data}: its {what} went on here."]
+    counts = training.get("data", {}).get("known_to_base") or {}
     named = ", ".join(f"{count} of {split}" for split, count in counts.items() if count)
-    flatter = (
-        [f"That checkpoint was trained on patients of these data, {named} among them: figures flatter."]
-        if named
-        else []
-    )
-    return [
-        *flatter,
-        f"Started from the checkpoint `{base['name']}` ({which}), trained on {data}: its {what} went on here.",
-    ]
+    if named:
+        told.append(f"It had been trained on patients of these data, {named} among them: figures there flatter.")
+    return told
 
 
 def _members(training: dict[str, Any]) -> str:

@@ -50,9 +50,7 @@ def keep_cut_of_base(
         return recipe, {}, None
     if before == {name: value for name, value in chosen.items() if value}:
         same = all(getattr(recipe, name) == value for name, value in known.items())
-        told = (
-            f"{base.name} was trained on these data; their cut stays as it was, so that dev and calib are new to it."
-        )
+        told = f"{base.name} was trained on these data; their cut stays, so that dev and calib are new to it."
         return replace(recipe, **known), {}, None if same else told
     trained = set(theirs["train"]["patient_id"])
     counts = {
