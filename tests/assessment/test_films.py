@@ -33,7 +33,7 @@ GROUPS = {"hand": ["hand"], "upper limb": ["hand", "shoulder"]}
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("films")
-    write_fracatlas(folder / "data", size=48)
+    write_fracatlas(folder / "data", n=200, size=48)
     (folder / "plain.yaml").write_text(yaml.safe_dump(TINY))
     (folder / "boxes.yaml").write_text(yaml.safe_dump({"extends": "plain.yaml", "region_weight": 1.0}))
     pairs = [(str(folder / "boxes.yaml"), str(folder / "plain.yaml"))]

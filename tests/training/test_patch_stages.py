@@ -5,7 +5,7 @@ import pytest
 from mura_hf import DatasetError
 from mura_hf.training import load_recipe
 from mura_hf.training.building import build_processor
-from mura_hf.training.loop import _check_data
+from mura_hf.training.loop import check_data
 from mura_hf.training.recipe_parts import PatchStage, TrainingStage
 from mura_hf.training.recipe_reading import with_epochs
 from mura_hf.training.stages import make_stages
@@ -46,8 +46,8 @@ def test_patches_need_boxes(phantom_splits):
     bare = phantom_splits.remove_columns("boxes")
     recipe = replace(GROWING, patches=PatchStage())
     with pytest.raises(DatasetError, match="have no boxes"):
-        _check_data(bare, recipe)
-    _check_data(bare, replace(recipe, stages=[]))
+        check_data(bare, recipe)
+    check_data(bare, replace(recipe, stages=[]))
 
 
 def test_recipes_of_films_end_on_whole_films():
