@@ -110,10 +110,9 @@ class ViewDataset(TorchDataset):
         cropped = False
         if change is not None:
             size = None if self.patch_size is not None or change.crop is None else self.processor.output_size
-            empty = marked is not None and not marked.any()
-            moved = np.zeros(size or marked.shape, np.uint8) if empty else marked
-            if moved is not None and not empty:
-                moved = change.regions(moved, size)
+            moved = marked
+            if marked is not None:
+                moved = change.regions(marked, size) if marked.any() else np.zeros(size or marked.shape, np.uint8)
             # A finding stays in the picture, or the label would be wrong; so does the place of one, for the twin.
             if moved is None or marked is None or (moved > 127).any() or not (marked > 127).any():
                 plane, marked, cropped = change.place(plane, size), moved, size is not None
