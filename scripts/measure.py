@@ -31,6 +31,8 @@ Topics:
              the report in runs/ablation (60 minutes)
   fine_tune  the bundled checkpoint fine-tuned on 200 phantom studies of the wrist, with a finding and an exposure that
              it never saw, against itself on 300 others (6 minutes, of which one makes the phantoms)
+  films      what starting from the bundled checkpoint and what boxes help on real films: FracAtlas in
+             ../shared/fracatlas, three seeds, held-out blocks; runs that stand in runs/films are kept (HOURS)
 """
 
 import argparse
@@ -294,6 +296,18 @@ def measure_fine_tune() -> dict[str, Any]:
         return measure_fine_tuning(folder, workers=os.cpu_count() or 1, cache_dir=Path(folder, "pixels"))
 
 
+def measure_films() -> dict[str, Any]:
+    from mura_hf.assessment.films import compare_on_films, summarize
+    from mura_hf.data import home_folder
+
+    root = MEASUREMENTS.parents[1]
+    report = compare_on_films(
+        root.parent / "shared" / "fracatlas", root / "runs" / "films" / "arms", cpu=True,
+        cache_dir=home_folder() / "pixels",
+    )  # fmt: skip
+    return summarize(report)
+
+
 TOPICS: dict[str, Callable[[], dict[str, Any]]] = {
     "import": measure_import,
     "predict": measure_predict,
@@ -311,12 +325,13 @@ TOPICS: dict[str, Callable[[], dict[str, Any]]] = {
     "giveaways": measure_giveaways,
     "comparisons": measure_comparisons,
     "ablation": measure_ablation,
+    "films": measure_films,
     "untrusted": measure_untrusted,
     "fine_tune": measure_fine_tune,
 }
 LONG = (
     "systems", "cache", "kills", "killed_runs", "loop", "precision", "giveaways", "comparisons", "ablation",
-    "untrusted", "fine_tune",
+    "films", "untrusted", "fine_tune",
 )  # fmt: skip
 
 

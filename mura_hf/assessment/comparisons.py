@@ -2,24 +2,21 @@
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from datasets import Dataset, DatasetDict
 from tqdm.auto import tqdm
-from transformers import AutoConfig, AutoModelForImageClassification
+from transformers import AutoConfig
 
-from ..data import ViewDataset
 from ..errors import DatasetError
-from ..evaluation import classification_metrics, paired_bootstrap
-from ..models import MuraImageProcessor
-from ..training import FINISHED_FILE, load_recipe, predict_views, train
+from ..evaluation import bootstrap_confidence_intervals, classification_metrics, paired_bootstrap
+from ..training import FINISHED_FILE, load_recipe, train
+from .answers import answer_split, call_as_many, read_answers, read_truth_of
 
-_ANSWERS_FILE = "valid_studies.npz"
 _FIGURES = ("auroc", "kappa", "sensitivity", "specificity")
 
 
@@ -35,6 +32,8 @@ def compare_recipes(
     cache_dir: str | Path | None = None,
     alone: Sequence[str] = (),
     report_dir: str | Path | None = None,
+    regions: Mapping[str, Sequence[str]] | None = None,
+    call_by_calib: bool = False,
     **changes: Any,
 ) -> dict[str, Any]:
     """Trains each recipe with each seed on the same cut of the data, and compares the answers on `valid` in pairs.
@@ -55,19 +54,27 @@ def compare_recipes(
         cache_dir: As in `train`.
         alone: Kinds of findings to compare apart, each against all normal studies.
         report_dir: Where `comparison.json` goes; `output_dir` where None.
+        regions: Groups of studies to compare apart, each those that show one of some regions: `{"upper limb": ["hand",
+            "shoulder"]}`; for data with a column `region`.
+        call_by_calib: Whether abnormal is called above the probability that calls as many studies of calib as are
+            abnormal, by each run for itself (see `call_as_many`), instead of above .5.
         **changes: Fields of all recipes.
 
     Returns:
         What `comparison.json` holds: `recipes`, by name the seconds of training, the mean AUROC of the body parts,
-        each ranked by itself (None where none has both labels), and the AUROC of each seed and their mean; `pairs`,
-        for each group of studies the difference of each figure with `low`, `high` and `p_value`.
+        each ranked by itself (None where none has both labels), and for each group of studies their numbers, the
+        AUROC of each seed, that of the seeds' mean probability (`auroc_together`), and for each figure the mean over
+        seeds with its interval; `pairs`, for each group the difference of each figure with `low`, `high` and
+        `p_value`.
 
     Raises:
-        DatasetError: If `valid` lacks a class, or a kind of finding to be compared apart.
+        DatasetError: If `valid` lacks a class, or a kind of finding or a region to be compared apart.
     """
     output_dir, valid = Path(output_dir), datasets["valid"]
-    if set(valid["label"]) != {0, 1}:
-        raise DatasetError("valid needs normal and abnormal studies to compare on; use more studies")
+    for split in ("valid", "calib") if call_by_calib else ("valid",):
+        if set(datasets[split]["label"]) != {0, 1}:
+            raise DatasetError(f"{split} needs normal and abnormal studies to compare on; use more studies")
+    groups = {**_groups(valid, alone), **_regions(valid, regions or {})}
     names = list(dict.fromkeys(name for pair in pairs for name in pair))
     runs = [(name, seed) for seed in seeds for name in names]
     for name, seed in tqdm(runs, desc="Comparing"):
@@ -80,20 +87,21 @@ def compare_recipes(
                 datasets, recipe, folder, data_description=data_description,
                 trained_on_phantoms=trained_on_phantoms, cpu=cpu, cache_dir=cache_dir,
             )  # fmt: skip
-        if not (folder / _ANSWERS_FILE).is_file():
-            _answer(folder, valid, cpu)
-    groups = _groups(valid, alone)
+        for split in ("valid", "calib") if call_by_calib else ("valid",):
+            answer_split(folder, datasets[split], split, cpu=cpu)
+    labels, patients = read_truth_of(valid, "label", "patient_id")
+    answers = {name: _read(output_dir, name, seeds, datasets, call_by_calib) for name in names}
     report: dict[str, Any] = {"seeds": list(seeds), "recipes": {}, "pairs": {}}
     for name in names:
-        answers, seconds = _read(output_dir, name, seeds)
         report["recipes"][Path(name).stem] = {
-            "seconds": seconds,
-            "mean_auroc_of_parts": _mean_of_parts(valid, answers),
-            **_figures(valid, answers, groups),
+            "seconds": [_seconds(output_dir / f"{Path(name).stem}-{seed}") for seed in seeds],
+            "mean_auroc_of_parts": _mean_of_parts(valid, answers[name]),
+            **{
+                group: _figures(labels[rows], answers[name][:, rows], patients[rows]) for group, rows in groups.items()
+            },
         }
     for first, second in pairs:
-        one, other = (_read(output_dir, name, seeds)[0] for name in (first, second))
-        labels, patients = _truth(valid)
+        one, other = answers[first], answers[second]
         report["pairs"][f"{Path(first).stem} - {Path(second).stem}"] = {
             group: {
                 figure: row
@@ -125,7 +133,7 @@ def answer_otherwise(
         if (folder / FINISHED_FILE).is_file():
             continue
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(base, folder, ignore=shutil.ignore_patterns(_ANSWERS_FILE, FINISHED_FILE))
+        shutil.copytree(base, folder, ignore=shutil.ignore_patterns("*_studies.npz", FINISHED_FILE))
         config = AutoConfig.from_pretrained(base / "checkpoint")
         for field, value in fields.items():
             setattr(config, field, value)
@@ -148,50 +156,31 @@ def take_studies(rows: Dataset, n: int, seed: int = 0) -> Dataset:
     return rows.select([row for row, patient in enumerate(rows["patient_id"]) if patient in kept])
 
 
-def _answer(folder: Path, valid: Dataset, cpu: bool) -> None:
-    """Writes what a run says of the studies of valid."""
-    AcceleratorState._reset_state()
-    accelerator = Accelerator(cpu=cpu)
-    checkpoint = folder / "checkpoint"
-    model = accelerator.prepare_model(
-        AutoModelForImageClassification.from_pretrained(checkpoint), evaluation_mode=True
-    )
-    views = ViewDataset(valid, MuraImageProcessor.from_pretrained(checkpoint))
-    found = predict_views(model, views, accelerator, progress=folder.name)
-    studies = found.by_study()
-    np.savez(folder / _ANSWERS_FILE, study_ids=list(studies), probabilities=[row[0] for row in studies.values()])
-
-
-def _read(folder: Path, name: str, seeds: Sequence[int]) -> tuple[np.ndarray, list[float]]:
-    """Probabilities `[seeds, studies]` of a recipe's runs, and the seconds of their training."""
-    answers, seconds = [], []
+def _read(folder: Path, name: str, seeds: Sequence[int], datasets: DatasetDict, call_by_calib: bool) -> np.ndarray:
+    """Probabilities `[seeds, studies]` of valid by a recipe's runs."""
+    answers = []
     for seed in seeds:
         run = folder / f"{Path(name).stem}-{seed}"
-        with np.load(run / _ANSWERS_FILE) as found:
-            answers.append(found["probabilities"])
-        seconds.append(json.loads((run / "checkpoint" / "training.json").read_text())["seconds"])
-    return np.stack(answers), seconds
+        found = read_answers(run, datasets["valid"], "valid")
+        if call_by_calib:
+            (labels,) = read_truth_of(datasets["calib"], "label")
+            found = call_as_many(found, read_answers(run, datasets["calib"], "calib"), labels)
+        answers.append(found)
+    return np.stack(answers)
 
 
-def _truth(valid: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and patients of the studies, in first-seen order."""
-    first: dict[str, tuple[int, str]] = {}
-    for study, label, patient in zip(valid["study_id"], valid["label"], valid["patient_id"], strict=True):
-        first.setdefault(study, (label, patient))
-    labels, patients = zip(*first.values(), strict=True)
-    return np.asarray(labels), np.asarray(patients)
+def _seconds(run: Path) -> float:
+    """Of the training."""
+    return float(json.loads((run / "checkpoint" / "training.json").read_text())["seconds"])
 
 
 def _groups(valid: Dataset, alone: Sequence[str]) -> dict[str, np.ndarray]:
     """Rows of the studies: all, and each kind of finding with all normal studies."""
-    labels, _ = _truth(valid)
+    (labels,) = read_truth_of(valid, "label")
     groups = {"all": np.arange(len(labels))}
     if alone:
-        known: dict[str, str | None] = {}
-        column = valid["finding"] if "finding" in valid.column_names else [None] * len(valid)
-        for study, kind in zip(valid["study_id"], column, strict=True):
-            known.setdefault(study, kind)
-        kinds = np.asarray([kind or "" for kind in known.values()])
+        known = read_truth_of(valid, "finding")[0] if "finding" in valid.column_names else [None] * len(labels)
+        kinds = np.asarray([kind or "" for kind in known])
         for kind in alone:
             if kind not in kinds:
                 raise DatasetError(f"no study of valid has the finding {kind!r}, so it cannot be compared apart")
@@ -199,20 +188,42 @@ def _groups(valid: Dataset, alone: Sequence[str]) -> dict[str, np.ndarray]:
     return groups
 
 
-def _figures(valid: Dataset, answers: np.ndarray, groups: dict[str, np.ndarray]) -> dict[str, Any]:
-    """AUROC of each seed and their mean, by group."""
-    labels, _ = _truth(valid)
-    found = {}
-    for group, rows in groups.items():
-        each = [classification_metrics(labels[rows], run[rows])["auroc"] for run in answers]
-        found[group] = {"auroc_by_seed": each, "auroc": float(np.mean(np.asarray(each, float)))}
-    return found
+def _regions(valid: Dataset, regions: Mapping[str, Sequence[str]]) -> dict[str, np.ndarray]:
+    """Rows of the studies that show one of the regions of a group."""
+    if not regions:
+        return {}
+    if "region" not in valid.column_names:
+        raise DatasetError("the data do not tell regions, so they cannot be compared apart; leave out regions")
+    labels, shown = read_truth_of(valid, "label", "region")
+    groups = {
+        name: np.flatnonzero([bool(set(words) & set(one.split("+"))) for one in shown])
+        for name, words in regions.items()
+    }
+    for name, rows in groups.items():
+        if set(labels[rows].tolist()) != {0, 1}:
+            raise DatasetError(f"valid lacks normal or abnormal studies of {name}, so it cannot be compared apart")
+    return groups
+
+
+def _figures(labels: np.ndarray, answers: np.ndarray, patients: np.ndarray) -> dict[str, Any]:
+    """Figures of some studies by runs that answered `[seeds, n]`."""
+    each = [classification_metrics(labels, run) for run in answers]
+    limits = bootstrap_confidence_intervals(labels, answers, patients)
+    known = [figure for figure in _FIGURES if figure in limits and all(one[figure] is not None for one in each)]
+    return {
+        "n": len(labels),
+        "n_abnormal": int(labels.sum()),
+        "auroc_by_seed": [one["auroc"] for one in each],
+        "auroc_together": classification_metrics(labels, answers.mean(0))["auroc"],
+        **{figure: float(np.mean([one[figure] for one in each])) for figure in known},
+        "intervals": {figure: list(limits[figure]) for figure in known},
+    }
 
 
 def _mean_of_parts(valid: Dataset, answers: np.ndarray) -> float | None:
     """Mean over seeds and body parts of the AUROC within a part."""
-    labels, _ = _truth(valid)
-    parts = np.asarray(list(dict(zip(valid["study_id"], valid["body_part"], strict=True)).values()))
-    rows = [parts == part for part in set(parts.tolist()) if set(labels[parts == part]) == {0, 1}]
+    labels, parts = read_truth_of(valid, "label", "body_part")
+    known = set(parts.tolist()) - {None}
+    rows = [parts == part for part in known if set(labels[parts == part]) == {0, 1}]
     each = [float(classification_metrics(labels[row], run[row])["auroc"] or 0) for row in rows for run in answers]
     return float(np.mean(each)) if each else None

@@ -96,8 +96,11 @@ class ViewDataset(TorchDataset):
 
     def _mark(self, row: dict[str, Any], view: PreparedView) -> np.ndarray:
         """255 where the finding is, or would be, uint8 `[h, w]`."""
+        boxes = row["boxes"] or row.get("decoys") or []
+        if not boxes:
+            return np.zeros_like(view.plane)  # as resizing would have it, at a fraction of the cost
         mask = np.zeros(view.shape, np.uint8)
-        for x0, y0, x1, y1 in row["boxes"] or row.get("decoys") or []:
+        for x0, y0, x1, y1 in boxes:
             mask[y0:y1, x0:x1] = 255
         return self.processor.prepare_mask(mask, view.field)
 
@@ -107,7 +110,9 @@ class ViewDataset(TorchDataset):
         cropped = False
         if change is not None:
             size = None if self.patch_size is not None or change.crop is None else self.processor.output_size
-            moved = None if marked is None else change.regions(marked, size)
+            moved = marked
+            if marked is not None:
+                moved = change.regions(marked, size) if marked.any() else np.zeros(size or marked.shape, np.uint8)
             # A finding stays in the picture, or the label would be wrong; so does the place of one, for the twin.
             if moved is None or marked is None or (moved > 127).any() or not (marked > 127).any():
                 plane, marked, cropped = change.place(plane, size), moved, size is not None
@@ -126,8 +131,11 @@ class ViewDataset(TorchDataset):
         assert self.patch_size is not None
         rng = np.random.default_rng([self.seed, self.epoch, key, 1])
         side = min(self.patch_size, *plane.shape)
-        places = np.argwhere(plane > 40 if marked is None or not (marked > 127).any() else marked > 127)
-        centre = places[rng.integers(len(places))] if len(places) else np.array(plane.shape) // 2
+        finding = None if marked is None else np.flatnonzero(marked > 127)
+        places = np.flatnonzero(plane > 40) if finding is None or not len(finding) else finding
+        centre = np.array(plane.shape) // 2
+        if len(places):
+            centre = np.array(divmod(int(places[rng.integers(len(places))]), plane.shape[1]))
         start = centre - side // 2 + np.rint(rng.uniform(-0.3, 0.3, 2) * side).astype(int)
         top, left = np.clip(start, 0, np.array(plane.shape) - side)
         return slice(int(top), int(top) + side), slice(int(left), int(left) + side)

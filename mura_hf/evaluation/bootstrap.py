@@ -24,7 +24,7 @@ def bootstrap_confidence_intervals(
 
     Args:
         labels: `[n]`, 0 normal and 1 abnormal.
-        probabilities: `[n]`, P(abnormal).
+        probabilities: `[n]`, P(abnormal); or `[runs, n]` by several runs, whose figures are averaged.
         groups: `[n]`, the patient of each row.
         threshold: Abnormal is called strictly above it.
         n_resamples: Number of resamples.
@@ -38,8 +38,10 @@ def bootstrap_confidence_intervals(
     Raises:
         ValueError: If the lengths differ or there is nothing to resample.
     """
-    truth, (values,) = _check(labels, [probabilities], groups)
-    samples = _figures(truth, values, _resample(groups, len(truth), n_resamples, seed), threshold)
+    truth, runs = _check(labels, np.atleast_2d(np.asarray(probabilities, np.float64)), groups)
+    counts = _resample(groups, len(truth), n_resamples, seed)
+    each = [_figures(truth, values, counts, threshold) for values in runs]
+    samples = {name: np.mean([one[name] for one in each], axis=0) for name in BOOTSTRAPPED}
     kept = {name: sample[np.isfinite(sample)] for name, sample in samples.items()}
     return {name: _interval(sample, level) for name, sample in kept.items() if len(sample)}
 
@@ -125,7 +127,7 @@ def bootstrap_mean(
 
 def _check(
     labels: Sequence[int] | np.ndarray,
-    probabilities: Sequence[Sequence[float] | np.ndarray],
+    probabilities: Sequence[Sequence[float] | np.ndarray] | np.ndarray,
     groups: Sequence[Hashable] | np.ndarray,
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """Labels as bool `[n]` and each set of probabilities as float64 `[n]`."""

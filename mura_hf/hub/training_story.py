@@ -17,7 +17,7 @@ def training_story(training: dict[str, Any]) -> list[str]:
     if patches["epochs"]:
         first = f"First {patches['epochs']} epochs on patches of {patches['size']} px around the findings, then "
     if stages:
-        planned = ", ".join(f"{stage['trains']} ({stage['epochs']} epochs)" for stage in stages)
+        planned = ", ".join(f"{stage['trains']} ({_how_long(stage)})" for stage in stages)
         told.append(f"{first or 'In '}stages: {planned}.")
     elif first:
         told.append(f"{first}{recipe['epochs']} on whole views.")
@@ -68,6 +68,12 @@ def base_story(training: dict[str, Any]) -> list[str]:
     if named:
         told.append(f"It had been trained on patients of these data, {named} among them: figures there flatter.")
     return told
+
+
+def _how_long(stage: dict[str, Any]) -> str:
+    """Epochs of a stage, and what it meets."""
+    size = stage.get("patch_size")  # not in records of before
+    return f"{stage['epochs']} epochs" + (f" on patches of {size} px around the findings" if size else "")
 
 
 def _members(training: dict[str, Any]) -> str:

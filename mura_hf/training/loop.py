@@ -265,7 +265,8 @@ def check_data(datasets: DatasetDict, recipe: Recipe) -> None:
             "dev needs normal and abnormal studies to choose an epoch by AUROC; use more studies or a larger "
             "dev_fraction"
         )
-    if (recipe.region_weight or recipe.patches.epochs) and "boxes" not in datasets["train"].column_names:
+    patches = recipe.patches.epochs or any(stage.patch_size is not None for stage in recipe.stages)
+    if (recipe.region_weight or patches) and "boxes" not in datasets["train"].column_names:
         raise DatasetError(
             "the recipe has a region_weight or patches, but the data have no boxes; set both to 0, or use data with "
             "boxes"

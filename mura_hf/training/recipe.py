@@ -196,7 +196,7 @@ class Recipe:
         own = {
             item.name: getattr(stage, item.name)
             for item in dataclasses.fields(stage)
-            if item.name != "trains" and getattr(stage, item.name) is not None
+            if item.name not in ("trains", "patch_size") and getattr(stage, item.name) is not None
         }
         return dataclasses.replace(self, **own, stages=[])
 

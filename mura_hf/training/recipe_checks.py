@@ -161,6 +161,8 @@ def _check_stages(recipe: "Recipe") -> None:
         if stage.trains not in known:
             raise RecipeError(f"stages: a {recipe.family} has no stage {stage.trains!r}; there are {', '.join(known)}")
         chosen = recipe.for_stage(stage)  # is checked as it is made
+        if stage.patch_size is not None:
+            _check_patches(recipe, chosen, stage.patch_size)
         if stage.trains in NOT_JUDGED and (chosen.schedule == "plateau" or chosen.sampling == "hard"):
             raise RecipeError(
                 f"stage {stage.trains} does not classify, so there is neither a loss on dev for the schedule plateau "
@@ -172,8 +174,24 @@ def _check_stages(recipe: "Recipe") -> None:
             f"stages are {', '.join(named)}: a fusenet is trained in the stages {', '.join(known)}, each once and in "
             "this order, since each builds on the one before"
         )
+    if recipe.stages and recipe.stages[-1].patch_size is not None:
+        raise RecipeError("stages: after patches a stage on whole views must come, which dev can judge")
     if recipe.stages and recipe.stages[-1].trains in NOT_JUDGED:
         raise RecipeError(f"stages: after {recipe.stages[-1].trains} a stage that trains the classifier must come")
+
+
+def _check_patches(recipe: "Recipe", chosen: "Recipe", size: int) -> None:
+    """A stage on patches: they fit into the picture, are crops already, and nothing is judged."""
+    if size > recipe.image_size:
+        raise RecipeError(f"stages: patch_size is {size}, which image_size, {recipe.image_size}, has no room for")
+    if recipe.family != "classifier" or recipe.level == "study":
+        raise RecipeError("stages: patches are for family classifier at level view; leave out patch_size")
+    if chosen.augmentation.random_crop or chosen.augmentation.resized_crop < 1:
+        raise RecipeError("stages: patches are crops already; set random_crop and resized_crop aside for that stage")
+    if chosen.schedule == "plateau":
+        raise RecipeError(
+            "stages: dev does not judge patches, so schedule plateau has nothing to go by; choose cosine"
+        )
 
 
 def _check_members(recipe: "Recipe") -> None:

@@ -45,7 +45,8 @@ class PatchStage:
 
 @dataclass(frozen=True)
 class TrainingStage:
-    """A stage of a run on whole views that trains a part of the model; what is None is as the recipe has it.
+    """A stage of a run, on whole views or on patches, that trains a part of the model; what is None is as the recipe
+    has it.
 
     Attributes:
         trains: One of the model's stages (`STAGES`), such as "global", "local" and "fusion" of FuseNet.
@@ -55,6 +56,9 @@ class TrainingStage:
         augmentation: See `Augmentation`.
         sampling: As `Recipe.sampling`.
         schedule: As `Recipe.schedule`.
+        patch_size: Side of the patches that it trains on instead of whole views, as in `PatchStage`; such a stage is
+            not judged on dev and ends with its last epoch. With patches that grow from stage to stage, a network meets
+            ever more of what is no finding at a fraction of the cost of whole views, most of which are black.
     """
 
     trains: str
@@ -64,8 +68,11 @@ class TrainingStage:
     augmentation: Augmentation | None = None
     sampling: str | None = None
     schedule: str | None = None
+    patch_size: int | None = None
 
     def __post_init__(self) -> None:
+        if self.patch_size is not None and self.patch_size < 32:
+            raise RecipeError(f"stage {self.trains}: patch_size is {self.patch_size}, and must be 32 or above")
         if self.epochs < 1 or (self.batch_size or 1) < 1 or (self.learning_rate or 1) <= 0:
             raise RecipeError(f"stage {self.trains}: epochs, batch_size and learning_rate must be above 0")
 

@@ -63,7 +63,9 @@ def with_epochs(recipe: Recipe, epochs: int) -> Recipe:
             f"{recipe.name} is an ensemble, whose members' recipes say how long each trains: change those, "
             f"{', '.join(recipe.members)}"
         )
-    stages = [dataclasses.replace(stage, epochs=epochs) for stage in recipe.stages]
+    stages = [
+        stage if stage.patch_size is not None else dataclasses.replace(stage, epochs=epochs) for stage in recipe.stages
+    ]
     return dataclasses.replace(recipe, epochs=epochs, stages=stages)
 
 

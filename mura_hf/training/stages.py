@@ -115,7 +115,9 @@ def make_stages(recipe: Recipe, rows: Dataset, processor: MuraImageProcessor, ca
         trains = recipe.stages[0].trains if recipe.stages else first
         plan.append(("patches", trains, own, patches.size, False))
     for stage in recipe.stages:
-        plan.append((stage.trains, stage.trains, recipe.for_stage(stage), None, stage.trains not in NOT_JUDGED))
+        judged = stage.trains not in NOT_JUDGED and stage.patch_size is None
+        name = stage.trains if stage.patch_size is None else f"patches of {stage.patch_size}"
+        plan.append((name, stage.trains, recipe.for_stage(stage), stage.patch_size, judged))
     if not recipe.stages:
         plan.append(("views", first, recipe, None, True))
 

@@ -135,3 +135,16 @@ def test_several_runs_are_averaged_on_the_same_resamples():
     for name in BOOTSTRAPPED:  # the second run of a is b itself, so that half of the difference is left
         for value in ("difference", "low", "high"):
             assert twice[name][value] == pytest.approx(once[name][value] / 2, abs=1e-12)
+
+
+def test_figures_of_several_runs_are_averaged_on_the_same_resamples():
+    runs = [PROBABILITIES, OTHERS]
+    found = bootstrap_confidence_intervals(LABELS, runs, PATIENTS, n_resamples=50)
+    means = []
+    for draw in np.random.default_rng(0).multinomial(60, np.full(60, 1 / 60), size=50):
+        chosen = np.repeat(np.arange(120), draw[PATIENTS])
+        means.append(np.mean([roc_auc_score(LABELS[chosen], run[chosen]) for run in runs]))
+    np.testing.assert_allclose(found["auroc"], np.quantile(means, [0.025, 0.975]), atol=1e-9)
+    alike = bootstrap_confidence_intervals(LABELS, [PROBABILITIES] * 3, PATIENTS)
+    for name, limits in bootstrap_confidence_intervals(LABELS, PROBABILITIES, PATIENTS).items():
+        assert alike[name] == pytest.approx(limits)

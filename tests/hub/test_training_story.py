@@ -44,6 +44,12 @@ def test_what_it_started_from_is_named():
     )
 
 
+def test_stages_tell_of_their_patches():
+    stages = [{"trains": "all", "epochs": 6, "patch_size": 224}, {"trains": "all", "epochs": 2, "patch_size": None}]
+    story = training_story({**RECORD, "recipe": {**RECIPE, "stages": stages}})
+    assert story[0] == "In stages: all (6 epochs on patches of 224 px around the findings), all (2 epochs)."
+
+
 def test_averages_tell_both_figures():
     averaged = {"epochs": [2, 5, 7], "dev": {"auroc": 0.91}, "dev_of_best_epoch": {"auroc": 0.925}}
     story = training_story({**RECORD, "averaged": averaged, "recipe": {**RECIPE, "ema_decay": 0.999}})

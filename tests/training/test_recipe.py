@@ -73,6 +73,22 @@ def test_overrides_and_round_trip(tmp_path):
         ("stages: [{trains: all, epochs: 2}, {trains: all, epoch: 2}]", "stages 2: unknown key 'epoch'"),
         ("stages: [{trains: all, epochs: 2, optimizer: sgd}]", "unknown key 'optimizer'"),
         ("stages: [{trains: all, epochs: 2, sampling: classes, batch_size: 4}]", "let them agree"),
+        ("stages: [{trains: all, epochs: 2, patch_size: 16}, {trains: all, epochs: 1}]", "must be 32 or above"),
+        ("stages: [{trains: all, epochs: 2, patch_size: 640}, {trains: all, epochs: 1}]", "320, has no room for"),
+        ("stages: [{trains: all, epochs: 2, patch_size: 64}]", "a stage on whole views must come"),
+        (
+            "stages: [{trains: all, epochs: 2, patch_size: 64, schedule: plateau}, {trains: all, epochs: 1}]",
+            "nothing to go by; choose cosine",
+        ),
+        (
+            "stages: [{trains: all, epochs: 2, patch_size: 64, augmentation: {resized_crop: 0.5}}, {trains: all, "
+            "epochs: 1}]",
+            "patches are crops already",
+        ),
+        (
+            "{level: study, stages: [{trains: all, epochs: 2, patch_size: 64}, {trains: all, epochs: 1}]}",
+            "at level view",
+        ),
         ("{family: fusenet, stages: [{trains: globl, epochs: 1}]}", "there are global, local, fusion"),
         (
             "{family: metric_learning, metric_loss: {name: triplet_margin}, stages: [{trains: embedding, epochs: 2}]}",
