@@ -188,6 +188,8 @@ def _check_patches(recipe: "Recipe", chosen: "Recipe", size: int) -> None:
         raise RecipeError("stages: patches are for family classifier at level view; leave out patch_size")
     if chosen.augmentation.random_crop or chosen.augmentation.resized_crop < 1:
         raise RecipeError("stages: patches are crops already; set random_crop and resized_crop aside for that stage")
+    if chosen.sampling == "hard":
+        raise RecipeError("stages: patches are not drawn by what views cost; choose another sampling than hard")
     if chosen.schedule == "plateau":
         raise RecipeError(
             "stages: dev does not judge patches, so schedule plateau has nothing to go by; choose cosine"
