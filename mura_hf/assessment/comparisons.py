@@ -40,7 +40,7 @@ def compare_recipes(
 
     Differences are paired: both of a pair are measured on the same resamples of patients (see `paired_bootstrap`), and
     figures are averaged over the seeds. The interval is about other patients; how far seeds differ shows in the
-    figures by seed. A run that stands finished in `output_dir` is not trained again.
+    figures by seed. A run that stands finished in `output_dir` is not trained again, one that was cut off goes on.
 
     Args:
         datasets: All splits.
@@ -80,7 +80,8 @@ def compare_recipes(
     for name, seed in tqdm(runs, desc="Comparing"):
         folder = output_dir / f"{Path(name).stem}-{seed}"
         if not (folder / FINISHED_FILE).is_file():
-            shutil.rmtree(folder, ignore_errors=True)
+            for stale in folder.glob("*_studies.npz"):
+                stale.unlink()
             recipe = load_recipe(name, seed=seed, **changes)
             AcceleratorState._reset_state()
             train(
