@@ -108,8 +108,10 @@ def run(options: argparse.Namespace) -> None:
 
     chosen = {name: getattr(options, name) for name in ("body_parts", "regions", "abnormal") if getattr(options, name)}
     datasets, source = load_data(options.data_dir, **chosen, **recipe.cut())
-    recipe, known, told = keep_cut_of_base(recipe, datasets, options.data_dir, chosen)
-    datasets, source = load_data(options.data_dir, **chosen, **recipe.cut())
+    cut = recipe.cut()
+    recipe, known, told = keep_cut_of_base(recipe, datasets, options.data_dir, chosen, source=source.key)
+    if recipe.cut() != cut:
+        datasets, source = load_data(options.data_dir, **chosen, **recipe.cut())
     if told and os.environ.get("RANK", "0") == "0":
         print(told, file=sys.stderr)
     place = {

@@ -39,6 +39,7 @@ from .member_weights import fit_member_weights
 from .prediction import predict_views
 from .recipe import Recipe
 from .recipe_reading import load_recipe
+from .selecting import told_of_metrics
 
 ROUTER = "router"
 _DEV_BATCH = 32
@@ -184,7 +185,7 @@ def train_members(
         seconds=round(time.monotonic() - started, 1),
     )
     if accelerator.is_main_process:
-        tqdm.write(f"{len(plan)} members: dev studies AUROC {dev['auroc']:.3f}, kappa {dev['kappa'] or 0:.3f}")
+        tqdm.write(f"{len(plan)} members: dev studies {told_of_metrics(dev)}")
         patients = ((split, patient) for split, rows in datasets.items() for patient in rows["patient_id"])
         write_manifest(make_manifest(patients, manifest_source(data_description)), output_dir / MANIFEST_FILE)
         save_checkpoint(accelerator.unwrap_model(prepared), processor, record, output_dir / CHECKPOINT_FOLDER)

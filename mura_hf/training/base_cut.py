@@ -16,7 +16,7 @@ _CHOICES = ("body_parts", "regions", "abnormal")
 
 
 def keep_cut_of_base(
-    recipe: Recipe, datasets: DatasetDict, data_dir: str | Path, chosen: Mapping[str, Any]
+    recipe: Recipe, datasets: DatasetDict, data_dir: str | Path, chosen: Mapping[str, Any], *, source: str
 ) -> tuple[Recipe, dict[str, int], str | None]:
     """Sees to it that dev and calib hold nobody whom the checkpoint that a run starts from was trained on.
 
@@ -29,6 +29,7 @@ def keep_cut_of_base(
         datasets: As the recipe cuts them.
         data_dir: Where they lie.
         chosen: Options of `load_data` besides the cut.
+        source: Key of the data, as `load_data` tells it.
 
     Returns:
         The recipe, with another cut where there is need: load the data again then. By split, how many patients of
@@ -38,6 +39,8 @@ def keep_cut_of_base(
         return recipe, {}, None
     base = find_base(recipe.init_checkpoint)
     record = base.read_training()
+    if record.get("data", {}).get("key", source) != source:
+        return recipe, {}, None
     known = {name: value for name, value in record.get("recipe", {}).items() if name in recipe.cut()}
     before = {name: record.get("data", {}).get(name) for name in _CHOICES}
     before = {name: value for name, value in before.items() if value not in (None, "all")}

@@ -44,7 +44,7 @@ def plot_curves(history: Sequence[dict[str, Any]], path: str | Path, *, selected
         best = max(last, key=lambda epoch: score_of(history[epoch - 1]["dev"], selected_by))
         kept = history[best - 1]
         for axis in axes[1:]:
-            axis.axvline(best, color="0.6", linestyle=":", label=f"kept: {kept['stage']}, epoch {kept['epoch']}")
+            axis.axvline(best, color="0.6", linestyle=":", label=f"best: {kept['stage']}, epoch {kept['epoch']}")
     for axis in axes:
         axis.legend(loc="best", fontsize="small")
         axis.grid(alpha=0.3)

@@ -47,7 +47,10 @@ def train_epoch(run: Run, going: StageRun, title: str) -> None:
             made = train_step(run, going, iterator, step)
             if made.lost:
                 _check_skipped(run, going)
-            if (made.due or made.stop) and not (made.lost and is_broken(run.model)):
+            broken = made.lost and is_broken(run.model)
+            if broken and made.stop:
+                raise no_number("told to stop, but the weights are")
+            if (made.due or made.stop) and not broken:
                 save_state(run, going)
             if made.stop:
                 raise run.stopped(going, made.stop)
@@ -168,6 +171,14 @@ def _seed(*what: int) -> int:
 def is_broken(model: nn.Module) -> bool:
     """Whether a weight is not finite."""
     return not all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters())
+
+
+def no_number(what: str) -> TrainingError:
+    """The error that ends a run whose weights, or whose answers, are not finite."""
+    return TrainingError(
+        f"{what} no numbers; what was kept before is whole. Lower learning_rate, clip gradients with "
+        "max_gradient_norm, or use fp32, in a new folder."
+    )
 
 
 def _check_skipped(run: Run, going: StageRun) -> None:

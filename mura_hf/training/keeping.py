@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from ..data import split_digest
 from ..models import MuraImageProcessor
 from .recipe import Recipe
-from .selecting import told_of_selection
+from .selecting import told_of_metrics, told_of_selection
 from .starting import describe_start
 from .states import replace_file, sync_folder, sync_names
 
@@ -34,7 +34,7 @@ def tell_epoch(entry: dict[str, Any], *, kept: bool) -> None:
     """Says how an epoch went."""
     told = f"{entry['stage'].capitalize()}, epoch {entry['epoch']}: loss {entry['train_loss']:.4f}"
     if entry["dev"]:
-        told += f", dev studies AUROC {entry['dev']['auroc']:.3f}, kappa {entry['dev']['kappa'] or 0:.3f}"
+        told += f", dev studies {told_of_metrics(entry['dev'])}"
     if entry["skipped_steps"]:
         told += f", {entry['skipped_steps']} steps left out"
     tqdm.write(told + " (kept)" * kept)

@@ -23,6 +23,7 @@ from .objective import Truth
 from .optimizing import RateSchedule
 from .progress import Progress, Tally
 from .recipe import Recipe
+from .selecting import told_of_metrics
 from .signals import StopSignals
 from .stages import Stage
 
@@ -114,7 +115,7 @@ class Run:
         told = f"loss {loss.item():.3f}"
         judged = [record["dev"] for record in self.progress.history if record["dev"]]
         if judged:
-            told += f", dev AUROC {judged[-1]['auroc']:.3f}, kappa {judged[-1]['kappa'] or 0:.3f}"
+            told += f", dev {told_of_metrics(judged[-1])}"
         left = max(0, self.planned_steps - self.progress.total)
         return told + f", run ends in {tqdm.format_interval(round(left * pace))}"
 

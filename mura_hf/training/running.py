@@ -17,7 +17,7 @@ from ..errors import TrainingError
 from ..models import MuraModel
 from ..models.freezing_mura import freeze_backbone
 from .averaging import average_weights, is_among_best, with_epoch
-from .epochs import is_broken, train_epoch
+from .epochs import is_broken, no_number, train_epoch
 from .keeping import CHECKPOINT_FOLDER, checkpoint_is_of, save_checkpoint, tell_epoch, write_history
 from .optimizing import RateSchedule, make_optimizer
 from .prediction import SplitPredictions, predict_views
@@ -221,14 +221,6 @@ def _judge(run: Run, model: Any, recipe: Recipe, going: StageRun | None = None) 
     if not np.isfinite(found.probabilities).all():
         raise no_number("the model's answers to dev are")
     return found
-
-
-def no_number(what: str) -> TrainingError:
-    """The error that ends a run whose weights, or whose answers, are not finite."""
-    return TrainingError(
-        f"{what} no numbers; what was kept before is whole. Lower learning_rate, clip gradients with "
-        "max_gradient_norm, or use fp32, in a new folder."
-    )
 
 
 def _dev_loss(run: Run, found: SplitPredictions) -> float:

@@ -29,6 +29,12 @@ def score_of(metrics: Mapping[str, Any], select_by: str) -> float:
     return -float(value) if select_by in _LOWER_IS_BETTER else float(value)
 
 
+def told_of_metrics(metrics: Mapping[str, Any]) -> str:
+    """AUROC and kappa of studies in words."""
+    kappa = metrics["kappa"]
+    return f"AUROC {metrics['auroc']:.3f}, kappa {'not defined' if kappa is None else format(kappa, '.3f')}"
+
+
 def told_of_selection(select_by: str) -> str:
     """What chose the epoch, in words."""
     return f"study-level {SELECTIONS[select_by]} on dev"

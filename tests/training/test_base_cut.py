@@ -23,18 +23,18 @@ def test_on_the_same_data_the_cut_stays(base, phantom_tree):
     own = load_mura(phantom_tree, **recipe.cut())
     theirs = load_mura(phantom_tree, **TINY.cut())
     assert _patients(own, "dev", "calib") & _patients(theirs, "train")  # else there were nothing to mend
-    kept, known, told = keep_cut_of_base(recipe, own, phantom_tree, {})
+    kept, known, told = keep_cut_of_base(recipe, own, phantom_tree, {}, source="phantoms")
     assert kept.cut() == TINY.cut()
     assert known == {}
     assert "was trained on these data" in told
-    assert keep_cut_of_base(kept, theirs, phantom_tree, {})[2] is None
+    assert keep_cut_of_base(kept, theirs, phantom_tree, {}, source="phantoms")[2] is None
 
 
 def test_of_some_parts_of_them_the_known_are_counted(base, phantom_tree):
     recipe = replace(TINY, init_from=str(base), dev_fraction=0.4, calib_fraction=0.3, seed=7, stratified=False)
     chosen = {"body_parts": ["wrist", "elbow", "hand"]}
     own = load_mura(phantom_tree, **chosen, **recipe.cut())
-    kept, known, told = keep_cut_of_base(recipe, own, phantom_tree, chosen)
+    kept, known, told = keep_cut_of_base(recipe, own, phantom_tree, chosen, source="phantoms")
     expected = _patients(own, "dev") & _patients(load_mura(phantom_tree, **TINY.cut()), "train")
     assert kept == recipe
     assert known["dev"] == len(expected) > 0
@@ -47,5 +47,5 @@ def test_other_data_are_cut_as_the_recipe_says(base, phantom_tree, tmp_path):
 
     tree = write_phantom_mura(tmp_path / "tree", 12, seed=9, size=64, progress=False)
     recipe = replace(TINY, init_from=str(base), seed=7)
-    assert keep_cut_of_base(recipe, load_mura(tree, **recipe.cut()), tree, {}) == (recipe, {}, None)
-    assert keep_cut_of_base(TINY, load_mura(tree, **TINY.cut()), tree, {}) == (TINY, {}, None)
+    assert keep_cut_of_base(recipe, load_mura(tree, **recipe.cut()), tree, {}, source="phantoms") == (recipe, {}, None)
+    assert keep_cut_of_base(TINY, load_mura(tree, **TINY.cut()), tree, {}, source="phantoms") == (TINY, {}, None)
