@@ -215,6 +215,8 @@ def _comparable(recipe: dict[str, Any]) -> dict[str, Any]:
 def _copy_members(recipe: Recipe, digest: str, folder: Path, copying: Path) -> None:
     """Puts finished runs into the place of an ensemble's members, where they are the same runs."""
     for name in recipe.members:
+        if recipe.members.count(name) > 1:
+            continue  # its members are seeded one by one
         stands, member = folder.parent / Path(name).stem, folder / Path(name).stem
         if member.exists() or not (stands / FINISHED_FILE).is_file():
             continue

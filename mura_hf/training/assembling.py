@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,8 +64,9 @@ class Member:
 def plan_members(recipe: Recipe, datasets: DatasetDict) -> dict[str, Member]:
     """What a recipe of members has trained, by the name of the folder.
 
-    An ensemble has the recipes that it names. A specialised model has a classifier of its own recipe for each body
-    part of the data, and the router where it names one. All are cut and seeded as the recipe at the top says.
+    An ensemble has the recipes that it names; one that it names n times is trained with n seeds, counted up from the
+    ensemble's, each in a folder like "film-0". A specialised model has a classifier of its own recipe for each body
+    part of the data, and the router where it names one. All are cut and else seeded as the recipe at the top says.
 
     Raises:
         RecipeError: If a member is made of members itself.
@@ -73,8 +75,15 @@ def plan_members(recipe: Recipe, datasets: DatasetDict) -> dict[str, Member]:
     """
     cut = recipe.cut()
     if recipe.family == "ensemble":
-        named = {Path(name).stem: dataclasses.replace(load_recipe(name), **cut) for name in recipe.members}
-        plan = {name: Member(member, datasets) for name, member in named.items()}
+        plan = {}
+        for name, times in Counter(recipe.members).items():
+            member = dataclasses.replace(load_recipe(name), **cut)
+            seeds = range(recipe.seed, recipe.seed + times)
+            for seed in seeds:
+                folder = Path(name).stem + (f"-{seed}" if times > 1 else "")
+                if folder in plan:
+                    raise RecipeError(f"two members would be called {folder}; rename one of their recipes' files")
+                plan[folder] = Member(dataclasses.replace(member, seed=seed), datasets)
     else:
         own = dataclasses.replace(recipe, family="classifier", router=None)
         known = sorted({part for part in datasets["train"]["body_part"] if part is not None})
@@ -115,7 +124,7 @@ def train_members(
 ) -> Path:
     """Trains the members of a recipe one after the other and puts them together.
 
-    Each has a folder of `output_dir`, called like the recipe or the body part. One that an earlier run finished with
+    Each has a folder of `output_dir`, called like the recipe (and seed) or the body part. One that an earlier run finished with
     the same settings and data stays as it is; one that was begun and not finished goes on where it was.
 
     Args:
@@ -135,7 +144,6 @@ def train_members(
     Raises:
         DatasetError: If the folder holds something else, or a member of other settings or data.
     """
-    started = time.monotonic()
     plan = plan_members(recipe, datasets)
     accelerator = _fresh_accelerator(cpu)
     identity = identity_of(recipe, datasets, accelerator.num_processes)
@@ -156,6 +164,7 @@ def train_members(
         description = {**data_description, **({"body_parts": [member.body_part]} if member.body_part else {})}
         train_one(member.datasets, member.recipe, output_dir / name, data_description=description)
 
+    started = time.monotonic()
     accelerator = _fresh_accelerator(cpu)
     folders = {name: output_dir / name / CHECKPOINT_FOLDER for name in plan}
     models = {name: model_class(plan[name].recipe.family).from_pretrained(folders[name]) for name in plan}
@@ -173,6 +182,7 @@ def train_members(
     prepared = accelerator.prepare_model(model, evaluation_mode=True)
     views = ViewDataset(datasets["dev"], processor)
     dev = predict_views(prepared, views, accelerator, batch_size=_DEV_BATCH, progress="dev").study_metrics()
+    members = {name: _told_of(folder) for name, folder in folders.items()}
     record = make_record(
         recipe,
         datasets,
@@ -180,9 +190,10 @@ def train_members(
         accelerator,
         epoch=None,
         dev=dev,
-        members={name: _told_of(folder) for name, folder in folders.items()},
+        members=members,
         member_weights=model.config.weights if recipe.family == "ensemble" else None,
-        seconds=round(time.monotonic() - started, 1),
+        # Members may stand since long.
+        seconds=round(time.monotonic() - started + sum(member["seconds"] for member in members.values()), 1),
     )
     if accelerator.is_main_process:
         tqdm.write(f"{len(plan)} members: dev studies {told_of_metrics(dev)}")
@@ -231,4 +242,6 @@ def _fit_weights(
 def _told_of(folder: Path) -> dict[str, Any]:
     """What the record says of a member."""
     record = json.loads((folder / "training.json").read_text())
-    return {"recipe": record["recipe"]["name"], **{name: record[name] for name in ("epoch", "dev", "seconds")}}
+    told = {"recipe": record["recipe"]["name"], "seed": record["recipe"]["seed"]}
+    told |= {name: record[name] for name in ("epoch", "dev", "seconds")}
+    return told | ({"base": record["base"]} if "base" in record else {})

@@ -97,7 +97,8 @@ class Recipe:
         augmentation: See `Augmentation`.
         patches: See `PatchStage`; needs data with boxes.
         stages: See `TrainingStage`; one stage that trains the family's first where empty.
-        members: Recipes of an ensemble's members, each named once; all are cut and seeded as this recipe says.
+        members: Recipes of an ensemble's members, cut and seeded as this recipe says; one that is named n times is
+            trained with n seeds, counted up from this recipe's.
         fit_member_weights: Whether an ensemble's weights are fitted on calib; equal where not.
         router: Recipe of a specialised model's router, which finds the body part where none is given; None has none.
     """

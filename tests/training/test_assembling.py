@@ -85,6 +85,25 @@ def test_an_ensemble_is_the_weighted_mean_and_its_members_are_not_trained_twice(
         train_tiny(phantom_splits, again, fit_member_weights=True, **options)
 
 
+def test_a_recipe_named_again_is_trained_with_another_seed(phantom_splits, recipes, tmp_path):
+    options = {"family": "ensemble", "members": [recipes["plain"]] * 2, "seed": 3}
+    plan = plan_members(replace(TINY, **options), phantom_splits)
+    assert {name: member.recipe.seed for name, member in plan.items()} == {"plain-3": 3, "plain-4": 4}
+    folder, _ = train_tiny(phantom_splits, tmp_path / "run", **options)
+    record = read_record(folder)
+    assert {name: told["seed"] for name, told in record["members"].items()} == {"plain-3": 3, "plain-4": 4}
+    assert record["seconds"] >= sum(told["seconds"] for told in record["members"].values())
+    one, other = (
+        MuraForImageClassification.from_pretrained(tmp_path / "run" / name / "checkpoint").state_dict()
+        for name in ("plain-3", "plain-4")
+    )
+    assert not all((one[name] == other[name]).all() for name in one)
+    alike = tmp_path / "plain-3.yaml"
+    alike.write_text(yaml.safe_dump({}))
+    with pytest.raises(RecipeError, match="two members would be called plain-3"):
+        plan_members(replace(TINY, **{**options, "members": [*options["members"], str(alike)]}), phantom_splits)
+
+
 def test_members_share_a_processor_or_are_refused_before_training(phantom_splits, recipes, tmp_path):
     with pytest.raises(CheckpointError, match="prepare pictures differently, in size"):
         train_tiny(phantom_splits, tmp_path / "run", family="ensemble", members=[recipes["plain"], recipes["larger"]])
