@@ -202,10 +202,10 @@ def measure_phantoms() -> dict[str, float]:
 def measure_giveaways() -> dict[str, dict[str, float]]:
     from mura_hf import load_mura
     from mura_hf.assessment import measure_giveaways as measure
-    from mura_hf.inference import BUNDLED_CHECKPOINT
+    from mura_hf.bundled import BUNDLED
     from mura_hf.phantoms import phantom_record, write_phantom_mura
 
-    made = json.loads((BUNDLED_CHECKPOINT / "training.json").read_text())["data"]["made_with"]
+    made = json.loads((BUNDLED["mura-phantom"] / "training.json").read_text())["data"]["made_with"]
     tree = MEASUREMENTS.parents[1] / "data" / "phantoms"
     if phantom_record(tree) != made:
         sys.exit(f"{tree} is not what the bundled checkpoint was trained on; make it with the command on its card")

@@ -12,9 +12,8 @@ def main() -> None:
     parser.add_argument("checkpoint", help="folder of the checkpoint")
     parser.add_argument("--name", required=True, help="name of the checkpoint, as on the Hub")
     parser.add_argument("--output", required=True, help="Markdown file to write")
-    parser.add_argument("--bundled", action="store_true", help="it comes with the package")
     options = parser.parse_args()
-    Path(options.output).write_text(render_card(options.checkpoint, options.name, bundled=options.bundled))
+    Path(options.output).write_text(render_card(options.checkpoint, options.name))
     print(f"Card written: {options.output}")
 
 

@@ -5,8 +5,9 @@ import pytest
 
 from mura_hf import StudyPredictor
 from mura_hf.assessment import measure_twins
+from mura_hf.bundled import BUNDLED
 from mura_hf.evaluation import classification_metrics
-from mura_hf.inference import BUNDLED_CHECKPOINT, PHANTOM_WARNING
+from mura_hf.inference import PHANTOM_WARNING
 from mura_hf.models import BODY_PARTS
 from mura_hf.phantoms import FINDINGS, render_phantom
 
@@ -15,11 +16,11 @@ SEED = 700_000  # of no tree that it was trained on
 
 @pytest.fixture(scope="module")
 def predictor():
-    return StudyPredictor.from_pretrained(BUNDLED_CHECKPOINT, device="cpu")
+    return StudyPredictor.from_pretrained(BUNDLED["mura-phantom"], device="cpu")
 
 
 def test_is_small():
-    assert sum(path.stat().st_size for path in BUNDLED_CHECKPOINT.iterdir()) <= 20_000_000
+    assert sum(path.stat().st_size for path in BUNDLED["mura-phantom"].iterdir()) <= 20_000_000
 
 
 def test_tells_abnormal_studies_of_new_phantoms(predictor):

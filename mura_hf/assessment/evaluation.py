@@ -10,6 +10,7 @@ from datasets import Dataset
 from transformers import AutoModelForImageClassification
 
 from ..data import UNKNOWN_PART, ViewDataset
+from ..data.fracatlas import REGION_GROUPS
 from ..errors import DatasetError
 from ..evaluation import bootstrap_confidence_intervals, calibrate_studies, classification_metrics
 from ..inference import StudyPredictor
@@ -48,8 +49,9 @@ def evaluate_checkpoint(
     Returns:
         What was written: figures with 95 % intervals from a bootstrap over patients, for `image` and `study` level,
         each `overall` and by body part. Studies' probabilities are calibrated as the checkpoint's config says. Where
-        the rows know their findings: `finding`, each kind of abnormal study against all normal ones, and, where the
-        model has heatmaps, `pointing` (see `pointing_game`); where asked for, `twins`.
+        the rows tell regions: `region`, studies that show one of each of `REGION_GROUPS`. Where they know their
+        findings: `finding`, each kind of abnormal study against all normal ones, and, where the model has heatmaps,
+        `pointing` (see `pointing_game`); where asked for, `twins`.
 
     Raises:
         DatasetError: If the split is empty.
@@ -70,7 +72,7 @@ def evaluate_checkpoint(
         "n_resamples": N_RESAMPLES,
         "trained_on_phantoms": config.trained_on_phantoms,
         "calibration": {name: getattr(config, name) for name in CALIBRATION},
-        **_figures(found, threshold, config, _study_findings(rows)),
+        **_figures(found, threshold, config, _of_studies(rows, "finding"), _of_studies(rows, "region")),
     }
     if accelerator.is_main_process:
         predictor = StudyPredictor.from_pretrained(folder, device=accelerator.device)
@@ -82,11 +84,11 @@ def evaluate_checkpoint(
     return report
 
 
-def _study_findings(rows: Dataset) -> dict[str, str] | None:
-    """Study id -> kind of its finding, of the abnormal studies; None where the rows do not know."""
-    if "finding" not in rows.column_names:
+def _of_studies(rows: Dataset, column: str) -> dict[str, str] | None:
+    """Study id -> its word in a column, of those that have one; None where the rows lack the column."""
+    if column not in rows.column_names:
         return None
-    return {study: kind for study, kind in zip(rows["study_id"], rows["finding"], strict=True) if kind}
+    return {study: word for study, word in zip(rows["study_id"], rows[column], strict=True) if word}
 
 
 def measure_levels(
@@ -122,14 +124,28 @@ def measure_levels(
 
 
 def _figures(
-    found: SplitPredictions, threshold: float, config: MuraBaseConfig, findings: dict[str, str] | None
+    found: SplitPredictions,
+    threshold: float,
+    config: MuraBaseConfig,
+    findings: dict[str, str] | None,
+    regions: dict[str, str] | None,
 ) -> dict[str, Any]:
     calibration = {"slope": config.study_slope, "intercept": config.study_intercept}
     report: dict[str, Any] = measure_levels(found, threshold, **calibration)
+    studies = found.by_study()
+    means, labels, patients, _ = (np.asarray(column) for column in zip(*studies.values(), strict=True))
+    means = calibrate_studies(means, **calibration)
+    if regions is not None:
+        shown = [set(regions.get(study, "").split("+")) for study in studies]
+        groups = {
+            name: np.asarray([bool(words & set(group)) for words in shown]) for name, group in REGION_GROUPS.items()
+        }
+        report["region"] = {
+            name: _with_intervals(labels[chosen], means[chosen], patients[chosen], threshold)
+            for name, chosen in groups.items()
+            if chosen.any()
+        }
     if findings is not None:
-        studies = found.by_study()
-        means, labels, patients, _ = (np.asarray(column) for column in zip(*studies.values(), strict=True))
-        means = calibrate_studies(means, **calibration)
         kinds = np.asarray([findings.get(study, "") for study in studies])
         report["finding"] = {
             str(kind): _with_intervals(labels[chosen], means[chosen], patients[chosen], threshold)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data import load_data
+from ..data.fracatlas import REGION_GROUPS
 from ..training import load_recipe
 from .comparison_plot import plot_comparison
 from .comparisons import compare_recipes
@@ -25,8 +26,8 @@ PAIRS = (
 without phantoms and with them, and both together.
 """
 
-GROUPS = {"hand": ["hand"], "shoulder": ["shoulder"], "leg": ["leg"], "upper limb": ["hand", "shoulder"]}
-"""FracAtlas' regions; a film may show several."""
+GROUPS = {name: REGION_GROUPS[name] for name in ("hand", "shoulder", "leg", "upper limb")}
+"""FracAtlas' regions; a film may show several. Fractured hips are too few."""
 
 _SHOWN = ("auroc", "kappa")
 

@@ -16,7 +16,7 @@ from ..evaluation import calibrate_studies, classification_metrics, paired_boots
 from ..models import MuraImageProcessor
 from ..phantoms import write_phantom_mura
 from ..training import change_recipe, load_recipe, predict_views, train
-from ..training.starting import BUNDLED, find_base
+from ..training.starting import PHANTOM, find_base
 from .finishing import finish_checkpoint
 from .splits import describe_source
 
@@ -63,7 +63,7 @@ def measure_fine_tuning(
         body_parts=[body_part], findings=[FINDING], exposure=EXPOSURE, workers=workers,
     )  # fmt: skip
     rendered = time.monotonic()
-    recipe, _ = change_recipe(load_recipe("fine_tune"), settings, init_from=BUNDLED)
+    recipe, _ = change_recipe(load_recipe("fine_tune"), settings, init_from=PHANTOM)
     datasets, source = load_data(tree, **recipe.cut())
     description = describe_source(source, tree)
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -76,7 +76,7 @@ def measure_fine_tuning(
 
     valid = datasets["valid"]
     after, labels, patients = _answers(checkpoint, valid)
-    before, _, _ = _answers(find_base(BUNDLED).folder, valid)
+    before, _, _ = _answers(find_base(PHANTOM).folder, valid)
     compared = paired_bootstrap(labels, after, before, patients)
     was, became = classification_metrics(labels, before), classification_metrics(labels, after)
     record = json.loads((checkpoint / "training.json").read_text())

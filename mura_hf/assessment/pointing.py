@@ -8,6 +8,7 @@ import numpy as np
 from datasets import Dataset, Image
 from tqdm.auto import tqdm
 
+from ..data.fracatlas import REGION_GROUPS
 from ..errors import DatasetError
 from ..evaluation import bootstrap_mean
 from ..inference import StudyPredictor
@@ -39,8 +40,8 @@ def pointing_game(predictor: StudyPredictor, rows: Dataset, *, progress: bool = 
 
     A view is a hit where the hottest pixel of its heatmap lies inside the box as it is (Zhang et al., arXiv
     1608.00507, without their margin of 15 pixels). A heatmap without any heat is a miss. Beside it stands the constant
-    guess: the hottest place of the mean heatmap of the body part over the same views, which knows where findings of
-    that part tend to be, but not the picture.
+    guess: the hottest place of the mean heatmap of the body part (of the region, where the rows tell regions) over the
+    same views, which knows where findings there tend to be, but not the picture.
 
     Args:
         predictor: The checkpoint.
@@ -48,9 +49,9 @@ def pointing_game(predictor: StudyPredictor, rows: Dataset, *, progress: bool = 
         progress: Whether to show a progress bar.
 
     Returns:
-        `overall`, `small`, `medium`, `large` (thirds by the box's area in pixels) and each kind of finding: a dict
-        with `n`, `hits` (a share), `low` and `high` (95 % interval by a bootstrap over patients) and `constant` (share
-        of hits of the constant guess).
+        `overall`, `small`, `medium`, `large` (thirds by the box's area in pixels), each of `REGION_GROUPS` and each
+        kind of finding, where the rows tell them: a dict with `n`, `hits` (a share), `low` and `high` (95 % interval
+        by a bootstrap over patients) and `constant` (share of hits of the constant guess).
 
     Raises:
         DatasetError: If the rows have no boxes, or no view has exactly one.
@@ -72,15 +73,14 @@ def pointing_game(predictor: StudyPredictor, rows: Dataset, *, progress: bool = 
         areas.append((x1 - x0) * (y1 - y0))
         shapes.append(heat.shape)
         small.append(cv2.resize(heat, (_GRID, _GRID), interpolation=cv2.INTER_AREA))
-    parts, boxes = np.asarray(chosen["body_part"]), chosen["boxes"]
+    shown, boxes = chosen["region" if "region" in chosen.column_names else "body_part"], chosen["boxes"]
     guesses = np.zeros(len(chosen), bool)
-    for part in range(len(BODY_PARTS)):
-        members = np.flatnonzero(parts == part)
-        if len(members):
-            mean = np.mean([small[n] for n in members], axis=0)
-            row, column = (np.array(np.unravel_index(mean.argmax(), mean.shape)) + 0.5) / _GRID
-            for n in members:
-                guesses[n] = _inside((row * shapes[n][0], column * shapes[n][1]), boxes[n][0])
+    for what in set(shown):
+        members = [n for n, one in enumerate(shown) if one == what]
+        mean = np.mean([small[n] for n in members], axis=0)
+        row, column = (np.array(np.unravel_index(mean.argmax(), mean.shape)) + 0.5) / _GRID
+        for n in members:
+            guesses[n] = _inside((row * shapes[n][0], column * shapes[n][1]), boxes[n][0])
     lower, upper = np.quantile(areas, [1 / 3, 2 / 3])
     groups = {
         "overall": np.ones(len(chosen), bool),
@@ -88,6 +88,11 @@ def pointing_game(predictor: StudyPredictor, rows: Dataset, *, progress: bool = 
         "medium": (np.asarray(areas) > lower) & (np.asarray(areas) <= upper),
         "large": np.asarray(areas) > upper,
     }
+    if "region" in chosen.column_names:
+        words = [set(one.split("+")) for one in shown]
+        groups |= {
+            name: np.asarray([bool(one & set(group)) for one in words]) for name, group in REGION_GROUPS.items()
+        }
     if "finding" in chosen.column_names:
         kinds = np.asarray([kind or "unknown" for kind in chosen["finding"]])
         groups |= {str(kind): kinds == kind for kind in sorted(set(kinds))}

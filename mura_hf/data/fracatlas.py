@@ -24,6 +24,9 @@ from .open_data import (
 )
 
 REGIONS = ("hand", "shoulder", "hip", "leg")
+REGION_GROUPS = {**{region: (region,) for region in REGIONS}, "upper limb": ("hand", "shoulder")}
+"""What figures are told apart by; a film that shows several regions counts in each."""
+
 PUBLISHED = {"images": 4083, "fractured": 717, "boxes": 922}
 """Counts of the whole dataset (Abedeen et al., Scientific Data 10, 521, 2023)."""
 

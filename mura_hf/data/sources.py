@@ -62,7 +62,7 @@ SOURCES = {
         DataSource(
             key="fracatlas",
             name="FracAtlas",
-            covers="of hand (from finger to arm), shoulder, hip or leg (one view)",
+            covers="of the upper limb (one view that shows a hand, anything from a finger to the arm, or a shoulder)",
             abnormal_means="fractured, as two radiologists saw it; hardware and other findings alone count as normal",
             license="cc-by-4.0",
             held_out="images of FracAtlas whose numbers lie in other blocks of twenty, since it names no patients",
@@ -107,3 +107,16 @@ SOURCES = {
     )
 }
 """Datasets that the package loads, by key."""
+
+
+def what_abnormal_means(description: dict[str, Any]) -> str:
+    """What the positive class is, in words that go on from "abnormal means".
+
+    Args:
+        description: Of data, as records have it: a source's `to_dict`, with `abnormal` where that was chosen; older
+            ones may lack all but `key`.
+    """
+    chosen = description.get("abnormal")
+    if chosen:
+        return f"that {' or '.join(chosen)} is visible; other findings alone count as normal"
+    return description.get("abnormal_means") or SOURCES[description.get("key", "mura")].abnormal_means

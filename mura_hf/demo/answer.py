@@ -14,7 +14,7 @@ _VERDICTS = {
     "uncertain": ("◐", "Uncertain", "The model cannot tell with the certainty that either answer asks for."),
     "normal": ("○", "Nothing flagged", "This does not exclude a fracture."),
 }
-_MEANING = "Abnormal means what it means in MURA: fracture, but also hardware, degeneration, lesions or dislocation."
+_MEANING = "what it means in MURA: fracture, but also hardware, degeneration, lesions or dislocation"
 
 _POOLED = {
     "mean": "Mean of {}",
@@ -64,7 +64,7 @@ def _verdict_html(study: StudyPrediction) -> str:
         f'<div class="fill" style="width:{percent:.1f}%"></div><div class="mark" style="left:{mark:.1f}%"></div></div>'
         f"<p>{sentence} {_body_part_sentence(study)}{_finding_sentence(study)}</p>"
         f'<p class="fine">{views}; flagged strictly above {study.threshold:g} (operating point '
-        f"“{escape(study.operating_point)}”). {_MEANING}</p>"
+        f"“{escape(study.operating_point)}”). Abnormal means {escape(study.abnormal_means or _MEANING)}.</p>"
         f'<p class="fine">Checkpoint: {escape(study.checkpoint)}</p></section>'
     )
 

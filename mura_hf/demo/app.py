@@ -7,16 +7,18 @@ from typing import Any
 
 import gradio as gr
 
+from ..bundled import BUNDLED
 from ..errors import CheckpointError
 from ..models import BODY_PARTS
 from ..radiographs import GuardedReader
 from .answer import EMPTY, answer_html, trouble_html, views_html
 from .checkpoints import Checkpoints
-from .examples import make_examples, without_examples
+from .examples import EXAMPLES_CHECKPOINT, are_examples, make_examples, without_examples
 from .reading import read_study
 from .style import CSS, make_theme
 
 _FOUND = "found by the model"
+_NONE = ("", "")  # chosen: the default
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _DISCLAIMER = (
     "**Not a medical device.** For research and teaching, never for the care of a patient. "
@@ -48,7 +50,8 @@ def build_app(*, allow_folders: bool) -> gr.Blocks:
         if not files:
             return EMPTY, ""
         try:
-            predictor = checkpoints.get(*chosen)
+            synthetic = chosen == _NONE and are_examples(files, examples)
+            predictor = checkpoints.get(EXAMPLES_CHECKPOINT) if synthetic else checkpoints.get(*chosen)
             part = None if body_part == _FOUND else body_part
             study, radiographs, problems = read_study(predictor, reader, files, part)
         except (CheckpointError, ValueError) as error:  # the latter: a body part that this checkpoint needs, or lacks
@@ -64,12 +67,13 @@ def build_app(*, allow_folders: bool) -> gr.Blocks:
     def choose_example(event: gr.SelectData) -> tuple[list[str], str]:
         return examples[event.index].files, _FOUND  # a part given for another study does not hold for this one
 
-    def choose_checkpoint(name: str, revision: str, chosen: tuple[str, str]) -> tuple[tuple[str, str], str]:
+    def choose_checkpoint(name: str | None, revision: str, chosen: tuple[str, str]) -> tuple[tuple[str, str], str]:
+        wanted = (name or "", revision)
         try:
-            predictor = checkpoints.get(name, revision)
+            predictor = checkpoints.get(*wanted)
         except CheckpointError as error:
             return chosen, f"**Not loaded.** {str(error).rstrip('.')}. The model that was in use stays."
-        return (name, revision), _describe(predictor.checkpoint, predictor.model.config)
+        return wanted, _describe(predictor.checkpoint, predictor.model.config)
 
     with gr.Blocks(title="mura_hf: read a study", analytics_enabled=False, delete_cache=(600, 4 * 3600)) as app:
         app.example_folder = example_folder  # lives as long as the app
@@ -79,7 +83,7 @@ def build_app(*, allow_folders: bool) -> gr.Blocks:
             "elbow, humerus or shoulder. You get one answer for the study, and where the model looked.",
             elem_id="heading",
         )
-        chosen = gr.State(("", ""))
+        chosen = gr.State(_NONE)
         with gr.Row():
             with gr.Column(scale=4, min_width=300):
                 files = gr.File(
@@ -93,7 +97,10 @@ def build_app(*, allow_folders: bool) -> gr.Blocks:
                 )
                 body_part = gr.Dropdown([_FOUND, *BODY_PARTS], value=_FOUND, label="Body part")
                 read = gr.Button("Read the study", variant="primary")
-                gr.Markdown("Or choose an example. These are **synthetic phantoms**, not patients.")
+                gr.Markdown(
+                    "Or choose an example. These are **synthetic phantoms**, not patients, and are read by "
+                    f"`{EXAMPLES_CHECKPOINT}` unless you choose a model."
+                )
                 gallery = gr.Gallery(
                     [(example.files[0], example.caption) for example in examples],
                     label="Examples: synthetic phantoms",
@@ -107,10 +114,13 @@ def build_app(*, allow_folders: bool) -> gr.Blocks:
                     interactive=False,
                 )
                 with gr.Accordion("Model", open=False):
-                    name = gr.Textbox(
-                        label="Hub name" + (" or local folder" if allow_folders else ""),
-                        placeholder="user/model; empty for the default",
-                        info="The model's own code is never run.",
+                    name = gr.Dropdown(
+                        list(BUNDLED),
+                        value=None,
+                        allow_custom_value=True,
+                        label="Name, Hub name" + " or local folder" * allow_folders,
+                        info="Choose one of the package's own, or type user/model; empty for the default. "
+                        "A model's own code is never run.",
                     )
                     revision = gr.Textbox(label="Revision", placeholder="main")
                     load = gr.Button("Load the model")
@@ -144,7 +154,7 @@ def build_app(*, allow_folders: bool) -> gr.Blocks:
             "inputs": [name, revision, chosen],
             "outputs": [chosen, state],
         }
-        for event in (load.click, name.submit, revision.submit):
+        for event in (load.click, revision.submit):
             event(**loading, api_visibility="private").then(**reading, api_visibility="private")
     return app
 

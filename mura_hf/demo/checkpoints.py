@@ -5,6 +5,7 @@ from collections import OrderedDict, defaultdict
 from pathlib import Path
 from threading import Lock
 
+from ..bundled import BUNDLED
 from ..errors import CheckpointError
 from ..inference import StudyPredictor
 
@@ -29,7 +30,7 @@ class Checkpoints:
         self._loading: defaultdict[tuple[str, str], Lock] = defaultdict(Lock)
 
     def get(self, name: str = "", revision: str = "") -> StudyPredictor:
-        """The predictor of a Hub name or folder; the default one where the name is empty.
+        """The predictor of a Hub name, a folder or one of the package's; the default one where the name is empty.
 
         Raises:
             CheckpointError: If it cannot be loaded, or the name is neither of the Hub's form nor an allowed folder.
@@ -62,10 +63,13 @@ class Checkpoints:
             if revision:
                 raise CheckpointError("A revision belongs to a Hub name; give that too, or leave the revision empty.")
             return
+        if name in BUNDLED and not revision:
+            return
         if self.allow_folders and Path(name).is_dir():
             return
         if not _HUB_NAME.fullmatch(name) or Path(name).exists():
             allowed = "a Hub name such as user/model, or a folder on this machine" if self.allow_folders else (
-                "a Hub name such as user/model; folders are read only where the app serves on its own machine alone"
+                "a Hub name such as user/model, nor one that comes with the package; folders are read only where the "
+                "app serves on its own machine alone"
             )  # fmt: skip
             raise CheckpointError(f"“{name}” is not {allowed}.")

@@ -9,6 +9,9 @@ from PIL import Image
 
 from ..phantoms import render_phantom
 
+EXAMPLES_CHECKPOINT = "mura-phantom"
+"""Reads the examples, unless another one was chosen: films and phantoms are different worlds."""
+
 # Part, finding, number of views, seed. The seeds are of no tree that a bundled checkpoint was trained on.
 _STUDIES = (
     ("wrist", "displaced_fracture", 3, 910_001),
@@ -44,6 +47,12 @@ def without_examples(files: Sequence[str], examples: Sequence[ExampleStudy]) -> 
     ours = {Path(file).name: file for example in examples for file in example.files}
     own = [file for file in files if not _is_copy(file, ours.get(Path(file).name))]
     return own or list(files)
+
+
+def are_examples(files: Sequence[str], examples: Sequence[ExampleStudy]) -> bool:
+    """Whether all files are those of examples."""
+    ours = {Path(file).name: file for example in examples for file in example.files}
+    return all(_is_copy(file, ours.get(Path(file).name)) for file in files)
 
 
 def _is_copy(file: str, example: str | None) -> bool:

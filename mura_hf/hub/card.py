@@ -8,10 +8,11 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, StrictUndefined, UndefinedError
 
-from ..data.sources import SOURCES, DataSource
+from ..bundled import BUNDLED
+from ..data.sources import SOURCES, DataSource, what_abnormal_means
 from ..errors import CardError
 from .model_table import model_rows
-from .training_story import training_story
+from .training_story import bases_of, training_story
 
 _MADE = {"twins": False, "views_tell": False, "body_parts": None, "findings": None, "exposure": None}
 _NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -21,13 +22,12 @@ _NEUTRAL = {"temperature": 1, "study_slope": 1, "study_intercept": 0}
 _RECORDS = ("config.json", "preprocessor_config.json", "training.json", "evaluation.json")
 
 
-def render_card(folder: str | Path, name: str, *, bundled: bool = False) -> str:
+def render_card(folder: str | Path, name: str) -> str:
     """Renders the card of a checkpoint.
 
     Args:
         folder: The checkpoint with its records.
-        name: Its name, as on the Hub.
-        bundled: Whether it comes with the package, so that no name is needed to load it.
+        name: Its name, as on the Hub, or that of one of the package's own.
 
     Returns:
         Markdown with a metadata header.
@@ -65,8 +65,9 @@ def render_card(folder: str | Path, name: str, *, bundled: bool = False) -> str:
         records["training"] = {"remarks": [], **records["training"]}
         body = environment.from_string(_TEMPLATE.read_text()).render(
             name=name,
-            bundled=bundled,
+            bundled=name in BUNDLED,
             source=_sources(records)[0],
+            covers=_covers(records),
             base_sources=_base_sources(records),
             held_out=_sources(records)[1],
             abnormal_means=_abnormal(records),
@@ -98,27 +99,30 @@ def _sources(records: dict[str, Any]) -> tuple[DataSource, DataSource]:
         raise CardError(f"a record names data that are not known: {error}; there are {', '.join(SOURCES)}") from error
 
 
+def _covers(records: dict[str, Any]) -> str:
+    """Which studies it is for."""
+    regions = records["training"]["data"].get("regions", "all")
+    return _sources(records)[0].covers if regions == "all" else f"of {' or '.join(regions)} (one view)"
+
+
 def _abnormal(records: dict[str, Any]) -> str:
     """What the positive class is."""
-    chosen = records["training"]["data"].get("abnormal")
-    if chosen:
-        return f"that {' or '.join(chosen)} is visible; other findings alone count as normal"
-    return _sources(records)[0].abnormal_means
+    return what_abnormal_means({"key": _sources(records)[0].key, **records["training"]["data"]})
 
 
 def _base_sources(records: dict[str, Any]) -> list[DataSource]:
     """Other data that the checkpoint which it started from had seen."""
-    known = (records["training"].get("base") or {}).get("trained_on") or []
+    known = [one["key"] for base in bases_of(records["training"]) for one in base["trained_on"] or []]
     own = _sources(records)[0].key
-    return [SOURCES[one["key"]] for one in known if one["key"] in SOURCES and one["key"] != own]
+    return [SOURCES[key] for key in dict.fromkeys(known) if key in SOURCES and key != own]
 
 
-def _base_metadata(records: dict[str, Any]) -> dict[str, str]:
-    """What the Hub is told of the checkpoint that it started from; nothing where that has no name there."""
-    base = records["training"].get("base")
-    if not base or not _NAME.fullmatch(base["name"]):
+def _base_metadata(records: dict[str, Any]) -> dict[str, Any]:
+    """What the Hub is told of the checkpoints that it started from; nothing where those have no name there."""
+    names = [base["name"] for base in bases_of(records["training"]) if _NAME.fullmatch(base["name"])]
+    if not names:
         return {}
-    return {"base_model": base["name"], "base_model_relation": "finetune"}
+    return {"base_model": names[0] if len(names) == 1 else names, "base_model_relation": "finetune"}
 
 
 def _figure(value: float | None, interval: list[float] | None = None) -> str:

@@ -47,15 +47,27 @@ def training_story(training: dict[str, Any]) -> list[str]:
     return [*told, *base_story(training)]
 
 
+def bases_of(training: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the weights, or those of members, started from, each once; empty where everything was new.
+
+    Args:
+        training: Content of `training.json`.
+    """
+    of_members = [member.get("base") for member in (training.get("members") or {}).values()]
+    found = [base for base in [training.get("base"), *of_members] if base]
+    return [base for number, base in enumerate(found) if base not in found[:number]]
+
+
 def base_story(training: dict[str, Any]) -> list[str]:
     """What the weights started from, as lines of the card; none where everything was new.
 
     Args:
         training: Content of `training.json`.
     """
-    base = training.get("base")
-    if not base:
-        return []
+    return [line for base in bases_of(training) for line in _base(base, training)]
+
+
+def _base(base: dict[str, Any], training: dict[str, Any]) -> list[str]:
     if base["sha256"] is None:
         return [f"The backbone started from timm's weights `{base['name']}`."]
     known = base["trained_on"]
@@ -78,7 +90,12 @@ def _how_long(stage: dict[str, Any]) -> str:
 
 def _members(training: dict[str, Any]) -> str:
     members = ", ".join(
-        f"{name} (recipe `{member['recipe']}`, epoch {member['epoch']}, AUROC on dev {member['dev']['auroc']:.3f})"
+        f"{name} (recipe `{member['recipe']}`{_seed(member)}, epoch {member['epoch']}, "
+        f"AUROC on dev {member['dev']['auroc']:.3f})"
         for name, member in training["members"].items()
     )
     return f"Made of members, each trained as a model of its own and kept by {training['selected_by']}: {members}."
+
+
+def _seed(member: dict[str, Any]) -> str:
+    return f", seed {member['seed']}" if "seed" in member else ""  # not in records of before

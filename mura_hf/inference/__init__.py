@@ -2,6 +2,5 @@
 
 from .prediction import PHANTOM_WARNING, StudyPrediction, ViewPrediction
 from .predictor import StudyPredictor
-from .sources import BUNDLED_CHECKPOINT
 
-__all__ = ["BUNDLED_CHECKPOINT", "PHANTOM_WARNING", "StudyPrediction", "StudyPredictor", "ViewPrediction"]
+__all__ = ["PHANTOM_WARNING", "StudyPrediction", "StudyPredictor", "ViewPrediction"]

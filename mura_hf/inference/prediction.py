@@ -63,7 +63,9 @@ class StudyPrediction:
         in_distribution: Whether the study is like the training data; None where the checkpoint cannot tell.
         warnings: Sentences that belong beside the answer, those of the radiographs among them.
         checkpoint: Hub name, with the revision where one was given, or the folder's own name after "folder: ", which
-            is "bundled: " for the one that comes with the package.
+            is "bundled: " and the name for one that comes with the package.
+        abnormal_means: What the checkpoint's training called abnormal, in words that go on from "abnormal means"; None
+            where it does not say.
     """
 
     probability: float
@@ -80,6 +82,7 @@ class StudyPrediction:
     views: list[ViewPrediction]
     in_distribution: bool | None
     checkpoint: str
+    abnormal_means: str | None = None
     warnings: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:

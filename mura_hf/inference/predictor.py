@@ -55,8 +55,8 @@ class StudyPredictor:
         """Loads a checkpoint; code that came with it is never run.
 
         Args:
-            name_or_path: Hub name or local folder. Where None, the environment's `MURA_CHECKPOINT`, else the bundled
-                one.
+            name_or_path: Hub name, local folder, or one of the package's own by its name, such as "mura-phantom".
+                Where None, the environment's `MURA_CHECKPOINT`, else the package's default.
             revision: Branch, tag or commit on the Hub; folders have none.
             device: Where it runs; the first accelerator, or else the CPU, where None.
             dtype: Of the weights.
@@ -199,6 +199,7 @@ class StudyPredictor:
             ],
             in_distribution=None,
             checkpoint=self.checkpoint,
+            abnormal_means=config.abnormal_means,
             warnings=warnings,
         )
 

@@ -1,4 +1,4 @@
-"""Where a checkpoint comes from: the bundled one, a folder, or the Hub."""
+"""Where a checkpoint comes from: the package, a folder, or the Hub."""
 
 import os
 from dataclasses import dataclass
@@ -15,10 +15,8 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from ..bundled import BUNDLED, DEFAULT
 from ..errors import CheckpointError
-
-BUNDLED_CHECKPOINT = Path(__file__).parents[1] / "resources" / "phantom"
-"""The checkpoint that comes with the package."""
 
 HUB_TIMEOUT = 5.0
 """Seconds to wait for the Hub's first word."""
@@ -31,8 +29,9 @@ class Source:
     Attributes:
         location: Folder or Hub name, as transformers takes it.
         revision: On the Hub; None for its main branch, and for folders.
-        name: What answers call it: the Hub name with the revision where one was given, or "folder: " and the folder's
-            last part. Never a whole path, since answers are shown to strangers.
+        name: What answers call it: the Hub name with the revision where one was given, "bundled: " and the name of one
+            of the package's own, or "folder: " and the folder's last part. Never a whole path, since answers are shown
+            to strangers.
     """
 
     location: str
@@ -44,23 +43,28 @@ def find_source(name_or_path: str | os.PathLike[str] | None, revision: str | Non
     """Finds a checkpoint, and asks the Hub once, briefly, for one that is not on this machine.
 
     Args:
-        name_or_path: Hub name or local folder. Where None, the environment's `MURA_CHECKPOINT`, else the bundled one.
+        name_or_path: Hub name, local folder, or one of the package's own by its name, such as "mura-phantom". Where
+            None, the environment's `MURA_CHECKPOINT`, else the package's default.
         revision: Branch, tag or commit on the Hub.
 
     Raises:
-        CheckpointError: If there is no such folder or Hub name, the Hub cannot be reached, or a folder is given a
-            revision.
+        CheckpointError: If there is no such folder or Hub name, the Hub cannot be reached, or what is on this machine
+            is given a revision.
     """
-    location = str(name_or_path or os.environ.get("MURA_CHECKPOINT") or BUNDLED_CHECKPOINT)
-    folder = Path(location)
+    location = str(name_or_path or os.environ.get("MURA_CHECKPOINT") or DEFAULT)
+    folder = BUNDLED.get(location, Path(location))
     if folder.is_dir():
         if revision is not None:
             raise CheckpointError(
                 f"{location} is a folder on this machine and has no revision {revision!r}; leave it out"
             )
-        bundled = folder.resolve() == BUNDLED_CHECKPOINT.resolve()
-        return Source(location, None, f"{'bundled' if bundled else 'folder'}: {folder.resolve().name}")
-    nothing = CheckpointError(f"{location} is neither a folder on this machine nor a Hub name such as user/model")
+        place = folder.resolve()
+        own = [name for name, one in BUNDLED.items() if one.resolve() == place]
+        return Source(str(folder), None, f"bundled: {own[0]}" if own else f"folder: {place.name}")
+    nothing = CheckpointError(
+        f"{location} is neither a folder on this machine nor a Hub name such as user/model; {', '.join(BUNDLED)} "
+        f"come{'s' * (len(BUNDLED) == 1)} with the package"
+    )
     if location.count("/") != 1:
         raise nothing
     try:

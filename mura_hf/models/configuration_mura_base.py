@@ -27,6 +27,9 @@ class MuraBaseConfig(PreTrainedConfig):
         trained_on_phantoms (`bool`, *optional*, defaults to `False`):
             Whether the weights have seen synthetic phantoms only, so that their word about a real radiograph means
             nothing.
+        abnormal_means (`str`, *optional*):
+            What the labels of training called abnormal, in words that go on from "abnormal means"; None where it is
+            not known.
         test_time_flip (`bool`, *optional*, defaults to `False`):
             Whether, in evaluation mode, a view's logits are the mean of those of the view and of its mirror image, and
             its heatmap that of both, which doubles the cost. Families that are made of other models leave it to them.
@@ -42,6 +45,7 @@ class MuraBaseConfig(PreTrainedConfig):
     study_intercept: float | int = 0.0
     operating_points: dict[str, float | int] | None = None
     trained_on_phantoms: bool = False
+    abnormal_means: str | None = None
     test_time_flip: bool = False
 
     id2label: dict[int, str] | dict[str, str] | None = None

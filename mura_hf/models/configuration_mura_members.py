@@ -1,5 +1,6 @@
 """Configurations of models that are made of other models."""
 
+from collections import Counter
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -81,7 +82,8 @@ class MuraEnsembleConfig(MuraBaseConfig):
     @property
     def backbone(self) -> str:
         """The members' backbones in words."""
-        return "ensemble of " + ", ".join(values["backbone"] for values in (self.members or {}).values())
+        counted = Counter(values["backbone"] for values in (self.members or {}).values())
+        return "ensemble of " + ", ".join(f"{n} {name}" if n > 1 else name for name, n in counted.items())
 
 
 @strict

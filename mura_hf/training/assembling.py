@@ -15,6 +15,7 @@ from datasets import DatasetDict
 from tqdm.auto import tqdm
 
 from ..data import ViewDataset, make_manifest, manifest_source, write_manifest
+from ..data.sources import what_abnormal_means
 from ..errors import DatasetError, RecipeError
 from ..models import (
     BODY_PARTS,
@@ -77,13 +78,13 @@ def plan_members(recipe: Recipe, datasets: DatasetDict) -> dict[str, Member]:
     if recipe.family == "ensemble":
         plan = {}
         for name, times in Counter(recipe.members).items():
-            member = dataclasses.replace(load_recipe(name), **cut)
+            own = dataclasses.replace(load_recipe(name), **cut)
             seeds = range(recipe.seed, recipe.seed + times)
             for seed in seeds:
                 folder = Path(name).stem + (f"-{seed}" if times > 1 else "")
                 if folder in plan:
                     raise RecipeError(f"two members would be called {folder}; rename one of their recipes' files")
-                plan[folder] = Member(dataclasses.replace(member, seed=seed), datasets)
+                plan[folder] = Member(dataclasses.replace(own, seed=seed), datasets)
     else:
         own = dataclasses.replace(recipe, family="classifier", router=None)
         known = sorted({part for part in datasets["train"]["body_part"] if part is not None})
@@ -124,8 +125,8 @@ def train_members(
 ) -> Path:
     """Trains the members of a recipe one after the other and puts them together.
 
-    Each has a folder of `output_dir`, called like the recipe (and seed) or the body part. One that an earlier run finished with
-    the same settings and data stays as it is; one that was begun and not finished goes on where it was.
+    Each has a folder of `output_dir`, called like the recipe (and seed) or the body part. One that an earlier run
+    finished with the same settings and data stays as it is; one that was begun and not finished goes on where it was.
 
     Args:
         datasets: All splits.
@@ -178,6 +179,7 @@ def train_members(
         router = models.pop(ROUTER, None)
         model = MuraSpecializedForImageClassification.from_members(models, processors=processors, router=router)
     model.config.trained_on_phantoms = trained_on_phantoms
+    model.config.abnormal_means = what_abnormal_means(data_description)
 
     prepared = accelerator.prepare_model(model, evaluation_mode=True)
     views = ViewDataset(datasets["dev"], processor)

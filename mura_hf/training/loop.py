@@ -12,6 +12,7 @@ from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwa
 from datasets import DatasetDict, Image
 
 from ..data import PixelCache, ViewDataset, build_pixel_cache, make_manifest, manifest_source, write_manifest
+from ..data.sources import what_abnormal_means
 from ..errors import DatasetError, RecipeError
 from ..losses import build_metric_loss
 from ..models import MuraImageProcessor
@@ -191,6 +192,7 @@ def prepare_run(
     cache = None if cache_dir is None else _open_cache(datasets, processor, cache_dir, accelerator)
     dev_views = ViewDataset(datasets["dev"], processor, cache=cache)
     model = build_model(recipe, trained_on_phantoms=trained_on_phantoms)
+    model.config.abnormal_means = what_abnormal_means(data_description)
     if recipe.channels_last:
         model = model.to(memory_format=torch.channels_last)
     stages = make_stages(recipe, datasets["train"], processor, cache)

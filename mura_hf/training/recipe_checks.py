@@ -200,7 +200,9 @@ def _check_members(recipe: "Recipe") -> None:
     if recipe.stages and recipe.family == "ensemble":
         raise RecipeError("an ensemble has no stages of its own; its members' recipes have theirs")
     if recipe.family == "ensemble" and len(recipe.members) < 2:
-        raise RecipeError("an ensemble needs two members or more; one that is named again is trained with another seed")
+        raise RecipeError(
+            "an ensemble needs two members or more; one that is named again is trained with another seed"
+        )
     if recipe.family == "specialized" and (recipe.members or recipe.fit_member_weights):
         raise RecipeError(
             "a specialized model has a member for each body part, of this very recipe: leave out members"

@@ -12,14 +12,14 @@ import timm
 from huggingface_hub import ModelCard, snapshot_download
 from transformers import AutoConfig
 
+from ..bundled import BUNDLED
 from ..errors import CheckpointError
 from ..models import CLASSIFIERS, MuraBaseConfig
 from .recipe import Recipe
 
-BUNDLED = "bundled"
-"""Name of the checkpoint that comes with the package."""
+PHANTOM = "bundled"
+"""Another name of the package's mura-phantom, as recipes have it."""
 
-_BUNDLED_FOLDER = Path(__file__).parents[1] / "resources" / "phantom"
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _FILES = ["config.json", "preprocessor_config.json", "training.json", "README.md", "*.safetensors*"]
 _BLOCK = 1 << 20
@@ -64,12 +64,13 @@ class Base:
 
 
 def find_base(name: str) -> Base:
-    """Finds a checkpoint: a folder, "bundled", or a Hub name, with "@revision" where wanted, which is downloaded.
+    """Finds a checkpoint: one of the package's by its name (`PHANTOM` is mura-phantom), a folder, or a Hub name, with
+    "@revision" where wanted, which is downloaded.
 
     Raises:
         CheckpointError: If there is none.
     """
-    folder = _BUNDLED_FOLDER if name == BUNDLED else Path(name)
+    folder = BUNDLED.get("mura-phantom" if name == PHANTOM else name, Path(name))
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             inner = folder / "checkpoint"
@@ -80,7 +81,7 @@ def find_base(name: str) -> Base:
     if not _HUB_NAME.fullmatch(repo):
         raise CheckpointError(
             f"init_from: {name} is neither a folder on this machine nor a Hub name such as user/model; "
-            f'"{BUNDLED}" is the checkpoint of the package, timm:NAME a backbone of timm'
+            f"{', '.join(BUNDLED)} come with the package, timm:NAME is a backbone of timm"
         )
     try:
         place = Path(snapshot_download(repo, revision=revision or None, allow_patterns=_FILES))

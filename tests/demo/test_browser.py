@@ -197,7 +197,7 @@ def test_a_model_is_changed_by_name_and_trouble_is_said_in_words(page, views, ch
     _upload(page, views[0])
     expect(page.locator("#answer .answer")).to_contain_text("bundled", timeout=WAIT)
     page.get_by_role("button", name="Model", exact=False).first.click()
-    name = page.get_by_label("Hub name or local folder")
+    name = page.get_by_label("Name, Hub name or local folder")
     name.fill("nobody/nothing")
     page.get_by_role("button", name="Load the model").click()
     expect(page.locator("#model-state")).to_contain_text("Not loaded", timeout=WAIT)

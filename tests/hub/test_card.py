@@ -6,20 +6,20 @@ import pytest
 from huggingface_hub import ModelCard
 
 from mura_hf import CardError
+from mura_hf.bundled import BUNDLED
 from mura_hf.hub import render_card
-from mura_hf.inference import BUNDLED_CHECKPOINT
 
 CARD = Path(__file__).parents[2] / "model_cards" / "mura-phantom.md"
 
 
 @pytest.fixture
 def folder(tmp_path):
-    return shutil.copytree(BUNDLED_CHECKPOINT, tmp_path / "checkpoint")
+    return shutil.copytree(BUNDLED["mura-phantom"], tmp_path / "checkpoint")
 
 
 def test_the_bundled_card_is_rendered_from_its_records():
-    assert CARD.read_text() == render_card(BUNDLED_CHECKPOINT, CARD.stem, bundled=True)
-    assert CARD.read_text() == (BUNDLED_CHECKPOINT / "README.md").read_text()
+    assert CARD.read_text() == render_card(BUNDLED["mura-phantom"], CARD.stem)
+    assert CARD.read_text() == (BUNDLED["mura-phantom"] / "README.md").read_text()
 
 
 def test_metadata_can_be_read_by_the_hub():
@@ -29,7 +29,7 @@ def test_metadata_can_be_read_by_the_hub():
         "transformers",
         "image-classification",
     )
-    figures = json.loads((BUNDLED_CHECKPOINT / "evaluation.json").read_text())["study"]["overall"]["figures"]
+    figures = json.loads((BUNDLED["mura-phantom"] / "evaluation.json").read_text())["study"]["overall"]["figures"]
     results = {result.metric_type: result.metric_value for result in data.eval_results}
     assert results["auroc"] == pytest.approx(figures["auroc"], abs=1e-4)
     assert results["kappa"] == pytest.approx(figures["kappa"], abs=1e-4)
@@ -81,15 +81,15 @@ def test_a_missing_value_is_an_error(folder):
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "call"),
+    ("name", "call"),
     [
-        ("mura-phantom", {"bundled": True}, "from_pretrained()"),
-        ("somebody/mura-mine", {}, 'from_pretrained("somebody/mura-mine")'),
-        ("mura-mine", {}, 'from_pretrained("path/to/the/folder/of/this/card")'),
+        ("mura-phantom", 'from_pretrained("mura-phantom")'),
+        ("somebody/mura-mine", 'from_pretrained("somebody/mura-mine")'),
+        ("mura-mine", 'from_pretrained("path/to/the/folder/of/this/card")'),
     ],
 )
-def test_its_example_loads_what_it_is_about(name, options, call, folder):
-    assert f"StudyPredictor.{call}" in render_card(folder, name, **options)
+def test_its_example_loads_what_it_is_about(name, call, folder):
+    assert f"StudyPredictor.{call}" in render_card(folder, name)
 
 
 def test_figures_from_before_the_calibration_are_refused(folder):

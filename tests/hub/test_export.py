@@ -13,8 +13,8 @@ from PIL import Image
 from transformers import pipeline
 
 from mura_hf import CheckpointError, MuraForImageClassification, MuraImageProcessor
+from mura_hf.bundled import BUNDLED
 from mura_hf.hub import export_checkpoint
-from mura_hf.inference import BUNDLED_CHECKPOINT
 from mura_hf.models import CLASSIFIERS
 from tests.conftest import make_checkpoint, make_model
 
@@ -84,7 +84,7 @@ def _run_alone(code, folder, file, cwd, hidden=""):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    return export_checkpoint(BUNDLED_CHECKPOINT, tmp_path_factory.mktemp("export") / "out")
+    return export_checkpoint(BUNDLED["mura-phantom"], tmp_path_factory.mktemp("export") / "out")
 
 
 def test_works_where_the_package_cannot_be_imported(exported, phantom_files, tmp_path):
@@ -93,13 +93,13 @@ def test_works_where_the_package_cannot_be_imported(exported, phantom_files, tmp
     found = json.loads(done.stdout.splitlines()[-1])
     assert "transformers_modules" in found["module"]
 
-    model = MuraForImageClassification.from_pretrained(BUNDLED_CHECKPOINT)
-    pixel_values = MuraImageProcessor.from_pretrained(BUNDLED_CHECKPOINT)(
+    model = MuraForImageClassification.from_pretrained(BUNDLED["mura-phantom"])
+    pixel_values = MuraImageProcessor.from_pretrained(BUNDLED["mura-phantom"])(
         Image.open(phantom_files[0]), return_tensors="pt"
     )["pixel_values"]
     with torch.inference_mode():
         output = model(pixel_values)
-    scores = pipeline("image-classification", model=str(BUNDLED_CHECKPOINT), device="cpu")(phantom_files[0])
+    scores = pipeline("image-classification", model=str(BUNDLED["mura-phantom"]), device="cpu")(phantom_files[0])
     np.testing.assert_array_equal(found["pixel_values"], pixel_values.numpy().astype(float).ravel()[::997])
     np.testing.assert_allclose(found["logits"], output.logits[0], atol=1e-5)
     np.testing.assert_allclose(found["code"], output.pooler_output[0], atol=1e-5)
@@ -176,12 +176,12 @@ def test_clahe_without_opencv_is_a_clear_sentence(checkpoint, phantom_files, tmp
 
 def test_every_file_and_weight_is_there(exported):
     names = {path.name for path in exported.iterdir()}
-    assert {path.name for path in BUNDLED_CHECKPOINT.iterdir()} <= names
-    for name in names & {path.name for path in BUNDLED_CHECKPOINT.iterdir()} - {
+    assert {path.name for path in BUNDLED["mura-phantom"].iterdir()} <= names
+    for name in names & {path.name for path in BUNDLED["mura-phantom"].iterdir()} - {
         "config.json",
         "preprocessor_config.json",
     }:
-        assert (exported / name).read_bytes() == (BUNDLED_CHECKPOINT / name).read_bytes()
+        assert (exported / name).read_bytes() == (BUNDLED["mura-phantom"] / name).read_bytes()
     for target in json.loads((exported / "config.json").read_text())["auto_map"].values():
         assert target.split(".")[0] + ".py" in names
     for file in exported.glob("*.py"):
@@ -193,7 +193,7 @@ def test_the_package_loads_an_export_without_its_code(exported, phantom_files):
     from mura_hf import StudyPredictor
 
     first, second = (
-        StudyPredictor.from_pretrained(folder)(phantom_files) for folder in (exported, BUNDLED_CHECKPOINT)
+        StudyPredictor.from_pretrained(folder)(phantom_files) for folder in (exported, BUNDLED["mura-phantom"])
     )
     assert first.probability == second.probability
 

@@ -18,8 +18,9 @@ from mura_hf import (
     StudyPredictor,
     read_radiograph,
 )
+from mura_hf.bundled import DEFAULT
 from mura_hf.explain import grad_cam
-from mura_hf.inference import BUNDLED_CHECKPOINT, PHANTOM_WARNING
+from mura_hf.inference import PHANTOM_WARNING
 from mura_hf.inference.prediction import find_band
 from mura_hf.models import BODY_PARTS
 from tests.conftest import make_checkpoint
@@ -302,7 +303,7 @@ class TestRefusals:
 class TestWhichCheckpoint:
     def test_the_bundled_one_by_default(self, monkeypatch):
         monkeypatch.delenv("MURA_CHECKPOINT", raising=False)
-        assert StudyPredictor.from_pretrained().checkpoint == f"bundled: {BUNDLED_CHECKPOINT.name}"
+        assert StudyPredictor.from_pretrained().checkpoint == f"bundled: {DEFAULT}"
 
     def test_the_environments_where_set(self, monkeypatch, checkpoint):
         monkeypatch.setenv("MURA_CHECKPOINT", str(checkpoint))

@@ -6,7 +6,8 @@ import huggingface_hub.constants
 import pytest
 
 from mura_hf import CheckpointError
-from mura_hf.inference.sources import BUNDLED_CHECKPOINT, find_source
+from mura_hf.bundled import BUNDLED
+from mura_hf.inference.sources import find_source
 
 
 @pytest.fixture
@@ -85,7 +86,7 @@ def test_offline_nothing_is_asked():
         find_source("user/model")
 
 
-@pytest.mark.parametrize("name", ["mura-phantom", "a/b/c", "./nowhere", "/nowhere", "user/..", "https://example.org"])
+@pytest.mark.parametrize("name", ["mura-nothing", "a/b/c", "./nowhere", "/nowhere", "user/..", "https://example.org"])
 def test_what_cannot_be_a_name_is_refused_at_once(name):
     with pytest.raises(CheckpointError, match="neither a folder on this machine nor a Hub name"):
         find_source(name)
@@ -93,6 +94,17 @@ def test_what_cannot_be_a_name_is_refused_at_once(name):
 
 def test_folders_have_no_revision_and_show_no_path(tmp_path):
     assert find_source(tmp_path).name == f"folder: {tmp_path.name}"
-    assert find_source(BUNDLED_CHECKPOINT).name == "bundled: phantom"
+    assert find_source(BUNDLED["mura-phantom"]).name == "bundled: mura-phantom"
     with pytest.raises(CheckpointError, match="has no revision 'main'"):
         find_source(tmp_path, "main")
+
+
+def test_the_packages_own_are_known_by_name_wherever_one_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mura-phantom").mkdir()
+    for name, folder in BUNDLED.items():
+        assert find_source(name) == find_source(folder)
+        assert find_source(name).name == f"bundled: {name}"
+    assert find_source("./mura-phantom").name == "folder: mura-phantom"
+    with pytest.raises(CheckpointError, match="has no revision 'main'"):
+        find_source("mura-phantom", "main")
