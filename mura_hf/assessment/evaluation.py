@@ -135,7 +135,7 @@ def _figures(
     studies = found.by_study()
     means, labels, patients, _ = (np.asarray(column) for column in zip(*studies.values(), strict=True))
     means = calibrate_studies(means, **calibration)
-    if regions is not None:
+    if regions:  # open data without regions have the column, too
         shown = [set(regions.get(study, "").split("+")) for study in studies]
         groups = {
             name: np.asarray([bool(words & set(group)) for words in shown]) for name, group in REGION_GROUPS.items()

@@ -73,7 +73,8 @@ def pointing_game(predictor: StudyPredictor, rows: Dataset, *, progress: bool = 
         areas.append((x1 - x0) * (y1 - y0))
         shapes.append(heat.shape)
         small.append(cv2.resize(heat, (_GRID, _GRID), interpolation=cv2.INTER_AREA))
-    shown, boxes = chosen["region" if "region" in chosen.column_names else "body_part"], chosen["boxes"]
+    tells = "region" in chosen.column_names and any(chosen["region"])
+    shown, boxes = chosen["region" if tells else "body_part"], chosen["boxes"]
     guesses = np.zeros(len(chosen), bool)
     for what in set(shown):
         members = [n for n, one in enumerate(shown) if one == what]
@@ -88,8 +89,8 @@ def pointing_game(predictor: StudyPredictor, rows: Dataset, *, progress: bool = 
         "medium": (np.asarray(areas) > lower) & (np.asarray(areas) <= upper),
         "large": np.asarray(areas) > upper,
     }
-    if "region" in chosen.column_names:
-        words = [set(one.split("+")) for one in shown]
+    if tells:
+        words = [set((one or "").split("+")) for one in shown]
         groups |= {
             name: np.asarray([bool(one & set(group)) for one in words]) for name, group in REGION_GROUPS.items()
         }

@@ -32,9 +32,10 @@ def training_story(training: dict[str, Any]) -> list[str]:
     else:
         epochs = stages[-1]["epochs"] if stages else recipe["epochs"]
         where = f" of the stage {stages[-1]['trains']}" if stages else " on whole views" if patches["epochs"] else ""
-        told.append(
-            f"The kept epoch{where}, {training['epoch']} of {epochs}, is the best by {training['selected_by']}."
-        )
+        if epochs > 1:
+            told.append(
+                f"The kept epoch{where}, {training['epoch']} of {epochs}, is the best by {training['selected_by']}."
+            )
     if recipe.get("ema_decay"):
         told.append(f"Weights are a moving average over the steps, of decay {recipe['ema_decay']}.")
     mixed = [f"{name} of Beta({recipe[name]}, {recipe[name]})" for name in ("mixup", "cutmix") if recipe.get(name)]

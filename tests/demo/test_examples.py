@@ -1,7 +1,10 @@
+import shutil
+
 import numpy as np
 from PIL import Image
 
-from mura_hf.demo.examples import make_examples
+from mura_hf.bundled import BUNDLED
+from mura_hf.demo.examples import EXAMPLES_CHECKPOINT, are_examples, make_examples, without_examples
 from mura_hf.phantoms import BODY_PARTS, render_phantom
 
 
@@ -22,3 +25,22 @@ def test_the_files_show_what_the_caption_says(tmp_path):
         found = np.asarray(image)
     expected = render_phantom(910_001, body_part="wrist", view=0, finding="displaced_fracture")
     np.testing.assert_array_equal(found, expected.pixels)
+
+
+def test_copies_of_examples_are_known_by_name_and_content(tmp_path):
+    ours = tmp_path / "ours"
+    ours.mkdir()
+    examples = make_examples(ours)
+    uploads = tmp_path / "uploads"
+    uploads.mkdir()
+    copies = [shutil.copy(file, uploads) for file in examples[0].files]
+    own = str(uploads / "film.png")
+    shutil.copy(copies[0], own)
+    renamed = [own]
+    assert are_examples(copies, examples)
+    assert not are_examples(renamed, examples)
+    assert not are_examples([*copies, own], examples)
+    assert without_examples([*copies, own], examples) == renamed
+    Image.new("L", (64, 64), 9).save(copies[0])
+    assert not are_examples(copies, examples)
+    assert EXAMPLES_CHECKPOINT in BUNDLED

@@ -1,4 +1,4 @@
-from mura_hf.hub.training_story import training_story
+from mura_hf.hub.training_story import bases_of, training_story
 
 RECIPE = {"epochs": 8, "patches": {"epochs": 0, "size": 112}}
 BASE = {
@@ -70,3 +70,14 @@ def test_members():
     members = {"elbow": {"recipe": "p_base", "epoch": 2, "dev": {"auroc": 0.8}, "seconds": 3.0}}
     (told,) = training_story({**RECORD, "epoch": None, "members": members})
     assert "elbow (recipe `p_base`, epoch 2, AUROC on dev 0.800)" in told
+
+
+def test_what_members_started_from_is_told_once():
+    member = {"recipe": "film", "epoch": 1, "dev": {"auroc": 0.8}, "seconds": 3.0, "base": BASE}
+    members = {f"film-{seed}": {**member, "seed": seed} for seed in (0, 1)}
+    story = training_story({**RECORD, "members": members})
+    assert "film-1 (recipe `film`, seed 1, epoch 1, AUROC on dev 0.800)" in story[0]
+    assert len(story) == 1 + len(training_story({**RECORD, "base": BASE})[1:])
+    assert BASE["name"] in story[1]
+    assert bases_of({"members": members, "base": None}) == [BASE]
+    assert bases_of({"members": {"a": {**member, "base": None}}}) == []

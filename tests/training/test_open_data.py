@@ -3,13 +3,20 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from accelerate.state import AcceleratorState
 from datasets import Image
 from huggingface_hub import ModelCard
 
 from mura_hf import DatasetError, MuraImageProcessor, StudyPredictor
-from mura_hf.assessment import calibrate_checkpoint, describe_source, evaluate_checkpoint, load_split
+from mura_hf.assessment import (
+    calibrate_checkpoint,
+    describe_evaluation,
+    describe_source,
+    evaluate_checkpoint,
+    load_split,
+)
 from mura_hf.data import load_data, read_manifest
 from mura_hf.hub import render_card
 from mura_hf.training import MANIFEST_FILE, load_recipe, train
@@ -63,6 +70,20 @@ def test_two_epochs_calibration_evaluation_and_a_card_that_credits(key, tmp_path
     assert report["study"]["overall"]["figures"]["n"] == len(set(rows["study_id"]))
     assert "pointing" in report
     card = render_card(folder, "mine")
+    if key == "fracatlas":
+        for name, words in {"hand": {"hand"}, "upper limb": {"hand", "shoulder"}}.items():
+            shown = [bool(words & set(region.split("+"))) for region in rows["region"]]
+            figures = report["region"][name]["figures"]
+            assert (figures["n"], figures["n_abnormal"]) == (sum(shown), np.asarray(rows["label"])[shown].sum())
+            assert f"| {name} | {figures['n']} | {figures['n_abnormal']} | {figures['auroc']:.3f} (" in card
+        assert any(line.startswith("upper limb") for line in describe_evaluation(report))
+        assert "study of the upper limb" in card
+        assert "Its stated use is the upper limb" in card
+        one_box = [label == 1 and len(boxes) == 1 for label, boxes in zip(rows["label"], rows["boxes"], strict=True)]
+        hands = ["hand" in region for region in rows["region"]]
+        assert report["pointing"]["hand"]["n"] == np.sum(np.logical_and(one_box, hands)) < sum(one_box)
+    else:
+        assert "region" not in report
     assert ModelCard(card).data.license == "cc-by-4.0"
     assert source.credit in card
     assert source.held_out in card
@@ -70,6 +91,8 @@ def test_two_epochs_calibration_evaluation_and_a_card_that_credits(key, tmp_path
     film = rows.cast_column("image", Image(decode=False))[0]["image"]["path"]
     study = StudyPredictor.from_pretrained(folder)([film])
     assert 0 <= study.probability <= 1
+    assert study.abnormal_means == source.abnormal_means
+    assert f"means {study.abnormal_means}." in card
 
 
 def test_another_copy_is_refused_unless_the_manifest_clears_it(tmp_path):
