@@ -135,16 +135,15 @@ def _figures(
     studies = found.by_study()
     means, labels, patients, _ = (np.asarray(column) for column in zip(*studies.values(), strict=True))
     means = calibrate_studies(means, **calibration)
-    if regions:  # open data without regions have the column, too
+    if regions is not None:
         shown = [set(regions.get(study, "").split("+")) for study in studies]
-        groups = {
-            name: np.asarray([bool(words & set(group)) for words in shown]) for name, group in REGION_GROUPS.items()
-        }
-        report["region"] = {
-            name: _with_intervals(labels[chosen], means[chosen], patients[chosen], threshold)
-            for name, chosen in groups.items()
-            if chosen.any()
-        }
+        found_groups = {}
+        for name, group in REGION_GROUPS.items():
+            chosen = np.asarray([bool(words & set(group)) for words in shown])
+            if chosen.any():
+                found_groups[name] = _with_intervals(labels[chosen], means[chosen], patients[chosen], threshold)
+        if found_groups:
+            report["region"] = found_groups
     if findings is not None:
         kinds = np.asarray([findings.get(study, "") for study in studies])
         report["finding"] = {
