@@ -3,8 +3,8 @@ out what takes long.
 
 Topics:
   import     seconds that `import mura_hf` adds to torch and transformers' modelling, best of five
-  predict    milliseconds from the files of a study of three views to its answer, bundled checkpoint, median
-  heatmap    cost of a prediction with heatmaps over the same without, alternated in one process, median ratio
+  predict    milliseconds from the files of a study of three views to its answer, of each checkpoint of the package,
+             and the cost of heatmaps over the same without, alternated in one process, medians
   mining     batch-hard loss of 128 x 2,048, forward and backward, over pytorch-metric-learning's, alternated in one
              process, median ratio
   fusenet    prediction of FuseNet (ResNet-50, 224 px), and of its full-resolution variant (512 px), over its global
@@ -24,15 +24,15 @@ Topics:
              last as in fp32 with channels first, alternated, median of five rounds (5 minutes)
   untrusted  5,000 damaged PNG, JPEG and DICOM files through the guarded reader (5 minutes)
   giveaways  what else than the finding tells the label of the phantom studies in data/phantoms that
-             the bundled checkpoint is measured on, fitted on 1,500 others (10 minutes)
+             mura-phantom is measured on, fitted on 1,500 others (10 minutes)
   comparisons  FuseNet, gated attention, specialised models and batch hard against what each builds on, on 1,000
              studies of data/phantoms, three seeds; runs that stand in runs/comparisons are kept (90 minutes)
   ablation   what the recipe "ours" is made of, one thing at a time, likewise; runs stand in runs/comparisons too,
              the report in runs/ablation (60 minutes)
-  fine_tune  the bundled checkpoint fine-tuned on 200 phantom studies of the wrist, with a finding and an exposure that
+  fine_tune  mura-phantom fine-tuned on 200 phantom studies of the wrist, with a finding and an exposure that
              it never saw, against itself on 300 others (6 minutes, of which one makes the phantoms)
-  films      what starting from the bundled checkpoint and what boxes help on real films: FracAtlas in
-             ../shared/fracatlas, three seeds, held-out blocks; runs that stand in runs/films are kept (HOURS)
+  films      what starting from mura-phantom and what boxes help on real films: FracAtlas in data/fracatlas, three
+             seeds, held-out blocks; runs that stand in runs/films/arms are kept (5 hours of one core)
 """
 
 import argparse
@@ -40,7 +40,6 @@ import json
 import multiprocessing
 import os
 import platform
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -52,7 +51,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from tqdm.auto import tqdm
 
 MEASUREMENTS = Path(__file__).with_name("measurements.json")
@@ -74,48 +72,11 @@ def measure_import() -> dict[str, float]:
     return {"seconds": round(min(seconds), 3)}
 
 
-def _study_files(folder: str) -> list[str]:
-    from mura_hf.phantoms import render_phantom
+def measure_predict() -> dict[str, Any]:
+    from mura_hf.assessment.answer_cost import measure_answers
 
-    files = []
-    for view in range(3):
-        files.append(os.path.join(folder, f"view{view}.png"))
-        phantom = render_phantom(810_000, body_part="wrist", view=view, finding="displaced_fracture")
-        Image.fromarray(phantom.pixels).save(files[-1])
-    return files
-
-
-def measure_predict() -> dict[str, float]:
-    from mura_hf import StudyPredictor
-
-    predictor = StudyPredictor.from_pretrained(device="cpu")
     with tempfile.TemporaryDirectory() as folder:
-        files = _study_files(folder)
-        predictor(files)
-        times = []
-        for _ in tqdm(range(30), desc="predict"):
-            start = time.perf_counter()
-            predictor(files)
-            times.append(1000 * (time.perf_counter() - start))
-    return {"milliseconds": round(statistics.median(times), 1)}
-
-
-def measure_heatmap() -> dict[str, float]:
-    from mura_hf import StudyPredictor
-
-    predictor = StudyPredictor.from_pretrained(device="cpu")
-    with tempfile.TemporaryDirectory() as folder:
-        files = _study_files(folder)
-        predictor(files)
-        ratios = []
-        for _ in tqdm(range(30), desc="heatmap"):
-            times = []
-            for heatmaps in (False, True):
-                start = time.perf_counter()
-                predictor(files, heatmaps=heatmaps)
-                times.append(time.perf_counter() - start)
-            ratios.append(times[1] / times[0])
-    return {"ratio": round(statistics.median(ratios), 2)}
+        return measure_answers(folder)
 
 
 def measure_training_kills() -> dict[str, Any]:
@@ -208,7 +169,7 @@ def measure_giveaways() -> dict[str, dict[str, float]]:
     made = json.loads((BUNDLED["mura-phantom"] / "training.json").read_text())["data"]["made_with"]
     tree = MEASUREMENTS.parents[1] / "data" / "phantoms"
     if phantom_record(tree) != made:
-        sys.exit(f"{tree} is not what the bundled checkpoint was trained on; make it with the command on its card")
+        sys.exit(f"{tree} is not what mura-phantom was trained on; make it with the command on its card")
     with tempfile.TemporaryDirectory() as folder:
         # Fitted on other patients and without twins, in which whatever else goes with a label would cancel out.
         write_phantom_mura(folder, 1501, made["seed"] + 1, valid_fraction=1 / 1501, workers=os.cpu_count() or 1)
@@ -301,17 +262,16 @@ def measure_films() -> dict[str, Any]:
     from mura_hf.data import home_folder
 
     root = MEASUREMENTS.parents[1]
-    report = compare_on_films(
-        root.parent / "shared" / "fracatlas", root / "runs" / "films" / "arms", cpu=True,
-        cache_dir=home_folder() / "pixels",
-    )  # fmt: skip
+    films = root / "data" / "fracatlas"
+    if not films.is_dir():
+        sys.exit(f"{films} is not there; put FracAtlas there (doi 10.6084/m9.figshare.22363012), or a link to it")
+    report = compare_on_films(films, root / "runs" / "films" / "arms", cpu=True, cache_dir=home_folder() / "pixels")
     return summarize(report)
 
 
 TOPICS: dict[str, Callable[[], dict[str, Any]]] = {
     "import": measure_import,
     "predict": measure_predict,
-    "heatmap": measure_heatmap,
     "mining": measure_mining,
     "fusenet": measure_fusenet,
     "systems": measure_systems,

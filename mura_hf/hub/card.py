@@ -12,6 +12,7 @@ from ..bundled import BUNDLED
 from ..data.sources import SOURCES, DataSource, what_abnormal_means
 from ..errors import CardError
 from .model_table import model_rows
+from .training_command import training_command
 from .training_story import bases_of, training_story
 
 _MADE = {"twins": False, "views_tell": False, "body_parts": None, "findings": None, "exposure": None}
@@ -74,6 +75,7 @@ def render_card(folder: str | Path, name: str) -> str:
             model=model_rows(records),
             needs_part=config["model_type"] == "mura_specialized" and not config.get("router"),
             story=training_story(records["training"]),
+            command=training_command(records["training"]),
             calibrated=calibration != _NEUTRAL,
             made_with={**_MADE, **made} if (made := _made_with(records)) else None,
             **records,

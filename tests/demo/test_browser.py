@@ -94,6 +94,14 @@ def _upload(page: Page, *files: str) -> None:
     page.set_input_files("input[type=file]", list(files))
 
 
+def _choose(page: Page, name: str) -> None:
+    page.get_by_role("button", name="Model", exact=False).first.click()
+    page.get_by_label("Name, Hub name or local folder").click()
+    page.get_by_role("option", name=name).click()
+    page.get_by_role("button", name="Load the model").click()
+    expect(page.locator("#model-state")).to_contain_text(name, timeout=WAIT)
+
+
 def test_without_a_checkpoint_the_app_says_why_it_does_not_start(tmp_path):
     environment = {**os.environ, "MURA_CHECKPOINT": str(tmp_path / "nowhere")}
     done = subprocess.run([sys.executable, "app.py"], cwd=ROOT, env=environment, capture_output=True, text=True)
@@ -103,7 +111,23 @@ def test_without_a_checkpoint_the_app_says_why_it_does_not_start(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+def test_films_and_examples_are_read_by_what_was_trained_on_their_like(page, views):
+    answer = page.locator("#answer .answer")
+    _upload(page, *views)
+    expect(answer).to_contain_text("bundled: mura-film", timeout=WAIT)
+    expect(answer).to_contain_text("Abnormal means fractured")
+    expect(page.locator("#answer .notice")).to_have_count(0)
+    expect(page.locator("#views img.heat")).to_have_count(2)
+    page.get_by_label("Clear").first.click()
+    page.locator("#examples button").nth(1).click()
+    expect(answer).to_contain_text("bundled: mura-phantom", timeout=WAIT)
+    expect(page.locator("#answer .notice")).to_contain_text("trained on synthetic phantoms")
+    _choose(page, "mura-film")
+    expect(answer).to_contain_text("bundled: mura-film", timeout=WAIT)
+
+
 def test_a_study_gets_one_answer_and_each_view_its_overlay(page, views):
+    _choose(page, "mura-phantom")
     _upload(page, *views)
     answer = page.locator("#answer .answer")
     expect(answer).to_be_visible(timeout=WAIT)
@@ -186,6 +210,7 @@ def test_opacity_and_boxes_are_set_in_the_page(page, views):
 
 
 def test_the_body_part_may_be_given(page, views):
+    _choose(page, "mura-phantom")
     _upload(page, views[0])
     expect(page.locator("#answer .answer")).to_contain_text("Body part found", timeout=WAIT)
     page.get_by_label("Body part").click()
