@@ -27,9 +27,9 @@ def data_folder(training: dict[str, Any]) -> str:
 def training_command(training: dict[str, Any]) -> str:
     """`scripts/train.py` with the options that give a run's recipe, `--data_dir` and `--output_dir` included.
 
-    What the run had changed in the package's recipe of that name stands behind `--set`. It cannot be told of a run that
-    was fine-tuned with `--init_from`, whose recipe is the checkpoint's in part, nor of a recipe in a file of one's own:
-    the whole of it stands in `training.json`.
+    What the run had changed in the package's recipe of that name stands behind `--set`. That cannot be told of a run
+    which was fine-tuned with `--init_from`, whose recipe is the checkpoint's in part, nor of a recipe in a file of
+    one's own: the whole of it stands in `training.json`.
 
     Args:
         training: Content of `training.json`.

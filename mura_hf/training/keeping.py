@@ -19,7 +19,7 @@ from ..data import split_digest
 from ..models import MuraImageProcessor
 from .recipe import Recipe
 from .selecting import told_of_metrics, told_of_selection
-from .starting import describe_start
+from .starting import PHANTOM, describe_start
 from .states import replace_file, sync_folder, sync_names
 
 CHECKPOINT_FOLDER = "checkpoint"
@@ -63,8 +63,11 @@ def make_record(
     """
     members = ((split, study) for split, rows in datasets.items() for study in rows["study_id"])
     base = describe_start(recipe)
+    start = recipe.init_from
+    if base and base["sha256"] and base["revision"] is None and start != PHANTOM:
+        start = base["name"]  # never a path of this machine
     return {
-        "recipe": recipe.to_dict(),
+        "recipe": {**recipe.to_dict(), "init_from": start},
         **({"base": base} if base else {}),
         "data": {
             **data_description,

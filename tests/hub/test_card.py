@@ -9,7 +9,8 @@ from mura_hf import CardError
 from mura_hf.bundled import BUNDLED
 from mura_hf.hub import render_card
 
-CARD = Path(__file__).parents[2] / "model_cards" / "mura-phantom.md"
+CARDS = Path(__file__).parents[2] / "model_cards"
+CARD = CARDS / "mura-phantom.md"
 
 
 @pytest.fixture
@@ -17,9 +18,36 @@ def folder(tmp_path):
     return shutil.copytree(BUNDLED["mura-phantom"], tmp_path / "checkpoint")
 
 
-def test_the_bundled_card_is_rendered_from_its_records():
-    assert CARD.read_text() == render_card(BUNDLED["mura-phantom"], CARD.stem)
-    assert CARD.read_text() == (BUNDLED["mura-phantom"] / "README.md").read_text()
+@pytest.mark.parametrize("name", BUNDLED)
+def test_cards_of_the_package_are_rendered_from_their_records(name):
+    card = (CARDS / f"{name}.md").read_text()
+    assert card == render_card(BUNDLED[name], name)
+    assert card == (BUNDLED[name] / "README.md").read_text()
+
+
+def test_every_card_is_of_a_checkpoint_of_the_package():
+    assert {path.stem for path in CARDS.iterdir()} == set(BUNDLED)
+
+
+def test_the_card_of_real_films_credits_them_and_says_what_it_is_not():
+    text = (CARDS / "mura-film.md").read_text()
+    data = ModelCard(text).data
+    assert (data.license, data.base_model) == ("cc-by-4.0", "mura-phantom")
+    for sentence in (
+        "Not a medical device",
+        "Abedeen I.",
+        "10.1038/s41597-023-02432-4",
+        "https://creativecommons.org/licenses/by/4.0/",
+        "the images were resized",
+        "does not exclude a fracture",
+        "study of the upper limb",
+        "Its stated use is the upper limb",
+        "names no patients",
+        "--recipe films",
+    ):
+        assert sentence in text.replace("\n", " ")
+    figures = json.loads((BUNDLED["mura-film"] / "evaluation.json").read_text())["region"]["upper limb"]["figures"]
+    assert f"| upper limb | {figures['n']} | {figures['n_abnormal']} | {figures['auroc']:.3f} (" in text
 
 
 def test_metadata_can_be_read_by_the_hub():

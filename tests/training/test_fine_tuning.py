@@ -81,7 +81,7 @@ def test_a_run_goes_on_from_it_and_says_so(phantom_splits, tmp_path):
     )
     made, _ = train_tiny(phantom_splits, tmp_path / "run", **vars(recipe))
     record = read_record(made)
-    assert record["base"]["name"] == "base"
+    assert record["base"]["name"] == record["recipe"]["init_from"] == "base"  # a record shows no path
     assert len(record["base"]["sha256"]) == 64
     assert record["base"]["trained_on"] == [{"key": "fracatlas", "name": "FracAtlas"}]
     assert (record["recipe"]["image_size"], record["recipe"]["init_heads"]) == (SIDE, True)
