@@ -161,6 +161,7 @@ def finish(folder: Path, datasets: Any, description: dict[str, Any], options: ar
     """Calibrates, evaluates and writes the card."""
     from mura_hf.assessment import describe_evaluation, finish_checkpoint
     from mura_hf.hub import render_card
+    from mura_hf.training.states import replace_file
 
     done = finish_checkpoint(folder, datasets, data=description, cpu=options.cpu)
     if done.calibration is not None:
@@ -169,7 +170,7 @@ def finish(folder: Path, datasets: Any, description: dict[str, Any], options: ar
     if done.evaluation is not None:
         print(*describe_evaluation(done.evaluation), sep="\n")
         name = options.name or Path(options.output_dir).resolve().name
-        (folder / "README.md").write_text(render_card(folder, name))
+        replace_file(folder / "README.md", render_card(folder, name).encode())
         print(f"Card written: {folder / 'README.md'}")
     print(*done.left_out, sep="\n", end="\n" * bool(done.left_out))
 

@@ -1,5 +1,6 @@
 """Calibration of a checkpoint on `calib`."""
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from ..errors import DatasetError
 from ..evaluation import calibrate_studies, fit_study_calibration, fit_temperature
 from ..models import MuraImageProcessor
 from ..training import predict_views
+from ..training.states import replace_file
 
 CALIBRATION = ("temperature", "study_slope", "study_intercept")
 """Names of the calibration's values in a checkpoint's config."""
@@ -62,7 +64,9 @@ def calibrate_checkpoint(
     model.config.operating_points = {"paper": model.config.operating_points.get("paper", 0.5)}
     model.config.study_slope, model.config.study_intercept = round(slope, 4), round(intercept, 4)
     if accelerator.is_main_process:
-        model.config.save_pretrained(folder)
+        with tempfile.TemporaryDirectory() as fresh:
+            model.config.save_pretrained(fresh)
+            replace_file(Path(folder) / "config.json", (Path(fresh) / "config.json").read_bytes())
     after = calibrate_studies(warmed, slope, intercept)
     return {
         "temperature": model.config.temperature,

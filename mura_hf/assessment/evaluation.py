@@ -16,6 +16,7 @@ from ..evaluation import bootstrap_confidence_intervals, calibrate_studies, clas
 from ..inference import StudyPredictor
 from ..models import BODY_PARTS, MuraBaseConfig, MuraImageProcessor
 from ..training import SplitPredictions, predict_views
+from ..training.states import replace_file
 from .calibration import CALIBRATION
 from .pointing import can_point, pointing_game
 from .twins import measure_twins
@@ -80,7 +81,7 @@ def evaluate_checkpoint(
             report["pointing"] = pointing_game(predictor, rows)
         if twins:
             report["twins"] = measure_twins(predictor, twins)
-        (Path(folder) / "evaluation.json").write_text(json.dumps(report, indent=2) + "\n")
+        replace_file(Path(folder) / "evaluation.json", (json.dumps(report, indent=2) + "\n").encode())
     return report
 
 
