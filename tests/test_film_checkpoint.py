@@ -1,5 +1,5 @@
-"""The checkpoint for real films that comes with the package. Films cannot be part of the tests; those that it has not seen
-are read where FracAtlas lies in data/fracatlas.
+"""The checkpoint for real films that comes with the package. Films cannot be part of the tests; those that it has not
+seen are read where FracAtlas lies in data/fracatlas.
 """
 
 from pathlib import Path
