@@ -35,8 +35,8 @@ def read_options() -> argparse.Namespace:
     recipe.add_argument("--show", action="store_true", help="print the whole of it as YAML, and end")
     recipe.add_argument(
         "--init_from", metavar="CHECKPOINT",
-        help="fine-tune a checkpoint (a folder, a Hub name with @revision where wanted, or bundled), or start from "
-        "timm:NAME; model and preprocessing are then its own",
+        help="fine-tune a checkpoint (a folder, a Hub name with @revision where wanted, or mura-phantom), or start "
+        "from timm:NAME; model and preprocessing are then its own",
     )  # fmt: skip
     recipe.add_argument("--each_body_part", action="store_true", help="a model for each body part, in one checkpoint")
     recipe.add_argument("--epochs", type=int, help="on whole views, in each stage, instead of the recipe's")

@@ -56,7 +56,15 @@ def test_from_phantoms_to_an_exported_checkpoint_with_its_card(tmp_path, phantom
     assert "trained on synthetic phantoms" in measured.stdout
     _run("render_card.py", checkpoint, "--name", "mura-tiny", "--output", checkpoint / "README.md")
     card = (checkpoint / "README.md").read_text()
-    for words in ("# mura-tiny", "Pointing game", "any finding | 7", "calibrate.py", "--patch_epochs 1", "--twins 7"):
+    for words in (
+        "# mura-tiny",
+        "Pointing game",
+        "any finding | 7",
+        "calibrate.py",
+        "tiny.yaml",
+        "--patch_epochs 1",
+        "--twins 7",
+    ):
         assert words in card
     _run("export_checkpoint.py", checkpoint, tmp_path / "export")
     study = StudyPredictor.from_pretrained(tmp_path / "export")(phantom_files)

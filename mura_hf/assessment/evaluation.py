@@ -76,7 +76,7 @@ def evaluate_checkpoint(
         **_figures(found, threshold, config, _of_studies(rows, "finding"), _of_studies(rows, "region")),
     }
     if accelerator.is_main_process:
-        predictor = StudyPredictor.from_pretrained(folder, device=accelerator.device)
+        predictor = StudyPredictor.from_pretrained(Path(folder), device=accelerator.device)
         if can_point(predictor, rows):
             report["pointing"] = pointing_game(predictor, rows)
         if twins:

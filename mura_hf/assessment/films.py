@@ -61,11 +61,12 @@ def compare_on_films(
     Returns:
         As `compare_recipes`.
     """
-    datasets, source = load_data(root, **load_recipe(pairs[0][1], **changes).cut())
+    cut = load_recipe(pairs[0][1], **changes).cut()
+    datasets, source = load_data(root, **cut)
     report = compare_recipes(
         datasets, pairs, output_dir, seeds=seeds,
-        data_description={**describe_source(source, root), "body_parts": "all"}, cpu=cpu, cache_dir=cache_dir,
-        regions=regions, call_by_calib=True, **changes,
+        data_description={**describe_source(source, root), "body_parts": "all", "cut": cut}, cpu=cpu,
+        cache_dir=cache_dir, regions=regions, call_by_calib=True, **changes,
     )  # fmt: skip
     plot_comparison(report, output_dir)
     (Path(output_dir) / "films.md").write_text(tabulate(report, ["all", *regions]))

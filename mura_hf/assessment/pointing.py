@@ -41,7 +41,7 @@ def pointing_game(predictor: StudyPredictor, rows: Dataset, *, progress: bool = 
     A view is a hit where the hottest pixel of its heatmap lies inside the box as it is (Zhang et al., arXiv
     1608.00507, without their margin of 15 pixels). A heatmap without any heat is a miss. Beside it stands the constant
     guess: the hottest place of the mean heatmap of the body part (of the region, where the rows tell regions) over the
-    same views, which knows where findings there tend to be, but not the picture.
+    same views, which knows where findings there tend to be, but not the picture; a miss where there is one view only.
 
     Args:
         predictor: The checkpoint.
@@ -78,6 +78,8 @@ def pointing_game(predictor: StudyPredictor, rows: Dataset, *, progress: bool = 
     guesses = np.zeros(len(chosen), bool)
     for what in set(shown):
         members = [n for n, one in enumerate(shown) if one == what]
+        if len(members) == 1:
+            continue  # a view alone would be its own guess
         mean = np.mean([small[n] for n in members], axis=0)
         row, column = (np.array(np.unravel_index(mean.argmax(), mean.shape)) + 0.5) / _GRID
         for n in members:

@@ -53,8 +53,9 @@ def load_split(folder: str | Path, data_dir: str | Path, split: str) -> tuple[Da
             f"{folder} has no training.json, so its splits are not known; train with scripts/train.py"
         ) from error
     recipe, data = record["recipe"], record["data"]
-    cut = {name: recipe[name] for name in _CUT if name in recipe}
-    cut["stratified"] = recipe.get("stratified", False)  # older cuts were not
+    was = data.get("cut") or recipe  # a member of an ensemble may have another seed than its cut
+    cut = {name: was[name] for name in _CUT if name in was}
+    cut["stratified"] = was.get("stratified", False)  # older cuts were not
     chosen = {name: data[name] for name in _CHOSEN if data.get(name, "all") != "all"}
     try:
         datasets, source = load_data(data_dir, **chosen, **cut)

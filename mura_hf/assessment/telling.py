@@ -8,7 +8,8 @@ from ..inference import PHANTOM_WARNING
 def describe_evaluation(report: dict[str, Any]) -> list[str]:
     """Lines about what `evaluate_checkpoint` measured."""
     lines = []
-    for part, row in [*report["study"].items(), *report.get("region", {}).items()]:
+    regions = {f"shows {region}": row for region, row in report.get("region", {}).items()}
+    for part, row in (report["study"] | regions).items():
         figures, intervals = row["figures"], row["intervals"]
         told = []
         for metric in ("auroc", "kappa"):
@@ -17,7 +18,7 @@ def describe_evaluation(report: dict[str, Any]) -> list[str]:
                 f"{metric} not defined" if figures[metric] is None or low is None
                 else f"{metric} {figures[metric]:.3f} ({low:.3f}-{high:.3f})"
             )  # fmt: skip
-        lines.append(f"{part:10s} {figures['n']:5d} studies, {', '.join(told)}")
+        lines.append(f"{part:16s} {figures['n']:5d} studies, {', '.join(told)}")
     for kind, row in report.get("finding", {}).items():
         auroc = row["figures"]["auroc"]
         known = "not defined" if auroc is None else f"{auroc:.3f}"

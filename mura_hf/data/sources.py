@@ -109,8 +109,8 @@ SOURCES = {
 """Datasets that the package loads, by key."""
 
 
-def what_abnormal_means(description: dict[str, Any]) -> str:
-    """What the positive class is, in words that go on from "abnormal means".
+def what_abnormal_means(description: dict[str, Any]) -> str | None:
+    """What the positive class is, in words that go on from "abnormal means"; None where it is not known.
 
     Args:
         description: Of data, as records have it: a source's `to_dict`, with `abnormal` where that was chosen; older
@@ -119,4 +119,5 @@ def what_abnormal_means(description: dict[str, Any]) -> str:
     chosen = description.get("abnormal")
     if chosen:
         return f"that {' or '.join(chosen)} is visible; other findings alone count as normal"
-    return description.get("abnormal_means") or SOURCES[description.get("key", "mura")].abnormal_means
+    source = SOURCES.get(description.get("key", ""))
+    return description.get("abnormal_means") or (source.abnormal_means if source else None)

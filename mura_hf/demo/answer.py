@@ -14,7 +14,7 @@ _VERDICTS = {
     "uncertain": ("◐", "Uncertain", "The model cannot tell with the certainty that either answer asks for."),
     "normal": ("○", "Nothing flagged", "This does not exclude a fracture."),
 }
-_MEANING = "what it means in MURA: fracture, but also hardware, degeneration, lesions or dislocation"
+_MEANING = "what the labels of its training called so, which this checkpoint does not tell"
 
 _POOLED = {
     "mean": "Mean of {}",

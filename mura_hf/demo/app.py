@@ -160,12 +160,11 @@ def build_app(*, allow_folders: bool) -> gr.Blocks:
 
 
 def _describe(name: str, config: Any) -> str:
-    if config.trained_on_phantoms:
-        kind = "trained on **synthetic phantoms**"
-    elif config.abnormal_means:
-        kind = f"abnormal means {config.abnormal_means}"
-    else:
-        kind = "not marked as trained on synthetic phantoms; its card says on what it was"
+    kind = (
+        "trained on **synthetic phantoms**"
+        if config.trained_on_phantoms
+        else "not marked as trained on synthetic phantoms; its card says on what it was"
+    )
     return f"In use: `{name}` ({config.backbone}), {kind}."
 
 

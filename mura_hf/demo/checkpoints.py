@@ -63,7 +63,9 @@ class Checkpoints:
             if revision:
                 raise CheckpointError("A revision belongs to a Hub name; give that too, or leave the revision empty.")
             return
-        if name in BUNDLED and not revision:
+        if name in BUNDLED:
+            if revision:
+                raise CheckpointError(f"{name} comes with the package and has no revisions; leave the revision empty.")
             return
         if self.allow_folders and Path(name).is_dir():
             return

@@ -11,6 +11,7 @@ from jinja2 import Environment, StrictUndefined, UndefinedError
 from ..bundled import BUNDLED
 from ..data.sources import SOURCES, DataSource, what_abnormal_means
 from ..errors import CardError
+from ..training import recipe_names
 from .model_table import model_rows
 from .training_command import training_command
 from .training_story import bases_of, training_story
@@ -66,7 +67,7 @@ def render_card(folder: str | Path, name: str) -> str:
         records["training"] = {"remarks": [], **records["training"]}
         body = environment.from_string(_TEMPLATE.read_text()).render(
             name=name,
-            bundled=name in BUNDLED,
+            bundled=name in BUNDLED and Path(folder).resolve() == BUNDLED[name].resolve(),
             source=_sources(records)[0],
             covers=_covers(records),
             base_sources=_base_sources(records),
@@ -76,6 +77,7 @@ def render_card(folder: str | Path, name: str) -> str:
             needs_part=config["model_type"] == "mura_specialized" and not config.get("router"),
             story=training_story(records["training"]),
             command=training_command(records["training"]),
+            recipe_is_known=records["training"]["recipe"]["name"] in recipe_names(),
             calibrated=calibration != _NEUTRAL,
             made_with={**_MADE, **made} if (made := _made_with(records)) else None,
             **records,
@@ -107,7 +109,7 @@ def _covers(records: dict[str, Any]) -> str:
     return _sources(records)[0].covers if regions == "all" else f"of {' or '.join(regions)} (one view)"
 
 
-def _abnormal(records: dict[str, Any]) -> str:
+def _abnormal(records: dict[str, Any]) -> str | None:
     """What the positive class is."""
     return what_abnormal_means({"key": _sources(records)[0].key, **records["training"]["data"]})
 

@@ -11,6 +11,7 @@ _POOLED = {
     "noisy_or": "noisy-or of its views' probabilities",
     "gated_attention": "of the mean of its views' codes, weighted by learned (gated) attention",
 }
+_FLIPPED = ("a view's logits", "mean of those of the view and of its mirror image")
 _FAMILIES = {
     "mura_metric_learning": "Siamese: an embedding of {embedding_size} numbers, a classifier on it",
     "mura_fusenet": "FuseNet: two branches",
@@ -30,11 +31,11 @@ def model_rows(records: dict[str, Any]) -> list[tuple[str, str]]:
         rows = [
             ("members", _members(config.members, {name: f", weight {w:.3f}" for name, w in config.weights.items()}))
         ]
-        rows += [("input", given), ("a study's probability", "weighted mean of the members'")]
+        rows += [("input", given), *_flips(config.members), ("a study's probability", "weighted mean of the members'")]
     elif isinstance(config, MuraSpecializedConfig):
         found = "is found by a router where it is not given" if config.router else "must be given"
         rows = [("one model for each body part, which " + found, _members(config.members, {}))]
-        rows += [("input", given), ("a study's probability", "that of its body part's model")]
+        rows += [("input", given), *_flips(config.members), ("a study's probability", "that of its body part's model")]
     else:
         assert isinstance(config, MuraConfig)
         start = _start(records["training"])
@@ -43,7 +44,7 @@ def model_rows(records: dict[str, Any]) -> list[tuple[str, str]]:
             rows.append(("kind", _FAMILIES[config.model_type].format(**vars(config))))
         rows += [("input", given), *_crop_row(config), ("heads", _heads(config))]
         if config.test_time_flip:
-            rows.append(("a view's logits", "mean of those of the view and of its mirror image"))
+            rows.append(_FLIPPED)
         rows.append(("a study's probability", _POOLED[config.study_pooling]))
     points = ", ".join(f"{point}: {value}" for point, value in (config.operating_points or {}).items())
     numbers = f"{config.temperature}, {config.study_slope}, {config.study_intercept}"
@@ -70,6 +71,11 @@ def _start(training: dict[str, Any]) -> str:
 def _members(members: dict[str, Any] | None, remarks: dict[str, str]) -> str:
     told = {name: read_member(values, name).backbone for name, values in (members or {}).items()}
     return ", ".join(f"{name} (`{backbone}`{remarks.get(name, '')})" for name, backbone in told.items())
+
+
+def _flips(members: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """A row where all members average over mirror images."""
+    return [_FLIPPED] * all(read_member(values, name).test_time_flip for name, values in (members or {}).items())
 
 
 def _crop_row(config: MuraConfig) -> list[tuple[str, str]]:

@@ -5,9 +5,19 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
+import yaml
+
 from ..training import load_recipe, recipe_names
 
-_OF_THEIR_OWN = ("name", "seed", "fold", "family")  # have options, or are none of a setting's
+_OF_THEIR_OWN = ("name", "seed", "fold")  # have options, or are none of a setting's
+_OF_THE_BASE = (
+    "family", "backbone", "backbone_kwargs", "pretrained", "init_from", "init_heads", "head_dropout",
+    "body_part_head", "model",
+    "image_size", "resize_size", "resize_mode", "enhance", "crop_border", "image_mean", "image_std", "level",
+    "augmentation.random_crop", "metric_loss", "metric_weight", "stages",
+)  # fmt: skip
+"""What `--init_from` sets by itself."""
+
 _WHOLE = ("model", "backbone_kwargs", "metric_loss")  # whose keys are free
 _CHOSEN = ("body_parts", "regions", "abnormal")
 _FOLDERS = {"mura": "MURA-v1.1", "phantoms": "data/phantoms", "fracatlas": "FracAtlas", "grazpedwri": "GRAZPEDWRI-DX"}
@@ -20,34 +30,35 @@ def data_folder(training: dict[str, Any]) -> str:
         training: Content of `training.json`.
     """
     data = training["data"]
-    key = data.get("key", "phantoms" if data.get("made_with") else "")
+    key = data.get("key", "phantoms" if data.get("made_with") else "mura")
     return str(data.get("dataset") or _FOLDERS.get(key, "my_films"))
 
 
 def training_command(training: dict[str, Any]) -> str:
     """`scripts/train.py` with the options that give a run's recipe, `--data_dir` and `--output_dir` included.
 
-    What the run had changed in the package's recipe of that name stands behind `--set`. That cannot be told of a run
-    which was fine-tuned with `--init_from`, whose recipe is the checkpoint's in part, nor of a recipe in a file of
-    one's own: the whole of it stands in `training.json`.
+    What the run had changed in the package's recipe of that name stands behind `--set`. Of a recipe in a file of one's
+    own, named by it, a card can tell no more than that: the whole of it stands in `training.json`.
 
     Args:
         training: Content of `training.json`.
     """
-    recipe, data = training["recipe"], training["data"]
-    options = ["--recipe", recipe["name"]]
-    if recipe.get("init_heads"):
-        start = recipe["init_from"]
-        options += ["--init_from", start if start == "bundled" else training["base"]["name"]]
-        options += _epochs(training)
-    elif recipe["name"] in recipe_names():
-        own = json.loads(json.dumps(load_recipe(recipe["name"]).to_dict()))
-        if recipe.get("family", own["family"]) != own["family"]:
-            options.append("--each_body_part")
-        changed = [f"{key}={json.dumps(value)}" for key, value in _changes(own, recipe) if key not in _OF_THEIR_OWN]
+    recipe, data, base = training["recipe"], training["data"], training.get("base")
+    known = recipe["name"] in recipe_names()
+    options = ["--recipe", recipe["name"] if known else f"{recipe['name']}.yaml"]
+    own = json.loads(json.dumps(load_recipe(recipe["name"]).to_dict())) if known else {}
+    aside: tuple[str, ...] = _OF_THEIR_OWN
+    if recipe.get("init_heads") and base:
+        options += ["--init_from", base["name"] + (f"@{base['revision']}" if base["revision"] else "")]
+        aside = (*aside, *_OF_THE_BASE)
+    if known and recipe.get("family") == "specialized" != own["family"]:
+        options.append("--each_body_part")
+        aside = (*aside, "family")
+    if known:
+        changed = [f"{key}={_as_yaml(value)}" for key, value in _changes(own, recipe) if key not in aside]
         options += ["--set", *changed] if changed else []
-    else:
-        options += _epochs(training)
+    elif not (recipe.get("stages") or training.get("members")):
+        options += ["--epochs", str(recipe["epochs"]), "--patch_epochs", str(recipe["patches"]["epochs"])]
     options += ["--seed", str(recipe["seed"])]
     if recipe.get("fold") is not None:
         options += ["--fold", str(recipe["fold"])]
@@ -62,11 +73,8 @@ def training_command(training: dict[str, Any]) -> str:
     return "ACCELERATE_USE_CPU=true " * (cpu and several) + shlex.join(words)
 
 
-def _epochs(training: dict[str, Any]) -> list[str]:
-    recipe = training["recipe"]
-    if recipe.get("stages") or training.get("members"):
-        return []
-    return ["--epochs", str(recipe["epochs"]), "--patch_epochs", str(recipe["patches"]["epochs"])]
+def _as_yaml(value: Any) -> str:
+    return yaml.safe_dump(value, default_flow_style=True, width=1_000_000).removesuffix("...\n").strip()
 
 
 def _changes(own: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -9,9 +9,14 @@ def training_story(training: dict[str, Any]) -> list[str]:
     Args:
         training: That file's content.
     """
-    recipe, patches = training["recipe"], training["recipe"]["patches"]
     if training.get("members"):
-        return [_members(training), *base_story(training)]
+        return [_members(training), *_stories_of_members(training), *base_story(training)]
+    return [*_steps(training), *base_story(training)]
+
+
+def _steps(training: dict[str, Any]) -> list[str]:
+    """What was done one after another, and how."""
+    recipe, patches = training["recipe"], training["recipe"]["patches"]
     stages = recipe.get("stages") or []
     told, first = [], ""
     if patches["epochs"]:
@@ -45,7 +50,12 @@ def training_story(training: dict[str, Any]) -> list[str]:
         told.append(
             f"Rates fell by a factor of {recipe['layer_decay']} from layer to layer, the heads having all of it."
         )
-    return [*told, *base_story(training)]
+    if recipe.get("region_weight"):
+        told.append(
+            "A loss on the class activation map, known inside and outside of the boxes, was weighted by "
+            f"{recipe['region_weight']} beside that on the labels."
+        )
+    return told
 
 
 def bases_of(training: dict[str, Any]) -> list[dict[str, Any]]:
@@ -100,3 +110,12 @@ def _members(training: dict[str, Any]) -> str:
 
 def _seed(member: dict[str, Any]) -> str:
     return f", seed {member['seed']}" if "seed" in member else ""  # not in records of before
+
+
+def _stories_of_members(training: dict[str, Any]) -> list[str]:
+    """How members were trained, once for each recipe."""
+    told: dict[str, list[str]] = {}
+    for member in training["members"].values():
+        if "settings" in member and member["recipe"] not in told:
+            told[member["recipe"]] = _steps({**training, **member, "recipe": member["settings"], "averaged": None})
+    return [f"Recipe `{name}`: {' '.join(steps)}" for name, steps in told.items() if steps]

@@ -52,15 +52,16 @@ def find_source(name_or_path: str | os.PathLike[str] | None, revision: str | Non
             is given a revision.
     """
     location = str(name_or_path or os.environ.get("MURA_CHECKPOINT") or DEFAULT)
-    folder = BUNDLED.get(location, Path(location))
+    own = None if isinstance(name_or_path, Path) else BUNDLED.get(location)
+    folder = own or Path(location)
     if folder.is_dir():
         if revision is not None:
             raise CheckpointError(
                 f"{location} is a folder on this machine and has no revision {revision!r}; leave it out"
             )
         place = folder.resolve()
-        own = [name for name, one in BUNDLED.items() if one.resolve() == place]
-        return Source(str(folder), None, f"bundled: {own[0]}" if own else f"folder: {place.name}")
+        names = [name for name, one in BUNDLED.items() if one.resolve() == place]
+        return Source(str(folder), None, f"bundled: {names[0]}" if names else f"folder: {place.name}")
     nothing = CheckpointError(
         f"{location} is neither a folder on this machine nor a Hub name such as user/model; {', '.join(BUNDLED)} "
         f"come{'s' * (len(BUNDLED) == 1)} with the package"

@@ -162,7 +162,9 @@ def train_members(
             tqdm.write(f"Member {name}" + (": stands already" if stands else ""))
         accelerator.wait_for_everyone()
         AcceleratorState._reset_state()  # a member may have another precision than the one before
-        description = {**data_description, **({"body_parts": [member.body_part]} if member.body_part else {})}
+        # Whatever a member is seeded by, the data are cut as the recipe at the top says.
+        description = {**data_description, "cut": recipe.cut()}
+        description |= {"body_parts": [member.body_part]} if member.body_part else {}
         train_one(member.datasets, member.recipe, output_dir / name, data_description=description)
 
     started = time.monotonic()
@@ -246,4 +248,4 @@ def _told_of(folder: Path) -> dict[str, Any]:
     record = json.loads((folder / "training.json").read_text())
     told = {"recipe": record["recipe"]["name"], "seed": record["recipe"]["seed"]}
     told |= {name: record[name] for name in ("epoch", "dev", "seconds")}
-    return told | ({"base": record["base"]} if "base" in record else {})
+    return {**told, **({"base": record["base"]} if "base" in record else {}), "settings": record["recipe"]}

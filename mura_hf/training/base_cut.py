@@ -41,7 +41,8 @@ def keep_cut_of_base(
     record = base.read_training()
     if record.get("data", {}).get("key", source) != source:
         return recipe, {}, None
-    known = {name: value for name, value in record.get("recipe", {}).items() if name in recipe.cut()}
+    cut = record.get("data", {}).get("cut") or record.get("recipe", {})
+    known = {name: value for name, value in cut.items() if name in recipe.cut()}
     before = {name: record.get("data", {}).get(name) for name in _CHOICES}
     before = {name: value for name, value in before.items() if value not in (None, "all")}
     try:

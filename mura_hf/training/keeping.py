@@ -63,11 +63,17 @@ def make_record(
     """
     members = ((split, study) for split, rows in datasets.items() for study in rows["study_id"])
     base = describe_start(recipe)
+    # The record travels with the checkpoint, and shows no path of this machine.
     start = recipe.init_from
     if base and base["sha256"] and base["revision"] is None and start != PHANTOM:
-        start = base["name"]  # never a path of this machine
+        start = base["name"]
     return {
-        "recipe": {**recipe.to_dict(), "init_from": start},
+        "recipe": {
+            **recipe.to_dict(),
+            "init_from": start,
+            "members": [Path(name).stem for name in recipe.members],
+            "router": recipe.router and Path(recipe.router).stem,
+        },
         **({"base": base} if base else {}),
         "data": {
             **data_description,

@@ -21,7 +21,8 @@ class Recipe:
         backbone_kwargs: Further arguments of `timm.create_model`.
         pretrained: Whether the backbone starts from timm's weights (needs them downloaded).
         init_from: Where weights start: "timm:NAME", timm's for this backbone; or a checkpoint with this very backbone:
-            a folder, a Hub name (with "@revision" where wanted), or "bundled". Everything is new where None.
+            a folder, a Hub name (with "@revision" where wanted), or one of the package's by its name ("bundled" is
+            mura-phantom). Everything is new where None.
         init_heads: Whether a checkpoint of the same family gives its heads too, where they fit; else they start anew.
         model: Further fields of the family's config, such as `{"head_layers": [256]}`.
         image_size: Side in pixels of what the model sees.

@@ -35,8 +35,13 @@ def put_file(folder: Path, name: str, content: bytes) -> None:
 
 def replace_file(file: Path, content: bytes) -> None:
     """Puts a file in the place of another, which stays until the new one is on the disk."""
-    put_file(file.parent, file.name + ".new", content)
-    os.replace(file.with_name(file.name + ".new"), file)
+    fresh = file.with_name(file.name + ".new")
+    try:
+        put_file(file.parent, fresh.name, content)
+    except OSError:  # a full disk
+        fresh.unlink(missing_ok=True)
+        raise
+    os.replace(fresh, file)
     sync_names(file.parent)
 
 

@@ -23,9 +23,10 @@ def study(checkpoint, phantom_files):
     [("abnormal", "Abnormal: flagged"), ("uncertain", "Uncertain"), ("normal", "does not exclude a fracture")],
 )
 def test_words_stand_beside_colour_and_what_abnormal_means_beside_the_verdict(study, band, words):
-    html = answer_html(dataclasses.replace(study, band=band))
+    html = answer_html(dataclasses.replace(study, band=band, abnormal_means="fractured <or> not"))
     assert words in html
-    assert "hardware, degeneration" in html
+    assert "Abnormal means fractured &lt;or&gt; not." in html
+    assert "does not tell" in answer_html(dataclasses.replace(study, abnormal_means=None))
     assert f"P(abnormal) {study.probability:.2f}" in html
     assert study.body_part in html
     assert "healthy" not in html.lower()

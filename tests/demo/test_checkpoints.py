@@ -22,6 +22,13 @@ def test_odd_names_are_refused(name):
         Checkpoints(allow_folders=False).get(name)
 
 
+def test_the_packages_own_are_had_everywhere_and_have_no_revisions():
+    held = Checkpoints(allow_folders=False)
+    assert held.get("mura-phantom").checkpoint == "bundled: mura-phantom"
+    with pytest.raises(CheckpointError, match="has no revisions"):
+        held.get("mura-phantom", "main")
+
+
 def test_a_revision_alone_is_refused():
     with pytest.raises(CheckpointError, match="belongs to a Hub name"):
         Checkpoints(allow_folders=True).get("", "main")

@@ -111,13 +111,17 @@ def test_a_missing_value_is_an_error(folder):
 @pytest.mark.parametrize(
     ("name", "call"),
     [
-        ("mura-phantom", 'from_pretrained("mura-phantom")'),
+        ("mura-phantom", 'from_pretrained("path/to/the/folder/of/this/card")'),  # a copy, not the package's own
         ("somebody/mura-mine", 'from_pretrained("somebody/mura-mine")'),
         ("mura-mine", 'from_pretrained("path/to/the/folder/of/this/card")'),
     ],
 )
 def test_its_example_loads_what_it_is_about(name, call, folder):
     assert f"StudyPredictor.{call}" in render_card(folder, name)
+
+
+def test_only_what_comes_with_the_package_says_so():
+    assert 'from_pretrained("mura-phantom")  # comes with the package' in CARD.read_text()
 
 
 def test_figures_from_before_the_calibration_are_refused(folder):

@@ -79,5 +79,11 @@ def test_what_members_started_from_is_told_once():
     assert "film-1 (recipe `film`, seed 1, epoch 1, AUROC on dev 0.800)" in story[0]
     assert len(story) == 1 + len(training_story({**RECORD, "base": BASE})[1:])
     assert BASE["name"] in story[1]
+    settings = {**RECIPE, "patches": {"epochs": 5, "size": 96}, "region_weight": 1.0}
+    told = training_story(
+        {**RECORD, "members": {name: {**one, "settings": settings} for name, one in members.items()}}
+    )[1]
+    assert told.startswith("Recipe `film`: First 5 epochs on patches of 96 px around the findings, then 8 on whole")
+    assert "class activation map" in told
     assert bases_of({"members": members, "base": None}) == [BASE]
     assert bases_of({"members": {"a": {**member, "base": None}}}) == []

@@ -1,6 +1,7 @@
 import http.server
 import threading
 import time
+from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
@@ -105,6 +106,7 @@ def test_the_packages_own_are_known_by_name_wherever_one_is(tmp_path, monkeypatc
     for name, folder in BUNDLED.items():
         assert find_source(name) == find_source(folder)
         assert find_source(name).name == f"bundled: {name}"
-    assert find_source("./mura-phantom").name == "folder: mura-phantom"
+    for folder in ("./mura-phantom", Path("mura-phantom")):
+        assert find_source(folder).name == "folder: mura-phantom"
     with pytest.raises(CheckpointError, match="has no revision 'main'"):
         find_source("mura-phantom", "main")

@@ -92,6 +92,11 @@ def test_a_recipe_named_again_is_trained_with_another_seed(phantom_splits, recip
     folder, _ = train_tiny(phantom_splits, tmp_path / "run", **options)
     record = read_record(folder)
     assert {name: told["seed"] for name, told in record["members"].items()} == {"plain-3": 3, "plain-4": 4}
+    assert record["recipe"]["members"] == ["plain", "plain"]  # and no path
+    for seed in (3, 4):  # each is cut as the ensemble says
+        one = read_record(tmp_path / "run" / f"plain-{seed}" / "checkpoint")
+        assert (one["recipe"]["seed"], one["data"]["cut"]["seed"]) == (seed, 3)
+        assert record["members"][f"plain-{seed}"]["settings"] == one["recipe"]
     assert record["seconds"] >= sum(told["seconds"] for told in record["members"].values())
     one, other = (
         MuraForImageClassification.from_pretrained(tmp_path / "run" / name / "checkpoint").state_dict()

@@ -1,8 +1,11 @@
+import json
+import shutil
 from dataclasses import replace
 
 import pytest
 
 from mura_hf import load_mura
+from mura_hf.assessment import load_split
 from mura_hf.training import keep_cut_of_base
 
 from .conftest import TINY, train_tiny
@@ -28,6 +31,18 @@ def test_on_the_same_data_the_cut_stays(base, phantom_tree):
     assert known == {}
     assert "was trained on these data" in told
     assert keep_cut_of_base(kept, theirs, phantom_tree, {}, source="phantoms")[2] is None
+
+
+def test_a_member_is_cut_as_its_ensemble_was_whatever_its_seed(base, phantom_tree, tmp_path):
+    member = shutil.copytree(base, tmp_path / "member")
+    record = json.loads((member / "training.json").read_text())
+    record["data"]["cut"], record["recipe"]["seed"] = TINY.cut(), TINY.seed + 1
+    (member / "training.json").write_text(json.dumps(record))
+    recipe = replace(TINY, init_from=str(member), dev_fraction=0.4, seed=7)
+    kept, _, _ = keep_cut_of_base(recipe, load_mura(phantom_tree, **recipe.cut()), phantom_tree, {}, source="phantoms")
+    assert kept.cut() == TINY.cut()
+    calib, _ = load_split(member, phantom_tree, "calib")
+    assert calib["study_id"] == load_mura(phantom_tree, **TINY.cut())["calib"]["study_id"]
 
 
 def test_of_some_parts_of_them_the_known_are_counted(base, phantom_tree):

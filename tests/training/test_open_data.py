@@ -76,7 +76,7 @@ def test_two_epochs_calibration_evaluation_and_a_card_that_credits(key, tmp_path
             figures = report["region"][name]["figures"]
             assert (figures["n"], figures["n_abnormal"]) == (sum(shown), np.asarray(rows["label"])[shown].sum())
             assert f"| {name} | {figures['n']} | {figures['n_abnormal']} | {figures['auroc']:.3f} (" in card
-        assert any(line.startswith("upper limb") for line in describe_evaluation(report))
+        assert any(line.startswith("shows upper limb") for line in describe_evaluation(report))
         assert "study of the upper limb" in card
         assert "Its stated use is the upper limb" in card
         one_box = [label == 1 and len(boxes) == 1 for label, boxes in zip(rows["label"], rows["boxes"], strict=True)]
