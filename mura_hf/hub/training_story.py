@@ -22,7 +22,7 @@ def _steps(training: dict[str, Any]) -> list[str]:
     if patches["epochs"]:
         first = f"First {patches['epochs']} epochs on patches of {patches['size']} px around the findings, then "
     if stages:
-        planned = ", ".join(f"{stage['trains']} ({_how_long(stage)})" for stage in stages)
+        planned = ", ".join(f"{stage['trains']} ({_how_long(stage, bool(first))})" for stage in stages)
         told.append(f"{first or 'In '}stages: {planned}.")
     elif first:
         told.append(f"{first}{recipe['epochs']} on whole views.")
@@ -93,10 +93,11 @@ def _base(base: dict[str, Any], training: dict[str, Any]) -> list[str]:
     return told
 
 
-def _how_long(stage: dict[str, Any]) -> str:
+def _how_long(stage: dict[str, Any], after_patches: bool) -> str:
     """Epochs of a stage, and what it meets."""
     size = stage.get("patch_size")  # not in records of before
-    return f"{stage['epochs']} epochs" + (f" on patches of {size} px around the findings" if size else "")
+    met = f" on patches of {size} px around the findings" if size else " on whole views" if after_patches else ""
+    return f"{stage['epochs']} epoch{'s' * (stage['epochs'] > 1)}{met}"
 
 
 def _members(training: dict[str, Any]) -> str:
