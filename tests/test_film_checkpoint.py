@@ -38,6 +38,7 @@ def test_says_what_it_calls_abnormal_and_nothing_of_phantoms(predictor):
     assert study.abnormal_means.startswith("fractured")
     assert PHANTOM_WARNING not in study.warnings
     assert study.body_part is None
+    assert study.views[0].alone == pytest.approx(study.probability, abs=1e-6)
     assert study.views[0].heatmap.max() in (0, 1)
 
 

@@ -112,7 +112,7 @@ def _view_html(view: ViewPrediction, radiograph: Radiograph) -> str:
         f'<figure class="view"><div class="stage"><div class="stack">{layers}</div></div>'
         f'<figcaption><div class="name">{name}</div>'
         f'<div><span class="state {state}">{word}</span>, '
-        f'P(abnormal) <span class="probability">{chance_text(view.probability)}</span></div>'
+        f'P(abnormal) <span class="probability">{chance_text(view.alone)}</span></div>'
         f'<div class="fine">{box}{view.width} × {view.height} px, weight {view.weight:.2f}</div>'
         "</figcaption></figure>"
     )

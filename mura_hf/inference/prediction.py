@@ -20,9 +20,11 @@ class ViewPrediction:
 
     Attributes:
         name: The file's name, or "view 1" and so on.
-        probability: P(abnormal) of this view, in [0, 1].
+        probability: P(abnormal) of this view, in [0, 1], as it enters the study's answer: before the study's slope and
+            intercept.
+        alone: P(abnormal) of a study of this view alone, in [0, 1].
         weight: Its share in the study's answer.
-        flagged: Whether a study of this view alone would be called abnormal.
+        flagged: Whether `alone` lies above the threshold.
         heatmap: Model attention, float32 `[H, W]` in [0, 1] at the view's own size; None where the model has none.
         box: Rectangle of the strongest attention in the view's own pixels; only where the view is flagged.
         height: Of the view in pixels.
@@ -31,6 +33,7 @@ class ViewPrediction:
 
     name: str
     probability: float
+    alone: float
     weight: float
     flagged: bool
     heatmap: np.ndarray | None

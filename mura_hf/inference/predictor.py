@@ -186,6 +186,7 @@ class StudyPredictor:
                 ViewPrediction(
                     name=name,
                     probability=chance,
+                    alone=alone,
                     weight=weight,
                     heatmap=heatmap,
                     flagged=alone > threshold,

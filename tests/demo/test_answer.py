@@ -43,7 +43,7 @@ def test_warnings_and_problems_are_shown_and_escaped(study):
 def test_each_view_has_its_picture_overlay_and_probability(study, phantom_files):
     radiographs = [read_radiograph(file) for file in phantom_files]
     views = [
-        dataclasses.replace(study.views[0], name="<b>1</b>.png", probability=0.9, box=Box(10, 20, 30, 60)),
+        dataclasses.replace(study.views[0], name="<b>1</b>.png", alone=0.9, box=Box(10, 20, 30, 60)),
         *study.views[1:],
     ]
     html = views_html(dataclasses.replace(study, views=views), radiographs)
