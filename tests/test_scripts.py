@@ -61,8 +61,9 @@ def test_from_phantoms_to_an_exported_checkpoint_with_its_card(tmp_path, phantom
         "Pointing game",
         "any finding | 7",
         "calibrate.py",
-        "tiny.yaml",
-        "--patch_epochs 1",
+        "--recipe phantom --set",
+        "image_size=64",
+        "patches.epochs=1",
         "--twins 7",
     ):
         assert words in card
