@@ -44,15 +44,18 @@ def without_examples(files: Sequence[str], examples: Sequence[ExampleStudy]) -> 
 
     Gradio keeps its own copies and appends uploads to what is there, so that a copy is known by name and content.
     """
-    ours = {Path(file).name: file for example in examples for file in example.files}
-    own = [file for file in files if not _is_copy(file, ours.get(Path(file).name))]
-    return own or list(files)
+    return _brought(files, examples) or list(files)
 
 
 def are_examples(files: Sequence[str], examples: Sequence[ExampleStudy]) -> bool:
     """Whether all files are those of examples."""
+    return not _brought(files, examples)
+
+
+def _brought(files: Sequence[str], examples: Sequence[ExampleStudy]) -> list[str]:
+    """Those of the files that are no copies of an example's."""
     ours = {Path(file).name: file for example in examples for file in example.files}
-    return all(_is_copy(file, ours.get(Path(file).name)) for file in files)
+    return [file for file in files if not _is_copy(file, ours.get(Path(file).name))]
 
 
 def _is_copy(file: str, example: str | None) -> bool:
