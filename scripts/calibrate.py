@@ -1,8 +1,8 @@
-"""Fits a checkpoint's temperature, study slope and intercept on its calib, and writes them into its config.json."""
+"""Calibrates a checkpoint and chooses its operating points on its calib, and writes both into its config.json."""
 
 import argparse
 
-from mura_hf.assessment import calibrate_checkpoint, load_split
+from mura_hf.assessment import calibrate_checkpoint, describe_calibration, load_split
 from mura_hf.errors import MuraError
 
 
@@ -15,11 +15,7 @@ def main() -> None:
     options = parser.parse_args()
     rows, _ = load_split(options.checkpoint, options.data_dir, "calib")
     fit = calibrate_checkpoint(options.checkpoint, rows, batch_size=options.batch_size, cpu=options.cpu)
-    print(
-        f"Temperature {fit['temperature']}, study slope {fit['study_slope']}, intercept {fit['study_intercept']}; "
-        f"Brier score of the studies of calib {fit['brier_before']:.4f} before, {fit['brier_after']:.4f} after. "
-        "Run scripts/evaluate.py now."
-    )
+    print(*describe_calibration(fit), "Run scripts/evaluate.py now.", sep="\n")
 
 
 if __name__ == "__main__":

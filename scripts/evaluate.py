@@ -1,8 +1,11 @@
-"""Measures a checkpoint on a split of its data, or on valid of others; writes evaluation.json beside its weights."""
+"""Measures a checkpoint on a split of its data, or on valid of others; writes evaluation.json and plots beside its
+weights. What it says is kept, so that a second look computes nothing anew.
+"""
 
 import argparse
 
-from mura_hf.assessment import describe_evaluation, evaluate_checkpoint, load_split
+from mura_hf.assessment import compare_checkpoints, describe_evaluation, evaluate_checkpoint, load_splits
+from mura_hf.assessment.evaluation import PREVALENCE
 from mura_hf.errors import MuraError
 
 
@@ -11,20 +14,33 @@ def main() -> None:
     parser.add_argument("checkpoint", help="folder of the checkpoint")
     parser.add_argument("--data_dir", required=True, help="the folder of the data")
     parser.add_argument("--split", default="valid", choices=["dev", "calib", "valid"])
+    parser.add_argument("--threshold", type=float, help="abnormal strictly above it, instead of the checkpoint's own")
+    parser.add_argument(
+        "--prevalence", type=float, default=PREVALENCE, help="share of abnormal studies for the predictive values"
+    )
+    parser.add_argument("--against", help="folder of another checkpoint, to be compared on the same studies")
     parser.add_argument("--twins", type=int, default=0, help="patients to render with and without a finding")
     parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--cache_dir", help="where answers are kept; mura_hf/answers in the user's cache folder")
     parser.add_argument("--cpu", action="store_true", help="stay on the CPU")
     options = parser.parse_args()
-    rows, data = load_split(options.checkpoint, options.data_dir, options.split)
+    datasets, data = load_splits(options.checkpoint, options.data_dir, options.split)
+    rows = datasets[options.split]
+    place = {"batch_size": options.batch_size, "cpu": options.cpu, "cache_dir": options.cache_dir}
     report = evaluate_checkpoint(
         options.checkpoint,
         rows,
         options.split,
+        train=datasets.get("train"),
         data=data,
-        batch_size=options.batch_size,
+        threshold=options.threshold,
+        prevalence=options.prevalence,
         twins=options.twins,
-        cpu=options.cpu,
+        **place,
     )
+    if options.against:
+        theirs, _ = load_splits(options.against, options.data_dir, options.split)
+        report = compare_checkpoints(options.checkpoint, options.against, rows, theirs[options.split], **place)
     print(*describe_evaluation(report), sep="\n")
 
 

@@ -159,14 +159,13 @@ def print_dry_run(datasets: Any, recipe: Any, place: dict[str, Any]) -> None:
 
 def finish(folder: Path, datasets: Any, description: dict[str, Any], options: argparse.Namespace) -> None:
     """Calibrates, evaluates and writes the card."""
-    from mura_hf.assessment import describe_evaluation, finish_checkpoint
+    from mura_hf.assessment import describe_calibration, describe_evaluation, finish_checkpoint
     from mura_hf.hub import render_card
     from mura_hf.training.states import replace_file
 
     done = finish_checkpoint(folder, datasets, data=description, cpu=options.cpu)
     if done.calibration is not None:
-        before, after = done.calibration["brier_before"], done.calibration["brier_after"]
-        print(f"Calibrated on calib: Brier score of its studies {before:.4f} before, {after:.4f} after.")
+        print(*describe_calibration(done.calibration), sep="\n")
     if done.evaluation is not None:
         print(*describe_evaluation(done.evaluation), sep="\n")
         name = options.name or Path(options.output_dir).resolve().name

@@ -1,5 +1,6 @@
 """A checkpoint measured against data."""
 
+from .against import compare_checkpoints
 from .baselines import measure_baselines
 from .calibration import calibrate_checkpoint
 from .comparison_plot import plot_comparison
@@ -15,8 +16,8 @@ from .published import load_published
 from .reproduction import Reproduction, reproduce
 from .reproduction_plan import Budget
 from .reproduction_table import render_table, write_tables
-from .splits import describe_source, load_split
-from .telling import describe_dry_run, describe_evaluation
+from .splits import describe_source, load_split, load_splits
+from .telling import describe_calibration, describe_dry_run, describe_evaluation
 from .twins import measure_twins
 from .untrusted import measure_untrusted
 
@@ -26,7 +27,9 @@ __all__ = [
     "Reproduction",
     "answer_otherwise",
     "calibrate_checkpoint",
+    "compare_checkpoints",
     "compare_recipes",
+    "describe_calibration",
     "describe_dry_run",
     "describe_evaluation",
     "describe_source",
@@ -35,6 +38,7 @@ __all__ = [
     "finish_checkpoint",
     "load_published",
     "load_split",
+    "load_splits",
     "measure_baselines",
     "measure_fine_tuning",
     "measure_giveaways",

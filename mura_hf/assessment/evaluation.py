@@ -7,21 +7,26 @@ from typing import Any
 import numpy as np
 from accelerate import Accelerator
 from datasets import Dataset
-from transformers import AutoModelForImageClassification
+from transformers import AutoConfig
 
-from ..data import UNKNOWN_PART, ViewDataset
-from ..data.fracatlas import REGION_GROUPS
+from ..data import UNKNOWN_PART
 from ..errors import DatasetError
-from ..evaluation import bootstrap_confidence_intervals, calibrate_studies, classification_metrics
+from ..evaluation import HOW_CHOSEN, measure_operating_points, measure_reliability, plot_evaluation
 from ..inference import StudyPredictor
-from ..models import BODY_PARTS, MuraBaseConfig, MuraImageProcessor
-from ..training import SplitPredictions, predict_views
+from ..models import MuraBaseConfig
+from ..training import SplitPredictions
 from ..training.states import replace_file
-from .calibration import CALIBRATION
+from .baselines import measure_baselines
+from .calibration import CALIBRATION, change_temperature, probability_errors
+from .kept_answers import KeptAnswers
+from .levels import N_RESAMPLES, Answers, measure_findings, measure_levels, measure_regions
 from .pointing import can_point, pointing_game
+from .published_beside import published_beside
+from .randomization import N_SEEDS, N_VIEWS, measure_randomization
 from .twins import measure_twins
 
-N_RESAMPLES = 2000
+PREVALENCE = 0.1
+"""Share of abnormal studies for which predictive values are given where none is asked for."""
 
 
 def evaluate_checkpoint(
@@ -29,140 +34,156 @@ def evaluate_checkpoint(
     rows: Dataset,
     split: str,
     *,
+    train: Dataset | None = None,
     data: dict[str, Any] | None = None,
     threshold: float | None = None,
+    prevalence: float = PREVALENCE,
     batch_size: int = 32,
     twins: int = 0,
     cpu: bool = False,
+    cache_dir: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Measures a checkpoint on a split and writes `evaluation.json` beside its weights.
+    """Measures a checkpoint on a split; writes `evaluation.json` and plots beside its weights.
+
+    What the checkpoint says is kept (see `KeptAnswers`), so that a second look costs no forward pass.
 
     Args:
         folder: The checkpoint.
         rows: The split, as `load_mura` gives it.
         split: Its name.
-        data: What the rows are, as `load_split` says it; None where they are like those of training.
+        train: What baselines take the shares of abnormal studies from; they are left out where None.
+        data: What the rows are, as `load_splits` says it; None where they are like those of training.
         threshold: Abnormal is called strictly above it; the checkpoint's own, as `StudyPredictor` has it, where None.
+        prevalence: Share of abnormal studies for which predictive values are given, in (0, 1).
         batch_size: Views a step.
         twins: Patients to render with and without a finding, a marker or a ring; see `measure_twins`. 0 leaves it out.
         cpu: Whether to stay on the CPU.
+        cache_dir: As in `KeptAnswers`.
 
     Returns:
-        What was written: figures with 95 % intervals from a bootstrap over patients, for `image` and `study` level,
-        each `overall` and by body part. Studies' probabilities are calibrated as the checkpoint's config says. Where
-        the rows tell regions: `region`, studies that show one of each of `REGION_GROUPS`. Where they know their
-        findings: `finding`, each kind of abnormal study against all normal ones, and, where the model has heatmaps,
-        `pointing` (see `pointing_game`); where asked for, `twins`.
+        What was written. `image` and `study`, see `measure_levels`: figures with 95 % intervals from a bootstrap over
+        patients, and confusion matrices, `overall` and by body part. Studies' probabilities are calibrated as the
+        checkpoint's config says. `curves` of the studies; `calibration_effect`: how wrong their probabilities were
+        before calibration and after; `operating_points`: what the config's thresholds achieve here, `overall` and by
+        part, with predictive values at `prevalence`; `baselines`; `published`: what studies printed for the same level
+        and split; `explanations`: see `measure_randomization`. Where the rows tell regions: `region`; where they know
+        their findings: `finding`, and, where the model has heatmaps and they have boxes, `pointing`; where asked for,
+        `twins`.
 
     Raises:
         DatasetError: If the split is empty.
+        ValueError: If the prevalence lies outside (0, 1).
     """
     if not len(rows):
         raise DatasetError(f"the split {split} is empty; choose other body parts or another split")
-    accelerator = Accelerator(cpu=cpu)
-    model = accelerator.prepare_model(AutoModelForImageClassification.from_pretrained(folder), evaluation_mode=True)
-    config = accelerator.unwrap_model(model).config
+    folder, accelerator = Path(folder), Accelerator(cpu=cpu)
+    answers = KeptAnswers(folder, rows, accelerator, batch_size=batch_size, cache_dir=cache_dir)
+    config = AutoConfig.from_pretrained(folder)
+    found = answers.predict(progress=f"Evaluating {split}")
+    point = config.default_operating_point
     if threshold is None:
-        threshold = config.operating_points[config.default_operating_point]
-    views = ViewDataset(rows, MuraImageProcessor.from_pretrained(folder))
-    found = predict_views(model, views, accelerator, batch_size=batch_size, progress=f"Evaluating {split}")
+        threshold, how = config.operating_points[point], HOW_CHOSEN.get(point, f"operating point {point}")
+    else:
+        how = "given to the evaluation"
+    calibration = {name.removeprefix("study_"): getattr(config, name) for name in CALIBRATION[1:]}
+    levels = measure_levels(found, threshold, **calibration)
+    studies = Answers(found, **calibration)
     report = {
         "split": split,
         **({"data": data} if data else {}),
         "threshold": threshold,
+        "threshold_chosen": how,
         "n_resamples": N_RESAMPLES,
         "trained_on_phantoms": config.trained_on_phantoms,
+        "weights_sha256": answers.weights,
         "calibration": {name: getattr(config, name) for name in CALIBRATION},
-        **_figures(found, threshold, config, _of_studies(rows, "finding"), _of_studies(rows, "region")),
+        **{level: measured.to_dict() for level, measured in levels.items()},
+        "curves": levels["study"].curves,
+        "calibration_effect": _effect(answers, found, studies, config),
+        "prevalence": prevalence,
+        "operating_points": _operating_points(studies, config, prevalence),
+        "published": published_beside(data, split, levels),
+        "body_part_accuracy": _part_accuracy(found),
     }
+    if train is not None and len(train):
+        report["baselines"] = measure_baselines(train, rows)
+    for name, measure in (("region", measure_regions), ("finding", measure_findings)):
+        told = _of_studies(rows, name)
+        if told:
+            report[name] = measure(studies, told, threshold)
     if accelerator.is_main_process:
-        predictor = StudyPredictor.from_pretrained(Path(folder), device=accelerator.device)
-        if can_point(predictor, rows):
-            report["pointing"] = pointing_game(predictor, rows)
-        if twins:
-            report["twins"] = measure_twins(predictor, twins)
-        replace_file(Path(folder) / "evaluation.json", (json.dumps(report, indent=2) + "\n").encode())
+        report |= _look_at_heatmaps(answers, twins)
+        replace_file(folder / "evaluation.json", (json.dumps(report, indent=2) + "\n").encode())
+        plot_evaluation(report, folder)
     return report
 
 
-def _of_studies(rows: Dataset, column: str) -> dict[str, str] | None:
-    """Study id -> its word in a column, of those that have one; None where the rows lack the column."""
+def _of_studies(rows: Dataset, column: str) -> dict[str, str]:
+    """Study id -> its word in a column, of those that have one; empty where the rows lack the column."""
     if column not in rows.column_names:
-        return None
+        return {}
     return {study: word for study, word in zip(rows["study_id"], rows[column], strict=True) if word}
 
 
-def measure_levels(
-    found: SplitPredictions, threshold: float = 0.5, *, slope: float = 1.0, intercept: float = 0.0
-) -> dict[str, dict[str, Any]]:
-    """Figures with 95 % intervals from a bootstrap over patients, of images and of studies.
+def _effect(answers: KeptAnswers, found: SplitPredictions, studies: Answers, config: MuraBaseConfig) -> dict[str, Any]:
+    """How wrong the studies' probabilities are without calibration, `before`, and with it, `after`.
 
-    Args:
-        found: What a model says of a split.
-        threshold: Abnormal is called strictly above it.
-        slope: Of the studies' calibration, see `calibrate_studies`.
-        intercept: Likewise.
-
-    Returns:
-        `image` and `study`, each with `overall` and the body parts that are there, each with `figures` and
-        `intervals`.
+    Before is None where there is no calibration.
     """
-    means, labels, patients, parts = (np.asarray(column) for column in zip(*found.by_study().values(), strict=True))
-    means = calibrate_studies(means, slope, intercept)
-    levels = {
-        "image": (found.labels, found.probabilities, np.asarray(found.patient_ids), found.body_parts),
-        "study": (labels, means, patients, parts),
-    }
-    report: dict[str, Any] = {}
-    for level, (truth, probabilities, groups, places) in levels.items():
-        subsets = {"overall": np.ones(len(truth), bool)}
-        subsets.update({part: places == index for index, part in enumerate(BODY_PARTS) if (places == index).any()})
-        report[level] = {
-            name: _with_intervals(truth[chosen], probabilities[chosen], groups[chosen], threshold)
-            for name, chosen in subsets.items()
-        }
-    return report
+    report: dict[str, Any] = {"before": None}
+    if (config.temperature, config.study_slope, config.study_intercept) != (1, 1, 0):
+        raw = Answers(change_temperature(answers, found, 1.0, now=config.temperature))
+        report["before"] = _wrong(raw.labels, raw.probabilities)
+    return {**report, "after": _wrong(studies.labels, studies.probabilities)}
 
 
-def _figures(
-    found: SplitPredictions,
-    threshold: float,
-    config: MuraBaseConfig,
-    findings: dict[str, str] | None,
-    regions: dict[str, str] | None,
-) -> dict[str, Any]:
-    calibration = {"slope": config.study_slope, "intercept": config.study_intercept}
-    report: dict[str, Any] = measure_levels(found, threshold, **calibration)
-    studies = found.by_study()
-    means, labels, patients, _ = (np.asarray(column) for column in zip(*studies.values(), strict=True))
-    means = calibrate_studies(means, **calibration)
-    if regions is not None:
-        shown = [set(regions.get(study, "").split("+")) for study in studies]
-        found_groups = {}
-        for name, group in REGION_GROUPS.items():
-            chosen = np.asarray([bool(words & set(group)) for words in shown])
-            if chosen.any():
-                found_groups[name] = _with_intervals(labels[chosen], means[chosen], patients[chosen], threshold)
-        if found_groups:
-            report["region"] = found_groups
-    if findings is not None:
-        kinds = np.asarray([findings.get(study, "") for study in studies])
-        report["finding"] = {
-            str(kind): _with_intervals(labels[chosen], means[chosen], patients[chosen], threshold)
-            for kind in sorted(set(kinds) - {""})
-            for chosen in [(kinds == kind) | (labels == 0)]
-        }
-    known = found.body_parts != UNKNOWN_PART
-    right = None
-    if found.found_parts is not None and known.any():
-        right = float(np.mean(found.found_parts[known] == found.body_parts[known]))
-    return {**report, "body_part_accuracy": right}
+def _wrong(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
+    return {**probability_errors(labels, probabilities), "reliability": measure_reliability(labels, probabilities)}
 
 
-def _with_intervals(
-    labels: np.ndarray, probabilities: np.ndarray, groups: np.ndarray, threshold: float
-) -> dict[str, Any]:
+def _operating_points(studies: Answers, config: MuraBaseConfig, prevalence: float) -> dict[str, Any]:
+    """Name -> `threshold`, `chosen` (how) and `groups`: what it achieves overall and by body part."""
+    assert config.operating_points is not None
+    groups = {"overall": np.ones(len(studies.labels), bool), **studies.of_parts()}
+    measured = {
+        name: measure_operating_points(
+            studies.labels[rows], studies.probabilities[rows], studies.patients[rows], config.operating_points,
+            prevalence, n_resamples=N_RESAMPLES,
+        )
+        for name, rows in groups.items()
+    }  # fmt: skip
     return {
-        "figures": classification_metrics(labels, probabilities, threshold),
-        "intervals": bootstrap_confidence_intervals(labels, probabilities, groups, threshold, N_RESAMPLES),
+        point: {
+            "threshold": threshold,
+            "chosen": HOW_CHOSEN.get(point, "as the config has it"),
+            "groups": {
+                name: {key: value for key, value in found[point].items() if key != "threshold"}
+                for name, found in measured.items()
+            },
+        }
+        for point, threshold in config.operating_points.items()
     }
+
+
+def _part_accuracy(found: SplitPredictions) -> float | None:
+    """Share of the views whose body part is found; None without that head, or where no part is known."""
+    known = found.body_parts != UNKNOWN_PART
+    if found.found_parts is None or not known.any():
+        return None
+    return float(np.mean(found.found_parts[known] == found.body_parts[known]))
+
+
+def _look_at_heatmaps(answers: KeptAnswers, twins: int) -> dict[str, Any]:
+    """What is measured view by view, through the predictor."""
+    predictor = StudyPredictor.from_pretrained(answers.checkpoint, device=answers.accelerator.device)
+    rows = answers.rows
+    report = {
+        "explanations": answers.record(
+            "randomization", {"views": N_VIEWS, "seeds": N_SEEDS}, lambda: measure_randomization(predictor, rows)
+        )
+    }
+    if can_point(predictor, rows):
+        report["pointing"] = answers.record("pointing", {}, lambda: pointing_game(predictor, rows))
+    if twins:
+        report["twins"] = answers.record("twins", {"patients": twins}, lambda: measure_twins(predictor, twins))
+    return report

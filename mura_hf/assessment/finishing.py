@@ -77,7 +77,9 @@ def finish_checkpoint(
     if not len(datasets["valid"]):
         left_out.append("Not evaluated: the data have no valid, and without figures there is no card.")
     else:
-        evaluation = evaluate_checkpoint(folder, datasets["valid"], "valid", data=data, batch_size=batch_size, cpu=cpu)
+        evaluation = evaluate_checkpoint(
+            folder, datasets["valid"], "valid", train=datasets.get("train"), data=data, batch_size=batch_size, cpu=cpu
+        )
         lacks = _lacking(datasets["valid"])
         if lacks:
             left_out.append(f"valid has no {lacks} study, so that figures such as AUROC are not defined.")

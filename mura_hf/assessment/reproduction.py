@@ -22,7 +22,7 @@ from ..errors import DatasetError, MuraError, TrainingStopped
 from ..evaluation import random_baseline
 from ..models import BODY_PARTS, MuraImageProcessor
 from ..training import FINISHED_FILE, Recipe, SplitPredictions, load_recipe, predict_views, train
-from .evaluation import measure_levels
+from .levels import measure_levels
 from .published import load_published
 from .reproduction_plan import Budget, PlannedRun, cut_short, plan_runs, take_patients
 from .splits import describe_source
@@ -179,7 +179,7 @@ def _do(
         **identity,
         "whole_valid": source.key == "mura" and _is_whole(valid, run.body_parts),
         "seconds": seconds,
-        **measure_levels(found),
+        **{level: measured.to_dict() for level, measured in measure_levels(found).items()},
     }
     if PartialState(cpu=cpu).is_main_process:
         _write(folder / FIGURES_FILE, record)

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 
 from ..data import HUB, DataSource, load_data, make_manifest, manifest_source, read_manifest, split_digest
 from ..errors import CheckpointError, DatasetError
@@ -30,15 +30,21 @@ def describe_source(source: DataSource, data_dir: str | Path) -> dict[str, Any]:
 
 
 def load_split(folder: str | Path, data_dir: str | Path, split: str) -> tuple[Dataset, dict[str, Any]]:
-    """Loads a split with the parts, shares and seed in the checkpoint's `training.json`.
+    """The rows of one split, and what they are; see `load_splits`."""
+    datasets, description = load_splits(folder, data_dir, split)
+    return datasets[split], description
+
+
+def load_splits(folder: str | Path, data_dir: str | Path, split: str) -> tuple[DatasetDict, dict[str, Any]]:
+    """Loads data with the parts, shares and seed in the checkpoint's `training.json`.
 
     Args:
         folder: The checkpoint.
         data_dir: Folder of the data. For `valid` it may be another dataset than that of training.
-        split: "dev", "calib" or "valid".
+        split: What is to be measured on: "dev", "calib" or "valid".
 
     Returns:
-        The rows, and what they are, as `describe_source` says it.
+        All splits, and what they are, as `describe_source` says it.
 
     Raises:
         CheckpointError: If the checkpoint has no `training.json`, so that it is not known what it was trained on.
@@ -76,7 +82,7 @@ def load_split(folder: str | Path, data_dir: str | Path, split: str) -> tuple[Da
         raise DatasetError(
             f"{data_dir} is not what {folder} was trained on, so its {split} may hold training patients; use valid"
         )
-    return datasets[split], description
+    return datasets, description
 
 
 def _refuse_shared(folder: Path, rows: Dataset, description: dict[str, Any], data_dir: str | Path) -> None:

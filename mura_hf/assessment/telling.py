@@ -5,6 +5,19 @@ from typing import Any
 from ..inference import PHANTOM_WARNING
 
 
+def describe_calibration(record: dict[str, Any]) -> list[str]:
+    """Lines about what `calibrate_checkpoint` did."""
+    before, after = record["before"], record["after"]
+    points = ", ".join(f"{name} {value:g}" for name, value in record["operating_points"].items())
+    return [
+        f"Calibrated on {record['n']} studies of calib, {record['n_abnormal']} abnormal: temperature "
+        f"{record['temperature']:g}, study slope {record['study_slope']:g}, intercept {record['study_intercept']:g}.",
+        f"There, Brier score {before['brier']:.4f} before and {after['brier']:.4f} after, calibration error "
+        f"{before['ece']:.4f} and {after['ece']:.4f}.",
+        f"Operating points, abnormal strictly above: {points}.",
+    ]
+
+
 def describe_evaluation(report: dict[str, Any]) -> list[str]:
     """Lines about what `evaluate_checkpoint` measured."""
     lines = []
@@ -19,6 +32,17 @@ def describe_evaluation(report: dict[str, Any]) -> list[str]:
                 else f"{metric} {figures[metric]:.3f} ({low:.3f}-{high:.3f})"
             )  # fmt: skip
         lines.append(f"{part:16s} {figures['n']:5d} studies, {', '.join(told)}")
+    for name, baseline in report.get("baselines", {}).items():
+        auroc = baseline["figures"]["auroc"]
+        lines.append(
+            f"{name.replace('_', ' ')} baseline: AUROC " + ("not defined" if auroc is None else f"{auroc:.3f}")
+        )
+    for name, point in report["operating_points"].items():
+        (rejections, alarms), (misses, hits) = point["groups"]["overall"]["confusion"]
+        lines.append(
+            f"{name}, above {point['threshold']:g}: flags {hits} of {hits + misses} abnormal studies and {alarms} of "
+            f"{alarms + rejections} normal ones"
+        )
     for kind, row in report.get("finding", {}).items():
         auroc = row["figures"]["auroc"]
         known = "not defined" if auroc is None else f"{auroc:.3f}"
@@ -26,6 +50,18 @@ def describe_evaluation(report: dict[str, Any]) -> list[str]:
     if "pointing" in report:
         row = report["pointing"]["overall"]
         lines.append(f"Pointing game: {row['hits']:.3f} of {row['n']} views, a constant guess {row['constant']:.3f}")
+    heat = report["explanations"]
+    if heat.get("median_absolute_correlation") is not None:
+        lines.append(
+            f"Heatmaps against those of shuffled weights: rank correlation {heat['median_absolute_correlation']:.3f} "
+            "(median, either way)"
+        )
+    if "against" in report:
+        row = report["against"]["study"]["auroc"]
+        lines.append(
+            f"AUROC of the studies, minus that of {report['against']['checkpoint']}: {row['difference']:+.3f} "
+            f"({row['low']:+.3f} to {row['high']:+.3f})"
+        )
     if "twins" in report:
         changes = report["twins"]
         lines.append(f"Twins: the finding alone moves the answer by {changes['finding']['median']:.3f} (median)")
