@@ -64,11 +64,11 @@ def evaluate_checkpoint(
         What was written. `image` and `study`, see `measure_levels`: figures with 95 % intervals from a bootstrap over
         patients, and confusion matrices, `overall` and by body part. Studies' probabilities are calibrated as the
         checkpoint's config says. `curves` of the studies; `calibration_effect`: how wrong their probabilities were
-        before calibration and after; `operating_points`: what the config's thresholds achieve here, `overall` and by
-        part, with predictive values at `prevalence`; `baselines`; `published`: what studies printed for the same level
-        and split; `explanations`: see `measure_randomization`. Where the rows tell regions: `region`; where they know
-        their findings: `finding`, and, where the model has heatmaps and they have boxes, `pointing`; where asked for,
-        `twins`.
+        before calibration and after; `operating_points`: what the config's thresholds achieve here, overall and by
+        part (`groups`) and by region (`regions`), with predictive values at `prevalence`; `baselines`; `published`:
+        what studies printed for the same level and split; `explanations`: see `measure_randomization`. Where the rows
+        tell regions: `region`; where they know their findings: `finding`, and, where the model has heatmaps and they
+        have boxes, `pointing`; where asked for, `twins`.
 
     Raises:
         DatasetError: If the split is empty.
@@ -101,7 +101,7 @@ def evaluate_checkpoint(
         "curves": levels["study"].curves,
         "calibration_effect": _effect(answers, found, studies, config),
         "prevalence": prevalence,
-        "operating_points": _operating_points(studies, config, prevalence),
+        "operating_points": _operating_points(studies, config, prevalence, _of_studies(rows, "region")),
         "published": published_beside(data, split, levels),
         "body_part_accuracy": _part_accuracy(found),
     }
@@ -141,10 +141,14 @@ def _wrong(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
     return {**probability_errors(labels, probabilities), "reliability": measure_reliability(labels, probabilities)}
 
 
-def _operating_points(studies: Answers, config: MuraBaseConfig, prevalence: float) -> dict[str, Any]:
-    """Name -> `threshold`, `chosen` (how) and `groups`: what it achieves overall and by body part."""
+def _operating_points(
+    studies: Answers, config: MuraBaseConfig, prevalence: float, regions: dict[str, str]
+) -> dict[str, Any]:
+    """Name -> `threshold`, `chosen` (how), and what it achieves: `groups`, overall and by body part, and `regions`."""
     assert config.operating_points is not None
-    groups = {"overall": np.ones(len(studies.labels), bool), **studies.of_parts()}
+    groups = {("groups", "overall"): np.ones(len(studies.labels), bool)}
+    groups |= {("groups", name): rows for name, rows in studies.of_parts().items()}
+    groups |= {("regions", name): rows for name, rows in studies.of_regions(regions).items()}
     measured = {
         name: measure_operating_points(
             studies.labels[rows], studies.probabilities[rows], studies.patients[rows], config.operating_points,
@@ -152,17 +156,16 @@ def _operating_points(studies: Answers, config: MuraBaseConfig, prevalence: floa
         )
         for name, rows in groups.items()
     }  # fmt: skip
-    return {
-        point: {
-            "threshold": threshold,
-            "chosen": HOW_CHOSEN.get(point, "as the config has it"),
-            "groups": {
-                name: {key: value for key, value in found[point].items() if key != "threshold"}
-                for name, found in measured.items()
-            },
-        }
-        for point, threshold in config.operating_points.items()
-    }
+    report: dict[str, Any] = {}
+    known = [name for name in HOW_CHOSEN if name in config.operating_points]  # a config sorts its own by name
+    for point in dict.fromkeys([*known, *config.operating_points]):
+        threshold = config.operating_points[point]
+        report[point] = {"threshold": threshold, "chosen": HOW_CHOSEN.get(point, "as the config has it")}
+        for (kind, name), found in measured.items():
+            report[point].setdefault(kind, {})[name] = {
+                key: value for key, value in found[point].items() if key != "threshold"
+            }
+    return report
 
 
 def _part_accuracy(found: SplitPredictions) -> float | None:

@@ -40,6 +40,19 @@ class Answers:
         """Body part -> bool `[n]`, which studies are of it; parts without any are left out."""
         return _of_parts(self.parts)
 
+    def of_regions(self, regions: dict[str, str]) -> dict[str, np.ndarray]:
+        """Name of a group in `REGION_GROUPS` -> bool `[n]`, which studies show a region of it; those without any are
+        left out.
+
+        Args:
+            regions: Study id -> the regions that it shows, joined by "+".
+        """
+        shown = [set(regions.get(study, "").split("+")) for study in self.study_ids]
+        found = {
+            name: np.asarray([bool(words & set(group)) for words in shown]) for name, group in REGION_GROUPS.items()
+        }
+        return {name: rows for name, rows in found.items() if rows.any()}
+
 
 def measure_levels(
     found: SplitPredictions, threshold: float = 0.5, *, slope: float = 1.0, intercept: float = 0.0
@@ -73,12 +86,10 @@ def measure_regions(studies: Answers, regions: dict[str, str], threshold: float)
 
     Args:
         studies: What a model says of them.
-        regions: Study id -> the regions that it shows, joined by "+".
+        regions: As in `Answers.of_regions`.
         threshold: Abnormal is called strictly above it.
     """
-    shown = [set(regions.get(study, "").split("+")) for study in studies.study_ids]
-    chosen = {name: np.asarray([bool(words & set(group)) for words in shown]) for name, group in REGION_GROUPS.items()}
-    return {name: _measure(studies, rows, threshold) for name, rows in chosen.items() if rows.any()}
+    return {name: _measure(studies, rows, threshold) for name, rows in studies.of_regions(regions).items()}
 
 
 def measure_findings(studies: Answers, findings: dict[str, str], threshold: float) -> dict[str, dict[str, Any]]:

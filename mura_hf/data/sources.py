@@ -17,6 +17,7 @@ class DataSource:
         license_name: Where that is "other".
         license_link: Beside it.
         credit: What must be said wherever the data, or what was made of them, are passed on; None where nothing must.
+        citation: The work to cite beside a checkpoint; None where there is none.
         held_out: What `valid` is.
     """
 
@@ -29,6 +30,7 @@ class DataSource:
     license_name: str | None = None
     license_link: str | None = None
     credit: str | None = None
+    citation: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for records."""
@@ -50,6 +52,10 @@ SOURCES = {
             license_name="mura-research-use",
             license_link="https://stanfordmlgroup.github.io/competitions/mura/",
             held_out="the official valid set of MURA v1.1",
+            citation=(
+                "Rajpurkar P., Irvin J., Bagul A. and others, MURA: Large Dataset for Abnormality Detection in "
+                "Musculoskeletal Radiographs, arXiv 1712.06957 (2017)."
+            ),
         ),
         DataSource(
             key="phantoms",
@@ -72,6 +78,10 @@ SOURCES = {
                 "10.6084/m9.figshare.22363012, CC BY 4.0 (https://creativecommons.org/licenses/by/4.0/); the images "
                 "were resized to train on."
             ),
+            citation=(
+                "Abedeen I. and others, FracAtlas: A Dataset for Fracture Classification, Localization and "
+                "Segmentation of Musculoskeletal Radiographs, Scientific Data 10, 521 (2023)."
+            ),
         ),
         DataSource(
             key="grazpedwri",
@@ -84,6 +94,10 @@ SOURCES = {
                 "Trained on GRAZPEDWRI-DX by Nagy E., Janisch M., Hrzic F., Sorantin E. and Tschauner S., Scientific "
                 "Data 9, 222 (2022), doi 10.1038/s41597-022-01328-z, data doi 10.6084/m9.figshare.14825193, CC BY 4.0 "
                 "(https://creativecommons.org/licenses/by/4.0/); the images were resized to train on."
+            ),
+            citation=(
+                "Nagy E. and others, A pediatric wrist trauma X-ray dataset (GRAZPEDWRI-DX) for machine learning, "
+                "Scientific Data 9, 222 (2022)."
             ),
         ),
         DataSource(

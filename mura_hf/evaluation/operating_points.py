@@ -36,7 +36,8 @@ def choose_operating_points(
     Returns:
         `paper`, .5 (Rajpurkar et al., arXiv 1712.06957); `youden`, the most of sensitivity + specificity - 1 (Youden,
         Cancer 3, 1950), the middle one where several have it; `sensitivity_95`, the highest with a sensitivity of .95
-        or more; `specificity_95`, the lowest with a specificity of .95 or more.
+        or more, 0 where too many abnormal studies have a probability of 0; `specificity_95`, the lowest with a
+        specificity of .95 or more.
 
     Raises:
         ValueError: If lengths differ, a class is missing, or a value is no probability.
@@ -46,16 +47,14 @@ def choose_operating_points(
         raise ValueError("operating points need normal studies and abnormal ones")
     found = np.unique(values)
     thresholds = np.r_[0.0, (found[1:] + found[:-1]) / 2, 1.0]  # a threshold of 1 calls nothing abnormal
-    if found[0] == 0 and len(found) > 1:
-        thresholds = thresholds[1:]  # at 0 a probability of 0 is normal, as it is at the next one
     abnormal, normal = np.sort(values[truth == 1]), np.sort(values[truth == 0])
-    sensitivity = 1 - np.searchsorted(abnormal, thresholds, side="right") / len(abnormal)
+    sensitivity = np.asarray(1 - np.searchsorted(abnormal, thresholds, side="right") / len(abnormal))
     specificity = np.searchsorted(normal, thresholds, side="right") / len(normal)
     gain = sensitivity + specificity
     best = np.flatnonzero(gain >= gain.max() - 1e-12)
     chosen = {
         "youden": best[len(best) // 2],
-        "sensitivity_95": np.flatnonzero(sensitivity >= _AIM)[-1],
+        "sensitivity_95": np.flatnonzero(np.r_[True, sensitivity[1:] >= _AIM])[-1],
         "specificity_95": np.flatnonzero(specificity >= _AIM)[0],
     }
     return {"paper": PAPER, **{name: _shorten(thresholds[at], found) for name, at in chosen.items()}}

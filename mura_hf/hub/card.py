@@ -1,132 +1,145 @@
 """Model cards, rendered from a checkpoint's records alone."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCardData
-from jinja2 import Environment, StrictUndefined, UndefinedError
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedError
 
 from ..bundled import BUNDLED
-from ..data.sources import SOURCES, DataSource, what_abnormal_means
+from ..data.sources import what_abnormal_means
 from ..errors import CardError
 from ..training import recipe_names
+from .card_gate import BLOCKS, check_records, check_text
+from .card_metadata import card_metadata, sources_of, sources_of_bases, strictest_licence
 from .model_table import model_rows
 from .training_command import training_command
-from .training_story import bases_of, training_story
+from .training_story import training_story
 
 _MADE = {"twins": False, "views_tell": False, "body_parts": None, "findings": None, "exposure": None}
-_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
-_STRICTNESS = {"apache-2.0": 0, "cc-by-4.0": 1, "other": 2}
-_TEMPLATE = Path(__file__).parent / "card_template.md"
+_TEMPLATES = Path(__file__).parent / "card_blocks"
 _NEUTRAL = {"temperature": 1, "study_slope": 1, "study_intercept": 0}
 _RECORDS = ("config.json", "preprocessor_config.json", "training.json", "evaluation.json")
+_FIGURES = {
+    "auroc": "AUROC",
+    "kappa": "Cohen's kappa",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "accuracy": "accuracy",
+    "precision": "precision",
+    "f1": "F1 of abnormal",
+    "auprc": "average precision",
+    "brier": "Brier score",
+    "ece": "expected calibration error",
+}
+_BASELINES = {
+    "random": "a random number",
+    "constant": "the same answer for all: the share of abnormal in train",
+    "view_count": "the number of views alone",
+}
 
 
-def render_card(folder: str | Path, name: str) -> str:
+def render_card(folder: str | Path, name: str, *, pictures: str = "") -> str:
     """Renders the card of a checkpoint.
 
     Args:
         folder: The checkpoint with its records.
         name: Its name, as on the Hub, or that of one of the package's own.
+        pictures: What stands in front of the names of plots, where they do not lie beside the card.
 
     Returns:
         Markdown with a metadata header.
 
     Raises:
-        CardError: If a record is missing or lacks a value that the card shows; the message names it.
+        CardError: If a record is missing, does not fill a block of the card, or lacks a value that the card shows; the
+            message names it.
     """
+    records = _read(Path(folder))
+    check_records(records, str(folder))
+    _check_fit(records, str(folder))
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["figure"] = _figure
+    texts = []
+    try:
+        metadata = card_metadata(records, name)
+        records["training"] = {"remarks": [], **records["training"]}
+        values = {**_values(records, Path(folder), name), "pictures": pictures, **records}
+        for block in BLOCKS:
+            text = environment.get_template(f"{block.name}.md").render(values).strip()
+            check_text(block, text, str(folder))
+            texts.append(text if block is BLOCKS[0] else f"## {block.title}\n\n{text}")
+    except (UndefinedError, KeyError) as error:
+        raise CardError(f"a record of {folder} lacks a value that the card shows: {error}") from error
+    body = "\n\n".join([f"# {name}", *texts])
+    return f"---\n{metadata.to_yaml()}\n---\n\n{body}\n"
+
+
+def _read(folder: Path) -> dict[str, Any]:
     records: dict[str, Any] = {}
     for file in _RECORDS:
         try:
-            records[file.removesuffix(".json")] = json.loads((Path(folder) / file).read_text())
+            records[file.removesuffix(".json")] = json.loads((folder / file).read_text())
         except FileNotFoundError as error:
             raise CardError(
                 f"{folder} has no {file}; the card is rendered from it. Train, then run scripts/evaluate.py."
             ) from error
         except json.JSONDecodeError as error:
-            raise CardError(f"{Path(folder) / file} is not valid JSON ({error}); make it again") from error
-    split = records["evaluation"].get("split")
-    if split != "valid":
-        raise CardError(
-            f"{folder}: evaluation.json is about {split!r}; a card shows valid, run scripts/evaluate.py on it"
-        )
+            raise CardError(f"{folder / file} is not valid JSON ({error}); make it again") from error
+    return records
+
+
+def _check_fit(records: dict[str, Any], folder: str) -> None:
+    """Holds a card back whose figures are of something else than what they would stand beside."""
     config, evaluation = records["config"], records["evaluation"]
-    calibration = {name: config.get(name, neutral) for name, neutral in _NEUTRAL.items()}
-    if evaluation.get("calibration", _NEUTRAL) != calibration:
+    if evaluation.get("split") != "valid":
+        raise CardError(
+            f"{folder}: evaluation.json is about {evaluation.get('split')!r}; a card shows valid, run "
+            "scripts/evaluate.py on it"
+        )
+    points = {name: point["threshold"] for name, point in evaluation["operating_points"].items()}
+    if evaluation.get("calibration") != _calibration(records) or points != config["operating_points"]:
         raise CardError(
             f"{folder} was calibrated after evaluation.json was written; run scripts/evaluate.py on it again"
         )
-    environment = Environment(
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-    )
-    environment.filters["figure"] = _figure
-    try:
-        metadata = _metadata(records, name)
-        records["training"] = {"remarks": [], **records["training"]}
-        body = environment.from_string(_TEMPLATE.read_text()).render(
-            name=name,
-            bundled=name in BUNDLED and Path(folder).resolve() == BUNDLED[name].resolve(),
-            source=_sources(records)[0],
-            covers=_covers(records),
-            base_sources=_base_sources(records),
-            held_out=_sources(records)[1],
-            abnormal_means=_abnormal(records),
-            model=model_rows(records),
-            needs_part=config["model_type"] == "mura_specialized" and not config.get("router"),
-            story=training_story(records["training"]),
-            command=training_command(records["training"]),
-            recipe_is_known=records["training"]["recipe"]["name"] in recipe_names(),
-            calibrated=calibration != _NEUTRAL,
-            made_with={**_MADE, **made} if (made := _made_with(records)) else None,
-            **records,
-        )
-    except (UndefinedError, KeyError) as error:
-        raise CardError(f"a record of {folder} lacks a value that the card shows: {error}") from error
-    return f"---\n{metadata.to_yaml()}\n---\n\n{body}"
 
 
-def _made_with(records: dict[str, Any]) -> dict[str, Any] | None:
-    """How the phantoms were made that it was trained on; None where it was trained on something else."""
-    return records["training"]["data"].get("made_with")
+def _calibration(records: dict[str, Any]) -> dict[str, float]:
+    return {name: records["config"].get(name, neutral) for name, neutral in _NEUTRAL.items()}
 
 
-def _sources(records: dict[str, Any]) -> tuple[DataSource, DataSource]:
-    """What it was trained on, and what it was measured on."""
-    trained = records["training"]["data"]
-    key = trained.get("key", "phantoms" if records["config"]["trained_on_phantoms"] else "mura")
-    measured = records["evaluation"].get("data", {"key": key})
-    try:
-        return SOURCES[key], SOURCES[measured["key"]]
-    except KeyError as error:
-        raise CardError(f"a record names data that are not known: {error}; there are {', '.join(SOURCES)}") from error
-
-
-def _covers(records: dict[str, Any]) -> str:
-    """Which studies it is for."""
-    regions = records["training"]["data"].get("regions", "all")
-    return _sources(records)[0].covers if regions == "all" else f"of {' or '.join(regions)} (one view)"
-
-
-def _abnormal(records: dict[str, Any]) -> str | None:
-    """What the positive class is."""
-    return what_abnormal_means({"key": _sources(records)[0].key, **records["training"]["data"]})
-
-
-def _base_sources(records: dict[str, Any]) -> list[DataSource]:
-    """Other data that the checkpoint which it started from had seen."""
-    known = [one["key"] for base in bases_of(records["training"]) for one in base["trained_on"] or []]
-    own = _sources(records)[0].key
-    return [SOURCES[key] for key in dict.fromkeys(known) if key in SOURCES and key != own]
-
-
-def _base_metadata(records: dict[str, Any]) -> dict[str, Any]:
-    """What the Hub is told of the checkpoints that it started from; nothing where those have no name there."""
-    names = [base["name"] for base in bases_of(records["training"]) if _NAME.fullmatch(base["name"])]
-    if not names:
-        return {}
-    return {"base_model": names[0] if len(names) == 1 else names, "base_model_relation": "finetune"}
+def _values(records: dict[str, Any], folder: Path, name: str) -> dict[str, Any]:
+    """What the blocks show beside the records themselves."""
+    config, training = records["config"], records["training"]
+    source, held_out = sources_of(records)
+    made = training["data"].get("made_with")  # how phantoms were made; none of other data
+    strictest, bases = strictest_licence(records), sources_of_bases(records)
+    regions = training["data"].get("regions", "all")
+    points = config["operating_points"]
+    band = [points[one] for one in ("sensitivity_95", "specificity_95") if one in points]
+    return {
+        "name": name,
+        "bundled": name in BUNDLED and folder.resolve() == BUNDLED[name].resolve(),
+        "source": source,
+        "held_out": held_out,
+        "base_sources": bases,
+        "strictest": strictest,
+        "cited": [one.citation for one in dict.fromkeys([source, *bases, held_out]) if one.citation],
+        "covers": source.covers if regions == "all" else f"of {' or '.join(regions)} (one view)",
+        "abnormal_means": what_abnormal_means({"key": source.key, **training["data"]}),
+        "files": '"arm.png"' if source.key == "fracatlas" else '"wrist_frontal.png", "wrist_lateral.png"',
+        "model": model_rows(records),
+        "needs_part": config["model_type"] == "mura_specialized" and not config.get("router"),
+        "story": training_story(training),
+        "command": training_command(training),
+        "recipe_is_known": training["recipe"]["name"] in recipe_names(),
+        "calibrated": _calibration(records) != _NEUTRAL,
+        "bands": band if len(band) == 2 and band[0] < band[1] else None,
+        "figures": _FIGURES,
+        "baseline_names": _BASELINES,
+        "made_with": {**_MADE, **made} if made else None,
+    }
 
 
 def _figure(value: float | None, interval: list[float] | None = None) -> str:
@@ -134,37 +147,3 @@ def _figure(value: float | None, interval: list[float] | None = None) -> str:
     if value is None:
         return "not defined"
     return f"{value:.3f}" + (f" ({interval[0]:.3f}-{interval[1]:.3f})" if interval else "")
-
-
-def _metadata(records: dict[str, Any], name: str) -> ModelCardData:
-    phantoms, (source, held_out) = records["config"]["trained_on_phantoms"], _sources(records)
-    data = "Synthetic phantoms of mura_hf" if held_out.key == "phantoms" else held_out.name
-    study = records["evaluation"]["study"]["overall"]["figures"]
-    results = [
-        EvalResult(
-            task_type="image-classification",
-            dataset_type="synthetic-phantoms" if held_out.key == "phantoms" else held_out.key,
-            dataset_name=f"{data}, {records['evaluation']['split']}, study level",
-            dataset_split=records["evaluation"]["split"],
-            metric_type=metric,
-            metric_value=round(study[metric], 4),
-        )
-        for metric in ("auroc", "kappa", "sensitivity", "specificity")
-        if study[metric] is not None
-    ]
-    names = ("license", "license_name", "license_link")
-    strictest = max([source, *_base_sources(records)], key=lambda one: _STRICTNESS[one.license])
-    known: dict[str, Any] = {name: getattr(strictest, name) for name in names if getattr(strictest, name)}
-    known |= _base_metadata(records)
-    dataset = records["training"]["data"].get("dataset")
-    if dataset and _NAME.fullmatch(dataset):
-        known["datasets"] = [dataset]
-    return ModelCardData(
-        library_name="transformers",
-        pipeline_tag="image-classification",
-        tags=["medical", "radiograph", "musculoskeletal", "mura"] + ["synthetic"] * phantoms,
-        metrics=["roc_auc", "cohen_kappa"],
-        model_name=name,
-        eval_results=results,
-        **known,
-    )

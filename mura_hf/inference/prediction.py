@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..explain import Box
+from ..models import LABELS
 
 PHANTOM_WARNING = (
     "This checkpoint was trained on synthetic phantoms. Its word about a real radiograph means nothing until "
@@ -50,7 +51,8 @@ class StudyPrediction:
         probability: P(abnormal) of the study, calibrated as the checkpoint says, in [0, 1].
         label: "abnormal" where the probability is strictly above the threshold, else "normal": nothing was flagged.
         band: "normal", "uncertain" or "abnormal". Uncertain lies between the thresholds of sensitivity .95 and
-            specificity .95, where the checkpoint has both; else the band is the label.
+            specificity .95, where the checkpoint has both, and reaches to `threshold` where that lies outside; else
+            the band is the label.
         threshold: Of the operating point.
         operating_point: Its name.
         pooling: How views made the study: "mean", "max", "noisy_or" or "gated_attention"; "ensemble" or "specialized"
@@ -105,9 +107,12 @@ class StudyPrediction:
         return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
 
-def find_band(probability: float, label: str, operating_points: dict[str, float]) -> str:
+def find_band(probability: float, threshold: float, operating_points: dict[str, float]) -> str:
     """The band of a probability; see `StudyPrediction.band`."""
     sensitive, specific = operating_points.get("sensitivity_95"), operating_points.get("specificity_95")
-    if sensitive is not None and specific is not None and sensitive < specific and sensitive < probability <= specific:
+    low = high = threshold
+    if sensitive is not None and specific is not None and sensitive < specific:
+        low, high = min(sensitive, threshold), max(specific, threshold)
+    if low < probability <= high:
         return "uncertain"
-    return label
+    return LABELS[int(probability > threshold)]

@@ -173,7 +173,7 @@ class StudyPredictor:
         return StudyPrediction(
             probability=probability,
             label=label,
-            band=find_band(probability, label, self.model.config.operating_points),
+            band=find_band(probability, threshold, self.model.config.operating_points),
             threshold=threshold,
             pooling=getattr(config, "study_pooling", config.model_type.removeprefix("mura_")),
             calibrated=(config.study_slope, config.study_intercept) != (1, 0),

@@ -6,7 +6,7 @@ import pytest
 
 from mura_hf import DatasetError, StudyPredictor, load_mura
 from mura_hf.assessment import evaluate_checkpoint
-from mura_hf.evaluation import classification_metrics
+from mura_hf.evaluation import PLOTS, classification_metrics
 from tests.conftest import make_checkpoint
 
 CALIBRATED = {
@@ -22,8 +22,9 @@ def test_figures_are_those_of_the_predictor(fields, phantom_tree, checkpoint, tm
     folder = shutil.copytree(checkpoint, tmp_path / "checkpoint")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, **fields}))
-    rows = load_mura(phantom_tree)["valid"]
-    report = evaluate_checkpoint(folder, rows, "valid", cpu=True)
+    datasets = load_mura(phantom_tree)
+    rows = datasets["valid"]
+    report = evaluate_checkpoint(folder, rows, "valid", train=datasets["train"], prevalence=0.2, cpu=True)
     assert json.loads((folder / "evaluation.json").read_text()) == json.loads(json.dumps(report))
 
     predictor = StudyPredictor.from_pretrained(folder, device="cpu")
@@ -44,6 +45,15 @@ def test_figures_are_those_of_the_predictor(fields, phantom_tree, checkpoint, tm
     parts = [row["figures"]["n"] for name, row in report["study"].items() if name != "overall"]
     assert sum(parts) == found["n"]
     assert 0 <= report["body_part_accuracy"] <= 1
+    assert np.sum(report["study"]["overall"]["confusion"]) == found["n"]
+    assert set(report["baselines"]) == {"random", "constant", "view_count"}
+    assert report["published"] == []
+    assert report["prevalence"] == 0.2
+    assert "median_absolute_correlation" in report["explanations"]
+    assert {path.name for path in folder.glob("*.png")} == set(PLOTS)
+    effect = report["calibration_effect"]
+    assert (effect["before"] is None) == (not fields)
+    assert effect["after"]["brier"] == pytest.approx(expected["brier"], abs=1e-5)
 
 
 def test_an_empty_split_is_refused(phantom_tree, checkpoint):
@@ -56,4 +66,6 @@ def test_a_model_without_heatmaps_is_measured_too(phantom_tree, tmp_path):
     folder = make_checkpoint(tmp_path / "vit", backbone="vit_tiny_patch16_224")
     report = evaluate_checkpoint(folder, load_mura(phantom_tree)["valid"], "valid", cpu=True)
     assert "pointing" not in report
+    assert "baselines" not in report
+    assert "No heatmap" in report["explanations"]["none"]
     assert (folder / "evaluation.json").is_file()

@@ -33,7 +33,7 @@ def test_figures_are_those_of_the_predictor_after_calibration(name, phantom_tree
     # Untrained models are calibrated to say nothing; what is to show is that all of it is used alike.
     config |= {"temperature": 1.5, "study_slope": 1.3, "study_intercept": 0.2}
     (folder / "config.json").write_text(json.dumps(config))
-    assert calibrated["brier_after"] <= calibrated["brier_before"] + 0.02
+    assert calibrated["after"]["brier"] <= calibrated["before"]["brier"] + 0.02
     rows = datasets["valid"]
     report = evaluate_checkpoint(folder, rows, "valid", twins=1, cpu=True)
     assert report["pointing"]["overall"]["n"] > 0

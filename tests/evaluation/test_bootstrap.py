@@ -1,22 +1,15 @@
 import numpy as np
 import pytest
-from sklearn.metrics import (
-    accuracy_score,
-    brier_score_loss,
-    cohen_kappa_score,
-    f1_score,
-    precision_score,
-    recall_score,
-    roc_auc_score,
-)
+from sklearn.metrics import roc_auc_score
 
+from mura_hf.assessment.bootstrap_cost import figures_of_scikit_learn, measure_bootstrap_cost, measure_coverage
 from mura_hf.evaluation import (
     bootstrap_confidence_intervals,
     bootstrap_mean,
     classification_metrics,
     paired_bootstrap,
 )
-from mura_hf.evaluation.bootstrap import BOOTSTRAPPED
+from mura_hf.evaluation.weighted import FIGURES, weighted_figures
 
 RNG = np.random.default_rng(2)
 LABELS = RNG.integers(0, 2, 120)
@@ -32,7 +25,7 @@ def test_equals_a_loop_over_the_same_resamples():
     for draw in draws:
         chosen = np.repeat(np.arange(120), draw[PATIENTS])
         rows.append(classification_metrics(LABELS[chosen], PROBABILITIES[chosen]))
-    for name in BOOTSTRAPPED:
+    for name in FIGURES:
         expected = np.quantile([row[name] for row in rows], [0.025, 0.975])
         np.testing.assert_allclose(found[name], expected, atol=1e-9)
 
@@ -67,29 +60,16 @@ def test_the_interval_of_a_mean_equals_a_loop_over_the_same_resamples():
         bootstrap_mean([0.5], [])
 
 
-def _scikit_learn(labels, probabilities):
-    called = probabilities > 0.5
-    return {
-        "accuracy": accuracy_score(labels, called),
-        "sensitivity": recall_score(labels, called),
-        "specificity": recall_score(labels, called, pos_label=0),
-        "precision": precision_score(labels, called),
-        "f1": f1_score(labels, called),
-        "kappa": cohen_kappa_score(labels, called),
-        "auroc": roc_auc_score(labels, probabilities),
-        "brier": brier_score_loss(labels, probabilities),
-    }
-
-
 def test_paired_differences_equal_a_loop_with_scikit_learns_figures():
     found = paired_bootstrap(LABELS, PROBABILITIES, OTHERS, PATIENTS, n_resamples=150, level=0.9, seed=4)
     draws = np.random.default_rng(4).multinomial(60, np.full(60, 1 / 60), size=150)
     rows = []
     for chosen in [np.arange(120), *(np.repeat(np.arange(120), draw[PATIENTS]) for draw in draws)]:
-        a, b = (_scikit_learn(LABELS[chosen], values[chosen]) for values in (PROBABILITIES, OTHERS))
+        a, b = (figures_of_scikit_learn(LABELS[chosen], values[chosen]) for values in (PROBABILITIES, OTHERS))
         rows.append({name: a[name] - b[name] for name in a})
-    assert list(found) == list(BOOTSTRAPPED)
-    for name, row in found.items():
+    assert list(found) == list(FIGURES)
+    for name in rows[0]:
+        row = found[name]
         resampled = np.array([row[name] for row in rows[1:]])
         assert row["difference"] == pytest.approx(rows[0][name], abs=1e-9)
         np.testing.assert_allclose([row["low"], row["high"]], np.quantile(resampled, [0.05, 0.95]), atol=1e-9)
@@ -102,7 +82,7 @@ def test_paired_differences_equal_a_loop_with_scikit_learns_figures():
 def test_swapping_the_two_turns_the_sign():
     one = paired_bootstrap(LABELS, PROBABILITIES, OTHERS, PATIENTS, n_resamples=200)
     other = paired_bootstrap(LABELS, OTHERS, PROBABILITIES, PATIENTS, n_resamples=200)
-    for name in BOOTSTRAPPED:
+    for name in FIGURES:
         assert other[name]["difference"] == -one[name]["difference"]
         assert other[name]["low"] == pytest.approx(-one[name]["high"], abs=1e-12)
         assert other[name]["p_value"] == one[name]["p_value"]
@@ -132,7 +112,7 @@ def test_several_runs_are_averaged_on_the_same_resamples():
     runs = np.stack([PROBABILITIES, OTHERS])
     twice = paired_bootstrap(LABELS, runs, OTHERS, PATIENTS, n_resamples=200)
     once = paired_bootstrap(LABELS, PROBABILITIES, OTHERS, PATIENTS, n_resamples=200)
-    for name in BOOTSTRAPPED:  # the second run of a is b itself, so that half of the difference is left
+    for name in FIGURES:  # the second run of a is b itself, so that half of the difference is left
         for value in ("difference", "low", "high"):
             assert twice[name][value] == pytest.approx(once[name][value] / 2, abs=1e-12)
 
@@ -148,3 +128,40 @@ def test_figures_of_several_runs_are_averaged_on_the_same_resamples():
     alike = bootstrap_confidence_intervals(LABELS, [PROBABILITIES] * 3, PATIENTS)
     for name, limits in bootstrap_confidence_intervals(LABELS, PROBABILITIES, PATIENTS).items():
         assert alike[name] == pytest.approx(limits)
+
+
+def test_each_may_have_its_own_threshold():
+    found = paired_bootstrap(LABELS, PROBABILITIES, OTHERS, PATIENTS, (0.3, 0.7), n_resamples=50)
+    expected = [
+        classification_metrics(LABELS, values, at)["sensitivity"]
+        for values, at in ((PROBABILITIES, 0.3), (OTHERS, 0.7))
+    ]
+    assert found["sensitivity"]["difference"] == pytest.approx(expected[0] - expected[1], abs=1e-12)
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_resamples_of_one_class_have_what_a_loop_has(label):
+    counts = np.array([[1.0, 2, 0, 1], [0, 0, 0, 3], [1, 1, 1, 1]])
+    labels, values = np.array([label, label, 1 - label, label]), np.array([0.2, 0.7, 0.7, 0.9])
+    found = weighted_figures(labels == 1, values, counts, 0.5)
+    for number, draw in enumerate(counts.astype(int)):
+        chosen = np.repeat(np.arange(4), draw)
+        for name, value in classification_metrics(labels[chosen], values[chosen]).items():
+            if name in FIGURES and value is None:
+                assert not np.isfinite(found[name][number]), name
+            elif name in FIGURES:
+                assert found[name][number] == pytest.approx(value, abs=1e-12), name
+
+
+def test_many_times_as_fast_as_scikit_learn_and_equal_to_it():
+    found = measure_bootstrap_cost(n_resamples=100, progress=False)
+    assert found["times_as_fast"] >= 10
+    assert found["largest_difference"] <= 1e-9
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say():
+    found = measure_coverage(n_simulations=500, n_resamples=400, progress=False)
+    assert found.pop("simulations") == 500
+    assert set(found) == set(FIGURES) - {"ece"}
+    for name, share in found.items():
+        assert 0.92 <= share <= 0.98, name

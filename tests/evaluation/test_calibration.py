@@ -3,7 +3,12 @@ import pytest
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
-from mura_hf.evaluation import calibrate_studies, fit_study_calibration, fit_temperature
+from mura_hf.evaluation import (
+    calibrate_studies,
+    classification_metrics,
+    fit_study_calibration,
+    fit_temperature,
+)
 
 
 @pytest.fixture(scope="module")
@@ -14,8 +19,27 @@ def overconfident():
     return 3.0 * honest, (rng.random(20_000) < expit(honest)).astype(int)
 
 
-def test_temperature_finds_how_overconfident_a_model_is(overconfident):
-    assert fit_temperature(*overconfident) == pytest.approx(3.0, rel=0.05)
+def test_temperature_finds_how_overconfident_a_model_is():
+    rng = np.random.default_rng(0)
+    honest = rng.normal(0, 2, 50_000)
+    labels = (rng.random(50_000) < expit(honest)).astype(int)
+    assert fit_temperature(3 * honest, labels) == pytest.approx(3.0, rel=0.02)
+
+
+def test_a_shifted_prevalence_is_undone():
+    rng = np.random.default_rng(1)
+    honest = rng.normal(0, 1.5, 60_000)
+    labels = (rng.random(len(honest)) < expit(honest)).astype(int)
+    kept = (labels == 1) | (rng.random(len(honest)) < 0.25)  # of the normal ones a quarter: odds four times as high
+    calib, valid = np.flatnonzero(kept)[::2], np.flatnonzero(kept)[1::2]
+    slope, intercept = fit_study_calibration(expit(honest[calib]), labels[calib])
+    assert slope == pytest.approx(1, abs=0.05)
+    assert intercept == pytest.approx(np.log(4), abs=0.1)
+    after = calibrate_studies(expit(honest[valid]), slope, intercept)
+    assert classification_metrics(labels[valid], expit(honest[valid]))["ece"] > 0.1
+    assert classification_metrics(labels[valid], after)["ece"] < 0.03
+    again = fit_study_calibration(after, labels[valid])
+    assert again[1] == pytest.approx(0, abs=0.1)
 
 
 def test_study_calibration_is_logistic_regression_on_the_logit(overconfident):

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 
-from mura_hf.evaluation import classification_metrics
+from mura_hf.evaluation import classification_metrics, confusion_matrix, matrix_metrics
 
 ROWS = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 10)), min_size=1, max_size=60)
 
@@ -22,10 +22,8 @@ def test_equals_scikit_learn(rows, threshold):
     assert found["brier"] == pytest.approx(reference.brier_score_loss(labels, probabilities, pos_label=1), abs=1e-12)
     if labels.any():
         assert found["sensitivity"] == pytest.approx(reference.recall_score(labels, called), abs=1e-12)
-        assert found["auprc"] == pytest.approx(reference.average_precision_score(labels, probabilities), abs=1e-12)
     else:
         assert found["sensitivity"] is None
-        assert found["auprc"] is None
     if not labels.all():
         assert found["specificity"] == pytest.approx(reference.recall_score(1 - labels, ~called), abs=1e-12)
     else:
@@ -38,15 +36,21 @@ def test_equals_scikit_learn(rows, threshold):
         assert found["f1"] == pytest.approx(reference.f1_score(labels, called), abs=1e-12)
     if 0 < labels.sum() < len(labels):
         assert found["auroc"] == pytest.approx(reference.roc_auc_score(labels, probabilities), abs=1e-12)
+        assert found["auprc"] == pytest.approx(reference.average_precision_score(labels, probabilities), abs=1e-12)
         assert found["kappa"] == pytest.approx(reference.cohen_kappa_score(labels, called.astype(int)), abs=1e-12)
     else:
-        assert found["auroc"] is None
+        assert found["auroc"] is found["auprc"] is found["kappa"] is None
+    matrix = reference.confusion_matrix(labels, called, labels=[0, 1])
+    assert confusion_matrix(labels, probabilities, threshold) == matrix.tolist()
 
 
 def test_a_known_confusion_matrix():
     labels = np.repeat([0, 0, 1, 1], [1414, 253, 467, 1063])
     probabilities = np.repeat([0.0, 1.0, 0.0, 1.0], [1414, 253, 467, 1063])
+    matrix = [[1414, 253], [467, 1063]]
+    assert confusion_matrix(labels, probabilities) == matrix
     found = classification_metrics(labels, probabilities)
+    assert matrix_metrics(matrix).items() <= found.items()
     assert found["accuracy"] == pytest.approx(0.77479, abs=5e-6)
     assert found["kappa"] == pytest.approx(0.54614, abs=5e-6)
     assert found["sensitivity"] == pytest.approx(0.69477, abs=5e-6)
@@ -57,10 +61,12 @@ def test_the_threshold_itself_is_not_abnormal():
     assert classification_metrics([1, 0], [0.5, 0.2])["sensitivity"] == 0
 
 
-def test_kappa_of_a_constant_right_answer_is_not_defined():
-    assert classification_metrics([0, 0], [0.1, 0.2])["kappa"] is None
-    assert classification_metrics([1, 1], [0.9, 0.8])["kappa"] is None
-    assert classification_metrics([0, 0], [0.9, 0.9])["kappa"] == 0
+@pytest.mark.parametrize("label", [0, 1])
+def test_what_compares_classes_is_not_defined_for_one(label):
+    for probabilities in ([0.1, 0.2], [0.9, 0.8], [0.1, 0.9]):
+        found = classification_metrics([label, label], probabilities)
+        assert found["kappa"] is found["auroc"] is found["auprc"] is None
+        assert found["sensitivity" if label == 0 else "specificity"] is None
 
 
 def test_calibration_error_by_hand():

@@ -198,9 +198,19 @@ def test_predict_many_streams(predictor, phantom_files):
 def test_bands(probability, band):
     label = "abnormal" if probability > 0.5 else "normal"
     points = {"paper": 0.5, "sensitivity_95": 0.3, "specificity_95": 0.8}
-    assert find_band(probability, label, points) == band
-    assert find_band(probability, label, {"paper": 0.5}) == label
-    assert find_band(probability, label, {**points, "sensitivity_95": 0.9}) == label
+    assert find_band(probability, 0.5, points) == band
+    assert find_band(probability, 0.5, {"paper": 0.5}) == label
+    assert find_band(probability, 0.5, {**points, "sensitivity_95": 0.9}) == label
+
+
+def test_the_uncertain_band_reaches_to_the_threshold():
+    points = {"sensitivity_95": 0.1, "specificity_95": 0.3}
+    assert [find_band(p, 0.5, points) for p in (0.1, 0.2, 0.4, 0.5, 0.51)] == [
+        "normal", "uncertain", "uncertain", "uncertain", "abnormal",
+    ]  # fmt: skip
+    assert [find_band(p, 0.05, points) for p in (0.05, 0.08, 0.3, 0.31)] == [
+        "normal", "uncertain", "uncertain", "abnormal",
+    ]  # fmt: skip
 
 
 def test_threads_may_share_a_predictor(flagging, phantom_files):
