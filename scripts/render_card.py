@@ -12,8 +12,9 @@ def main() -> None:
     parser.add_argument("checkpoint", help="folder of the checkpoint")
     parser.add_argument("--name", required=True, help="name of the checkpoint, as on the Hub")
     parser.add_argument("--output", required=True, help="Markdown file to write")
+    parser.add_argument("--pictures", default="", help="what to put before the names of plots that lie elsewhere")
     options = parser.parse_args()
-    Path(options.output).write_text(render_card(options.checkpoint, options.name))
+    Path(options.output).write_text(render_card(options.checkpoint, options.name, pictures=options.pictures))
     print(f"Card written: {options.output}")
 
 

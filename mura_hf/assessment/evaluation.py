@@ -18,6 +18,7 @@ from ..training import SplitPredictions
 from ..training.states import replace_file
 from .baselines import measure_baselines
 from .calibration import CALIBRATION, change_temperature, probability_errors
+from .golden import make_golden
 from .kept_answers import KeptAnswers
 from .levels import N_RESAMPLES, Answers, measure_findings, measure_levels, measure_regions
 from .pointing import can_point, pointing_game
@@ -43,7 +44,7 @@ def evaluate_checkpoint(
     cpu: bool = False,
     cache_dir: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Measures a checkpoint on a split; writes `evaluation.json` and plots beside its weights.
+    """Measures a checkpoint on a split; writes `evaluation.json`, plots and its golden check beside its weights.
 
     What the checkpoint says is kept (see `KeptAnswers`), so that a second look costs no forward pass.
 
@@ -115,6 +116,7 @@ def evaluate_checkpoint(
         report |= _look_at_heatmaps(answers, twins)
         replace_file(folder / "evaluation.json", (json.dumps(report, indent=2) + "\n").encode())
         plot_evaluation(report, folder)
+        make_golden(folder)
     return report
 
 

@@ -7,14 +7,12 @@ from typing import Any
 
 from accelerate.state import AcceleratorState
 from datasets import Dataset, DatasetDict
-from transformers import AutoModelForImageClassification
 
-from ..models import BODY_PARTS, LABELS, MuraImageProcessor, write_golden
-from ..phantoms import render_phantom
+from ..models import LABELS
 from .calibration import calibrate_checkpoint
 from .evaluation import evaluate_checkpoint
+from .golden import make_golden
 
-_SEED, _PART = 820_000, "wrist"  # of the golden phantom
 _OF_A_GROUP = (
     "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT",
     "TORCHELASTIC_RUN_ID",
@@ -44,8 +42,8 @@ def finish_checkpoint(
     batch_size: int = 32,
     cpu: bool = False,
 ) -> Finish:
-    """Calibrates a fresh checkpoint on `calib`, measures it on `valid`, writes its golden check; what the data do not
-    allow is left out.
+    """Calibrates a fresh checkpoint on `calib`, measures it on `valid` and writes its golden check; what the data do
+    not allow is left out.
 
     The process works alone: where several trained, the main one may call this after they have parted.
 
@@ -69,13 +67,9 @@ def finish_checkpoint(
         )
     else:
         calibration = calibrate_checkpoint(folder, datasets["calib"], batch_size=batch_size, cpu=cpu)
-    model = AutoModelForImageClassification.from_pretrained(folder)
-    # Of a part that every model knows: one for single parts may lack the others.
-    part = next(iter(getattr(model, "members", None) or [_PART])) if model.NEEDS_PART else _PART
-    picture = render_phantom(_SEED, body_part=part, finding="displaced_fracture").pixels
-    write_golden(folder, model, MuraImageProcessor.from_pretrained(folder), picture, BODY_PARTS.index(part))
     if not len(datasets["valid"]):
         left_out.append("Not evaluated: the data have no valid, and without figures there is no card.")
+        make_golden(folder)
     else:
         evaluation = evaluate_checkpoint(
             folder, datasets["valid"], "valid", train=datasets.get("train"), data=data, batch_size=batch_size, cpu=cpu

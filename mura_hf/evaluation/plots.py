@@ -28,7 +28,7 @@ def plot_evaluation(report: dict[str, Any], folder: str | Path) -> list[Path]:
     drawn: dict[str, Callable[[Any, dict[str, Any]], None]] = {"reliability.png": _reliability}
     if curves["roc"] is not None:
         drawn |= {"roc.png": _roc, "precision_recall.png": _precision_recall}
-    sizes = {"body_parts.png": (8.0, 1.6 + 0.36 * len(report["study"]))}
+    sizes = {"body_parts.png": (8.0, 1.6 + 0.36 * len(_groups(report)))}
     written = []
     for name in PLOTS:
         if name != "body_parts.png" and name not in drawn:
@@ -87,8 +87,13 @@ def _reliability(axis: Any, report: dict[str, Any]) -> None:
             continue
         bins = found["reliability"]
         axis.plot(
-            [row["mean"] for row in bins], [row["share"] for row in bins], color=colour, linewidth=1, marker="o",
-            markersize=4, label=f"{when} calibration, ECE {found['ece']:.3f}",
+            [row["mean"] for row in bins], [row["share"] for row in bins], color=colour, linewidth=1,
+            label=f"{when} calibration, ECE {found['ece']:.3f}",
+        )  # fmt: skip
+        # A dot's area grows with its studies: what a handful of them do is noise.
+        axis.scatter(
+            [row["mean"] for row in bins], [row["share"] for row in bins], color=colour,
+            s=[6 + min(row["n"], 60) for row in bins],
         )  # fmt: skip
     bins = report["calibration_effect"]["after"]["reliability"]
     most = max(row["n"] for row in bins)
@@ -101,7 +106,7 @@ def _reliability(axis: Any, report: dict[str, Any]) -> None:
 
 
 def _parts(figure: Any, report: dict[str, Any]) -> None:
-    groups = list(report["study"].items())[::-1]
+    groups = list(_groups(report).items())[::-1]
     axes = figure.subplots(1, 2, sharey=True)
     for axis, name, title in zip(axes, ("auroc", "kappa"), ("AUROC", "Cohen's kappa"), strict=True):
         for place, (_, row) in enumerate(groups):
@@ -114,6 +119,11 @@ def _parts(figure: Any, report: dict[str, Any]) -> None:
     told = [f"{name} ({row['figures']['n_abnormal']} of {row['figures']['n']})" for name, row in groups]
     axes[0].set_yticks(range(len(groups)), told)
     figure.suptitle(f"{_title(report)}: abnormal of all", fontsize=11)
+
+
+def _groups(report: dict[str, Any]) -> dict[str, Any]:
+    """Figures of studies by body part, and by region where the report knows those."""
+    return {**report["study"], **{f"shows {name}": row for name, row in report.get("region", {}).items()}}
 
 
 def _told(what: str, row: dict[str, Any], name: str) -> str:

@@ -1,13 +1,20 @@
 import json
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
+from PIL import Image
 
 from mura_hf import CardError
 from mura_hf.bundled import BUNDLED
-from mura_hf.hub import render_card
+from mura_hf.evaluation import plot_evaluation
+from mura_hf.hub import card, render_card
+from mura_hf.hub.card_gate import BLOCKS, METADATA
+from mura_hf.phantoms import render_phantom
 
 CARDS = Path(__file__).parents[2] / "model_cards"
 CARD = CARDS / "mura-phantom.md"
@@ -20,9 +27,91 @@ def folder(tmp_path):
 
 @pytest.mark.parametrize("name", BUNDLED)
 def test_cards_of_the_package_are_rendered_from_their_records(name):
-    card = (CARDS / f"{name}.md").read_text()
-    assert card == render_card(BUNDLED[name], name)
-    assert card == (BUNDLED[name] / "README.md").read_text()
+    assert (BUNDLED[name] / "README.md").read_text() == render_card(BUNDLED[name], name)
+    beside = f"../mura_hf/resources/{BUNDLED[name].name}/"  # where the plots lie in the repository
+    assert (CARDS / f"{name}.md").read_text() == render_card(BUNDLED[name], name, pictures=beside)
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_pictures_of_the_cards_are_drawn_from_their_records(name, tmp_path):
+    report = json.loads((BUNDLED[name] / "evaluation.json").read_text())
+    drawn = {path.name for path in plot_evaluation(report, tmp_path)}
+    assert {path.name for path in BUNDLED[name].glob("*.png")} == drawn
+    for folder, card in ((CARDS, CARDS / f"{name}.md"), (BUNDLED[name], BUNDLED[name] / "README.md")):
+        shown = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", card.read_text())
+        assert {Path(file).name for file in shown} == drawn
+        assert all((folder / file).is_file() for file in shown)
+
+
+def test_every_figure_of_a_table_stands_in_a_record():
+    """Every number with three decimals; those of intervals too."""
+    for name, folder in BUNDLED.items():
+        numbers = set()
+
+        def collect(value, numbers=numbers):
+            if isinstance(value, dict | list):
+                for one in value.values() if isinstance(value, dict) else value:
+                    collect(one)
+            elif isinstance(value, float):
+                numbers.update({f"{value:.3f}", f"{abs(value):.3f}"})
+
+        for record in ("config", "training", "evaluation"):
+            collect(json.loads((folder / f"{record}.json").read_text()))
+        config = json.loads((folder / "config.json").read_text())
+        members = config.get("members") or {}
+        numbers |= {f"{1 / max(1, len(members)):.3f}"} if members and not config["member_weights"] else set()
+        text = (folder / "README.md").read_text().partition("---\n\n")[2]
+        shown = re.findall(r"(?<![\d.])\d\.\d{3}(?![\d.])", text)
+        assert len(shown) > 100
+        assert set(shown) <= numbers, name
+
+
+BLOCK_NEEDS = [(block.title, path) for block in (METADATA, *BLOCKS) for path in block.needs]
+
+
+@pytest.mark.parametrize(("title", "path"), BLOCK_NEEDS)
+@pytest.mark.parametrize("empty", [True, False])
+def test_the_gate_names_the_block_that_would_be_empty(title, path, empty, folder):
+    record, *keys = path.split(".")
+    file = folder / f"{record}.json"
+    values = json.loads(file.read_text())
+    inner = values
+    for key in keys[:-1]:
+        inner = inner[key]
+    if empty:
+        inner[keys[-1]] = {}
+    else:
+        del inner[keys[-1]]
+    file.write_text(json.dumps(values))
+    first = next(block for block, needed in BLOCK_NEEDS if path == needed or needed.startswith(f"{path}."))
+    with pytest.raises(CardError, match=f'the block "{first}" of the card of .* would be empty: {record}.json'):
+        render_card(folder, "mine")
+    assert title in [block for block, needed in BLOCK_NEEDS if needed == path]
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.name)
+def test_every_block_is_on_the_card_and_an_empty_one_is_an_error(block, folder, monkeypatch, tmp_path):
+    text = render_card(folder, "mine")
+    if block is not BLOCKS[0]:
+        assert text.count(f"\n## {block.title}\n\n") == 1
+    templates = shutil.copytree(card._TEMPLATES, tmp_path / "templates")
+    (templates / f"{block.name}.md").write_text("{# nothing #}\n")
+    monkeypatch.setattr(card, "_TEMPLATES", templates)
+    with pytest.raises(CardError, match=f'the block "{block.title}" of the card of .* is empty'):
+        render_card(folder, "mine")
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_what_it_says_to_run_runs(name, tmp_path):
+    text = (BUNDLED[name] / "README.md").read_text()
+    snippets = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert snippets
+    for file in re.findall(r'"([\w.]+\.png)"', "".join(snippets)):
+        Image.fromarray(render_phantom(9, body_part="wrist", finding="displaced_fracture").pixels).save(tmp_path / file)
+    for snippet in snippets:
+        done = subprocess.run([sys.executable, "-c", snippet], capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert re.match(r"(ab)?normal 0\.\d+", done.stdout)
 
 
 def test_every_card_is_of_a_checkpoint_of_the_package():
