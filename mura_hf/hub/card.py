@@ -117,7 +117,9 @@ def _values(records: dict[str, Any], folder: Path, name: str) -> dict[str, Any]:
     strictest, bases = strictest_licence(records), sources_of_bases(records)
     regions = training["data"].get("regions", "all")
     points = config["operating_points"]
+    threshold = records["evaluation"]["threshold"]
     band = [points[one] for one in ("sensitivity_95", "specificity_95") if one in points]
+    crossed = len(band) < 2 or band[0] >= band[1]
     return {
         "name": name,
         "bundled": name in BUNDLED and folder.resolve() == BUNDLED[name].resolve(),
@@ -135,7 +137,7 @@ def _values(records: dict[str, Any], folder: Path, name: str) -> dict[str, Any]:
         "command": training_command(training),
         "recipe_is_known": training["recipe"]["name"] in recipe_names(),
         "calibrated": _calibration(records) != _NEUTRAL,
-        "bands": band if len(band) == 2 and band[0] < band[1] else None,
+        "bands": None if crossed else (min(band[0], threshold), max(band[1], threshold)),
         "figures": _FIGURES,
         "baseline_names": _BASELINES,
         "made_with": {**_MADE, **made} if made else None,
