@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from .errors import CardError, CheckpointError, DatasetError, MuraError, RadiographError, RecipeError
+from .errors import CardError, CheckpointError, DatasetError, HubError, MuraError, RadiographError, RecipeError
 from .models import (
     CLASSIFIERS,
     STUDY_TASK,
@@ -77,6 +77,7 @@ __all__ = [
     "CardError",
     "CheckpointError",
     "DatasetError",
+    "HubError",
     "MuraConfig",
     "MuraEnsembleConfig",
     "MuraEnsembleForImageClassification",

@@ -52,12 +52,24 @@ def export_checkpoint(folder: str | Path, out: str | Path) -> Path:
     for file in sorted(folder.iterdir()):
         if file.is_file() and file.name != HUB_RECORD:
             shutil.copyfile(file, out / file.name)
-    model_map = _model_map(kind)
-    for name in _code_of([*model_map.values(), *_PROCESSOR_MAP.values(), _PIPELINES[STUDY_TASK]["impl"]]):
+    for name in _code_for(kind):
         shutil.copyfile(_MODELS / name, out / name)
-    _add(out / "config.json", {"auto_map": model_map, "custom_pipelines": _PIPELINES})
+    _add(out / "config.json", {"auto_map": _model_map(kind), "custom_pipelines": _PIPELINES})
     _add(out / "preprocessor_config.json", {"auto_map": _PROCESSOR_MAP})
     return out
+
+
+def model_code_names() -> set[str]:
+    """Names of the files of code that exports of any family hold."""
+    names: set[str] = set()
+    for kind in CLASSIFIERS:
+        names.update(_code_for(kind))
+    return names
+
+
+def _code_for(kind: str) -> list[str]:
+    """The files of code that a checkpoint of a type takes along."""
+    return _code_of([*_model_map(kind).values(), *_PROCESSOR_MAP.values(), _PIPELINES[STUDY_TASK]["impl"]])
 
 
 def _model_map(kind: str) -> dict[str, str]:

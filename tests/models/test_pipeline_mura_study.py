@@ -2,6 +2,7 @@
 
 import io
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -87,7 +88,7 @@ def test_what_counts_as_a_study(phantom, studies):
 def test_whatever_a_view_comes_as(phantom, studies):
     file = studies[0][0]
     picture = Image.open(file)
-    views = [picture, np.asarray(picture), torch.from_numpy(np.array(picture)), open(file, "rb").read()]
+    views = [picture, np.asarray(picture), torch.from_numpy(np.array(picture)), Path(file).read_bytes()]
     views.append(read_radiograph(file).pixels)
     expected = phantom(file)
     for view in views:
