@@ -4,5 +4,15 @@ from .card import render_card
 from .export import export_checkpoint
 from .golden import make_golden
 from .push import PushResult, push
+from .space import SpaceResult, push_space, stage_space
 
-__all__ = ["PushResult", "export_checkpoint", "make_golden", "push", "render_card"]
+__all__ = [
+    "PushResult",
+    "SpaceResult",
+    "export_checkpoint",
+    "make_golden",
+    "push",
+    "push_space",
+    "render_card",
+    "stage_space",
+]
