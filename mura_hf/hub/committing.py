@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from ..errors import HubError
 from .hub_errors import is_passing, status_of, told_plainly
 
 WAITS = (2.0, 8.0, 30.0)
-"""Seconds before each further try to send large files."""
+"""Seconds before each further try, should the line be cut."""
 
 _OF_THE_HUB = ".gitattributes"  # that it writes when a repository is made
 _CHUNK = 1 << 20
@@ -77,7 +78,7 @@ def commit_folder(
         revision: A branch, made where it is missing; the main one where None.
         private: Whether only its owner may see it.
         force: Whether a commit of somebody else may be replaced.
-        waits: Seconds before each further try to send large files.
+        waits: Seconds before each further try, should the line be cut.
         wait: How to wait.
 
     Raises:
@@ -108,7 +109,7 @@ def commit_folder(
                 api.create_branch(**what, branch=revision)
                 remote, fresh = _look(api, what, revision), True
         own = _digests(folder)
-        base = {path: digest for path, digest in remote.files.items() if path != _OF_THE_HUB}
+        base = _without_its_own(remote.files)
         if _same(own, base) and remote.head:
             _remember(memory, key, remote.head)
             return Commit(remote.head, _url(api, what, remote.head), False)
@@ -118,9 +119,8 @@ def commit_folder(
                 f"{_url(api, what, str(remote.head))}, and replace it with --force (force=True)"
             )
         send = [CommitOperationAdd(path, str(folder / path)) for path in own if base.get(path) not in own[path]]
-        _send_large(api, what, send, revision, waits, wait)
         gone = [CommitOperationDelete(path) for path in sorted(set(base) - set(own))]
-        commit = _commit(api, what, [*send, *gone], revision, message, remote.head, own)
+        commit = _commit(api, what, [*send, *gone], revision, message, remote.head, own, waits, wait)
     _remember(memory, key, commit)
     return Commit(commit, _url(api, what, commit), True)
 
@@ -163,26 +163,6 @@ def _same(own: dict[str, tuple[str, str]], remote: dict[str, str]) -> bool:
     return set(own) == set(remote) and all(remote[path] in digests for path, digests in own.items())
 
 
-def _send_large(
-    api: HfApi,
-    what: dict[str, Any],
-    files: list[CommitOperationAdd],
-    revision: str | None,
-    waits: Sequence[float],
-    wait: Callable[[float], Any],
-) -> None:
-    """Sends large files ahead of the commit; the Hub keeps those that arrive, and is asked for the others again."""
-    for seconds in (*waits, None):
-        try:
-            api.preupload_lfs_files(what["repo_id"], files, repo_type=what["repo_type"], revision=revision,
-                                    free_memory=False)  # fmt: skip
-            return
-        except Exception as error:
-            if seconds is None or not is_passing(error):
-                raise
-        wait(seconds)
-
-
 def _commit(
     api: HfApi,
     what: dict[str, Any],
@@ -191,29 +171,40 @@ def _commit(
     message: str,
     parent: str | None,
     own: dict[str, tuple[str, str]],
+    waits: Sequence[float],
+    wait: Callable[[float], Any],
 ) -> str:
-    """Makes the commit on top of `parent` and nothing else, so that a push from elsewhere is not overwritten."""
-    try:
-        made = api.create_commit(
-            **what, operations=operations, commit_message=message, revision=revision, parent_commit=parent
-        )
-        return str(made.oid)
-    except HfHubHTTPError as error:
-        if status_of(error) not in (409, 412):
-            raise
-        raise HubError(
-            f"somebody else pushed to {what['repo_id']} while this was sent; nothing was written. Look at "
-            f"{_url(api, what, 'main' if revision is None else revision)} and push again, with --force (force=True) "
-            "to replace it"
-        ) from error
-    except Exception as error:
-        if not is_passing(error):
-            raise
-        # The line may have been cut before the commit, or after it on the way back.
-        head = _look(api, what, revision)
-        if head.head != parent and _same(own, {path: one for path, one in head.files.items() if path != _OF_THE_HUB}):
-            return str(head.head)
-        raise
+    """Sends large files, then makes the commit on top of `parent` and nothing else, so that a push from elsewhere is
+    not overwritten. Each further try sends the large files that have not arrived.
+    """
+    for seconds in (*waits, None):
+        try:
+            made = api.create_commit(
+                **what, operations=operations, commit_message=message, revision=revision, parent_commit=parent
+            )
+            return str(made.oid)
+        except Exception as error:
+            moved = isinstance(error, HfHubHTTPError) and status_of(error) in (409, 412)
+            if not moved and not is_passing(error):
+                raise
+            if moved or seconds is None:
+                # The line may have been cut after the commit, on the way back; then it is this one that is there.
+                found = _look(api, what, revision)
+                if found.head and _same(own, _without_its_own(found.files)):
+                    return found.head
+            if moved:
+                raise HubError(
+                    f"somebody else pushed to {what['repo_id']} while this was sent; nothing was written. Look at "
+                    f"{_url(api, what, revision or 'main')} and push again, with --force (force=True) to replace it"
+                ) from error
+            if seconds is None:
+                raise
+        wait(seconds)
+    raise AssertionError("the last try ends above")
+
+
+def _without_its_own(files: dict[str, str]) -> dict[str, str]:
+    return {path: digest for path, digest in files.items() if path != _OF_THE_HUB}
 
 
 def _url(api: HfApi, what: dict[str, Any], commit: str) -> str:
@@ -232,5 +223,8 @@ def _remembered(memory: Path) -> dict[str, str]:
 def _remember(memory: Path, key: str, commit: str) -> None:
     values = {**_remembered(memory), key: commit}
     written = memory.with_name(f"{memory.name}.{os.getpid()}.tmp")
-    written.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
-    written.replace(memory)
+    try:
+        written.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
+        written.replace(memory)
+    except OSError as error:  # the commit is made, and stays
+        warnings.warn(f"{memory} cannot be written ({error}); the next push will ask for --force", stacklevel=3)

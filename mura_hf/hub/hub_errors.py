@@ -20,16 +20,22 @@ _LATER = "Run the same command again: large files that have arrived are not sent
 
 def is_passing(error: BaseException) -> bool:
     """Whether the same request may well succeed a moment later: the line was cut, or the Hub was busy."""
-    seen: BaseException | None = error
-    while seen is not None:  # the client wraps what broke an upload
+    for seen in _chain(error):
         if isinstance(seen, OfflineModeIsEnabled | LocalTokenNotFoundError):
             return False
         if isinstance(seen, HfHubHTTPError):
-            return seen.response.status_code in _BUSY
+            return status_of(seen) in _BUSY
         if isinstance(seen, httpx.TransportError | ConnectionError | TimeoutError):
             return True
-        seen = seen.__cause__ or seen.__context__
     return False
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and what was behind it: the client wraps what broke an upload."""
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or seen.__context__
 
 
 @contextmanager
@@ -53,9 +59,14 @@ def told_plainly(repo_id: str) -> Iterator[None]:
     except HfHubHTTPError as error:
         raise HubError(_refusal(repo_id, error)) from error
     except Exception as error:
-        if not is_passing(error):
+        if is_passing(error):
+            raise HubError(f"The connection to the Hub was cut ({_first_line(error)}). {_LATER}") from error
+        if not isinstance(error, RuntimeError | OSError | ValueError):  # what the client and its helpers raise
             raise
-        raise HubError(f"The connection to the Hub was cut ({_first_line(error)}). {_LATER}") from error
+        answers = [seen for seen in _chain(error) if isinstance(seen, HfHubHTTPError)]
+        if answers and isinstance(error, RuntimeError):  # which only says which file it was
+            raise HubError(_refusal(repo_id, answers[0])) from error
+        raise HubError(f"{repo_id} was not pushed: {' '.join(str(error).split())}") from error
 
 
 def status_of(error: HfHubHTTPError) -> int:
@@ -68,8 +79,9 @@ def _refusal(repo_id: str, error: HfHubHTTPError) -> str:
     if status == 401:
         return _nobody(repo_id)
     if status == 403:
+        said = f" ({error.server_message})" if error.server_message else ""
         return (
-            f"your token may not write to {repo_id}; check the name, and give a token with write access "
+            f"your token may not write to {repo_id}{said}; check the name, and give a token with write access "
             "(https://huggingface.co/settings/tokens)"
         )
     if isinstance(error, RepositoryNotFoundError) or status == 404:

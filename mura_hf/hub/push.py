@@ -11,6 +11,7 @@ from typing import Any
 
 from huggingface_hub import HfApi
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+from transformers.utils import logging
 
 from ..errors import CheckpointError
 from .card import render_card
@@ -76,7 +77,7 @@ def push(
         commit_message: "Push NAME" where None.
         progress: Whether to show bars.
         api: The Hub's client, instead of one with `token`.
-        waits: Seconds before each further try to send large files, should the line be cut.
+        waits: Seconds before each further try, should the line be cut.
         wait: How to wait.
 
     Raises:
@@ -145,12 +146,16 @@ def _check_pushed(api: HfApi, repo_id: str, commit: str, staged: Path, cache: Pa
 
 @contextmanager
 def _bars(shown: bool) -> Iterator[None]:
-    """Keeps the client's progress bars away where they are not wanted."""
-    change = not shown and not are_progress_bars_disabled()
-    if change:
+    """Keeps progress bars of client and loader away where they are not wanted, as long as this lasts."""
+    sending, loading = not are_progress_bars_disabled(), logging.is_progress_bar_enabled()
+    if not shown and sending:
         disable_progress_bars()
+    if not shown and loading:
+        logging.disable_progress_bar()
     try:
         yield
     finally:
-        if change:
+        if not shown and sending:
             enable_progress_bars()
+        if not shown and loading:
+            logging.enable_progress_bar()

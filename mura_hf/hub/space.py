@@ -17,6 +17,7 @@ from huggingface_hub import HfApi
 from ..data import home_folder
 from ..errors import HubError
 from .committing import WAITS, commit_folder, list_files
+from .export import HUB_RECORD
 from .refusals import check_text
 
 _PACKAGE = Path(__file__).parents[1]
@@ -71,7 +72,7 @@ def push_space(
         force: Whether a commit that was not pushed from this machine may be replaced.
         token: Of the Hub; the one of `hf auth login` where None.
         api: The Hub's client, instead of one with `token`.
-        waits: Seconds before each further try to send large files, should the line be cut.
+        waits: Seconds before each further try, should the line be cut.
         wait: How to wait.
 
     Raises:
@@ -138,7 +139,7 @@ def _copy_package(out: Path) -> None:
     """The package's own files; anything that has no place in it is named rather than sent."""
     for path in sorted(_PACKAGE.rglob("*")):
         name = path.relative_to(_PACKAGE)
-        if not path.is_file() or "__pycache__" in name.parts:
+        if not path.is_file() or "__pycache__" in name.parts or path.name == HUB_RECORD:
             continue
         weights = path.suffix == ".safetensors" and name.parts[0] != _WEIGHTS_IN
         if path.suffix not in _KINDS or path.name.startswith(".") or weights:

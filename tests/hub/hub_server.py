@@ -78,6 +78,8 @@ class HubServer(ThreadingHTTPServer):
         cut: Told "put", "commit" or "answer" (to a commit that was made) and how many of those there were, it says
             whether the line is cut in the middle.
         before_commit: Called once before the next commit is taken up.
+        card_errors: What it finds wrong with metadata of cards.
+        full: Whether it takes no more large files.
     """
 
     daemon_threads = True
@@ -89,6 +91,8 @@ class HubServer(ThreadingHTTPServer):
         self.requests: list[tuple[str, str]] = []
         self.cut: Callable[[str, int], bool] = lambda what, number: False
         self.before_commit: Callable[[], Any] | None = None
+        self.card_errors: list[str] = []
+        self.full = False
         self._counts: dict[str, int] = {}
         self._lock = threading.RLock()
 
@@ -171,7 +175,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self._json({"name": OWNER, "type": "user", "orgs": []}) if self._who() else self._refuse(401, "")
         if parts == ["validate-yaml"]:
             self._body()
-            return self._json({"errors": [], "warnings": []})
+            errors = [{"message": message} for message in self.server.card_errors]
+            told = json.dumps({"errors": errors, "warnings": []}).encode()
+            return self._answer(400 if errors else 200, told, {"Content-Type": "application/json"})
         if parts == ["repos", "create"]:
             return self._create()
         kind, name, what = parts[0], "/".join(parts[1:3]), parts[3:]
@@ -283,6 +289,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.server.cuts("put"):
             return self._cut()
         content = self._body()
+        if self.server.full:
+            return self._refuse(403, "", "Your storage is full")
         if hashlib.sha256(content).hexdigest() != oid:
             return self._refuse(400, "", "another file was announced")
         self.server.store[oid] = content

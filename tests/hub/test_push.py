@@ -15,7 +15,7 @@ from PIL import Image
 
 from mura_hf import CheckpointError, HubError, MuraForImageClassification, MuraImageProcessor, StudyPredictor
 from mura_hf.errors import CardError
-from mura_hf.hub import push, render_card
+from mura_hf.hub import committing, push, render_card
 from mura_hf.hub.export import model_code_names
 from tests.hub.hub_server import READ_TOKEN, TOKEN, Blob
 
@@ -176,8 +176,11 @@ def test_a_line_cut_in_an_upload_leaves_nothing_and_the_next_push_sends_the_rest
 
 
 def test_a_short_cut_heals_by_itself(pushable, hub, api):
-    hub.cut = lambda what, number: what == "put" and number == 1
-    assert _push(pushable, api).changed
+    hub.cut = lambda what, number: number == 1
+    result = _push(pushable, api)
+    assert result.changed
+    assert [commit.title for commit in hub.repos[REPO].commits.values()] == ["initial commit", "Push wrists"]
+    assert hub.repos[REPO].branches["main"] == result.commit
 
 
 def test_a_line_cut_in_the_commit_leaves_nothing(pushable, hub, api):
@@ -185,6 +188,7 @@ def test_a_line_cut_in_the_commit_leaves_nothing(pushable, hub, api):
     with pytest.raises(HubError, match="was cut"):
         _push(pushable, api)
     assert list(hub.files(REPO)) == [".gitattributes"]
+    assert len(hub.store) == 2
     hub.cut = lambda what, number: False
     hub.requests.clear()
     assert _push(pushable, api).changed
@@ -313,6 +317,22 @@ def test_no_network_is_told(pushable, hub, monkeypatch):
     with pytest.raises(HubError, match="HF_HUB_OFFLINE forbids"):
         _push(pushable, HfApi(endpoint=hub.url, token=TOKEN))
     assert hub.requests == []
+
+
+def test_what_the_hub_does_not_take_is_told(pushable, hub, api):
+    hub.card_errors = ['"license" must be one of its list']
+    with pytest.raises(HubError, match=r'Invalid metadata in README\.md\. - "license" must be one of its list'):
+        _push(pushable, api)
+    assert not hub.store  # before anything large was sent
+    hub.card_errors, hub.full = [], True
+    with pytest.raises(HubError, match=r"may not write to tester/wrists \(.*storage is full"):
+        _push(pushable, api)
+    assert list(hub.files(REPO)) == [".gitattributes"]
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path):
+    with pytest.warns(UserWarning, match=r"hub\.json cannot be written .* will ask for --force"):
+        committing._remember(tmp_path / "nowhere" / "hub.json", NAME, "0" * 40)
 
 
 def test_names_that_are_none(pushable, hub, api):
