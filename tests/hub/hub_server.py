@@ -9,63 +9,13 @@ import json
 import socket
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-OWNER, TOKEN, READ_TOKEN = "tester", "hf_local_write", "hf_local_read"
-_DATE = "2026-11-22T01:02:03.000Z"
+from tests.hub.hub_store import OWNER, Blob, Commit, Repo, entry, history, upload_mode
 
-
-@dataclass(frozen=True)
-class Blob:
-    """A file's content; a large one lies in the store of large files, and the tree knows its SHA-256."""
-
-    content: bytes
-    large: bool
-
-    @property
-    def sha256(self) -> str:
-        return hashlib.sha256(self.content).hexdigest()
-
-    @property
-    def oid(self) -> str:
-        """As git counts it; of a large file's pointer."""
-        pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{self.sha256}\nsize {len(self.content)}\n"
-        stored = pointer.encode() if self.large else self.content
-        return hashlib.sha1(f"blob {len(stored)}\0".encode() + stored).hexdigest()
-
-    @property
-    def etag(self) -> str:
-        return self.sha256 if self.large else self.oid
-
-
-@dataclass(frozen=True)
-class Commit:
-    parent: str | None
-    title: str
-    tree: dict[str, Blob]
-
-
-@dataclass
-class Repo:
-    private: bool
-    commits: dict[str, Commit] = field(default_factory=dict)
-    branches: dict[str, str] = field(default_factory=dict)
-
-    def find(self, revision: str) -> str | None:
-        if revision in self.branches:
-            return self.branches[revision]
-        return next((commit for commit in self.commits if commit == revision), None)
-
-    def add(self, tree: dict[str, Blob], title: str, branch: str = "main") -> str:
-        parent = self.branches.get(branch)
-        told = f"{parent} {title} {sorted((path, blob.oid) for path, blob in tree.items())} {len(self.commits)}"
-        commit = hashlib.sha1(told.encode()).hexdigest()
-        self.commits[commit] = Commit(parent, title, dict(tree))
-        self.branches[branch] = commit
-        return commit
+TOKEN, READ_TOKEN = "hf_local_write", "hf_local_read"
 
 
 class HubServer(ThreadingHTTPServer):
@@ -204,11 +154,11 @@ class _Handler(BaseHTTPRequestHandler):
             return self._tree(tree, "/".join(what[2:]))
         if what[0] == "paths-info":
             wanted = json.loads(body)["paths"]
-            return self._json([_entry(path, tree[path]) for path in wanted if path in tree])
+            return self._json([entry(path, tree[path]) for path in wanted if path in tree])
         if what[0] == "commits":
-            return self._json(_history(repo, commit))
+            return self._json(history(repo, commit))
         if what[0] == "preupload" and self._may_write():
-            return self._json({"files": [_mode(one, tree) for one in json.loads(body)["files"]]})
+            return self._json({"files": [upload_mode(one, tree) for one in json.loads(body)["files"]]})
         return self._refuse(404, "EntryNotFound")
 
     def _create(self) -> None:
@@ -229,13 +179,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _tree(self, tree: dict[str, Blob], under: str) -> None:
         inside = {path: blob for path, blob in tree.items() if not under or path.startswith(under + "/")}
         if self.query.get("recursive") in (["true"], ["True"], ["1"]):
-            return self._json([_entry(path, blob) for path, blob in sorted(inside.items())])
+            return self._json([entry(path, blob) for path, blob in sorted(inside.items())])
         depth = under.count("/") + 1 if under else 0
         rows = {}
         for path, blob in sorted(inside.items()):
             pieces = path.split("/")
             top = "/".join(pieces[: depth + 1])
-            rows[top] = _entry(path, blob) if top == path else {"type": "directory", "path": top, "oid": "0" * 40}
+            rows[top] = entry(path, blob) if top == path else {"type": "directory", "path": top, "oid": "0" * 40}
         return self._json(list(rows.values()))
 
     def _commit(self, repo: Repo, kind: str, name: str, branch: str) -> None:
@@ -374,26 +324,3 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
-
-
-def _entry(path: str, blob: Blob) -> dict[str, Any]:
-    entry: dict[str, Any] = {"type": "file", "path": path, "size": len(blob.content), "oid": blob.oid}
-    if blob.large:
-        entry["lfs"] = {"oid": blob.sha256, "size": len(blob.content), "pointerSize": 134}
-    return entry
-
-
-def _mode(one: dict[str, Any], tree: dict[str, Blob]) -> dict[str, Any]:
-    large = one["path"].endswith(".safetensors") or b"\0" in base64.b64decode(one["sample"])
-    there = tree.get(one["path"])
-    known = {} if there is None else {"oid": there.etag}
-    return {"path": one["path"], "uploadMode": "lfs" if large else "regular", "shouldIgnore": False, **known}
-
-
-def _history(repo: Repo, commit: str | None) -> list[dict[str, Any]]:
-    rows = []
-    while commit is not None:
-        one = repo.commits[commit]
-        rows.append({"id": commit, "title": one.title, "message": "", "date": _DATE, "authors": [{"user": OWNER}]})
-        commit = one.parent
-    return rows

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,9 +18,11 @@ from mura_hf import CheckpointError, HubError, MuraForImageClassification, MuraI
 from mura_hf.errors import CardError
 from mura_hf.hub import committing, push, render_card
 from mura_hf.hub.export import model_code_names
-from tests.hub.hub_server import READ_TOKEN, TOKEN, Blob
+from tests.hub.hub_server import READ_TOKEN, TOKEN
+from tests.hub.hub_store import Blob
 
 NAME, REPO = "tester/wrists", "models/tester/wrists"
+ROOT = Path(__file__).parents[2]
 
 
 def _push(folder, api, **options):
@@ -99,8 +102,7 @@ def _elsewhere(code, *arguments, url, home, cwd, offline=False):
         "HF_ENDPOINT": url, "HF_HOME": str(home), "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": str(int(offline)),
     }  # fmt: skip
-    root = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
-    environment["PYTHONPATH"] = root
+    environment["PYTHONPATH"] = str(ROOT)
     command = [sys.executable, "-c", code, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -358,3 +360,44 @@ def test_an_exported_folder_can_be_pushed_too(pushable, hub, api, tmp_path):
     exported = export_checkpoint(pushable, tmp_path / "exported")
     assert not (exported / "hub.json").exists()
     assert _push(exported, api).commit == own.commit
+
+
+def _command(name, *arguments, url, home):
+    environment = {
+        **os.environ,
+        "HF_ENDPOINT": url,
+        "HF_TOKEN": TOKEN,
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HOME": str(home),
+    }
+    environment["HF_HUB_OFFLINE"] = "0"
+    command = [sys.executable, str(ROOT / "scripts" / name), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
+
+
+def test_the_command_pushes_and_says_so(pushable, hub, tmp_path):
+    (pushable / "golden.safetensors").unlink()
+    place = {"url": hub.url, "home": tmp_path / "home"}
+    refused = _command("push_to_hub.py", pushable, NAME, **place)
+    assert refused.returncode == 1
+    assert "Missing: golden.safetensors" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+    done = _command("push_to_hub.py", pushable, NAME, "--make_golden", "--public", "--message", "First", **place)
+    assert done.returncode == 0, done.stderr[-2000:]
+    repo = hub.repos[REPO]
+    assert f"Pushed: {hub.url}/{NAME}/tree/{repo.branches['main']}" in done.stdout
+    assert "Golden check after download: logits differ by" in done.stdout
+    assert hub.head(REPO).title == "First"
+    assert not repo.private
+
+
+def test_the_commands_dry_runs_ask_nothing(pushable, hub, tmp_path):
+    place = {"url": hub.url, "home": tmp_path / "home"}
+    model = _command("push_to_hub.py", pushable, NAME, "--dry_run", **place)
+    assert "model.safetensors" in model.stdout, model.stderr[-2000:]
+    assert render_card(pushable, NAME) in model.stdout
+    app = _command("push_space.py", "tester/app", "--checkpoint", NAME, "--dry_run", **place)
+    assert "nothing was sent" in app.stdout, app.stderr[-2000:]
+    assert "mura_hf/__init__.py" in app.stdout
+    assert hub.requests == []

@@ -16,7 +16,8 @@ from packaging.requirements import Requirement
 
 from mura_hf import HubError
 from mura_hf.hub import push, push_space, space, stage_space
-from tests.hub.hub_server import TOKEN, Blob
+from tests.hub.hub_server import TOKEN
+from tests.hub.hub_store import Blob
 
 NAME, REPO = "tester/read-a-study", "spaces/tester/read-a-study"
 ROOT = Path(__file__).parents[2]
