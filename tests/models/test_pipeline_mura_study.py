@@ -2,6 +2,9 @@
 
 import io
 import shutil
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +96,24 @@ def test_whatever_a_view_comes_as(phantom, studies):
     expected = phantom(file)
     for view in views:
         assert phantom([[view]])[0] == expected
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+def test_urls(phantom, studies):
+    file = Path(studies[0][0])
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(file.parent))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        place = f"http://127.0.0.1:{server.server_address[1]}"
+        try:
+            assert phantom([[f"{place}/{file.name}"]])[0] == phantom(str(file))
+            with pytest.raises(ValueError, match=r"none\.png cannot be read: HTTP Error 404"):
+                phantom([[f"{place}/none.png"]], timeout=5)
+        finally:
+            server.shutdown()
 
 
 def _png(array):
