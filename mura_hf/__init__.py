@@ -1,6 +1,6 @@
 """Abnormality detection in musculoskeletal radiographs, in the Hugging Face style. Not a medical device.
 
-Importing the package registers its models with the Auto classes of transformers, and does nothing else. Names that
+Importing the package registers its models and its pipeline with transformers, and does nothing else. Names that
 need more than torch and transformers (datasets, Captum) are loaded when they are first used.
 """
 
@@ -8,10 +8,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification
+from transformers.pipelines import PIPELINE_REGISTRY
 
-from .errors import CardError, CheckpointError, DatasetError, MuraError, RadiographError, RecipeError
+from .errors import CardError, CheckpointError, DatasetError, HubError, MuraError, RadiographError, RecipeError
 from .models import (
     CLASSIFIERS,
+    STUDY_TASK,
     MuraConfig,
     MuraEnsembleConfig,
     MuraEnsembleForImageClassification,
@@ -25,6 +27,7 @@ from .models import (
     MuraModel,
     MuraSpecializedConfig,
     MuraSpecializedForImageClassification,
+    MuraStudyClassificationPipeline,
 )
 
 if TYPE_CHECKING:
@@ -43,6 +46,9 @@ for _classifier in CLASSIFIERS.values():
     AutoImageProcessor.register(
         _config, image_processor_classes={"pil": MuraImageProcessor, "torchvision": MuraImageProcessor}
     )
+PIPELINE_REGISTRY.register_pipeline(
+    STUDY_TASK, MuraStudyClassificationPipeline, pt_model=AutoModelForImageClassification, type="image"
+)
 
 _LAZY = {
     "load_folder": "data",
@@ -71,6 +77,7 @@ __all__ = [
     "CardError",
     "CheckpointError",
     "DatasetError",
+    "HubError",
     "MuraConfig",
     "MuraEnsembleConfig",
     "MuraEnsembleForImageClassification",

@@ -21,6 +21,10 @@ class RecipeError(MuraError):
     """A training recipe holds a key or a value that does not exist."""
 
 
+class HubError(MuraError):
+    """The Hub cannot be reached, or does not take what was sent: a matter of network, account or what lies there."""
+
+
 class CardError(MuraError):
     """A model card lacks a record that it must be rendered from."""
 

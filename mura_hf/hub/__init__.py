@@ -1,6 +1,18 @@
-"""What goes to the Hub: exported checkpoints and their cards."""
+"""What goes to the Hub: exported checkpoints, their cards, and the app as a Space."""
 
 from .card import render_card
 from .export import export_checkpoint
+from .golden import make_golden
+from .push import PushResult, push
+from .space import SpaceResult, push_space, stage_space
 
-__all__ = ["export_checkpoint", "render_card"]
+__all__ = [
+    "PushResult",
+    "SpaceResult",
+    "export_checkpoint",
+    "make_golden",
+    "push",
+    "push_space",
+    "render_card",
+    "stage_space",
+]

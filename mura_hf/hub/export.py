@@ -5,19 +5,29 @@ import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from ..errors import CheckpointError
-from ..models import CLASSIFIERS, MuraModel
+from ..models import CLASSIFIERS, STUDY_TASK, MuraModel, MuraStudyClassificationPipeline
 
 _MODELS = Path(__file__).parents[1] / "models"
 _PROCESSOR_MAP = {"AutoImageProcessor": "image_processing_mura.MuraImageProcessor"}
+_PIPELINES: dict[str, dict[str, Any]] = {
+    STUDY_TASK: {
+        "impl": f"pipeline_mura_study.{MuraStudyClassificationPipeline.__name__}",
+        "pt": ["AutoModelForImageClassification"],
+        "type": "image",
+    }
+}
 _SIBLING = re.compile(r"^from \.(\w+) import", re.MULTILINE)
 _NEEDED = ("config.json", "model.safetensors", "preprocessor_config.json")
+HUB_RECORD = "hub.json"
+"""What a folder remembers of its pushes; belongs to this machine."""
 
 
 def export_checkpoint(folder: str | Path, out: str | Path) -> Path:
-    """Copies a checkpoint and adds the model code, so that `trust_remote_code=True` loads it with transformers and
-    timm alone.
+    """Copies a checkpoint and adds the code of model and study pipeline, so that `trust_remote_code=True` loads it
+    with transformers and timm alone.
 
     Args:
         folder: A checkpoint as training writes it.
@@ -40,14 +50,26 @@ def export_checkpoint(folder: str | Path, out: str | Path) -> Path:
         raise CheckpointError(f"{out} is not empty; name a new folder for the export")
     out.mkdir(parents=True, exist_ok=True)
     for file in sorted(folder.iterdir()):
-        if file.is_file():
+        if file.is_file() and file.name != HUB_RECORD:
             shutil.copyfile(file, out / file.name)
-    model_map = _model_map(kind)
-    for name in _code_of([*model_map.values(), *_PROCESSOR_MAP.values()]):
+    for name in _code_for(kind):
         shutil.copyfile(_MODELS / name, out / name)
-    _add_auto_map(out / "config.json", model_map)
-    _add_auto_map(out / "preprocessor_config.json", _PROCESSOR_MAP)
+    _add(out / "config.json", {"auto_map": _model_map(kind), "custom_pipelines": _PIPELINES})
+    _add(out / "preprocessor_config.json", {"auto_map": _PROCESSOR_MAP})
     return out
+
+
+def model_code_names() -> set[str]:
+    """Names of the files of code that exports of any family hold."""
+    names: set[str] = set()
+    for kind in CLASSIFIERS:
+        names.update(_code_for(kind))
+    return names
+
+
+def _code_for(kind: str) -> list[str]:
+    """The files of code that a checkpoint of a type takes along."""
+    return _code_of([*_model_map(kind).values(), *_PROCESSOR_MAP.values(), _PIPELINES[STUDY_TASK]["impl"]])
 
 
 def _model_map(kind: str) -> dict[str, str]:
@@ -71,7 +93,6 @@ def _code_of(classes: Iterable[str]) -> list[str]:
     return [f"{module}.py" for module in sorted(found)]
 
 
-def _add_auto_map(file: Path, auto_map: dict[str, str]) -> None:
-    values = json.loads(file.read_text())
-    values["auto_map"] = auto_map
+def _add(file: Path, added: dict[str, Any]) -> None:
+    values = {**json.loads(file.read_text()), **added}
     file.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")

@@ -17,6 +17,7 @@ from .modeling_mura_fusenet import MuraFuseNetForImageClassification
 from .modeling_mura_metric_learning import MuraForMetricLearning
 from .modeling_mura_specialized import MuraSpecializedForImageClassification
 from .outputs_mura import Explained, MuraImageClassifierOutput, MuraModelOutput, StudyOutput
+from .pipeline_mura_study import STUDY_TASK, MuraStudyClassificationPipeline
 
 CLASSIFIERS: dict[str, type[MuraClassifier]] = {
     model.config_class.model_type: model
@@ -35,6 +36,7 @@ __all__ = [
     "CLASSIFIERS",
     "GOLDEN_FILE",
     "LABELS",
+    "STUDY_TASK",
     "Explained",
     "MuraBaseConfig",
     "MuraClassifier",
@@ -53,6 +55,7 @@ __all__ = [
     "MuraModelOutput",
     "MuraSpecializedConfig",
     "MuraSpecializedForImageClassification",
+    "MuraStudyClassificationPipeline",
     "StudyOutput",
     "check_processors",
     "golden_difference",

@@ -61,17 +61,19 @@ import json, sys
 sys.modules["mura_hf"] = None
 from pathlib import Path
 import torch
-from transformers import AutoImageProcessor, AutoModelForImageClassification
+from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
 
 root, out = Path(sys.argv[1]), {}
-views = torch.load(sys.argv[2])
+views, planes = torch.load(sys.argv[2])
 for folder in sorted(root.iterdir()):
     AutoImageProcessor.from_pretrained(folder, trust_remote_code=True)
     model = AutoModelForImageClassification.from_pretrained(folder, trust_remote_code=True)
     with torch.no_grad():
         logits, study = model(views[:, 0]).logits, model(views).study_logits
     name = type(model)
-    out[folder.name] = [name.__module__.split(".")[0], name.__name__, logits.tolist(), study.tolist()]
+    read = pipeline("mura-study-classification", model=folder, trust_remote_code=True, device="cpu")
+    answer = read([list(planes)], views=True)[0]["probability"]
+    out[folder.name] = [name.__module__.split(".")[0], name.__name__, logits.tolist(), study.tolist(), answer]
 print(json.dumps(out))
 """
 
@@ -119,23 +121,27 @@ def exported_families(tmp_path_factory):
 def test_every_family_works_where_the_package_cannot_be_imported(exported_families, tmp_path):
     torch.manual_seed(0)
     views = torch.randn(2, 2, 3, 64, 64)
-    torch.save(views, tmp_path / "views.pt")
+    planes = torch.randint(0, 255, (2, 64, 64), dtype=torch.uint8)
+    torch.save((views, planes), tmp_path / "views.pt")
+    pixels = MuraImageProcessor(size={"height": 64, "width": 64})(list(planes), return_tensors="pt")["pixel_values"]
     done = _run_alone(FAMILIES, exported_families, str(tmp_path / "views.pt"), tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert set(found) == set(CLASSIFIERS)
-    for family, (module, name, logits, study) in found.items():
+    for family, (module, name, logits, study, answer) in found.items():
         model = make_model(family)
         assert (module, name) == ("transformers_modules", type(model).__name__)
         with torch.no_grad():
             np.testing.assert_allclose(logits, model(views[:, 0]).logits, atol=1e-5)
             np.testing.assert_allclose(study, model(views).study_logits, atol=1e-5)
+            assert answer == pytest.approx(float(model(pixels[None]).study_logits.softmax(-1)[0, 1]), abs=1e-5)
 
 
 def test_each_family_takes_the_files_that_it_needs_and_no_others(exported_families):
     files = {family: {path.stem for path in (exported_families / family).glob("*.py")} for family in CLASSIFIERS}
     for family, names in files.items():
-        needed, waiting = set(), {"image_processing_mura", f"modeling_{family}", f"configuration_{family}"}
+        needed, waiting = set(), {"image_processing_mura", "pipeline_mura_study"}
+        waiting |= {f"modeling_{family}", f"configuration_{family}"}
         waiting -= {"configuration_mura_ensemble", "configuration_mura_specialized"}
         while waiting:  # by the syntax tree, where the export goes by the text
             needed |= waiting

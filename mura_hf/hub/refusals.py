@@ -1,0 +1,133 @@
+"""What leaves this machine with a checkpoint, and what is refused: of MURA's pictures, all but what weights keep."""
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from ..errors import CheckpointError
+from ..models import GOLDEN_FILE
+from .export import HUB_RECORD, model_code_names
+from .golden import check_golden_picture
+
+RECORDS = ("config.json", "preprocessor_config.json", "training.json", "evaluation.json")
+WEIGHTS = "model.safetensors"
+CARD = "README.md"
+PLOTS = ("roc.png", "precision_recall.png", "reliability.png", "body_parts.png")
+"""Drawn from `evaluation.json`; a folder's own are left behind, since a name says nothing about a picture."""
+
+RETRIEVAL = "retrieval"
+LEFT_BEHIND = (CARD, HUB_RECORD, ".gitattributes", *PLOTS)
+"""What a checkpoint's folder may hold, but does not give away: the card is rendered anew."""
+
+_LEFT_FOLDERS = (".cache", "__pycache__")
+_OF_RETRIEVAL = (".json", ".png", ".safetensors")
+_MADE_BY = {
+    "training.json": "training writes it",
+    "evaluation.json": "run scripts/evaluate.py",
+    GOLDEN_FILE: "training writes it at its end; for an older checkpoint give --make_golden (mura_hf.hub.make_golden)",
+}
+_TRACES = re.compile(r"patient\d{5}|XR_[A-Z]+[/\\]|study\d+_(?:positive|negative)", re.IGNORECASE)
+
+
+def check_checkpoint(folder: str | Path) -> None:
+    """Makes sure that a checkpoint's folder may go to the Hub.
+
+    Args:
+        folder: The checkpoint.
+
+    Raises:
+        CheckpointError: If a file is missing, is none of a checkpoint's, names a study or a patient, holds weights of
+            half precision, or shows a picture that is no phantom. The message names it.
+    """
+    folder = Path(folder)
+    _check_names(folder)
+    check_text(folder, [name for name in RECORDS if (folder / name).is_file()])
+    for file in sorted(folder.rglob("*.safetensors")):
+        _check_tensors(file)
+    check_golden_picture(folder)
+
+
+def check_text(folder: Path, names: Iterable[str]) -> None:
+    """Refuses text that names a study or a patient in MURA's way.
+
+    Args:
+        folder: Where the files lie.
+        names: Of them.
+
+    Raises:
+        CheckpointError: If one does; the message names file, line and what was found.
+    """
+    for name in names:
+        try:
+            lines = (folder / name).read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise CheckpointError(f"{folder / name} is no text in UTF-8; remove it, or write it again") from error
+        for number, line in enumerate(lines, 1):
+            found = _TRACES.search(line)
+            if found:
+                raise CheckpointError(
+                    f"{folder / name}, line {number}, names a patient or a study ({found.group()}); that stays on "
+                    "this machine. Remove it, or write the file again without"
+                )
+
+
+def _check_names(folder: Path) -> None:
+    """The files that must be there, and none that is unknown."""
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is no folder; give that of a checkpoint")
+    missing = [name for name in (WEIGHTS, *RECORDS, GOLDEN_FILE) if not (folder / name).is_file()]
+    if missing:
+        told = "; ".join(f"{name}: {_MADE_BY[name]}" if name in _MADE_BY else name for name in missing)
+        raise CheckpointError(f"{folder} is no whole checkpoint, and is not pushed. Missing: {told}")
+    known = {WEIGHTS, *RECORDS, GOLDEN_FILE, *LEFT_BEHIND, *model_code_names()}
+    phantoms = bool(json.loads((folder / "config.json").read_text()).get("trained_on_phantoms"))
+    for path in sorted(folder.iterdir()):
+        if path.is_dir():
+            if path.name == RETRIEVAL:
+                _check_retrieval(path, phantoms)
+            elif path.name not in _LEFT_FOLDERS:
+                raise _refused(path, "is no folder of a checkpoint")
+        elif path.name not in known:
+            raise _refused(path, "is no file of a checkpoint")
+
+
+def _check_retrieval(folder: Path, phantoms: bool) -> None:
+    if not phantoms:
+        raise _refused(folder, "holds codes of pictures that this model was trained on, which are not phantoms,")
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.suffix not in _OF_RETRIEVAL:
+            raise _refused(path, "is no file of a retrieval index")
+    check_text(folder, [str(path.relative_to(folder)) for path in sorted(folder.rglob("*.json"))])
+
+
+def _refused(path: Path, why: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path} {why} and does not go to the Hub; move it elsewhere. Pictures, arrays, codes, split manifests and "
+        "states of optimizers stay on this machine"
+    )
+
+
+def _check_tensors(file: Path) -> None:
+    """Weights in single precision, and no trace of a study in a file's names."""
+    try:
+        with safe_open(file, framework="np") as opened:
+            words = [*opened.keys(), *(opened.metadata() or {}).values()]
+            kinds = {name: opened.get_slice(name).get_dtype() for name in opened.keys()}  # noqa: SIM118 - no mapping
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{file} is no whole safetensors file ({error}); train or copy it again") from error
+    found = next((match for match in map(_TRACES.search, words) if match), None)
+    if found:
+        raise CheckpointError(
+            f"{file} names a patient or a study ({found.group()}) in its header; that stays on this machine"
+        )
+    if file.name != WEIGHTS:
+        return
+    for name, kind in kinds.items():
+        if kind.startswith(("F", "BF")) and kind != "F32":
+            raise CheckpointError(
+                f"{file} holds {name} as {kind}; checkpoints are pushed in single precision, so that all get the same "
+                'answers. Save it again: load it with dtype=torch.float32, model.save_pretrained("a new folder")'
+            )

@@ -1,0 +1,326 @@
+"""A Hub on loopback: as much of its protocol as the unmodified client uses to push, look and download.
+
+Repositories live in memory with all their commits. The line can be cut in the middle of an upload or of a commit.
+"""
+
+import base64
+import hashlib
+import json
+import socket
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.hub.hub_store import OWNER, Blob, Commit, Repo, entry, history, upload_mode
+
+TOKEN, READ_TOKEN = "hf_local_write", "hf_local_read"
+
+
+class HubServer(ThreadingHTTPServer):
+    """The Hub; `with HubServer() as hub` serves until the end of the block.
+
+    Attributes:
+        repos: By "models/owner/name" and "spaces/owner/name".
+        store: Large files that arrived, by SHA-256.
+        requests: Method and path of all requests, in their order.
+        cut: Told "put", "commit" or "answer" (to a commit that was made) and how many of those there were, it says
+            whether the line is cut in the middle.
+        before_commit: Called once before the next commit is taken up.
+        card_errors: What it finds wrong with metadata of cards.
+        full: Whether it takes no more large files.
+    """
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.repos: dict[str, Repo] = {}
+        self.store: dict[str, bytes] = {}
+        self.requests: list[tuple[str, str]] = []
+        self.cut: Callable[[str, int], bool] = lambda what, number: False
+        self.before_commit: Callable[[], Any] | None = None
+        self.card_errors: list[str] = []
+        self.full = False
+        self._counts: dict[str, int] = {}
+        self._lock = threading.RLock()
+
+    def __enter__(self) -> "HubServer":
+        self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.shutdown()
+        self._thread.join()
+        self.server_close()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    @property
+    def cdn(self) -> str:
+        """Another host, for the client as for the Hub's own: it goes there without its token."""
+        return f"http://localhost:{self.server_address[1]}"
+
+    def cuts(self, what: str) -> bool:
+        with self._lock:
+            self._counts[what] = self._counts.get(what, 0) + 1
+            return self.cut(what, self._counts[what])
+
+    def head(self, repo: str) -> Commit:
+        found = self.repos[repo]
+        return found.commits[found.branches["main"]]
+
+    def files(self, repo: str) -> dict[str, bytes]:
+        return {path: blob.content for path, blob in self.head(repo).tree.items()}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: HubServer
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self._serve()
+
+    def do_GET(self) -> None:
+        self._serve()
+
+    def do_POST(self) -> None:
+        self._serve()
+
+    def do_PUT(self) -> None:
+        self._serve()
+
+    def _serve(self) -> None:
+        url = urlsplit(self.path)
+        parts = [unquote(part) for part in url.path.strip("/").split("/")]
+        self.server.requests.append((self.command, url.path))
+        self.query = parse_qs(url.query)
+        if self.command == "PUT" and parts[0] == "put":
+            return self._put(parts[1])
+        if parts[0] == "cdn":
+            if self.headers.get("Authorization"):
+                return self._refuse(400, "", "the token went to another host")
+            return self._content(self.server.store[parts[1]], {"ETag": f'"{parts[1]}"'})
+        if parts[0] == "api":
+            with self.server._lock:
+                return self._api(parts[1:])
+        kind, rest = ("spaces", parts[1:]) if parts[0] == "spaces" else ("models", parts)
+        if rest[2:5] == ["info", "lfs", "objects"]:
+            return self._large([*rest[:1], rest[1].removesuffix(".git")], kind, rest[5])
+        if rest[2:3] == ["resolve"]:
+            return self._resolve(kind, rest)
+        return self._refuse(404, "EntryNotFound")
+
+    # What the client asks of the API.
+
+    def _api(self, parts: list[str]) -> None:
+        if parts == ["whoami-v2"]:
+            return self._json({"name": OWNER, "type": "user", "orgs": []}) if self._who() else self._refuse(401, "")
+        if parts == ["validate-yaml"]:
+            self._body()
+            errors = [{"message": message} for message in self.server.card_errors]
+            told = json.dumps({"errors": errors, "warnings": []}).encode()
+            return self._answer(400 if errors else 200, told, {"Content-Type": "application/json"})
+        if parts == ["repos", "create"]:
+            return self._create()
+        kind, name, what = parts[0], "/".join(parts[1:3]), parts[3:]
+        body = self._body() if self.command == "POST" and what[:1] != ["commit"] else b""
+        repo = self._repo(kind, name)
+        if repo is None:
+            return None
+        if what[:1] == ["commit"]:
+            return self._commit(repo, kind, name, what[1])
+        if what[:1] == ["branch"]:
+            if self._may_write():
+                repo.branches[what[1]] = repo.branches["main"]
+                self._json({})
+            return None
+        revision = what[1] if len(what) > 1 else "main"
+        commit = repo.find(revision)
+        if commit is None:
+            return self._refuse(404, "RevisionNotFound")
+        tree = repo.commits[commit].tree
+        if not what or what[0] == "revision":
+            siblings = [{"rfilename": path} for path in tree]
+            return self._json({"id": name, "sha": commit, "private": repo.private, "siblings": siblings, "tags": []})
+        if what[0] == "tree":
+            return self._tree(tree, "/".join(what[2:]))
+        if what[0] == "paths-info":
+            wanted = json.loads(body)["paths"]
+            return self._json([entry(path, tree[path]) for path in wanted if path in tree])
+        if what[0] == "commits":
+            return self._json(history(repo, commit))
+        if what[0] == "preupload" and self._may_write():
+            return self._json({"files": [upload_mode(one, tree) for one in json.loads(body)["files"]]})
+        return self._refuse(404, "EntryNotFound")
+
+    def _create(self) -> None:
+        asked = json.loads(self._body())
+        if not self._may_write():
+            return None
+        kind = f"{asked.get('type') or 'model'}s"
+        name = f"{asked.get('organization') or OWNER}/{asked['name']}"
+        if f"{kind}/{name}" in self.server.repos:
+            return self._refuse(409, "", "You already created this repo")
+        repo = Repo(private=asked.get("visibility") == "private" or bool(asked.get("private")))
+        repo.add(
+            {".gitattributes": Blob(b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n", False)}, "initial commit"
+        )
+        self.server.repos[f"{kind}/{name}"] = repo
+        return self._json({"url": f"{self.server.url}/{'spaces/' if kind == 'spaces' else ''}{name}", "name": name})
+
+    def _tree(self, tree: dict[str, Blob], under: str) -> None:
+        inside = {path: blob for path, blob in tree.items() if not under or path.startswith(under + "/")}
+        if self.query.get("recursive") in (["true"], ["True"], ["1"]):
+            return self._json([entry(path, blob) for path, blob in sorted(inside.items())])
+        depth = under.count("/") + 1 if under else 0
+        rows = {}
+        for path, blob in sorted(inside.items()):
+            pieces = path.split("/")
+            top = "/".join(pieces[: depth + 1])
+            rows[top] = entry(path, blob) if top == path else {"type": "directory", "path": top, "oid": "0" * 40}
+        return self._json(list(rows.values()))
+
+    def _commit(self, repo: Repo, kind: str, name: str, branch: str) -> None:
+        if self.server.before_commit is not None:
+            hook, self.server.before_commit = self.server.before_commit, None
+            hook()
+        if self.server.cuts("commit"):
+            return self._cut()
+        lines = [json.loads(line) for line in self._body().splitlines() if line.strip()]
+        if not self._may_write():
+            return None
+        header = lines[0]["value"]
+        head = repo.branches.get(branch)
+        if header.get("parentCommit") not in (None, head):
+            return self._refuse(412, "", "A commit has happened since. Please refresh and try again.")
+        tree = dict(repo.commits[head].tree) if head else {}
+        for line in lines[1:]:
+            value = line["value"]
+            if line["key"] == "file":
+                tree[value["path"]] = Blob(base64.b64decode(value["content"]), False)
+            elif line["key"] == "lfsFile":
+                if value["oid"] not in self.server.store:
+                    return self._refuse(400, "", f"{value['path']} was not uploaded")
+                tree[value["path"]] = Blob(self.server.store[value["oid"]], True)
+            elif line["key"] == "deletedFile":
+                del tree[value["path"]]
+        commit = repo.add(tree, header["summary"], branch)
+        if self.server.cuts("answer"):
+            return self._hang_up()
+        return self._json({"commitUrl": f"{self.server.url}/{name}/commit/{commit}", "commitOid": commit})
+
+    # Large files, and what is downloaded.
+
+    def _large(self, name: list[str], kind: str, what: str) -> None:
+        body = json.loads(self._body())
+        if self._repo(kind, "/".join(name)) is None or not self._may_write():
+            return None
+        if what == "verify":
+            return self._json({}) if body["oid"] in self.server.store else self._refuse(404, "EntryNotFound")
+        objects = []
+        for one in body["objects"]:
+            there = one["oid"] in self.server.store
+            verify = (
+                f"{self.server.url}/{'spaces/' * (kind == 'spaces')}{name[0]}/{name[1]}.git/info/lfs/objects/verify"
+            )
+            actions = {"upload": {"href": f"{self.server.url}/put/{one['oid']}"}, "verify": {"href": verify}}
+            objects.append(one if there else {**one, "actions": actions})
+        return self._json({"transfer": "basic", "objects": objects})
+
+    def _put(self, oid: str) -> None:
+        if self.server.cuts("put"):
+            return self._cut()
+        content = self._body()
+        if self.server.full:
+            return self._refuse(403, "", "Your storage is full")
+        if hashlib.sha256(content).hexdigest() != oid:
+            return self._refuse(400, "", "another file was announced")
+        self.server.store[oid] = content
+        return self._json({})
+
+    def _resolve(self, kind: str, parts: list[str]) -> None:
+        repo = self._repo(kind, "/".join(parts[:2]))
+        if repo is None:
+            return None
+        commit = repo.find(parts[3])
+        if commit is None:
+            return self._refuse(404, "RevisionNotFound")
+        blob = repo.commits[commit].tree.get("/".join(parts[4:]))
+        if blob is None:
+            return self._refuse(404, "EntryNotFound", commit=commit)
+        told = {"X-Repo-Commit": commit, "ETag": f'"{blob.etag}"'}
+        if not blob.large:
+            return self._content(blob.content, told)
+        told |= {"X-Linked-Etag": f'"{blob.sha256}"', "X-Linked-Size": str(len(blob.content))}
+        return self._answer(302, b"", {**told, "Location": f"{self.server.cdn}/cdn/{blob.sha256}"})
+
+    def _content(self, content: bytes, headers: dict[str, str]) -> None:
+        wanted = self.headers.get("Range")
+        if wanted is None:
+            return self._answer(200, content, headers)
+        first, _, last = wanted.removeprefix("bytes=").partition("-")
+        start, stop = int(first), int(last) + 1 if last else len(content)
+        told = {**headers, "Content-Range": f"bytes {start}-{stop - 1}/{len(content)}"}
+        return self._answer(206, content[start:stop], told)
+
+    # Who asks, and answers.
+
+    def _who(self) -> str | None:
+        token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+        return token if token in (TOKEN, READ_TOKEN) else None
+
+    def _repo(self, kind: str, name: str) -> Repo | None:
+        repo = self.server.repos.get(f"{kind}/{name}")
+        if repo is None or (repo.private and not self._who()):
+            self._refuse(404 if self._who() else 401, "RepoNotFound")
+            return None
+        return repo
+
+    def _may_write(self) -> bool:
+        who = self._who()
+        if who != TOKEN:
+            self._refuse(403 if who else 401, "", "no write access" if who else "Invalid username or password.")
+        return who == TOKEN
+
+    def _body(self) -> bytes:
+        if "chunked" not in (self.headers.get("Transfer-Encoding") or ""):
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        content = b""
+        while size := int(self.rfile.readline(), 16):
+            content += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return content
+
+    def _cut(self) -> None:
+        """Takes half of what is sent, and hangs up."""
+        self.rfile.read(int(self.headers.get("Content-Length") or 2000) // 2)
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_RDWR)
+
+    def _json(self, value: Any) -> None:
+        self._answer(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
+
+    def _refuse(self, status: int, code: str, message: str = "", commit: str | None = None) -> None:
+        headers = {"X-Error-Code": code, "X-Error-Message": message, "X-Repo-Commit": commit}
+        body = json.dumps({"error": message or code}).encode()
+        self._answer(status, body, {name: value for name, value in headers.items() if value})
+
+    def _answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)

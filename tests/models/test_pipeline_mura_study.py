@@ -1,0 +1,199 @@
+"""The study pipeline, against `StudyPredictor` and against the model by hand."""
+
+import io
+import shutil
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import pipeline
+
+from mura_hf import MuraImageProcessor, StudyPredictor, read_radiograph
+from mura_hf.bundled import BUNDLED
+from mura_hf.models import BODY_PARTS, CLASSIFIERS
+from tests.conftest import make_checkpoint, make_model
+
+TASK = "mura-study-classification"
+
+
+@pytest.fixture(scope="module")
+def phantom():
+    return pipeline(TASK, model=str(BUNDLED["mura-phantom"]), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def studies(phantom_tree):
+    """Studies of unequal numbers of views."""
+    found = [sorted(map(str, study.glob("*.png"))) for study in sorted(phantom_tree.glob("train/*/*/*"))]
+    by_count = {len(files): files for files in found}
+    assert len(by_count) >= 2
+    return [by_count[count] for count in sorted(by_count)]
+
+
+def probability(scores):
+    return {row["label"]: row["score"] for row in scores}["abnormal"]
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_equals_the_predictor(name, studies):
+    predictor, read = StudyPredictor.from_pretrained(name, device="cpu"), pipeline(TASK, model=str(BUNDLED[name]))
+    for files, answer, full in zip(studies, read(studies), read(studies, views=True), strict=True):
+        expected = predictor(files, heatmaps=False)
+        assert probability(answer) == pytest.approx(expected.probability, abs=1e-6)
+        assert [row["score"] for row in answer] == sorted((row["score"] for row in answer), reverse=True)
+        assert sum(row["score"] for row in answer) == pytest.approx(1)
+        assert full["scores"] == answer
+        assert full["probability"] == probability(answer)
+        told = (expected.label, expected.threshold, expected.operating_point, expected.body_part)
+        assert (full["label"], full["threshold"], full["operating_point"], full["body_part"]) == told
+        assert len(full["views"]) == len(files)
+        for view, one in zip(full["views"], expected.views, strict=True):
+            assert view["probability"] == pytest.approx(one.probability, abs=1e-6)
+            assert view["weight"] == pytest.approx(one.weight, abs=1e-6)
+
+
+@pytest.mark.parametrize("family", CLASSIFIERS)
+def test_every_family_in_batches_of_studies_of_unequal_size(family, studies, tmp_path):
+    model = make_model(family, study_slope=1.3, study_intercept=-0.2)
+    read = pipeline(TASK, model=str(make_checkpoint(tmp_path, model)), device="cpu")
+    processor = MuraImageProcessor.from_pretrained(tmp_path)
+    one_by_one, batched = read(studies, views=True), read(studies, views=True, batch_size=3)
+    for files, first, second in zip(studies, one_by_one, batched, strict=True):
+        pixels = processor([Image.open(file) for file in files], return_tensors="pt")["pixel_values"]
+        with torch.no_grad():
+            output = model(pixels[None])
+        expected = float(output.study_logits.double().softmax(-1)[0, 1])
+        for answer in (first, second):
+            assert answer["probability"] == pytest.approx(expected, abs=1e-5)
+            assert [view["weight"] for view in answer["views"]] == pytest.approx(
+                output.view_weights[0].tolist(), abs=1e-5
+            )
+
+
+def test_what_counts_as_a_study(phantom, studies):
+    files = studies[-1]
+    whole = phantom([files])
+    assert isinstance(whole[0], list)
+    assert phantom(tuple(files)) == whole[0]  # a tuple is one study, without a list around
+    apart = phantom(files)  # a list of bare views is as many studies
+    assert len(apart) == len(files)
+    assert apart[0] == phantom([[files[0]]])[0] == phantom(files[0])
+    assert phantom([]) == []
+    with pytest.raises(ValueError, match="a study is empty"):
+        phantom([[]])
+
+
+def test_whatever_a_view_comes_as(phantom, studies):
+    file = studies[0][0]
+    picture = Image.open(file)
+    views = [picture, np.asarray(picture), torch.from_numpy(np.array(picture)), Path(file).read_bytes()]
+    views.append(read_radiograph(file).pixels)
+    expected = phantom(file)
+    for view in views:
+        assert phantom([[view]])[0] == expected
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+def test_urls(phantom, studies):
+    file = Path(studies[0][0])
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(file.parent))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        place = f"http://127.0.0.1:{server.server_address[1]}"
+        try:
+            assert phantom([[f"{place}/{file.name}"]])[0] == phantom(str(file))
+            with pytest.raises(ValueError, match=r"none\.png cannot be read: HTTP Error 404"):
+                phantom([[f"{place}/none.png"]], timeout=5)
+        finally:
+            server.shutdown()
+
+
+def _png(array):
+    file = io.BytesIO()
+    Image.fromarray(array).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_16_bits_are_refused_with_the_way_out(phantom, tmp_path):
+    deep = np.linspace(0, 65535, 4096).astype(np.uint16).reshape(64, 64)
+    file = tmp_path / "deep.png"
+    file.write_bytes(_png(deep))
+    for view, name in ((str(file), "deep.png"), (Image.open(file), "view 2")):
+        with pytest.raises(ValueError, match=rf"{name}.*mura_hf\.read_radiograph"):
+            phantom([[np.zeros((8, 8), np.uint8), view]])
+    assert phantom([[read_radiograph(file).pixels]])
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"DICM" * 64, "neither PNG nor JPEG; for DICOM"), (None, "cannot be read"), ("cut", "is damaged")],
+)
+def test_files_that_cannot_be_read_are_named(phantom, tmp_path, content, said):
+    file = tmp_path / "view.png"
+    if content == "cut":
+        rng = np.random.default_rng(0)
+        content = _png(rng.integers(0, 255, (64, 64), dtype=np.uint8))[:2000]
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"view\.png.*{said}"):
+        phantom([[file]])
+
+
+def test_a_model_by_body_part_is_told_the_part(studies, tmp_path):
+    members = {"wrist": make_model(seed=1), "elbow": make_model(seed=2)}
+    model = CLASSIFIERS["mura_specialized"].from_members(members)
+    read = pipeline(TASK, model=str(make_checkpoint(tmp_path, model)), device="cpu")
+    with pytest.raises(ValueError, match="give body_part"):
+        read(studies)
+    predictor = StudyPredictor.from_pretrained(tmp_path, device="cpu")
+    for part in members:
+        for files, answer in zip(studies, read(studies, body_part=part, views=True, batch_size=2), strict=True):
+            assert answer["body_part"] == part
+            expected = predictor(files, body_part=part, heatmaps=False)
+            assert answer["probability"] == pytest.approx(expected.probability, abs=1e-6)
+    with pytest.raises(ValueError, match="no model for body part hand"):
+        read(studies, body_part="hand")
+
+
+def test_options(phantom, studies):
+    points = phantom.model.config.operating_points
+    for name, threshold in points.items():
+        answer = phantom(studies, views=True, operating_point=name)[0]
+        assert (answer["operating_point"], answer["threshold"]) == (name, threshold)
+        assert (answer["label"] == "abnormal") == (answer["probability"] > threshold)
+    with pytest.raises(ValueError, match="unknown operating point"):
+        phantom(studies, operating_point="luck")
+    with pytest.raises(ValueError, match=f"unknown body part 'hip'; there are {', '.join(BODY_PARTS)}"):
+        phantom(studies, body_part="hip")
+    with pytest.raises(TypeError, match="top_k"):
+        phantom(studies, top_k=1)
+
+
+def test_weights_that_are_no_numbers_are_an_error(studies, tmp_path):
+    model = make_model()
+    with torch.no_grad():
+        for parameter in model.classifier.parameters():
+            parameter.fill_(float("nan"))
+    read = pipeline(TASK, model=str(make_checkpoint(tmp_path, model)), device="cpu")
+    with pytest.raises(ValueError, match="weights are damaged"):
+        read(studies)
+
+
+def test_an_export_names_the_pipeline_and_still_loads_by_the_package(studies, tmp_path):
+    from mura_hf.hub import export_checkpoint
+
+    folder = export_checkpoint(shutil.copytree(BUNDLED["mura-phantom"], tmp_path / "own"), tmp_path / "out")
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        pipeline(TASK, model=str(folder), trust_remote_code=False)
+    read = pipeline(TASK, model=str(folder), trust_remote_code=True, device="cpu")
+    assert read.__class__.__module__.startswith("transformers_modules")
+    expected = StudyPredictor.from_pretrained(folder, device="cpu")(studies[-1], heatmaps=False).probability
+    assert probability(read([studies[-1]])[0]) == pytest.approx(expected, abs=1e-6)
