@@ -3,7 +3,7 @@
 import argparse
 
 from mura_hf.errors import MuraError
-from mura_hf.hub import make_golden, push
+from mura_hf.hub import push
 
 
 def main() -> None:
@@ -17,10 +17,7 @@ def main() -> None:
     parser.add_argument("--force", action="store_true", help="replace a commit that was not pushed from this folder")
     parser.add_argument("--revision", help="a branch, made where it is missing; the main one where left out")
     parser.add_argument("--message", help="of the commit")
-    parser.add_argument("--make_golden", action="store_true", help="write golden.safetensors first")
     options = parser.parse_args()
-    if options.make_golden:
-        print(f"Golden check written: {make_golden(options.checkpoint)}")
     result = push(
         options.checkpoint,
         options.repo_id,

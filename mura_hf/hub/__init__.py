@@ -2,7 +2,6 @@
 
 from .card import render_card
 from .export import export_checkpoint
-from .golden import make_golden
 from .push import PushResult, push
 from .space import SpaceResult, push_space, stage_space
 
@@ -10,7 +9,6 @@ __all__ = [
     "PushResult",
     "SpaceResult",
     "export_checkpoint",
-    "make_golden",
     "push",
     "push_space",
     "render_card",

@@ -1,47 +1,21 @@
 """The golden check of a checkpoint that goes to the Hub: its picture is a phantom, which anyone may draw again."""
 
 import json
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file
 
+from ..assessment.golden import golden_picture
 from ..errors import CheckpointError
-from ..models import BODY_PARTS, CLASSIFIERS, GOLDEN_FILE, MuraImageProcessor, golden_difference, write_golden
-from ..phantoms import render_phantom
+from ..models import BODY_PARTS, CLASSIFIERS, GOLDEN_FILE, MuraImageProcessor, golden_difference
 
 MOST = 1e-3
 """By how much logits may differ from the golden ones, for rounding differs from machine to machine."""
 
-_SEED, _PART = 820_000, "wrist"
 _TENSORS = {"picture", "body_part", "logits"}
 _MOST_GRAY = 1.0  # gray levels that two machines may draw a phantom apart, on the average
-
-
-@lru_cache(maxsize=len(BODY_PARTS))
-def golden_phantom(body_part: str) -> np.ndarray:
-    """The picture of a golden check, uint8 `[H, W]`."""
-    picture = render_phantom(_SEED, body_part=body_part, finding="displaced_fracture").pixels
-    picture.setflags(write=False)  # kept for the next one who asks
-    return picture
-
-
-def make_golden(folder: str | Path) -> Path:
-    """Writes `golden.safetensors` for a checkpoint, as training does at its end.
-
-    Args:
-        folder: The checkpoint.
-
-    Raises:
-        CheckpointError: If it cannot be loaded.
-    """
-    model, processor = _load(Path(folder))
-    # Of a part that every model knows: one for single parts may lack the others.
-    part = next(iter(getattr(model, "members", None) or [_PART])) if model.NEEDS_PART else _PART
-    write_golden(folder, model, processor, golden_phantom(part).copy(), BODY_PARTS.index(part))
-    return Path(folder) / GOLDEN_FILE
 
 
 def check_golden(folder: str | Path) -> float:
@@ -60,8 +34,8 @@ def check_golden(folder: str | Path) -> float:
     if not difference <= MOST:  # also catches NaN
         raise CheckpointError(
             f"the golden logits of {folder} differ by {difference:.2g} from those that its weights and processor give "
-            f"here, more than the {MOST:g} that rounding may do. If weights or calibration changed on purpose, write "
-            "them again with --make_golden (mura_hf.hub.make_golden)"
+            f"here, more than the {MOST:g} that rounding may do. If weights or calibration changed on purpose, run "
+            "scripts/evaluate.py again, which writes them"
         )
     return difference
 
@@ -76,7 +50,7 @@ def check_golden_picture(folder: str | Path) -> None:
         CheckpointError: If it is another picture, or the file holds anything else.
     """
     file = Path(folder) / GOLDEN_FILE
-    again = "write the golden check again with --make_golden (mura_hf.hub.make_golden)"
+    again = "run scripts/evaluate.py, which writes it again"
     try:
         tensors = load_file(file)
     except Exception as error:  # whatever a broken file makes of the reader
@@ -88,7 +62,7 @@ def check_golden_picture(folder: str | Path) -> None:
     part = int(tensors["body_part"].ravel()[0]) if tensors["body_part"].size == 1 else -1
     if not 0 <= part < len(BODY_PARTS):
         raise CheckpointError(f"{file} names no body part; {again}")
-    picture, expected = tensors["picture"], golden_phantom(BODY_PARTS[part])
+    picture, expected = tensors["picture"], golden_picture(BODY_PARTS[part])
     if picture.dtype != np.uint8 or picture.shape != expected.shape or _apart(picture, expected) >= _MOST_GRAY:
         raise CheckpointError(
             f"the picture in {file} is not the phantom that it should be; it may be a patient's, and does not leave "

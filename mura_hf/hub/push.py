@@ -1,5 +1,6 @@
 """`push`: a checkpoint onto the Hub, with its card, code and records, in one commit that is then checked."""
 
+import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_b
 from transformers.utils import logging
 
 from ..errors import CheckpointError
+from ..evaluation import plot_evaluation
 from .card import render_card
 from .committing import WAITS, commit_folder, list_files
 from .export import HUB_RECORD, export_checkpoint
@@ -63,7 +65,7 @@ def push(
     """Pushes a checkpoint in one commit, downloads it again and checks it.
 
     What goes: weights, configuration and processor, `evaluation.json`, `training.json`, the golden check, the model's
-    code, and the card, rendered anew. `hub.json` in the checkpoint's folder remembers the commit, so that the next
+    code, and card and plots, made anew from the records. `hub.json` in the checkpoint's folder remembers the commit, so that the next
     push knows whether somebody else has been there since.
 
     Args:
@@ -119,6 +121,7 @@ def _stage(folder: Path, staged: Path, repo_id: str) -> str:
     export_checkpoint(folder, staged)
     for name in LEFT_BEHIND:
         (staged / name).unlink(missing_ok=True)
+    plot_evaluation(json.loads((folder / "evaluation.json").read_text()), staged)
     if (folder / RETRIEVAL).is_dir():
         shutil.copytree(folder / RETRIEVAL, staged / RETRIEVAL)
     (staged / CARD).write_bytes(card.encode())

@@ -8,6 +8,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from ..errors import CheckpointError
+from ..evaluation import PLOTS
 from ..models import GOLDEN_FILE
 from .export import HUB_RECORD, model_code_names
 from .golden import check_golden_picture
@@ -15,19 +16,18 @@ from .golden import check_golden_picture
 RECORDS = ("config.json", "preprocessor_config.json", "training.json", "evaluation.json")
 WEIGHTS = "model.safetensors"
 CARD = "README.md"
-PLOTS = ("roc.png", "precision_recall.png", "reliability.png", "body_parts.png")
-"""Drawn from `evaluation.json`; a folder's own are left behind, since a name says nothing about a picture."""
-
 RETRIEVAL = "retrieval"
 LEFT_BEHIND = (CARD, HUB_RECORD, ".gitattributes", *PLOTS)
-"""What a checkpoint's folder may hold, but does not give away: the card is rendered anew."""
+"""What a checkpoint's folder may hold, but does not give away: card and plots are made anew from the records, since a
+name says nothing about a picture.
+"""
 
 _LEFT_FOLDERS = (".cache", "__pycache__")
 _OF_RETRIEVAL = (".json", ".png", ".safetensors")
 _MADE_BY = {
     "training.json": "training writes it",
     "evaluation.json": "run scripts/evaluate.py",
-    GOLDEN_FILE: "training writes it at its end; for an older checkpoint give --make_golden (mura_hf.hub.make_golden)",
+    GOLDEN_FILE: "run scripts/evaluate.py",
 }
 _TRACES = re.compile(r"patient\d{5}|XR_[A-Z]+[/\\]|study\d+_(?:positive|negative)", re.IGNORECASE)
 

@@ -7,7 +7,6 @@ import pytest
 from huggingface_hub import HfApi
 
 from mura_hf.bundled import BUNDLED
-from mura_hf.hub import make_golden
 from tests.hub.hub_server import TOKEN, HubServer
 
 
@@ -37,9 +36,7 @@ def api(hub):
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory):
     """A checkpoint that lacks nothing, for all tests that only copy it."""
-    folder = shutil.copytree(BUNDLED["mura-phantom"], tmp_path_factory.mktemp("whole") / "mura-phantom")
-    make_golden(folder)
-    return folder
+    return shutil.copytree(BUNDLED["mura-phantom"], tmp_path_factory.mktemp("whole") / "mura-phantom")
 
 
 @pytest.fixture

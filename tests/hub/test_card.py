@@ -107,7 +107,9 @@ def test_what_it_says_to_run_runs(name, tmp_path):
     snippets = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert snippets
     for file in re.findall(r'"([\w.]+\.png)"', "".join(snippets)):
-        Image.fromarray(render_phantom(9, body_part="wrist", finding="displaced_fracture").pixels).save(tmp_path / file)
+        Image.fromarray(render_phantom(9, body_part="wrist", finding="displaced_fracture").pixels).save(
+            tmp_path / file
+        )
     for snippet in snippets:
         done = subprocess.run([sys.executable, "-c", snippet], capture_output=True, text=True, cwd=tmp_path)
         assert done.returncode == 0, done.stderr[-2000:]

@@ -52,7 +52,7 @@ def test_one_commit_holds_all_and_comes_back_the_same(pushable, hub, api):
     for name in ("model.safetensors", "golden.safetensors", "evaluation.json", "training.json"):
         assert found[name] == (pushable / name).read_bytes()
     rest = set(found) - code - {"model.safetensors", "golden.safetensors", "evaluation.json", "training.json"}
-    assert rest == {"config.json", "preprocessor_config.json", "README.md"}
+    assert rest == {"config.json", "preprocessor_config.json", "README.md", *PLOTS}
     assert found["README.md"] == result.card.encode() == render_card(pushable, NAME).encode()
     assert result.golden_difference < 1e-3
     assert json.loads((pushable / "hub.json").read_text()) == {NAME: result.commit}
@@ -376,14 +376,16 @@ def _command(name, *arguments, url, home):
 
 
 def test_the_command_pushes_and_says_so(pushable, hub, tmp_path):
-    (pushable / "golden.safetensors").unlink()
     place = {"url": hub.url, "home": tmp_path / "home"}
+    golden = (pushable / "golden.safetensors").read_bytes()
+    (pushable / "golden.safetensors").unlink()
     refused = _command("push_to_hub.py", pushable, NAME, **place)
     assert refused.returncode == 1
     assert "Missing: golden.safetensors" in refused.stderr
     assert "Traceback" not in refused.stderr
 
-    done = _command("push_to_hub.py", pushable, NAME, "--make_golden", "--public", "--message", "First", **place)
+    (pushable / "golden.safetensors").write_bytes(golden)
+    done = _command("push_to_hub.py", pushable, NAME, "--public", "--message", "First", **place)
     assert done.returncode == 0, done.stderr[-2000:]
     repo = hub.repos[REPO]
     assert f"Pushed: {hub.url}/{NAME}/tree/{repo.branches['main']}" in done.stdout
