@@ -53,7 +53,7 @@ def test_a_slow_download_keeps_nobody_else_waiting(checkpoint, monkeypatch):
     held.get()
     started, finish = threading.Event(), threading.Event()
 
-    def slow(name, revision=None):
+    def slow(name, revision=None, abnormal_label=None):
         started.set()
         assert finish.wait(30)
         raise CheckpointError(f"{name} cannot be loaded")

@@ -248,7 +248,7 @@ class TestRefusals:
 
     def test_a_kind_of_checkpoint_that_nobody_knows(self, tmp_path):
         (tmp_path / "config.json").write_text(json.dumps({"model_type": "no_such_kind"}))
-        with pytest.raises(CheckpointError, match="cannot be loaded.*no_such_kind"):
+        with pytest.raises(CheckpointError, match=r"cannot be loaded.*no_such_kind"):
             StudyPredictor.from_pretrained(tmp_path)
 
     def test_our_own_labels_need_no_telling(self, checkpoint):
