@@ -82,7 +82,9 @@ class OtherClassifier(MuraClassifier):
         """
         if self._layer is None or output.feature_map is None:
             raise CheckpointError(self._why_none)
-        (gradient,) = torch.autograd.grad(_difference(output.logits).sum(), output.feature_map, retain_graph=True)
+        with torch.inference_mode(False), torch.enable_grad():
+            difference = _difference(output.logits).sum()
+            (gradient,) = torch.autograd.grad(difference, output.feature_map, retain_graph=True)
         slope = self._layer.grid.to_map(gradient)
         return [Explained(self._layer.grid.to_map(output.feature_map), lambda values: (values * slope).sum((1, 2, 3)))]
 

@@ -113,8 +113,9 @@ def _fit_edges(places: np.ndarray, side: int) -> tuple[float, float]:
     if len(kept) >= 2:
         slope, start = np.polyfit(kept + 0.5, places[kept], 1)
         error = np.abs(slope * (kept + 0.5) + start - places[kept]).max()
-        if slope > 0 and error <= side / 128 + slope:  # two gray levels of the ramp, and a processed pixel
-            return float(start), float(start + slope * len(places))
+        seen = slope * len(places)
+        if seen > side / 100 and error <= side / 128 + slope:  # two gray levels of the ramp, and a processed pixel
+            return float(start), float(start + seen)
     raise CheckpointError(
         "it cannot be told which part of a picture this checkpoint's image processor shows the model"
     )
