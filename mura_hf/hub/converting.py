@@ -66,12 +66,17 @@ def convert_checkpoint(
             f"{file}: torchvision's VGG pools to 7 x 7 before its linear layers and timm's does not, so they answer "
             f"alike for pictures of 224 px, not of {image_size} px; give image_size 224"
         )
-    model, channels = _build(file, architecture, image_size, weights, bare)
-    processor = _make_processor(image_size, resize_mode, image_mean, image_std, channels)
-
+    probe = create_backbone(MuraConfig(backbone=architecture, image_size=image_size))
     named, origins = rename_for_timm(
-        {bare[name]: value for name, value in weights.tensors.items()}, model.mura.backbone, architecture
+        {bare[name]: value for name, value in weights.tensors.items()}, probe, architecture
     )
+    channels = _count_channels(file, probe, named)
+    processor = _make_processor(image_size, resize_mode, image_mean, image_std, channels)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # a new head starts the same each time
+        config = MuraConfig(backbone=architecture, image_size=image_size, num_channels=channels)
+        model = MuraForImageClassification(config).eval()
+
     in_file = {short: name for name, short in bare.items()}
     sources = {name: in_file[origin] for name, origin in origins.items()}
     body, body_keys = _place_body(file, architecture, model, named, sources)
@@ -111,24 +116,15 @@ def _leave_out(weights: Weights, beginnings: Sequence[str]) -> Weights:
     return Weights({name: value for name, value in weights.tensors.items() if name not in others}, others)
 
 
-def _build(
-    file: Path, architecture: str, image_size: int, weights: Weights, bare: dict[str, str]
-) -> tuple[MuraForImageClassification, int]:
-    """The model, untrained, with as many input channels as the file's first convolution has."""
-    config = MuraConfig(backbone=architecture, image_size=image_size)
-    create_backbone(config)  # an unknown architecture is said before anything else
-    first = next((weights.tensors[name] for name in bare if weights.tensors[name].ndim == 4), None)
-    if first is None:
-        raise CheckpointError(f"{file} has no convolution at all, so it is no {architecture}")
-    channels = int(first.shape[1])
+def _count_channels(file: Path, probe: Any, named: dict[str, torch.Tensor]) -> int:
+    """Channels that the network takes, by its first convolution; 3 where the file lacks that, which is said later."""
+    first = next((name for name, value in probe.state_dict().items() if value.ndim == 4), None)
+    channels = int(named[first].shape[1]) if first in named and named[first].ndim == 4 else 3
     if channels not in (1, 3):
         raise CheckpointError(
             f"{file}: the first convolution takes {channels} channels; a radiograph has one, or the same three times"
         )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # a new head starts the same each time
-        config = MuraConfig(backbone=architecture, image_size=image_size, num_channels=channels)
-        return MuraForImageClassification(config).eval(), channels
+    return channels
 
 
 def _make_processor(

@@ -121,8 +121,13 @@ def rename_for_timm(
     Returns:
         The weights, and for each the name that it had; one that timm computed from several has none.
     """
+    # torchvision before 2018 called norm1 of a DenseNet norm.1; timm's conversion forgets the counters among them.
+    counters = {
+        name: re.sub(r"(denselayer\d+\.norm)\.(\d)(\.num_batches_tracked)$", r"\1\2\3", name) for name in tensors
+    }
+    tensors = {counters[name]: value for name, value in tensors.items()}
     own = {name: value.clone() for name, value in _rename_convnext(tensors, architecture).items()}
-    before = dict(zip(own, tensors, strict=True))
+    before = dict(zip(own, counters, strict=True))
     origins = {value.untyped_storage().data_ptr(): before[name] for name, value in own.items() if value.numel()}
     convert = _find_filter(architecture)
     renamed = own if convert is None else convert(dict(own), backbone)

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from .configuration_mura_base import BODY_PARTS
+
 GOLDEN_FILE = "golden.safetensors"
 
 
@@ -56,8 +58,13 @@ def read_golden(file: str | os.PathLike[str]) -> Golden:
         golden = Golden(picture.numpy(), int(part), logits)
     except Exception as error:  # a file may hold anything
         raise ValueError(f"{file} is no golden check that can be read: {error}") from error
-    if golden.picture.dtype != np.uint8 or golden.picture.ndim != 2 or logits.shape != (1, 2):
-        raise ValueError(f"{file} is no golden check: it must hold a gray picture [H, W], uint8, and logits [1, 2]")
+    sides = golden.picture.shape
+    right = golden.picture.dtype == np.uint8 and len(sides) == 2 and 16 <= min(sides) and max(sides) <= 4096
+    if not right or not 0 <= golden.body_part < len(BODY_PARTS) or logits.shape != (1, 2):
+        raise ValueError(
+            f"{file} is no golden check: it must hold a gray picture, uint8 [H, W] of 16 to 4096 pixels a side, one of "
+            "the body parts, and logits [1, 2]"
+        )
     return golden
 
 

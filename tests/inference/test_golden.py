@@ -79,7 +79,7 @@ def test_the_part_that_the_picture_shows_is_the_one_that_is_compared(tmp_path):
     assert len(_golden_warnings(StudyPredictor.from_pretrained(folder, device="cpu"))) == 1
 
 
-@pytest.mark.parametrize("damage", ["text", "truncated", "other"])
+@pytest.mark.parametrize("damage", ["text", "truncated", "other", "part"])
 def test_one_that_cannot_be_read_is_said_and_the_checkpoint_answers(folder, damage):
     file = folder / GOLDEN_FILE
     if damage == "text":
@@ -88,6 +88,8 @@ def test_one_that_cannot_be_read_is_said_and_the_checkpoint_answers(folder, dama
         file.write_bytes(file.read_bytes()[:-100])
     if damage == "other":
         save_file({"picture": torch.zeros(3, 3), "body_part": torch.zeros(1), "logits": torch.zeros(1, 2)}, file)
+    if damage == "part":
+        save_file({**load_file(file), "body_part": torch.tensor([7])}, file)
     assert _golden_warnings(StudyPredictor.from_pretrained(folder, device="cpu")) == [UNREADABLE]
 
 
