@@ -164,7 +164,10 @@ def build_app(*, allow_folders: bool) -> gr.Blocks:
             "outputs": [chosen, state],
         }
         for event in (load.click, revision.submit, abnormal_label.submit):
-            event(**loading, api_visibility="private").then(**reading, api_visibility="private")
+            # A study may still be read by the last model; by default its end would swallow the reading by this one.
+            event(**loading, api_visibility="private").then(
+                **reading, api_visibility="private", trigger_mode="always_last"
+            )
     return app
 
 

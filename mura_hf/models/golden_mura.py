@@ -59,11 +59,11 @@ def read_golden(file: str | os.PathLike[str]) -> Golden:
     except Exception as error:  # a file may hold anything
         raise ValueError(f"{file} is no golden check that can be read: {error}") from error
     sides = golden.picture.shape
-    right = golden.picture.dtype == np.uint8 and len(sides) == 2 and 16 <= min(sides) and max(sides) <= 4096
+    right = golden.picture.dtype == np.uint8 and len(sides) == 2 and min(sides) >= 16 and max(sides) <= 4096
     if not right or not 0 <= golden.body_part < len(BODY_PARTS) or logits.shape != (1, 2):
         raise ValueError(
-            f"{file} is no golden check: it must hold a gray picture, uint8 [H, W] of 16 to 4096 pixels a side, one of "
-            "the body parts, and logits [1, 2]"
+            f"{file} is no golden check: it must hold a gray picture, uint8 [H, W] of 16 to 4096 pixels a side, one "
+            "of the body parts, and logits [1, 2]"
         )
     return golden
 
