@@ -26,9 +26,11 @@ _CONVNEXT_BLOCK = {"0": "conv_dw", "2": "norm", "3": "mlp.fc1", "5": "mlp.fc2"}
 
 
 class Weights(NamedTuple):
-    """Attributes:
-    tensors: Name in the file -> tensor.
-    others: What lay in the file beside the weights -> why it is no weight.
+    """What a file holds.
+
+    Attributes:
+        tensors: Name in the file -> tensor.
+        others: What lay in the file beside the weights -> why it is no weight.
     """
 
     tensors: dict[str, torch.Tensor]
