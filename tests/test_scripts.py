@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from PIL import Image
+from torchvision.models import resnet18
 
 from mura_hf import StudyPredictor
 from mura_hf.training import load_recipe
@@ -70,6 +72,20 @@ def test_from_phantoms_to_an_exported_checkpoint_with_its_card(tmp_path, phantom
     _run("export_checkpoint.py", checkpoint, tmp_path / "export")
     study = StudyPredictor.from_pretrained(tmp_path / "export")(phantom_files)
     assert any("synthetic phantoms" in warning for warning in study.warnings)
+
+
+def test_convert_checkpoint(tmp_path, phantom_files):
+    torch.manual_seed(0)
+    torch.save({"state_dict": resnet18(num_classes=1).state_dict(), "epoch": 3}, tmp_path / "weights.pth")
+    done = _run(
+        "convert_checkpoint.py", tmp_path / "weights.pth", "--architecture", "resnet18", "--single_logit",
+        "--image_size", 64, "--report", tmp_path / "report.json", "--output_dir", tmp_path / "out",
+    )  # fmt: skip
+    assert "epoch -> left out" in done.stdout
+    assert "122 weights, 1 left out" in done.stdout
+    assert "no card can be rendered" in done.stdout
+    assert len(json.loads((tmp_path / "report.json").read_text())["keys"]) == 123
+    assert 0 < StudyPredictor.from_pretrained(tmp_path / "out")(phantom_files).probability < 1
 
 
 def test_contact_sheet(tmp_path):

@@ -1,6 +1,7 @@
 """The Gradio app: wires the panels."""
 
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from .reading import read_study
 from .style import CSS, make_theme
 
 _FOUND = "found by the model"
-_NONE = ("", "")  # chosen: the default
+_NONE = ("", "", "")  # chosen: the default; else name, revision, abnormal label
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _DISCLAIMER = (
     "**Not a medical device.** For research and teaching, never for the care of a patient. "
@@ -46,7 +47,7 @@ def build_app(*, allow_folders: bool) -> gr.Blocks:
     reader.start()  # ready before the first upload
     examples = make_examples(Path(example_folder.name))
 
-    def answer(files: list[str] | None, body_part: str, chosen: tuple[str, str]) -> tuple[str, str]:
+    def answer(files: list[str] | None, body_part: str, chosen: tuple[str, str, str]) -> tuple[str, str]:
         if not files:
             return EMPTY, ""
         try:
@@ -67,12 +68,14 @@ def build_app(*, allow_folders: bool) -> gr.Blocks:
     def choose_example(event: gr.SelectData) -> tuple[list[str], str]:
         return examples[event.index].files, _FOUND  # a part given for another study does not hold for this one
 
-    def choose_checkpoint(name: str | None, revision: str, chosen: tuple[str, str]) -> tuple[tuple[str, str], str]:
-        wanted = (name or "", revision)
+    def choose_checkpoint(
+        name: str | None, revision: str, abnormal_label: str, chosen: tuple[str, str, str]
+    ) -> tuple[tuple[str, str, str], str]:
+        wanted = (name or "", revision, abnormal_label)
         try:
             predictor = checkpoints.get(*wanted)
         except CheckpointError as error:
-            return chosen, f"**Not loaded.** {str(error).rstrip('.')}. The model that was in use stays."
+            return chosen, f"**Not loaded.** {_plain(str(error).rstrip('.'))}. The model that was in use stays."
         return wanted, _describe(predictor.checkpoint, predictor.model.config)
 
     with gr.Blocks(title="mura_hf: read a study", analytics_enabled=False, delete_cache=(600, 4 * 3600)) as app:
@@ -119,10 +122,16 @@ def build_app(*, allow_folders: bool) -> gr.Blocks:
                         value=None,
                         allow_custom_value=True,
                         label="Name, Hub name" + " or local folder" * allow_folders,
-                        info="Choose one of the package's own, or type user/model; empty for the default. "
-                        "A model's own code is never run.",
+                        info="Choose one of the package's own, or type user/model: any image classifier of "
+                        "transformers or timm with two labels. Empty for the default. A model's own code is never "
+                        "run.",
                     )
                     revision = gr.Textbox(label="Revision", placeholder="main")
+                    abnormal_label = gr.Textbox(
+                        label="Abnormal label",
+                        placeholder="found by its words",
+                        info="Only for models whose labels do not tell which of the two means abnormal.",
+                    )
                     load = gr.Button("Load the model")
                     state = gr.Markdown(_describe(default.checkpoint, default.model.config), elem_id="model-state")
             with gr.Column(scale=7, min_width=320):
@@ -151,21 +160,30 @@ def build_app(*, allow_folders: bool) -> gr.Blocks:
         box.input(None, box, None, js=_SET_BOX)
         loading: dict[str, Any] = {
             "fn": choose_checkpoint,
-            "inputs": [name, revision, chosen],
+            "inputs": [name, revision, abnormal_label, chosen],
             "outputs": [chosen, state],
         }
-        for event in (load.click, revision.submit):
-            event(**loading, api_visibility="private").then(**reading, api_visibility="private")
+        for event in (load.click, revision.submit, abnormal_label.submit):
+            # A study may still be read by the last model; by default its end would swallow the reading by this one.
+            event(**loading, api_visibility="private").then(
+                **reading, api_visibility="private", trigger_mode="always_last"
+            )
     return app
 
 
 def _describe(name: str, config: Any) -> str:
-    kind = (
-        "trained on **synthetic phantoms**"
-        if config.trained_on_phantoms
-        else "not marked as trained on synthetic phantoms; its card says on what it was"
-    )
+    if config.model_type == "other":
+        kind = f"**someone else's checkpoint**: abnormal means {_plain(config.abnormal_means)}"
+    elif config.trained_on_phantoms:
+        kind = "trained on **synthetic phantoms**"
+    else:
+        kind = "not marked as trained on synthetic phantoms; its card says on what it was"
     return f"In use: `{name}` ({config.backbone}), {kind}."
+
+
+def _plain(text: str) -> str:
+    """Text as Markdown shows it letter by letter: labels come from strangers, and may not bring pictures or links."""
+    return re.sub(r"([\\`*_\[\]()<>#!|~&])", r"\\\1", text)
 
 
 def launch() -> None:

@@ -11,7 +11,8 @@ from ..inference import StudyPredictor
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
-_DEFAULT = ("", "")
+_Key = tuple[str, str, str]
+_DEFAULT = ("", "", "")
 
 
 class Checkpoints:
@@ -25,17 +26,23 @@ class Checkpoints:
     def __init__(self, *, allow_folders: bool, capacity: int = 3) -> None:
         self.allow_folders = allow_folders
         self.capacity = capacity
-        self._loaded: OrderedDict[tuple[str, str], StudyPredictor] = OrderedDict()
+        self._loaded: OrderedDict[_Key, StudyPredictor] = OrderedDict()
         self._lock = Lock()  # guards the two dicts, and is never held while something loads
-        self._loading: defaultdict[tuple[str, str], Lock] = defaultdict(Lock)
+        self._loading: defaultdict[_Key, Lock] = defaultdict(Lock)
 
-    def get(self, name: str = "", revision: str = "") -> StudyPredictor:
+    def get(self, name: str = "", revision: str = "", abnormal_label: str = "") -> StudyPredictor:
         """The predictor of a Hub name, a folder or one of the package's; the default one where the name is empty.
 
+        Args:
+            name: As above.
+            revision: On the Hub; its main branch where empty.
+            abnormal_label: Of someone else's checkpoint, where its labels do not tell which means abnormal.
+
         Raises:
-            CheckpointError: If it cannot be loaded, or the name is neither of the Hub's form nor an allowed folder.
+            CheckpointError: If it cannot be loaded, the name is neither of the Hub's form nor an allowed folder, or it
+                is not clear which label means abnormal.
         """
-        key = (name.strip(), revision.strip())
+        key = (name.strip(), revision.strip(), abnormal_label.strip())
         self._check(*key)
         with self._lock:
             if key in self._loaded:
@@ -47,7 +54,9 @@ class Checkpoints:
                 if key in self._loaded:
                     return self._loaded[key]
             try:
-                predictor = StudyPredictor.from_pretrained(key[0] or None, revision=key[1] or None)
+                predictor = StudyPredictor.from_pretrained(
+                    key[0] or None, revision=key[1] or None, abnormal_label=key[2] or None
+                )
             finally:
                 with self._lock:
                     self._loading.pop(key, None)
@@ -58,8 +67,10 @@ class Checkpoints:
                         del self._loaded[old]
         return predictor
 
-    def _check(self, name: str, revision: str) -> None:
+    def _check(self, name: str, revision: str, abnormal_label: str) -> None:
         if not name:
+            if abnormal_label:
+                raise CheckpointError("An abnormal label belongs to a model's name; give that too, or leave it empty.")
             if revision:
                 raise CheckpointError("A revision belongs to a Hub name; give that too, or leave the revision empty.")
             return

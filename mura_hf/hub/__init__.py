@@ -1,13 +1,20 @@
-"""What goes to the Hub: exported checkpoints, their cards, and the app as a Space."""
+"""What goes to the Hub: exported checkpoints, their cards, and the app as a Space. What comes from elsewhere: converted
+checkpoints.
+"""
 
 from .card import render_card
+from .conversion import Conversion, ConvertedKey
+from .converting import convert_checkpoint
 from .export import export_checkpoint
 from .push import PushResult, push
 from .space import SpaceResult, push_space, stage_space
 
 __all__ = [
+    "Conversion",
+    "ConvertedKey",
     "PushResult",
     "SpaceResult",
+    "convert_checkpoint",
     "export_checkpoint",
     "push",
     "push_space",

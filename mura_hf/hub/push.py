@@ -65,8 +65,8 @@ def push(
     """Pushes a checkpoint in one commit, downloads it again and checks it.
 
     What goes: weights, configuration and processor, `evaluation.json`, `training.json`, the golden check, the model's
-    code, and card and plots, made anew from the records. `hub.json` in the checkpoint's folder remembers the commit, so that the next
-    push knows whether somebody else has been there since.
+    code, and card and plots, made anew from the records. `hub.json` in the checkpoint's folder remembers the commit,
+    so that the next push knows whether somebody else has been there since.
 
     Args:
         folder: The checkpoint, trained and evaluated.

@@ -8,20 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from transformers import AutoConfig
 
 from ..errors import CheckpointError, RadiographError
 from ..explain import grad_cam, localize
-from ..models import (
-    BODY_PARTS,
-    CLASSIFIERS,
-    LABELS,
-    MuraClassifier,
-    MuraForStudyClassification,
-    MuraImageProcessor,
-    StudyOutput,
-)
+from ..models import BODY_PARTS, LABELS, Golden, MuraClassifier, MuraImageProcessor, StudyOutput
 from ..radiographs import Radiograph, check_radiograph, read_radiograph
+from .golden import UNREADABLE, find_golden, golden_warning
+from .loading import load_checkpoint
+from .other_processor import OtherProcessor
 from .prediction import PHANTOM_WARNING, StudyPrediction, ViewPrediction, find_band
 from .sources import find_source
 
@@ -37,12 +31,20 @@ class StudyPredictor:
         model: Any that classifies.
         processor: The checkpoint's own.
         checkpoint: Its name in answers.
+        warnings: Sentences that belong beside each of its answers; that about phantoms need not be among them.
     """
 
-    def __init__(self, model: MuraClassifier, processor: MuraImageProcessor, checkpoint: str) -> None:
+    def __init__(
+        self,
+        model: MuraClassifier,
+        processor: MuraImageProcessor | OtherProcessor,
+        checkpoint: str,
+        warnings: Sequence[str] = (),
+    ) -> None:
         self.model = model.eval().requires_grad_(False)
         self.processor = processor
         self.checkpoint = checkpoint
+        self.warnings = [PHANTOM_WARNING] * model.config.trained_on_phantoms + list(warnings)
 
     @classmethod
     def from_pretrained(
@@ -51,8 +53,10 @@ class StudyPredictor:
         revision: str | None = None,
         device: str | torch.device | None = None,
         dtype: str | torch.dtype = "auto",
+        abnormal_label: str | None = None,
     ) -> "StudyPredictor":
-        """Loads a checkpoint; code that came with it is never run.
+        """Loads a checkpoint: one of ours, or any image classifier of transformers or timm that has two labels, which
+        brings its own image processor. Code that came with it is never run.
 
         Args:
             name_or_path: Hub name, local folder, or one of the package's own by its name, such as "mura-phantom".
@@ -60,52 +64,55 @@ class StudyPredictor:
             revision: Branch, tag or commit on the Hub; folders have none.
             device: Where it runs; the first accelerator, or else the CPU, where None.
             dtype: Of the weights.
+            abnormal_label: Which label of someone else's checkpoint means abnormal, where its words do not tell.
 
         Raises:
-            CheckpointError: If it cannot be found, is no mura checkpoint or does not fit.
+            CheckpointError: If it cannot be found, does not tell normal from abnormal, does not say which is which, or
+                its files do not fit each other.
             ValueError: If this machine has no such device, or the dtype is none.
         """
         chosen, dtype = _check_device(device), _check_dtype(dtype)
         source = find_source(name_or_path, revision)
-        place = source.location
-        pinned = {} if source.revision is None else {"revision": source.revision}
         try:
-            config = AutoConfig.from_pretrained(place, trust_remote_code=False, **pinned)
-            if config.model_type not in CLASSIFIERS:
-                raise CheckpointError(
-                    f"{place} is a checkpoint of type {config.model_type!r}, none of {', '.join(CLASSIFIERS)}; name "
-                    "one that mura_hf trained or exported"
-                )
-            kind = CLASSIFIERS[config.model_type]
-            if config.model_type == "mura":
-                kind = MuraForStudyClassification
-            processor = MuraImageProcessor.from_pretrained(place, **pinned)
-            model = kind.from_pretrained(place, config=config, dtype=dtype, **pinned)
-            predictor = cls(model.to(chosen, memory_format=torch.channels_last), processor, source.name)
-            predictor._try_out()
+            model, processor, warnings = load_checkpoint(source, dtype, abnormal_label)
+            model = model.to(chosen, memory_format=torch.channels_last)
+            predictor = cls(model, processor, source.name, warnings)
+            try:
+                golden = find_golden(source)
+            except ValueError:
+                golden = None
+                predictor.warnings.append(UNREADABLE)
+            predictor._try_out(golden)
         except CheckpointError:
             raise
         except Exception as error:  # a checkpoint comes from strangers and may be wrong in any way
             reason = (str(error).strip().split("\n")[0] or type(error).__name__).rstrip(".")
             raise CheckpointError(
-                f"{place} cannot be loaded: {reason}. Check the files of the checkpoint, and the network."
+                f"{source.location} cannot be loaded: {reason}. Check the files of the checkpoint, and the network."
             ) from error
         return predictor
 
-    def _try_out(self) -> None:
-        """Runs a gray picture once, so that a checkpoint that cannot answer fails when it is loaded.
+    def _try_out(self, golden: Golden | None) -> None:
+        """Runs one picture, so that a checkpoint that cannot answer fails when it is loaded: its golden one where it
+        has that, and then its answer must be the one that it had where it was made; else a gray one.
 
         Raises:
             CheckpointError: If processor and model do not fit, or the answer is not a number.
         """
-        gray = self.pixel_values([Radiograph(np.linspace(0, 1, 4096, dtype=np.float32).reshape(64, 64), 8, "array")])
+        wedge = np.rint(np.linspace(0, 255, 4096)).astype(np.uint8).reshape(64, 64)
+        picture = wedge if golden is None else golden.picture
+        pixel_values = self.processor(images=[picture], return_tensors="pt")["pixel_values"]
         members = getattr(self.model, "members", None) if self.model.NEEDS_PART else None
         for part in [None] if members is None else members:
-            self._run(gray, part)
+            output = self._run(pixel_values, part)
+            if golden is not None and part in (None, BODY_PARTS[golden.body_part]):
+                difference = float((output.view_logits[0].float().cpu() - golden.logits).abs().max())
+                warning = golden_warning(difference, self.model.dtype)
+                self.warnings += [warning] if warning else []
         router: Any = getattr(self.model, "router", None)
         if router is not None:  # by itself: the part that it names may be one without a model
             with torch.no_grad():
-                output = router.classify_views(gray.to(self.model.device, self.model.dtype))
+                output = router.classify_views(pixel_values.to(self.model.device, self.model.dtype))
             self._check(output.body_part_logits)
 
     def __call__(
@@ -157,8 +164,7 @@ class StudyPredictor:
         if output.finding_logits is not None:
             chances = output.finding_logits[0].cpu().double().softmax(-1).tolist()
             types = dict(zip(self.model.config.finding_types, chances, strict=True))
-        warnings = [PHANTOM_WARNING] if self.model.config.trained_on_phantoms else []
-        warnings += [warning for radiograph in radiographs for warning in radiograph.warnings]
+        warnings = [*self.warnings, *(warning for radiograph in radiographs for warning in radiograph.warnings)]
         maps: list[np.ndarray | None] = [None] * len(radiographs)
         if heatmaps:
             try:

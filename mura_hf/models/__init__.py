@@ -7,7 +7,7 @@ from .configuration_mura_base import MuraBaseConfig
 from .configuration_mura_fusenet import MuraFuseNetConfig
 from .configuration_mura_members import MuraEnsembleConfig, MuraSpecializedConfig
 from .configuration_mura_metric_learning import MuraMetricLearningConfig
-from .golden_mura import GOLDEN_FILE, golden_difference, write_golden
+from .golden_mura import GOLDEN_FILE, Golden, golden_difference, read_golden, write_golden
 from .image_processing_mura import MuraImageProcessor
 from .members_mura import check_processors
 from .modeling_mura import MuraForImageClassification, MuraForStudyClassification, MuraModel
@@ -38,6 +38,7 @@ __all__ = [
     "LABELS",
     "STUDY_TASK",
     "Explained",
+    "Golden",
     "MuraBaseConfig",
     "MuraClassifier",
     "MuraConfig",
@@ -59,5 +60,6 @@ __all__ = [
     "StudyOutput",
     "check_processors",
     "golden_difference",
+    "read_golden",
     "write_golden",
 ]

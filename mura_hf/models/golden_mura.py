@@ -1,13 +1,29 @@
 """The golden check: one picture with the logits that the checkpoint gave it, to be computed again elsewhere."""
 
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from .configuration_mura_base import BODY_PARTS
+
 GOLDEN_FILE = "golden.safetensors"
+
+
+class Golden(NamedTuple):
+    """What a golden check holds.
+
+    Attributes:
+        picture: uint8 `[H, W]`.
+        body_part: Index into `BODY_PARTS`.
+        logits: float32 `[1, 2]`, where the checkpoint was made.
+    """
+
+    picture: np.ndarray
+    body_part: int
+    logits: torch.Tensor
 
 
 def write_golden(
@@ -22,8 +38,34 @@ def write_golden(
         picture: uint8 `[H, W]`.
         body_part: Index into `BODY_PARTS`.
     """
-    tensors = {"picture": torch.from_numpy(np.ascontiguousarray(picture)), "body_part": torch.tensor([body_part])}
-    save_file({**tensors, "logits": _answer(model, processor, tensors)}, os.path.join(folder, GOLDEN_FILE))
+    tensors = {
+        "picture": torch.from_numpy(np.ascontiguousarray(picture)),
+        "body_part": torch.tensor([body_part]),
+        "logits": _answer(model, processor, picture, body_part),
+    }
+    save_file(tensors, os.path.join(folder, GOLDEN_FILE))
+
+
+def read_golden(file: str | os.PathLike[str]) -> Golden:
+    """Reads a golden check.
+
+    Raises:
+        ValueError: If it is damaged, or holds something else.
+    """
+    try:
+        tensors = load_file(file)
+        picture, part, logits = (tensors[name] for name in ("picture", "body_part", "logits"))
+        golden = Golden(picture.numpy(), int(part), logits)
+    except Exception as error:  # a file may hold anything
+        raise ValueError(f"{file} is no golden check that can be read: {error}") from error
+    sides = golden.picture.shape
+    right = golden.picture.dtype == np.uint8 and len(sides) == 2 and min(sides) >= 16 and max(sides) <= 4096
+    if not right or not 0 <= golden.body_part < len(BODY_PARTS) or logits.shape != (1, 2):
+        raise ValueError(
+            f"{file} is no golden check: it must hold a gray picture, uint8 [H, W] of 16 to 4096 pixels a side, one "
+            "of the body parts, and logits [1, 2]"
+        )
+    return golden
 
 
 def golden_difference(folder: str | os.PathLike[str], model: Any, processor: Any) -> float:
@@ -33,17 +75,20 @@ def golden_difference(folder: str | os.PathLike[str], model: Any, processor: Any
         folder: The checkpoint.
         model: Of it.
         processor: Of it.
+
+    Raises:
+        ValueError: If the golden check cannot be read.
     """
-    tensors = load_file(os.path.join(folder, GOLDEN_FILE))
-    return float((_answer(model, processor, tensors) - tensors["logits"]).abs().max())
+    golden = read_golden(os.path.join(folder, GOLDEN_FILE))
+    return float((_answer(model, processor, golden.picture, golden.body_part) - golden.logits).abs().max())
 
 
-def _answer(model: Any, processor: Any, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+def _answer(model: Any, processor: Any, picture: np.ndarray, body_part: int) -> torch.Tensor:
     """Logits `[1, 2]` of the picture, from its gray levels on."""
-    pixels = processor(images=[tensors["picture"].numpy()], return_tensors="pt")["pixel_values"]
-    given = {"body_parts": tensors["body_part"]} if model.NEEDS_PART else {}
+    pixels = processor(images=[picture], return_tensors="pt")["pixel_values"]
+    given = {"body_parts": torch.tensor([body_part])} if model.NEEDS_PART else {}
     with torch.no_grad():
         return model.eval()(pixels.to(model.device), **given).logits.float().cpu().contiguous()
 
 
-__all__ = ["GOLDEN_FILE", "golden_difference", "write_golden"]
+__all__ = ["GOLDEN_FILE", "Golden", "golden_difference", "read_golden", "write_golden"]

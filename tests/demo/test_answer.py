@@ -11,6 +11,7 @@ from mura_hf import StudyPredictor, read_radiograph
 from mura_hf.demo.answer import EMPTY, answer_html, chance_text, views_html
 from mura_hf.demo.pictures import film_url, heat_url
 from mura_hf.explain import Box
+from tests.inference.strangers import save_stranger
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +76,12 @@ def test_pictures_are_what_they_show():
     assert heat.shape == (120, 80, 4)
     assert heat[0, 0, 3] == 0
     assert heat[-1, -1, 3] == 255
+
+
+def test_someone_elses_checkpoint_is_said_to_be_that(tmp_path, phantom_files):
+    folder = save_stranger(tmp_path / "vit", "vit", labels=("<b>well</b>", "fractured"))
+    html = answer_html(StudyPredictor.from_pretrained(folder)(phantom_files))
+    assert "Abnormal means what this checkpoint&#x27;s authors labelled “fractured”, against “&lt;b&gt;well" in html
+    assert "This checkpoint is someone else&#x27;s." in html
+    assert "does not tell the body part" in html
+    assert "<b>well" not in html

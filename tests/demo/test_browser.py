@@ -16,6 +16,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from mura_hf.phantoms import render_phantom
+from tests.inference.strangers import save_stranger
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(
@@ -236,6 +237,23 @@ def test_a_model_is_changed_by_name_and_trouble_is_said_in_words(page, views, ch
     expect(page.locator("#model-state")).to_contain_text("resnet10t", timeout=WAIT)
     expect(page.locator("#answer .answer")).to_contain_text(f"folder: {checkpoint.name}", timeout=WAIT)
     expect(page.locator("#answer .notice")).to_have_count(0)
+
+
+def test_someone_elses_model_is_asked_about_and_then_read(page, views, tmp_path):
+    folder = save_stranger(tmp_path / "vit", "vit", labels=("LABEL_0", "LABEL_1"))
+    _upload(page, views[0])
+    expect(page.locator("#answer .answer")).to_contain_text("bundled", timeout=WAIT)
+    page.get_by_role("button", name="Model", exact=False).first.click()
+    page.get_by_label("Name, Hub name or local folder").fill(str(folder))
+    page.get_by_role("button", name="Load the model").click()
+    state = page.locator("#model-state")
+    expect(state).to_contain_text("“LABEL_0” and “LABEL_1”: which of them means abnormal?", timeout=WAIT)
+    page.get_by_label("Abnormal label").fill("LABEL_1")
+    page.get_by_role("button", name="Load the model").click()
+    expect(state).to_contain_text("someone else's checkpoint", timeout=WAIT)
+    expect(page.locator("#answer .answer")).to_contain_text("Abnormal means what this checkpoint", timeout=WAIT)
+    expect(page.locator("#answer .notice")).to_contain_text("not calibrated")
+    expect(page.locator("#views img.heat")).to_have_count(1)
 
 
 def test_the_disclaimer_stays_in_sight(page, views):

@@ -4,6 +4,7 @@ import pytest
 
 from mura_hf import CheckpointError
 from mura_hf.demo.checkpoints import Checkpoints
+from tests.inference.strangers import save_stranger
 
 
 def test_folders_are_read_on_loopback_only(checkpoint, monkeypatch):
@@ -34,6 +35,18 @@ def test_a_revision_alone_is_refused():
         Checkpoints(allow_folders=True).get("", "main")
 
 
+def test_an_abnormal_label_answers_the_question_of_someone_elses_checkpoint(tmp_path):
+    folder = str(save_stranger(tmp_path / "vit", "vit", labels=("LABEL_0", "LABEL_1")))
+    held = Checkpoints(allow_folders=True)
+    with pytest.raises(CheckpointError, match=r"which of them means abnormal\?.*the app's box “Abnormal label”"):
+        held.get(folder)
+    first, second = (held.get(folder, "", f"{label} ") for label in ("LABEL_0", "LABEL_1"))
+    assert first.model.order == second.model.order[::-1]
+    assert held.get(folder, "", "LABEL_1") is second
+    with pytest.raises(CheckpointError, match="belongs to a model's name"):
+        held.get("", "", "LABEL_1")
+
+
 def test_a_hub_name_that_cannot_be_reached_is_said_in_words():
     with pytest.raises(CheckpointError, match="nobody/nothing is no folder"):
         Checkpoints(allow_folders=False).get("nobody/nothing")
@@ -53,7 +66,7 @@ def test_a_slow_download_keeps_nobody_else_waiting(checkpoint, monkeypatch):
     held.get()
     started, finish = threading.Event(), threading.Event()
 
-    def slow(name, revision=None):
+    def slow(name, revision=None, abnormal_label=None):
         started.set()
         assert finish.wait(30)
         raise CheckpointError(f"{name} cannot be loaded")

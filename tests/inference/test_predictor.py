@@ -256,10 +256,15 @@ class TestRefusals:
     def test_views_may_come_from_a_generator(self, predictor, phantom_files):
         assert len(predictor(file for file in phantom_files).views) == len(phantom_files)
 
-    def test_a_checkpoint_of_another_family(self, tmp_path):
-        (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit"}))
-        with pytest.raises(CheckpointError, match="type 'vit', none of mura"):
+    def test_a_kind_of_checkpoint_that_nobody_knows(self, tmp_path):
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": "no_such_kind"}))
+        with pytest.raises(CheckpointError, match=r"cannot be loaded.*no_such_kind"):
             StudyPredictor.from_pretrained(tmp_path)
+
+    def test_our_own_labels_need_no_telling(self, checkpoint):
+        assert StudyPredictor.from_pretrained(checkpoint, abnormal_label="Abnormal").checkpoint.startswith("folder")
+        with pytest.raises(CheckpointError, match="leave abnormal_label “normal” out"):
+            StudyPredictor.from_pretrained(checkpoint, abnormal_label="normal")
 
     @pytest.mark.parametrize(
         "damage",
