@@ -37,10 +37,10 @@ def test_pictures_of_the_cards_are_drawn_from_their_records(name, tmp_path):
     report = json.loads((BUNDLED[name] / "evaluation.json").read_text())
     drawn = {path.name for path in plot_evaluation(report, tmp_path)}
     assert {path.name for path in BUNDLED[name].glob("*.png")} == drawn
-    for folder, card in ((CARDS, CARDS / f"{name}.md"), (BUNDLED[name], BUNDLED[name] / "README.md")):
-        shown = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", card.read_text())
+    for place in (CARDS / f"{name}.md", BUNDLED[name] / "README.md"):
+        shown = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", place.read_text())
         assert {Path(file).name for file in shown} == drawn
-        assert all((folder / file).is_file() for file in shown)
+        assert all((place.parent / file).is_file() for file in shown)
 
 
 def test_every_figure_of_a_table_stands_in_a_record():

@@ -16,6 +16,7 @@ from PIL import Image
 
 from mura_hf import CheckpointError, HubError, MuraForImageClassification, MuraImageProcessor, StudyPredictor
 from mura_hf.errors import CardError
+from mura_hf.evaluation import PLOTS
 from mura_hf.hub import committing, push, render_card
 from mura_hf.hub.export import model_code_names
 from tests.hub.hub_server import READ_TOKEN, TOKEN
