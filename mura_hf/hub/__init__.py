@@ -1,4 +1,4 @@
-"""What goes to the Hub: exported checkpoints, their cards, the app as a Space. What comes from elsewhere: conversion."""
+"""What goes to the Hub: checkpoints, their cards, the app as a Space. What comes from elsewhere: conversion."""
 
 from .card import render_card
 from .conversion import Conversion, ConvertedKey
