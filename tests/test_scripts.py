@@ -51,7 +51,7 @@ def test_from_phantoms_to_an_exported_checkpoint_with_its_card(tmp_path, phantom
     )  # fmt: skip
     assert "AUROC" in trained.stdout + trained.stderr
     checkpoint = tmp_path / "run" / "checkpoint"
-    assert "Temperature" in _run("calibrate.py", checkpoint, "--data_dir", tmp_path / "data", "--cpu").stdout
+    assert "temperature" in _run("calibrate.py", checkpoint, "--data_dir", tmp_path / "data", "--cpu").stdout
     measured = _run("evaluate.py", checkpoint, "--data_dir", tmp_path / "data", "--twins", 7, "--cpu")
     overall = json.loads((checkpoint / "evaluation.json").read_text())["study"]["overall"]["figures"]
     assert f"{overall['n']:5d} studies" in measured.stdout

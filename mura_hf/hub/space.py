@@ -16,6 +16,7 @@ from huggingface_hub import HfApi
 
 from ..data import home_folder
 from ..errors import HubError
+from ..evaluation import PLOTS
 from .committing import WAITS, commit_folder, list_files
 from .export import HUB_RECORD
 from .refusals import check_text
@@ -141,6 +142,8 @@ def _copy_package(out: Path) -> None:
         name = path.relative_to(_PACKAGE)
         if not path.is_file() or "__pycache__" in name.parts or path.name == HUB_RECORD:
             continue
+        if name.parts[0] == _WEIGHTS_IN and path.name in PLOTS:
+            continue  # the cards on the Hub bring their own
         weights = path.suffix == ".safetensors" and name.parts[0] != _WEIGHTS_IN
         if path.suffix not in _KINDS or path.name.startswith(".") or weights:
             raise HubError(f"{path} is no file of the package; move it elsewhere before you push")

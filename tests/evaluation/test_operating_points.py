@@ -7,6 +7,8 @@ from mura_hf.evaluation import (
     HOW_CHOSEN,
     choose_operating_points,
     classification_metrics,
+    confusion_matrix,
+    matrix_metrics,
     measure_operating_points,
     predictive_values,
 )
@@ -27,7 +29,7 @@ def test_no_other_threshold_is_better(rows):
     assert all(0 <= threshold <= 1 for threshold in found.values())
 
     def at(threshold):
-        figures = classification_metrics(labels, values, threshold)
+        figures = matrix_metrics(confusion_matrix(labels, values, threshold))
         return figures["sensitivity"], figures["specificity"]
 
     others = [at(threshold) for threshold in np.linspace(0, 1, 49)]  # between all values, and at each

@@ -16,6 +16,7 @@ from mura_hf.assessment import (
     describe_source,
     evaluate_checkpoint,
     load_split,
+    load_splits,
 )
 from mura_hf.data import load_data, read_manifest
 from mura_hf.hub import render_card
@@ -65,8 +66,9 @@ def test_two_epochs_calibration_evaluation_and_a_card_that_credits(key, tmp_path
     }
 
     calibrate_checkpoint(folder, load_split(folder, root, "calib")[0], cpu=True)
-    rows, data = load_split(folder, root, "valid")
-    report = evaluate_checkpoint(folder, rows, "valid", data=data, cpu=True)
+    splits, data = load_splits(folder, root, "valid")
+    rows = splits["valid"]
+    report = evaluate_checkpoint(folder, rows, "valid", train=splits["train"], data=data, cpu=True)
     assert report["study"]["overall"]["figures"]["n"] == len(set(rows["study_id"]))
     assert "pointing" in report
     card = render_card(folder, "mine")
@@ -87,7 +89,7 @@ def test_two_epochs_calibration_evaluation_and_a_card_that_credits(key, tmp_path
     assert ModelCard(card).data.license == "cc-by-4.0"
     assert source.credit in card
     assert source.held_out in card
-    assert "MURA" not in card.split("## Limits")[0].replace("mura", "")
+    assert "MURA" not in card.split("## Limits")[0].replace("the MURA paper's rule", "")
     film = rows.cast_column("image", Image(decode=False))[0]["image"]["path"]
     study = StudyPredictor.from_pretrained(folder)([film])
     assert 0 <= study.probability <= 1
