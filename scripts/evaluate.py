@@ -24,6 +24,8 @@ def main() -> None:
     parser.add_argument("--cache_dir", help="where answers are kept; mura_hf/answers in the user's cache folder")
     parser.add_argument("--cpu", action="store_true", help="stay on the CPU")
     options = parser.parse_args()
+    if options.against and options.threshold is not None:
+        parser.error("--against compares each checkpoint at its own threshold; leave --threshold out")
     datasets, data = load_splits(options.checkpoint, options.data_dir, options.split)
     rows = datasets[options.split]
     place = {"batch_size": options.batch_size, "cpu": options.cpu, "cache_dir": options.cache_dir}

@@ -9,7 +9,7 @@ from datasets import Dataset
 from transformers import AutoConfig
 
 from ..errors import DatasetError
-from ..evaluation import paired_bootstrap
+from ..evaluation import calibrate_studies, paired_bootstrap
 from ..training import SplitPredictions
 from ..training.states import replace_file
 from .kept_answers import KeptAnswers, digest_rows
@@ -77,8 +77,9 @@ def _levels(found: SplitPredictions, folder: str | Path) -> tuple[dict[str, tupl
     """Labels, probabilities and patients of images and of studies, and the checkpoint's threshold."""
     config = AutoConfig.from_pretrained(folder)
     studies = Answers(found, config.study_slope, config.study_intercept)
+    alone = calibrate_studies(found.probabilities, config.study_slope, config.study_intercept)
     levels = {
-        "image": (found.labels, found.probabilities, found.patient_ids),
+        "image": (found.labels, alone, found.patient_ids),
         "study": (studies.labels, studies.probabilities, studies.patients),
     }
     return levels, config.operating_points[config.default_operating_point]

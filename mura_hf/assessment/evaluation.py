@@ -73,8 +73,10 @@ def evaluate_checkpoint(
 
     Raises:
         DatasetError: If the split is empty.
-        ValueError: If the prevalence lies outside (0, 1).
+        ValueError: If the threshold lies outside [0, 1], or the prevalence outside (0, 1).
     """
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise ValueError(f"threshold is {threshold}: it must lie in [0, 1]")
     if not len(rows):
         raise DatasetError(f"the split {split} is empty; choose other body parts or another split")
     folder, accelerator = Path(folder), Accelerator(cpu=cpu)
@@ -109,9 +111,9 @@ def evaluate_checkpoint(
     if train is not None and len(train):
         report["baselines"] = measure_baselines(train, rows)
     for name, measure in (("region", measure_regions), ("finding", measure_findings)):
-        told = _of_studies(rows, name)
-        if told:
-            report[name] = measure(studies, told, threshold)
+        measured = measure(studies, _of_studies(rows, name), threshold)
+        if measured:
+            report[name] = measured
     if accelerator.is_main_process:
         report |= _look_at_heatmaps(answers, twins)
         replace_file(folder / "evaluation.json", (json.dumps(report, indent=2) + "\n").encode())

@@ -5,6 +5,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Sequence
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,15 +23,17 @@ from ..training.states import replace_file
 _LATER = ("study_slope", "study_intercept", "operating_points", "abnormal_means")
 """Of a config: what acts on answers, not on predictions."""
 
-_LIBRARIES = ("torch", "timm", "transformers", "numpy", "pillow", "opencv-python-headless", "captum")
-_CODE = ("models", "explain", "inference", "radiographs")
+_LIBRARIES = (
+    "torch", "torchvision", "timm", "transformers", "numpy", "scipy", "pillow", "opencv-python-headless", "captum",
+    "pydicom", "imagecodecs", "numba",
+)  # fmt: skip
 
 
 class KeptAnswers:
     """A checkpoint and a split of data.
 
     Answers lie under a digest of all that they depend on: weights, config, processor, the split's files (their paths,
-    sizes and times) and labels, the code of ours and the libraries that compute them, and the kind of device.
+    sizes and times) and labels, this package's code and the libraries that compute them, and the kind of device.
 
     Args:
         checkpoint: Folder of the checkpoint.
@@ -55,7 +58,7 @@ class KeptAnswers:
         self.accelerator = accelerator
         self.batch_size = batch_size
         self.cache_dir = Path(cache_dir) if cache_dir is not None else home_folder() / "answers"
-        self.weights = _digest_files([file for file in sorted(self.checkpoint.glob("*.safetensors")) if _is_of(file)])
+        self.weights = digest_weights(self.checkpoint)
         self._split = digest_rows(rows)
 
     def predict(self, *, temperature: float | None = None, progress: str = "Predicting") -> SplitPredictions:
@@ -117,6 +120,15 @@ class KeptAnswers:
         return self.cache_dir / f"{what}-{digest[:32]}.{ending}"
 
 
+def digest_weights(checkpoint: str | Path) -> str:
+    """SHA-256 of a checkpoint's `model.safetensors`; of the SHA-256 of its parts where it is in several."""
+    files = sorted(Path(checkpoint).glob("model*.safetensors"))
+    if len(files) == 1:
+        with files[0].open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    return _digest_files(files)
+
+
 def digest_rows(rows: Dataset) -> str:
     """A digest of a split: its files, by path, size and time (by content where they have no path), and its columns."""
     digest = hashlib.sha256()
@@ -133,11 +145,6 @@ def digest_rows(rows: Dataset) -> str:
     return digest.hexdigest()
 
 
-def _is_of(file: Path) -> bool:
-    """Whether a safetensors file holds weights."""
-    return file.name.startswith("model")
-
-
 def _digest_files(files: Sequence[Path]) -> str:
     digest = hashlib.sha256()
     for file in files:
@@ -146,10 +153,10 @@ def _digest_files(files: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
+@cache
 def _digest_code() -> str:
-    """Of the rooms that a picture walks through on its way to an answer."""
-    package = Path(__file__).parents[1]
-    return _digest_files([file for room in _CODE for file in sorted((package / room).glob("*.py"))])
+    """Of this package: whatever of it changes may change what is measured."""
+    return _digest_files(sorted(Path(__file__).parents[1].rglob("*.py")))
 
 
 def _write(file: Path, found: SplitPredictions) -> None:

@@ -66,11 +66,13 @@ def measure_levels(
         intercept: Likewise.
 
     Returns:
-        `image` and `study`, each overall and by the body parts that are there.
+        `image`, each as a study of it alone would be called, and `study`; overall and by the body parts that are
+        there.
     """
     studies = Answers(found, slope, intercept)
+    alone = calibrate_studies(found.probabilities, slope, intercept)
     levels: dict[str, tuple[Any, ...]] = {
-        "image": (found.labels, found.probabilities, found.patient_ids, _of_parts(found.body_parts)),
+        "image": (found.labels, alone, found.patient_ids, _of_parts(found.body_parts)),
         "study": (studies.labels, studies.probabilities, studies.patients, studies.of_parts()),
     }
     return {

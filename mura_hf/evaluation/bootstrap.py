@@ -4,6 +4,7 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
+from .metrics import check_answers
 from .weighted import FIGURES, weighted_figures
 
 
@@ -36,7 +37,7 @@ def bootstrap_confidence_intervals(
         defined in none is left out too.
 
     Raises:
-        ValueError: If the lengths differ or there is nothing to resample.
+        ValueError: If the lengths differ, there is nothing to resample, or a value is no probability.
     """
     truth, runs = _check(labels, np.atleast_2d(np.asarray(probabilities, np.float64)), groups)
     counts = resample_counts(groups, len(truth), n_resamples, seed)
@@ -80,7 +81,7 @@ def paired_bootstrap(
         calibration errors are the better ones.
 
     Raises:
-        ValueError: If the lengths differ or there is nothing to resample.
+        ValueError: If the lengths differ, there is nothing to resample, or a value is no probability.
     """
     runs_a, runs_b = (np.atleast_2d(np.asarray(one, np.float64)) for one in (probabilities_a, probabilities_b))
     truth, runs = _check(labels, [*runs_a, *runs_b], groups)
@@ -134,13 +135,15 @@ def _check(
     groups: Sequence[Hashable] | np.ndarray,
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """Labels as bool `[n]` and each set of probabilities as float64 `[n]`."""
-    truth, sets = np.asarray(labels).astype(bool), [np.asarray(one, np.float64) for one in probabilities]
+    truth, sets = np.asarray(labels), [np.asarray(one, np.float64) for one in probabilities]
     if not len(truth) or {len(truth), len(groups), *map(len, sets)} != {len(truth)}:
         lengths = " and ".join(str(len(one)) for one in sets)
         raise ValueError(
             f"{len(truth)} labels, {lengths} probabilities and {len(groups)} groups; need the same number, not 0"
         )
-    return truth, sets
+    for one in sets:
+        check_answers(truth, one)
+    return truth.astype(bool), sets
 
 
 def percentile_interval(sample: np.ndarray, level: float) -> tuple[float, float]:

@@ -5,8 +5,6 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from .reliability import measure_reliability
-
 _DIGITS = 5
 
 
@@ -19,7 +17,7 @@ def measure_curves(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, A
 
     Returns:
         `roc`: `false_positive_rate` and `sensitivity`, corners only; `precision_recall`: `sensitivity` and
-        `precision`, corners only; both None where only one class is there. `reliability`: see `measure_reliability`.
+        `precision`, corners only; both None where only one class is there.
     """
     both = len(np.unique(labels)) == 2
     roc = precision_recall = None
@@ -28,8 +26,7 @@ def measure_curves(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, A
         roc = {"false_positive_rate": _short(false), "sensitivity": _short(true)}
         precision, recall, _ = precision_recall_curve(labels, probabilities, drop_intermediate=True)
         precision_recall = {"sensitivity": _short(recall), "precision": _short(precision)}
-    reliability = measure_reliability(labels, probabilities)
-    return {"roc": roc, "precision_recall": precision_recall, "reliability": reliability}
+    return {"roc": roc, "precision_recall": precision_recall}
 
 
 def _short(values: np.ndarray) -> list[float]:

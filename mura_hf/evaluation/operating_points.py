@@ -10,10 +10,10 @@ from .metrics import check_answers, confusion_matrix, matrix_metrics
 
 PAPER = 0.5
 HOW_CHOSEN = {
-    "paper": "the MURA paper's rule: above .5",
-    "youden": "most of sensitivity + specificity",
-    "sensitivity_95": "the highest with a sensitivity of .95 or more",
-    "specificity_95": "the lowest with a specificity of .95 or more",
+    "paper": "above .5, as the MURA paper calls it, of the calibrated probability",
+    "youden": "most of sensitivity + specificity on calib",
+    "sensitivity_95": "the highest with a sensitivity of .95 or more on calib",
+    "specificity_95": "the lowest with a specificity of .95 or more on calib",
 }
 """Name of an operating point -> how its threshold is chosen."""
 

@@ -57,7 +57,7 @@ def test_reliability_equals_scikit_learns():
 
 
 def _record(report):
-    effect = {"ece": 0.1, "reliability": report.curves["reliability"]}
+    effect = {"ece": 0.1, "reliability": measure_reliability(LABELS, PROBABILITIES)}
     points = measure_operating_points(LABELS, PROBABILITIES, PATIENTS, {"paper": 0.5}, 0.1, n_resamples=20)
     return {
         "split": "valid",
