@@ -21,5 +21,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except MuraError as error:
+    except (MuraError, ValueError) as error:
         raise SystemExit(str(error)) from None

@@ -36,7 +36,7 @@ def main() -> None:
     print(f"Converted: {done.folder}, {len(done.keys) - len(done.left_out)} weights, {len(done.left_out)} left out.")
     print(
         "It has no records: nothing is known about its training, data or figures. It works in StudyPredictor, "
-        "pipelines and training (init_from), but no card can be rendered for it until it is evaluated."
+        "pipelines and training (init_from), but it is neither evaluated nor given a card."
         if not options.new_head
         else "Its head is untrained: its answers mean nothing until it is trained (init_from in a recipe)."
     )

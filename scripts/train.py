@@ -160,6 +160,7 @@ def print_dry_run(datasets: Any, recipe: Any, place: dict[str, Any]) -> None:
 def finish(folder: Path, datasets: Any, description: dict[str, Any], options: argparse.Namespace) -> None:
     """Calibrates, evaluates and writes the card."""
     from mura_hf.assessment import describe_calibration, describe_evaluation, finish_checkpoint
+    from mura_hf.errors import CardError
     from mura_hf.hub import render_card
     from mura_hf.training.states import replace_file
 
@@ -169,8 +170,11 @@ def finish(folder: Path, datasets: Any, description: dict[str, Any], options: ar
     if done.evaluation is not None:
         print(*describe_evaluation(done.evaluation), sep="\n")
         name = options.name or Path(options.output_dir).resolve().name
-        replace_file(folder / "README.md", render_card(folder, name).encode())
-        print(f"Card written: {folder / 'README.md'}")
+        try:
+            replace_file(folder / "README.md", render_card(folder, name).encode())
+            print(f"Card written: {folder / 'README.md'}")
+        except CardError as error:  # the checkpoint stands, and works without
+            print(f"No card: {error}")
     print(*done.left_out, sep="\n", end="\n" * bool(done.left_out))
 
 

@@ -75,7 +75,7 @@ def test_its_commands_lead_to_a_checkpoint_to_share(films, phantom_files, tmp_pa
     assert re.search(r"Calibrated on \d+ studies of calib", told)
     assert "Card written" in told
     assert "Would be pushed to your-name/my-films; nothing was sent" in told
-    assert card.data.base_model == "mura-phantom"
+    assert "Started from the checkpoint `mura-phantom`" in card.text
     assert "what its owners and patients allow" in card.text
     study = StudyPredictor.from_pretrained(here / "runs" / "my-films" / "checkpoint", device="cpu")(phantom_files)
     assert not any("synthetic" in warning for warning in study.warnings)  # the films were somebody's own

@@ -52,6 +52,8 @@ def load_splits(folder: str | Path, data_dir: str | Path, split: str) -> tuple[D
             would `valid` of other phantoms made from the same seed, whose patients are those of training, and of
             another copy of data that have no official splits, unless the run's split manifest proves otherwise.
     """
+    if not Path(folder).is_dir():
+        raise CheckpointError(f"{folder} is no folder on this machine; name that of a checkpoint")
     try:
         record = json.loads((Path(folder) / "training.json").read_text())
     except FileNotFoundError as error:

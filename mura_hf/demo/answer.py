@@ -11,7 +11,7 @@ EMPTY = '<div class="empty">Drop the views of one study into the box, or choose 
 
 _VERDICTS = {
     "abnormal": ("▲", "Abnormal: flagged", "The model flags this study."),
-    "uncertain": ("◐", "Uncertain", "The model cannot tell with the certainty that either answer asks for."),
+    "uncertain": ("◐", "Uncertain", "The model cannot tell. At this operating point the study is <b>{}</b>."),
     "normal": ("○", "Nothing flagged", "This does not exclude a fracture."),
 }
 _MEANING = "what the labels of its training called so, which this checkpoint does not tell"
@@ -53,6 +53,7 @@ def chance_text(probability: float) -> str:
 
 def _verdict_html(study: StudyPrediction) -> str:
     sign, title, sentence = _VERDICTS[study.band]
+    sentence = sentence.format("flagged" if study.label == "abnormal" else "not flagged")
     percent, mark = 100 * study.probability, 100 * study.threshold
     number = f"{len(study.views)} view" + "s" * (len(study.views) != 1)
     views = _POOLED[study.pooling].format(number) + ", calibrated" * study.calibrated

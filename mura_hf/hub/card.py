@@ -6,6 +6,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedError
 
+from ..assessment.kept_answers import digest_weights
 from ..bundled import BUNDLED
 from ..data.sources import what_abnormal_means
 from ..errors import CardError
@@ -98,7 +99,15 @@ def _check_fit(records: dict[str, Any], folder: str) -> None:
             f"{folder}: evaluation.json is about {evaluation.get('split')!r}; a card shows valid, run "
             "scripts/evaluate.py on it"
         )
+    if evaluation.get("weights_sha256") != digest_weights(folder):
+        raise CardError(f"{folder}: evaluation.json is of other weights; run scripts/evaluate.py on these")
     points = {name: point["threshold"] for name, point in evaluation["operating_points"].items()}
+    default = "paper" if "paper" in points else next(iter(config["operating_points"]))
+    if evaluation["threshold"] != points.get(default):
+        raise CardError(
+            f"{folder}: evaluation.json was made with --threshold {evaluation['threshold']:g}, and a card shows what "
+            "the checkpoint does by itself; run scripts/evaluate.py without it"
+        )
     if evaluation.get("calibration") != _calibration(records) or points != config["operating_points"]:
         raise CardError(
             f"{folder} was calibrated after evaluation.json was written; run scripts/evaluate.py on it again"

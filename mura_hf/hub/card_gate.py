@@ -1,5 +1,6 @@
 """The blocks of a model card, and what each must be made of."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +43,7 @@ BLOCKS = (
         "results", "Results",
         ("evaluation.study.overall.figures", "evaluation.study.overall.intervals",
          "evaluation.study.overall.confusion", "evaluation.image.overall.figures", "evaluation.threshold_chosen",
-         "evaluation.curves"),
+         "evaluation.study.overall.figures.auroc", "evaluation.curves.roc", "evaluation.curves.precision_recall"),
     ),
     CardBlock("parts", "Body parts", ("evaluation.study",)),
     CardBlock("operating_points", "Operating points", ("evaluation.operating_points", "evaluation.prevalence")),
@@ -93,4 +94,15 @@ def _is_empty(records: dict[str, Any], path: str) -> bool:
         if not isinstance(value, dict) or key not in value:
             return True
         value = value[key]
-    return value is None or value in ("", {}, [])
+    return _is_nothing(value)
+
+
+def _is_nothing(value: Any) -> bool:
+    """Whether a value says nothing: no text, no number, or a collection of such only."""
+    if isinstance(value, str):
+        return not value.strip()
+    if isinstance(value, dict):
+        return all(map(_is_nothing, value.values()))
+    if isinstance(value, list):
+        return all(map(_is_nothing, value))
+    return value is None or (isinstance(value, float) and not math.isfinite(value))

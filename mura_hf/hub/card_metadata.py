@@ -10,6 +10,7 @@ from ..errors import CardError
 from .training_story import bases_of
 
 _NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_ON_HUB = re.compile(r"[\w.-]+/[\w.-]+")
 _STRICTNESS = {"apache-2.0": 0, "cc-by-4.0": 1, "other": 2}
 
 
@@ -85,7 +86,7 @@ def card_metadata(records: dict[str, Any], name: str) -> ModelCardData:
 
 def _bases(records: dict[str, Any]) -> dict[str, Any]:
     """What the Hub is told of the checkpoints that it started from; nothing where those have no name there."""
-    names = [base["name"] for base in bases_of(records["training"]) if _NAME.fullmatch(base["name"])]
+    names = [base["name"] for base in bases_of(records["training"]) if _ON_HUB.fullmatch(base["name"])]
     if not names:
         return {}
     return {"base_model": names[0] if len(names) == 1 else names, "base_model_relation": "finetune"}

@@ -50,7 +50,8 @@ def export_checkpoint(folder: str | Path, out: str | Path) -> Path:
         raise CheckpointError(f"{out} is not empty; name a new folder for the export")
     out.mkdir(parents=True, exist_ok=True)
     for file in sorted(folder.iterdir()):
-        if file.is_file() and file.name != HUB_RECORD:
+        # Code is the package's own: that of a checkpoint may be of another version, or anybody's.
+        if file.is_file() and file.name != HUB_RECORD and file.suffix != ".py":
             shutil.copyfile(file, out / file.name)
     for name in _code_for(kind):
         shutil.copyfile(_MODELS / name, out / name)

@@ -9,10 +9,8 @@ from safetensors.numpy import load_file
 
 from ..assessment.golden import golden_picture
 from ..errors import CheckpointError
+from ..inference.golden import TOLERANCE
 from ..models import BODY_PARTS, CLASSIFIERS, GOLDEN_FILE, MuraImageProcessor, golden_difference
-
-MOST = 1e-3
-"""By how much logits may differ from the golden ones, for rounding differs from machine to machine."""
 
 _TENSORS = {"picture", "body_part", "logits"}
 _MOST_GRAY = 1.0  # gray levels that two machines may draw a phantom apart, on the average
@@ -31,11 +29,11 @@ def check_golden(folder: str | Path) -> float:
         CheckpointError: If it cannot be loaded, or they differ by more than rounding does.
     """
     difference = golden_difference(folder, *_load(Path(folder)))
-    if not difference <= MOST:  # also catches NaN
+    if not difference <= TOLERANCE:  # also catches NaN
         raise CheckpointError(
             f"the golden logits of {folder} differ by {difference:.2g} from those that its weights and processor give "
-            f"here, more than the {MOST:g} that rounding may do. If weights or calibration changed on purpose, run "
-            "scripts/evaluate.py again, which writes them"
+            f"here, more than the {TOLERANCE:g} that rounding may do. If weights or calibration changed on purpose, "
+            "run scripts/evaluate.py again, which writes them"
         )
     return difference
 

@@ -1,7 +1,6 @@
 """`push`: a checkpoint onto the Hub, with its card, code and records, in one commit that is then checked."""
 
 import json
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,14 +13,14 @@ from huggingface_hub import HfApi
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from transformers.utils import logging
 
-from ..errors import CheckpointError
+from ..errors import CardError, CheckpointError
 from ..evaluation import plot_evaluation
 from .card import render_card
 from .committing import WAITS, commit_folder, list_files
 from .export import HUB_RECORD, export_checkpoint
 from .golden import check_golden
 from .hub_errors import told_plainly
-from .refusals import CARD, LEFT_BEHIND, RETRIEVAL, check_checkpoint, check_text
+from .refusals import CARD, LEFT_BEHIND, check_checkpoint, check_text
 
 
 @dataclass(frozen=True)
@@ -121,9 +120,10 @@ def _stage(folder: Path, staged: Path, repo_id: str) -> str:
     export_checkpoint(folder, staged)
     for name in LEFT_BEHIND:
         (staged / name).unlink(missing_ok=True)
-    plot_evaluation(json.loads((folder / "evaluation.json").read_text()), staged)
-    if (folder / RETRIEVAL).is_dir():
-        shutil.copytree(folder / RETRIEVAL, staged / RETRIEVAL)
+    try:
+        plot_evaluation(json.loads((folder / "evaluation.json").read_text()), staged)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CardError(f"the plots of {folder} cannot be drawn ({error}); run scripts/evaluate.py again") from error
     (staged / CARD).write_bytes(card.encode())
     check_text(staged, [CARD])
     return card

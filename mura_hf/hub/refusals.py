@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -16,14 +17,15 @@ from .golden import check_golden_picture
 RECORDS = ("config.json", "preprocessor_config.json", "training.json", "evaluation.json")
 WEIGHTS = "model.safetensors"
 CARD = "README.md"
-RETRIEVAL = "retrieval"
 LEFT_BEHIND = (CARD, HUB_RECORD, ".gitattributes", *PLOTS)
 """What a checkpoint's folder may hold, but does not give away: card and plots are made anew from the records, since a
 name says nothing about a picture.
 """
 
 _LEFT_FOLDERS = (".cache", "__pycache__")
-_OF_RETRIEVAL = (".json", ".png", ".safetensors")
+_MOST_NUMBERS = 128
+"""Numbers that a list of a record may hold, but for curves: more may be codes, or a picture."""
+
 _MADE_BY = {
     "training.json": "training writes it",
     "evaluation.json": "run scripts/evaluate.py",
@@ -44,9 +46,11 @@ def check_checkpoint(folder: str | Path) -> None:
     """
     folder = Path(folder)
     _check_names(folder)
-    check_text(folder, [name for name in RECORDS if (folder / name).is_file()])
+    check_text(folder, RECORDS)
+    for name in RECORDS:
+        _check_values(folder / name)
     for file in sorted(folder.rglob("*.safetensors")):
-        _check_tensors(file)
+        check_tensors(file)
     check_golden_picture(folder)
 
 
@@ -74,6 +78,39 @@ def check_text(folder: Path, names: Iterable[str]) -> None:
                 )
 
 
+def _check_values(file: Path) -> None:
+    """Refuses what a record says in other letters than it is written in, and lists that are too long for a record."""
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{file} is not valid JSON ({error}); make it again") from error
+    if file.name == "evaluation.json" and isinstance(values, dict):
+        values = {name: value for name, value in values.items() if name != "curves"}
+    waiting: list[Any] = [values]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += [*value.keys(), *value.values()]
+        elif isinstance(value, list):
+            if _count(value) > _MOST_NUMBERS:
+                raise CheckpointError(
+                    f"{file} holds a list of {_count(value)} numbers, as codes or a picture would be; such stay on "
+                    "this machine. Remove it"
+                )
+            waiting += value
+        elif isinstance(value, str) and (found := _TRACES.search(value)):
+            raise CheckpointError(
+                f"{file} names a patient or a study ({found.group()}); that stays on this machine. Remove it"
+            )
+
+
+def _count(value: Any) -> int:
+    """How many numbers a list holds, those of lists in it included."""
+    if isinstance(value, list):
+        return sum(map(_count, value))
+    return int(isinstance(value, int | float))
+
+
 def _check_names(folder: Path) -> None:
     """The files that must be there, and none that is unknown."""
     if not folder.is_dir():
@@ -83,24 +120,12 @@ def _check_names(folder: Path) -> None:
         told = "; ".join(f"{name}: {_MADE_BY[name]}" if name in _MADE_BY else name for name in missing)
         raise CheckpointError(f"{folder} is no whole checkpoint, and is not pushed. Missing: {told}")
     known = {WEIGHTS, *RECORDS, GOLDEN_FILE, *LEFT_BEHIND, *model_code_names()}
-    phantoms = bool(json.loads((folder / "config.json").read_text()).get("trained_on_phantoms"))
     for path in sorted(folder.iterdir()):
         if path.is_dir():
-            if path.name == RETRIEVAL:
-                _check_retrieval(path, phantoms)
-            elif path.name not in _LEFT_FOLDERS:
+            if path.name not in _LEFT_FOLDERS:
                 raise _refused(path, "is no folder of a checkpoint")
         elif path.name not in known:
             raise _refused(path, "is no file of a checkpoint")
-
-
-def _check_retrieval(folder: Path, phantoms: bool) -> None:
-    if not phantoms:
-        raise _refused(folder, "holds codes of pictures that this model was trained on, which are not phantoms,")
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.suffix not in _OF_RETRIEVAL:
-            raise _refused(path, "is no file of a retrieval index")
-    check_text(folder, [str(path.relative_to(folder)) for path in sorted(folder.rglob("*.json"))])
 
 
 def _refused(path: Path, why: str) -> CheckpointError:
@@ -110,11 +135,16 @@ def _refused(path: Path, why: str) -> CheckpointError:
     )
 
 
-def _check_tensors(file: Path) -> None:
-    """Weights in single precision, and no trace of a study in a file's names."""
+def check_tensors(file: Path) -> None:
+    """Makes sure that weights are in single precision, and that a file's names tell of no study.
+
+    Raises:
+        CheckpointError: If they are not, they do, or it is no safetensors file.
+    """
     try:
         with safe_open(file, framework="np") as opened:
-            words = [*opened.keys(), *(opened.metadata() or {}).values()]
+            told = opened.metadata() or {}
+            words = [*opened.keys(), *told.keys(), *told.values()]
             kinds = {name: opened.get_slice(name).get_dtype() for name in opened.keys()}  # noqa: SIM118 - no mapping
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{file} is no whole safetensors file ({error}); train or copy it again") from error

@@ -17,9 +17,11 @@ from huggingface_hub import HfApi
 from ..data import home_folder
 from ..errors import HubError
 from ..evaluation import PLOTS
+from ..models import GOLDEN_FILE
 from .committing import WAITS, commit_folder, list_files
 from .export import HUB_RECORD
-from .refusals import check_text
+from .golden import check_golden_picture
+from .refusals import check_tensors, check_text
 
 _PACKAGE = Path(__file__).parents[1]
 _KINDS = (".py", ".md", ".json", ".yaml", ".safetensors")
@@ -149,6 +151,10 @@ def _copy_package(out: Path) -> None:
             raise HubError(f"{path} is no file of the package; move it elsewhere before you push")
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, out / name)
+        if path.suffix == ".safetensors":
+            check_tensors(path)
+        if path.name == GOLDEN_FILE:
+            check_golden_picture(path.parent)
     check_text(out, [name for name, _ in list_files(out) if name.endswith(".json")])
 
 

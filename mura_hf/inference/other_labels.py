@@ -11,6 +11,7 @@ _ABNORMAL = re.compile(
 )
 _NORMAL = re.compile(r"normal|neg(ative)?|healthy|intact|unremarkable")
 _NEGATIONS = {"no", "not", "non", "without", "un"}
+_OF_ONE_WORD = {"non", "un"}
 _PREFIXES = ("non", "not", "un", "no")
 _VERDICTS = {"negative", "neg", "free", "absent", "absence"}
 """Words that speak about the whole label, wherever they stand: "fracture negative", "free of disease"."""
@@ -26,8 +27,8 @@ def find_abnormal(labels: Sequence[str], place: str, wanted: str | None = None) 
             labels differ in that only.
 
     Raises:
-        CheckpointError: If `wanted` is none of the labels, or, without it, not exactly one label sounds abnormal. The
-            message names both labels and how to answer.
+        CheckpointError: If `wanted` is none of the labels, or, without it, not one sounds abnormal and the other
+            normal. The message names both labels and how to answer.
     """
     both = " and ".join(f"“{label}”" for label in labels)
     if len(set(labels)) < len(labels):
@@ -43,7 +44,7 @@ def find_abnormal(labels: Sequence[str], place: str, wanted: str | None = None) 
             return list(labels).index(matches[0])
         raise CheckpointError(f"{place} has no label “{wanted}”; abnormal_label must be one of {both}")
     senses = [sounds_abnormal(label) for label in labels]
-    if senses.count(True) == 1:
+    if set(senses) == {True, False}:
         return senses.index(True)
     raise CheckpointError(
         f"{place} has the labels {both}: which of them means abnormal? Say it with abnormal_label, as in "
@@ -63,12 +64,14 @@ def sounds_abnormal(label: str) -> bool | None:
     if words[-1:] == ["no"]:  # "fracture: no"
         words = ["no", *words[:-1]]
     negated, senses = False, set()
-    for word in words:
+    for before, word in zip(["", *words], words, strict=False):
         sense = _sense(word)
         if word in _NEGATIONS:
             negated = not negated
         elif sense is not None:
             senses.add(sense != negated)
+        elif before in _OF_ONE_WORD:  # "non-displaced fracture" is one
+            negated = not negated
     if not negated and _VERDICTS & set(words):
         return False
     return senses.pop() if len(senses) == 1 else None

@@ -79,9 +79,9 @@ def test_pictures_are_what_they_show():
 
 
 def test_someone_elses_checkpoint_is_said_to_be_that(tmp_path, phantom_files):
-    folder = save_stranger(tmp_path / "vit", "vit", labels=("<b>well</b>", "fractured"))
+    folder = save_stranger(tmp_path / "vit", "vit", labels=("<b>not</b> fractured", "fractured"))
     html = answer_html(StudyPredictor.from_pretrained(folder)(phantom_files))
-    assert "Abnormal means what this checkpoint&#x27;s authors labelled “fractured”, against “&lt;b&gt;well" in html
+    assert "Abnormal means what this checkpoint&#x27;s authors labelled “fractured”, against “&lt;b&gt;not" in html
     assert "This checkpoint is someone else&#x27;s." in html
     assert "does not tell the body part" in html
-    assert "<b>well" not in html
+    assert "<b>not" not in html

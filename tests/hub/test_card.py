@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from mura_hf import CardError
 from mura_hf.bundled import BUNDLED
@@ -123,7 +124,7 @@ def test_every_card_is_of_a_checkpoint_of_the_package():
 def test_the_card_of_real_films_credits_them_and_says_what_it_is_not():
     text = (CARDS / "mura-film.md").read_text()
     data = ModelCard(text).data
-    assert (data.license, data.base_model) == ("cc-by-4.0", "mura-phantom")
+    assert (data.license, data.base_model) == ("cc-by-4.0", None)  # mura-phantom has no name on the Hub
     for sentence in (
         "Not a medical device",
         "Abedeen I.",
@@ -221,6 +222,43 @@ def test_figures_from_before_the_calibration_are_refused(folder):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "study_slope": 3.5}))
     with pytest.raises(CardError, match="calibrated after"):
+        render_card(folder, "mine")
+
+
+def test_figures_of_other_weights_or_of_a_threshold_of_ones_own_are_refused(folder):
+    report = json.loads((folder / "evaluation.json").read_text())
+    (folder / "evaluation.json").write_text(json.dumps({**report, "threshold": 0.3}))
+    with pytest.raises(CardError, match=r"made with --threshold 0\.3"):
+        render_card(folder, "mine")
+    (folder / "evaluation.json").write_text(json.dumps(report))
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: value + 1 for name, value in weights.items()}, folder / "model.safetensors")
+    with pytest.raises(CardError, match="is of other weights"):
+        render_card(folder, "mine")
+
+
+@pytest.mark.parametrize(
+    ("path", "nothing"),
+    [
+        ("evaluation.explanations", {"none": " "}),
+        ("evaluation.curves.roc", None),
+        ("evaluation.study.overall.figures.auroc", float("nan")),
+        ("evaluation.threshold_chosen", " "),
+        ("training.data.split_digest", "  "),
+        ("training.data.studies", {"train": None}),
+        ("training.versions", {"torch": ""}),
+    ],
+)
+def test_what_says_nothing_does_not_fill_a_block(path, nothing, folder):
+    record, *keys = path.split(".")
+    file = folder / f"{record}.json"
+    values = json.loads(file.read_text())
+    inner = values
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = nothing
+    file.write_text(json.dumps(values))
+    with pytest.raises(CardError, match=f"would be empty: {record}.json has no {'.'.join(keys)};"):
         render_card(folder, "mine")
 
 

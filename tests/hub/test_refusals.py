@@ -97,9 +97,10 @@ def test_half_precision_is_refused_with_the_tensor(pushable, kind):
 
 def test_headers_of_tensors_are_looked_at(pushable):
     weights = load_file(pushable / "model.safetensors")
-    save_file(weights, pushable / "model.safetensors", metadata={"format": "pt", "made_from": "patient00042"})
-    with pytest.raises(CheckpointError, match=r"patient00042\) in its header"):
-        check_checkpoint(pushable)
+    for told in ({"made_from": "patient00042"}, {"patient00042": "x"}):
+        save_file(weights, pushable / "model.safetensors", metadata={"format": "pt", **told})
+        with pytest.raises(CheckpointError, match=r"patient00042\) in its header"):
+            check_checkpoint(pushable)
     (pushable / "model.safetensors").write_bytes(b"no tensors")
     with pytest.raises(CheckpointError, match="no whole safetensors file"):
         check_checkpoint(pushable)
@@ -161,24 +162,36 @@ def test_a_model_by_body_part_has_a_golden_picture_of_a_part_that_it_knows(tmp_p
     golden.check_golden_picture(folder)
 
 
-def test_a_retrieval_index_goes_with_phantoms_only(pushable):
-    index = pushable / "retrieval"
-    index.mkdir()
-    save_file({"codes": torch.zeros(2, 3)}, index / "codes.safetensors")
-    (index / "index.json").write_text("{}")
-    files = dict(push(pushable, "tester/x", dry_run=True, progress=False).files)
-    assert {"retrieval/codes.safetensors", "retrieval/index.json"} <= set(files)
-    (index / "film.dcm").touch()
-    with pytest.raises(CheckpointError, match=r"film\.dcm is no file of a retrieval index"):
+def test_codes_of_pictures_stay(pushable):
+    (pushable / "retrieval").mkdir()
+    save_file({"codes": torch.zeros(2, 3)}, pushable / "retrieval" / "codes.safetensors")
+    with pytest.raises(CheckpointError, match="retrieval is no folder of a checkpoint"):
         check_checkpoint(pushable)
-    (index / "film.dcm").unlink()
-    (index / "index.json").write_text('["XR_HAND/patient00003/study1"]')
-    with pytest.raises(CheckpointError, match=r"retrieval/index\.json, line 1, names"):
+
+
+@pytest.mark.parametrize("shape", [(200, 16), (129,)])
+def test_codes_in_a_record_are_refused(pushable, shape):
+    training = json.loads((pushable / "training.json").read_text())
+    (pushable / "training.json").write_text(json.dumps({**training, "codes": np.zeros(shape).tolist()}))
+    with pytest.raises(CheckpointError, match=r"training\.json holds a list of \d+ numbers"):
         check_checkpoint(pushable)
-    config = json.loads((pushable / "config.json").read_text())
-    (pushable / "config.json").write_text(json.dumps({**config, "trained_on_phantoms": False}))
-    with pytest.raises(CheckpointError, match="retrieval holds codes of pictures"):
+
+
+@pytest.mark.parametrize("as_key", [False, True])
+def test_ids_that_are_written_in_other_letters_are_read(pushable, as_key):
+    training = json.loads((pushable / "training.json").read_text())
+    text = json.dumps({**training, **({"ID": 1} if as_key else {"x": ["ID"]})}).replace('"ID"', '"patient\\u00311185"')
+    (pushable / "training.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"training\.json names a patient or a study \(patient11185\)"):
         check_checkpoint(pushable)
+
+
+def test_code_is_the_packages_own(pushable):
+    for name in ("modeling_mura.py", "modeling_mura_fusenet.py"):
+        (pushable / name).write_text("# patient11185 XR_WRIST/")
+    result = push(pushable, "tester/x", dry_run=True, progress=False)
+    assert "modeling_mura_fusenet.py" not in dict(result.files)  # of another family
+    assert dict(result.files)["modeling_mura.py"] > 1000
 
 
 def test_no_folder_is_told(tmp_path):
