@@ -9,11 +9,11 @@ from datasets import Dataset
 from transformers import AutoConfig
 
 from ..errors import DatasetError
-from ..evaluation import calibrate_studies, paired_bootstrap
+from ..evaluation import paired_bootstrap
 from ..training import SplitPredictions
 from ..training.states import replace_file
 from .kept_answers import KeptAnswers, digest_rows
-from .levels import N_RESAMPLES, Answers
+from .levels import N_RESAMPLES, Answers, calibrate_alone
 
 
 def compare_checkpoints(
@@ -77,7 +77,7 @@ def _levels(found: SplitPredictions, folder: str | Path) -> tuple[dict[str, tupl
     """Labels, probabilities and patients of images and of studies, and the checkpoint's threshold."""
     config = AutoConfig.from_pretrained(folder)
     studies = Answers(found, config.study_slope, config.study_intercept)
-    alone = calibrate_studies(found.probabilities, config.study_slope, config.study_intercept)
+    alone = calibrate_alone(found, config.study_slope, config.study_intercept)
     levels = {
         "image": (found.labels, alone, found.patient_ids),
         "study": (studies.labels, studies.probabilities, studies.patients),

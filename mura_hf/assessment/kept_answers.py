@@ -164,6 +164,7 @@ def _write(file: Path, found: SplitPredictions) -> None:
     if found.found_parts is not None:
         arrays["found_parts"] = found.found_parts
     if found.pooled is not None:
+        arrays["alone"] = found.alone
         arrays |= {"studies": np.asarray(list(found.pooled)), "pooled": np.asarray(list(found.pooled.values()))}
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
@@ -184,4 +185,5 @@ def _read(file: Path, rows: Dataset) -> SplitPredictions:
             body_parts=np.asarray([UNKNOWN_PART if part is None else part for part in rows["body_part"]]),
             found_parts=arrays.get("found_parts"),
             pooled=pooled,
+            alone=arrays.get("alone"),
         )

@@ -70,7 +70,7 @@ def measure_levels(
         there.
     """
     studies = Answers(found, slope, intercept)
-    alone = calibrate_studies(found.probabilities, slope, intercept)
+    alone = calibrate_alone(found, slope, intercept)
     levels: dict[str, tuple[Any, ...]] = {
         "image": (found.labels, alone, found.patient_ids, _of_parts(found.body_parts)),
         "study": (studies.labels, studies.probabilities, studies.patients, studies.of_parts()),
@@ -81,6 +81,11 @@ def measure_levels(
         )
         for level, (labels, probabilities, patients, parts) in levels.items()
     }
+
+
+def calibrate_alone(found: SplitPredictions, slope: float, intercept: float) -> np.ndarray:
+    """P(abnormal), calibrated, of a study of each view alone, `[n]`."""
+    return calibrate_studies(found.probabilities if found.alone is None else found.alone, slope, intercept)
 
 
 def measure_regions(studies: Answers, regions: dict[str, str], threshold: float) -> dict[str, dict[str, Any]]:

@@ -31,6 +31,8 @@ class SplitPredictions:
         found_parts: int64, the part that the model finds; None without that head.
         pooled: Study -> its P(abnormal) before calibration, where the model pools views in another way than by the
             mean of their probabilities; else None.
+        alone: float64, P(abnormal) before calibration of a study of the view alone, likewise; else None, since there
+            it is that of the view.
     """
 
     probabilities: np.ndarray
@@ -40,6 +42,7 @@ class SplitPredictions:
     body_parts: np.ndarray
     found_parts: np.ndarray | None
     pooled: dict[str, float] | None = None
+    alone: np.ndarray | None = None
 
     def by_study(self) -> dict[str, tuple[float, int, str, int]]:
         """Study id -> pooled probability (the mean, mostly), label, patient and body part."""
@@ -126,7 +129,7 @@ def predict_views(
             if studies is not None:
                 given["view_mask"] = batch["view_mask"]
             output = model(pixel_values=batch["pixel_values"], **given)
-            found = {"index": batch["index"], **_found(output, batch.get("view_mask"), accelerator)}
+            found = {"index": batch["index"], **_found(output, batch.get("view_mask"), accelerator, bare.config)}
             for name, values in accelerator.gather_for_metrics(found).items():
                 collected.setdefault(name, []).append(values.cpu().numpy())
             if after_batch is not None:
@@ -144,13 +147,15 @@ def _takes_mean(config: Any) -> bool:
     return getattr(config, "members", None) is None and config.study_pooling == "mean"
 
 
-def _found(output: Any, mask: torch.Tensor | None, accelerator: Accelerator) -> dict[str, torch.Tensor]:
+def _found(output: Any, mask: torch.Tensor | None, accelerator: Accelerator, config: Any) -> dict[str, torch.Tensor]:
     """What is kept of a batch's output, alike in shape on all processes."""
     logits = (output.logits if mask is None else output.view_logits).float()
     found = {"margin": (logits[..., 1] - logits[..., 0]).contiguous()}
     if mask is not None:
         found["margin"] = accelerator.pad_across_processes(found["margin"].masked_fill(~mask, torch.nan), 1)
         found["pooled"] = output.pooled_logit.float()
+        bare = (output.alone_logit.float() - config.study_intercept) / config.study_slope
+        found["alone"] = accelerator.pad_across_processes(bare.masked_fill(~mask, torch.nan), 1)
     if output.body_part_logits is not None:
         found["part"] = output.body_part_logits.argmax(-1)
     return found
@@ -162,14 +167,11 @@ def _arrange(
     """The batches' answers in the order of the views."""
     order = np.argsort(np.concatenate(collected["index"]))
     parts = np.concatenate(collected["part"])[order] if "part" in collected else None
-    rows, pooled = views.rows, None
+    rows, pooled, alone = views.rows, None, None
     if studies is None:
         margins = np.concatenate(collected["margin"])[order]
     else:
-        by_study = [line for batch in collected["margin"] for line in batch]
-        margins = np.empty(len(rows), np.float32)
-        for number, members in enumerate(studies.members):
-            margins[members] = by_study[order[number]][: len(members)]
+        margins, alone = (_by_view(collected[name], order, studies, len(rows)) for name in ("margin", "alone"))
         answers = expit(np.concatenate(collected["pooled"]).astype(np.float64))[order]
         pooled = dict(zip(studies.study_ids, answers.tolist(), strict=True))
         if parts is not None:
@@ -182,4 +184,14 @@ def _arrange(
         body_parts=np.asarray([UNKNOWN_PART if part is None else part for part in rows["body_part"]]),
         found_parts=parts,
         pooled=pooled,
+        alone=None if alone is None else expit(alone.astype(np.float64)),
     )
+
+
+def _by_view(batches: list[np.ndarray], order: np.ndarray, studies: StudyDataset, n: int) -> np.ndarray:
+    """Values that came by study, padded, in the order of the views: `[n]`."""
+    by_study = [line for batch in batches for line in batch]
+    values = np.empty(n, np.float32)
+    for number, members in enumerate(studies.members):
+        values[members] = by_study[order[number]][: len(members)]
+    return values

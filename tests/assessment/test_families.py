@@ -41,11 +41,15 @@ def test_figures_are_those_of_the_predictor_after_calibration(name, phantom_tree
 
     predictor = StudyPredictor.from_pretrained(folder, device="cpu")
     parts = dict(zip(rows["study_id"], rows["body_part"], strict=True))
-    labels, probabilities = [], []
+    answers = {"study": ([], []), "image": ([], [])}
     for study, part in parts.items():
         files = sorted(phantom_tree.glob(f"valid/{study}_*/*.png"))
-        labels.append(int(files[0].parent.name.endswith("_positive")))
-        probabilities.append(predictor(files, body_part=BODY_PARTS[part], heatmaps=False).probability)
-    expected, found = classification_metrics(labels, probabilities), report["study"]["overall"]["figures"]
-    for figure in ("n", "auroc", "brier", "sensitivity"):
-        assert found[figure] == pytest.approx(expected[figure], abs=1e-5), figure
+        label = int(files[0].parent.name.endswith("_positive"))
+        answer = predictor(files, body_part=BODY_PARTS[part], heatmaps=False)
+        for level, values in (("study", [answer.probability]), ("image", [view.alone for view in answer.views])):
+            answers[level][0].extend([label] * len(values))
+            answers[level][1].extend(values)
+    for level, (labels, probabilities) in answers.items():
+        expected, found = classification_metrics(labels, probabilities), report[level]["overall"]["figures"]
+        for figure in ("n", "auroc", "brier", "sensitivity"):
+            assert found[figure] == pytest.approx(expected[figure], abs=1e-5), (level, figure)
