@@ -83,7 +83,7 @@ def test_convert_checkpoint(tmp_path, phantom_files):
     )  # fmt: skip
     assert "epoch -> left out" in done.stdout
     assert "122 weights, 1 left out" in done.stdout
-    assert "no card can be rendered" in done.stdout
+    assert "neither evaluated nor given a card" in done.stdout
     assert len(json.loads((tmp_path / "report.json").read_text())["keys"]) == 123
     assert 0 < StudyPredictor.from_pretrained(tmp_path / "out")(phantom_files).probability < 1
 

@@ -112,15 +112,15 @@ def test_a_dry_run_is_told_in_sentences(run, tiny, phantom_tree):
 def test_a_model_for_each_part_by_one_command(run, tiny, phantom_tree, tmp_path):
     command = [
         "--recipe", tiny, "--data_dir", phantom_tree, "--output_dir", tmp_path / "run", "--each_body_part", "--cpu",
-        "--no_cache", "--set", "image_size=32", "dev_fraction=0.3", "--body_parts", "elbow", "hand",
+        "--no_cache", "--set", "image_size=32", "dev_fraction=0.3", "--body_parts", "elbow", "finger",
     ]  # fmt: skip
     code, out, err = run(*command)
     assert code == 0, err
     checkpoint = tmp_path / "run" / "checkpoint"
     config = json.loads((checkpoint / "config.json").read_text())
-    assert (config["model_type"], set(config["members"])) == ("mura_specialized", {"elbow", "hand"})
+    assert (config["model_type"], set(config["members"])) == ("mura_specialized", {"elbow", "finger"})
     report = json.loads((checkpoint / "evaluation.json").read_text())
-    assert set(report["study"]) == {"overall", "elbow", "hand"}
+    assert set(report["study"]) == {"overall", "elbow", "finger"}
     assert "Card written" in out
     code, out, _ = run(*command)
     assert (code, "stand already" in out) == (0, True)
