@@ -4,13 +4,14 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-_WORDS = (
+_VOCABULARY = (
     "the of and in with no is was are at on left right patient report study view frontal lateral history findings "
     "impression comparison technique there normal alignment joint space soft tissue swelling evidence acute fracture "
     "fragment margin cortex density unchanged mild moderate severe follow clinical correlation recommended date "
     "referred physician department hospital procedure series image number page signed electronically approved result "
     "measured range reference value unit sample total mean average method table figure section chapter water paper"
-).split()  # noqa: SIM905 - a list of so many words is no easier to read
+)
+_WORDS = _VOCABULARY.split()
 _MARGIN = 0.06  # of the width
 
 
