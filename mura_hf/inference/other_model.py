@@ -71,7 +71,8 @@ class OtherClassifier(MuraClassifier):
             return MuraImageClassifierOutput(logits=self._logits(pixel_values))
         with self._layer.cut() as held:
             logits = self._logits(pixel_values)
-        return MuraImageClassifierOutput(logits=logits, feature_map=held[-1])
+        codes = self._layer.grid.to_map(held[-1].detach()).mean((2, 3))
+        return MuraImageClassifierOutput(logits=logits, feature_map=held[-1], pooler_output=codes)
 
     def explain(self, output: MuraImageClassifierOutput) -> list[Explained]:
         """The one layer. Its score is the linear one that has the answer's gradient, which is all that Grad-CAM needs:
