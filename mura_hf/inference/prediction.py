@@ -30,6 +30,7 @@ class ViewPrediction:
         box: Rectangle of the strongest attention in the view's own pixels; only where the view is flagged.
         height: Of the view in pixels.
         width: Of the view in pixels.
+        in_distribution: Whether this view is like those of training; None where the checkpoint cannot tell.
     """
 
     name: str
@@ -41,6 +42,7 @@ class ViewPrediction:
     box: Box | None
     height: int
     width: int
+    in_distribution: bool | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +67,9 @@ class StudyPrediction:
         finding_probabilities: Type of finding -> its probability, given that there is one; empty where the model has
             no such head.
         views: One a view, in the order given.
-        in_distribution: Whether the study is like the training data; None where the checkpoint cannot tell.
+        in_distribution: Whether every view is like those of training, see `InDistribution`; None where the checkpoint
+            cannot tell. Where not, the answer may mean nothing.
+        unusual_percentile: Share of calib's studies that are less unusual than this one, in [0, 100]; None likewise.
         warnings: Sentences that belong beside the answer, those of the radiographs among them.
         checkpoint: Hub name, with the revision where one was given, or the folder's own name after "folder: ", which
             is "bundled: " and the name for one that comes with the package.
@@ -87,6 +91,7 @@ class StudyPrediction:
     views: list[ViewPrediction]
     in_distribution: bool | None
     checkpoint: str
+    unusual_percentile: float | None = None
     abnormal_means: str | None = None
     warnings: list[str] = field(default_factory=list)
 

@@ -13,6 +13,8 @@ from ..errors import CheckpointError, RadiographError
 from ..explain import grad_cam, localize
 from ..models import BODY_PARTS, LABELS, Golden, MuraClassifier, MuraImageProcessor, StudyOutput
 from ..radiographs import Radiograph, check_radiograph, read_radiograph
+from ..retrieval import InDistribution, Judgement, map_codes
+from .distribution import STRANGE_WARNING, find_distribution
 from .golden import UNREADABLE, find_golden, golden_warning
 from .loading import load_checkpoint
 from .other_processor import OtherProcessor
@@ -32,6 +34,7 @@ class StudyPredictor:
         processor: The checkpoint's own.
         checkpoint: Its name in answers.
         warnings: Sentences that belong beside each of its answers; that about phantoms need not be among them.
+        distribution: What tells whether a study is like those of training; None where that is not known.
     """
 
     def __init__(
@@ -40,10 +43,12 @@ class StudyPredictor:
         processor: MuraImageProcessor | OtherProcessor,
         checkpoint: str,
         warnings: Sequence[str] = (),
+        distribution: InDistribution | None = None,
     ) -> None:
         self.model = model.eval().requires_grad_(False)
         self.processor = processor
         self.checkpoint = checkpoint
+        self.distribution = distribution
         self.warnings = [PHANTOM_WARNING] * model.config.trained_on_phantoms + list(warnings)
 
     @classmethod
@@ -76,7 +81,8 @@ class StudyPredictor:
         try:
             model, processor, warnings = load_checkpoint(source, dtype, abnormal_label)
             model = model.to(chosen, memory_format=torch.channels_last)
-            predictor = cls(model, processor, source.name, warnings)
+            distribution, trouble = find_distribution(source)
+            predictor = cls(model, processor, source.name, [*warnings, *([trouble] if trouble else [])], distribution)
             try:
                 golden = find_golden(source)
             except ValueError:
@@ -165,6 +171,12 @@ class StudyPredictor:
             chances = output.finding_logits[0].cpu().double().softmax(-1).tolist()
             types = dict(zip(self.model.config.finding_types, chances, strict=True))
         warnings = [*self.warnings, *(warning for radiograph in radiographs for warning in radiograph.warnings)]
+        judgement: Judgement | None = None
+        fines: list[bool | None] = [None] * len(radiographs)
+        if self.distribution is not None and output.views is not None:
+            judgement = self.distribution.judge(map_codes(output.views).cpu().numpy())
+            fines = [*judgement.views]
+            warnings += [] if judgement.in_distribution else [STRANGE_WARNING]
         maps: list[np.ndarray | None] = [None] * len(radiographs)
         if heatmaps:
             try:
@@ -199,12 +211,14 @@ class StudyPredictor:
                     box=localize(heatmap) if heatmap is not None and alone > threshold else None,
                     height=radiograph.pixels.shape[0],
                     width=radiograph.pixels.shape[1],
+                    in_distribution=fine,
                 )
-                for name, chance, alone, weight, heatmap, radiograph in zip(
-                    names, chances, alones, output.view_weights[0].tolist(), maps, radiographs, strict=True
+                for name, chance, alone, weight, heatmap, radiograph, fine in zip(
+                    names, chances, alones, output.view_weights[0].tolist(), maps, radiographs, fines, strict=True
                 )
             ],
-            in_distribution=None,
+            in_distribution=None if judgement is None else judgement.in_distribution,
+            unusual_percentile=None if judgement is None else judgement.percentile,
             checkpoint=self.checkpoint,
             abnormal_means=config.abnormal_means,
             warnings=warnings,
