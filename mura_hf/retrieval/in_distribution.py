@@ -156,7 +156,7 @@ class InDistribution:
             codes: float `[V, D]`, of its views.
         """
         scores = self.score(codes)
-        fine: list[bool] = (scores <= self.thresholds).all(1).tolist()
+        fine = [bool(one) for one in (scores <= self.thresholds).all(1)]
         shares = [np.searchsorted(known, worst) for known, worst in zip(self.calib.T, scores.max(0), strict=True)]
         return Judgement(all(fine), 100.0 * float(max(shares)) / len(self.calib), fine)
 
