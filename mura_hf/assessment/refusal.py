@@ -67,23 +67,46 @@ def measure_refusal(
         "alarms": {"n": len(flags), "refused": float(np.mean(flags)), "low": low, "high": high},
         "kinds": {},
     }
-    every = len(studies) / min(n_pictures, len(studies))
-    chosen = [studies[int(place * every)] for place in range(min(n_pictures, len(studies)))]
-    kinds: dict[str, Iterable[Any]] = {
-        "inverted": (_invert(files[0]) for files, *_ in chosen),
-        **{kind: (render_foreign(_FIRST_SEED + n, kind) for n in range(n_pictures)) for kind in FOREIGN_KINDS},
-    }
-    if not phantoms:
-        kinds["phantoms"] = _phantoms(n_pictures, "standard")
-    if len(strange):
-        kinds["other regions of the body"] = [files[0] for files, *_ in _studies(strange)]
-    for name, place in (others or {}).items():
-        kinds[name] = _pictures(Path(place))
+    kinds = strange_pictures(predictor, fine, strange, others, n_pictures=n_pictures)
     for name, pictures in tqdm(kinds.items(), desc="Refusals: strange", disable=not progress):
         report["kinds"][name] = _count(predictor, pictures)
     if phantoms:
         report["unseen_detector"] = _count(predictor, _phantoms(n_pictures, "underexposed"))
     return report
+
+
+def strange_pictures(
+    predictor: StudyPredictor,
+    fine: Dataset,
+    strange: Dataset,
+    others: Mapping[str, str | Path] | None = None,
+    *,
+    n_pictures: int = N_PICTURES,
+) -> dict[str, Iterable[Any]]:
+    """Kind -> pictures that a checkpoint should refuse; see `measure_refusal`.
+
+    Args:
+        predictor: The checkpoint.
+        fine: Rows like those of its training, for negatives.
+        strange: Rows that show nothing of the upper limb.
+        others: Name of a further kind -> folder of its pictures.
+        n_pictures: Of each kind that is made here.
+    """
+    chosen = [files[0] for files, *_ in _studies(fine)]
+    places = np.unique(np.linspace(0, len(chosen) - 1, min(n_pictures, len(chosen))).astype(int))
+    kinds: dict[str, Iterable[Any]] = {
+        "inverted": (_invert(chosen[place]) for place in places),
+        **{kind: _foreign(kind, n_pictures) for kind in FOREIGN_KINDS},
+    }
+    if not predictor.model.config.trained_on_phantoms:
+        kinds["phantoms"] = _phantoms(n_pictures, "standard")
+    if len(strange):
+        kinds["other regions of the body"] = [files[0] for files, *_ in _studies(strange)]
+    return kinds | {name: _pictures(Path(place)) for name, place in (others or {}).items()}
+
+
+def _foreign(kind: str, n: int) -> Iterator[np.ndarray]:
+    return (render_foreign(_FIRST_SEED + number, kind) for number in range(n))
 
 
 def _refused(predictor: StudyPredictor, files: list[Any], part: str | None = None) -> bool:

@@ -156,7 +156,7 @@ class InDistribution:
             codes: float `[V, D]`, of its views.
         """
         scores = self.score(codes)
-        fine = [bool(one) for one in (scores <= self.thresholds).all(1)]
+        fine = np.all(scores <= self.thresholds, axis=1).tolist()
         shares = [np.searchsorted(known, worst) for known, worst in zip(self.calib.T, scores.max(0), strict=True)]
         return Judgement(all(fine), 100.0 * float(max(shares)) / len(self.calib), fine)
 
