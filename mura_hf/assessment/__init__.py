@@ -11,13 +11,17 @@ from .fine_tuning import measure_fine_tuning
 from .finishing import Finish, finish_checkpoint
 from .giveaways import measure_giveaways
 from .implausible import find_flags
+from .masking import measure_masking
+from .planted import measure_planted
 from .pointing import pointing_game
 from .published import load_published
 from .reproduction import Reproduction, reproduce
 from .reproduction_plan import Budget
 from .reproduction_table import render_table, write_tables
+from .shortcut_sheet import draw_worst
+from .shortcuts import ShortcutAudit, audit_shortcuts
 from .splits import describe_source, load_split, load_splits
-from .telling import describe_calibration, describe_dry_run, describe_evaluation
+from .telling import describe_calibration, describe_dry_run, describe_evaluation, describe_shortcuts
 from .twins import measure_twins
 from .untrusted import measure_untrusted
 
@@ -25,14 +29,18 @@ __all__ = [
     "Budget",
     "Finish",
     "Reproduction",
+    "ShortcutAudit",
     "answer_otherwise",
+    "audit_shortcuts",
     "calibrate_checkpoint",
     "compare_checkpoints",
     "compare_recipes",
     "describe_calibration",
     "describe_dry_run",
     "describe_evaluation",
+    "describe_shortcuts",
     "describe_source",
+    "draw_worst",
     "evaluate_checkpoint",
     "find_flags",
     "finish_checkpoint",
@@ -42,6 +50,8 @@ __all__ = [
     "measure_baselines",
     "measure_fine_tuning",
     "measure_giveaways",
+    "measure_masking",
+    "measure_planted",
     "measure_twins",
     "measure_untrusted",
     "plot_comparison",
