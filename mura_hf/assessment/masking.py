@@ -46,7 +46,7 @@ def measure_masking(
     places: dict[str, list[int]] = {}
     for number, study in enumerate(rows["study_id"]):
         places.setdefault(study, []).append(number)
-    studies, rows, shifts = list(places), rows.cast_column("image", Image(decode=False)), Shifts()
+    studies, rows, shifts = list(places), rows.cast_column("image", Image(decode=False)), Shifts(list(_HIDDEN))
     taken = dict.fromkeys(_HIDDEN, 0)
     for number in tqdm(np.random.default_rng(seed).permutation(len(studies)), desc="Masking", disable=not progress):
         wanted = [what for what in _HIDDEN if taken[what] < n_studies]

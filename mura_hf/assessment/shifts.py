@@ -44,10 +44,14 @@ class Shift:
 
 
 class Shifts:
-    """Changes of answers, by what was changed; pictures are kept of those studies alone that moved furthest."""
+    """Changes of answers, by what was changed; pictures are kept of those studies alone that moved furthest.
 
-    def __init__(self) -> None:
-        self._found: dict[str, list[Shift]] = {}
+    Args:
+        order: Things in the order of the report; others follow as they come.
+    """
+
+    def __init__(self, order: Sequence[str] = ()) -> None:
+        self._found: dict[str, list[Shift]] = {what: [] for what in order}
         self._worst: dict[str, list[Shift]] = {}
 
     def add(self, shift: Shift, pictures: Callable[[], tuple[np.ndarray, ...]] = tuple) -> None:
@@ -84,7 +88,7 @@ class Shifts:
             the excess: "caught" where all of its interval lies above `LIMIT`, "cleared" where none does, else
             "undecided"; "expected" where it ought to move answers.
         """
-        return {what: _summary(shifts, what in expected) for what, shifts in self._found.items()}
+        return {what: _summary(shifts, what in expected) for what, shifts in self._found.items() if shifts}
 
 
 def _size(shift: Shift) -> float:

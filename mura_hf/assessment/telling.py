@@ -71,10 +71,10 @@ def describe_evaluation(report: dict[str, Any]) -> list[str]:
 def describe_shortcuts(record: dict[str, Any]) -> list[str]:
     """Lines about what `audit_shortcuts` found."""
     lines = []
-    for how, words in (("twins", "A {} alone"), ("masking", "Painting {} over")):
+    for how, words in (("twins", "{} alone"), ("masking", "{} painted over")):
         for what, row in record.get(how, {}).items():
             line = (
-                f"{words.format(what.replace('_', ' '))} moves the answer by {row['mean_absolute']:.3f} "
+                f"{words.format(what.replace('_', ' ').capitalize())} moves the answer by {row['mean_absolute']:.3f} "
                 f"({row['absolute_low']:.3f}-{row['absolute_high']:.3f}) on average, either way, in {row['n']} studies"
             )
             if "control" in row:

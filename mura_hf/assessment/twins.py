@@ -22,6 +22,7 @@ WORN: dict[str, dict[str, bool]] = {
 TELLING = ("finding", *MIX, "metal")
 """What ought to move answers: a plate or a wire is abnormal in MURA's sense."""
 
+_HIDING = ("cast", "ring")  # what may hide a finding: an answer that falls then is no shortcut
 _PLAIN: dict[str, Any] = {"marker": False, "collimated": False, "cast": False, "jewel": False}
 _VIEWS = 3
 
@@ -31,8 +32,9 @@ def measure_twins(
 ) -> Shifts:
     """Renders studies of three views with and without something, and compares the answers.
 
-    Findings are added to normal patients; what is no finding is added to normal and to abnormal patients in turn: a
-    thing that stands for normal moves no answer that is so already. Of an abnormal one, plaster may hide the finding.
+    Findings are added to normal patients. What is no finding is added to normal and to abnormal patients in turn: a
+    thing that stands for normal moves no answer that is so already. Plaster and rings are added to normal ones alone,
+    since they hide findings.
 
     Args:
         predictor: The checkpoint; any that gives a study's probability.
@@ -47,11 +49,12 @@ def measure_twins(
     """
     rng = np.random.default_rng([seed, 0])
     kinds = rng.choice(list(MIX), size=n, p=np.array(list(MIX.values())) / sum(MIX.values()))
-    shifts = Shifts()
+    shifts = Shifts(["finding", *MIX, *WORN])
     for number in tqdm(range(n), desc="Twins", disable=not progress):
         part, patient, kind = BODY_PARTS[number % len(BODY_PARTS)], seed + number, str(kinds[number])
-        base = {**_PLAIN, "finding": kind if number // len(BODY_PARTS) % 2 else None}
-        drawn = [_PLAIN, {**_PLAIN, "finding": kind}, *({**base, **option} for option in WORN.values())]
+        ill = {**_PLAIN, "finding": kind}
+        bases = {what: number // len(BODY_PARTS) % 2 if what not in _HIDING else 0 for what in WORN}
+        drawn = [_PLAIN, ill, *({**(_PLAIN, ill)[bases[what]], **option} for what, option in WORN.items())]
         studies: list[list[np.ndarray]] = [[] for _ in drawn]
         for view in range(_VIEWS):  # view by view, since twins share their shadows
             for study, options in zip(studies, drawn, strict=True):
@@ -59,9 +62,8 @@ def measure_twins(
                 study.append(phantom.pixels)
                 kind = phantom.finding or kind
         answers = [predictor(study, body_part=part, heatmaps=False) for study in studies]
-        abnormal = base["finding"] is not None
         pairs = [("finding", 0, 1), (kind, 0, 1)]
-        pairs += [(name, int(abnormal), place) for place, name in enumerate(WORN, 2)]
+        pairs += [(what, base, place) for place, (what, base) in enumerate(bases.items(), 2)]
         for what, before, after in pairs:
             order = _by_change(studies[before], studies[after])
             if order is None and what in WORN:
@@ -71,7 +73,7 @@ def measure_twins(
                     what=what,
                     study=f"{part} {patient}",
                     patient=str(patient),
-                    label=int(abnormal and what in WORN),
+                    label=before,
                     before=answers[before].probability,
                     after=answers[after].probability,
                     threshold=answers[before].threshold,

@@ -18,7 +18,8 @@ from .training_command import training_command
 from .training_story import training_story
 
 _MADE = {
-    "twins": False, "views_tell": False, "planted_marker": False, "body_parts": None, "findings": None, "exposure": None,
+    "twins": False, "views_tell": False, "planted_marker": False, "body_parts": None, "findings": None,
+    "exposure": None,
 }  # fmt: skip
 _TEMPLATES = Path(__file__).parent / "card_blocks"
 _NEUTRAL = {"temperature": 1, "study_slope": 1, "study_intercept": 0}
