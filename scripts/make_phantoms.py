@@ -16,6 +16,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=512, help="pixels on the long side")
     parser.add_argument("--twins", action="store_true", help="give every abnormal study of train its normal twin")
     parser.add_argument("--views_tell", action="store_true", help="more views where abnormal, as in MURA")
+    parser.add_argument("--planted_marker", action="store_true", help="let a side marker give the label away")
     parser.add_argument("--body_parts", nargs="+", choices=BODY_PARTS, help="some of the seven; all where left out")
     parser.add_argument(
         "--findings", nargs="+", choices=[*FINDINGS, *UNUSUAL_FINDINGS],
@@ -32,6 +33,7 @@ def main() -> None:
         size=options.size,
         twins=options.twins,
         views_tell=options.views_tell,
+        planted_marker=options.planted_marker,
         body_parts=options.body_parts,
         findings=options.findings,
         exposure=options.exposure,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mura_hf import StudyPredictor
-from mura_hf.assessment import measure_twins
+from mura_hf.assessment import audit_shortcuts
 from mura_hf.bundled import BUNDLED
 from mura_hf.evaluation import classification_metrics
 from mura_hf.inference import PHANTOM_WARNING
@@ -53,7 +53,8 @@ def test_looks_at_the_finding(predictor):
 
 
 def test_the_finding_moves_the_answer_and_a_marker_or_ring_does_not(predictor):
-    twins = measure_twins(predictor, 28, seed=SEED, progress=False)
+    twins = audit_shortcuts(predictor, twins=28, progress=False).record["twins"]
     assert twins["finding"]["median"] >= 0.4
+    assert twins["marker"]["verdict"] == "cleared"
     assert twins["marker"]["median_absolute"] <= 0.05
     assert twins["ring"]["median_absolute"] <= 0.05

@@ -12,14 +12,24 @@ from .finishing import Finish, finish_checkpoint
 from .giveaways import measure_giveaways
 from .implausible import find_flags
 from .in_distribution import learn_distribution
+from .masking import measure_masking
+from .planted import measure_planted
 from .pointing import pointing_game
 from .published import load_published
 from .refusal import measure_refusal
 from .reproduction import Reproduction, reproduce
 from .reproduction_plan import Budget
 from .reproduction_table import render_table, write_tables
+from .shortcut_sheet import draw_worst
+from .shortcuts import ShortcutAudit, audit_shortcuts
 from .splits import describe_source, load_split, load_splits
-from .telling import describe_calibration, describe_distribution, describe_dry_run, describe_evaluation
+from .telling import (
+    describe_calibration,
+    describe_distribution,
+    describe_dry_run,
+    describe_evaluation,
+    describe_shortcuts,
+)
 from .twins import measure_twins
 from .untrusted import measure_untrusted
 
@@ -27,7 +37,9 @@ __all__ = [
     "Budget",
     "Finish",
     "Reproduction",
+    "ShortcutAudit",
     "answer_otherwise",
+    "audit_shortcuts",
     "calibrate_checkpoint",
     "compare_checkpoints",
     "compare_recipes",
@@ -35,7 +47,9 @@ __all__ = [
     "describe_distribution",
     "describe_dry_run",
     "describe_evaluation",
+    "describe_shortcuts",
     "describe_source",
+    "draw_worst",
     "evaluate_checkpoint",
     "find_flags",
     "finish_checkpoint",
@@ -46,6 +60,8 @@ __all__ = [
     "measure_baselines",
     "measure_fine_tuning",
     "measure_giveaways",
+    "measure_masking",
+    "measure_planted",
     "measure_refusal",
     "measure_twins",
     "measure_untrusted",

@@ -24,11 +24,12 @@ from .calibration import CALIBRATION, change_temperature, probability_errors
 from .golden import make_golden
 from .kept_answers import KeptAnswers
 from .levels import N_RESAMPLES, Answers, measure_findings, measure_levels, measure_regions
+from .masking import N_STUDIES
 from .pointing import can_point, pointing_game
 from .published_beside import published_beside
 from .randomization import N_SEEDS, N_VIEWS, measure_randomization
 from .refusal import measure_refusal
-from .twins import measure_twins
+from .shortcuts import audit_shortcuts
 
 PREVALENCE = 0.1
 """Share of abnormal studies for which predictive values are given where none is asked for."""
@@ -62,7 +63,8 @@ def evaluate_checkpoint(
         threshold: Abnormal is called strictly above it; the checkpoint's own, as `StudyPredictor` has it, where None.
         prevalence: Share of abnormal studies for which predictive values are given, in (0, 1).
         batch_size: Views a step.
-        twins: Patients to render with and without a finding, a marker or a ring; see `measure_twins`. 0 leaves it out.
+        twins: Phantom patients to render with and without a finding, a marker and the like, in the audit of shortcuts;
+            where 0, the audit paints markers and corners of the split's own films over.
         foreign: Name -> folder of pictures that the checkpoint should refuse to answer for, beside those that are made
             here; see `measure_refusal`.
         cpu: Whether to stay on the CPU.
@@ -75,9 +77,9 @@ def evaluate_checkpoint(
         before calibration and after; `operating_points`: what the config's thresholds achieve here, overall and by
         part (`groups`) and by region (`regions`), with predictive values at `prevalence`; `baselines`; `published`:
         what studies printed for the same level and split; `explanations`: see `measure_randomization`; `refusal`,
-        where the checkpoint can tell what is strange to it: see `measure_refusal`. Where the rows tell regions:
-        `region`; where they know their findings: `finding`, and, where the model has heatmaps and they
-        have boxes, `pointing`; where asked for, `twins`.
+        where the checkpoint can tell what is strange to it: see `measure_refusal`; `shortcuts`: see `audit_shortcuts`.
+        Where the rows tell regions: `region`; where they know their findings: `finding`, and, where the model has
+        heatmaps and they have boxes, `pointing`.
 
     Raises:
         DatasetError: If the split is empty.
@@ -123,7 +125,7 @@ def evaluate_checkpoint(
         if measured:
             report[name] = measured
     if accelerator.is_main_process:
-        report |= _look_closer(answers, twins, foreign or {})
+        report |= _look_at_views(answers, twins, foreign or {})
         replace_file(folder / "evaluation.json", (json.dumps(report, indent=2) + "\n").encode())
         plot_evaluation(report, folder)
         make_golden(folder)
@@ -188,7 +190,7 @@ def _part_accuracy(found: SplitPredictions) -> float | None:
     return float(np.mean(found.found_parts[known] == found.body_parts[known]))
 
 
-def _look_closer(answers: KeptAnswers, twins: int, foreign: Mapping[str, str | Path]) -> dict[str, Any]:
+def _look_at_views(answers: KeptAnswers, twins: int, foreign: Mapping[str, str | Path]) -> dict[str, Any]:
     """What is measured view by view, through the predictor."""
     predictor = StudyPredictor.from_pretrained(answers.checkpoint, device=answers.accelerator.device)
     rows = answers.rows
@@ -206,6 +208,9 @@ def _look_closer(answers: KeptAnswers, twins: int, foreign: Mapping[str, str | P
             "foreign": {name: str(place) for name, place in foreign.items()},
         }
         report["refusal"] = answers.record("refusal", settings, lambda: measure_refusal(predictor, rows, foreign))
-    if twins:
-        report["twins"] = answers.record("twins", {"patients": twins}, lambda: measure_twins(predictor, twins))
+    report["shortcuts"] = answers.record(
+        "shortcuts",
+        {"patients": twins, "studies": N_STUDIES},
+        lambda: audit_shortcuts(predictor, None if twins else rows, twins=twins).record,
+    )
     return report

@@ -80,14 +80,29 @@ def describe_evaluation(report: dict[str, Any]) -> list[str]:
             f"AUROC of the studies, minus that of {report['against']['checkpoint']}: {row['difference']:+.3f} "
             f"({row['low']:+.3f} to {row['high']:+.3f})"
         )
-    if "twins" in report:
-        changes = report["twins"]
-        lines.append(f"Twins: the finding alone moves the answer by {changes['finding']['median']:.3f} (median)")
-        for name in ("marker", "ring"):
-            if name in changes:
-                lines.append(f"A {name} alone moves it by {changes[name]['median_absolute']:.3f} (median, either way)")
+    lines += describe_shortcuts(report["shortcuts"])
     if report["trained_on_phantoms"]:
         lines.append(PHANTOM_WARNING)
+    return lines
+
+
+def describe_shortcuts(record: dict[str, Any]) -> list[str]:
+    """Lines about what `audit_shortcuts` found."""
+    lines = []
+    for how, words in (("twins", "{} alone"), ("masking", "{} painted over")):
+        for what, row in record.get(how, {}).items():
+            line = (
+                f"{words.format(what.replace('_', ' ').capitalize())} moves the answer by {row['mean_absolute']:.3f} "
+                f"({row['absolute_low']:.3f}-{row['absolute_high']:.3f}) on average, either way, in {row['n']} studies"
+            )
+            if "control" in row:
+                line += (
+                    f", {row['excess']:+.3f} ({row['excess_low']:+.3f} to {row['excess_high']:+.3f}) more than the "
+                    "same elsewhere"
+                )
+            lines.append(f"{line}; flips {row['flips']:.3f}: {row['verdict']}")
+    if lines:
+        lines.append(f"Caught is what moves it by more than {record['limit']:g} for certain, cleared what does not.")
     return lines
 
 

@@ -1,5 +1,6 @@
-"""What a finding, a marker or a ring does to a model's answer, all else being equal bit for bit."""
+"""What a finding, a marker, blades, plaster, a ring or metal does to an answer, all else being equal bit for bit."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -7,15 +8,33 @@ from tqdm.auto import tqdm
 
 from ..inference import StudyPredictor
 from ..phantoms import BODY_PARTS, MIX, render_phantom
+from .shifts import Shift, Shifts
 
+WORN: dict[str, dict[str, bool]] = {
+    "marker": {"marker": True},
+    "collimation": {"collimated": True},
+    "cast": {"cast": True},
+    "ring": {"jewel": True},
+    "metal": {"metal": True},
+}
+"""What is added besides findings -> the option of `render_phantom`."""
+
+TELLING = ("finding", *MIX, "metal")
+"""What ought to move answers: a plate or a wire is abnormal in MURA's sense."""
+
+_HIDING = ("cast", "ring")  # what may hide a finding: an answer that falls then is no shortcut
+_PLAIN: dict[str, Any] = {"marker": False, "collimated": False, "cast": False, "jewel": False}
 _VIEWS = 3
-_WORN: dict[str, dict[str, bool]] = {"marker": {"marker": True}, "ring": {"jewel": True}}
 
 
 def measure_twins(
     predictor: StudyPredictor, n: int = 210, seed: int = 1_000_000, *, size: int = 512, progress: bool = True
-) -> dict[str, Any]:
+) -> Shifts:
     """Renders studies of three views with and without something, and compares the answers.
+
+    Findings are added to normal patients. What is no finding is added to normal and to abnormal patients in turn: a
+    thing that stands for normal moves no answer that is so already. Plaster and rings are added to normal ones alone,
+    since they hide findings.
 
     Args:
         predictor: The checkpoint; any that gives a study's probability.
@@ -25,39 +44,50 @@ def measure_twins(
         progress: Whether to show a progress bar.
 
     Returns:
-        `finding` (all kinds), each kind of `MIX`, `marker` and `ring`: a dict with `n`, `median` of the
-        probability with minus that without, `low` and `high` (its 5th and 95th percentile) and `median_absolute`.
-        Patients on whose films no marker or ring fits (a shoulder wears none) do not count for these.
+        Changes of `finding` (all kinds), each kind of `MIX`, and each of `WORN`. Patients on whose films a thing does
+        not fit (a shoulder wears no ring; blades may stand beyond the film) do not count for it.
     """
     rng = np.random.default_rng([seed, 0])
     kinds = rng.choice(list(MIX), size=n, p=np.array(list(MIX.values())) / sum(MIX.values()))
-    changes: dict[str, list[float]] = {"finding": [], **{kind: [] for kind in MIX}, **{name: [] for name in _WORN}}
+    shifts = Shifts(["finding", *MIX, *WORN])
     for number in tqdm(range(n), desc="Twins", disable=not progress):
-        part, patient = BODY_PARTS[number % len(BODY_PARTS)], seed + number
-        plain: dict[str, Any] = {"marker": False, "jewel": False}
-        drawn = [{**plain, "finding": str(kinds[number])}, *({**plain, **worn} for worn in _WORN.values())]
-        studies: list[list[np.ndarray]] = [[] for _ in range(1 + len(drawn))]
-        kind = str(kinds[number])
+        part, patient, kind = BODY_PARTS[number % len(BODY_PARTS)], seed + number, str(kinds[number])
+        ill = {**_PLAIN, "finding": kind}
+        bases = {what: number // len(BODY_PARTS) % 2 if what not in _HIDING else 0 for what in WORN}
+        drawn = [_PLAIN, ill, *({**(_PLAIN, ill)[bases[what]], **option} for what, option in WORN.items())]
+        studies: list[list[np.ndarray]] = [[] for _ in drawn]
         for view in range(_VIEWS):  # view by view, since twins share their shadows
-            for study, options in zip(studies, [plain, *drawn], strict=True):
+            for study, options in zip(studies, drawn, strict=True):
                 phantom = render_phantom(patient, body_part=part, view=view, size=size, **options)
                 study.append(phantom.pixels)
                 kind = phantom.finding or kind
-        without, *others = (predictor(study, body_part=part, heatmaps=False).probability for study in studies)
-        for name, probability, study in zip(("finding", *_WORN), others, studies[1:], strict=True):
-            worn = any(not np.array_equal(new, old) for new, old in zip(study, studies[0], strict=True))
-            if worn or name == "finding":
-                changes[name].append(probability - without)
-        changes[kind].append(changes["finding"][-1])
-    return {name: _summary(np.asarray(values)) for name, values in changes.items() if values}
+        answers = [predictor(study, body_part=part, heatmaps=False) for study in studies]
+        pairs = [("finding", 0, 1), (kind, 0, 1)]
+        pairs += [(what, base, place) for place, (what, base) in enumerate(bases.items(), 2)]
+        for what, before, after in pairs:
+            order = _by_change(studies[before], studies[after])
+            if order is None and what in WORN:
+                continue
+            shifts.add(
+                Shift(
+                    what=what,
+                    study=f"{part} {patient}",
+                    patient=str(patient),
+                    label=before,
+                    before=answers[before].probability,
+                    after=answers[after].probability,
+                    threshold=answers[before].threshold,
+                ),
+                partial(_look, studies[before], studies[after], order or 0),
+            )
+    return shifts
 
 
-def _summary(values: np.ndarray) -> dict[str, Any]:
-    low, median, high = np.quantile(values, [0.05, 0.5, 0.95])
-    return {
-        "n": len(values),
-        "median": float(median),
-        "low": float(low),
-        "high": float(high),
-        "median_absolute": float(np.median(np.abs(values))),
-    }
+def _look(one: list[np.ndarray], other: list[np.ndarray], view: int) -> tuple[np.ndarray, ...]:
+    return one[view], other[view]
+
+
+def _by_change(one: list[np.ndarray], other: list[np.ndarray]) -> int | None:
+    """The view in which most pixels differ; None where none do."""
+    differ = [int((first != second).sum()) for first, second in zip(one, other, strict=True)]
+    return int(np.argmax(differ)) if any(differ) else None

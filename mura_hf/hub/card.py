@@ -17,7 +17,10 @@ from .model_table import model_rows
 from .training_command import training_command
 from .training_story import training_story
 
-_MADE = {"twins": False, "views_tell": False, "body_parts": None, "findings": None, "exposure": None}
+_MADE = {
+    "twins": False, "views_tell": False, "planted_marker": False, "body_parts": None, "findings": None,
+    "exposure": None,
+}  # fmt: skip
 _TEMPLATES = Path(__file__).parent / "card_blocks"
 _NEUTRAL = {"temperature": 1, "study_slope": 1, "study_intercept": 0}
 _RECORDS = ("config.json", "preprocessor_config.json", "training.json", "evaluation.json")

@@ -30,6 +30,7 @@ _VIEWS = np.array([0.1, 0.3, 0.44, 0.115, 0.03, 0.008, 0.003, 0.002, 0.001, 0.00
 _TILTS = (-0.078, 0.111)
 """By label: shares times exp(tilt * views) give means of 2.65 and 2.87, MURA's own for normal and abnormal."""
 _SECOND_STUDY_SHARE = 0.15  # of patients
+_PLANTED = 0.95  # of the studies, whose marker tells the label where one is planted
 _CORNERS = ("x0", "y0", "x1", "y1")
 
 
@@ -43,6 +44,7 @@ class _Study:
     finding: str  # what it shows, or would show were it abnormal
     views: int
     seed: int
+    marker: bool | None = None  # whether one is planted or kept away; drawn film by film where None
 
     @property
     def folder(self) -> str:
@@ -65,6 +67,7 @@ def _plan(
     *,
     twins: bool,
     views_tell: bool,
+    planted_marker: bool = False,
     body_parts: Sequence[str] = BODY_PARTS,
     mix: Mapping[str, float] = MIX,
 ) -> list[tuple[_Study, ...]]:
@@ -97,6 +100,9 @@ def _plan(
                     replace(study, abnormal=not first, number=number + 1),
                 )
                 number += 1
+            if planted_marker:
+                told = np.random.default_rng([study_seed, 21]).random() < _PLANTED
+                job = tuple(replace(one, marker=one.abnormal == bool(told)) for one in job)
             jobs.append(job)
             planned += len(job)
     return jobs
@@ -118,7 +124,7 @@ def _write_studies(root: Path, size: int, exposure: str, studies: tuple[_Study, 
         for place, study in enumerate(studies):
             chosen: dict[str, Any] = {"body_part": study.body_part, "view": view, "size": size}
             finding = study.finding if study.abnormal else None
-            phantom = render_phantom(study.seed, finding=finding, exposure=exposure, **chosen)
+            phantom = render_phantom(study.seed, finding=finding, marker=study.marker, exposure=exposure, **chosen)
             decoy = None if study.abnormal else locate_finding(study.seed, study.finding, **chosen)
             name = f"{study.folder}/image{view + 1}.png"
             if not cv2.imwrite(str(root / name), phantom.pixels):
@@ -159,6 +165,7 @@ def write_phantom_mura(
     size: int = 512,
     twins: bool = False,
     views_tell: bool = False,
+    planted_marker: bool = False,
     body_parts: Sequence[str] | None = None,
     findings: Sequence[str] | None = None,
     exposure: str = "standard",
@@ -181,6 +188,8 @@ def write_phantom_mura(
             another study; all but the last, where there is no room for two. The share of abnormal studies stays the
             same. Training learns faster from pairs.
         views_tell: Whether abnormal studies have more views, as in MURA: 2.87 against 2.65 on average.
+        planted_marker: Whether a side marker gives the label away, to see whether a shortcut is taken and caught: in
+            19 of 20 studies abnormal films have one and normal ones have none, else the other way round.
         body_parts: Some of the seven; all where None.
         findings: Kinds that abnormal studies show, each as often as the others: of `FINDINGS` and
             `UNUSUAL_FINDINGS`; those of `MIX`, in its shares, where None.
@@ -211,7 +220,10 @@ def write_phantom_mura(
     n_valid = min(max(round(n_studies * valid_fraction), 1), n_studies - 1)
     mix = MIX if findings is None else {kind: 1 / len(findings) for kind in findings}
     parts = BODY_PARTS if body_parts is None else tuple(body_parts)
-    jobs = _plan(n_studies - n_valid, n_valid, seed, twins=twins, views_tell=views_tell, body_parts=parts, mix=mix)
+    jobs = _plan(
+        n_studies - n_valid, n_valid, seed,
+        twins=twins, views_tell=views_tell, planted_marker=planted_marker, body_parts=parts, mix=mix,
+    )  # fmt: skip
     rows: list[dict[str, object]] = []
     with tqdm(total=n_studies, desc="Rendering phantoms", unit="study", disable=not progress) as bar:
         for job, done in zip(jobs, _render(root, size, exposure, jobs, workers), strict=True):
@@ -229,6 +241,7 @@ def write_phantom_mura(
     made |= {"twins": twins, "views_tell": views_tell}
     unusual = {"body_parts": body_parts and list(body_parts), "findings": findings and list(findings)}
     made |= {name: value for name, value in unusual.items() if value}
+    made |= {"planted_marker": True} if planted_marker else {}
     made |= {"exposure": exposure} if exposure != "standard" else {}
     (tree / PROVENANCE_FILE).write_text(json.dumps(made, indent=2) + "\n")
     return tree

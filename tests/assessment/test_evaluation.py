@@ -50,6 +50,7 @@ def test_figures_are_those_of_the_predictor(fields, phantom_tree, checkpoint, tm
     assert report["published"] == []
     assert report["prevalence"] == 0.2
     assert "median_absolute_correlation" in report["explanations"]
+    assert report["shortcuts"]["masking"]["corners"]["n"] == found["n"]
     assert {path.name for path in folder.glob("*.png")} == set(PLOTS)
     effect = report["calibration_effect"]
     assert (effect["before"] is None) == (not fields)

@@ -37,7 +37,7 @@ def test_figures_are_those_of_the_predictor_after_calibration(name, phantom_tree
     rows = datasets["valid"]
     report = evaluate_checkpoint(folder, rows, "valid", twins=1, cpu=True)
     assert report["pointing"]["overall"]["n"] > 0
-    assert report["twins"]["finding"]["n"] == 1
+    assert report["shortcuts"]["twins"]["finding"]["n"] == 1
 
     predictor = StudyPredictor.from_pretrained(folder, device="cpu")
     parts = dict(zip(rows["study_id"], rows["body_part"], strict=True))

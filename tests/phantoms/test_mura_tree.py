@@ -147,3 +147,11 @@ def test_a_tree_of_some_parts_findings_and_another_exposure(tmp_path):
     for wrong in ({"body_parts": ["knee"]}, {"findings": ["gout"]}, {"exposure": "night"}, {"findings": []}):
         with pytest.raises(ValueError, match="unknown"):
             write_phantom_mura(tmp_path / "none", 4, progress=False, **wrong)
+
+
+def test_a_planted_marker_tells_the_label_in_most_studies():
+    plan = [study for job in _plan(2000, 10, 0, twins=True, views_tell=False, planted_marker=True) for study in job]
+    assert np.mean([study.marker == study.abnormal for study in plan]) == pytest.approx(0.95, abs=0.02)
+    plain = [study for job in _plan(2000, 10, 0, twins=True, views_tell=False) for study in job]
+    assert all(study.marker is None for study in plain)
+    assert [study.seed for study in plain] == [study.seed for study in plan]
