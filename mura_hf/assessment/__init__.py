@@ -11,7 +11,7 @@ from .fine_tuning import measure_fine_tuning
 from .finishing import Finish, finish_checkpoint
 from .giveaways import measure_giveaways
 from .implausible import find_flags
-from .pointing import pointing_game
+from .pointing import point_at_findings, pointing_game
 from .published import load_published
 from .reproduction import Reproduction, reproduce
 from .reproduction_plan import Budget
@@ -45,6 +45,7 @@ __all__ = [
     "measure_twins",
     "measure_untrusted",
     "plot_comparison",
+    "point_at_findings",
     "pointing_game",
     "render_table",
     "reproduce",

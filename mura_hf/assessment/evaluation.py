@@ -12,19 +12,16 @@ from transformers import AutoConfig
 from ..data import UNKNOWN_PART
 from ..errors import DatasetError
 from ..evaluation import HOW_CHOSEN, measure_operating_points, measure_reliability, plot_evaluation
-from ..inference import StudyPredictor
 from ..models import MuraBaseConfig
 from ..training import SplitPredictions
 from ..training.states import replace_file
 from .baselines import measure_baselines
 from .calibration import CALIBRATION, change_temperature, probability_errors
 from .golden import make_golden
+from .heatmaps import look_at_heatmaps
 from .kept_answers import KeptAnswers
 from .levels import N_RESAMPLES, Answers, measure_findings, measure_levels, measure_regions
-from .pointing import can_point, pointing_game
 from .published_beside import published_beside
-from .randomization import N_SEEDS, N_VIEWS, measure_randomization
-from .twins import measure_twins
 
 PREVALENCE = 0.1
 """Share of abnormal studies for which predictive values are given where none is asked for."""
@@ -67,9 +64,11 @@ def evaluate_checkpoint(
         checkpoint's config says. `curves` of the studies; `calibration_effect`: how wrong their probabilities were
         before calibration and after; `operating_points`: what the config's thresholds achieve here, overall and by
         part (`groups`) and by region (`regions`), with predictive values at `prevalence`; `baselines`; `published`:
-        what studies printed for the same level and split; `explanations`: see `measure_randomization`. Where the rows
-        tell regions: `region`; where they know their findings: `finding`, and, where the model has heatmaps and they
-        have boxes, `pointing`; where asked for, `twins`.
+        what studies printed for the same level and split; `explanations`: see `measure_randomization`. Where the model
+        has heatmaps: `erasing`, see `measure_erasing`. Where the rows tell regions: `region`; where they know their
+        findings: `finding`, and, where the model has heatmaps and they have boxes, `pointing`, see `pointing_game`,
+        and, where studies have several such views, `projections`, see `agree_between_projections`; where asked for,
+        `twins`, with `following`, see `measure_following`.
 
     Raises:
         DatasetError: If the split is empty.
@@ -115,7 +114,7 @@ def evaluate_checkpoint(
         if measured:
             report[name] = measured
     if accelerator.is_main_process:
-        report |= _look_at_heatmaps(answers, twins)
+        report |= look_at_heatmaps(answers, twins)
         replace_file(folder / "evaluation.json", (json.dumps(report, indent=2) + "\n").encode())
         plot_evaluation(report, folder)
         make_golden(folder)
@@ -178,19 +177,3 @@ def _part_accuracy(found: SplitPredictions) -> float | None:
     if found.found_parts is None or not known.any():
         return None
     return float(np.mean(found.found_parts[known] == found.body_parts[known]))
-
-
-def _look_at_heatmaps(answers: KeptAnswers, twins: int) -> dict[str, Any]:
-    """What is measured view by view, through the predictor."""
-    predictor = StudyPredictor.from_pretrained(answers.checkpoint, device=answers.accelerator.device)
-    rows = answers.rows
-    report = {
-        "explanations": answers.record(
-            "randomization", {"views": N_VIEWS, "seeds": N_SEEDS}, lambda: measure_randomization(predictor, rows)
-        )
-    }
-    if can_point(predictor, rows):
-        report["pointing"] = answers.record("pointing", {}, lambda: pointing_game(predictor, rows))
-    if twins:
-        report["twins"] = answers.record("twins", {"patients": twins}, lambda: measure_twins(predictor, twins))
-    return report

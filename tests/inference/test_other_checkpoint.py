@@ -80,7 +80,9 @@ def _check_heatmap(folder, picture, small):
     small = (small if label == LABELS[1] else -small).detach().clamp_min(0)
     predictor = StudyPredictor.from_pretrained(folder, device="cpu", abnormal_label=label)
     heatmap = predictor([picture]).views[0].heatmap
-    enlarged = torch.nn.functional.interpolate(small[None, None], (SIDE, SIDE), mode="bicubic")[0, 0].clamp_min(0).numpy()
+    enlarged = (
+        torch.nn.functional.interpolate(small[None, None], (SIDE, SIDE), mode="bicubic")[0, 0].clamp_min(0).numpy()
+    )
     restored = predictor.processor.restore_map(enlarged, *heatmap.shape)
     assert restored.max() > 0
     np.testing.assert_allclose(heatmap, restored / restored.max(), atol=1e-5)
