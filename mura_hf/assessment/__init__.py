@@ -14,7 +14,7 @@ from .implausible import find_flags
 from .in_distribution import learn_distribution
 from .masking import measure_masking
 from .planted import measure_planted
-from .pointing import pointing_game
+from .pointing import point_at_findings, pointing_game
 from .published import load_published
 from .refusal import measure_refusal
 from .reproduction import Reproduction, reproduce
@@ -66,6 +66,7 @@ __all__ = [
     "measure_twins",
     "measure_untrusted",
     "plot_comparison",
+    "point_at_findings",
     "pointing_game",
     "render_table",
     "reproduce",

@@ -22,12 +22,11 @@ from ..training.states import replace_file
 from .baselines import measure_baselines
 from .calibration import CALIBRATION, change_temperature, probability_errors
 from .golden import make_golden
+from .heatmaps import look_at_heatmaps
 from .kept_answers import KeptAnswers
 from .levels import N_RESAMPLES, Answers, measure_findings, measure_levels, measure_regions
 from .masking import N_STUDIES
-from .pointing import can_point, pointing_game
 from .published_beside import published_beside
-from .randomization import N_SEEDS, N_VIEWS, measure_randomization
 from .refusal import measure_refusal
 from .shortcuts import audit_shortcuts
 
@@ -76,10 +75,10 @@ def evaluate_checkpoint(
         checkpoint's config says. `curves` of the studies; `calibration_effect`: how wrong their probabilities were
         before calibration and after; `operating_points`: what the config's thresholds achieve here, overall and by
         part (`groups`) and by region (`regions`), with predictive values at `prevalence`; `baselines`; `published`:
-        what studies printed for the same level and split; `explanations`: see `measure_randomization`; `refusal`,
-        where the checkpoint can tell what is strange to it: see `measure_refusal`; `shortcuts`: see `audit_shortcuts`.
-        Where the rows tell regions: `region`; where they know their findings: `finding`, and, where the model has
-        heatmaps and they have boxes, `pointing`.
+        what studies printed for the same level and split; `explanations` and further figures of heatmaps: see
+        `look_at_heatmaps`; `refusal`, where the checkpoint can tell what is strange to it: see `measure_refusal`;
+        `shortcuts`: see `audit_shortcuts`. Where the rows tell regions: `region`; where they know their findings:
+        `finding`.
 
     Raises:
         DatasetError: If the split is empty.
@@ -194,13 +193,7 @@ def _look_at_views(answers: KeptAnswers, twins: int, foreign: Mapping[str, str |
     """What is measured view by view, through the predictor."""
     predictor = StudyPredictor.from_pretrained(answers.checkpoint, device=answers.accelerator.device)
     rows = answers.rows
-    report = {
-        "explanations": answers.record(
-            "randomization", {"views": N_VIEWS, "seeds": N_SEEDS}, lambda: measure_randomization(predictor, rows)
-        )
-    }
-    if can_point(predictor, rows):
-        report["pointing"] = answers.record("pointing", {}, lambda: pointing_game(predictor, rows))
+    report = look_at_heatmaps(answers, predictor, phantoms=twins > 0)
     learned = answers.checkpoint / IN_DISTRIBUTION_FILE
     if predictor.distribution is not None:
         settings = {

@@ -1,6 +1,7 @@
-"""The pointing game: does the hottest place of a heatmap lie in the finding's box?"""
+"""Do heatmaps lie on findings? The pointing game, the box's overlap, and the share of the heat inside."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -9,12 +10,34 @@ from datasets import Dataset, Image
 from tqdm.auto import tqdm
 
 from ..data.fracatlas import REGION_GROUPS
-from ..errors import DatasetError
+from ..errors import CheckpointError, DatasetError
 from ..evaluation import bootstrap_mean
+from ..explain import localize
 from ..inference import StudyPredictor
-from ..models import BODY_PARTS
+from .heatmap_rows import body_part_of, find_heatmap
 
 _GRID = 64  # the mean heatmap is kept at this many places a side
+
+
+@dataclass(frozen=True, eq=False)
+class Pointed:
+    """How views with one box fared; each array is `[n]`, in the order of `rows`.
+
+    Attributes:
+        rows: The views.
+        hits: bool, whether the hottest pixel lies inside the box.
+        overlaps: Intersection over union of the box that `localize` frames with the true one.
+        inside: Share of the heat that lies inside the box.
+        cold: bool, whether there is no heat at all; then the others are False and 0.
+        constant: As `hits`, `overlaps` and `inside`, of the constant guess: `[3, n]`.
+    """
+
+    rows: Dataset
+    hits: np.ndarray
+    overlaps: np.ndarray
+    inside: np.ndarray
+    cold: np.ndarray
+    constant: np.ndarray
 
 
 def can_point(predictor: StudyPredictor, rows: Dataset) -> bool:
@@ -22,12 +45,7 @@ def can_point(predictor: StudyPredictor, rows: Dataset) -> bool:
     if "boxes" not in rows.column_names or not _chosen(rows):
         return False
     wedge = np.tile(np.arange(64, dtype=np.uint8), (64, 1))
-    return predictor([wedge], body_part=_part(rows[_chosen(rows)[0]])).views[0].heatmap is not None
-
-
-def _part(row: dict[str, Any]) -> str | None:
-    """The body part of a row, for models that need to be told."""
-    return None if row["body_part"] is None else BODY_PARTS[row["body_part"]]
+    return predictor([wedge], body_part=body_part_of(rows[_chosen(rows)[0]])).views[0].heatmap is not None
 
 
 def _chosen(rows: Dataset) -> list[int]:
@@ -35,88 +53,130 @@ def _chosen(rows: Dataset) -> list[int]:
     return [n for n, (boxes, label) in enumerate(known) if label == 1 and len(boxes) == 1]
 
 
-def pointing_game(predictor: StudyPredictor, rows: Dataset, *, progress: bool = True) -> dict[str, Any]:
-    """Plays the pointing game on every abnormal view with one visible box, whatever the model says of it.
+def point_at_findings(predictor: StudyPredictor, rows: Dataset, *, progress: bool = True) -> Pointed:
+    """Looks at the heatmap of every abnormal view with one visible box, whatever the model says of it.
 
-    A view is a hit where the hottest pixel of its heatmap lies inside the box as it is (Zhang et al., arXiv
-    1608.00507, without their margin of 15 pixels). A heatmap without any heat is a miss. Beside it stands the constant
-    guess: the hottest place of the mean heatmap of the body part (of the region, where the rows tell regions) over the
-    same views, which knows where findings there tend to be, but not the picture; a miss where there is one view only.
+    Beside it stands the constant guess: the mean heatmap of the body part (of the region, where the rows tell
+    regions) over the same views, which knows where findings there tend to be, but not the picture; a view that is
+    alone with its part has no guess.
 
     Args:
         predictor: The checkpoint.
         rows: Rows of `load_mura` with boxes, of patients that the checkpoint has not seen.
         progress: Whether to show a progress bar.
 
-    Returns:
-        `overall`, `small`, `medium`, `large` (thirds by the box's area in pixels), each of `REGION_GROUPS` and each
-        kind of finding, where the rows tell them: a dict with `n`, `hits` (a share), `low` and `high` (95 % interval
-        by a bootstrap over patients) and `constant` (share of hits of the constant guess).
-
     Raises:
-        DatasetError: If the rows have no boxes, or no view has exactly one.
+        DatasetError: If the rows have no boxes, no view has exactly one, or the checkpoint has no heatmaps.
     """
     if "boxes" not in rows.column_names:
         raise DatasetError("the rows have no boxes, so that nothing can be pointed at; use data with boxes")
     chosen = rows.cast_column("image", Image(decode=False)).select(_chosen(rows))
     if not len(chosen):
         raise DatasetError("no abnormal view has exactly one box")
-    hits, areas, shapes, small = [], [], [], []
+    figures, shapes, small = [], [], []
     for row in tqdm(chosen, desc="Pointing game", disable=not progress):
-        picture = row["image"]
-        file = picture["path"] if picture["bytes"] is None else picture["bytes"]
-        view = predictor([file], body_part=_part(row)).views[0]
-        if view.heatmap is None:
-            raise DatasetError(f"{predictor.checkpoint} gives no heatmaps; use a backbone with a feature map")
-        heat, (x0, y0, x1, y1) = view.heatmap, row["boxes"][0]
-        hits.append(bool(heat.max() > 0) and _inside(np.unravel_index(heat.argmax(), heat.shape), row["boxes"][0]))
-        areas.append((x1 - x0) * (y1 - y0))
+        try:
+            heat = find_heatmap(predictor, row)
+        except CheckpointError as error:
+            raise DatasetError(f"{error}: without heatmaps nothing can be pointed at") from error
+        figures.append((*compare_with_box(heat, row["boxes"][0]), not heat.any()))
         shapes.append(heat.shape)
         small.append(cv2.resize(heat, (_GRID, _GRID), interpolation=cv2.INTER_AREA))
-    tells = "region" in chosen.column_names and any(chosen["region"])
-    shown, boxes = chosen["region" if tells else "body_part"], chosen["boxes"]
-    guesses = np.zeros(len(chosen), bool)
+    constant = np.zeros((3, len(chosen)))
+    shown, boxes = _places(chosen), chosen["boxes"]
     for what in set(shown):
         members = [n for n, one in enumerate(shown) if one == what]
         if len(members) == 1:
             continue  # a view alone would be its own guess
         mean = np.mean([small[n] for n in members], axis=0)
-        row, column = (np.array(np.unravel_index(mean.argmax(), mean.shape)) + 0.5) / _GRID
         for n in members:
-            guesses[n] = _inside((row * shapes[n][0], column * shapes[n][1]), boxes[n][0])
-    lower, upper = np.quantile(areas, [1 / 3, 2 / 3])
-    groups = {
-        "overall": np.ones(len(chosen), bool),
-        "small": np.asarray(areas) <= lower,
-        "medium": (np.asarray(areas) > lower) & (np.asarray(areas) <= upper),
-        "large": np.asarray(areas) > upper,
-    }
-    if tells:
-        words = [set((one or "").split("+")) for one in shown]
-        groups |= {
-            name: np.asarray([bool(one & set(group)) for one in words]) for name, group in REGION_GROUPS.items()
-        }
-    if "finding" in chosen.column_names:
-        kinds = np.asarray([kind or "unknown" for kind in chosen["finding"]])
-        groups |= {str(kind): kinds == kind for kind in sorted(set(kinds))}
-    patients = np.asarray(chosen["patient_id"])
+            constant[:, n] = compare_with_box(cv2.resize(mean, shapes[n][::-1]), boxes[n][0])
+    hits, overlaps, inside, cold = (np.asarray(values) for values in zip(*figures, strict=True))
+    return Pointed(chosen, hits, overlaps, inside, cold, constant)
+
+
+def compare_with_box(heat: np.ndarray, box: Sequence[int]) -> tuple[bool, float, float]:
+    """Whether the hottest pixel of a map lies in a box, the overlap of `localize` with it, and the heat's share in it.
+
+    Args:
+        heat: `[H, W]`, not negative.
+        box: x0, y0, x1 and y1, half open.
+    """
+    if not heat.max() > 0:
+        return False, 0.0, 0.0
+    x0, y0, x1, y1 = box
+    row, column = np.unravel_index(int(heat.argmax()), heat.shape)
+    found, overlap = localize(heat), 0.0
+    if found is not None:
+        shared = max(0, min(found.x1, x1) - max(found.x0, x0)) * max(0, min(found.y1, y1) - max(found.y0, y0))
+        union = (found.x1 - found.x0) * (found.y1 - found.y0) + (x1 - x0) * (y1 - y0) - shared
+        overlap = shared / union
+    inside = float(heat[y0:y1, x0:x1].sum(dtype=np.float64) / heat.sum(dtype=np.float64))
+    return bool(x0 <= column < x1 and y0 <= row < y1), overlap, inside
+
+
+def pointing_game(pointed: Pointed) -> dict[str, Any]:
+    """The figures of groups of views.
+
+    A view is a hit where the hottest pixel of its heatmap lies inside the box as it is (Zhang et al., arXiv
+    1608.00507, without their margin of 15 pixels). A heatmap without any heat is a miss.
+
+    Args:
+        pointed: From `point_at_findings`.
+
+    Returns:
+        `overall`, `small`, `medium`, `large` (thirds by the box's area in pixels), each of `REGION_GROUPS` and each
+        kind of finding, where the rows tell them: a dict with `n`, `hits` (a share), `low` and `high` (95 % interval
+        by a bootstrap over patients), `constant` (share of hits of the constant guess), `cold` (share of heatmaps
+        without heat), and `overlap` and `inside`: each a dict with `mean`, `low`, `high` and `constant`.
+    """
+    patients = np.asarray(pointed.rows["patient_id"])
     report = {}
-    for name, members in groups.items():
+    for name, members in _groups(pointed.rows).items():
         if not members.any():
             continue
-        low, high = bootstrap_mean(np.asarray(hits)[members], patients[members])
+        hits, overlap, inside = (
+            _summary(values[members], guesses[members], patients[members])
+            for values, guesses in zip((pointed.hits, pointed.overlaps, pointed.inside), pointed.constant, strict=True)
+        )
         report[name] = {
             "n": int(members.sum()),
-            "hits": float(np.mean(np.asarray(hits)[members])),
-            "low": low,
-            "high": high,
-            "constant": float(guesses[members].mean()),
+            "hits": hits.pop("mean"),
+            **hits,
+            "cold": float(pointed.cold[members].mean()),
+            "overlap": overlap,
+            "inside": inside,
         }
     return report
 
 
-def _inside(place: Sequence[Any] | np.ndarray, box: Sequence[int]) -> bool:
-    """Whether (row, column) lies in the half-open box x0, y0, x1, y1."""
-    row, column = place
-    x0, y0, x1, y1 = box
-    return bool(x0 <= column < x1 and y0 <= row < y1)
+def _summary(values: np.ndarray, guesses: np.ndarray, patients: np.ndarray) -> dict[str, float]:
+    low, high = bootstrap_mean(values, patients)
+    return {"mean": float(np.mean(values)), "low": low, "high": high, "constant": float(guesses.mean())}
+
+
+def _places(rows: Dataset) -> list[Any]:
+    """What the constant guess knows of each view: its region where the rows tell regions, else its body part."""
+    tells = "region" in rows.column_names and any(rows["region"])
+    return list(rows["region" if tells else "body_part"])
+
+
+def _groups(rows: Dataset) -> dict[str, np.ndarray]:
+    """Name of a group -> which views are in it, bool `[n]`."""
+    areas = np.asarray([(x1 - x0) * (y1 - y0) for ((x0, y0, x1, y1),) in rows["boxes"]])
+    lower, upper = np.quantile(areas, [1 / 3, 2 / 3])
+    groups = {
+        "overall": np.ones(len(rows), bool),
+        "small": areas <= lower,
+        "medium": (areas > lower) & (areas <= upper),
+        "large": areas > upper,
+    }
+    if "region" in rows.column_names and any(rows["region"]):
+        words = [set((one or "").split("+")) for one in rows["region"]]
+        groups |= {
+            name: np.asarray([bool(one & set(group)) for one in words]) for name, group in REGION_GROUPS.items()
+        }
+    if "finding" in rows.column_names:
+        kinds = np.asarray([kind or "unknown" for kind in rows["finding"]])
+        groups |= {str(kind): kinds == kind for kind in sorted(set(kinds))}
+    return groups

@@ -57,9 +57,6 @@ def describe_evaluation(report: dict[str, Any]) -> list[str]:
         auroc = row["figures"]["auroc"]
         known = "not defined" if auroc is None else f"{auroc:.3f}"
         lines.append(f"{kind}: {row['figures']['n_abnormal']} studies, AUROC {known}")
-    if "pointing" in report:
-        row = report["pointing"]["overall"]
-        lines.append(f"Pointing game: {row['hits']:.3f} of {row['n']} views, a constant guess {row['constant']:.3f}")
     if "refusal" in report:
         alarms, kinds = report["refusal"]["alarms"], report["refusal"]["kinds"]
         least = min(kinds, key=lambda name: kinds[name]["refused"])
@@ -68,12 +65,7 @@ def describe_evaluation(report: dict[str, Any]) -> list[str]:
             f"{alarms['high']:.3f}), and of {len(kinds)} kinds of strange pictures at least "
             f"{kinds[least]['refused']:.3f} ({least})"
         )
-    heat = report["explanations"]
-    if heat.get("median_absolute_correlation") is not None:
-        lines.append(
-            f"Heatmaps against those of shuffled weights: rank correlation {heat['median_absolute_correlation']:.3f} "
-            "(median, either way)"
-        )
+    lines += _describe_heatmaps(report)
     if "against" in report:
         row = report["against"]["study"]["auroc"]
         lines.append(
@@ -103,6 +95,43 @@ def describe_shortcuts(record: dict[str, Any]) -> list[str]:
             lines.append(f"{line}; flips {row['flips']:.3f}: {row['verdict']}")
     if lines:
         lines.append(f"Caught is what moves it by more than {record['limit']:g} for certain, cleared what does not.")
+    return lines
+
+
+def _describe_heatmaps(report: dict[str, Any]) -> list[str]:
+    """Lines about whether heatmaps are right."""
+    lines = []
+    if "pointing" in report:
+        row = report["pointing"]["overall"]
+        lines.append(
+            f"Pointing game: {row['hits']:.3f} ({row['low']:.3f}-{row['high']:.3f}) of {row['n']} views, a constant "
+            f"guess {row['constant']:.3f}; overlap of the boxes {row['overlap']['mean']:.3f}, share of the heat "
+            f"inside {row['inside']['mean']:.3f}"
+        )
+    if "projections" in report:
+        row = report["projections"]
+        lines.append(
+            f"Both of two projections point at the finding: {row['both']:.3f} of {row['n']} pairs, "
+            f"{row['expected']:.3f} by chance"
+        )
+    if "following" in report:
+        row = report["following"]["overall"]
+        lines.append(
+            f"Added findings: {row['inside']:.3f} of the heat in the finding's box, {row['inside_without']:.3f} "
+            "without the finding"
+        )
+    if report.get("erasing", {}).get("n"):
+        told = (
+            f"{name} {row['area']:.3f}, in random order {row['random_area']:.3f}"
+            for name, row in report["erasing"].items() if name != "n"
+        )  # fmt: skip
+        lines.append(f"P(abnormal) along heatmaps: {'; '.join(told)}")
+    heat = report["explanations"]
+    if heat.get("median_absolute_correlation") is not None:
+        lines.append(
+            f"Heatmaps against those of shuffled weights: rank correlation {heat['median_absolute_correlation']:.3f} "
+            "(median, either way)"
+        )
     return lines
 
 

@@ -7,6 +7,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from ..explain import colour_heat
+
 _FILM_SIDE = 1000  # pixels on the long side; what a screen can show
 _HEAT_SIDE = 320
 
@@ -18,12 +20,7 @@ def film_url(pixels: np.ndarray) -> str:
 
 def heat_url(heatmap: np.ndarray) -> str:
     """A heatmap, float `[H, W]` in [0, 1], as a data URL: inferno colours, clear where there is no attention."""
-    small = np.clip(_fit(np.asarray(heatmap, np.float32), _HEAT_SIDE), 0, 1)
-    colours = cv2.cvtColor(
-        cv2.applyColorMap(np.rint(small * 255).astype(np.uint8), cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB
-    )
-    clear = np.rint(255 * np.clip(small * 1.6, 0, 1)).astype(np.uint8)
-    return _url(np.dstack([colours, clear]))
+    return _url(colour_heat(_fit(np.asarray(heatmap, np.float32), _HEAT_SIDE)))
 
 
 def _fit(values: np.ndarray, side: int) -> np.ndarray:

@@ -3,10 +3,10 @@
 from typing import Any
 
 import torch
-from torch import nn
 
-from ..models import Explained, MuraClassifier, MuraForImageClassification, MuraImageClassifierOutput
-from ..models.class_activation_mura import find_edges
+from ..models import MuraClassifier, MuraForImageClassification, MuraImageClassifierOutput
+from .merging import find_map_sizes, merge_parts
+from .parts import captum_grad_cam
 
 
 def grad_cam(
@@ -33,7 +33,8 @@ def grad_cam(
         model: Any model that classifies, in evaluation mode.
         pixel_values: float `[B, C, H, W]`. Either this, or `feature_map`, or `output`.
         feature_map: `[B, D, h, w]`, as the output of a model with one backbone gives it.
-        output: Of `model.classify_views`, or the field `views` of a `StudyOutput`.
+        output: Of `model.classify_views`, or the field `views` of a `StudyOutput`; of networks on tokens, such as was
+            asked for with `explainable`.
         size: Height and width of the result; those of `pixel_values` where None, or of the feature map without them.
         **given: With `pixel_values`, what `classify_views` takes beside them (`body_parts` for models that need it).
 
@@ -42,14 +43,14 @@ def grad_cam(
         evidence is all zeros.
 
     Raises:
-        CheckpointError: If the backbone has no feature map, such as a plain vision transformer.
+        CheckpointError: If the network has no layer that is laid out like the picture and matters for the answer.
         ValueError: If not exactly one of the inputs is given, or a feature map to a model with several backbones.
     """
     if sum(value is not None for value in (pixel_values, feature_map, output)) != 1:
         raise ValueError("give either pixel_values or feature_map or output")
     if pixel_values is not None:
         with torch.no_grad():
-            output = model.classify_views(pixel_values, **given)
+            output = model.classify_views(pixel_values, explainable=True, **given)
         size = size or (pixel_values.shape[-2], pixel_values.shape[-1])
     elif output is None:
         if not isinstance(model, MuraForImageClassification):
@@ -58,44 +59,5 @@ def grad_cam(
             )
         output = MuraImageClassifierOutput(feature_map=feature_map)
     parts = model.explain(output)
-    if size is None:
-        shapes = [part.feature_map.shape for part in parts]
-        size = (max(shape[-2] for shape in shapes), max(shape[-1] for shape in shapes))
     n = len(parts[0].feature_map) if output.logits is None else len(output.logits)
-    maps = torch.zeros(n, *size, device=parts[0].feature_map.device)
-    for part in parts:
-        rows = torch.arange(n, device=maps.device) if part.rows is None else part.rows
-        maps.index_add_(0, rows, _place(_grad_cam(part), part.boxes, size), alpha=part.weight)
-    return _normalize(maps)
-
-
-def _grad_cam(part: Explained) -> torch.Tensor:
-    """The map of one part, float32 `[n, h, w]`, not negative."""
-    from captum.attr import LayerGradCam
-
-    probe = nn.Identity()
-    # A tensor made in inference mode cannot be differentiated, its copy can.
-    with torch.inference_mode(False), torch.enable_grad():
-        maps = LayerGradCam(lambda values: part.score(probe(values)), probe).attribute(
-            part.feature_map.detach().clone(), relu_attributions=True
-        )
-    return maps.detach().float()[:, 0]
-
-
-def _place(maps: torch.Tensor, boxes: torch.Tensor | None, size: tuple[int, int]) -> torch.Tensor:
-    """Maps `[n, h, w]`, enlarged to the whole picture or to their boxes in it, and normalised: `[n, *size]`."""
-    from captum.attr import LayerAttribution
-
-    if boxes is None:
-        return _normalize(LayerAttribution.interpolate(maps[:, None], size, interpolate_mode="bilinear")[:, 0])
-    placed = maps.new_zeros(len(maps), *size)
-    for plane, small, edges in zip(placed, maps, find_edges(boxes, *size).tolist(), strict=True):
-        left, top, right, bottom = edges
-        plane[top:bottom, left:right] = LayerAttribution.interpolate(
-            small[None, None], (bottom - top, right - left), interpolate_mode="bilinear"
-        )[0, 0]
-    return _normalize(placed)
-
-
-def _normalize(maps: torch.Tensor) -> torch.Tensor:
-    return maps / maps.amax(dim=(1, 2), keepdim=True).clamp_min(torch.finfo(maps.dtype).tiny)
+    return merge_parts(parts, captum_grad_cam, n, size or max(find_map_sizes(parts, n)))

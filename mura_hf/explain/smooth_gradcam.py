@@ -45,7 +45,7 @@ def smooth_grad_cam(
         float32 `[B, height, width]` in [0, 1], as `grad_cam`'s.
 
     Raises:
-        CheckpointError: If the backbone has no feature map, such as a plain vision transformer.
+        CheckpointError: If the network has no layer that is laid out like the picture and matters for the answer.
         ValueError: If a number is out of range or `pixel_values` is no batch of pictures.
     """
     if n_samples < 1 or batch_size < 1 or not noise >= 0:

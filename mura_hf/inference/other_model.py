@@ -8,7 +8,7 @@ from torch import nn
 
 from ..errors import CheckpointError
 from ..models import Explained, MuraBaseConfig, MuraClassifier, MuraImageClassifierOutput
-from .other_layer import find_map_layer
+from ..models.map_layer_mura import MapLayer, find_map_layer
 
 _NOT_LAID_OUT = {"hiera", "perceiver", "perceiver_learned", "imagegpt"}
 """Model types whose tokens do not lie row by row, though their number may look so."""
@@ -48,7 +48,7 @@ class OtherClassifier(MuraClassifier):
         super().__init__(config)
         self.model: Any = model
         self.order = [1 - abnormal, abnormal]
-        self._layer: Any = None
+        self._layer: MapLayer | None = None
         self._why_none = f"a network of type {config.backbone} has not been looked into"
 
     def find_layer(self, shape: tuple[int, int, int]) -> None:
@@ -65,29 +65,28 @@ class OtherClassifier(MuraClassifier):
         if self.model.config.model_type not in _NOT_LAID_OUT:
             self._layer = find_map_layer(self.model, lambda pixels: _difference(self._logits(pixels)), shape)
 
-    def classify_views(self, pixel_values: torch.Tensor, **given: Any) -> MuraImageClassifierOutput:
-        """Logits of views `[B, C, H, W]`, without a loss. The graph from the explained layer on goes with them."""
-        if self._layer is None:
+    def classify_views(
+        self, pixel_values: torch.Tensor, explainable: bool = False, **given: Any
+    ) -> MuraImageClassifierOutput:
+        """Logits of views `[B, C, H, W]`, without a loss; with the graph from the explained layer on, where asked."""
+        if self._layer is None or not explainable:
             return MuraImageClassifierOutput(logits=self._logits(pixel_values))
         with self._layer.cut() as held:
             logits = self._logits(pixel_values)
         codes = self._layer.grid.to_map(held[-1].detach()).mean((2, 3))
-        return MuraImageClassifierOutput(logits=logits, feature_map=held[-1], pooler_output=codes)
+        return MuraImageClassifierOutput(logits=logits, pooler_output=codes, layer_outputs=(held[-1],))
 
     def explain(self, output: MuraImageClassifierOutput) -> list[Explained]:
-        """The one layer. Its score is the linear one that has the answer's gradient, which is all that Grad-CAM needs:
-        the network is not run again.
+        """The one layer.
 
         Raises:
-            CheckpointError: If there is no such layer.
+            CheckpointError: If there is no such layer, or the output was not asked for with `explainable`.
         """
-        if self._layer is None or output.feature_map is None:
-            raise CheckpointError(self._why_none)
-        with torch.inference_mode(False), torch.enable_grad():
-            difference = _difference(output.logits).sum()
-            (gradient,) = torch.autograd.grad(difference, output.feature_map, retain_graph=True)
-        slope = self._layer.grid.to_map(gradient)
-        return [Explained(self._layer.grid.to_map(output.feature_map), lambda values: (values * slope).sum((1, 2, 3)))]
+        if self._layer is None:
+            raise CheckpointError(f"{self._why_none}; the method occlusion needs none")
+        if output.layer_outputs is None:
+            raise CheckpointError("this output was not asked for with explainable=True, so nothing explains it")
+        return [self._layer.explain(output.logits, output.layer_outputs)]
 
     def _logits(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Logits `[B, 2]` for normal and abnormal."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..explain import Box
+from ..explain import Box, Region
 from ..models import LABELS
 
 PHANTOM_WARNING = (
@@ -27,7 +27,10 @@ class ViewPrediction:
         weight: Its share in the study's answer.
         flagged: Whether `alone` lies above the threshold.
         heatmap: Model attention, float32 `[H, W]` in [0, 1] at the view's own size; None where the model has none.
-        box: Rectangle of the strongest attention in the view's own pixels; only where the view is flagged.
+        map_size: Height and width of the model's own map, from which `heatmap` was enlarged; of several maps, of the
+            finest. None where there is no heatmap.
+        regions: Of the strongest attention, in the view's own pixels, the largest first; only where the view is
+            flagged.
         height: Of the view in pixels.
         width: Of the view in pixels.
         in_distribution: Whether this view is like those of training; None where the checkpoint cannot tell.
@@ -39,10 +42,24 @@ class ViewPrediction:
     weight: float
     flagged: bool
     heatmap: np.ndarray | None
-    box: Box | None
+    map_size: tuple[int, int] | None
+    regions: list[Region]
     height: int
     width: int
     in_distribution: bool | None = None
+
+    @property
+    def box(self) -> Box | None:
+        """Rectangle of the largest region; None where there is none."""
+        return self.regions[0].box if self.regions else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the heatmap, as plain values."""
+        values = {name: value for name, value in vars(self).items() if name != "heatmap"}
+        values["box"] = self.box and list(self.box)
+        values["map_size"] = self.map_size and list(self.map_size)
+        values["regions"] = [{**vars(region), "box": list(region.box)} for region in self.regions]
+        return values
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +87,7 @@ class StudyPrediction:
         in_distribution: Whether every view is like those of training, see `InDistribution`; None where the checkpoint
             cannot tell. Where not, the answer may mean nothing.
         unusual_percentile: Share of calib's studies that are less unusual than this one, in [0, 100]; None likewise.
+        heatmap_method: How the heatmaps were made, one of `mura_hf.explain.METHODS`; None where there are none.
         warnings: Sentences that belong beside the answer, those of the radiographs among them.
         checkpoint: Hub name, with the revision where one was given, or the folder's own name after "folder: ", which
             is "bundled: " and the name for one that comes with the package.
@@ -92,19 +110,14 @@ class StudyPrediction:
     in_distribution: bool | None
     checkpoint: str
     unusual_percentile: float | None = None
+    heatmap_method: str | None = None
     abnormal_means: str | None = None
     warnings: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the heatmaps, as plain values."""
         values = {name: value for name, value in vars(self).items() if name != "views"}
-        values["views"] = [
-            {
-                **{name: value for name, value in vars(view).items() if name != "heatmap"},
-                "box": view.box and list(view.box),
-            }
-            for view in self.views
-        ]
+        values["views"] = [view.to_dict() for view in self.views]
         return values
 
     def to_json(self) -> str:

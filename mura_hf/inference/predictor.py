@@ -10,10 +10,11 @@ import torch
 from PIL import Image
 
 from ..errors import CheckpointError, RadiographError
-from ..explain import grad_cam, localize
+from ..explain import AUTO, Heatmaps, check_method, explain, find_regions
 from ..models import BODY_PARTS, LABELS, Golden, MuraClassifier, MuraImageProcessor, StudyOutput
 from ..radiographs import Radiograph, check_radiograph, read_radiograph
 from ..retrieval import InDistribution, Judgement, map_codes
+from .devices import check_device, check_dtype
 from .distribution import STRANGE_WARNING, find_distribution
 from .golden import UNREADABLE, find_golden, golden_warning
 from .loading import load_checkpoint
@@ -76,7 +77,7 @@ class StudyPredictor:
                 its files do not fit each other.
             ValueError: If this machine has no such device, or the dtype is none.
         """
-        chosen, dtype = _check_device(device), _check_dtype(dtype)
+        chosen, dtype = check_device(device), check_dtype(dtype)
         source = find_source(name_or_path, revision)
         try:
             model, processor, warnings = load_checkpoint(source, dtype, abnormal_label)
@@ -129,6 +130,7 @@ class StudyPredictor:
         operating_point: str | None = None,
         names: Sequence[str] | None = None,
         heatmaps: bool = True,
+        method: str | None = None,
     ) -> StudyPrediction:
         """Reads one study, all views in one batch.
 
@@ -137,13 +139,14 @@ class StudyPredictor:
             body_part: One of the seven where known; found by the model where None.
             operating_point: Name of a threshold in the checkpoint's config; "paper" (.5) or its first where None.
             names: What to call the views; their file names where None.
-            heatmaps: Whether to compute heatmaps and boxes.
+            heatmaps: Whether to compute heatmaps and regions.
+            method: Of heatmaps, one of `mura_hf.explain.METHODS`; the cheapest that is exact for the model where None.
 
         Raises:
             RadiographError: If a view cannot be read; the message names it.
             CheckpointError: If the model's answer is not a number.
-            ValueError: If `views` is no list of at least one, the body part or operating point is unknown, or the
-                checkpoint has models by body part but none for this one, or none that finds the part.
+            ValueError: If `views` is no list of at least one, the body part, operating point or method is unknown, or
+                the checkpoint has models by body part but none for this one, or none that finds the part.
         """
         if isinstance(views, _SINGLE) or not isinstance(views, Iterable):
             raise ValueError(f"give the views of one study as a list, such as [view], not one {type(views).__name__}")
@@ -152,6 +155,7 @@ class StudyPredictor:
             raise ValueError("the list of views is empty; a study has at least one")
         if body_part is not None and body_part not in BODY_PARTS:
             raise ValueError(f"unknown body part {body_part!r}; there are {', '.join(BODY_PARTS)}")
+        method = check_method(AUTO if method is None else method)
         point, threshold = self._operating_point(operating_point)
         if names is None:
             names = [_name(view, number) for number, view in enumerate(views, 1)]
@@ -159,7 +163,7 @@ class StudyPredictor:
             raise ValueError(f"{len(views)} views but {len(names)} names")
         radiographs = [self._read(view, name) for view, name in zip(views, names, strict=True)]
         pixel_values = self.pixel_values(radiographs)
-        output = self._run(pixel_values, body_part)
+        output = self._run(pixel_values, body_part, explainable=heatmaps)
 
         probability = float(output.study_logits[0].cpu().double().softmax(-1)[1])
         label = LABELS[int(probability > threshold)]
@@ -178,9 +182,11 @@ class StudyPredictor:
             fines = [*judgement.views]
             warnings += [] if judgement.in_distribution else [STRANGE_WARNING]
         maps: list[np.ndarray | None] = [None] * len(radiographs)
+        found: Heatmaps | None = None
         if heatmaps:
             try:
-                maps = [*self._heatmaps(output, radiographs, pixel_values)]
+                found = self._explain(output, pixel_values, body_part, method)
+                maps = [*self._restore(found.maps, radiographs)]
             except CheckpointError as error:
                 warnings.append(f"No heatmap: {error}.")
         view_logits = output.view_logits[0].cpu().double()  # not every accelerator has float64
@@ -208,15 +214,17 @@ class StudyPredictor:
                     weight=weight,
                     heatmap=heatmap,
                     flagged=alone > threshold,
-                    box=localize(heatmap) if heatmap is not None and alone > threshold else None,
+                    map_size=None if heatmap is None or found is None else found.map_sizes[number],
+                    regions=find_regions(heatmap) if heatmap is not None and alone > threshold else [],
                     height=radiograph.pixels.shape[0],
                     width=radiograph.pixels.shape[1],
                     in_distribution=fine,
                 )
-                for name, chance, alone, weight, heatmap, radiograph, fine in zip(
-                    names, chances, alones, output.view_weights[0].tolist(), maps, radiographs, fines, strict=True
+                for number, (name, chance, alone, weight, heatmap, radiograph, fine) in enumerate(
+                    zip(names, chances, alones, output.view_weights[0].tolist(), maps, radiographs, fines, strict=True)
                 )
             ],
+            heatmap_method=None if found is None else found.method,
             in_distribution=None if judgement is None else judgement.in_distribution,
             unusual_percentile=None if judgement is None else judgement.percentile,
             checkpoint=self.checkpoint,
@@ -234,13 +242,13 @@ class StudyPredictor:
         pictures = [radiograph.pixels for radiograph in radiographs]
         return self.processor(images=pictures, return_tensors="pt")["pixel_values"]
 
-    def _run(self, pixel_values: torch.Tensor, body_part: str | None) -> StudyOutput:
+    def _run(self, pixel_values: torch.Tensor, body_part: str | None, *, explainable: bool = False) -> StudyOutput:
         pixel_values = pixel_values.to(self.model.device, self.model.dtype)
         given = {}
         if self.model.NEEDS_PART and body_part is not None:
             given["body_parts"] = torch.tensor([BODY_PARTS.index(body_part)], device=self.model.device)
         with torch.no_grad():
-            output: StudyOutput = self.model(pixel_values[None].contiguous(), **given)
+            output: StudyOutput = self.model(pixel_values[None].contiguous(), explainable=explainable, **given)
         self._check(output.study_logits, output.view_logits)
         return output
 
@@ -250,11 +258,22 @@ class StudyPredictor:
                 f"{self.checkpoint} answers with values that are no numbers; its weights are damaged"
             )
 
-    def _heatmaps(
-        self, output: StudyOutput, radiographs: Sequence[Radiograph], pixel_values: torch.Tensor
-    ) -> Iterator[np.ndarray]:
-        # As fine as the picture: the grid of a feature map would blur what FuseNet saw in its crop.
-        maps = grad_cam(self.model, output=output.views, size=(pixel_values.shape[-2], pixel_values.shape[-1]))
+    def _explain(
+        self, output: StudyOutput, pixel_values: torch.Tensor, body_part: str | None, method: str
+    ) -> Heatmaps:
+        """Heatmaps of what the model was fed, as fine as that: the grid of a feature map would blur what FuseNet saw
+        in its crop.
+        """
+        parts = None
+        if self.model.NEEDS_PART:
+            routed = output.body_part_logits
+            part = BODY_PARTS.index(body_part) if body_part is not None or routed is None else int(routed[0].argmax())
+            parts = torch.full((len(pixel_values),), part, device=self.model.device)
+        fed = pixel_values.to(self.model.device, self.model.dtype)
+        return explain(self.model, fed, output=output.views, method=method, body_parts=parts)
+
+    def _restore(self, maps: torch.Tensor, radiographs: Sequence[Radiograph]) -> Iterator[np.ndarray]:
+        """Heatmaps laid over the views, at their own size."""
         for small, radiograph in zip(maps.cpu().numpy(), radiographs, strict=True):
             field = self.processor.find_field(radiograph.to_uint8())
             height, width = radiograph.pixels.shape
@@ -285,21 +304,3 @@ class StudyPredictor:
 
 def _name(view: View, number: int) -> str:
     return Path(view).name if isinstance(view, str | os.PathLike) else f"view {number}"
-
-
-def _check_device(device: str | torch.device | None) -> torch.device:
-    if device is None:
-        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        return found or torch.device("cpu")
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError, TypeError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise ValueError(f"device {device!r} cannot be used on this machine: {reason}") from error
-
-
-def _check_dtype(dtype: str | torch.dtype) -> str | torch.dtype:
-    kind = getattr(torch, dtype, None) if isinstance(dtype, str) and dtype != "auto" else dtype
-    if kind != "auto" and not (isinstance(kind, torch.dtype) and kind.is_floating_point):
-        raise ValueError(f'dtype is {dtype!r}: it must be "auto" or a floating point type such as torch.bfloat16')
-    return kind

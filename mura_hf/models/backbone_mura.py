@@ -60,8 +60,22 @@ class _Features(nn.Module):
         return self.backbone.forward_features(pixel_values)
 
 
+def feature_shape(backbone: nn.Module, config: MuraConfig) -> torch.Size | None:
+    """Shape of a backbone's features for two pictures of the config's size, for which nothing is computed; None where
+    it gives several streams, or cannot take that size.
+    """
+    probe = _Features(backbone)
+    values = {**dict(probe.named_parameters()), **dict(probe.named_buffers())}
+    hollow = {name: torch.empty_like(value, device="meta") for name, value in values.items()}
+    picture = torch.empty(2, config.num_channels, config.image_size, config.image_size, device="meta")
+    features: Any = None
+    with torch.no_grad(), contextlib.suppress(RuntimeError, AssertionError):  # of a size that it cannot take
+        features = torch.func.functional_call(probe, hollow, (picture,))
+    return features.shape if isinstance(features, torch.Tensor) else None
+
+
 def check_feature_map(backbone: nn.Module, config: MuraConfig, part: str) -> None:
-    """Makes sure that a backbone has a feature map, by the shapes alone: nothing is computed.
+    """Makes sure that a backbone has a feature map, by the shapes alone.
 
     Args:
         backbone: Of this config.
@@ -71,14 +85,8 @@ def check_feature_map(backbone: nn.Module, config: MuraConfig, part: str) -> Non
     Raises:
         CheckpointError: If it works on tokens, or gives several streams.
     """
-    probe = _Features(backbone)
-    values = {**dict(probe.named_parameters()), **dict(probe.named_buffers())}
-    hollow = {name: torch.empty_like(value, device="meta") for name, value in values.items()}
-    picture = torch.empty(2, config.num_channels, config.image_size, config.image_size, device="meta")
-    features: Any = None
-    with torch.no_grad(), contextlib.suppress(RuntimeError, AssertionError):  # of a size that it cannot take
-        features = torch.func.functional_call(probe, hollow, (picture,))
-    if not isinstance(features, torch.Tensor) or features.ndim != 4:
+    shape = feature_shape(backbone, config)
+    if shape is None or len(shape) != 4:
         raise CheckpointError(
             f"backbone {config.backbone} has no feature map (of pictures of {config.image_size} px) for {part}; "
             "choose one that has, such as resnet50, densenet169, convnext_tiny or swin_tiny_patch4_window7_224"

@@ -25,6 +25,18 @@ def gradient_map(score: Callable[[torch.Tensor], torch.Tensor], feature_map: tor
     return (gradient.mean((2, 3), keepdim=True) * values.detach()).sum(1)
 
 
+def is_mean(code: torch.Tensor | None, *feature_maps: torch.Tensor) -> bool:
+    """Whether a pooled code `[B, D]` is the mean of feature maps `[B, D, h, w]` over their places.
+
+    Seen on the values themselves, to what their precision can tell, whatever the layer that pooled is called.
+    """
+    if code is None or code.shape != feature_maps[0].shape[:2]:
+        return False
+    mean = torch.stack([values.float().mean((2, 3)) for values in feature_maps]).mean(0)
+    far = max(1e-5, 2 * torch.finfo(code.dtype).eps)
+    return bool(torch.allclose(code.float(), mean, rtol=far, atol=far * float(mean.abs().max())))
+
+
 def largest_region(maps: torch.Tensor, threshold: float) -> torch.Tensor:
     """The rectangle around the largest connected hot region of each map.
 
@@ -118,4 +130,4 @@ def resize(pictures: torch.Tensor, side: int) -> torch.Tensor:
     return resized.to(pictures.dtype)
 
 
-__all__ = ["crop_and_resize", "find_edges", "gradient_map", "largest_region", "resize", "widen"]
+__all__ = ["crop_and_resize", "find_edges", "gradient_map", "is_mean", "largest_region", "resize", "widen"]

@@ -1,18 +1,23 @@
 """Models of the mura family: backbone, one view, one study."""
 
+import threading
 from typing import Any
 
 import torch
 from torch import nn
 
-from .backbone_mura import create_backbone, load_timm_weights
+from .backbone_mura import create_backbone, feature_shape, load_timm_weights
+from .class_activation_mura import is_mean
 from .configuration_mura import BODY_PARTS, MuraConfig
 from .errors_mura import CheckpointError
 from .heads_mura import GatedAttention, MuraHead, make_head
+from .map_layer_mura import MapLayer, find_map_layer
 from .modeling_mura_base import MuraClassifier, MuraPreTrainedModel
 from .outputs_mura import Explained, MuraImageClassifierOutput, MuraModelOutput, StudyOutput
 from .pooling_mura import attend, check_view_mask
 from .small_cnns_mura import SMALL_CNNS
+
+_LOOKING = threading.Lock()  # one thread at a time tries a network out
 
 
 class MuraTimmModel(MuraPreTrainedModel):
@@ -101,6 +106,7 @@ class MuraForImageClassification(MuraTimmModel, MuraClassifier):
         self.finding_classifier = MuraHead(size, len(types), config.head_init) if types else None
         attentive = config.study_pooling == "gated_attention"
         self.attention = GatedAttention(size, config.attention_size) if attentive else None
+        self._map_layers: list[MapLayer | None] = []  # of a network on tokens: the one, once it was looked for
         self.post_init()
 
     def _classified_size(self, size: int) -> int:
@@ -127,14 +133,43 @@ class MuraForImageClassification(MuraTimmModel, MuraClassifier):
             pooler_output=code,
         )
 
-    def classify_views(self, pixel_values: torch.Tensor, **given: Any) -> MuraImageClassifierOutput:
+    def classify_views(
+        self, pixel_values: torch.Tensor, explainable: bool = False, **given: Any
+    ) -> MuraImageClassifierOutput:
         """Logits of views `[B, C, H, W]`, without a loss; averaged with those of their mirror images where the config
         has `test_time_flip`, in evaluation mode.
         """
-        output = self.classify(self.mura.extract(pixel_values))
+        answer = self._classify_explainable if explainable and not self.training else self._classify
+        output = answer(pixel_values)
         if self.training or not self.config.test_time_flip:
             return output
-        return output.mean_with(self.classify(self.mura.extract(pixel_values.flip(-1))))
+        return output.mean_with(answer(pixel_values.flip(-1)))
+
+    def _classify(self, pixel_values: torch.Tensor) -> MuraImageClassifierOutput:
+        return self.classify(self.mura.extract(pixel_values))
+
+    def _classify_explainable(self, pixel_values: torch.Tensor) -> MuraImageClassifierOutput:
+        """As `_classify`; of a network on tokens, with the graph behind the layer that heatmaps are read from."""
+        with _LOOKING:
+            if not self._map_layers:
+                self._map_layers = [self._find_map_layer()]
+            layer = self._map_layers[0]
+        if layer is None:
+            return self._classify(pixel_values)
+        with layer.cut() as held:
+            output = self._classify(pixel_values)
+        output.layer_outputs = (held[-1],)
+        return output
+
+    def _find_map_layer(self) -> MapLayer | None:
+        config = self.config
+        shape = feature_shape(self.mura.backbone, config)
+        if shape is None or len(shape) != 3:
+            return None
+        side = config.image_size
+        return find_map_layer(
+            self, lambda pixels: self.score(self.mura.extract(pixels)), (config.num_channels, side, side)
+        )
 
     def pool(
         self, view_logits: torch.Tensor, codes: torch.Tensor | None, mask: torch.Tensor
@@ -149,19 +184,38 @@ class MuraForImageClassification(MuraTimmModel, MuraClassifier):
     def explain(self, output: MuraImageClassifierOutput) -> list[Explained]:
         """The one feature map; with that of the mirror images behind it, channel by channel, where there is one.
 
+        Of a network on tokens, the last layer whose picture tokens matter; see `find_map_layer`.
+
         Raises:
-            CheckpointError: If the backbone has none, such as a plain vision transformer.
+            CheckpointError: If the backbone has neither, or works on tokens and the output was not asked for with
+                `explainable`.
         """
+        if output.layer_outputs is not None:
+            (layer,) = self._map_layers
+            assert layer is not None
+            return [layer.explain(output.logits, output.layer_outputs)]
         feature_map = output.feature_map
         if feature_map is None or feature_map.ndim != 4:
             raise CheckpointError(
-                f"backbone {self.config.backbone} works on tokens and has no feature map for Grad-CAM; "
-                "use a convolutional backbone or a Swin transformer for heatmaps"
+                f"backbone {self.config.backbone} works on tokens, and this output holds none for heatmaps; answer "
+                "with explainable=True, or use the method occlusion where that does not help"
             )
         mirrored = output.mirrored_feature_map
+        maps = [feature_map] if mirrored is None else [feature_map, mirrored]
+        weights = self.code_direction() if is_mean(output.pooler_output, *maps) else None
         if mirrored is None:
-            return [Explained(feature_map, self.score)]
-        return [Explained(torch.cat([feature_map, mirrored], dim=1), self._score_both)]
+            return [Explained(feature_map, self.score, channel_weights=weights)]
+        both = None if weights is None else torch.cat([weights, weights]) / 2
+        return [Explained(torch.cat(maps, dim=1), self._score_both, channel_weights=both)]
+
+    def code_direction(self) -> torch.Tensor | None:
+        """What z_abnormal - z_normal is the product of with a pooled code, but for a constant, `[D']`; None where the
+        head is not linear.
+        """
+        if not isinstance(self.classifier, nn.Linear):
+            return None
+        weight = self.classifier.weight.detach()
+        return (weight[1] - weight[0]) / self.config.temperature
 
     def score(self, feature_map: torch.Tensor) -> torch.Tensor:
         """z_abnormal - z_normal `[B]` of feature maps `[B, D, h, w]`."""

@@ -117,8 +117,17 @@ class MuraClassifier(MuraPreTrainedModel):
         # A backbone alone leaves heads aside when it is loaded, and transformers would hand that on to what holds it.
         self._keys_to_ignore_on_load_unexpected: set[str] = set()
 
-    def classify_views(self, pixel_values: torch.Tensor, **given: Any) -> MuraImageClassifierOutput:
-        """Logits of views `[B, C, H, W]`, without a loss."""
+    def classify_views(
+        self, pixel_values: torch.Tensor, explainable: bool = False, **given: Any
+    ) -> MuraImageClassifierOutput:
+        """Logits of views `[B, C, H, W]`, without a loss.
+
+        Args:
+            pixel_values: float `[B, C, H, W]`.
+            explainable: Whether the output is to go to `explain`. Networks on tokens then keep the graph behind the
+                layer that heatmaps are read from; to others it makes no difference.
+            **given: Body parts, for models that need to be told.
+        """
         raise NotImplementedError
 
     def code_logits(self, code: torch.Tensor) -> torch.Tensor:
@@ -150,6 +159,7 @@ class MuraClassifier(MuraPreTrainedModel):
         labels: torch.Tensor | None = None,
         body_parts: torch.Tensor | None = None,
         findings: torch.Tensor | None = None,
+        explainable: bool = False,
         **kwargs: Any,
     ) -> MuraImageClassifierOutput | StudyOutput:
         """Classifies views, or whole studies.
@@ -162,6 +172,8 @@ class MuraClassifier(MuraPreTrainedModel):
                 loss.
             findings: int64 `[B]`, indices into the config's `finding_types`, -1 where there is none or it is not
                 known; their cross entropy is added to the loss.
+            explainable: Whether what is found for views is to go to `explain`; see `classify_views`.
+            **kwargs: Not used.
 
         Returns:
             `MuraImageClassifierOutput` for views, `StudyOutput` for studies.
@@ -170,7 +182,9 @@ class MuraClassifier(MuraPreTrainedModel):
             ValueError: If body parts or findings are given to a model without that head, a study has no view, or the
                 shapes do not belong together.
         """
-        given = {"body_parts": body_parts} if self.NEEDS_PART else {}
+        given: dict[str, Any] = {"explainable": explainable} if explainable else {}
+        if self.NEEDS_PART:
+            given["body_parts"] = body_parts
         if pixel_values.ndim != 5:
             output: Any = self.classify_views(pixel_values, **given)
             logits = output.logits

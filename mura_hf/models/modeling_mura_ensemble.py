@@ -68,16 +68,27 @@ class MuraEnsembleForImageClassification(MuraClassifier):
             copy_weights(model.members[name], member)
         return model.eval()
 
-    def classify_views(self, pixel_values: torch.Tensor, **given: Any) -> MuraEnsembleOutput:
+    def classify_views(
+        self, pixel_values: torch.Tensor, explainable: bool = False, **given: Any
+    ) -> MuraEnsembleOutput:
         """Logits of views `[B, C, H, W]`, without a loss: log of the mean probability, divided by the temperature."""
-        return self._combine({name: member.classify_views(pixel_values) for name, member in self._named()})
+        return self._combine(
+            {name: member.classify_views(pixel_values, explainable=explainable) for name, member in self._named()}
+        )
 
     def classify_studies(
-        self, pixel_values: torch.Tensor, view_mask: torch.Tensor | None = None, **given: Any
+        self,
+        pixel_values: torch.Tensor,
+        view_mask: torch.Tensor | None = None,
+        explainable: bool = False,
+        **given: Any,
     ) -> StudyOutput:
         """Answers for studies `[B, V, C, H, W]`, without a loss."""
         mask = check_view_mask(pixel_values, view_mask)
-        found = {name: member.classify_studies(pixel_values, mask) for name, member in self._named()}
+        found = {
+            name: member.classify_studies(pixel_values, mask, explainable=explainable)
+            for name, member in self._named()
+        }
         views = self._combine({name: output.views for name, output in found.items()})
         study = self._mean({name: output.study_logits for name, output in found.items()})
         view_logits = self._mean({name: output.view_logits for name, output in found.items()})

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from .backbone_mura import check_feature_map, load_timm_weights
-from .class_activation_mura import crop_and_resize, gradient_map, largest_region, resize, widen
+from .class_activation_mura import crop_and_resize, gradient_map, is_mean, largest_region, resize, widen
 from .configuration_mura_fusenet import BRANCH_FIELDS, MuraFuseNetConfig
 from .errors_mura import CheckpointError
 from .heads_mura import GatedAttention, MuraHead
@@ -116,8 +116,10 @@ class MuraFuseNetForImageClassification(MuraClassifier):
         boxes = largest_region(maps, self.config.crop_threshold)
         return widen(boxes, self.config.crop_min_share, square=self.config.crop_square)
 
-    def classify_views(self, pixel_values: torch.Tensor, **given: Any) -> MuraFuseNetOutput:
-        """Logits of views `[B, C, H, W]`, without a loss."""
+    def classify_views(self, pixel_values: torch.Tensor, explainable: bool = False, **given: Any) -> MuraFuseNetOutput:
+        """Logits of views `[B, C, H, W]`, without a loss; its backbones have feature maps, so every output can be
+        explained.
+        """
         config = self.config
         seen = resize(pixel_values, config.image_size)
         whole = self.global_branch.classify_views(seen)
@@ -176,9 +178,17 @@ class MuraFuseNetForImageClassification(MuraClassifier):
             logits = self.code_logits(torch.cat(codes, dim=1))
             return logits[:, 1] - logits[:, 0]
 
+        code: Any = output.pooler_output
+        direction = self.classifier.weight.detach()[1] - self.classifier.weight.detach()[0]
+        weights = [
+            of_branch / self.config.temperature if is_mean(part, values) else None
+            for of_branch, part, values in zip(direction.chunk(2), code.chunk(2, dim=1), maps, strict=True)
+        ]
         return [
-            Explained(maps[0], lambda values: score(values, 0), weight=0.5),
-            Explained(maps[1], lambda values: score(values, 1), boxes=output.boxes, weight=0.5),
+            Explained(maps[0], lambda values: score(values, 0), weight=0.5, channel_weights=weights[0]),
+            Explained(
+                maps[1], lambda values: score(values, 1), boxes=output.boxes, weight=0.5, channel_weights=weights[1]
+            ),
         ]
 
     def start_stage(self, name: str) -> None:

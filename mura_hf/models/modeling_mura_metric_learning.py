@@ -45,6 +45,11 @@ class MuraForMetricLearning(MuraForImageClassification):
         """Logits `[B, 2]` of pooled codes `[B, D']`."""
         return super().code_logits(self.embedding(code))
 
+    def code_direction(self) -> torch.Tensor | None:
+        """As `MuraForImageClassification.code_direction`, through the embedding."""
+        direction = super().code_direction()
+        return None if direction is None else direction @ self.embedding.weight.detach()
+
     def classify(self, feature_map: torch.Tensor) -> MuraMetricLearningOutput:
         """Everything after the backbone: feature map in, embeddings and logits out."""
         code = self.mura.pool(feature_map)

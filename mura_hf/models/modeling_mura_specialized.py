@@ -80,12 +80,17 @@ class MuraSpecializedForImageClassification(MuraClassifier):
         return model.eval()
 
     def classify_views(
-        self, pixel_values: torch.Tensor, body_parts: torch.Tensor | None = None, **given: Any
+        self,
+        pixel_values: torch.Tensor,
+        explainable: bool = False,
+        body_parts: torch.Tensor | None = None,
+        **given: Any,
     ) -> MuraSpecializedOutput:
         """Logits of views `[B, C, H, W]`, without a loss.
 
         Args:
             pixel_values: float `[B, C, H, W]`.
+            explainable: As `MuraClassifier.classify_views`.
             body_parts: int64 `[B]`, indices into `BODY_PARTS`; -1 where the router is to find it.
             **given: Not used.
 
@@ -96,7 +101,10 @@ class MuraSpecializedForImageClassification(MuraClassifier):
         parts = body_parts if routed is None else _fill(body_parts, routed)
         assert parts is not None
         rows = self._rows(parts)
-        members = {part: self._member(part).classify_views(pixel_values[places]) for part, places in rows.items()}
+        members = {
+            part: self._member(part).classify_views(pixel_values[places], explainable=explainable)
+            for part, places in rows.items()
+        }
         return MuraSpecializedOutput(
             logits=_gather({part: output.logits for part, output in members.items()}, rows) / self.config.temperature,
             body_part_logits=routed,
@@ -108,6 +116,7 @@ class MuraSpecializedForImageClassification(MuraClassifier):
         self,
         pixel_values: torch.Tensor,
         view_mask: torch.Tensor | None = None,
+        explainable: bool = False,
         body_parts: torch.Tensor | None = None,
         **given: Any,
     ) -> StudyOutput:
@@ -122,7 +131,7 @@ class MuraSpecializedForImageClassification(MuraClassifier):
         assert parts is not None
         rows = self._rows(parts)
         studies = {
-            part: self._member(part).classify_studies(pixel_values[places], mask[places])
+            part: self._member(part).classify_studies(pixel_values[places], mask[places], explainable=explainable)
             for part, places in rows.items()
         }
         logits = _gather({part: output.study_logits for part, output in studies.items()}, rows)

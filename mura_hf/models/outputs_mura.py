@@ -34,6 +34,8 @@ class MuraImageClassifierOutput(ModelOutput):
         pooler_output: The pooled code `[B, D']`; None likewise.
         mirrored_feature_map: Of the views' mirror images, mirrored back, where the config has `test_time_flip`. Then
             the other fields but `feature_map` are means over both.
+        layer_outputs: Of networks on tokens, where the answer is to be explained: what the layer gave that heatmaps
+            are read from, and for mirror images after that; leaves of the graph of `logits`.
     """
 
     loss: torch.Tensor | None = None
@@ -43,14 +45,25 @@ class MuraImageClassifierOutput(ModelOutput):
     feature_map: torch.Tensor | None = None
     pooler_output: torch.Tensor | None = None
     mirrored_feature_map: torch.Tensor | None = None
+    layer_outputs: tuple[torch.Tensor, ...] | None = None
 
     def mean_with(self, mirrored: Any) -> Any:
-        """The mean of this output and of that for the views' mirror images; feature maps stay apart."""
-        apart = ("feature_map", "mirrored_feature_map")
-        means = {name: (value + mirrored[name]) / 2 for name, value in self.items() if name not in apart}
+        """The mean of this output and of that for the views' mirror images; what has places stays apart."""
+        apart = ("feature_map", "mirrored_feature_map", "layer_outputs")
+        graph = self.layer_outputs is not None  # which must not end here
+        with (
+            torch.inference_mode(torch.is_inference_mode_enabled() and not graph),
+            torch.set_grad_enabled(torch.is_grad_enabled() or graph),
+        ):
+            means = {name: (value + mirrored[name]) / 2 for name, value in self.items() if name not in apart}
         other = mirrored.feature_map
         back = other.flip(-1) if other is not None and other.ndim == 4 else None  # tokens have no left and right
-        return type(self)(**means, feature_map=self.feature_map, mirrored_feature_map=back)
+        return type(self)(
+            **means,
+            feature_map=self.feature_map,
+            mirrored_feature_map=back,
+            layer_outputs=self.layer_outputs and self.layer_outputs + mirrored.layer_outputs,
+        )
 
 
 @dataclass
@@ -96,6 +109,8 @@ class Explained(NamedTuple):
         boxes: float `[n, 4]`, left, top, right and bottom of what the map shows, in shares of the picture's sides; the
             whole picture where None.
         weight: Share of this map in the heatmap.
+        channel_weights: `[D]`, where the score is the map's mean over its places, weighted with them, and a constant;
+            None where it is not so simple.
     """
 
     feature_map: torch.Tensor
@@ -103,6 +118,7 @@ class Explained(NamedTuple):
     rows: torch.Tensor | None = None
     boxes: torch.Tensor | None = None
     weight: float = 1.0
+    channel_weights: torch.Tensor | None = None
 
 
 __all__ = ["Explained", "MuraImageClassifierOutput", "MuraModelOutput", "StudyOutput"]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mura_hf import DatasetError, StudyPredictor, load_mura
-from mura_hf.assessment import evaluate_checkpoint
+from mura_hf.assessment import describe_evaluation, evaluate_checkpoint
 from mura_hf.evaluation import PLOTS, classification_metrics
 from tests.conftest import make_checkpoint
 
@@ -51,6 +51,12 @@ def test_figures_are_those_of_the_predictor(fields, phantom_tree, checkpoint, tm
     assert report["prevalence"] == 0.2
     assert "median_absolute_correlation" in report["explanations"]
     assert report["shortcuts"]["masking"]["corners"]["n"] == found["n"]
+    assert len(report["explanations"]["cascade"]) == 8
+    assert "n" in report["erasing"]
+    assert report["pointing"]["overall"]["n"] >= report["projections"]["n"] // 2 > 0
+    lines = "\n".join(describe_evaluation(report))
+    assert "Pointing game" in lines
+    assert "Both of two projections" in lines
     assert {path.name for path in folder.glob("*.png")} == set(PLOTS)
     effect = report["calibration_effect"]
     assert (effect["before"] is None) == (not fields)
@@ -63,10 +69,11 @@ def test_an_empty_split_is_refused(phantom_tree, checkpoint):
         evaluate_checkpoint(checkpoint, rows, "valid", cpu=True)
 
 
-def test_a_model_without_heatmaps_is_measured_too(phantom_tree, tmp_path):
+def test_a_model_without_heatmaps_is_measured_too(phantom_tree, tmp_path, monkeypatch):
+    monkeypatch.setattr("mura_hf.models.modeling_mura.find_map_layer", lambda *given: None)
     folder = make_checkpoint(tmp_path / "vit", backbone="vit_tiny_patch16_224")
     report = evaluate_checkpoint(folder, load_mura(phantom_tree)["valid"], "valid", cpu=True)
-    assert "pointing" not in report
+    assert not {"pointing", "projections", "erasing", "following"} & set(report)
     assert "baselines" not in report
     assert "No heatmap" in report["explanations"]["none"]
     assert (folder / "evaluation.json").is_file()

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mura_hf.explain import Box, localize
+from mura_hf.explain import Box, find_regions, localize
 
 
 def test_frames_the_largest_hot_component():
@@ -28,6 +28,32 @@ def test_corners_touch():
 def test_a_constant_map_points_nowhere():
     assert localize(np.zeros((8, 8))) is None
     assert localize(np.ones((8, 8))) is None
+
+
+def test_each_large_region_is_told_in_pixels_and_shares():
+    heatmap = np.zeros((40, 60))
+    heatmap[5:12, 10:30] = 0.8  # 140 pixels
+    heatmap[20:30, 40:46] = 1.0  # 60 pixels
+    heatmap[35:38, 5:8] = 0.9  # 9 pixels, too few beside the largest
+    first, second = find_regions(heatmap)
+    assert (first.box, first.area, first.share) == (Box(10, 5, 30, 12), 140, 140 / 2400)
+    assert (second.box, second.area, second.share) == (Box(40, 20, 46, 30), 60, 60 / 2400)
+    assert (first.mean_heat, second.mean_heat) == pytest.approx((0.8, 1.0))
+    assert [region.area for region in find_regions(heatmap, min_share=0.0)] == [140, 60, 9]
+    assert find_regions(heatmap, min_share=1.0) == [first]
+    assert localize(heatmap) == first.box
+    assert find_regions(np.ones((4, 4))) == []
+
+
+def test_area_counts_hot_pixels_not_the_box():
+    heatmap = np.eye(10)
+    (region,) = find_regions(heatmap)
+    assert (region.box, region.area, region.share, region.mean_heat) == (Box(0, 0, 10, 10), 10, 0.1, 1.0)
+
+
+def test_min_share_must_be_a_share():
+    with pytest.raises(ValueError, match="min_share is 2"):
+        find_regions(np.eye(4), min_share=2)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from mura_hf import CheckpointError, MuraImageProcessor, StudyPredictor
 from mura_hf.explain import grad_cam
 from mura_hf.models import BODY_PARTS, CLASSIFIERS
 from tests.conftest import make_checkpoint, make_model
+from tests.inference.threads import check_threads
 
 POOLINGS = {"mura_ensemble": "ensemble", "mura_specialized": "specialized"}
 
@@ -126,3 +127,11 @@ def test_fusenet_at_full_resolution_is_fed_larger_pictures(phantom_files, tmp_pa
         expected = model(_pixel_values(folder, phantom_files)[None]).study_logits[0, 1].exp()
     assert study.probability == pytest.approx(float(expected), abs=1e-5)
     assert study.probability != StudyPredictor.from_pretrained(coarse, device="cpu")(phantom_files).probability
+
+
+@pytest.mark.parametrize("method", [None, "grad_cam"])
+def test_sixteen_threads_ask_an_ensemble_with_a_member_on_tokens(phantom_files, tmp_path, method):
+    vit = make_model(backbone="vit_tiny_patch16_224", backbone_kwargs={"depth": 3, "embed_dim": 48})
+    model = CLASSIFIERS["mura_ensemble"].from_members({"cnn": make_model(), "vit": vit})
+    predictor = StudyPredictor.from_pretrained(make_checkpoint(tmp_path / "both", model), device="cpu")
+    check_threads(predictor, phantom_files, method=method)

@@ -1,5 +1,4 @@
 import json
-import threading
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from transformers import pipeline
 from mura_hf import CheckpointError, StudyPredictor, read_radiograph
 from mura_hf.inference import OTHER_WARNING
 from tests.inference.strangers import LABELS, SIDE, make_stranger, save_stranger, save_timm
+from tests.inference.threads import check_threads
 
 TIMM = {
     "resnet10t": {"channels": [8, 16, 24, 32]},
@@ -80,7 +80,9 @@ def _check_heatmap(folder, picture, small):
     small = (small if label == LABELS[1] else -small).detach().clamp_min(0)
     predictor = StudyPredictor.from_pretrained(folder, device="cpu", abnormal_label=label)
     heatmap = predictor([picture]).views[0].heatmap
-    enlarged = torch.nn.functional.interpolate(small[None, None], (SIDE, SIDE), mode="bilinear")[0, 0].numpy()
+    enlarged = (
+        torch.nn.functional.interpolate(small[None, None], (SIDE, SIDE), mode="bicubic")[0, 0].clamp_min(0).numpy()
+    )
     restored = predictor.processor.restore_map(enlarged, *heatmap.shape)
     assert restored.max() > 0
     np.testing.assert_allclose(heatmap, restored / restored.max(), atol=1e-5)
@@ -151,33 +153,15 @@ def test_unclear_labels_are_refused_with_a_question_that_can_be_answered(tmp_pat
 
 
 @pytest.mark.parametrize("kind", ["vit", "resnet", "swin_tiny_patch4_window7_224"])
-def test_eight_threads_get_what_one_gets(strangers, phantom_files, kind):
-    predictor = StudyPredictor.from_pretrained(strangers[kind], device="cpu")
-    rng = np.random.default_rng(1)
-    studies = [[rng.integers(0, 255, (70 + 5 * place, 90), np.uint8), phantom_files[0]] for place in range(8)]
-    expected = [predictor(study) for study in studies]
-    found, start = {}, threading.Barrier(8)
-
-    def work(place):
-        start.wait(30)
-        found[place] = [predictor(studies[place]) for _ in range(3)]
-
-    threads = [threading.Thread(target=work, args=(place,)) for place in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(120)
-    for place, alone in enumerate(expected):
-        for study in found[place]:
-            assert study.probability == alone.probability
-            for view, wanted in zip(study.views, alone.views, strict=True):
-                np.testing.assert_array_equal(view.heatmap, wanted.heatmap)
+def test_sixteen_threads_get_what_one_gets(strangers, phantom_files, kind):
+    check_threads(StudyPredictor.from_pretrained(strangers[kind], device="cpu"), phantom_files)
 
 
 def test_a_network_without_a_fitting_layer_says_so_and_answers(tmp_path, phantom_files):
     study = StudyPredictor.from_pretrained(save_stranger(tmp_path / "hiera", "hiera"))(phantom_files)
     assert all(view.heatmap is None for view in study.views)
     assert any(warning.startswith("No heatmap: a network of type hiera") for warning in study.warnings)
+    assert any("the method occlusion needs none" in warning for warning in study.warnings)
 
 
 def test_a_processor_that_cannot_be_followed_says_so_and_answers(strangers, phantom_files, monkeypatch):

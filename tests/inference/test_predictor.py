@@ -1,6 +1,5 @@
 import json
 import shutil
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +18,12 @@ from mura_hf import (
     read_radiograph,
 )
 from mura_hf.bundled import DEFAULT
-from mura_hf.explain import grad_cam
+from mura_hf.explain import Heatmaps, find_regions, grad_cam, localize
 from mura_hf.inference import PHANTOM_WARNING
 from mura_hf.inference.prediction import find_band
 from mura_hf.models import BODY_PARTS
-from tests.conftest import make_checkpoint
+from tests.conftest import make_checkpoint, make_model
+from tests.inference.threads import check_threads
 
 
 @pytest.fixture(scope="module")
@@ -113,12 +113,12 @@ def test_heatmap_and_box_come_back_through_every_step(flagging, monkeypatch, mod
     )
     monkeypatch.setattr(flagging, "processor", processor)
 
-    def bright(model, output, size):
+    def bright(model, pixel_values, **options):
         """A heatmap that is hot where what the model was fed is bright."""
-        fed = flagging.pixel_values([Radiograph(picture / np.float32(255), 8, "array")])[:, 0]
-        return (fed - fed.min()) / (fed.max() - fed.min())
+        fed = pixel_values[:, 0]
+        return Heatmaps((fed - fed.min()) / (fed.max() - fed.min()), options["method"], [(64, 64)])
 
-    monkeypatch.setattr("mura_hf.inference.predictor.grad_cam", bright)
+    monkeypatch.setattr("mura_hf.inference.predictor.explain", bright)
     view = flagging([picture]).views[0]
     assert view.heatmap.shape == picture.shape
     rows, columns = np.nonzero(view.heatmap > 0.7)
@@ -146,11 +146,41 @@ def test_heatmaps_can_be_left_out(predictor, phantom_files):
     assert all(view.heatmap is None for view in predictor(phantom_files, heatmaps=False).views)
 
 
-def test_a_backbone_without_a_map_says_so(phantom_files, tmp_path):
-    folder = make_checkpoint(tmp_path / "vit", backbone="vit_tiny_patch16_224")
-    study = StudyPredictor.from_pretrained(folder)(phantom_files)
+def test_a_vision_transformer_has_heatmaps_too(phantom_files, tmp_path):
+    kwargs = {"depth": 3, "embed_dim": 48}
+    folder = make_checkpoint(tmp_path / "vit", make_model(backbone="vit_tiny_patch16_224", backbone_kwargs=kwargs))
+    study = StudyPredictor.from_pretrained(folder, device="cpu")(phantom_files)
+    assert study.heatmap_method == "head_gradient"
+    assert all(view.map_size == (4, 4) for view in study.views)
+    assert any(view.heatmap.max() == 1 and view.heatmap.std() > 0.02 for view in study.views)
+
+
+def test_a_method_may_be_chosen_and_is_told(flagging, phantom_files):
+    study = flagging(phantom_files)
+    assert study.heatmap_method == "class_activation_map"
+    for method, size in (("grad_cam", (2, 2)), ("layer_cam", (2, 2)), ("occlusion", (15, 15))):
+        other = flagging(phantom_files, method=method)
+        assert other.heatmap_method == method
+        assert all(view.map_size == size for view in other.views)
+        assert other.probability == study.probability
+    none = flagging(phantom_files, heatmaps=False)
+    assert (none.heatmap_method, none.views[0].map_size, none.views[0].regions) == (None, None, [])
+    with pytest.raises(ValueError, match="unknown heatmap method 'guess'; there are auto"):
+        flagging(phantom_files, method="guess")
+
+
+def test_a_method_that_the_model_does_not_have_is_told_and_the_rest_is_answered(phantom_files, tmp_path):
+    folder = make_checkpoint(tmp_path / "deep", make_model(head_layers=[16]))
+    study = StudyPredictor.from_pretrained(folder, device="cpu")(phantom_files, method="class_activation_map")
     assert all(view.heatmap is None for view in study.views)
-    assert any("no feature map" in warning for warning in study.warnings)
+    assert study.heatmap_method is None
+    assert any("No heatmap: this model does not end in a mean" in warning for warning in study.warnings)
+
+
+def test_regions_are_told_in_the_files_own_pixels(flagging, phantom_files):
+    for view in flagging(phantom_files).views:
+        assert view.regions == find_regions(view.heatmap)
+        assert view.box == localize(view.heatmap) == view.regions[0].box
 
 
 def test_the_body_part_may_be_given(predictor, phantom_files):
@@ -214,20 +244,7 @@ def test_the_uncertain_band_reaches_to_the_threshold():
 
 
 def test_threads_may_share_a_predictor(flagging, phantom_files):
-    alone = [flagging([file]) for file in phantom_files]
-    found = {}
-
-    def work(place):
-        found[place] = flagging([phantom_files[place]])
-
-    threads = [threading.Thread(target=work, args=(place,)) for place in range(len(phantom_files))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for place, expected in enumerate(alone):
-        assert found[place].probability == expected.probability
-        np.testing.assert_array_equal(found[place].views[0].heatmap, expected.views[0].heatmap)
+    check_threads(flagging, phantom_files)
 
 
 class TestRefusals:

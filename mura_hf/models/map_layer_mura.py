@@ -1,4 +1,4 @@
-"""The layer of a strange network that a heatmap can be read from, found by trying the network out."""
+"""The layer of a network that a heatmap can be read from, found by trying the network out."""
 
 import re
 import threading
@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 from torch import nn
+
+from .outputs_mura import Explained
 
 _INSIDE_ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)
 _MOST_PREFIX_TOKENS = 8  # class, distillation and register tokens, which no known network has more of
@@ -52,11 +54,11 @@ class MapLayer:
     def __init__(self, name: str, module: nn.Module, grid: Grid) -> None:
         self.name = name
         self.grid = grid
-        self._here = threading.local()
+        self._held: dict[int, list[torch.Tensor]] = {}  # by thread; a threading.local could not be copied
         module.register_forward_hook(self._hook)
 
     def _hook(self, module: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor | None:
-        held = getattr(self._here, "held", None)
+        held = self._held.get(threading.get_ident())
         if held is None:
             return None
         leaf = output.detach().requires_grad_()
@@ -69,12 +71,34 @@ class MapLayer:
         list that is given.
         """
         held: list[torch.Tensor] = []
-        self._here.held = held
+        thread = threading.get_ident()
+        self._held[thread] = held
         try:
             with torch.inference_mode(False), torch.enable_grad():
                 yield held
         finally:
-            self._here.held = None
+            del self._held[thread]
+
+    def explain(self, logits: torch.Tensor, outputs: tuple[torch.Tensor, ...]) -> Explained:
+        """What logits say about the layer's outputs that they were computed from.
+
+        The score is the linear one that has the answer's gradient, which is all that Grad-CAM needs: the network is
+        not run again.
+
+        Args:
+            logits: `[n, 2]`, with the graph that begins at the outputs.
+            outputs: What `cut` held: of the pictures, and of their mirror images where they had a say.
+        """
+        with torch.inference_mode(False), torch.enable_grad():
+            difference = (logits[:, 1] - logits[:, 0]).sum()
+            gradients = torch.autograd.grad(difference, outputs, retain_graph=True)
+            maps, slope = (self._join(values) for values in (outputs, gradients))
+        return Explained(maps, lambda values: (values * slope).sum((1, 2, 3)))
+
+    def _join(self, outputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        """Outputs as one map, channel by channel behind each other; those of mirror images mirrored back."""
+        first, *mirrored = (self.grid.to_map(output.detach()) for output in outputs)
+        return torch.cat([first, *(values.flip(-1) for values in mirrored)], dim=1)
 
 
 @dataclass(frozen=True)
@@ -97,7 +121,7 @@ def find_map_layer(
     Two pictures of noise run through the network, and back, once.
 
     Args:
-        model: In evaluation mode, its parameters frozen.
+        model: In evaluation mode.
         score: From pixel values `[B, C, H, W]` to what is explained, `[B]`.
         shape: C, H and W.
 
@@ -105,10 +129,12 @@ def find_map_layer(
         None where there is no such layer.
     """
     seen: list[_Seen] = []
+    here = threading.get_ident()
 
     def look(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            if isinstance(output, torch.Tensor) and output.requires_grad and output.is_floating_point():
+            ours = threading.get_ident() == here  # others may ask the network meanwhile
+            if ours and isinstance(output, torch.Tensor) and output.requires_grad and output.is_floating_point():
                 grid = _find_grid(output, shape[1:])
                 if grid is not None:
                     seen.append(_Seen(name, module, output, grid))
@@ -185,3 +211,6 @@ def _divides(height: int, width: int, picture: tuple[int, ...]) -> bool:
         and picture[1] % width == 0
         and picture[0] // height == picture[1] // width
     )
+
+
+__all__ = ["Grid", "MapLayer", "find_map_layer"]
