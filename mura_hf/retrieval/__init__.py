@@ -1,5 +1,20 @@
 """Radiographs like this one: codes of views, and an index that is searched for the nearest."""
 
 from .codes import view_codes
+from .exact import ExactSearcher, make_sketch
+from .fingerprint import digest_coder
+from .index import RetrievalIndex
+from .rows import Neighbour
+from .storage import FOLDER, IndexRecord, read_record
 
-__all__ = ["view_codes"]
+__all__ = [
+    "FOLDER",
+    "ExactSearcher",
+    "IndexRecord",
+    "Neighbour",
+    "RetrievalIndex",
+    "digest_coder",
+    "make_sketch",
+    "read_record",
+    "view_codes",
+]
