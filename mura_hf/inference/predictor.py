@@ -13,11 +13,14 @@ from ..errors import CheckpointError, RadiographError
 from ..explain import grad_cam, localize
 from ..models import BODY_PARTS, LABELS, Golden, MuraClassifier, MuraImageProcessor, StudyOutput
 from ..radiographs import Radiograph, check_radiograph, read_radiograph
+from ..retrieval import Neighbour, RetrievalIndex, view_codes
 from .golden import UNREADABLE, find_golden, golden_warning
+from .index_loading import LazyIndex
 from .loading import load_checkpoint
 from .other_processor import OtherProcessor
+from .placing import check_device, check_dtype
 from .prediction import PHANTOM_WARNING, StudyPrediction, ViewPrediction, find_band
-from .sources import find_source
+from .sources import Source, find_source
 
 View = str | os.PathLike[str] | bytes | bytearray | Image.Image | np.ndarray | Radiograph
 
@@ -32,6 +35,7 @@ class StudyPredictor:
         processor: The checkpoint's own.
         checkpoint: Its name in answers.
         warnings: Sentences that belong beside each of its answers; that about phantoms need not be among them.
+        source: Where it came from, and its index lies; None where it was made in memory.
     """
 
     def __init__(
@@ -40,11 +44,13 @@ class StudyPredictor:
         processor: MuraImageProcessor | OtherProcessor,
         checkpoint: str,
         warnings: Sequence[str] = (),
+        source: Source | None = None,
     ) -> None:
         self.model = model.eval().requires_grad_(False)
         self.processor = processor
         self.checkpoint = checkpoint
         self.warnings = [PHANTOM_WARNING] * model.config.trained_on_phantoms + list(warnings)
+        self._index = LazyIndex(source, self.model, processor)
 
     @classmethod
     def from_pretrained(
@@ -71,12 +77,12 @@ class StudyPredictor:
                 its files do not fit each other.
             ValueError: If this machine has no such device, or the dtype is none.
         """
-        chosen, dtype = _check_device(device), _check_dtype(dtype)
+        chosen, dtype = check_device(device), check_dtype(dtype)
         source = find_source(name_or_path, revision)
         try:
             model, processor, warnings = load_checkpoint(source, dtype, abnormal_label)
             model = model.to(chosen, memory_format=torch.channels_last)
-            predictor = cls(model, processor, source.name, warnings)
+            predictor = cls(model, processor, source.name, warnings, source)
             try:
                 golden = find_golden(source)
             except ValueError:
@@ -208,12 +214,44 @@ class StudyPredictor:
             checkpoint=self.checkpoint,
             abnormal_means=config.abnormal_means,
             warnings=warnings,
+            codes=self._codes(output),
         )
 
     def predict_many(self, studies: Iterable[Iterable[View]], **options: Any) -> Iterator[StudyPrediction]:
         """Reads studies one after another as they come; `options` are those of a call."""
         for views in studies:
             yield self(views, **options)
+
+    @property
+    def index(self) -> RetrievalIndex | None:
+        """The index that came with the checkpoint, opened when it is first asked for; None where it has none.
+
+        Raises:
+            CheckpointError: If it is damaged, or belongs to other weights or settings.
+        """
+        return self._index.get()
+
+    def similar(
+        self, study: StudyPrediction | Iterable[View], k: int = 5, body_part: str | None = None
+    ) -> list[Neighbour]:
+        """The studies of the checkpoint's index that look most like one; see `RetrievalIndex.search`.
+
+        Args:
+            study: An answer of this predictor, which holds its codes; or the views of a study, to be read first.
+            k: How many.
+            body_part: To find studies of that part only; of any where None.
+
+        Raises:
+            CheckpointError: If the checkpoint has no index, or none that fits it.
+            RadiographError: If a view cannot be read.
+            ValueError: As a call, and if the part is unknown, or k below 1.
+        """
+        index = self.index
+        if index is None:
+            raise CheckpointError(f"{self.checkpoint} has no index of studies; build one with scripts/build_index.py")
+        answer = study if isinstance(study, StudyPrediction) else self(study, heatmaps=False)
+        assert answer.codes is not None  # what has an index has codes
+        return index.search_codes(answer.codes, k, body_part)
 
     def pixel_values(self, radiographs: Sequence[Radiograph]) -> torch.Tensor:
         """What the model is fed, float32 `[V, C, H, W]`."""
@@ -229,6 +267,12 @@ class StudyPredictor:
             output: StudyOutput = self.model(pixel_values[None].contiguous(), **given)
         self._check(output.study_logits, output.view_logits)
         return output
+
+    def _codes(self, output: StudyOutput) -> np.ndarray | None:
+        try:
+            return view_codes(self.model, output.views).cpu().numpy()  # type: ignore[arg-type]
+        except CheckpointError:  # someone else's network may have none
+            return None
 
     def _check(self, *logits: torch.Tensor) -> None:
         if not all(torch.isfinite(values).all() for values in logits):
@@ -271,21 +315,3 @@ class StudyPredictor:
 
 def _name(view: View, number: int) -> str:
     return Path(view).name if isinstance(view, str | os.PathLike) else f"view {number}"
-
-
-def _check_device(device: str | torch.device | None) -> torch.device:
-    if device is None:
-        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        return found or torch.device("cpu")
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError, TypeError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise ValueError(f"device {device!r} cannot be used on this machine: {reason}") from error
-
-
-def _check_dtype(dtype: str | torch.dtype) -> str | torch.dtype:
-    kind = getattr(torch, dtype, None) if isinstance(dtype, str) and dtype != "auto" else dtype
-    if kind != "auto" and not (isinstance(kind, torch.dtype) and kind.is_floating_point):
-        raise ValueError(f'dtype is {dtype!r}: it must be "auto" or a floating point type such as torch.bfloat16')
-    return kind
