@@ -11,13 +11,15 @@ from .fine_tuning import measure_fine_tuning
 from .finishing import Finish, finish_checkpoint
 from .giveaways import measure_giveaways
 from .implausible import find_flags
+from .indexing import index_checkpoint
 from .pointing import pointing_game
 from .published import load_published
 from .reproduction import Reproduction, reproduce
 from .reproduction_plan import Budget
 from .reproduction_table import render_table, write_tables
+from .retrieval_quality import measure_retrieval
 from .splits import describe_source, load_split, load_splits
-from .telling import describe_calibration, describe_dry_run, describe_evaluation
+from .telling import describe_calibration, describe_dry_run, describe_evaluation, describe_index
 from .twins import measure_twins
 from .untrusted import measure_untrusted
 
@@ -32,16 +34,19 @@ __all__ = [
     "describe_calibration",
     "describe_dry_run",
     "describe_evaluation",
+    "describe_index",
     "describe_source",
     "evaluate_checkpoint",
     "find_flags",
     "finish_checkpoint",
+    "index_checkpoint",
     "load_published",
     "load_split",
     "load_splits",
     "measure_baselines",
     "measure_fine_tuning",
     "measure_giveaways",
+    "measure_retrieval",
     "measure_twins",
     "measure_untrusted",
     "plot_comparison",

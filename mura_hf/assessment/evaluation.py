@@ -14,6 +14,7 @@ from ..errors import DatasetError
 from ..evaluation import HOW_CHOSEN, measure_operating_points, measure_reliability, plot_evaluation
 from ..inference import StudyPredictor
 from ..models import MuraBaseConfig
+from ..retrieval import FOLDER, read_record
 from ..training import SplitPredictions
 from ..training.states import replace_file
 from .baselines import measure_baselines
@@ -24,6 +25,7 @@ from .levels import N_RESAMPLES, Answers, measure_findings, measure_levels, meas
 from .pointing import can_point, pointing_game
 from .published_beside import published_beside
 from .randomization import N_SEEDS, N_VIEWS, measure_randomization
+from .retrieval_quality import measure_retrieval
 from .twins import measure_twins
 
 PREVALENCE = 0.1
@@ -69,7 +71,8 @@ def evaluate_checkpoint(
         part (`groups`) and by region (`regions`), with predictive values at `prevalence`; `baselines`; `published`:
         what studies printed for the same level and split; `explanations`: see `measure_randomization`. Where the rows
         tell regions: `region`; where they know their findings: `finding`, and, where the model has heatmaps and they
-        have boxes, `pointing`; where asked for, `twins`.
+        have boxes, `pointing`; where the checkpoint has an index, `retrieval`, see `measure_retrieval`; where asked
+        for, `twins`.
 
     Raises:
         DatasetError: If the split is empty.
@@ -115,7 +118,7 @@ def evaluate_checkpoint(
         if measured:
             report[name] = measured
     if accelerator.is_main_process:
-        report |= _look_at_heatmaps(answers, twins)
+        report |= _look_view_by_view(answers, studies, twins)
         replace_file(folder / "evaluation.json", (json.dumps(report, indent=2) + "\n").encode())
         plot_evaluation(report, folder)
         make_golden(folder)
@@ -180,7 +183,7 @@ def _part_accuracy(found: SplitPredictions) -> float | None:
     return float(np.mean(found.found_parts[known] == found.body_parts[known]))
 
 
-def _look_at_heatmaps(answers: KeptAnswers, twins: int) -> dict[str, Any]:
+def _look_view_by_view(answers: KeptAnswers, studies: Answers, twins: int) -> dict[str, Any]:
     """What is measured view by view, through the predictor."""
     predictor = StudyPredictor.from_pretrained(answers.checkpoint, device=answers.accelerator.device)
     rows = answers.rows
@@ -191,6 +194,12 @@ def _look_at_heatmaps(answers: KeptAnswers, twins: int) -> dict[str, Any]:
     }
     if can_point(predictor, rows):
         report["pointing"] = answers.record("pointing", {}, lambda: pointing_game(predictor, rows))
+    index = answers.checkpoint / FOLDER
+    if index.is_dir():
+        own = dict(zip(studies.study_ids, studies.probabilities.tolist(), strict=True))
+        report["retrieval"] = answers.record(
+            "retrieval", {"build": read_record(index).build}, lambda: measure_retrieval(predictor, rows, own)
+        )
     if twins:
         report["twins"] = answers.record("twins", {"patients": twins}, lambda: measure_twins(predictor, twins))
     return report

@@ -7,7 +7,7 @@ from typing import Any
 from huggingface_hub import snapshot_download
 
 from ..models import MuraClassifier
-from ..retrieval import FOLDER, RetrievalIndex
+from ..retrieval import CODES, FOLDER, RECORD, ROWS, RetrievalIndex
 from .sources import HUB_TIMEOUT, Source
 
 
@@ -50,7 +50,8 @@ def _find_folder(source: Source) -> Path | None:
                 snapshot_download(
                     source.location,
                     revision=source.revision,
-                    allow_patterns=f"{FOLDER}/*",
+                    # Not FAISS's own file: its reader was not made for those of strangers.
+                    allow_patterns=[f"{FOLDER}/{name}" for name in (RECORD, CODES, ROWS)],
                     etag_timeout=HUB_TIMEOUT,
                 )
             )
