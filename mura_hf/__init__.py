@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .data import load_folder, load_fracatlas, load_grazpedwri, load_hub, load_mura
     from .inference import StudyPrediction, StudyPredictor
     from .radiographs import Radiograph, read_radiograph
+    from .retrieval import RetrievalIndex
 
 __version__ = "0.1.0"
 
@@ -60,6 +61,7 @@ _LAZY = {
     "StudyPredictor": "inference",
     "Radiograph": "radiographs",
     "read_radiograph": "radiographs",
+    "RetrievalIndex": "retrieval",
 }
 
 
@@ -95,6 +97,7 @@ __all__ = [
     "Radiograph",
     "RadiographError",
     "RecipeError",
+    "RetrievalIndex",
     "StudyPrediction",
     "StudyPredictor",
     "load_folder",

@@ -52,12 +52,15 @@ def test_from_phantoms_to_an_exported_checkpoint_with_its_card(tmp_path, phantom
     assert "AUROC" in trained.stdout + trained.stderr
     checkpoint = tmp_path / "run" / "checkpoint"
     assert "temperature" in _run("calibrate.py", checkpoint, "--data_dir", tmp_path / "data", "--cpu").stdout
+    built = _run("build_index.py", checkpoint, "--data_dir", tmp_path / "data", "--thumbnails", 32, "--half", "--cpu")
+    assert "codes of" in built.stdout
     measured = _run("evaluate.py", checkpoint, "--data_dir", tmp_path / "data", "--twins", 7, "--cpu")
     overall = json.loads((checkpoint / "evaluation.json").read_text())["study"]["overall"]["figures"]
     assert f"{overall['n']:5d} studies" in measured.stdout
     assert "trained on synthetic phantoms" in measured.stdout
     _run("render_card.py", checkpoint, "--name", "mura-tiny", "--output", checkpoint / "README.md")
     card = (checkpoint / "README.md").read_text()
+    assert "comes with it: `predictor.similar(study)`" in card
     for words in (
         "# mura-tiny",
         "Pointing game",

@@ -12,6 +12,7 @@ from .finishing import Finish, finish_checkpoint
 from .giveaways import measure_giveaways
 from .implausible import find_flags
 from .in_distribution import learn_distribution
+from .indexing import index_checkpoint
 from .masking import measure_masking
 from .planted import measure_planted
 from .pointing import point_at_findings, pointing_game
@@ -20,6 +21,7 @@ from .refusal import measure_refusal
 from .reproduction import Reproduction, reproduce
 from .reproduction_plan import Budget
 from .reproduction_table import render_table, write_tables
+from .retrieval_quality import measure_retrieval
 from .shortcut_sheet import draw_worst
 from .shortcuts import ShortcutAudit, audit_shortcuts
 from .splits import describe_source, load_split, load_splits
@@ -28,6 +30,7 @@ from .telling import (
     describe_distribution,
     describe_dry_run,
     describe_evaluation,
+    describe_index,
     describe_shortcuts,
 )
 from .twins import measure_twins
@@ -47,12 +50,14 @@ __all__ = [
     "describe_distribution",
     "describe_dry_run",
     "describe_evaluation",
+    "describe_index",
     "describe_shortcuts",
     "describe_source",
     "draw_worst",
     "evaluate_checkpoint",
     "find_flags",
     "finish_checkpoint",
+    "index_checkpoint",
     "learn_distribution",
     "load_published",
     "load_split",
@@ -63,6 +68,7 @@ __all__ = [
     "measure_masking",
     "measure_planted",
     "measure_refusal",
+    "measure_retrieval",
     "measure_twins",
     "measure_untrusted",
     "plot_comparison",

@@ -16,7 +16,7 @@ from ..evaluation import HOW_CHOSEN, measure_operating_points, measure_reliabili
 from ..inference import StudyPredictor
 from ..models import MuraBaseConfig
 from ..models.weights_mura import digest_files
-from ..retrieval import IN_DISTRIBUTION_FILE
+from ..retrieval import FOLDER, IN_DISTRIBUTION_FILE, read_record
 from ..training import SplitPredictions
 from ..training.states import replace_file
 from .baselines import measure_baselines
@@ -28,6 +28,7 @@ from .levels import N_RESAMPLES, Answers, measure_findings, measure_levels, meas
 from .masking import N_STUDIES
 from .published_beside import published_beside
 from .refusal import measure_refusal
+from .retrieval_quality import measure_retrieval
 from .shortcuts import audit_shortcuts
 
 PREVALENCE = 0.1
@@ -77,8 +78,8 @@ def evaluate_checkpoint(
         part (`groups`) and by region (`regions`), with predictive values at `prevalence`; `baselines`; `published`:
         what studies printed for the same level and split; `explanations` and further figures of heatmaps: see
         `look_at_heatmaps`; `refusal`, where the checkpoint can tell what is strange to it: see `measure_refusal`;
-        `shortcuts`: see `audit_shortcuts`. Where the rows tell regions: `region`; where they know their findings:
-        `finding`.
+        `retrieval`, where it has an index: see `measure_retrieval`; `shortcuts`: see `audit_shortcuts`. Where the rows
+        tell regions: `region`; where they know their findings: `finding`.
 
     Raises:
         DatasetError: If the split is empty.
@@ -124,7 +125,7 @@ def evaluate_checkpoint(
         if measured:
             report[name] = measured
     if accelerator.is_main_process:
-        report |= _look_at_views(answers, twins, foreign or {})
+        report |= _look_view_by_view(answers, studies, twins, foreign or {})
         replace_file(folder / "evaluation.json", (json.dumps(report, indent=2) + "\n").encode())
         plot_evaluation(report, folder)
         make_golden(folder)
@@ -189,18 +190,25 @@ def _part_accuracy(found: SplitPredictions) -> float | None:
     return float(np.mean(found.found_parts[known] == found.body_parts[known]))
 
 
-def _look_at_views(answers: KeptAnswers, twins: int, foreign: Mapping[str, str | Path]) -> dict[str, Any]:
+def _look_view_by_view(
+    answers: KeptAnswers, studies: Answers, twins: int, foreign: Mapping[str, str | Path]
+) -> dict[str, Any]:
     """What is measured view by view, through the predictor."""
     predictor = StudyPredictor.from_pretrained(answers.checkpoint, device=answers.accelerator.device)
     rows = answers.rows
     report = look_at_heatmaps(answers, predictor, phantoms=twins > 0)
-    learned = answers.checkpoint / IN_DISTRIBUTION_FILE
     if predictor.distribution is not None:
         settings = {
-            "learned": digest_files([learned]),
+            "learned": digest_files([answers.checkpoint / IN_DISTRIBUTION_FILE]),
             "foreign": {name: str(place) for name, place in foreign.items()},
         }
         report["refusal"] = answers.record("refusal", settings, lambda: measure_refusal(predictor, rows, foreign))
+    index = answers.checkpoint / FOLDER
+    if index.is_dir():
+        own = dict(zip(studies.study_ids, studies.probabilities.tolist(), strict=True))
+        report["retrieval"] = answers.record(
+            "retrieval", {"build": read_record(index).build}, lambda: measure_retrieval(predictor, rows, own)
+        )
     report["shortcuts"] = answers.record(
         "shortcuts",
         {"patients": twins, "studies": N_STUDIES},

@@ -3,6 +3,8 @@
 from typing import Any
 
 from ..inference import PHANTOM_WARNING
+from ..retrieval import RetrievalIndex
+from .retrieval_quality import PRECISION_AT, VOTERS
 
 
 def describe_calibration(record: dict[str, Any]) -> list[str]:
@@ -66,6 +68,8 @@ def describe_evaluation(report: dict[str, Any]) -> list[str]:
             f"{kinds[least]['refused']:.3f} ({least})"
         )
     lines += _describe_heatmaps(report)
+    if "retrieval" in report:
+        lines += _describe_retrieval(report["retrieval"])
     if "against" in report:
         row = report["against"]["study"]["auroc"]
         lines.append(
@@ -133,6 +137,28 @@ def _describe_heatmaps(report: dict[str, Any]) -> list[str]:
             "(median, either way)"
         )
     return lines
+
+
+def _describe_retrieval(found: dict[str, Any]) -> list[str]:
+    told = (
+        f"{name.replace('_', ' ')} {row['mean']:.3f} (chance {row['chance']:.3f})"
+        for name, row in found["precision"].items()
+    )
+    lines = [f"Of the {PRECISION_AT} nearest studies of the index, so many have the same: {', '.join(told)}"]
+    votes, own = (found["classification"][who]["auroc"] for who in ("neighbours", "classifier"))
+    if votes is not None:
+        lines.append(f"AUROC of the {VOTERS} nearest studies' labels {votes:.3f}, of the classifier itself {own:.3f}")
+    return lines
+
+
+def describe_index(index: RetrievalIndex) -> list[str]:
+    """Lines about an index that was built."""
+    studies = len(set(index.rows["study_id"].to_pylist()))
+    how = "exact search" if index.record.factory is None else f"FAISS {index.record.factory}"
+    return [
+        f"Index of {studies} studies, {len(index)} views of {index.record.split}: codes of {index.codes.shape[1]} "
+        f"numbers in {str(index.codes.dtype).removeprefix('torch.')}, {how}, {index.record.metric}."
+    ]
 
 
 def describe_dry_run(report: dict[str, Any]) -> list[str]:

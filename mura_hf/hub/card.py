@@ -10,12 +10,14 @@ from ..bundled import BUNDLED
 from ..data.sources import what_abnormal_means
 from ..errors import CardError
 from ..models.weights_mura import digest_weights
+from ..retrieval import FOLDER, read_record
 from ..training import recipe_names
 from .card_gate import BLOCKS, check_records, check_text
 from .card_metadata import card_metadata, sources_of, sources_of_bases, strictest_licence
 from .model_table import model_rows
 from .training_command import training_command
 from .training_story import training_story
+from .traveling_index import index_travels
 
 _MADE = {
     "twins": False, "views_tell": False, "planted_marker": False, "body_parts": None, "findings": None,
@@ -61,6 +63,7 @@ def render_card(folder: str | Path, name: str, *, pictures: str = "") -> str:
     records = _read(Path(folder))
     check_records(records, str(folder))
     _check_fit(records, str(folder))
+    _check_index(records, Path(folder))
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -117,6 +120,18 @@ def _check_fit(records: dict[str, Any], folder: str) -> None:
         )
 
 
+def _check_index(records: dict[str, Any], folder: Path) -> None:
+    """Holds a card back whose index is not the one that was measured."""
+    measured = records["evaluation"].get("retrieval")
+    if not (folder / FOLDER).is_dir():  # it may have stayed where the data are
+        return
+    if measured is None or read_record(folder / FOLDER).build != measured["index"]["build"]:
+        raise CardError(
+            f"{folder}: the index in {FOLDER}/ is not the one that evaluation.json speaks of; run scripts/evaluate.py "
+            "again"
+        )
+
+
 def _calibration(records: dict[str, Any]) -> dict[str, float]:
     return {name: records["config"].get(name, neutral) for name, neutral in _NEUTRAL.items()}
 
@@ -152,6 +167,7 @@ def _values(records: dict[str, Any], folder: Path, name: str) -> dict[str, Any]:
         "bands": None if crossed else (min(band[0], threshold), max(band[1], threshold)),
         "figures": _FIGURES,
         "baseline_names": _BASELINES,
+        "index_travels": index_travels(folder),
         "made_with": {**_MADE, **made} if made else None,
     }
 

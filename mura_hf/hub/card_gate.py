@@ -50,6 +50,7 @@ BLOCKS = (
     CardBlock("calibration", "Calibration", ("evaluation.calibration_effect.after",)),
     CardBlock("explanations", "Where it looked", ("evaluation.explanations",)),
     CardBlock("refusal", "When it does not answer", ("training.data.name",)),
+    CardBlock("retrieval", "Similar studies", ("evaluation.split",)),
     CardBlock("shortcuts", "Shortcuts", ("evaluation.baselines",)),
     CardBlock("limits", "Limits", ("evaluation.study.overall.confusion",)),
     CardBlock("environment", "Versions and time", ("training.versions", "training.seconds", "training.device")),

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import CheckpointError
 from ..models import CLASSIFIERS, STUDY_TASK, MuraModel, MuraStudyClassificationPipeline
+from .traveling_index import index_files
 
 _MODELS = Path(__file__).parents[1] / "models"
 _PROCESSOR_MAP = {"AutoImageProcessor": "image_processing_mura.MuraImageProcessor"}
@@ -27,7 +28,7 @@ HUB_RECORD = "hub.json"
 
 def export_checkpoint(folder: str | Path, out: str | Path) -> Path:
     """Copies a checkpoint and adds the code of model and study pipeline, so that `trust_remote_code=True` loads it
-    with transformers and timm alone.
+    with transformers and timm alone. Its index goes too where its data may be passed on (`index_travels`).
 
     Args:
         folder: A checkpoint as training writes it.
@@ -53,6 +54,9 @@ def export_checkpoint(folder: str | Path, out: str | Path) -> Path:
         # Code is the package's own: that of a checkpoint may be of another version, or anybody's.
         if file.is_file() and file.name != HUB_RECORD and file.suffix != ".py":
             shutil.copyfile(file, out / file.name)
+    for file in index_files(folder):
+        (out / file.parent.name).mkdir(exist_ok=True)
+        shutil.copyfile(file, out / file.parent.name / file.name)
     for name in _code_for(kind):
         shutil.copyfile(_MODELS / name, out / name)
     _add(out / "config.json", {"auto_map": _model_map(kind), "custom_pipelines": _PIPELINES})

@@ -64,7 +64,8 @@ def push(
     """Pushes a checkpoint in one commit, downloads it again and checks it.
 
     What goes: weights, configuration and processor, `evaluation.json`, `training.json`, the golden check, the model's
-    code, and card and plots, made anew from the records. `hub.json` in the checkpoint's folder remembers the commit,
+    code, and card and plots, made anew from the records; and the index of studies where its data may be passed on.
+    `hub.json` in the checkpoint's folder remembers the commit,
     so that the next push knows whether somebody else has been there since.
 
     Args:

@@ -12,9 +12,10 @@ from ..errors import CheckpointError
 from ..evaluation import PLOTS
 from ..models import GOLDEN_FILE
 from ..models.weights_mura import digest_weights
-from ..retrieval import IN_DISTRIBUTION_FILE, InDistribution
+from ..retrieval import FOLDER, IN_DISTRIBUTION_FILE, InDistribution
 from .export import HUB_RECORD, model_code_names
 from .golden import check_golden_picture
+from .traveling_index import check_index, index_travels
 
 RECORDS = ("config.json", "preprocessor_config.json", "training.json", "evaluation.json")
 WEIGHTS = "model.safetensors"
@@ -24,7 +25,8 @@ LEFT_BEHIND = (CARD, HUB_RECORD, ".gitattributes", *PLOTS)
 name says nothing about a picture.
 """
 
-_LEFT_FOLDERS = (".cache", "__pycache__")
+_KNOWN_FOLDERS = (".cache", "__pycache__", FOLDER)
+"""The last one goes, or stays behind: see `traveling_index`."""
 _MOST_NUMBERS = 128
 """Numbers that a list of a record may hold, but for curves: more may be codes, or a picture."""
 
@@ -44,19 +46,22 @@ def check_checkpoint(folder: str | Path) -> None:
 
     Raises:
         CheckpointError: If a file is missing, is none of a checkpoint's, names a study or a patient, holds weights of
-            half precision, or shows a picture that is no phantom. The message names it.
+            half precision, or shows a picture that is no phantom; or if an index that would go too holds what it may
+            not. The message names it.
     """
     folder = Path(folder)
     _check_names(folder)
     check_text(folder, RECORDS)
     for name in RECORDS:
         _check_values(folder / name)
-    for file in sorted(folder.rglob("*.safetensors")):
+    for file in sorted(folder.glob("*.safetensors")):
         check_tensors(file)
     check_golden_picture(folder)
     learned = folder / IN_DISTRIBUTION_FILE
     if learned.is_file():  # means and a covariance, of groups of views: it says so of nothing else that it might hold
         InDistribution.load(learned, digest_weights(folder))
+    if index_travels(folder):
+        check_index(folder)
 
 
 def check_text(folder: Path, names: Iterable[str]) -> None:
@@ -127,7 +132,7 @@ def _check_names(folder: Path) -> None:
     known = {WEIGHTS, *RECORDS, GOLDEN_FILE, IN_DISTRIBUTION_FILE, *LEFT_BEHIND, *model_code_names()}
     for path in sorted(folder.iterdir()):
         if path.is_dir():
-            if path.name not in _LEFT_FOLDERS:
+            if path.name not in _KNOWN_FOLDERS:
                 raise _refused(path, "is no folder of a checkpoint")
         elif path.name not in known:
             raise _refused(path, "is no file of a checkpoint")

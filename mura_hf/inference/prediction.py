@@ -93,6 +93,8 @@ class StudyPrediction:
             is "bundled: " and the name for one that comes with the package.
         abnormal_means: What the checkpoint's training called abnormal, in words that go on from "abnormal means"; None
             where it does not say.
+        codes: What retrieval compares, float32 `[V, D]`, of the forward pass that answered; None where the model has
+            none.
     """
 
     probability: float
@@ -113,10 +115,11 @@ class StudyPrediction:
     heatmap_method: str | None = None
     abnormal_means: str | None = None
     warnings: list[str] = field(default_factory=list)
+    codes: np.ndarray | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the heatmaps, as plain values."""
-        values = {name: value for name, value in vars(self).items() if name != "views"}
+        """Everything but heatmaps and codes, as plain values."""
+        values = {name: value for name, value in vars(self).items() if name not in ("views", "codes")}
         values["views"] = [view.to_dict() for view in self.views]
         return values
 

@@ -13,14 +13,15 @@ from ..errors import CheckpointError, RadiographError
 from ..explain import AUTO, Heatmaps, check_method, explain, find_regions
 from ..models import BODY_PARTS, LABELS, Golden, MuraClassifier, MuraImageProcessor, StudyOutput
 from ..radiographs import Radiograph, check_radiograph, read_radiograph
-from ..retrieval import InDistribution, Judgement, map_codes
+from ..retrieval import InDistribution, Judgement, Neighbour, RetrievalIndex, map_codes, view_codes
 from .devices import check_device, check_dtype
 from .distribution import STRANGE_WARNING, find_distribution
 from .golden import UNREADABLE, find_golden, golden_warning
+from .index_loading import LazyIndex
 from .loading import load_checkpoint
 from .other_processor import OtherProcessor
 from .prediction import PHANTOM_WARNING, StudyPrediction, ViewPrediction, find_band
-from .sources import find_source
+from .sources import Source, find_source
 
 View = str | os.PathLike[str] | bytes | bytearray | Image.Image | np.ndarray | Radiograph
 
@@ -36,6 +37,7 @@ class StudyPredictor:
         checkpoint: Its name in answers.
         warnings: Sentences that belong beside each of its answers; that about phantoms need not be among them.
         distribution: What tells whether a study is like those of training; None where that is not known.
+        source: Where it came from, and its index lies; None where it was made in memory.
     """
 
     def __init__(
@@ -45,12 +47,14 @@ class StudyPredictor:
         checkpoint: str,
         warnings: Sequence[str] = (),
         distribution: InDistribution | None = None,
+        source: Source | None = None,
     ) -> None:
         self.model = model.eval().requires_grad_(False)
         self.processor = processor
         self.checkpoint = checkpoint
         self.distribution = distribution
         self.warnings = [PHANTOM_WARNING] * model.config.trained_on_phantoms + list(warnings)
+        self._index = LazyIndex(source, self.model, processor)
 
     @classmethod
     def from_pretrained(
@@ -83,7 +87,8 @@ class StudyPredictor:
             model, processor, warnings = load_checkpoint(source, dtype, abnormal_label)
             model = model.to(chosen, memory_format=torch.channels_last)
             distribution, trouble = find_distribution(source)
-            predictor = cls(model, processor, source.name, [*warnings, *([trouble] if trouble else [])], distribution)
+            warnings += [] if trouble is None else [trouble]
+            predictor = cls(model, processor, source.name, warnings, distribution, source)
             try:
                 golden = find_golden(source)
             except ValueError:
@@ -230,12 +235,44 @@ class StudyPredictor:
             checkpoint=self.checkpoint,
             abnormal_means=config.abnormal_means,
             warnings=warnings,
+            codes=self._codes(output),
         )
 
     def predict_many(self, studies: Iterable[Iterable[View]], **options: Any) -> Iterator[StudyPrediction]:
         """Reads studies one after another as they come; `options` are those of a call."""
         for views in studies:
             yield self(views, **options)
+
+    @property
+    def index(self) -> RetrievalIndex | None:
+        """The index that came with the checkpoint, opened when it is first asked for; None where it has none.
+
+        Raises:
+            CheckpointError: If it is damaged, or belongs to other weights or settings.
+        """
+        return self._index.get()
+
+    def similar(
+        self, study: StudyPrediction | Iterable[View], k: int = 5, body_part: str | None = None
+    ) -> list[Neighbour]:
+        """The studies of the checkpoint's index that look most like one; see `RetrievalIndex.search`.
+
+        Args:
+            study: An answer of this predictor, which holds its codes; or the views of a study, to be read first.
+            k: How many.
+            body_part: To find studies of that part only; of any where None.
+
+        Raises:
+            CheckpointError: If the checkpoint has no index, or none that fits it.
+            RadiographError: If a view cannot be read.
+            ValueError: As a call, and if the part is unknown, or k below 1.
+        """
+        index = self.index
+        if index is None:
+            raise CheckpointError(f"{self.checkpoint} has no index of studies; build one with scripts/build_index.py")
+        answer = study if isinstance(study, StudyPrediction) else self(study, heatmaps=False)
+        assert answer.codes is not None  # what has an index has codes
+        return index.search_codes(answer.codes, k, body_part)
 
     def pixel_values(self, radiographs: Sequence[Radiograph]) -> torch.Tensor:
         """What the model is fed, float32 `[V, C, H, W]`."""
@@ -251,6 +288,12 @@ class StudyPredictor:
             output: StudyOutput = self.model(pixel_values[None].contiguous(), explainable=explainable, **given)
         self._check(output.study_logits, output.view_logits)
         return output
+
+    def _codes(self, output: StudyOutput) -> np.ndarray | None:
+        try:
+            return view_codes(self.model, output.views).cpu().numpy()  # type: ignore[arg-type]
+        except CheckpointError:  # someone else's network may have none
+            return None
 
     def _check(self, *logits: torch.Tensor) -> None:
         if not all(torch.isfinite(values).all() for values in logits):

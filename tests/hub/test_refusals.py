@@ -162,10 +162,10 @@ def test_a_model_by_body_part_has_a_golden_picture_of_a_part_that_it_knows(tmp_p
     golden.check_golden_picture(folder)
 
 
-def test_codes_of_pictures_stay(pushable):
+def test_codes_without_a_record_of_whose_they_are_stay(pushable):
     (pushable / "retrieval").mkdir()
     save_file({"codes": torch.zeros(2, 3)}, pushable / "retrieval" / "codes.safetensors")
-    with pytest.raises(CheckpointError, match="retrieval is no folder of a checkpoint"):
+    with pytest.raises(CheckpointError, match=r"retrieval holds no index \(index\.json\)"):
         check_checkpoint(pushable)
 
 
