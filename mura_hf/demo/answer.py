@@ -100,7 +100,7 @@ def _withheld_html(study: StudyPrediction) -> str:
 
 def _unusual(study: StudyPrediction) -> str:
     share = study.unusual_percentile or 0.0
-    than = "all" if share == 100 else f"{share:.0f} %"
+    than = "all" if share == 100 else f"{int(share)} %"  # never rounded up to all
     return f"More unusual than {than} of the studies that were kept aside to find out what is usual."
 
 

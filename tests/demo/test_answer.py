@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 
 from mura_hf import StudyPredictor, read_radiograph
-from mura_hf.demo.answer import EMPTY, answer_html, chance_text, views_html
+from mura_hf.demo.answer import EMPTY, answer_html, chance_text, is_withheld, views_html
 from mura_hf.demo.pictures import film_url, heat_url
-from mura_hf.explain import Box
+from mura_hf.explain import Box, Region
+from mura_hf.inference import STRANGE_WARNING
 from tests.inference.strangers import save_stranger
 
 
@@ -44,7 +45,9 @@ def test_warnings_and_problems_are_shown_and_escaped(study):
 def test_each_view_has_its_picture_overlay_and_probability(study, phantom_files):
     radiographs = [read_radiograph(file) for file in phantom_files]
     views = [
-        dataclasses.replace(study.views[0], name="<b>1</b>.png", alone=0.9, box=Box(10, 20, 30, 60)),
+        dataclasses.replace(
+            study.views[0], name="<b>1</b>.png", alone=0.9, regions=[Region(Box(10, 20, 30, 60), 800, 0.1, 0.9)]
+        ),
         *study.views[1:],
     ]
     html = views_html(dataclasses.replace(study, views=views), radiographs)
@@ -85,3 +88,43 @@ def test_someone_elses_checkpoint_is_said_to_be_that(tmp_path, phantom_files):
     assert "This checkpoint is someone else&#x27;s." in html
     assert "does not tell the body part" in html
     assert "<b>not" not in html
+
+
+def test_an_answer_for_a_strange_study_is_held_back_until_somebody_insists(study, phantom_files):
+    radiographs = [read_radiograph(file) for file in phantom_files]
+    first = dataclasses.replace(
+        study.views[0],
+        name="<b>hip.png",
+        in_distribution=False,
+        alone=0.97,
+        regions=[Region(Box(1, 2, 9, 9), 56, 0.1, 0.9)],
+    )
+    rest = [dataclasses.replace(view, in_distribution=True) for view in study.views[1:]]
+    strange = dataclasses.replace(
+        study,
+        views=[first, *rest],
+        in_distribution=False,
+        unusual_percentile=99.6,
+        warnings=[STRANGE_WARNING, "Mind this"],
+    )
+    html, views = answer_html(strange, ["b.png is empty."]), views_html(strange, radiographs)
+    assert "Not answered" in html
+    assert "Strange: &lt;b&gt;hip.png." in html
+    assert "More unusual than 99 %" in html
+    assert html.count("Mind this") == 1
+    assert "b.png is empty." in html
+    for shown in (html, views):
+        assert "P(abnormal)" not in shown
+        assert "flagged" not in shown
+    assert 'class="box"' not in views
+    assert 'class="heat"' not in views
+    assert views.count('class="film"') == len(phantom_files)
+    anyway = answer_html(strange, anyway=True) + views_html(strange, radiographs, anyway=True)
+    assert "P(abnormal)" in anyway
+    assert 'class="heat"' in anyway
+    assert STRANGE_WARNING in anyway
+    assert is_withheld(strange, False)
+    assert not is_withheld(strange, True)
+    for known in (True, None):
+        assert not is_withheld(dataclasses.replace(strange, in_distribution=known), False)
+    assert not is_withheld(None, False)
