@@ -14,6 +14,8 @@ from mura_hf.explain import Box, Region
 from mura_hf.inference import STRANGE_WARNING
 from tests.inference.strangers import save_stranger
 
+REGION = Region(Box(10, 20, 30, 60), 800, 0.1, 0.9)
+
 
 @pytest.fixture(scope="module")
 def study(checkpoint, phantom_files):
@@ -45,9 +47,7 @@ def test_warnings_and_problems_are_shown_and_escaped(study):
 def test_each_view_has_its_picture_overlay_and_probability(study, phantom_files):
     radiographs = [read_radiograph(file) for file in phantom_files]
     views = [
-        dataclasses.replace(
-            study.views[0], name="<b>1</b>.png", alone=0.9, regions=[Region(Box(10, 20, 30, 60), 800, 0.1, 0.9)]
-        ),
+        dataclasses.replace(study.views[0], name="<b>1</b>.png", alone=0.9, regions=[REGION]),
         *study.views[1:],
     ]
     html = views_html(dataclasses.replace(study, views=views), radiographs)
@@ -97,7 +97,7 @@ def test_an_answer_for_a_strange_study_is_held_back_until_somebody_insists(study
         name="<b>hip.png",
         in_distribution=False,
         alone=0.97,
-        regions=[Region(Box(1, 2, 9, 9), 56, 0.1, 0.9)],
+        regions=[REGION],
     )
     rest = [dataclasses.replace(view, in_distribution=True) for view in study.views[1:]]
     strange = dataclasses.replace(

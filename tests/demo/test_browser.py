@@ -128,6 +128,9 @@ def test_films_and_examples_are_read_by_what_was_trained_on_their_like(page, vie
     expect(page.get_by_role("button", name="Show the answer anyway")).to_have_count(0)
     page.get_by_label("Remove this file").first.click()
     expect(page.locator("#views .view")).to_have_count(1, timeout=WAIT)
+    expect(answer).to_contain_text("Not answered")  # it is another study now
+    page.get_by_role("button", name="Show the answer anyway").click()
+    expect(page.locator("#views .probability")).to_have_count(1, timeout=WAIT)
     # One view is the whole study, and has its probability.
     assert page.locator("#views .probability").inner_text() in answer.locator(".chance").inner_text()
     page.get_by_label("Clear").first.click()
