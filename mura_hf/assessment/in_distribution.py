@@ -45,12 +45,12 @@ def learn_distribution(
         cpu: Whether to stay on the CPU.
 
     Returns:
-        `n_views` of train that were looked at, `groups` (name -> views), those `outside`, `n` studies of calib,
+        `n_views` of train that were looked at, `groups` (name -> views), those `outside`, `n` views of calib,
         `alarms` (the share of studies like these that is accepted to be taken for strange).
 
     Raises:
         CheckpointError: If the model has no feature map, or one for each body part.
-        DatasetError: If calib has too few studies that show what the checkpoint is for.
+        DatasetError: If calib has too few views that show what the checkpoint is for.
     """
     folder, accelerator = Path(folder), Accelerator(cpu=cpu)
     train = train.select(np.unique(np.linspace(0, len(train) - 1, min(MOST_VIEWS, len(train))).astype(int)))
@@ -69,7 +69,7 @@ def learn_distribution(
         read_codes(model.eval(), ViewDataset(rows, processor), accelerator.device, batch_size, f"Reading {name}")
         for name, rows in (("train", train), ("calib", calib))
     )
-    fitted = InDistribution.fit(codes, groups, outside, calib_codes, calib["study_id"], digest_weights(folder))
+    fitted = InDistribution.fit(codes, groups, outside, calib_codes, digest_weights(folder))
     record = {
         "n_views": len(codes),
         "groups": {group: groups.count(group) for group in sorted(set(groups))},

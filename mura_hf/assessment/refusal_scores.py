@@ -57,9 +57,7 @@ def compare_refusal_scores(
     outside = sorted({group for group in groups if is_outside(group)})
     inside = np.asarray([group not in outside for group in groups])
     for name in ("map", "code"):
-        fitted = InDistribution.fit(
-            seen["train"][name], groups, outside, seen["calib"][name], rows["calib"]["study_id"], ""
-        )
+        fitted = InDistribution.fit(seen["train"][name], groups, outside, seen["calib"][name], "")
         near = NearestNeighbors(n_neighbors=_NEIGHBOUR).fit(_unit(seen["train"][name][inside]))
         scores[f"mahalanobis, {name}"] = lambda one, fitted=fitted, name=name: fitted.score(one[name])
         scores[f"neighbour, {name}"] = lambda one, near=near, name=name: near.kneighbors(_unit(one[name]))[0][:, -1:]

@@ -26,7 +26,7 @@ def describe_distribution(record: dict[str, Any]) -> list[str]:
     strange = f" Strange to it are {' and '.join(record['outside'])}." if record["outside"] else ""
     return [
         f"When not to answer: learned from {record['n_views']} views of train ({groups}), threshold from "
-        f"{record['n']} studies of calib for {100 * record['alarms']:g} % false alarms.{strange}"
+        f"{record['n']} views of calib for {100 * record['alarms']:g} % false alarms.{strange}"
     ]
 
 

@@ -101,7 +101,7 @@ def _withheld_html(study: StudyPrediction) -> str:
 def _unusual(study: StudyPrediction) -> str:
     share = study.unusual_percentile or 0.0
     than = "all" if share == 100 else f"{int(share)} %"  # never rounded up to all
-    return f"More unusual than {than} of the studies that were kept aside to find out what is usual."
+    return f"More unusual than {than} of studies like those that were kept aside to learn what is usual."
 
 
 def _finding_sentence(study: StudyPrediction) -> str:

@@ -86,7 +86,8 @@ class StudyPrediction:
         views: One a view, in the order given.
         in_distribution: Whether every view is like those of training, see `InDistribution`; None where the checkpoint
             cannot tell. Where not, the answer may mean nothing.
-        unusual_percentile: Share of calib's studies that are less unusual than this one, in [0, 100]; None likewise.
+        unusual_percentile: How unusual the study is: of studies with as many views, all like those that were kept
+            aside (calib), the share whose strangest view is less unusual, in [0, 100]; None likewise.
         heatmap_method: How the heatmaps were made, one of `mura_hf.explain.METHODS`; None where there are none.
         warnings: Sentences that belong beside the answer, those of the radiographs among them.
         checkpoint: Hub name, with the revision where one was given, or the folder's own name after "folder: ", which

@@ -17,11 +17,11 @@ IN_DISTRIBUTION_FILE = "in_distribution.safetensors"
 """Lies beside the weights of a checkpoint that can tell."""
 
 ALARMS = 0.03
-"""Share of studies like those of training that may be taken for strange; below the 5 % that we promise, since `calib`
-holds few of them.
+"""Share of studies like those of training that may be taken for strange: below the 5 % that we promise, since `calib`
+tells it roughly.
 """
 
-_LEAST_STUDIES = 30  # of calib, for a threshold that few of them decide
+_LEAST_VIEWS_OF_CALIB = 30  # or single ones would decide about the threshold
 _LEAST_VIEWS = 20  # of a group, for a mean of its own
 _MOST_DIRECTIONS = 512
 _SOFT = 0.03  # of a channel's mean size: where its scale turns from linear to logarithmic
@@ -33,7 +33,8 @@ class Judgement:
 
     Attributes:
         in_distribution: Whether it is.
-        percentile: Share of calib's studies that are less unusual, in [0, 100].
+        percentile: Of studies with as many views, all like calib's, the share whose strangest view is less unusual
+            than this study's, in [0, 100].
         views: The same for each view alone, measured by the study's threshold.
     """
 
@@ -44,7 +45,7 @@ class Judgement:
 
 @dataclass(frozen=True, eq=False)
 class InDistribution:
-    """How the codes of training lie, and how far off studies of `calib` are from them.
+    """How the codes of training lie, and how far off views of `calib` are from them.
 
     Views are Gaussian around the mean of their group (body part or region), with one covariance for all: the distance
     to the nearest group that the checkpoint is for is Mahalanobis' (Lee et al., arXiv 1807.03888, equation 1). Where
@@ -57,7 +58,7 @@ class InDistribution:
         whitening: float32 `[D, d]`, to where the covariance is 1; `d` is at most 512, the directions that vary most.
         means: float32 `[G, d]`, of the groups, there.
         inside: bool `[G]`, which groups the checkpoint is for.
-        calib: float32 `[n, K]`, scores of calib's studies, sorted each; K is 2 where some groups are not inside.
+        calib: float32 `[n, K]`, scores of calib's views, sorted each; K is 2 where some groups are not inside.
         weights: SHA-256 of the weights that gave the codes.
     """
 
@@ -75,7 +76,6 @@ class InDistribution:
         groups: Sequence[str],
         outside: Sequence[str],
         calib_codes: np.ndarray,
-        calib_studies: Sequence[str],
         weights: str,
     ) -> "InDistribution":
         """Learns from the codes of training, and sets thresholds by those of calib.
@@ -85,21 +85,20 @@ class InDistribution:
             groups: The group of each.
             outside: The groups that the checkpoint is not for.
             calib_codes: float `[m, D]`, of views of `calib`, none of them of a group outside.
-            calib_studies: The study of each.
             weights: SHA-256 of the model's weights.
 
         Raises:
-            DatasetError: If training has no view of a group that the checkpoint is for, or calib too few studies.
+            DatasetError: If training has no view of a group that the checkpoint is for, or calib too few views.
         """
         from sklearn.covariance import ledoit_wolf
 
         known = np.asarray([group in outside for group in groups])
         if not (~known).any():
             raise DatasetError("train has no view of what the checkpoint is for, so what is like it cannot be learned")
-        if len(set(calib_studies)) < _LEAST_STUDIES:
+        if len(calib_codes) < _LEAST_VIEWS_OF_CALIB:
             raise DatasetError(
-                f"calib has {len(set(calib_studies))} studies of what the checkpoint is for; a threshold for when not "
-                f"to answer needs {_LEAST_STUDIES}: give more studies or a larger calib_fraction"
+                f"calib has {len(calib_codes)} views of what the checkpoint is for; a threshold for when not to answer "
+                f"needs {_LEAST_VIEWS_OF_CALIB}: give more studies or a larger calib_fraction"
             )
         codes = np.asarray(codes, np.float64)
         scales = _SOFT * np.abs(codes).mean(0) + 1e-9
@@ -121,9 +120,7 @@ class InDistribution:
             calib=np.zeros((0, 1), np.float32),
             weights=weights,
         )
-        scores, studies = fitted.score(calib_codes), np.asarray(calib_studies)
-        worst = np.stack([scores[studies == study].max(0) for study in dict.fromkeys(calib_studies)])
-        return cls(**{**vars(fitted), "calib": np.sort(worst, axis=0)})
+        return cls(**{**vars(fitted), "calib": np.sort(fitted.score(calib_codes), axis=0)})
 
     def score(self, codes: np.ndarray) -> np.ndarray:
         """How unlike those of training views are, higher is stranger: float32 `[n, K]`.
@@ -138,16 +135,19 @@ class InDistribution:
             return near[:, None]
         return np.stack([near, near - squares[:, ~self.inside].min(1)], axis=1)
 
-    @property
-    def thresholds(self) -> np.ndarray:
+    def thresholds(self, n_views: int = 1) -> np.ndarray:
         """Scores above which a view, and so its study, is strange: float32 `[K]`.
 
-        Of n + 1 studies like calib's, the new one among them, at most the share `ALARMS` has a score above (split
-        conformal prediction, Vovk et al. 2005), which several scores share equally; the highest of calib where it
-        holds too few to tell.
+        Of n + 1 views like calib's, the new one among them, at most a given share has a score above (split conformal
+        prediction, Vovk et al. 2005): `ALARMS`, less where a study has more views (Šidák), and shared equally between
+        several scores. The highest of calib where it holds too few to tell.
+
+        Args:
+            n_views: Of the study.
         """
         n, kinds = self.calib.shape
-        return self.calib[min(n, math.ceil((n + 1) * (1 - ALARMS / kinds))) - 1]
+        kept = (1 - ALARMS / kinds) ** (1 / n_views)
+        return self.calib[min(n, math.ceil((n + 1) * kept)) - 1]
 
     def judge(self, codes: np.ndarray) -> Judgement:
         """Judges one study by its strangest view.
@@ -156,9 +156,10 @@ class InDistribution:
             codes: float `[V, D]`, of its views.
         """
         scores = self.score(codes)
-        fine = np.all(scores <= self.thresholds, axis=1).tolist()
+        fine = np.all(scores <= self.thresholds(len(codes)), axis=1).tolist()
         shares = [np.searchsorted(known, worst) for known, worst in zip(self.calib.T, scores.max(0), strict=True)]
-        return Judgement(all(fine), 100.0 * float(max(shares)) / len(self.calib), fine)
+        less = float(max(shares)) / len(self.calib)
+        return Judgement(all(fine), 100.0 * less ** len(codes), fine)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes `in_distribution.safetensors` into a checkpoint's folder."""

@@ -23,15 +23,14 @@ def learned():
     arms, hands, legs = (_draw(rng, 600, middle) for middle in (0.0, 0.8, -2.5))
     calib = np.concatenate([_draw(rng, 150, 0.0), _draw(rng, 150, 0.8)])
     groups = ["arm"] * 600 + ["hand"] * 600 + ["leg"] * 600
-    studies = [f"study{number // 2}" for number in range(300)]
-    return InDistribution.fit(np.concatenate([arms, hands, legs]), groups, ["leg"], calib, studies, "abc")
+    return InDistribution.fit(np.concatenate([arms, hands, legs]), groups, ["leg"], calib, "abc")
 
 
 def test_scores_are_squared_mahalanobis_distances_to_the_nearest_group():
     rng = np.random.default_rng(1)
     codes = _draw(rng, 4000, 0.0)
     groups = ["a" if code[0] > 1 else "b" for code in codes]
-    learned = InDistribution.fit(codes, groups, [], codes[:90], [str(n) for n in range(90)], "abc")
+    learned = InDistribution.fit(codes, groups, [], codes[:90], "abc")
     soft = np.arcsinh(codes.astype(float) / learned.scales)
     names = np.asarray(groups)
     means = {name: soft[names == name].mean(0) for name in "ab"}
@@ -58,9 +57,9 @@ def test_strange_studies_are_told_from_those_like_training(learned):
 
 def test_what_is_near_a_group_outside_is_strange_although_it_is_not_far(learned):
     legs = _draw(np.random.default_rng(3), 300, -2.5)
-    scores, thresholds = learned.score(legs), learned.thresholds
+    scores, thresholds = learned.score(legs), learned.thresholds()
     assert (scores[:, 1] > thresholds[1]).mean() > 0.95
-    assert learned.calib.shape == (150, 2)
+    assert learned.calib.shape == (300, 2)
 
 
 def test_one_strange_view_makes_the_study_strange_and_is_named(learned):
@@ -70,13 +69,21 @@ def test_one_strange_view_makes_the_study_strange_and_is_named(learned):
     assert not judged.in_distribution
 
 
+def test_more_views_raise_the_threshold_and_not_the_share_of_alarms(learned):
+    assert (np.diff([learned.thresholds(n) for n in (1, 2, 5)], axis=0) >= 0).all()
+    rng = np.random.default_rng(10)
+    for n_views in (1, 4):
+        alarms = [not learned.judge(_draw(rng, n_views, (0.0, 0.8)[n % 2])).in_distribution for n in range(800)]
+        assert np.mean(alarms) < 2 * ALARMS
+
+
 def test_thresholds_leave_the_share_of_alarms_that_conformal_prediction_promises():
     rng = np.random.default_rng(6)
     alarms = []
     for _ in range(200):
         scores = np.sort(rng.normal(size=(99, 1)), axis=0).astype(np.float32)
         one = InDistribution(np.ones(1), np.ones((1, 1)), np.zeros((1, 1)), np.ones(1, bool), scores, "")
-        alarms.append((rng.normal(size=500) > one.thresholds[0]).mean())
+        alarms.append((rng.normal(size=500) > one.thresholds()[0]).mean())
     assert 0.8 * ALARMS < np.mean(alarms) < 1.05 * ALARMS
 
 
@@ -92,7 +99,7 @@ def test_small_groups_are_merged_and_wide_codes_are_cut_to_their_main_directions
     rng = np.random.default_rng(8)
     codes = np.exp(rng.normal(size=(700, 600)))
     groups = [f"part{n}" if n < 9 else "rest" for n in range(700)]
-    learned = InDistribution.fit(codes, groups, [], codes[:60], [str(n) for n in range(60)], "abc")
+    learned = InDistribution.fit(codes, groups, [], codes[:60], "abc")
     assert learned.means.shape == (2, 512)
     assert learned.whitening.shape == (600, 512)
 
@@ -130,7 +137,7 @@ def test_a_damaged_file_is_told_by_its_name(learned, tmp_path, damage):
 
 def test_too_little_to_learn_from_is_refused():
     codes = np.ones((40, D))
-    with pytest.raises(DatasetError, match="calib has 29 studies"):
-        InDistribution.fit(codes, ["a"] * 40, [], codes[:29], [str(n) for n in range(29)], "abc")
+    with pytest.raises(DatasetError, match="calib has 29 views"):
+        InDistribution.fit(codes, ["a"] * 40, [], codes[:29], "abc")
     with pytest.raises(DatasetError, match="no view of what the checkpoint is for"):
-        InDistribution.fit(codes, ["leg"] * 40, ["leg"], codes, [str(n) for n in range(40)], "abc")
+        InDistribution.fit(codes, ["leg"] * 40, ["leg"], codes, "abc")
