@@ -67,7 +67,7 @@ def render_card(folder: str | Path, name: str, *, pictures: str = "") -> str:
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["figure"] = _figure
+    environment.filters |= {"figure": _figure, "change": _change}
     texts = []
     try:
         metadata = card_metadata(records, name)
@@ -177,3 +177,10 @@ def _figure(value: float | None, interval: list[float] | None = None) -> str:
     if value is None:
         return "not defined"
     return f"{value:.3f}" + (f" ({interval[0]:.3f}-{interval[1]:.3f})" if interval else "")
+
+
+def _change(value: float | None, interval: list[float] | None = None) -> str:
+    """A change with its sign, three decimals and, where known, its interval."""
+    if value is None:
+        return "none"
+    return f"{value:+.3f}" + (f" ({interval[0]:+.3f} to {interval[1]:+.3f})" if interval else "")
