@@ -1,8 +1,16 @@
-"""Calibrates a checkpoint and chooses its operating points on its calib, and writes both into its config.json."""
+"""Calibrates a checkpoint and chooses its operating points on its calib, writes both into its config.json, and teaches
+it what studies it should not answer for.
+"""
 
 import argparse
 
-from mura_hf.assessment import calibrate_checkpoint, describe_calibration, load_split
+from mura_hf.assessment import (
+    calibrate_checkpoint,
+    describe_calibration,
+    describe_distribution,
+    learn_distribution,
+    load_splits,
+)
 from mura_hf.errors import MuraError
 
 
@@ -13,9 +21,12 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--cpu", action="store_true", help="stay on the CPU")
     options = parser.parse_args()
-    rows, _ = load_split(options.checkpoint, options.data_dir, "calib")
-    fit = calibrate_checkpoint(options.checkpoint, rows, batch_size=options.batch_size, cpu=options.cpu)
-    print(*describe_calibration(fit), "Run scripts/evaluate.py now.", sep="\n")
+    datasets, _ = load_splits(options.checkpoint, options.data_dir, "calib")
+    place = {"batch_size": options.batch_size, "cpu": options.cpu}
+    fit = calibrate_checkpoint(options.checkpoint, datasets["calib"], **place)
+    print(*describe_calibration(fit), sep="\n")
+    learned = learn_distribution(options.checkpoint, datasets["train"], datasets["calib"], **place)
+    print(*describe_distribution(learned), "Run scripts/evaluate.py now.", sep="\n")
 
 
 if __name__ == "__main__":

@@ -20,12 +20,17 @@ def main() -> None:
     )
     parser.add_argument("--against", help="folder of another checkpoint, to be compared on the same studies")
     parser.add_argument("--twins", type=int, default=0, help="patients to render with and without a finding")
+    parser.add_argument(
+        "--foreign", nargs="*", default=[], metavar="NAME=FOLDER", help="pictures that it should refuse to answer for"
+    )
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--cache_dir", help="where answers are kept; mura_hf/answers in the user's cache folder")
     parser.add_argument("--cpu", action="store_true", help="stay on the CPU")
     options = parser.parse_args()
     if options.against and options.threshold is not None:
         parser.error("--against compares each checkpoint at its own threshold; leave --threshold out")
+    if not all("=" in word for word in options.foreign):
+        parser.error("--foreign takes NAME=FOLDER, such as legs=films/legs")
     datasets, data = load_splits(options.checkpoint, options.data_dir, options.split)
     rows = datasets[options.split]
     place = {"batch_size": options.batch_size, "cpu": options.cpu, "cache_dir": options.cache_dir}
@@ -38,6 +43,7 @@ def main() -> None:
         threshold=options.threshold,
         prevalence=options.prevalence,
         twins=options.twins,
+        foreign=dict(word.split("=", 1) for word in options.foreign),
         **place,
     )
     if options.against:

@@ -1,6 +1,7 @@
 """A checkpoint against a split."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ from transformers import AutoConfig
 from ..data import UNKNOWN_PART
 from ..errors import DatasetError
 from ..evaluation import HOW_CHOSEN, measure_operating_points, measure_reliability, plot_evaluation
+from ..inference import StudyPredictor
 from ..models import MuraBaseConfig
+from ..models.weights_mura import digest_files
+from ..retrieval import IN_DISTRIBUTION_FILE
 from ..training import SplitPredictions
 from ..training.states import replace_file
 from .baselines import measure_baselines
@@ -22,6 +26,8 @@ from .heatmaps import look_at_heatmaps
 from .kept_answers import KeptAnswers
 from .levels import N_RESAMPLES, Answers, measure_findings, measure_levels, measure_regions
 from .published_beside import published_beside
+from .refusal import measure_refusal
+from .twins import measure_twins
 
 PREVALENCE = 0.1
 """Share of abnormal studies for which predictive values are given where none is asked for."""
@@ -38,6 +44,7 @@ def evaluate_checkpoint(
     prevalence: float = PREVALENCE,
     batch_size: int = 32,
     twins: int = 0,
+    foreign: Mapping[str, str | Path] | None = None,
     cpu: bool = False,
     cache_dir: str | Path | None = None,
 ) -> dict[str, Any]:
@@ -55,6 +62,8 @@ def evaluate_checkpoint(
         prevalence: Share of abnormal studies for which predictive values are given, in (0, 1).
         batch_size: Views a step.
         twins: Patients to render with and without a finding, a marker or a ring; see `measure_twins`. 0 leaves it out.
+        foreign: Name -> folder of pictures that the checkpoint should refuse to answer for, beside those that are made
+            here; see `measure_refusal`.
         cpu: Whether to stay on the CPU.
         cache_dir: As in `KeptAnswers`.
 
@@ -64,11 +73,10 @@ def evaluate_checkpoint(
         checkpoint's config says. `curves` of the studies; `calibration_effect`: how wrong their probabilities were
         before calibration and after; `operating_points`: what the config's thresholds achieve here, overall and by
         part (`groups`) and by region (`regions`), with predictive values at `prevalence`; `baselines`; `published`:
-        what studies printed for the same level and split; `explanations`: see `measure_randomization`. Where the model
-        has heatmaps: `erasing`, see `measure_erasing`. Where the rows tell regions: `region`; where they know their
-        findings: `finding`, and, where the model has heatmaps and they have boxes, `pointing`, see `pointing_game`,
-        and, where studies have several such views, `projections`, see `agree_between_projections`; where asked for,
-        `twins`, with `following`, see `measure_following`.
+        what studies printed for the same level and split; `explanations`, and where there are such `erasing`,
+        `pointing`, `projections`, `following` and `twins`: see `look_at_heatmaps`; `refusal`, where the checkpoint can
+        tell what is strange to it: see `measure_refusal`. Where the rows tell regions: `region`; where they know their
+        findings: `finding`.
 
     Raises:
         DatasetError: If the split is empty.
@@ -114,7 +122,7 @@ def evaluate_checkpoint(
         if measured:
             report[name] = measured
     if accelerator.is_main_process:
-        report |= look_at_heatmaps(answers, twins)
+        report |= _look_closer(answers, twins, foreign or {})
         replace_file(folder / "evaluation.json", (json.dumps(report, indent=2) + "\n").encode())
         plot_evaluation(report, folder)
         make_golden(folder)
@@ -177,3 +185,21 @@ def _part_accuracy(found: SplitPredictions) -> float | None:
     if found.found_parts is None or not known.any():
         return None
     return float(np.mean(found.found_parts[known] == found.body_parts[known]))
+
+
+def _look_closer(answers: KeptAnswers, twins: int, foreign: Mapping[str, str | Path]) -> dict[str, Any]:
+    """What is measured view by view, through the predictor."""
+    predictor = StudyPredictor.from_pretrained(answers.checkpoint, device=answers.accelerator.device)
+    report = look_at_heatmaps(answers, predictor, added=twins > 0)
+    learned = answers.checkpoint / IN_DISTRIBUTION_FILE
+    if predictor.distribution is not None:
+        settings = {
+            "learned": digest_files([learned]),
+            "foreign": {name: str(place) for name, place in foreign.items()},
+        }
+        report["refusal"] = answers.record(
+            "refusal", settings, lambda: measure_refusal(predictor, answers.rows, foreign)
+        )
+    if twins:
+        report["twins"] = answers.record("twins", {"patients": twins}, lambda: measure_twins(predictor, twins))
+    return report

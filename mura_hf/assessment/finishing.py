@@ -8,10 +8,12 @@ from typing import Any
 from accelerate.state import AcceleratorState
 from datasets import Dataset, DatasetDict
 
+from ..errors import CheckpointError, DatasetError
 from ..models import LABELS
 from .calibration import calibrate_checkpoint
 from .evaluation import evaluate_checkpoint
 from .golden import make_golden
+from .in_distribution import learn_distribution
 
 _OF_A_GROUP = (
     "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT",
@@ -42,8 +44,8 @@ def finish_checkpoint(
     batch_size: int = 32,
     cpu: bool = False,
 ) -> Finish:
-    """Calibrates a fresh checkpoint on `calib`, measures it on `valid` and writes its golden check; what the data do
-    not allow is left out.
+    """Calibrates a fresh checkpoint on `calib`, teaches it when not to answer, measures it on `valid` and writes its
+    golden check; what the data do not allow is left out.
 
     The process works alone: where several trained, the main one may call this after they have parted.
 
@@ -67,6 +69,10 @@ def finish_checkpoint(
         )
     else:
         calibration = calibrate_checkpoint(folder, datasets["calib"], batch_size=batch_size, cpu=cpu)
+    try:
+        learn_distribution(folder, datasets["train"], datasets["calib"], batch_size=batch_size, cpu=cpu)
+    except (CheckpointError, DatasetError) as error:
+        left_out.append(f"It cannot tell when not to answer: {error}.")
     if not len(datasets["valid"]):
         left_out.append("Not evaluated: the data have no valid, and without figures there is no card.")
         make_golden(folder)

@@ -1,4 +1,4 @@
-"""Are a checkpoint's heatmaps right? All that is measured view by view, through the predictor."""
+"""Are a checkpoint's heatmaps right? By boxes, by findings that are added, by the answer, and by what was learned."""
 
 from typing import Any
 
@@ -12,23 +12,21 @@ from .kept_answers import KeptAnswers
 from .pointing import can_point, point_at_findings, pointing_game
 from .projections import agree_between_projections
 from .randomization import measure_randomization
-from .twins import measure_twins
 
 
-def look_at_heatmaps(answers: KeptAnswers, twins: int) -> dict[str, Any]:
-    """Measures the heatmaps of a checkpoint, and what twins do to its answers.
+def look_at_heatmaps(answers: KeptAnswers, predictor: StudyPredictor, *, added: bool) -> dict[str, Any]:
+    """Measures the heatmaps of a checkpoint.
 
     Args:
         answers: Checkpoint and split.
-        twins: Patients to render; see `measure_twins`. 0 leaves out whatever needs phantoms made anew.
+        predictor: The checkpoint.
+        added: Whether to render phantoms with findings added to them.
 
     Returns:
         `explanations`, see `measure_randomization`; where there are heatmaps, `erasing`, see `measure_erasing`; where
         the rows have boxes besides, `pointing`, see `pointing_game`, and, where studies have several views with one,
-        `projections`, see `agree_between_projections`; where twins are asked for, `twins`, and, where there are
-        heatmaps, `following`, see `measure_following`.
+        `projections`, see `agree_between_projections`; where asked for, `following`, see `measure_following`.
     """
-    predictor = StudyPredictor.from_pretrained(answers.checkpoint, device=answers.accelerator.device)
     rows = answers.rows
     looked = {"views": randomization.N_VIEWS, "seeds": randomization.N_SEEDS, "steps": randomization.STEPS}
     report = {
@@ -39,10 +37,8 @@ def look_at_heatmaps(answers: KeptAnswers, twins: int) -> dict[str, Any]:
         report["erasing"] = answers.record("erasing", erased, lambda: measure_erasing(predictor, rows))
         if can_point(predictor, rows):
             report |= answers.record("pointing", {}, lambda: _point(predictor, rows))
-        if twins:
+        if added:
             report["following"] = answers.record("following", {"n": N_TWINS}, lambda: measure_following(predictor))
-    if twins:
-        report["twins"] = answers.record("twins", {"patients": twins}, lambda: measure_twins(predictor, twins))
     return report
 
 

@@ -4,7 +4,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +17,7 @@ from transformers import AutoModelForImageClassification
 
 from ..data import UNKNOWN_PART, ViewDataset, home_folder
 from ..models import MuraImageProcessor
+from ..models.weights_mura import digest_files, digest_weights
 from ..training import SplitPredictions, predict_views
 from ..training.states import replace_file
 
@@ -110,7 +111,7 @@ class KeptAnswers:
             "what": what,
             "settings": settings,
             "weights": self.weights,
-            "processor": _digest_files([self.checkpoint / "preprocessor_config.json"]),
+            "processor": digest_files([self.checkpoint / "preprocessor_config.json"]),
             "split": self._split,
             "code": _digest_code(),
             "libraries": {name: version(name) for name in _LIBRARIES},
@@ -118,15 +119,6 @@ class KeptAnswers:
         }
         digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
         return self.cache_dir / f"{what}-{digest[:32]}.{ending}"
-
-
-def digest_weights(checkpoint: str | Path) -> str:
-    """SHA-256 of a checkpoint's `model.safetensors`; of the SHA-256 of its parts where it is in several."""
-    files = sorted(Path(checkpoint).glob("model*.safetensors"))
-    if len(files) == 1:
-        with files[0].open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    return _digest_files(files)
 
 
 def digest_rows(rows: Dataset) -> str:
@@ -145,18 +137,10 @@ def digest_rows(rows: Dataset) -> str:
     return digest.hexdigest()
 
 
-def _digest_files(files: Sequence[Path]) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
-
-
 @cache
 def _digest_code() -> str:
     """Of this package: whatever of it changes may change what is measured."""
-    return _digest_files(sorted(Path(__file__).parents[1].rglob("*.py")))
+    return digest_files(sorted(Path(__file__).parents[1].rglob("*.py")))
 
 
 def _write(file: Path, found: SplitPredictions) -> None:

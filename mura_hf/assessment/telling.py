@@ -18,6 +18,16 @@ def describe_calibration(record: dict[str, Any]) -> list[str]:
     ]
 
 
+def describe_distribution(record: dict[str, Any]) -> list[str]:
+    """Lines about what `learn_distribution` did."""
+    groups = ", ".join(f"{name} {count}" for name, count in record["groups"].items())
+    strange = f" Strange to it are {' and '.join(record['outside'])}." if record["outside"] else ""
+    return [
+        f"When not to answer: learned from {record['n_views']} views of train ({groups}), threshold from "
+        f"{record['n']} studies of calib for {100 * record['alarms']:g} % false alarms.{strange}"
+    ]
+
+
 def describe_evaluation(report: dict[str, Any]) -> list[str]:
     """Lines about what `evaluate_checkpoint` measured."""
     lines = []
@@ -48,6 +58,14 @@ def describe_evaluation(report: dict[str, Any]) -> list[str]:
         known = "not defined" if auroc is None else f"{auroc:.3f}"
         lines.append(f"{kind}: {row['figures']['n_abnormal']} studies, AUROC {known}")
     lines += _describe_heatmaps(report)
+    if "refusal" in report:
+        alarms, kinds = report["refusal"]["alarms"], report["refusal"]["kinds"]
+        least = min(kinds, key=lambda name: kinds[name]["refused"])
+        lines.append(
+            f"Refuses {alarms['refused']:.3f} of {alarms['n']} held-out studies ({alarms['low']:.3f}-"
+            f"{alarms['high']:.3f}), and of {len(kinds)} kinds of strange pictures at least "
+            f"{kinds[least]['refused']:.3f} ({least})"
+        )
     if "against" in report:
         row = report["against"]["study"]["auroc"]
         lines.append(

@@ -1,6 +1,6 @@
 """Whole studies as tensors."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -22,9 +22,7 @@ class StudyDataset(TorchDataset):
 
     def __init__(self, views: ViewDataset) -> None:
         self.views = views
-        members: dict[str, list[int]] = {}
-        for row, study in enumerate(views.rows["study_id"]):
-            members.setdefault(study, []).append(row)
+        members = group_studies(views.rows["study_id"])
         self.study_ids = list(members)
         self.members = list(members.values())
 
@@ -49,6 +47,14 @@ class StudyDataset(TorchDataset):
             "body_parts": views[0]["body_parts"],
             "index": index,
         }
+
+
+def group_studies(study_ids: Iterable[str]) -> dict[str, list[int]]:
+    """Study -> the rows of its views, in first-seen order."""
+    members: dict[str, list[int]] = {}
+    for row, study in enumerate(study_ids):
+        members.setdefault(study, []).append(row)
+    return members
 
 
 def collate_studies(studies: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
-from ..inference import StudyPrediction, ViewPrediction
+from ..inference import STRANGE_WARNING, StudyPrediction, ViewPrediction
 from ..radiographs import Radiograph
 from .pictures import film_url, heat_url
 
@@ -26,12 +26,25 @@ _POOLED = {
 }
 
 
-def answer_html(study: StudyPrediction | None, problems: Sequence[str] = ()) -> str:
-    """The study's answer in words, with its probability, body part, warnings and the files that could not be read."""
+def is_withheld(study: StudyPrediction | None, anyway: bool) -> bool:
+    """Whether an answer is kept back: the study is none of those that the checkpoint can judge, and nobody insists."""
+    return study is not None and study.in_distribution is False and not anyway
+
+
+def answer_html(study: StudyPrediction | None, problems: Sequence[str] = (), *, anyway: bool = False) -> str:
+    """The study's answer in words, with its probability, body part, warnings and the files that could not be read.
+
+    Args:
+        study: What was answered; None where no view could be read.
+        problems: A sentence about each file that could not be read.
+        anyway: Whether to show the answer for a study that is unlike those of training, too.
+    """
     parts = []
     if study is not None:
-        parts.append(_verdict_html(study))
-        parts += [f'<div class="notice" role="note">{escape(warning)}</div>' for warning in study.warnings]
+        withheld = is_withheld(study, anyway)
+        parts.append(_withheld_html(study) if withheld else _verdict_html(study))
+        told = [warning for warning in study.warnings if not (withheld and warning == STRANGE_WARNING)]
+        parts += [f'<div class="notice" role="note">{escape(warning)}</div>' for warning in told]
     if problems:
         rows = "".join(f"<li>{escape(problem)}</li>" for problem in problems)
         left = "The other views were read without them." if study else "There is no view left to read."
@@ -70,6 +83,27 @@ def _verdict_html(study: StudyPrediction) -> str:
     )
 
 
+def _withheld_html(study: StudyPrediction) -> str:
+    """That there is no answer, and why."""
+    strange = [escape(view.name) for view in study.views if view.in_distribution is False]
+    which = f" Strange: {', '.join(strange)}." if len(study.views) > 1 else ""
+    return (
+        '<section class="answer withheld" aria-label="Answer for the study">'
+        '<div class="verdict"><h2><span aria-hidden="true">⊘</span> Not answered</h2></div>'
+        "<p>This does not look like the radiographs that the checkpoint was trained on, so its answer may mean "
+        f"nothing and is not shown.{which}</p>"
+        f'<p class="fine">{_unusual(study)} It may be another part of the body, another kind of picture, or a film '
+        "that was taken or saved in another way.</p>"
+        f'<p class="fine">Checkpoint: {escape(study.checkpoint)}</p></section>'
+    )
+
+
+def _unusual(study: StudyPrediction) -> str:
+    share = study.unusual_percentile or 0.0
+    than = "all" if share == 100 else f"{share:.0f} %"
+    return f"More unusual than {than} of the studies that were kept aside to find out what is usual."
+
+
 def _finding_sentence(study: StudyPrediction) -> str:
     """The likeliest type of finding, where the study is flagged and the checkpoint tells types."""
     types = study.finding_probabilities
@@ -91,15 +125,29 @@ def _body_part_sentence(study: StudyPrediction) -> str:
     return f"Body part found: <b>{study.body_part}</b> (probability {chance_text(chance)})."
 
 
-def views_html(study: StudyPrediction, radiographs: Sequence[Radiograph]) -> str:
-    """Each view with its overlay and box, as a grid."""
-    cards = (_view_html(view, radiograph) for view, radiograph in zip(study.views, radiographs, strict=True))
+def views_html(study: StudyPrediction, radiographs: Sequence[Radiograph], *, anyway: bool = False) -> str:
+    """Each view with its overlay and box, as a grid; the views alone where the answer is withheld."""
+    show = _film_html if is_withheld(study, anyway) else _view_html
+    cards = (show(view, radiograph) for view, radiograph in zip(study.views, radiographs, strict=True))
     return f'<div class="views">{"".join(cards)}</div>'
 
 
+def _film_html(view: ViewPrediction, radiograph: Radiograph) -> str:
+    """A view without anything that the model says of it."""
+    word = "strange" if view.in_distribution is False else "not strange by itself"
+    return (
+        f'<figure class="view"><div class="stage"><div class="stack">{_film(view, radiograph)}</div></div>'
+        f'<figcaption><div class="name">{escape(view.name)}</div><div class="fine">{word}, {view.width} × '
+        f"{view.height} px</div></figcaption></figure>"
+    )
+
+
+def _film(view: ViewPrediction, radiograph: Radiograph) -> str:
+    return f'<img class="film" src="{film_url(radiograph.pixels)}" alt="Radiograph {escape(view.name)}">'
+
+
 def _view_html(view: ViewPrediction, radiograph: Radiograph) -> str:
-    name = escape(view.name)
-    layers = f'<img class="film" src="{film_url(radiograph.pixels)}" alt="Radiograph {name}">'
+    name, layers = escape(view.name), _film(view, radiograph)
     if view.heatmap is not None:
         layers += f'<img class="heat" src="{heat_url(view.heatmap)}" alt="Model attention over {name}">'
     if view.box is not None:

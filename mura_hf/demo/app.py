@@ -12,7 +12,7 @@ from ..bundled import BUNDLED
 from ..errors import CheckpointError
 from ..models import BODY_PARTS
 from ..radiographs import GuardedReader
-from .answer import EMPTY, answer_html, trouble_html, views_html
+from .answer import EMPTY, answer_html, is_withheld, trouble_html, views_html
 from .checkpoints import Checkpoints
 from .examples import EXAMPLES_CHECKPOINT, are_examples, make_examples, without_examples
 from .reading import read_study
@@ -20,6 +20,7 @@ from .style import CSS, make_theme
 
 _FOUND = "found by the model"
 _NONE = ("", "", "")  # chosen: the default; else name, revision, abnormal label
+_HIDDEN = gr.update(visible=False)
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _DISCLAIMER = (
     "**Not a medical device.** For research and teaching, never for the care of a patient. "
@@ -47,17 +48,23 @@ def build_app(*, allow_folders: bool) -> gr.Blocks:
     reader.start()  # ready before the first upload
     examples = make_examples(Path(example_folder.name))
 
-    def answer(files: list[str] | None, body_part: str, chosen: tuple[str, str, str]) -> tuple[str, str]:
+    def answer(
+        files: list[str] | None, body_part: str, chosen: tuple[str, str, str], anyway: bool = False
+    ) -> tuple[str, str, Any]:
         if not files:
-            return EMPTY, ""
+            return EMPTY, "", _HIDDEN
         try:
             synthetic = chosen == _NONE and are_examples(files, examples)
             predictor = checkpoints.get(EXAMPLES_CHECKPOINT) if synthetic else checkpoints.get(*chosen)
             part = None if body_part == _FOUND else body_part
             study, radiographs, problems = read_study(predictor, reader, files, part)
         except (CheckpointError, ValueError) as error:  # the latter: a body part that this checkpoint needs, or lacks
-            return trouble_html(str(error)), ""
-        return answer_html(study, problems), views_html(study, radiographs) if study else ""
+            return trouble_html(str(error)), "", _HIDDEN
+        shown = views_html(study, radiographs, anyway=anyway) if study else ""
+        return answer_html(study, problems, anyway=anyway), shown, gr.update(visible=is_withheld(study, anyway))
+
+    def answer_anyway(files: list[str] | None, body_part: str, chosen: tuple[str, str, str]) -> tuple[str, str, Any]:
+        return answer(files, body_part, chosen, anyway=True)
 
     def take_uploads(files: list[str]) -> list[str]:
         own = without_examples(files, examples)
@@ -136,6 +143,7 @@ def build_app(*, allow_folders: bool) -> gr.Blocks:
                     state = gr.Markdown(_describe(default.checkpoint, default.model.config), elem_id="model-state")
             with gr.Column(scale=7, min_width=320):
                 verdict = gr.HTML(EMPTY, elem_id="answer")
+                insist = gr.Button("Show the answer anyway", visible=False, elem_id="anyway")
                 with gr.Row():
                     opacity = gr.Slider(
                         0, 100, value=50, step=5, label="Heatmap opacity (%)", elem_id="opacity", min_width=130
@@ -147,12 +155,14 @@ def build_app(*, allow_folders: bool) -> gr.Blocks:
                     "Each is scaled to its own maximum, so a view that is not flagged has colours too."
                 )
 
-        reading: dict[str, Any] = {"fn": answer, "inputs": [files, body_part, chosen], "outputs": [verdict, views]}
+        asked, shown = [files, body_part, chosen], [verdict, views, insist]
+        reading: dict[str, Any] = {"fn": answer, "inputs": asked, "outputs": shown}
         files.upload(take_uploads, files, files, api_visibility="private").then(**reading, api_visibility="private")
         files.delete(**reading, api_visibility="private")
         body_part.input(**reading, api_visibility="private")
         read.click(**reading, api_visibility="private")
-        files.clear(lambda: (_FOUND, EMPTY, ""), None, [body_part, verdict, views], api_visibility="private")
+        insist.click(answer_anyway, asked, shown, api_visibility="private")
+        files.clear(lambda: (_FOUND, EMPTY, "", _HIDDEN), None, [body_part, *shown], api_visibility="private")
         gallery.select(choose_example, None, [files, body_part], api_visibility="private").then(
             **reading, api_visibility="private"
         )

@@ -56,7 +56,7 @@ CSS = """
 }
 .answer.abnormal { --tone: var(--flag); }
 .answer.normal { --tone: var(--calm); }
-.answer.uncertain { --tone: var(--unsure); }
+.answer.uncertain, .answer.withheld { --tone: var(--unsure); }
 .answer .verdict {
   display: flex; flex-wrap: wrap; align-items: baseline; justify-content: space-between; gap: .3rem 1rem;
 }

@@ -6,10 +6,10 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedError
 
-from ..assessment.kept_answers import digest_weights
 from ..bundled import BUNDLED
 from ..data.sources import what_abnormal_means
 from ..errors import CardError
+from ..models.weights_mura import digest_weights
 from ..training import recipe_names
 from .card_gate import BLOCKS, check_records, check_text
 from .card_metadata import card_metadata, sources_of, sources_of_bases, strictest_licence

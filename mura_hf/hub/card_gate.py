@@ -49,6 +49,7 @@ BLOCKS = (
     CardBlock("operating_points", "Operating points", ("evaluation.operating_points", "evaluation.prevalence")),
     CardBlock("calibration", "Calibration", ("evaluation.calibration_effect.after",)),
     CardBlock("explanations", "Where it looked", ("evaluation.explanations",)),
+    CardBlock("refusal", "When it does not answer", ("training.data.name",)),
     CardBlock("shortcuts", "Shortcuts", ("evaluation.baselines",)),
     CardBlock("limits", "Limits", ("evaluation.study.overall.confusion",)),
     CardBlock("environment", "Versions and time", ("training.versions", "training.seconds", "training.device")),

@@ -11,6 +11,8 @@ from safetensors import SafetensorError, safe_open
 from ..errors import CheckpointError
 from ..evaluation import PLOTS
 from ..models import GOLDEN_FILE
+from ..models.weights_mura import digest_weights
+from ..retrieval import IN_DISTRIBUTION_FILE, InDistribution
 from .export import HUB_RECORD, model_code_names
 from .golden import check_golden_picture
 
@@ -52,6 +54,9 @@ def check_checkpoint(folder: str | Path) -> None:
     for file in sorted(folder.rglob("*.safetensors")):
         check_tensors(file)
     check_golden_picture(folder)
+    learned = folder / IN_DISTRIBUTION_FILE
+    if learned.is_file():  # means and a covariance, of groups of views: it says so of nothing else that it might hold
+        InDistribution.load(learned, digest_weights(folder))
 
 
 def check_text(folder: Path, names: Iterable[str]) -> None:
@@ -119,7 +124,7 @@ def _check_names(folder: Path) -> None:
     if missing:
         told = "; ".join(f"{name}: {_MADE_BY[name]}" if name in _MADE_BY else name for name in missing)
         raise CheckpointError(f"{folder} is no whole checkpoint, and is not pushed. Missing: {told}")
-    known = {WEIGHTS, *RECORDS, GOLDEN_FILE, *LEFT_BEHIND, *model_code_names()}
+    known = {WEIGHTS, *RECORDS, GOLDEN_FILE, IN_DISTRIBUTION_FILE, *LEFT_BEHIND, *model_code_names()}
     for path in sorted(folder.iterdir()):
         if path.is_dir():
             if path.name not in _LEFT_FOLDERS:

@@ -1,12 +1,10 @@
 """The golden check when a checkpoint is loaded: does it answer here as it did where it was made?"""
 
-from pathlib import Path
-
 import torch
-from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
 from ..models import GOLDEN_FILE, Golden, read_golden
-from .sources import HUB_TIMEOUT, Source
+from .files import find_file
+from .sources import Source
 
 TOLERANCE = 1e-3
 """Largest difference of a logit in float32 that rounding explains."""
@@ -26,7 +24,7 @@ def find_golden(source: Source) -> Golden | None:
     Raises:
         ValueError: If there is one that cannot be read.
     """
-    file = _find_file(source)
+    file = find_file(source, GOLDEN_FILE)
     return None if file is None else read_golden(file)
 
 
@@ -44,18 +42,3 @@ def golden_warning(difference: float, dtype: torch.dtype) -> str | None:
         "not those that it had where it was made, so its figures may not hold here; compare the versions of torch, "
         "transformers and timm with those on its card."
     )
-
-
-def _find_file(source: Source) -> Path | None:
-    if Path(source.location).is_dir():
-        file = Path(source.location) / GOLDEN_FILE
-        return file if file.is_file() else None
-    cached = try_to_load_from_cache(source.location, GOLDEN_FILE, revision=source.revision)
-    if isinstance(cached, str):
-        return Path(cached)
-    if cached is not None:  # the Hub was asked before, and has none
-        return None
-    try:
-        return Path(hf_hub_download(source.location, GOLDEN_FILE, revision=source.revision, etag_timeout=HUB_TIMEOUT))
-    except Exception:  # a check that cannot be had must not keep its checkpoint from being loaded
-        return None

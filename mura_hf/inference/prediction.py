@@ -33,6 +33,7 @@ class ViewPrediction:
             flagged.
         height: Of the view in pixels.
         width: Of the view in pixels.
+        in_distribution: Whether this view is like those of training; None where the checkpoint cannot tell.
     """
 
     name: str
@@ -45,6 +46,7 @@ class ViewPrediction:
     regions: list[Region]
     height: int
     width: int
+    in_distribution: bool | None = None
 
     @property
     def box(self) -> Box | None:
@@ -83,7 +85,9 @@ class StudyPrediction:
             no such head.
         views: One a view, in the order given.
         heatmap_method: How the heatmaps were made, one of `mura_hf.explain.METHODS`; None where there are none.
-        in_distribution: Whether the study is like the training data; None where the checkpoint cannot tell.
+        in_distribution: Whether every view is like those of training, see `InDistribution`; None where the checkpoint
+            cannot tell. Where not, the answer may mean nothing.
+        unusual_percentile: Share of calib's studies that are less unusual than this one, in [0, 100]; None likewise.
         warnings: Sentences that belong beside the answer, those of the radiographs among them.
         checkpoint: Hub name, with the revision where one was given, or the folder's own name after "folder: ", which
             is "bundled: " and the name for one that comes with the package.
@@ -106,6 +110,7 @@ class StudyPrediction:
     in_distribution: bool | None
     checkpoint: str
     heatmap_method: str | None = None
+    unusual_percentile: float | None = None
     abnormal_means: str | None = None
     warnings: list[str] = field(default_factory=list)
 

@@ -10,11 +10,14 @@ import torch
 from PIL import Image
 
 from ..errors import CheckpointError, RadiographError
-from ..explain import AUTO, Heatmaps, check_method, explain, find_regions
+from ..explain import AUTO, Heatmaps, check_method, find_regions
 from ..models import BODY_PARTS, LABELS, Golden, MuraClassifier, MuraImageProcessor, StudyOutput
 from ..radiographs import Radiograph, check_radiograph, read_radiograph
+from ..retrieval import InDistribution, Judgement, map_codes
 from .devices import check_device, check_dtype
+from .distribution import STRANGE_WARNING, find_distribution
 from .golden import UNREADABLE, find_golden, golden_warning
+from .heatmaps import find_heatmaps, restore_heatmaps
 from .loading import load_checkpoint
 from .other_processor import OtherProcessor
 from .prediction import PHANTOM_WARNING, StudyPrediction, ViewPrediction, find_band
@@ -33,6 +36,7 @@ class StudyPredictor:
         processor: The checkpoint's own.
         checkpoint: Its name in answers.
         warnings: Sentences that belong beside each of its answers; that about phantoms need not be among them.
+        distribution: What tells whether a study is like those of training; None where that is not known.
     """
 
     def __init__(
@@ -41,10 +45,12 @@ class StudyPredictor:
         processor: MuraImageProcessor | OtherProcessor,
         checkpoint: str,
         warnings: Sequence[str] = (),
+        distribution: InDistribution | None = None,
     ) -> None:
         self.model = model.eval().requires_grad_(False)
         self.processor = processor
         self.checkpoint = checkpoint
+        self.distribution = distribution
         self.warnings = [PHANTOM_WARNING] * model.config.trained_on_phantoms + list(warnings)
 
     @classmethod
@@ -77,7 +83,8 @@ class StudyPredictor:
         try:
             model, processor, warnings = load_checkpoint(source, dtype, abnormal_label)
             model = model.to(chosen, memory_format=torch.channels_last)
-            predictor = cls(model, processor, source.name, warnings)
+            distribution, trouble = find_distribution(source)
+            predictor = cls(model, processor, source.name, [*warnings, *([trouble] if trouble else [])], distribution)
             try:
                 golden = find_golden(source)
             except ValueError:
@@ -169,12 +176,19 @@ class StudyPredictor:
             chances = output.finding_logits[0].cpu().double().softmax(-1).tolist()
             types = dict(zip(self.model.config.finding_types, chances, strict=True))
         warnings = [*self.warnings, *(warning for radiograph in radiographs for warning in radiograph.warnings)]
+        judgement: Judgement | None = None
+        fines: list[bool | None] = [None] * len(radiographs)
+        if self.distribution is not None and output.views is not None:
+            judgement = self.distribution.judge(map_codes(output.views).cpu().numpy())
+            fines = [*judgement.views]
+            warnings += [] if judgement.in_distribution else [STRANGE_WARNING]
         maps: list[np.ndarray | None] = [None] * len(radiographs)
         found: Heatmaps | None = None
         if heatmaps:
             try:
-                found = self._explain(output, pixel_values, body_part, method)
-                maps = [*self._restore(found.maps, radiographs)]
+                drawn = find_heatmaps(self.model, output, pixel_values, body_part, method)
+                maps = [*restore_heatmaps(drawn.maps, radiographs, self.processor)]
+                found = drawn
             except CheckpointError as error:
                 warnings.append(f"No heatmap: {error}.")
         view_logits = output.view_logits[0].cpu().double()  # not every accelerator has float64
@@ -206,13 +220,15 @@ class StudyPredictor:
                     regions=find_regions(heatmap) if heatmap is not None and alone > threshold else [],
                     height=radiograph.pixels.shape[0],
                     width=radiograph.pixels.shape[1],
+                    in_distribution=fine,
                 )
-                for number, (name, chance, alone, weight, heatmap, radiograph) in enumerate(
-                    zip(names, chances, alones, output.view_weights[0].tolist(), maps, radiographs, strict=True)
+                for number, (name, chance, alone, weight, heatmap, radiograph, fine) in enumerate(
+                    zip(names, chances, alones, output.view_weights[0].tolist(), maps, radiographs, fines, strict=True)
                 )
             ],
             heatmap_method=None if found is None else found.method,
-            in_distribution=None,
+            in_distribution=None if judgement is None else judgement.in_distribution,
+            unusual_percentile=None if judgement is None else judgement.percentile,
             checkpoint=self.checkpoint,
             abnormal_means=config.abnormal_means,
             warnings=warnings,
@@ -243,30 +259,6 @@ class StudyPredictor:
             raise CheckpointError(
                 f"{self.checkpoint} answers with values that are no numbers; its weights are damaged"
             )
-
-    def _explain(
-        self, output: StudyOutput, pixel_values: torch.Tensor, body_part: str | None, method: str
-    ) -> Heatmaps:
-        """Heatmaps of what the model was fed, as fine as that: the grid of a feature map would blur what FuseNet saw
-        in its crop.
-        """
-        parts = None
-        if self.model.NEEDS_PART:
-            routed = output.body_part_logits
-            part = BODY_PARTS.index(body_part) if body_part is not None or routed is None else int(routed[0].argmax())
-            parts = torch.full((len(pixel_values),), part, device=self.model.device)
-        fed = pixel_values.to(self.model.device, self.model.dtype)
-        return explain(self.model, fed, output=output.views, method=method, body_parts=parts)
-
-    def _restore(self, maps: torch.Tensor, radiographs: Sequence[Radiograph]) -> Iterator[np.ndarray]:
-        """Heatmaps laid over the views, at their own size."""
-        for small, radiograph in zip(maps.cpu().numpy(), radiographs, strict=True):
-            field = self.processor.find_field(radiograph.to_uint8())
-            height, width = radiograph.pixels.shape
-            restored = np.clip(self.processor.restore_map(small, height, width, field), 0.0, 1.0)
-            # Hottest where the view itself is; what fell on the letterbox's bars does not count.
-            peak = float(restored.max())
-            yield restored / peak if peak > 0 else restored
 
     def _operating_point(self, name: str | None) -> tuple[str, float]:
         points = self.model.config.operating_points

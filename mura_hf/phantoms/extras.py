@@ -7,7 +7,6 @@ import numpy as np
 
 from .bodies import SAMPLES, Body, make_loft
 from .body_parts import Anatomy
-from .camera import Camera
 
 
 def make_cast(anatomy: Anatomy, rng: np.random.Generator) -> Body:
@@ -49,11 +48,10 @@ def make_jewel(anatomy: Anatomy, rng: np.random.Generator) -> Body | None:
     return Body("ring", (ring,), 0.1)
 
 
-def draw_marker(camera: Camera, rng: np.random.Generator) -> np.ndarray:
+def draw_marker(shape: tuple[int, int], letter: str, rng: np.random.Generator) -> np.ndarray:
     """Attenuation of a lead letter near a border, float32 `[H, W]`."""
-    height, width = camera.shape
-    canvas = np.zeros(camera.shape, np.uint8)
-    letter = "L" if camera.mirrored else "R"
+    height, width = shape
+    canvas = np.zeros(shape, np.uint8)
     size = rng.uniform(0.7, 1.5) * max(height, width) / 512
     thickness = max(1, round(size * rng.uniform(2.0, 4.0)))
     x = int(width * (rng.uniform(0.03, 0.12) if rng.random() < 0.5 else rng.uniform(0.82, 0.9)))
@@ -73,11 +71,12 @@ def draw_marker(camera: Camera, rng: np.random.Generator) -> np.ndarray:
     return canvas.astype(np.float32) * np.float32(rng.uniform(1.0, 2.2) / 255)
 
 
-def collimation(camera: Camera, rng: np.random.Generator) -> np.ndarray:
-    """Light let through, float32 `[H, W]` in [0, 1]: dark beyond blades that stand a little askew."""
-    height, width = camera.shape
-    if rng.random() < 0.45:
-        return np.ones(camera.shape, np.float32)
+def collimation(shape: tuple[int, int], rng: np.random.Generator, collimated: bool | None = None) -> np.ndarray:
+    """Light let through, float32 `[H, W]` in [0, 1]: dark beyond blades that stand a little askew, if they do."""
+    height, width = shape
+    drawn = bool(rng.random() >= 0.45)  # drawn in any case, so that the blades stand where they stood
+    if not (drawn if collimated is None else collimated):
+        return np.ones(shape, np.float32)
     inset = rng.uniform(-0.03, 0.09, 4)
     corners = np.array([
         (inset[0] * width, inset[1] * height), ((1 - inset[2]) * width, inset[1] * height),
@@ -87,6 +86,6 @@ def collimation(camera: Camera, rng: np.random.Generator) -> np.ndarray:
     middle = np.array([width / 2, height / 2])
     c, s = np.cos(turn), np.sin(turn)
     corners = (corners - middle) @ np.array([[c, s], [-s, c]]) + middle
-    opened = np.zeros(camera.shape, np.uint8)
+    opened = np.zeros(shape, np.uint8)
     cv2.fillConvexPoly(opened, np.round(corners * 16).astype(np.int32), 255, cv2.LINE_AA, 4)
     return cv2.GaussianBlur(opened, (0, 0), 1.2).astype(np.float32) / 255 * 0.98 + 0.02

@@ -9,7 +9,8 @@ import numpy as np
 
 from .body_parts import Anatomy, build_anatomy
 from .camera import FOCUS_MM, Camera, rotation
-from .exposure import EXPOSURES, Exposure
+from .developing import develop
+from .exposure import EXPOSURES
 from .extras import collimation, draw_marker, make_cast, make_jewel
 from .findings import FINDINGS, UNUSUAL_FINDINGS, Finding, draw_finding
 from .phantom import BODY_PARTS, Phantom
@@ -38,6 +39,7 @@ def render_phantom(
     metal: bool = False,
     cast: bool | None = None,
     jewel: bool | None = None,
+    collimated: bool | None = None,
     size: int = 512,
     exposure: str = "standard",
 ) -> Phantom:
@@ -55,6 +57,7 @@ def render_phantom(
         metal: Whether a plate, wires or a rod are there besides, at a place of their own.
         cast: Whether the limb is in plaster; drawn from the seed where None.
         jewel: Whether a ring or bracelet is worn; drawn from the seed where None.
+        collimated: Whether blades narrow the beam, at times all beyond the film; drawn from the seed where None.
         size: Pixels on the long side.
         exposure: One of `EXPOSURES`.
 
@@ -81,8 +84,8 @@ def render_phantom(
         )
     total = total + _worn(anatomy, camera, seed, view, marker=marker, cast=cast, jewel=jewel)
 
-    picture = _develop(total, normal, flesh, EXPOSURES[exposure], drawn, _random_stream(seed, _NOISE, view))
-    picture = picture * collimation(camera, _random_stream(seed, _EXTRAS, 1000 + view))
+    picture = develop(total, normal, flesh, EXPOSURES[exposure], drawn, _random_stream(seed, _NOISE, view))
+    picture = picture * collimation(camera.shape, _random_stream(seed, _EXTRAS, 1000 + view), collimated)
     pixels = np.clip(np.rint(picture * 255), 0, 255).astype(np.uint8)
     return Phantom(pixels, change != 0, box, body_part, finding, view, seed)
 
@@ -231,38 +234,8 @@ def _worn(
     if shadow:
         total[shadow[0]] += shadow[1]
     if chances[2] < 0.6 if marker is None else marker:
-        total += draw_marker(camera, _random_stream(seed, _EXTRAS, 10 + view))
+        total += draw_marker(camera.shape, "L" if camera.mirrored else "R", _random_stream(seed, _EXTRAS, 10 + view))
     return total
-
-
-def _develop(
-    total: np.ndarray,
-    normal: np.ndarray,
-    flesh: np.ndarray,
-    exposure: Exposure,
-    rng: np.random.Generator,
-    noise: np.random.Generator,
-) -> np.ndarray:
-    """From attenuation to display values in [0, 1]: Beer and Lambert, scatter, noise, blur, window.
-
-    Scatter and window come from the patient without finding, so that a finding changes nothing afar.
-    """
-    shape = total.shape
-    tenth = cv2.resize(np.exp(-normal), (max(shape[1] // 8, 8), max(shape[0] // 8, 8)), interpolation=cv2.INTER_AREA)
-    scatter = cv2.resize(cv2.GaussianBlur(tenth, (0, 0), 0.06 * max(tenth.shape)), shape[::-1])
-    share = rng.uniform(*exposure.scatter)
-    dose = (cv2.exp(-total) + share * scatter) / (1 + share)
-    grain = noise.standard_normal(shape, dtype=np.float32)
-    grain = cv2.GaussianBlur(grain, (0, 0), rng.uniform(*exposure.grain_size))
-    dose = np.maximum(dose + rng.uniform(*exposure.grain) * grain * np.sqrt(dose), 0.003)
-    value = -cv2.log(cv2.GaussianBlur(dose, (0, 0), rng.uniform(*exposure.blur)))
-    plain = -np.log((np.exp(-normal[::4, ::4]) + share * scatter[::4, ::4]) / (1 + share))
-    body = plain[flesh[::4, ::4] > 0.03]
-    high = float(np.percentile(body, 99.6)) if body.size else 1.0
-    low = float(np.percentile(plain, 1.0)) + rng.uniform(*exposure.floor) * high
-    level = np.maximum(value - low, 0) / max(high * rng.uniform(*exposure.ceiling) - low, 1e-3)
-    # A soft shoulder leaves metal whiter than bone.
-    return cv2.pow(1.1 * level / cv2.pow(cv2.pow(level, 2.6) + 1.0, 1 / 2.6), rng.uniform(*exposure.gamma))
 
 
 def _box(change: np.ndarray, finding: Finding, camera: Camera) -> tuple[int, int, int, int] | None:

@@ -55,6 +55,15 @@ def test_what_is_switched_on_stays_in_its_place(option, body_part, share):
     assert 0 < (without != with_it).sum() < share * without.size
 
 
+def test_blades_are_drawn_or_told():
+    for seed in range(12):
+        drawn, narrow, wide = (
+            render_phantom(seed, body_part="hand", size=128, collimated=told).pixels for told in (None, True, False)
+        )
+        assert (drawn == narrow).all() or (drawn == wide).all()
+        assert (narrow <= wide).all()
+
+
 def test_an_exposure_changes_the_film_and_nothing_in_the_patient():
     films = {name: render_phantom(4, finding="sclerotic_lesion", size=256, exposure=name) for name in EXPOSURES}
     usual, dark = films["standard"], films["underexposed"]

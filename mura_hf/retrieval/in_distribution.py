@@ -1,0 +1,222 @@
+"""Whether a study is like those that a checkpoint was trained on, or should better not be answered for."""
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+from ..errors import CheckpointError, DatasetError
+
+IN_DISTRIBUTION_FILE = "in_distribution.safetensors"
+"""Lies beside the weights of a checkpoint that can tell."""
+
+ALARMS = 0.03
+"""Share of studies like those of training that may be taken for strange; below the 5 % that we promise, since `calib`
+holds few of them.
+"""
+
+_LEAST_STUDIES = 30  # of calib, for a threshold that few of them decide
+_LEAST_VIEWS = 20  # of a group, for a mean of its own
+_MOST_DIRECTIONS = 512
+_SOFT = 0.03  # of a channel's mean size: where its scale turns from linear to logarithmic
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Whether one study is like those of training.
+
+    Attributes:
+        in_distribution: Whether it is.
+        percentile: Share of calib's studies that are less unusual, in [0, 100].
+        views: The same for each view alone, measured by the study's threshold.
+    """
+
+    in_distribution: bool
+    percentile: float
+    views: list[bool]
+
+
+@dataclass(frozen=True, eq=False)
+class InDistribution:
+    """How the codes of training lie, and how far off studies of `calib` are from them.
+
+    Views are Gaussian around the mean of their group (body part or region), with one covariance for all: the distance
+    to the nearest group that the checkpoint is for is Mahalanobis' (Lee et al., arXiv 1807.03888, equation 1). Where
+    training also had groups that it is not for, such as legs, the same distance less that to the nearest of those is
+    a second score (Ren et al., arXiv 2106.09022, equation 3). Codes are taken through asinh, channel by channel, so
+    that rarely used channels count by how often they are used more, not by how much.
+
+    Attributes:
+        scales: float32 `[D]`, what a code is divided by before asinh.
+        whitening: float32 `[D, d]`, to where the covariance is 1; `d` is at most 512, the directions that vary most.
+        means: float32 `[G, d]`, of the groups, there.
+        inside: bool `[G]`, which groups the checkpoint is for.
+        calib: float32 `[n, K]`, scores of calib's studies, sorted each; K is 2 where some groups are not inside.
+        weights: SHA-256 of the weights that gave the codes.
+    """
+
+    scales: np.ndarray
+    whitening: np.ndarray
+    means: np.ndarray
+    inside: np.ndarray
+    calib: np.ndarray
+    weights: str
+
+    @classmethod
+    def fit(
+        cls,
+        codes: np.ndarray,
+        groups: Sequence[str],
+        outside: Sequence[str],
+        calib_codes: np.ndarray,
+        calib_studies: Sequence[str],
+        weights: str,
+    ) -> "InDistribution":
+        """Learns from the codes of training, and sets thresholds by those of calib.
+
+        Args:
+            codes: float `[n, D]`, of views of `train`, from `map_codes`.
+            groups: The group of each.
+            outside: The groups that the checkpoint is not for.
+            calib_codes: float `[m, D]`, of views of `calib`, none of them of a group outside.
+            calib_studies: The study of each.
+            weights: SHA-256 of the model's weights.
+
+        Raises:
+            DatasetError: If training has no view of a group that the checkpoint is for, or calib too few studies.
+        """
+        from sklearn.covariance import ledoit_wolf
+
+        known = np.asarray([group in outside for group in groups])
+        if not (~known).any():
+            raise DatasetError("train has no view of what the checkpoint is for, so what is like it cannot be learned")
+        if len(set(calib_studies)) < _LEAST_STUDIES:
+            raise DatasetError(
+                f"calib has {len(set(calib_studies))} studies of what the checkpoint is for; a threshold for when not "
+                f"to answer needs {_LEAST_STUDIES}: give more studies or a larger calib_fraction"
+            )
+        codes = np.asarray(codes, np.float64)
+        scales = _SOFT * np.abs(codes).mean(0) + 1e-9
+        soft = np.arcsinh(codes / scales)
+        names = _merge_small(groups, known)
+        kinds = sorted(set(names))
+        means = np.stack([soft[names == kind].mean(0) for kind in kinds])
+        rest = soft - means[np.searchsorted(kinds, names)]
+        deviations = rest.std(0) + 1e-9
+        covariance, _ = ledoit_wolf(rest / deviations, assume_centered=True)
+        values, vectors = np.linalg.eigh(covariance)
+        kept = slice(max(0, len(values) - _MOST_DIRECTIONS), None)
+        whitening = vectors[:, kept] / np.sqrt(values[kept]) / deviations[:, None]
+        fitted = cls(
+            scales=scales.astype(np.float32),
+            whitening=whitening.astype(np.float32),
+            means=(means @ whitening).astype(np.float32),
+            inside=np.asarray([kind.startswith("in:") for kind in kinds]),
+            calib=np.zeros((0, 1), np.float32),
+            weights=weights,
+        )
+        scores, studies = fitted.score(calib_codes), np.asarray(calib_studies)
+        worst = np.stack([scores[studies == study].max(0) for study in dict.fromkeys(calib_studies)])
+        return cls(**{**vars(fitted), "calib": np.sort(worst, axis=0)})
+
+    def score(self, codes: np.ndarray) -> np.ndarray:
+        """How unlike those of training views are, higher is stranger: float32 `[n, K]`.
+
+        Args:
+            codes: float `[n, D]`, from `map_codes`.
+        """
+        places = np.arcsinh(np.asarray(codes, np.float32) / self.scales) @ self.whitening
+        squares = np.stack([((places - mean) ** 2).sum(1) for mean in self.means], axis=1)
+        near = squares[:, self.inside].min(1)
+        if self.inside.all():
+            return near[:, None]
+        return np.stack([near, near - squares[:, ~self.inside].min(1)], axis=1)
+
+    @property
+    def thresholds(self) -> np.ndarray:
+        """Scores above which a view, and so its study, is strange: float32 `[K]`.
+
+        Of n + 1 studies like calib's, the new one among them, at most the share `ALARMS` has a score above (split
+        conformal prediction, Vovk et al. 2005), which several scores share equally; the highest of calib where it
+        holds too few to tell.
+        """
+        n, kinds = self.calib.shape
+        return self.calib[min(n, math.ceil((n + 1) * (1 - ALARMS / kinds))) - 1]
+
+    def judge(self, codes: np.ndarray) -> Judgement:
+        """Judges one study by its strangest view.
+
+        Args:
+            codes: float `[V, D]`, of its views.
+        """
+        scores = self.score(codes)
+        fine = [bool(one) for one in (scores <= self.thresholds).all(1)]
+        shares = [np.searchsorted(known, worst) for known, worst in zip(self.calib.T, scores.max(0), strict=True)]
+        return Judgement(all(fine), 100.0 * float(max(shares)) / len(self.calib), fine)
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Writes `in_distribution.safetensors` into a checkpoint's folder."""
+        tensors = {name: value for name, value in vars(self).items() if name != "weights"}
+        tensors["inside"] = tensors["inside"].astype(np.uint8)
+        file = Path(folder) / IN_DISTRIBUTION_FILE
+        fresh = file.with_name(f".{file.name}.{os.getpid()}")
+        save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, fresh, self._told())
+        os.replace(fresh, file)
+
+    def _told(self) -> dict[str, str]:
+        return {"weights": self.weights, "alarms": json.dumps(ALARMS)}
+
+    @classmethod
+    def load(cls, file: str | os.PathLike[str], weights: str) -> "InDistribution":
+        """Reads what `save` wrote.
+
+        Args:
+            file: It.
+            weights: SHA-256 of the weights that it is to be used with.
+
+        Raises:
+            CheckpointError: If it is damaged, holds something else, or was made for other weights.
+        """
+        try:
+            tensors = load_file(file)
+            with safe_open(file, framework="np") as opened:
+                told = opened.metadata() or {}
+            tensors["inside"] = tensors["inside"].astype(bool)
+            found = cls(**tensors, weights=told.get("weights", ""))
+            found._check()
+        except Exception as error:  # a file may hold anything
+            raise CheckpointError(
+                f"{file} cannot be read ({error}); run scripts/calibrate.py, which writes it"
+            ) from error
+        if found.weights != weights:
+            raise CheckpointError(f"{file} was made for other weights; run scripts/calibrate.py, which writes it anew")
+        return found
+
+    def _check(self) -> None:
+        channels, directions = self.whitening.shape
+        right = (
+            self.scales.shape == (channels,)
+            and self.means.shape == (len(self.inside), directions)
+            and self.inside.any()
+            and self.calib.ndim == 2
+            and len(self.calib) > 0
+            and self.calib.shape[1] == 2 - int(self.inside.all())
+            and all(np.isfinite(one).all() for one in (self.scales, self.whitening, self.means, self.calib))
+            and (self.scales > 0).all()
+        )
+        if not right:
+            raise ValueError("its arrays do not belong together")
+
+
+def _merge_small(groups: Sequence[str], outside: np.ndarray) -> np.ndarray:
+    """Names of groups, "in:" or "out:" in front; those with few views are one, on either side."""
+    names = np.asarray([f"{'out' if out else 'in'}:{group}" for group, out in zip(groups, outside, strict=True)])
+    kinds, counts = np.unique(names, return_counts=True)
+    small = set(kinds[counts < _LEAST_VIEWS])
+    return np.asarray([name.partition(":")[0] + ":" if name in small else name for name in names])

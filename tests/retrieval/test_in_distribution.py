@@ -1,0 +1,136 @@
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+from scipy.spatial.distance import mahalanobis
+from sklearn.covariance import LedoitWolf
+
+from mura_hf.errors import CheckpointError, DatasetError
+from mura_hf.retrieval import IN_DISTRIBUTION_FILE, InDistribution
+from mura_hf.retrieval.in_distribution import ALARMS
+
+D = 12
+
+
+def _draw(rng, n, middle):
+    """Codes as networks have them: not negative, skewed, correlated."""
+    mix = np.random.default_rng(5).normal(size=(D, D)) / 3
+    return np.exp(middle + rng.normal(size=(n, D)) @ mix).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def learned():
+    rng = np.random.default_rng(0)
+    arms, hands, legs = (_draw(rng, 600, middle) for middle in (0.0, 0.8, -2.5))
+    calib = np.concatenate([_draw(rng, 150, 0.0), _draw(rng, 150, 0.8)])
+    groups = ["arm"] * 600 + ["hand"] * 600 + ["leg"] * 600
+    studies = [f"study{number // 2}" for number in range(300)]
+    return InDistribution.fit(np.concatenate([arms, hands, legs]), groups, ["leg"], calib, studies, "abc")
+
+
+def test_scores_are_squared_mahalanobis_distances_to_the_nearest_group():
+    rng = np.random.default_rng(1)
+    codes = _draw(rng, 4000, 0.0)
+    groups = ["a" if code[0] > 1 else "b" for code in codes]
+    learned = InDistribution.fit(codes, groups, [], codes[:90], [str(n) for n in range(90)], "abc")
+    soft = np.arcsinh(codes.astype(float) / learned.scales)
+    names = np.asarray(groups)
+    means = {name: soft[names == name].mean(0) for name in "ab"}
+    rest = np.concatenate([soft[names == name] - means[name] for name in "ab"])
+    deviations = rest.std(0)
+    shrunk = LedoitWolf(assume_centered=True).fit(rest / deviations).precision_
+    precision = shrunk / np.outer(deviations, deviations)
+    expected = [min(mahalanobis(one, means[name], precision) ** 2 for name in "ab") for one in soft[:50]]
+    found = learned.score(codes[:50])
+    assert found.shape == (50, 1)
+    np.testing.assert_allclose(found[:, 0], expected, rtol=2e-3)
+
+
+def test_strange_studies_are_told_from_those_like_training(learned):
+    rng = np.random.default_rng(2)
+    alike = [learned.judge(_draw(rng, 2, (0.0, 0.8)[n % 2])) for n in range(1000)]
+    assert np.mean([not one.in_distribution for one in alike]) < 2 * ALARMS
+    legs = [learned.judge(_draw(rng, 1, -2.5)) for _ in range(200)]
+    assert np.mean([one.in_distribution for one in legs]) < 0.05
+    far = learned.judge(rng.uniform(0, 30, (1, D)))
+    assert not far.in_distribution
+    assert far.percentile == 100
+
+
+def test_what_is_near_a_group_outside_is_strange_although_it_is_not_far(learned):
+    legs = _draw(np.random.default_rng(3), 300, -2.5)
+    scores, thresholds = learned.score(legs), learned.thresholds
+    assert (scores[:, 1] > thresholds[1]).mean() > 0.95
+    assert learned.calib.shape == (150, 2)
+
+
+def test_one_strange_view_makes_the_study_strange_and_is_named(learned):
+    fine = _draw(np.random.default_rng(4), 1, 0.4)
+    judged = learned.judge(np.concatenate([fine, np.full((1, D), 40.0, np.float32)]))
+    assert judged.views == [True, False]
+    assert not judged.in_distribution
+
+
+def test_thresholds_leave_the_share_of_alarms_that_conformal_prediction_promises():
+    rng = np.random.default_rng(6)
+    alarms = []
+    for _ in range(200):
+        scores = np.sort(rng.normal(size=(99, 1)), axis=0).astype(np.float32)
+        one = InDistribution(np.ones(1), np.ones((1, 1)), np.zeros((1, 1)), np.ones(1, bool), scores, "")
+        alarms.append((rng.normal(size=500) > one.thresholds[0]).mean())
+    assert 0.8 * ALARMS < np.mean(alarms) < 1.05 * ALARMS
+
+
+def test_percentiles_count_the_studies_that_are_less_unusual(learned):
+    rng = np.random.default_rng(7)
+    shares = [learned.judge(_draw(rng, 2, (0.0, 0.8)[n % 2])).percentile for n in range(600)]
+    assert 45 < np.median(shares) < 80  # the higher of two scores' shares
+    assert min(shares) >= 0
+    assert max(shares) <= 100
+
+
+def test_small_groups_are_merged_and_wide_codes_are_cut_to_their_main_directions():
+    rng = np.random.default_rng(8)
+    codes = np.exp(rng.normal(size=(700, 600)))
+    groups = [f"part{n}" if n < 9 else "rest" for n in range(700)]
+    learned = InDistribution.fit(codes, groups, [], codes[:60], [str(n) for n in range(60)], "abc")
+    assert learned.means.shape == (2, 512)
+    assert learned.whitening.shape == (600, 512)
+
+
+def test_save_and_load_give_the_same(learned, tmp_path):
+    learned.save(tmp_path)
+    again = InDistribution.load(tmp_path / IN_DISTRIBUTION_FILE, "abc")
+    codes = _draw(np.random.default_rng(9), 20, 0.0)
+    np.testing.assert_array_equal(again.score(codes), learned.score(codes))
+    assert [path.name for path in tmp_path.iterdir()] == [IN_DISTRIBUTION_FILE]
+    with pytest.raises(CheckpointError, match="other weights"):
+        InDistribution.load(tmp_path / IN_DISTRIBUTION_FILE, "abd")
+
+
+@pytest.mark.parametrize("damage", ["cut", "missing", "more", "shape", "nan"])
+def test_a_damaged_file_is_told_by_its_name(learned, tmp_path, damage):
+    learned.save(tmp_path)
+    file = tmp_path / IN_DISTRIBUTION_FILE
+    tensors = load_file(file)
+    if damage == "cut":
+        file.write_bytes(file.read_bytes()[:-9])
+    else:
+        if damage == "missing":
+            del tensors["means"]
+        elif damage == "more":
+            tensors["codes"] = np.zeros((9, 9), np.float32)
+        elif damage == "shape":
+            tensors["scales"] = tensors["scales"][1:]
+        else:
+            tensors["calib"][0] = np.nan
+        save_file(tensors, file, {"weights": "abc"})
+    with pytest.raises(CheckpointError, match=f"{IN_DISTRIBUTION_FILE} cannot be read"):
+        InDistribution.load(file, "abc")
+
+
+def test_too_little_to_learn_from_is_refused():
+    codes = np.ones((40, D))
+    with pytest.raises(DatasetError, match="calib has 29 studies"):
+        InDistribution.fit(codes, ["a"] * 40, [], codes[:29], [str(n) for n in range(29)], "abc")
+    with pytest.raises(DatasetError, match="no view of what the checkpoint is for"):
+        InDistribution.fit(codes, ["leg"] * 40, ["leg"], codes, [str(n) for n in range(40)], "abc")
