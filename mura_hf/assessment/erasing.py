@@ -83,7 +83,7 @@ def _curves(predictor: StudyPredictor, row: dict[str, Any], steps: int, seed: in
     soft = np.stack([cv2.GaussianBlur(plane, (0, 0), _BLUR * min(height, width)) for plane in planes])
     blurred = torch.from_numpy(soft)[None].to(pixels)
     curves: dict[str, list[np.ndarray]] = {"deletion": [], "insertion": []}
-    for heat in (found.maps, noise):
+    for heat in (found.maps + 1e-6 * noise, noise):  # where it is cold, the order is the random map's
         rank = heat.flatten().argsort(descending=True).argsort().view(1, 1, height, width) / heat.numel()
         shares = torch.linspace(0, 1, steps + 1, device=model.device).view(-1, 1, 1, 1)
         gone = rank < shares

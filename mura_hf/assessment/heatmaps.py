@@ -1,4 +1,4 @@
-"""Are a checkpoint's heatmaps right? All that is measured view by view, through the predictor."""
+"""Are a checkpoint's heatmaps right? By boxes, by findings that are added, by the answer, and by what was learned."""
 
 from typing import Any
 

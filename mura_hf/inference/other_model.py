@@ -69,12 +69,17 @@ class OtherClassifier(MuraClassifier):
         self, pixel_values: torch.Tensor, explainable: bool = False, **given: Any
     ) -> MuraImageClassifierOutput:
         """Logits of views `[B, C, H, W]`, without a loss; with the graph from the explained layer on, where asked."""
-        if self._layer is None or not explainable:
+        if self._layer is None:
             return MuraImageClassifierOutput(logits=self._logits(pixel_values))
-        with self._layer.cut() as held:
+        with self._layer.cut() if explainable else self._layer.watch() as held:
             logits = self._logits(pixel_values)
-        codes = self._layer.grid.to_map(held[-1].detach()).mean((2, 3))
-        return MuraImageClassifierOutput(logits=logits, pooler_output=codes, layer_outputs=(held[-1],))
+        seen = self._layer.grid.to_map(held[-1].detach())
+        return MuraImageClassifierOutput(
+            logits=logits,
+            feature_map=seen,
+            pooler_output=seen.mean((2, 3)),
+            layer_outputs=(held[-1],) if explainable else None,
+        )
 
     def explain(self, output: MuraImageClassifierOutput) -> list[Explained]:
         """The one layer.

@@ -10,13 +10,14 @@ import torch
 from PIL import Image
 
 from ..errors import CheckpointError, RadiographError
-from ..explain import AUTO, Heatmaps, check_method, explain, find_regions
+from ..explain import AUTO, Heatmaps, check_method, find_regions
 from ..models import BODY_PARTS, LABELS, Golden, MuraClassifier, MuraImageProcessor, StudyOutput
 from ..radiographs import Radiograph, check_radiograph, read_radiograph
 from ..retrieval import InDistribution, Judgement, Neighbour, RetrievalIndex, map_codes, view_codes
 from .devices import check_device, check_dtype
 from .distribution import STRANGE_WARNING, find_distribution
 from .golden import UNREADABLE, find_golden, golden_warning
+from .heatmaps import find_heatmaps, restore_heatmaps
 from .index_loading import LazyIndex
 from .loading import load_checkpoint
 from .other_processor import OtherProcessor
@@ -190,8 +191,9 @@ class StudyPredictor:
         found: Heatmaps | None = None
         if heatmaps:
             try:
-                found = self._explain(output, pixel_values, body_part, method)
-                maps = [*self._restore(found.maps, radiographs)]
+                drawn = find_heatmaps(self.model, output, pixel_values, body_part, method)
+                maps = [*restore_heatmaps(drawn.maps, radiographs, self.processor)]
+                found = drawn
             except CheckpointError as error:
                 warnings.append(f"No heatmap: {error}.")
         view_logits = output.view_logits[0].cpu().double()  # not every accelerator has float64
@@ -300,30 +302,6 @@ class StudyPredictor:
             raise CheckpointError(
                 f"{self.checkpoint} answers with values that are no numbers; its weights are damaged"
             )
-
-    def _explain(
-        self, output: StudyOutput, pixel_values: torch.Tensor, body_part: str | None, method: str
-    ) -> Heatmaps:
-        """Heatmaps of what the model was fed, as fine as that: the grid of a feature map would blur what FuseNet saw
-        in its crop.
-        """
-        parts = None
-        if self.model.NEEDS_PART:
-            routed = output.body_part_logits
-            part = BODY_PARTS.index(body_part) if body_part is not None or routed is None else int(routed[0].argmax())
-            parts = torch.full((len(pixel_values),), part, device=self.model.device)
-        fed = pixel_values.to(self.model.device, self.model.dtype)
-        return explain(self.model, fed, output=output.views, method=method, body_parts=parts)
-
-    def _restore(self, maps: torch.Tensor, radiographs: Sequence[Radiograph]) -> Iterator[np.ndarray]:
-        """Heatmaps laid over the views, at their own size."""
-        for small, radiograph in zip(maps.cpu().numpy(), radiographs, strict=True):
-            field = self.processor.find_field(radiograph.to_uint8())
-            height, width = radiograph.pixels.shape
-            restored = np.clip(self.processor.restore_map(small, height, width, field), 0.0, 1.0)
-            # Hottest where the view itself is; what fell on the letterbox's bars does not count.
-            peak = float(restored.max())
-            yield restored / peak if peak > 0 else restored
 
     def _operating_point(self, name: str | None) -> tuple[str, float]:
         points = self.model.config.operating_points

@@ -43,7 +43,7 @@ class Grid:
 class MapLayer:
     """A layer whose output can be taken hold of while the network runs. Threads may share it.
 
-    The hook stays on the network for good, and does something only in the thread that is inside `cut`.
+    The hook stays on the network for good, and does something only in a thread that is inside `cut` or `watch`.
 
     Args:
         name: The layer's.
@@ -54,11 +54,15 @@ class MapLayer:
     def __init__(self, name: str, module: nn.Module, grid: Grid) -> None:
         self.name = name
         self.grid = grid
-        self._held: dict[int, list[torch.Tensor]] = {}  # by thread; a threading.local could not be copied
+        self._cut: dict[int, list[torch.Tensor]] = {}  # by thread; a threading.local could not be copied
+        self._watched: dict[int, list[torch.Tensor]] = {}
         module.register_forward_hook(self._hook)
 
     def _hook(self, module: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor | None:
-        held = self._held.get(threading.get_ident())
+        watched = self._watched.get(threading.get_ident())
+        if watched is not None:
+            watched.append(output)
+        held = self._cut.get(threading.get_ident())
         if held is None:
             return None
         leaf = output.detach().requires_grad_()
@@ -72,12 +76,23 @@ class MapLayer:
         """
         held: list[torch.Tensor] = []
         thread = threading.get_ident()
-        self._held[thread] = held
+        self._cut[thread] = held
         try:
             with torch.inference_mode(False), torch.enable_grad():
                 yield held
         finally:
-            del self._held[thread]
+            del self._cut[thread]
+
+    @contextmanager
+    def watch(self) -> Iterator[list[torch.Tensor]]:
+        """While open, the layer's output in this thread is put into the list that is given, and left as it is."""
+        held: list[torch.Tensor] = []
+        thread = threading.get_ident()
+        self._watched[thread] = held
+        try:
+            yield held
+        finally:
+            del self._watched[thread]
 
     def explain(self, logits: torch.Tensor, outputs: tuple[torch.Tensor, ...]) -> Explained:
         """What logits say about the layer's outputs that they were computed from.

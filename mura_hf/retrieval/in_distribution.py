@@ -97,8 +97,8 @@ class InDistribution:
             raise DatasetError("train has no view of what the checkpoint is for, so what is like it cannot be learned")
         if len(calib_codes) < _LEAST_VIEWS_OF_CALIB:
             raise DatasetError(
-                f"calib has {len(calib_codes)} views of what the checkpoint is for; a threshold for when not to answer "
-                f"needs {_LEAST_VIEWS_OF_CALIB}: give more studies or a larger calib_fraction"
+                f"calib has {len(calib_codes)} views of what the checkpoint is for; a threshold for when not to "
+                f"answer needs {_LEAST_VIEWS_OF_CALIB}: give more studies or a larger calib_fraction"
             )
         codes = np.asarray(codes, np.float64)
         scales = _SOFT * np.abs(codes).mean(0) + 1e-9

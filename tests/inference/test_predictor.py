@@ -118,7 +118,7 @@ def test_heatmap_and_box_come_back_through_every_step(flagging, monkeypatch, mod
         fed = pixel_values[:, 0]
         return Heatmaps((fed - fed.min()) / (fed.max() - fed.min()), options["method"], [(64, 64)])
 
-    monkeypatch.setattr("mura_hf.inference.predictor.explain", bright)
+    monkeypatch.setattr("mura_hf.inference.heatmaps.explain", bright)
     view = flagging([picture]).views[0]
     assert view.heatmap.shape == picture.shape
     rows, columns = np.nonzero(view.heatmap > 0.7)
