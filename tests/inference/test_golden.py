@@ -6,7 +6,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageClassification
 
 from mura_hf import MuraImageProcessor, StudyPredictor
-from mura_hf.inference import golden
+from mura_hf.inference import files
 from mura_hf.inference.golden import UNREADABLE, find_golden, golden_warning
 from mura_hf.inference.sources import Source
 from mura_hf.models import BODY_PARTS, CLASSIFIERS, GOLDEN_FILE, write_golden
@@ -103,7 +103,7 @@ class TestOnTheHub:
             asked.append((names, options["revision"]))
             return str(folder / GOLDEN_FILE)
 
-        monkeypatch.setattr(golden, "hf_hub_download", download)
+        monkeypatch.setattr(files, "hf_hub_download", download)
         found = find_golden(self.SOURCE)
         np.testing.assert_array_equal(found.picture, PICTURE)
         assert asked == [(("user/model", GOLDEN_FILE), "later")]
@@ -112,5 +112,5 @@ class TestOnTheHub:
         def download(*names, **options):
             raise LocalEntryNotFoundError("not there, or no network")
 
-        monkeypatch.setattr(golden, "hf_hub_download", download)
+        monkeypatch.setattr(files, "hf_hub_download", download)
         assert find_golden(self.SOURCE) is None
