@@ -61,7 +61,12 @@ def measure_refusal(
         _refused(predictor, files, part)
         for files, part, _ in tqdm(studies, desc="Refusals: held-out", disable=not progress)
     ]
-    low, high = bootstrap_mean(np.asarray(flags, float), np.asarray([patient for *_, patient in studies]))
+    patients = np.asarray([patient for *_, patient in studies])
+    low, high = bootstrap_mean(np.asarray(flags, float), patients)
+    if low == high:  # resamples of equal answers tell nothing: as if each patient had answered once
+        n = len(set(patients))
+        interval = _wilson(n * all(flags), n)
+        low, high = float(interval.low), float(interval.high)
     phantoms = predictor.model.config.trained_on_phantoms
     report: dict[str, Any] = {
         "alarms": {"n": len(flags), "refused": float(np.mean(flags)), "low": low, "high": high},
@@ -115,13 +120,17 @@ def _refused(predictor: StudyPredictor, files: list[Any], part: str | None = Non
 
 def _count(predictor: StudyPredictor, pictures: Iterable[Any]) -> dict[str, Any]:
     flags = [_refused(predictor, [picture]) for picture in pictures]
-    interval = binomtest(sum(flags), len(flags)).proportion_ci(method="wilson")
+    interval = _wilson(sum(flags), len(flags))
     return {
         "n": len(flags),
         "refused": float(np.mean(flags)),
         "low": float(interval.low),
         "high": float(interval.high),
     }
+
+
+def _wilson(k: int, n: int) -> Any:
+    return binomtest(k, n).proportion_ci(method="wilson")
 
 
 def _studies(rows: Dataset) -> Iterator[tuple[list[Any], str | None, str]]:

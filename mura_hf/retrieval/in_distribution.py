@@ -21,8 +21,9 @@ ALARMS = 0.03
 tells it roughly.
 """
 
-_LEAST_VIEWS_OF_CALIB = 30  # or single ones would decide about the threshold
-_LEAST_VIEWS = 20  # of a group, for a mean of its own
+_LEAST_VIEWS_OF_CALIB = 60  # or single ones would decide about the threshold
+_LEAST_VIEWS = 20  # of a group, for a mean of its own: that of a few would be the code of a patient
+_TOO_FEW = ""
 _MOST_DIRECTIONS = 512
 _SOFT = 0.03  # of a channel's mean size: where its scale turns from linear to logarithmic
 
@@ -58,7 +59,7 @@ class InDistribution:
         whitening: float32 `[D, d]`, to where the covariance is 1; `d` is at most 512, the directions that vary most.
         means: float32 `[G, d]`, of the groups, there.
         inside: bool `[G]`, which groups the checkpoint is for.
-        calib: float32 `[n, K]`, scores of calib's views, sorted each; K is 2 where some groups are not inside.
+        calib: float32 `[n, K]`, scores of calib's views; K is 2 where some groups are not inside.
         weights: SHA-256 of the weights that gave the codes.
     """
 
@@ -88,30 +89,34 @@ class InDistribution:
             weights: SHA-256 of the model's weights.
 
         Raises:
-            DatasetError: If training has no view of a group that the checkpoint is for, or calib too few views.
+            DatasetError: If training has too few views of what the checkpoint is for, or calib too few views.
         """
         from sklearn.covariance import ledoit_wolf
 
         known = np.asarray([group in outside for group in groups])
-        if not (~known).any():
-            raise DatasetError("train has no view of what the checkpoint is for, so what is like it cannot be learned")
+        if (~known).sum() < _LEAST_VIEWS:
+            raise DatasetError(
+                f"train has {(~known).sum()} views of what the checkpoint is for; what is like them cannot be learned "
+                f"from fewer than {_LEAST_VIEWS}"
+            )
         if len(calib_codes) < _LEAST_VIEWS_OF_CALIB:
             raise DatasetError(
                 f"calib has {len(calib_codes)} views of what the checkpoint is for; a threshold for when not to "
                 f"answer needs {_LEAST_VIEWS_OF_CALIB}: give more studies or a larger calib_fraction"
             )
-        codes = np.asarray(codes, np.float64)
+        names = _merge_small(groups, known)
+        kept = names != _TOO_FEW
+        codes, names = np.asarray(codes, np.float64)[kept], names[kept]
         scales = _SOFT * np.abs(codes).mean(0) + 1e-9
         soft = np.arcsinh(codes / scales)
-        names = _merge_small(groups, known)
         kinds = sorted(set(names))
         means = np.stack([soft[names == kind].mean(0) for kind in kinds])
         rest = soft - means[np.searchsorted(kinds, names)]
         deviations = rest.std(0) + 1e-9
         covariance, _ = ledoit_wolf(rest / deviations, assume_centered=True)
         values, vectors = np.linalg.eigh(covariance)
-        kept = slice(max(0, len(values) - _MOST_DIRECTIONS), None)
-        whitening = vectors[:, kept] / np.sqrt(values[kept]) / deviations[:, None]
+        most = slice(max(0, len(values) - _MOST_DIRECTIONS), None)
+        whitening = vectors[:, most] / np.sqrt(values[most]) / deviations[:, None]
         fitted = cls(
             scales=scales.astype(np.float32),
             whitening=whitening.astype(np.float32),
@@ -120,7 +125,7 @@ class InDistribution:
             calib=np.zeros((0, 1), np.float32),
             weights=weights,
         )
-        return cls(**{**vars(fitted), "calib": np.sort(fitted.score(calib_codes), axis=0)})
+        return cls(**{**vars(fitted), "calib": fitted.score(calib_codes)})
 
     def score(self, codes: np.ndarray) -> np.ndarray:
         """How unlike those of training views are, higher is stranger: float32 `[n, K]`.
@@ -139,15 +144,16 @@ class InDistribution:
         """Scores above which a view, and so its study, is strange: float32 `[K]`.
 
         Of n + 1 views like calib's, the new one among them, at most a given share has a score above (split conformal
-        prediction, Vovk et al. 2005): `ALARMS`, less where a study has more views (Šidák), and shared equally between
-        several scores. The highest of calib where it holds too few to tell.
+        prediction, Vovk et al. 2005): `ALARMS`, less where a study has more views (Šidák, as if views did not depend
+        on each other), and shared equally between several scores. Where calib holds too few to tell so small a share,
+        the highest of its scores: then up to V K / (n + 1) of the studies of V views are taken for strange.
 
         Args:
             n_views: Of the study.
         """
         n, kinds = self.calib.shape
         kept = (1 - ALARMS / kinds) ** (1 / n_views)
-        return self.calib[min(n, math.ceil((n + 1) * kept)) - 1]
+        return np.sort(self.calib, axis=0)[min(n, math.ceil((n + 1) * kept)) - 1]
 
     def judge(self, codes: np.ndarray) -> Judgement:
         """Judges one study by its strangest view.
@@ -157,9 +163,15 @@ class InDistribution:
         """
         scores = self.score(codes)
         fine = np.all(scores <= self.thresholds(len(codes)), axis=1).tolist()
-        shares = [np.searchsorted(known, worst) for known, worst in zip(self.calib.T, scores.max(0), strict=True)]
-        less = float(max(shares)) / len(self.calib)
+        # Of several scores the stranger one counts, for calib as for the study.
+        known, found = self._rank(self.calib), self._rank(scores)
+        less = float((known < found.max()).mean())
         return Judgement(all(fine), 100.0 * less ** len(codes), fine)
+
+    def _rank(self, scores: np.ndarray) -> np.ndarray:
+        """The most of calib's views that score lower than each view by one of its scores, int `[n]`."""
+        columns = zip(self.calib.T, scores.T, strict=True)
+        return np.max([np.searchsorted(np.sort(known), found) for known, found in columns], axis=0)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes `in_distribution.safetensors` into a checkpoint's folder."""
@@ -216,8 +228,12 @@ class InDistribution:
 
 
 def _merge_small(groups: Sequence[str], outside: np.ndarray) -> np.ndarray:
-    """Names of groups, "in:" or "out:" in front; those with few views are one, on either side."""
+    """Names of groups, "in:" or "out:" in front; those with few views are one, on either side, and where that has few
+    still, `_TOO_FEW`.
+    """
     names = np.asarray([f"{'out' if out else 'in'}:{group}" for group, out in zip(groups, outside, strict=True)])
-    kinds, counts = np.unique(names, return_counts=True)
-    small = set(kinds[counts < _LEAST_VIEWS])
-    return np.asarray([name.partition(":")[0] + ":" if name in small else name for name in names])
+    for rename in (lambda name: name.partition(":")[0] + ":", lambda name: _TOO_FEW):
+        kinds, counts = np.unique(names, return_counts=True)
+        small = set(kinds[counts < _LEAST_VIEWS])
+        names = np.asarray([rename(name) if name in small else name for name in names])
+    return names

@@ -114,6 +114,7 @@ def test_refusals_are_counted_by_kind(splits, tmp_path):
     assert report["alarms"]["refused"] == 0
     for row in (report["alarms"], *report["kinds"].values()):
         assert 0 <= row["low"] <= row["refused"] <= row["high"] <= 1
+        assert row["low"] < row["high"]
     with pytest.raises(DatasetError, match="holds no picture"):
         measure_refusal(predictor, splits["valid"], {"none": tmp_path / "nowhere"}, n_pictures=1, progress=False)
 
