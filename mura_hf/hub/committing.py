@@ -179,9 +179,12 @@ def _commit(
     """
     for seconds in (*waits, None):
         try:
-            made = api.create_commit(
-                **what, operations=operations, commit_message=message, revision=revision, parent_commit=parent
-            )
+            with warnings.catch_warnings():
+                # The rows of an index lie beside the weights that it belongs to, on purpose.
+                warnings.filterwarnings("ignore", message="It seems that you are about to commit a data file")
+                made = api.create_commit(
+                    **what, operations=operations, commit_message=message, revision=revision, parent_commit=parent
+                )
             return str(made.oid)
         except Exception as error:
             moved = isinstance(error, HfHubHTTPError) and status_of(error) in (409, 412)

@@ -3,7 +3,7 @@
 Squared distances come from |q|^2 - 2 q'x + |x|^2, which is one product, but loses digits where codes are close. So the
 product only rules codes out: its rounding error has a bound, and whatever may be among the nearest within that bound
 is measured again by the differences themselves, in float64. Large sets of wide codes are first scanned as short
-vectors (`Sketch`), an eighth of the memory; where these rule too little out, all codes are scanned.
+vectors (`Sketch`), a sixth of the memory; where these rule too little out, all codes are scanned.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ _COLUMNS = 4096  # vectors of one product for several queries; what a processor'
 _BLOCK = 4096  # codes that are measured at once, in float64
 _MARGIN = 16  # codes beyond k that are looked at first, to learn how far the k-th may be
 _SHARES = 16, 64  # a sketch that leaves more than such a part of the codes is given up: for one query, for several
-_WORTH = 4096, 8  # a sketch needs so many codes, and one direction for so many of their dimensions
+_WORTH = 4096, 6  # a sketch needs so many codes, and has one direction for so many of their dimensions
 _LEAST_SIZE = 32  # directions of a sketch
 _LARGEST = float(np.finfo(np.float32).max)  # of what is not infinite
 

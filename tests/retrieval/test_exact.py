@@ -50,7 +50,7 @@ def test_a_large_set_is_sketched_and_a_small_one_is_not():
     codes = clustered_codes(5000, 256, clusters=100)
     sketch = make_sketch(codes)
     assert sketch is not None
-    assert sketch.vectors.shape == (5000, 33)
+    assert sketch.vectors.shape == (5000, 43)
     _check(ExactSearcher(codes, sketch), clustered_codes(30, 256, clusters=100, seed=3), 5)
     assert make_sketch(codes[:4000]) is None
     assert make_sketch(codes[:, :64]) is None
