@@ -25,8 +25,12 @@ def main() -> None:
     place = {"batch_size": options.batch_size, "cpu": options.cpu}
     fit = calibrate_checkpoint(options.checkpoint, datasets["calib"], **place)
     print(*describe_calibration(fit), sep="\n")
-    learned = learn_distribution(options.checkpoint, datasets["train"], datasets["calib"], **place)
-    print(*describe_distribution(learned), "Run scripts/evaluate.py now.", sep="\n")
+    try:
+        learned = learn_distribution(options.checkpoint, datasets["train"], datasets["calib"], **place)
+        print(*describe_distribution(learned), sep="\n")
+    except MuraError as error:
+        print(f"It cannot tell when not to answer: {error}.")
+    print("Run scripts/evaluate.py now.")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from .kept_answers import KeptAnswers
 from .levels import N_RESAMPLES, Answers, measure_findings, measure_levels, measure_regions
 from .masking import N_STUDIES
 from .published_beside import published_beside
-from .refusal import measure_refusal
+from .refusal import describe_pictures, measure_refusal
 from .retrieval_quality import measure_retrieval
 from .shortcuts import audit_shortcuts
 
@@ -200,7 +200,7 @@ def _look_view_by_view(
     if predictor.distribution is not None:
         settings = {
             "learned": digest_files([answers.checkpoint / IN_DISTRIBUTION_FILE]),
-            "foreign": {name: str(place) for name, place in foreign.items()},
+            "foreign": {name: describe_pictures(Path(place)) for name, place in foreign.items()},
         }
         report["refusal"] = answers.record("refusal", settings, lambda: measure_refusal(predictor, rows, foreign))
     index = answers.checkpoint / FOLDER

@@ -1,5 +1,6 @@
 """How often a checkpoint refuses what it should, and what it should not."""
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,7 @@ def strange_pictures(
     others: Mapping[str, str | Path] | None = None,
     *,
     n_pictures: int = N_PICTURES,
+    first_seed: int = _FIRST_SEED,
 ) -> dict[str, Iterable[Any]]:
     """Kind -> pictures that a checkpoint should refuse; see `measure_refusal`.
 
@@ -96,22 +98,23 @@ def strange_pictures(
         strange: Rows that show nothing of the upper limb.
         others: Name of a further kind -> folder of its pictures.
         n_pictures: Of each kind that is made here.
+        first_seed: Of those.
     """
     chosen = [files[0] for files, *_ in _studies(fine)]
     places = np.unique(np.linspace(0, len(chosen) - 1, min(n_pictures, len(chosen))).astype(int))
     kinds: dict[str, Iterable[Any]] = {
         "inverted": (_invert(chosen[place]) for place in places),
-        **{kind: _foreign(kind, n_pictures) for kind in FOREIGN_KINDS},
+        **{kind: _foreign(kind, n_pictures, first_seed) for kind in FOREIGN_KINDS},
     }
     if not predictor.model.config.trained_on_phantoms:
-        kinds["phantoms"] = _phantoms(n_pictures, "standard")
+        kinds["phantoms"] = _phantoms(n_pictures, "standard", first_seed)
     if len(strange):
         kinds["other regions of the body"] = [files[0] for files, *_ in _studies(strange)]
     return kinds | {name: _pictures(Path(place)) for name, place in (others or {}).items()}
 
 
-def _foreign(kind: str, n: int) -> Iterator[np.ndarray]:
-    return (render_foreign(_FIRST_SEED + number, kind) for number in range(n))
+def _foreign(kind: str, n: int, first_seed: int) -> Iterator[np.ndarray]:
+    return (render_foreign(first_seed + number, kind) for number in range(n))
 
 
 def _refused(predictor: StudyPredictor, files: list[Any], part: str | None = None) -> bool:
@@ -147,11 +150,17 @@ def _invert(file: Any) -> np.ndarray:
     return 255 - read_radiograph(file).to_uint8()
 
 
-def _phantoms(n: int, exposure: str) -> Iterator[np.ndarray]:
+def _phantoms(n: int, exposure: str, first_seed: int = _FIRST_SEED) -> Iterator[np.ndarray]:
     """Normal phantoms of all parts in turn, one view each."""
     for number in range(n):
         part = BODY_PARTS[number % len(BODY_PARTS)]
-        yield render_phantom(_FIRST_SEED + number, body_part=part, view=number % 2, exposure=exposure).pixels
+        yield render_phantom(first_seed + number, body_part=part, view=number % 2, exposure=exposure).pixels
+
+
+def describe_pictures(folder: Path) -> list[tuple[str, int, int]]:
+    """Path, size and time of the pictures of a folder that count for `measure_refusal`."""
+    found = [(file, os.stat(file)) for file in _pictures(folder)]
+    return [(file, status.st_size, status.st_mtime_ns) for file, status in found]
 
 
 def _pictures(folder: Path) -> list[str]:

@@ -1,6 +1,5 @@
 """Which score tells best that a view is unlike those of training."""
 
-import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,14 @@ from tqdm.auto import tqdm
 from ..inference import StudyPredictor
 from ..radiographs import read_radiograph
 from ..retrieval import InDistribution, map_codes, view_codes
-from ..retrieval.in_distribution import ALARMS
+from ..retrieval.in_distribution import find_thresholds
 from .in_distribution import groups_of, in_scope, is_outside
 from .refusal import strange_pictures
 
 _NEIGHBOUR = 5
 _BATCH = 16
-_MOST = {"train": 2000, "calib": 800, "valid": 600}
+_FIRST_SEED = 9_000_000  # other pictures than those that refusals are counted on
+_MOST = {"train": 2000, "calib": 800, "dev": 600}
 
 
 def compare_refusal_scores(
@@ -35,22 +35,22 @@ def compare_refusal_scores(
 
     Args:
         checkpoint: Name of one of the package's own, a folder, or a Hub name.
-        datasets: Splits that it was trained with; at most 2,000 views of train, 800 of calib and 600 of valid are
+        datasets: Splits that it was trained with; at most 2,000 views of train, 800 of calib and 600 of dev are
             taken, spread evenly.
         others: As for `measure_refusal`.
 
     Returns:
-        Score -> `alarms` (share of valid's views that are refused), `least` (the lowest share of a kind) and `kinds`
+        Score -> `alarms` (share of dev's views that are refused), `least` (the lowest share of a kind) and `kinds`
         (name -> share refused).
     """
     predictor = StudyPredictor.from_pretrained(checkpoint)
     rows = {name: _thin(datasets[name], most) for name, most in _MOST.items()}
-    strange = in_scope(rows["valid"], inside=False)
-    rows |= {name: in_scope(rows[name]) for name in ("calib", "valid")}
+    strange = in_scope(rows["dev"], inside=False)
+    rows |= {name: in_scope(rows[name]) for name in ("calib", "dev")}
     seen = {name: _look(predictor, _files(split), name) for name, split in rows.items()}
     kinds = {
         name: _look(predictor, pictures, name)
-        for name, pictures in strange_pictures(predictor, rows["valid"], strange, others).items()
+        for name, pictures in strange_pictures(predictor, rows["dev"], strange, others, first_seed=_FIRST_SEED).items()
     }
     scores: dict[str, Any] = {"energy": lambda one: -logsumexp(one["logits"], axis=1)[:, None]}
     groups = groups_of(rows["train"])
@@ -65,12 +65,10 @@ def compare_refusal_scores(
 
 
 def _judge(score: Any, seen: dict[str, Any], kinds: dict[str, Any]) -> dict[str, Any]:
-    calib = np.sort(score(seen["calib"]), axis=0)
-    n, columns = calib.shape
-    threshold = calib[min(n, math.ceil((n + 1) * (1 - ALARMS / columns))) - 1]
+    threshold = find_thresholds(score(seen["calib"]))
     refused = {name: float((score(one) > threshold).any(1).mean()) for name, one in kinds.items()}
     return {
-        "alarms": float((score(seen["valid"]) > threshold).any(1).mean()),
+        "alarms": float((score(seen["dev"]) > threshold).any(1).mean()),
         "least": min(refused.values()),
         "kinds": refused,
     }

@@ -16,7 +16,6 @@ TRUTH = Features({"boxes": BOXES, "decoys": BOXES, "finding": Value("string"), "
 """Further columns of phantoms. `boxes`: where findings show; `decoys`: where they would show in a picture that has
 none; `finding`: what kind, None where there is none; `twin`: the same for pictures that differ in the finding alone.
 """
-_NOTHING: Row = {"boxes": [], "decoys": [], "finding": None, "twin": None}
 
 _FILE = "findings.parquet"
 _CORNERS = ("x0", "y0", "x1", "y1")
@@ -39,9 +38,12 @@ def add_truth(tree: Path, rows: Sequence[Row]) -> None:
     """
     truth = _read_findings(tree / _FILE)
     for row in rows:
-        row |= truth.get(row["name"], _NOTHING)
-    if not any(row["twin"] for row in rows):
-        raise DatasetError(f"{tree}: findings.parquet names none of the tree's pictures; make the phantoms again")
+        if row["name"] not in truth:  # a picture that was put among phantoms is none for being there
+            raise DatasetError(
+                f"{tree}: findings.parquet does not name {row['name']}, so it is not known to be a phantom; move it "
+                "elsewhere, or make the phantoms again"
+            )
+        row |= truth[row["name"]]
 
 
 def _read_findings(file: Path) -> dict[str, Row]:

@@ -13,6 +13,7 @@ from ..evaluation import PLOTS
 from ..models import GOLDEN_FILE
 from ..models.weights_mura import digest_weights
 from ..retrieval import FOLDER, IN_DISTRIBUTION_FILE, InDistribution
+from ..retrieval import RECORD as INDEX_RECORD
 from .export import HUB_RECORD, model_code_names
 from .golden import check_golden_picture
 from .traveling_index import check_index, index_travels
@@ -62,6 +63,8 @@ def check_checkpoint(folder: str | Path) -> None:
         InDistribution.load(learned, digest_weights(folder))
     if index_travels(folder):
         check_index(folder)
+        check_text(folder / FOLDER, [INDEX_RECORD])
+        _check_values(folder / FOLDER / INDEX_RECORD)
 
 
 def check_text(folder: Path, names: Iterable[str]) -> None:

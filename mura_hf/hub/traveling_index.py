@@ -45,7 +45,10 @@ def index_files(folder: str | Path) -> list[Path]:
     Raises:
         CheckpointError: As `index_travels`.
     """
-    return [Path(folder) / FOLDER / name for name in (RECORD, CODES, ROWS)] if index_travels(folder) else []
+    place = Path(folder) / FOLDER
+    if not index_travels(folder) or read_record(place).factory is not None:  # without FAISS's file it would not work
+        return []
+    return [place / name for name in (RECORD, CODES, ROWS)]
 
 
 def check_index(folder: str | Path) -> None:
@@ -74,6 +77,16 @@ def check_index(folder: str | Path) -> None:
     with safe_open(place / CODES, framework="np") as opened:
         strange = sorted(set(opened.keys()) - _TENSORS)
         told = set(opened.metadata() or {}) - {"format", "build"}
+    metadata = set(index.rows.schema.metadata or {}) - {b"build"}
+    if metadata:
+        raise CheckpointError(f"{place / ROWS} holds more than rows ({len(metadata)} notes); {_AGAIN}")
+    trained = json.loads((folder / "training.json").read_text()).get("data", {})
+    known = trained.get("key", PHANTOMS if trained.get("made_with") else None)
+    if known is not None and known != (record.data or {}).get("key"):
+        raise CheckpointError(
+            f"{place} says that it is of {(record.data or {}).get('key')!r}, and training.json that the checkpoint "
+            f"was trained on {known!r}; {_AGAIN}"
+        )
     if strange or told:
         raise CheckpointError(f"{place / CODES} holds {', '.join([*strange, *sorted(told)])}; {_AGAIN}")
     _check_rows(index, place / ROWS, phantoms=(record.data or {}).get("key") == PHANTOMS)

@@ -6,6 +6,7 @@ from typing import Any
 
 from huggingface_hub import snapshot_download
 
+from ..errors import CheckpointError
 from ..models import MuraClassifier
 from ..retrieval import CODES, FOLDER, RECORD, ROWS, RetrievalIndex
 from .sources import HUB_TIMEOUT, Source
@@ -28,10 +29,11 @@ class LazyIndex:
         self._index: RetrievalIndex | None = None
 
     def get(self) -> RetrievalIndex | None:
-        """The index; None where the checkpoint has none, or the Hub does not hand it out.
+        """The index; None where the checkpoint has none.
 
         Raises:
-            CheckpointError: If there is one that is damaged, or belongs to other weights or settings.
+            CheckpointError: If the Hub cannot be reached, or there is one that is damaged, or belongs to other weights
+                or settings.
         """
         with self._lock:
             if not self._opened:
@@ -55,6 +57,9 @@ def _find_folder(source: Source) -> Path | None:
                     etag_timeout=HUB_TIMEOUT,
                 )
             )
-        except Exception:  # an index that cannot be had must not keep its checkpoint from being used
-            return None
+        except Exception as error:  # whatever the network does; it may be there the next time
+            raise CheckpointError(
+                f"whether {source.name} has an index of studies cannot be found out: the Hub cannot be reached; check "
+                "the network"
+            ) from error
     return place / FOLDER if (place / FOLDER).is_dir() else None

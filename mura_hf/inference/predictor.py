@@ -255,7 +255,11 @@ class StudyPredictor:
         return self._index.get()
 
     def similar(
-        self, study: StudyPrediction | Iterable[View], k: int = 5, body_part: str | None = None
+        self,
+        study: StudyPrediction | Iterable[View],
+        k: int = 5,
+        body_part: str | None = None,
+        exclude_patient: str | None = None,
     ) -> list[Neighbour]:
         """The studies of the checkpoint's index that look most like one; see `RetrievalIndex.search`.
 
@@ -263,6 +267,7 @@ class StudyPredictor:
             study: An answer of this predictor, which holds its codes; or the views of a study, to be read first.
             k: How many.
             body_part: To find studies of that part only; of any where None.
+            exclude_patient: Whose studies are left out, by their name in the index.
 
         Raises:
             CheckpointError: If the checkpoint has no index, or none that fits it.
@@ -274,7 +279,7 @@ class StudyPredictor:
             raise CheckpointError(f"{self.checkpoint} has no index of studies; build one with scripts/build_index.py")
         answer = study if isinstance(study, StudyPrediction) else self(study, heatmaps=False)
         assert answer.codes is not None  # what has an index has codes
-        return index.search_codes(answer.codes, k, body_part)
+        return index.search_codes(answer.codes, k, body_part, exclude_patient)
 
     def pixel_values(self, radiographs: Sequence[Radiograph]) -> torch.Tensor:
         """What the model is fed, float32 `[V, C, H, W]`."""

@@ -68,6 +68,8 @@ class FaissSearcher:
             faiss.ParameterSpace().set_index_parameters(index, parameters)
         except RuntimeError as error:
             raise CheckpointError(f"{file} cannot be read by FAISS; build the index again") from error
+        if (index.ntotal, index.d) != tuple(codes.shape):
+            raise CheckpointError(f"{file} is FAISS's index of other codes; build the index again")
         return cls(codes, index)
 
     def save(self, file: Path) -> None:
@@ -96,6 +98,27 @@ class FaissSearcher:
                 found[place, : len(order)], rows[place, : len(order)] = measured[order], near[order]
             ahead, places = 4 * ahead, np.asarray(left, np.int64)
         return found, rows
+
+
+_ANY_WIDTH = 3840  # that most factory strings can divide
+
+
+def check_factory(factory: str) -> None:
+    """Makes sure that FAISS is there and knows a factory string.
+
+    Args:
+        factory: As `faiss.index_factory` takes it.
+
+    Raises:
+        CheckpointError: If FAISS is not installed.
+        ValueError: If it does not know the string.
+    """
+    faiss = _import_faiss()
+    try:
+        faiss.index_factory(_ANY_WIDTH, factory, faiss.METRIC_L2)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise ValueError(f"FAISS does not know the factory string {factory!r}: {reason}") from error
 
 
 def _import_faiss() -> Any:

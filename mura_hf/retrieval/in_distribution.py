@@ -1,6 +1,5 @@
 """Whether a study is like those that a checkpoint was trained on, or should better not be answered for."""
 
-import json
 import math
 import os
 from collections.abc import Sequence
@@ -9,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from ..errors import CheckpointError, DatasetError
+from .building import write_whole
 
 IN_DISTRIBUTION_FILE = "in_distribution.safetensors"
 """Lies beside the weights of a checkpoint that can tell."""
@@ -141,19 +141,8 @@ class InDistribution:
         return np.stack([near, near - squares[:, ~self.inside].min(1)], axis=1)
 
     def thresholds(self, n_views: int = 1) -> np.ndarray:
-        """Scores above which a view, and so its study, is strange: float32 `[K]`.
-
-        Of n + 1 views like calib's, the new one among them, at most a given share has a score above (split conformal
-        prediction, Vovk et al. 2005): `ALARMS`, less where a study has more views (Šidák, as if views did not depend
-        on each other), and shared equally between several scores. Where calib holds too few to tell so small a share,
-        the highest of its scores: then up to V K / (n + 1) of the studies of V views are taken for strange.
-
-        Args:
-            n_views: Of the study.
-        """
-        n, kinds = self.calib.shape
-        kept = (1 - ALARMS / kinds) ** (1 / n_views)
-        return np.sort(self.calib, axis=0)[min(n, math.ceil((n + 1) * kept)) - 1]
+        """Scores above which a view of a study of so many is strange: float32 `[K]`; see `find_thresholds`."""
+        return find_thresholds(self.calib, n_views)
 
     def judge(self, codes: np.ndarray) -> Judgement:
         """Judges one study by its strangest view.
@@ -177,13 +166,8 @@ class InDistribution:
         """Writes `in_distribution.safetensors` into a checkpoint's folder."""
         tensors = {name: value for name, value in vars(self).items() if name != "weights"}
         tensors["inside"] = tensors["inside"].astype(np.uint8)
-        file = Path(folder) / IN_DISTRIBUTION_FILE
-        fresh = file.with_name(f".{file.name}.{os.getpid()}")
-        save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, fresh, self._told())
-        os.replace(fresh, file)
-
-    def _told(self) -> dict[str, str]:
-        return {"weights": self.weights, "alarms": json.dumps(ALARMS)}
+        whole = save({name: np.ascontiguousarray(value) for name, value in tensors.items()}, {"weights": self.weights})
+        write_whole(Path(folder) / IN_DISTRIBUTION_FILE, whole)
 
     @classmethod
     def load(cls, file: str | os.PathLike[str], weights: str) -> "InDistribution":
@@ -225,6 +209,26 @@ class InDistribution:
         )
         if not right:
             raise ValueError("its arrays do not belong together")
+
+
+def find_thresholds(calib: np.ndarray, n_views: int = 1) -> np.ndarray:
+    """Scores above which a view, and so its study, is strange.
+
+    Of n + 1 views like calib's, the new one among them, at most a given share has a score above (split conformal
+    prediction, Vovk et al. 2005): `ALARMS`, less where a study has more views (Šidák, as if views did not depend on
+    each other), and shared equally between several scores. Where calib holds too few to tell so small a share, the
+    highest of its scores: then up to V K / (n + 1) of the studies of V views are taken for strange.
+
+    Args:
+        calib: float `[n, K]`, scores of calib's views, higher is stranger.
+        n_views: Of the study.
+
+    Returns:
+        `[K]`.
+    """
+    n, kinds = calib.shape
+    kept = (1 - ALARMS / kinds) ** (1 / n_views)
+    return np.sort(calib, axis=0)[min(n, math.ceil((n + 1) * kept)) - 1]
 
 
 def _merge_small(groups: Sequence[str], outside: np.ndarray) -> np.ndarray:

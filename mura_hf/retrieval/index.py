@@ -10,23 +10,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from PIL import Image
 
 from ..errors import CheckpointError
 from ..models import BODY_PARTS, MuraClassifier
-from ..radiographs import read_levels
-from .approximate import FaissSearcher
+from ..radiographs import Radiograph, read_levels
+from .approximate import FaissSearcher, check_factory
 from .building import encode_planes, encode_rows
 from .exact import ExactSearcher, make_sketch, sum_squares
 from .fingerprint import digest_coder
 from .nearest import nearest_studies
 from .rows import Neighbour, describe_rows
-from .storage import FAISS, METRICS, IndexRecord, StoredIndex, read_index, write_index
+from .storage import METRICS, IndexRecord, StoredIndex, read_index, write_index
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-View = str | os.PathLike[str] | bytes | bytearray | np.ndarray
-_SINGLE = (str, os.PathLike, bytes, bytearray, np.ndarray)
+View = str | os.PathLike[str] | bytes | bytearray | Image.Image | np.ndarray | Radiograph
+_SINGLE = (str, os.PathLike, bytes, bytearray, Image.Image, np.ndarray, Radiograph)
 
 
 class Searcher(Protocol):
@@ -113,6 +114,8 @@ class RetrievalIndex:
             raise ValueError(f"unknown metric {metric!r}; there are {', '.join(METRICS)}")
         if not len(dataset):
             raise ValueError("there are no views to build an index of; choose another split or other body parts")
+        if factory is not None:
+            check_factory(factory)  # before hours of work
         model.eval()
         codes, thumbnails = encode_rows(
             dataset,
@@ -146,12 +149,17 @@ class RetrievalIndex:
         return cls(stored, FaissSearcher.build(single, record.factory, record.parameters))
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Writes the index; see `storage` for its files."""
-        write_index(Path(folder), self._stored)
-        if isinstance(self._searcher, FaissSearcher):
-            self._searcher.save(Path(folder) / FAISS)
-        else:
-            (Path(folder) / FAISS).unlink(missing_ok=True)
+        """Writes the index; see `storage` for its files.
+
+        Args:
+            folder: Where; what lies there of another index is replaced.
+
+        Raises:
+            DatasetError: If something cannot be written.
+        """
+        write_index(
+            Path(folder), self._stored, self._searcher.save if isinstance(self._searcher, FaissSearcher) else None
+        )
 
     @classmethod
     def load(
@@ -173,7 +181,7 @@ class RetrievalIndex:
         if stored.record.factory is None:
             searcher = ExactSearcher(codes, stored.sketch, stored.squares)
         else:
-            searcher = FaissSearcher.load(codes, Path(folder) / FAISS, stored.record.parameters)
+            searcher = FaissSearcher.load(codes, Path(folder) / stored.record.faiss_name, stored.record.parameters)
         index = cls(stored, searcher)
         if model is not None:
             index.attach(model, processor)
@@ -187,8 +195,9 @@ class RetrievalIndex:
         """
         if digest_coder(model, processor) != self.record.coder:
             raise CheckpointError(
-                "the index was made with other weights, or with other settings of model or image processor, so that "
-                "codes do not compare; build it again with scripts/build_index.py"
+                "the index was made with other weights, or with other settings of model or image processor, or the "
+                "model is in half precision here, so that codes do not compare; load the model as it was, or build "
+                "the index again with scripts/build_index.py"
             )
         self._model, self._processor = model, processor
 
@@ -202,7 +211,8 @@ class RetrievalIndex:
         """The studies that look most like a view, or like the views of one study.
 
         Args:
-            image: A path, a file's content or a gray plane uint8 `[H, W]`; or a list of such.
+            image: A path, a file's content, a PIL image, an array (uint8, or float in [0, 1]) or a `Radiograph`; or a
+                list of such.
             k: How many studies.
             body_part: One of the seven, to find studies of that part only; the whole index where None.
             exclude_patient: Whose studies are left out.
@@ -213,7 +223,7 @@ class RetrievalIndex:
         Raises:
             RadiographError: If a file cannot be read.
             CheckpointError: If there is no model to code it.
-            ValueError: If the part is unknown, or k below 1.
+            ValueError: If the part is unknown, k below 1, or an array is no picture.
         """
         if self._model is None:
             raise CheckpointError(
@@ -221,10 +231,16 @@ class RetrievalIndex:
                 "studies"
             )
         images: list[Any] = [image] if isinstance(image, _SINGLE) else list(image)
-        planes = [one if isinstance(one, np.ndarray) else read_levels(one) for one in images]
+        planes = [self._plane(one) for one in images]
         known = None if body_part is None else BODY_PARTS.index(_check_part(body_part))
         codes = encode_planes(planes, self._model, self._processor, [known] * len(planes))
         return self.search_codes(codes, k, body_part, exclude_patient)
+
+    def _plane(self, view: Any) -> np.ndarray:
+        """A view as gray levels uint8 `[H, W]`."""
+        if isinstance(view, Radiograph):
+            return view.to_uint8()
+        return self._processor.gray_plane(view) if isinstance(view, Image.Image | np.ndarray) else read_levels(view)
 
     def search_codes(
         self,
@@ -233,22 +249,31 @@ class RetrievalIndex:
         body_part: str | None = None,
         exclude_patient: str | None = None,
     ) -> list[Neighbour]:
-        """As `search`, of codes `[V, D]` that the model gave for the views of one study.
+        """As `search`, of codes that the model gave.
+
+        Args:
+            codes: float `[V, D]`, of the views of one study.
+            k: As in `search`.
+            body_part: As in `search`.
+            exclude_patient: As in `search`.
 
         Raises:
-            ValueError: If the codes have another width, the part is unknown, or k below 1.
+            ValueError: If the codes have another width or are not finite, the part is unknown, or k is no whole number
+                of 1 or more.
         """
-        if k < 1:
-            raise ValueError(f"k is {k}: it must be 1 or more")
+        if k != int(k) or k < 1:
+            raise ValueError(f"k is {k}: it must be a whole number, 1 or more")
         queries = torch.as_tensor(codes, dtype=torch.float32)
         if queries.ndim != 2 or not len(queries) or queries.shape[1] != self.codes.shape[1]:
             raise ValueError(
                 f"codes must be [views, {self.codes.shape[1]}] with at least one view, not {list(queries.shape)}"
             )
+        if not torch.isfinite(queries).all():
+            raise ValueError("codes hold values that are no numbers")
         found = nearest_studies(
             self._searcher,
             _to_metric(queries, self.record.metric),
-            k,
+            int(k),
             self._studies,
             self._allowed(body_part, exclude_patient),
         )

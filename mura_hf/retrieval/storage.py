@@ -3,13 +3,15 @@
     index.json         what it is: `IndexRecord`
     codes.safetensors  `codes` [N, D] in float32 or float16, `squares` [N]; of large ones `sketch_...`
     rows.parquet       the columns of `SCHEMA`
-    index.faiss        where a factory string was given
+    index-WORD.faiss   where a factory string was given
 
-Each file carries the same random word, so that files of two builds are never taken for one index.
+Each file carries the same random word, FAISS's in its name, so that files of two builds are never taken for one index.
 """
 
 import json
 import os
+import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -20,14 +22,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, DatasetError
 from .rows import SCHEMA
 from .sketch import Sketch
 
 FOLDER = "retrieval"
 """Of a checkpoint's folder: where its index lies."""
-RECORD, CODES, ROWS, FAISS = "index.json", "codes.safetensors", "rows.parquet", "index.faiss"
-FILES = (RECORD, CODES, ROWS, FAISS)
+RECORD, CODES, ROWS = "index.json", "codes.safetensors", "rows.parquet"
 _SKETCH = ("mean", "basis", "vectors")
 _BUILD = "build"
 METRICS = ("l2", "cosine")
@@ -55,6 +56,11 @@ class IndexRecord:
     factory: str | None = None
     parameters: str = ""
 
+    @property
+    def faiss_name(self) -> str:
+        """Name of FAISS's file."""
+        return f"index-{self.build}.faiss"
+
 
 @dataclass(frozen=True)
 class StoredIndex:
@@ -75,8 +81,26 @@ class StoredIndex:
     rows: pa.Table
 
 
-def write_index(folder: Path, stored: StoredIndex) -> None:
-    """Writes all files but FAISS's. Each replaces its forerunner at once, the record last."""
+def write_index(folder: Path, stored: StoredIndex, write_faiss: Callable[[Path], None] | None = None) -> None:
+    """Writes an index. Each file replaces its forerunner at once, the record last.
+
+    Args:
+        folder: Where; made where it is missing.
+        stored: What.
+        write_faiss: Writes FAISS's file to a path; None where the index has none.
+
+    Raises:
+        DatasetError: If something cannot be written.
+    """
+    try:
+        _write_files(folder, stored, write_faiss)
+    except (OSError, SafetensorError) as error:
+        raise DatasetError(
+            f"the index cannot be written to {folder} ({error}); make room there, or name another folder"
+        ) from error
+
+
+def _write_files(folder: Path, stored: StoredIndex, write_faiss: Callable[[Path], None] | None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {"codes": stored.codes.contiguous(), "squares": stored.squares}
     if stored.sketch is not None:
@@ -84,7 +108,10 @@ def write_index(folder: Path, stored: StoredIndex) -> None:
         named = {"mean": stored.sketch.mean, "basis": stored.sketch.basis, "vectors": stored.sketch.vectors.T}
         tensors |= {f"sketch_{name}": values.contiguous() for name, values in named.items()}
     build = {_BUILD: stored.record.build}
-    fresh = {name: folder / f"{name}.unfinished" for name in (CODES, ROWS, RECORD)}
+    faiss = [] if write_faiss is None else [stored.record.faiss_name]
+    fresh = {name: folder / f"{name}.unfinished" for name in (*faiss, CODES, ROWS, RECORD)}
+    if write_faiss is not None:
+        write_faiss(fresh[stored.record.faiss_name])
     save_file(tensors, fresh[CODES], metadata={"format": "pt", **build})
     pq.write_table(stored.rows.replace_schema_metadata(build), fresh[ROWS], compression="zstd")
     fresh[RECORD].write_text(json.dumps(asdict(stored.record), indent=2) + "\n")
@@ -92,6 +119,9 @@ def write_index(folder: Path, stored: StoredIndex) -> None:
         with file.open("rb") as opened:
             os.fsync(opened.fileno())
         os.replace(file, folder / name)
+    for old in folder.glob("index-*.faiss"):
+        if old.name not in faiss:
+            old.unlink()
 
 
 def read_record(folder: Path) -> IndexRecord:
@@ -109,6 +139,8 @@ def read_record(folder: Path) -> IndexRecord:
         record = IndexRecord(**values)
         if record.metric not in METRICS:
             raise ValueError(f"its metric is {record.metric!r}")
+        if not re.fullmatch(r"[0-9a-f]{32}", record.build):
+            raise ValueError("its random word is none")
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder} holds no index ({RECORD}); {_AGAIN}") from error
     except (OSError, ValueError, TypeError) as error:

@@ -1,6 +1,5 @@
 """Where a run's weights start: a checkpoint, or timm's weights."""
 
-import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from transformers import AutoConfig
 from ..bundled import BUNDLED
 from ..errors import CheckpointError
 from ..models import CLASSIFIERS, MuraBaseConfig
+from ..models.weights_mura import digest_weights
 from .recipe import Recipe
 
 PHANTOM = "bundled"
@@ -22,7 +22,6 @@ PHANTOM = "bundled"
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _FILES = ["config.json", "preprocessor_config.json", "training.json", "README.md", "*.safetensors*"]
-_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,7 @@ def _describe(name: str) -> dict[str, Any]:
     return {
         "name": base.name,
         "revision": base.revision,
-        "sha256": _digest(base.folder),
+        "sha256": digest_weights(base.folder),
         "trained_on": _trained_on(base),
     }
 
@@ -132,16 +131,6 @@ def _trained_on(base: Base) -> list[dict[str, str]] | None:
     own = {"key": data.get("key", "phantoms" if phantoms else "mura"), "name": data.get("name", "phantoms")}
     before = (training.get("base") or {}).get("trained_on") or []
     return [own, *(one for one in before if one != own)]
-
-
-def _digest(folder: Path) -> str:
-    """SHA-256 over the weights, file after file."""
-    found = hashlib.sha256()
-    for file in sorted(folder.glob("*.safetensors")):
-        with file.open("rb") as opened:
-            while block := opened.read(_BLOCK):
-                found.update(block)
-    return found.hexdigest()
 
 
 def _name_of(folder: Path) -> str:
