@@ -23,6 +23,9 @@ _WORTH = 4096, 6  # a sketch needs so many codes, and has one direction for so m
 _LEAST_SIZE = 32  # directions of a sketch
 _LARGEST = float(np.finfo(np.float32).max)  # of what is not infinite
 
+Found = tuple[np.ndarray, np.ndarray]
+"""Distances float64 and rows int64 of one query, `[k]` or fewer."""
+
 
 def make_sketch(codes: torch.Tensor) -> Sketch | None:
     """A sketch of codes float32 `[N, D]` where there are enough for it to save time; else None."""
@@ -74,7 +77,8 @@ class _Scan:
     def some(self, query: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, float]:
         """The same of one vector `[D]` and some rows: values `[n]`, and a number."""
         square = float(np.dot(query, query.astype(np.float64)))
-        values = self.squares.numpy()[rows] - 2 * (self.vectors.numpy()[rows] @ query) + np.float32(square)
+        products = np.einsum("nd,d->n", self.vectors.numpy()[rows], query)  # unlike @, on this thread
+        values = self.squares.numpy()[rows] - 2 * products + np.float32(square)
         return values, self._slack(square)
 
     def _slack(self, square: float) -> float:
@@ -135,7 +139,7 @@ class ExactSearcher:
 
     def _search(
         self, scan: _Scan, queries: torch.Tensor, places: torch.Tensor, k: int, allowed: torch.Tensor | None
-    ) -> Iterator[tuple[int, tuple[np.ndarray, np.ndarray] | None]]:
+    ) -> Iterator[tuple[int, Found | None]]:
         """What each of some queries finds; None where the scan leaves too many codes to be measured."""
         if not len(places):
             return
@@ -145,37 +149,34 @@ class ExactSearcher:
         if allowed is not None:
             values.masked_fill_(~(allowed if allowed.ndim == 1 else allowed[places]), torch.inf)
         firsts = values.topk(min(k + _MARGIN, len(self.codes)), largest=False).indices.numpy()
-        codes = self.codes.numpy()
-        most = len(codes) // _SHARES[len(places) > 1]  # a product for several queries reads the codes but once
+        most = len(self.codes) // _SHARES[len(places) > 1]  # a product for several queries reads the codes but once
+        finish = self._narrow_and_measure if short else self._measure
         # From here on query by query, in numpy: these arrays are too small to be worth waking several threads for.
         for place, query, line, slack, first in zip(
             places.tolist(), chosen.numpy(), values.numpy(), slacks, firsts, strict=True
         ):
-            first = first[line[first] < np.inf]
-            if short:
-                near = self._narrow(query, line, slack, first, k, most)
-            else:
-                bound = min(_kth(line[first], k) + 2 * slack, _LARGEST)
-                inside = len(first) > k and line[first[-1]] > bound  # then all that counts is among the first
-                near = np.sort(first[line[first] <= bound]) if inside else np.flatnonzero(line <= bound)
-            if near is None:
-                yield place, None
-                continue
-            measured = exact_distances(codes, query, near)
-            # Rows ascend, and a stable sort keeps them so among equals.
-            order = np.argsort(measured, kind="stable")[:k]
-            yield place, (measured[order], near[order])
+            yield place, finish(query, line, slack, first[line[first] < np.inf], k, most)
 
-    def _narrow(
+    def _measure(
         self, query: np.ndarray, line: np.ndarray, slack: float, first: np.ndarray, k: int, most: int
-    ) -> np.ndarray | None:
-        """Rows that may be among the k nearest, by the distances of short vectors; None where they are too many.
+    ) -> Found | None:
+        """Distances and rows of the k nearest, from the codes' squared distances; see `_narrow_and_measure`."""
+        bound = min(_kth(line[first], k) + 2 * slack, _LARGEST)
+        inside = len(first) > k and line[first[-1]] > bound  # then all that counts is among the first
+        near = np.sort(first[line[first] <= bound]) if inside else np.flatnonzero(line <= bound)
+        return self._sort(query, near, k)
+
+    def _narrow_and_measure(
+        self, query: np.ndarray, line: np.ndarray, slack: float, first: np.ndarray, k: int, most: int
+    ) -> Found | None:
+        """Distances and rows of the k nearest, from squared distances of short vectors; None where these leave too
+        many codes to be looked at.
 
         Args:
             query: `[D]`.
-            line: Squared distances of short vectors `[N]`, which may be wrong by `slack`.
+            line: Squared distances `[N]`, which may be wrong by `slack`; infinite for rows that may not be found.
             slack: See there.
-            first: The rows whose short vectors are nearest.
+            first: The rows with the smallest of them, in their order, as far as they may be found.
             k: How many are wanted.
             most: How many rows are worth a look at their codes.
         """
@@ -185,7 +186,13 @@ class ExactSearcher:
         if len(near) > max(most, len(first)):
             return None
         values, _ = self._whole.some(query, near)
-        return near[values <= min(reach, _kth(values, k) + error) + error]
+        return self._sort(query, near[values <= min(reach, _kth(values, k) + error) + error], k)
+
+    def _sort(self, query: np.ndarray, rows: np.ndarray, k: int) -> Found:
+        """Distances and rows of the k nearest among ascending rows."""
+        measured = exact_distances(self.codes.numpy(), query, rows)
+        order = np.argsort(measured, kind="stable")[:k]  # rows ascend, and stay so among equals
+        return measured[order], rows[order]
 
 
 def _kth(values: np.ndarray, k: int) -> float:
