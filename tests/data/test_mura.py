@@ -321,5 +321,5 @@ def test_the_truth_of_another_tree_is_refused(phantom_tree, tmp_path):
     table = pq.read_table(tree / "findings.parquet")
     paths = pa.array([path.replace("patient", "person") for path in table["path"].to_pylist()])
     pq.write_table(table.set_column(table.column_names.index("path"), "path", paths), tree / "findings.parquet")
-    with pytest.raises(DatasetError, match="names none of the tree's pictures"):
+    with pytest.raises(DatasetError, match="so it is not known to be a phantom"):
         load_mura(tree)

@@ -122,6 +122,22 @@ def test_what_does_not_belong_into_an_index_is_named(indexed):
         save_file({**tensors, **changed}, place / "codes.safetensors", metadata={"build": build, **told})
         with pytest.raises(CheckpointError, match=r"codes\.safetensors holds (films|made_from)"):
             check_checkpoint(folder)
+    folder = indexed()
+    record = json.loads((place / "index.json").read_text())
+    for changed, told in (
+        ({"data": {"key": "phantoms", "note": "XR_WRIST/patient11185/study1_positive"}}, "names a patient or a study"),
+        ({"data": {"key": "phantoms", "pixels": [0] * 5000}}, "a list of 5000 numbers"),
+        ({"data": {"key": "fracatlas"}}, "training.json that the checkpoint was trained on 'phantoms'"),
+        ({"build": "Jane Doe"}, "its random word is none"),
+    ):
+        (place / "index.json").write_text(json.dumps({**record, **changed}))
+        with pytest.raises(CheckpointError, match=told):
+            check_checkpoint(folder)
+    (place / "index.json").write_text(json.dumps(record))
+    rows = pq.read_table(place / "rows.parquet")
+    pq.write_table(rows.replace_schema_metadata({**rows.schema.metadata, b"who": b"Jane Doe"}), place / "rows.parquet")
+    with pytest.raises(CheckpointError, match="holds more than rows"):
+        check_checkpoint(folder)
     folder = indexed(factory="Flat")
     with pytest.raises(CheckpointError, match="searches by FAISS, whose files are not read from strangers"):
         check_checkpoint(folder)

@@ -6,11 +6,12 @@ import subprocess
 import sys
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from datasets import Image
 
-from mura_hf import CheckpointError, DatasetError, MuraImageProcessor, RetrievalIndex, load_mura
+from mura_hf import CheckpointError, DatasetError, MuraImageProcessor, RetrievalIndex, load_mura, read_radiograph
 from mura_hf.data import ViewDataset
 from mura_hf.retrieval import building, digest_coder, view_codes
 from tests.conftest import make_model
@@ -121,11 +122,51 @@ def test_what_is_saved_is_loaded(options, rows, model, processor, tmp_path):
     assert torch.equal(again.codes, index.codes)
     file = _files(rows, rows[0]["study_id"])[0]
     assert again.search(file) == index.search(file)
-    assert (tmp_path / "retrieval" / "index.faiss").exists() == ("factory" in options)
+    assert len(list((tmp_path / "retrieval").glob("index-*.faiss"))) == ("factory" in options)
+    again.save(tmp_path / "retrieval")  # over the files that it is mapped to
+    assert RetrievalIndex.load(tmp_path / "retrieval", model, processor).search(file) == index.search(file)
     RetrievalIndex.build(rows, model, processor, progress=False).save(tmp_path / "retrieval")
-    assert not (tmp_path / "retrieval" / "index.faiss").exists()
+    assert not list((tmp_path / "retrieval").glob("index-*.faiss"))
     with pytest.raises(CheckpointError, match="no model to code"):
         RetrievalIndex.load(tmp_path / "retrieval").search(file)
+
+
+def test_an_index_of_faiss_is_never_that_of_another_build(rows, model, processor, tmp_path):
+    few, many = (
+        RetrievalIndex.build(rows.select(range(n)), model, processor, factory="Flat", progress=False) for n in (20, 30)
+    )
+    few.save(tmp_path)
+    many.save(tmp_path / "other")
+    shutil.copy(tmp_path / "other" / many.record.faiss_name, tmp_path / few.record.faiss_name)
+    with pytest.raises(CheckpointError, match="FAISS's index of other codes"):
+        RetrievalIndex.load(tmp_path, model, processor)
+    (tmp_path / few.record.faiss_name).unlink()
+    with pytest.raises(CheckpointError, match="cannot be read by FAISS"):
+        RetrievalIndex.load(tmp_path, model, processor)
+
+
+def test_what_faiss_does_not_know_is_refused_before_any_work(rows, model, processor, monkeypatch):
+    monkeypatch.setattr(building, "encode_planes", None)
+    with pytest.raises(ValueError, match="does not know the factory string 'Nonsense'"):
+        RetrievalIndex.build(rows, model, processor, factory="Nonsense", progress=False)
+
+
+def test_a_view_may_be_anything_that_a_predictor_takes(index, rows):
+    file = _files(rows, rows[0]["study_id"])[0]
+    picture = PIL.Image.open(file)
+    expected = index.search(file)
+    for view in (picture, np.asarray(picture), read_radiograph(file), open(file, "rb").read(), [picture]):  # noqa: SIM115
+        assert index.search(view) == expected
+    with pytest.raises(ValueError, match="no numbers"):
+        index.search_codes(np.full((1, index.codes.shape[1]), np.nan))
+    with pytest.raises(ValueError, match="whole number"):
+        index.search(file, k=1.5)
+
+
+def test_a_save_that_fails_says_where(index, tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(DatasetError, match="cannot be written to"):
+        index.save(tmp_path / "file" / "retrieval")
 
 
 def test_belongs_to_one_model_and_its_settings(index, model, processor, tmp_path):
