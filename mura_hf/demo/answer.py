@@ -100,8 +100,8 @@ def _withheld_html(study: StudyPrediction) -> str:
 
 def _unusual(study: StudyPrediction) -> str:
     share = study.unusual_percentile or 0.0
-    than = "all" if share == 100 else f"{int(share)} %"  # never rounded up to all
-    return f"More unusual than {than} of studies like those that were kept aside to learn what is usual."
+    than = "all" if share == 100 else f"{int(share)} % of the"  # never rounded up to all
+    return f"More unusual than {than} studies that were kept aside to learn what is usual."
 
 
 def _finding_sentence(study: StudyPrediction) -> str:

@@ -18,10 +18,12 @@ from ..data import home_folder
 from ..errors import HubError
 from ..evaluation import PLOTS
 from ..models import GOLDEN_FILE
+from ..retrieval import ROWS
 from .committing import WAITS, commit_folder, list_files
 from .export import HUB_RECORD
 from .golden import check_golden_picture
 from .refusals import check_tensors, check_text
+from .traveling_index import check_index, index_files
 
 _PACKAGE = Path(__file__).parents[1]
 _KINDS = (".py", ".md", ".json", ".yaml", ".safetensors")
@@ -147,7 +149,8 @@ def _copy_package(out: Path) -> None:
         if name.parts[0] == _WEIGHTS_IN and path.name in PLOTS:
             continue  # the cards on the Hub bring their own
         weights = path.suffix == ".safetensors" and name.parts[0] != _WEIGHTS_IN
-        if path.suffix not in _KINDS or path.name.startswith(".") or weights:
+        rows = path.name == ROWS and name.parts[0] == _WEIGHTS_IN and path in index_files(path.parents[1])
+        if not (path.suffix in _KINDS or rows) or path.name.startswith(".") or weights:
             raise HubError(f"{path} is no file of the package; move it elsewhere before you push")
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, out / name)
@@ -155,6 +158,8 @@ def _copy_package(out: Path) -> None:
             check_tensors(path)
         if path.name == GOLDEN_FILE:
             check_golden_picture(path.parent)
+        if rows:
+            check_index(path.parents[1])
     check_text(out, [name for name, _ in list_files(out) if name.endswith(".json")])
 
 
