@@ -163,7 +163,7 @@ def test_a_model_by_body_part_has_a_golden_picture_of_a_part_that_it_knows(tmp_p
 
 
 def test_codes_without_a_record_of_whose_they_are_stay(pushable):
-    (pushable / "retrieval").mkdir()
+    (pushable / "retrieval" / "index.json").unlink()
     save_file({"codes": torch.zeros(2, 3)}, pushable / "retrieval" / "codes.safetensors")
     with pytest.raises(CheckpointError, match=r"retrieval holds no index \(index\.json\)"):
         check_checkpoint(pushable)
