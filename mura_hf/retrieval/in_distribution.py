@@ -16,10 +16,8 @@ from .building import write_whole
 IN_DISTRIBUTION_FILE = "in_distribution.safetensors"
 """Lies beside the weights of a checkpoint that can tell."""
 
-ALARMS = 0.03
-"""Share of studies like those of training that may be taken for strange: below the 5 % that we promise, since `calib`
-tells it roughly.
-"""
+ALARMS = 0.05
+"""Share of studies like those of training that may be taken for strange."""
 
 _LEAST_VIEWS_OF_CALIB = 60  # or single ones would decide about the threshold
 _LEAST_VIEWS = 20  # of a group, for a mean of its own: that of a few would be the code of a patient
