@@ -63,7 +63,7 @@ def test_from_phantoms_to_an_exported_checkpoint_with_its_card(tmp_path, phantom
     assert "comes with it: `predictor.similar(study)`" in card
     for words in (
         "# mura-tiny",
-        "Pointing game",
+        "pointing game",
         "any finding | 7",
         "calibrate.py",
         "--recipe phantom --set",

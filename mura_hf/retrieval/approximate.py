@@ -1,5 +1,6 @@
 """The nearest codes of millions, by FAISS: most of them, in a fraction of the time."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,13 @@ class FaissSearcher:
     Args:
         codes: float32 `[N, D]`.
         index: FAISS's own, of the same codes.
+        file: The one that it is mapped from; None where it lies in memory.
     """
 
-    def __init__(self, codes: torch.Tensor, index: Any) -> None:
+    def __init__(self, codes: torch.Tensor, index: Any, file: Path | None = None) -> None:
         self.codes = codes
         self.index = index
+        self.file = file
 
     @classmethod
     def build(cls, codes: torch.Tensor, factory: str, parameters: str = "") -> "FaissSearcher":
@@ -70,11 +73,14 @@ class FaissSearcher:
             raise CheckpointError(f"{file} cannot be read by FAISS; build the index again") from error
         if (index.ntotal, index.d) != tuple(codes.shape):
             raise CheckpointError(f"{file} is FAISS's index of other codes; build the index again")
-        return cls(codes, index)
+        return cls(codes, index, file)
 
     def save(self, file: Path) -> None:
         """Writes FAISS's index, not the codes."""
-        _import_faiss().write_index(self.index, str(file))
+        if self.file is None:
+            _import_faiss().write_index(self.index, str(file))
+        else:  # FAISS cannot write what is mapped
+            shutil.copyfile(self.file, file)
 
     def search(
         self, queries: torch.Tensor, k: int, allowed: torch.Tensor | None = None

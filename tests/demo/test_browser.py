@@ -207,6 +207,7 @@ def test_clearing_the_box_clears_the_answer(page, views):
 
 def test_opacity_and_boxes_are_set_in_the_page(page, views):
     _upload(page, *views)
+    page.get_by_role("button", name="Show the answer anyway").click(timeout=WAIT)
     heat = page.locator("#views img.heat").first
     expect(heat).to_have_css("opacity", "0.5", timeout=WAIT)
     slider = page.locator("#opacity input[type=range]")

@@ -1,5 +1,6 @@
 """A Hub on loopback, and a client that pushes to it."""
 
+import json
 import shutil
 
 import huggingface_hub
@@ -7,6 +8,7 @@ import pytest
 from huggingface_hub import HfApi
 
 from mura_hf.bundled import BUNDLED
+from mura_hf.retrieval import FOLDER, IN_DISTRIBUTION_FILE
 from tests.hub.hub_server import TOKEN, HubServer
 
 
@@ -35,8 +37,16 @@ def api(hub):
 
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory):
-    """A checkpoint that lacks nothing, for all tests that only copy it."""
-    return shutil.copytree(BUNDLED["mura-phantom"], tmp_path_factory.mktemp("whole") / "mura-phantom")
+    """A checkpoint that lacks nothing that one must have, for all tests that only copy it."""
+    folder = shutil.copytree(
+        BUNDLED["mura-phantom"],
+        tmp_path_factory.mktemp("whole") / "mura-phantom",
+        ignore=shutil.ignore_patterns(FOLDER, IN_DISTRIBUTION_FILE),
+    )
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    kept = {name: value for name, value in evaluation.items() if name not in ("retrieval", "refusal")}
+    (folder / "evaluation.json").write_text(json.dumps(kept))
+    return folder
 
 
 @pytest.fixture

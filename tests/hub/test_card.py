@@ -173,7 +173,7 @@ def test_weights_from_mura_are_not_offered_as_apache(folder):
     training["data"].pop("made_with")
     (folder / "training.json").write_text(json.dumps(training))
     evaluation = json.loads((folder / "evaluation.json").read_text())
-    (folder / "evaluation.json").write_text(json.dumps({**evaluation, "data": {"key": "mura"}}))
+    (folder / "evaluation.json").write_text(json.dumps({**evaluation, "data": {"key": "mura"}, "shortcuts": {}}))
     text = render_card(folder, "mine")
     assert ModelCard(text).data.license == "other"
     assert "research agreement" in text

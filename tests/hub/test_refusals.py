@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -10,9 +11,11 @@ from safetensors.torch import load_file, save_file
 
 from mura_hf import CheckpointError
 from mura_hf.assessment.golden import make_golden
+from mura_hf.bundled import BUNDLED
 from mura_hf.hub import golden, push
 from mura_hf.hub.refusals import LEFT_BEHIND, PLOTS, RECORDS, check_checkpoint, check_text
 from mura_hf.models import BODY_PARTS
+from mura_hf.retrieval import IN_DISTRIBUTION_FILE
 from tests.conftest import make_checkpoint, make_model
 
 
@@ -163,9 +166,18 @@ def test_a_model_by_body_part_has_a_golden_picture_of_a_part_that_it_knows(tmp_p
 
 
 def test_codes_without_a_record_of_whose_they_are_stay(pushable):
-    (pushable / "retrieval" / "index.json").unlink()
+    (pushable / "retrieval").mkdir()
     save_file({"codes": torch.zeros(2, 3)}, pushable / "retrieval" / "codes.safetensors")
     with pytest.raises(CheckpointError, match=r"retrieval holds no index \(index\.json\)"):
+        check_checkpoint(pushable)
+
+
+def test_what_was_learned_of_training_travels_with_its_own_weights_only(pushable):
+    file = pushable / IN_DISTRIBUTION_FILE
+    shutil.copy(BUNDLED["mura-phantom"] / IN_DISTRIBUTION_FILE, file)
+    check_checkpoint(pushable)
+    shutil.copy(BUNDLED["mura-film"] / IN_DISTRIBUTION_FILE, file)
+    with pytest.raises(CheckpointError, match="made for other weights"):
         check_checkpoint(pushable)
 
 
