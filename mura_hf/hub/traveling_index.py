@@ -77,6 +77,8 @@ def check_index(folder: str | Path) -> None:
     with safe_open(place / CODES, framework="np") as opened:
         strange = sorted(set(opened.keys()) - _TENSORS)
         told = set(opened.metadata() or {}) - {"format", "build"}
+    if strange or told:
+        raise CheckpointError(f"{place / CODES} holds {', '.join([*strange, *sorted(told)])}; {_AGAIN}")
     metadata = set(index.rows.schema.metadata or {}) - {b"build"}
     if metadata:
         raise CheckpointError(f"{place / ROWS} holds more than rows ({len(metadata)} notes); {_AGAIN}")
