@@ -7,6 +7,13 @@ from mura_hf.errors import MuraError
 from mura_hf.phantoms import BODY_PARTS, EXPOSURES, FINDINGS, UNUSUAL_FINDINGS, write_phantom_mura
 
 
+def _share(told: str) -> tuple[str, float]:
+    finding, _, share = told.partition("=")
+    if finding not in FINDINGS:
+        raise argparse.ArgumentTypeError(f"no finding {finding!r}; choose among {', '.join(FINDINGS)}")
+    return finding, float(share)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output_dir", required=True, help="a new or empty folder")
@@ -22,6 +29,10 @@ def main() -> None:
         "--findings", nargs="+", choices=[*FINDINGS, *UNUSUAL_FINDINGS],
         help="what abnormal studies show, each as often as the others; a fixed mix where left out",
     )  # fmt: skip
+    parser.add_argument(
+        "--train_shares", nargs="+", type=_share, metavar="FINDING=SHARE",
+        help="of the abnormal studies of train only, such as dislocation=0.25; the other findings share the rest",
+    )  # fmt: skip
     parser.add_argument("--exposure", choices=list(EXPOSURES), default="standard", help="how the films are exposed")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
@@ -36,6 +47,7 @@ def main() -> None:
         planted_marker=options.planted_marker,
         body_parts=options.body_parts,
         findings=options.findings,
+        train_shares=dict(options.train_shares or ()),
         exposure=options.exposure,
         workers=options.workers,
     )
@@ -45,5 +57,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except MuraError as error:
+    except (MuraError, ValueError) as error:
         raise SystemExit(str(error)) from None

@@ -15,6 +15,7 @@ from ..inference import StudyPredictor
 from ..models import BODY_PARTS
 from ..radiographs import read_radiograph
 from .heatmap_rows import body_part_of, take_abnormal
+from .picking import file_of
 
 N_VIEWS = 48
 STEPS = 12
@@ -65,7 +66,7 @@ def _curves(predictor: StudyPredictor, row: dict[str, Any], steps: int, seed: in
     heatmap is empty.
     """
     picture, model = row["image"], predictor.model
-    file = picture["path"] if picture["bytes"] is None else picture["bytes"]
+    file = file_of(picture)
     pixels = predictor.pixel_values([read_radiograph(file)]).to(model.device, model.dtype)
     given: dict[str, Any] = {}
     part = body_part_of(row)

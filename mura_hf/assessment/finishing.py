@@ -70,6 +70,8 @@ def finish_checkpoint(
     else:
         calibration = calibrate_checkpoint(folder, datasets["calib"], batch_size=batch_size, cpu=cpu)
     try:
+        if "train" not in datasets:
+            raise DatasetError("the data have no train")
         learn_distribution(folder, datasets["train"], datasets["calib"], batch_size=batch_size, cpu=cpu)
     except (CheckpointError, DatasetError) as error:
         left_out.append(f"It cannot tell when not to answer: {error}.")

@@ -8,6 +8,7 @@ from datasets import Dataset, Image
 from ..errors import CheckpointError
 from ..inference import StudyPredictor
 from ..models import BODY_PARTS
+from .picking import file_of, spread
 
 
 def find_heatmap(predictor: StudyPredictor, row: dict[str, Any]) -> np.ndarray:
@@ -20,9 +21,7 @@ def find_heatmap(predictor: StudyPredictor, row: dict[str, Any]) -> np.ndarray:
     Raises:
         CheckpointError: If the checkpoint has no heatmaps; the message says why.
     """
-    picture = row["image"]
-    file = picture["path"] if picture["bytes"] is None else picture["bytes"]
-    study = predictor([file], body_part=body_part_of(row))
+    study = predictor([file_of(row["image"])], body_part=body_part_of(row))
     heatmap = study.views[0].heatmap
     if heatmap is None:
         told = [warning for warning in study.warnings if warning.startswith("No heatmap")]
@@ -42,5 +41,5 @@ def take_abnormal(rows: Dataset, n: int) -> Dataset:
     """
     abnormal = np.flatnonzero(np.asarray(rows["label"]) == 1)
     places = abnormal if len(abnormal) else np.arange(len(rows))
-    chosen = np.unique(np.linspace(0, len(places) - 1, min(n, len(places))).astype(int))
+    chosen = spread(len(places), n)
     return rows.cast_column("image", Image(decode=False)).select(places[chosen])

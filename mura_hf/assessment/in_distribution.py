@@ -20,6 +20,7 @@ from ..models.weights_mura import digest_weights
 from ..retrieval import InDistribution, map_codes
 from ..retrieval.in_distribution import ALARMS
 from ..training.states import replace_file
+from .picking import spread
 
 MOST_VIEWS = 5_000
 """Of train, spread evenly; more would move the covariance of a few hundred channels by little."""
@@ -53,7 +54,7 @@ def learn_distribution(
         DatasetError: If calib has too few views that show what the checkpoint is for.
     """
     folder, accelerator = Path(folder), Accelerator(cpu=cpu)
-    train = train.select(np.unique(np.linspace(0, len(train) - 1, min(MOST_VIEWS, len(train))).astype(int)))
+    train = train.select(spread(len(train), MOST_VIEWS))
     groups = groups_of(train)
     outside = sorted({group for group in groups if is_outside(group)})
     calib = in_scope(calib)

@@ -13,6 +13,7 @@ from ..inference import StudyPredictor
 from ..models import BODY_PARTS
 from ..radiographs import Radiograph, read_radiograph
 from .masks import Box, corner_boxes, fill_boxes, marker_boxes, move_boxes
+from .picking import file_of
 from .shifts import Shift, Shifts
 
 N_STUDIES = 200
@@ -53,9 +54,7 @@ def measure_masking(
         if not wanted:
             break
         views = rows.select(places[studies[number]])
-        films = [
-            read_radiograph(image["path"] if image["bytes"] is None else image["bytes"]) for image in views["image"]
-        ]
+        films = [read_radiograph(file_of(image)) for image in views["image"]]
         part = None if views[0]["body_part"] is None else BODY_PARTS[views[0]["body_part"]]
         found = {what: [_HIDDEN[what](film.pixels) for film in films] for what in wanted}
         found = {what: boxes for what, boxes in found.items() if any(boxes)}

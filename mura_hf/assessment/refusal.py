@@ -18,6 +18,7 @@ from ..models import BODY_PARTS
 from ..phantoms import FOREIGN_KINDS, render_foreign, render_phantom
 from ..radiographs import read_radiograph
 from .in_distribution import in_scope
+from .picking import file_of, spread
 
 N_PICTURES = 63
 """Of each made kind; as many of every body part where it shows one."""
@@ -101,7 +102,7 @@ def strange_pictures(
         first_seed: Of those.
     """
     chosen = [files[0] for files, *_ in _studies(fine)]
-    places = np.unique(np.linspace(0, len(chosen) - 1, min(n_pictures, len(chosen))).astype(int))
+    places = spread(len(chosen), n_pictures)
     kinds: dict[str, Iterable[Any]] = {
         "inverted": (_invert(chosen[place]) for place in places),
         **{kind: _foreign(kind, n_pictures, first_seed) for kind in FOREIGN_KINDS},
@@ -141,7 +142,7 @@ def _studies(rows: Dataset) -> Iterator[tuple[list[Any], str | None, str]]:
     plain = rows.cast_column("image", Image(decode=False))
     for members in group_studies(rows["study_id"]).values():
         views = [plain[place] for place in members]
-        files = [view["image"]["path"] if view["image"]["bytes"] is None else view["image"]["bytes"] for view in views]
+        files = [file_of(view["image"]) for view in views]
         part = views[0]["body_part"]
         yield files, None if part is None else BODY_PARTS[part], views[0]["patient_id"]
 
@@ -167,4 +168,4 @@ def _pictures(folder: Path) -> list[str]:
     files = sorted(str(file) for file in folder.rglob("*") if file.suffix.lower() in _ENDINGS)
     if not files:
         raise DatasetError(f"{folder} holds no picture ({', '.join(_ENDINGS)}); name a folder of pictures")
-    return [files[place] for place in np.unique(np.linspace(0, len(files) - 1, min(250, len(files))).astype(int))]
+    return [files[place] for place in spread(len(files), 250)]

@@ -16,6 +16,7 @@ from ..radiographs import read_radiograph
 from ..retrieval import InDistribution, map_codes, view_codes
 from ..retrieval.in_distribution import find_thresholds
 from .in_distribution import groups_of, in_scope, is_outside
+from .picking import file_of, spread
 from .refusal import strange_pictures
 
 _NEIGHBOUR = 5
@@ -79,12 +80,12 @@ def _unit(codes: np.ndarray) -> np.ndarray:
 
 
 def _thin(rows: Dataset, most: int) -> Dataset:
-    return rows.select(np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int)))
+    return rows.select(spread(len(rows), most))
 
 
 def _files(rows: Dataset) -> list[Any]:
     pictures = rows.cast_column("image", Image(decode=False))["image"]
-    return [one["path"] if one["bytes"] is None else one["bytes"] for one in pictures]
+    return [file_of(one) for one in pictures]
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ from .traveling_index import index_travels
 
 _MADE = {
     "twins": False, "views_tell": False, "planted_marker": False, "body_parts": None, "findings": None,
-    "exposure": None,
+    "exposure": None, "train_shares": None,
 }  # fmt: skip
 _TEMPLATES = Path(__file__).parent / "card_blocks"
 _NEUTRAL = {"temperature": 1, "study_slope": 1, "study_intercept": 0}

@@ -10,10 +10,11 @@ import torch
 from PIL import Image
 
 from ..errors import CheckpointError, RadiographError
-from ..explain import AUTO, Heatmaps, check_method, find_regions
-from ..models import BODY_PARTS, LABELS, Golden, MuraClassifier, MuraImageProcessor, StudyOutput
+from ..explain import AUTO, check_method
+from ..models import BODY_PARTS, Golden, MuraClassifier, MuraImageProcessor, StudyOutput
 from ..radiographs import Radiograph, check_radiograph, read_radiograph
 from ..retrieval import InDistribution, Judgement, Neighbour, RetrievalIndex, map_codes, view_codes
+from .answering import assemble_answer, describe_views
 from .devices import check_device, check_dtype
 from .distribution import STRANGE_WARNING, find_distribution
 from .golden import UNREADABLE, find_golden, golden_warning
@@ -21,7 +22,7 @@ from .heatmaps import find_heatmaps, restore_heatmaps
 from .index_loading import LazyIndex
 from .loading import load_checkpoint
 from .other_processor import OtherProcessor
-from .prediction import PHANTOM_WARNING, StudyPrediction, ViewPrediction, find_band
+from .prediction import PHANTOM_WARNING, StudyPrediction
 from .sources import Source, find_source
 
 View = str | os.PathLike[str] | bytes | bytearray | Image.Image | np.ndarray | Radiograph
@@ -171,71 +172,29 @@ class StudyPredictor:
         pixel_values = self.pixel_values(radiographs)
         output = self._run(pixel_values, body_part, explainable=heatmaps)
 
-        probability = float(output.study_logits[0].cpu().double().softmax(-1)[1])
-        label = LABELS[int(probability > threshold)]
-        parts: dict[str, float] = {}
-        if output.body_part_logits is not None:
-            parts = dict(zip(BODY_PARTS, output.body_part_logits[0].cpu().double().softmax(-1).tolist(), strict=True))
-        types: dict[str, float] = {}
-        if output.finding_logits is not None:
-            chances = output.finding_logits[0].cpu().double().softmax(-1).tolist()
-            types = dict(zip(self.model.config.finding_types, chances, strict=True))
         warnings = [*self.warnings, *(warning for radiograph in radiographs for warning in radiograph.warnings)]
         judgement: Judgement | None = None
-        fines: list[bool | None] = [None] * len(radiographs)
         if self.distribution is not None and output.views is not None:
             judgement = self.distribution.judge(map_codes(output.views).cpu().numpy())
-            fines = [*judgement.views]
             warnings += [] if judgement.in_distribution else [STRANGE_WARNING]
-        maps: list[np.ndarray | None] = [None] * len(radiographs)
-        found: Heatmaps | None = None
+        maps, found = None, None
         if heatmaps:
             try:
-                drawn = find_heatmaps(self.model, output, pixel_values, body_part, method)
-                maps = [*restore_heatmaps(drawn.maps, radiographs, self.processor)]
-                found = drawn
+                found = find_heatmaps(self.model, output, pixel_values, body_part, method)
+                maps = [*restore_heatmaps(found.maps, radiographs, self.processor)]
             except CheckpointError as error:
+                found = None
                 warnings.append(f"No heatmap: {error}.")
-        view_logits = output.view_logits[0].cpu().double()  # not every accelerator has float64
-        chances = view_logits.softmax(-1)[:, 1].tolist()
-        config = self.model.config
-        # A view is flagged where a study of this view alone would be.
-        alones = torch.sigmoid(output.alone_logit[0].cpu().double()).tolist()
-        return StudyPrediction(
-            probability=probability,
-            label=label,
-            band=find_band(probability, threshold, self.model.config.operating_points),
+        return assemble_answer(
+            output,
+            self.model.config,
+            views=describe_views(output, names, radiographs, threshold, judgement, maps, found),
             threshold=threshold,
-            pooling=getattr(config, "study_pooling", config.model_type.removeprefix("mura_")),
-            calibrated=(config.study_slope, config.study_intercept) != (1, 0),
             operating_point=point,
-            body_part=body_part or (max(parts, key=parts.__getitem__) if parts else None),
-            body_part_given=body_part is not None,
-            body_part_probabilities=parts,
-            finding_probabilities=types,
-            views=[
-                ViewPrediction(
-                    name=name,
-                    probability=chance,
-                    alone=alone,
-                    weight=weight,
-                    heatmap=heatmap,
-                    flagged=alone > threshold,
-                    map_size=None if heatmap is None or found is None else found.map_sizes[number],
-                    regions=find_regions(heatmap) if heatmap is not None and alone > threshold else [],
-                    height=radiograph.pixels.shape[0],
-                    width=radiograph.pixels.shape[1],
-                    in_distribution=fine,
-                )
-                for number, (name, chance, alone, weight, heatmap, radiograph, fine) in enumerate(
-                    zip(names, chances, alones, output.view_weights[0].tolist(), maps, radiographs, fines, strict=True)
-                )
-            ],
+            body_part=body_part,
             heatmap_method=None if found is None else found.method,
-            in_distribution=None if judgement is None else judgement.in_distribution,
-            unusual_percentile=None if judgement is None else judgement.percentile,
+            judgement=judgement,
             checkpoint=self.checkpoint,
-            abnormal_means=config.abnormal_means,
             warnings=warnings,
             codes=self._codes(output),
         )

@@ -70,6 +70,7 @@ def _plan(
     planted_marker: bool = False,
     body_parts: Sequence[str] = BODY_PARTS,
     mix: Mapping[str, float] = MIX,
+    train_mix: Mapping[str, float] = MIX,
 ) -> list[tuple[_Study, ...]]:
     """Draws every study's patient, part, label and seed one after another, so that rendering may go in any order.
 
@@ -78,7 +79,7 @@ def _plan(
     rng = np.random.default_rng([seed, 20])
     jobs: list[tuple[_Study, ...]] = []
     patient, number, parts = 0, 0, list[str]()
-    for split, wanted in (("train", n_train), ("valid", n_valid)):
+    for split, wanted, shares in (("train", n_train, train_mix), ("valid", n_valid, mix)):
         planned = 0
         while planned < wanted:
             # Parts come in shuffled rounds, so that small trees hold all of them.
@@ -88,7 +89,7 @@ def _plan(
             paired = twins and split == "train" and wanted - planned > 1
             # With a normal twin to each, two of three patients must be abnormal to make the same share of studies.
             share = _ABNORMAL_SHARE / (1 - _ABNORMAL_SHARE) if paired else _ABNORMAL_SHARE
-            abnormal, finding = bool(rng.random() < share), _pick(mix, rng.random())
+            abnormal, finding = bool(rng.random() < share), _pick(shares, rng.random())
             views = int(rng.choice(len(_VIEWS), p=view_shares(_TILTS[abnormal] if views_tell else 0.0))) + 1
             study_seed = int(np.random.SeedSequence([seed, len(jobs)]).generate_state(1)[0])
             study = _Study(split, parts.pop(), patient, number, abnormal, finding, views, study_seed)
@@ -168,6 +169,7 @@ def write_phantom_mura(
     planted_marker: bool = False,
     body_parts: Sequence[str] | None = None,
     findings: Sequence[str] | None = None,
+    train_shares: Mapping[str, float] | None = None,
     exposure: str = "standard",
     workers: int = 1,
     progress: bool = True,
@@ -193,6 +195,8 @@ def write_phantom_mura(
         body_parts: Some of the seven; all where None.
         findings: Kinds that abnormal studies show, each as often as the others: of `FINDINGS` and
             `UNUSUAL_FINDINGS`; those of `MIX`, in its shares, where None.
+        train_shares: Share of the abnormal studies of train that shows a kind, where it is to be another: what is
+            rare can be learned from more cases while valid stays as it is. Kinds not named share the rest.
         exposure: One of `EXPOSURES`.
         workers: Processes that render.
         progress: Whether to show a progress bar.
@@ -203,7 +207,8 @@ def write_phantom_mura(
     Raises:
         DatasetError: If the folder holds files already, or a file cannot be written.
         ValueError: If `n_studies` is below 2, `valid_fraction` not inside (0, 1), a body part, finding or exposure is
-            unknown, or views are to tell and there are twins, which have as many views as each other.
+            unknown, shares are no shares, or views are to tell and there are twins, which have as many views as each
+            other.
     """
     root = Path(root)
     if n_studies < 2 or not 0 < valid_fraction < 1:
@@ -223,6 +228,7 @@ def write_phantom_mura(
     jobs = _plan(
         n_studies - n_valid, n_valid, seed,
         twins=twins, views_tell=views_tell, planted_marker=planted_marker, body_parts=parts, mix=mix,
+        train_mix=_shifted(mix, train_shares) if train_shares else mix,
     )  # fmt: skip
     rows: list[dict[str, object]] = []
     with tqdm(total=n_studies, desc="Rendering phantoms", unit="study", disable=not progress) as bar:
@@ -239,12 +245,22 @@ def write_phantom_mura(
     pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), tree / "findings.parquet")
     made: dict[str, Any] = {"n_studies": n_studies, "seed": seed, "valid_fraction": valid_fraction, "size": size}
     made |= {"twins": twins, "views_tell": views_tell}
-    unusual = {"body_parts": body_parts and list(body_parts), "findings": findings and list(findings)}
+    unusual: dict[str, Any] = {"body_parts": body_parts and list(body_parts), "findings": findings and list(findings)}
+    unusual["train_shares"] = train_shares and dict(train_shares)
     made |= {name: value for name, value in unusual.items() if value}
     made |= {"planted_marker": True} if planted_marker else {}
     made |= {"exposure": exposure} if exposure != "standard" else {}
     (tree / PROVENANCE_FILE).write_text(json.dumps(made, indent=2) + "\n")
     return tree
+
+
+def _shifted(mix: Mapping[str, float], shares: Mapping[str, float]) -> dict[str, float]:
+    """A mix in which some kinds have these shares, and the others what is left, in their proportions."""
+    _check_known("finding", list(shares), tuple(mix))
+    rest, others = 1 - sum(shares.values()), sum(share for kind, share in mix.items() if kind not in shares)
+    if rest < 0 or min(shares.values()) < 0 or (not others and rest > 1e-9):
+        raise ValueError(f"shares of the findings of train must be 0 or more and add up to 1 at most: {dict(shares)}")
+    return {kind: shares.get(kind, rest * share / others if others else 0.0) for kind, share in mix.items()}
 
 
 def _check_known(what: str, chosen: Sequence[str] | None, known: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ from mura_hf.models import golden_difference
 
 @pytest.fixture(scope="module")
 def datasets(phantom_tree):
-    return load_mura(phantom_tree, dev_fraction=0.1, calib_fraction=0.3)
+    return load_mura(phantom_tree, dev_fraction=0.1, calib_fraction=0.6)
 
 
 @pytest.fixture
@@ -29,6 +29,7 @@ def test_calibrated_then_measured(datasets, folder, monkeypatch):
     assert done.evaluation["calibration"]["study_slope"] == config["study_slope"]
     assert json.loads((folder / "evaluation.json").read_text())["split"] == "valid"
     assert done.left_out == []
+    assert (folder / "in_distribution.safetensors").exists()
     model = MuraForImageClassification.from_pretrained(folder)
     processor = MuraImageProcessor.from_pretrained(folder)
     assert golden_difference(folder, model, processor) < 1e-5
@@ -43,7 +44,8 @@ def test_what_the_data_do_not_allow_is_left_out_and_said(datasets, folder):
     done = finish_checkpoint(folder, DatasetDict({"calib": normal, "valid": nothing}), cpu=True)
     assert (done.calibration, done.evaluation) == (None, None)
     assert "calib has no abnormal study" in done.left_out[0]
-    assert "no valid" in done.left_out[1]
+    assert "It cannot tell when not to answer: the data have no train" in done.left_out[1]
+    assert "no valid" in done.left_out[2]
     assert json.loads((folder / "config.json").read_text()).get("study_slope", 1.0) == 1.0
     done = finish_checkpoint(folder, DatasetDict({"calib": nothing, "valid": normal}), cpu=True)
     assert "no normal and no abnormal study" in done.left_out[0]

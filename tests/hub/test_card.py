@@ -180,6 +180,15 @@ def test_weights_from_mura_are_not_offered_as_apache(folder):
     assert "synthetic" not in text
 
 
+def test_another_share_of_a_finding_in_train_is_said(folder):
+    training = json.loads((folder / "training.json").read_text())
+    training["data"]["made_with"]["train_shares"] = {"dislocation": 0.25}
+    (folder / "training.json").write_text(json.dumps(training))
+    text = render_card(folder, "mine")
+    assert "25 % of the abnormal studies of `train` (and so of `dev` and `calib`) show dislocation" in text
+    assert " --train_shares dislocation=0.25" in text
+
+
 @pytest.mark.parametrize("record", ["config.json", "preprocessor_config.json", "training.json", "evaluation.json"])
 def test_a_missing_record_is_named(record, folder):
     (folder / record).unlink()

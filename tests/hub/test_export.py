@@ -181,13 +181,12 @@ def test_clahe_without_opencv_is_a_clear_sentence(checkpoint, phantom_files, tmp
 
 
 def test_every_file_and_weight_is_there(exported):
-    names = {path.name for path in exported.iterdir()}
-    assert {path.name for path in BUNDLED["mura-phantom"].iterdir()} <= names
-    for name in names & {path.name for path in BUNDLED["mura-phantom"].iterdir()} - {
-        "config.json",
-        "preprocessor_config.json",
-    }:
-        assert (exported / name).read_bytes() == (BUNDLED["mura-phantom"] / name).read_bytes()
+    source = BUNDLED["mura-phantom"]
+    names = {str(path.relative_to(exported)) for path in exported.rglob("*") if path.is_file()}
+    wanted = {str(path.relative_to(source)) for path in source.rglob("*") if path.is_file()}
+    assert wanted <= names
+    for name in wanted - {"config.json", "preprocessor_config.json"}:
+        assert (exported / name).read_bytes() == (source / name).read_bytes()
     for target in json.loads((exported / "config.json").read_text())["auto_map"].values():
         assert target.split(".")[0] + ".py" in names
     for file in exported.glob("*.py"):

@@ -9,7 +9,8 @@ from PIL import Image
 
 from mura_hf import DatasetError
 from mura_hf.phantoms import FINDINGS, phantom_record, write_phantom_mura
-from mura_hf.phantoms.mura_tree import _TILTS, _plan, view_shares
+from mura_hf.phantoms.findings import MIX
+from mura_hf.phantoms.mura_tree import _TILTS, _plan, _shifted, view_shares
 
 
 def _digest(root):
@@ -147,6 +148,34 @@ def test_a_tree_of_some_parts_findings_and_another_exposure(tmp_path):
     for wrong in ({"body_parts": ["knee"]}, {"findings": ["gout"]}, {"exposure": "night"}, {"findings": []}):
         with pytest.raises(ValueError, match="unknown"):
             write_phantom_mura(tmp_path / "none", 4, progress=False, **wrong)
+
+
+def test_more_of_a_finding_in_train_leaves_valid_as_it_is(tmp_path):
+    made = {"seed": 3, "size": 64, "valid_fraction": 0.5, "progress": False}
+    plain = write_phantom_mura(tmp_path / "plain", 80, **made)
+    more = write_phantom_mura(tmp_path / "more", 80, train_shares={"dislocation": 0.9}, **made)
+    of_plain, of_more = (pq.read_table(tree / "findings.parquet").to_pylist() for tree in (plain, more))
+    assert [row for row in of_plain if "/valid/" in row["path"]] == [
+        row for row in of_more if "/valid/" in row["path"]
+    ]
+    assert [row["path"] for row in of_plain] == [row["path"] for row in of_more]
+    for path in (row["path"] for row in of_plain if "/valid/" in row["path"]):
+        assert (tmp_path / "plain" / path).read_bytes() == (tmp_path / "more" / path).read_bytes()
+    shown = [row["finding"] for row in of_more if "/train/" in row["path"] and row["finding"]]
+    before = [row["finding"] for row in of_plain if "/train/" in row["path"] and row["finding"]]
+    assert shown.count("dislocation") > 2 * before.count("dislocation")
+    assert phantom_record(more)["train_shares"] == {"dislocation": 0.9}
+    assert "train_shares" not in phantom_record(plain)
+
+
+def test_the_other_findings_of_train_keep_their_proportions():
+    shares = _shifted(MIX, {"dislocation": 0.22})
+    assert shares["dislocation"] == 0.22
+    assert sum(shares.values()) == pytest.approx(1)
+    assert shares["hardware"] / shares["degeneration"] == pytest.approx(MIX["hardware"] / MIX["degeneration"])
+    for wrong in ({"dislocation": 1.1}, {"dislocation": -0.1}, {"hardware": 0.6, "dislocation": 0.6}, {"gout": 0.1}):
+        with pytest.raises(ValueError, match=r"shares of the findings|unknown finding 'gout'"):
+            _shifted(MIX, wrong)
 
 
 def test_a_planted_marker_tells_the_label_in_most_studies():
