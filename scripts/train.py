@@ -161,8 +161,8 @@ def finish(folder: Path, datasets: Any, description: dict[str, Any], options: ar
     """Calibrates, evaluates and writes the card."""
     from mura_hf.assessment import describe_calibration, describe_evaluation, finish_checkpoint
     from mura_hf.errors import CardError
+    from mura_hf.files import replace_file
     from mura_hf.hub import render_card
-    from mura_hf.training.states import replace_file
 
     done = finish_checkpoint(folder, datasets, data=description, cpu=options.cpu)
     if done.calibration is not None:

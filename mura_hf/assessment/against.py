@@ -10,8 +10,8 @@ from transformers import AutoConfig
 
 from ..errors import DatasetError
 from ..evaluation import paired_bootstrap
+from ..files import replace_file
 from ..training import SplitPredictions
-from ..training.states import replace_file
 from .kept_answers import KeptAnswers, digest_rows
 from .levels import N_RESAMPLES, Answers, calibrate_alone
 

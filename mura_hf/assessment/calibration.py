@@ -19,8 +19,8 @@ from ..evaluation import (
     fit_study_calibration,
     fit_temperature,
 )
+from ..files import replace_file
 from ..training import SplitPredictions
-from ..training.states import replace_file
 from .kept_answers import KeptAnswers
 
 CALIBRATION = ("temperature", "study_slope", "study_intercept")

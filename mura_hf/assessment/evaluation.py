@@ -13,12 +13,12 @@ from transformers import AutoConfig
 from ..data import UNKNOWN_PART
 from ..errors import DatasetError
 from ..evaluation import HOW_CHOSEN, measure_operating_points, measure_reliability, plot_evaluation
+from ..files import replace_file
 from ..inference import StudyPredictor
 from ..models import MuraBaseConfig
 from ..models.weights_mura import digest_files
 from ..retrieval import FOLDER, IN_DISTRIBUTION_FILE, read_record
 from ..training import SplitPredictions
-from ..training.states import replace_file
 from .baselines import measure_baselines
 from .calibration import CALIBRATION, change_temperature, probability_errors
 from .golden import make_golden

@@ -15,11 +15,11 @@ from transformers import AutoModelForImageClassification
 from ..data import ViewDataset
 from ..data.fracatlas import REGION_GROUPS
 from ..errors import CheckpointError
+from ..files import replace_file
 from ..models import BODY_PARTS, MuraImageProcessor
 from ..models.weights_mura import digest_weights
 from ..retrieval import InDistribution, map_codes
 from ..retrieval.in_distribution import ALARMS
-from ..training.states import replace_file
 from .picking import spread
 
 MOST_VIEWS = 5_000

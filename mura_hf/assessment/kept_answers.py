@@ -16,10 +16,10 @@ from datasets import Dataset, Image
 from transformers import AutoModelForImageClassification
 
 from ..data import UNKNOWN_PART, ViewDataset, home_folder
+from ..files import replace_file
 from ..models import MuraImageProcessor
 from ..models.weights_mura import digest_files, digest_weights
 from ..training import SplitPredictions, predict_views
-from ..training.states import replace_file
 
 _LATER = ("study_slope", "study_intercept", "operating_points", "abnormal_means")
 """Of a config: what acts on answers, not on predictions."""

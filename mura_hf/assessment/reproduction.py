@@ -1,7 +1,6 @@
 """Recipes of the studies, run on data of ours, and measured at the level of the studies' own figures."""
 
 import json
-import os
 import shutil
 import traceback
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from ..data import UNKNOWN_PART, ViewDataset, detect_source, load_data, split_di
 from ..data.mura_counts import OFFICIAL_COUNTS
 from ..errors import DatasetError, MuraError, TrainingStopped
 from ..evaluation import random_baseline
+from ..files import replace_file
 from ..models import BODY_PARTS, MuraImageProcessor
 from ..training import FINISHED_FILE, Recipe, SplitPredictions, load_recipe, predict_views, train
 from .levels import measure_levels
@@ -277,6 +277,4 @@ def _sentence(error: Exception) -> str:
 def _write(file: Path, record: dict[str, Any]) -> None:
     """Whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    fresh = file.with_name(file.name + ".new")
-    fresh.write_text(json.dumps(record, indent=1) + "\n")
-    os.replace(fresh, file)
+    replace_file(file, (json.dumps(record, indent=1) + "\n").encode())

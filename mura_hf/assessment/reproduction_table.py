@@ -3,12 +3,12 @@
 import csv
 import io
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
 from ..data import SOURCES
+from ..files import replace_file
 from .implausible import Flag, find_flags
 from .published import PublishedStudy, load_published, print_share
 from .reproduction import Reproduction
@@ -57,9 +57,7 @@ def write_tables(studies: Sequence[str], reached: Reproduction, folder: str | Pa
     }
     markdown = render_table(studies, reached)
     for name, text in zip(TABLE_FILES, (markdown, _csv(rows), json.dumps(told, indent=1) + "\n"), strict=True):
-        fresh = folder / f"{name}.new"
-        fresh.write_text(text)
-        os.replace(fresh, folder / name)
+        replace_file(folder / name, text.encode())
     return markdown
 
 

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save
 from tqdm.auto import tqdm
 
 from ..errors import DatasetError
+from ..files import replace_file
 from ..models import MuraClassifier
 from ..radiographs import read_levels
 from .codes import view_codes
@@ -171,19 +172,9 @@ def _read(file: Path) -> dict[str, torch.Tensor] | None:
 def _write(file: Path, part: dict[str, torch.Tensor]) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, save(part))
+        replace_file(file, save(part))
     except OSError as error:
         raise DatasetError(
             f"the index cannot be built in {file.parent} ({error.strerror or error}); make room there, and start "
             "again: what was finished is kept"
         ) from error
-
-
-def write_whole(file: Path, content: bytes) -> None:
-    """Writes a file whole or not at all: under another name, flushed to the disk, then renamed."""
-    fresh = file.with_name(file.name + ".unfinished")
-    with fresh.open("wb") as opened:
-        opened.write(content)
-        opened.flush()
-        os.fsync(opened.fileno())
-    os.replace(fresh, file)

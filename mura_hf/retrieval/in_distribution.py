@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save
 
 from ..errors import CheckpointError, DatasetError
-from .building import write_whole
+from ..files import replace_file
 
 IN_DISTRIBUTION_FILE = "in_distribution.safetensors"
 """Lies beside the weights of a checkpoint that can tell."""
@@ -165,7 +165,7 @@ class InDistribution:
         tensors = {name: value for name, value in vars(self).items() if name != "weights"}
         tensors["inside"] = tensors["inside"].astype(np.uint8)
         whole = save({name: np.ascontiguousarray(value) for name, value in tensors.items()}, {"weights": self.weights})
-        write_whole(Path(folder) / IN_DISTRIBUTION_FILE, whole)
+        replace_file(Path(folder) / IN_DISTRIBUTION_FILE, whole)
 
     @classmethod
     def load(cls, file: str | os.PathLike[str], weights: str) -> "InDistribution":

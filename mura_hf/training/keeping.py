@@ -16,11 +16,11 @@ from safetensors.torch import load_file
 from tqdm.auto import tqdm
 
 from ..data import split_digest
+from ..files import replace_file, sync_folder, sync_names
 from ..models import MuraImageProcessor
 from .recipe import Recipe
 from .selecting import told_of_metrics, told_of_selection
 from .starting import PHANTOM, describe_start
-from .states import replace_file, sync_folder, sync_names
 
 CHECKPOINT_FOLDER = "checkpoint"
 MANIFEST_FILE = "split_manifest.json"

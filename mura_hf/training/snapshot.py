@@ -16,10 +16,11 @@ from safetensors.torch import save
 
 from ..data import HardSampler
 from ..errors import TrainingError
+from ..files import put_file
 from .keeping import STATES_FOLDER
 from .progress import Progress, Tally
 from .run import Run, StageRun
-from .states import begin_state, commit_state, copy_file, put_file, state_number
+from .states import begin_state, commit_state, copy_file, state_number
 
 BEST_FILE = "best.safetensors"
 _TRAINING_FILE = "training.pt"

@@ -7,10 +7,11 @@ manifest tells. Older states go only after that.
 
 import hashlib
 import json
-import os
 import re
 import shutil
 from pathlib import Path
+
+from ..files import put_file, sync_names
 
 MANIFEST = "manifest.json"
 _KEPT = 2
@@ -18,31 +19,11 @@ _STATE = re.compile(r"state-(\d+)")
 
 
 def begin_state(folder: Path, number: int) -> Path:
-    """A new empty folder for a state, to be filled by `put_file` and `copy_file`; numbers only rise."""
+    """A new empty folder for a state, to be filled by `mura_hf.files.put_file` and `copy_file`; numbers only rise."""
     fresh = folder / f"tmp-{number}"
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
     return fresh
-
-
-def put_file(folder: Path, name: str, content: bytes) -> None:
-    """Writes a file and waits until it is on the disk."""
-    with (folder / name).open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def replace_file(file: Path, content: bytes) -> None:
-    """Puts a file in the place of another, which stays until the new one is on the disk."""
-    fresh = file.with_name(file.name + ".new")
-    try:
-        put_file(file.parent, fresh.name, content)
-    except OSError:  # a full disk
-        fresh.unlink(missing_ok=True)
-        raise
-    os.replace(fresh, file)
-    sync_names(file.parent)
 
 
 def copy_file(folder: Path, file: Path) -> None:
@@ -116,19 +97,3 @@ def _numbers(folder: Path) -> list[int]:
 def _hash(file: Path) -> str:
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
-
-
-def sync_folder(folder: Path) -> None:
-    """Waits until the files of a folder are on the disk, and its names."""
-    for file in folder.iterdir():
-        sync_names(file)
-    sync_names(folder)
-
-
-def sync_names(folder: Path) -> None:
-    """Waits until the names in a folder, or a file's content, are on the disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

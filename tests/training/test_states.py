@@ -2,15 +2,14 @@ import json
 
 import pytest
 
+from mura_hf.files import put_file
 from mura_hf.training.states import (
     begin_state,
     commit_state,
     copy_file,
     find_damage,
     newest_state,
-    put_file,
     remove_after,
-    replace_file,
     state_number,
 )
 
@@ -88,10 +87,3 @@ def test_a_file_of_an_earlier_state_outlives_it(tmp_path, monkeypatch):
     assert (state / "best.safetensors").read_bytes() == b"best"
     assert set(json.loads((state / "manifest.json").read_text())) == {"best.safetensors", "training.pt"}
     assert find_damage(state) is None
-
-
-def test_a_file_is_replaced_whole(tmp_path):
-    for content in (b"one", b"two"):
-        replace_file(tmp_path / "metrics.jsonl", content)
-        assert (tmp_path / "metrics.jsonl").read_bytes() == content
-    assert len(list(tmp_path.iterdir())) == 1
