@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ from PIL import Image
 from ..errors import CheckpointError, RadiographError
 from ..explain import AUTO, check_method
 from ..models import BODY_PARTS, Golden, MuraClassifier, MuraImageProcessor, StudyOutput
+from ..models.weights_mura import digest_weights
 from ..radiographs import Radiograph, check_radiograph, read_radiograph
 from ..retrieval import InDistribution, Judgement, Neighbour, RetrievalIndex, map_codes, view_codes
 from .answering import assemble_answer, describe_views
 from .devices import check_device, check_dtype
 from .distribution import STRANGE_WARNING, find_distribution
+from .files import find_weights
 from .golden import UNREADABLE, find_golden, golden_warning
 from .heatmaps import find_heatmaps, restore_heatmaps
 from .index_loading import LazyIndex
@@ -56,6 +59,7 @@ class StudyPredictor:
         self.checkpoint = checkpoint
         self.distribution = distribution
         self.warnings = [PHANTOM_WARNING] * model.config.trained_on_phantoms + list(warnings)
+        self._source = source
         self._index = LazyIndex(source, self.model, processor)
 
     @classmethod
@@ -163,7 +167,7 @@ class StudyPredictor:
         if body_part is not None and body_part not in BODY_PARTS:
             raise ValueError(f"unknown body part {body_part!r}; there are {', '.join(BODY_PARTS)}")
         method = check_method(AUTO if method is None else method)
-        point, threshold = self._operating_point(operating_point)
+        point, threshold = self.find_threshold(operating_point)
         if names is None:
             names = [_name(view, number) for number, view in enumerate(views, 1)]
         if len(names) != len(views):
@@ -240,6 +244,24 @@ class StudyPredictor:
         assert answer.codes is not None  # what has an index has codes
         return index.search_codes(answer.codes, k, body_part, exclude_patient)
 
+    def find_threshold(self, operating_point: str | None = None) -> tuple[str, float]:
+        """Name and threshold of an operating point, the checkpoint's default one where None.
+
+        Raises:
+            ValueError: If the checkpoint has none of that name.
+        """
+        points = self.model.config.operating_points
+        name = self.model.config.default_operating_point if operating_point is None else operating_point
+        if name not in points:
+            raise ValueError(f"unknown operating point {name!r}; this checkpoint has {', '.join(points)}")
+        return name, float(points[name])
+
+    @cached_property
+    def weights_sha256(self) -> str | None:
+        """Which weights these are, see `digest_weights`; None where they do not lie on this machine as files."""
+        folder = None if self._source is None else find_weights(self._source)
+        return None if folder is None else digest_weights(folder)
+
     def pixel_values(self, radiographs: Sequence[Radiograph]) -> torch.Tensor:
         """What the model is fed, float32 `[V, C, H, W]`."""
         pictures = [radiograph.pixels for radiograph in radiographs]
@@ -266,14 +288,6 @@ class StudyPredictor:
             raise CheckpointError(
                 f"{self.checkpoint} answers with values that are no numbers; its weights are damaged"
             )
-
-    def _operating_point(self, name: str | None) -> tuple[str, float]:
-        points = self.model.config.operating_points
-        if name is None:
-            name = self.model.config.default_operating_point
-        if name not in points:
-            raise ValueError(f"unknown operating point {name!r}; this checkpoint has {', '.join(points)}")
-        return name, float(points[name])
 
     def _read(self, view: View, name: str) -> Radiograph:
         if isinstance(view, Radiograph):

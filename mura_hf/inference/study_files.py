@@ -1,0 +1,217 @@
+"""The studies of a folder, a ZIP file or a CSV file: which views belong together."""
+
+import csv
+import io
+import os
+import re
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from ..errors import DatasetError, RadiographError
+from ..models import BODY_PARTS
+from ..radiographs import MAX_BYTES
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", "")
+"""Of files that may be views; a name without one is what DICOM archives often write."""
+
+MAX_FILES = 200_000
+"""Of one folder, ZIP or CSV file; MURA has 40,000."""
+
+_NOT_VIEWS = re.compile(r"^(\..*|__MACOSX|DICOMDIR|Thumbs\.db|LICENSE|README|Makefile)$", re.IGNORECASE)
+_LABEL = re.compile(r"(?:(?<=/)|^)(study\d+)_(?:positive|negative)$")
+_PART = re.compile(r"(?:^|/)XR_(?P<part>[A-Z]+)(?:/|$)")
+_ZIP_TROUBLE = (OSError, zipfile.BadZipFile, NotImplementedError, zlib.error)
+_COLUMNS = {"path": ("path", "file", "filename", "file_name", "image"), "study": ("study_id", "study")}
+
+
+@dataclass(frozen=True)
+class StudyFile:
+    """One view.
+
+    Attributes:
+        name: Last part of its path.
+        path: Of the file, or of the ZIP file that holds it.
+        member: Name inside the ZIP file; None of a file of its own.
+    """
+
+    name: str
+    path: Path
+    member: str | None = None
+
+    def content(self) -> Path | bytes:
+        """What `read_radiograph` takes.
+
+        Raises:
+            RadiographError: If it cannot be taken out of its ZIP file.
+        """
+        if self.member is None:
+            return self.path
+        try:
+            with zipfile.ZipFile(self.path) as opened, opened.open(self.member) as file:
+                content = file.read(MAX_BYTES + 1)  # what the ZIP file says of the size may be a lie
+        except (*_ZIP_TROUBLE, RuntimeError, EOFError, ValueError, KeyError) as error:  # a password is a RuntimeError
+            raise RadiographError(
+                f"{self.name} cannot be taken out of {self.path.name} ({error}); pack it again without a password"
+            ) from error
+        if len(content) > MAX_BYTES:
+            raise RadiographError(f"{self.name} is larger than {MAX_BYTES >> 20} MiB, which no radiograph is.")
+        return content
+
+
+@dataclass(frozen=True)
+class StudyFiles:
+    """The views of one study.
+
+    Attributes:
+        name: By which it is known again: the folder's path as seen from where it was looked for, or what a CSV file
+            calls it. MURA's folders lose what tells the label, as in `load_mura`.
+        files: Its views, by name.
+        body_part: One of the seven where a folder's name (MURA's "XR_WRIST") or the CSV file tells it, else None.
+    """
+
+    name: str
+    files: tuple[StudyFile, ...]
+    body_part: str | None = None
+
+
+def find_studies(source: str | os.PathLike[str]) -> list[StudyFiles]:
+    """Finds studies, sorted by name.
+
+    Args:
+        source: A folder, in which each folder that holds pictures is a study; a ZIP file of such folders; or a CSV
+            file: of MURA (a path a line), or with a header that has `path`, `study_id` and perhaps `body_part`. Paths
+            in a CSV file start at its folder or, as MURA's do, one above.
+
+    Raises:
+        DatasetError: If it does not exist, cannot be read, holds no picture, or more than `MAX_FILES`.
+    """
+    source = Path(source)
+    if source.is_dir():
+        found = _in_folder(source)
+    elif not source.is_file():
+        raise DatasetError(f"{source} does not exist; name a folder, a ZIP file or a CSV file")
+    elif zipfile.is_zipfile(source):
+        found = _in_zip(source)
+    elif source.suffix.lower() == ".csv":
+        found = _in_csv(source)
+    else:
+        raise DatasetError(f"{source} is no folder, no ZIP file and no CSV file, from which studies could be read")
+    studies = _group(found)
+    if not studies:
+        raise DatasetError(f"{source} holds no picture (PNG, JPEG or DICOM)")
+    return studies
+
+
+_Found = tuple[str, StudyFile, str | None]  # study, file, body part
+
+
+def _in_folder(root: Path) -> Iterable[_Found]:
+    count = 0
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if not _NOT_VIEWS.match(name))
+        inside = Path(folder).relative_to(root).as_posix()
+        for name in names:
+            if _is_view(name):
+                count = _checked(root, count + 1)
+                yield root.name if inside == "." else inside, StudyFile(name, Path(folder) / name), None
+
+
+def _in_zip(source: Path) -> Iterable[_Found]:
+    try:
+        with zipfile.ZipFile(source) as opened:
+            members = opened.infolist()
+    except _ZIP_TROUBLE as error:
+        raise DatasetError(f"{source.name} is damaged ({error}); pack it again") from error
+    _checked(source, len(members))
+    for member in members:
+        place = PurePosixPath(member.filename.replace("\\", "/"))
+        if member.is_dir() or any(_NOT_VIEWS.match(part) for part in place.parts) or not _is_view(place.name):
+            continue
+        inside = place.parent.as_posix()
+        study = source.stem if inside in (".", "/") else inside
+        yield study, StudyFile(place.name, source, member.filename), None
+
+
+def _in_csv(source: Path) -> Iterable[_Found]:
+    try:
+        lines = list(csv.reader(io.StringIO(source.read_text(encoding="utf-8-sig"), newline="")))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(f"{source} cannot be read as a CSV file ({error}); save it as UTF-8") from error
+    lines = [line for line in lines if any(cell.strip() for cell in line)]
+    _checked(source, len(lines))
+    header = [cell.strip().lower() for cell in lines[0]] if lines else []
+    path, study = (next((header.index(name) for name in names if name in header), None) for names in _COLUMNS.values())
+    if path is None:
+        if any(len(line) != 1 for line in lines):
+            raise DatasetError(
+                f"{source} has no column `path`; give a header with path, study_id and perhaps body_part, or one path "
+                "a line without a header"
+            )
+        path = 0
+    else:
+        lines = lines[1:]
+    part = header.index("body_part") if "body_part" in header else None
+    for number, line in enumerate(lines, 2 if header and path is not None and study is not None else 1):
+        try:
+            place = line[path].strip()
+            told = line[part].strip().lower() if part is not None else ""
+            name = line[study].strip() if study is not None else PurePosixPath(place).parent.as_posix()
+        except IndexError:
+            raise DatasetError(f"{source}, line {number}: has fewer cells than the header; mend the line") from None
+        if not place or not name or name == ".":
+            raise DatasetError(f"{source}, line {number}: names no {'study' if place else 'file'}; mend the line")
+        if told and told not in BODY_PARTS:
+            raise DatasetError(
+                f"{source}, line {number}: unknown body part {told!r}; there are {', '.join(BODY_PARTS)}"
+            )
+        file = next((root / place for root in (source.parent, source.parent.parent) if (root / place).is_file()), None)
+        yield name, StudyFile(PurePosixPath(place).name, file or source.parent / place), told or None
+
+
+def _group(found: Iterable[_Found]) -> list[StudyFiles]:
+    files: dict[str, list[StudyFile]] = {}
+    parts: dict[str, str] = {}
+    for place, file, part in found:
+        files.setdefault(place, []).append(file)
+        named = _PART.search(place)
+        known = part or (named["part"].lower() if named else None)
+        if known in BODY_PARTS:
+            parts.setdefault(place, known)
+    short = {place: _short(place) for place in files}
+    often = Counter(short.values())
+    studies = [
+        StudyFiles(
+            short[place] if often[short[place]] == 1 else place,
+            tuple(sorted(views, key=lambda view: _natural(view.name))),
+            parts.get(place),
+        )
+        for place, views in files.items()
+    ]
+    return sorted(studies, key=lambda study: _natural(study.name))
+
+
+def _short(place: str) -> str:
+    """Of a folder as MURA's, what `load_mura` calls its study: the label must not stand in a worklist."""
+    named = _PART.search(place)
+    if named is None or not _LABEL.search(place):
+        return place
+    return _LABEL.sub(r"\1", place[named.start() :].lstrip("/"))
+
+
+def _is_view(name: str) -> bool:
+    return not _NOT_VIEWS.match(name) and PurePosixPath(name).suffix.lower() in ENDINGS
+
+
+def _natural(name: str) -> list[tuple[bool, int, str]]:
+    """Sorts image10 behind image2."""
+    return [(cell.isdigit(), int(cell) if cell.isdigit() else 0, cell) for cell in re.split(r"(\d+)", name)]
+
+
+def _checked(source: Path, count: int) -> int:
+    if count > MAX_FILES:
+        raise DatasetError(f"{source} holds more than {MAX_FILES:,} files; give it in parts")
+    return count
