@@ -1,36 +1,32 @@
 """`StudyPredictor`: files of one study in, one explained answer out."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
-from ..errors import CheckpointError, RadiographError
+from ..errors import CheckpointError
 from ..explain import AUTO, check_method
 from ..models import BODY_PARTS, Golden, MuraClassifier, MuraImageProcessor, StudyOutput
 from ..models.weights_mura import digest_weights
-from ..radiographs import Radiograph, check_radiograph, read_radiograph
+from ..radiographs import Radiograph
 from ..retrieval import InDistribution, Judgement, Neighbour, RetrievalIndex, map_codes, view_codes
+from .achievements import Achievements, read_achievements
 from .answering import assemble_answer, describe_views
 from .devices import check_device, check_dtype
 from .distribution import STRANGE_WARNING, find_distribution
-from .files import find_weights
+from .files import find_file, find_weights
 from .golden import UNREADABLE, find_golden, golden_warning
 from .heatmaps import find_heatmaps, restore_heatmaps
+from .incoming import View, read_view, take_views
 from .index_loading import LazyIndex
 from .loading import load_checkpoint
 from .other_processor import OtherProcessor
 from .prediction import PHANTOM_WARNING, StudyPrediction
 from .sources import Source, find_source
-
-View = str | os.PathLike[str] | bytes | bytearray | Image.Image | np.ndarray | Radiograph
-
-_SINGLE = (str, bytes, bytearray, os.PathLike, Image.Image, np.ndarray, torch.Tensor, Radiograph, Mapping)
 
 
 class StudyPredictor:
@@ -159,20 +155,12 @@ class StudyPredictor:
             ValueError: If `views` is no list of at least one, the body part, operating point or method is unknown, or
                 the checkpoint has models by body part but none for this one, or none that finds the part.
         """
-        if isinstance(views, _SINGLE) or not isinstance(views, Iterable):
-            raise ValueError(f"give the views of one study as a list, such as [view], not one {type(views).__name__}")
-        views = list(views)
-        if not views:
-            raise ValueError("the list of views is empty; a study has at least one")
+        views, names = take_views(views, names)
         if body_part is not None and body_part not in BODY_PARTS:
             raise ValueError(f"unknown body part {body_part!r}; there are {', '.join(BODY_PARTS)}")
         method = check_method(AUTO if method is None else method)
         point, threshold = self.find_threshold(operating_point)
-        if names is None:
-            names = [_name(view, number) for number, view in enumerate(views, 1)]
-        if len(names) != len(views):
-            raise ValueError(f"{len(views)} views but {len(names)} names")
-        radiographs = [self._read(view, name) for view, name in zip(views, names, strict=True)]
+        radiographs = [read_view(view, name, self.processor) for view, name in zip(views, names, strict=True)]
         pixel_values = self.pixel_values(radiographs)
         output = self._run(pixel_values, body_part, explainable=heatmaps)
 
@@ -262,6 +250,12 @@ class StudyPredictor:
         folder = None if self._source is None else find_weights(self._source)
         return None if folder is None else digest_weights(folder)
 
+    @cached_property
+    def achievements(self) -> Achievements:
+        """What the operating points were measured to achieve, as the checkpoint's `evaluation.json` tells."""
+        file = None if self._source is None else find_file(self._source, "evaluation.json")
+        return Achievements({}) if file is None else read_achievements(file, self.weights_sha256)
+
     def pixel_values(self, radiographs: Sequence[Radiograph]) -> torch.Tensor:
         """What the model is fed, float32 `[V, C, H, W]`."""
         pictures = [radiograph.pixels for radiograph in radiographs]
@@ -288,18 +282,3 @@ class StudyPredictor:
             raise CheckpointError(
                 f"{self.checkpoint} answers with values that are no numbers; its weights are damaged"
             )
-
-    def _read(self, view: View, name: str) -> Radiograph:
-        if isinstance(view, Radiograph):
-            return check_radiograph(view, name)
-        if isinstance(view, str | os.PathLike | bytes | bytearray):
-            return read_radiograph(Path(view) if isinstance(view, os.PathLike) else view, name=name)
-        try:
-            pixels = self.processor.gray_plane(view).astype(np.float32) / np.float32(255)
-        except ValueError as error:
-            raise RadiographError(f"{name}: {error}") from error
-        return check_radiograph(Radiograph(pixels, 8, "array"), name)
-
-
-def _name(view: View, number: int) -> str:
-    return Path(view).name if isinstance(view, str | os.PathLike) else f"view {number}"

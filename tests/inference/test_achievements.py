@@ -1,0 +1,91 @@
+import json
+import shutil
+
+import pytest
+
+from mura_hf import StudyPredictor
+from mura_hf.bundled import BUNDLED
+from mura_hf.evaluation import predictive_values
+from mura_hf.inference.achievements import OVERALL, read_achievements
+
+REPORT = {
+    "weights_sha256": "abc",
+    "data": {"held_out": "held-out films"},
+    "operating_points": {
+        "paper": {
+            "threshold": 0.5,
+            "chosen": "above .5",
+            "groups": {
+                "overall": {"confusion": [[90, 10], [5, 15]]},
+                "wrist": {"confusion": [[40, 0], [2, 3]]},
+                "hand": {"confusion": [[7, 1], [0, 0]]},
+            },
+        }
+    },
+}
+
+
+@pytest.fixture
+def read(tmp_path):
+    def _read(report=REPORT, weights="abc"):
+        (tmp_path / "evaluation.json").write_text(json.dumps(report))
+        return read_achievements(tmp_path / "evaluation.json", weights)
+
+    return _read
+
+
+def test_counts_of_the_part_else_of_all(read):
+    wrist, elbow = read().get("paper", 0.5, "wrist"), read().get("paper", 0.5, "elbow")
+    assert (wrist.n_abnormal, wrist.n_flagged_abnormal, wrist.n_normal, wrist.n_flagged_normal) == (5, 3, 40, 0)
+    assert (wrist.sensitivity, wrist.specificity, wrist.group, wrist.held_out) == (0.6, 1.0, "wrist", "held-out films")
+    assert (elbow.group, elbow.sensitivity, elbow.specificity) == (OVERALL, 0.75, 0.9)
+    assert read().get("paper", 0.5, None) == elbow
+
+
+def test_predictive_values_at_a_prevalence(read):
+    found = read().get("paper", 0.5, None)
+    # of 1,000 studies 100 are abnormal: 75 hits and 25 misses, 810 rejections and 90 alarms
+    assert found.predictive_values(0.1) == pytest.approx((75 / 165, 810 / 835))
+    assert found.predictive_values(0.3) == pytest.approx(predictive_values(0.75, 0.9, 0.3))
+    hand = read().get("paper", 0.5, "hand")
+    assert hand.sensitivity is None
+    assert hand.predictive_values(0.1) == (None, None)
+    with pytest.raises(ValueError, match="prevalence"):
+        found.predictive_values(1.0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"weights_sha256": "other"},
+        {"operating_points": []},
+        {"operating_points": {"paper": {"threshold": 0.5, "chosen": "x", "groups": {"overall": {"confusion": [1]}}}}},
+        {"data": None},
+    ],
+)
+def test_what_is_not_about_these_weights_or_no_record_does_not_count(read, change):
+    assert read({**REPORT, **change}).get("paper", 0.5, None) is None
+
+
+def test_at_another_threshold_nothing_was_measured(read, tmp_path):
+    assert read().get("paper", 0.4, None) is None
+    assert read().get("best", 0.5, None) is None
+    assert read(weights=None).get("paper", 0.5, None) is None
+    (tmp_path / "evaluation.json").write_text("{")
+    assert read_achievements(tmp_path / "evaluation.json", "abc").get("paper", 0.5, None) is None
+
+
+def test_the_bundled_checkpoints_tell_theirs_and_other_weights_do_not(tmp_path):
+    predictor = StudyPredictor.from_pretrained("mura-phantom", device="cpu")
+    recorded = json.loads((BUNDLED["mura-phantom"] / "evaluation.json").read_text())["operating_points"]
+    for name, threshold in predictor.model.config.operating_points.items():
+        for part in (None, "wrist"):
+            found = predictor.achievements.get(name, threshold, part)
+            figures = recorded[name]["groups"][part or OVERALL]["figures"]
+            assert found.sensitivity == pytest.approx(figures["sensitivity"])
+            assert found.specificity == pytest.approx(figures["specificity"])
+    folder = shutil.copytree(BUNDLED["mura-phantom"], tmp_path / "copy")
+    report = json.loads((folder / "evaluation.json").read_text())
+    (folder / "evaluation.json").write_text(json.dumps({**report, "weights_sha256": "0" * 64}))
+    other = StudyPredictor.from_pretrained(folder, device="cpu")
+    assert other.achievements.get("paper", 0.5, None) is None
