@@ -1,0 +1,111 @@
+import io
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+from PIL import Image
+from pypdf import PdfReader
+
+from mura_hf import Radiograph, read_radiograph
+from mura_hf.explain import draw_overlay
+from mura_hf.inference.achievements import Achievement
+from mura_hf.inference.report_pdf import DISCLAIMER, ReportContext, report_pdf
+
+MADE = datetime(2026, 11, 22, 9, 30, tzinfo=UTC)
+FOUND = Achievement("paper", 0.5, "above .5", "wrist", "held-out films", 20, 15, 100, 10)
+
+
+@pytest.fixture(scope="module")
+def radiographs(phantom_files):
+    return [read_radiograph(file) for file in phantom_files]
+
+
+@pytest.fixture(scope="module")
+def study(flagging, radiographs):
+    return flagging(radiographs, names=["one.png", "two <b>&.png", *"cdefgh"][: len(radiographs)])
+
+
+def _read(content):
+    pages = PdfReader(io.BytesIO(content)).pages
+    assert len(pages) == 1
+    return pages[0], " ".join(pages[0].extract_text().split())
+
+
+def test_the_page_holds_the_numbers(study, radiographs):
+    context = ReportContext(MADE, "ab" * 32, FOUND, 0.1, ["bad.png is damaged; copy it again."])
+    page, text = _read(report_pdf(study, radiographs, context))
+    for told in (
+        f"P(abnormal) {study.probability:.3f}",
+        "Abnormal: flagged",
+        "Operating point paper: flagged strictly above 0.5; this study is flagged.",
+        "15 of 20 abnormal studies flagged (sensitivity 0.750)",
+        "10 of 100 normal ones flagged (specificity 0.900)",
+        "Where 10% of the studies are abnormal: positive predictive value 0.455, negative 0.970.",
+        study.checkpoint,
+        "ab" * 32,
+        "2026-11-22 09:30 UTC",
+        "Left out: bad.png is damaged",
+        "two <b>&.png",
+        DISCLAIMER,
+        *study.warnings,
+    ):
+        assert " ".join(told.split()) in text
+    for view in study.views:
+        assert f"{view.name}: P(abnormal) {view.alone:.3f} by itself, flagged" in text
+    assert len(page.images) == 2 * len(radiographs)
+
+
+def test_the_pictures_are_the_views_and_their_overlays(study, radiographs):
+    page, _ = _read(report_pdf(study, radiographs, ReportContext(MADE)))
+    shown = [np.asarray(image.image.convert("RGB")) for image in page.images]
+    for view, radiograph in zip(study.views, radiographs, strict=True):
+        film = np.repeat(radiograph.to_uint8()[..., None], 3, axis=2)
+        overlay = draw_overlay(radiograph.pixels, view.heatmap, view.regions[:1])
+        for picture in (film, overlay):
+            assert sum(np.array_equal(picture, one) for one in shown) == 1
+
+
+def test_what_was_not_measured_is_said_to_be_so(study, radiographs):
+    _, text = _read(report_pdf(study, radiographs, ReportContext(MADE)))
+    assert "What this operating point achieves was not measured." in text
+
+
+def test_a_withheld_answer_shows_neither_number_nor_overlay(study, radiographs):
+    context = ReportContext(MADE, achievement=FOUND, withheld=True)
+    page, text = _read(report_pdf(replace(study, in_distribution=False), radiographs, context))
+    assert "Not answered" in text
+    assert "P(abnormal)" not in text
+    assert "sensitivity" not in text
+    assert len(page.images) == len(radiographs)
+
+
+def test_many_views_large_films_and_long_words_stay_on_one_page(flagging):
+    rng = np.random.default_rng(0)
+    shapes = [(1500, 400), (400, 1500), (900, 900)] * 4
+    films = [Radiograph(rng.random(shape, dtype=np.float32), 8, "PNG") for shape in shapes]
+    names = [f"{'long' * 40}{number}.png" for number in range(len(films))]
+    context = ReportContext(MADE, left_out=[f"{'x' * 90} is damaged." for _ in range(40)], achievement=FOUND)
+    page, text = _read(report_pdf(flagging(films, names=names), films, context))
+    assert text.count("is damaged.") == 40
+    assert max(max(image.image.size) for image in page.images) <= 900
+    assert DISCLAIMER in text
+
+
+def test_chances_never_read_as_certain(study, radiographs):
+    _, text = _read(report_pdf(replace(study, probability=0.99999), radiographs, ReportContext(MADE)))
+    assert "P(abnormal) above 0.999" in text
+    _, text = _read(report_pdf(replace(study, probability=0.00001), radiographs, ReportContext(MADE)))
+    assert "P(abnormal) below 0.001" in text
+
+
+def test_views_that_do_not_belong_to_the_answer_are_refused(study, radiographs):
+    with pytest.raises(ValueError, match="views, and 1 were given"):
+        report_pdf(study, radiographs[:1], ReportContext(MADE))
+
+
+def test_the_file_holds_nothing_of_this_machine(study, radiographs):
+    reader = PdfReader(io.BytesIO(report_pdf(study, radiographs, ReportContext(MADE))))
+    assert "/Author" not in (reader.metadata or {}) or reader.metadata["/Author"] in ("", "anonymous")
+    assert reader.metadata["/Title"] == "mura_hf: radiographic study"
+    assert isinstance(reader.pages[0].images[0].image, Image.Image)
