@@ -58,6 +58,17 @@ def describe_views(
     ]
 
 
+def parts_of_views(output: StudyOutput, judgement: Judgement | None) -> np.ndarray | None:
+    """Probability of each body part in each view, `[V, 7]`, 0 in a view unlike those of training; None where the model
+    does not tell.
+    """
+    logits = None if output.views is None else output.views.body_part_logits
+    if logits is None:
+        return None
+    found = logits.cpu().double().softmax(-1).numpy()
+    return found if judgement is None else found * np.asarray(judgement.views)[:, None]
+
+
 def assemble_answer(
     output: StudyOutput,
     config: Any,

@@ -15,7 +15,7 @@ from ..models.weights_mura import digest_weights
 from ..radiographs import Radiograph
 from ..retrieval import InDistribution, Judgement, Neighbour, RetrievalIndex, map_codes, view_codes
 from .achievements import Achievements, read_achievements
-from .answering import assemble_answer, describe_views
+from .answering import assemble_answer, describe_views, parts_of_views
 from .devices import check_device, check_dtype
 from .distribution import STRANGE_WARNING, find_distribution
 from .files import find_file, find_weights
@@ -24,6 +24,7 @@ from .heatmaps import find_heatmaps, restore_heatmaps
 from .incoming import View, read_view, take_views
 from .index_loading import LazyIndex
 from .loading import load_checkpoint
+from .one_study import find_conflicts
 from .other_processor import OtherProcessor
 from .prediction import PHANTOM_WARNING, StudyPrediction
 from .sources import Source, find_source
@@ -169,6 +170,7 @@ class StudyPredictor:
         if self.distribution is not None and output.views is not None:
             judgement = self.distribution.judge(map_codes(output.views).cpu().numpy())
             warnings += [] if judgement.in_distribution else [STRANGE_WARNING]
+        warnings += find_conflicts(names, radiographs, parts_of_views(output, judgement))
         maps, found = None, None
         if heatmaps:
             try:

@@ -3,7 +3,8 @@
 Read are computed and digital radiography and secondary captures, uncompressed or in RLE, JPEG, JPEG-LS and JPEG 2000;
 `dicom_kinds` says which exactly, `dicom_pixels` how they are decoded, `dicom_tones` how values become tones.
 
-Only the elements listed here are looked at. Messages hold nothing that stands in the file, for a broken file may hold
+Only the elements listed here are looked at; of the patient's identity nothing is kept but a mark that means nothing
+elsewhere (`marks`). Messages hold nothing that stands in the file, for a broken file may hold
 a patient's name anywhere, and pydicom quotes what it cannot read: its messages, warnings and log stay inside.
 """
 
@@ -29,6 +30,7 @@ from .dicom_kinds import (
 )
 from .dicom_pixels import PixelLayout, parse_with_pixels, read_stored
 from .dicom_tones import StoredValues, gray_tones, number_patterns, palette_tones
+from .marks import mark_patient
 from .radiograph import Radiograph
 from .windowing import count_values, window_percentiles
 
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
 _HEADER_TAGS = (
     "SOPClassUID", "Modality", "PresentationIntentType", "BodyPartExamined", "AnatomicRegionSequence",
+    "ImageLaterality", "Laterality", "PatientID",
     "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns", "BitsAllocated",
     "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit",
     "ModalityLUTSequence", "RescaleSlope", "RescaleIntercept", "VOILUTSequence", "WindowCenter", "WindowWidth",
@@ -124,7 +127,10 @@ def _read(data: bytes, name: str, frame: int | None) -> Radiograph:
     pixels, window_left_out = _to_display(header, layout, stored, precision, little_endian=bool(little_endian))
     if window_left_out:
         remarks.append(f"{name} asks for a window that shows nothing; its own percentiles were used.")
-    return Radiograph(pixels, layout.bits_stored, "DICOM", _body_part(header), tuple(remarks))
+    mark = mark_patient(str(header.get("PatientID") or ""))
+    return Radiograph(
+        pixels, layout.bits_stored, "DICOM", _body_part(header), tuple(remarks), side=_side(header), patient_mark=mark
+    )
 
 
 def _file_meta(data: bytes) -> tuple[str | None, str]:
@@ -168,6 +174,12 @@ def _to_display(
         return palette_tones(header, values)[stored], False
     tones, window_left_out = gray_tones(header, values)
     return tones[stored], window_left_out
+
+
+def _side(header: "Dataset") -> str | None:
+    """The side of the body, from the image, else from the series."""
+    told = str(header.get("ImageLaterality") or header.get("Laterality") or "").strip().upper()
+    return {"L": "left", "R": "right"}.get(told)
 
 
 def _body_part(header: "Dataset") -> str | None:

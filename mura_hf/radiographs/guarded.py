@@ -1,6 +1,7 @@
 """`GuardedReader`: reads files from strangers in processes of their own."""
 
 import queue
+import re
 import threading
 import time
 from pathlib import Path
@@ -11,12 +12,14 @@ import numpy as np
 from ..errors import RadiographError
 from .body_part import BODY_PARTS
 from .checks import MAX_PIXELS, check_radiograph
+from .marks import MARK_LENGTH, mark_key
 from .radiograph import Radiograph
 from .worker_process import WorkerLostError, WorkerProcess
 
 _START_SECONDS = 60.0
 _MOST_TEXT = 2000  # characters of a sentence
 _MOST_WARNINGS = 8
+_MARK = re.compile(f"[0-9a-f]{{{MARK_LENGTH}}}")
 _FORMATS = ("PNG", "JPEG", "DICOM")
 
 
@@ -102,6 +105,7 @@ class GuardedReader:
             "path": None if path is None else str(path.absolute()),
             "bytes": len(contents),
             "alarm": int(self.seconds) + 2,
+            "mark_key": mark_key(),
         }
         answered = False
         worker = self._idle.get()
@@ -150,12 +154,16 @@ def _take_answer(worker: WorkerProcess, deadline: float) -> Radiograph | str:
     if shape[0] * shape[1] > MAX_PIXELS or not isinstance(warnings, list) or len(warnings) > _MOST_WARNINGS:
         raise WorkerLostError
     bit_depth, source_format, body_part = (answer.get(key) for key in ("bit_depth", "source_format", "body_part"))
-    known = source_format in _FORMATS and body_part in (None, *BODY_PARTS)
+    side, mark = answer.get("side"), answer.get("patient_mark")
+    known = source_format in _FORMATS and body_part in (None, *BODY_PARTS) and side in (None, "left", "right")
+    known = known and (mark is None or (isinstance(mark, str) and _MARK.fullmatch(mark) is not None))
     if type(bit_depth) is not int or not 1 <= bit_depth <= 16 or not known:
         raise WorkerLostError
     coded = worker.receive_bytes(4 * shape[0] * shape[1], deadline)
     pixels = np.frombuffer(coded, "<f4").reshape(shape).astype(np.float32, copy=False)
-    return Radiograph(pixels, bit_depth, str(source_format), body_part, tuple(_text(line) for line in warnings))
+    return Radiograph(
+        pixels, bit_depth, str(source_format), body_part, tuple(map(_text, warnings)), side=side, patient_mark=mark
+    )
 
 
 def _text(value: Any) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 _LENGTH = struct.Struct(">I")
+_FIELDS = ("bit_depth", "source_format", "body_part", "side", "patient_mark", "warnings")
 
 
 def serve(memory_bytes: int) -> None:
@@ -24,7 +25,7 @@ def serve(memory_bytes: int) -> None:
         memory_bytes: Address space that a file may take above what the process has at its start.
     """
     requests, answers = _take_channels()
-    read_radiograph, radiograph_error = _import_reader()
+    read_radiograph, radiograph_error, use_mark_key = _import_reader()
     os.dup2(1, 2)  # until here, what goes wrong is the server's to see
     _limit(memory_bytes)
     _send(answers, {"ready": True})
@@ -34,6 +35,7 @@ def serve(memory_bytes: int) -> None:
         signal.alarm(request["alarm"])
         path, size = request["path"], request["bytes"]
         try:
+            use_mark_key(request["mark_key"])
             source = path if path is not None else requests.read(size)
             radiograph = read_radiograph(source, name=request["name"], frame=request["frame"])
         except radiograph_error as error:
@@ -43,7 +45,7 @@ def serve(memory_bytes: int) -> None:
                 answers, {"error": f"{request['name']} needs more memory than one file may take; export it smaller."}
             )
         else:
-            fields = {key: getattr(radiograph, key) for key in ("bit_depth", "source_format", "body_part", "warnings")}
+            fields = {key: getattr(radiograph, key) for key in _FIELDS}
             _send(answers, {**fields, "shape": radiograph.pixels.shape})
             answers.write(memoryview(radiograph.pixels.astype("<f4", copy=False).reshape(-1)).cast("B"))
             answers.flush()
@@ -60,8 +62,8 @@ def _take_channels() -> tuple[BinaryIO, BinaryIO]:
     return os.fdopen(requests, "rb"), os.fdopen(answers, "wb")
 
 
-def _import_reader() -> tuple[Any, Any]:
-    """`read_radiograph` and its error, without what `import mura_hf` brings.
+def _import_reader() -> tuple[Any, Any, Any]:
+    """`read_radiograph`, its error and `use_mark_key`, without what `import mura_hf` brings.
 
     That registers models, and so loads transformers and torch: seconds, hundreds of megabytes, and code that a file
     from a stranger has no business near. A bare module in the package's place lets its rooms be imported alone.
@@ -75,11 +77,12 @@ def _import_reader() -> tuple[Any, Any]:
 
     from mura_hf.errors import RadiographError
     from mura_hf.radiographs import dicom  # noqa: F401
+    from mura_hf.radiographs.marks import use_mark_key
     from mura_hf.radiographs.reading import read_radiograph
 
     for codec in ("jpeg8_decode", "jpegls_decode", "jpeg2k_decode", "dicomrle_decode"):
         getattr(imagecodecs, codec)
-    return read_radiograph, RadiographError
+    return read_radiograph, RadiographError, use_mark_key
 
 
 def _limit(memory_bytes: int) -> None:

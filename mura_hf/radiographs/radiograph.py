@@ -17,6 +17,9 @@ class Radiograph:
         body_part: One of the seven where the file says so, else None.
         warnings: Sentences about how it was read that belong beside any answer, for instance that the file held
             several pictures.
+        side: "left" or "right" where the file says so, else None.
+        patient_mark: Equal for two files that name the same patient, read by this process; tells nothing else, see
+            `mark_patient`. None where the file names none.
     """
 
     pixels: np.ndarray
@@ -24,6 +27,8 @@ class Radiograph:
     source_format: str
     body_part: str | None = None
     warnings: tuple[str, ...] = ()
+    side: str | None = None
+    patient_mark: str | None = None
 
     def to_uint8(self) -> np.ndarray:
         """The pixels as uint8 `[H, W]`; exactly those of the file where it has 8 bits and no window of its own."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mura_hf import StudyPredictor, load_mura
+from mura_hf import StudyPredictor, load_mura, read_radiograph
 from mura_hf.assessment.erasing import _curves, measure_erasing
 from mura_hf.assessment.following import measure_following
 from mura_hf.assessment.heatmap_rows import take_abnormal
@@ -44,7 +44,7 @@ def test_a_model_that_does_not_see_the_finding_follows_nothing(predictor, monkey
 
 def test_curves_by_hand(predictor, rows, monkeypatch):
     row = take_abnormal(rows, 1)[0]
-    pixels = predictor.pixel_values([predictor._read(row["image"]["path"], "view")])
+    pixels = predictor.pixel_values([read_radiograph(row["image"]["path"])])
     rising = torch.arange(384 * 384).view(1, 384, 384) / 384**2  # hottest at the bottom
     monkeypatch.setattr(
         "mura_hf.assessment.erasing.explain", lambda model, values: Heatmaps(rising, "head_gradient", [(12, 12)])

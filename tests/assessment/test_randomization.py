@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from mura_hf import StudyPredictor, load_mura
+from mura_hf import StudyPredictor, load_mura, read_radiograph
 from mura_hf.assessment.randomization import _layers, _shuffle, measure_randomization
 from tests.conftest import make_checkpoint, make_model
 
@@ -31,7 +31,7 @@ def test_maps_that_do_not_depend_on_weights_are_caught(rows, monkeypatch):
     # A "heatmap" that is the picture itself.
     monkeypatch.setattr(
         "mura_hf.assessment.randomization.find_heatmap",
-        lambda _, row: predictor._read(row["image"]["path"], "x").pixels,
+        lambda _, row: read_radiograph(row["image"]["path"]).pixels,
     )
     found = measure_randomization(predictor, rows, n_views=2, n_seeds=1, steps=1, progress=False)
     assert found["median_absolute_correlation"] == pytest.approx(1)

@@ -9,7 +9,7 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
-from mura_hf import CheckpointError, MuraForImageClassification, MuraImageProcessor, StudyPredictor
+from mura_hf import CheckpointError, MuraForImageClassification, MuraImageProcessor, StudyPredictor, read_radiograph
 from mura_hf.hub import convert_checkpoint
 
 SIDE = 64
@@ -148,7 +148,7 @@ def test_one_logit_gives_the_probability_that_its_sigmoid_was(tmp_path, phantom_
     predictor = StudyPredictor.from_pretrained(tmp_path / "out", device="cpu")
     study = predictor(phantom_files)
     inputs = MuraImageProcessor.from_pretrained(tmp_path / "out")(
-        [predictor._read(file, "view").to_image() for file in phantom_files], return_tensors="pt"
+        [read_radiograph(file).to_image() for file in phantom_files], return_tensors="pt"
     )
     with torch.no_grad():
         expected = torch.sigmoid(network(inputs["pixel_values"]))[:, 0].numpy()

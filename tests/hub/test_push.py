@@ -72,12 +72,12 @@ print(json.dumps({
 
 PREDICTOR = """
 import json, sys
-from mura_hf import StudyPredictor
+from mura_hf import StudyPredictor, read_radiograph
 
 name, *files = sys.argv[1:]
 predictor = StudyPredictor.from_pretrained(name, device="cpu")
 study = predictor(files, heatmaps=False)
-logits = predictor.model(predictor.pixel_values([predictor._read(file, file) for file in files])[None]).study_logits
+logits = predictor.model(predictor.pixel_values([read_radiograph(file) for file in files])[None]).study_logits
 print(json.dumps({"probability": study.probability, "study_logits": logits[0].tolist()}))
 """
 

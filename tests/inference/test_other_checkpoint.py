@@ -11,6 +11,7 @@ from transformers import pipeline
 
 from mura_hf import CheckpointError, StudyPredictor, read_radiograph
 from mura_hf.inference import OTHER_WARNING
+from mura_hf.inference.incoming import read_view
 from tests.inference.strangers import LABELS, SIDE, make_stranger, save_stranger, save_timm
 from tests.inference.threads import check_threads
 
@@ -69,7 +70,7 @@ def _feed(folder, picture):
     """The checkpoint's own model, and what it is fed of the picture."""
     predictor = StudyPredictor.from_pretrained(folder, device="cpu")
     model = transformers.AutoModelForImageClassification.from_pretrained(folder).eval()
-    return model, predictor.pixel_values([predictor._read(picture, "view 1")])
+    return model, predictor.pixel_values([read_view(picture, "view 1", predictor.processor)])
 
 
 def _check_heatmap(folder, picture, small):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mura_hf import CheckpointError, MuraImageProcessor, RetrievalIndex, StudyPredictor, load_mura
+from mura_hf import CheckpointError, MuraImageProcessor, RetrievalIndex, StudyPredictor, load_mura, read_radiograph
 from mura_hf.models import CLASSIFIERS
 from mura_hf.retrieval import view_codes
 from tests.conftest import make_checkpoint, make_model
@@ -29,7 +29,7 @@ def test_codes_come_with_the_answer(family, phantom_files, tmp_path):
     predictor = StudyPredictor.from_pretrained(make_checkpoint(tmp_path, make_model(family)), device="cpu")
     answer = predictor(phantom_files, heatmaps=False)
     pixel_values = MuraImageProcessor.from_pretrained(tmp_path)(
-        [predictor._read(file, "x").pixels for file in phantom_files], return_tensors="pt"
+        [read_radiograph(file).pixels for file in phantom_files], return_tensors="pt"
     )["pixel_values"]
     with torch.no_grad():
         output = predictor.model(pixel_values[None])

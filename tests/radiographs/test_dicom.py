@@ -1,4 +1,7 @@
 import logging
+import re
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -113,6 +116,26 @@ def test_body_part(text, part):
     region.CodeMeaning = "Elbow joint"
     found = read_radiograph(changed(encode_dicom(FILM, **elements), AnatomicRegionSequence=[region])).body_part
     assert found == (part if text else "elbow")
+
+
+@pytest.mark.parametrize(("told", "side"), [("L", "left"), ("R ", "right"), ("U", None), ("B", None), ("", None)])
+def test_side(told, side):
+    assert read_radiograph(encode_dicom(FILM, ImageLaterality=told)).side == side
+    assert read_radiograph(encode_dicom(FILM, Laterality=told)).side == side
+
+
+def test_two_files_of_a_patient_are_known_as_such_and_nothing_else_is():
+    one, again, other, none = (
+        read_radiograph(encode_dicom(FILM, PatientID=patient)).patient_mark
+        for patient in ("ab 12", "ab 12 ", "ab 13", "")
+    )
+    assert one == again
+    assert one != other
+    assert none is None
+    assert re.fullmatch("[0-9a-f]{24}", one)
+    mark = "from mura_hf.radiographs.marks import mark_patient; print(mark_patient('ab 12'))"
+    elsewhere = subprocess.run([sys.executable, "-c", mark], capture_output=True, text=True, check=True).stdout.strip()
+    assert elsewhere != one  # the key is each process's own
 
 
 SECRET = "SECRET^NAME"

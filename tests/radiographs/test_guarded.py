@@ -35,14 +35,16 @@ def reader():
 
 
 def test_it_reads_what_read_radiograph_reads(reader, tmp_path):
-    dicom = encode_dicom(np.stack([RAMP, RAMP]), bits_stored=12, BodyPartExamined="HAND")
+    dicom = encode_dicom(
+        np.stack([RAMP, RAMP]), bits_stored=12, BodyPartExamined="HAND", ImageLaterality="L", PatientID="4711"
+    )
     file = tmp_path / "view.dcm"
     file.write_bytes(dicom)
     for source, here in ((dicom, dicom), (file, file), (str(file), file), (_png(RAMP), _png(RAMP))):
         guarded, plain = reader.read(source), read_radiograph(here)
         np.testing.assert_array_equal(guarded.pixels, plain.pixels)
         assert guarded.pixels.flags.writeable
-        for field in ("bit_depth", "source_format", "body_part", "warnings"):
+        for field in ("bit_depth", "source_format", "body_part", "side", "patient_mark", "warnings"):
             assert getattr(guarded, field) == getattr(plain, field)
     assert reader.read(dicom, frame=1).warnings == ()
     with pytest.raises(RadiographError, match=r"^z\.png is empty"):
@@ -57,7 +59,7 @@ def test_the_worker_has_no_torch_and_no_secret():
         "import importlib.util\n"
         f"spec = importlib.util.spec_from_file_location('worker', {str(_worker_path())!r})\n"
         "worker = importlib.util.module_from_spec(spec); spec.loader.exec_module(worker)\n"
-        "read, _ = worker._import_reader()\n"
+        "read, _, _ = worker._import_reader()\n"
         f"read({_png(RAMP)!r})\n"
         "heavy = {'torch', 'transformers', 'timm', 'datasets', 'gradio'} & set(sys.modules)\n"
         "print(read.__module__, sorted(heavy))\n"
@@ -228,6 +230,10 @@ GOOD = {"shape": [20, 20], "bit_depth": 8, "source_format": "PNG", "body_part": 
         {"source_format": "PICKLE"},
         {"source_format": ["PNG"]},
         {"body_part": "SECRET"},
+        {"side": "SECRET"},
+        {"side": ["left"]},
+        {"patient_mark": "SECRET"},
+        {"patient_mark": 5},
         {"warnings": [1]},
         {"warnings": ["x" * 5000]},
         {"warnings": ["x"] * 50},
