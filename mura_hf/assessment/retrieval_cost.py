@@ -74,7 +74,7 @@ def measure_retrieval_million(
     inner: int = 32,
     queries: int = 200,
     factory: str = "IVF1024,SQ8",
-    parameters: str = "nprobe=16",
+    parameters: str = "nprobe=4",
     *,
     progress: bool = True,
 ) -> dict[str, Any]:
