@@ -77,7 +77,6 @@ def predict_rows(
     *,
     operating_point: str | None = None,
     read: Read = read_from_disk,
-    max_views: int | None = None,
 ) -> Iterator[WorklistRow]:
     """A row for each study as it is read, in the order given; of a study that cannot be answered, why.
 
@@ -88,7 +87,6 @@ def predict_rows(
         studies: Of `find_studies`.
         operating_point: As for a call of the predictor.
         read: Reads a view; away from this process where files come from strangers.
-        max_views: A study with more views is not answered; any number where None.
 
     Raises:
         ValueError: If the checkpoint has no such operating point.
@@ -97,8 +95,6 @@ def predict_rows(
     coming = iter(studies)
 
     def views_of(study: StudyFiles) -> tuple[StudyFiles, list[str], list[Radiograph], list[str]]:
-        if max_views is not None and len(study.files) > max_views:
-            return study, [], [], [f"It has {len(study.files)} files, and a study may have {max_views} views here."]
         return study, *_read_views(study, read)
 
     with ThreadPoolExecutor(1, thread_name_prefix="worklist") as ahead:

@@ -6,7 +6,6 @@ import shutil
 import pytest
 
 from mura_hf.inference import WorklistRow, find_studies, predict_rows, sort_rows, worklist_csv, worklist_json
-from mura_hf.inference.worklist import read_from_disk
 
 
 @pytest.fixture(scope="module")
@@ -39,20 +38,6 @@ def test_what_cannot_be_read_is_told_in_its_row(predictor, phantom_files, tmp_pa
     assert half.n_views == 1
     assert "bad.png is not a PNG" in half.left_out[0]
     assert (bad.probability, bad.label, bad.error) == (None, None, "No view could be read.")
-
-
-def test_a_study_of_too_many_files_is_not_read(predictor, studies):
-    large = max(studies, key=lambda study: len(study.files))
-    read = []
-
-    def count(file):
-        read.append(file)
-        return read_from_disk(file)
-
-    row = next(predict_rows(predictor, [large], read=count, max_views=len(large.files) - 1))
-    assert row.error is not None
-    assert "may have" in row.left_out[0]
-    assert not read
 
 
 def test_an_unknown_operating_point_is_refused_before_anything_is_read(predictor, studies):
