@@ -99,7 +99,7 @@ def read_achievements(file: Path, weights: str | None) -> Achievements:
         held_out = str(report["data"]["held_out"])
         points = report["operating_points"].items()
         return Achievements({str(name): _groups(str(name), point, held_out) for name, point in points})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return Achievements({})
 
 
@@ -116,6 +116,6 @@ def _groups(name: str, point: dict[str, Any], held_out: str) -> dict[str, Achiev
 
 
 def _count(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 10**9:
         raise ValueError(f"{value!r} is no number of studies")
     return value

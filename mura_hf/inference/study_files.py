@@ -2,8 +2,10 @@
 
 import csv
 import io
+import lzma
 import os
 import re
+import struct
 import zipfile
 import zlib
 from collections import Counter
@@ -24,7 +26,7 @@ MAX_FILES = 200_000
 _NOT_VIEWS = re.compile(r"^(\..*|__MACOSX|DICOMDIR|Thumbs\.db|LICENSE|README|Makefile)$", re.IGNORECASE)
 _LABEL = re.compile(r"(?:(?<=/)|^)(study\d+)_(?:positive|negative)$")
 _PART = re.compile(r"(?:^|/)XR_(?P<part>[A-Z]+)(?:/|$)")
-_ZIP_TROUBLE = (OSError, zipfile.BadZipFile, NotImplementedError, zlib.error)
+_ZIP_TROUBLE = (OSError, zipfile.BadZipFile, NotImplementedError, zlib.error, lzma.LZMAError, struct.error)
 _COLUMNS = {"path": ("path", "file", "filename", "file_name", "image"), "study": ("study_id", "study")}
 
 
@@ -111,20 +113,25 @@ _Found = tuple[str, StudyFile, str | None]  # study, file, body part
 
 def _in_folder(root: Path) -> Iterable[_Found]:
     count = 0
-    for folder, folders, names in os.walk(root):
+    whole = _PART.search(root.resolve().as_posix())
+    part = whole["part"].lower() if whole else None
+    for folder, folders, names in os.walk(root, onerror=_raise, followlinks=False):
+        for link in (Path(folder) / name for name in folders):
+            if link.is_symlink():
+                raise DatasetError(f"{link} is a link to a folder, which is not followed; name that folder itself")
         folders[:] = sorted(name for name in folders if not _NOT_VIEWS.match(name))
         inside = Path(folder).relative_to(root).as_posix()
         for name in names:
             if _is_view(name):
                 count = _checked(root, count + 1)
-                yield root.name if inside == "." else inside, StudyFile(name, Path(folder) / name), None
+                yield root.name if inside == "." else inside, StudyFile(name, Path(folder) / name), part
 
 
 def _in_zip(source: Path) -> Iterable[_Found]:
     try:
         with zipfile.ZipFile(source) as opened:
             members = opened.infolist()
-    except _ZIP_TROUBLE as error:
+    except (*_ZIP_TROUBLE, ValueError) as error:
         raise DatasetError(f"{source.name} is damaged ({error}); pack it again") from error
     _checked(source, len(members))
     for member in members:
@@ -182,10 +189,11 @@ def _group(found: Iterable[_Found]) -> list[StudyFiles]:
         if known in BODY_PARTS:
             parts.setdefault(place, known)
     short = {place: _short(place) for place in files}
-    often = Counter(short.values())
+    bare = {place: _LABEL.sub(r"\1", place) for place in files}
+    often = Counter(name for place in files for name in {short[place], bare[place]})
     studies = [
         StudyFiles(
-            short[place] if often[short[place]] == 1 else place,
+            next(name for name in (short[place], bare[place], place) if often[name] == 1 or name == place),
             tuple(sorted(views, key=lambda view: _natural(view.name))),
             parts.get(place),
         )
@@ -198,17 +206,23 @@ def _short(place: str) -> str:
     """Of a folder as MURA's, what `load_mura` calls its study: the label must not stand in a worklist."""
     named = _PART.search(place)
     if named is None or not _LABEL.search(place):
-        return place
+        return _LABEL.sub(r"\1", place)
     return _LABEL.sub(r"\1", place[named.start() :].lstrip("/"))
 
 
+def _raise(error: OSError) -> None:
+    raise DatasetError(f"{error.filename} cannot be read ({error.strerror}); its studies would be missing") from error
+
+
 def _is_view(name: str) -> bool:
-    return not _NOT_VIEWS.match(name) and PurePosixPath(name).suffix.lower() in ENDINGS
+    ending = PurePosixPath(name).suffix.lower()
+    return not _NOT_VIEWS.match(name) and (ending in ENDINGS or ending[1:].isdecimal())  # UIDs end in digits
 
 
 def _natural(name: str) -> list[tuple[bool, int, str]]:
     """Sorts image10 behind image2."""
-    return [(cell.isdigit(), int(cell) if cell.isdigit() else 0, cell) for cell in re.split(r"(\d+)", name)]
+    cells = re.split(r"([0-9]{1,18})", name)
+    return [(bool(place % 2), int(cell) if place % 2 else 0, cell) for place, cell in enumerate(cells)]
 
 
 def _checked(source: Path, count: int) -> int:

@@ -200,4 +200,4 @@ def _cell(value: Any) -> str:
 def write_worklist(rows: Sequence[WorklistRow], file: Path) -> None:
     """Writes a worklist whole or not at all, as JSON where the file ends so, else as CSV."""
     text = worklist_json(rows) if file.suffix.lower() == ".json" else worklist_csv(rows)
-    replace_file(file, text.encode())
+    replace_file(file, text.encode(errors="backslashreplace"))

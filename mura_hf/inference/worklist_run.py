@@ -1,5 +1,6 @@
 """A worklist that is written as it grows, goes on after a kill, and may be made by several processes."""
 
+import glob
 import hashlib
 import json
 import os
@@ -113,7 +114,8 @@ def _part(output: Path, number: int) -> Path:
 
 
 def _parts(output: Path) -> list[Path]:
-    return sorted(output.parent.glob(f"{output.name.replace('[', '[[]')}.part-*"))
+    found = output.parent.glob(f"{glob.escape(output.name)}.part-*")
+    return sorted(file for file in found if file.name.rpartition("-")[2].isdecimal())
 
 
 def _lines(file: Path) -> Iterator[dict[str, Any]]:

@@ -257,7 +257,7 @@ def write_phantom_mura(
 def _shifted(mix: Mapping[str, float], shares: Mapping[str, float]) -> dict[str, float]:
     """A mix in which some kinds have these shares, and the others what is left, in their proportions."""
     _check_known("finding", list(shares), tuple(mix))
-    rest, others = 1 - sum(shares.values()), sum(share for kind, share in mix.items() if kind not in shares)
+    rest, others = round(1 - sum(shares.values()), 12), sum(share for kind, share in mix.items() if kind not in shares)
     if rest < 0 or min(shares.values()) < 0 or (not others and rest > 1e-9):
         raise ValueError(f"shares of the findings of train must be 0 or more and add up to 1 at most: {dict(shares)}")
     return {kind: shares.get(kind, rest * share / others if others else 0.0) for kind, share in mix.items()}

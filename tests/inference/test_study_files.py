@@ -66,7 +66,8 @@ def test_the_same_study_of_two_trees_stays_two(phantom_tree, tmp_path):
     for copy in ("a", "b"):
         shutil.copytree(study, tmp_path / copy / place)
     found = find_studies(tmp_path)
-    assert [one.name for one in found] == [f"a/{place}", f"b/{place}"]
+    bare = str(place).rpartition("_")[0]  # without the label
+    assert [one.name for one in found] == [f"a/{bare}", f"b/{bare}"]
 
 
 def test_a_csv_file_with_a_header(tree):
@@ -129,3 +130,29 @@ def test_a_member_that_is_damaged_or_gone_is_told(tree, tmp_path):
         file.content()
     with pytest.raises(RadiographError, match="cannot be taken out"):
         StudyFile("x.png", packed, "nowhere/x.png").content()
+
+
+def test_names_that_archives_write(tmp_path, phantom_files):
+    (tmp_path / "s1").mkdir()
+    for name in ("1.2.840.113619.2.55", "1²2.png", "IM000001"):
+        shutil.copy(phantom_files[0], tmp_path / "s1" / name)
+    assert len(find_studies(tmp_path)[0].files) == 3
+
+
+def test_a_part_of_a_tree_of_mura_tells_the_part_and_no_label(phantom_tree):
+    for study in find_studies(phantom_tree / "valid" / "XR_WRIST"):
+        assert study.body_part == "wrist"
+        assert not study.name.endswith(("positive", "negative"))
+
+
+def test_a_link_to_a_folder_is_not_passed_over_in_silence(tree, tmp_path):
+    (tree / "more").symlink_to(tmp_path)
+    with pytest.raises(DatasetError, match="is a link to a folder"):
+        find_studies(tree)
+
+
+def test_two_studies_that_differ_in_their_label_alone_stay_two(tmp_path, phantom_files):
+    for sign in ("positive", "negative"):
+        (tmp_path / f"p1/study1_{sign}").mkdir(parents=True)
+        shutil.copy(phantom_files[0], tmp_path / f"p1/study1_{sign}" / "a.png")
+    assert len({study.name for study in find_studies(tmp_path)}) == 2
