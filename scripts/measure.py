@@ -42,6 +42,13 @@ Topics:
              it never saw, against itself on 300 others (6 minutes, of which one makes the phantoms)
   shortcuts  how far a side marker moves a model that was trained on phantoms whose marker gives the label away, and
              mura-phantom, with 95 % intervals: the first must be caught, the second cleared (15 minutes)
+  demo       seconds in which `python app.py` answers, its page opens in Chromium, and a study of three views that is
+             dropped there is answered, by each checkpoint of the package and by densenet169 at 320 px, medians of
+             five (5 minutes)
+  demo_load  200 studies asked by eight programs at once: errors, seconds, memory, what is left on the server two
+             minutes later; then 64 at once, of whom those beyond the queue are refused in words (5 minutes)
+  worklist   rate of a worklist over a bare loop of decoding, preprocessing and model (densenet169, 320 px), in turn;
+             two processes against one, and a run that is killed and goes on (15 minutes)
   films      what starting from mura-phantom and what boxes help on real films: FracAtlas in data/fracatlas, three
              seeds, held-out blocks; runs that stand in runs/films/arms are kept (5 hours of one core)
 """
@@ -280,10 +287,14 @@ TOPICS: dict[str, Callable[[], dict[str, Any]]] = {
     "fine_tune": _call_in_folder("fine_tuning", "measure_fine_tuning", workers=os.cpu_count() or 1),
     "refusal": measure_refusal,
     "shortcuts": _call_in_folder("planted", "measure_planted", workers=os.cpu_count() or 1),
+    "demo": _call_in_folder("demo_speed", "measure_demo"),
+    "demo_load": _call_in_folder("demo_load", "measure_demo_load"),
+    "worklist": _call_in_folder("worklist_speed", "measure_worklist"),
 }
 LONG = (
     "coverage", "retrieval", "retrieval_million", "systems", "cache", "kills", "killed_runs", "loop", "precision",
     "giveaways", "comparisons", "ablation", "films", "untrusted", "fine_tune", "shortcuts", "refusal",
+    "demo", "demo_load", "worklist",
 )  # fmt: skip
 
 

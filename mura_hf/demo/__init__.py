@@ -1,5 +1,5 @@
 """The browser demo."""
 
-from .app import build_app, launch
+from .serving import launch
 
-__all__ = ["build_app", "launch"]
+__all__ = ["launch"]

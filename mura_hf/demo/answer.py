@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
-from ..inference import STRANGE_WARNING, StudyPrediction, ViewPrediction
-from ..radiographs import Radiograph
-from .pictures import film_url, heat_url
+from ..inference import STRANGE_WARNING, StudyPrediction
 
 EMPTY = '<div class="empty">Drop the views of one study into the box, or choose an example.</div>'
 
@@ -123,45 +121,3 @@ def _body_part_sentence(study: StudyPrediction) -> str:
         return f"Body part: <b>{study.body_part}</b> (given by you)."
     chance = study.body_part_probabilities[study.body_part]
     return f"Body part found: <b>{study.body_part}</b> (probability {chance_text(chance)})."
-
-
-def views_html(study: StudyPrediction, radiographs: Sequence[Radiograph], *, anyway: bool = False) -> str:
-    """Each view with its overlay and box, as a grid; the views alone where the answer is withheld."""
-    show = _film_html if is_withheld(study, anyway) else _view_html
-    cards = (show(view, radiograph) for view, radiograph in zip(study.views, radiographs, strict=True))
-    return f'<div class="views">{"".join(cards)}</div>'
-
-
-def _film_html(view: ViewPrediction, radiograph: Radiograph) -> str:
-    """A view without anything that the model says of it."""
-    word = "strange" if view.in_distribution is False else "not strange by itself"
-    return (
-        f'<figure class="view"><div class="stage"><div class="stack">{_film(view, radiograph)}</div></div>'
-        f'<figcaption><div class="name">{escape(view.name)}</div><div class="fine">{word}, {view.width} × '
-        f"{view.height} px</div></figcaption></figure>"
-    )
-
-
-def _film(view: ViewPrediction, radiograph: Radiograph) -> str:
-    return f'<img class="film" src="{film_url(radiograph.pixels)}" alt="Radiograph {escape(view.name)}">'
-
-
-def _view_html(view: ViewPrediction, radiograph: Radiograph) -> str:
-    name, layers = escape(view.name), _film(view, radiograph)
-    if view.heatmap is not None:
-        layers += f'<img class="heat" src="{heat_url(view.heatmap)}" alt="Model attention over {name}">'
-    if view.box is not None:
-        left, top = 100 * view.box.x0 / view.width, 100 * view.box.y0 / view.height
-        width, height = 100 * (view.box.x1 - view.box.x0) / view.width, 100 * (view.box.y1 - view.box.y0) / view.height
-        place = f"left:{left:.2f}%;top:{top:.2f}%;width:{width:.2f}%;height:{height:.2f}%"
-        layers += f'<div class="box" style="{place}" title="Strongest model attention"></div>'
-    state, word = ("abnormal", "▲ flagged") if view.flagged else ("normal", "○ not flagged")
-    box = "Box: strongest model attention. " if view.box else ""
-    return (
-        f'<figure class="view"><div class="stage"><div class="stack">{layers}</div></div>'
-        f'<figcaption><div class="name">{name}</div>'
-        f'<div><span class="state {state}">{word}</span>, '
-        f'P(abnormal) <span class="probability">{chance_text(view.alone)}</span></div>'
-        f'<div class="fine">{box}{view.width} × {view.height} px, weight {view.weight:.2f}</div>'
-        "</figcaption></figure>"
-    )

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from filecmp import cmp
 from pathlib import Path
 
 from PIL import Image
@@ -39,27 +38,9 @@ class ExampleStudy:
     files: list[str]
 
 
-def without_examples(files: Sequence[str], examples: Sequence[ExampleStudy]) -> list[str]:
-    """Of the files of a study, those that somebody brought; all of them where all are an example's.
-
-    Gradio keeps its own copies and appends uploads to what is there, so that a copy is known by name and content.
-    """
-    return _brought(files, examples) or list(files)
-
-
 def are_examples(files: Sequence[str], examples: Sequence[ExampleStudy]) -> bool:
-    """Whether all files are those of examples."""
-    return not _brought(files, examples)
-
-
-def _brought(files: Sequence[str], examples: Sequence[ExampleStudy]) -> list[str]:
-    """Those of the files that are no copies of an example's."""
-    ours = {Path(file).name: file for example in examples for file in example.files}
-    return [file for file in files if not _is_copy(file, ours.get(Path(file).name))]
-
-
-def _is_copy(file: str, example: str | None) -> bool:
-    return example is not None and Path(file).is_file() and cmp(file, example, shallow=False)
+    """Whether these are the files of an example."""
+    return any(list(files) == example.files for example in examples)
 
 
 def make_examples(folder: Path) -> list[ExampleStudy]:

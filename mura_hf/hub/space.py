@@ -26,7 +26,7 @@ from .refusals import check_tensors, check_text
 from .traveling_index import check_index, index_files
 
 _PACKAGE = Path(__file__).parents[1]
-_KINDS = (".py", ".md", ".json", ".yaml", ".safetensors")
+_KINDS = (".py", ".md", ".json", ".yaml", ".safetensors", ".css", ".js")
 _WEIGHTS_IN = "resources"  # the only place of the package with anything but text
 _LAUNCH = "from mura_hf.demo import launch\n"
 _MEMORY = "spaces.json"

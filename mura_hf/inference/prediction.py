@@ -118,10 +118,16 @@ class StudyPrediction:
     warnings: list[str] = field(default_factory=list)
     codes: np.ndarray | None = None
 
+    @property
+    def leading_view(self) -> int:
+        """Place of the view that spoke most for abnormal: of the weighted probabilities, the largest."""
+        return max(range(len(self.views)), key=lambda place: self.views[place].weight * self.views[place].probability)
+
     def to_dict(self) -> dict[str, Any]:
         """Everything but heatmaps and codes, as plain values."""
         values = {name: value for name, value in vars(self).items() if name not in ("views", "codes")}
         values["views"] = [view.to_dict() for view in self.views]
+        values["leading_view"] = self.leading_view
         return values
 
     def to_json(self) -> str:

@@ -1,0 +1,181 @@
+"""Named endpoints for programs: `gradio_client` calls them with files of its own machine."""
+
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from ..errors import MuraError
+from ..inference import StudyFile, StudyPredictor, find_studies, predict_rows, sort_rows
+from ..radiographs import Radiograph
+from .gatekeeper import NOT_UPLOADED
+from .reading import read_files, read_study, read_view
+from .room import ReadingRoom
+from .zip_checks import check_zip
+
+_MOST_SIMILAR = 50
+
+
+def add_endpoints(room: ReadingRoom) -> None:
+    """Adds `/predict_study`, `/similar` and `/worklist` to the Blocks that are being built.
+
+    Args:
+        room: The server's side.
+    """
+
+    def predict_study(
+        views: list[gr.FileData],
+        request: gr.Request,
+        checkpoint: str = "",
+        revision: str = "",
+        abnormal_label: str = "",
+        body_part: str | None = None,
+        operating_point: str | None = None,
+        heatmaps: bool = False,
+    ) -> dict[str, Any]:
+        """Reads the views of one study and answers as `StudyPredictor` does: P(abnormal), label, band, the views with
+        their probabilities and weights, and warnings. Not a medical device.
+
+        Args:
+            views: Files of one study: PNG, JPEG or DICOM, or one ZIP file of them.
+            checkpoint: A Hub name, or one of the package's own; the default one where empty.
+            revision: On the Hub.
+            abnormal_label: Which label means abnormal, where a checkpoint's words do not tell.
+            body_part: finger, hand, wrist, forearm, elbow, humerus or shoulder; found by the model where None.
+            operating_point: Name of one of the checkpoint's thresholds; its default where None.
+            heatmaps: Whether to find regions of the model's attention too.
+
+        Returns:
+            `StudyPrediction.to_dict()`, and `left_out`: a sentence about each file that could not be read.
+        """
+        with _call(room, request, views) as files:
+            predictor = room.checkpoints.get(checkpoint, revision, abnormal_label)
+            study, _, problems = read_study(
+                predictor,
+                room.reader,
+                files,
+                body_part or None,
+                operating_point=operating_point or None,
+                heatmaps=heatmaps,
+            )
+            if study is None:
+                raise MuraError(" ".join(problems) or "No file was given.")
+            return {**study.to_dict(), "left_out": problems}
+
+    def similar(
+        views: list[gr.FileData],
+        request: gr.Request,
+        k: int = 5,
+        body_part: str | None = None,
+        checkpoint: str = "",
+        revision: str = "",
+        abnormal_label: str = "",
+    ) -> list[dict[str, Any]]:
+        """Finds the studies of the checkpoint's index that look most like one, the nearest first.
+
+        Args:
+            views: As for /predict_study.
+            k: How many, 50 at most.
+            body_part: To find studies of that part only; of any where None.
+            checkpoint: As for /predict_study.
+            revision: Likewise.
+            abnormal_label: Likewise.
+
+        Returns:
+            For each: study_id, view, label, body_part, finding, distance, and nearest_to, the place of the given view
+            that comes nearest.
+        """
+        with _call(room, request, views) as files:
+            if not 1 <= k <= _MOST_SIMILAR:
+                raise MuraError(f"k is {k}; give a number from 1 to {_MOST_SIMILAR}.")
+            predictor = room.checkpoints.get(checkpoint, revision, abnormal_label)
+            _, radiographs, problems = read_files(room.reader, files)
+            if not radiographs:
+                raise MuraError(" ".join(problems) or "No file was given.")
+            found = predictor.similar(radiographs, k, body_part or None)
+            hidden = {"thumbnail", "row"}
+            if not _of_phantoms(predictor):
+                hidden.add("patient_id")
+            return [{name: value for name, value in vars(one).items() if name not in hidden} for one in found]
+
+    def worklist(
+        archive: gr.FileData,
+        request: gr.Request,
+        checkpoint: str = "",
+        revision: str = "",
+        abnormal_label: str = "",
+        operating_point: str | None = None,
+    ) -> list[dict[str, Any]]:
+        """Reads many studies, the most likely abnormal first.
+
+        Args:
+            archive: A ZIP file in which each folder that holds pictures is a study.
+            checkpoint: As for /predict_study.
+            revision: Likewise.
+            abnormal_label: Likewise.
+            operating_point: Likewise.
+
+        Returns:
+            A row for each study: `WorklistRow.to_dict()`.
+        """
+        with _call(room, request, [archive]) as files:
+            predictor = room.checkpoints.get(checkpoint, revision, abnormal_label)
+            file = Path(files[0])
+            try:
+                check_zip(file)
+                studies = find_studies(file)
+            except MuraError as error:
+                raise MuraError(str(error).replace(str(file), file.name)) from None
+            if len(studies) > room.limits.studies:
+                raise MuraError(
+                    f"{file.name} holds {len(studies):,} studies, and at most {room.limits.studies:,} are read at "
+                    "once; give it in parts."
+                )
+            rows, end = [], time.monotonic() + room.limits.seconds
+
+            def read(view: StudyFile) -> Radiograph:
+                return read_view(room.reader, view)
+
+            for row in predict_rows(predictor, studies, operating_point=operating_point or None, read=read):
+                rows.append(row)
+                if time.monotonic() > end:
+                    raise MuraError(
+                        f"The time for one worklist ended after {len(rows):,} of {len(studies):,} studies; give it in "
+                        "parts."
+                    )
+            return [row.to_dict() for row in sort_rows(rows)]
+
+    for endpoint in (predict_study, similar):
+        gr.api(endpoint, api_name=endpoint.__name__, concurrency_id="reading")
+    gr.api(worklist, api_name="worklist", concurrency_id="worklists", concurrency_limit=1)
+
+
+@contextmanager
+def _call(room: ReadingRoom, request: gr.Request, views: Sequence[Any]) -> Iterator[list[str]]:
+    """While a program's question is answered; gives its files' paths, and removes them when it ends.
+
+    Raises:
+        gr.Error: If a file did not come by upload, and for what goes wrong inside, in words.
+    """
+    call = f"call {uuid.uuid4().hex}"
+    files = [str(view.get("path", "") if isinstance(view, dict) else view) for view in views or []]
+    room.files.hold(call, files)
+    try:
+        if not all(map(room.files.contains, files)):
+            raise MuraError(NOT_UPLOADED)
+        yield files
+    except (MuraError, ValueError) as error:  # the latter: an unknown part or operating point
+        raise gr.Error(str(error), print_exception=False) from None
+    finally:
+        room.files.let_go(request.session_hash or call, files)  # held since the question came
+        room.files.release(call)
+
+
+def _of_phantoms(predictor: StudyPredictor) -> bool:
+    """Whether the studies of a checkpoint's index are synthetic, and so of nobody."""
+    index = predictor.index
+    return index is not None and (index.record.data or {}).get("key") == "phantoms"

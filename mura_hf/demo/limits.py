@@ -1,0 +1,37 @@
+"""How much one visitor may ask of the server."""
+
+from dataclasses import dataclass
+
+from ..radiographs import MAX_BYTES
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of the page and its endpoints.
+
+    Attributes:
+        views: Of one study.
+        view_bytes: Of one view's file.
+        upload_bytes: Of one upload, all its files together; a ZIP file of many studies is the largest.
+        studies: Of one worklist.
+        folder_bytes: Of all uploads that lie on the server at a time.
+        queue: Questions that may wait; the next one is refused, in words.
+        at_once: Questions of one kind that are answered at a time.
+        threads: That serve the page.
+        seconds: That one worklist may take.
+    """
+
+    views: int = 12
+    view_bytes: int = MAX_BYTES
+    upload_bytes: int = 1 << 30
+    studies: int = 2_000
+    folder_bytes: int = 4 << 30
+    queue: int = 32
+    at_once: int = 2
+    threads: int = 24
+    seconds: float = 3600.0
+
+
+LOOPBACK = Limits()
+PUBLIC = Limits(upload_bytes=200 << 20, studies=200, folder_bytes=1 << 30, seconds=900.0)
+"""Where strangers share the machine."""

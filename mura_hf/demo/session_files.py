@@ -1,0 +1,269 @@
+"""`SessionFiles`: what visitors brought, and when it goes."""
+
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .own_folder import LOCK
+
+_YOUNG = 10.0  # seconds in which an upload that nobody claimed is on its way to its handler
+
+
+@dataclass
+class _Session:
+    """A visitor's page, or a program that asks.
+
+    Attributes:
+        seen: When it last asked for something, or its last connection ended.
+        connections: Open ones.
+        files: What it holds, and how often.
+        folders: That the server made for it.
+    """
+
+    seen: float
+    connections: int = 0
+    files: Counter[Path] = field(default_factory=Counter)
+    folders: list[Path] = field(default_factory=list)
+
+
+class SessionFiles:
+    """The folder into which Gradio puts uploads, of this process alone. Threads may share it.
+
+    A file stays while a session holds it; files of equal name and content are one file, which several may hold. A
+    session that has no open connection for `grace` seconds, or asked for nothing for `idle`, holds nothing any more.
+    What nobody holds goes `unclaimed` seconds after it came, among it what is left of broken uploads.
+
+    Args:
+        folder: An empty folder.
+        quota: Bytes that may lie there; what nobody holds makes room first.
+        grace: Seconds.
+        idle: Seconds.
+        unclaimed: Seconds.
+        clock: Seconds since the epoch, as the file system counts them.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        quota: int = 4 << 30,
+        grace: float = 60.0,
+        idle: float = 3600.0,
+        unclaimed: float = 90.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.folder = folder.resolve()
+        self.quota = quota
+        self.grace = grace
+        self.idle = idle
+        self.unclaimed = unclaimed
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._sessions: dict[str, _Session] = {}
+        self._uploads: dict[int, tuple[float, int]] = {}  # number -> start, bytes
+        self._numbers = iter(range(1 << 62))
+        self._protected: set[Path] = set()
+        self._arrived: Counter[Path] = Counter()  # uploads of it that nobody claimed yet
+        self._left: set[Path] = set()  # to be removed when no upload goes on
+        self._ended = threading.Event()
+
+    def contains(self, file: str | os.PathLike[str]) -> bool:
+        """Whether a path lies in the folder, links followed."""
+        return self._own(file) is not None
+
+    def protect(self) -> None:
+        """Keeps what lies in the folder now for as long as the process lives."""
+        with self._lock:
+            self._protected |= set(self._walk())
+
+    def arrived(self, files: Iterable[str]) -> None:
+        """Tells of files that were uploaded just now, each of which somebody is about to claim."""
+        with self._lock:
+            self._arrived.update(own for own in map(self._own, files) if own is not None)
+
+    def hold(self, session: str, files: Iterable[str]) -> None:
+        """Keeps files as long as a session lasts."""
+        with self._lock:
+            holder = self._touch(session)
+            for file in files:
+                own = self._own(file)
+                if own is not None and own not in self._protected:
+                    holder.files[own] += 1
+                    self._arrived[own] = max(0, self._arrived[own] - 1)
+
+    def let_go(self, session: str, files: Iterable[str]) -> None:
+        """Takes back one holding of each file, and removes those that nobody holds any more."""
+        with self._lock:
+            holder = self._touch(session)
+            for file in files:
+                own = self._own(file)
+                if own is None or own in self._protected:
+                    continue
+                holder.files[own] -= 1
+                if holder.files[own] <= 0:
+                    del holder.files[own]
+                    self._remove_if_free(own)
+
+    def release(self, session: str) -> None:
+        """Removes what a session brought."""
+        with self._lock:
+            holder = self._sessions.pop(session, None)
+            if holder is None:
+                return
+            for folder in holder.folders:
+                shutil.rmtree(folder, ignore_errors=True)
+            for file in holder.files:
+                self._remove_if_free(file)
+            if holder.connections:  # it is still there, and may bring more
+                self._sessions[session] = _Session(self._clock(), holder.connections)
+
+    def new_folder(self, session: str) -> Path:
+        """A folder for files that the server writes for a session, and which go with it."""
+        with self._lock:
+            folder = Path(tempfile.mkdtemp(prefix="made-", dir=self.folder))
+            self._touch(session).folders.append(folder)
+            return folder
+
+    @contextmanager
+    def connected(self, session: str) -> Iterator[None]:
+        """While a connection of a session is open."""
+        with self._lock:
+            self._touch(session).connections += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._touch(session).connections -= 1
+
+    @contextmanager
+    def uploading(self, size: int) -> Iterator[bool]:
+        """While an upload of so many bytes comes in; gives whether there is room for it."""
+        with self._lock:
+            number, now = next(self._numbers), self._clock()
+            room = self._make_room(size, now)
+            self._uploads[number] = now, size if room else 0
+        try:
+            yield room
+        finally:
+            with self._lock:
+                del self._uploads[number]
+                if not self._uploads:
+                    left, self._left = self._left, set()
+                    for file in left:
+                        self._remove_if_free(file)
+
+    def is_full(self) -> bool:
+        """Whether nothing more can be taken."""
+        with self._lock:
+            return not self._make_room(1, self._clock())
+
+    def used_bytes(self) -> int:
+        """What lies in the folder, and is to come by uploads that have begun."""
+        with self._lock:
+            return sum(size for _, size in self._walk().values()) + sum(size for _, size in self._uploads.values())
+
+    def sweep(self) -> None:
+        """Ends sessions that are gone, and removes what nobody holds for too long."""
+        with self._lock:
+            now = self._clock()
+            for name, holder in list(self._sessions.items()):
+                quiet = now - holder.seen
+                if quiet > self.idle or (holder.connections == 0 and quiet > self.grace):
+                    self.release(name)
+            self._remove_unclaimed(now, self.unclaimed)
+
+    def start(self, seconds: float = 10.0) -> None:
+        """Sweeps every so many seconds, in a thread of its own, until `close`."""
+
+        def keep_sweeping() -> None:
+            while not self._ended.wait(seconds):
+                with suppress(OSError):
+                    self.sweep()
+
+        threading.Thread(target=keep_sweeping, name="sweeper", daemon=True).start()
+
+    def close(self) -> None:
+        """Removes the folder."""
+        self._ended.set()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _touch(self, session: str) -> _Session:
+        holder = self._sessions.setdefault(session, _Session(0.0))
+        holder.seen = self._clock()
+        return holder
+
+    def _own(self, file: str | os.PathLike[str]) -> Path | None:
+        try:
+            path = Path(file).resolve()
+        except (OSError, ValueError, RuntimeError):  # a name that is too long, a zero byte, a ring of links
+            return None
+        return path if path.is_relative_to(self.folder) and path != self.folder else None
+
+    def _is_held(self, file: Path) -> bool:
+        return any(
+            file in holder.files or any(file.is_relative_to(folder) for folder in holder.folders)
+            for holder in self._sessions.values()
+        )
+
+    def _walk(self) -> dict[Path, tuple[float, int]]:
+        """File -> when it came, and its bytes."""
+        found = {}
+        for place, _, names in os.walk(self.folder):
+            for name in names:
+                file = Path(place, name)
+                if file == self.folder / LOCK:
+                    continue
+                with suppress(OSError):  # gone meanwhile
+                    known = file.lstat()
+                    found[file] = max(known.st_mtime, known.st_ctime), known.st_size
+        return found
+
+    def _remove_if_free(self, file: Path) -> None:
+        """Removes a file, unless somebody holds it or is about to: equal files of two visitors are one."""
+        if self._is_held(file) or self._arrived[file] > 0:
+            return
+        if self._uploads:  # which may be of this very file
+            self._left.add(file)
+        else:
+            self._remove(file)
+
+    def _remove(self, file: Path) -> None:
+        self._arrived.pop(file, None)
+        with suppress(OSError):
+            file.unlink()
+        with suppress(OSError):  # others lie beside it
+            if file.parent != self.folder:
+                file.parent.rmdir()
+
+    def _unclaimed(self, now: float, seconds: float) -> list[tuple[float, int, Path]]:
+        """Files that nobody holds, which came so long ago and before any upload that still goes on; oldest first."""
+        oldest = min([now, *(start for start, _ in self._uploads.values())])
+        held = set().union(*(holder.files for holder in self._sessions.values()), self._protected)
+        folders = [folder for holder in self._sessions.values() for folder in holder.folders]
+        return sorted(
+            (came, size, file)
+            for file, (came, size) in self._walk().items()
+            if file not in held
+            and came < min(now - seconds, oldest)
+            and not any(file.is_relative_to(folder) for folder in folders)
+        )
+
+    def _remove_unclaimed(self, now: float, seconds: float, enough: int | None = None) -> int:
+        removed = 0
+        for _, size, file in self._unclaimed(now, seconds):
+            if enough is not None and removed >= enough:
+                break
+            self._remove(file)
+            removed += size
+        return removed
+
+    def _make_room(self, size: int, now: float) -> bool:
+        lacking = self.used_bytes() + size - self.quota
+        return lacking <= 0 or self._remove_unclaimed(now, _YOUNG, lacking) >= lacking

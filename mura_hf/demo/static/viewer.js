@@ -1,0 +1,160 @@
+// <mura-viewer>: the views of one study. The server writes the pictures, the figures and the controls; this gives the
+// controls their effect. What a reader set stays as long as the page is open, so that a new answer looks like the last.
+(() => {
+  const SETTINGS = { opacity: 50, split: 0, box: true, invert: false, level: 50, width: 100, zoom: 1, x: 0, y: 0 };
+  const kept = { ...SETTINGS };
+  const LARGEST = 8;
+  let number = 0;
+
+  class MuraViewer extends HTMLElement {
+    connectedCallback() {
+      this.state = kept;
+      this.filter = `mura-window-${number++}`;
+      // Gradio sets back whatever differs from the server's HTML and keeps the rest of the elements, so listeners hang
+      // on this one, and what was set inside is set again.
+      this.addEventListener("click", (event) => {
+        const thumb = event.target.closest(".thumb"), button = event.target.closest("[data-do]");
+        if (thumb) this.choose([...this.querySelectorAll(".thumb")].indexOf(thumb));
+        else if (button) this.act(button.dataset.do);
+      });
+      this.addEventListener("input", (event) => {
+        const control = event.target;
+        this.state[control.dataset.set] = control.type === "checkbox" ? control.checked : Number(control.value);
+        this.paint();
+      });
+      const onStage = (does) => (event) => { if (event.target.closest(".stage")) does.call(this, event); };
+      this.addEventListener("keydown", onStage(this.press));
+      this.addEventListener("wheel", onStage(this.wheel), { passive: false });
+      this.addEventListener("pointerdown", onStage(this.grab));
+      this.observer = new MutationObserver(() => this.settle());
+      this.observer.observe(this, { attributes: true, childList: true, subtree: true });
+      this.settle();
+    }
+
+    disconnectedCallback() { this.observer.disconnect(); }
+
+    settle() {
+      if (this.answer !== this.dataset.answer) { // another study, or another answer
+        this.answer = this.dataset.answer;
+        this.choose(Number(this.dataset.first));
+      } else this.paint();
+    }
+
+    get stage() { return this.querySelector(".stage"); }
+
+    get views() { return [...this.querySelectorAll(".view")]; }
+
+    choose(place) {
+      const count = this.views.length;
+      this.place = (place + count) % count;
+      Object.assign(this.state, { zoom: 1, x: 0, y: 0 });
+      this.paint();
+    }
+
+    act(name) {
+      const { state } = this;
+      if (name === "in") this.zoom(state.zoom * 1.4);
+      else if (name === "out") this.zoom(state.zoom / 1.4);
+      else if (name === "fit") Object.assign(state, { zoom: 1, x: 0, y: 0 });
+      else if (name === "reset") Object.assign(state, SETTINGS);
+      this.paint();
+    }
+
+    zoom(wanted, x = 0, y = 0) { // x, y: the point that stays, from the middle of the stage
+      const { state } = this;
+      const zoom = Math.min(LARGEST, Math.max(1, wanted));
+      const ratio = zoom / state.zoom;
+      Object.assign(state, { zoom, x: x - (x - state.x) * ratio, y: y - (y - state.y) * ratio });
+      this.paint();
+    }
+
+    wheel(event) {
+      if (!event.ctrlKey && this.state.zoom === 1 && event.deltaY > 0) return; // the page scrolls on
+      if (!event.ctrlKey && document.activeElement !== this.stage) return;
+      event.preventDefault();
+      const frame = this.stage.getBoundingClientRect();
+      const x = event.clientX - frame.left - frame.width / 2, y = event.clientY - frame.top - frame.height / 2;
+      this.zoom(this.state.zoom * Math.exp(-event.deltaY / 400), x, y);
+    }
+
+    grab(event) {
+      if (event.button !== 0 || this.state.zoom === 1) return;
+      const { stage } = this, start = { x: event.clientX - this.state.x, y: event.clientY - this.state.y };
+      const move = (moved) => {
+        Object.assign(this.state, { x: moved.clientX - start.x, y: moved.clientY - start.y });
+        this.paint();
+      };
+      const end = () => {
+        stage.removeEventListener("pointermove", move);
+        stage.classList.remove("held");
+      };
+      stage.setPointerCapture(event.pointerId);
+      stage.classList.add("held");
+      stage.addEventListener("pointermove", move);
+      stage.addEventListener("pointerup", end, { once: true });
+      stage.addEventListener("pointercancel", end, { once: true });
+    }
+
+    press(event) {
+      if (event.ctrlKey || event.metaKey || event.altKey) return;
+      const { state } = this, step = 40;
+      const doing = {
+        "+": () => this.act("in"), "=": () => this.act("in"), "-": () => this.act("out"), 0: () => this.act("fit"),
+        i: () => { state.invert = !state.invert; }, b: () => { state.box = !state.box; },
+        h: () => { state.split = state.split < 100 ? 100 : 0; },
+        n: () => this.choose(this.place + 1), p: () => this.choose(this.place - 1),
+      };
+      if (state.zoom > 1) Object.assign(doing, {
+        ArrowLeft: () => { state.x += step; }, ArrowRight: () => { state.x -= step; },
+        ArrowUp: () => { state.y += step; }, ArrowDown: () => { state.y -= step; },
+      });
+      const chosen = doing[event.key];
+      if (!chosen) return;
+      event.preventDefault();
+      chosen();
+      this.paint();
+    }
+
+    paint() {
+      const { state, stage, views } = this;
+      if (!views.length) return;
+      this.place = Math.min(this.place, views.length - 1);
+      views.forEach((view, place) => { view.hidden = place !== this.place; });
+      this.querySelectorAll(".thumb").forEach((thumb, place) => {
+        thumb.setAttribute("aria-pressed", String(place === this.place));
+      });
+      this.querySelector("filter").id = this.filter;
+      const stack = views[this.place].querySelector(".stack");
+      const reach = (size, stage) => Math.max(0, (size * state.zoom - stage) / 2); // no film is lost beside the stage
+      const x = reach(stack.offsetWidth, stage.clientWidth), y = reach(stack.offsetHeight, stage.clientHeight);
+      state.x = Math.min(x, Math.max(-x, state.x));
+      state.y = Math.min(y, Math.max(-y, state.y));
+      stack.style.transform = `translate(${state.x}px, ${state.y}px) scale(${state.zoom})`;
+      const width = state.width / 100, sign = state.invert ? -1 : 1;
+      const slope = sign / width, intercept = 0.5 - (slope * state.level) / 100;
+      for (const channel of this.querySelectorAll("feFuncR, feFuncG, feFuncB")) {
+        channel.setAttribute("slope", slope);
+        channel.setAttribute("intercept", intercept);
+      }
+      const plain = !state.invert && state.level === 50 && state.width === 100;
+      this.style.setProperty("--film", plain ? "none" : `url(#${this.filter})`);
+      this.style.setProperty("--heat", state.opacity / 100);
+      this.style.setProperty("--split", `${state.split}%`);
+      this.style.setProperty("--line", state.split > 0 && state.split < 100 ? 1 : 0);
+      this.style.setProperty("--box", state.box ? 1 : 0);
+      this.style.setProperty("--thin", 1 / state.zoom);
+      stage.classList.toggle("zoomed", state.zoom > 1);
+      for (const control of this.querySelectorAll("[data-set]")) {
+        const value = state[control.dataset.set];
+        if (control.type === "checkbox") control.checked = value;
+        else control.value = value;
+      }
+      for (const shown of this.querySelectorAll("output[data-of]")) {
+        const value = shown.dataset.of === "zoom" ? Math.round(100 * state.zoom) : state[shown.dataset.of];
+        shown.textContent = `${value} %`;
+      }
+      this.observer.takeRecords(); // its own doing
+    }
+  }
+  if (!customElements.get("mura-viewer")) customElements.define("mura-viewer", MuraViewer);
+})();

@@ -1,0 +1,110 @@
+// <mura-worklist>: sorts and filters the rows that the server wrote, and says which study a reader opens by the event
+// "mura-open". The server replaces attributes and texts in place while it reads, so that order, filters and focus are
+// put right again whenever data-version changes.
+(() => {
+  const NATURAL = new Intl.Collator(undefined, { numeric: true, sensitivity: "base" });
+  const BANDS = ["abnormal", "uncertain", "normal", "strange", "failed"];
+  const text = (row, place) => row.cells[place].textContent;
+  const KEYS = {
+    study: (row) => text(row, 0),
+    part: (row) => row.dataset.part,
+    chance: (row) => ("chance" in row.dataset ? Number(row.dataset.chance) : null),
+    band: (row) => BANDS.indexOf(row.dataset.band),
+    views: (row) => Number(text(row, 4)),
+    notes: (row) => Number(row.cells[5].dataset.count),
+  };
+  const FIRST_DOWN = ["chance", "views", "notes"]; // their largest come first
+
+  class MuraWorklist extends HTMLElement {
+    static observedAttributes = ["data-version"];
+
+    connectedCallback() {
+      if (!this.state) {
+        this.state = { sort: "chance", down: true, part: "", band: "" };
+        this.addEventListener("click", (event) => this.click(event));
+        this.addEventListener("keydown", (event) => this.press(event));
+        this.addEventListener("change", (event) => {
+          if (!event.target.matches("[data-filter]")) return;
+          this.state[event.target.dataset.filter] = event.target.value;
+          this.apply();
+        });
+      }
+      this.later();
+    }
+
+    attributeChangedCallback() {
+      if (!this.state) return;
+      this.held = document.activeElement?.closest?.("mura-worklist tbody tr")?.dataset.study; // before rows change
+      this.later();
+    }
+
+    later() {
+      if (this.waiting) return;
+      this.waiting = true;
+      queueMicrotask(() => {
+        this.waiting = false;
+        this.apply();
+      });
+    }
+
+    apply() {
+      const body = this.querySelector("tbody");
+      if (!body) return;
+      const { sort, down, part, band } = this.state;
+      const rows = [...body.rows];
+      const keyed = rows.map((row) => ({ row, key: KEYS[sort](row), rank: Number(row.dataset.rank) }));
+      const sign = down ? -1 : 1;
+      keyed.sort((one, other) => {
+        if (one.key === null || other.key === null) {
+          if (one.key !== other.key) return one.key === null ? 1 : -1; // without an answer: last, either way
+        } else if (one.key !== other.key) {
+          const order = typeof one.key === "string" ? NATURAL.compare(one.key, other.key) : one.key - other.key;
+          if (order) return sign * order;
+        }
+        return one.rank - other.rank;
+      });
+      if (keyed.some(({ row }, place) => row !== rows[place])) body.replaceChildren(...keyed.map(({ row }) => row));
+      let shown = 0;
+      for (const row of rows) {
+        row.hidden = (part !== "" && row.dataset.part !== part) || (band !== "" && row.dataset.band !== band);
+        shown += !row.hidden;
+      }
+      for (const button of this.querySelectorAll("[data-sort]")) {
+        const order = button.dataset.sort === sort ? (down ? "descending" : "ascending") : "none";
+        button.closest("th").setAttribute("aria-sort", order);
+      }
+      for (const select of this.querySelectorAll("[data-filter]")) select.value = this.state[select.dataset.filter];
+      const words = shown === rows.length ? `${shown} studies` : `${shown} of ${rows.length} studies`;
+      const output = this.querySelector(".shown");
+      if (output.textContent !== words) output.textContent = words;
+      if (this.held !== undefined) {
+        this.querySelector(`tr[data-study="${this.held}"] .open`)?.focus({ preventScroll: true });
+        this.held = undefined;
+      }
+    }
+
+    click(event) {
+      const sorter = event.target.closest("[data-sort]");
+      if (sorter) {
+        const key = sorter.dataset.sort;
+        this.state.down = key === this.state.sort ? !this.state.down : FIRST_DOWN.includes(key);
+        this.state.sort = key;
+        return this.apply();
+      }
+      const row = event.target.closest("tbody tr");
+      if (!row) return;
+      if (!event.target.closest(".open") && String(getSelection())) return; // somebody copies a name
+      const study = Number(row.dataset.study);
+      this.dispatchEvent(new CustomEvent("mura-open", { bubbles: true, detail: { study } }));
+    }
+
+    press(event) {
+      const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+      if (!step || !event.target.matches(".open")) return;
+      event.preventDefault();
+      const buttons = [...this.querySelectorAll("tbody tr:not([hidden]) .open")];
+      buttons[buttons.indexOf(event.target) + step]?.focus();
+    }
+  }
+  if (!customElements.get("mura-worklist")) customElements.define("mura-worklist", MuraWorklist);
+})();
