@@ -7,6 +7,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ["MURA_HOME"] = tempfile.mkdtemp(prefix="mura_hf_tests_")  # tests leave nothing in the user's cache folder
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from transformers import AutoModelForImageClassification
 from mura_hf import MuraConfig, MuraForImageClassification, MuraImageProcessor
 from mura_hf.models import CLASSIFIERS, MuraClassifier
 from mura_hf.phantoms import write_phantom_mura
+
+from .forks import ForkServer
 
 SIDE = 64
 SMALL = {"backbone": "resnet10t", "backbone_kwargs": {"channels": [8, 16, 24, 32]}, "image_size": SIDE}
@@ -36,6 +39,14 @@ def phantom_files(phantom_tree: Path) -> list[str]:
         if len(files) >= 2:
             return files
     raise AssertionError("the tree has no abnormal study of two views")
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[ForkServer]:
+    """Runs commands in processes of their own."""
+    server = ForkServer()
+    yield server
+    server.close()
 
 
 def make_checkpoint(folder: Path, model: MuraClassifier | None = None, **fields: object) -> Path:

@@ -18,20 +18,23 @@ ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 
 
-def _run(name, *options):
-    command = [sys.executable, str(ROOT / "scripts" / name), *map(str, options)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done
+@pytest.fixture
+def run(forks):
+    def run(name, *options):
+        done = forks.run(ROOT / "scripts" / name, *options, cwd=ROOT)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done
+
+    return run
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_every_command_has_help(script):
-    assert "usage" in _run(script.name, "--help").stdout
+def test_every_command_has_help(script, run):
+    assert "usage" in run(script.name, "--help").stdout
 
 
-def test_from_phantoms_to_an_exported_checkpoint_with_its_card(tmp_path, phantom_files):
-    made = _run(
+def test_from_phantoms_to_an_exported_checkpoint_with_its_card(run, tmp_path, phantom_files):
+    made = run(
         "make_phantoms.py", "--output_dir", tmp_path / "data", "--n_studies", 80, "--size", 96, "--seed", 5, "--twins"
     )
     assert "Rendering phantoms" in made.stderr
@@ -45,20 +48,20 @@ def test_from_phantoms_to_an_exported_checkpoint_with_its_card(tmp_path, phantom
         "patches": {"epochs": 3, "size": 48},
     }
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(recipe))
-    trained = _run(
+    trained = run(
         "train.py", "--recipe", tmp_path / "tiny.yaml", "--data_dir", tmp_path / "data", "--output_dir",
         tmp_path / "run", "--cpu", "--patch_epochs", 1, "--cache_dir", tmp_path / "cache",
     )  # fmt: skip
     assert "AUROC" in trained.stdout + trained.stderr
     checkpoint = tmp_path / "run" / "checkpoint"
-    assert "temperature" in _run("calibrate.py", checkpoint, "--data_dir", tmp_path / "data", "--cpu").stdout
-    built = _run("build_index.py", checkpoint, "--data_dir", tmp_path / "data", "--thumbnails", 32, "--half", "--cpu")
+    assert "temperature" in run("calibrate.py", checkpoint, "--data_dir", tmp_path / "data", "--cpu").stdout
+    built = run("build_index.py", checkpoint, "--data_dir", tmp_path / "data", "--thumbnails", 32, "--half", "--cpu")
     assert "codes of" in built.stdout
-    measured = _run("evaluate.py", checkpoint, "--data_dir", tmp_path / "data", "--twins", 7, "--cpu")
+    measured = run("evaluate.py", checkpoint, "--data_dir", tmp_path / "data", "--twins", 7, "--cpu")
     overall = json.loads((checkpoint / "evaluation.json").read_text())["study"]["overall"]["figures"]
     assert f"{overall['n']:5d} studies" in measured.stdout
     assert "trained on synthetic phantoms" in measured.stdout
-    _run("render_card.py", checkpoint, "--name", "mura-tiny", "--output", checkpoint / "README.md")
+    run("render_card.py", checkpoint, "--name", "mura-tiny", "--output", checkpoint / "README.md")
     card = (checkpoint / "README.md").read_text()
     assert "comes with it: `predictor.similar(study)`" in card
     for words in (
@@ -72,15 +75,15 @@ def test_from_phantoms_to_an_exported_checkpoint_with_its_card(tmp_path, phantom
         "--twins 7",
     ):
         assert words in card
-    _run("export_checkpoint.py", checkpoint, tmp_path / "export")
+    run("export_checkpoint.py", checkpoint, tmp_path / "export")
     study = StudyPredictor.from_pretrained(tmp_path / "export")(phantom_files)
     assert any("synthetic phantoms" in warning for warning in study.warnings)
 
 
-def test_convert_checkpoint(tmp_path, phantom_files):
+def test_convert_checkpoint(run, tmp_path, phantom_files):
     torch.manual_seed(0)
     torch.save({"state_dict": resnet18(num_classes=1).state_dict(), "epoch": 3}, tmp_path / "weights.pth")
-    done = _run(
+    done = run(
         "convert_checkpoint.py", tmp_path / "weights.pth", "--architecture", "resnet18", "--single_logit",
         "--image_size", 64, "--report", tmp_path / "report.json", "--output_dir", tmp_path / "out",
     )  # fmt: skip
@@ -91,28 +94,28 @@ def test_convert_checkpoint(tmp_path, phantom_files):
     assert 0 < StudyPredictor.from_pretrained(tmp_path / "out")(phantom_files).probability < 1
 
 
-def test_contact_sheet(tmp_path):
-    _run("contact_sheet.py", "--output", tmp_path / "sheet.png", "--side", 48)
+def test_contact_sheet(run, tmp_path):
+    run("contact_sheet.py", "--output", tmp_path / "sheet.png", "--side", 48)
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.size == (6 * 48, 7 * 48)
 
 
-def test_show_preprocessing(tmp_path, phantom_files):
-    _run("show_preprocessing.py", phantom_files[0], "--output", tmp_path / "given.png", "--size", 48)
-    _run("show_preprocessing.py", "--output", tmp_path / "phantoms.png", "--size", 48)
+def test_show_preprocessing(run, tmp_path, phantom_files):
+    run("show_preprocessing.py", phantom_files[0], "--output", tmp_path / "given.png", "--size", 48)
+    run("show_preprocessing.py", "--output", tmp_path / "phantoms.png", "--size", 48)
     with Image.open(tmp_path / "given.png") as given, Image.open(tmp_path / "phantoms.png") as phantoms:
         assert phantoms.height > 2 * given.height  # three rows
 
 
-def test_boxes_of_a_dataset(tmp_path, phantom_tree):
-    _run("show_boxes.py", phantom_tree, "--output", tmp_path / "boxes.png", "--columns", 2, "--lines", 2, "--side", 64)
+def test_boxes_of_a_dataset(run, tmp_path, phantom_tree):
+    run("show_boxes.py", phantom_tree, "--output", tmp_path / "boxes.png", "--columns", 2, "--lines", 2, "--side", 64)
     with Image.open(tmp_path / "boxes.png") as sheet:
         assert sheet.width == 128
 
 
 def test_trouble_is_a_sentence_and_no_traceback(tmp_path):
-    command = [sys.executable, str(ROOT / "scripts" / "train.py"), "--recipe", "phantom", "--data_dir", str(tmp_path)]
-    done = subprocess.run([*command, "--output_dir", str(tmp_path / "run")], capture_output=True, text=True, cwd=ROOT)
+    command = [sys.executable, ROOT / "scripts" / "train.py", "--recipe", "phantom", "--data_dir", tmp_path]
+    done = subprocess.run([*command, "--output_dir", tmp_path / "run"], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 1
     assert "holds no train_labeled_studies.csv" in done.stderr
     assert "Traceback" not in done.stderr

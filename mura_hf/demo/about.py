@@ -38,6 +38,6 @@ print(answer["probability"], answer["band"], answer["views"][0]["box"])
 
 ## Limits
 The bundled checkpoints are small. `mura-film` was trained on FracAtlas (CC BY 4.0, Abedeen et al., 2023),
-`mura-phantom` on synthetic pictures that say nothing about patients. Their cards, in the tab **Models**, give every figure that was
-measured, and what was not.
+`mura-phantom` on synthetic pictures that say nothing about patients. Their cards, in the tab
+**Models**, give every figure that was measured, and what was not.
 """

@@ -20,6 +20,7 @@ from starlette.responses import Response
 from ..errors import CheckpointError
 from ..radiographs import GuardedReader
 from . import style
+from .app import build_app
 from .checkpoints import Checkpoints
 from .discreet import DiscreetFilter
 from .examples import make_examples
@@ -48,8 +49,6 @@ def launch() -> None:
     port = os.environ.get("GRADIO_SERVER_PORT", "7860")
     if not port.isdecimal():
         raise SystemExit(f"GRADIO_SERVER_PORT is {port!r}, which is no port; give a number, or leave it away.")
-    from .app import build_app
-
     check_mcp(os.environ)
     room = make_room(host)
     try:
@@ -122,7 +121,7 @@ def serve(app: gr.Blocks, room: ReadingRoom, host: str, port: int) -> None:
             prevent_thread_lock=True,
             theme=style.make_theme(),
             css=style.CSS,
-            head=getattr(style, "HEAD", None),
+            head=style.HEAD,
             max_threads=room.limits.threads,
             max_file_size=room.limits.upload_bytes,
             app_kwargs={

@@ -1,4 +1,4 @@
-"""The views of a study as HTML: thumbnails, one view large, and its controls, to which `static/viewer.js` gives effect.
+"""The views of a study as HTML: thumbnails, one view large, and its controls, which `static/viewer.js` brings to life.
 
 Names come from strangers and are escaped.
 """
@@ -137,7 +137,7 @@ def _meaning_html(study: StudyPrediction, maps: bool) -> str:
         return ""
     method = escape((study.heatmap_method or "").replace("_", " "))
     return (
-        f'<p class="fine">The heatmap ({method}) shows the <b>model’s attention</b> for abnormal against normal, not a '
-        "lesion. Each is scaled to its own maximum, so a view that is not flagged has colours too. A box marks the "
+        f'<p class="fine">The heatmap ({method}) shows the <b>model’s attention</b> for abnormal against normal, not '
+        "a lesion. Each is scaled to its own maximum, so a view that is not flagged has colours too. A box marks the "
         "strongest attention of a flagged view.</p>"
     )

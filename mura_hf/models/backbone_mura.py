@@ -1,6 +1,7 @@
 """Backbones by name, timm's and ours, as the models of the mura family use them."""
 
 import contextlib
+import copy
 from typing import Any
 
 import torch
@@ -49,28 +50,16 @@ def create_backbone(config: MuraConfig, **options: Any) -> Any:
     return timm.create_model(config.backbone, **arguments, **options)
 
 
-class _Features(nn.Module):
-    """A backbone that is called for its features."""
-
-    def __init__(self, backbone: nn.Module) -> None:
-        super().__init__()
-        self.backbone: Any = backbone
-
-    def forward(self, pixel_values: torch.Tensor) -> Any:
-        return self.backbone.forward_features(pixel_values)
-
-
 def feature_shape(backbone: nn.Module, config: MuraConfig) -> torch.Size | None:
     """Shape of a backbone's features for two pictures of the config's size, for which nothing is computed; None where
     it gives several streams, or cannot take that size.
     """
-    probe = _Features(backbone)
-    values = {**dict(probe.named_parameters()), **dict(probe.named_buffers())}
-    hollow = {name: torch.empty_like(value, device="meta") for name, value in values.items()}
+    # A copy: whatever is done to the backbone itself, other threads may be asking it meanwhile.
+    probe: Any = copy.deepcopy(backbone).to("meta")
     picture = torch.empty(2, config.num_channels, config.image_size, config.image_size, device="meta")
     features: Any = None
     with torch.no_grad(), contextlib.suppress(RuntimeError, AssertionError):  # of a size that it cannot take
-        features = torch.func.functional_call(probe, hollow, (picture,))
+        features = probe.forward_features(picture)
     return features.shape if isinstance(features, torch.Tensor) else None
 
 

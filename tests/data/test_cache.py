@@ -3,8 +3,6 @@ import os
 import pickle
 import shutil
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -110,8 +108,8 @@ cache.build_pixel_cache(sys.argv[4:], processor, sys.argv[3], workers=1, progres
 
 
 @pytest.mark.parametrize(("call", "point"), [(1, "fsync"), (1, "replace"), (2, "fsync"), (2, "replace")])
-def test_a_killed_build_is_never_taken_for_a_whole_one(call, point, files, processor, tmp_path):
-    done = subprocess.run([sys.executable, "-c", _KILLED, str(call), point, str(tmp_path), *files])
+def test_a_killed_build_is_never_taken_for_a_whole_one(call, point, forks, files, processor, tmp_path):
+    done = forks.run("-c", _KILLED, call, point, tmp_path, *files)
     assert done.returncode == -signal.SIGKILL
     assert len(_parts(tmp_path)) < call  # another thread may not have come as far
     assert [*tmp_path.glob("*/*.unfinished")]

@@ -1,7 +1,5 @@
 import json
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -76,13 +74,12 @@ def test_what_is_no_manifest_is_refused(text, tmp_path):
         read_manifest(tmp_path / "nowhere.json")
 
 
-def test_the_command(tmp_path):
+def test_the_command(forks, tmp_path):
     for name, members in (("clean", MEMBERS), ("leaky", [*MEMBERS, ("dev", "b")]), ("other", [("valid", "x")])):
         write_manifest(make_manifest(members, "MURA", KEY), tmp_path / f"{name}.json")
 
     def run(*arguments):
-        command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+        return forks.run(SCRIPT, *arguments, cwd=tmp_path)
 
     assert run("clean.json").returncode == 0
     leak = run("leaky.json")

@@ -1,6 +1,4 @@
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -77,11 +75,9 @@ def test_a_damaged_manifest_is_not_passed_over(tree):
         load_mura(tree)
 
 
-def test_the_command_tells_and_exits(tree):
+def test_the_command_tells_and_exits(forks, tree):
     def run(*arguments):
-        return subprocess.run(
-            [sys.executable, str(SCRIPT), *arguments, "--workers", "1"], capture_output=True, text=True
-        )
+        return forks.run(SCRIPT, *arguments, "--workers", "1")
 
     good = run(str(tree))
     assert (good.returncode, "Nothing differs" in good.stdout, "Decoding" in good.stderr) == (0, True, True)

@@ -1,7 +1,11 @@
 """Programs that ask a running server for answers."""
 
+import ast
 import json
+import re
 import shutil
+import subprocess
+import sys
 import threading
 import zipfile
 
@@ -12,7 +16,7 @@ from gradio_client.exceptions import AppError, ValidationError
 
 from mura_hf import StudyPredictor
 from mura_hf.inference import find_studies, predict_rows, sort_rows
-from tests.demo.serving_app import ENDPOINTS, serve
+from tests.demo.serving_app import ENDPOINTS, ROOT, serve
 from tests.demo.test_serving import upload, wait_until
 
 
@@ -177,3 +181,21 @@ def test_endpoints_are_documented(client):
     for name in ("/predict_study", "/similar", "/worklist"):
         assert len(told[name]["description"]) > 30
     assert told["/worklist"]["parameters"][0]["parameter_name"] == "archive"
+
+
+def test_the_examples_of_the_readme_run(served, phantom_files, tmp_path):
+    """In another process, which has the files that they name."""
+    text = (ROOT / "README.md").read_text()
+    [example] = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "gradio_client" in block]
+    with zipfile.ZipFile(tmp_path / "studies.zip", "w") as packed:
+        for number, name in enumerate(("wrist_frontal.png", "wrist_lateral.png")):
+            shutil.copy(phantom_files[number], tmp_path / name)
+            packed.write(tmp_path / name, f"{number}/{name}")
+    assert "http://127.0.0.1:7860" in example
+    program = example.replace("http://127.0.0.1:7860", served[0])
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    study, cases, rows = done.stdout.strip().splitlines()[-3:]
+    assert study.endswith("[]")
+    assert len(ast.literal_eval(cases)) == 3
+    assert {row[0] for row in ast.literal_eval(rows)} == {"0", "1"}

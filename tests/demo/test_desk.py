@@ -61,7 +61,7 @@ def test_files_are_counted_while_they_are_read(desk, room):
 def test_the_operating_point_changes_the_answer(desk, room, opened):
     file = tuple(room.examples[0].files)
     chance = opened.reading.study.probability
-    names = dict((name, words) for words, name in opened.points)
+    names = {name: words for words, name in opened.points}
     assert set(names) == {"paper", "youden", "sensitivity_95", "specificity_95"}
     for name in names:
         study = desk.open(Question(file, PHANTOM, operating_point=name)).reading.study

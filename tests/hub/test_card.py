@@ -1,8 +1,6 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -103,7 +101,7 @@ def test_every_block_is_on_the_card_and_an_empty_one_is_an_error(block, folder, 
 
 
 @pytest.mark.parametrize("name", BUNDLED)
-def test_what_it_says_to_run_runs(name, tmp_path):
+def test_what_it_says_to_run_runs(name, forks, tmp_path):
     text = (BUNDLED[name] / "README.md").read_text()
     snippets = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert snippets
@@ -112,7 +110,7 @@ def test_what_it_says_to_run_runs(name, tmp_path):
             tmp_path / file
         )
     for snippet in snippets:
-        done = subprocess.run([sys.executable, "-c", snippet], capture_output=True, text=True, cwd=tmp_path)
+        done = forks.run("-c", snippet, cwd=tmp_path)
         assert done.returncode == 0, done.stderr[-2000:]
         assert re.match(r"(ab)?normal 0\.\d+", done.stdout)
 

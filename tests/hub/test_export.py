@@ -3,8 +3,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -78,10 +76,9 @@ print(json.dumps(out))
 """
 
 
-def _run_alone(code, folder, file, cwd, hidden=""):
+def _run_alone(forks, code, folder, file, cwd, hidden=""):
     environment = {**os.environ, "HF_HOME": str(cwd), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-c", code, str(folder), file, *hidden.split()]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd)
+    return forks.run("-c", code, folder, file, *hidden.split(), env=environment, cwd=cwd)
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +86,8 @@ def exported(tmp_path_factory):
     return export_checkpoint(BUNDLED["mura-phantom"], tmp_path_factory.mktemp("export") / "out")
 
 
-def test_works_where_the_package_cannot_be_imported(exported, phantom_files, tmp_path):
-    done = _run_alone(ALONE, exported, phantom_files[0], tmp_path)
+def test_works_where_the_package_cannot_be_imported(forks, exported, phantom_files, tmp_path):
+    done = _run_alone(forks, ALONE, exported, phantom_files[0], tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert "transformers_modules" in found["module"]
@@ -118,13 +115,13 @@ def exported_families(tmp_path_factory):
     return out
 
 
-def test_every_family_works_where_the_package_cannot_be_imported(exported_families, tmp_path):
+def test_every_family_works_where_the_package_cannot_be_imported(forks, exported_families, tmp_path):
     torch.manual_seed(0)
     views = torch.randn(2, 2, 3, 64, 64)
     planes = torch.randint(0, 255, (2, 64, 64), dtype=torch.uint8)
     torch.save((views, planes), tmp_path / "views.pt")
     pixels = MuraImageProcessor(size={"height": 64, "width": 64})(list(planes), return_tensors="pt")["pixel_values"]
-    done = _run_alone(FAMILIES, exported_families, str(tmp_path / "views.pt"), tmp_path)
+    done = _run_alone(forks, FAMILIES, exported_families, str(tmp_path / "views.pt"), tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert set(found) == set(CLASSIFIERS)
@@ -156,7 +153,7 @@ def test_each_family_takes_the_files_that_it_needs_and_no_others(exported_famili
 
 
 @pytest.mark.parametrize("hidden", ["mura_hf", "mura_hf cv2"])
-def test_preprocessing_travels_along(checkpoint, phantom_files, tmp_path, hidden):
+def test_preprocessing_travels_along(forks, checkpoint, phantom_files, tmp_path, hidden):
     folder = shutil.copytree(checkpoint, tmp_path / "checkpoint")
     processor = MuraImageProcessor(
         size={"height": 72, "width": 80},
@@ -166,16 +163,20 @@ def test_preprocessing_travels_along(checkpoint, phantom_files, tmp_path, hidden
         enhance=["high_frequency_emphasis", "unsharp", *([] if "cv2" in hidden else ["clahe_lab"])],
     )
     processor.save_pretrained(folder)
-    done = _run_alone(PREPROCESS, export_checkpoint(folder, tmp_path / "out"), phantom_files[0], tmp_path, hidden)
+    done = _run_alone(
+        forks, PREPROCESS, export_checkpoint(folder, tmp_path / "out"), phantom_files[0], tmp_path, hidden
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     expected = processor(Image.open(phantom_files[0]), return_tensors="np")["pixel_values"]
     np.testing.assert_array_equal(np.load(tmp_path / "pixel_values.npy"), expected)
 
 
-def test_clahe_without_opencv_is_a_clear_sentence(checkpoint, phantom_files, tmp_path):
+def test_clahe_without_opencv_is_a_clear_sentence(forks, checkpoint, phantom_files, tmp_path):
     folder = shutil.copytree(checkpoint, tmp_path / "checkpoint")
     MuraImageProcessor(enhance="clahe_gray").save_pretrained(folder)
-    done = _run_alone(PREPROCESS, export_checkpoint(folder, tmp_path / "out"), phantom_files[0], tmp_path, "cv2")
+    done = _run_alone(
+        forks, PREPROCESS, export_checkpoint(folder, tmp_path / "out"), phantom_files[0], tmp_path, "cv2"
+    )
     assert done.returncode == 1
     assert "CLAHE, which needs OpenCV: pip install opencv-python-headless" in done.stderr
 

@@ -4,8 +4,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -82,22 +80,20 @@ print(json.dumps({"probability": study.probability, "study_logits": logits[0].to
 """
 
 
-def _elsewhere(code, *arguments, url, home, cwd, offline=False):
+def _elsewhere(forks, code, *arguments, url, home, cwd, offline=False):
     """Runs code in a process of its own, whose cache is `home` and whose Hub is at `url`."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     environment |= {
         "HF_ENDPOINT": url, "HF_HOME": str(home), "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": str(int(offline)),
     }  # fmt: skip
-    environment["PYTHONPATH"] = str(ROOT)
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd)
+    done = forks.run("-c", code, *arguments, env=environment, cwd=cwd)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
 
 def test_loads_in_other_processes_from_an_empty_cache_then_offline_without_the_package(
-    pushable, hub, api, phantom_files, tmp_path
+    pushable, hub, api, forks, phantom_files, tmp_path
 ):
     push_here(pushable, api)
     processor, model = (
@@ -110,15 +106,15 @@ def test_loads_in_other_processes_from_an_empty_cache_then_offline_without_the_p
     expected = StudyPredictor.from_pretrained(pushable, device="cpu")(phantom_files, heatmaps=False).probability
 
     place = {"url": hub.url, "cwd": tmp_path}
-    told = _elsewhere(PREDICTOR, NAME, *phantom_files, home=tmp_path / "one", **place)
+    told = _elsewhere(forks, PREDICTOR, NAME, *phantom_files, home=tmp_path / "one", **place)
     found = json.loads(told.splitlines()[-1])
     assert found["probability"] == pytest.approx(expected, abs=1e-6)
     np.testing.assert_allclose(found["study_logits"], study, atol=1e-5)
 
-    online = _elsewhere(ALONE, NAME, *phantom_files, home=tmp_path / "two", **place)
+    online = _elsewhere(forks, ALONE, NAME, *phantom_files, home=tmp_path / "two", **place)
     asked = len(hub.requests)
     offline = _elsewhere(
-        ALONE, NAME, *phantom_files, home=tmp_path / "two", url="http://127.0.0.1:9", cwd=tmp_path, offline=True
+        forks, ALONE, NAME, *phantom_files, home=tmp_path / "two", url="http://127.0.0.1:9", cwd=tmp_path, offline=True
     )
     assert len(hub.requests) == asked
     for told in (online, offline):
@@ -129,7 +125,7 @@ def test_loads_in_other_processes_from_an_empty_cache_then_offline_without_the_p
         assert found["study"]["abnormal"] == pytest.approx(expected, abs=1e-5)
 
 
-def test_the_code_on_the_card_runs(pushable, hub, api, phantom_files, tmp_path):
+def test_the_code_on_the_card_runs(pushable, hub, api, forks, phantom_files, tmp_path):
     card = push_here(pushable, api).card
     snippets = re.findall(r"^```python\n(.*?)^```$", card, flags=re.MULTILINE | re.DOTALL)
     assert snippets
@@ -139,7 +135,7 @@ def test_the_code_on_the_card_runs(pushable, hub, api, phantom_files, tmp_path):
     for name in re.findall(r'"([\w./-]+\.png)"', "".join(snippets)):
         shutil.copyfile(phantom_files[0], place / name)
     for snippet in snippets:
-        said = _elsewhere(snippet, url=hub.url, home=tmp_path / "home", cwd=place)
+        said = _elsewhere(forks, snippet, url=hub.url, home=tmp_path / "home", cwd=place)
         assert "normal" in said
 
 
@@ -202,7 +198,7 @@ def test_an_exported_folder_can_be_pushed_too(pushable, hub, api, tmp_path):
     assert push_here(exported, api).commit == own.commit
 
 
-def _command(name, *arguments, url, home):
+def _command(forks, name, *arguments, url, home):
     environment = {
         **os.environ,
         "HF_ENDPOINT": url,
@@ -211,21 +207,20 @@ def _command(name, *arguments, url, home):
         "HF_HOME": str(home),
     }
     environment["HF_HUB_OFFLINE"] = "0"
-    command = [sys.executable, str(ROOT / "scripts" / name), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
+    return forks.run(ROOT / "scripts" / name, *arguments, env=environment, cwd=ROOT)
 
 
-def test_the_command_pushes_and_says_so(pushable, hub, tmp_path):
+def test_the_command_pushes_and_says_so(pushable, hub, forks, tmp_path):
     place = {"url": hub.url, "home": tmp_path / "home"}
     golden = (pushable / "golden.safetensors").read_bytes()
     (pushable / "golden.safetensors").unlink()
-    refused = _command("push_to_hub.py", pushable, NAME, **place)
+    refused = _command(forks, "push_to_hub.py", pushable, NAME, **place)
     assert refused.returncode == 1
     assert "Missing: golden.safetensors" in refused.stderr
     assert "Traceback" not in refused.stderr
 
     (pushable / "golden.safetensors").write_bytes(golden)
-    done = _command("push_to_hub.py", pushable, NAME, "--public", "--message", "First", **place)
+    done = _command(forks, "push_to_hub.py", pushable, NAME, "--public", "--message", "First", **place)
     assert done.returncode == 0, done.stderr[-2000:]
     repo = hub.repos[REPO]
     assert f"Pushed: {hub.url}/{NAME}/tree/{repo.branches['main']}" in done.stdout
@@ -234,12 +229,12 @@ def test_the_command_pushes_and_says_so(pushable, hub, tmp_path):
     assert not repo.private
 
 
-def test_the_commands_dry_runs_ask_nothing(pushable, hub, tmp_path):
+def test_the_commands_dry_runs_ask_nothing(pushable, hub, forks, tmp_path):
     place = {"url": hub.url, "home": tmp_path / "home"}
-    model = _command("push_to_hub.py", pushable, NAME, "--dry_run", **place)
+    model = _command(forks, "push_to_hub.py", pushable, NAME, "--dry_run", **place)
     assert "model.safetensors" in model.stdout, model.stderr[-2000:]
     assert render_card(pushable, NAME) in model.stdout
-    app = _command("push_space.py", "tester/app", "--checkpoint", NAME, "--dry_run", **place)
+    app = _command(forks, "push_space.py", "tester/app", "--checkpoint", NAME, "--dry_run", **place)
     assert "nothing was sent" in app.stdout, app.stderr[-2000:]
     assert "mura_hf/__init__.py" in app.stdout
     assert hub.requests == []

@@ -1,7 +1,5 @@
 import logging
 import re
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -124,7 +122,7 @@ def test_side(told, side):
     assert read_radiograph(encode_dicom(FILM, Laterality=told)).side == side
 
 
-def test_two_files_of_a_patient_are_known_as_such_and_nothing_else_is():
+def test_two_files_of_a_patient_are_known_as_such_and_nothing_else_is(forks):
     one, again, other, none = (
         read_radiograph(encode_dicom(FILM, PatientID=patient)).patient_mark
         for patient in ("ab 12", "ab 12 ", "ab 13", "")
@@ -134,7 +132,8 @@ def test_two_files_of_a_patient_are_known_as_such_and_nothing_else_is():
     assert none is None
     assert re.fullmatch("[0-9a-f]{24}", one)
     mark = "from mura_hf.radiographs.marks import mark_patient; print(mark_patient('ab 12'))"
-    elsewhere = subprocess.run([sys.executable, "-c", mark], capture_output=True, text=True, check=True).stdout.strip()
+    elsewhere = forks.run("-c", mark).stdout.strip()
+    assert re.fullmatch("[0-9a-f]{24}", elsewhere)
     assert elsewhere != one  # the key is each process's own
 
 

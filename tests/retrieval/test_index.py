@@ -1,9 +1,6 @@
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import PIL.Image
@@ -266,9 +263,9 @@ storage.write_index(storage.Path(folder), storage.StoredIndex(
 
 
 @pytest.mark.parametrize("name", ["codes.safetensors", "rows.parquet", "index.json"])
-def test_a_killed_save_leaves_the_old_index_or_one_that_says_so(name, index, tmp_path):
+def test_a_killed_save_leaves_the_old_index_or_one_that_says_so(name, forks, index, tmp_path):
     index.save(tmp_path)
-    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), name], env=dict(os.environ), check=False)
+    done = forks.run("-c", KILLED, tmp_path, name)
     assert done.returncode == -signal.SIGKILL
     if name == "codes.safetensors":
         assert RetrievalIndex.load(tmp_path).record == index.record
