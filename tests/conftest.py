@@ -28,7 +28,7 @@ SMALL = {"backbone": "resnet10t", "backbone_kwargs": {"channels": [8, 16, 24, 32
 @pytest.fixture(scope="session")
 def phantom_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """56 small synthetic studies in MURA's layout."""
-    return write_phantom_mura(tmp_path_factory.mktemp("phantoms"), 56, seed=3, size=128, workers=2, progress=False)
+    return write_phantom_mura(tmp_path_factory.mktemp("phantoms"), 56, seed=3, size=128, progress=False)
 
 
 @pytest.fixture(scope="session")
@@ -115,5 +115,6 @@ def _fields(model: MuraClassifier) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained checkpoint with a convolutional backbone and a body-part head."""
-    return make_checkpoint(tmp_path_factory.mktemp("checkpoints") / "untrained")
+    """An untrained checkpoint with a slim convolutional backbone and a body-part head."""
+    slim = {"channels": [16, 32, 64, 128]}
+    return make_checkpoint(tmp_path_factory.mktemp("checkpoints") / "untrained", backbone_kwargs=slim)

@@ -1,7 +1,7 @@
 """Commands in processes of their own, for a fifth of the price: forks of one that has imported the heavy libraries.
 
-Before the fork, nothing is imported of mura_hf, nor of Hugging Face's libraries, which read the environment then. A test
-that is about what is imported starts a process as usual.
+Before the fork, nothing is imported of mura_hf, nor of Hugging Face's libraries, which read the environment then. A
+test that is about what is imported starts a process as usual.
 """
 
 import atexit
@@ -9,6 +9,7 @@ import gc
 import json
 import os
 import runpy
+import select
 import subprocess
 import sys
 import tempfile
@@ -19,7 +20,8 @@ from typing import Any
 
 _HEAVY = (
     "torch._dynamo", "torch.distributed.fsdp", "torchvision", "scipy.stats", "sklearn.metrics", "cv2", "numba",
-    "pydicom", "matplotlib.figure", "pandas", "pyarrow.dataset", "pyarrow.parquet", "httpx", "tokenizers", "yaml", "jinja2",
+    "pydicom", "matplotlib.figure", "pandas", "pyarrow.dataset", "pyarrow.parquet", "httpx", "tokenizers", "yaml",
+    "jinja2",
 )  # fmt: skip
 
 
@@ -62,6 +64,9 @@ class Fork:
     def __init__(self, command: list[str], folder: "tempfile.TemporaryDirectory[str]", answers: Any) -> None:
         self._command, self._folder, self._answers = command, folder, answers
         self.pid = int(answers.readline())
+
+    def is_alive(self) -> bool:
+        return not select.select([self._answers], [], [], 0)[0]
 
     def wait(self) -> "subprocess.CompletedProcess[str]":
         code = int(self._answers.readline())

@@ -35,8 +35,9 @@ def test_every_command_has_help(script, run):
 
 def test_from_phantoms_to_an_exported_checkpoint_with_its_card(run, tmp_path, phantom_files):
     made = run(
-        "make_phantoms.py", "--output_dir", tmp_path / "data", "--n_studies", 80, "--size", 96, "--seed", 5, "--twins"
-    )
+        "make_phantoms.py", "--output_dir", tmp_path / "data", "--n_studies", 80, "--size", 96, "--seed", 5, "--twins",
+        "--workers", 1,
+    )  # fmt: skip
     assert "Rendering phantoms" in made.stderr
     recipe = {
         **load_recipe("phantom").to_dict(),

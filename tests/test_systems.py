@@ -23,7 +23,7 @@ def test_every_system_is_in_the_table():
 
 @pytest.mark.parametrize(("name", "kind"), TABLE.items(), ids=list(TABLE))
 def test_system(name, kind, films):
-    found = walk_system(name, *films, slim=True)
+    found = walk_system(name, *films, side=48, slim=True)
     assert found["system"] == kind
     for stage, learned in found["stages"].items():
         assert learned["left"] <= (0.7 if learned["frozen"] else 0.2), (stage, learned)

@@ -53,6 +53,7 @@ def add_endpoints(room: ReadingRoom) -> None:
             `StudyPrediction.to_dict()`, and `left_out`: a sentence about each file that could not be read.
         """
         with _call(room, request, views) as files:
+            _check_texts(checkpoint, revision, abnormal_label, body_part, operating_point)
             predictor = room.checkpoints.get(checkpoint, revision, abnormal_label)
             study, _, problems = read_study(
                 predictor,
@@ -90,8 +91,9 @@ def add_endpoints(room: ReadingRoom) -> None:
             that comes nearest.
         """
         with _call(room, request, views) as files:
-            if not 1 <= k <= _MOST_SIMILAR:
-                raise MuraError(f"k is {k}; give a number from 1 to {_MOST_SIMILAR}.")
+            _check_texts(checkpoint, revision, abnormal_label, body_part)
+            if not isinstance(k, int) or not 1 <= k <= _MOST_SIMILAR:
+                raise MuraError(f"k is {k!r}; give a number from 1 to {_MOST_SIMILAR}.")
             predictor = room.checkpoints.get(checkpoint, revision, abnormal_label)
             _, radiographs, problems = read_files(room.reader, files)
             if not radiographs:
@@ -123,6 +125,7 @@ def add_endpoints(room: ReadingRoom) -> None:
             A row for each study: `WorklistRow.to_dict()`.
         """
         with _call(room, request, [archive]) as files:
+            _check_texts(checkpoint, revision, abnormal_label, operating_point)
             predictor = room.checkpoints.get(checkpoint, revision, abnormal_label)
             file = Path(files[0])
             try:
@@ -152,6 +155,17 @@ def add_endpoints(room: ReadingRoom) -> None:
     for endpoint in (predict_study, similar):
         gr.api(endpoint, api_name=endpoint.__name__, concurrency_id="reading")
     gr.api(worklist, api_name="worklist", concurrency_id="worklists", concurrency_limit=1)
+
+
+def _check_texts(*values: Any) -> None:
+    """Programs may send anything as an argument.
+
+    Raises:
+        MuraError: If one is no text.
+    """
+    for value in values:
+        if value is not None and not isinstance(value, str):
+            raise MuraError(f"An argument is {value!r}, which is no text; give names in quotes.")
 
 
 @contextmanager

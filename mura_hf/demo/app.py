@@ -8,6 +8,7 @@ from .about import ABOUT, DISCLAIMER
 from .api import add_endpoints
 from .discreet import DiscreetBlocks
 from .model_panel import build_model_panel
+from .privacy import connect_words
 from .reading_state import DEFAULT
 from .room import ReadingRoom
 from .study_panel import FOUND, build_study_panel
@@ -43,12 +44,16 @@ def build_app(room: ReadingRoom) -> gr.Blocks:
                 gr.Markdown(ABOUT, elem_id="about")
         add_endpoints(room)
 
-        def show(opened: OpenedStudy) -> tuple[Any, list[str], str]:
-            return gr.Tabs(selected="read"), opened.files, opened.body_part or FOUND
+        connect_words([*study.words, *worklist.words])
+
+        def show(opened: OpenedStudy, point: str) -> tuple[Any, list[str], str, str]:
+            return gr.Tabs(selected="read"), opened.files, opened.body_part or FOUND, point
 
         private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         study.read_on(
-            worklist.opening.success(show, worklist.opened, [tabs, study.files, study.body_part], **private).then
+            worklist.opening.success(
+                show, [worklist.opened, worklist.point], [tabs, study.files, study.body_part, study.point], **private
+            ).then
         )
         for loading in models.loading:
             # A study may still be read by the last model; by default its end would swallow the reading by this one.

@@ -5,9 +5,14 @@ from collections import OrderedDict, defaultdict
 from pathlib import Path
 from threading import Lock
 
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+from huggingface_hub.utils import httpx
+
 from ..bundled import BUNDLED
 from ..errors import CheckpointError
 from ..inference import StudyPredictor
+from ..inference.sources import HUB_TIMEOUT
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -21,10 +26,12 @@ class Checkpoints:
     Args:
         allow_folders: Whether local folders may be named; only where the app serves on loopback.
         capacity: Predictors kept at once.
+        most_bytes: That weights on the Hub may have; None for any.
     """
 
-    def __init__(self, *, allow_folders: bool, capacity: int = 3) -> None:
+    def __init__(self, *, allow_folders: bool, capacity: int = 3, most_bytes: int | None = None) -> None:
         self.allow_folders = allow_folders
+        self.most_bytes = most_bytes
         self.capacity = capacity
         self._loaded: OrderedDict[_Key, StudyPredictor] = OrderedDict()
         self._lock = Lock()  # guards the two dicts, and is never held while something loads
@@ -54,6 +61,7 @@ class Checkpoints:
                 if key in self._loaded:
                     return self._loaded[key]
             try:
+                self._check_size(*key[:2])
                 predictor = StudyPredictor.from_pretrained(
                     key[0] or None, revision=key[1] or None, abnormal_label=key[2] or None
                 )
@@ -66,6 +74,20 @@ class Checkpoints:
                     if old != _DEFAULT:
                         del self._loaded[old]
         return predictor
+
+    def _check_size(self, name: str, revision: str) -> None:
+        if self.most_bytes is None or not name or name in BUNDLED or Path(name).is_dir():
+            return
+        try:
+            found = HfApi().model_info(name, revision=revision or None, files_metadata=True, timeout=HUB_TIMEOUT)
+        except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, httpx.HTTPError):
+            return  # what loads it says what is wrong, in its own words
+        size = sum(file.size or 0 for file in found.siblings or () if file.rfilename.endswith(".safetensors"))
+        if size > self.most_bytes:
+            raise CheckpointError(
+                f"The weights of {name} have {size / 1e9:.1f} GB, and here at most {self.most_bytes / 1e9:.1f} GB are "
+                "loaded; use it with the app on a machine of your own."
+            )
 
     def _check(self, name: str, revision: str, abnormal_label: str) -> None:
         if not name:

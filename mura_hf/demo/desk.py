@@ -1,6 +1,6 @@
 """`StudyDesk`: what the study tab does, without its components."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -32,6 +32,7 @@ class Opened:
         withheld: Whether the answer is kept back.
         reading: To be remembered; None where there is no answer.
         points: Words and names of the checkpoint's operating points; None where no checkpoint could be asked.
+        point: The one in use.
     """
 
     answer: str
@@ -39,6 +40,7 @@ class Opened:
     withheld: bool = False
     reading: Reading | None = None
     points: list[tuple[str, str]] | None = None
+    point: str | None = None
 
 
 class StudyDesk:
@@ -67,22 +69,24 @@ class StudyDesk:
         except CheckpointError as error:
             return Opened(trouble_html(str(error)))
         points = operating_point_choices(predictor)
+        point, _ = predictor.find_threshold(_known(predictor, question.operating_point))
         try:
             study, radiographs, problems = read_study(
                 predictor, self.room.reader, question.files, question.body_part,
                 operating_point=_known(predictor, question.operating_point), method=question.method, progress=progress,
             )  # fmt: skip
         except (CheckpointError, ValueError) as error:  # the latter: a body part that this checkpoint needs, or lacks
-            return Opened(trouble_html(str(error)), points=points)
+            return Opened(trouble_html(str(error)), points=points, point=point)
         shown = self._caption(question.files) + answer_html(study, problems, anyway=question.anyway)
         if study is None:
-            return Opened(shown, points=points)
+            return Opened(shown, points=points, point=point)
         return Opened(
             shown,
             viewer_html(study, radiographs, anyway=question.anyway),
             is_withheld(study, question.anyway),
             remember(question, study, problems),
             points,
+            point,
         )
 
     def _caption(self, files: tuple[str, ...]) -> str:
@@ -133,9 +137,18 @@ class StudyDesk:
         return download_html(kind, report_pdf(study, radiographs, report_context(predictor, reading, prevalence)))
 
 
-def progress_html(files: tuple[str, ...], done: int, total: int) -> str:
-    """Which files are read, and how many are still to come."""
-    rows = "".join(f"<li>{escape(Path(file).name)}</li>" for file in files)
+def progress_html(files: Sequence[str], read: Sequence[str], total: int) -> str:
+    """How many files are read, and which; those inside ZIP files are told as they come.
+
+    Args:
+        files: Of the study, as they were brought.
+        read: Names of those that are read.
+        total: Views that were found in them.
+    """
+    names, done = [Path(file).name for file in files], len(read)
+    waiting = [name for name in names if name not in read and not name.lower().endswith(".zip")]
+    rows = "".join(f"<li>✓ {escape(name)}</li>" for name in read)
+    rows += "".join(f"<li>… {escape(name)}</li>" for name in waiting)
     words = f"Read {done} of {total} files" if done < total else "All files read; the model looks at them"
     return (
         f'<div class="reading" role="status"><p>{words} …</p><progress max="{max(total, 1)}" value="{done}" '

@@ -2,16 +2,12 @@
 
 from dataclasses import dataclass
 
-from ..radiographs import MAX_BYTES
-
 
 @dataclass(frozen=True)
 class Limits:
     """Limits of the page and its endpoints.
 
     Attributes:
-        views: Of one study.
-        view_bytes: Of one view's file.
         upload_bytes: Of one upload, all its files together; a ZIP file of many studies is the largest.
         studies: Of one worklist.
         folder_bytes: Of all uploads that lie on the server at a time.
@@ -19,10 +15,9 @@ class Limits:
         at_once: Questions of one kind that are answered at a time.
         threads: That serve the page.
         seconds: That one worklist may take.
+        weights_bytes: Of a checkpoint on the Hub; None for any.
     """
 
-    views: int = 12
-    view_bytes: int = MAX_BYTES
     upload_bytes: int = 1 << 30
     studies: int = 2_000
     folder_bytes: int = 4 << 30
@@ -30,8 +25,9 @@ class Limits:
     at_once: int = 2
     threads: int = 24
     seconds: float = 3600.0
+    weights_bytes: int | None = None
 
 
 LOOPBACK = Limits()
-PUBLIC = Limits(upload_bytes=200 << 20, studies=200, folder_bytes=1 << 30, seconds=900.0)
+PUBLIC = Limits(upload_bytes=200 << 20, studies=200, folder_bytes=1 << 30, seconds=900.0, weights_bytes=1 << 30)
 """Where strangers share the machine."""

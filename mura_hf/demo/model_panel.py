@@ -123,7 +123,7 @@ def build_model_panel(room: ReadingRoom, chosen: gr.State, files: Component, bod
         second = gr.Dropdown(bundled, value=bundled[-1], allow_custom_value=True, label="Checkpoint B", min_width=140)
         compare = gr.Button("Compare", min_width=140, elem_id="compare")
     compared = gr.HTML("", elem_id="compared", js_on_load=None, apply_default_css=False)
-    with gr.Accordion("Card of the model in use", open=True, elem_id="model-card-box"):
+    with gr.Accordion("Card of the model in use", open=False, elem_id="model-card-box"):
         card = gr.Markdown(_markdown(card_now), elem_id="model-card", latex_delimiters=[])
         card_text = gr.HTML(_plain_text(card_now), elem_id="model-card-text", js_on_load=None, apply_default_css=False)
 
@@ -157,6 +157,9 @@ def build_model_panel(room: ReadingRoom, chosen: gr.State, files: Component, bod
         set_side_by_side, [files, body_part, first, second, chosen], compared, concurrency_id="reading",
         api_visibility="private", show_progress="minimal",
     )  # fmt: skip
+    stale: list[Any] = [files, chosen]  # a comparison is of one study and two models
+    for state in stale:
+        state.change(lambda: "", None, compared, api_visibility="private", show_progress="hidden")
     return ModelPanel(loading)
 
 
@@ -168,7 +171,7 @@ def describe(predictor: StudyPredictor) -> str:
     elif config.trained_on_phantoms:
         kind = "trained on **synthetic phantoms**"
     else:
-        kind = "not marked as trained on synthetic phantoms; its card says on what it was"
+        kind = "see its card for what it was trained on"
     return f"In use: {_plain(predictor.checkpoint)} ({_plain(str(config.backbone))}), {kind}."
 
 

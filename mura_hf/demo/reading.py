@@ -9,7 +9,8 @@ from ..inference import StudyFile, StudyPrediction, StudyPredictor, find_studies
 from ..radiographs import GuardedReader, Radiograph
 from .zip_checks import check_zip, is_zip
 
-MAX_VIEWS = 12
+MAX_VIEWS = 16
+"""Of one study; MURA has 13 at most."""
 
 Progress = Callable[[int, int, str], None]
 
@@ -31,7 +32,8 @@ def read_files(
     """
     views, problems = _find_views(files)
     if len(views) > MAX_VIEWS:
-        problems.append(f"A study may have {MAX_VIEWS} views here; {len(views) - MAX_VIEWS} more were not read.")
+        more = ", ".join(view.name for view in views[MAX_VIEWS:])
+        problems.append(f"A study may have {MAX_VIEWS} views here; not read: {more}.")
         del views[MAX_VIEWS:]
     if progress is not None and views:
         progress(0, len(views), views[0].name)

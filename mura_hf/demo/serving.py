@@ -77,7 +77,12 @@ def make_room(host: str) -> ReadingRoom:
     reader = GuardedReader()
     reader.start()  # ready before the first upload
     room = ReadingRoom(
-        Checkpoints(allow_folders=not public), reader, files, limits, make_examples(examples), public=public
+        Checkpoints(allow_folders=not public, most_bytes=limits.weights_bytes),
+        reader,
+        files,
+        limits,
+        make_examples(examples),
+        public=public,
     )
     files.protect()
     files.start()

@@ -12,12 +12,15 @@ from ..explain import AUTO, METHODS
 from ..models import BODY_PARTS
 from .desk import Opened, StudyDesk, progress_html
 from .examples import EXAMPLES_CHECKPOINT
+from .privacy import PrivacyWord, build_agreement
 from .reading_state import DEFAULT, Chosen, Question, Reading
 from .room import ReadingRoom
+from .turns import Turns
 
 FOUND = "found by the model"
 PREVALENCE = 10  # percent
 _ANYWHERE, _SAME = "Whole database", "Same body part"
+_SLOW = ("smooth_grad_cam", "occlusion")
 _METHODS = {
     AUTO: "Grad-CAM, the cheapest exact way",
     "class_activation_map": "Class activation map",
@@ -27,11 +30,6 @@ _METHODS = {
     "smooth_grad_cam": "Smooth Grad-CAM (slower)",
     "occlusion": "Occlusion (slowest)",
 }
-PRIVACY = (
-    "**Before you upload.** This page runs on a shared server on the internet. What you upload is read in its memory, "
-    "is seen by nobody, and is removed when you leave. Still: upload only pictures that may be shared, with no name, "
-    "number or date of a patient in the picture or in the file."
-)
 
 
 @dataclass(frozen=True)
@@ -42,6 +40,8 @@ class StudyPanel:
         files: The box of what the visitor brought.
         body_part: As it was given, or `FOUND`.
         open_files: The views of the study that is shown, the box's or an example's.
+        point: The operating point.
+        words: Of privacy, to be connected with those of other tabs.
         reading: What reads the open study: `fn`, `inputs` and `outputs` of an event.
         after: Likewise, what follows on a reading.
     """
@@ -49,6 +49,8 @@ class StudyPanel:
     files: gr.File
     body_part: gr.Dropdown
     open_files: gr.State
+    point: gr.Dropdown
+    words: list[PrivacyWord]
     reading: dict[str, Any]
     after: list[dict[str, Any]]
 
@@ -70,7 +72,7 @@ def build_study_panel(room: ReadingRoom, chosen: gr.State) -> StudyPanel:
         room: The server's side.
         chosen: The checkpoint that the visitor chose, a `Chosen`.
     """
-    desk = StudyDesk(room)
+    desk, turns = StudyDesk(room), Turns()
     first = room.examples[0]
     opened = desk.open(Question(tuple(first.files), desk.choose(tuple(first.files), DEFAULT)))
     reading = gr.State(opened.reading)
@@ -78,10 +80,7 @@ def build_study_panel(room: ReadingRoom, chosen: gr.State) -> StudyPanel:
     insisted = gr.State(())  # the views of a strange study whose answer is wanted all the same
     with gr.Row(elem_id="study"):
         with gr.Column(scale=4, min_width=300, elem_id="asking"):
-            if room.public:
-                with gr.Group(elem_id="privacy"):
-                    gr.Markdown(PRIVACY)
-                    agree = gr.Button("I understand: show the upload box", variant="primary")
+            agree = build_agreement() if room.public else None
             with gr.Column(visible=not room.public, elem_id="uploading") as uploading:
                 files = gr.File(label="Views of one study", file_count="multiple", type="filepath", height=160)
                 gr.Markdown(
@@ -107,7 +106,7 @@ def build_study_panel(room: ReadingRoom, chosen: gr.State) -> StudyPanel:
             body_part = gr.Dropdown([FOUND, *BODY_PARTS], value=FOUND, label="Body part")
             with gr.Group():
                 point = gr.Dropdown(
-                    opened.points, value=opened.reading.question.operating_point if opened.reading else None,
+                    opened.points, value=opened.point,
                     label="Operating point", elem_id="operating-point",
                 )  # fmt: skip
                 prevalence = gr.Slider(
@@ -115,9 +114,9 @@ def build_study_panel(room: ReadingRoom, chosen: gr.State) -> StudyPanel:
                     elem_id="prevalence",
                 )  # fmt: skip
                 achieved = gr.HTML(desk.achieved(opened.reading, PREVALENCE / 100), elem_id="achieved")
-            method = gr.Dropdown(
-                [(_METHODS[name], name) for name in (AUTO, *METHODS)], value=AUTO, label="Heatmap method"
-            )
+            # One visitor's occlusion would hold up all others for minutes.
+            methods = [name for name in (AUTO, *METHODS) if not (room.public and name in _SLOW)]
+            method = gr.Dropdown([(_METHODS[name], name) for name in methods], value=AUTO, label="Heatmap method")
         with gr.Column(scale=8, min_width=300, elem_id="answering"):
             verdict = gr.HTML(opened.answer, elem_id="answer")
             insist = gr.Button("Show the answer anyway", visible=opened.withheld, elem_id="anyway")
@@ -144,24 +143,31 @@ def build_study_panel(room: ReadingRoom, chosen: gr.State) -> StudyPanel:
 
     def answer(request: gr.Request, *asked: Any) -> Iterator[dict[Any, Any]]:
         question = ask(*asked[1:])
-        room.files.hold(str(request.session_hash), question.files)
+        session, turn = str(request.session_hash), object()
+        turns.begin(session, turn)
         news: SimpleQueue[tuple[int, int, str]] = SimpleQueue()
         with ThreadPoolExecutor(1, thread_name_prefix="reading") as pool:
             coming = pool.submit(desk.open, question, lambda *told: news.put(told))
+            read: list[str] = []
             while not coming.done():
                 try:
-                    done, total, _ = news.get(timeout=0.05)
+                    done, total, name = news.get(timeout=0.02)
                 except Empty:
                     continue
-                yield {verdict: progress_html(question.files, done, total), report: ""}
-        yield {**_shown(coming.result()), open_files: question.files}
+                read += [name] * (done > 0)
+                if turns.is_last(session, turn):
+                    yield {verdict: progress_html(question.files, read, total), report: ""}
+        if turns.is_last(session, turn):  # else the page shows something else by now
+            yield {**_shown(coming.result()), open_files: question.files}
+        else:
+            yield {report: gr.skip()}  # to yield nothing would empty the page
 
     def adjust(request: gr.Request, *asked: Any) -> Iterator[dict[Any, Any]]:
         """A dropdown also speaks up when the keyboard passes it by."""
         if asked[0] is None or asked[0].question != ask(*asked[1:]):
             yield from answer(request, *asked)
         else:
-            yield {report: gr.skip()}  # to yield nothing would empty the page
+            yield {report: gr.skip()}
 
     def _shown(found: Opened) -> dict[Any, Any]:
         shown: dict[Any, Any] = {
@@ -172,9 +178,7 @@ def build_study_panel(room: ReadingRoom, chosen: gr.State) -> StudyPanel:
             report: "",
         }
         if found.points is not None:
-            names = [name for _, name in found.points]
-            used = found.reading.study.operating_point if found.reading else None
-            shown[point] = gr.update(choices=found.points, value=used if used in names else names[0])
+            shown[point] = gr.update(choices=found.points, value=found.point)
         return shown
 
     def choose_example(event: gr.SelectData) -> tuple[None, tuple[str, ...], str]:
@@ -194,6 +198,8 @@ def build_study_panel(room: ReadingRoom, chosen: gr.State) -> StudyPanel:
         files,
         body_part,
         open_files,
+        point,
+        [PrivacyWord(agree, [uploading, add])] if agree else [],
         {"fn": answer, "inputs": asked, "outputs": [verdict, views, insist, reading, report, point, open_files]},
         [
             {"fn": measure, "inputs": [reading, prevalence], "outputs": achieved},
@@ -201,13 +207,6 @@ def build_study_panel(room: ReadingRoom, chosen: gr.State) -> StudyPanel:
         ],
     )
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    if room.public:
-        agree.click(
-            lambda: [gr.update(visible=shown) for shown in (True, True, False)],
-            None,
-            [uploading, add, agree],
-            **private,
-        )
     panel.read_on(files.upload)
     panel.read_on(read.click)
     panel.read_on(add.upload(add_views, [files, add], files, **private).then)

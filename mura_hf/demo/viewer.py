@@ -15,10 +15,8 @@ from .answer import chance_text, is_withheld
 from .pictures import THUMB_SIDE, film_url, heat_url
 
 _STATES = {True: ("abnormal", "▲ flagged"), False: ("normal", "○ not flagged")}
-_KEYS = (
-    "With the picture in focus: + and − zoom, 0 fits, arrows move, n and p change the view, h hides the heatmap, "
-    "b the box, i inverts."
-)
+_KEYS = "With the picture in focus: + and − zoom, 0 fits, arrows move, n and p change the view, i inverts"
+_MAP_KEYS = ", h hides the heatmap, b the box"
 
 
 def viewer_html(study: StudyPrediction, radiographs: Sequence[Radiograph], *, anyway: bool = False) -> str:
@@ -44,7 +42,7 @@ def viewer_html(study: StudyPrediction, radiographs: Sequence[Radiograph], *, an
         f'<mura-viewer data-first="{first}" data-answer="{mark}">{_FILTER}{row}<div class="stage" tabindex="0" '
         f'role="group" aria-roledescription="radiograph" aria-label="The chosen view, large" '
         f'aria-describedby="keys-{mark}">{views}</div>{_tools_html(study, maps)}{_meaning_html(study, maps)}'
-        f'<p class="fine" id="keys-{mark}">{_KEYS}</p></mura-viewer>'
+        f'<p class="fine" id="keys-{mark}">{_KEYS}{_MAP_KEYS * maps}.</p></mura-viewer>'
     )
 
 
@@ -68,7 +66,7 @@ def _thumb_html(view: ViewPrediction, film: Radiograph, place: int, withheld: bo
 def _words(view: ViewPrediction, withheld: bool) -> tuple[str, str]:
     if not withheld:
         return _STATES[view.flagged]
-    return "uncertain", "⊘ strange" if view.in_distribution is False else "not strange by itself"
+    return ("uncertain", "⊘ strange") if view.in_distribution is False else ("", "not strange by itself")
 
 
 def _view_html(view: ViewPrediction, film: Radiograph, *, withheld: bool, leading: bool) -> str:

@@ -14,6 +14,7 @@ from ..errors import DatasetError
 from ..inference import StudyFiles, StudyPredictor, sort_rows
 from ..inference.worklist import write_worklist
 from .examples import EXAMPLES_CHECKPOINT
+from .reading import MAX_VIEWS
 from .reading_state import DEFAULT, Chosen
 from .room import ReadingRoom
 from .worklist_opening import write_views
@@ -117,7 +118,7 @@ class WorklistDesk:
         """
         if type(place) is not int or not 0 <= place < len(studies):
             raise DatasetError("This study is no longer in the worklist; read the studies again.")
-        study, most = studies[place], self.room.limits.views
+        study, most = studies[place], MAX_VIEWS
         paths, problems = write_views(study.files[:most], self.room.files.new_folder(session))
         if not paths:
             raise DatasetError(" ".join(["The study cannot be opened.", *problems]))

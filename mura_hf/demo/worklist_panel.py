@@ -11,9 +11,9 @@ from ..inference import StudyFiles
 from .answer import trouble_html
 from .examples import EXAMPLES_CHECKPOINT
 from .operating import operating_point_choices
+from .privacy import PrivacyWord, build_agreement
 from .reading_state import Chosen
 from .room import ReadingRoom
-from .study_panel import PRIVACY
 from .worklist_desk import OpenedStudy, WorklistDesk
 from .worklist_phantoms import write_phantoms
 from .worklist_reading import waiting_html
@@ -45,10 +45,14 @@ class WorklistPanel:
     Attributes:
         opened: The study that was opened last, an `OpenedStudy`.
         opening: The event that sets it; on its `success` the study is to be shown.
+        point: The operating point.
+        words: Of privacy, to be connected with those of other tabs.
     """
 
     opened: gr.State
     opening: Any
+    point: gr.Dropdown
+    words: list[PrivacyWord]
 
 
 def build_worklist_panel(room: ReadingRoom, chosen: gr.State) -> WorklistPanel:
@@ -64,10 +68,7 @@ def build_worklist_panel(room: ReadingRoom, chosen: gr.State) -> WorklistPanel:
     opened = gr.State(None, time_to_live=_KEPT_SECONDS)
     with gr.Row(elem_id="worklist-asking"):
         with gr.Column(scale=5, min_width=300):
-            if room.public:
-                with gr.Group():
-                    gr.Markdown(PRIVACY)
-                    agree = gr.Button("I understand: show the upload box", variant="primary")
+            agree = build_agreement() if room.public else None
             with gr.Column(visible=not room.public) as uploading:
                 upload = gr.File(
                     label=f"ZIP file of studies, {room.limits.studies:,} at most", file_types=[".zip"],
@@ -154,8 +155,6 @@ def build_worklist_panel(room: ReadingRoom, chosen: gr.State) -> WorklistPanel:
         return gr.update(choices=choices, value=named if known else predictor.find_threshold()[0])
 
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    if room.public:
-        agree.click(lambda: (gr.update(visible=True), gr.update(visible=False)), None, [uploading, agree], **private)
     shown = [progress, table, to_csv, to_json]
     for button, fn, inputs in (
         (read, read_upload, [upload, path, point, chosen]),
@@ -168,7 +167,7 @@ def build_worklist_panel(room: ReadingRoom, chosen: gr.State) -> WorklistPanel:
     stop.click(end, None, None, queue=False, **private)
     chosen.change(offer_points, [chosen, point], point, **private)
     opening = table.select(open_study, [studies, opened], opened, **private)
-    return WorklistPanel(opened, opening)
+    return WorklistPanel(opened, opening, point, [PrivacyWord(agree, [uploading])] if agree else [])
 
 
 def _buttons(*, reading: bool) -> tuple[Any, Any, Any]:

@@ -12,10 +12,9 @@ from ..errors import DatasetError
 from ..inference import StudyFile, StudyFiles, StudyPredictor, WorklistRow, find_studies, predict_rows
 from ..radiographs import GuardedReader, Radiograph
 from .limits import Limits
-from .reading import read_view
+from .reading import MAX_VIEWS, read_view
 from .zip_checks import check_zip, is_zip
 
-MAX_VIEWS = 32
 """Of a study in a worklist; all its views go through the model at once. MURA's largest have 13."""
 
 _PAUSE = 0.5  # seconds between two words about the progress

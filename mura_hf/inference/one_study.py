@@ -1,7 +1,7 @@
 """Whether the views that were given as one study can be one."""
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -76,7 +76,9 @@ def _groups(keys: Sequence[Key | None]) -> dict[Key, list[int]]:
 
 
 def _listed(names: Sequence[str], places: Sequence[int]) -> str:
-    told = [names[place] for place in places]
+    """Names of some views; with their numbers where a name occurs twice."""
+    often = Counter(names)
+    told = [f"{names[place]} (view {place + 1})" if often[names[place]] > 1 else names[place] for place in places]
     return told[0] if len(told) == 1 else f"{', '.join(told[:-1])} and {told[-1]}"
 
 

@@ -10,8 +10,8 @@ from ..explain import Box, Region
 from ..models import LABELS
 
 PHANTOM_WARNING = (
-    "This checkpoint was trained on synthetic phantoms. Its word about a real radiograph means nothing until "
-    "weights trained on real studies are loaded (a Hub name in the app, or the variable MURA_CHECKPOINT)."
+    "This checkpoint was trained on synthetic phantoms. Its word about a real radiograph means nothing; such a one is "
+    "for a checkpoint that was trained on real studies, as mura-film was."
 )
 
 

@@ -11,7 +11,7 @@ from mura_hf.phantoms import write_phantom_mura
 @pytest.fixture(scope="module")
 def splits(tmp_path_factory):
     tree = write_phantom_mura(
-        tmp_path_factory.mktemp("giveaways"), 150, seed=9, size=64, valid_fraction=0.5, workers=2,
+        tmp_path_factory.mktemp("giveaways"), 150, seed=9, size=64, valid_fraction=0.5,
         progress=False,
     )  # fmt: skip
     return load_mura(tree, dev_fraction=0.0, calib_fraction=0.0)

@@ -47,7 +47,7 @@ def datasets(tmp_path_factory):
     """Films whose marker gives the label away."""
     tree = write_phantom_mura(
         tmp_path_factory.mktemp("planted"), 120, seed=9, size=SIZE, valid_fraction=0.4, planted_marker=True,
-        body_parts=["elbow", "forearm", "humerus"], workers=2, progress=False,
+        body_parts=["elbow", "forearm", "humerus"], progress=False,
     )  # fmt: skip
     return load_mura(tree)
 

@@ -1,4 +1,3 @@
-import multiprocessing
 import os
 import pickle
 import shutil
@@ -127,24 +126,29 @@ def test_a_part_that_was_cut_short_is_made_again(files, processor, tmp_path):
     _check(_build(files, processor, tmp_path), files, processor)
 
 
-def _ask(files, folder, results):
-    processor = MuraImageProcessor(size={"height": 16, "width": 16}, crop_border=True)
-    cache = _build(files, processor, folder)
-    results.put(int(sum(int(cache[file].plane.astype(int).sum()) for file in files)))
+_TWO = """
+import os, sys
+from mura_hf import MuraImageProcessor
+from mura_hf.data.cache import build_pixel_cache
+folder, *files = sys.argv[1:]
+processor = MuraImageProcessor(size={"height": 16, "width": 16}, crop_border=True)
+children = []
+for _ in range(2):
+    pid = os.fork()
+    if pid == 0:
+        cache = build_pixel_cache(files, processor, folder, workers=1, progress=False)
+        print(sum(int(cache[file].plane.astype(int).sum()) for file in files), flush=True)
+        raise SystemExit
+    children.append(pid)
+raise SystemExit(sum(os.waitpid(pid, 0)[1] for pid in children) > 0)
+"""
 
 
-def test_two_processes_may_ask_at_once(files, processor, tmp_path):
-    context = multiprocessing.get_context("spawn")
-    results = context.Queue()
-    both = [context.Process(target=_ask, args=(files, tmp_path, results)) for _ in range(2)]
-    for process in both:
-        process.start()
-    sums = [results.get(timeout=120) for _ in both]
-    for process in both:
-        process.join()
-        assert process.exitcode == 0
+def test_two_processes_may_ask_at_once(forks, files, processor, tmp_path):
+    done = forks.run("-c", _TWO, tmp_path, *files)
+    assert done.returncode == 0, done.stderr[-2000:]
     expected = sum(int(prepare_view(file, processor).plane.astype(int).sum()) for file in files)
-    assert sums == [expected, expected]
+    assert [int(line) for line in done.stdout.split()] == [expected, expected]
 
 
 def test_a_bad_file_is_named_and_the_rest_is_kept(files, processor, tmp_path):

@@ -1,4 +1,5 @@
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,16 @@ def atlas(tmp_path_factory):
     return root, *write_fracatlas(root)
 
 
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    root = tmp_path_factory.mktemp("small")
+    write_fracatlas(root, n=80, size=48)
+    return root
+
+
 @pytest.fixture
-def changed(tmp_path):
-    write_fracatlas(tmp_path, n=80, size=48)
-    return tmp_path
+def changed(small, tmp_path):
+    return shutil.copytree(small, tmp_path, dirs_exist_ok=True)
 
 
 def _all(datasets):

@@ -1,4 +1,5 @@
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -87,3 +88,23 @@ def test_a_slow_download_keeps_nobody_else_waiting(checkpoint, monkeypatch):
     finish.set()
     waiting.join(30)
     assert len(refused) == 1
+
+
+def test_weights_that_are_too_large_for_a_shared_server_are_not_fetched(monkeypatch):
+    asked = []
+
+    class Hub:
+        def model_info(self, name, **options):
+            asked.append((name, options["revision"]))
+            sizes = {"model.safetensors": 3 << 30, "model-2.safetensors": 1 << 30, "notes.bin": 9 << 30}
+            return SimpleNamespace(siblings=[SimpleNamespace(rfilename=file, size=sizes[file]) for file in sizes])
+
+    monkeypatch.setattr("mura_hf.demo.checkpoints.HfApi", Hub)
+    with pytest.raises(CheckpointError, match=r"weights of me/large have 4\.3 GB, and here at most 1\.1 GB"):
+        Checkpoints(allow_folders=False, most_bytes=1 << 30).get("me/large", "v1")
+    assert asked == [("me/large", "v1")]
+    held = Checkpoints(allow_folders=False, most_bytes=1)
+    assert held.get("mura-phantom").checkpoint == "bundled: mura-phantom"
+    with pytest.raises(CheckpointError, match="me/large"):  # any size, but there is no network
+        Checkpoints(allow_folders=True).get("me/large")
+    assert len(asked) == 1

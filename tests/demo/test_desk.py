@@ -52,9 +52,11 @@ def test_files_are_counted_while_they_are_read(desk, room):
     told = []
     desk.open(Question(tuple(room.examples[0].files), PHANTOM), lambda *news: told.append(news[:2]))
     assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
-    html = progress_html(("a/<b>.png", "c.png"), 1, 2)
-    assert "Read 1 of 2 files" in html
-    assert "&lt;b&gt;.png" in html
+    html = progress_html(("a/<b>.png", "c.png", "d.zip"), ["<b>.png"], 3)
+    assert "Read 1 of 3 files" in html
+    assert "✓ &lt;b&gt;.png" in html
+    assert "… c.png" in html
+    assert "d.zip" not in html
     assert 'value="1"' in html
 
 

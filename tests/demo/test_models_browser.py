@@ -28,6 +28,7 @@ def view(tmp_path_factory):
 @pytest.fixture
 def models(page):
     page.get_by_role("tab", name="Models").click()
+    page.get_by_role("button", name="Card of the model in use").click()
     return page
 
 

@@ -238,6 +238,16 @@ def test_clearing_the_box_clears_the_answer(page, views):
     expect(page.locator("#achieved")).to_have_text("")
 
 
+def test_a_slow_answer_does_not_come_back_over_what_was_chosen_since(page):
+    page.get_by_role("combobox", name="Heatmap method").click()
+    page.get_by_role("option", name="Occlusion").click()
+    page.locator("#examples button").nth(1).click()
+    expect(page.locator("#answer .answer")).to_contain_text("hand", timeout=WAIT)
+    choose(page, "Heatmap method", "Grad-CAM, the cheapest")
+    expect(page.locator("#views")).to_contain_text("head gradient", timeout=WAIT)
+    expect(page.locator("#views .name").first).to_contain_text("hand")
+
+
 def test_the_body_part_may_be_given(page):
     expect(page.locator("#answer .answer")).to_contain_text("Body part found")
     choose(page, "Body part", "elbow")

@@ -1,4 +1,3 @@
-import dataclasses
 import json
 import threading
 import zipfile
@@ -110,8 +109,9 @@ def test_a_study_is_opened_as_files_of_its_own_and_the_last_ones_go(desk, phanto
         desk.open("carl", studies, 0)
 
 
-def test_a_study_of_too_many_views_is_opened_in_part(room, phantom_tree):
-    desk = WorklistDesk(dataclasses.replace(room, limits=Limits(views=1)))
+def test_a_study_of_too_many_views_is_opened_in_part(room, phantom_tree, monkeypatch):
+    monkeypatch.setattr("mura_hf.demo.worklist_desk.MAX_VIEWS", 1)
+    desk = WorklistDesk(room)
     study = next(study for study in find_studies(phantom_tree) if len(study.files) > 1)
     opened, problems = desk.open("dora", [study], 0)
     assert len(opened.files) == 1

@@ -1,3 +1,5 @@
+import copy
+import functools
 import json
 import re
 
@@ -15,10 +17,11 @@ from mura_hf.hub import convert_checkpoint
 SIDE = 64
 
 
-def _network(name="resnet18", outputs=2, **options):
-    """A network of torchvision with random weights, whose norms do something."""
+@functools.lru_cache(2)
+def _network(name="resnet18", outputs=2):
+    """A network of torchvision with random weights, whose norms do something. It is shared: copy it to change it."""
     torch.manual_seed(0)
-    model = getattr(torchvision.models, name)(weights=None, num_classes=outputs, **options).eval()
+    model = getattr(torchvision.models, name)(weights=None, num_classes=outputs).eval()
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -31,13 +34,15 @@ def _network(name="resnet18", outputs=2, **options):
 def _check(network, folder, side=SIDE, channels=3, turn=False):
     """The checkpoint's logits are those of the network, on the same pixel values."""
     pixels = torch.randn(3, channels, side, side, generator=torch.Generator().manual_seed(1))
+    model = MuraForImageClassification.from_pretrained(folder)
     with torch.no_grad():
         expected = network(pixels)
-        found = MuraForImageClassification.from_pretrained(folder)(pixels).logits
+        found = model(pixels).logits
     expected = expected.flip(1) if turn else expected
     assert expected.std(0).min() > 1e-6
     scale = float(expected.abs().max())
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * max(1.0, scale))
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -125,18 +130,17 @@ def _old_names(weights):
 def test_wrapped_and_prefixed(tmp_path, wrap, request):
     network = _network("densenet121")
     if "half" in request.node.name:
-        network = network.half().float()
+        network = copy.deepcopy(network).half().float()
     wrapped = wrap(network.state_dict())
     torch.save(wrapped, tmp_path / "weights.pth")
     done = convert_checkpoint(
         tmp_path / "weights.pth", tmp_path / "out", architecture="densenet121", abnormal_index=1, image_size=SIDE
     )
-    _check(network, tmp_path / "out")
+    assert _check(network, tmp_path / "out").dtype == torch.float32
     assert {key.source for key in done.left_out} == {
         name for name in wrapped if name in ("epoch", "best", "optimizer")
     }
     assert sum(key.target is not None for key in done.keys) == len(network.state_dict())
-    assert MuraForImageClassification.from_pretrained(tmp_path / "out").dtype == torch.float32
 
 
 def test_one_logit_gives_the_probability_that_its_sigmoid_was(tmp_path, phantom_files):
@@ -163,7 +167,7 @@ def test_the_index_of_the_abnormal_class(resnet, file, tmp_path):
 
 
 def test_gray_networks_and_settings_of_the_pictures(tmp_path):
-    network = _network()
+    network = copy.deepcopy(_network())
     network.conv1 = nn.Conv2d(1, 64, 7, 2, 3, bias=False)
     torch.save(network.state_dict(), tmp_path / "weights.pth")
     convert_checkpoint(

@@ -2,8 +2,10 @@ import csv
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -86,23 +88,21 @@ def _lines(file):
     return file.read_bytes().count(b"\n") if file.exists() else 0
 
 
-def test_a_killed_command_goes_on_and_two_processes_give_the_same(checkpoint, phantom_files, tmp_path):
+def test_a_killed_command_goes_on_and_two_processes_give_the_same(forks, checkpoint, phantom_files, tmp_path):
     table = tmp_path / "films.csv"
     table.write_text("path,study_id\n" + "".join(f"{phantom_files[n % 2]},study {n}\n" for n in range(400)))
     options = [str(table), "--checkpoint", str(checkpoint), "--cpu", "--output"]
     killed, part = tmp_path / "killed.csv", tmp_path / "killed.csv.part-0"
-    with subprocess.Popen(
-        [sys.executable, SCRIPT, *options, killed], env=_environment(), stderr=subprocess.PIPE
-    ) as running:
-        while running.stderr.read(32) and _lines(part) < 20:  # the progress bar tells that rows come
-            pass
-        running.kill()
+    running = forks.start(SCRIPT, *options, killed, env=_environment())
+    while running.is_alive() and _lines(part) < 20:
+        time.sleep(0.001)
+    os.kill(running.pid, signal.SIGKILL)
+    assert running.wait().returncode == -signal.SIGKILL
     kept = part.read_text().splitlines()[1:-1]
     assert 15 < len(kept) < 400
     assert not killed.exists()
-    again = subprocess.run(
-        [sys.executable, SCRIPT, *options, killed], env=_environment(), check=True, capture_output=True, text=True
-    )
+    again = forks.run(SCRIPT, *options, killed, env=_environment())
+    assert again.returncode == 0, again.stderr[-2000:]
     assert "400 studies" in again.stdout
     shown = int(re.search(r"(\d+)/400", again.stderr)[1])
     assert shown >= len(kept)  # where the bar begins

@@ -64,7 +64,7 @@ def test_truth_lies_beside_the_pictures(phantom_tree):
 
 
 def test_every_kind_of_finding_comes_in_its_share(tmp_path):
-    tree = write_phantom_mura(tmp_path, 150, seed=4, size=64, workers=2, progress=False)
+    tree = write_phantom_mura(tmp_path, 150, seed=4, size=64, progress=False)
     rows = pq.read_table(tree / "findings.parquet").to_pylist()
     studies = {row["path"].rsplit("/", 1)[0]: row["finding"] for row in rows}
     found = [finding for finding in studies.values() if finding]
@@ -74,7 +74,7 @@ def test_every_kind_of_finding_comes_in_its_share(tmp_path):
 
 
 def test_twins_of_train_are_one_patient_with_and_without_the_finding(tmp_path):
-    tree = write_phantom_mura(tmp_path, 40, seed=2, size=64, workers=2, twins=True, progress=False)
+    tree = write_phantom_mura(tmp_path, 40, seed=2, size=64, twins=True, progress=False)
     studies = defaultdict(list)
     for row in pq.read_table(tree / "findings.parquet").to_pylist():
         studies[row["seed"]].append(row)

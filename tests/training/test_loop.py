@@ -152,7 +152,7 @@ def test_learns_one_batch_by_heart(datasets, tmp_path):
     few = {**datasets, "train": batch, "dev": batch}
     still = replace(TINY.augmentation, flip=0.0, rotation=0.0, scale=0.0)
     train(
-        type(datasets)(few), replace(TINY, epochs=80, learning_rate=3e-3, augmentation=still), tmp_path / "run",
+        type(datasets)(few), replace(TINY, epochs=30, learning_rate=1e-2, augmentation=still), tmp_path / "run",
         data_description={"name": "one batch"}, cpu=True,
     )  # fmt: skip
     losses = [json.loads(line)["train_loss"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]

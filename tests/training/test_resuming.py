@@ -135,7 +135,7 @@ except MuraError as error:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
-def test_a_full_disk_leaves_the_last_state_whole_and_says_so(home, whole, tmp_path):
+def test_a_full_disk_leaves_the_last_state_whole_and_says_so(forks, home, whole, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(
@@ -153,10 +153,7 @@ def test_a_full_disk_leaves_the_last_state_whole_and_says_so(home, whole, tmp_pa
         free = os.statvfs(disk)
         ballast = disk / "ballast"
         ballast.write_bytes(bytes(max(0, free.f_bavail * free.f_frsize - 200_000)))
-        done = subprocess.run(
-            [os.sys.executable, "-c", _FULL, home / "tree", folder, home / "cache"],
-            capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
+        done = forks.run("-c", _FULL, home / "tree", folder, home / "cache")
         assert done.returncode == 1
         last = done.stderr.strip().splitlines()[-1]
         assert "No space left on device" in last
