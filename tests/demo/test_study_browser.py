@@ -240,7 +240,7 @@ def test_clearing_the_box_clears_the_answer(page, views):
 
 def test_a_slow_answer_does_not_come_back_over_what_was_chosen_since(page):
     page.get_by_role("combobox", name="Heatmap method").click()
-    page.get_by_role("option", name="Occlusion").click()
+    page.get_by_role("option", name="Smooth Grad-CAM").click()
     page.locator("#examples button").nth(1).click()
     expect(page.locator("#answer .answer")).to_contain_text("hand", timeout=WAIT)
     choose(page, "Heatmap method", "Grad-CAM, the cheapest")
