@@ -66,7 +66,7 @@ def read_card(file: Path, *, trusted: bool) -> Card:
     if len(text) > MOST_LETTERS:
         text = text[:MOST_LETTERS] + _CUT.format(len(text) - MOST_LETTERS)
     if trusted:
-        text = _PICTURE.sub(lambda found: f"![{found[1]}]({_data_url(file.parent / found[2])})", text)
+        text = _PICTURE.sub(lambda found: _picture(found[1], file.parent / found[2]), text)
     return Card(text or _NO_CARD, trusted)
 
 
@@ -74,5 +74,8 @@ def _is_bundled(source: Source) -> bool:
     return Path(source.location).resolve() in [folder.resolve() for folder in BUNDLED.values()]
 
 
-def _data_url(picture: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode()
+def _picture(words: str, file: Path) -> str:
+    """A picture as part of the text; its words alone where it is not there, as in a Space, which brings no plots."""
+    if not file.is_file():
+        return f"*{words}: not here; see the card on the Hub.*"
+    return f"![{words}](data:image/png;base64,{base64.b64encode(file.read_bytes()).decode()})"

@@ -46,3 +46,9 @@ def test_odd_front_matter_and_bytes_do_no_harm(tmp_path):
     (tmp_path / "README.md").write_bytes(b"\xff\xfe card")
     assert read_card(tmp_path / "README.md", trusted=False).text.endswith("card")
     assert "came without a card" in read_card(tmp_path / "nowhere.md", trusted=False).text
+
+
+def test_a_card_without_its_plots_keeps_their_words(tmp_path):
+    (tmp_path / "README.md").write_text("# mine\n\n![The ROC curve](roc.png)\n")
+    card = read_card(tmp_path / "README.md", trusted=True)
+    assert card.text == "# mine\n\n*The ROC curve: not here; see the card on the Hub.*"
