@@ -1,6 +1,5 @@
 """Named endpoints for programs: `gradio_client` calls them with files of its own machine."""
 
-import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,11 +9,12 @@ from typing import Any
 import gradio as gr
 
 from ..errors import MuraError
-from ..inference import StudyFile, StudyPredictor, find_studies, predict_rows, sort_rows
-from ..radiographs import Radiograph
+from ..inference import sort_rows
 from .gatekeeper import NOT_UPLOADED
-from .reading import read_files, read_study, read_view
+from .reading import read_files, read_study
 from .room import ReadingRoom
+from .similar import is_synthetic
+from .worklist_reading import gather_studies, read_worklist
 from .zip_checks import check_zip
 
 _MOST_SIMILAR = 50
@@ -100,7 +100,7 @@ def add_endpoints(room: ReadingRoom) -> None:
                 raise MuraError(" ".join(problems) or "No file was given.")
             found = predictor.similar(radiographs, k, body_part or None)
             hidden = {"thumbnail", "row"}
-            if not _of_phantoms(predictor):
+            if not is_synthetic(predictor.index):
                 hidden.add("patient_id")
             return [{name: value for name, value in vars(one).items() if name not in hidden} for one in found]
 
@@ -127,30 +127,18 @@ def add_endpoints(room: ReadingRoom) -> None:
         with _call(room, request, [archive]) as files:
             _check_texts(checkpoint, revision, abnormal_label, operating_point)
             predictor = room.checkpoints.get(checkpoint, revision, abnormal_label)
-            file = Path(files[0])
-            try:
-                check_zip(file)
-                studies = find_studies(file)
-            except MuraError as error:
-                raise MuraError(str(error).replace(str(file), file.name)) from None
-            if len(studies) > room.limits.studies:
+            check_zip(Path(files[0]))  # a CSV file would name files of the server
+            studies = gather_studies(Path(files[0]), room.limits)
+            *_, last = read_worklist(
+                predictor, studies, room.reader,
+                operating_point=operating_point or None, most_seconds=room.limits.seconds,
+            )  # fmt: skip
+            if len(last.rows) < last.total:
                 raise MuraError(
-                    f"{file.name} holds {len(studies):,} studies, and at most {room.limits.studies:,} are read at "
-                    "once; give it in parts."
+                    f"The time for one worklist ended after {len(last.rows):,} of {last.total:,} studies; give it in "
+                    "parts."
                 )
-            rows, end = [], time.monotonic() + room.limits.seconds
-
-            def read(view: StudyFile) -> Radiograph:
-                return read_view(room.reader, view)
-
-            for row in predict_rows(predictor, studies, operating_point=operating_point or None, read=read):
-                rows.append(row)
-                if time.monotonic() > end:
-                    raise MuraError(
-                        f"The time for one worklist ended after {len(rows):,} of {len(studies):,} studies; give it in "
-                        "parts."
-                    )
-            return [row.to_dict() for row in sort_rows(rows)]
+            return [row.to_dict() for row in sort_rows(last.rows)]
 
     for endpoint in (predict_study, similar):
         gr.api(endpoint, api_name=endpoint.__name__, concurrency_id="reading")
@@ -187,9 +175,3 @@ def _call(room: ReadingRoom, request: gr.Request, views: Sequence[Any]) -> Itera
     finally:
         room.files.let_go(request.session_hash or call, files)  # held since the question came
         room.files.release(call)
-
-
-def _of_phantoms(predictor: StudyPredictor) -> bool:
-    """Whether the studies of a checkpoint's index are synthetic, and so of nobody."""
-    index = predictor.index
-    return index is not None and (index.record.data or {}).get("key") == "phantoms"

@@ -6,10 +6,10 @@ import gradio as gr
 
 from .about import ABOUT, DISCLAIMER
 from .api import add_endpoints
+from .checkpoints import DEFAULT
 from .discreet import DiscreetBlocks
 from .model_panel import build_model_panel
 from .privacy import connect_words
-from .reading_state import DEFAULT
 from .room import ReadingRoom
 from .study_panel import FOUND, build_study_panel
 from .worklist_desk import OpenedStudy

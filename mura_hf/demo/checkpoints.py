@@ -16,8 +16,10 @@ from ..inference.sources import HUB_TIMEOUT
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
-_Key = tuple[str, str, str]
-_DEFAULT = ("", "", "")
+Chosen = tuple[str, str, str]
+"""Name, revision and abnormal label of a checkpoint, as `Checkpoints.get` takes them."""
+
+DEFAULT: Chosen = ("", "", "")
 
 
 class Checkpoints:
@@ -33,9 +35,9 @@ class Checkpoints:
         self.allow_folders = allow_folders
         self.most_bytes = most_bytes
         self.capacity = capacity
-        self._loaded: OrderedDict[_Key, StudyPredictor] = OrderedDict()
+        self._loaded: OrderedDict[Chosen, StudyPredictor] = OrderedDict()
         self._lock = Lock()  # guards the two dicts, and is never held while something loads
-        self._loading: defaultdict[_Key, Lock] = defaultdict(Lock)
+        self._loading: defaultdict[Chosen, Lock] = defaultdict(Lock)
 
     def get(self, name: str = "", revision: str = "", abnormal_label: str = "") -> StudyPredictor:
         """The predictor of a Hub name, a folder or one of the package's; the default one where the name is empty.
@@ -71,7 +73,7 @@ class Checkpoints:
             with self._lock:
                 self._loaded[key] = predictor
                 for old in list(self._loaded)[: -self.capacity]:
-                    if old != _DEFAULT:
+                    if old != DEFAULT:
                         del self._loaded[old]
         return predictor
 

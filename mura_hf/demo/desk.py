@@ -9,10 +9,11 @@ from ..errors import CheckpointError
 from ..inference import StudyPredictor
 from ..inference.report_pdf import report_pdf
 from .answer import EMPTY, answer_html, is_withheld, trouble_html
-from .examples import EXAMPLES_CHECKPOINT, are_examples
+from .checkpoints import DEFAULT, Chosen
+from .examples import EXAMPLES_CHECKPOINT, find_example
 from .operating import achievement_html, operating_point_choices
 from .reading import read_study
-from .reading_state import DEFAULT, Chosen, Question, Reading, remember
+from .reading_state import Question, Reading, remember
 from .report import download_html, json_report, report_context
 from .room import ReadingRoom
 from .similar import similar_html
@@ -55,7 +56,7 @@ class StudyDesk:
 
     def choose(self, files: tuple[str, ...], chosen: Chosen) -> Chosen:
         """The checkpoint for a study: that of the examples for an example, unless the visitor chose one."""
-        ours = are_examples(files, self.room.examples) or are_worklist_phantoms(files)
+        ours = find_example(files, self.room.examples) is not None or are_worklist_phantoms(files)
         if chosen == DEFAULT and ours:
             return (EXAMPLES_CHECKPOINT, "", "")
         return chosen
@@ -90,10 +91,8 @@ class StudyDesk:
         )
 
     def _caption(self, files: tuple[str, ...]) -> str:
-        for example in self.room.examples:
-            if list(files) == example.files:
-                return f'<p class="fine">Example, a synthetic phantom: {escape(example.caption)}.</p>'
-        return ""
+        example = find_example(files, self.room.examples)
+        return f'<p class="fine">Example, a synthetic phantom: {escape(example.caption)}.</p>' if example else ""
 
     def achieved(self, reading: Reading | None, prevalence: float) -> str:
         """HTML of what the operating point of a reading was measured to achieve."""

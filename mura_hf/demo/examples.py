@@ -38,9 +38,9 @@ class ExampleStudy:
     files: list[str]
 
 
-def are_examples(files: Sequence[str], examples: Sequence[ExampleStudy]) -> bool:
-    """Whether these are the files of an example."""
-    return any(list(files) == example.files for example in examples)
+def find_example(files: Sequence[str], examples: Sequence[ExampleStudy]) -> ExampleStudy | None:
+    """The example whose files these are; None where they are no example's."""
+    return next((example for example in examples if list(files) == example.files), None)
 
 
 def make_examples(folder: Path) -> list[ExampleStudy]:

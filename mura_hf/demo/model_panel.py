@@ -16,10 +16,10 @@ from ..models import BODY_PARTS
 from ..radiographs import Radiograph
 from .answer import answer_html, trouble_html
 from .card_text import Card, find_card
+from .checkpoints import DEFAULT, Chosen
 from .comparison import Contender, comparison_html
 from .model_facts import facts_html
 from .reading import read_files
-from .reading_state import DEFAULT, Chosen
 from .room import ReadingRoom
 
 _NOTHING = "Open a study first, in the tab “Read a study”."

@@ -10,7 +10,7 @@ from ..radiographs import GuardedReader, Radiograph
 from .zip_checks import check_zip, is_zip
 
 MAX_VIEWS = 16
-"""Of one study; MURA has 13 at most."""
+"""Of one study, all of which go through the model at once; MURA has 13 at most."""
 
 Progress = Callable[[int, int, str], None]
 

@@ -3,11 +3,7 @@
 from dataclasses import dataclass, replace
 
 from ..inference import StudyPrediction
-
-Chosen = tuple[str, str, str]
-"""Name, revision and abnormal label of a checkpoint."""
-
-DEFAULT: Chosen = ("", "", "")
+from .checkpoints import DEFAULT, Chosen
 
 
 @dataclass(frozen=True)

@@ -159,11 +159,6 @@ class SessionFiles:
                     for file in left:
                         self._remove_if_free(file)
 
-    def is_full(self) -> bool:
-        """Whether nothing more can be taken."""
-        with self._lock:
-            return not self._make_room(1, self._clock())
-
     def used_bytes(self) -> int:
         """What lies in the folder, and is to come by uploads that have begun."""
         with self._lock:

@@ -5,10 +5,9 @@ from html import escape
 
 from ..errors import CheckpointError
 from ..inference import StudyPrediction, StudyPredictor
-from ..retrieval import Neighbour
+from ..retrieval import Neighbour, RetrievalIndex
 
 NEAREST = 5
-_PHANTOMS = "phantoms"
 
 
 def similar_html(predictor: StudyPredictor, study: StudyPrediction, *, same_part: bool) -> str:
@@ -30,12 +29,17 @@ def similar_html(predictor: StudyPredictor, study: StudyPrediction, *, same_part
         return _sentence(str(error))
     if not found:
         return _sentence("The database holds no study of this body part.")
-    synthetic = (index.record.data or {}).get("key") == _PHANTOMS
+    synthetic = is_synthetic(index)
     return (
         f'<ol class="similar">{"".join(_card(neighbour, synthetic) for neighbour in found)}</ol>'
         f'<p class="fine">Nearest of {len(index):,} views, by the checkpoint’s own code of a view. A label is that of '
         "the similar case and says nothing certain about yours.</p>"
     )
+
+
+def is_synthetic(index: RetrievalIndex | None) -> bool:
+    """Whether the studies of an index are phantoms, and so of nobody."""
+    return index is not None and (index.record.data or {}).get("key") == "phantoms"
 
 
 def _sentence(words: str) -> str:

@@ -10,10 +10,11 @@ import gradio as gr
 
 from ..explain import AUTO, METHODS
 from ..models import BODY_PARTS
+from .checkpoints import DEFAULT, Chosen
 from .desk import Opened, StudyDesk, progress_html
 from .examples import EXAMPLES_CHECKPOINT
 from .privacy import PrivacyWord, build_agreement
-from .reading_state import DEFAULT, Chosen, Question, Reading
+from .reading_state import Question, Reading
 from .room import ReadingRoom
 from .turns import Turns
 

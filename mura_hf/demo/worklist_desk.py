@@ -13,13 +13,14 @@ import gradio as gr
 from ..errors import DatasetError
 from ..inference import StudyFiles, StudyPredictor, sort_rows
 from ..inference.worklist import write_worklist
+from .checkpoints import DEFAULT, Chosen
 from .examples import EXAMPLES_CHECKPOINT
 from .reading import MAX_VIEWS
-from .reading_state import DEFAULT, Chosen
 from .room import ReadingRoom
 from .worklist_opening import write_views
 from .worklist_reading import Stage, gather_studies, read_worklist, stage_html
 from .worklist_table import summary_text, worklist_html
+from .zip_checks import check_zip
 
 _MOST_SESSIONS = 1000  # whose readings may be stopped
 
@@ -72,6 +73,8 @@ class WorklistDesk:
             raise DatasetError("There is nothing to read yet: give a ZIP file, or try it with the phantoms.")
         if upload and not Path(upload).is_file():
             raise DatasetError(f"{Path(upload).name} was uploaded too long ago and is gone; upload it again.")
+        if upload:
+            check_zip(Path(upload))  # a CSV file would name files of the server
         return gather_studies(Path(upload or path).expanduser(), self.room.limits)
 
     def read(

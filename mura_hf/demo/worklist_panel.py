@@ -9,10 +9,10 @@ import gradio as gr
 from ..errors import CheckpointError, DatasetError, MuraError
 from ..inference import StudyFiles
 from .answer import trouble_html
+from .checkpoints import Chosen
 from .examples import EXAMPLES_CHECKPOINT
 from .operating import operating_point_choices
 from .privacy import PrivacyWord, build_agreement
-from .reading_state import Chosen
 from .room import ReadingRoom
 from .worklist_desk import OpenedStudy, WorklistDesk
 from .worklist_phantoms import write_phantoms

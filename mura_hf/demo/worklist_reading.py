@@ -15,8 +15,6 @@ from .limits import Limits
 from .reading import MAX_VIEWS, read_view
 from .zip_checks import check_zip, is_zip
 
-"""Of a study in a worklist; all its views go through the model at once. MURA's largest have 13."""
-
 _PAUSE = 0.5  # seconds between two words about the progress
 _ROWS_A_SECOND = 500  # that a growing table may be written again
 

@@ -5,6 +5,7 @@ import os
 import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
+from mura_hf import StudyPredictor, read_radiograph
 from mura_hf.demo.checkpoints import Checkpoints
 from mura_hf.demo.examples import make_examples
 from mura_hf.demo.limits import LOOPBACK
@@ -25,6 +26,18 @@ def room(tmp_path_factory):
             Checkpoints(allow_folders=True), reader, SessionFiles(folder), LOOPBACK, make_examples(folder),
             public=False,
         )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def study(checkpoint, phantom_files):
+    """An untrained checkpoint's answer about a study of phantoms."""
+    return StudyPredictor.from_pretrained(checkpoint)(phantom_files)
+
+
+@pytest.fixture(scope="session")
+def radiographs(phantom_files):
+    """The views of `study`."""
+    return [read_radiograph(file) for file in phantom_files]
 
 
 @pytest.fixture(scope="session")

@@ -8,11 +8,6 @@ from mura_hf.inference import STRANGE_WARNING
 from tests.inference.strangers import save_stranger
 
 
-@pytest.fixture(scope="module")
-def study(checkpoint, phantom_files):
-    return StudyPredictor.from_pretrained(checkpoint)(phantom_files)
-
-
 @pytest.mark.parametrize(
     ("band", "words"),
     [("abnormal", "Abnormal: flagged"), ("uncertain", "Uncertain"), ("normal", "does not exclude a fracture")],

@@ -1,24 +1,11 @@
 import dataclasses
 import re
 
-import pytest
-
-from mura_hf import StudyPredictor, read_radiograph
 from mura_hf.demo.answer import chance_text
+from mura_hf.demo.checkpoints import DEFAULT
 from mura_hf.demo.comparison import Contender, comparison_html
 from mura_hf.demo.model_facts import facts_html
 from mura_hf.demo.model_panel import ModelDesk
-from mura_hf.demo.reading_state import DEFAULT
-
-
-@pytest.fixture(scope="module")
-def study(checkpoint, phantom_files):
-    return StudyPredictor.from_pretrained(checkpoint)(phantom_files)
-
-
-@pytest.fixture(scope="module")
-def radiographs(phantom_files):
-    return [read_radiograph(file) for file in phantom_files]
 
 
 def _table(html):

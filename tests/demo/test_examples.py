@@ -1,7 +1,7 @@
 import numpy as np
 from PIL import Image
 
-from mura_hf.demo.examples import are_examples, make_examples
+from mura_hf.demo.examples import find_example, make_examples
 from mura_hf.phantoms import BODY_PARTS, render_phantom
 
 
@@ -26,6 +26,6 @@ def test_the_files_show_what_the_caption_says(tmp_path):
 
 def test_an_example_is_known_by_its_files(tmp_path):
     examples = make_examples(tmp_path)
-    assert are_examples(tuple(examples[3].files), examples)
-    assert not are_examples(examples[3].files[:1], examples)
-    assert not are_examples([*examples[3].files, "other.png"], examples)
+    assert find_example(tuple(examples[3].files), examples) is examples[3]
+    assert find_example(examples[3].files[:1], examples) is None
+    assert find_example([*examples[3].files, "other.png"], examples) is None

@@ -3,21 +3,10 @@ import re
 
 import pytest
 
-from mura_hf import StudyPredictor, read_radiograph
 from mura_hf.demo.viewer import viewer_html
 from mura_hf.explain import Box, Region
 
 REGION = Region(Box(10, 20, 30, 60), 800, 0.1, 0.9)
-
-
-@pytest.fixture(scope="module")
-def study(checkpoint, phantom_files):
-    return StudyPredictor.from_pretrained(checkpoint)(phantom_files)
-
-
-@pytest.fixture(scope="module")
-def radiographs(phantom_files):
-    return [read_radiograph(file) for file in phantom_files]
 
 
 def test_each_view_has_its_picture_overlay_and_probability(study, radiographs):

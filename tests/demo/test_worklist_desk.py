@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from mura_hf import StudyPredictor
+from mura_hf.demo.checkpoints import DEFAULT
 from mura_hf.demo.limits import Limits
-from mura_hf.demo.reading_state import DEFAULT
 from mura_hf.demo.worklist_desk import WorklistDesk
 from mura_hf.demo.worklist_opening import safe_name, write_views
 from mura_hf.demo.worklist_phantoms import are_worklist_phantoms, write_phantoms
@@ -164,3 +164,9 @@ def test_the_progress_tells_how_many_how_fast_and_how_long():
     assert "0 percent read" in html
     assert "second" not in stage_html(Stage([], 3, 0.0, show=False))
     assert json.dumps(stage_html(Stage(rows, 30, 3.2, show=True, ended=True), "<Done>")).count("&lt;Done&gt;") == 1
+
+
+def test_what_is_uploaded_is_a_zip_file_and_no_list_of_the_servers_own(room, tmp_path):
+    (tmp_path / "list.csv").write_text("/etc/hostname\n")
+    with pytest.raises(DatasetError, match=r"^list\.csv is no ZIP file"):
+        WorklistDesk(room).gather(str(tmp_path / "list.csv"), "")
