@@ -1,4 +1,4 @@
-"""The demo in a process of its own, for measuring it, and what to ask it."""
+"""The demo in a process of its own, for measuring and testing it, and what to ask it."""
 
 import os
 import socket
@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from ..models import MuraConfig, MuraForImageClassification, MuraImageProcessor
 from ..phantoms import BODY_PARTS, render_phantom
 
 _ROOT = Path(__file__).parents[2]
+_PAGE = (sys.executable, "app.py")
 _START_SECONDS = 180.0
 
 
@@ -35,6 +36,17 @@ class RunningApp:
     process: subprocess.Popen
     seconds: float
     temporary: Path
+
+    @property
+    def log(self) -> str:
+        """What it printed so far, to both outputs."""
+        return _log(self.temporary).read_text()
+
+    @property
+    def folder(self) -> Path:
+        """Its own folder, for uploads and examples."""
+        (folder,) = self.temporary.glob("mura_hf_demo_*")
+        return folder
 
     def tree_bytes(self) -> int:
         """Resident memory of the process and all that it started; shared pages count in each. Linux only."""
@@ -56,31 +68,42 @@ class RunningApp:
 
     def visitors_files(self) -> list[Path]:
         """What lies on the server for visitors."""
-        files = self.temporary.glob("mura_hf_demo_*/**/*")
-        return [file for file in files if file.is_file() and file.parent.name != "examples" and file.name != ".lock"]
+        return [
+            file
+            for file in self.folder.rglob("*")
+            if file.is_file() and file.parent.name != "examples" and file.name != ".lock"
+        ]
 
 
 @contextmanager
-def running_app(temporary: Path, environment: Mapping[str, str] | None = None) -> Iterator[RunningApp]:
-    """Runs `python app.py`, on loopback at a free port, and ends it afterwards.
+def running_app(
+    temporary: Path, environment: Mapping[str, str] | None = None, command: Sequence[str] = _PAGE
+) -> Iterator[RunningApp]:
+    """Runs the app, on loopback at a free port, and ends it afterwards.
 
     Args:
-        temporary: A folder for its temporary files and its log.
-        environment: Added to that of this process.
+        temporary: An empty folder for its temporary files and its log.
+        environment: Added to that of this process, from which what would make another app of it is left out.
+        command: What to run in the repository's folder; `python app.py`, if it is not given.
+
+    Raises:
+        RuntimeError: If it does not answer; with what it printed.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    full = {**os.environ, "GRADIO_SERVER_PORT": str(port), "TMPDIR": str(temporary), **(environment or {})}
-    log = temporary / "app.log"
+    kept = {name: value for name, value in os.environ.items() if name not in ("MURA_CHECKPOINT", "SPACE_ID")}
+    ours = {"GRADIO_SERVER_PORT": str(port), "TMPDIR": str(temporary), "PYTHONUNBUFFERED": "1"}
     start = time.monotonic()
-    with log.open("w") as output:
-        process = subprocess.Popen([sys.executable, "app.py"], cwd=_ROOT, env=full, stdout=output, stderr=output)
+    with _log(temporary).open("w") as output:
+        process = subprocess.Popen(
+            command, cwd=_ROOT, env={**kept, **ours, **(environment or {})}, stdout=output, stderr=output
+        )
     url = f"http://127.0.0.1:{port}"
     try:
         while True:
             if process.poll() is not None or time.monotonic() - start > _START_SECONDS:
-                raise RuntimeError(f"the app did not answer: {log.read_text()}")
+                raise RuntimeError(f"the app did not answer: {_log(temporary).read_text()}")
             try:
                 with urllib.request.urlopen(url, timeout=10):
                     break
@@ -94,6 +117,10 @@ def running_app(temporary: Path, environment: Mapping[str, str] | None = None) -
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _log(temporary: Path) -> Path:
+    return temporary / "app.log"
 
 
 def save_studies(folder: Path, n_studies: int, n_views: int = 3, size: int = 512) -> list[list[str]]:

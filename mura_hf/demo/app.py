@@ -46,13 +46,16 @@ def build_app(room: ReadingRoom) -> gr.Blocks:
 
         connect_words([*study.words, *worklist.words])
 
-        def show(opened: OpenedStudy, point: str) -> tuple[Any, list[str], str, str]:
-            return gr.Tabs(selected="read"), opened.files, opened.body_part or FOUND, point
+        def show(opened: OpenedStudy, point: str) -> tuple[Any, list[str], tuple[str, ...], str, str]:
+            return gr.Tabs(selected="read"), opened.files, tuple(opened.files), opened.body_part or FOUND, point
 
         private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         study.read_on(
             worklist.opening.success(
-                show, [worklist.opened, worklist.point], [tabs, study.files, study.body_part, study.point], **private
+                show,
+                [worklist.opened, worklist.point],
+                [tabs, study.files, study.open_files, study.body_part, study.point],
+                **private,
             ).then
         )
         for loading in models.loading:

@@ -1,6 +1,6 @@
 """The tab "Read a study"."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
@@ -40,7 +40,7 @@ class StudyPanel:
     Attributes:
         files: The box of what the visitor brought.
         body_part: As it was given, or `FOUND`.
-        open_files: The views of the study that is shown, the box's or an example's.
+        open_files: The views of the study that is open, the box's or an example's: a tuple of paths.
         point: The operating point.
         words: Of privacy, to be connected with those of other tabs.
         reading: What reads the open study: `fn`, `inputs` and `outputs` of an event.
@@ -131,15 +131,13 @@ def build_study_panel(room: ReadingRoom, chosen: gr.State) -> StudyPanel:
             similar = gr.HTML(desk.similar(opened.reading, same_part=False), elem_id="similar")
 
     def ask(
-        paths: list[str] | None,
-        last: tuple[str, ...],
+        place: tuple[str, ...],
         part: str,
         named: str | None,
         how: str,
         who: Chosen,
         wanted: tuple[str, ...],
     ) -> Question:
-        place = tuple(paths or last)
         return Question(place, desk.choose(place, who), None if part == FOUND else part, named, how, place == wanted)
 
     def answer(request: gr.Request, *asked: Any) -> Iterator[dict[Any, Any]]:
@@ -159,7 +157,7 @@ def build_study_panel(room: ReadingRoom, chosen: gr.State) -> StudyPanel:
                 if turns.is_last(session, turn):
                     yield {verdict: progress_html(question.files, read, total), report: ""}
         if turns.is_last(session, turn):  # else the page shows something else by now
-            yield {**_shown(coming.result()), open_files: question.files}
+            yield _shown(coming.result())
         else:
             yield {report: gr.skip()}  # to yield nothing would empty the page
 
@@ -182,11 +180,21 @@ def build_study_panel(room: ReadingRoom, chosen: gr.State) -> StudyPanel:
             shown[point] = gr.update(choices=found.points, value=found.point)
         return shown
 
-    def choose_example(event: gr.SelectData) -> tuple[None, tuple[str, ...], str]:
-        return None, tuple(room.examples[event.index].files), FOUND  # what was said of another study does not hold
+    def open_study(request: gr.Request, paths: Sequence[str] | None) -> tuple[str, ...]:
+        """Only what the visitor does opens a study, never a reading that ends; one that still runs is passed over."""
+        turns.begin(str(request.session_hash), object())
+        return tuple(paths or ())
 
-    def add_views(paths: list[str] | None, more: list[str]) -> list[str]:
-        return [*(paths or []), *more]
+    def choose_example(request: gr.Request, event: gr.SelectData) -> tuple[None, tuple[str, ...], str]:
+        # What was said of another study does not hold for this one.
+        return None, open_study(request, room.examples[event.index].files), FOUND
+
+    def add_views(request: gr.Request, paths: list[str] | None, more: list[str]) -> tuple[list[str], tuple[str, ...]]:
+        together = [*(paths or []), *more]
+        return together, open_study(request, together)
+
+    def close_study(request: gr.Request) -> tuple[tuple[str, ...], str]:
+        return open_study(request, None), FOUND
 
     def measure(found: Reading | None, percent: float) -> str:
         return desk.achieved(found, percent / 100)
@@ -194,31 +202,30 @@ def build_study_panel(room: ReadingRoom, chosen: gr.State) -> StudyPanel:
     def search(found: Reading | None, where: str) -> str:
         return desk.similar(found, same_part=where == _SAME)
 
-    asked: list[Any] = [reading, files, open_files, body_part, point, method, chosen, insisted]
+    asked: list[Any] = [reading, open_files, body_part, point, method, chosen, insisted]
     panel = StudyPanel(
         files,
         body_part,
         open_files,
         point,
         [PrivacyWord(agree, [uploading, add])] if agree else [],
-        {"fn": answer, "inputs": asked, "outputs": [verdict, views, insist, reading, report, point, open_files]},
+        {"fn": answer, "inputs": asked, "outputs": [verdict, views, insist, reading, report, point]},
         [
             {"fn": measure, "inputs": [reading, prevalence], "outputs": achieved},
             {"fn": search, "inputs": [reading, scope], "outputs": similar},
         ],
     )
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    panel.read_on(files.upload)
+    panel.read_on(files.upload(open_study, files, open_files, **private).then)
     panel.read_on(read.click)
-    panel.read_on(add.upload(add_views, [files, add], files, **private).then)
+    panel.read_on(add.upload(add_views, [files, add], [files, open_files], **private).then)
     panel.read_on(gallery.select(choose_example, None, [files, open_files, body_part], **private).then)
-    # Where the last file is taken away, nothing is left to read: not what was shown before.
-    panel.read_on(files.delete(lambda: (), None, open_files, **private).then)
+    panel.read_on(files.delete(open_study, files, open_files, **private).then)
     adjusting = replace(panel, reading={**panel.reading, "fn": adjust})
     for control in (body_part, point, method):
         adjusting.read_on(control.input, trigger_mode="always_last")
     panel.read_on(insist.click(lambda shown: shown, open_files, insisted, **private).then)
-    panel.read_on(files.clear(lambda: ((), FOUND), None, [open_files, body_part], **private).then)
+    panel.read_on(files.clear(close_study, None, [open_files, body_part], **private).then)
     prevalence.input(**panel.after[0], **private, trigger_mode="always_last")
     scope.input(**panel.after[1], **private)
     for button, kind in ((to_pdf, "pdf"), (to_json, "json")):

@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import precision_recall_curve, roc_curve
 
 _DIGITS = 5
 
@@ -19,6 +18,8 @@ def measure_curves(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, A
         `roc`: `false_positive_rate` and `sensitivity`, corners only; `precision_recall`: `sensitivity` and
         `precision`, corners only; both None where only one class is there.
     """
+    from sklearn.metrics import precision_recall_curve, roc_curve  # half a second, which no predictor needs
+
     both = len(np.unique(labels)) == 2
     roc = precision_recall = None
     if both:

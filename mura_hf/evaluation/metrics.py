@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 from .reliability import find_bins
 
@@ -28,6 +27,8 @@ def classification_metrics(
     Raises:
         ValueError: If lengths differ, labels are not 0 or 1, or probabilities lie outside [0, 1].
     """
+    from sklearn.metrics import average_precision_score, roc_auc_score  # half a second, which no predictor needs
+
     truth, values = check_answers(labels, probabilities)
     positive, n = truth == 1, len(truth)
     both = bool(positive.any() and not positive.all())

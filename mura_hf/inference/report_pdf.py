@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape
 
 import cv2
-import matplotlib
 import numpy as np
 from PIL import Image
 
@@ -92,6 +91,7 @@ def report_pdf(study: StudyPrediction, radiographs: Sequence[Radiograph], contex
 @cache
 def _register_fonts() -> None:
     """DejaVu, which comes with matplotlib and has the letters of most languages that file names are written in."""
+    import matplotlib
     from reportlab.pdfbase import pdfmetrics
     from reportlab.pdfbase.ttfonts import TTFont
 

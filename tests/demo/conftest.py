@@ -45,8 +45,8 @@ def address():
     """The app's address; the app runs as `python app.py` does it, in a process of its own."""
     if CHROMIUM is None and not os.environ.get("CI"):
         pytest.skip("there is no Chromium on this machine")
-    with serve() as (url, _):
-        yield url
+    with serve() as app:
+        yield app.url
 
 
 @pytest.fixture(scope="session")

@@ -22,13 +22,13 @@ from tests.demo.test_serving import upload, wait_until
 
 @pytest.fixture(scope="module")
 def served():
-    with serve({"MURA_CHECKPOINT": "mura-phantom", "OMP_NUM_THREADS": "1"}, ENDPOINTS) as (url, process):
-        yield url, process
+    with serve({"MURA_CHECKPOINT": "mura-phantom", "OMP_NUM_THREADS": "1"}, ENDPOINTS) as app:
+        yield app
 
 
 @pytest.fixture(scope="module")
 def client(served):
-    client = Client(served[0], verbose=False)
+    client = Client(served.url, verbose=False)
     yield client
     client.close()
 
@@ -51,13 +51,6 @@ def close_to(expected):
     return [close_to(value) for value in expected] if isinstance(expected, list) else expected
 
 
-def left(process) -> list[str]:
-    """Files that lie on the server for a visitor."""
-    return [
-        file.name for file in process.folder.rglob("*.*") if file.parent.name != "examples" and file.name[0] != "."
-    ]
-
-
 @pytest.mark.parametrize(
     "options", [{}, {"heatmaps": True, "body_part": "wrist", "operating_point": "sensitivity_95"}]
 )
@@ -68,7 +61,7 @@ def test_a_study_is_answered_as_by_the_predictor_and_its_files_are_gone(
     expected = predictor(phantom_files, **{"heatmaps": False, **options}).to_dict()
     assert answer.pop("left_out") == []
     assert answer == close_to(json.loads(json.dumps(expected)))
-    assert left(served[1]) == []
+    assert served.visitors_files() == []
 
 
 def test_files_that_cannot_be_read_are_told_of(served, client, phantom_files, tmp_path):
@@ -87,8 +80,8 @@ def test_files_that_cannot_be_read_are_told_of(served, client, phantom_files, tm
         client.predict([], api_name="/predict_study")
     with pytest.raises(AppError, match="is not a Hub name"):
         client.predict(given(phantom_files), checkpoint="no such/name/here", api_name="/predict_study")
-    assert "letter" not in served[1].log.read_text()
-    assert left(served[1]) == []
+    assert "letter" not in served.log
+    assert served.visitors_files() == []
 
 
 def test_similar_studies_are_those_of_the_predictor(client, predictor, phantom_files):
@@ -122,16 +115,16 @@ def test_a_worklist_is_that_of_the_predictor(served, client, predictor, phantom_
         (tmp_path / name).write_bytes(content)
         with pytest.raises(AppError, match=f"^{name}") as refused:
             client.predict(handle_file(str(tmp_path / name)), api_name="/worklist")
-        assert str(served[1].folder) not in str(refused.value)
-    assert left(served[1]) == []
+        assert str(served.folder) not in str(refused.value)
+    assert served.visitors_files() == []
 
 
 def test_a_program_can_name_no_file_of_the_server(served, client, phantom_files, tmp_path):
-    url, process = served
+    url = served.url
     secret = tmp_path / "secret.png"
     shutil.copy(phantom_files[0], secret)
     marked = {"meta": {"_type": "gradio.FileData"}}
-    for path in (str(secret), f"{process.folder}/../{secret}", "https://example.com/a.png"):
+    for path in (str(secret), f"{served.folder}/../{secret}", "https://example.com/a.png"):
         for file in ({"path": path, "orig_name": "a.png"}, {"path": path, "url": path}):
             with pytest.raises(ValidationError, match="has to be uploaded"):
                 client.predict([file], api_name="/predict_study")
@@ -146,19 +139,19 @@ def test_a_program_can_name_no_file_of_the_server(served, client, phantom_files,
 
 
 def test_a_program_without_the_client_asks_by_two_requests(served, phantom_files):
-    url, process = served
+    url = served.url
     with open(phantom_files[0], "rb") as file:
         given = upload(url, "view.png", file.read())
     event = httpx.post(f"{url}/gradio_api/call/predict_study", json={"data": [[given], "", "", "", None, None, False]})
     told = httpx.get(f"{url}/gradio_api/call/predict_study/{event.json()['event_id']}", timeout=30).text
     assert told.startswith("event: complete")
     assert json.loads(told.split("data: ")[1])[0]["views"][0]["name"] == "view.png"
-    wait_until(lambda: left(process) == [])
+    wait_until(lambda: served.visitors_files() == [])
 
 
 def test_programs_that_ask_at_once_with_the_same_files_do_not_lose_them(served, client, phantom_files):
     jobs = [client.submit(given(phantom_files), api_name="/predict_study") for _ in range(4)]
-    others, found = [Client(served[0], verbose=False) for _ in range(2)], []
+    others, found = [Client(served.url, verbose=False) for _ in range(2)], []
 
     def ask(one: Client) -> None:
         found.append(one.predict(given(phantom_files), api_name="/predict_study"))
@@ -192,7 +185,7 @@ def test_the_examples_of_the_readme_run(served, phantom_files, tmp_path):
             shutil.copy(phantom_files[number], tmp_path / name)
             packed.write(tmp_path / name, f"{number}/{name}")
     assert "http://127.0.0.1:7860" in example
-    program = example.replace("http://127.0.0.1:7860", served[0])
+    program = example.replace("http://127.0.0.1:7860", served.url)
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     study, cases, rows = done.stdout.strip().splitlines()[-3:]

@@ -31,11 +31,11 @@ BROWSER = {"user-agent": "Mozilla/5.0"}
 def served(tmp_path_factory):
     checkpoint = make_checkpoint(tmp_path_factory.mktemp("served") / "checkpoint")
     environment = {"MURA_CHECKPOINT": str(checkpoint), "TEST_queue": "1", "TEST_upload_bytes": "1048576"}
-    with serve(environment, ENDPOINTS) as (url, process):
-        yield url, process
-        folder, start = process.folder, time.monotonic()
-        process.terminate()  # it ends at once when told to, and leaves nothing
-        assert process.wait(20) == 0
+    with serve(environment, ENDPOINTS) as app:
+        yield app
+        folder, start = app.folder, time.monotonic()
+        app.process.terminate()  # it ends at once when told to, and leaves nothing
+        assert app.process.wait(20) == 0
         assert time.monotonic() - start < 10
         assert not folder.exists()
 
@@ -73,7 +73,7 @@ def wait_until(holds, seconds: float = 10) -> None:
 
 
 def test_a_full_queue_is_told_politely_within_a_second(served):
-    url, _ = served
+    url = served.url
     refused, times = [], []
     numbers(url)
 
@@ -98,7 +98,7 @@ def test_a_full_queue_is_told_politely_within_a_second(served):
 
 
 def test_failures_say_what_to_do_and_the_log_holds_no_name(served):
-    url, process = served
+    url = served.url
     wait_until(lambda: ask(url, "fail", [[upload(url)]]).status_code == 200)
     told = answer(url)
     assert not told["success"]
@@ -108,52 +108,52 @@ def test_failures_say_what_to_do_and_the_log_holds_no_name(served):
     held = upload(url, "John Roe.png")
     assert httpx.get(f"{url}/gradio_api/file={held['path']}").content == b"picture"
     assert httpx.get(f"{url}/gradio_api/file={held['path']}.gone").status_code == 403
-    log = process.log.read_text()
+    log = served.log
     assert "RuntimeError at" in log
     assert "FileNotFoundError at" in log
     for word in ("Jane", "Roe", "secret", "Traceback", "GET /"):
         assert word not in log
-    assert process.poll() is None
+    assert served.process.poll() is None
 
 
 def test_what_a_broken_upload_leaves_can_be_swept_and_a_large_one_is_refused_in_words(served):
-    url, process = served
+    url = served.url
     large = httpx.post(f"{url}/gradio_api/upload", files={"files": ("a.zip", b"0" * (3 << 20))})
     assert (large.status_code, large.text) == (413, "At most 1 MiB can be uploaded at once; give less.")
 
-    before = set(process.folder.glob("tmp*"))
+    before = set(served.folder.glob("tmp*"))
 
     with socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1]))) as connection:
         connection.sendall(HALF)
-        wait_until(lambda: len(set(process.folder.glob("tmp*")) - before) == 1)
+        wait_until(lambda: len(set(served.folder.glob("tmp*")) - before) == 1)
     unsized = httpx.post(f"{url}/gradio_api/upload", content=iter([b"1"]), headers={"content-type": "text/plain"})
     assert unsized.status_code == 411
     # What is left lies where the sweeper finds it; that it goes after a while is tested there.
-    assert len(set(process.folder.glob("tmp*")) - before) == 1
+    assert len(set(served.folder.glob("tmp*")) - before) == 1
 
 
 def test_addresses_that_write_or_fetch_for_others_are_closed(served):
-    url, process = served
-    held = process.folder / "examples" / "example1_wrist_1.png"
+    url = served.url
+    held = served.folder / "examples" / "example1_wrist_1.png"
     for path in ("file=http://example.com/a.png", "file=https://example.com/a.png", "proxy=http://example.com"):
         assert httpx.get(f"{url}/gradio_api/{path}").status_code == 404
     assert httpx.post(f"{url}/gradio_api/process_recording", files={"video": ("a", b"1")}).status_code == 404
     assert httpx.get(f"{url}/gradio_api/file=/etc/passwd").status_code == 403
     assert httpx.get(f"{url}/gradio_api/file={held}").status_code == 200
-    for path in ("/etc/passwd", "http://example.com/a.png", f"{process.folder}/../x"):
+    for path in ("/etc/passwd", "http://example.com/a.png", f"{served.folder}/../x"):
         reply = ask(url, "fail", [[{"path": path, "meta": {"_type": "gradio.FileData"}}]], "thief", BROWSER)
         assert (reply.status_code, reply.json()["detail"]) == (400, NOT_UPLOADED)
     assert httpx.post(f"{url}/gradio_api/queue/join", content="{").status_code == 400
 
 
 def test_what_a_session_brought_stays_a_moment_when_its_connection_ends(served):
-    url, process = served
+    url = served.url
     file = upload(url, "mine.png", b"mine")
     wait_until(lambda: ask(url, "fail", [[file]], "visitor").status_code == 200)
     with httpx.stream("GET", f"{url}/gradio_api/heartbeat/visitor", timeout=5) as stream:
         next(stream.iter_lines())
         answer(url, "visitor")
-    assert process.folder.joinpath(file["path"]).exists()  # the connection may have broken, and it comes back
+    assert served.folder.joinpath(file["path"]).exists()  # the connection may have broken, and it comes back
 
 
 def test_strangers_reach_what_is_not_on_loopback():

@@ -242,9 +242,9 @@ def test_a_folder_of_this_machine_is_read_at_another_operating_point(worklist, a
 
 
 def test_where_strangers_come_a_word_about_privacy_comes_first_and_no_folder_is_read(browser):
-    with serve({"GRADIO_SERVER_NAME": "0.0.0.0"}) as (url, _):
+    with serve({"GRADIO_SERVER_NAME": "0.0.0.0"}) as app:
         page = browser.new_page()
-        page.goto(url)
+        page.goto(app.url)
         page.get_by_role("tab", name="Worklist").click()
         panel = page.locator("#worklist-asking")
         expect(panel).to_contain_text("Before you upload", timeout=WAIT)
