@@ -26,7 +26,7 @@ def predictor():
 
 
 def test_is_small():
-    assert sum(path.stat().st_size for path in FOLDER.iterdir()) <= 20_000_000
+    assert sum(path.stat().st_size for path in FOLDER.rglob("*")) <= 20_000_000
 
 
 def test_its_answers_are_those_that_were_measured(predictor):
@@ -45,6 +45,14 @@ def test_says_what_it_calls_abnormal_and_nothing_of_phantoms(predictor):
 def test_is_what_is_meant_where_none_is_named():
     assert DEFAULT == "mura-film"
     assert StudyPredictor.from_pretrained().checkpoint == "bundled: mura-film"
+
+
+def test_finds_similar_films_and_shows_none(predictor):
+    found = predictor.similar([render_phantom(9, body_part="hand", finding=None).pixels], 5)
+    assert len({neighbour.study_id for neighbour in found}) == 5
+    assert [neighbour.distance for neighbour in found] == sorted(neighbour.distance for neighbour in found)
+    assert all(neighbour.study_id.startswith("IMG") and neighbour.thumbnail is None for neighbour in found)
+    assert not {neighbour.label for neighbour in found} - {"normal", "abnormal"}
 
 
 @pytest.mark.skipif(not FILMS.is_dir(), reason="FracAtlas does not lie in data/fracatlas")

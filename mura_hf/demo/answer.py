@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from html import escape
 
 from ..inference import STRANGE_WARNING, StudyPrediction
+from .operating import operating_point_words
 
 EMPTY = '<div class="empty">Drop the views of one study into the box, or choose an example.</div>'
 
@@ -68,6 +69,7 @@ def _verdict_html(study: StudyPrediction) -> str:
     percent, mark = 100 * study.probability, 100 * study.threshold
     number = f"{len(study.views)} view" + "s" * (len(study.views) != 1)
     views = _POOLED[study.pooling].format(number) + ", calibrated" * study.calibrated
+    point = escape(operating_point_words(study.operating_point))
     return (
         f'<section class="answer {study.band}" aria-label="Answer for the study">'
         f'<div class="verdict"><h2><span aria-hidden="true">{sign}</span> {title}</h2>'
@@ -76,7 +78,7 @@ def _verdict_html(study: StudyPrediction) -> str:
         f'<div class="fill" style="width:{percent:.1f}%"></div><div class="mark" style="left:{mark:.1f}%"></div></div>'
         f"<p>{sentence} {_body_part_sentence(study)}{_finding_sentence(study)}</p>"
         f'<p class="fine">{views}; flagged strictly above {study.threshold:g} (operating point '
-        f"“{escape(study.operating_point)}”). Abnormal means {escape(study.abnormal_means or _MEANING)}.</p>"
+        f"“{point}”). Abnormal means {escape(study.abnormal_means or _MEANING)}.</p>"
         f'<p class="fine">Checkpoint: {escape(study.checkpoint)}</p></section>'
     )
 

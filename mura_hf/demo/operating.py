@@ -13,10 +13,15 @@ _NAMES = {
 }
 
 
+def operating_point_words(name: str) -> str:
+    """What an operating point is called on the page; its name where it is none that this package sets."""
+    return _NAMES.get(name, name)
+
+
 def operating_point_choices(predictor: StudyPredictor) -> list[tuple[str, str]]:
     """Words and name of each operating point of a checkpoint, from many flagged studies to few."""
     points = sorted(predictor.model.config.operating_points.items(), key=lambda point: point[1])
-    return [(f"{_NAMES.get(name, name)}: above {value:.2f}", name) for name, value in points]
+    return [(f"{operating_point_words(name)}: above {value:.2f}", name) for name, value in points]
 
 
 def achievement_html(achievement: Achievement | None, prevalence: float) -> str:

@@ -28,12 +28,15 @@ def similar_html(predictor: StudyPredictor, study: StudyPrediction, *, same_part
     except (CheckpointError, ValueError) as error:
         return _sentence(str(error))
     if not found:
-        return _sentence("The database holds no study of this body part.")
+        return _sentence("The database holds no study that is known to be of this body part.")
     synthetic = is_synthetic(index)
+    name = (index.record.data or {}).get("name")
+    whose = f" of {escape(str(name))}" if name else ""
+    patients = "" if synthetic else " Pictures of patients are not shown."
     return (
         f'<ol class="similar">{"".join(_card(neighbour, synthetic) for neighbour in found)}</ol>'
-        f'<p class="fine">Nearest of {len(index):,} views, by the checkpoint’s own code of a view. A label is that of '
-        "the similar case and says nothing certain about yours.</p>"
+        f'<p class="fine">Nearest of {len(index):,} views{whose}, by the checkpoint’s own code of a view. A label is '
+        f"that of the similar case and says nothing certain about yours.{patients}</p>"
     )
 
 
@@ -49,7 +52,7 @@ def _sentence(words: str) -> str:
 def _card(neighbour: Neighbour, synthetic: bool) -> str:
     """One similar case. Pictures are shown of phantoms alone: nobody is behind them."""
     sign = "▲" if neighbour.label == "abnormal" else "○"
-    picture = '<span class="nothing" aria-hidden="true">id only</span>'
+    picture = ""
     if synthetic and neighbour.thumbnail is not None:
         data = base64.b64encode(neighbour.thumbnail).decode()
         picture = f'<img src="data:image/webp;base64,{data}" alt="Synthetic phantom, {escape(neighbour.label)}">'

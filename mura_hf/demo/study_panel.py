@@ -126,6 +126,7 @@ def build_study_panel(room: ReadingRoom, chosen: gr.State) -> StudyPanel:
                 to_pdf = gr.Button("Report as PDF", size="sm", min_width=120)
                 to_json = gr.Button("Report as JSON", size="sm", min_width=120)
             report = gr.HTML("", elem_id="report")
+        with gr.Column(scale=8, min_width=300, elem_id="alike"):
             gr.Markdown("## Similar cases")
             scope = gr.Radio([_ANYWHERE, _SAME], value=_ANYWHERE, label="Search in", elem_id="scope")
             similar = gr.HTML(desk.similar(opened.reading, same_part=False), elem_id="similar")

@@ -15,6 +15,7 @@ from ..inference import StudyFiles, StudyPredictor, sort_rows
 from ..inference.worklist import write_worklist
 from .checkpoints import DEFAULT, Chosen
 from .examples import EXAMPLES_CHECKPOINT
+from .operating import operating_point_words
 from .reading import MAX_VIEWS
 from .room import ReadingRoom
 from .worklist_opening import write_views
@@ -102,7 +103,8 @@ class WorklistDesk:
                 yield stage_html(stage), table, gr.skip(), gr.skip()
                 continue
             after = f"{summary_text(stage.rows).capitalize()}. " if stage.rows else ""
-            after += f"Checkpoint: {predictor.checkpoint}; flagged strictly above {threshold:g} (“{point}”)."
+            words = operating_point_words(point)
+            after += f"Checkpoint: {predictor.checkpoint}; flagged strictly above {threshold:g} (“{words}”)."
             yield stage_html(stage, after), table, *self._write(session, stage)
 
     def open(

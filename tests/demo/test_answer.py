@@ -22,6 +22,11 @@ def test_words_stand_beside_colour_and_what_abnormal_means_beside_the_verdict(st
     assert "healthy" not in html.lower()
 
 
+@pytest.mark.parametrize(("name", "words"), [("youden", "“Youden’s index”"), ("<mine>", "“&lt;mine&gt;”")])
+def test_the_operating_point_is_told_in_words(study, name, words):
+    assert f"operating point {words}" in answer_html(dataclasses.replace(study, operating_point=name))
+
+
 def test_warnings_and_problems_are_shown_and_escaped(study):
     html = answer_html(dataclasses.replace(study, warnings=["Mind <this>"]), ["<img src=x>.png is empty."])
     assert "Mind &lt;this&gt;" in html

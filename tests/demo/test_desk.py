@@ -105,6 +105,17 @@ def test_similar_cases_are_searched_everywhere_or_in_the_same_part(desk, room):
     assert "once a study was read" in desk.similar(None, same_part=False)
 
 
+def test_similar_films_are_told_by_number_without_a_picture(desk, room):
+    question = Question(tuple(room.examples[1].files), ("mura-film", "", ""), anyway=True)
+    reading = desk.open(question).reading
+    html = desk.similar(reading, same_part=False)
+    assert len(re.findall(r">IMG\d{7}<", html)) == 5
+    assert "<img" not in html
+    assert "1,980 views of FracAtlas" in html
+    assert "Pictures of patients are not shown." in html
+    assert "does not tell the body part" in desk.similar(reading, same_part=True)
+
+
 def test_what_brings_no_database_says_so(desk, checkpoint, phantom_files):
     reading = desk.open(Question(tuple(phantom_files), (str(checkpoint), "", ""))).reading
     assert "brings no database of studies" in desk.similar(reading, same_part=False)

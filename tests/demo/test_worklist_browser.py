@@ -238,7 +238,7 @@ def test_a_folder_of_this_machine_is_read_at_another_operating_point(worklist, a
     worklist.get_by_label("Or a folder, ZIP or CSV file").fill(str(tmp_path))
     worklist.get_by_role("button", name="Read the studies").click()
     expect(worklist.locator("#worklist-progress")).to_contain_text("Read 5 of 5 studies", timeout=WAIT)
-    expect(worklist.locator("#worklist-progress")).to_contain_text("“sensitivity_95”")
+    expect(worklist.locator("#worklist-progress")).to_contain_text("“Few misses”")
 
 
 def test_where_strangers_come_a_word_about_privacy_comes_first_and_no_folder_is_read(browser):
