@@ -94,6 +94,12 @@ def test_a_checkpoint_is_one_of_the_hub(tmp_path, name):
         stage_space(tmp_path / "space", title="x", checkpoint=name)
 
 
+@pytest.fixture(scope="module")
+def down(tmp_path_factory):
+    """Where Spaces are downloaded to; what the second one has in common with the first stays compiled."""
+    return tmp_path_factory.mktemp("down") / "app"
+
+
 def _serves(folder, cwd, **environment):
     """Starts `python app.py` by the folder's own files, and gives the page and what the app is made of."""
     with socket.socket() as free:
@@ -103,7 +109,7 @@ def _serves(folder, cwd, **environment):
     clean.pop("PYTHONPATH", None)
     clean |= {"GRADIO_SERVER_PORT": str(port), "GRADIO_ANALYTICS_ENABLED": "False", "PYTHONUNBUFFERED": "1"}
     clean |= {"HF_HOME": str(cwd / "cache"), "MURA_HOME": str(cwd / "home"), **environment}
-    where = [sys.executable, "-c", "import mura_hf; print(mura_hf.__file__)"]
+    where = [sys.executable, "-c", "from importlib.util import find_spec; print(find_spec('mura_hf').origin)"]
     found = subprocess.run(where, cwd=folder, env=clean, capture_output=True, text=True, check=True).stdout.strip()
     app = subprocess.Popen(
         [sys.executable, "app.py"], cwd=folder, env=clean, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -127,12 +133,12 @@ def _serves(folder, cwd, **environment):
         app.stdout.close()
 
 
-def test_what_was_pushed_starts_by_its_own_files(hub, api, tmp_path):
+def test_what_was_pushed_starts_by_its_own_files(hub, api, down, tmp_path):
     result = _push(api)
     assert result.changed
     assert hub.repos[REPO].private
     assert len(hub.repos[REPO].commits) == 2
-    folder = Path(api.snapshot_download(NAME, repo_type="space", local_dir=tmp_path / "down" / "app"))
+    folder = Path(api.snapshot_download(NAME, repo_type="space", local_dir=down))
     found, page = _serves(folder, tmp_path, HF_HUB_OFFLINE="1")
     assert Path(found).is_relative_to(folder)
     assert "Not a medical device" in page
@@ -140,10 +146,10 @@ def test_what_was_pushed_starts_by_its_own_files(hub, api, tmp_path):
     assert not _push(api).changed
 
 
-def test_it_starts_with_the_checkpoint_that_was_named(hub, api, pushable, tmp_path):
+def test_it_starts_with_the_checkpoint_that_was_named(hub, api, pushable, down, tmp_path):
     push(pushable, "tester/wrists", api=api, progress=False)
     _push(api, checkpoint="tester/wrists")
-    folder = Path(api.snapshot_download(NAME, repo_type="space", local_dir=tmp_path / "down" / "app"))
+    folder = Path(api.snapshot_download(NAME, repo_type="space", local_dir=down))
     _, page = _serves(folder, tmp_path, HF_ENDPOINT=hub.url, HF_TOKEN=TOKEN, HF_HUB_DISABLE_XET="1")
     assert "In use: tester/wrists (" in page
 
