@@ -1,5 +1,5 @@
 """The browser demo."""
 
-from .serving import launch
+from .launching import launch
 
 __all__ = ["launch"]

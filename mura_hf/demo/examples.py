@@ -1,12 +1,11 @@
 """Example studies of the demo: phantoms, rendered when the app starts."""
 
-from collections.abc import Sequence
+import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
-
-from ..phantoms import render_phantom
 
 EXAMPLES_CHECKPOINT = "mura-phantom"
 """Reads the examples, unless another one was chosen: films and phantoms are different worlds."""
@@ -43,16 +42,36 @@ def find_example(files: Sequence[str], examples: Sequence[ExampleStudy]) -> Exam
     return next((example for example in examples if list(files) == example.files), None)
 
 
-def make_examples(folder: Path) -> list[ExampleStudy]:
-    """Writes the example studies as PNG files into a folder."""
-    examples = []
+def render_examples() -> dict[str, bytes]:
+    """PNG files of the example studies' views, by name."""
+    from ..phantoms import render_phantom  # its compiler is not needed by those who get the files
+
+    pictures = {}
     for number, (part, finding, views, seed) in enumerate(_STUDIES, 1):
-        files = []
         for view in range(views):
-            file = folder / f"example{number}_{part}_{view + 1}.png"
             phantom = render_phantom(seed, body_part=part, view=view, finding=finding)
-            Image.fromarray(phantom.pixels).save(file)
-            files.append(str(file))
+            buffer = io.BytesIO()
+            Image.fromarray(phantom.pixels).save(buffer, "PNG")
+            pictures[_name(number, part, view)] = buffer.getvalue()
+    return pictures
+
+
+def write_examples(folder: Path, pictures: Mapping[str, bytes]) -> list[ExampleStudy]:
+    """Writes the example studies into a folder.
+
+    Args:
+        folder: Of their own.
+        pictures: As `render_examples` makes them.
+    """
+    for name, content in pictures.items():
+        (folder / name).write_bytes(content)
+    examples = []
+    for number, (part, finding, views, _) in enumerate(_STUDIES, 1):
         truth = f"abnormal ({finding.replace('_', ' ')})" if finding else "normal"
+        files = [str(folder / _name(number, part, view)) for view in range(views)]
         examples.append(ExampleStudy(f"{part}, {truth}", files))
     return examples
+
+
+def _name(number: int, part: str, view: int) -> str:
+    return f"example{number}_{part}_{view + 1}.png"

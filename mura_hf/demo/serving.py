@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gradio as gr
@@ -23,7 +23,7 @@ from . import style
 from .app import build_app
 from .checkpoints import Checkpoints
 from .discreet import DiscreetFilter
-from .examples import make_examples
+from .examples import write_examples
 from .gatekeeper import Gatekeeper
 from .limits import LOOPBACK, PUBLIC
 from .own_folder import make_own_folder
@@ -38,19 +38,18 @@ NO_MCP = (
 _HOSTS = ("127.0.0.1", "localhost", "::1", "[::1]")
 
 
-def launch() -> None:
-    """Builds and serves the app; host and port from `GRADIO_SERVER_NAME` and `GRADIO_SERVER_PORT`, else
-    127.0.0.1:7860. With `MURA_MCP=1`, its endpoints are tools of the Model Context Protocol too.
+def serve_page(pictures: Callable[[], Mapping[str, bytes]]) -> None:
+    """What `launch` does once all is imported.
 
-    Raises:
-        SystemExit: If it cannot start; it says why. On SIGTERM, once what visitors brought is removed.
+    Args:
+        pictures: Gives the answer of `render_examples`.
     """
     host = os.environ.get("GRADIO_SERVER_NAME", _HOSTS[0])
     port = os.environ.get("GRADIO_SERVER_PORT", "7860")
     if not port.isdecimal():
         raise SystemExit(f"GRADIO_SERVER_PORT is {port!r}, which is no port; give a number, or leave it away.")
     check_mcp(os.environ)
-    room = make_room(host)
+    room = make_room(host, pictures)
     try:
         serve(build_app(room), room, host, int(port))
     except CheckpointError as error:
@@ -60,11 +59,12 @@ def launch() -> None:
         room.files.close()
 
 
-def make_room(host: str) -> ReadingRoom:
+def make_room(host: str, pictures: Callable[[], Mapping[str, bytes]]) -> ReadingRoom:
     """The server's side of the page, with a folder of its own for uploads; its reader and sweeper run.
 
     Args:
         host: Where it will serve; whether strangers reach it decides on limits, and whether local folders are read.
+        pictures: Gives the answer of `render_examples`.
     """
     public = is_public(host, os.environ)
     limits = PUBLIC if public else LOOPBACK
@@ -81,7 +81,7 @@ def make_room(host: str) -> ReadingRoom:
         reader,
         files,
         limits,
-        make_examples(examples),
+        write_examples(examples, pictures()),
         public=public,
     )
     files.protect()

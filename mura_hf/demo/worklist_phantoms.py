@@ -8,7 +8,6 @@ from pathlib import Path
 from PIL import Image
 
 from ..inference import StudyFiles, find_studies
-from ..phantoms import render_phantom
 
 # Part, finding, number of views. Patients of no tree that a bundled checkpoint was trained on.
 _STUDIES = (
@@ -61,6 +60,8 @@ def _is_ours(file: Path) -> bool:
 
 @cache  # all of them together take a few MB
 def _render(number: int, view: int) -> bytes:
+    from ..phantoms import render_phantom  # its compiler takes a moment, which the start of the app can do without
+
     part, finding, _ = _STUDIES[number]
     phantom = render_phantom(_FIRST_SEED + number, body_part=part, view=view, finding=finding)
     buffer = io.BytesIO()

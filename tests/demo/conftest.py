@@ -7,7 +7,7 @@ from playwright.sync_api import Browser, expect, sync_playwright
 
 from mura_hf import StudyPredictor, read_radiograph
 from mura_hf.demo.checkpoints import Checkpoints
-from mura_hf.demo.examples import make_examples
+from mura_hf.demo.examples import render_examples, write_examples
 from mura_hf.demo.limits import LOOPBACK
 from mura_hf.demo.room import ReadingRoom
 from mura_hf.demo.session_files import SessionFiles
@@ -23,8 +23,8 @@ def room(tmp_path_factory):
     folder = tmp_path_factory.mktemp("room")
     with GuardedReader(workers=1) as reader:
         yield ReadingRoom(
-            Checkpoints(allow_folders=True), reader, SessionFiles(folder), LOOPBACK, make_examples(folder),
-            public=False,
+            Checkpoints(allow_folders=True), reader, SessionFiles(folder), LOOPBACK,
+            write_examples(folder, render_examples()), public=False,
         )  # fmt: skip
 
 

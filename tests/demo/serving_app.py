@@ -21,9 +21,10 @@ import time
 import gradio as gr
 from mura_hf.demo.api import add_endpoints
 from mura_hf.demo.discreet import DiscreetBlocks
+from mura_hf.demo.examples import render_examples
 from mura_hf.demo.serving import make_room, serve
 
-room = make_room("127.0.0.1")
+room = make_room("127.0.0.1", render_examples)
 small = {name: int(os.environ[f"TEST_{name}"]) for name in ("queue", "upload_bytes") if f"TEST_{name}" in os.environ}
 room = dataclasses.replace(room, limits=dataclasses.replace(room.limits, **small))
 with DiscreetBlocks(analytics_enabled=False) as app:

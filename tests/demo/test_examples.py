@@ -1,12 +1,12 @@
 import numpy as np
 from PIL import Image
 
-from mura_hf.demo.examples import find_example, make_examples
+from mura_hf.demo.examples import find_example, render_examples, write_examples
 from mura_hf.phantoms import BODY_PARTS, render_phantom
 
 
 def test_each_example_has_files_of_its_own(tmp_path):
-    examples = make_examples(tmp_path)
+    examples = write_examples(tmp_path, render_examples())
     files = [file for example in examples for file in example.files]
     assert len(files) == len(set(files)) == len(list(tmp_path.iterdir()))
     captions = [example.caption for example in examples]
@@ -16,7 +16,7 @@ def test_each_example_has_files_of_its_own(tmp_path):
 
 
 def test_the_files_show_what_the_caption_says(tmp_path):
-    first = make_examples(tmp_path)[0]
+    first = write_examples(tmp_path, render_examples())[0]
     assert first.caption == "wrist, abnormal (displaced fracture)"
     with Image.open(first.files[0]) as image:
         found = np.asarray(image)
@@ -25,7 +25,7 @@ def test_the_files_show_what_the_caption_says(tmp_path):
 
 
 def test_an_example_is_known_by_its_files(tmp_path):
-    examples = make_examples(tmp_path)
+    examples = write_examples(tmp_path, render_examples())
     assert find_example(tuple(examples[3].files), examples) is examples[3]
     assert find_example(examples[3].files[:1], examples) is None
     assert find_example([*examples[3].files, "other.png"], examples) is None
