@@ -145,15 +145,15 @@ def _in_zip(source: Path) -> Iterable[_Found]:
 
 def _in_csv(source: Path) -> Iterable[_Found]:
     try:
-        lines = list(csv.reader(io.StringIO(source.read_text(encoding="utf-8-sig"), newline="")))
+        rows = csv.reader(io.StringIO(source.read_text(encoding="utf-8-sig"), newline=""))
+        lines = [(rows.line_num, cells) for cells in rows if any(cell.strip() for cell in cells)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"{source} cannot be read as a CSV file ({error}); save it as UTF-8") from error
-    lines = [line for line in lines if any(cell.strip() for cell in line)]
     _checked(source, len(lines))
-    header = [cell.strip().lower() for cell in lines[0]] if lines else []
+    header = [cell.strip().lower() for cell in lines[0][1]] if lines else []
     path, study = (next((header.index(name) for name in names if name in header), None) for names in _COLUMNS.values())
     if path is None:
-        if any(len(line) != 1 for line in lines):
+        if any(len(line) != 1 for _, line in lines):
             raise DatasetError(
                 f"{source} has no column `path`; give a header with path, study_id and perhaps body_part, or one path "
                 "a line without a header"
@@ -162,7 +162,7 @@ def _in_csv(source: Path) -> Iterable[_Found]:
     else:
         lines = lines[1:]
     part = header.index("body_part") if "body_part" in header else None
-    for number, line in enumerate(lines, 2 if header and path is not None and study is not None else 1):
+    for number, line in lines:
         try:
             place = line[path].strip()
             told = line[part].strip().lower() if part is not None else ""
@@ -175,7 +175,13 @@ def _in_csv(source: Path) -> Iterable[_Found]:
             raise DatasetError(
                 f"{source}, line {number}: unknown body part {told!r}; there are {', '.join(BODY_PARTS)}"
             )
-        file = next((root / place for root in (source.parent, source.parent.parent) if (root / place).is_file()), None)
+        try:
+            roots = (source.parent, source.parent.parent)
+            file = next((root / place for root in roots if (root / place).is_file()), None)
+        except OSError as error:  # a name that no file can have
+            raise DatasetError(
+                f"{source}, line {number}: the path cannot be looked up ({error.strerror}); mend the line"
+            ) from error
         yield name, StudyFile(PurePosixPath(place).name, file or source.parent / place), told or None
 
 

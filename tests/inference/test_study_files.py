@@ -87,6 +87,9 @@ def test_a_csv_file_with_a_header(tree):
         ("path,study_id,body_part\na.png,s1,knee\n", "line 2: unknown body part 'knee'"),
         ("path,study_id\n,s1\n", "line 2: names no file"),
         ("path,study_id\na.png,\n", "line 2: names no study"),
+        ("path,study_id\n\na.png,s1\n\nb.png,\n", "line 5: names no study"),
+        ("path\n\nfolder/a.png\nb.png\n", "line 4: names no study"),
+        (f"path,study_id\n{'a' * 5000}.png,s1\n", "line 2: the path cannot be looked up"),
         ("", "holds no picture"),
     ],
 )
