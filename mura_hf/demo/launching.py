@@ -1,8 +1,10 @@
 """`launch`: starts the app. Its examples are rendered beside the imports of its page; each takes two seconds."""
 
 import multiprocessing
+import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 
 from .examples import render_examples
@@ -31,7 +33,7 @@ def begin_rendering() -> Callable[[], dict[str, bytes]]:
         return render_examples
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_render, args=(sender,), daemon=True)
+    process = context.Process(target=_render, args=(receiver, sender), daemon=True)
     process.start()
     sender.close()
 
@@ -47,5 +49,8 @@ def begin_rendering() -> Callable[[], dict[str, bytes]]:
     return collect
 
 
-def _render(sender: Connection) -> None:
-    sender.send(render_examples())
+def _render(receiver: Connection, sender: Connection) -> None:
+    receiver.close()  # else this process would wait for itself, were the app killed
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the app, which ends this process with itself
+    with suppress(BrokenPipeError):  # the app is gone
+        sender.send(render_examples())
