@@ -44,16 +44,20 @@ def find_example(files: Sequence[str], examples: Sequence[ExampleStudy]) -> Exam
 
 def render_examples() -> dict[str, bytes]:
     """PNG files of the example studies' views, by name."""
-    from ..phantoms import render_phantom  # its compiler is not needed by those who get the files
+    return {
+        _name(number, part, view): render_png(seed, part, view, finding)
+        for number, (part, finding, views, seed) in enumerate(_STUDIES, 1)
+        for view in range(views)
+    }
 
-    pictures = {}
-    for number, (part, finding, views, seed) in enumerate(_STUDIES, 1):
-        for view in range(views):
-            phantom = render_phantom(seed, body_part=part, view=view, finding=finding)
-            buffer = io.BytesIO()
-            Image.fromarray(phantom.pixels).save(buffer, "PNG")
-            pictures[_name(number, part, view)] = buffer.getvalue()
-    return pictures
+
+def render_png(seed: int, body_part: str, view: int, finding: str | None) -> bytes:
+    """A PNG file of a phantom, as `render_phantom` renders it."""
+    from ..phantoms import render_phantom  # its compiler takes a moment, which the start of the app can do without
+
+    buffer = io.BytesIO()
+    Image.fromarray(render_phantom(seed, body_part=body_part, view=view, finding=finding).pixels).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def write_examples(folder: Path, pictures: Mapping[str, bytes]) -> list[ExampleStudy]:

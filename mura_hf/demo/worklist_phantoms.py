@@ -1,13 +1,11 @@
 """Twelve phantom studies to try the worklist with, rendered when somebody asks for them."""
 
-import io
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from PIL import Image
-
 from ..inference import StudyFiles, find_studies
+from .examples import render_png
 
 # Part, finding, number of views. Patients of no tree that a bundled checkpoint was trained on.
 _STUDIES = (
@@ -60,10 +58,5 @@ def _is_ours(file: Path) -> bool:
 
 @cache  # all of them together take a few MB
 def _render(number: int, view: int) -> bytes:
-    from ..phantoms import render_phantom  # its compiler takes a moment, which the start of the app can do without
-
     part, finding, _ = _STUDIES[number]
-    phantom = render_phantom(_FIRST_SEED + number, body_part=part, view=view, finding=finding)
-    buffer = io.BytesIO()
-    Image.fromarray(phantom.pixels).save(buffer, "PNG")
-    return buffer.getvalue()
+    return render_png(_FIRST_SEED + number, part, view, finding)
