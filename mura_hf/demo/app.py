@@ -46,8 +46,11 @@ def build_app(room: ReadingRoom) -> gr.Blocks:
 
         connect_words([*study.words, *worklist.words])
 
-        def show(opened: OpenedStudy, point: str) -> tuple[Any, list[str], tuple[str, ...], str, str]:
-            return gr.Tabs(selected="read"), opened.files, tuple(opened.files), opened.body_part or FOUND, point
+        def show(
+            request: gr.Request, opened: OpenedStudy, point: str
+        ) -> tuple[Any, list[str], tuple[str, ...], str, str]:
+            views = study.open_study(request, opened.files)
+            return gr.Tabs(selected="read"), opened.files, views, opened.body_part or FOUND, point
 
         private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         study.read_on(
@@ -59,6 +62,5 @@ def build_app(room: ReadingRoom) -> gr.Blocks:
             ).then
         )
         for loading in models.loading:
-            # A study may still be read by the last model; by default its end would swallow the reading by this one.
-            study.read_on(loading.then, trigger_mode="always_last")
+            study.read_on(loading.then)
     return app

@@ -41,6 +41,7 @@ class StudyPanel:
         files: The box of what the visitor brought.
         body_part: As it was given, or `FOUND`.
         open_files: The views of the study that is open, the box's or an example's: a tuple of paths.
+        open_study: Gives what `open_files` is to hold; a reading that still runs is passed over.
         point: The operating point.
         words: Of privacy, to be connected with those of other tabs.
         reading: What reads the open study: `fn`, `inputs` and `outputs` of an event.
@@ -50,20 +51,26 @@ class StudyPanel:
     files: gr.File
     body_part: gr.Dropdown
     open_files: gr.State
+    open_study: Callable[[gr.Request, Sequence[str] | None], tuple[str, ...]]
     point: gr.Dropdown
     words: list[PrivacyWord]
     reading: dict[str, Any]
     after: list[dict[str, Any]]
 
-    def read_on(self, listener: Callable[..., Any], **options: Any) -> Any:
+    def read_on(self, listener: Callable[..., Any]) -> Any:
         """Reads the open study when something happens, `button.click` or `event.then`, and shows what follows."""
-        event = listener(**self.reading, **_READING, **options)
+        event = listener(**self.reading, **_READING)
         for step in self.after:
             event = event.then(**step, api_visibility="private", show_progress="hidden")
         return event
 
 
-_READING: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "reading", "show_progress": "minimal"}
+_READING: dict[str, Any] = {
+    "api_visibility": "private",
+    "concurrency_id": "reading",
+    "show_progress": "minimal",
+    "trigger_mode": "always_last",  # by default a reading that still runs would swallow the next one
+}
 
 
 def build_study_panel(room: ReadingRoom, chosen: gr.State) -> StudyPanel:
@@ -208,6 +215,7 @@ def build_study_panel(room: ReadingRoom, chosen: gr.State) -> StudyPanel:
         files,
         body_part,
         open_files,
+        open_study,
         point,
         [PrivacyWord(agree, [uploading, add])] if agree else [],
         {"fn": answer, "inputs": asked, "outputs": [verdict, views, insist, reading, report, point]},
@@ -224,7 +232,7 @@ def build_study_panel(room: ReadingRoom, chosen: gr.State) -> StudyPanel:
     panel.read_on(files.delete(open_study, files, open_files, **private).then)
     adjusting = replace(panel, reading={**panel.reading, "fn": adjust})
     for control in (body_part, point, method):
-        adjusting.read_on(control.input, trigger_mode="always_last")
+        adjusting.read_on(control.input)
     panel.read_on(insist.click(lambda shown: shown, open_files, insisted, **private).then)
     panel.read_on(files.clear(close_study, None, [open_files, body_part], **private).then)
     prevalence.input(**panel.after[0], **private, trigger_mode="always_last")

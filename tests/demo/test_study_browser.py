@@ -248,6 +248,16 @@ def test_a_slow_answer_does_not_come_back_over_what_was_chosen_since(page):
     expect(page.locator("#views .name").first).to_contain_text("hand")
 
 
+def test_of_two_quick_choices_the_last_is_read(page):
+    choose(page, "Heatmap method", "Smooth Grad-CAM")
+    expect(page.locator("#views")).to_contain_text("smooth", timeout=WAIT)
+    for example in (1, 2):
+        page.locator("#examples button").nth(example).click()
+        page.wait_for_timeout(900)
+    expect(page.locator("#answer .answer")).to_contain_text("forearm", timeout=WAIT)
+    expect(page.locator("#views .name").first).to_contain_text("forearm")
+
+
 def test_the_body_part_may_be_given(page):
     expect(page.locator("#answer .answer")).to_contain_text("Body part found")
     choose(page, "Body part", "elbow")
