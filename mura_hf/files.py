@@ -1,7 +1,21 @@
-"""Files that are on the disk whole, or not at all."""
+"""The checkpoints that come with the package.
+
+Files that are on the disk whole, or not at all.
+Where the package keeps what belongs to this machine.
+"""
 
 import os
 from pathlib import Path
+
+_RESOURCES = Path(__file__).parent / "resources"
+
+BUNDLED = {"mura-film": _RESOURCES / "film", "mura-phantom": _RESOURCES / "phantom"}
+"""Name, as on its card -> folder. The name loads it wherever a checkpoint is named; a folder that is called so can be
+given as "./name".
+"""
+
+DEFAULT = "mura-film"
+"""The one that is meant where none is named."""
 
 
 def put_file(folder: Path, name: str, content: bytes) -> None:
@@ -38,3 +52,18 @@ def sync_names(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+HOME_VARIABLE = "MURA_HOME"
+
+
+def home_folder() -> Path:
+    """The folder for the pixel cache and the key of split manifests; made where it is missing.
+
+    `MURA_HOME` names it; else it is `mura_hf` in the user's cache folder (`XDG_CACHE_HOME`, or `~/.cache`).
+    """
+    named = os.environ.get(HOME_VARIABLE)
+    folder = Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "mura_hf"
+    folder = folder.expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

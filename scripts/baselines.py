@@ -2,9 +2,9 @@
 
 import argparse
 
-from mura_hf.assessment import measure_baselines
 from mura_hf.data import load_data
 from mura_hf.errors import MuraError
+from mura_hf.evaluation import measure_baselines
 
 
 def main() -> None:

@@ -4,8 +4,8 @@ checkpoint's retrieval/. A build that was killed goes on where it was. Run scrip
 
 import argparse
 
-from mura_hf.assessment import describe_index, index_checkpoint
 from mura_hf.errors import MuraError
+from mura_hf.evaluation import describe_index, index_checkpoint
 
 
 def main() -> None:

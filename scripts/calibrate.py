@@ -4,14 +4,14 @@ it what studies it should not answer for.
 
 import argparse
 
-from mura_hf.assessment import (
+from mura_hf.errors import MuraError
+from mura_hf.evaluation import (
     calibrate_checkpoint,
     describe_calibration,
     describe_distribution,
     learn_distribution,
     load_splits,
 )
-from mura_hf.errors import MuraError
 
 
 def main() -> None:

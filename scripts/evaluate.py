@@ -4,9 +4,9 @@ weights. What it says is kept, so that a second look computes nothing anew.
 
 import argparse
 
-from mura_hf.assessment import compare_checkpoints, describe_evaluation, evaluate_checkpoint, load_splits
-from mura_hf.assessment.evaluation import PREVALENCE
 from mura_hf.errors import MuraError
+from mura_hf.evaluation import compare_checkpoints, describe_evaluation, evaluate_checkpoint, load_splits
+from mura_hf.evaluation.evaluation import PREVALENCE
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ def main() -> None:
 
     from mura_hf import StudyPredictor
     from mura_hf.inference import find_studies
-    from mura_hf.inference.worklist_run import make_worklist
+    from mura_hf.inference.worklist import make_worklist
 
     studies = find_studies(options.source)
     state = PartialState(cpu=options.cpu)

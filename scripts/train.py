@@ -102,8 +102,8 @@ def run(options: argparse.Namespace) -> None:
         print(yaml.safe_dump(recipe.to_dict(), sort_keys=False), end="")
         return
 
-    from mura_hf.assessment import describe_source
     from mura_hf.data import home_folder, load_data
+    from mura_hf.evaluation import describe_source
     from mura_hf.training import keep_cut_of_base, leave_processes, train
 
     chosen = {name: getattr(options, name) for name in ("body_parts", "regions", "abnormal") if getattr(options, name)}
@@ -151,7 +151,7 @@ def run(options: argparse.Namespace) -> None:
 
 def print_dry_run(datasets: Any, recipe: Any, place: dict[str, Any]) -> None:
     """Prints what a run would take."""
-    from mura_hf.assessment import describe_dry_run
+    from mura_hf.evaluation import describe_dry_run
     from mura_hf.training import dry_run
 
     print(*describe_dry_run(dry_run(datasets, recipe, **place)), sep="\n")
@@ -159,8 +159,8 @@ def print_dry_run(datasets: Any, recipe: Any, place: dict[str, Any]) -> None:
 
 def finish(folder: Path, datasets: Any, description: dict[str, Any], options: argparse.Namespace) -> None:
     """Calibrates, evaluates and writes the card."""
-    from mura_hf.assessment import describe_calibration, describe_evaluation, finish_checkpoint
     from mura_hf.errors import CardError
+    from mura_hf.evaluation import describe_calibration, describe_evaluation, finish_checkpoint
     from mura_hf.files import replace_file
     from mura_hf.hub import render_card
 

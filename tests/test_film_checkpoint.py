@@ -9,10 +9,10 @@ import pytest
 from datasets import Image
 
 from mura_hf import StudyPredictor
-from mura_hf.assessment import load_split
-from mura_hf.bundled import BUNDLED, DEFAULT
-from mura_hf.evaluation import classification_metrics
+from mura_hf.evaluation import load_split
+from mura_hf.files import BUNDLED, DEFAULT
 from mura_hf.inference import PHANTOM_WARNING
+from mura_hf.metrics import classification_metrics
 from mura_hf.models import MuraImageProcessor, golden_difference
 from mura_hf.phantoms import render_phantom
 

@@ -1,23 +1,20 @@
 """Datasets of radiographs: loading, cutting by patient, keeping pixels, augmenting, drawing."""
 
+from ..files import home_folder
 from .augmentation import Augmentation
 from .cache import PixelCache, build_pixel_cache
-from .columns import FEATURES
-from .dataset_hub import HUB, load_hub
 from .folder import load_folder
 from .fracatlas import load_fracatlas
 from .grazpedwri import load_grazpedwri
-from .home import home_folder
-from .loading import detect_source, load_data
+from .hub import HUB, load_hub
+from .loading import SOURCES, DataSource, detect_source, load_data
 from .manifest import SplitManifest, make_manifest, manifest_source, read_manifest, write_manifest
 from .mura import load_mura
 from .open_data import OPEN_FEATURES
 from .sampling import BalancedSampler, BatchesInARow, ClassesBySamples, HardSampler, TwinSampler
-from .sources import SOURCES, DataSource
-from .splits import split_digest, split_patients, split_patients_evenly
-from .studies import StudyDataset, collate_studies
+from .splits import FEATURES, split_digest, split_patients, split_patients_evenly
 from .verification import Verification, verify_mura
-from .views import UNKNOWN_PART, ViewDataset
+from .views import UNKNOWN_PART, StudyDataset, ViewDataset, collate_studies
 
 __all__ = [
     "FEATURES",

@@ -1,4 +1,6 @@
-"""The pixel cache: prepared planes in memory-mapped Arrow files, so that later epochs and runs decode nothing.
+"""One file through the deterministic half of its road, which can be kept.
+
+The pixel cache: prepared planes in memory-mapped Arrow files, so that later epochs and runs decode nothing.
 
 A cache is a heap of parts, each a few hundred files in the order of their paths. A part's name is a digest of all that
 its pixels depend on: paths, sizes and times of its files, the processor's settings, and the versions of the libraries
@@ -27,9 +29,36 @@ from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from ..errors import DatasetError
+from ..files import home_folder
 from ..models.image_processing_mura import MuraImageProcessor
-from .home import home_folder
-from .preparing import PreparedView, prepare_view
+from ..radiographs import read_levels
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedView:
+    """A view, read and prepared.
+
+    Attributes:
+        plane: uint8 `[h, w]`, of the processor's size.
+        shape: Height and width of the file's picture in pixels.
+        field: What the processor kept of it: x0, y0, x1, y1 in pixels, half open.
+    """
+
+    plane: np.ndarray
+    shape: tuple[int, int]
+    field: tuple[int, int, int, int]
+
+
+def prepare_view(source: str | bytes, processor: MuraImageProcessor, name: str | None = None) -> PreparedView:
+    """Reads a file, or its bytes, as `StudyPredictor` does, and prepares it.
+
+    Raises:
+        RadiographError: If it cannot be read.
+    """
+    pixels = read_levels(source, name=name)  # the same as the processor's gray_plane makes of a radiograph
+    field = processor.find_field(pixels)
+    return PreparedView(processor.prepare_plane(pixels), (pixels.shape[0], pixels.shape[1]), field)
+
 
 _FORMAT = 1  # to be raised when what is stored, or how files are read, changes
 _MEAN_FILES, _MOST_FILES = 256, 1024  # of a part

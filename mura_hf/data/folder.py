@@ -8,10 +8,9 @@ from datasets import DatasetDict
 
 from ..errors import DatasetError
 from ..models.configuration_mura import BODY_PARTS, LABELS
-from .columns import FEATURES, Row
-from .cutting import Cut
 from .mura import check_body_parts
 from .open_data import cut_and_load, read_table, tell
+from .splits import FEATURES, Cut, Row
 
 TABLE = "metadata.csv"
 _NEEDED = ("file_name", "label")

@@ -7,8 +7,6 @@ from pathlib import Path
 from datasets import DatasetDict
 
 from ..errors import DatasetError
-from .columns import Row
-from .cutting import Cut
 from .open_data import (
     OPEN_FEATURES,
     check_abnormal,
@@ -22,6 +20,7 @@ from .open_data import (
     study_labels,
     tell,
 )
+from .splits import Cut, Row
 
 CLASSES = (
     "boneanomaly", "bonelesion", "foreignbody", "fracture", "metal",

@@ -1,21 +1,156 @@
-"""Any of the datasets that the package knows, by the folder they lie in."""
+"""Where data come from: what a checkpoint that was trained on them must say about it.
+
+Any of the datasets that the package knows, by the folder they lie in.
+"""
 
 import os
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from datasets import DatasetDict
 
 from ..errors import DatasetError
-from .dataset_hub import find_dataset, load_hub
 from .folder import TABLE, load_folder
 from .fracatlas import load_fracatlas
 from .grazpedwri import load_grazpedwri
-from .mura import load_mura
+from .hub import find_dataset, load_hub
+from .mura import has_truth, load_mura
 from .mura_files import find_tree
-from .sources import SOURCES, DataSource
-from .truth import has_truth
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """A dataset as a card speaks of it.
+
+    Attributes:
+        key: Short name, as commands take it.
+        name: Name.
+        covers: Which studies a checkpoint that was trained on it is for.
+        abnormal_means: What the positive class is.
+        license: Identifier as the Hub knows it, of a card of weights trained on the data.
+        license_name: Where that is "other".
+        license_link: Beside it.
+        credit: What must be said wherever the data, or what was made of them, are passed on; None where nothing must.
+        citation: The work to cite beside a checkpoint; None where there is none.
+        held_out: What `valid` is.
+    """
+
+    key: str
+    name: str
+    covers: str
+    abnormal_means: str
+    license: str
+    held_out: str
+    license_name: str | None = None
+    license_link: str | None = None
+    credit: str | None = None
+    citation: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for records."""
+        return asdict(self)
+
+
+_UPPER_LIMB = "of the upper limb (one or more views of a finger, hand, wrist, forearm, elbow, humerus or\nshoulder)"
+_MURA_ABNORMAL = "what it means in MURA: fracture, but also hardware, degeneration, lesions, dislocation"
+
+SOURCES = {
+    source.key: source
+    for source in (
+        DataSource(
+            key="mura",
+            name="MURA v1.1",
+            covers=_UPPER_LIMB,
+            abnormal_means=_MURA_ABNORMAL,
+            license="other",
+            license_name="mura-research-use",
+            license_link="https://stanfordmlgroup.github.io/competitions/mura/",
+            held_out="the official valid set of MURA v1.1",
+            citation=(
+                "Rajpurkar P., Irvin J., Bagul A. and others, MURA: Large Dataset for Abnormality Detection in "
+                "Musculoskeletal Radiographs, arXiv 1712.06957 (2017)."
+            ),
+        ),
+        DataSource(
+            key="phantoms",
+            name="phantoms",
+            covers=_UPPER_LIMB,
+            abnormal_means=_MURA_ABNORMAL,
+            license="apache-2.0",
+            held_out="the held-out phantoms",
+        ),
+        DataSource(
+            key="fracatlas",
+            name="FracAtlas",
+            covers="of the upper limb (one view that shows a hand, anything from a finger to the arm, or a shoulder)",
+            abnormal_means="fractured, as two radiologists saw it; hardware and other findings alone count as normal",
+            license="cc-by-4.0",
+            held_out="images of FracAtlas whose numbers lie in other blocks of twenty, since it names no patients",
+            credit=(
+                "Trained on FracAtlas by Abedeen I., Rahman M. A., Prottyasha F. Z., Ahmed T., Chowdhury T. M. and "
+                "Shatabda S., Scientific Data 10, 521 (2023), doi 10.1038/s41597-023-02432-4, data doi "
+                "10.6084/m9.figshare.22363012, CC BY 4.0 (https://creativecommons.org/licenses/by/4.0/); the images "
+                "were resized to train on."
+            ),
+            citation=(
+                "Abedeen I. and others, FracAtlas: A Dataset for Fracture Classification, Localization and "
+                "Segmentation of Musculoskeletal Radiographs, Scientific Data 10, 521 (2023)."
+            ),
+        ),
+        DataSource(
+            key="grazpedwri",
+            name="GRAZPEDWRI-DX",
+            covers="of a child's wrist (one or more views)",
+            abnormal_means="a fracture is visible in a view of the study; other findings alone count as normal",
+            license="cc-by-4.0",
+            held_out="patients of GRAZPEDWRI-DX that were kept apart",
+            credit=(
+                "Trained on GRAZPEDWRI-DX by Nagy E., Janisch M., Hrzic F., Sorantin E. and Tschauner S., Scientific "
+                "Data 9, 222 (2022), doi 10.1038/s41597-022-01328-z, data doi 10.6084/m9.figshare.14825193, CC BY 4.0 "
+                "(https://creativecommons.org/licenses/by/4.0/); the images were resized to train on."
+            ),
+            citation=(
+                "Nagy E. and others, A pediatric wrist trauma X-ray dataset (GRAZPEDWRI-DX) for machine learning, "
+                "Scientific Data 9, 222 (2022)."
+            ),
+        ),
+        DataSource(
+            key="folder",
+            name="a folder with metadata.csv",
+            covers="like those of the folder that it was trained on",
+            abnormal_means="what its metadata.csv calls abnormal",
+            license="other",
+            license_name="as-the-data-allow",
+            held_out="patients of the same folder that were kept apart",
+        ),
+        DataSource(
+            key="hub",
+            name="a dataset with our columns",
+            covers="like those of the dataset that it was trained on",
+            abnormal_means="what the dataset's labels call abnormal",
+            license="other",
+            license_name="as-the-data-allow",
+            held_out="patients of the same dataset that were kept apart",
+        ),
+    )
+}
+"""Datasets that the package loads, by key."""
+
+
+def what_abnormal_means(description: dict[str, Any]) -> str | None:
+    """What the positive class is, in words that go on from "abnormal means"; None where it is not known.
+
+    Args:
+        description: Of data, as records have it: a source's `to_dict`, with `abnormal` where that was chosen; older
+            ones may lack all but `key`.
+    """
+    chosen = description.get("abnormal")
+    if chosen:
+        return f"that {' or '.join(chosen)} is visible; other findings alone count as normal"
+    source = SOURCES.get(description.get("key", ""))
+    return description.get("abnormal_means") or (source.abnormal_means if source else None)
 
 
 def detect_source(root: str | os.PathLike[str]) -> DataSource:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DatasetError
-from .home import home_folder
+from ..files import home_folder
 
 KEY_FILE = "split.key"
 _ALGORITHM = "HMAC-SHA256"

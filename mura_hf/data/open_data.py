@@ -11,8 +11,7 @@ from datasets import DatasetDict, Features, Image, Value
 from PIL import Image as PillowImage
 
 from ..errors import DatasetError
-from .columns import BOXES, FEATURES, Row, make_splits
-from .cutting import Cut, cut_rows
+from .splits import BOXES, FEATURES, Cut, Row, cut_rows, make_splits
 
 OPEN_FEATURES = Features(
     {

@@ -11,11 +11,8 @@ from tqdm.auto import tqdm
 
 from ..errors import RadiographError
 from ..radiographs import read_levels
-from .mura import check_body_parts
-from .mura_counts import compare_counts, count_rows
-from .mura_files import LISTS, find_tree, list_files
-from .quarantine import write_quarantine
-from .truth import has_truth
+from .mura import check_body_parts, has_truth
+from .mura_files import LISTS, compare_counts, count_rows, find_tree, list_files, write_quarantine
 
 _MISSING = "missing"
 _LONGEST = 512  # px, of MURA's pictures

@@ -10,12 +10,12 @@ import gradio as gr
 
 from ..errors import MuraError
 from ..inference import sort_rows
-from .gatekeeper import NOT_UPLOADED
+from .context import ReadingRoom
+from .middleware import NOT_UPLOADED
 from .reading import read_files, read_study
-from .room import ReadingRoom
-from .similar import is_synthetic
-from .worklist_reading import gather_studies, read_worklist
-from .zip_checks import check_zip
+from .result import is_synthetic
+from .uploads import check_zip
+from .worklist_controller import gather_studies, read_worklist
 
 _MOST_SIMILAR = 50
 

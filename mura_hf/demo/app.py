@@ -4,16 +4,15 @@ from typing import Any
 
 import gradio as gr
 
-from .about import ABOUT, DISCLAIMER
+from .about_tab import ABOUT, DISCLAIMER, connect_words
 from .api import add_endpoints
 from .checkpoints import DEFAULT
-from .discreet import DiscreetBlocks
-from .model_panel import build_model_panel
-from .privacy import connect_words
-from .room import ReadingRoom
-from .study_panel import FOUND, build_study_panel
-from .worklist_desk import OpenedStudy
-from .worklist_panel import build_worklist_panel
+from .context import ReadingRoom
+from .log_redaction import DiscreetBlocks
+from .models_tab import build_model_panel
+from .study_tab import FOUND, build_study_panel
+from .worklist_controller import OpenedStudy
+from .worklist_tab import build_worklist_panel
 
 
 def build_app(room: ReadingRoom) -> gr.Blocks:

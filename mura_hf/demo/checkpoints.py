@@ -9,10 +9,10 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 from huggingface_hub.utils import httpx
 
-from ..bundled import BUNDLED
 from ..errors import CheckpointError
+from ..files import BUNDLED
 from ..inference import StudyPredictor
-from ..inference.sources import HUB_TIMEOUT
+from ..inference.loading import HUB_TIMEOUT
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 

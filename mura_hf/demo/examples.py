@@ -53,7 +53,7 @@ def render_examples() -> dict[str, bytes]:
 
 def render_png(seed: int, body_part: str, view: int, finding: str | None) -> bytes:
     """A PNG file of a phantom, as `render_phantom` renders it."""
-    from ..phantoms import render_phantom  # its compiler takes a moment, which the start of the app can do without
+    from ..phantoms import render_phantom
 
     buffer = io.BytesIO()
     Image.fromarray(render_phantom(seed, body_part=body_part, view=view, finding=finding).pixels).save(buffer, "PNG")

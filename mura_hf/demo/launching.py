@@ -18,7 +18,7 @@ def launch() -> None:
         SystemExit: If it cannot start; it says why. On SIGTERM, once what visitors brought is removed.
     """
     pictures = begin_rendering()
-    from .serving import serve_page
+    from .server import serve_page
 
     serve_page(pictures)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from ..errors import DatasetError, RadiographError
 from ..inference import StudyFile, StudyPrediction, StudyPredictor, find_studies
 from ..radiographs import GuardedReader, Radiograph
-from .zip_checks import check_zip, is_zip
+from .uploads import check_zip, is_zip
 
 MAX_VIEWS = 16
 """Of one study, all of which go through the model at once; MURA has 13 at most."""

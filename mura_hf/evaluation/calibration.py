@@ -1,91 +1,128 @@
-"""Calibration: one temperature for the views, a slope and an intercept for the studies."""
+"""Calibration of a checkpoint, and its operating points, on `calib`."""
 
-from collections.abc import Sequence
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize, minimize_scalar
+from accelerate import Accelerator
+from datasets import Dataset
 from scipy.special import expit, logit
+from transformers import AutoConfig
 
-_EDGE = 1e-7  # probabilities are kept this far from 0 and 1, so that their logits stay finite
+from ..errors import DatasetError
+from ..files import replace_file
+from ..metrics import (
+    calibrate_studies,
+    choose_operating_points,
+    classification_metrics,
+    fit_study_calibration,
+    fit_temperature,
+)
+from ..training import SplitPredictions
+from .prediction_cache import KeptAnswers
 
+CALIBRATION = ("temperature", "study_slope", "study_intercept")
+"""Names of the calibration's values in a checkpoint's config."""
 
-def fit_temperature(margins: Sequence[float] | np.ndarray, labels: Sequence[int] | np.ndarray) -> float:
-    """The temperature that makes views' probabilities likeliest.
-
-    Source: Guo et al., "On calibration of modern neural networks", arXiv 1706.04599, section 4.2, but with Platt's
-    targets (see `fit_study_calibration`).
-
-    Args:
-        margins: `[n]`, z_abnormal - z_normal of views.
-        labels: `[n]`, 0 normal and 1 abnormal.
-
-    Returns:
-        Between .05 and 20; the margins are to be divided by it.
-
-    Raises:
-        ValueError: If the lengths differ or a class is missing.
-    """
-    values, targets = _check(margins, labels)
-    found = minimize_scalar(
-        lambda log_t: _loss(values / np.exp(log_t), targets), bounds=np.log([0.05, 20.0]), method="bounded"
-    )
-    return float(np.exp(found.x))
+_EDGE = 1e-12
 
 
-def fit_study_calibration(
-    probabilities: Sequence[float] | np.ndarray, labels: Sequence[int] | np.ndarray
-) -> tuple[float, float]:
-    """Slope and intercept on the logit of studies' probabilities that make these likeliest.
+def calibrate_checkpoint(
+    folder: str | Path,
+    rows: Dataset,
+    *,
+    batch_size: int = 32,
+    cpu: bool = False,
+    cache_dir: str | Path | None = None,
+) -> dict[str, Any]:
+    """Fits temperature, study slope and study intercept, chooses operating points, and writes them into the
+    checkpoint's `config.json`; how that went stands in its `training.json`, where there is one.
 
-    Source: Platt, "Probabilistic outputs for support vector machines", 1999, on the logit instead of the margin. His
-    targets, (n1 + 1) / (n1 + 2) for the n1 abnormal studies and 1 / (n0 + 2) for the n0 normal ones, keep few studies,
-    or such as are ranked perfectly, from calling for certainty.
+    The fit starts afresh: what stood there is replaced. Weights are not touched. What was measured before holds no
+    more: run `evaluate_checkpoint` again.
 
     Args:
-        probabilities: `[n]`, P(abnormal) of studies, in [0, 1].
-        labels: `[n]`, 0 normal and 1 abnormal.
+        folder: The checkpoint.
+        rows: The split `calib`, which neither training nor selection has seen.
+        batch_size: Views a step.
+        cpu: Whether to stay on the CPU.
+        cache_dir: As in `KeptAnswers`.
 
     Returns:
-        Slope, between .05 and 20, and intercept.
+        `temperature`, `study_slope`, `study_intercept`, `operating_points` (see `choose_operating_points`),
+        `n` and `n_abnormal` studies, and `before` and `after`, with `brier`, `ece` and `cross_entropy` of these
+        studies: of the fit itself, so that `after` flatters.
 
     Raises:
-        ValueError: If the lengths differ, a class is missing or a probability is none.
+        DatasetError: If a class is missing among the rows.
     """
-    values, targets = _check(probabilities, labels)
-    if values.min() < 0 or values.max() > 1:
-        raise ValueError(f"probabilities must lie in [0, 1], not run from {values.min():g} to {values.max():g}")
-    margins = logit(np.clip(values, _EDGE, 1 - _EDGE))
-    found = minimize(
-        lambda x: _loss(np.exp(x[0]) * margins + x[1], targets),
-        np.zeros(2),
-        bounds=[tuple(np.log([0.05, 20.0])), (-20.0, 20.0)],
-        method="L-BFGS-B",
-    )
-    return float(np.exp(found.x[0])), float(found.x[1])
+    if set(rows["label"]) != {0, 1}:
+        raise DatasetError("calib needs normal and abnormal studies; use more data or a larger calib_fraction")
+    folder, accelerator = Path(folder), Accelerator(cpu=cpu)
+    answers = KeptAnswers(folder, rows, accelerator, batch_size=batch_size, cache_dir=cache_dir)
+    found = answers.predict(temperature=1.0, progress="Calibrating")
+    margins = logit(np.clip(found.probabilities, _EDGE, 1 - _EDGE))
+    temperature = round(fit_temperature(margins, found.labels), 4)
+    before, labels = found.study_probabilities()
+    warmed, _ = change_temperature(answers, found, temperature).study_probabilities()
+    slope, intercept = (round(value, 4) for value in fit_study_calibration(warmed, labels))
+    after = calibrate_studies(warmed, slope, intercept)
+    fit: dict[str, Any] = {
+        "temperature": temperature,
+        "study_slope": slope,
+        "study_intercept": intercept,
+        "operating_points": choose_operating_points(labels, after),
+    }
+    record = {
+        **fit,
+        "n": len(labels),
+        "n_abnormal": int(labels.sum()),
+        "before": probability_errors(labels, before),
+        "after": probability_errors(labels, after),
+    }
+    if accelerator.is_main_process:
+        _write(folder, fit, record)
+    return record
 
 
-def calibrate_studies(
-    probabilities: Sequence[float] | np.ndarray, slope: float = 1.0, intercept: float = 0.0
-) -> np.ndarray:
-    """sigmoid(slope * logit(p) + intercept), float64 `[n]`; p itself with slope 1 and intercept 0."""
-    values = np.asarray(probabilities, np.float64)
-    if slope == 1 and intercept == 0:
-        return values
-    with np.errstate(divide="ignore"):
-        return expit(slope * logit(values) + intercept)
+def change_temperature(
+    answers: KeptAnswers, found: SplitPredictions, temperature: float, *, now: float = 1.0
+) -> SplitPredictions:
+    """Predictions with another temperature.
+
+    Where the model alone can tell what becomes of its studies, it is asked again.
+
+    Args:
+        answers: Of the checkpoint and the split.
+        found: What it says with the temperature `now`.
+        temperature: The other one.
+        now: That of `found`.
+    """
+    if found.pooled is not None:
+        return answers.predict(temperature=temperature, progress=f"With temperature {temperature:g}")
+    margins = logit(np.clip(found.probabilities, _EDGE, 1 - _EDGE))
+    return found.with_probabilities(expit(margins * now / temperature))
 
 
-def _check(values: Sequence[float] | np.ndarray, labels: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The values, and Platt's target for each."""
-    numbers, truth = np.asarray(values, np.float64), np.asarray(labels, np.float64)
-    if numbers.shape != truth.shape or numbers.ndim != 1:
-        raise ValueError(f"{numbers.shape} values and {truth.shape} labels; need one label a value")
-    if set(truth.tolist()) != {0.0, 1.0} or not np.isfinite(numbers).all():
-        raise ValueError("calibration needs finite values, normal studies and abnormal ones")
-    n1 = truth.sum()
-    return numbers, np.where(truth == 1, (n1 + 1) / (n1 + 2), 1 / (len(truth) - n1 + 2))
+def probability_errors(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    """How wrong probabilities are: `brier` score, `ece` and `cross_entropy` (mean of -log P(true label))."""
+    figures = classification_metrics(labels, probabilities)
+    errors = {name: float(value) for name in ("brier", "ece") if (value := figures[name]) is not None}
+    right = np.clip(np.where(labels == 1, probabilities, 1 - probabilities), _EDGE, 1)
+    return {**errors, "cross_entropy": float(-np.log(right).mean())}
 
 
-def _loss(margins: np.ndarray, targets: np.ndarray) -> float:
-    """Mean cross entropy."""
-    return float(np.mean(np.logaddexp(0.0, margins) - targets * margins))
+def _write(folder: Path, fit: dict[str, Any], record: dict[str, Any]) -> None:
+    """Puts the values into the config, and what was done into the record of training."""
+    config = AutoConfig.from_pretrained(folder)
+    for name, value in fit.items():
+        setattr(config, name, value)
+    with tempfile.TemporaryDirectory() as fresh:
+        config.save_pretrained(fresh)
+        replace_file(folder / "config.json", (Path(fresh) / "config.json").read_bytes())
+    file = folder / "training.json"
+    if file.is_file():
+        training = {**json.loads(file.read_text()), "calibration": record}
+        replace_file(file, (json.dumps(training, indent=2) + "\n").encode())

@@ -1,11 +1,8 @@
 """Where a model looked."""
 
-from .explaining import AUTO, METHODS, Heatmaps, check_method, explain
-from .gradcam import grad_cam
-from .localization import Box, Region, find_regions, localize
-from .occlusion import occlusion
-from .overlay import colour_heat, draw_overlay
-from .smooth_gradcam import smooth_grad_cam
+from .explaining import AUTO, METHODS, Heatmaps, check_method, explain, occlusion
+from .gradcam import grad_cam, smooth_grad_cam
+from .localization import Box, Region, colour_heat, draw_overlay, find_regions, localize
 
 __all__ = [
     "AUTO",

@@ -1,8 +1,7 @@
 """What goes to the Hub: checkpoints, their cards, the app as a Space. What comes from elsewhere: conversion."""
 
 from .card import render_card
-from .conversion import Conversion, ConvertedKey
-from .converting import convert_checkpoint
+from .conversion import Conversion, ConvertedKey, convert_checkpoint
 from .export import export_checkpoint
 from .push import PushResult, push
 from .space import SpaceResult, push_space, stage_space

@@ -14,13 +14,11 @@ from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_b
 from transformers.utils import logging
 
 from ..errors import CardError, CheckpointError
-from ..evaluation import plot_evaluation
+from ..metrics import plot_evaluation
 from .card import render_card
-from .committing import WAITS, commit_folder, list_files
+from .committing import WAITS, commit_folder, list_files, told_plainly
 from .export import HUB_RECORD, export_checkpoint
-from .golden import check_golden
-from .hub_errors import told_plainly
-from .refusals import CARD, LEFT_BEHIND, check_checkpoint, check_text
+from .push_checks import CARD, LEFT_BEHIND, check_checkpoint, check_golden, check_text
 
 
 @dataclass(frozen=True)

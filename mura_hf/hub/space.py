@@ -16,14 +16,12 @@ from huggingface_hub import HfApi
 
 from ..data import home_folder
 from ..errors import HubError
-from ..evaluation import PLOTS
+from ..metrics import PLOTS
 from ..models import GOLDEN_FILE
 from ..retrieval import ROWS
 from .committing import WAITS, commit_folder, list_files
-from .export import HUB_RECORD
-from .golden import check_golden_picture
-from .refusals import check_tensors, check_text
-from .traveling_index import check_index, index_files
+from .export import HUB_RECORD, check_index, index_files
+from .push_checks import check_golden_picture, check_tensors, check_text
 
 _PACKAGE = Path(__file__).parents[1]
 _KINDS = (".py", ".md", ".json", ".yaml", ".safetensors", ".css", ".js")

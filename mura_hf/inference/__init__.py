@@ -1,7 +1,7 @@
 """Files of a study in, an explained answer out."""
 
-from .distribution import STRANGE_WARNING
-from .other_checkpoint import OTHER_WARNING
+from .external_model import OTHER_WARNING
+from .loading import STRANGE_WARNING
 from .prediction import PHANTOM_WARNING, StudyPrediction, ViewPrediction
 from .predictor import StudyPredictor
 from .study_files import StudyFile, StudyFiles, find_studies

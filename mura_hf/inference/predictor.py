@@ -11,23 +11,34 @@ import torch
 from ..errors import CheckpointError
 from ..explain import AUTO, check_method
 from ..models import BODY_PARTS, Golden, MuraClassifier, MuraImageProcessor, StudyOutput
-from ..models.weights_mura import digest_weights
+from ..models.golden_mura import digest_weights
 from ..radiographs import Radiograph
 from ..retrieval import InDistribution, Judgement, Neighbour, RetrievalIndex, map_codes, view_codes
-from .achievements import Achievements, read_achievements
-from .answering import assemble_answer, describe_views, parts_of_views
-from .devices import check_device, check_dtype
-from .distribution import STRANGE_WARNING, find_distribution
-from .files import find_file, find_weights
-from .golden import UNREADABLE, find_golden, golden_warning
-from .heatmaps import find_heatmaps, restore_heatmaps
-from .incoming import View, read_view, take_views
-from .index_loading import LazyIndex
-from .loading import load_checkpoint
-from .one_study import find_conflicts
-from .other_processor import OtherProcessor
+from .external_processor import OtherProcessor
+from .inputs import View, check_device, check_dtype, read_view, take_views
+from .loading import (
+    STRANGE_WARNING,
+    UNREADABLE,
+    LazyIndex,
+    Source,
+    find_distribution,
+    find_file,
+    find_golden,
+    find_source,
+    find_weights,
+    golden_warning,
+    load_checkpoint,
+)
+from .measured_performance import Achievements, read_achievements
+from .postprocessing import (
+    assemble_answer,
+    describe_views,
+    find_conflicts,
+    find_heatmaps,
+    parts_of_views,
+    restore_heatmaps,
+)
 from .prediction import PHANTOM_WARNING, StudyPrediction
-from .sources import Source, find_source
 
 
 class StudyPredictor:

@@ -2,21 +2,16 @@
 checkpoints.
 """
 
-from .configuration_mura import BODY_PARTS, LABELS, MuraConfig
-from .configuration_mura_base import MuraBaseConfig
-from .configuration_mura_fusenet import MuraFuseNetConfig
-from .configuration_mura_members import MuraEnsembleConfig, MuraSpecializedConfig
-from .configuration_mura_metric_learning import MuraMetricLearningConfig
+from .configuration_mura import BODY_PARTS, LABELS, MuraBaseConfig, MuraConfig
 from .golden_mura import GOLDEN_FILE, Golden, golden_difference, read_golden, write_golden
 from .image_processing_mura import MuraImageProcessor
-from .members_mura import check_processors
+from .members_mura import MuraEnsembleConfig, MuraSpecializedConfig, check_processors
 from .modeling_mura import MuraForImageClassification, MuraForStudyClassification, MuraModel
-from .modeling_mura_base import MuraClassifier
+from .modeling_mura_base import Explained, MuraClassifier, MuraImageClassifierOutput, MuraModelOutput, StudyOutput
 from .modeling_mura_ensemble import MuraEnsembleForImageClassification
-from .modeling_mura_fusenet import MuraFuseNetForImageClassification
-from .modeling_mura_metric_learning import MuraForMetricLearning
+from .modeling_mura_fusenet import MuraFuseNetConfig, MuraFuseNetForImageClassification
+from .modeling_mura_metric_learning import MuraForMetricLearning, MuraMetricLearningConfig
 from .modeling_mura_specialized import MuraSpecializedForImageClassification
-from .outputs_mura import Explained, MuraImageClassifierOutput, MuraModelOutput, StudyOutput
 from .pipeline_mura_study import STUDY_TASK, MuraStudyClassificationPipeline
 
 CLASSIFIERS: dict[str, type[MuraClassifier]] = {

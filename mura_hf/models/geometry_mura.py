@@ -1,9 +1,15 @@
-"""Where a picture's pixels lie in the processed picture, and how a map computed there comes back."""
+"""Where a picture's pixels lie in the processed picture, and how a map computed there comes back.
+
+Where the picture lies inside the even border that the collimator, a frame or a scanner left around it.
+Any picture as one gray plane of 8 bits.
+"""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
+from transformers.utils import logging
 
 RESIZE_MODES = ("letterbox", "squash")
 
@@ -123,4 +129,137 @@ def lay_back(
     return np.where(seen, np.asarray(picture), np.float32(0))
 
 
-__all__ = ["RESIZE_MODES", "check_resize_mode", "find_center", "find_placement", "lay_back", "lay_on_canvas"]
+_DARKEST_WHITE, _BRIGHTEST_BLACK = 224, 48
+_TOLERANCE = 6  # levels; JPEG's ripples and a sensor's noise stay within
+_SHARE = 0.99  # of a line's pixels; the rest may be dust or the end of a letter
+_MOST = 0.4  # of height or width, from one side
+_LEAST = 0.25  # of the picture's area must stay
+_MARGIN = 0.01  # of height or width is given back on each side that is trimmed
+
+
+def find_field_inside_border(plane: np.ndarray) -> tuple[int, int, int, int]:
+    """Finds the exposed field of a radiograph, so that the rest can be cropped.
+
+    From each side, lines are trimmed as long as 99 % of a line's pixels lie within 6 levels of that side's tone: the
+    median of the outermost line, which must be nearly black (up to 48) or nearly white (from 224). Whatever reaches
+    into a line with more than 1 % of its pixels, be it a finger's tip, a letter or noise, stops the trimming there.
+    One hundredth of the height or width is given back, at most 40 % are trimmed from a side, and a picture of which
+    less than a quarter would stay is left whole. Left and right are trimmed before top and bottom, then all sides once
+    more, since a side's line is even only after its neighbours' borders are gone.
+
+    The rule is our own and errs towards keeping: a border at an angle, round, or with writing all along it stays.
+
+    Args:
+        plane: uint8 `[H, W]`.
+
+    Returns:
+        x0, y0, x1, y1: what is kept, in pixels; x1 and y1 are the first that are not.
+    """
+    height, width = plane.shape
+    tones: dict[str, int] = {}
+    x0, y0, x1, y1 = 0, 0, width, height
+    for _ in range(2):
+        x0 += _trim(plane[y0:y1, x0:x1].T, int(_MOST * width) - x0, tones, "left")
+        x1 -= _trim(plane[y0:y1, x0:x1].T[::-1], int(_MOST * width) - (width - x1), tones, "right")
+        y0 += _trim(plane[y0:y1, x0:x1], int(_MOST * height) - y0, tones, "top")
+        y1 -= _trim(plane[y0:y1, x0:x1][::-1], int(_MOST * height) - (height - y1), tones, "bottom")
+    across, down = int(np.ceil(_MARGIN * width)), int(np.ceil(_MARGIN * height))
+    x0, y0, x1, y1 = max(0, x0 - across), max(0, y0 - down), min(width, x1 + across), min(height, y1 + down)
+    if (x1 - x0) * (y1 - y0) < _LEAST * height * width:
+        return 0, 0, width, height
+    return x0, y0, x1, y1
+
+
+def _trim(lines: np.ndarray, most: int, tones: dict[str, int], side: str) -> int:
+    """How many lines `[n, length]` from the first on are border; the side's tone is kept for a second look."""
+    if most < 1:
+        return 0
+    tone = tones.get(side, int(np.median(lines[0])))
+    if _BRIGHTEST_BLACK < tone < _DARKEST_WHITE:
+        return 0
+    count = 0
+    # Line by line, since most pictures have no border and end here at once.
+    while count < most and (np.abs(lines[count].astype(np.int16) - tone) <= _TOLERANCE).mean() >= _SHARE:
+        count += 1
+    if count:
+        tones[side] = tone
+    return count
+
+
+logger = logging.get_logger(__name__)
+
+
+def to_gray_plane(image: Any) -> np.ndarray:
+    """One picture as a gray plane.
+
+    Args:
+        image: A PIL image of 8 bits, uint8 array or tensor (`[H, W]`, `[H, W, C]` or `[C, H, W]`), or float array in
+            [0, 1]. Colour becomes luminance (ITU-R 601, as Pillow rounds it), and the EXIF orientation is applied.
+
+    Returns:
+        uint8 `[H, W]`.
+
+    Raises:
+        ValueError: If the picture has more than 8 bits, values out of range or an odd shape.
+    """
+    if isinstance(image, Image.Image):
+        if image.mode in ("I", "F") or image.mode.startswith("I;"):
+            raise ValueError(
+                f"the picture has mode {image.mode}, more than 8 bits a pixel, and would be cut off; window "
+                "it first, for instance with mura_hf.read_radiograph"
+            )
+        image = ImageOps.exif_transpose(image)
+        rgb = image if image.mode in ("L", "RGB") else image.convert("RGB")
+        plane = np.asarray(rgb.convert("L"))
+    else:
+        plane = _plane_from_array(_to_array(image))
+    if plane.size and np.count_nonzero(plane == 255) > 0.9 * plane.size:
+        logger.warning(
+            "More than nine tenths of a picture are pure white. If its file has 16 bits, it was cut off on "
+            "the way here: "
+            "read it with mura_hf.read_radiograph, which windows it."
+        )
+    return plane
+
+
+def _to_array(image: Any) -> np.ndarray:
+    if not hasattr(image, "detach"):
+        return np.asarray(image)
+    tensor = image.detach().cpu()
+    return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+
+
+def _plane_from_array(array: np.ndarray) -> np.ndarray:
+    if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] not in (1, 3, 4):
+        array = np.moveaxis(array, 0, -1)
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
+        raise ValueError(f"an array of shape {array.shape} is no picture; give [H, W], [H, W, C] or [C, H, W]")
+    if array.dtype == bool:
+        array = array.astype(np.uint8) * 255
+    elif np.issubdtype(array.dtype, np.floating):
+        low, high = float(array.min()), float(array.max())
+        if not (low >= 0 and high <= 1):  # also catches NaN
+            raise ValueError(
+                f"float pixels must lie in [0, 1], but these run from {low:g} to {high:g}; scale them first"
+            )
+        array = np.rint(array * 255).astype(np.uint8)
+    elif array.dtype != np.uint8:
+        raise ValueError(
+            f"integer pixels must be uint8, not {array.dtype}; window them first, as mura_hf.read_radiograph does"
+        )
+    if array.ndim == 3:
+        picture = array[..., 0] if array.shape[2] == 1 else array[..., :3]
+        return np.asarray(Image.fromarray(np.ascontiguousarray(picture)).convert("L"))
+    return array
+
+
+__all__ = [
+    "RESIZE_MODES",
+    "check_resize_mode",
+    "find_center",
+    "find_field_inside_border",
+    "find_placement",
+    "lay_back",
+    "lay_on_canvas",
+    "to_gray_plane",
+]

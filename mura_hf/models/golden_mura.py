@@ -1,13 +1,19 @@
-"""The golden check: one picture with the logits that the checkpoint gave it, to be computed again elsewhere."""
+"""The golden check: one picture with the logits that the checkpoint gave it, to be computed again elsewhere.
 
+Which weights a checkpoint has: what was made for some must not be used with others.
+"""
+
+import hashlib
 import os
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from .configuration_mura_base import BODY_PARTS
+from .configuration_mura import BODY_PARTS
 
 GOLDEN_FILE = "golden.safetensors"
 
@@ -91,4 +97,30 @@ def _answer(model: Any, processor: Any, picture: np.ndarray, body_part: int) -> 
         return model.eval()(pixels.to(model.device), **given).logits.float().cpu().contiguous()
 
 
-__all__ = ["GOLDEN_FILE", "Golden", "golden_difference", "read_golden", "write_golden"]
+def digest_weights(checkpoint: str | os.PathLike[str]) -> str:
+    """SHA-256 of a checkpoint's `model.safetensors`; of the SHA-256 of its parts where it is in several."""
+    files = sorted(Path(checkpoint).glob("model*.safetensors"))
+    if len(files) == 1:
+        with files[0].open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    return digest_files(files)
+
+
+def digest_files(files: Sequence[Path]) -> str:
+    """SHA-256 of the SHA-256 of files, in their order."""
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+__all__ = [
+    "GOLDEN_FILE",
+    "Golden",
+    "digest_files",
+    "digest_weights",
+    "golden_difference",
+    "read_golden",
+    "write_golden",
+]

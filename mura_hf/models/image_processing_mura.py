@@ -18,10 +18,16 @@ from transformers.image_utils import (
 from transformers.processing_utils import ImagesKwargs
 from transformers.utils import TensorType
 
-from .border_mura import find_field_inside_border
 from .enhancement_mura import apply_filters, complete_filters
-from .geometry_mura import RESIZE_MODES, check_resize_mode, find_center, lay_back, lay_on_canvas
-from .gray_plane_mura import to_gray_plane
+from .geometry_mura import (
+    RESIZE_MODES,
+    check_resize_mode,
+    find_center,
+    find_field_inside_border,
+    lay_back,
+    lay_on_canvas,
+    to_gray_plane,
+)
 
 NORMALIZATIONS = {
     "imagenet": {"image_mean": IMAGENET_DEFAULT_MEAN, "image_std": IMAGENET_DEFAULT_STD},

@@ -6,16 +6,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from .backbone_mura import create_backbone, feature_shape, load_timm_weights
-from .class_activation_mura import is_mean
-from .configuration_mura import BODY_PARTS, MuraConfig
-from .errors_mura import CheckpointError
-from .heads_mura import GatedAttention, MuraHead, make_head
-from .map_layer_mura import MapLayer, find_map_layer
-from .modeling_mura_base import MuraClassifier, MuraPreTrainedModel
-from .outputs_mura import Explained, MuraImageClassifierOutput, MuraModelOutput, StudyOutput
-from .pooling_mura import attend, check_view_mask
-from .small_cnns_mura import SMALL_CNNS
+from .backbone_mura import SMALL_CNNS, create_backbone, feature_shape, load_timm_weights
+from .class_activation_mura import MapLayer, find_map_layer, is_mean
+from .configuration_mura import BODY_PARTS, CheckpointError, MuraConfig
+from .heads_mura import GatedAttention, MuraHead, attend, check_view_mask, make_head
+from .modeling_mura_base import (
+    Explained,
+    MuraClassifier,
+    MuraImageClassifierOutput,
+    MuraModelOutput,
+    MuraPreTrainedModel,
+    StudyOutput,
+)
 
 _LOOKING = threading.Lock()  # one thread at a time tries a network out
 

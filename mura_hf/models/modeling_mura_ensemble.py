@@ -7,11 +7,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from .configuration_mura_members import MuraEnsembleConfig, read_member
-from .members_mura import build_member, check_processors, copy_weights, describe_member
-from .modeling_mura_base import MuraClassifier
-from .outputs_mura import Explained, MuraImageClassifierOutput, StudyOutput
-from .pooling_mura import check_view_mask
+from .heads_mura import check_view_mask
+from .members_mura import (
+    MuraEnsembleConfig,
+    build_member,
+    check_processors,
+    copy_weights,
+    describe_member,
+    read_member,
+)
+from .modeling_mura_base import Explained, MuraClassifier, MuraImageClassifierOutput, StudyOutput
 
 
 @dataclass

@@ -1,13 +1,41 @@
-"""Siamese networks: an embedding, and a classifier on it."""
+"""Configuration of Siamese networks.
+
+Siamese networks: an embedding, and a classifier on it.
+"""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from huggingface_hub.dataclasses import strict
 
-from .configuration_mura_metric_learning import MuraMetricLearningConfig
+from .configuration_mura import MuraConfig
 from .heads_mura import MuraHead
 from .modeling_mura import MuraForImageClassification
-from .outputs_mura import MuraImageClassifierOutput
+from .modeling_mura_base import MuraImageClassifierOutput
+
+
+@strict
+class MuraMetricLearningConfig(MuraConfig):
+    r"""
+    A `MuraConfig` with an embedding between the pooled code and the classifier.
+
+    Args:
+        embedding_size (`int`, *optional*, defaults to 128):
+            Width of the embedding.
+
+    Raises:
+        ValueError: If a value is out of its range.
+    """
+
+    model_type = "mura_metric_learning"
+
+    embedding_size: int = 128
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        if self.embedding_size < 1:
+            raise ValueError(f"embedding_size is {self.embedding_size}: it must be 1 or more")
 
 
 @dataclass
@@ -77,4 +105,4 @@ class MuraForMetricLearning(MuraForImageClassification):
         self.train(self.training)
 
 
-__all__ = ["MuraForMetricLearning", "MuraMetricLearningOutput"]
+__all__ = ["MuraForMetricLearning", "MuraMetricLearningConfig", "MuraMetricLearningOutput"]

@@ -7,12 +7,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from .configuration_mura_base import BODY_PARTS
-from .configuration_mura_members import MuraSpecializedConfig, read_member
-from .members_mura import build_member, check_processors, copy_weights, describe_member
-from .modeling_mura_base import MuraClassifier
-from .outputs_mura import Explained, MuraImageClassifierOutput, StudyOutput
-from .pooling_mura import check_view_mask, place_views
+from .configuration_mura import BODY_PARTS
+from .heads_mura import check_view_mask, place_views
+from .members_mura import (
+    MuraSpecializedConfig,
+    build_member,
+    check_processors,
+    copy_weights,
+    describe_member,
+    read_member,
+)
+from .modeling_mura_base import Explained, MuraClassifier, MuraImageClassifierOutput, StudyOutput
 
 
 @dataclass

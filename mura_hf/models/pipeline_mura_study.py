@@ -9,8 +9,8 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from transformers import Pipeline
 
-from .configuration_mura_base import BODY_PARTS, LABELS
-from .gray_plane_mura import to_gray_plane
+from .configuration_mura import BODY_PARTS, LABELS
+from .geometry_mura import to_gray_plane
 
 STUDY_TASK = "mura-study-classification"
 _PNG = b"\x89PNG\r\n\x1a\n"

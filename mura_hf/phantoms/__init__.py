@@ -1,13 +1,10 @@
 """Synthetic radiographs that carry the truth about every finding: bones as bodies in space, rays run through them."""
 
-from .contact_sheet import make_contact_sheet
 from .dicom_files import TRANSFER_SYNTAXES, encode_dicom
-from .exposure import EXPOSURES
 from .findings import FINDINGS, MIX, UNUSUAL_FINDINGS
-from .foreign import FOREIGN_KINDS, render_foreign
 from .mura_tree import phantom_record, write_phantom_mura
-from .phantom import BODY_PARTS, Phantom
-from .rendering import locate_finding, render_phantom
+from .rendering import BODY_PARTS, EXPOSURES, Phantom, locate_finding, render_phantom
+from .unrelated_radiographs import FOREIGN_KINDS, render_foreign
 
 __all__ = [
     "BODY_PARTS",
@@ -20,7 +17,6 @@ __all__ = [
     "Phantom",
     "encode_dicom",
     "locate_finding",
-    "make_contact_sheet",
     "phantom_record",
     "render_foreign",
     "render_phantom",

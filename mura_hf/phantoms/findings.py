@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .bodies import Body, Loft, make_ball, make_loft
 from .body_parts import Anatomy
+from .patient import Body, Loft, make_ball, make_loft
 from .raymarch import NO_CHANGE
 
 MIX = {

@@ -16,10 +16,8 @@ import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
 from ..errors import DatasetError
-from .exposure import EXPOSURES
 from .findings import FINDINGS, MIX, UNUSUAL_FINDINGS
-from .phantom import BODY_PARTS
-from .rendering import locate_finding, render_phantom
+from .rendering import BODY_PARTS, EXPOSURES, locate_finding, render_phantom
 
 PROVENANCE_FILE = "phantoms.json"
 """Lies in the root of every phantom tree; its presence says that the pictures are synthetic."""

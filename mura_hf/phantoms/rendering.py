@@ -1,21 +1,210 @@
-"""`render_phantom`: one synthetic radiograph with the truth about its finding."""
+"""`Phantom`: a synthetic radiograph with the truth about it.
+
+How a phantom's film was exposed and developed: the ranges that each film draws its own values from.
+From attenuation to a film.
+The shadow that one body throws on the detector.
+`render_phantom`: one synthetic radiograph with the truth about its finding.
+"""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import cv2
 import numpy as np
 
-from .body_parts import Anatomy, build_anatomy
-from .camera import FOCUS_MM, Camera, rotation
-from .developing import develop
-from .exposure import EXPOSURES
-from .extras import collimation, draw_marker, make_cast, make_jewel
+from .body_parts import Anatomy, build_anatomy, collimation, draw_marker, make_cast, make_jewel
 from .findings import FINDINGS, UNUSUAL_FINDINGS, Finding, draw_finding
-from .phantom import BODY_PARTS, Phantom
-from .raymarch import NO_CHANGE
-from .shadow import Window, cast_shadow
+from .patient import Body
+from .raymarch import FOCUS_MM, NO_CHANGE, Camera, integrate_body, rotation
+
+BODY_PARTS = ("elbow", "finger", "forearm", "hand", "humerus", "shoulder", "wrist")
+
+
+@dataclass(frozen=True)
+class Phantom:
+    """A synthetic radiograph.
+
+    Attributes:
+        pixels: uint8 `[H, W]`, bone bright.
+        mask: bool `[H, W]`, pixels that the finding changed; all False where there is none.
+        box: (x0, y0, x1, y1) around the finding in pixels, half open; None where none shows in this projection.
+        body_part: One of the seven.
+        finding: What is abnormal, or None.
+        view: Number of the projection.
+        seed: The patient's seed.
+    """
+
+    pixels: np.ndarray
+    mask: np.ndarray
+    box: tuple[int, int, int, int] | None
+    body_part: str
+    finding: str | None
+    view: int
+    seed: int
+
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """A way to expose films; each value is a lowest and a highest one.
+
+    Attributes:
+        scatter: Share of scattered light.
+        grain: Deviation of the quantum noise where nothing stands in the beam.
+        grain_size: Deviation of the Gauss that blurs the noise, in pixels.
+        blur: Deviation of the Gauss that blurs the film, in pixels.
+        floor: Share of the window that stays black at its lower end.
+        ceiling: Where the window ends, in units of the densest bone.
+        gamma: Exponent of the display values; above 1 the film is darker.
+    """
+
+    scatter: Range = (0.06, 0.16)
+    grain: Range = (0.006, 0.016)
+    grain_size: Range = (0.45, 0.8)
+    blur: Range = (0.45, 0.8)
+    floor: Range = (0.0, 0.12)
+    ceiling: Range = (0.98, 1.15)
+    gamma: Range = (0.8, 1.1)
+
+
+EXPOSURES = {
+    "standard": Exposure(),
+    "underexposed": Exposure(
+        scatter=(0.25, 0.45), grain=(0.035, 0.06), grain_size=(0.7, 1.1), blur=(1.0, 1.6), gamma=(1.5, 2.0)
+    ),
+}
+"""Ways to expose by name. Default trees are all "standard"; "underexposed" has few quanta, much scatter, and is
+grainier, softer and darker than any of them.
+"""
+
+
+def develop(
+    total: np.ndarray,
+    normal: np.ndarray,
+    flesh: np.ndarray,
+    exposure: Exposure,
+    rng: np.random.Generator,
+    noise: np.random.Generator,
+) -> np.ndarray:
+    """From attenuation to display values in [0, 1]: Beer and Lambert, scatter, noise, blur, window.
+
+    Scatter and window come from the patient without finding, so that a finding changes nothing afar.
+
+    Args:
+        total: Attenuation of all that stands in the beam, float32 `[H, W]`.
+        normal: Of it, what the patient is without finding.
+        flesh: Of it, what is no bone; the window is set where there is some.
+        exposure: The ranges that the film draws its values from.
+        rng: What they are drawn from.
+        noise: What the quanta are drawn from.
+    """
+    shape = total.shape
+    tenth = cv2.resize(np.exp(-normal), (max(shape[1] // 8, 8), max(shape[0] // 8, 8)), interpolation=cv2.INTER_AREA)
+    scatter = cv2.resize(cv2.GaussianBlur(tenth, (0, 0), 0.06 * max(tenth.shape)), shape[::-1])
+    share = rng.uniform(*exposure.scatter)
+    dose = (cv2.exp(-total) + share * scatter) / (1 + share)
+    grain = noise.standard_normal(shape, dtype=np.float32)
+    grain = cv2.GaussianBlur(grain, (0, 0), rng.uniform(*exposure.grain_size))
+    dose = np.maximum(dose + rng.uniform(*exposure.grain) * grain * np.sqrt(dose), 0.003)
+    value = -cv2.log(cv2.GaussianBlur(dose, (0, 0), rng.uniform(*exposure.blur)))
+    plain = -np.log((np.exp(-normal[::4, ::4]) + share * scatter[::4, ::4]) / (1 + share))
+    body = plain[flesh[::4, ::4] > 0.03]
+    high = float(np.percentile(body, 99.6)) if body.size else 1.0
+    low = float(np.percentile(plain, 1.0)) + rng.uniform(*exposure.floor) * high
+    level = np.maximum(value - low, 0) / max(high * rng.uniform(*exposure.ceiling) - low, 1e-3)
+    # A soft shoulder leaves metal whiter than bone.
+    return cv2.pow(1.1 * level / cv2.pow(cv2.pow(level, 2.6) + 1.0, 1 / 2.6), rng.uniform(*exposure.gamma))
+
+
+_GRAIN_CELLS = 64  # a power of two: the texture repeats
+_GRAIN_MM = 0.42
+
+
+@lru_cache(maxsize=1)
+def grain_volume() -> np.ndarray:
+    """Band-passed noise of unit deviation, float32 `[64, 64, 64]`, periodic: the texture of cancellous bone."""
+    n = _GRAIN_CELLS
+    spectrum = np.fft.fftn(np.random.default_rng(64).standard_normal((n, n, n)))
+    wave = np.fft.fftfreq(n) * n
+    radius = np.sqrt(wave[:, None, None] ** 2 + wave[None, :, None] ** 2 + wave[None, None, :] ** 2)
+    noise = np.real(np.fft.ifftn(spectrum * np.exp(-(((radius - 14) / 6) ** 2))))
+    return (noise / noise.std()).astype(np.float32)
+
+
+Window = tuple[slice, slice]
+
+
+def cast_shadow(
+    body: Body,
+    camera: Camera,
+    *,
+    dense: float,
+    spongy: float,
+    grain: float = 0.0,
+    margin: float = 1.0,
+    change: np.ndarray = NO_CHANGE,
+    within: tuple[np.ndarray, float] | None = None,
+) -> tuple[Window, np.ndarray] | None:
+    """Attenuation of one body along every ray that meets it.
+
+    Args:
+        body: What stands in the beam.
+        camera: The exposure.
+        dense: Attenuation of the body's wall per mm.
+        spongy: Attenuation of its filled inside per mm.
+        grain: Contrast of the inside's texture.
+        margin: Room in mm around the body for what `change` adds.
+        change: A finding; see `integrate_body`.
+        within: A point and a distance in mm: rays that pass it farther off are left out.
+
+    Returns:
+        The rows and columns of the picture, and float32 attenuation there; None outside the picture.
+    """
+    corners = np.concatenate([loft.corners(margin) for loft in body.lofts])
+    everything = camera.project(corners)
+    height, width = camera.shape
+    least, most = everything.min(0), everything.max(0)
+    if within:
+        middle, radius = camera.project(within[0][None])[0], within[1] * camera.scale
+        least, most = np.maximum(least, middle - radius), np.minimum(most, middle + radius)
+    c0, r0 = np.maximum(np.floor(least), 0).astype(int)
+    c1, r1 = np.minimum(np.ceil(most) + 1, (width, height)).astype(int)
+    if r1 <= r0 or c1 <= c0:
+        return None
+    wanted = np.zeros((r1 - r0, c1 - c0), np.uint8)
+    for outline in np.split(everything, len(body.lofts)):
+        cv2.fillConvexPoly(wanted, cv2.convexHull(np.round(outline - (c0, r0)).astype(np.int32)), 1)
+    if within:
+        circle = np.zeros_like(wanted)
+        cv2.circle(circle, tuple(np.round(middle - (c0, r0)).astype(int).tolist()), max(1, round(radius)), 1, -1)
+        wanted &= circle
+    first = body.lofts[0]
+    boxes = (corners - first.origin) @ first.frame.T
+    pixel = 1 / camera.scale
+    attenuation = integrate_body(
+        *camera.rays(),
+        np.array([r0, r1, c0, c1]),
+        wanted.astype(bool),
+        *body.stacked,
+        np.float32(max(body.melt, 0.05)),
+        np.float32(margin),
+        boxes.min(0).astype(np.float32),
+        boxes.max(0).astype(np.float32),
+        np.float32(dense),
+        np.float32(spongy),
+        grain_volume(),
+        np.float32(_GRAIN_MM),
+        np.float32(grain),
+        change.astype(np.float32),
+        np.float32(np.clip(1.4 * pixel, 0.5, 2.5)),
+        np.float32(max(0.5, 1.1 * pixel)),
+    )
+    return (slice(int(r0), int(r1)), slice(int(c0), int(c1))), attenuation
+
 
 # Attenuation per mm, in the order of tissues at 60 keV, chosen so that films look right; not physical coefficients.
 _FAT, _MUSCLE, _CANCELLOUS, _CORTEX, _METAL, _PLASTER = 0.0075, 0.0105, 0.021, 0.08, 0.34, 0.022

@@ -1,8 +1,7 @@
 """One file into one `Radiograph`."""
 
-from .checks import MAX_PIXELS, MIN_SIDE, check_radiograph
 from .guarded import GuardedReader
-from .radiograph import Radiograph
+from .radiograph import MAX_PIXELS, MIN_SIDE, Radiograph, check_radiograph
 from .reading import MAX_BYTES, read_levels, read_radiograph
 
 __all__ = [

@@ -19,20 +19,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import RadiographError
-from .body_part import find_body_part
-from .dicom_kinds import (
+from .dicom_pixels import (
     EXPLICIT_BIG,
     EXPLICIT_LITTLE,
     IMPLICIT_LITTLE,
+    PixelLayout,
     check_kind,
     check_transfer_syntax,
     is_for_processing,
+    parse_with_pixels,
+    read_stored,
 )
-from .dicom_pixels import PixelLayout, parse_with_pixels, read_stored
-from .dicom_tones import StoredValues, gray_tones, number_patterns, palette_tones
-from .marks import mark_patient
-from .radiograph import Radiograph
-from .windowing import count_values, window_percentiles
+from .radiograph import Radiograph, find_body_part, mark_patient
+from .windowing import StoredValues, count_values, gray_tones, number_patterns, palette_tones, window_percentiles
 
 if TYPE_CHECKING:
     from pydicom import Dataset

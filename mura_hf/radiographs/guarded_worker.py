@@ -75,10 +75,9 @@ def _import_reader() -> tuple[Any, Any, Any]:
     import imagecodecs
     import pydicom  # noqa: F401
 
-    from mura_hf.errors import RadiographError
-    from mura_hf.radiographs import dicom  # noqa: F401
-    from mura_hf.radiographs.marks import use_mark_key
-    from mura_hf.radiographs.reading import read_radiograph
+    from ..errors import RadiographError
+    from .radiograph import use_mark_key
+    from .reading import read_radiograph
 
     for codec in ("jpeg8_decode", "jpegls_decode", "jpeg2k_decode", "dicomrle_decode"):
         getattr(imagecodecs, codec)

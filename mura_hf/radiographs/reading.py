@@ -9,8 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import RadiographError
-from .checks import check_film, check_radiograph, check_size, too_large
-from .radiograph import Radiograph
+from .radiograph import Radiograph, check_film, check_radiograph, check_size, too_large
 from .windowing import window_percentiles
 
 MAX_BYTES = 256 << 20
@@ -42,7 +41,7 @@ def read_radiograph(
     """
     data, name = _contents(source, name)
     if looks_like_dicom(data):
-        from .dicom import read_dicom  # pydicom is needed by nothing else
+        from .dicom import read_dicom
 
         return check_radiograph(read_dicom(data, name, frame), name)
     if frame:

@@ -1,14 +1,9 @@
 """Radiographs like this one: codes of views, and an index that is searched for the nearest."""
 
-from .approximate import FaissSearcher
-from .building import encode_rows
-from .codes import view_codes
-from .exact import ExactSearcher, exact_distances, make_sketch
-from .fingerprint import digest_coder
-from .in_distribution import IN_DISTRIBUTION_FILE, InDistribution, Judgement
+from .building import Neighbour, digest_coder, encode_rows, view_codes
 from .index import RetrievalIndex
-from .map_codes import map_codes
-from .rows import Neighbour
+from .ood_detection import IN_DISTRIBUTION_FILE, InDistribution, Judgement, map_codes
+from .search import ExactSearcher, FaissSearcher, exact_distances, make_sketch
 from .storage import CODES, FOLDER, RECORD, ROWS, IndexRecord, read_record
 
 __all__ = [

@@ -23,8 +23,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ..errors import CheckpointError, DatasetError
-from .rows import SCHEMA
-from .sketch import Sketch
+from .building import SCHEMA
+from .search import Sketch
 
 FOLDER = "retrieval"
 """Of a checkpoint's folder: where its index lies."""

@@ -15,7 +15,7 @@ from datasets import DatasetDict
 from tqdm.auto import tqdm
 
 from ..data import ViewDataset, make_manifest, manifest_source, write_manifest
-from ..data.sources import what_abnormal_means
+from ..data.loading import what_abnormal_means
 from ..errors import DatasetError, RecipeError
 from ..models import (
     BODY_PARTS,

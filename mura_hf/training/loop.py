@@ -12,7 +12,7 @@ from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwa
 from datasets import DatasetDict, Image
 
 from ..data import PixelCache, ViewDataset, build_pixel_cache, make_manifest, manifest_source, write_manifest
-from ..data.sources import what_abnormal_means
+from ..data.loading import what_abnormal_means
 from ..errors import DatasetError, RecipeError
 from ..losses import build_metric_loss
 from ..models import MuraImageProcessor

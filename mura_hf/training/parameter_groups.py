@@ -8,7 +8,7 @@ from torch import nn
 
 from ..errors import RecipeError
 from ..models import MuraModel
-from ..models.small_cnns_mura import SmallCnn
+from ..models.backbone_mura import SmallCnn
 
 _HEAD = ""  # no pattern of timm's matches it, as none matches its own classifiers
 

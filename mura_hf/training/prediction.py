@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from ..data import UNKNOWN_PART, StudyDataset, ViewDataset, collate_studies
-from ..evaluation import aggregate_studies, classification_metrics
+from ..metrics import aggregate_studies, classification_metrics
 
 _EDGE = 1e-12
 

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from scipy.special import expit
 
 from ..data import StudyDataset, ViewDataset
-from ..evaluation import aggregate_studies, classification_metrics
+from ..metrics import aggregate_studies, classification_metrics
 
 
 @dataclass

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from ..data import HardSampler
 from ..errors import TrainingError
 from ..models import MuraModel
-from ..models.freezing_mura import freeze_backbone
+from ..models.backbone_mura import freeze_backbone
 from .averaging import average_weights, is_among_best, with_epoch
 from .epochs import is_broken, no_number, train_epoch
 from .keeping import CHECKPOINT_FOLDER, checkpoint_is_of, save_checkpoint, tell_epoch, write_history

@@ -11,10 +11,10 @@ import timm
 from huggingface_hub import ModelCard, snapshot_download
 from transformers import AutoConfig
 
-from ..bundled import BUNDLED
 from ..errors import CheckpointError
+from ..files import BUNDLED
 from ..models import CLASSIFIERS, MuraBaseConfig
-from ..models.weights_mura import digest_weights
+from ..models.golden_mura import digest_weights
 from .recipe import Recipe
 
 PHANTOM = "bundled"

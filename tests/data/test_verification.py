@@ -5,7 +5,7 @@ import pytest
 
 from mura_hf import DatasetError, load_mura
 from mura_hf.data import verify_mura
-from mura_hf.data.quarantine import read_quarantine
+from mura_hf.data.mura_files import read_quarantine
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "verify_mura.py"
 

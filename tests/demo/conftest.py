@@ -7,10 +7,9 @@ from playwright.sync_api import Browser, expect, sync_playwright
 
 from mura_hf import StudyPredictor, read_radiograph
 from mura_hf.demo.checkpoints import Checkpoints
+from mura_hf.demo.context import LOOPBACK, ReadingRoom
 from mura_hf.demo.examples import render_examples, write_examples
-from mura_hf.demo.limits import LOOPBACK
-from mura_hf.demo.room import ReadingRoom
-from mura_hf.demo.session_files import SessionFiles
+from mura_hf.demo.uploads import SessionFiles
 from mura_hf.radiographs import GuardedReader
 
 from .browsing import ARGUMENTS, CHROMIUM, WAIT

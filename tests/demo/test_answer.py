@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from mura_hf import StudyPredictor
-from mura_hf.demo.answer import EMPTY, answer_html, chance_text, is_withheld
+from mura_hf.demo.result import EMPTY, answer_html, chance_text, is_withheld
 from mura_hf.inference import STRANGE_WARNING
 from tests.inference.strangers import save_stranger
 

@@ -1,11 +1,9 @@
 import dataclasses
 import re
 
-from mura_hf.demo.answer import chance_text
 from mura_hf.demo.checkpoints import DEFAULT
-from mura_hf.demo.comparison import Contender, comparison_html
-from mura_hf.demo.model_facts import facts_html
-from mura_hf.demo.model_panel import ModelDesk
+from mura_hf.demo.models_tab import Contender, ModelDesk, comparison_html, facts_html
+from mura_hf.demo.result import chance_text
 
 
 def _table(html):

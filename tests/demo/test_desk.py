@@ -5,10 +5,9 @@ import shutil
 
 import pytest
 
-from mura_hf.demo.answer import EMPTY
 from mura_hf.demo.checkpoints import DEFAULT
-from mura_hf.demo.desk import StudyDesk, progress_html
-from mura_hf.demo.reading_state import Question
+from mura_hf.demo.controller import Question, StudyDesk, progress_html
+from mura_hf.demo.result import EMPTY
 from tests.conftest import make_checkpoint
 
 PHANTOM = ("mura-phantom", "", "")

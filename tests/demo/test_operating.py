@@ -3,8 +3,8 @@ import re
 import pytest
 
 from mura_hf import StudyPredictor
-from mura_hf.demo.operating import achievement_html, operating_point_choices
-from mura_hf.inference.achievements import OVERALL, Achievement
+from mura_hf.demo.result import achievement_html, operating_point_choices
+from mura_hf.inference.measured_performance import OVERALL, Achievement
 from tests.conftest import make_checkpoint
 
 WRISTS = Achievement(

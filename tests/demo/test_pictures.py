@@ -4,7 +4,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from mura_hf.demo.pictures import FILM_SIDE, THUMB_SIDE, film_url, heat_url
+from mura_hf.demo.viewer import FILM_SIDE, THUMB_SIDE, film_url, heat_url
 from mura_hf.phantoms import render_phantom
 
 

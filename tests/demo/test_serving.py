@@ -10,8 +10,8 @@ import time
 import httpx
 import pytest
 
-from mura_hf.demo import serving
-from mura_hf.demo.gatekeeper import NOT_UPLOADED
+from mura_hf.demo import server as serving
+from mura_hf.demo.middleware import NOT_UPLOADED
 from tests.conftest import make_checkpoint
 from tests.demo.serving_app import ENDPOINTS, serve
 

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mura_hf.demo import own_folder
-from mura_hf.demo.own_folder import LOCK, PREFIX, make_own_folder
-from mura_hf.demo.session_files import SessionFiles
+from mura_hf.demo import uploads as own_folder
+from mura_hf.demo.uploads import LOCK, PREFIX, SessionFiles, make_own_folder
 
 
 class Clock:

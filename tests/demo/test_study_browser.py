@@ -12,7 +12,7 @@ from PIL import Image
 from playwright.sync_api import expect
 from pypdf import PdfReader
 
-from mura_hf.demo.answer import chance_text
+from mura_hf.demo.result import chance_text
 from mura_hf.phantoms import render_phantom
 
 from .browsing import WAIT, choose, choose_model, clear, upload

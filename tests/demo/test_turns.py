@@ -1,4 +1,4 @@
-from mura_hf.demo import turns
+from mura_hf.demo import controller as turns
 
 
 def test_only_the_last_reading_of_a_session_may_speak():

@@ -7,11 +7,18 @@ import pytest
 
 from mura_hf import StudyPredictor
 from mura_hf.demo.checkpoints import DEFAULT
-from mura_hf.demo.limits import Limits
-from mura_hf.demo.worklist_desk import WorklistDesk
-from mura_hf.demo.worklist_opening import safe_name, write_views
-from mura_hf.demo.worklist_phantoms import are_worklist_phantoms, write_phantoms
-from mura_hf.demo.worklist_reading import MAX_VIEWS, Stage, gather_studies, read_worklist, stage_html
+from mura_hf.demo.context import Limits
+from mura_hf.demo.worklist_controller import (
+    MAX_VIEWS,
+    Stage,
+    WorklistDesk,
+    gather_studies,
+    read_worklist,
+    safe_name,
+    stage_html,
+    write_views,
+)
+from mura_hf.demo.worklist_tab import are_worklist_phantoms, write_phantoms
 from mura_hf.errors import DatasetError
 from mura_hf.inference import (
     StudyFile,
@@ -110,7 +117,7 @@ def test_a_study_is_opened_as_files_of_its_own_and_the_last_ones_go(desk, phanto
 
 
 def test_a_study_of_too_many_views_is_opened_in_part(room, phantom_tree, monkeypatch):
-    monkeypatch.setattr("mura_hf.demo.worklist_desk.MAX_VIEWS", 1)
+    monkeypatch.setattr("mura_hf.demo.worklist_controller.MAX_VIEWS", 1)
     desk = WorklistDesk(room)
     study = next(study for study in find_studies(phantom_tree) if len(study.files) > 1)
     opened, problems = desk.open("dora", [study], 0)

@@ -1,7 +1,7 @@
 import re
 from html import unescape
 
-from mura_hf.demo.worklist_table import BANDS, band_of, summary_text, worklist_html
+from mura_hf.demo.worklist_controller import BANDS, band_of, summary_text, worklist_html
 from mura_hf.inference import STRANGE_WARNING, WorklistRow, sort_rows
 
 

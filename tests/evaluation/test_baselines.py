@@ -1,57 +1,34 @@
-import numpy as np
 import pytest
+from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
-from mura_hf.evaluation import classification_metrics, constant_baseline, random_baseline, view_count_baseline
-
-
-def test_random_draws_are_uniform_and_the_seeds():
-    draws = random_baseline(20_000, seed=1)
-    assert draws.min() >= 0
-    assert draws.max() < 1
-    assert draws.mean() == pytest.approx(0.5, abs=0.01)
-    assert np.var(draws) == pytest.approx(1 / 12, abs=0.002)
-    np.testing.assert_array_equal(draws[:5], random_baseline(5, seed=1))
-    assert not np.array_equal(draws[:5], random_baseline(5, seed=2))
+from mura_hf import load_mura
+from mura_hf.evaluation import measure_baselines
 
 
-def test_random_is_as_good_as_study_es():
-    labels = np.r_[np.ones(4000, int), np.zeros(6000, int)]
-    figures = classification_metrics(labels, random_baseline(10_000))
-    for name in ("accuracy", "sensitivity", "specificity", "auroc"):
-        assert figures[name] == pytest.approx(0.5, abs=0.03)
-
-
-def test_constant_is_the_answers_of_study_c():
-    labels = np.r_[np.zeros(235, int), np.ones(230, int)]  # its elbow test set: 50.54 % for always normal
-    assert classification_metrics(labels, constant_baseline(465, 0.0))["accuracy"] == pytest.approx(0.5054, abs=5e-5)
-    assert classification_metrics(labels, constant_baseline(465, 1.0))["sensitivity"] == 1
-    assert classification_metrics(labels, constant_baseline(465, 0.4))["auroc"] == 0.5
-    with pytest.raises(ValueError, match=r"probability is 1\.5"):
-        constant_baseline(3, 1.5)
-
-
-def test_view_counts_by_hand():
-    counts, labels = [1, 1, 2, 2, 2, 4], [0, 0, 1, 1, 0, 1]
-    np.testing.assert_allclose(  # overall share 1/2; 2 of 3 with two views, and so on; nothing has 3
-        view_count_baseline(counts, labels, [2, 1, 3, 4, 2], smoothing=2),
-        [(2 + 1) / 5, (0 + 1) / 4, 0.5, (1 + 1) / 3, (2 + 1) / 5],
-    )
-    np.testing.assert_allclose(view_count_baseline(counts, labels, [1, 2, 4], smoothing=0), [0, 2 / 3, 1])
-
-
-def test_view_counts_need_not_rise():
-    counts, labels = np.repeat([1, 2, 3], 100), np.repeat([1, 0, 1], 100)
-    falls, rises = np.diff(view_count_baseline(counts, labels, [1, 2, 3]))
-    assert falls < -0.5
-    assert rises > 0.5
-
-
-def test_view_counts_refuse_what_is_none():
-    with pytest.raises(ValueError, match="one label a study"):
-        view_count_baseline([1, 2], [1], [1])
-    with pytest.raises(ValueError, match="one label a study"):
-        view_count_baseline([], [], [1])
-    with pytest.raises(ValueError, match="1 or above"):
-        view_count_baseline([1, 2], [1, 0], [0])
-    with pytest.raises(ValueError, match="1 or above"):
-        view_count_baseline([1, 2], [1, 0], [1], smoothing=-1)
+def test_baselines_of_phantoms(phantom_tree):
+    datasets = load_mura(phantom_tree, dev_fraction=0.2, calib_fraction=0.2)
+    found = measure_baselines(datasets["train"], datasets["valid"])
+    assert list(found) == ["random", "constant", "view_count"]
+    counts, labels = {}, {}
+    for study, label in zip(datasets["valid"]["study_id"], datasets["valid"]["label"], strict=True):
+        counts[study] = counts.get(study, 0) + 1
+        labels[study] = label
+    constant = found["constant"]["figures"]
+    assert constant["n"] == len(labels)
+    assert constant["auroc"] == 0.5
+    assert constant["kappa"] == pytest.approx(0, abs=1e-12)
+    # By hand: the smoothed share of abnormal studies with as many views.
+    train, truth = {}, {}
+    for study, label in zip(datasets["train"]["study_id"], datasets["train"]["label"], strict=True):
+        train[study], truth[study] = train.get(study, 0) + 1, label
+    overall = sum(truth.values()) / len(truth)
+    answers = []
+    for count in counts.values():
+        same = [truth[study] for study, views in train.items() if views == count]
+        answers.append((sum(same) + 10 * overall) / (len(same) + 10))
+    figures = found["view_count"]["figures"]
+    assert figures["auroc"] == pytest.approx(roc_auc_score(list(labels.values()), answers))
+    called = [answer > 0.5 for answer in answers]
+    assert figures["kappa"] == pytest.approx(cohen_kappa_score(list(labels.values()), called))
+    low, high = found["view_count"]["intervals"]["auroc"]
+    assert low <= figures["auroc"] <= high

@@ -6,7 +6,8 @@ import torch
 from captum.attr import LayerGradCam
 
 from mura_hf import CheckpointError
-from mura_hf.explain import METHODS, explain, grad_cam, occlusion, smooth_grad_cam
+from mura_hf.explain import METHODS, explain, grad_cam, smooth_grad_cam
+from mura_hf.explain import explaining as occlusion
 from mura_hf.models import BODY_PARTS, CLASSIFIERS
 from tests.conftest import make_model
 

@@ -13,9 +13,9 @@ from huggingface_hub import HfApi
 from PIL import Image
 
 from mura_hf import HubError, MuraForImageClassification, MuraImageProcessor, StudyPredictor
-from mura_hf.evaluation import PLOTS
 from mura_hf.hub import render_card
 from mura_hf.hub.export import model_code_names
+from mura_hf.metrics import PLOTS
 from tests.hub.hub_server import TOKEN
 from tests.hub.pushing import NAME, REPO, push_here, writes_of
 

@@ -7,8 +7,8 @@ from huggingface_hub import HfApi
 
 from mura_hf import CheckpointError, HubError
 from mura_hf.errors import CardError
-from mura_hf.evaluation import PLOTS
 from mura_hf.hub import committing, push
+from mura_hf.metrics import PLOTS
 from tests.hub.hub_server import READ_TOKEN, TOKEN
 from tests.hub.hub_store import Blob
 from tests.hub.pushing import NAME, REPO, push_here

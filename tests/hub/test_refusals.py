@@ -10,10 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mura_hf import CheckpointError
-from mura_hf.assessment.golden import make_golden
-from mura_hf.bundled import BUNDLED
-from mura_hf.hub import golden, push
-from mura_hf.hub.refusals import LEFT_BEHIND, PLOTS, RECORDS, check_checkpoint, check_text
+from mura_hf.evaluation.prediction_cache import make_golden
+from mura_hf.files import BUNDLED
+from mura_hf.hub import push
+from mura_hf.hub import push_checks as golden
+from mura_hf.hub.push_checks import LEFT_BEHIND, PLOTS, RECORDS, check_checkpoint, check_text
 from mura_hf.models import BODY_PARTS
 from mura_hf.retrieval import IN_DISTRIBUTION_FILE
 from tests.conftest import make_checkpoint, make_model

@@ -15,8 +15,8 @@ import yaml
 from packaging.requirements import Requirement
 
 from mura_hf import HubError
-from mura_hf.evaluation import PLOTS
 from mura_hf.hub import push, push_space, space, stage_space
+from mura_hf.metrics import PLOTS
 from tests.hub.hub_server import TOKEN
 from tests.hub.hub_store import Blob
 

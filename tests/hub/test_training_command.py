@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from mura_hf.hub.training_command import _OF_THE_BASE, training_command
+from mura_hf.hub.training_section import _OF_THE_BASE, training_command
 from mura_hf.training import change_recipe, load_recipe
 from mura_hf.training.fine_tuning import take_over
 

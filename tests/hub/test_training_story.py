@@ -1,4 +1,4 @@
-from mura_hf.hub.training_story import bases_of, training_story
+from mura_hf.hub.training_section import bases_of, training_story
 
 RECIPE = {"epochs": 8, "patches": {"epochs": 0, "size": 112}}
 BASE = {

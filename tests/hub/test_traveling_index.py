@@ -12,10 +12,9 @@ from safetensors.numpy import load_file, save_file
 
 from mura_hf import CardError, CheckpointError, RetrievalIndex, StudyPredictor, load_mura
 from mura_hf.hub import export_checkpoint, push, render_card
-from mura_hf.hub.refusals import check_checkpoint
-from mura_hf.inference import index_loading
-from mura_hf.inference.index_loading import LazyIndex
-from mura_hf.inference.sources import Source
+from mura_hf.hub.push_checks import check_checkpoint
+from mura_hf.inference import loading as index_loading
+from mura_hf.inference.loading import LazyIndex, Source
 
 PHANTOMS = {"key": "phantoms", "name": "phantoms"}
 INDEX = {"retrieval/index.json", "retrieval/codes.safetensors", "retrieval/rows.parquet"}

@@ -4,9 +4,9 @@ import shutil
 import pytest
 
 from mura_hf import StudyPredictor
-from mura_hf.bundled import BUNDLED
-from mura_hf.evaluation import predictive_values
-from mura_hf.inference.achievements import OVERALL, read_achievements
+from mura_hf.files import BUNDLED
+from mura_hf.inference.measured_performance import OVERALL, read_achievements
+from mura_hf.metrics import predictive_values
 
 REPORT = {
     "weights_sha256": "abc",

@@ -6,9 +6,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageClassification
 
 from mura_hf import MuraImageProcessor, StudyPredictor
-from mura_hf.inference import files
-from mura_hf.inference.golden import UNREADABLE, find_golden, golden_warning
-from mura_hf.inference.sources import Source
+from mura_hf.inference import loading as files
+from mura_hf.inference.loading import UNREADABLE, Source, find_golden, golden_warning
 from mura_hf.models import BODY_PARTS, CLASSIFIERS, GOLDEN_FILE, write_golden
 from tests.conftest import make_checkpoint, make_model
 

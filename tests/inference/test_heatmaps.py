@@ -4,11 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mura_hf import (
-    MuraImageProcessor,
-    StudyPredictor,
-    read_radiograph,
-)
+from mura_hf import MuraImageProcessor, StudyPredictor, read_radiograph
 from mura_hf.explain import Heatmaps, find_regions, grad_cam, localize
 from tests.conftest import make_checkpoint, make_model
 
@@ -55,7 +51,7 @@ def test_heatmap_and_box_come_back_through_every_step(flagging, monkeypatch, mod
         fed = pixel_values[:, 0]
         return Heatmaps((fed - fed.min()) / (fed.max() - fed.min()), options["method"], [(64, 64)])
 
-    monkeypatch.setattr("mura_hf.inference.heatmaps.explain", bright)
+    monkeypatch.setattr("mura_hf.inference.postprocessing.explain", bright)
     view = flagging([picture]).views[0]
     assert view.heatmap.shape == picture.shape
     rows, columns = np.nonzero(view.heatmap > 0.7)

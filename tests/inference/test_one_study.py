@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mura_hf import Radiograph
-from mura_hf.inference.one_study import find_conflicts
+from mura_hf.inference.postprocessing import find_conflicts
 from mura_hf.models import BODY_PARTS
 
 NAMES = ["a.png", "b.png", "c.png"]

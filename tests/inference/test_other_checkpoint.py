@@ -11,7 +11,7 @@ from transformers import pipeline
 
 from mura_hf import CheckpointError, StudyPredictor, read_radiograph
 from mura_hf.inference import OTHER_WARNING
-from mura_hf.inference.incoming import read_view
+from mura_hf.inference.inputs import read_view
 from tests.inference.strangers import LABELS, SIDE, make_stranger, save_stranger, save_timm
 from tests.inference.threads import check_threads
 

@@ -1,7 +1,7 @@
 import pytest
 
 from mura_hf import CheckpointError
-from mura_hf.inference.other_labels import find_abnormal, sounds_abnormal
+from mura_hf.inference.external_model import find_abnormal, sounds_abnormal
 
 ABNORMAL = (
     "abnormal", "ABNORMAL", "Positive", "XR_positive", "fractured", "Fracture", "bone fracture", "hasFracture",

@@ -5,7 +5,7 @@ import transformers
 from PIL import Image
 
 from mura_hf import CheckpointError
-from mura_hf.inference.other_processor import OtherProcessor
+from mura_hf.inference.external_processor import OtherProcessor
 
 HEIGHT, WIDTH = 130, 100
 

@@ -9,8 +9,8 @@ from pypdf import PdfReader
 
 from mura_hf import Radiograph, read_radiograph
 from mura_hf.explain import draw_overlay
-from mura_hf.inference.achievements import Achievement
-from mura_hf.inference.report_pdf import DISCLAIMER, ReportContext, report_pdf
+from mura_hf.inference.measured_performance import Achievement
+from mura_hf.inference.report import DISCLAIMER, ReportContext, report_pdf
 
 MADE = datetime(2026, 11, 22, 9, 30, tzinfo=UTC)
 FOUND = Achievement("paper", 0.5, "above .5", "wrist", "held-out films", 20, 15, 100, 10)

@@ -7,8 +7,8 @@ import huggingface_hub.constants
 import pytest
 
 from mura_hf import CheckpointError
-from mura_hf.bundled import BUNDLED
-from mura_hf.inference.sources import find_source
+from mura_hf.files import BUNDLED
+from mura_hf.inference.loading import find_source
 
 
 @pytest.fixture

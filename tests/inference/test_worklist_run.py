@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from mura_hf import DatasetError
-from mura_hf.inference import find_studies, predict_rows, sort_rows, worklist_csv, worklist_run
-from mura_hf.inference.worklist_run import make_worklist
+from mura_hf.inference import find_studies, predict_rows, sort_rows, worklist_csv
+from mura_hf.inference import worklist as worklist_run
+from mura_hf.inference.worklist import make_worklist
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "predict.py"
 

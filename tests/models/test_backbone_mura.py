@@ -1,8 +1,7 @@
 import pytest
 
 from mura_hf import CheckpointError, MuraConfig, MuraForImageClassification
-from mura_hf.models.backbone_mura import create_backbone
-from mura_hf.models.small_cnns_mura import SmallCnn
+from mura_hf.models.backbone_mura import SmallCnn, create_backbone
 
 
 def test_densenet169_counts_as_study_e_prints_it():

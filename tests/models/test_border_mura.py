@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mura_hf.models.border_mura import find_field_inside_border
+from mura_hf.models.geometry_mura import find_field_inside_border
 from mura_hf.phantoms import FINDINGS, render_phantom
 
 RNG = np.random.default_rng(0)

@@ -4,8 +4,7 @@ import torch
 from torch import nn
 
 from mura_hf import CheckpointError, MuraConfig
-from mura_hf.models.backbone_mura import create_backbone
-from mura_hf.models.freezing_mura import backbone_stages, freeze_backbone, keep_frozen_norms_still
+from mura_hf.models.backbone_mura import backbone_stages, create_backbone, freeze_backbone, keep_frozen_norms_still
 
 # Name, side in px, number of stages, what begins the names of the last stage's parameters and of the one before's.
 BACKBONES = [

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from mura_hf.models.pooling_mura import attend, check_view_mask, place_views, pool_views
+from mura_hf.models.heads_mura import attend, check_view_mask, place_views, pool_views
 from tests.conftest import make_model
 
 PLAIN = ("mean", "max", "noisy_or")

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from mura_hf import CheckpointError, MuraConfig, MuraForImageClassification
-from mura_hf.models.small_cnns_mura import SMALL_CNNS, create_small_cnn
+from mura_hf.models.backbone_mura import SMALL_CNNS, create_small_cnn
 
 
 def _count(tensors):

@@ -1,8 +1,8 @@
 import pytest
 
 from mura_hf.models import BODY_PARTS
-from mura_hf.radiographs import body_part
-from mura_hf.radiographs.body_part import find_body_part
+from mura_hf.radiographs import radiograph as body_part
+from mura_hf.radiographs.radiograph import find_body_part
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def test_two_files_of_a_patient_are_known_as_such_and_nothing_else_is(forks):
     assert one != other
     assert none is None
     assert re.fullmatch("[0-9a-f]{24}", one)
-    mark = "from mura_hf.radiographs.marks import mark_patient; print(mark_patient('ab 12'))"
+    mark = "from mura_hf.radiographs.radiograph import mark_patient; print(mark_patient('ab 12'))"
     elsewhere = forks.run("-c", mark).stdout.strip()
     assert re.fullmatch("[0-9a-f]{24}", elsewhere)
     assert elsewhere != one  # the key is each process's own

@@ -16,8 +16,7 @@ from PIL import Image
 from mura_hf import RadiographError, read_radiograph
 from mura_hf.phantoms.dicom_files import encode_dicom
 from mura_hf.radiographs import GuardedReader
-from mura_hf.radiographs.guarded import _take_answer
-from mura_hf.radiographs.worker_process import WorkerLostError
+from mura_hf.radiographs.guarded import WorkerLostError, _take_answer
 
 RAMP = np.add.outer(np.arange(80, dtype=np.uint16) * 40, np.arange(60, dtype=np.uint16))
 

@@ -6,7 +6,7 @@ import torch
 
 from mura_hf import CheckpointError
 from mura_hf.retrieval import ExactSearcher
-from mura_hf.retrieval.approximate import FaissSearcher
+from mura_hf.retrieval.search import FaissSearcher
 from tests.retrieval.clusters import clustered_codes
 
 CODES, QUERIES = clustered_codes(2000, 32, clusters=50), clustered_codes(40, 32, clusters=50, seed=1)

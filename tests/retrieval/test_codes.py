@@ -3,7 +3,7 @@ import torch
 from transformers import AutoConfig
 
 from mura_hf import CheckpointError
-from mura_hf.inference.other_checkpoint import load_other
+from mura_hf.inference.external_model import load_other
 from mura_hf.models import BODY_PARTS, CLASSIFIERS
 from mura_hf.retrieval import view_codes
 from tests.conftest import make_model

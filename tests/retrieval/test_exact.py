@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mura_hf.retrieval import ExactSearcher, make_sketch
-from mura_hf.retrieval.sketch import Sketch
+from mura_hf.retrieval.search import Sketch
 from tests.retrieval.clusters import clustered_codes
 
 

@@ -6,7 +6,7 @@ from sklearn.covariance import LedoitWolf
 
 from mura_hf.errors import CheckpointError, DatasetError
 from mura_hf.retrieval import IN_DISTRIBUTION_FILE, InDistribution
-from mura_hf.retrieval.in_distribution import ALARMS
+from mura_hf.retrieval.ood_detection import ALARMS
 
 D = 12
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from mura_hf import load_mura
-from mura_hf.assessment import load_split
+from mura_hf.evaluation import load_split
 from mura_hf.training import keep_cut_of_base
 
 from .conftest import TINY, train_tiny

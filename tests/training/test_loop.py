@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from mura_hf import DatasetError, MuraForImageClassification, MuraImageProcessor, load_mura
 from mura_hf.data import TwinSampler, ViewDataset
 from mura_hf.errors import TrainingError
-from mura_hf.evaluation import aggregate_studies
+from mura_hf.metrics import aggregate_studies
 from mura_hf.phantoms import write_phantom_mura
 from mura_hf.training import PatchStage, Recipe, build_processor, predict_views, train
 from mura_hf.training.stages import make_stages

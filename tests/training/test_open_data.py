@@ -10,7 +10,8 @@ from datasets import Image
 from huggingface_hub import ModelCard
 
 from mura_hf import DatasetError, MuraImageProcessor, StudyPredictor
-from mura_hf.assessment import (
+from mura_hf.data import load_data, read_manifest
+from mura_hf.evaluation import (
     calibrate_checkpoint,
     describe_evaluation,
     describe_source,
@@ -18,7 +19,6 @@ from mura_hf.assessment import (
     load_split,
     load_splits,
 )
-from mura_hf.data import load_data, read_manifest
 from mura_hf.hub import render_card
 from mura_hf.training import MANIFEST_FILE, load_recipe, train
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from mura_hf import MuraConfig, MuraForImageClassification, RecipeError
-from mura_hf.models.freezing_mura import freeze_backbone
+from mura_hf.models.backbone_mura import freeze_backbone
 from mura_hf.training.parameter_groups import parameter_groups
 from tests.conftest import SMALL, make_model
 

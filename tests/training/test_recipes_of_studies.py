@@ -118,7 +118,7 @@ def _counts(model):
 def test_parameters_are_those_that_the_studies_count():
     from dataclasses import replace
 
-    from mura_hf.models.freezing_mura import freeze_backbone
+    from mura_hf.models.backbone_mura import freeze_backbone
 
     wrist = build_model(load_recipe("e_wrist_cnn"), trained_on_phantoms=False)
     assert _counts(wrist)[True] == 3_309_441 + 129  # two outputs for the study's one

@@ -5,14 +5,14 @@ import subprocess
 import time
 from pathlib import Path
 
+import killed_trainings as killed_runs
 import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from killed_trainings import end_of, finish, kill_at_random, kill_while_writing, same, train_in_fork
 
 from mura_hf import load_mura
-from mura_hf.assessment import killed_runs
-from mura_hf.assessment.killed_runs import end_of, finish, kill_at_random, kill_while_writing, same, train_in_fork
 from mura_hf.errors import TrainingError
 from mura_hf.training import train
 

@@ -1,0 +1,284 @@
+"""An answer about one study as a page to print or file: PDF, by ReportLab (extra `demo`)."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from xml.sax.saxutils import escape
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from ..explain import draw_overlay
+from ..radiographs import Radiograph
+from .loading import STRANGE_WARNING
+from .measured_performance import OVERALL, Achievement
+from .prediction import StudyPrediction, ViewPrediction
+
+if TYPE_CHECKING:
+    from reportlab.pdfgen.canvas import Canvas
+
+DISCLAIMER = (
+    "Not a medical device. For research and teaching, never for the care of a patient. Where nothing is flagged, a "
+    "fracture is not excluded. What is marked is where the model looked, not what is there."
+)
+_MARGIN, _GAP, _BETWEEN = 42.0, 10.0, 4.0  # points
+_SIDE = 900  # pixels of a view's longer side; what a page can show
+_FONT = "mura_hf"
+_VERDICT = {"abnormal": "Abnormal: flagged", "uncertain": "Uncertain", "normal": "Nothing flagged"}
+
+
+@dataclass(frozen=True)
+class ReportContext:
+    """What a page says beside the answer.
+
+    Attributes:
+        made: When.
+        weights_sha256: Which weights answered; None where not known.
+        achievement: What the operating point was measured to achieve; None where that is not known.
+        prevalence: Share of abnormal studies where the reader is, in (0, 1).
+        left_out: Sentences about files that could not be read.
+        withheld: Whether the answer is kept back, since the study is unlike those of training.
+    """
+
+    made: datetime
+    weights_sha256: str | None = None
+    achievement: Achievement | None = None
+    prevalence: float = 0.1
+    left_out: Sequence[str] = ()
+    withheld: bool = False
+
+
+def report_pdf(study: StudyPrediction, radiographs: Sequence[Radiograph], context: ReportContext) -> bytes:
+    """One A4 page: the answer with its numbers, each view beside where the model looked, which checkpoint, and what it
+    was measured to achieve.
+
+    Args:
+        study: The answer.
+        radiographs: Its views, in their order.
+        context: What stands beside it.
+
+    Returns:
+        The file's content.
+
+    Raises:
+        ValueError: If the views are not as many as the answer's.
+    """
+    from reportlab.lib.pagesizes import A4
+    from reportlab.pdfgen.canvas import Canvas
+
+    if len(radiographs) != len(study.views):
+        raise ValueError(f"the answer is about {len(study.views)} views, and {len(radiographs)} were given")
+    _register_fonts()
+    buffer = io.BytesIO()
+    page = Canvas(buffer, pagesize=A4, pageCompression=1, lang="en")
+    page.setTitle("mura_hf: radiographic study")
+    page.setSubject(DISCLAIMER)
+    width, height = A4[0] - 2 * _MARGIN, A4[1] - 2 * _MARGIN
+    top = A4[1] - _MARGIN
+    foot = _draw(page, _foot(study, context), _MARGIN, _MARGIN + 90, width, 90, bottom=True)
+    used = _draw(page, _head(study, context), _MARGIN, top, width, height * 0.52)
+    _draw_views(page, study, radiographs, context, (_MARGIN, foot + _GAP, width, top - used - 2 * _GAP - foot))
+    page.showPage()
+    page.save()
+    return buffer.getvalue()
+
+
+@cache
+def _register_fonts() -> None:
+    """DejaVu, which comes with matplotlib and has the letters of most languages that file names are written in."""
+    import matplotlib
+    from reportlab.pdfbase import pdfmetrics
+    from reportlab.pdfbase.ttfonts import TTFont
+
+    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    pdfmetrics.registerFont(TTFont(_FONT, folder / "DejaVuSans.ttf"))
+    pdfmetrics.registerFont(TTFont(f"{_FONT}-bold", folder / "DejaVuSans-Bold.ttf"))
+    pdfmetrics.registerFontFamily(_FONT, normal=_FONT, bold=f"{_FONT}-bold", italic=_FONT, boldItalic=f"{_FONT}-bold")
+
+
+def _paragraph(text: str, size: float = 9, colour: str = "#1c2733", after: float = 3) -> Any:
+    from reportlab.lib.colors import HexColor
+    from reportlab.lib.styles import ParagraphStyle
+    from reportlab.platypus import Paragraph
+
+    style = ParagraphStyle(
+        f"mura-{size}", fontName=_FONT, fontSize=size, leading=size * 1.35, textColor=HexColor(colour),
+        spaceAfter=after, splitLongWords=1,
+    )  # fmt: skip
+    return Paragraph(text, style)
+
+
+def _draw(page: "Canvas", story: list[Any], x: float, y: float, width: float, height: float, **how: bool) -> float:
+    """Lays paragraphs into a rectangle whose upper edge is `y`, smaller where they would not fit; returns the height
+    used, or where `bottom`, the upper edge of what stands at the rectangle's lower one.
+    """
+    from reportlab.platypus import KeepInFrame
+
+    frame = KeepInFrame(width, height, story, mode="shrink")
+    _, used = frame.wrapOn(page, width, height)
+    if how.get("bottom"):
+        frame.drawOn(page, x, y - height)
+        return y - height + used
+    frame.drawOn(page, x, y - used)
+    return used
+
+
+def _head(study: StudyPrediction, context: ReportContext) -> list[Any]:
+    told = [_paragraph("mura_hf: radiographic study", 8, "#5b6b79"), *_answer(study, context)]
+    told += [
+        _paragraph(f"• {escape(warning)}", 8, "#7a4b00", 2)
+        for warning in study.warnings
+        if not (context.withheld and warning == STRANGE_WARNING)
+    ]
+    told += [_paragraph(f"• Left out: {escape(problem)}", 8, "#a02318", 2) for problem in context.left_out]
+    return told
+
+
+def _answer(study: StudyPrediction, context: ReportContext) -> list[Any]:
+    if context.withheld:
+        return [
+            _paragraph("<b>Not answered</b>", 17, after=6),
+            _paragraph(
+                "This does not look like the radiographs that the checkpoint was trained on, so its answer may mean "
+                "nothing and is not shown."
+            ),
+        ]
+    part = "not told by this checkpoint"
+    if study.body_part is not None:
+        given = study.body_part_given
+        chance = "" if given else f"probability {_chance(study.body_part_probabilities[study.body_part])}"
+        part = f"{study.body_part} ({'given' if given else f'found, {chance}'})"
+    return [
+        _paragraph(f"<b>{_VERDICT[study.band]}</b>, P(abnormal) {_chance(study.probability)}", 17, after=6),
+        _paragraph(
+            f"Operating point <b>{escape(study.operating_point.replace('_', ' '))}</b>: flagged strictly above "
+            f"{study.threshold:g}; this study is <b>{'flagged' if study.label == 'abnormal' else 'not flagged'}</b>. "
+            f"Body part: <b>{escape(part)}</b>. Abnormal means "
+            f"{escape(study.abnormal_means or 'what the labels of its training called so')}."
+        ),
+        *_measured(context),
+    ]
+
+
+def _measured(context: ReportContext) -> list[Any]:
+    found = context.achievement
+    if found is None:
+        return [_paragraph("What this operating point achieves was not measured.")]
+    where = "studies of all body parts" if found.group == OVERALL else f"studies of the {found.group}"
+    positive, negative = found.predictive_values(context.prevalence)
+    hits = f"<b>{found.n_flagged_abnormal} of {found.n_abnormal}</b> abnormal studies flagged"
+    alarms = f"<b>{found.n_flagged_normal} of {found.n_normal}</b> normal ones flagged"
+    return [
+        _paragraph(
+            f"Measured on {escape(found.held_out)}, {escape(where)}: {hits} (sensitivity "
+            f"{_share(found.sensitivity)}), {alarms} (specificity {_share(found.specificity)}). Where "
+            f"{context.prevalence:.0%} of the studies are abnormal: positive predictive value {_share(positive)}, "
+            f"negative {_share(negative)}."
+        )
+    ]
+
+
+def _chance(probability: float) -> str:
+    """A probability with three decimals that never reads as certain."""
+    if probability < 0.0005:
+        return "below 0.001"
+    return f"{probability:.3f}" if probability < 0.9995 else "above 0.999"
+
+
+def _share(value: float | None) -> str:
+    return "not defined" if value is None else f"{value:.3f}"
+
+
+def _foot(study: StudyPrediction, context: ReportContext) -> list[Any]:
+    weights = f", weights SHA-256 {context.weights_sha256}" if context.weights_sha256 else ""
+    method = (
+        f" Heatmaps: {study.heatmap_method.replace('_', ' ')}."
+        if study.heatmap_method and not context.withheld
+        else ""
+    )
+    return [
+        _paragraph(f"Checkpoint {escape(study.checkpoint)}{weights}.{method}", 7, "#5b6b79", 2),
+        _paragraph(f"Made {context.made:%Y-%m-%d %H:%M %Z}".rstrip() + ".", 7, "#5b6b79", 2),
+        _paragraph(f"<b>{escape(DISCLAIMER)}</b>", 8),
+    ]
+
+
+def _draw_views(
+    page: "Canvas",
+    study: StudyPrediction,
+    radiographs: Sequence[Radiograph],
+    context: ReportContext,
+    space: tuple[float, float, float, float],
+) -> None:
+    """Views in a grid, each beside its overlay, with a line below; `space` is x, y, width and height in points."""
+    x, y, width, height = space
+    pictures = [
+        _pictures(view, radiograph, context.withheld)
+        for view, radiograph in zip(study.views, radiographs, strict=True)
+    ]
+    columns = _columns(pictures, width, height)
+    cell_width, cell_height = width / columns, height / -(-len(pictures) // columns)
+    for number, (view, side_by_side) in enumerate(zip(study.views, pictures, strict=True)):
+        left = x + number % columns * cell_width
+        top = y + height - number // columns * cell_height
+        scale = _scale(side_by_side, cell_width, cell_height)
+        for picture in side_by_side:
+            _draw_picture(page, picture, left, top - picture.height * scale, scale)
+            left += picture.width * scale + _BETWEEN
+        below = top - side_by_side[0].height * scale - 2
+        _draw(page, _caption(view, context.withheld), x + number % columns * cell_width, below, cell_width - _GAP, 22)
+
+
+def _scale(pictures: Sequence[Image.Image], width: float, height: float) -> float:
+    """By how much a view's pictures are to be enlarged, so that they fit side by side with a caption below."""
+    wide = sum(picture.width for picture in pictures)
+    return max(1e-3, min((width - _GAP - _BETWEEN * (len(pictures) - 1)) / wide, (height - 28) / pictures[0].height))
+
+
+def _columns(pictures: Sequence[Sequence[Image.Image]], width: float, height: float) -> int:
+    """Columns that leave the views largest."""
+    count = len(pictures)
+    return max(
+        range(1, count + 1),
+        key=lambda n: min(_scale(some, width / n, height / -(-count // n)) for some in pictures),
+    )
+
+
+def _caption(view: ViewPrediction, withheld: bool) -> list[Any]:
+    name = f"<b>{escape(view.name)}</b>"
+    if withheld:
+        return [_paragraph(f"{name}, {view.width} × {view.height} px", 7, after=0)]
+    word = "flagged" if view.flagged else "not flagged"
+    return [
+        _paragraph(
+            f"{name}: P(abnormal) {_chance(view.alone)} by itself, {word}, weight {view.weight:.2f}, {view.width} × "
+            f"{view.height} px",
+            7,
+            after=0,
+        )
+    ]
+
+
+def _pictures(view: ViewPrediction, radiograph: Radiograph, withheld: bool) -> list[Image.Image]:
+    film = np.rint(np.clip(radiograph.pixels, 0, 1) * 255).astype(np.uint8)
+    pictures = [_fit(film)]
+    if view.heatmap is not None and not withheld:
+        pictures.append(_fit(draw_overlay(radiograph.pixels, view.heatmap, view.regions[:1])))
+    return pictures
+
+
+def _fit(pixels: np.ndarray) -> Image.Image:
+    scale = min(1.0, _SIDE / max(pixels.shape[:2]))
+    size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
+    return Image.fromarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA) if scale < 1 else pixels)
+
+
+def _draw_picture(page: "Canvas", picture: Image.Image, x: float, y: float, scale: float) -> None:
+    from reportlab.lib.utils import ImageReader
+
+    page.drawImage(ImageReader(picture), x, y, picture.width * scale, picture.height * scale)

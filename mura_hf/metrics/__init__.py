@@ -1,0 +1,47 @@
+"""Arrays in, figures out: no model, no file but plots."""
+
+from .baselines import constant_baseline, random_baseline, view_count_baseline
+from .bootstrap import bootstrap_confidence_intervals, bootstrap_mean, paired_bootstrap
+from .calibration import calibrate_studies, fit_study_calibration, fit_temperature
+from .classification import (
+    aggregate_studies,
+    classification_metrics,
+    confusion_matrix,
+    matrix_metrics,
+    measure_curves,
+    measure_reliability,
+)
+from .operating_points import HOW_CHOSEN, choose_operating_points, measure_operating_points, predictive_values
+from .plausibility import constant_answer, kappa_range, matching_errors, right_answers
+from .plots import PLOTS, plot_evaluation
+from .report import EvaluationReport, GroupReport
+
+__all__ = [
+    "HOW_CHOSEN",
+    "PLOTS",
+    "EvaluationReport",
+    "GroupReport",
+    "aggregate_studies",
+    "bootstrap_confidence_intervals",
+    "bootstrap_mean",
+    "calibrate_studies",
+    "choose_operating_points",
+    "classification_metrics",
+    "confusion_matrix",
+    "constant_answer",
+    "constant_baseline",
+    "fit_study_calibration",
+    "fit_temperature",
+    "kappa_range",
+    "matching_errors",
+    "matrix_metrics",
+    "measure_curves",
+    "measure_operating_points",
+    "measure_reliability",
+    "paired_bootstrap",
+    "plot_evaluation",
+    "predictive_values",
+    "random_baseline",
+    "right_answers",
+    "view_count_baseline",
+]

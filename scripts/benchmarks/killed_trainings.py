@@ -1,0 +1,210 @@
+"""Runs that are killed again and again, beside one that was not."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from mura_hf.data import load_mura
+from mura_hf.phantoms import write_phantom_mura
+from mura_hf.training import PatchStage, Recipe, train
+from mura_hf.training.keeping import STATES_FOLDER
+from mura_hf.training.states import newest_state
+
+RECIPE = Recipe(
+    name="killed",
+    backbone="resnet10t",
+    backbone_kwargs={"channels": [8, 16, 24, 32]},
+    pretrained=False,
+    image_size=64,
+    head_dropout=0.3,
+    epochs=3,
+    batch_size=4,
+    accumulation=2,
+    learning_rate=1e-3,
+    schedule="plateau",
+    plateau_patience=0,
+    sampling="hard",
+    ema_decay=0.9,
+    average_top_k=2,
+    region_weight=0.5,
+    dev_fraction=0.25,
+    calib_fraction=0.2,
+    patches=PatchStage(epochs=1, size=32, batch_size=4),
+)
+"""A run with everything that a state must hold: two stages, dropout, an average, hard rows, a plateau, best epochs."""
+
+_LONGEST = 120.0
+_forks = multiprocessing.get_context("forkserver")  # one import for all lives of all runs
+
+
+def make_tree(folder: Path, patients: int = 24) -> Path:
+    """A small set of phantoms for such runs."""
+    return write_phantom_mura(folder, patients, seed=4, size=64, progress=False)
+
+
+def train_in_fork(tree: Path, folder: Path, cache: Path, changes: dict[str, Any] | None = None) -> Any:
+    """Starts a run in a process of its own, which keeps its state after each step.
+
+    Returns:
+        The process.
+    """
+    _forks.set_forkserver_preload([__name__])
+    process = _forks.Process(target=_run, args=(tree, folder, cache, changes or {}), daemon=True)
+    process.start()
+    return process
+
+
+def _run(tree: Path, folder: Path, cache: Path, changes: dict[str, Any]) -> None:
+    from dataclasses import replace
+
+    from mura_hf.training import loop
+
+    torch.set_num_threads(1)
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(quiet, 1)
+    os.dup2(quiet, 2)
+    loop.clear_states = lambda output_dir: None  # the last state is what is compared
+    recipe = replace(RECIPE, **changes)
+    train(
+        load_mura(tree, **recipe.cut()),
+        recipe,
+        folder,
+        data_description={"name": "phantoms"},
+        trained_on_phantoms=True,
+        cpu=True,
+        cache_dir=cache,
+        save_steps=1,
+    )
+
+
+def finish(tree: Path, folder: Path, cache: Path) -> None:
+    """Lets a run come to its end.
+
+    Raises:
+        RuntimeError: If it does not.
+    """
+    process = train_in_fork(tree, folder, cache)
+    process.join(_LONGEST)
+    if process.exitcode != 0:
+        raise RuntimeError(f"the run in {folder} ended with {process.exitcode}")
+
+
+def kill_at_random(process: Any, folder: Path, rng: np.random.Generator) -> bool:
+    """Kills a run at a random moment after it began to keep states; False where it ended before."""
+    _wait_for(process, lambda: (folder / STATES_FOLDER).is_dir())
+    process.join(float(rng.uniform(0, 0.6)))
+    return _kill(process)
+
+
+def kill_while_writing(process: Any, folder: Path, rng: np.random.Generator) -> bool:
+    """Kills a run in the middle of writing a state; False where it ended before, or was quicker."""
+    states = folder / STATES_FOLDER
+    process.join(float(rng.uniform(0, 0.3)))
+    _wait_for(process, lambda: any(states.glob("tmp-*")))
+    time.sleep(float(rng.uniform(0, 0.01)))
+    return _kill(process) and any(states.glob("tmp-*"))
+
+
+def _wait_for(process: Any, met: Callable[[], bool]) -> None:
+    ends = time.monotonic() + _LONGEST
+    while process.is_alive() and not met() and time.monotonic() < ends:
+        time.sleep(0.0005)
+
+
+def _kill(process: Any) -> bool:
+    if not process.is_alive():
+        return False
+    os.kill(process.pid, signal.SIGKILL)
+    process.join(_LONGEST)
+    return bool(process.exitcode == -signal.SIGKILL)
+
+
+def end_of(folder: Path) -> dict[str, Any]:
+    """What a run left: its last state, the digest of the rows that it met, and its checkpoint's weights."""
+    state, told = newest_state(folder / STATES_FOLDER)
+    if state is None:
+        raise RuntimeError(f"{folder} holds no whole state: {told}")
+    progress = json.loads((state / "progress.json").read_text())
+    return {
+        "training": torch.load(state / "training.pt", weights_only=True),
+        "samples": [entry["samples"] for entry in progress["history"]],
+        "losses": [entry["train_loss"] for entry in progress["history"]],
+        "steps": progress["total"],
+        "checkpoint": (folder / "checkpoint" / "model.safetensors").read_bytes(),
+    }
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two nested values are bit-equal."""
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and one.dtype == other.dtype and _bits(one) == _bits(other)
+    if isinstance(one, dict):
+        return (
+            isinstance(other, dict) and one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+        )
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(same(*pair) for pair in zip(one, other, strict=True))
+    return bool(one == other) or (one != one and other != other)
+
+
+def _bits(value: torch.Tensor) -> bytes:
+    return value.contiguous().numpy().tobytes()
+
+
+def measure_killed_runs(
+    folder: Path, *, at_random: int = 40, while_writing: int = 20, seed: int = 0
+) -> dict[str, Any]:
+    """Kills runs with SIGKILL until so many kills were made, and compares how they end with a run left alone.
+
+    Args:
+        folder: A new folder.
+        at_random: Kills at random moments.
+        while_writing: Kills while a state is being written.
+        seed: Of the moments.
+
+    Returns:
+        `kills_at_random`, `kills_while_writing`, `runs` (that ended after their kills), `equal` (of those, bit-equal
+        in weights, optimiser and rows met) and `steps` of a run.
+    """
+    rng = np.random.default_rng(seed)
+    tree, cache = make_tree(folder / "tree"), folder / "cache"
+    finish(tree, folder / "whole", cache)
+    whole = end_of(folder / "whole")
+    left = {kill_at_random: at_random, kill_while_writing: while_writing}
+    runs = equal = 0
+    with tqdm(total=at_random + while_writing, desc="kills", unit="kill") as bar:
+        while any(left.values()):
+            run = folder / f"run-{runs}"
+            for _ in range(12):
+                kinds = [kind for kind, number in left.items() if number]
+                if not kinds:
+                    break
+                kind = kinds[int(rng.integers(len(kinds)))]
+                process = train_in_fork(tree, run, cache)
+                killed = kind(process, run, rng)
+                process.join(0)
+                if killed:
+                    left[kind] -= 1
+                    bar.update()
+                elif process.exitcode == 0:
+                    break
+            finish(tree, run, cache)
+            runs, equal = runs + 1, equal + same(end_of(run), whole)
+            shutil.rmtree(run)
+    return {
+        "kills_at_random": at_random,
+        "kills_while_writing": while_writing,
+        "runs": runs,
+        "equal": equal,
+        "steps": whole["steps"],
+    }

@@ -1,0 +1,50 @@
+import json
+
+import pytest
+
+from mura_hf import CheckpointError, DatasetError, load_mura
+from mura_hf.data import split_digest
+from mura_hf.evaluation import load_split
+
+
+@pytest.fixture
+def trained(phantom_tree, tmp_path):
+    """A folder that says it was trained on a cut of the tree."""
+    datasets = load_mura(phantom_tree, ["hand", "wrist"], 0.3, 0.2, seed=4)
+    digest = split_digest((name, study) for name, rows in datasets.items() for study in rows["study_id"])
+    record = {
+        "recipe": {"dev_fraction": 0.3, "calib_fraction": 0.2, "seed": 4, "stratified": True},
+        "data": {"body_parts": ["hand", "wrist"], "split_digest": digest},
+    }
+    (tmp_path / "training.json").write_text(json.dumps(record))
+    return tmp_path, datasets
+
+
+@pytest.mark.parametrize("split", ["dev", "calib", "valid"])
+def test_cuts_as_training_did(split, trained, phantom_tree):
+    folder, datasets = trained
+    assert list(load_split(folder, phantom_tree, split)[0]["study_id"]) == list(datasets[split]["study_id"])
+
+
+def test_another_tree_is_refused_for_all_but_valid(trained, phantom_tree):
+    folder, datasets = trained
+    record = json.loads((folder / "training.json").read_text())
+    record["data"]["split_digest"] = "0" * 64
+    (folder / "training.json").write_text(json.dumps(record))
+    assert len(load_split(folder, phantom_tree, "valid")[0]) == len(datasets["valid"])
+    with pytest.raises(DatasetError, match="may hold training patients"):
+        load_split(folder, phantom_tree, "dev")
+
+
+def test_valid_of_phantoms_from_the_same_seed_is_refused(trained, phantom_tree):
+    folder, _ = trained
+    record = json.loads((folder / "training.json").read_text())
+    record["data"] |= {"split_digest": "0" * 64, "made_with": {"seed": 3, "n_studies": 9}}
+    (folder / "training.json").write_text(json.dumps(record))
+    with pytest.raises(DatasetError, match="another --seed"):
+        load_split(folder, phantom_tree, "valid")
+
+
+def test_needs_the_record(phantom_tree, tmp_path):
+    with pytest.raises(CheckpointError, match=r"no training\.json"):
+        load_split(tmp_path, phantom_tree, "valid")
