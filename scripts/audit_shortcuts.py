@@ -8,9 +8,9 @@ import json
 from pathlib import Path
 
 from mura_hf import StudyPredictor
+from mura_hf.common import BUNDLED
 from mura_hf.errors import MuraError
 from mura_hf.evaluation import audit_shortcuts, describe_shortcuts, draw_worst, load_split
-from mura_hf.files import BUNDLED
 
 
 def main() -> None:

@@ -159,9 +159,9 @@ def print_dry_run(datasets: Any, recipe: Any, place: dict[str, Any]) -> None:
 
 def finish(folder: Path, datasets: Any, description: dict[str, Any], options: argparse.Namespace) -> None:
     """Calibrates, evaluates and writes the card."""
+    from mura_hf.common import replace_file
     from mura_hf.errors import CardError
     from mura_hf.evaluation import describe_calibration, describe_evaluation, finish_checkpoint
-    from mura_hf.files import replace_file
     from mura_hf.hub import render_card
 
     done = finish_checkpoint(folder, datasets, data=description, cpu=options.cpu)

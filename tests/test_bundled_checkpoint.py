@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from mura_hf import StudyPredictor
+from mura_hf.common import BUNDLED
 from mura_hf.evaluation import audit_shortcuts
-from mura_hf.files import BUNDLED
 from mura_hf.inference import PHANTOM_WARNING
 from mura_hf.metrics import classification_metrics
 from mura_hf.models import BODY_PARTS

@@ -9,8 +9,8 @@ import pytest
 from datasets import Image
 
 from mura_hf import StudyPredictor
+from mura_hf.common import BUNDLED, DEFAULT
 from mura_hf.evaluation import load_split
-from mura_hf.files import BUNDLED, DEFAULT
 from mura_hf.inference import PHANTOM_WARNING
 from mura_hf.metrics import classification_metrics
 from mura_hf.models import MuraImageProcessor, golden_difference

@@ -1,6 +1,6 @@
 """Datasets of radiographs: loading, cutting by patient, keeping pixels, augmenting, drawing."""
 
-from ..files import home_folder
+from ..common import home_folder
 from .augmentation import Augmentation
 from .cache import PixelCache, build_pixel_cache
 from .folder import load_folder

@@ -28,8 +28,8 @@ from datasets import Dataset, concatenate_datasets
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
+from ..common import home_folder
 from ..errors import DatasetError
-from ..files import home_folder
 from ..models.image_processing_mura import MuraImageProcessor
 from ..radiographs import read_levels
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..common import home_folder
 from ..errors import DatasetError
-from ..files import home_folder
 
 KEY_FILE = "split.key"
 _ALGORITHM = "HMAC-SHA256"

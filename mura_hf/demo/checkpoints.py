@@ -9,8 +9,8 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 from huggingface_hub.utils import httpx
 
+from ..common import BUNDLED
 from ..errors import CheckpointError
-from ..files import BUNDLED
 from ..inference import StudyPredictor
 from ..inference.loading import HUB_TIMEOUT
 

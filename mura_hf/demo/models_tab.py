@@ -17,8 +17,8 @@ import gradio as gr
 import numpy as np
 from gradio.components import Component
 
+from ..common import BUNDLED
 from ..errors import CheckpointError, MuraError
-from ..files import BUNDLED
 from ..inference import StudyPrediction, StudyPredictor
 from ..inference.loading import Source, find_file, find_source
 from ..inference.measured_performance import Achievement

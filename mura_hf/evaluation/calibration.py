@@ -11,8 +11,8 @@ from datasets import Dataset
 from scipy.special import expit, logit
 from transformers import AutoConfig
 
+from ..common import replace_file
 from ..errors import DatasetError
-from ..files import replace_file
 from ..metrics import (
     calibrate_studies,
     choose_operating_points,

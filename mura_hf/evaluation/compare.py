@@ -8,8 +8,8 @@ from accelerate import Accelerator
 from datasets import Dataset
 from transformers import AutoConfig
 
+from ..common import replace_file
 from ..errors import DatasetError
-from ..files import replace_file
 from ..metrics import paired_bootstrap
 from ..training import SplitPredictions
 from .evaluation import N_RESAMPLES, Answers, calibrate_alone

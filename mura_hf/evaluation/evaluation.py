@@ -14,10 +14,10 @@ from accelerate import Accelerator
 from datasets import Dataset
 from transformers import AutoConfig
 
+from ..common import replace_file
 from ..data import UNKNOWN_PART
 from ..data.fracatlas import REGION_GROUPS
 from ..errors import DatasetError
-from ..files import replace_file
 from ..inference import StudyPredictor
 from ..metrics import (
     HOW_CHOSEN,

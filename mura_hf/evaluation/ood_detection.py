@@ -18,11 +18,11 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import AutoModelForImageClassification
 
+from ..common import replace_file
 from ..data import ViewDataset
 from ..data.fracatlas import REGION_GROUPS
 from ..data.views import group_studies
 from ..errors import CheckpointError, DatasetError
-from ..files import replace_file
 from ..inference import StudyPredictor
 from ..metrics import bootstrap_mean
 from ..models import BODY_PARTS, MuraImageProcessor

@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 from accelerate.state import AcceleratorState
 
+from ..common import BUNDLED
 from ..data import load_data
 from ..errors import DatasetError
-from ..files import BUNDLED
 from ..inference import StudyPredictor
 from ..models import LABELS
 from ..phantoms import write_phantom_mura

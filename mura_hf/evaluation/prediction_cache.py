@@ -19,8 +19,8 @@ from accelerate import Accelerator
 from datasets import Dataset, Image
 from transformers import AutoModelForImageClassification
 
+from ..common import replace_file
 from ..data import UNKNOWN_PART, ViewDataset, home_folder
-from ..files import replace_file
 from ..models import BODY_PARTS, MuraImageProcessor, write_golden
 from ..models.golden_mura import digest_files, digest_weights
 from ..phantoms import render_phantom

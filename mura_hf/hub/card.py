@@ -11,9 +11,9 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedError
 
+from ..common import BUNDLED
 from ..data.loading import SOURCES, DataSource, what_abnormal_means
 from ..errors import CardError
-from ..files import BUNDLED
 from ..models.golden_mura import digest_weights
 from ..retrieval import FOLDER, read_record
 from ..training import recipe_names

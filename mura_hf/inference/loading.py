@@ -32,8 +32,8 @@ from huggingface_hub.errors import (
 )
 from transformers import AutoConfig
 
+from ..common import BUNDLED, DEFAULT
 from ..errors import CheckpointError
-from ..files import BUNDLED, DEFAULT
 from ..models import (
     CLASSIFIERS,
     GOLDEN_FILE,

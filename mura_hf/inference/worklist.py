@@ -18,8 +18,8 @@ from typing import Any
 from accelerate import PartialState
 from tqdm.auto import tqdm
 
+from ..common import replace_file
 from ..errors import DatasetError, MuraError
-from ..files import replace_file
 from ..radiographs import Radiograph, read_radiograph
 from .predictor import StudyPredictor
 from .study_files import StudyFile, StudyFiles

@@ -27,8 +27,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from tqdm.auto import tqdm
 
+from ..common import replace_file
 from ..errors import CheckpointError, DatasetError
-from ..files import replace_file
 from ..models import (
     BODY_PARTS,
     LABELS,

@@ -15,8 +15,8 @@ import torch
 from safetensors import safe_open
 from safetensors.numpy import load_file, save
 
+from ..common import replace_file
 from ..errors import CheckpointError, DatasetError
-from ..files import replace_file
 from ..models import MuraImageClassifierOutput
 
 

@@ -15,8 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tqdm.auto import tqdm
 
+from ..common import replace_file, sync_folder, sync_names
 from ..data import split_digest
-from ..files import replace_file, sync_folder, sync_names
 from ..models import MuraImageProcessor
 from .recipe import Recipe
 from .selecting import told_of_metrics, told_of_selection

@@ -14,9 +14,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save
 
+from ..common import put_file
 from ..data import HardSampler
 from ..errors import TrainingError
-from ..files import put_file
 from .keeping import STATES_FOLDER
 from .progress import Progress, Tally
 from .run import Run, StageRun

@@ -11,8 +11,8 @@ import timm
 from huggingface_hub import ModelCard, snapshot_download
 from transformers import AutoConfig
 
+from ..common import BUNDLED
 from ..errors import CheckpointError
-from ..files import BUNDLED
 from ..models import CLASSIFIERS, MuraBaseConfig
 from ..models.golden_mura import digest_weights
 from .recipe import Recipe

@@ -11,7 +11,7 @@ import re
 import shutil
 from pathlib import Path
 
-from ..files import put_file, sync_names
+from ..common import put_file, sync_names
 
 MANIFEST = "manifest.json"
 _KEPT = 2
@@ -19,7 +19,7 @@ _STATE = re.compile(r"state-(\d+)")
 
 
 def begin_state(folder: Path, number: int) -> Path:
-    """A new empty folder for a state, to be filled by `mura_hf.files.put_file` and `copy_file`; numbers only rise."""
+    """A new empty folder for a state, to be filled by `mura_hf.common.put_file` and `copy_file`; numbers only rise."""
     fresh = folder / f"tmp-{number}"
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)

@@ -150,8 +150,8 @@ def measure_phantoms() -> dict[str, float]:
 
 def measure_giveaways() -> dict[str, dict[str, float]]:
     from mura_hf import load_mura
+    from mura_hf.common import BUNDLED
     from mura_hf.evaluation import measure_giveaways as measure
-    from mura_hf.files import BUNDLED
     from mura_hf.phantoms import phantom_record, write_phantom_mura
 
     made = json.loads((BUNDLED["mura-phantom"] / "training.json").read_text())["data"]["made_with"]
@@ -237,8 +237,8 @@ def measure_films() -> dict[str, Any]:
 def measure_refusal() -> dict[str, Any]:
     from ood_scores import compare_refusal_scores
 
+    from mura_hf.common import BUNDLED
     from mura_hf.evaluation import load_splits
-    from mura_hf.files import BUNDLED
 
     data = MEASUREMENTS.parents[1] / "data"
     films = {"FracAtlas": data / "fracatlas" / "images"} if (data / "fracatlas").is_dir() else {}

@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 from tqdm.auto import tqdm
 
-from mura_hf.files import BUNDLED
+from mura_hf.common import BUNDLED
 from mura_hf.inference import StudyPredictor
 from mura_hf.phantoms import render_phantom
 

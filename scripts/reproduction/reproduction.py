@@ -22,13 +22,13 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers import AutoModelForImageClassification
 
+from mura_hf.common import replace_file
 from mura_hf.data import UNKNOWN_PART, ViewDataset, detect_source, load_data, split_digest, split_patients_evenly
 from mura_hf.data.mura_files import OFFICIAL_COUNTS
 from mura_hf.errors import DatasetError, MuraError, RecipeError, TrainingStopped
 from mura_hf.evaluation.evaluation import measure_levels
 from mura_hf.evaluation.published import PublishedStudy, PublishedSystem, load_published
 from mura_hf.evaluation.splits import describe_source
-from mura_hf.files import replace_file
 from mura_hf.metrics import random_baseline
 from mura_hf.models import BODY_PARTS, MuraImageProcessor
 from mura_hf.training import FINISHED_FILE, Recipe, SplitPredictions, load_recipe, predict_views, train, with_epochs

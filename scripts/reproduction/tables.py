@@ -14,6 +14,7 @@ from typing import Any
 from impossible import Flag, find_flags
 from reproduction import Reproduction, run_of, starts_pretrained
 
+from mura_hf.common import replace_file
 from mura_hf.data import SOURCES
 from mura_hf.evaluation.published import (
     ALL_PARTS,
@@ -24,7 +25,6 @@ from mura_hf.evaluation.published import (
     print_share,
     split_names,
 )
-from mura_hf.files import replace_file
 
 OUR_SPLIT = "valid"
 _OF_OUR_OWN = (("study", "accuracy"), ("study", "kappa"), ("study", "auroc"))

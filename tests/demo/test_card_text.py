@@ -1,7 +1,7 @@
 import pytest
 
+from mura_hf.common import BUNDLED
 from mura_hf.demo.models_tab import MOST_LETTERS, find_card, read_card
-from mura_hf.files import BUNDLED
 
 
 def _write(folder, text, name="README.md"):

@@ -7,7 +7,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub import HfApi
 
-from mura_hf.files import BUNDLED
+from mura_hf.common import BUNDLED
 from mura_hf.retrieval import FOLDER, IN_DISTRIBUTION_FILE
 from tests.hub.hub_server import TOKEN, HubServer
 

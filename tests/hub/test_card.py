@@ -9,7 +9,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from mura_hf import CardError
-from mura_hf.files import BUNDLED
+from mura_hf.common import BUNDLED
 from mura_hf.hub import card, render_card
 from mura_hf.hub.card_gate import BLOCKS, METADATA
 from mura_hf.metrics import plot_evaluation

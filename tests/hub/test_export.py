@@ -11,7 +11,7 @@ from PIL import Image
 from transformers import pipeline
 
 from mura_hf import CheckpointError, MuraForImageClassification, MuraImageProcessor
-from mura_hf.files import BUNDLED
+from mura_hf.common import BUNDLED
 from mura_hf.hub import export_checkpoint
 from mura_hf.models import CLASSIFIERS
 from tests.conftest import make_checkpoint, make_model

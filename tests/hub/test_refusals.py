@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mura_hf import CheckpointError
+from mura_hf.common import BUNDLED
 from mura_hf.evaluation.prediction_cache import make_golden
-from mura_hf.files import BUNDLED
 from mura_hf.hub import push
 from mura_hf.hub import push_checks as golden
 from mura_hf.hub.push_checks import LEFT_BEHIND, PLOTS, RECORDS, check_checkpoint, check_text

@@ -4,7 +4,7 @@ import shutil
 import pytest
 
 from mura_hf import StudyPredictor
-from mura_hf.files import BUNDLED
+from mura_hf.common import BUNDLED
 from mura_hf.inference.measured_performance import OVERALL, read_achievements
 from mura_hf.metrics import predictive_values
 

@@ -17,7 +17,7 @@ from mura_hf import (
     StudyPredictor,
     read_radiograph,
 )
-from mura_hf.files import DEFAULT
+from mura_hf.common import DEFAULT
 from mura_hf.inference import PHANTOM_WARNING
 from mura_hf.inference.prediction import find_band
 from mura_hf.models import BODY_PARTS

@@ -7,7 +7,7 @@ import huggingface_hub.constants
 import pytest
 
 from mura_hf import CheckpointError
-from mura_hf.files import BUNDLED
+from mura_hf.common import BUNDLED
 from mura_hf.inference.loading import find_source
 
 

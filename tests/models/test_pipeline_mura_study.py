@@ -14,7 +14,7 @@ from PIL import Image
 from transformers import pipeline
 
 from mura_hf import MuraImageProcessor, StudyPredictor, read_radiograph
-from mura_hf.files import BUNDLED
+from mura_hf.common import BUNDLED
 from mura_hf.models import BODY_PARTS, CLASSIFIERS
 from tests.conftest import make_checkpoint, make_model
 

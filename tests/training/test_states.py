@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from mura_hf.files import put_file
+from mura_hf.common import put_file
 from mura_hf.training.states import (
     begin_state,
     commit_state,

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from mura_hf.files import replace_file
+from mura_hf.common import replace_file
 
 
 def test_a_file_is_replaced_whole(tmp_path):
