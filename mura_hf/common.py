@@ -12,8 +12,8 @@ BODY_PARTS = ("elbow", "finger", "forearm", "hand", "humerus", "shoulder", "wris
 _RESOURCES = Path(__file__).parent / "resources"
 
 BUNDLED = {"mura-film": _RESOURCES / "film", "mura-phantom": _RESOURCES / "phantom"}
-"""Folder of each checkpoint that comes with the package. These names work wherever a checkpoint is named; a local folder
-with the same name can be given as "./name".
+"""Folder of each checkpoint that comes with the package. These names work wherever a checkpoint is named; a local
+folder with the same name can be given as "./name".
 """
 
 DEFAULT = "mura-film"
@@ -62,7 +62,8 @@ HOME_VARIABLE = "MURA_HOME"
 def home_folder() -> Path:
     """Returns the folder for the pixel cache and the key of split manifests, and creates it if needed.
 
-    It is `MURA_HOME` if that variable is set, else `mura_hf` in the user's cache folder (`XDG_CACHE_HOME` or `~/.cache`).
+    It is `MURA_HOME` if that variable is set, else `mura_hf` in the cache folder of the user (`XDG_CACHE_HOME`
+    or `~/.cache`).
     """
     named = os.environ.get(HOME_VARIABLE)
     folder = Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "mura_hf"
