@@ -12,7 +12,6 @@ from .classification import (
     measure_reliability,
 )
 from .operating_points import HOW_CHOSEN, choose_operating_points, measure_operating_points, predictive_values
-from .plausibility import constant_answer, kappa_range, matching_errors, right_answers
 from .plots import PLOTS, plot_evaluation
 from .report import EvaluationReport, GroupReport
 
@@ -28,12 +27,9 @@ __all__ = [
     "choose_operating_points",
     "classification_metrics",
     "confusion_matrix",
-    "constant_answer",
     "constant_baseline",
     "fit_study_calibration",
     "fit_temperature",
-    "kappa_range",
-    "matching_errors",
     "matrix_metrics",
     "measure_curves",
     "measure_operating_points",
@@ -42,6 +38,5 @@ __all__ = [
     "plot_evaluation",
     "predictive_values",
     "random_baseline",
-    "right_answers",
     "view_count_baseline",
 ]

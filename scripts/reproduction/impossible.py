@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import NamedTuple
 
+from plausibility import constant_answer, kappa_range, matching_errors, right_answers
+
 from mura_hf.data.mura_files import OFFICIAL_COUNTS, WITHDRAWN_VALID_STUDIES
 from mura_hf.evaluation.published import (
     ALL_PARTS,
@@ -13,7 +15,6 @@ from mura_hf.evaluation.published import (
     PublishedSystem,
     print_share,
 )
-from mura_hf.metrics import constant_answer, kappa_range, matching_errors, right_answers
 
 IMPOSSIBLE = "impossible"
 PAIR = "impossible pair"

@@ -5,9 +5,8 @@ from math import trunc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from plausibility import constant_answer, kappa_range, matching_errors, right_answers
 from sklearn.metrics import cohen_kappa_score
-
-from mura_hf.metrics import constant_answer, kappa_range, matching_errors, right_answers
 
 COUNTS = st.integers(1, 14)
 

@@ -1,26 +1,26 @@
-"""Whether figures that someone printed can be, at the counts that they are of.
+"""Which printed figures are possible, given how many normal and abnormal cases they were measured on.
 
-A share of n answers is one of n + 1 numbers, and with the accuracy only some values of Cohen's kappa go together. Here
-every confusion matrix of the counts is looked at, in whole numbers, so that no rounding of ours decides.
+The accuracy of n answers is one of n + 1 numbers, and each accuracy goes with a few values of Cohen's kappa only. These
+functions go through every confusion matrix of the given counts in whole numbers, so that rounding plays no part.
 """
 
 import numpy as np
 
 
 def right_answers(n: int, accuracy: float, digits: int = 3, *, cut_off: bool = False) -> range:
-    """How many of n answers can be right where an accuracy is printed.
+    """Returns how many of n answers can be correct, given the printed accuracy.
 
     Args:
-        n: Answers, 1 or more.
-        accuracy: As printed, a share in [0, 1].
-        digits: Decimals that were printed, of the share: 78.57 % has four.
-        cut_off: Whether further decimals were cut off; else they were rounded, a half to either side.
+        n: Number of answers, 1 or more.
+        accuracy: The printed accuracy, in [0, 1].
+        digits: Number of printed decimals of that share: 78.57 % has four.
+        cut_off: Whether further decimals were cut off. Otherwise they were rounded, a half in either direction.
 
     Returns:
-        The numbers k for which k / n prints so; empty where there is none.
+        The numbers k for which k / n is printed as `accuracy`; may be empty.
 
     Raises:
-        ValueError: If there are no answers, or the accuracy lies outside [0, 1].
+        ValueError: If `n` is below 1 or the accuracy lies outside [0, 1].
     """
     if n < 1 or not 0 <= accuracy <= 1:
         raise ValueError(f"n is {n} and accuracy {accuracy}: they must be 1 or more, and in [0, 1]")
@@ -43,23 +43,22 @@ def matching_errors(
     *,
     cut_off: bool = False,
 ) -> np.ndarray:
-    """Every confusion matrix that prints a given accuracy together with a given kappa.
+    """Returns every confusion matrix that is printed with a given accuracy and a given kappa.
 
     Args:
-        n_normal: Normal cases, 1 or more.
-        n_abnormal: Abnormal cases, 1 or more.
-        accuracy: As printed, in [0, 1].
-        kappa: Cohen's, unweighted, as printed, in [-1, 1].
-        accuracy_digits: Decimals of the accuracy.
-        kappa_digits: Decimals of kappa.
-        cut_off: As in `right_answers`, for both; kappa is cut off towards 0.
+        n_normal: Number of normal cases, 1 or more.
+        n_abnormal: Number of abnormal cases, 1 or more.
+        accuracy: The printed accuracy, in [0, 1].
+        kappa: The printed Cohen's kappa (unweighted), in [-1, 1].
+        accuracy_digits: Number of printed decimals of the accuracy.
+        kappa_digits: Number of printed decimals of kappa.
+        cut_off: See `right_answers`; applies to both figures. Kappa is cut off towards 0.
 
     Returns:
-        int64 `[m, 2]`, abnormal cases called normal and normal cases called abnormal; `m` is 0 where the pair cannot
-        be.
+        int64 `[m, 2]`: false negatives and false positives. `m` is 0 if the pair is impossible.
 
     Raises:
-        ValueError: If a class is empty, or a figure lies outside its range.
+        ValueError: If a class is empty, or a figure is out of range.
     """
     if not -1 <= kappa <= 1:
         raise ValueError(f"kappa is {kappa}: it must lie in [-1, 1]")
@@ -80,14 +79,14 @@ def matching_errors(
 def kappa_range(
     n_normal: int, n_abnormal: int, accuracy: float, digits: int = 3, *, cut_off: bool = False
 ) -> tuple[float, float] | None:
-    """The lowest and the highest kappa that go with an accuracy as printed; None where that cannot be at all.
+    """Returns the lowest and the highest kappa at a printed accuracy, or None if that accuracy is impossible.
 
     Args:
-        n_normal: Normal cases, 1 or more.
-        n_abnormal: Abnormal cases, 1 or more.
-        accuracy: As printed, in [0, 1].
-        digits: Its decimals.
-        cut_off: As in `right_answers`.
+        n_normal: Number of normal cases, 1 or more.
+        n_abnormal: Number of abnormal cases, 1 or more.
+        accuracy: The printed accuracy, in [0, 1].
+        digits: Number of printed decimals.
+        cut_off: See `right_answers`.
 
     Raises:
         ValueError: If a class is empty, or the accuracy lies outside [0, 1].
@@ -102,14 +101,14 @@ def kappa_range(
 def constant_answer(
     n_normal: int, n_abnormal: int, accuracy: float, digits: int = 3, *, cut_off: bool = False
 ) -> int | None:
-    """The label that, given to every case, prints this accuracy: 0 normal, 1 abnormal; None where neither does.
+    """Returns the label (0 normal, 1 abnormal) that gives this accuracy if every case gets it, or None.
 
     Args:
-        n_normal: Normal cases.
-        n_abnormal: Abnormal cases.
-        accuracy: As printed, in [0, 1].
-        digits: Its decimals.
-        cut_off: As in `right_answers`.
+        n_normal: Number of normal cases.
+        n_abnormal: Number of abnormal cases.
+        accuracy: The printed accuracy, in [0, 1].
+        digits: Number of printed decimals.
+        cut_off: See `right_answers`.
     """
     right = right_answers(n_normal + n_abnormal, accuracy, digits, cut_off=cut_off)
     return next((label for label, count in enumerate((n_normal, n_abnormal)) if count in right), None)
@@ -118,10 +117,10 @@ def constant_answer(
 def _all_matrices(
     n_normal: int, n_abnormal: int, accuracy: float, digits: int, cut_off: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Misses and alarms `[m, 2]` of every matrix with such an accuracy, and its kappa as a fraction, above and below.
+    """Returns the errors `[m, 2]` of every matrix with such an accuracy, and numerator and denominator of its kappa.
 
-    With n cases, k of them right and E = (abnormal)(called abnormal) + (normal)(called normal), kappa is
-    (k n - E) / (n^2 - E); with both classes there, what is below is never 0.
+    With n cases, k of them correct, and E = (abnormal)(called abnormal) + (normal)(called normal), kappa is
+    (k n - E) / (n^2 - E). The denominator is never 0 if both classes are present.
     """
     if n_normal < 1 or n_abnormal < 1:
         raise ValueError(f"{n_normal} normal and {n_abnormal} abnormal cases: kappa needs some of both")
