@@ -1,7 +1,7 @@
 """Which printed figures are possible, given how many normal and abnormal cases they were measured on.
 
-The accuracy of n answers is one of n + 1 numbers, and each accuracy goes with a few values of Cohen's kappa only. These
-functions go through every confusion matrix of the given counts in whole numbers, so that rounding plays no part.
+The accuracy of n answers is one of n + 1 numbers, and each accuracy goes with a few values of Cohen's kappa only.
+These functions go through every confusion matrix of the given counts in whole numbers, so rounding plays no part.
 """
 
 import numpy as np
