@@ -7,20 +7,20 @@ READY := $(VENV)/.installed
 help:
 	@echo "make demo    serve the app on http://127.0.0.1:7860 with the bundled checkpoint"
 	@echo "make test    run the whole test suite"
-	@echo "make check   formatter, linter, type checker, import rules"
-	@echo "Each makes the environment $(VENV) first, where it is missing or out of date (about 6 GB)."
+	@echo "make check   run formatter, linter, type checker and import rules"
+	@echo "Each command first creates the environment $(VENV) if it is missing or out of date (about 6 GB)."
 
 $(READY): pyproject.toml .ci/constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --upgrade pip
-	$(VENV)/bin/python -m pip install --quiet --constraint .ci/constraints.txt --editable ".[demo,dev]"
+	$(VENV)/bin/python -m pip install --quiet --constraint .ci/constraints.txt --editable ".[all,dev]"
 	touch $@
 
 demo: $(READY)
 	$(VENV)/bin/python app.py
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal --durations=20
 
 check: $(READY)
 	$(VENV)/bin/ruff format --check .

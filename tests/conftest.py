@@ -1,4 +1,4 @@
-"""Shared phantoms and checkpoints, made once a run. No network."""
+"""Phantoms and checkpoints that all tests share. They are made once a run, by whichever worker needs them first."""
 
 import os
 import tempfile
@@ -7,12 +7,13 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ["MURA_HOME"] = tempfile.mkdtemp(prefix="mura_hf_tests_")  # tests leave nothing in the user's cache folder
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from transformers import AutoModelForImageClassification
 
 from mura_hf import MuraConfig, MuraForImageClassification, MuraImageProcessor
@@ -25,10 +26,27 @@ SIDE = 64
 SMALL = {"backbone": "resnet10t", "backbone_kwargs": {"channels": [8, 16, 24, 32]}, "image_size": SIDE}
 
 
+def make_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """Folder `name` that `make` fills, shared by all workers of a run."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder = base / f"shared-{name}"
+    with FileLock(base / f"shared-{name}.lock"):
+        if not folder.exists():
+            draft = base / f"draft-{name}"
+            draft.mkdir()
+            make(draft)
+            draft.rename(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def phantom_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """56 small synthetic studies in MURA's layout."""
-    return write_phantom_mura(tmp_path_factory.mktemp("phantoms"), 56, seed=3, size=128, progress=False)
+    folder = make_once(
+        tmp_path_factory, "phantoms", lambda draft: write_phantom_mura(draft, 56, seed=3, size=128, progress=False)
+    )
+    return folder / "MURA-v1.1"
 
 
 @pytest.fixture(scope="session")
