@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from .errors import CardError, CheckpointError, DatasetError, HubError, MuraError, RadiographError, RecipeError
+from .errors import CardError, CheckpointError, ConfigError, DatasetError, HubError, MuraError, RadiographError
 from .models import (
     CLASSIFIERS,
     STUDY_TASK,
@@ -78,6 +78,7 @@ def __dir__() -> list[str]:
 __all__ = [
     "CardError",
     "CheckpointError",
+    "ConfigError",
     "DatasetError",
     "HubError",
     "MuraConfig",
@@ -96,7 +97,6 @@ __all__ = [
     "MuraSpecializedForImageClassification",
     "Radiograph",
     "RadiographError",
-    "RecipeError",
     "RetrievalIndex",
     "StudyPrediction",
     "StudyPredictor",

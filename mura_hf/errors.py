@@ -17,8 +17,8 @@ class CheckpointError(MuraError):
     """A checkpoint cannot be loaded, exported or used for what was asked."""
 
 
-class RecipeError(MuraError):
-    """A training recipe holds a key or a value that does not exist."""
+class ConfigError(MuraError):
+    """A training configuration has an unknown key, a value out of range, or values that contradict each other."""
 
 
 class HubError(MuraError):

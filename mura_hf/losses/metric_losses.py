@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..errors import RecipeError
+from ..errors import ConfigError
 from .batch_hard_triplet import batch_hard_triplet_loss
 from .selectively_contrastive_triplet import selectively_contrastive_triplet_loss
 from .semi_hard_triplet import semi_hard_triplet_loss
@@ -36,12 +36,12 @@ def build_metric_loss(settings: Mapping[str, Any]) -> MetricLoss:
         Embeddings `[B, E]` and labels int64 `[B]` in, scalar out.
 
     Raises:
-        RecipeError: If the name or an option is unknown (the nearest known one is named) or a value does not fit.
+        ConfigError: If the name or an option is unknown (the nearest known one is named) or a value does not fit.
     """
     options = dict(settings)
     name = options.pop("name", None)
     if not isinstance(name, str) or name not in METRIC_LOSSES:
-        raise RecipeError(f"metric loss: unknown name {name!r}{_hint(name, METRIC_LOSSES)}")
+        raise ConfigError(f"metric loss: unknown name {name!r}{_hint(name, METRIC_LOSSES)}")
     defaults = {
         key: parameter.default
         for key, parameter in inspect.signature(METRIC_LOSSES[name]).parameters.items()
@@ -49,16 +49,16 @@ def build_metric_loss(settings: Mapping[str, Any]) -> MetricLoss:
     }
     for key, value in options.items():
         if key not in defaults:
-            raise RecipeError(f"metric loss {name}: unknown option {key!r}{_hint(key, defaults)}")
+            raise ConfigError(f"metric loss {name}: unknown option {key!r}{_hint(key, defaults)}")
         kind = type(defaults[key])
         if type(value) not in ((int, float) if kind is float else (kind,)):
             told = {float: "a number", bool: "true or false", str: "a word"}[kind]
-            raise RecipeError(f"metric loss {name}: {key} is {value!r}, but must be {told}")
+            raise ConfigError(f"metric loss {name}: {key} is {value!r}, but must be {told}")
     loss = partial(METRIC_LOSSES[name], **options)
     try:  # on a batch of nothing, so that a value out of range stops the run before it starts
         loss(torch.zeros(2, 2), torch.tensor([0, 1]))
     except ValueError as error:
-        raise RecipeError(f"metric loss {name}: {error}") from error
+        raise ConfigError(f"metric loss {name}: {error}") from error
     return loss
 
 

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from ..data import ViewDataset, make_manifest, manifest_source, write_manifest
 from ..data.loading import what_abnormal_means
-from ..errors import DatasetError, RecipeError
+from ..errors import ConfigError, DatasetError
 from ..models import (
     BODY_PARTS,
     MuraEnsembleForImageClassification,
@@ -70,7 +70,7 @@ def plan_members(recipe: Recipe, datasets: DatasetDict) -> dict[str, Member]:
     part of the data, and the router where it names one. All are cut and else seeded as the recipe at the top says.
 
     Raises:
-        RecipeError: If a member is made of members itself.
+        ConfigError: If a member is made of members itself.
         DatasetError: If the data have no body parts, or one whose dev lacks a class.
         CheckpointError: If members would prepare pictures differently.
     """
@@ -83,7 +83,7 @@ def plan_members(recipe: Recipe, datasets: DatasetDict) -> dict[str, Member]:
             for seed in seeds:
                 folder = Path(name).stem + (f"-{seed}" if times > 1 else "")
                 if folder in plan:
-                    raise RecipeError(f"two members would be called {folder}; rename one of their recipes' files")
+                    raise ConfigError(f"two members would be called {folder}; rename one of their recipes' files")
                 plan[folder] = Member(dataclasses.replace(own, seed=seed), datasets)
     else:
         own = dataclasses.replace(recipe, family="classifier", router=None)
@@ -102,11 +102,11 @@ def plan_members(recipe: Recipe, datasets: DatasetDict) -> dict[str, Member]:
         if recipe.router is not None:
             router = dataclasses.replace(load_recipe(recipe.router), **cut)
             if not router.body_part_head:
-                raise RecipeError(f"the router {recipe.router} finds no body part; set its body_part_head to true")
+                raise ConfigError(f"the router {recipe.router} finds no body part; set its body_part_head to true")
             plan[ROUTER] = Member(router, datasets)
     for name, member in plan.items():
         if member.recipe.family in ASSEMBLED:
-            raise RecipeError(f"member {name} is made of members itself; name recipes of single models")
+            raise ConfigError(f"member {name} is made of members itself; name recipes of single models")
     check_processors({name: build_processor(member.recipe) for name, member in plan.items()})
     return plan
 

@@ -8,7 +8,7 @@ import timm
 import torch
 from transformers import AutoModelForImageClassification
 
-from ..errors import CheckpointError, RecipeError
+from ..errors import CheckpointError, ConfigError
 from ..models import MuraImageProcessor, MuraModel
 from .families import config_class, config_fields, model_class
 from .recipe import Recipe
@@ -20,7 +20,7 @@ def build_model(recipe: Recipe, *, trained_on_phantoms: bool) -> Any:
 
     Raises:
         CheckpointError: If there are no weights to start from, or they are of another backbone.
-        RecipeError: If heads are to be taken from a checkpoint of another family.
+        ConfigError: If heads are to be taken from a checkpoint of another family.
     """
     describe_start(recipe)  # now, while what it starts from is there
     fields = {**config_fields(recipe), "trained_on_phantoms": trained_on_phantoms}
@@ -42,7 +42,7 @@ def _load_all(model: Any, config: Any, recipe: Recipe) -> Any:
     base = find_base(recipe.init_checkpoint or "")
     kind = base.read_config().model_type
     if kind != config.model_type:
-        raise RecipeError(
+        raise ConfigError(
             f"init_heads: {base.name} is a checkpoint of type {kind!r}, and a {recipe.family} one of type "
             f"{config.model_type!r}; set init_heads to false, to take the backbone alone"
         )

@@ -7,7 +7,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 
 from .. import models
-from ..errors import RecipeError
+from ..errors import ConfigError
 
 if TYPE_CHECKING:
     from .recipe import Recipe
@@ -44,18 +44,18 @@ def config_fields(recipe: "Recipe") -> dict[str, Any]:
     """Fields of the family's config, but for the backbone's name.
 
     Raises:
-        RecipeError: If `model` holds what is no field, or is set elsewhere.
+        ConfigError: If `model` holds what is no field, or is set elsewhere.
     """
     known = free_fields(config_class(recipe.family))
     for key in recipe.model:
         if key in _RECIPE_SETS:
-            raise RecipeError(f"model: {key} is a key of the recipe itself; set it there")
+            raise ConfigError(f"model: {key} is a key of the recipe itself; set it there")
         if key in _CALIBRATION_SETS:
-            raise RecipeError(f"model: {key} is fitted on calib after training, it cannot be chosen")
+            raise ConfigError(f"model: {key} is fitted on calib after training, it cannot be chosen")
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             told = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known))}"
-            raise RecipeError(f"model: a {recipe.family} has no {key!r}; {told}")
+            raise ConfigError(f"model: a {recipe.family} has no {key!r}; {told}")
     return {
         **{name: getattr(recipe, name) for name in _RECIPE_SETS if name != "backbone"},
         **recipe.model,
@@ -66,12 +66,12 @@ def check_config(recipe: "Recipe") -> None:
     """Builds the config of a recipe, to see that it can be.
 
     Raises:
-        RecipeError: If a field is none, of the wrong type or out of range.
+        ConfigError: If a field is none, of the wrong type or out of range.
     """
     try:
         config_class(recipe.family)(backbone=recipe.backbone, **config_fields(recipe))
     except (ValueError, StrictDataclassError) as error:
-        raise RecipeError(f"the model that the recipe describes cannot be: {error}") from error
+        raise ConfigError(f"the model that the recipe describes cannot be: {error}") from error
 
 
 def free_fields(config: Any) -> set[str]:

@@ -6,7 +6,7 @@ from typing import Any
 import timm
 from PIL.Image import Resampling
 
-from ..errors import CheckpointError, RecipeError
+from ..errors import CheckpointError, ConfigError
 from ..models import MuraImageProcessor
 from .families import ASSEMBLED, FAMILIES, config_class, free_fields
 from .recipe import Recipe
@@ -30,11 +30,11 @@ def take_over(recipe: Recipe, name: str) -> tuple[dict[str, Any], list[str]]:
         Keys and values that replace those of `recipe.to_dict()`, and sentences about what may surprise.
 
     Raises:
-        RecipeError: If the recipe, or the kind of checkpoint, does not allow it.
+        ConfigError: If the recipe, or the kind of checkpoint, does not allow it.
         CheckpointError: If there is no such checkpoint.
     """
     if recipe.family == "ensemble":
-        raise RecipeError(
+        raise ConfigError(
             f"{recipe.name} is an ensemble, whose members start as their own recipes say: set init_from in those, "
             f"{', '.join(recipe.members)}"
         )
@@ -44,16 +44,16 @@ def take_over(recipe: Recipe, name: str) -> tuple[dict[str, Any], list[str]]:
     config: Any = base.read_config()
     family = next((key for key in FAMILIES if config_class(key).model_type == config.model_type), None)
     if family is None:
-        raise RecipeError(
+        raise ConfigError(
             f"{base.name} is made of several models, which cannot be trained on together; train each on, from its own "
             "folder, and put them together again"
         )
     if recipe.family in ASSEMBLED and family != "classifier":
-        raise RecipeError(
+        raise ConfigError(
             f"a model for each body part is made of classifiers, and {base.name} is a {family}; start from one"
         )
     if config.num_channels != 3:
-        raise RecipeError(f"{base.name} takes {config.num_channels} channels; a recipe knows three only")
+        raise ConfigError(f"{base.name} takes {config.num_channels} channels; a recipe knows three only")
     told: list[str] = []
     taken: dict[str, Any] = {
         "family": recipe.family if recipe.family in ASSEMBLED else family,
@@ -85,7 +85,7 @@ def _take_timm(recipe: Recipe, name: str) -> tuple[dict[str, Any], list[str]]:
     weights = name.removeprefix(TIMM)
     if not timm.is_model(weights):
         near = difflib.get_close_matches(weights, timm.list_models(), n=1)
-        raise RecipeError(
+        raise ConfigError(
             f"timm has no backbone {weights!r}; " + (f"did you mean {near[0]!r}?" if near else "check the name")
         )
     same = weights.partition(".")[0] == recipe.backbone.partition(".")[0]
@@ -130,7 +130,7 @@ def _take_preparation(base: Base, *, full_resolution: bool, side: int) -> dict[s
     if size.height != size.width or crop.height != crop.width:
         odd.append("size")
     if odd:
-        raise RecipeError(
+        raise ConfigError(
             f"{base.name} prepares pictures in a way that no recipe can say ({', '.join(odd)}), so it cannot be "
             "trained on here"
         )

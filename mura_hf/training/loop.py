@@ -13,7 +13,7 @@ from datasets import DatasetDict, Image
 
 from ..data import PixelCache, ViewDataset, build_pixel_cache, make_manifest, manifest_source, write_manifest
 from ..data.loading import what_abnormal_means
-from ..errors import DatasetError, RecipeError
+from ..errors import ConfigError, DatasetError
 from ..losses import build_metric_loss
 from ..models import MuraImageProcessor
 from .agreement import Agreement
@@ -89,13 +89,13 @@ def train(
     Raises:
         DatasetError: If the output folder holds something else, `dev` cannot rank epochs because it lacks a class, or
             the recipe asks for boxes or types of findings that the data do not have.
-        RecipeError: If the recipe asks for a precision that the device cannot do, or there is no such tracker.
+        ConfigError: If the recipe asks for a precision that the device cannot do, or there is no such tracker.
         TrainingStopped: After SIGTERM or SIGINT; the state is kept.
         TrainingError: If too many steps had no finite loss, or the disk is full; what was kept before stays.
     """
     output_dir = Path(output_dir)
     if not save_minutes > 0 or (save_steps is not None and save_steps < 1):
-        raise RecipeError(f"save_minutes is {save_minutes}, save_steps {save_steps}: both must be above 0")
+        raise ConfigError(f"save_minutes is {save_minutes}, save_steps {save_steps}: both must be above 0")
     options: dict[str, Any] = {
         "data_description": data_description,
         "trained_on_phantoms": trained_on_phantoms,
@@ -221,7 +221,7 @@ def make_accelerator(
     """The accelerator of a recipe.
 
     Raises:
-        RecipeError: If the device cannot do the recipe's precision, or the tracker is not known or not installed.
+        ConfigError: If the device cannot do the recipe's precision, or the tracker is not known or not installed.
     """
     try:
         accelerator = Accelerator(
@@ -238,16 +238,16 @@ def make_accelerator(
             ],
         )
     except ValueError as error:
-        raise RecipeError(f"precision {recipe.precision}, tracker {tracker}: {error}") from error
+        raise ConfigError(f"precision {recipe.precision}, tracker {tracker}: {error}") from error
     if recipe.precision == "fp16" and accelerator.device.type == "cpu":
-        raise RecipeError("fp16 needs a GPU; set precision to bf16 or fp32")
+        raise ConfigError("fp16 needs a GPU; set precision to bf16 or fp32")
     if recipe.precision == "bf16" and accelerator.device.type == "cpu" and not cpu_has_bf16():
         warnings.warn(
             "this processor has no instructions for bf16, which is slower by far than fp32; set precision to fp32",
             stacklevel=2,
         )
     if tracker is not None and not accelerator.log_with:
-        raise RecipeError(f"the tracker {tracker} is not installed; install it with pip, or choose another")
+        raise ConfigError(f"the tracker {tracker} is not installed; install it with pip, or choose another")
     return accelerator
 
 

@@ -22,7 +22,7 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
     Raises:
         ValueError: If nothing is trained.
-        RecipeError: If rates are to fall by layers that the backbone does not tell apart.
+        ConfigError: If rates are to fall by layers that the backbone does not tell apart.
     """
     groups = parameter_groups(
         model,

@@ -6,7 +6,7 @@ from typing import Any
 from timm.optim import param_groups_layer_decay
 from torch import nn
 
-from ..errors import RecipeError
+from ..errors import ConfigError
 from ..models import MuraModel
 from ..models.backbone_mura import SmallCnn
 
@@ -54,7 +54,7 @@ def parameter_groups(
 
     Raises:
         ValueError: If nothing is trained.
-        RecipeError: If a backbone does not tell its layers apart.
+        ConfigError: If a backbone does not tell its layers apart.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trained:
@@ -89,7 +89,7 @@ def _layers(inner: MuraModel, weight_decay: float, layer_decay: float) -> list[d
     try:
         return param_groups_layer_decay(whole, weight_decay=weight_decay, layer_decay=layer_decay)
     except (AttributeError, AssertionError, KeyError, NotImplementedError) as error:
-        raise RecipeError(
+        raise ConfigError(
             f"layer_decay: backbone {inner.config.backbone} does not tell its layers apart; set it to 1, or choose a "
             "backbone such as convnext_tiny, resnet50, densenet169 or vit_small_patch16_224"
         ) from error

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from ..errors import RecipeError
+from ..errors import ConfigError
 from .fine_tuning import take_over
 from .recipe import Recipe
 from .recipe_reading import build_recipe
@@ -38,7 +38,7 @@ def change_recipe(
         The recipe, and sentences about what a checkpoint changed that may surprise.
 
     Raises:
-        RecipeError: If a setting is none, a key is unknown (the nearest known one is named), a value is of the wrong
+        ConfigError: If a setting is none, a key is unknown (the nearest known one is named), a value is of the wrong
             type or out of range, or a setting would change nothing.
         CheckpointError: If there is no such checkpoint.
     """
@@ -46,7 +46,7 @@ def change_recipe(
     values = {**recipe.to_dict(), **taken}
     if each_body_part:
         if values["family"] not in ("classifier", "specialized"):
-            raise RecipeError(
+            raise ConfigError(
                 f"a model for each body part is made of classifiers, and {recipe.name} makes a {values['family']}; "
                 "choose another recipe"
             )
@@ -54,7 +54,7 @@ def change_recipe(
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals or not key.strip():
-            raise RecipeError(
+            raise ConfigError(
                 f"--set {setting}: write KEY=VALUE, such as learning_rate=1e-4 or augmentation.rotation=10"
             )
         _put(values, key.strip().split("."), _read(text, setting), setting)
@@ -72,7 +72,7 @@ def _read(text: str, setting: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise RecipeError(f"--set {setting}: the value is not valid YAML: {error}") from error
+        raise ConfigError(f"--set {setting}: the value is not valid YAML: {error}") from error
 
 
 def _put(values: dict[str, Any], path: Sequence[str], value: Any, setting: str) -> None:
@@ -82,14 +82,14 @@ def _put(values: dict[str, Any], path: Sequence[str], value: Any, setting: str) 
         last = place == len(path) - 1
         if isinstance(inner, list):
             if not key.isdecimal() or not 1 <= int(key) <= len(inner):
-                raise RecipeError(
+                raise ConfigError(
                     f"--set {setting}: {'.'.join(path[:place])} is a list of {len(inner)}; name its place, from 1 on"
                 )
             held: Any = int(key) - 1
         elif isinstance(inner, dict):
             held = key
         else:
-            raise RecipeError(f"--set {setting}: {'.'.join(path[:place])} is {inner!r}, which has no keys of its own")
+            raise ConfigError(f"--set {setting}: {'.'.join(path[:place])} is {inner!r}, which has no keys of its own")
         if last:
             inner[held] = value
         else:
@@ -102,12 +102,12 @@ def _put(values: dict[str, Any], path: Sequence[str], value: Any, setting: str) 
 def _check_use(recipe: Recipe, values: dict[str, Any], path: Sequence[str], setting: str) -> None:
     """Refuses what would change nothing."""
     if values["family"] == "ensemble" and path[0] not in _OF_ENSEMBLES and path[0] in vars(recipe):
-        raise RecipeError(
+        raise ConfigError(
             f"--set {setting}: {recipe.name} is an ensemble, whose members' recipes say this: change those, "
             f"{', '.join(recipe.members)}"
         )
     if path == ["epochs"] and values["stages"]:
-        raise RecipeError(
+        raise ConfigError(
             f"--set {setting}: {recipe.name} has stages with epochs of their own; use --epochs for all of them, or "
             "--set stages.1.epochs=... for one"
         )

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..data import Augmentation
-from ..errors import RecipeError
+from ..errors import ConfigError
 
 TIMM = "timm:"
 """Stands before the name of a timm backbone in `Recipe.init_from`."""
@@ -36,11 +36,11 @@ class PatchStage:
 
     def __post_init__(self) -> None:
         if self.epochs < 0 or self.size < 32 or self.batch_size < 1 or self.learning_rate <= 0:
-            raise RecipeError(
+            raise ConfigError(
                 "patches: epochs must be 0 or above, size 32 or above, batch_size and learning_rate above 0"
             )
         if self.augmentation.random_crop or self.augmentation.resized_crop < 1:
-            raise RecipeError("patches: they are crops already, so random_crop and resized_crop have no place there")
+            raise ConfigError("patches: they are crops already, so random_crop and resized_crop have no place there")
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,9 @@ class TrainingStage:
 
     def __post_init__(self) -> None:
         if self.patch_size is not None and self.patch_size < 32:
-            raise RecipeError(f"stage {self.trains}: patch_size is {self.patch_size}, and must be 32 or above")
+            raise ConfigError(f"stage {self.trains}: patch_size is {self.patch_size}, and must be 32 or above")
         if self.epochs < 1 or (self.batch_size or 1) < 1 or (self.learning_rate or 1) <= 0:
-            raise RecipeError(f"stage {self.trains}: epochs, batch_size and learning_rate must be above 0")
+            raise ConfigError(f"stage {self.trains}: epochs, batch_size and learning_rate must be above 0")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 
-from ..errors import RecipeError
+from ..errors import ConfigError
 from .recipe import Recipe
 
 _RECIPES = Path(__file__).parent / "recipes"
@@ -31,7 +31,7 @@ def load_recipe(name_or_path: str | Path, **overrides: Any) -> Recipe:
         **overrides: Fields that replace those of the file.
 
     Raises:
-        RecipeError: If there is no such recipe, a key is unknown (the nearest known one is named), a value is of
+        ConfigError: If there is no such recipe, a key is unknown (the nearest known one is named), a value is of
             the wrong type or out of range, or recipes extend each other in a circle.
     """
     path = _find(name_or_path, Path())
@@ -47,7 +47,7 @@ def build_recipe(values: dict[str, Any], where: str) -> Recipe:
         where: What messages call it.
 
     Raises:
-        RecipeError: As `load_recipe`.
+        ConfigError: As `load_recipe`.
     """
     return _build(Recipe, values, where)
 
@@ -56,10 +56,10 @@ def with_epochs(recipe: Recipe, epochs: int) -> Recipe:
     """The recipe with another number of epochs on whole views, in each of its stages.
 
     Raises:
-        RecipeError: If it is an ensemble, whose members' recipes say how long they train.
+        ConfigError: If it is an ensemble, whose members' recipes say how long they train.
     """
     if recipe.family == "ensemble":
-        raise RecipeError(
+        raise ConfigError(
             f"{recipe.name} is an ensemble, whose members' recipes say how long each trains: change those, "
             f"{', '.join(recipe.members)}"
         )
@@ -78,26 +78,26 @@ def _find(name_or_path: str | Path, folder: Path) -> Path:
 def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     """The keys of a file and of what it extends."""
     if path.resolve() in above:
-        raise RecipeError(f"{path} extends itself, through {', '.join(one.stem for one in above)}; break the circle")
+        raise ConfigError(f"{path} extends itself, through {', '.join(one.stem for one in above)}; break the circle")
     try:
         values = yaml.safe_load(path.read_text())
     except OSError as error:
         if path.parent != _RECIPES:
-            raise RecipeError(
+            raise ConfigError(
                 f"no recipe {path}; give a .yaml file that can be read, or the name of a recipe"
             ) from error
         near = difflib.get_close_matches(path.stem, recipe_names(), n=1)
         told = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(recipe_names())}"
-        raise RecipeError(f"no recipe {path.stem!r}; {told}") from error
+        raise ConfigError(f"no recipe {path.stem!r}; {told}") from error
     except yaml.YAMLError as error:
-        raise RecipeError(f"{path} is not valid YAML: {error}") from error
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
-        raise RecipeError(f"{path} must hold keys and values")
+        raise ConfigError(f"{path} must hold keys and values")
     base = values.pop("extends", None)
     if base is None:
         return values
     if not isinstance(base, str):
-        raise RecipeError(f"{path}: extends is {base!r}, but must be the name of a recipe or of a .yaml file")
+        raise ConfigError(f"{path}: extends is {base!r}, but must be the name of a recipe or of a .yaml file")
     below = _read(_find(base, path.parent), (*above, path.resolve()))
     below.pop("name", None)
     for key in _MERGED:
@@ -119,14 +119,14 @@ def _build(kind: type[_Kind], values: dict[str, Any], where: str) -> _Kind:
     for key in values:
         if key not in fields:
             near = difflib.get_close_matches(key, fields, n=1)
-            raise RecipeError(f"{where}: unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+            raise ConfigError(f"{where}: unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
     if needed:
-        raise RecipeError(f"{where}: {', '.join(needed)} is missing")
+        raise ConfigError(f"{where}: {', '.join(needed)} is missing")
     values = {key: _value(value, fields[key].type, key, where) for key, value in values.items()}
     try:
         return kind(**values)
     except ValueError as error:
-        raise RecipeError(f"{where}: {error}") from error
+        raise ConfigError(f"{where}: {error}") from error
 
 
 def _value(value: Any, kind: Any, key: str, where: str) -> Any:
@@ -135,18 +135,18 @@ def _value(value: Any, kind: Any, key: str, where: str) -> Any:
     if inner is not None:
         if get_origin(kind) is list:
             if not isinstance(value, list | None):
-                raise RecipeError(f"{where}: {key} is {value!r}, but must be a list")
+                raise ConfigError(f"{where}: {key} is {value!r}, but must be a list")
             return [_value(one, inner, f"{key} {n}", where) for n, one in enumerate(value or [], 1)]
         if value is None and isinstance(kind, UnionType):
             return None
         if dataclasses.is_dataclass(value):  # an override
             return value
         if not isinstance(value, dict | None):
-            raise RecipeError(f"{where}: {key} is {value!r}, but must hold keys and values")
+            raise ConfigError(f"{where}: {key} is {value!r}, but must hold keys and values")
         return _build(inner, value or {}, f"{where}, {key}")
     if not _fits(value, kind):
         hint = "; YAML reads 1e-4 as text, write 1.0e-4" if _takes_numbers(kind) and isinstance(value, str) else ""
-        raise RecipeError(f"{where}: {key} is {value!r}, but must be {_name(kind)}{hint}")
+        raise ConfigError(f"{where}: {key} is {value!r}, but must be {_name(kind)}{hint}")
     return value
 
 

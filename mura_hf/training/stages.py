@@ -19,7 +19,7 @@ from ..data import (
     ViewDataset,
     collate_studies,
 )
-from ..errors import RecipeError
+from ..errors import ConfigError
 from ..models import MuraImageProcessor
 from .families import NOT_JUDGED, model_class
 from .recipe import Recipe
@@ -90,10 +90,10 @@ def make_stages(recipe: Recipe, rows: Dataset, processor: MuraImageProcessor, ca
         cache: Of the rows' pictures; None reads files each time.
 
     Raises:
-        RecipeError: If the rows have fewer classes than a batch is to hold, or a FuseNet has no stages.
+        ConfigError: If the rows have fewer classes than a batch is to hold, or a FuseNet has no stages.
     """
     if recipe.family == "fusenet" and not recipe.stages:
-        raise RecipeError(
+        raise ConfigError(
             "a fusenet is trained in stages: name global, local and fusion, as the recipe d_fusenet does"
         )
     keys = _twin_keys(rows)
@@ -166,7 +166,7 @@ def _sampler(recipe: Recipe, rows: Dataset, seen: Sequence[int], keys: Sequence[
         try:
             batches = ClassesBySamples(classes, recipe.classes_per_batch, recipe.samples_per_class, recipe.seed)
         except ValueError as error:
-            raise RecipeError(f"sampling: classes does not fit the data: {error}") from error
+            raise ConfigError(f"sampling: classes does not fit the data: {error}") from error
         return BatchesInARow(batches)
     return TwinSampler(keys and [keys[n] for n in seen], len(seen), recipe.seed)
 

@@ -25,7 +25,7 @@ from transformers import AutoModelForImageClassification
 from mura_hf.common import replace_file
 from mura_hf.data import UNKNOWN_PART, ViewDataset, detect_source, load_data, split_digest, split_patients_evenly
 from mura_hf.data.mura_files import OFFICIAL_COUNTS
-from mura_hf.errors import DatasetError, MuraError, RecipeError, TrainingStopped
+from mura_hf.errors import ConfigError, DatasetError, MuraError, TrainingStopped
 from mura_hf.evaluation.evaluation import measure_levels
 from mura_hf.evaluation.published import PublishedStudy, PublishedSystem, load_published
 from mura_hf.evaluation.splits import describe_source
@@ -53,7 +53,7 @@ class Budget:
     def __post_init__(self) -> None:
         sizes = [one for one in (self.epochs, self.image_size) if one is not None]
         if min(sizes, default=1) < 1 or not 0 < self.fraction <= 1:
-            raise RecipeError("epochs and image_size must be above 0, and fraction above 0 and at most 1")
+            raise ConfigError("epochs and image_size must be above 0, and fraction above 0 and at most 1")
 
     def told(self) -> str:
         """In words; empty where nothing is cut short."""
@@ -101,7 +101,7 @@ def plan_runs(studies: Sequence[PublishedStudy], recipes: Sequence[str] | None =
         recipes: Names of some; all where None.
 
     Raises:
-        RecipeError: If one of them is none of the studies'.
+        ConfigError: If one of them is none of the studies'.
     """
     runs = [run_of(system) for study in studies for system in study.systems]
     known = dict.fromkeys(run for run in runs if run is not None)
@@ -109,7 +109,7 @@ def plan_runs(studies: Sequence[PublishedStudy], recipes: Sequence[str] | None =
         return list(known)
     names = {run.recipe or run.baseline for run in known}
     if unknown := [name for name in recipes if name not in names]:
-        raise RecipeError(
+        raise ConfigError(
             f"{', '.join(unknown)}: no such recipe in what was asked for; there are "
             f"{', '.join(sorted(name for name in names if name))}"
         )
@@ -223,7 +223,7 @@ def reproduce(
 
     Raises:
         DatasetError: If the data are none of the datasets, or `output_dir` holds runs of other data or budget.
-        RecipeError: If there is no such recipe among those of the studies.
+        ConfigError: If there is no such recipe among those of the studies.
         TrainingStopped: If a signal stopped a training, which then can be taken up again.
     """
     output_dir = Path(output_dir).absolute()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mura_hf import losses
-from mura_hf.errors import RecipeError
+from mura_hf.errors import ConfigError
 from mura_hf.losses import METRIC_LOSSES, build_metric_loss, triplet_margin_loss
 from mura_hf.losses.pairs import REDUCTIONS
 
@@ -120,5 +120,5 @@ def test_a_loss_is_built_by_name():
     ],
 )
 def test_unknown_names_and_options_are_refused_with_the_near_one(settings, told):
-    with pytest.raises(RecipeError, match=told):
+    with pytest.raises(ConfigError, match=told):
         build_metric_loss(settings)

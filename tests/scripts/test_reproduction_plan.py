@@ -2,7 +2,7 @@ import pytest
 from reproduction import Budget, cut_short, plan_runs, starts_pretrained, take_patients
 
 from mura_hf import load_mura
-from mura_hf.errors import RecipeError
+from mura_hf.errors import ConfigError
 from mura_hf.evaluation import load_published
 from mura_hf.training import load_recipe
 
@@ -16,7 +16,7 @@ def test_each_run_is_planned_once_and_members_first():
     some = [run.name for run in plan_runs([published["C"], published["E"]], ["c_cnn2", "random"])]
     assert some == ["c_cnn2", "c_cnn2-wrist", "c_cnn2-elbow", "c_cnn2-finger-wrist", "random-wrist"]
     assert {run.body_parts for run in plan_runs([published["A"]])} == {("finger",)}
-    with pytest.raises(RecipeError, match="c_cnn3: no such recipe"):
+    with pytest.raises(ConfigError, match="c_cnn3: no such recipe"):
         plan_runs([published["C"]], ["c_cnn3"])
 
 
@@ -58,5 +58,5 @@ def test_budgets_in_words():
     told = Budget(epochs=1, fraction=0.1, image_size=64).told()
     assert told == "1 epoch in each stage, a share of 0.1 of train's patients, pictures of 64 px"
     for wrong in ({"epochs": 0}, {"fraction": 0.0}, {"fraction": 1.5}, {"image_size": 0}):
-        with pytest.raises(RecipeError):
+        with pytest.raises(ConfigError):
             Budget(**wrong)

@@ -9,12 +9,12 @@ from accelerate.state import AcceleratorState
 
 from mura_hf import (
     CheckpointError,
+    ConfigError,
     DatasetError,
     MuraEnsembleForImageClassification,
     MuraForImageClassification,
     MuraImageProcessor,
     MuraSpecializedForImageClassification,
-    RecipeError,
 )
 from mura_hf.data import ViewDataset
 from mura_hf.training import predict_views
@@ -105,7 +105,7 @@ def test_a_recipe_named_again_is_trained_with_another_seed(phantom_splits, recip
     assert not all((one[name] == other[name]).all() for name in one)
     alike = tmp_path / "plain-3.yaml"
     alike.write_text(yaml.safe_dump({}))
-    with pytest.raises(RecipeError, match="two members would be called plain-3"):
+    with pytest.raises(ConfigError, match="two members would be called plain-3"):
         plan_members(replace(TINY, **{**options, "members": [*options["members"], str(alike)]}), phantom_splits)
 
 
@@ -141,12 +141,12 @@ def test_a_model_for_each_body_part(phantom_splits, recipes, tmp_path, monkeypat
 
 
 def test_a_router_must_find_the_part_and_members_are_single(phantom_splits, recipes):
-    with pytest.raises(RecipeError, match="made of members itself"):
+    with pytest.raises(ConfigError, match="made of members itself"):
         plan_members(replace(TINY, family="ensemble", members=[recipes["plain"], "d_ensemble"]), phantom_splits)
     part = phantom_splits["train"]["body_part"][0]
     one = phantom_splits.filter(lambda this: this == part, input_columns="body_part")
     both = {"train": one["train"], "dev": one["train"], "calib": one["calib"], "valid": one["valid"]}
-    with pytest.raises(RecipeError, match="finds no body part"):
+    with pytest.raises(ConfigError, match="finds no body part"):
         plan_members(replace(TINY, family="specialized", router=recipes["plain"]), type(phantom_splits)(both))
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mura_hf.errors import RecipeError, TrainingError
+from mura_hf.errors import ConfigError, TrainingError
 from mura_hf.training import epochs
 from mura_hf.training.loop import make_accelerator
 
@@ -90,9 +90,9 @@ def test_it_compiles_where_asked(phantom_splits, tmp_path, monkeypatch):
 
 
 def test_what_a_cpu_cannot_do_and_trackers_that_are_not_there_are_refused(phantom_splits, tmp_path):
-    with pytest.raises(RecipeError, match="fp16"):
+    with pytest.raises(ConfigError, match="fp16"):
         train_tiny(phantom_splits, tmp_path / "run", precision="fp16")
-    with pytest.raises(RecipeError, match="nonsense"):
+    with pytest.raises(ConfigError, match="nonsense"):
         make_accelerator(TINY, cpu=True, tracker="nonsense")
     assert not (tmp_path / "run").exists()
 

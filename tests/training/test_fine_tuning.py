@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mura_hf import CheckpointError, MuraImageProcessor, RecipeError
+from mura_hf import CheckpointError, ConfigError, MuraImageProcessor
 from mura_hf.models import CLASSIFIERS
 from mura_hf.training import build_model, build_processor, change_recipe, load_recipe
 from tests.conftest import SIDE, make_model
@@ -58,7 +58,7 @@ def test_pictures_are_prepared_as_the_checkpoint_does(processor, tmp_path):
 
 def test_what_no_recipe_can_say_is_refused(tmp_path):
     save_base(tmp_path, processor=MuraImageProcessor(size={"height": 64, "width": 96}))
-    with pytest.raises(RecipeError, match=r"no recipe can say \(size\)"):
+    with pytest.raises(ConfigError, match=r"no recipe can say \(size\)"):
         change_recipe(TINY, init_from=str(tmp_path))
 
 
@@ -106,7 +106,7 @@ def test_the_bundled_one_is_called_as_its_card_does():
 
 def test_a_metric_loss_comes_with_a_checkpoint_that_tells_it(tmp_path):
     save_base(tmp_path, "mura_metric_learning")
-    with pytest.raises(RecipeError, match="metric_learning, which cannot do without"):
+    with pytest.raises(ConfigError, match="metric_learning, which cannot do without"):
         change_recipe(TINY, init_from=str(tmp_path))
     known = {"metric_loss": {"name": "batch_hard_triplet", "options": {"margin": 0.4}}, "metric_weight": 0.5}
     (tmp_path / "training.json").write_text(json.dumps({"recipe": known, "data": {"name": "phantoms"}}))
@@ -125,13 +125,13 @@ def test_models_of_several_are_refused_by_name(tmp_path):
     model = make_model("mura_ensemble")
     model.save_pretrained(tmp_path / "many")
     save_base(tmp_path / "net", "mura_fusenet")
-    with pytest.raises(RecipeError, match="made of several models"):
+    with pytest.raises(ConfigError, match="made of several models"):
         change_recipe(TINY, init_from=str(tmp_path / "many"))
-    with pytest.raises(RecipeError, match="start from one"):
+    with pytest.raises(ConfigError, match="start from one"):
         change_recipe(load_recipe("p_specialized"), init_from=str(tmp_path / "net"))
-    with pytest.raises(RecipeError, match="whose members start"):
+    with pytest.raises(ConfigError, match="whose members start"):
         change_recipe(load_recipe("d_ensemble"), init_from=str(tmp_path / "net"))
-    with pytest.raises(RecipeError, match="set init_heads to false"):
+    with pytest.raises(ConfigError, match="set init_heads to false"):
         build_model(replace(TINY, init_from=str(tmp_path / "net"), init_heads=True), trained_on_phantoms=True)
 
 
@@ -149,7 +149,7 @@ def test_a_backbone_alone_of_any_family(tmp_path):
     [
         ("runs/of/nobody", CheckpointError, "neither a folder .* nor a Hub name"),
         ("nobody/nothing@v1", CheckpointError, "cannot be had from the Hub"),
-        ("timm:resnet10", RecipeError, "did you mean 'resnet1"),
+        ("timm:resnet10", ConfigError, "did you mean 'resnet1"),
     ],
 )
 def test_what_is_not_there_is_named(name, error, message):
@@ -185,5 +185,5 @@ def test_a_backbone_of_timm_brings_its_normalisation(monkeypatch):
     ],
 )
 def test_a_recipe_says_one_start_only(changes, message):
-    with pytest.raises(RecipeError, match=message):
+    with pytest.raises(ConfigError, match=message):
         replace(TINY, **changes)

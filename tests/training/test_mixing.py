@@ -9,7 +9,7 @@ from timm.data import Mixup
 from timm.data import mixup as timm_mixup
 from torch.nn import functional
 
-from mura_hf import RecipeError
+from mura_hf import ConfigError
 from mura_hf.training import Recipe, load_recipe
 from mura_hf.training.mixing import SHARE, draw_mix, mix_batch
 from mura_hf.training.objective import Truth, batch_loss
@@ -157,13 +157,13 @@ def test_smoothed_labels_and_findings_are_mixed_too():
 )
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
 def test_what_has_no_label_when_mixed_is_refused(kind, changes, what):
-    with pytest.raises(RecipeError, match=f"do not go with {what}.*; set mixup and cutmix to 0"):
+    with pytest.raises(ConfigError, match=f"do not go with {what}.*; set mixup and cutmix to 0"):
         load_recipe("mura_paper", **changes, **{kind: 0.2})
 
 
 def test_parameters_are_not_negative():
-    with pytest.raises(RecipeError, match="cutmix is -1"):
+    with pytest.raises(ConfigError, match="cutmix is -1"):
         _recipe(cutmix=-1.0)
     for wrong in (0.0, 1.1):
-        with pytest.raises(RecipeError, match=r"layer_decay is .*in \(0, 1\]"):
+        with pytest.raises(ConfigError, match=r"layer_decay is .*in \(0, 1\]"):
             _recipe(layer_decay=wrong)

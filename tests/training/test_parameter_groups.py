@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mura_hf import MuraConfig, MuraForImageClassification, RecipeError
+from mura_hf import ConfigError, MuraConfig, MuraForImageClassification
 from mura_hf.models.backbone_mura import freeze_backbone
 from mura_hf.training.parameter_groups import parameter_groups
 from tests.conftest import SMALL, make_model
@@ -107,7 +107,7 @@ def test_one_is_one_rate_for_all():
 def test_a_backbone_that_does_not_tell_its_layers_apart_is_refused(monkeypatch):
     model = MuraForImageClassification(MuraConfig(**SMALL))
     monkeypatch.delattr(type(model.mura.backbone), "group_matcher")
-    with pytest.raises(RecipeError, match="resnet10t does not tell its layers apart; set it to 1"):
+    with pytest.raises(ConfigError, match="resnet10t does not tell its layers apart; set it to 1"):
         parameter_groups(model, learning_rate=0.1, weight_decay=0.3, layer_decay=0.9)
 
 

@@ -1,7 +1,7 @@
 import pytest
 import yaml
 
-from mura_hf import RecipeError
+from mura_hf import ConfigError
 from mura_hf.data import Augmentation
 from mura_hf.training import Recipe, load_recipe, recipe_names, with_epochs
 from mura_hf.training.stages import make_stages
@@ -113,7 +113,7 @@ def test_overrides_and_round_trip(tmp_path):
 def test_says_what_is_wrong(text, message, tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text(text)
-    with pytest.raises(RecipeError, match=message):
+    with pytest.raises(ConfigError, match=message):
         load_recipe(file)
 
 
@@ -149,12 +149,12 @@ def test_a_stage_replaces_what_it_names():
 def test_epochs_are_changed_in_every_stage_but_not_of_an_ensemble():
     assert [stage.epochs for stage in with_epochs(load_recipe("d_fusenet"), 2).stages] == [2, 2, 2]
     assert with_epochs(load_recipe("phantom"), 2).epochs == 2
-    with pytest.raises(RecipeError, match="change those, d_resnet50"):
+    with pytest.raises(ConfigError, match="change those, d_resnet50"):
         with_epochs(load_recipe("d_ensemble"), 2)
 
 
 def test_an_unknown_recipe_names_the_known_ones():
-    with pytest.raises(RecipeError, match="did you mean 'phantom'"):
+    with pytest.raises(ConfigError, match="did you mean 'phantom'"):
         load_recipe("fantom")
 
 
@@ -163,11 +163,11 @@ def test_a_fusenet_is_trained_in_all_its_stages(trains, tmp_path):
     stages = [{"trains": name, "epochs": 1} for name in trains]
     file = tmp_path / "part.yaml"
     file.write_text(yaml.safe_dump({"family": "fusenet", "stages": stages}))
-    with pytest.raises(RecipeError, match="global, local, fusion, each once and in this order"):
+    with pytest.raises(ConfigError, match="global, local, fusion, each once and in this order"):
         load_recipe(file)
 
 
 def test_a_fusenet_without_stages_is_not_trained():
     recipe = Recipe(family="fusenet", pretrained=False)
-    with pytest.raises(RecipeError, match="name global, local and fusion"):
+    with pytest.raises(ConfigError, match="name global, local and fusion"):
         make_stages(recipe, None, None, None)

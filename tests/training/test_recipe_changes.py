@@ -1,6 +1,6 @@
 import pytest
 
-from mura_hf import RecipeError
+from mura_hf import ConfigError
 from mura_hf.training import change_recipe, load_recipe
 
 
@@ -49,7 +49,7 @@ def test_what_is_not_set_stays(tmp_path):
     ],
 )
 def test_what_cannot_be_is_refused(name, setting, message):
-    with pytest.raises(RecipeError, match=message):
+    with pytest.raises(ConfigError, match=message):
         change_recipe(load_recipe(name), [setting])
 
 
@@ -57,5 +57,5 @@ def test_a_classifier_for_each_body_part():
     assert change_recipe(load_recipe("scratch"), each_body_part=True)[0].family == "specialized"
     routed = load_recipe("c_specialized_routed")
     assert change_recipe(routed, each_body_part=True)[0] == routed
-    with pytest.raises(RecipeError, match="makes a fusenet"):
+    with pytest.raises(ConfigError, match="makes a fusenet"):
         change_recipe(load_recipe("d_fusenet"), each_body_part=True)
