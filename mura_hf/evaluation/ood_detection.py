@@ -27,7 +27,7 @@ from ..inference import StudyPredictor
 from ..metrics import bootstrap_mean
 from ..models import BODY_PARTS, MuraImageProcessor
 from ..models.golden_mura import digest_weights
-from ..phantoms import FOREIGN_KINDS, render_foreign, render_phantom
+from ..phantoms import UNRELATED_KINDS, render_phantom, render_unrelated
 from ..radiographs import read_radiograph
 from ..retrieval import InDistribution, map_codes
 from ..retrieval.ood_detection import ALARMS
@@ -155,7 +155,7 @@ def measure_refusal(
     Returns:
         `alarms`: `n` studies like those of training, `refused` (a share), `low` and `high` (95 %, bootstrap over
         patients). `kinds`: name -> the same for pictures that should be refused, the interval after Wilson. Other
-        kinds than those asked for: "inverted" (negatives of held-out views), each of `FOREIGN_KINDS`, "phantoms" where
+        kinds than those asked for: "inverted" (negatives of held-out views), each of `UNRELATED_KINDS`, "phantoms" where
         the checkpoint was not trained on such, and each group of rows outside its scope. `unseen_detector`: likewise,
         phantoms of the body parts as another detector would have them, for checkpoints trained on phantoms; whether
         such should be refused is open.
@@ -213,7 +213,7 @@ def strange_pictures(
     places = spread(len(chosen), n_pictures)
     kinds: dict[str, Iterable[Any]] = {
         "inverted": (_invert(chosen[place]) for place in places),
-        **{kind: _foreign(kind, n_pictures, first_seed) for kind in FOREIGN_KINDS},
+        **{kind: _foreign(kind, n_pictures, first_seed) for kind in UNRELATED_KINDS},
     }
     if not predictor.model.config.trained_on_phantoms:
         kinds["phantoms"] = _phantoms(n_pictures, "standard", first_seed)
@@ -223,7 +223,7 @@ def strange_pictures(
 
 
 def _foreign(kind: str, n: int, first_seed: int) -> Iterator[np.ndarray]:
-    return (render_foreign(first_seed + number, kind) for number in range(n))
+    return (render_unrelated(first_seed + number, kind) for number in range(n))
 
 
 def _refused(predictor: StudyPredictor, files: list[Any], part: str | None = None) -> bool:

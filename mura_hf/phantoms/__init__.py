@@ -4,21 +4,21 @@ from .dicom_files import TRANSFER_SYNTAXES, encode_dicom
 from .findings import FINDINGS, MIX, UNUSUAL_FINDINGS
 from .mura_tree import phantom_record, write_phantom_mura
 from .rendering import BODY_PARTS, EXPOSURES, Phantom, locate_finding, render_phantom
-from .unrelated_radiographs import FOREIGN_KINDS, render_foreign
+from .unrelated_radiographs import UNRELATED_KINDS, render_unrelated
 
 __all__ = [
     "BODY_PARTS",
     "EXPOSURES",
     "FINDINGS",
-    "FOREIGN_KINDS",
     "MIX",
     "TRANSFER_SYNTAXES",
+    "UNRELATED_KINDS",
     "UNUSUAL_FINDINGS",
     "Phantom",
     "encode_dicom",
     "locate_finding",
     "phantom_record",
-    "render_foreign",
     "render_phantom",
+    "render_unrelated",
     "write_phantom_mura",
 ]

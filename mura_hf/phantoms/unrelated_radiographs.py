@@ -3,7 +3,7 @@
 The film of a foreign body part: exposed, marked and collimated as the phantoms of limbs are.
 Chest-like phantoms: flat layers of tissue, from the front or the side.
 Skull-like phantoms: flat layers of tissue, from the front or the side.
-`render_foreign`: pictures that are no radiographs of an upper limb, and ought to get no answer.
+`render_unrelated`: pictures that are no radiographs of an upper limb, and ought to get no answer.
 """
 
 from collections.abc import Callable, Sequence
@@ -488,7 +488,7 @@ _DRAW: dict[str, Callable[[tuple[int, int], np.random.Generator], np.ndarray]] =
     "skull": draw_skull,
 }
 
-FOREIGN_KINDS = tuple(_DRAW)
+UNRELATED_KINDS = tuple(_DRAW)
 """Kinds of pictures that are no radiographs of an upper limb."""
 
 _SIDES = (0.8, 1.25)  # of the size asked for, on the long side
@@ -496,7 +496,7 @@ _SHORT = (0.72, 1.0)  # of the long side
 _STREAM = 30  # apart from the streams of `render_phantom`
 
 
-def render_foreign(seed: int, kind: str, size: int = 512) -> np.ndarray:
+def render_unrelated(seed: int, kind: str, size: int = 512) -> np.ndarray:
     """Draws one picture of a kind that no checkpoint of the package can judge.
 
     Noise: white, coloured or of salt and pepper. Text: pages of reports and tables, dark on white or white on black.
@@ -505,7 +505,7 @@ def render_foreign(seed: int, kind: str, size: int = 512) -> np.ndarray:
 
     Args:
         seed: 0 or above; the same seed gives the same picture.
-        kind: One of `FOREIGN_KINDS`.
+        kind: One of `UNRELATED_KINDS`.
         size: Pixels on the long side, about: it is drawn between .8 and 1.25 times as many.
 
     Returns:
@@ -514,11 +514,11 @@ def render_foreign(seed: int, kind: str, size: int = 512) -> np.ndarray:
     Raises:
         ValueError: If the kind is unknown, the seed negative, or the size below 64.
     """
-    if kind not in FOREIGN_KINDS:
-        raise ValueError(f"unknown kind {kind!r} of foreign picture; there are {', '.join(FOREIGN_KINDS)}")
+    if kind not in UNRELATED_KINDS:
+        raise ValueError(f"unknown kind {kind!r} of foreign picture; there are {', '.join(UNRELATED_KINDS)}")
     if seed < 0 or size < 64:
         raise ValueError(f"seed must be 0 or above and size 64 or above, not {seed} and {size}")
-    rng = np.random.default_rng([seed, _STREAM, FOREIGN_KINDS.index(kind)])
+    rng = np.random.default_rng([seed, _STREAM, UNRELATED_KINDS.index(kind)])
     long = round(size * rng.uniform(*_SIDES))
     short = round(long * rng.uniform(*_SHORT))
     picture = _DRAW[kind]((long, short) if rng.random() < 0.6 else (short, long), rng)

@@ -12,7 +12,7 @@ from mura_hf.errors import CheckpointError
 from mura_hf.evaluation import evaluate_checkpoint, learn_distribution, measure_refusal
 from mura_hf.evaluation.ood_detection import groups_of, in_scope
 from mura_hf.inference import STRANGE_WARNING
-from mura_hf.phantoms import FOREIGN_KINDS, render_foreign
+from mura_hf.phantoms import UNRELATED_KINDS, render_unrelated
 from mura_hf.retrieval import IN_DISTRIBUTION_FILE
 from mura_hf.retrieval import ood_detection as in_distribution
 from tests.conftest import make_checkpoint, make_model
@@ -45,7 +45,7 @@ def test_it_is_learned_from_train_and_told_in_the_record(splits, learned):
 
 def test_a_predictor_says_so_and_which_view_it_is(learned, phantom_files):
     predictor = StudyPredictor.from_pretrained(learned[0], device="cpu")
-    page = render_foreign(1, "text", size=128)
+    page = render_unrelated(1, "text", size=128)
     study = predictor([*phantom_files, page], heatmaps=False)
     assert study.in_distribution is False
     assert study.unusual_percentile == 100
@@ -105,9 +105,9 @@ class _RefusesArrays:
 def test_refusals_are_counted_by_kind(splits, tmp_path):
     predictor = _RefusesArrays()
     for number in range(3):
-        Image.fromarray(render_foreign(number, "noise", size=96)).save(tmp_path / f"{number}.png")
+        Image.fromarray(render_unrelated(number, "noise", size=96)).save(tmp_path / f"{number}.png")
     report = measure_refusal(predictor, splits["valid"], {"sand": tmp_path}, n_pictures=4, progress=False)
-    assert set(report["kinds"]) == {"inverted", *FOREIGN_KINDS, "phantoms", "sand"}  # not marked as made of phantoms
+    assert set(report["kinds"]) == {"inverted", *UNRELATED_KINDS, "phantoms", "sand"}  # not marked as made of phantoms
     assert "unseen_detector" not in report
     assert (report["kinds"]["sand"]["n"], report["kinds"]["sand"]["refused"]) == (3, 0)
     assert (report["kinds"]["chest"]["n"], report["kinds"]["chest"]["refused"]) == (4, 1)

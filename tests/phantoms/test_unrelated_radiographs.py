@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from mura_hf.phantoms import FOREIGN_KINDS, render_foreign
+from mura_hf.phantoms import UNRELATED_KINDS, render_unrelated
 
 
-@pytest.mark.parametrize("kind", FOREIGN_KINDS)
+@pytest.mark.parametrize("kind", UNRELATED_KINDS)
 def test_pictures_of_a_kind_differ_in_shape_and_content(kind):
-    pictures = [render_foreign(seed, kind, size=192) for seed in range(10)]
+    pictures = [render_unrelated(seed, kind, size=192) for seed in range(10)]
     for picture in pictures:
         assert picture.dtype == np.uint8
         assert 0.8 * 192 - 1 <= max(picture.shape) <= 1.25 * 192 + 1
@@ -16,9 +16,9 @@ def test_pictures_of_a_kind_differ_in_shape_and_content(kind):
     assert np.ptp([picture.mean() for picture in pictures]) > 10
 
 
-@pytest.mark.parametrize("kind", FOREIGN_KINDS)
+@pytest.mark.parametrize("kind", UNRELATED_KINDS)
 def test_a_seed_gives_one_picture(kind):
-    first, again, other = (render_foreign(seed, kind, size=128) for seed in (7, 7, 8))
+    first, again, other = (render_unrelated(seed, kind, size=128) for seed in (7, 7, 8))
     np.testing.assert_array_equal(first, again)
     assert first.shape != other.shape or (first != other).any()
 
@@ -27,7 +27,7 @@ def test_films_are_bright_in_the_middle_and_dark_around_and_pages_are_not():
     def middle_over_border(kind: str) -> float:
         ratios = []
         for seed in range(8):
-            picture = render_foreign(seed, kind, size=128).astype(float)
+            picture = render_unrelated(seed, kind, size=128).astype(float)
             height, width = picture.shape
             border = np.concatenate([picture[:, :4].ravel(), picture[:, -4:].ravel()])
             inner = picture[height // 4 : -height // 4, width // 3 : -width // 3]
@@ -45,4 +45,4 @@ def test_films_are_bright_in_the_middle_and_dark_around_and_pages_are_not():
 )
 def test_refuses_the_unknown(arguments, message):
     with pytest.raises(ValueError, match=message):
-        render_foreign(*arguments)
+        render_unrelated(*arguments)
