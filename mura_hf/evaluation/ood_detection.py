@@ -156,9 +156,9 @@ def measure_refusal(
         `alarms`: `n` studies like those of training, `refused` (a share), `low` and `high` (95 %, bootstrap over
         patients). `kinds`: name -> the same for pictures that should be refused, the interval after Wilson. Other
         kinds than those asked for: "inverted" (negatives of held-out views), each of `UNRELATED_KINDS`, "phantoms"
-        where the checkpoint was not trained on such, and each group of rows outside its scope. `unseen_detector`: likewise,
-        phantoms of the body parts as another detector would have them, for checkpoints trained on phantoms; whether
-        such should be refused is open.
+        where the checkpoint was not trained on such, and each group of rows outside its scope. `unseen_detector`:
+        likewise, phantoms of the body parts as another detector would have them, for checkpoints trained on phantoms;
+        whether such should be refused is open.
 
     Raises:
         DatasetError: If a folder holds no picture, or no row is what the checkpoint is for.
