@@ -1,7 +1,7 @@
 """Abnormality detection in musculoskeletal radiographs, in the Hugging Face style. Not a medical device.
 
-Importing the package registers its models and its pipeline with transformers, and does nothing else. Names that
-need more than torch and transformers (datasets, Captum) are loaded when they are first used.
+Importing the package registers its models and its pipeline with transformers and has no other side effect. Names that
+need more than torch and transformers (datasets, Captum) are imported on first use.
 """
 
 import importlib
@@ -43,7 +43,7 @@ for _classifier in CLASSIFIERS.values():
     _config = _classifier.config_class
     AutoConfig.register(_config.model_type, _config)
     AutoModelForImageClassification.register(_config, _classifier)
-    # One processor whichever backend is asked for: what a model sees must not depend on what is installed.
+    # Both backends give the same processor, because the input of a model must not depend on installed packages.
     AutoImageProcessor.register(
         _config, image_processor_classes={"pil": MuraImageProcessor, "torchvision": MuraImageProcessor}
     )

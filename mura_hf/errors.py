@@ -1,16 +1,16 @@
-"""Every error that mura_hf raises on purpose. One base, and one child for each thing that a caller can mend."""
+"""Errors that mura_hf raises on purpose: one base class, and one child for each thing that a caller can correct."""
 
 
 class MuraError(Exception):
-    """Base of all errors of this package; its message names the file, what is wrong and the way out."""
+    """Base class of all errors of this package. The message names the file, what is wrong and what to do."""
 
 
 class RadiographError(MuraError):
-    """A file, or an array, is not a radiograph that can be read."""
+    """A file or an array cannot be read as a radiograph."""
 
 
 class DatasetError(MuraError):
-    """A dataset folder is not laid out as it should be."""
+    """A dataset does not have the expected layout or content."""
 
 
 class CheckpointError(MuraError):
@@ -18,11 +18,11 @@ class CheckpointError(MuraError):
 
 
 class ConfigError(MuraError):
-    """A training configuration has an unknown key, a value out of range, or values that contradict each other."""
+    """A training config has an unknown key or an invalid value."""
 
 
 class HubError(MuraError):
-    """The Hub cannot be reached, or does not take what was sent: a matter of network, account or what lies there."""
+    """The Hub cannot be reached, or it refuses what was sent: check network, account and repository."""
 
 
 class CardError(MuraError):
@@ -30,14 +30,14 @@ class CardError(MuraError):
 
 
 class TrainingError(MuraError):
-    """A training run cannot go on; what it last kept on disk is whole, and the run can be taken up again there."""
+    """Training cannot continue. The last saved state is intact, and training can resume from it."""
 
 
-class TrainingStopped(MuraError):  # noqa: N818 - it is no error of anything, as KeyboardInterrupt is none
-    """A training run was told to stop, kept its state, and can be taken up again.
+class TrainingStopped(MuraError):  # noqa: N818 - not an error, as KeyboardInterrupt is none
+    """Training received a signal and saved its state; the same command resumes it.
 
     Attributes:
-        signal_number: Of the signal that told it, such as `signal.SIGTERM`.
+        signal_number: Number of the signal, such as `signal.SIGTERM`.
     """
 
     def __init__(self, message: str, signal_number: int) -> None:
