@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from tqdm.auto import tqdm
 
-from mura_hf.data.mura_files import (
+from mura_hf.data.mura_release import (
     OFFICIAL_COUNTS,
     OFFICIAL_PATIENTS,
     WITHDRAWN_IMAGES,

@@ -6,32 +6,32 @@ from .cache import PixelCache, build_pixel_cache
 from .folder import load_folder
 from .fracatlas import load_fracatlas
 from .grazpedwri import load_grazpedwri
-from .hub import HUB, load_hub
+from .hub import HUB_PREFIX, load_hub
 from .loading import SOURCES, DataSource, detect_source, load_data
 from .manifest import SplitManifest, make_manifest, manifest_source, read_manifest, write_manifest
 from .mura import load_mura
 from .open_data import OPEN_FEATURES
-from .sampling import BalancedSampler, BatchesInARow, ClassesBySamples, HardSampler, TwinSampler
+from .sampling import BalancedSampler, GroupSampler, HardSampler, PerClassSampler
 from .splits import FEATURES, split_digest, split_patients, split_patients_evenly
 from .verification import Verification, verify_mura
-from .views import UNKNOWN_PART, StudyDataset, ViewDataset, collate_studies
+from .views import UNKNOWN_PART, PreparedView, StudyDataset, ViewDataset, collate_studies, prepare_view
 
 __all__ = [
     "FEATURES",
-    "HUB",
+    "HUB_PREFIX",
     "OPEN_FEATURES",
     "SOURCES",
     "UNKNOWN_PART",
     "Augmentation",
     "BalancedSampler",
-    "BatchesInARow",
-    "ClassesBySamples",
     "DataSource",
+    "GroupSampler",
     "HardSampler",
+    "PerClassSampler",
     "PixelCache",
+    "PreparedView",
     "SplitManifest",
     "StudyDataset",
-    "TwinSampler",
     "Verification",
     "ViewDataset",
     "build_pixel_cache",
@@ -46,6 +46,7 @@ __all__ = [
     "load_mura",
     "make_manifest",
     "manifest_source",
+    "prepare_view",
     "read_manifest",
     "split_digest",
     "split_patients",

@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
@@ -31,34 +31,7 @@ from tqdm.auto import tqdm
 from ..common import home_folder
 from ..errors import DatasetError
 from ..models.image_processing_mura import MuraImageProcessor
-from ..radiographs import read_levels
-
-
-@dataclass(frozen=True, eq=False)
-class PreparedView:
-    """A view, read and prepared.
-
-    Attributes:
-        plane: uint8 `[h, w]`, of the processor's size.
-        shape: Height and width of the file's picture in pixels.
-        field: What the processor kept of it: x0, y0, x1, y1 in pixels, half open.
-    """
-
-    plane: np.ndarray
-    shape: tuple[int, int]
-    field: tuple[int, int, int, int]
-
-
-def prepare_view(source: str | bytes, processor: MuraImageProcessor, name: str | None = None) -> PreparedView:
-    """Reads a file, or its bytes, as `StudyPredictor` does, and prepares it.
-
-    Raises:
-        RadiographError: If it cannot be read.
-    """
-    pixels = read_levels(source, name=name)  # the same as the processor's gray_plane makes of a radiograph
-    field = processor.find_field(pixels)
-    return PreparedView(processor.prepare_plane(pixels), (pixels.shape[0], pixels.shape[1]), field)
-
+from .views import PreparedView, prepare_view
 
 _FORMAT = 1  # to be raised when what is stored, or how files are read, changes
 _MEAN_FILES, _MOST_FILES = 256, 1024  # of a part
@@ -72,7 +45,7 @@ _LATER = {
 _SCHEMA = pa.schema([("plane", pa.binary()), ("shape", pa.list_(pa.int32(), 2)), ("field", pa.list_(pa.int32(), 4))])
 
 
-class PixelCache:
+class PixelCache(Mapping[str, PreparedView]):
     """Prepared views by path. May be sent to other processes, which map the same files.
 
     Args:
@@ -93,7 +66,10 @@ class PixelCache:
     def __len__(self) -> int:
         return len(self._places)
 
-    def __contains__(self, file: str) -> bool:
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __contains__(self, file: object) -> bool:
         return file in self._places
 
     def __getitem__(self, file: str) -> PreparedView:

@@ -15,7 +15,7 @@ from .mura import check_body_parts
 from .open_data import VALID_SEED, tell
 from .splits import FEATURES, SPLITS, Cut, Row, cut_rows
 
-HUB = "hub:"
+HUB_PREFIX = "hub:"
 """Stands before the name of a dataset of the Hub, where a folder could be called the same."""
 
 _NEEDED = ("image", "label", "study_id", "patient_id")
@@ -32,8 +32,8 @@ def find_dataset(root: str | os.PathLike[str]) -> str | None:
     with Parquet files in it or in its folder `data`.
     """
     text, folder = str(root), Path(root)
-    if text.startswith(HUB):
-        return text.removeprefix(HUB)
+    if text.startswith(HUB_PREFIX):
+        return text.removeprefix(HUB_PREFIX)
     if not folder.exists():
         return text if _NAME.fullmatch(text) and not text.startswith(".") else None
     saved = (folder / "dataset_dict.json").is_file()

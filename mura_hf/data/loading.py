@@ -28,7 +28,7 @@ class DataSource:
         key: Short name, as commands take it.
         name: Name.
         covers: Which studies a checkpoint that was trained on it is for.
-        abnormal_means: What the positive class is.
+        positive_class_description: What the positive class is.
         license: Identifier as the Hub knows it, of a card of weights trained on the data.
         license_name: Where that is "other".
         license_link: Beside it.
@@ -40,7 +40,7 @@ class DataSource:
     key: str
     name: str
     covers: str
-    abnormal_means: str
+    positive_class_description: str
     license: str
     held_out: str
     license_name: str | None = None
@@ -49,8 +49,8 @@ class DataSource:
     citation: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for records."""
-        return asdict(self)
+        """Returns the fields for JSON records; `abnormal_means` is the old name of `positive_class_description`."""
+        return {**asdict(self), "abnormal_means": self.positive_class_description}
 
 
 _UPPER_LIMB = "of the upper limb (one or more views of a finger, hand, wrist, forearm, elbow, humerus or\nshoulder)"
@@ -63,7 +63,7 @@ SOURCES = {
             key="mura",
             name="MURA v1.1",
             covers=_UPPER_LIMB,
-            abnormal_means=_MURA_ABNORMAL,
+            positive_class_description=_MURA_ABNORMAL,
             license="other",
             license_name="mura-research-use",
             license_link="https://stanfordmlgroup.github.io/competitions/mura/",
@@ -77,7 +77,7 @@ SOURCES = {
             key="phantoms",
             name="phantoms",
             covers=_UPPER_LIMB,
-            abnormal_means=_MURA_ABNORMAL,
+            positive_class_description=_MURA_ABNORMAL,
             license="apache-2.0",
             held_out="the held-out phantoms",
         ),
@@ -85,7 +85,9 @@ SOURCES = {
             key="fracatlas",
             name="FracAtlas",
             covers="of the upper limb (one view that shows a hand, anything from a finger to the arm, or a shoulder)",
-            abnormal_means="fractured, as two radiologists saw it; hardware and other findings alone count as normal",
+            positive_class_description=(
+                "fractured, as two radiologists saw it; hardware and other findings alone count as normal"
+            ),
             license="cc-by-4.0",
             held_out="images of FracAtlas whose numbers lie in other blocks of twenty, since it names no patients",
             credit=(
@@ -103,7 +105,9 @@ SOURCES = {
             key="grazpedwri",
             name="GRAZPEDWRI-DX",
             covers="of a child's wrist (one or more views)",
-            abnormal_means="a fracture is visible in a view of the study; other findings alone count as normal",
+            positive_class_description=(
+                "a fracture is visible in a view of the study; other findings alone count as normal"
+            ),
             license="cc-by-4.0",
             held_out="patients of GRAZPEDWRI-DX that were kept apart",
             credit=(
@@ -120,7 +124,7 @@ SOURCES = {
             key="folder",
             name="a folder with metadata.csv",
             covers="like those of the folder that it was trained on",
-            abnormal_means="what its metadata.csv calls abnormal",
+            positive_class_description="what its metadata.csv calls abnormal",
             license="other",
             license_name="as-the-data-allow",
             held_out="patients of the same folder that were kept apart",
@@ -129,7 +133,7 @@ SOURCES = {
             key="hub",
             name="a dataset with our columns",
             covers="like those of the dataset that it was trained on",
-            abnormal_means="what the dataset's labels call abnormal",
+            positive_class_description="what the dataset's labels call abnormal",
             license="other",
             license_name="as-the-data-allow",
             held_out="patients of the same dataset that were kept apart",
@@ -139,7 +143,7 @@ SOURCES = {
 """Datasets that the package loads, by key."""
 
 
-def what_abnormal_means(description: dict[str, Any]) -> str | None:
+def describe_positive_class(description: dict[str, Any]) -> str | None:
     """What the positive class is, in words that go on from "abnormal means"; None where it is not known.
 
     Args:
@@ -150,7 +154,8 @@ def what_abnormal_means(description: dict[str, Any]) -> str | None:
     if chosen:
         return f"that {' or '.join(chosen)} is visible; other findings alone count as normal"
     source = SOURCES.get(description.get("key", ""))
-    return description.get("abnormal_means") or (source.abnormal_means if source else None)
+    recorded = description.get("positive_class_description") or description.get("abnormal_means")
+    return recorded or (source.positive_class_description if source else None)
 
 
 def detect_source(root: str | os.PathLike[str]) -> DataSource:

@@ -15,10 +15,11 @@ from datasets import DatasetDict, Features, Value
 
 from ..errors import DatasetError
 from ..models.configuration_mura import BODY_PARTS
-from .mura_files import Listing, compare_counts, count_rows, find_tree, from_split, list_files
+from .mura_files import Listing, find_tree, from_split, list_files
+from .mura_release import compare_counts, count_rows
 from .splits import BOXES, FEATURES, Cut, Row, cut_rows, make_splits
 
-TRUTH = Features({"boxes": BOXES, "decoys": BOXES, "finding": Value("string"), "twin": Value("string")})
+ANNOTATIONS = Features({"boxes": BOXES, "decoys": BOXES, "finding": Value("string"), "twin": Value("string")})
 """Further columns of phantoms. `boxes`: where findings show; `decoys`: where they would show in a picture that has
 none; `finding`: what kind, None where there is none; `twin`: the same for pictures that differ in the finding alone.
 """
@@ -33,7 +34,7 @@ def has_truth(tree: Path) -> bool:
 
 
 def add_truth(tree: Path, rows: Sequence[Row]) -> None:
-    """Adds the columns of `TRUTH` to the rows of a tree of phantoms.
+    """Adds the columns of `ANNOTATIONS` to the rows of a tree of phantoms.
 
     Args:
         tree: The folder with train and valid.
@@ -114,7 +115,7 @@ def load_mura(
     Returns:
         Splits `train`, `dev`, `calib`, `valid` with the columns of `FEATURES`, rows by study and view. `study_id` is
         like "XR_WRIST/patient00001/study1", `view` the number in the file's name. Phantoms bring the columns of
-        `TRUTH` too.
+        `ANNOTATIONS` too.
 
     Raises:
         DatasetError: If it is MURA v1.0, files are missing, rows contradict each other, a patient is in both train and
@@ -143,7 +144,7 @@ def load_mura(
     rows: dict[str, list] = {"valid": listing.present["valid"]}
     for row in listing.present["train"]:
         rows.setdefault(places[row["patient_id"]], []).append(row)
-    return make_splits(rows, Features({**FEATURES, **TRUTH}) if phantoms else FEATURES)
+    return make_splits(rows, Features({**FEATURES, **ANNOTATIONS}) if phantoms else FEATURES)
 
 
 def check_body_parts(body_parts: Sequence[str] | None) -> tuple[str, ...]:

@@ -57,7 +57,7 @@ class _EpochSampler(Sampler[_Drawn]):
         return self.n
 
 
-class TwinSampler(_EpochSampler[int]):
+class GroupSampler(_EpochSampler[int]):
     """Rows in a new order each epoch, twins one after the other, so that they meet in a batch.
 
     In a pair that differs in the finding alone, all else cancels out of the gradient: a small network learns subtle
@@ -102,19 +102,20 @@ class BalancedSampler(_EpochSampler[int]):
         yield from rng.permutation(rows).tolist()
 
 
-class ClassesBySamples(_EpochSampler[list[int]]):
-    """Batches of P classes with K rows of each, for losses that compare within a batch.
+class PerClassSampler(_EpochSampler[int]):
+    """Draws rows so that each batch of `n_classes * n_samples` consecutive rows holds P classes with K rows of each.
 
-    Hermans, Beyer and Leibe, "In defense of the triplet loss for person re-identification", arXiv 1703.07737.
+    For losses that compare samples within a batch. Source: Hermans, Beyer and Leibe, "In defense of the triplet loss
+    for person re-identification", arXiv 1703.07737.
 
     Args:
-        classes: By row.
-        n_classes: P; at most as many as there are.
-        n_samples: K; rows of a class that has fewer come twice.
-        seed: With the epoch it fixes the batches, on every process.
+        classes: Class of each row.
+        n_classes: P, from 2 to the number of classes.
+        n_samples: K, at least 1. Rows of a class with fewer than K rows are repeated.
+        seed: Seed of the order.
 
     Raises:
-        ValueError: If there are fewer classes than P, or P or K is below 2 and 1.
+        ValueError: If there are no rows, or `n_classes` or `n_samples` is out of range.
     """
 
     def __init__(self, classes: Sequence[Hashable], n_classes: int, n_samples: int, seed: int = 0) -> None:
@@ -126,33 +127,15 @@ class ClassesBySamples(_EpochSampler[list[int]]):
             )
         self.n_classes = n_classes
         self.n_samples = n_samples
-        super().__init__(max(1, len(classes) // (n_classes * n_samples)), seed)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        rng = np.random.default_rng([self.seed, self.epoch, 4])
-        groups, decks = Deck(range(len(self.groups)), rng), [Deck(group, rng) for group in self.groups]
-        for _ in range(self.n):
-            yield [row for group in groups.deal(self.n_classes) for row in decks[group].deal(self.n_samples)]
-
-
-class BatchesInARow(_EpochSampler[int]):
-    """The rows of `ClassesBySamples` one after the other, for a loader that makes batches of P x K itself.
-
-    Args:
-        batches: What is met.
-    """
-
-    def __init__(self, batches: ClassesBySamples) -> None:
-        self.batches = batches
-        super().__init__(len(batches) * batches.n_classes * batches.n_samples, batches.seed)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch that is drawn."""
-        self.batches.set_epoch(epoch)
+        batch_size = n_classes * n_samples
+        super().__init__(max(1, len(classes) // batch_size) * batch_size, seed)
 
     def __iter__(self) -> Iterator[int]:
-        for batch in self.batches:
-            yield from batch
+        rng = np.random.default_rng([self.seed, self.epoch, 4])
+        groups, decks = Deck(range(len(self.groups)), rng), [Deck(group, rng) for group in self.groups]
+        for _ in range(self.n // (self.n_classes * self.n_samples)):
+            for group in groups.deal(self.n_classes):
+                yield from decks[group].deal(self.n_samples)
 
 
 class HardSampler(_EpochSampler[int]):

@@ -12,7 +12,8 @@ from tqdm.auto import tqdm
 from ..errors import RadiographError
 from ..radiographs import read_levels
 from .mura import check_body_parts, has_truth
-from .mura_files import LISTS, compare_counts, count_rows, find_tree, list_files, write_quarantine
+from .mura_files import LISTS, find_tree, list_files, write_quarantine
+from .mura_release import compare_counts, count_rows
 
 _MISSING = "missing"
 _LONGEST = 512  # px, of MURA's pictures

@@ -4,7 +4,8 @@ Whole studies as tensors.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,37 @@ from datasets import Dataset, Image
 from torch.utils.data import Dataset as TorchDataset
 
 from ..models.image_processing_mura import MuraImageProcessor
+from ..radiographs import read_levels
 from .augmentation import Augmentation, Change
-from .cache import PixelCache, PreparedView, prepare_view
 
 UNKNOWN_PART = -1
 """Stands for a body part that is none of the seven, or not known."""
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedView:
+    """A view, read and prepared.
+
+    Attributes:
+        plane: uint8 `[h, w]`, of the processor's size.
+        shape: Height and width of the file's picture in pixels.
+        field: What the processor kept of it: x0, y0, x1, y1 in pixels, half open.
+    """
+
+    plane: np.ndarray
+    shape: tuple[int, int]
+    field: tuple[int, int, int, int]
+
+
+def prepare_view(source: str | bytes, processor: MuraImageProcessor, name: str | None = None) -> PreparedView:
+    """Reads a file, or its bytes, as `StudyPredictor` does, and prepares it.
+
+    Raises:
+        RadiographError: If it cannot be read.
+    """
+    pixels = read_levels(source, name=name)  # the same as the processor's gray_plane makes of a radiograph
+    field = processor.find_field(pixels)
+    return PreparedView(processor.prepare_plane(pixels), (pixels.shape[0], pixels.shape[1]), field)
 
 
 class ViewDataset(TorchDataset):
@@ -43,7 +70,7 @@ class ViewDataset(TorchDataset):
         seed: int = 0,
         *,
         patch_size: int | None = None,
-        cache: PixelCache | None = None,
+        cache: Mapping[str, PreparedView] | None = None,
         keys: Sequence[int] | None = None,
     ) -> None:
         # Files are read by the package's own reader, so the column hands out paths instead of decoded pictures.

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from ..data.mura_files import OFFICIAL_COUNTS
+from ..data.mura_release import OFFICIAL_COUNTS
 from ..metrics import EvaluationReport, GroupReport
 from ..models import BODY_PARTS
 

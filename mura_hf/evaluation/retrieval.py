@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from ..data.mura import TRUTH
 from ..errors import CheckpointError
 from ..inference import StudyPredictor
 from ..metrics import bootstrap_confidence_intervals, bootstrap_mean, classification_metrics, paired_bootstrap
@@ -172,7 +171,7 @@ def measure_retrieval(
 
 def _read_studies(rows: Dataset) -> dict[str, dict[str, Any]]:
     """Study id -> places of its `rows`, `patient_id`, `label`, `body_part` and `finding` in words."""
-    columns = ["study_id", "patient_id", "label", "body_part", *({"finding"} & set(rows.column_names) & set(TRUTH))]
+    columns = ["study_id", "patient_id", "label", "body_part", *({"finding"} & set(rows.column_names))]
     studies: dict[str, dict[str, Any]] = {}
     for place, values in enumerate(zip(*(rows[name] for name in columns), strict=True)):
         row = dict(zip(columns, values, strict=True))

@@ -6,7 +6,7 @@ from typing import Any
 
 from datasets import Dataset, DatasetDict
 
-from ..data import HUB, DataSource, load_data, make_manifest, manifest_source, read_manifest, split_digest
+from ..data import HUB_PREFIX, DataSource, load_data, make_manifest, manifest_source, read_manifest, split_digest
 from ..errors import CheckpointError, DatasetError
 from ..phantoms import phantom_record
 from ..training import MANIFEST_FILE
@@ -21,7 +21,7 @@ def describe_source(source: DataSource, data_dir: str | Path) -> dict[str, Any]:
     of a dataset of the Hub.
     """
     made_with = phantom_record(data_dir) if source.key == "phantoms" else None
-    named = None if Path(data_dir).is_dir() else str(data_dir).removeprefix(HUB)
+    named = None if Path(data_dir).is_dir() else str(data_dir).removeprefix(HUB_PREFIX)
     return (
         source.to_dict()
         | ({"made_with": made_with} if made_with else {})

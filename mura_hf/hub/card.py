@@ -12,7 +12,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedError
 
 from ..common import BUNDLED
-from ..data.loading import SOURCES, DataSource, what_abnormal_means
+from ..data.loading import SOURCES, DataSource, describe_positive_class
 from ..errors import CardError
 from ..models.golden_mura import digest_weights
 from ..retrieval import FOLDER, read_record
@@ -241,7 +241,7 @@ def _values(records: dict[str, Any], folder: Path, name: str) -> dict[str, Any]:
         "strictest": strictest,
         "cited": [one.citation for one in dict.fromkeys([source, *bases, held_out]) if one.citation],
         "covers": source.covers if regions == "all" else f"of {' or '.join(regions)} (one view)",
-        "abnormal_means": what_abnormal_means({"key": source.key, **training["data"]}),
+        "abnormal_means": describe_positive_class({"key": source.key, **training["data"]}),
         "files": '"arm.png"' if source.key == "fracatlas" else '"wrist_frontal.png", "wrist_lateral.png"',
         "model": model_rows(records),
         "needs_part": config["model_type"] == "mura_specialized" and not config.get("router"),

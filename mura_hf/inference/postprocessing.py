@@ -88,7 +88,7 @@ def find_conflicts(
     for places in _groups([_content(radiograph) for radiograph in radiographs]).values():
         if len(places) > 1:
             told.append(f"{_listed(names, places)} show the same picture, which counts as often as it was given.")
-    patients = _groups([radiograph.patient_mark for radiograph in radiographs])
+    patients = _groups([radiograph.patient_hash for radiograph in radiographs])
     if len(patients) > 1:
         told.append(
             f"These views are of {len(patients)} patients, by what the files say: {_divided(names, patients)}. Give "

@@ -30,7 +30,7 @@ from .dicom_pixels import (
     parse_with_pixels,
     read_stored,
 )
-from .radiograph import Radiograph, find_body_part, mark_patient
+from .radiograph import Radiograph, find_body_part, hash_patient
 from .windowing import StoredValues, count_values, gray_tones, number_patterns, palette_tones, window_percentiles
 
 if TYPE_CHECKING:
@@ -126,9 +126,9 @@ def _read(data: bytes, name: str, frame: int | None) -> Radiograph:
     pixels, window_left_out = _to_display(header, layout, stored, precision, little_endian=bool(little_endian))
     if window_left_out:
         remarks.append(f"{name} asks for a window that shows nothing; its own percentiles were used.")
-    mark = mark_patient(str(header.get("PatientID") or ""))
+    mark = hash_patient(str(header.get("PatientID") or ""))
     return Radiograph(
-        pixels, layout.bits_stored, "DICOM", _body_part(header), tuple(remarks), side=_side(header), patient_mark=mark
+        pixels, layout.bits_stored, "DICOM", _body_part(header), tuple(remarks), side=_side(header), patient_hash=mark
     )
 
 

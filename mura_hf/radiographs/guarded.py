@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import RadiographError
-from .radiograph import BODY_PARTS, MARK_LENGTH, MAX_PIXELS, Radiograph, check_radiograph, mark_key
+from .radiograph import BODY_PARTS, HASH_LENGTH, MAX_PIXELS, Radiograph, check_radiograph, hash_key
 
 _PROGRAM = Path(__file__).with_name("guarded_worker.py")
 _LENGTH = struct.Struct(">I")
@@ -173,7 +173,7 @@ class WorkerProcess:
 _START_SECONDS = 60.0
 _MOST_TEXT = 2000  # characters of a sentence
 _MOST_WARNINGS = 8
-_MARK = re.compile(f"[0-9a-f]{{{MARK_LENGTH}}}")
+_MARK = re.compile(f"[0-9a-f]{{{HASH_LENGTH}}}")
 _FORMATS = ("PNG", "JPEG", "DICOM")
 
 
@@ -259,7 +259,7 @@ class GuardedReader:
             "path": None if path is None else str(path.absolute()),
             "bytes": len(contents),
             "alarm": int(self.seconds) + 2,
-            "mark_key": mark_key(),
+            "hash_key": hash_key(),
         }
         answered = False
         worker = self._idle.get()
@@ -308,7 +308,7 @@ def _take_answer(worker: WorkerProcess, deadline: float) -> Radiograph | str:
     if shape[0] * shape[1] > MAX_PIXELS or not isinstance(warnings, list) or len(warnings) > _MOST_WARNINGS:
         raise WorkerLostError
     bit_depth, source_format, body_part = (answer.get(key) for key in ("bit_depth", "source_format", "body_part"))
-    side, mark = answer.get("side"), answer.get("patient_mark")
+    side, mark = answer.get("side"), answer.get("patient_hash")
     known = source_format in _FORMATS and body_part in (None, *BODY_PARTS) and side in (None, "left", "right")
     known = known and (mark is None or (isinstance(mark, str) and _MARK.fullmatch(mark) is not None))
     if type(bit_depth) is not int or not 1 <= bit_depth <= 16 or not known:
@@ -316,7 +316,7 @@ def _take_answer(worker: WorkerProcess, deadline: float) -> Radiograph | str:
     coded = worker.receive_bytes(4 * shape[0] * shape[1], deadline)
     pixels = np.frombuffer(coded, "<f4").reshape(shape).astype(np.float32, copy=False)
     return Radiograph(
-        pixels, bit_depth, str(source_format), body_part, tuple(map(_text, warnings)), side=side, patient_mark=mark
+        pixels, bit_depth, str(source_format), body_part, tuple(map(_text, warnings)), side=side, patient_hash=mark
     )
 
 

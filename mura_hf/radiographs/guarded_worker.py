@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 _LENGTH = struct.Struct(">I")
-_FIELDS = ("bit_depth", "source_format", "body_part", "side", "patient_mark", "warnings")
+_FIELDS = ("bit_depth", "source_format", "body_part", "side", "patient_hash", "warnings")
 
 
 def serve(memory_bytes: int) -> None:
@@ -25,7 +25,7 @@ def serve(memory_bytes: int) -> None:
         memory_bytes: Address space that a file may take above what the process has at its start.
     """
     requests, answers = _take_channels()
-    read_radiograph, radiograph_error, use_mark_key = _import_reader()
+    read_radiograph, radiograph_error, use_hash_key = _import_reader()
     os.dup2(1, 2)  # until here, what goes wrong is the server's to see
     _limit(memory_bytes)
     _send(answers, {"ready": True})
@@ -35,7 +35,7 @@ def serve(memory_bytes: int) -> None:
         signal.alarm(request["alarm"])
         path, size = request["path"], request["bytes"]
         try:
-            use_mark_key(request["mark_key"])
+            use_hash_key(request["hash_key"])
             source = path if path is not None else requests.read(size)
             radiograph = read_radiograph(source, name=request["name"], frame=request["frame"])
         except radiograph_error as error:
@@ -63,7 +63,7 @@ def _take_channels() -> tuple[BinaryIO, BinaryIO]:
 
 
 def _import_reader() -> tuple[Any, Any, Any]:
-    """`read_radiograph`, its error and `use_mark_key`, without what `import mura_hf` brings.
+    """`read_radiograph`, its error and `use_hash_key`, without what `import mura_hf` brings.
 
     That registers models, and so loads transformers and torch: seconds, hundreds of megabytes, and code that a file
     from a stranger has no business near. A bare module in the package's place lets its rooms be imported alone.
@@ -75,13 +75,13 @@ def _import_reader() -> tuple[Any, Any, Any]:
     import imagecodecs
     import pydicom  # noqa: F401
 
-    from ..errors import RadiographError
-    from .radiograph import use_mark_key
-    from .reading import read_radiograph
+    from mura_hf.errors import RadiographError
+    from mura_hf.radiographs.radiograph import use_hash_key
+    from mura_hf.radiographs.reading import read_radiograph
 
     for codec in ("jpeg8_decode", "jpegls_decode", "jpeg2k_decode", "dicomrle_decode"):
         getattr(imagecodecs, codec)
-    return read_radiograph, RadiographError, use_mark_key
+    return read_radiograph, RadiographError, use_hash_key
 
 
 def _limit(memory_bytes: int) -> None:

@@ -29,8 +29,8 @@ class Radiograph:
         warnings: Sentences about how it was read that belong beside any answer, for instance that the file held
             several pictures.
         side: "left" or "right" where the file says so, else None.
-        patient_mark: Equal for two files that name the same patient, read by this process; tells nothing else, see
-            `mark_patient`. None where the file names none.
+        patient_hash: Equal for two files that name the same patient, read by this process; tells nothing else, see
+            `hash_patient`. None where the file names none.
     """
 
     pixels: np.ndarray
@@ -39,7 +39,7 @@ class Radiograph:
     body_part: str | None = None
     warnings: tuple[str, ...] = ()
     side: str | None = None
-    patient_mark: str | None = None
+    patient_hash: str | None = None
 
     def to_uint8(self) -> np.ndarray:
         """The pixels as uint8 `[H, W]`; exactly those of the file where it has 8 bits and no window of its own."""
@@ -161,13 +161,13 @@ def _part_of_word(word: str) -> str | None:
 
 
 _BYTES = 12
-MARK_LENGTH = 2 * _BYTES
+HASH_LENGTH = 2 * _BYTES
 """Characters of a mark."""
 
 _key = secrets.token_bytes(32)
 
 
-def mark_patient(patient: str) -> str | None:
+def hash_patient(patient: str) -> str | None:
     """A mark of what a file calls its patient: the same for the same patient, as long as this process lives.
 
     A keyed hash (BLAKE2b, RFC 7693) under a key that is drawn when the process starts and never leaves it but to its
@@ -183,12 +183,12 @@ def mark_patient(patient: str) -> str | None:
     return hashlib.blake2b(told.encode(), key=_key, digest_size=_BYTES).hexdigest() if told else None
 
 
-def mark_key() -> str:
+def hash_key() -> str:
     """The key, for a worker of this process."""
     return _key.hex()
 
 
-def use_mark_key(key: str) -> None:
+def use_hash_key(key: str) -> None:
     """Makes this process's marks those of the process whose worker it is."""
     global _key
     _key = bytes.fromhex(key)

@@ -15,7 +15,7 @@ from datasets import DatasetDict
 from tqdm.auto import tqdm
 
 from ..data import ViewDataset, make_manifest, manifest_source, write_manifest
-from ..data.loading import what_abnormal_means
+from ..data.loading import describe_positive_class
 from ..errors import ConfigError, DatasetError
 from ..models import (
     BODY_PARTS,
@@ -181,7 +181,7 @@ def train_members(
         router = models.pop(ROUTER, None)
         model = MuraSpecializedForImageClassification.from_members(models, processors=processors, router=router)
     model.config.trained_on_phantoms = trained_on_phantoms
-    model.config.abnormal_means = what_abnormal_means(data_description)
+    model.config.abnormal_means = describe_positive_class(data_description)
 
     prepared = accelerator.prepare_model(model, evaluation_mode=True)
     views = ViewDataset(datasets["dev"], processor)

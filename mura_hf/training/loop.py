@@ -12,7 +12,7 @@ from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwa
 from datasets import DatasetDict, Image
 
 from ..data import PixelCache, ViewDataset, build_pixel_cache, make_manifest, manifest_source, write_manifest
-from ..data.loading import what_abnormal_means
+from ..data.loading import describe_positive_class
 from ..errors import ConfigError, DatasetError
 from ..losses import build_metric_loss
 from ..models import MuraImageProcessor
@@ -192,7 +192,7 @@ def prepare_run(
     cache = None if cache_dir is None else _open_cache(datasets, processor, cache_dir, accelerator)
     dev_views = ViewDataset(datasets["dev"], processor, cache=cache)
     model = build_model(recipe, trained_on_phantoms=trained_on_phantoms)
-    model.config.abnormal_means = what_abnormal_means(data_description)
+    model.config.abnormal_means = describe_positive_class(data_description)
     if recipe.channels_last:
         model = model.to(memory_format=torch.channels_last)
     stages = make_stages(recipe, datasets["train"], processor, cache)

@@ -10,12 +10,11 @@ from torch.utils.data import DataLoader, Subset
 
 from ..data import (
     BalancedSampler,
-    BatchesInARow,
-    ClassesBySamples,
+    GroupSampler,
     HardSampler,
+    PerClassSampler,
     PixelCache,
     StudyDataset,
-    TwinSampler,
     ViewDataset,
     collate_studies,
 )
@@ -24,7 +23,7 @@ from ..models import MuraImageProcessor
 from .families import NOT_JUDGED, model_class
 from .recipe import Recipe
 
-AnySampler = TwinSampler | BalancedSampler | BatchesInARow | HardSampler
+AnySampler = GroupSampler | BalancedSampler | PerClassSampler | HardSampler
 
 
 @dataclass(frozen=True)
@@ -164,11 +163,10 @@ def _sampler(recipe: Recipe, rows: Dataset, seen: Sequence[int], keys: Sequence[
         both = recipe.classes_over == "label_and_part"
         classes = [(labels[n], parts[n] if both else None) for n in seen]
         try:
-            batches = ClassesBySamples(classes, recipe.classes_per_batch, recipe.samples_per_class, recipe.seed)
+            return PerClassSampler(classes, recipe.classes_per_batch, recipe.samples_per_class, recipe.seed)
         except ValueError as error:
             raise ConfigError(f"sampling: classes does not fit the data: {error}") from error
-        return BatchesInARow(batches)
-    return TwinSampler(keys and [keys[n] for n in seen], len(seen), recipe.seed)
+    return GroupSampler(keys and [keys[n] for n in seen], len(seen), recipe.seed)
 
 
 def _twin_keys(rows: Dataset) -> list[int] | None:

@@ -15,8 +15,7 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from mura_hf.data import build_pixel_cache
-from mura_hf.data.cache import prepare_view
+from mura_hf.data import build_pixel_cache, prepare_view
 from mura_hf.models import MuraImageProcessor
 from mura_hf.phantoms import BODY_PARTS, render_phantom
 

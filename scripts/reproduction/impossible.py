@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from plausibility import constant_answer, kappa_range, matching_errors, right_answers
 
-from mura_hf.data.mura_files import OFFICIAL_COUNTS, WITHDRAWN_VALID_STUDIES
+from mura_hf.data.mura_release import OFFICIAL_COUNTS, WITHDRAWN_VALID_STUDIES
 from mura_hf.evaluation.published import (
     ALL_PARTS,
     Claim,

@@ -24,7 +24,7 @@ from transformers import AutoModelForImageClassification
 
 from mura_hf.common import replace_file
 from mura_hf.data import UNKNOWN_PART, ViewDataset, detect_source, load_data, split_digest, split_patients_evenly
-from mura_hf.data.mura_files import OFFICIAL_COUNTS
+from mura_hf.data.mura_release import OFFICIAL_COUNTS
 from mura_hf.errors import ConfigError, DatasetError, MuraError, TrainingStopped
 from mura_hf.evaluation.evaluation import measure_levels
 from mura_hf.evaluation.published import PublishedStudy, PublishedSystem, load_published

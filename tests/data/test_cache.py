@@ -8,8 +8,7 @@ import pytest
 from PIL import Image
 
 from mura_hf import DatasetError, MuraImageProcessor, RadiographError
-from mura_hf.data import build_pixel_cache
-from mura_hf.data.cache import prepare_view
+from mura_hf.data import build_pixel_cache, prepare_view
 
 RNG = np.random.default_rng(2)
 

@@ -3,12 +3,12 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from mura_hf.data import BalancedSampler, BatchesInARow, ClassesBySamples, HardSampler, TwinSampler
+from mura_hf.data import BalancedSampler, GroupSampler, HardSampler, PerClassSampler
 
 
 def test_every_row_once_and_twins_side_by_side():
     keys = [0, 1, 0, 3, 1, 5, 6, 7]
-    sampler = TwinSampler(keys, len(keys), seed=4)
+    sampler = GroupSampler(keys, len(keys), seed=4)
     order = list(sampler)
     assert sorted(order) == list(range(8))
     assert len(sampler) == 8
@@ -17,7 +17,7 @@ def test_every_row_once_and_twins_side_by_side():
 
 
 def test_order_depends_on_seed_and_epoch_alone():
-    first, again, other = (TwinSampler(None, 50, seed) for seed in (1, 1, 2))
+    first, again, other = (GroupSampler(None, 50, seed) for seed in (1, 1, 2))
     assert list(first) == list(again) != list(other)
     again.set_epoch(3)
     assert list(first) != list(again)
@@ -48,43 +48,38 @@ class TestBalanced:
             BalancedSampler([])
 
 
-class TestClassesBySamples:
+class TestPerClass:
     CLASSES = [part for part in range(5) for _ in range(9)] + [5, 5]
 
+    def _batches(self, n_classes, n_samples, seed=1, epoch=0):
+        sampler = PerClassSampler(self.CLASSES, n_classes, n_samples, seed=seed)
+        sampler.set_epoch(epoch)
+        order, size = list(sampler), n_classes * n_samples
+        assert len(order) == len(sampler)
+        return [order[start : start + size] for start in range(0, len(order), size)]
+
     def test_every_batch_has_p_classes_and_k_rows_of_each(self):
-        sampler = ClassesBySamples(self.CLASSES, 3, 4, seed=1)
-        batches = list(sampler)
-        assert len(batches) == len(sampler) == len(self.CLASSES) // 12
+        batches = self._batches(3, 4)
+        assert len(batches) == len(self.CLASSES) // 12
         for batch in batches:
             counts = Counter(self.CLASSES[row] for row in batch)
             assert len(counts) == 3
             assert set(counts.values()) == {4}
             assert all(len({row for row in batch if self.CLASSES[row] == one}) == 4 for one in counts if one != 5)
 
-    def test_all_classes_come_before_one_comes_again(self):
-        batches = list(ClassesBySamples(self.CLASSES, 3, 2, seed=5))
-        first = {self.CLASSES[row] for batch in batches[:2] for row in batch}
+    def test_all_classes_come_before_one_is_repeated(self):
+        first = {self.CLASSES[row] for batch in self._batches(3, 2, seed=5)[:2] for row in batch}
         assert first == set(self.CLASSES)
 
-    def test_batches_depend_on_seed_and_epoch_alone(self):
-        first, again = (ClassesBySamples(self.CLASSES, 2, 3, seed=1) for _ in range(2))
-        assert list(first) == list(again) != list(ClassesBySamples(self.CLASSES, 2, 3, seed=2))
-        again.set_epoch(1)
-        assert list(first) != list(again)
+    def test_order_depends_on_seed_and_epoch_alone(self):
+        assert self._batches(2, 3) == self._batches(2, 3)
+        assert self._batches(2, 3) != self._batches(2, 3, seed=2)
+        assert self._batches(2, 3) != self._batches(2, 3, epoch=1)
 
     @pytest.mark.parametrize(("classes", "samples"), [(7, 2), (1, 2), (2, 0)])
-    def test_what_cannot_be_is_refused(self, classes, samples):
+    def test_impossible_batches_are_refused(self, classes, samples):
         with pytest.raises(ValueError, match="cannot be made of 6 classes"):
-            ClassesBySamples(self.CLASSES, classes, samples)
-
-    def test_in_a_row_they_are_the_same_batches(self):
-        batches, row = (ClassesBySamples(self.CLASSES, 3, 2, seed=4) for _ in range(2))
-        flat = BatchesInARow(row)
-        flat.set_epoch(2)
-        batches.set_epoch(2)
-        order = list(flat)
-        assert len(order) == len(flat)
-        assert [order[n : n + 6] for n in range(0, len(order), 6)] == list(batches)
+            PerClassSampler(self.CLASSES, classes, samples)
 
 
 class TestHard:

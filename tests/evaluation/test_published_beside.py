@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mura_hf.data.mura_files import OFFICIAL_COUNTS
+from mura_hf.data.mura_release import OFFICIAL_COUNTS
 from mura_hf.evaluation.published import load_published, published_beside
 from mura_hf.metrics import EvaluationReport
 

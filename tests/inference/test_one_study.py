@@ -24,7 +24,7 @@ def _found(*parts, sure=0.95):
 
 def test_views_that_may_be_one_study(views):
     assert find_conflicts(NAMES, views) == []
-    same = [replace(view, side="left", patient_mark="aa", body_part="wrist") for view in views[:2]] + views[2:]
+    same = [replace(view, side="left", patient_hash="aa", body_part="wrist") for view in views[:2]] + views[2:]
     assert find_conflicts(NAMES, same, _found("hand", "hand", "wrist")) == []  # what files say counts first
 
 
@@ -37,7 +37,7 @@ def test_the_same_picture_twice(views):
 
 def test_views_of_several_patients(views):
     (told,) = find_conflicts(
-        NAMES, [replace(view, patient_mark=mark) for view, mark in zip(views, "xyx", strict=True)]
+        NAMES, [replace(view, patient_hash=mark) for view, mark in zip(views, "xyx", strict=True)]
     )
     assert "of 2 patients, by what the files say: a.png and c.png; b.png." in told
 

@@ -1,7 +1,7 @@
 import pytest
 
 from mura_hf import MuraConfig
-from mura_hf.data.mura import BODY_PARTS as DATA_BODY_PARTS
+from mura_hf.common import BODY_PARTS as DATA_BODY_PARTS
 from mura_hf.models import BODY_PARTS
 from mura_hf.phantoms import BODY_PARTS as PHANTOM_BODY_PARTS
 

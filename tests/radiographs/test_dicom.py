@@ -124,14 +124,14 @@ def test_side(told, side):
 
 def test_two_files_of_a_patient_are_known_as_such_and_nothing_else_is(forks):
     one, again, other, none = (
-        read_radiograph(encode_dicom(FILM, PatientID=patient)).patient_mark
+        read_radiograph(encode_dicom(FILM, PatientID=patient)).patient_hash
         for patient in ("ab 12", "ab 12 ", "ab 13", "")
     )
     assert one == again
     assert one != other
     assert none is None
     assert re.fullmatch("[0-9a-f]{24}", one)
-    mark = "from mura_hf.radiographs.radiograph import mark_patient; print(mark_patient('ab 12'))"
+    mark = "from mura_hf.radiographs.radiograph import hash_patient; print(hash_patient('ab 12'))"
     elsewhere = forks.run("-c", mark).stdout.strip()
     assert re.fullmatch("[0-9a-f]{24}", elsewhere)
     assert elsewhere != one  # the key is each process's own

@@ -43,7 +43,7 @@ def test_it_reads_what_read_radiograph_reads(reader, tmp_path):
         guarded, plain = reader.read(source), read_radiograph(here)
         np.testing.assert_array_equal(guarded.pixels, plain.pixels)
         assert guarded.pixels.flags.writeable
-        for field in ("bit_depth", "source_format", "body_part", "side", "patient_mark", "warnings"):
+        for field in ("bit_depth", "source_format", "body_part", "side", "patient_hash", "warnings"):
             assert getattr(guarded, field) == getattr(plain, field)
     assert reader.read(dicom, frame=1).warnings == ()
     with pytest.raises(RadiographError, match=r"^z\.png is empty"):
@@ -231,8 +231,8 @@ GOOD = {"shape": [20, 20], "bit_depth": 8, "source_format": "PNG", "body_part": 
         {"body_part": "SECRET"},
         {"side": "SECRET"},
         {"side": ["left"]},
-        {"patient_mark": "SECRET"},
-        {"patient_mark": 5},
+        {"patient_hash": "SECRET"},
+        {"patient_hash": 5},
         {"warnings": [1]},
         {"warnings": ["x" * 5000]},
         {"warnings": ["x"] * 50},

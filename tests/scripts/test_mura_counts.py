@@ -6,7 +6,7 @@ import pytest
 from make_counted_tree import write_counted_mura
 
 from mura_hf import DatasetError, load_mura
-from mura_hf.data.mura_files import OFFICIAL_COUNTS, OFFICIAL_PATIENTS
+from mura_hf.data.mura_release import OFFICIAL_COUNTS, OFFICIAL_PATIENTS
 from mura_hf.models import BODY_PARTS
 
 CUT_FROM_TRAIN = ("train", "dev", "calib")

@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from mura_hf import DatasetError, MuraForImageClassification, MuraImageProcessor, load_mura
-from mura_hf.data import TwinSampler, ViewDataset
+from mura_hf.data import GroupSampler, ViewDataset
 from mura_hf.errors import TrainingError
 from mura_hf.metrics import aggregate_studies
 from mura_hf.phantoms import write_phantom_mura
@@ -118,7 +118,7 @@ def test_twins_meet_and_several_processes_get_batches(tmp_path):
     assert all(rows["label"][order[n]] != rows["label"][order[n + 1]] for n in pairs)
     assert all(rows["boxes"][n] or not rows["label"][n] for n in patches.rows)
     # One batch and a bit: with two processes, dropping what is not full would leave nothing.
-    few = replace(views, rows=range(20), sampler=TwinSampler(None, 20))
+    few = replace(views, rows=range(20), sampler=GroupSampler(None, 20))
     assert len(few.loader(0, 1)) == 1
     assert len(few.loader(0, 2)) == 2
 
