@@ -136,3 +136,13 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained checkpoint with a slim convolutional backbone and a body-part head."""
     slim = {"channels": [16, 32, 64, 128]}
     return make_checkpoint(tmp_path_factory.mktemp("checkpoints") / "untrained", backbone_kwargs=slim)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Says at the end which tests were skipped, and how to run them."""
+    reasons: dict[str, int] = {}
+    for report in terminalreporter.stats.get("skipped", []):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        reasons[reason.removeprefix("Skipped: ")] = reasons.get(reason.removeprefix("Skipped: "), 0) + 1
+    for reason, count in reasons.items():
+        terminalreporter.write_line(f"skipped {count} test{'s' * (count > 1)}: {reason}")
