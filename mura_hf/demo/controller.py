@@ -111,7 +111,7 @@ def report_context(predictor: StudyPredictor, reading: Reading, prevalence: floa
     return ReportContext(
         made=datetime.now(UTC),
         weights_sha256=predictor.weights_sha256,
-        achievement=predictor.achievements.get(study.operating_point, study.threshold, study.body_part),
+        performance=predictor.measured_performance.get(study.operating_point, study.threshold, study.body_part),
         prevalence=prevalence,
         left_out=reading.problems,
         withheld=is_withheld(study, reading.question.anyway),
@@ -121,7 +121,7 @@ def report_context(predictor: StudyPredictor, reading: Reading, prevalence: floa
 def json_report(predictor: StudyPredictor, reading: Reading, prevalence: float) -> bytes:
     """The answer with its numbers and what stands beside it; without the answer where that is withheld."""
     context = report_context(predictor, reading, prevalence)
-    achieved = context.achievement
+    achieved = context.performance
     report = {
         "made": context.made.isoformat(timespec="seconds"),
         "disclaimer": DISCLAIMER,
@@ -241,7 +241,7 @@ class StudyDesk:
             predictor = self.room.checkpoints.get(*reading.question.checkpoint)
         except CheckpointError as error:
             return trouble_html(str(error))
-        return achievement_html(report_context(predictor, reading, prevalence).achievement, prevalence)
+        return achievement_html(report_context(predictor, reading, prevalence).performance, prevalence)
 
     def similar(self, reading: Reading | None, *, same_part: bool) -> str:
         """HTML of the cases most like that of a reading."""

@@ -21,7 +21,7 @@ from ..common import BUNDLED
 from ..errors import CheckpointError, MuraError
 from ..inference import StudyPrediction, StudyPredictor
 from ..inference.loading import Source, find_file, find_source
-from ..inference.measured_performance import Achievement
+from ..inference.measured_performance import OperatingPointPerformance
 from ..models import BODY_PARTS
 from ..radiographs import Radiograph
 from .checkpoints import DEFAULT, Chosen
@@ -124,7 +124,7 @@ def facts_html(predictor: StudyPredictor) -> str:
 
 def _points_html(predictor: StudyPredictor) -> str:
     points = sorted(predictor.model.config.operating_points.items(), key=lambda point: point[1])
-    found = {name: predictor.achievements.get(name, float(value), None) for name, value in points}
+    found = {name: predictor.measured_performance.get(name, float(value), None) for name, value in points}
     rows = "".join(
         f'<tr><th scope="row">{escape(name)}</th><td>{float(value):.3g}</td>{_counts(found[name])}</tr>'
         for name, value in points
@@ -139,7 +139,7 @@ def _points_html(predictor: StudyPredictor) -> str:
     )
 
 
-def _counts(found: Achievement | None) -> str:
+def _counts(found: OperatingPointPerformance | None) -> str:
     if found is None:
         return "<td>–</td><td>–</td>"
     right = found.n_normal - found.n_flagged_normal
@@ -223,7 +223,11 @@ def _table_html(first: Contender, second: Contender) -> str:
         return ""
     rows = [_row_html("Study", both, [one.told.probability if one.told else None for one in both])]
     for place, view in enumerate(known.views):
-        rows.append(_row_html(view.name, both, [one.told.views[place].alone if one.told else None for one in both]))
+        rows.append(
+            _row_html(
+                view.name, both, [one.told.views[place].single_view_probability if one.told else None for one in both]
+            )
+        )
     return (
         '<div class="scroll" tabindex="0" role="region" aria-label="Probabilities"><table><caption>P(abnormal) of the '
         'study, and of each view as a study of its own</caption><thead><tr><th scope="col">Of</th>'
@@ -261,7 +265,7 @@ def _figure_html(one: Contender, place: int, film: str, name: str) -> str:
     heat, words = "", one.silence
     if view is not None:
         heat = _heat_html(view.heatmap, f"Model attention of {one.name} over {name}")
-        words = f"{_SIGNS[view.flagged]}, P(abnormal) {chance_text(view.alone)}"
+        words = f"{_SIGNS[view.flagged]}, P(abnormal) {chance_text(view.single_view_probability)}"
         words += "" if heat else ", no heatmap"
     return (
         f'<figure><div class="stage"><div class="film"><img src="{film}" alt="Radiograph {name}">{heat}</div></div>'
@@ -417,7 +421,7 @@ def build_model_panel(room: ReadingRoom, chosen: gr.State, files: Component, bod
 def describe(predictor: StudyPredictor) -> str:
     """The checkpoint in use in a line of Markdown."""
     config = predictor.model.config
-    if config.model_type == "other":
+    if config.model_type == "external":
         kind = f"**someone else's checkpoint**: abnormal means {_plain(config.abnormal_means)}"
     elif config.trained_on_phantoms:
         kind = "trained on **synthetic phantoms**"

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from html import escape
 
 from ..errors import CheckpointError
-from ..inference import STRANGE_WARNING, StudyPrediction, StudyPredictor
-from ..inference.measured_performance import OVERALL, Achievement
+from ..inference import OOD_WARNING, StudyPrediction, StudyPredictor
+from ..inference.measured_performance import OVERALL, OperatingPointPerformance
 from ..retrieval import Neighbour, RetrievalIndex
 
 _NAMES = {
@@ -32,7 +32,7 @@ def operating_point_choices(predictor: StudyPredictor) -> list[tuple[str, str]]:
     return [(f"{operating_point_words(name)}: above {value:.2f}", name) for name, value in points]
 
 
-def achievement_html(achievement: Achievement | None, prevalence: float) -> str:
+def achievement_html(achievement: OperatingPointPerformance | None, prevalence: float) -> str:
     """What the operating point in use was measured to achieve, as counts, and what that means at a prevalence.
 
     Args:
@@ -65,7 +65,7 @@ def _share(words: str, count: int, of: int, name: str) -> str:
     )
 
 
-def _values(achievement: Achievement, prevalence: float) -> str:
+def _values(achievement: OperatingPointPerformance, prevalence: float) -> str:
     positive, negative = achievement.predictive_values(prevalence)
     where = f"Where {100 * prevalence:.0f} of 100 studies are abnormal"
     flagged = "no study would be flagged" if positive is None else (
@@ -120,7 +120,7 @@ def answer_html(study: StudyPrediction | None, problems: Sequence[str] = (), *, 
     if study is not None:
         withheld = is_withheld(study, anyway)
         parts.append(_withheld_html(study) if withheld else _verdict_html(study))
-        told = [warning for warning in study.warnings if not (withheld and warning == STRANGE_WARNING)]
+        told = [warning for warning in study.warnings if not (withheld and warning == OOD_WARNING)]
         parts += [f'<div class="notice" role="note">{escape(warning)}</div>' for warning in told]
     if problems:
         rows = "".join(f"<li>{escape(problem)}</li>" for problem in problems)
@@ -156,7 +156,7 @@ def _verdict_html(study: StudyPrediction) -> str:
         f'<div class="fill" style="width:{percent:.1f}%"></div><div class="mark" style="left:{mark:.1f}%"></div></div>'
         f"<p>{sentence} {_body_part_sentence(study)}{_finding_sentence(study)}</p>"
         f'<p class="fine">{views}; flagged strictly above {study.threshold:g} (operating point '
-        f"“{point}”). Abnormal means {escape(study.abnormal_means or _MEANING)}.</p>"
+        f"“{point}”). Abnormal means {escape(study.positive_class_description or _MEANING)}.</p>"
         f'<p class="fine">Checkpoint: {escape(study.checkpoint)}</p></section>'
     )
 

@@ -89,7 +89,7 @@ _FILTER = (
 
 def _thumb_html(view: ViewPrediction, film: Radiograph, place: int, withheld: bool) -> str:
     kind, words = _words(view, withheld)
-    chance = "" if withheld else f" {chance_text(view.alone)}"
+    chance = "" if withheld else f" {chance_text(view.single_view_probability)}"
     return (
         f'<button type="button" class="thumb" aria-pressed="false"><img src="{film_url(film.pixels, THUMB_SIDE)}" '
         f'alt=""><span class="name">{place + 1}. {escape(view.name)}</span>'
@@ -109,7 +109,7 @@ def _view_html(view: ViewPrediction, film: Radiograph, *, withheld: bool, leadin
     if not withheld:
         layers += _overlay_html(view.heatmap, name) + _box_html(view)
     kind, words = _words(view, withheld)
-    chance = f', P(abnormal) <span class="probability">{chance_text(view.alone)}</span>'
+    chance = f', P(abnormal) <span class="probability">{chance_text(view.single_view_probability)}</span>'
     size = f"{view.width} × {view.height} px"
     facts = [size] if withheld else [size, f"weight {view.weight:.2f}"]
     if leading and not withheld:

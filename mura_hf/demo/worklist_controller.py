@@ -23,7 +23,7 @@ import gradio as gr
 
 from ..errors import DatasetError, RadiographError
 from ..inference import (
-    STRANGE_WARNING,
+    OOD_WARNING,
     StudyFile,
     StudyFiles,
     StudyPredictor,
@@ -328,7 +328,7 @@ def _row_html(row: WorklistRow, rank: int, place: int, common: Sequence[str]) ->
 
 def _notes(row: WorklistRow, common: Sequence[str]) -> list[str]:
     error = [] if row.error is None else [row.error]
-    warnings = [warning for warning in row.warnings if warning not in (*common, STRANGE_WARNING)]
+    warnings = [warning for warning in row.warnings if warning not in (*common, OOD_WARNING)]
     return [*error, *(f"Left out: {sentence}" for sentence in row.left_out), *warnings]
 
 

@@ -35,7 +35,7 @@ from ..metrics import (
 )
 from ..models import BODY_PARTS, MuraBaseConfig
 from ..models.golden_mura import digest_files
-from ..retrieval import FOLDER, IN_DISTRIBUTION_FILE, read_record
+from ..retrieval import FOLDER, OOD_FILE, read_record
 from ..training import SplitPredictions
 from .calibration import CALIBRATION, change_temperature, probability_errors
 from .masking import N_STUDIES
@@ -367,9 +367,9 @@ def _look_view_by_view(
     predictor = StudyPredictor.from_pretrained(answers.checkpoint, device=answers.accelerator.device)
     rows = answers.rows
     report = look_at_heatmaps(answers, predictor, phantoms=twins > 0)
-    if predictor.distribution is not None:
+    if predictor.ood_detector is not None:
         settings = {
-            "learned": digest_files([answers.checkpoint / IN_DISTRIBUTION_FILE]),
+            "learned": digest_files([answers.checkpoint / OOD_FILE]),
             "foreign": {name: describe_pictures(Path(place)) for name, place in foreign.items()},
         }
         report["refusal"] = answers.record("refusal", settings, lambda: measure_refusal(predictor, rows, foreign))

@@ -29,8 +29,8 @@ from ..models import BODY_PARTS, MuraImageProcessor
 from ..models.golden_mura import digest_weights
 from ..phantoms import UNRELATED_KINDS, render_phantom, render_unrelated
 from ..radiographs import read_radiograph
-from ..retrieval import InDistribution, map_codes
-from ..retrieval.ood_detection import ALARMS
+from ..retrieval import OODDetector, feature_means
+from ..retrieval.ood_detection import FALSE_ALARM_RATE
 from .prediction_cache import file_of, spread
 
 MOST_VIEWS = 5_000
@@ -81,13 +81,13 @@ def learn_distribution(
         read_codes(model.eval(), ViewDataset(rows, processor), accelerator.device, batch_size, f"Reading {name}")
         for name, rows in (("train", train), ("calib", calib))
     )
-    fitted = InDistribution.fit(codes, groups, outside, calib_codes, digest_weights(folder))
+    fitted = OODDetector.fit(codes, groups, outside, calib_codes, digest_weights(folder))
     record = {
         "n_views": len(codes),
         "groups": {group: groups.count(group) for group in sorted(set(groups))},
         "outside": outside,
         "n": len(fitted.calib),
-        "alarms": ALARMS,
+        "alarms": FALSE_ALARM_RATE,
     }
     if accelerator.is_main_process:
         fitted.save(folder)
@@ -120,11 +120,11 @@ def in_scope(rows: Dataset, *, inside: bool = True) -> Dataset:
 
 @torch.no_grad()
 def read_codes(model: Any, views: ViewDataset, device: torch.device, batch_size: int, progress: str) -> np.ndarray:
-    """Codes of views from `map_codes`, float32 `[n, D]`."""
+    """Codes of views from `feature_means`, float32 `[n, D]`."""
     found = []
     for batch in tqdm(DataLoader(views, batch_size), desc=progress):
         pixel_values = batch["pixel_values"].to(device, memory_format=torch.channels_last)
-        found.append(map_codes(model.classify_views(pixel_values)).cpu().numpy())
+        found.append(feature_means(model.classify_views(pixel_values)).cpu().numpy())
     return np.concatenate(found) if found else np.zeros((0, 1), np.float32)
 
 

@@ -19,7 +19,7 @@ from ..inference.loading import TOLERANCE
 from ..metrics import PLOTS
 from ..models import BODY_PARTS, CLASSIFIERS, GOLDEN_FILE, MuraImageProcessor, golden_difference
 from ..models.golden_mura import digest_weights
-from ..retrieval import FOLDER, IN_DISTRIBUTION_FILE, InDistribution
+from ..retrieval import FOLDER, OOD_FILE, OODDetector
 from ..retrieval import RECORD as INDEX_RECORD
 from .export import HUB_RECORD, check_index, index_travels, model_code_names
 
@@ -135,9 +135,9 @@ def check_checkpoint(folder: str | Path) -> None:
     for file in sorted(folder.glob("*.safetensors")):
         check_tensors(file)
     check_golden_picture(folder)
-    learned = folder / IN_DISTRIBUTION_FILE
+    learned = folder / OOD_FILE
     if learned.is_file():  # means and a covariance, of groups of views: it says so of nothing else that it might hold
-        InDistribution.load(learned, digest_weights(folder))
+        OODDetector.load(learned, digest_weights(folder))
     if index_travels(folder):
         check_index(folder)
         check_text(folder / FOLDER, [INDEX_RECORD])
@@ -209,7 +209,7 @@ def _check_names(folder: Path) -> None:
     if missing:
         told = "; ".join(f"{name}: {_MADE_BY[name]}" if name in _MADE_BY else name for name in missing)
         raise CheckpointError(f"{folder} is no whole checkpoint, and is not pushed. Missing: {told}")
-    known = {WEIGHTS, *RECORDS, GOLDEN_FILE, IN_DISTRIBUTION_FILE, *LEFT_BEHIND, *model_code_names()}
+    known = {WEIGHTS, *RECORDS, GOLDEN_FILE, OOD_FILE, *LEFT_BEHIND, *model_code_names()}
     for path in sorted(folder.iterdir()):
         if path.is_dir():
             if path.name not in _KNOWN_FOLDERS:

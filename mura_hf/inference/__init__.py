@@ -1,16 +1,16 @@
 """Files of a study in, an explained answer out."""
 
-from .external_model import OTHER_WARNING
-from .loading import STRANGE_WARNING
+from .external_model import EXTERNAL_WARNING
+from .loading import OOD_WARNING
 from .prediction import PHANTOM_WARNING, StudyPrediction, ViewPrediction
 from .predictor import StudyPredictor
 from .study_files import StudyFile, StudyFiles, find_studies
 from .worklist import WorklistRow, predict_rows, sort_rows, worklist_csv, worklist_json
 
 __all__ = [
-    "OTHER_WARNING",
+    "EXTERNAL_WARNING",
+    "OOD_WARNING",
     "PHANTOM_WARNING",
-    "STRANGE_WARNING",
     "StudyFile",
     "StudyFiles",
     "StudyPrediction",

@@ -17,7 +17,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 from ..errors import CheckpointError
 from ..models import Explained, MuraBaseConfig, MuraClassifier, MuraImageClassifierOutput
 from ..models.class_activation_mura import MapLayer, find_map_layer
-from .external_processor import OtherProcessor
+from .external_processor import ExternalProcessor
 
 _ABNORMAL = re.compile(
     r"abnormal(it(y|ies))?|anomal(y|ies|ous)|pos(itive)?|fractured?s?|broken|patholog(y|ies|ic|ical)|diseased?s?|"
@@ -107,7 +107,7 @@ _NOT_LAID_OUT = {"hiera", "perceiver", "perceiver_learned", "imagegpt"}
 
 
 @strict
-class OtherConfig(MuraBaseConfig):
+class ExternalConfig(MuraBaseConfig):
     r"""
     What answers need to know about someone else's checkpoint: nothing is calibrated, and views are averaged.
 
@@ -118,13 +118,13 @@ class OtherConfig(MuraBaseConfig):
             Always `"mean"` of the views' probabilities.
     """
 
-    model_type = "other"
+    model_type = "external"
 
     backbone: str = ""
     study_pooling: str = "mean"
 
 
-class OtherClassifier(MuraClassifier):
+class ExternalClassifier(MuraClassifier):
     """A two-class image classifier of transformers.
 
     Args:
@@ -133,10 +133,10 @@ class OtherClassifier(MuraClassifier):
         abnormal: Which of its outputs means abnormal.
     """
 
-    config: OtherConfig
-    config_class = OtherConfig
+    config: ExternalConfig
+    config_class = ExternalConfig
 
-    def __init__(self, model: nn.Module, config: OtherConfig, abnormal: int) -> None:
+    def __init__(self, model: nn.Module, config: ExternalConfig, abnormal: int) -> None:
         super().__init__(config)
         self.model: Any = model
         self.order = [1 - abnormal, abnormal]
@@ -194,7 +194,7 @@ def _difference(logits: torch.Tensor) -> torch.Tensor:
     return logits[:, 1] - logits[:, 0]
 
 
-OTHER_WARNING = (
+EXTERNAL_WARNING = (
     "This checkpoint is someone else's. How good it is on radiographs like these is not known here, and its "
     "probabilities are not calibrated: read them as an order, not as chances."
 )
@@ -203,9 +203,9 @@ OTHER_WARNING = (
 _REFUSED_ARGUMENTS = ("cache_dir", "checkpoint_path", "exportable", "features_only", "scriptable")
 
 
-def load_other(
+def load_external(
     place: str, config: Any, dtype: str | torch.dtype, pinned: dict[str, str], abnormal_label: str | None
-) -> tuple[OtherClassifier, OtherProcessor]:
+) -> tuple[ExternalClassifier, ExternalProcessor]:
     """Loads a checkpoint that is none of ours; no code that came with it is run, and no pickle read.
 
     Args:
@@ -229,16 +229,16 @@ def load_other(
         _check_timm(place, config)
     processor = _load_processor(place, pinned)
     model = _load_model(place, config, dtype, pinned)
-    own = OtherConfig(
+    own = ExternalConfig(
         backbone=config.architecture if config.model_type == "timm_wrapper" else config.model_type,
         abnormal_means=(
             f"what this checkpoint's authors labelled “{labels[abnormal]}”, against “{labels[1 - abnormal]}”; what "
             "they counted as such, its card may tell"
         ),
     )
-    adapted = OtherClassifier(model, own, abnormal).eval().requires_grad_(False)
+    adapted = ExternalClassifier(model, own, abnormal).eval().requires_grad_(False)
     channels = next((weight.shape[1] for weight in model.parameters() if weight.ndim == 4), 3)  # of the first layer
-    feeder = OtherProcessor(processor, gray=channels == 1)
+    feeder = ExternalProcessor(processor, gray=channels == 1)
     fed = feeder([np.eye(64, dtype=np.uint8)])["pixel_values"]
     adapted.find_layer((fed.shape[1], fed.shape[2], fed.shape[3]))
     return adapted, feeder

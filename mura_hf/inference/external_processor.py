@@ -23,7 +23,7 @@ class Window(NamedTuple):
     bottom: float
 
 
-class OtherProcessor:
+class ExternalProcessor:
     """Feeds radiographs to a processor that was made for 8-bit colour pictures, and lays maps back over them.
 
     Args:

@@ -14,7 +14,7 @@ from PIL import Image
 from ..errors import RadiographError
 from ..models import MuraImageProcessor
 from ..radiographs import Radiograph, check_radiograph, read_radiograph
-from .external_processor import OtherProcessor
+from .external_processor import ExternalProcessor
 
 View = str | os.PathLike[str] | bytes | bytearray | Image.Image | np.ndarray | Radiograph
 
@@ -39,7 +39,7 @@ def take_views(views: Iterable[View], names: Sequence[str] | None) -> tuple[list
     return views, names
 
 
-def read_view(view: View, name: str, processor: MuraImageProcessor | OtherProcessor) -> Radiograph:
+def read_view(view: View, name: str, processor: MuraImageProcessor | ExternalProcessor) -> Radiograph:
     """Reads one view.
 
     Args:

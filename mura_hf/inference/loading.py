@@ -45,9 +45,9 @@ from ..models import (
     read_golden,
 )
 from ..models.golden_mura import digest_weights
-from ..retrieval import CODES, FOLDER, IN_DISTRIBUTION_FILE, RECORD, ROWS, InDistribution, RetrievalIndex
-from .external_model import OTHER_WARNING, load_other
-from .external_processor import OtherProcessor
+from ..retrieval import CODES, FOLDER, OOD_FILE, RECORD, ROWS, OODDetector, RetrievalIndex
+from .external_model import EXTERNAL_WARNING, load_external
+from .external_processor import ExternalProcessor
 
 HUB_TIMEOUT = 5.0
 """Seconds to wait for the Hub's first word."""
@@ -170,7 +170,7 @@ class Loaded(NamedTuple):
     """A checkpoint in memory, with sentences that belong beside each of its answers for where it comes from."""
 
     model: MuraClassifier
-    processor: MuraImageProcessor | OtherProcessor
+    processor: MuraImageProcessor | ExternalProcessor
     warnings: list[str]
 
 
@@ -196,8 +196,8 @@ def load_checkpoint(source: Source, dtype: str | torch.dtype, abnormal_label: st
             f"{place} needs code of its own, which is never run here; it must be of a kind that transformers knows"
         ) from error
     if config.model_type not in CLASSIFIERS:
-        model, processor = load_other(place, config, dtype, pinned, abnormal_label)
-        return Loaded(model, processor, [OTHER_WARNING])
+        model, processor = load_external(place, config, dtype, pinned, abnormal_label)
+        return Loaded(model, processor, [EXTERNAL_WARNING])
     if abnormal_label is not None and abnormal_label.strip().casefold() != LABELS[1]:
         raise CheckpointError(
             f"{place} is a checkpoint of mura_hf, whose labels are “{LABELS[0]}” and “{LABELS[1]}”; leave "
@@ -276,7 +276,7 @@ UNREADABLE = (
 )
 
 
-def find_golden(source: Source) -> Golden | None:
+def load_golden(source: Source) -> Golden | None:
     """The golden check of a checkpoint; None where it has none, or the Hub does not hand it out.
 
     Raises:
@@ -302,21 +302,19 @@ def golden_warning(difference: float, dtype: torch.dtype) -> str | None:
     )
 
 
-STRANGE_WARNING = (
-    "This study does not look like those that the checkpoint was trained on, so its answer may mean nothing."
-)
+OOD_WARNING = "This study does not look like those that the checkpoint was trained on, so its answer may mean nothing."
 
 
-def find_distribution(source: Source) -> tuple[InDistribution | None, str | None]:
+def load_ood_detector(source: Source) -> tuple[OODDetector | None, str | None]:
     """What tells whether a study is like those of training; None where the checkpoint has nothing of the kind.
 
     Returns:
         It, and a sentence for each answer where there is something that cannot be used.
     """
-    file, folder = find_file(source, IN_DISTRIBUTION_FILE), find_weights(source)
+    file, folder = find_file(source, OOD_FILE), find_weights(source)
     if file is None or folder is None:
         return None, None
     try:
-        return InDistribution.load(file, digest_weights(folder)), None
+        return OODDetector.load(file, digest_weights(folder)), None
     except CheckpointError as error:
         return None, f"It is not known whether a study is like those of training: {error}."

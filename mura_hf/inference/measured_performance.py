@@ -13,7 +13,7 @@ _GROUPS = ("groups", "regions")
 
 
 @dataclass(frozen=True)
-class Achievement:
+class OperatingPointPerformance:
     """Studies that had no say in a threshold, and how many of them lie above it.
 
     Attributes:
@@ -66,17 +66,17 @@ class Achievement:
         return positive, negative
 
 
-class Achievements:
+class MeasuredPerformance:
     """Those of one checkpoint, by operating point and body part.
 
     Args:
         found: Operating point -> body part or `OVERALL` -> what was achieved.
     """
 
-    def __init__(self, found: dict[str, dict[str, Achievement]]) -> None:
+    def __init__(self, found: dict[str, dict[str, OperatingPointPerformance]]) -> None:
         self._found = found
 
-    def get(self, operating_point: str, threshold: float, body_part: str | None) -> Achievement | None:
+    def get(self, operating_point: str, threshold: float, body_part: str | None) -> OperatingPointPerformance | None:
         """Of a body part where that was measured, else of all studies; None where neither was, or at another
         threshold.
         """
@@ -85,7 +85,7 @@ class Achievements:
         return found if found is not None and found.threshold == threshold else None
 
 
-def read_achievements(file: Path, weights: str | None) -> Achievements:
+def read_measured_performance(file: Path, weights: str | None) -> MeasuredPerformance:
     """Reads `evaluation.json`. It comes from strangers: what is missing or not as it should be counts as not measured.
 
     Args:
@@ -95,20 +95,20 @@ def read_achievements(file: Path, weights: str | None) -> Achievements:
     try:
         report = json.loads(file.read_text(encoding="utf-8"))
         if weights is None or report["weights_sha256"] != weights:
-            return Achievements({})
+            return MeasuredPerformance({})
         held_out = str(report["data"]["held_out"])
         points = report["operating_points"].items()
-        return Achievements({str(name): _groups(str(name), point, held_out) for name, point in points})
+        return MeasuredPerformance({str(name): _groups(str(name), point, held_out) for name, point in points})
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
-        return Achievements({})
+        return MeasuredPerformance({})
 
 
-def _groups(name: str, point: dict[str, Any], held_out: str) -> dict[str, Achievement]:
+def _groups(name: str, point: dict[str, Any], held_out: str) -> dict[str, OperatingPointPerformance]:
     found = {}
     for kind in _GROUPS:
         for group, row in point.get(kind, {}).items():
             (rejected, alarms), (missed, hits) = (tuple(map(_count, counts)) for counts in row["confusion"])
-            found[group] = Achievement(
+            found[group] = OperatingPointPerformance(
                 name, float(point["threshold"]), str(point["chosen"]), str(group), held_out,
                 n_abnormal=missed + hits, n_flagged_abnormal=hits, n_normal=rejected + alarms, n_flagged_normal=alarms,
             )  # fmt: skip

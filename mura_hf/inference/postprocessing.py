@@ -15,12 +15,12 @@ import torch
 from ..explain import Heatmaps, explain, find_regions
 from ..models import BODY_PARTS, LABELS, MuraClassifier, MuraImageProcessor, StudyOutput
 from ..radiographs import Radiograph
-from ..retrieval import Judgement
-from .external_processor import OtherProcessor
+from ..retrieval import OODResult
+from .external_processor import ExternalProcessor
 from .prediction import StudyPrediction, ViewPrediction, find_band
 
 
-def find_heatmaps(
+def compute_heatmaps(
     model: MuraClassifier, output: StudyOutput, pixel_values: torch.Tensor, body_part: str | None, method: str
 ) -> Heatmaps:
     """Heatmaps of what a model was fed, as fine as that: the grid of a feature map would blur what FuseNet saw in its
@@ -46,7 +46,7 @@ def find_heatmaps(
 
 
 def restore_heatmaps(
-    maps: torch.Tensor, radiographs: Sequence[Radiograph], processor: MuraImageProcessor | OtherProcessor
+    maps: torch.Tensor, radiographs: Sequence[Radiograph], processor: MuraImageProcessor | ExternalProcessor
 ) -> Iterator[np.ndarray]:
     """Heatmaps of what a model was fed, laid over the views: float32 `[H, W]` in [0, 1] at each view's own size.
 
@@ -148,7 +148,7 @@ def describe_views(
     names: Sequence[str],
     radiographs: Sequence[Radiograph],
     threshold: float,
-    judgement: Judgement | None,
+    judgement: OODResult | None,
     maps: Sequence[np.ndarray] | None,
     found: Heatmaps | None,
 ) -> list[ViewPrediction]:
@@ -174,7 +174,7 @@ def describe_views(
         ViewPrediction(
             name=name,
             probability=chances[place],
-            alone=alones[place],
+            single_view_probability=alones[place],
             weight=weights[place],
             heatmap=heatmap,
             flagged=alones[place] > threshold,
@@ -188,7 +188,7 @@ def describe_views(
     ]
 
 
-def parts_of_views(output: StudyOutput, judgement: Judgement | None) -> np.ndarray | None:
+def parts_of_views(output: StudyOutput, judgement: OODResult | None) -> np.ndarray | None:
     """Probability of each body part in each view, `[V, 7]`, 0 in a view unlike those of training; None where the model
     does not tell.
     """
@@ -206,7 +206,7 @@ def assemble_answer(
     views: list[ViewPrediction],
     threshold: float,
     body_part: str | None,
-    judgement: Judgement | None,
+    judgement: OODResult | None,
     **told: Any,
 ) -> StudyPrediction:
     """The answer about one study.
@@ -236,7 +236,7 @@ def assemble_answer(
         views=views,
         in_distribution=None if judgement is None else judgement.in_distribution,
         unusual_percentile=None if judgement is None else judgement.percentile,
-        abnormal_means=config.abnormal_means,
+        positive_class_description=config.abnormal_means,
         **told,
     )
 

@@ -23,9 +23,9 @@ class ViewPrediction:
         name: The file's name, or "view 1" and so on.
         probability: P(abnormal) of this view, in [0, 1], as it enters the study's answer: before the study's slope and
             intercept.
-        alone: P(abnormal) of a study of this view alone, in [0, 1].
+        single_view_probability: P(abnormal) of a study of this view alone, in [0, 1].
         weight: Its share in the study's answer.
-        flagged: Whether `alone` lies above the threshold.
+        flagged: Whether `single_view_probability` lies above the threshold.
         heatmap: Model attention, float32 `[H, W]` in [0, 1] at the view's own size; None where the model has none.
         map_size: Height and width of the model's own map, from which `heatmap` was enlarged; of several maps, of the
             finest. None where there is no heatmap.
@@ -38,7 +38,7 @@ class ViewPrediction:
 
     name: str
     probability: float
-    alone: float
+    single_view_probability: float
     weight: float
     flagged: bool
     heatmap: np.ndarray | None
@@ -56,6 +56,7 @@ class ViewPrediction:
     def to_dict(self) -> dict[str, Any]:
         """Everything but the heatmap, as plain values."""
         values = {name: value for name, value in vars(self).items() if name != "heatmap"}
+        values["alone"] = self.single_view_probability  # the name of the first edition
         values["box"] = self.box and list(self.box)
         values["map_size"] = self.map_size and list(self.map_size)
         values["regions"] = [{**vars(region), "box": list(region.box)} for region in self.regions]
@@ -84,7 +85,7 @@ class StudyPrediction:
         finding_probabilities: Type of finding -> its probability, given that there is one; empty where the model has
             no such head.
         views: One a view, in the order given.
-        in_distribution: Whether every view is like those of training, see `InDistribution`; None where the checkpoint
+        in_distribution: Whether every view is like those of training, see `OODDetector`; None where the checkpoint
             cannot tell. Where not, the answer may mean nothing.
         unusual_percentile: How unusual the study is: of studies with as many views, all like those that were kept
             aside (calib), the share whose strangest view is less unusual, in [0, 100]; None likewise.
@@ -92,7 +93,7 @@ class StudyPrediction:
         warnings: Sentences that belong beside the answer, those of the radiographs among them.
         checkpoint: Hub name, with the revision where one was given, or the folder's own name after "folder: ", which
             is "bundled: " and the name for one that comes with the package.
-        abnormal_means: What the checkpoint's training called abnormal, in words that go on from "abnormal means"; None
+        positive_class_description: What the checkpoint's training called abnormal, in words that go on from "abnormal means"; None
             where it does not say.
         codes: What retrieval compares, float32 `[V, D]`, of the forward pass that answered; None where the model has
             none.
@@ -114,7 +115,7 @@ class StudyPrediction:
     checkpoint: str
     unusual_percentile: float | None = None
     heatmap_method: str | None = None
-    abnormal_means: str | None = None
+    positive_class_description: str | None = None
     warnings: list[str] = field(default_factory=list)
     codes: np.ndarray | None = None
 
@@ -128,6 +129,7 @@ class StudyPrediction:
         values = {name: value for name, value in vars(self).items() if name not in ("views", "codes")}
         values["views"] = [view.to_dict() for view in self.views]
         values["leading_view"] = self.leading_view
+        values["abnormal_means"] = self.positive_class_description  # the name of the first edition
         return values
 
     def to_json(self) -> str:

@@ -13,28 +13,28 @@ from ..explain import AUTO, check_method
 from ..models import BODY_PARTS, Golden, MuraClassifier, MuraImageProcessor, StudyOutput
 from ..models.golden_mura import digest_weights
 from ..radiographs import Radiograph
-from ..retrieval import InDistribution, Judgement, Neighbour, RetrievalIndex, map_codes, view_codes
-from .external_processor import OtherProcessor
+from ..retrieval import Neighbour, OODDetector, OODResult, RetrievalIndex, feature_means, view_codes
+from .external_processor import ExternalProcessor
 from .inputs import View, check_device, check_dtype, read_view, take_views
 from .loading import (
-    STRANGE_WARNING,
+    OOD_WARNING,
     UNREADABLE,
     LazyIndex,
     Source,
-    find_distribution,
     find_file,
-    find_golden,
     find_source,
     find_weights,
     golden_warning,
     load_checkpoint,
+    load_golden,
+    load_ood_detector,
 )
-from .measured_performance import Achievements, read_achievements
+from .measured_performance import MeasuredPerformance, read_measured_performance
 from .postprocessing import (
     assemble_answer,
+    compute_heatmaps,
     describe_views,
     find_conflicts,
-    find_heatmaps,
     parts_of_views,
     restore_heatmaps,
 )
@@ -49,23 +49,23 @@ class StudyPredictor:
         processor: The checkpoint's own.
         checkpoint: Its name in answers.
         warnings: Sentences that belong beside each of its answers; that about phantoms need not be among them.
-        distribution: What tells whether a study is like those of training; None where that is not known.
+        ood_detector: What tells whether a study is like those of training; None where that is not known.
         source: Where it came from, and its index lies; None where it was made in memory.
     """
 
     def __init__(
         self,
         model: MuraClassifier,
-        processor: MuraImageProcessor | OtherProcessor,
+        processor: MuraImageProcessor | ExternalProcessor,
         checkpoint: str,
         warnings: Sequence[str] = (),
-        distribution: InDistribution | None = None,
+        ood_detector: OODDetector | None = None,
         source: Source | None = None,
     ) -> None:
         self.model = model.eval().requires_grad_(False)
         self.processor = processor
         self.checkpoint = checkpoint
-        self.distribution = distribution
+        self.ood_detector = ood_detector
         self.warnings = [PHANTOM_WARNING] * model.config.trained_on_phantoms + list(warnings)
         self._source = source
         self._index = LazyIndex(source, self.model, processor)
@@ -100,11 +100,11 @@ class StudyPredictor:
         try:
             model, processor, warnings = load_checkpoint(source, dtype, abnormal_label)
             model = model.to(chosen, memory_format=torch.channels_last)
-            distribution, trouble = find_distribution(source)
+            detector, trouble = load_ood_detector(source)
             warnings += [] if trouble is None else [trouble]
-            predictor = cls(model, processor, source.name, warnings, distribution, source)
+            predictor = cls(model, processor, source.name, warnings, detector, source)
             try:
-                golden = find_golden(source)
+                golden = load_golden(source)
             except ValueError:
                 golden = None
                 predictor.warnings.append(UNREADABLE)
@@ -177,15 +177,15 @@ class StudyPredictor:
         output = self._run(pixel_values, body_part, explainable=heatmaps)
 
         warnings = [*self.warnings, *(warning for radiograph in radiographs for warning in radiograph.warnings)]
-        judgement: Judgement | None = None
-        if self.distribution is not None and output.views is not None:
-            judgement = self.distribution.judge(map_codes(output.views).cpu().numpy())
-            warnings += [] if judgement.in_distribution else [STRANGE_WARNING]
+        judgement: OODResult | None = None
+        if self.ood_detector is not None and output.views is not None:
+            judgement = self.ood_detector.detect(feature_means(output.views).cpu().numpy())
+            warnings += [] if judgement.in_distribution else [OOD_WARNING]
         warnings += find_conflicts(names, radiographs, parts_of_views(output, judgement))
         maps, found = None, None
         if heatmaps:
             try:
-                found = find_heatmaps(self.model, output, pixel_values, body_part, method)
+                found = compute_heatmaps(self.model, output, pixel_values, body_part, method)
                 maps = [*restore_heatmaps(found.maps, radiographs, self.processor)]
             except CheckpointError as error:
                 found = None
@@ -264,10 +264,10 @@ class StudyPredictor:
         return None if folder is None else digest_weights(folder)
 
     @cached_property
-    def achievements(self) -> Achievements:
+    def measured_performance(self) -> MeasuredPerformance:
         """What the operating points were measured to achieve, as the checkpoint's `evaluation.json` tells."""
         file = None if self._source is None else find_file(self._source, "evaluation.json")
-        return Achievements({}) if file is None else read_achievements(file, self.weights_sha256)
+        return MeasuredPerformance({}) if file is None else read_measured_performance(file, self.weights_sha256)
 
     def pixel_values(self, radiographs: Sequence[Radiograph]) -> torch.Tensor:
         """What the model is fed, float32 `[V, C, H, W]`."""

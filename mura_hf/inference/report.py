@@ -15,8 +15,8 @@ from PIL import Image
 
 from ..explain import draw_overlay
 from ..radiographs import Radiograph
-from .loading import STRANGE_WARNING
-from .measured_performance import OVERALL, Achievement
+from .loading import OOD_WARNING
+from .measured_performance import OVERALL, OperatingPointPerformance
 from .prediction import StudyPrediction, ViewPrediction
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class ReportContext:
     Attributes:
         made: When.
         weights_sha256: Which weights answered; None where not known.
-        achievement: What the operating point was measured to achieve; None where that is not known.
+        performance: What the operating point was measured to achieve; None where that is not known.
         prevalence: Share of abnormal studies where the reader is, in (0, 1).
         left_out: Sentences about files that could not be read.
         withheld: Whether the answer is kept back, since the study is unlike those of training.
@@ -47,7 +47,7 @@ class ReportContext:
 
     made: datetime
     weights_sha256: str | None = None
-    achievement: Achievement | None = None
+    performance: OperatingPointPerformance | None = None
     prevalence: float = 0.1
     left_out: Sequence[str] = ()
     withheld: bool = False
@@ -133,7 +133,7 @@ def _head(study: StudyPrediction, context: ReportContext) -> list[Any]:
     told += [
         _paragraph(f"• {escape(warning)}", 8, "#7a4b00", 2)
         for warning in study.warnings
-        if not (context.withheld and warning == STRANGE_WARNING)
+        if not (context.withheld and warning == OOD_WARNING)
     ]
     told += [_paragraph(f"• Left out: {escape(problem)}", 8, "#a02318", 2) for problem in context.left_out]
     return told
@@ -159,14 +159,14 @@ def _answer(study: StudyPrediction, context: ReportContext) -> list[Any]:
             f"Operating point <b>{escape(study.operating_point.replace('_', ' '))}</b>: flagged strictly above "
             f"{study.threshold:g}; this study is <b>{'flagged' if study.label == 'abnormal' else 'not flagged'}</b>. "
             f"Body part: <b>{escape(part)}</b>. Abnormal means "
-            f"{escape(study.abnormal_means or 'what the labels of its training called so')}."
+            f"{escape(study.positive_class_description or 'what the labels of its training called so')}."
         ),
         *_measured(context),
     ]
 
 
 def _measured(context: ReportContext) -> list[Any]:
-    found = context.achievement
+    found = context.performance
     if found is None:
         return [_paragraph("What this operating point achieves was not measured.")]
     where = "studies of all body parts" if found.group == OVERALL else f"studies of the {found.group}"
@@ -256,7 +256,7 @@ def _caption(view: ViewPrediction, withheld: bool) -> list[Any]:
     word = "flagged" if view.flagged else "not flagged"
     return [
         _paragraph(
-            f"{name}: P(abnormal) {_chance(view.alone)} by itself, {word}, weight {view.weight:.2f}, {view.width} × "
+            f"{name}: P(abnormal) {_chance(view.single_view_probability)} by itself, {word}, weight {view.weight:.2f}, {view.width} × "
             f"{view.height} px",
             7,
             after=0,

@@ -122,7 +122,7 @@ _NO_CODE = {
 _NO_SETTING = {"auto_map", "image_processor_type", "processor_class", "_processor_class"}
 
 
-def digest_coder(model: MuraClassifier, processor: Any) -> str:
+def digest_encoder(model: MuraClassifier, processor: Any) -> str:
     """SHA-256 of all that shapes a view's code: weights, configuration and the processor's settings.
 
     Weights are rounded to bfloat16 first, so that a model that was loaded so is known too; calibration and operating
@@ -271,7 +271,7 @@ def encode_rows(
     from datasets import Image  # takes a second, and who only searches does not need it
 
     files = rows.cast_column("image", Image(decode=False))
-    coder = digest_coder(model, processor)
+    coder = digest_encoder(model, processor)
     made: list[dict[str, torch.Tensor]] = []
     with (
         tqdm(total=len(rows), desc="Building the index", unit="view", disable=not progress) as bar,

@@ -18,7 +18,7 @@ from PIL import Image
 from ..errors import CheckpointError
 from ..models import BODY_PARTS, MuraClassifier
 from ..radiographs import Radiograph, read_levels
-from .building import Neighbour, describe_rows, digest_coder, encode_planes, encode_rows
+from .building import Neighbour, describe_rows, digest_encoder, encode_planes, encode_rows
 from .search import ExactSearcher, FaissSearcher, check_factory, make_sketch, sum_squares
 from .storage import METRICS, IndexRecord, StoredIndex, read_index, write_index
 
@@ -169,7 +169,7 @@ class RetrievalIndex:
         kept = _to_metric(codes, metric)
         kept = kept.half() if half else kept
         record = IndexRecord(
-            secrets.token_hex(16), digest_coder(model, processor), metric, data, split, factory, parameters
+            secrets.token_hex(16), digest_encoder(model, processor), metric, data, split, factory, parameters
         )
         index = cls._assemble(record, kept, rows)
         index.attach(model, processor)
@@ -229,7 +229,7 @@ class RetrievalIndex:
         Raises:
             CheckpointError: If its weights, configuration or processor are not those that made the index.
         """
-        if digest_coder(model, processor) != self.record.coder:
+        if digest_encoder(model, processor) != self.record.coder:
             raise CheckpointError(
                 "the index was made with other weights, or with other settings of model or image processor, or the "
                 "model is in half precision here, so that codes do not compare; load the model as it was, or build "

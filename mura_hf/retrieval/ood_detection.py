@@ -20,7 +20,7 @@ from ..errors import CheckpointError, DatasetError
 from ..models import MuraImageClassifierOutput
 
 
-def map_codes(output: MuraImageClassifierOutput) -> torch.Tensor:
+def feature_means(output: MuraImageClassifierOutput) -> torch.Tensor:
     """Means over the places of the last feature map, whatever pooling the answer itself rests on.
 
     A maximum, which some checkpoints pool by, forgets all of a picture but its strongest places; the mean keeps what
@@ -65,10 +65,10 @@ def _mean(maps: tuple[torch.Tensor, ...]) -> torch.Tensor:
     return torch.stack(means).mean(0)
 
 
-IN_DISTRIBUTION_FILE = "in_distribution.safetensors"
+OOD_FILE = "in_distribution.safetensors"
 """Lies beside the weights of a checkpoint that can tell."""
 
-ALARMS = 0.05
+FALSE_ALARM_RATE = 0.05
 """Share of studies like those of training that may be taken for strange."""
 
 _LEAST_VIEWS_OF_CALIB = 60  # or single ones would decide about the threshold
@@ -79,7 +79,7 @@ _SOFT = 0.03  # of a channel's mean size: where its scale turns from linear to l
 
 
 @dataclass(frozen=True)
-class Judgement:
+class OODResult:
     """Whether one study is like those of training.
 
     Attributes:
@@ -95,7 +95,7 @@ class Judgement:
 
 
 @dataclass(frozen=True, eq=False)
-class InDistribution:
+class OODDetector:
     """How the codes of training lie, and how far off views of `calib` are from them.
 
     Views are Gaussian around the mean of their group (body part or region), with one covariance for all: the distance
@@ -128,11 +128,11 @@ class InDistribution:
         outside: Sequence[str],
         calib_codes: np.ndarray,
         weights: str,
-    ) -> "InDistribution":
+    ) -> "OODDetector":
         """Learns from the codes of training, and sets thresholds by those of calib.
 
         Args:
-            codes: float `[n, D]`, of views of `train`, from `map_codes`.
+            codes: float `[n, D]`, of views of `train`, from `feature_means`.
             groups: The group of each.
             outside: The groups that the checkpoint is not for.
             calib_codes: float `[m, D]`, of views of `calib`, none of them of a group outside.
@@ -181,7 +181,7 @@ class InDistribution:
         """How unlike those of training views are, higher is stranger: float32 `[n, K]`.
 
         Args:
-            codes: float `[n, D]`, from `map_codes`.
+            codes: float `[n, D]`, from `feature_means`.
         """
         places = np.arcsinh(np.asarray(codes, np.float32) / self.scales) @ self.whitening
         squares = np.stack([((places - mean) ** 2).sum(1) for mean in self.means], axis=1)
@@ -194,7 +194,7 @@ class InDistribution:
         """Scores above which a view of a study of so many is strange: float32 `[K]`; see `find_thresholds`."""
         return find_thresholds(self.calib, n_views)
 
-    def judge(self, codes: np.ndarray) -> Judgement:
+    def detect(self, codes: np.ndarray) -> OODResult:
         """Judges one study by its strangest view.
 
         Args:
@@ -205,7 +205,7 @@ class InDistribution:
         # Of several scores the stranger one counts, for calib as for the study.
         known, found = self._rank(self.calib), self._rank(scores)
         less = float((known < found.max()).mean())
-        return Judgement(all(fine), 100.0 * less ** len(codes), fine)
+        return OODResult(all(fine), 100.0 * less ** len(codes), fine)
 
     def _rank(self, scores: np.ndarray) -> np.ndarray:
         """The most of calib's views that score lower than each view by one of its scores, int `[n]`."""
@@ -217,10 +217,10 @@ class InDistribution:
         tensors = {name: value for name, value in vars(self).items() if name != "weights"}
         tensors["inside"] = tensors["inside"].astype(np.uint8)
         whole = save({name: np.ascontiguousarray(value) for name, value in tensors.items()}, {"weights": self.weights})
-        replace_file(Path(folder) / IN_DISTRIBUTION_FILE, whole)
+        replace_file(Path(folder) / OOD_FILE, whole)
 
     @classmethod
-    def load(cls, file: str | os.PathLike[str], weights: str) -> "InDistribution":
+    def load(cls, file: str | os.PathLike[str], weights: str) -> "OODDetector":
         """Reads what `save` wrote.
 
         Args:
@@ -265,7 +265,7 @@ def find_thresholds(calib: np.ndarray, n_views: int = 1) -> np.ndarray:
     """Scores above which a view, and so its study, is strange.
 
     Of n + 1 views like calib's, the new one among them, at most a given share has a score above (split conformal
-    prediction, Vovk et al. 2005): `ALARMS`, less where a study has more views (Šidák, as if views did not depend on
+    prediction, Vovk et al. 2005): `FALSE_ALARM_RATE`, less where a study has more views (Šidák, as if views did not depend on
     each other), and shared equally between several scores. Where calib holds too few to tell so small a share, the
     highest of its scores: then up to V K / (n + 1) of the studies of V views are taken for strange.
 
@@ -277,7 +277,7 @@ def find_thresholds(calib: np.ndarray, n_views: int = 1) -> np.ndarray:
         `[K]`.
     """
     n, kinds = calib.shape
-    kept = (1 - ALARMS / kinds) ** (1 / n_views)
+    kept = (1 - FALSE_ALARM_RATE / kinds) ** (1 / n_views)
     return np.sort(calib, axis=0)[min(n, math.ceil((n + 1) * kept)) - 1]
 
 

@@ -40,7 +40,7 @@ class IndexRecord:
 
     Attributes:
         build: Random word of its files.
-        coder: `digest_coder` of the model and processor that made the codes.
+        coder: `digest_encoder` of the model and processor that made the codes.
         metric: "l2" (Euclidean distance, as study D has it) or "cosine"; then the codes have length 1.
         data: What the rows are, as records describe data; None where that is not known.
         split: Which split they are; likewise.

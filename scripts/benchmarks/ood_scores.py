@@ -15,7 +15,7 @@ from mura_hf.evaluation.ood_detection import groups_of, in_scope, is_outside, st
 from mura_hf.evaluation.prediction_cache import file_of, spread
 from mura_hf.inference import StudyPredictor
 from mura_hf.radiographs import read_radiograph
-from mura_hf.retrieval import InDistribution, map_codes, view_codes
+from mura_hf.retrieval import OODDetector, feature_means, view_codes
 from mura_hf.retrieval.ood_detection import find_thresholds
 
 _NEIGHBOUR = 5
@@ -29,8 +29,8 @@ def compare_refusal_scores(
 ) -> dict[str, Any]:
     """Compares scores, each with its own threshold from calib for the same share of false alarms, view by view.
 
-    Scores are the Mahalanobis distance of `InDistribution`, the distance to the fifth nearest view of training (Sun et
-    al., arXiv 2204.06507: codes divided by their length), both of the last maps' means (`map_codes`) and of the code
+    Scores are the Mahalanobis distance of `OODDetector`, the distance to the fifth nearest view of training (Sun et
+    al., arXiv 2204.06507: codes divided by their length), both of the last maps' means (`feature_means`) and of the code
     that the answer rests on (`view_codes`), and the energy of the logits (Liu et al., arXiv 2010.03759).
 
     Args:
@@ -57,7 +57,7 @@ def compare_refusal_scores(
     outside = sorted({group for group in groups if is_outside(group)})
     inside = np.asarray([group not in outside for group in groups])
     for name in ("map", "code"):
-        fitted = InDistribution.fit(seen["train"][name], groups, outside, seen["calib"][name], "")
+        fitted = OODDetector.fit(seen["train"][name], groups, outside, seen["calib"][name], "")
         near = NearestNeighbors(n_neighbors=_NEIGHBOUR).fit(_unit(seen["train"][name][inside]))
         scores[f"mahalanobis, {name}"] = lambda one, fitted=fitted, name=name: fitted.score(one[name])
         scores[f"neighbour, {name}"] = lambda one, near=near, name=name: near.kneighbors(_unit(one[name]))[0][:, -1:]
@@ -100,7 +100,7 @@ def _look(predictor: StudyPredictor, pictures: Iterable[Any], name: str) -> dict
         pixel_values = predictor.processor(images=batch, return_tensors="pt")["pixel_values"]
         output = predictor.model.classify_views(pixel_values.to(predictor.model.device))
         for key, values in (
-            ("map", map_codes(output)),
+            ("map", feature_means(output)),
             ("code", view_codes(predictor.model, output)),
             ("logits", output.logits),
         ):

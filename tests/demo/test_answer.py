@@ -4,7 +4,7 @@ import pytest
 
 from mura_hf import StudyPredictor
 from mura_hf.demo.result import EMPTY, answer_html, chance_text, is_withheld
-from mura_hf.inference import STRANGE_WARNING
+from mura_hf.inference import OOD_WARNING
 from tests.inference.strangers import save_stranger
 
 
@@ -13,10 +13,10 @@ from tests.inference.strangers import save_stranger
     [("abnormal", "Abnormal: flagged"), ("uncertain", "Uncertain"), ("normal", "does not exclude a fracture")],
 )
 def test_words_stand_beside_colour_and_what_abnormal_means_beside_the_verdict(study, band, words):
-    html = answer_html(dataclasses.replace(study, band=band, abnormal_means="fractured <or> not"))
+    html = answer_html(dataclasses.replace(study, band=band, positive_class_description="fractured <or> not"))
     assert words in html
     assert "Abnormal means fractured &lt;or&gt; not." in html
-    assert "does not tell" in answer_html(dataclasses.replace(study, abnormal_means=None))
+    assert "does not tell" in answer_html(dataclasses.replace(study, positive_class_description=None))
     assert f"P(abnormal) {study.probability:.2f}" in html
     assert study.body_part in html
     assert "healthy" not in html.lower()
@@ -60,7 +60,7 @@ def test_an_answer_for_a_strange_study_is_held_back_until_somebody_insists(study
         views=[first, *rest],
         in_distribution=False,
         unusual_percentile=99.6,
-        warnings=[STRANGE_WARNING, "Mind this"],
+        warnings=[OOD_WARNING, "Mind this"],
     )
     html = answer_html(strange, ["b.png is empty."])
     assert "Not answered" in html
@@ -72,7 +72,7 @@ def test_an_answer_for_a_strange_study_is_held_back_until_somebody_insists(study
     assert "flagged" not in html
     anyway = answer_html(strange, anyway=True)
     assert "P(abnormal)" in anyway
-    assert STRANGE_WARNING in anyway
+    assert OOD_WARNING in anyway
     assert is_withheld(strange, False)
     assert not is_withheld(strange, True)
     for known in (True, None):

@@ -11,15 +11,21 @@ def _table(html):
 
 
 def test_both_answers_stand_side_by_side_with_the_difference_of_each_view(study, radiographs):
-    views = [dataclasses.replace(view, alone=view.alone / 2) for view in study.views]
+    views = [
+        dataclasses.replace(view, single_view_probability=view.single_view_probability / 2) for view in study.views
+    ]
     other = dataclasses.replace(study, views=views, probability=study.probability / 2, checkpoint="other")
     html = comparison_html(Contender("A", study), Contender("B", other), radiographs)
     table = _table(html)
     assert table[0] == ["Of", "A", "B", "B − A"]
     assert table[1][1:3] == [chance_text(study.probability), chance_text(other.probability)]
     for row, view in zip(table[2:], study.views, strict=True):
-        assert row[:3] == [view.name, chance_text(view.alone), chance_text(view.alone / 2)]
-        assert row[3] == f"{-view.alone / 2:+.2f}".replace("-", "−")
+        assert row[:3] == [
+            view.name,
+            chance_text(view.single_view_probability),
+            chance_text(view.single_view_probability / 2),
+        ]
+        assert row[3] == f"{-view.single_view_probability / 2:+.2f}".replace("-", "−")
     assert html.count('class="heat"') == 2 * len(study.views)
     assert html.count('<section class="answer') == 2
 
@@ -64,7 +70,7 @@ def test_the_desk_compares_and_says_what_goes_wrong(room, checkpoint, phantom_fi
 def test_facts_tell_what_was_measured_as_counts(room, checkpoint, monkeypatch):
     monkeypatch.delenv("MURA_CHECKPOINT", raising=False)
     html = facts_html(room.checkpoints.get(*DEFAULT))
-    found = room.checkpoints.get(*DEFAULT).achievements.get("paper", 0.5, None)
+    found = room.checkpoints.get(*DEFAULT).measured_performance.get("paper", 0.5, None)
     assert f"{found.n_flagged_abnormal} of {found.n_abnormal}" in html
     assert f"{found.n_normal - found.n_flagged_normal} of {found.n_normal}" in html
     assert room.checkpoints.get().weights_sha256[:12] in html

@@ -49,7 +49,7 @@ def test_the_card_and_the_facts_are_those_of_the_model_in_use(models):
     expect(models.locator("#model-state")).to_contain_text("mura-phantom", timeout=WAIT)
     expect(card.locator("h1")).to_have_text("mura-phantom", timeout=WAIT)
     predictor = StudyPredictor.from_pretrained("mura-phantom")
-    found = predictor.achievements.get("paper", 0.5, None)
+    found = predictor.measured_performance.get("paper", 0.5, None)
     expect(facts).to_contain_text(predictor.weights_sha256[:12])
     expect(facts).to_contain_text(f"{found.n_flagged_abnormal} of {found.n_abnormal}")
     expect(facts).to_contain_text(f"{sum(weights.numel() for weights in predictor.model.parameters()):,}")

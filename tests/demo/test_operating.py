@@ -4,10 +4,10 @@ import pytest
 
 from mura_hf import StudyPredictor
 from mura_hf.demo.result import achievement_html, operating_point_choices
-from mura_hf.inference.measured_performance import OVERALL, Achievement
+from mura_hf.inference.measured_performance import OVERALL, OperatingPointPerformance
 from tests.conftest import make_checkpoint
 
-WRISTS = Achievement(
+WRISTS = OperatingPointPerformance(
     "youden", 0.4, "chosen", "wrist", "the <held-out>", n_abnormal=80, n_flagged_abnormal=60, n_normal=200,
     n_flagged_normal=10,
 )  # fmt: skip
@@ -40,11 +40,11 @@ def test_what_was_measured_is_told_as_counts_and_for_the_readers_prevalence():
 
 
 def test_no_share_reads_as_certain_and_what_is_not_defined_is_not_told():
-    faultless = Achievement("a", 0.4, "c", OVERALL, "films", 5, 5, 5, 0)
+    faultless = OperatingPointPerformance("a", 0.4, "c", OVERALL, "films", 5, 5, 5, 0)
     text = _text(achievement_html(faultless, 0.1))
     assert text.count("more than 99 of 100") == 2
     assert "of the" not in text.split("(films)")[0]
-    none = Achievement("a", 0.4, "c", OVERALL, "films", 0, 0, 5, 0)
+    none = OperatingPointPerformance("a", 0.4, "c", OVERALL, "films", 0, 0, 5, 0)
     assert "sensitivity not defined" in _text(achievement_html(none, 0.1))
 
 

@@ -10,7 +10,9 @@ REGION = Region(Box(10, 20, 30, 60), 800, 0.1, 0.9)
 
 
 def test_each_view_has_its_picture_overlay_and_probability(study, radiographs):
-    first = dataclasses.replace(study.views[0], name="<b>1</b>.png", alone=0.9, regions=[REGION], flagged=True)
+    first = dataclasses.replace(
+        study.views[0], name="<b>1</b>.png", single_view_probability=0.9, regions=[REGION], flagged=True
+    )
     views = [first, *study.views[1:]]
     html = viewer_html(dataclasses.replace(study, views=views), radiographs)
     assert html.count('class="heat"') == html.count('class="film"') == html.count('class="thumb"') == len(views)
@@ -57,7 +59,9 @@ def test_without_heatmaps_there_is_nothing_to_set_about_them(study, radiographs)
 
 
 def test_of_a_strange_study_the_films_alone_are_shown_until_somebody_insists(study, radiographs):
-    first = dataclasses.replace(study.views[0], in_distribution=False, alone=0.97, regions=[REGION], flagged=True)
+    first = dataclasses.replace(
+        study.views[0], in_distribution=False, single_view_probability=0.97, regions=[REGION], flagged=True
+    )
     strange = dataclasses.replace(study, views=[first, *study.views[1:]], in_distribution=False)
     html = viewer_html(strange, radiographs)
     for absent in ("P(abnormal)", "flagged", "0.97", 'class="box"', 'class="heat"', "spoke most"):

@@ -2,7 +2,7 @@ import re
 from html import unescape
 
 from mura_hf.demo.worklist_controller import BANDS, band_of, summary_text, worklist_html
-from mura_hf.inference import STRANGE_WARNING, WorklistRow, sort_rows
+from mura_hf.inference import OOD_WARNING, WorklistRow, sort_rows
 
 
 def _row(study, probability=None, **fields):
@@ -17,7 +17,7 @@ ROWS = [
     _row("quiet", 0.2, body_part="wrist", n_views=2),
     _row("broken", left_out=("x.png is empty.",)),
     _row("loud", 0.9, body_part="hand", n_views=1, warnings=("Of all.", "Of this one.")),
-    _row("odd", 0.8, in_distribution=False, warnings=(STRANGE_WARNING,)),
+    _row("odd", 0.8, in_distribution=False, warnings=(OOD_WARNING,)),
     _row("between", 0.45, band="uncertain", body_part="hand"),
 ]
 PLACES = {row.study: place for place, row in enumerate(ROWS)}
@@ -53,7 +53,7 @@ def test_the_answer_about_a_strange_study_is_held_back():
     assert "data-chance" not in head
     assert "0.8" not in body
     assert html.count("Strange studies do not look like") == 1
-    assert STRANGE_WARNING not in html
+    assert OOD_WARNING not in html
     assert "Strange studies" not in worklist_html(ROWS[:3], PLACES)
 
 

@@ -46,7 +46,10 @@ def test_figures_are_those_of_the_predictor_after_calibration(name, phantom_tree
         files = sorted(phantom_tree.glob(f"valid/{study}_*/*.png"))
         label = int(files[0].parent.name.endswith("_positive"))
         answer = predictor(files, body_part=BODY_PARTS[part], heatmaps=False)
-        for level, values in (("study", [answer.probability]), ("image", [view.alone for view in answer.views])):
+        for level, values in (
+            ("study", [answer.probability]),
+            ("image", [view.single_view_probability for view in answer.views]),
+        ):
             answers[level][0].extend([label] * len(values))
             answers[level][1].extend(values)
     for level, (labels, probabilities) in answers.items():

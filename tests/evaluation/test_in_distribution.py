@@ -11,9 +11,9 @@ from mura_hf import DatasetError, StudyPredictor, load_mura
 from mura_hf.errors import CheckpointError
 from mura_hf.evaluation import evaluate_checkpoint, learn_distribution, measure_refusal
 from mura_hf.evaluation.ood_detection import groups_of, in_scope
-from mura_hf.inference import STRANGE_WARNING
+from mura_hf.inference import OOD_WARNING
 from mura_hf.phantoms import UNRELATED_KINDS, render_unrelated
-from mura_hf.retrieval import IN_DISTRIBUTION_FILE
+from mura_hf.retrieval import OOD_FILE
 from mura_hf.retrieval import ood_detection as in_distribution
 from tests.conftest import make_checkpoint, make_model
 
@@ -50,7 +50,7 @@ def test_a_predictor_says_so_and_which_view_it_is(learned, phantom_files):
     assert study.in_distribution is False
     assert study.unusual_percentile == 100
     assert study.views[-1].in_distribution is False
-    assert STRANGE_WARNING in study.warnings
+    assert OOD_WARNING in study.warnings
     told = json.loads(study.to_json())
     assert told["in_distribution"] is False
     assert [view["in_distribution"] for view in told["views"]] == [view.in_distribution for view in study.views]
@@ -64,12 +64,12 @@ def test_calib_itself_is_as_usual_as_its_percentiles_say(splits, learned):
     study = predictor(files, heatmaps=False)
     assert study.in_distribution
     assert 0 <= study.unusual_percentile < 100
-    assert STRANGE_WARNING not in study.warnings
+    assert OOD_WARNING not in study.warnings
 
 
 def test_other_weights_make_it_unusable_and_the_answer_says_so(learned, tmp_path):
     other = make_checkpoint(tmp_path / "other", make_model(seed=5))
-    shutil.copy(learned[0] / IN_DISTRIBUTION_FILE, other)
+    shutil.copy(learned[0] / OOD_FILE, other)
     study = StudyPredictor.from_pretrained(other, device="cpu")([np.eye(64, dtype=np.uint8)])
     assert study.in_distribution is None
     assert study.unusual_percentile is None
@@ -83,7 +83,7 @@ def test_models_by_body_part_and_too_small_calibs_are_refused(splits, checkpoint
     folder = shutil.copytree(checkpoint, tmp_path / "checkpoint")
     with pytest.raises(DatasetError, match=r"calib has \d+ views"):
         learn_distribution(folder, splits["train"], splits["calib"].select(range(5)), cpu=True)
-    assert not (folder / IN_DISTRIBUTION_FILE).exists()
+    assert not (folder / OOD_FILE).exists()
 
 
 def test_films_of_legs_are_out_of_scope_and_one_that_shows_a_hand_too_is_not():
@@ -125,5 +125,5 @@ def test_evaluation_counts_them_where_the_checkpoint_can_tell(splits, learned, t
     folder = shutil.copytree(learned[0], tmp_path / "checkpoint")
     rows = splits["valid"].select(range(12))
     assert "refusal" in evaluate_checkpoint(folder, rows, "valid", cpu=True)
-    (folder / IN_DISTRIBUTION_FILE).unlink()
+    (folder / OOD_FILE).unlink()
     assert "refusal" not in evaluate_checkpoint(folder, rows, "valid", cpu=True)

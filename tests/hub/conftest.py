@@ -8,7 +8,7 @@ import pytest
 from huggingface_hub import HfApi
 
 from mura_hf.common import BUNDLED
-from mura_hf.retrieval import FOLDER, IN_DISTRIBUTION_FILE
+from mura_hf.retrieval import FOLDER, OOD_FILE
 from tests.hub.hub_server import TOKEN, HubServer
 
 
@@ -41,7 +41,7 @@ def whole(tmp_path_factory):
     folder = shutil.copytree(
         BUNDLED["mura-phantom"],
         tmp_path_factory.mktemp("whole") / "mura-phantom",
-        ignore=shutil.ignore_patterns(FOLDER, IN_DISTRIBUTION_FILE),
+        ignore=shutil.ignore_patterns(FOLDER, OOD_FILE),
     )
     evaluation = json.loads((folder / "evaluation.json").read_text())
     kept = {name: value for name, value in evaluation.items() if name not in ("retrieval", "refusal")}

@@ -16,7 +16,7 @@ from mura_hf.hub import push
 from mura_hf.hub import push_checks as golden
 from mura_hf.hub.push_checks import LEFT_BEHIND, PLOTS, RECORDS, check_checkpoint, check_text
 from mura_hf.models import BODY_PARTS
-from mura_hf.retrieval import IN_DISTRIBUTION_FILE
+from mura_hf.retrieval import OOD_FILE
 from tests.conftest import make_checkpoint, make_model
 
 
@@ -174,10 +174,10 @@ def test_codes_without_a_record_of_whose_they_are_stay(pushable):
 
 
 def test_what_was_learned_of_training_travels_with_its_own_weights_only(pushable):
-    file = pushable / IN_DISTRIBUTION_FILE
-    shutil.copy(BUNDLED["mura-phantom"] / IN_DISTRIBUTION_FILE, file)
+    file = pushable / OOD_FILE
+    shutil.copy(BUNDLED["mura-phantom"] / OOD_FILE, file)
     check_checkpoint(pushable)
-    shutil.copy(BUNDLED["mura-film"] / IN_DISTRIBUTION_FILE, file)
+    shutil.copy(BUNDLED["mura-film"] / OOD_FILE, file)
     with pytest.raises(CheckpointError, match="made for other weights"):
         check_checkpoint(pushable)
 

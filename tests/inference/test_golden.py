@@ -7,7 +7,7 @@ from transformers import AutoModelForImageClassification
 
 from mura_hf import MuraImageProcessor, StudyPredictor
 from mura_hf.inference import loading as files
-from mura_hf.inference.loading import UNREADABLE, Source, find_golden, golden_warning
+from mura_hf.inference.loading import UNREADABLE, Source, golden_warning, load_golden
 from mura_hf.models import BODY_PARTS, CLASSIFIERS, GOLDEN_FILE, write_golden
 from tests.conftest import make_checkpoint, make_model
 
@@ -103,7 +103,7 @@ class TestOnTheHub:
             return str(folder / GOLDEN_FILE)
 
         monkeypatch.setattr(files, "hf_hub_download", download)
-        found = find_golden(self.SOURCE)
+        found = load_golden(self.SOURCE)
         np.testing.assert_array_equal(found.picture, PICTURE)
         assert asked == [(("user/model", GOLDEN_FILE), "later")]
 
@@ -112,4 +112,4 @@ class TestOnTheHub:
             raise LocalEntryNotFoundError("not there, or no network")
 
         monkeypatch.setattr(files, "hf_hub_download", download)
-        assert find_golden(self.SOURCE) is None
+        assert load_golden(self.SOURCE) is None

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import pipeline
 
 from mura_hf import CheckpointError, StudyPredictor, read_radiograph
-from mura_hf.inference import OTHER_WARNING
+from mura_hf.inference import EXTERNAL_WARNING
 from mura_hf.inference.inputs import read_view
 from tests.inference.strangers import LABELS, SIDE, make_stranger, save_stranger, save_timm
 from tests.inference.threads import check_threads
@@ -55,8 +55,8 @@ def test_other_peoples_checkpoints_answer_as_their_pipeline_does(strangers, phan
     assert study.probability == pytest.approx(np.mean(expected), abs=1e-5)
     assert study.label == ("abnormal" if np.mean(expected) > 0.5 else "normal")
     assert (study.pooling, study.calibrated, study.threshold, study.body_part) == ("mean", False, 0.5, None)
-    assert study.warnings == [OTHER_WARNING]
-    assert "“positive”" in study.abnormal_means
+    assert study.warnings == [EXTERNAL_WARNING]
+    assert "“positive”" in study.positive_class_description
     for view, film in zip(study.views, films, strict=True):
         assert view.heatmap.shape == (film.height, film.width)
         assert view.heatmap.dtype == np.float32

@@ -5,7 +5,7 @@ import transformers
 from PIL import Image
 
 from mura_hf import CheckpointError
-from mura_hf.inference.external_processor import OtherProcessor
+from mura_hf.inference.external_processor import ExternalProcessor
 
 HEIGHT, WIDTH = 130, 100
 
@@ -63,7 +63,7 @@ MIDDLE = (4.5 / 73 * WIDTH, 15 / 94 * HEIGHT, 68.5 / 73 * WIDTH, 79 / 94 * HEIGH
     ],
 )
 def test_what_the_model_sees_is_found_whatever_the_processor_does(processor, window):
-    np.testing.assert_allclose(OtherProcessor(processor)._window(HEIGHT, WIDTH), window, atol=1.2)
+    np.testing.assert_allclose(ExternalProcessor(processor)._window(HEIGHT, WIDTH), window, atol=1.2)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_what_the_model_sees_is_found_whatever_the_processor_does(processor, win
 )
 def test_what_cannot_be_told_is_not_guessed(change):
     with pytest.raises(CheckpointError, match="cannot be told which part of a picture"):
-        OtherProcessor(Fake(change)).restore_map(np.ones((4, 4), np.float32), HEIGHT, WIDTH)
+        ExternalProcessor(Fake(change)).restore_map(np.ones((4, 4), np.float32), HEIGHT, WIDTH)
 
 
 @pytest.mark.parametrize("size", [(170, 130), (1200, 2000)])
@@ -91,7 +91,7 @@ def test_a_map_comes_back_to_where_it_belongs(size):
     )
     picture[rows, columns] = 255
     for inner in (transformers.ConvNextImageProcessor(size={"shortest_edge": 64}), _timm(), Fake(_letterbox)):
-        processor = OtherProcessor(inner)
+        processor = ExternalProcessor(inner)
         fed = processor([picture])["pixel_values"][0, 0].numpy()
         fed = (fed - fed.min()) / (fed.max() - fed.min())
         if isinstance(inner, Fake):
@@ -104,7 +104,7 @@ def test_a_map_comes_back_to_where_it_belongs(size):
 
 
 def test_outside_of_what_was_seen_a_map_is_zero():
-    processor = OtherProcessor(transformers.CLIPImageProcessor(size={"shortest_edge": 64}, crop_size=SQUARE))
+    processor = ExternalProcessor(transformers.CLIPImageProcessor(size={"shortest_edge": 64}, crop_size=SQUARE))
     restored = processor.restore_map(np.ones((2, 2), np.float32), HEIGHT, WIDTH)
     assert not restored[:14].any()
     assert not restored[116:].any()
@@ -113,11 +113,11 @@ def test_outside_of_what_was_seen_a_map_is_zero():
 
 def test_gray_pictures_for_a_model_of_one_channel():
     one = transformers.ViTImageProcessor(size=SQUARE, image_mean=[0.5], image_std=[0.5])
-    assert OtherProcessor(one, gray=True)([np.eye(80, dtype=np.uint8)])["pixel_values"].shape == (1, 1, 64, 64)
+    assert ExternalProcessor(one, gray=True)([np.eye(80, dtype=np.uint8)])["pixel_values"].shape == (1, 1, 64, 64)
 
 
 def test_a_processor_of_something_else_is_refused():
     with pytest.raises(CheckpointError, match="Fake, does not give one picture"):
-        OtherProcessor(type("Fake", (), {"__call__": lambda *args, **_: {"pixel_values": torch.ones(4, 8)}})())(
+        ExternalProcessor(type("Fake", (), {"__call__": lambda *args, **_: {"pixel_values": torch.ones(4, 8)}})())(
             [np.eye(64, dtype=np.uint8)]
         )

@@ -233,6 +233,6 @@ def test_a_view_is_flagged_where_a_study_of_it_alone_would_be(checkpoint, phanto
         study = predictor(phantom_files[:1])
         assert study.calibrated
         assert study.views[0].probability == pytest.approx(chance)
-        assert study.views[0].alone == pytest.approx(study.probability, abs=1e-6)
+        assert study.views[0].single_view_probability == pytest.approx(study.probability, abs=1e-6)
         assert study.views[0].flagged == (study.label == "abnormal") == (intercept > 0)
         assert (study.views[0].box is not None) == study.views[0].flagged

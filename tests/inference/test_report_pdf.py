@@ -9,11 +9,11 @@ from pypdf import PdfReader
 
 from mura_hf import Radiograph, read_radiograph
 from mura_hf.explain import draw_overlay
-from mura_hf.inference.measured_performance import Achievement
+from mura_hf.inference.measured_performance import OperatingPointPerformance
 from mura_hf.inference.report import DISCLAIMER, ReportContext, report_pdf
 
 MADE = datetime(2026, 11, 22, 9, 30, tzinfo=UTC)
-FOUND = Achievement("paper", 0.5, "above .5", "wrist", "held-out films", 20, 15, 100, 10)
+FOUND = OperatingPointPerformance("paper", 0.5, "above .5", "wrist", "held-out films", 20, 15, 100, 10)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_the_page_holds_the_numbers(study, radiographs):
     ):
         assert " ".join(told.split()) in text
     for view in study.views:
-        assert f"{view.name}: P(abnormal) {view.alone:.3f} by itself, flagged" in text
+        assert f"{view.name}: P(abnormal) {view.single_view_probability:.3f} by itself, flagged" in text
     assert len(page.images) == 2 * len(radiographs)
 
 
@@ -72,7 +72,7 @@ def test_what_was_not_measured_is_said_to_be_so(study, radiographs):
 
 
 def test_a_withheld_answer_shows_neither_number_nor_overlay(study, radiographs):
-    context = ReportContext(MADE, achievement=FOUND, withheld=True)
+    context = ReportContext(MADE, performance=FOUND, withheld=True)
     page, text = _read(report_pdf(replace(study, in_distribution=False), radiographs, context))
     assert "Not answered" in text
     assert "P(abnormal)" not in text
@@ -85,7 +85,7 @@ def test_many_views_large_films_and_long_words_stay_on_one_page(flagging):
     shapes = [(1500, 400), (400, 1500), (900, 900)] * 4
     films = [Radiograph(rng.random(shape, dtype=np.float32), 8, "PNG") for shape in shapes]
     names = [f"{'long' * 40}{number}.png" for number in range(len(films))]
-    context = ReportContext(MADE, left_out=[f"{'x' * 90} is damaged." for _ in range(40)], achievement=FOUND)
+    context = ReportContext(MADE, left_out=[f"{'x' * 90} is damaged." for _ in range(40)], performance=FOUND)
     page, text = _read(report_pdf(flagging(films, names=names), films, context))
     assert text.count("is damaged.") == 40
     assert max(max(image.image.size) for image in page.images) <= 900

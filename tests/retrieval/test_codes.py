@@ -3,7 +3,7 @@ import torch
 from transformers import AutoConfig
 
 from mura_hf import CheckpointError
-from mura_hf.inference.external_model import load_other
+from mura_hf.inference.external_model import load_external
 from mura_hf.models import BODY_PARTS, CLASSIFIERS
 from mura_hf.retrieval import view_codes
 from tests.conftest import make_model
@@ -70,7 +70,7 @@ def test_codes_of_two_parts_are_as_far_apart_as_they_are_long():
 def test_a_strangers_map_is_pooled_and_one_without_is_refused(tmp_path):
     for kind, has in (("resnet", True), ("hiera", False)):
         folder = save_stranger(tmp_path / kind, kind)
-        model, _ = load_other(str(folder), AutoConfig.from_pretrained(folder), torch.float32, {}, None)
+        model, _ = load_external(str(folder), AutoConfig.from_pretrained(folder), torch.float32, {}, None)
         views = _views(2)
         output = model.classify_views(views)
         if has:

@@ -10,7 +10,7 @@ from datasets import Image
 
 from mura_hf import CheckpointError, DatasetError, MuraImageProcessor, RetrievalIndex, load_mura, read_radiograph
 from mura_hf.data import ViewDataset
-from mura_hf.retrieval import building, digest_coder, view_codes
+from mura_hf.retrieval import building, digest_encoder, view_codes
 from tests.conftest import make_model
 
 
@@ -187,7 +187,7 @@ def test_a_saved_model_is_known_again(model, processor, tmp_path):
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     again = type(model).from_pretrained(tmp_path), MuraImageProcessor.from_pretrained(tmp_path)
-    assert digest_coder(*again) == digest_coder(model, processor)
+    assert digest_encoder(*again) == digest_encoder(model, processor)
 
 
 def test_damage_is_told(index, tmp_path):

@@ -93,8 +93,8 @@ def test_two_epochs_calibration_evaluation_and_a_card_that_credits(key, tmp_path
     film = rows.cast_column("image", Image(decode=False))[0]["image"]["path"]
     study = StudyPredictor.from_pretrained(folder)([film])
     assert 0 <= study.probability <= 1
-    assert study.abnormal_means == source.positive_class_description
-    assert f"means {study.abnormal_means}." in card
+    assert study.positive_class_description == source.positive_class_description
+    assert f"means {study.positive_class_description}." in card
 
 
 def test_another_copy_is_refused_unless_the_manifest_clears_it(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 
 from mura_hf import StudyPredictor
 from mura_hf.common import BUNDLED
-from mura_hf.inference.measured_performance import OVERALL, read_achievements
+from mura_hf.inference.measured_performance import OVERALL, read_measured_performance
 from mura_hf.metrics import predictive_values
 
 REPORT = {
@@ -29,7 +29,7 @@ REPORT = {
 def read(tmp_path):
     def _read(report=REPORT, weights="abc"):
         (tmp_path / "evaluation.json").write_text(json.dumps(report))
-        return read_achievements(tmp_path / "evaluation.json", weights)
+        return read_measured_performance(tmp_path / "evaluation.json", weights)
 
     return _read
 
@@ -72,7 +72,7 @@ def test_at_another_threshold_nothing_was_measured(read, tmp_path):
     assert read().get("best", 0.5, None) is None
     assert read(weights=None).get("paper", 0.5, None) is None
     (tmp_path / "evaluation.json").write_text("{")
-    assert read_achievements(tmp_path / "evaluation.json", "abc").get("paper", 0.5, None) is None
+    assert read_measured_performance(tmp_path / "evaluation.json", "abc").get("paper", 0.5, None) is None
 
 
 def test_the_bundled_checkpoints_tell_theirs_and_other_weights_do_not(tmp_path):
@@ -80,7 +80,7 @@ def test_the_bundled_checkpoints_tell_theirs_and_other_weights_do_not(tmp_path):
     recorded = json.loads((BUNDLED["mura-phantom"] / "evaluation.json").read_text())["operating_points"]
     for name, threshold in predictor.model.config.operating_points.items():
         for part in (None, "wrist"):
-            found = predictor.achievements.get(name, threshold, part)
+            found = predictor.measured_performance.get(name, threshold, part)
             figures = recorded[name]["groups"][part or OVERALL]["figures"]
             assert found.sensitivity == pytest.approx(figures["sensitivity"])
             assert found.specificity == pytest.approx(figures["specificity"])
@@ -88,4 +88,4 @@ def test_the_bundled_checkpoints_tell_theirs_and_other_weights_do_not(tmp_path):
     report = json.loads((folder / "evaluation.json").read_text())
     (folder / "evaluation.json").write_text(json.dumps({**report, "weights_sha256": "0" * 64}))
     other = StudyPredictor.from_pretrained(folder, device="cpu")
-    assert other.achievements.get("paper", 0.5, None) is None
+    assert other.measured_performance.get("paper", 0.5, None) is None

@@ -5,8 +5,8 @@ from scipy.spatial.distance import mahalanobis
 from sklearn.covariance import LedoitWolf
 
 from mura_hf.errors import CheckpointError, DatasetError
-from mura_hf.retrieval import IN_DISTRIBUTION_FILE, InDistribution
-from mura_hf.retrieval.ood_detection import ALARMS
+from mura_hf.retrieval import OOD_FILE, OODDetector
+from mura_hf.retrieval.ood_detection import FALSE_ALARM_RATE
 
 D = 12
 
@@ -23,14 +23,14 @@ def learned():
     arms, hands, legs = (_draw(rng, 600, middle) for middle in (0.0, 0.8, -2.5))
     calib = np.concatenate([_draw(rng, 150, 0.0), _draw(rng, 150, 0.8)])
     groups = ["arm"] * 600 + ["hand"] * 600 + ["leg"] * 600
-    return InDistribution.fit(np.concatenate([arms, hands, legs]), groups, ["leg"], calib, "abc")
+    return OODDetector.fit(np.concatenate([arms, hands, legs]), groups, ["leg"], calib, "abc")
 
 
 def test_scores_are_squared_mahalanobis_distances_to_the_nearest_group():
     rng = np.random.default_rng(1)
     codes = _draw(rng, 4000, 0.0)
     groups = ["a" if code[0] > 1 else "b" for code in codes]
-    learned = InDistribution.fit(codes, groups, [], codes[:90], "abc")
+    learned = OODDetector.fit(codes, groups, [], codes[:90], "abc")
     soft = np.arcsinh(codes.astype(float) / learned.scales)
     names = np.asarray(groups)
     means = {name: soft[names == name].mean(0) for name in "ab"}
@@ -46,11 +46,11 @@ def test_scores_are_squared_mahalanobis_distances_to_the_nearest_group():
 
 def test_strange_studies_are_told_from_those_like_training(learned):
     rng = np.random.default_rng(2)
-    alike = [learned.judge(_draw(rng, 2, (0.0, 0.8)[n % 2])) for n in range(1000)]
-    assert np.mean([not one.in_distribution for one in alike]) < 2 * ALARMS
-    legs = [learned.judge(_draw(rng, 1, -2.5)) for _ in range(200)]
+    alike = [learned.detect(_draw(rng, 2, (0.0, 0.8)[n % 2])) for n in range(1000)]
+    assert np.mean([not one.in_distribution for one in alike]) < 2 * FALSE_ALARM_RATE
+    legs = [learned.detect(_draw(rng, 1, -2.5)) for _ in range(200)]
     assert np.mean([one.in_distribution for one in legs]) < 0.05
-    far = learned.judge(rng.uniform(0, 30, (1, D)))
+    far = learned.detect(rng.uniform(0, 30, (1, D)))
     assert not far.in_distribution
     assert far.percentile == 100
 
@@ -64,7 +64,7 @@ def test_what_is_near_a_group_outside_is_strange_although_it_is_not_far(learned)
 
 def test_one_strange_view_makes_the_study_strange_and_is_named(learned):
     fine = _draw(np.random.default_rng(4), 1, 0.4)
-    judged = learned.judge(np.concatenate([fine, np.full((1, D), 40.0, np.float32)]))
+    judged = learned.detect(np.concatenate([fine, np.full((1, D), 40.0, np.float32)]))
     assert judged.views == [True, False]
     assert not judged.in_distribution
 
@@ -73,8 +73,8 @@ def test_more_views_raise_the_threshold_and_not_the_share_of_alarms(learned):
     assert (np.diff([learned.thresholds(n) for n in (1, 2, 5)], axis=0) >= 0).all()
     rng = np.random.default_rng(10)
     for n_views in (1, 4):
-        alarms = [not learned.judge(_draw(rng, n_views, (0.0, 0.8)[n % 2])).in_distribution for n in range(800)]
-        assert np.mean(alarms) < 2 * ALARMS
+        alarms = [not learned.detect(_draw(rng, n_views, (0.0, 0.8)[n % 2])).in_distribution for n in range(800)]
+        assert np.mean(alarms) < 2 * FALSE_ALARM_RATE
 
 
 def test_thresholds_leave_the_share_of_alarms_that_conformal_prediction_promises():
@@ -82,14 +82,14 @@ def test_thresholds_leave_the_share_of_alarms_that_conformal_prediction_promises
     alarms = []
     for _ in range(200):
         scores = np.sort(rng.normal(size=(99, 1)), axis=0).astype(np.float32)
-        one = InDistribution(np.ones(1), np.ones((1, 1)), np.zeros((1, 1)), np.ones(1, bool), scores, "")
+        one = OODDetector(np.ones(1), np.ones((1, 1)), np.zeros((1, 1)), np.ones(1, bool), scores, "")
         alarms.append((rng.normal(size=500) > one.thresholds()[0]).mean())
-    assert 0.8 * ALARMS < np.mean(alarms) < 1.05 * ALARMS
+    assert 0.8 * FALSE_ALARM_RATE < np.mean(alarms) < 1.05 * FALSE_ALARM_RATE
 
 
 def test_percentiles_count_the_studies_that_are_less_unusual(learned):
     rng = np.random.default_rng(7)
-    shares = [learned.judge(_draw(rng, 2, (0.0, 0.8)[n % 2])).percentile for n in range(600)]
+    shares = [learned.detect(_draw(rng, 2, (0.0, 0.8)[n % 2])).percentile for n in range(600)]
     assert 40 < np.median(shares) < 60
     assert 0.02 < np.mean(np.asarray(shares) > 95) < 0.09
     assert min(shares) >= 0
@@ -100,7 +100,7 @@ def test_small_groups_are_merged_and_wide_codes_are_cut_to_their_main_directions
     rng = np.random.default_rng(8)
     codes = np.exp(rng.normal(size=(700, 600)))
     groups = [f"part{n}" if n < 25 else "rest" for n in range(700)]
-    learned = InDistribution.fit(codes, groups, [], codes[:60], "abc")
+    learned = OODDetector.fit(codes, groups, [], codes[:60], "abc")
     assert learned.means.shape == (2, 512)
     assert learned.whitening.shape == (600, 512)
 
@@ -110,7 +110,7 @@ def test_no_mean_is_that_of_a_few_views():
     codes = _draw(rng, 330, 0.0)
     codes[-3:] *= 7
     groups = ["wrist"] * 300 + ["hand"] * 27 + ["elbow", "finger", "leg"]
-    learned = InDistribution.fit(codes, groups, ["leg"], codes[:60], "abc")
+    learned = OODDetector.fit(codes, groups, ["leg"], codes[:60], "abc")
     assert learned.means.shape == (2, D)
     assert learned.inside.all()
     few = np.arcsinh(codes[-3:] / learned.scales) @ learned.whitening
@@ -119,18 +119,18 @@ def test_no_mean_is_that_of_a_few_views():
 
 def test_save_and_load_give_the_same(learned, tmp_path):
     learned.save(tmp_path)
-    again = InDistribution.load(tmp_path / IN_DISTRIBUTION_FILE, "abc")
+    again = OODDetector.load(tmp_path / OOD_FILE, "abc")
     codes = _draw(np.random.default_rng(9), 20, 0.0)
     np.testing.assert_array_equal(again.score(codes), learned.score(codes))
-    assert [path.name for path in tmp_path.iterdir()] == [IN_DISTRIBUTION_FILE]
+    assert [path.name for path in tmp_path.iterdir()] == [OOD_FILE]
     with pytest.raises(CheckpointError, match="other weights"):
-        InDistribution.load(tmp_path / IN_DISTRIBUTION_FILE, "abd")
+        OODDetector.load(tmp_path / OOD_FILE, "abd")
 
 
 @pytest.mark.parametrize("damage", ["cut", "missing", "more", "shape", "nan"])
 def test_a_damaged_file_is_told_by_its_name(learned, tmp_path, damage):
     learned.save(tmp_path)
-    file = tmp_path / IN_DISTRIBUTION_FILE
+    file = tmp_path / OOD_FILE
     tensors = load_file(file)
     if damage == "cut":
         file.write_bytes(file.read_bytes()[:-9])
@@ -144,13 +144,13 @@ def test_a_damaged_file_is_told_by_its_name(learned, tmp_path, damage):
         else:
             tensors["calib"][0] = np.nan
         save_file(tensors, file, {"weights": "abc"})
-    with pytest.raises(CheckpointError, match=f"{IN_DISTRIBUTION_FILE} cannot be read"):
-        InDistribution.load(file, "abc")
+    with pytest.raises(CheckpointError, match=f"{OOD_FILE} cannot be read"):
+        OODDetector.load(file, "abc")
 
 
 def test_too_little_to_learn_from_is_refused():
     codes = np.ones((90, D))
     with pytest.raises(DatasetError, match="calib has 59 views"):
-        InDistribution.fit(codes, ["a"] * 90, [], codes[:59], "abc")
+        OODDetector.fit(codes, ["a"] * 90, [], codes[:59], "abc")
     with pytest.raises(DatasetError, match="train has 0 views of what the checkpoint is for"):
-        InDistribution.fit(codes, ["leg"] * 90, ["leg"], codes, "abc")
+        OODDetector.fit(codes, ["leg"] * 90, ["leg"], codes, "abc")
