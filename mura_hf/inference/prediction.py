@@ -93,8 +93,8 @@ class StudyPrediction:
         warnings: Sentences that belong beside the answer, those of the radiographs among them.
         checkpoint: Hub name, with the revision where one was given, or the folder's own name after "folder: ", which
             is "bundled: " and the name for one that comes with the package.
-        positive_class_description: What the checkpoint's training called abnormal, in words that go on from "abnormal means"; None
-            where it does not say.
+        positive_class_description: What "abnormal" means for this checkpoint, as a phrase that continues "abnormal
+            means"; None if the checkpoint does not say.
         codes: What retrieval compares, float32 `[V, D]`, of the forward pass that answered; None where the model has
             none.
     """

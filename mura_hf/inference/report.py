@@ -256,8 +256,8 @@ def _caption(view: ViewPrediction, withheld: bool) -> list[Any]:
     word = "flagged" if view.flagged else "not flagged"
     return [
         _paragraph(
-            f"{name}: P(abnormal) {_chance(view.single_view_probability)} by itself, {word}, weight {view.weight:.2f}, {view.width} × "
-            f"{view.height} px",
+            f"{name}: P(abnormal) {_chance(view.single_view_probability)} by itself, {word}, "
+            f"weight {view.weight:.2f}, {view.width} × {view.height} px",
             7,
             after=0,
         )

@@ -30,8 +30,8 @@ def compare_refusal_scores(
     """Compares scores, each with its own threshold from calib for the same share of false alarms, view by view.
 
     Scores are the Mahalanobis distance of `OODDetector`, the distance to the fifth nearest view of training (Sun et
-    al., arXiv 2204.06507: codes divided by their length), both of the last maps' means (`feature_means`) and of the code
-    that the answer rests on (`view_codes`), and the energy of the logits (Liu et al., arXiv 2010.03759).
+    al., arXiv 2204.06507: codes divided by their length), both of the last maps' means (`feature_means`) and of the
+    code that the answer rests on (`view_codes`), and the energy of the logits (Liu et al., arXiv 2010.03759).
 
     Args:
         checkpoint: Name of one of the package's own, a folder, or a Hub name.
