@@ -266,7 +266,7 @@ def find_thresholds(calib: np.ndarray, n_views: int = 1) -> np.ndarray:
 
     Of n + 1 views like calib's, the new one among them, at most a given share has a score above (split conformal
     prediction, Vovk et al. 2005): `FALSE_ALARM_RATE`, less where a study has more views (Šidák, as if views did
-    not depend on each other), and shared equally between several scores. Where calib holds too few to tell so small a share, the
+    not depend on each other), and shared equally between several scores. Where calib is too small for that, the
     highest of its scores: then up to V K / (n + 1) of the studies of V views are taken for strange.
 
     Args:
