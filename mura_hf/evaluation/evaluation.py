@@ -20,7 +20,7 @@ from ..data.fracatlas import REGION_GROUPS
 from ..errors import DatasetError
 from ..inference import StudyPredictor
 from ..metrics import (
-    HOW_CHOSEN,
+    OPERATING_POINTS,
     EvaluationReport,
     GroupReport,
     bootstrap_confidence_intervals,
@@ -265,7 +265,7 @@ def evaluate_checkpoint(
     found = answers.predict(progress=f"Evaluating {split}")
     point = config.default_operating_point
     if threshold is None:
-        threshold, how = config.operating_points[point], HOW_CHOSEN.get(point, f"operating point {point}")
+        threshold, how = config.operating_points[point], OPERATING_POINTS.get(point, f"operating point {point}")
     else:
         how = "given to the evaluation"
     calibration = {name.removeprefix("study_"): getattr(config, name) for name in CALIBRATION[1:]}
@@ -341,10 +341,10 @@ def _operating_points(
         for name, rows in groups.items()
     }  # fmt: skip
     report: dict[str, Any] = {}
-    known = [name for name in HOW_CHOSEN if name in config.operating_points]  # a config sorts its own by name
+    known = [name for name in OPERATING_POINTS if name in config.operating_points]  # a config sorts its own by name
     for point in dict.fromkeys([*known, *config.operating_points]):
         threshold = config.operating_points[point]
-        report[point] = {"threshold": threshold, "chosen": HOW_CHOSEN.get(point, "as the config has it")}
+        report[point] = {"threshold": threshold, "chosen": OPERATING_POINTS.get(point, "as the config has it")}
         for (kind, name), found in measured.items():
             report[point].setdefault(kind, {})[name] = {
                 key: value for key, value in found[point].items() if key != "threshold"

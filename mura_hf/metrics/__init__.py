@@ -1,4 +1,4 @@
-"""Arrays in, figures out: no model, no file but plots."""
+"""Metrics of a binary classifier: arrays in, figures out. Nothing here needs a model or a dataset."""
 
 from .baselines import constant_baseline, random_baseline, view_count_baseline
 from .bootstrap import bootstrap_confidence_intervals, bootstrap_mean, paired_bootstrap
@@ -11,12 +11,12 @@ from .classification import (
     measure_curves,
     measure_reliability,
 )
-from .operating_points import HOW_CHOSEN, choose_operating_points, measure_operating_points, predictive_values
+from .operating_points import OPERATING_POINTS, choose_operating_points, measure_operating_points, predictive_values
 from .plots import PLOTS, plot_evaluation
 from .report import EvaluationReport, GroupReport
 
 __all__ = [
-    "HOW_CHOSEN",
+    "OPERATING_POINTS",
     "PLOTS",
     "EvaluationReport",
     "GroupReport",

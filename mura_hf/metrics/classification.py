@@ -1,9 +1,4 @@
-"""Bins of probabilities: how often what was called likely is so.
-
-Figures of merit of a binary classifier; abnormal is the positive class.
-Curves of a classifier, as points.
-From views to studies.
-"""
+"""Classification metrics with abnormal as the positive class, their curves, and the pooling of views to studies."""
 
 from collections.abc import Hashable, Sequence
 from typing import Any
@@ -11,61 +6,38 @@ from typing import Any
 import numpy as np
 
 N_BINS = 15
+"""Number of bins of equal width for reliability diagrams and the calibration error."""
 
+POOLINGS = ("mean", "max", "noisy_or")
+"""Rules of `aggregate_studies`."""
 
-def find_bins(probabilities: np.ndarray) -> np.ndarray:
-    """The bin, of `N_BINS` of equal width, that each probability `[n]` in [0, 1] falls into: int64 `[n]`."""
-    return np.minimum((probabilities * N_BINS).astype(np.int64), N_BINS - 1)
-
-
-def measure_reliability(labels: np.ndarray, probabilities: np.ndarray) -> list[dict[str, Any]]:
-    """What a reliability diagram shows (Niculescu-Mizil and Caruana, ICML 2005).
-
-    Args:
-        labels: `[n]`, 0 normal and 1 abnormal.
-        probabilities: float64 `[n]`, P(abnormal) in [0, 1].
-
-    Returns:
-        For each bin that holds any: `n`, `n_abnormal`, `mean` (of the probabilities) and `share` (of abnormal).
-    """
-    bins, truth = find_bins(np.asarray(probabilities)), np.asarray(labels)
-    return [
-        {
-            "n": int(chosen.sum()),
-            "n_abnormal": int(truth[chosen].sum()),
-            "mean": float(np.mean(probabilities[chosen])),
-            "share": float(truth[chosen].mean()),
-        }
-        for chosen in (bins == number for number in np.unique(bins))
-    ]
-
-
-Matrix = Sequence[Sequence[int]]
+_DIGITS = 5  # of points on curves
 
 
 def classification_metrics(
     labels: Sequence[int] | np.ndarray, probabilities: Sequence[float] | np.ndarray, threshold: float = 0.5
 ) -> dict[str, float | int | None]:
-    """Computes every figure that the project reports for one set of labels and probabilities.
+    """Computes every metric that this project reports for one set of predictions.
 
     Args:
         labels: `[n]`, 0 normal and 1 abnormal.
         probabilities: `[n]`, P(abnormal) in [0, 1].
-        threshold: Abnormal is called strictly above it.
+        threshold: A row is called abnormal strictly above it.
 
     Returns:
-        `n`, `n_abnormal`, those of `matrix_metrics`, `auroc`, `auprc` (average precision), `brier`, `ece` (expected
-        calibration error of P(abnormal) over 15 bins of equal width). A figure that is not defined for the data is
-        None: `auroc`, `auprc` and `kappa` where only one class is there.
+        `n`, `n_abnormal`, the metrics of `matrix_metrics`, `auroc`, `auprc` (average precision), `brier`, and `ece`
+        (expected calibration error of P(abnormal) over 15 bins of equal width; Naeini et al., 2015). Undefined
+        metrics are None: `auroc`, `auprc` and `kappa` if only one class is present.
 
     Raises:
         ValueError: If lengths differ, labels are not 0 or 1, or probabilities lie outside [0, 1].
     """
-    from sklearn.metrics import average_precision_score, roc_auc_score  # half a second, which no predictor needs
+    from sklearn.metrics import average_precision_score, roc_auc_score  # an extra, and slow to import
 
-    truth, values = check_answers(labels, probabilities)
+    truth, values = check_predictions(labels, probabilities)
     positive, n = truth == 1, len(truth)
     both = bool(positive.any() and not positive.all())
+    gaps = np.bincount(bin_indices(values), weights=truth - values)
     return {
         "n": n,
         "n_abnormal": int(positive.sum()),
@@ -73,41 +45,31 @@ def classification_metrics(
         "auroc": float(roc_auc_score(truth, values)) if both else None,
         "auprc": float(average_precision_score(truth, values)) if both else None,
         "brier": float(np.mean((values - truth) ** 2)) if n else None,
-        "ece": _expected_calibration_error(truth, values) if n else None,
+        "ece": float(np.abs(gaps).sum() / n) if n else None,
     }
 
 
 def confusion_matrix(
     labels: Sequence[int] | np.ndarray, probabilities: Sequence[float] | np.ndarray, threshold: float = 0.5
 ) -> list[list[int]]:
-    """Counts of right and wrong answers.
+    """Counts `[[true negatives, false positives], [false negatives, true positives]]`.
 
-    Args:
-        labels: `[n]`, 0 normal and 1 abnormal.
-        probabilities: `[n]`, P(abnormal) in [0, 1].
-        threshold: Abnormal is called strictly above it.
-
-    Returns:
-        A row for each truth, normal first, and a column for each answer: `[[true negatives, false positives], [false
-        negatives, true positives]]`.
-
-    Raises:
-        ValueError: As `classification_metrics`.
+    Takes and raises the same as `classification_metrics`.
     """
-    truth, values = check_answers(labels, probabilities)
+    truth, values = check_predictions(labels, probabilities)
     counts = np.bincount(2 * truth.astype(np.int64) + (values > threshold), minlength=4)
     return counts.reshape(2, 2).tolist()
 
 
-def matrix_metrics(matrix: Matrix) -> dict[str, float | None]:
-    """The figures that a confusion matrix gives.
+def matrix_metrics(matrix: Sequence[Sequence[int]]) -> dict[str, float | None]:
+    """Computes the metrics that follow from a confusion matrix.
 
     Args:
-        matrix: As `confusion_matrix` returns it.
+        matrix: From `confusion_matrix`.
 
     Returns:
         `accuracy`, `sensitivity`, `specificity`, `precision`, `f1` (of abnormal) and `kappa` (Cohen's, unweighted:
-        Educ. Psychol. Meas. 20, 1960); None where one is not defined, kappa also where only one class is there.
+        Educ. Psychol. Meas. 20, 1960). Undefined metrics are None; kappa is undefined if only one class is present.
     """
     (rejections, alarms), (misses, hits) = matrix
     n, abnormal, called = rejections + alarms + misses + hits, misses + hits, alarms + hits
@@ -125,14 +87,14 @@ def matrix_metrics(matrix: Matrix) -> dict[str, float | None]:
     }
 
 
-def check_answers(
+def _ratio(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def check_predictions(
     labels: Sequence[int] | np.ndarray, probabilities: Sequence[float] | np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Labels `[n]` and probabilities, float64 `[n]`.
-
-    Raises:
-        ValueError: If lengths differ, labels are not 0 or 1, or probabilities lie outside [0, 1].
-    """
+    """Returns labels `[n]` and probabilities float64 `[n]`; raises as described in `classification_metrics`."""
     truth, values = np.asarray(labels), np.asarray(probabilities, np.float64)
     if truth.shape != values.shape or truth.ndim != 1:
         raise ValueError(f"labels have shape {truth.shape} and probabilities {values.shape}; both must be [n]")
@@ -143,85 +105,94 @@ def check_answers(
     return truth, values
 
 
-def _ratio(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
-
-
-def _expected_calibration_error(truth: np.ndarray, values: np.ndarray) -> float:
-    """Mean gap between P(abnormal) and the share of abnormal over the bins, weighted by their size (Naeini et al.,
-    2015).
-    """
-    gaps = np.bincount(find_bins(values), weights=truth - values)
-    return float(np.abs(gaps).sum() / len(truth))
-
-
-_DIGITS = 5
-
-
 def measure_curves(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
-    """Points of the curves that `plot_evaluation` draws.
+    """Computes the points of the curves that `plot_evaluation` draws.
 
     Args:
         labels: `[n]`, 0 normal and 1 abnormal.
         probabilities: float64 `[n]`, P(abnormal) in [0, 1].
 
     Returns:
-        `roc`: `false_positive_rate` and `sensitivity`, corners only; `precision_recall`: `sensitivity` and
-        `precision`, corners only; both None where only one class is there.
+        `roc` with `false_positive_rate` and `sensitivity`, and `precision_recall` with `sensitivity` and `precision`.
+        Points on straight segments are dropped. Both are None if only one class is present.
     """
-    from sklearn.metrics import precision_recall_curve, roc_curve  # half a second, which no predictor needs
+    from sklearn.metrics import precision_recall_curve, roc_curve  # an extra, and slow to import
 
-    both = len(np.unique(labels)) == 2
-    roc = precision_recall = None
-    if both:
-        false, true, _ = roc_curve(labels, probabilities)
-        roc = {"false_positive_rate": _short(false), "sensitivity": _short(true)}
-        precision, recall, _ = precision_recall_curve(labels, probabilities, drop_intermediate=True)
-        precision_recall = {"sensitivity": _short(recall), "precision": _short(precision)}
-    return {"roc": roc, "precision_recall": precision_recall}
+    if len(np.unique(labels)) != 2:
+        return {"roc": None, "precision_recall": None}
+    false_positive_rate, sensitivity, _ = roc_curve(labels, probabilities)
+    precision, recall, _ = precision_recall_curve(labels, probabilities, drop_intermediate=True)
+    return {
+        "roc": {"false_positive_rate": _round(false_positive_rate), "sensitivity": _round(sensitivity)},
+        "precision_recall": {"sensitivity": _round(recall), "precision": _round(precision)},
+    }
 
 
-def _short(values: np.ndarray) -> list[float]:
+def _round(values: np.ndarray) -> list[float]:
     return [round(float(value), _DIGITS) for value in values]
 
 
-POOLINGS = ("mean", "max", "noisy_or")
+def measure_reliability(labels: np.ndarray, probabilities: np.ndarray) -> list[dict[str, Any]]:
+    """Computes a reliability diagram (Niculescu-Mizil and Caruana, ICML 2005).
+
+    Args:
+        labels: `[n]`, 0 normal and 1 abnormal.
+        probabilities: float64 `[n]`, P(abnormal) in [0, 1].
+
+    Returns:
+        For each bin that is not empty: `n`, `n_abnormal`, `mean` probability and `share` of abnormal.
+    """
+    bins, truth = bin_indices(np.asarray(probabilities)), np.asarray(labels)
+    return [
+        {
+            "n": int(inside.sum()),
+            "n_abnormal": int(truth[inside].sum()),
+            "mean": float(np.mean(probabilities[inside])),
+            "share": float(truth[inside].mean()),
+        }
+        for inside in (bins == number for number in np.unique(bins))
+    ]
+
+
+def bin_indices(probabilities: np.ndarray) -> np.ndarray:
+    """Returns the bin (0 to `N_BINS` - 1) of each probability in [0, 1], int64 `[n]`."""
+    return np.minimum((probabilities * N_BINS).astype(np.int64), N_BINS - 1)
 
 
 def aggregate_studies(
     study_ids: Sequence[Hashable] | np.ndarray, probabilities: Sequence[float] | np.ndarray, how: str = "mean"
 ) -> tuple[list[Any], np.ndarray]:
-    """Pools the probabilities of views that belong to one study.
+    """Pools the probabilities of the views of each study.
 
     Args:
         study_ids: `[n]`, the study of each view, in any order.
         probabilities: `[n]`, P(abnormal) of each view, in [0, 1].
-        how: "mean", the MURA paper's rule; "max", the most suspicious view; "noisy_or", 1 - prod(1 - p), the chance
-            that any view shows something if each spoke for itself. The latter two grow with the number of views,
-            which alone tells a little about the label: set them beside `view_count_baseline`.
+        how: "mean" is the MURA paper's rule. "max" takes the most suspicious view. "noisy_or" is 1 - prod(1 - p), the
+            probability that at least one view is abnormal if views were independent. The last two grow with the number
+            of views, which alone carries some information about the label; compare with `view_count_baseline`.
 
     Returns:
-        The study ids in the order they are first seen, and their probabilities, float64 `[s]`.
+        The study ids in first-seen order and their probabilities, float64 `[s]`.
 
     Raises:
-        ValueError: If the lengths differ, `how` is unknown or noisy-or is given what is no probability.
+        ValueError: If lengths differ, `how` is unknown, or noisy-or gets values outside [0, 1].
     """
     values = np.asarray(probabilities, np.float64)
     if how not in POOLINGS:
         raise ValueError(f"how is {how!r}: it must be one of {', '.join(POOLINGS)}")
     if values.shape != (len(study_ids),):
         raise ValueError(f"{len(study_ids)} study ids but probabilities of shape {values.shape}")
-    places = {study: place for place, study in enumerate(dict.fromkeys(study_ids))}
-    index = np.fromiter((places[study] for study in study_ids), np.int64, len(study_ids))
+    numbers = {study: number for number, study in enumerate(dict.fromkeys(study_ids))}
+    index = np.fromiter((numbers[study] for study in study_ids), np.int64, len(study_ids))
     if how == "max":
-        pooled = np.full(len(places), -np.inf)
+        pooled = np.full(len(numbers), -np.inf)
         np.maximum.at(pooled, index, values)
     elif how == "noisy_or":
         if not ((values >= 0) & (values <= 1)).all():
             raise ValueError("noisy_or needs probabilities in [0, 1]")
-        with np.errstate(divide="ignore"):  # a view that is certain: log 0, and the study is certain
-            pooled = -np.expm1(np.bincount(index, weights=np.log1p(-values), minlength=len(places)))
+        with np.errstate(divide="ignore"):  # log 0 of a certain view makes the study certain
+            pooled = -np.expm1(np.bincount(index, weights=np.log1p(-values), minlength=len(numbers)))
     else:
-        sums = np.bincount(index, weights=values, minlength=len(places))
-        pooled = sums / np.maximum(np.bincount(index, minlength=len(places)), 1)
-    return list(places), pooled
+        sums = np.bincount(index, weights=values, minlength=len(numbers))
+        pooled = sums / np.maximum(np.bincount(index, minlength=len(numbers)), 1)
+    return list(numbers), pooled

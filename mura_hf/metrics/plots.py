@@ -1,4 +1,4 @@
-"""Plots of an evaluation, from its record alone."""
+"""Plots of an evaluation, drawn from its JSON record alone."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,39 +8,37 @@ PLOTS = ("roc.png", "precision_recall.png", "reliability.png", "body_parts.png")
 """Names of the files that `plot_evaluation` writes."""
 
 _BLUE, _ORANGE, _GRAY = "#1f4e79", "#c55a11", "0.55"
-_MARKS = {"paper": "o", "youden": "D", "sensitivity_95": "^", "specificity_95": "s"}
+_MARKERS = {"paper": "o", "youden": "D", "sensitivity_95": "^", "specificity_95": "s"}
 
 
 def plot_evaluation(report: dict[str, Any], folder: str | Path) -> list[Path]:
-    """Draws the curves of the studies, how well calibrated they are, and the figures of each body part.
+    """Draws the curves of the studies, their calibration, and the metrics of each body part.
 
     Args:
         report: Content of `evaluation.json`.
-        folder: Where the files go.
+        folder: Folder for the files.
 
     Returns:
-        The files written, of `PLOTS`; curves that one class alone does not have are left out.
+        The files that were written, of `PLOTS`. The two curves are left out if only one class is present.
 
     Raises:
         KeyError: If the report lacks a value.
     """
-    curves = report["curves"]
-    drawn: dict[str, Callable[[Any, dict[str, Any]], None]] = {"reliability.png": _reliability}
-    if curves["roc"] is not None:
-        drawn |= {"roc.png": _roc, "precision_recall.png": _precision_recall}
-    sizes = {"body_parts.png": (8.0, 1.6 + 0.36 * len(_groups(report)))}
+    drawings: dict[str, Callable[[Any, dict[str, Any]], None]] = {
+        "reliability.png": _reliability,
+        "body_parts.png": _body_parts,
+    }
+    if report["curves"]["roc"] is not None:
+        drawings |= {"roc.png": _roc, "precision_recall.png": _precision_recall}
     written = []
     for name in PLOTS:
-        if name != "body_parts.png" and name not in drawn:
-            continue
-        figure = _figure(sizes.get(name, (5.0, 5.0)))
-        if name == "body_parts.png":
-            _parts(figure, report)
-        else:
-            drawn[name](figure.subplots(), report)
-        path = Path(folder) / name
-        figure.savefig(path, dpi=100, metadata={"Software": None})  # nothing that differs from day to day
-        written.append(path)
+        if name in drawings:
+            height = 1.6 + 0.36 * len(_groups(report))
+            figure = _figure((8.0, height) if name == "body_parts.png" else (5.0, 5.0))
+            drawings[name](figure, report)
+            path = Path(folder) / name
+            figure.savefig(path, dpi=100, metadata={"Software": None})  # the same bytes every time
+            written.append(path)
     return written
 
 
@@ -53,82 +51,78 @@ def _figure(size: tuple[float, float]) -> Any:
     return figure
 
 
-def _roc(axis: Any, report: dict[str, Any]) -> None:
-    curve, row = report["curves"]["roc"], report["study"]["overall"]
+def _roc(figure: Any, report: dict[str, Any]) -> None:
+    axis, curve = figure.subplots(), report["curves"]["roc"]
     axis.plot([0, 1], [0, 1], color=_GRAY, linewidth=1, linestyle="--", label="chance")
-    axis.plot(curve["false_positive_rate"], curve["sensitivity"], color=_BLUE, label=_told("AUROC", row, "auroc"))
+    axis.plot(curve["false_positive_rate"], curve["sensitivity"], color=_BLUE, label=_label("AUROC", report, "auroc"))
     for name, point in report["operating_points"].items():
         figures = point["groups"]["overall"]["figures"]
         axis.plot(
-            1 - figures["specificity"], figures["sensitivity"], marker=_MARKS.get(name, "P"), color=_ORANGE,
+            1 - figures["specificity"], figures["sensitivity"], marker=_MARKERS.get(name, "P"), color=_ORANGE,
             linestyle="none", label=name.replace("_", " "),
         )  # fmt: skip
     axis.set(xlabel="1 - specificity", ylabel="Sensitivity", title=_title(report))
     _square(axis, "lower right")
 
 
-def _precision_recall(axis: Any, report: dict[str, Any]) -> None:
-    curve, row = report["curves"]["precision_recall"], report["study"]["overall"]
-    share = row["figures"]["n_abnormal"] / row["figures"]["n"]
+def _precision_recall(figure: Any, report: dict[str, Any]) -> None:
+    axis, curve = figure.subplots(), report["curves"]["precision_recall"]
+    figures = report["study"]["overall"]["figures"]
+    share = figures["n_abnormal"] / figures["n"]
     axis.axhline(share, color=_GRAY, linewidth=1, linestyle="--", label=f"chance: {share:.2f} are abnormal")
-    axis.step(
-        curve["sensitivity"], curve["precision"], where="pre", color=_BLUE,
-        label=_told("Average precision", row, "auprc"),
-    )  # fmt: skip
+    label = _label("Average precision", report, "auprc")
+    axis.step(curve["sensitivity"], curve["precision"], where="pre", color=_BLUE, label=label)
     axis.set(xlabel="Sensitivity (recall)", ylabel="Precision", title=_title(report))
     _square(axis, "lower left")
 
 
-def _reliability(axis: Any, report: dict[str, Any]) -> None:
+def _reliability(figure: Any, report: dict[str, Any]) -> None:
+    axis, effect = figure.subplots(), report["calibration_effect"]
     axis.plot([0, 1], [0, 1], color=_GRAY, linewidth=1, linestyle="--", label="perfect")
-    for when, colour in (("before", _GRAY), ("after", _BLUE)):
-        found = report["calibration_effect"][when]
-        if found is None:
+    for when, color in (("before", _GRAY), ("after", _BLUE)):
+        if effect[when] is None:
             continue
-        bins = found["reliability"]
-        axis.plot(
-            [row["mean"] for row in bins], [row["share"] for row in bins], color=colour, linewidth=1,
-            label=f"{when} calibration, ECE {found['ece']:.3f}",
-        )  # fmt: skip
-        # A dot's area grows with its studies: what a handful of them do is noise.
-        axis.scatter(
-            [row["mean"] for row in bins], [row["share"] for row in bins], color=colour,
-            s=[6 + min(row["n"], 60) for row in bins],
-        )  # fmt: skip
-    bins = report["calibration_effect"]["after"]["reliability"]
-    most = max(row["n"] for row in bins)
+        bins = effect[when]["reliability"]
+        means, shares = [row["mean"] for row in bins], [row["share"] for row in bins]
+        label = f"{when} calibration, ECE {effect[when]['ece']:.3f}"
+        axis.plot(means, shares, color=color, linewidth=1, label=label)
+        # The area of a dot grows with its number of studies, because bins with few studies are noisy.
+        axis.scatter(means, shares, color=color, s=[6 + min(row["n"], 60) for row in bins])
+    bins = effect["after"]["reliability"]
+    largest = max(row["n"] for row in bins)
     axis.bar(
-        [row["mean"] for row in bins], [0.15 * row["n"] / most for row in bins], width=0.04, color=_BLUE, alpha=0.25,
-        label=f"studies in a bin (at most {most})",
+        [row["mean"] for row in bins], [0.15 * row["n"] / largest for row in bins], width=0.04, color=_BLUE,
+        alpha=0.25, label=f"studies in a bin (at most {largest})",
     )  # fmt: skip
-    axis.set(xlabel="P(abnormal), mean of the bin", ylabel="Share that is abnormal", title=_title(report))
+    axis.set(xlabel="Mean P(abnormal) of the bin", ylabel="Share of abnormal studies", title=_title(report))
     _square(axis, "upper left")
 
 
-def _parts(figure: Any, report: dict[str, Any]) -> None:
+def _body_parts(figure: Any, report: dict[str, Any]) -> None:
     groups = list(_groups(report).items())[::-1]
     axes = figure.subplots(1, 2, sharey=True)
     for axis, name, title in zip(axes, ("auroc", "kappa"), ("AUROC", "Cohen's kappa"), strict=True):
-        for place, (_, row) in enumerate(groups):
+        for line, (_, row) in enumerate(groups):
             value, interval = row["figures"][name], row["intervals"].get(name)
             if value is not None and interval is not None:
-                axis.plot(interval, [place, place], color=_BLUE, linewidth=2)
-                axis.plot(value, place, marker="o", color=_BLUE)
+                axis.plot(interval, [line, line], color=_BLUE, linewidth=2)
+                axis.plot(value, line, marker="o", color=_BLUE)
         axis.set(xlabel=f"{title}, 95 % interval", ylim=(-0.6, len(groups) - 0.4))
         axis.grid(axis="x", alpha=0.3)
-    told = [f"{name} ({row['figures']['n_abnormal']} of {row['figures']['n']})" for name, row in groups]
-    axes[0].set_yticks(range(len(groups)), told)
+    ticks = [f"{name} ({row['figures']['n_abnormal']} of {row['figures']['n']})" for name, row in groups]
+    axes[0].set_yticks(range(len(groups)), ticks)
     figure.suptitle(f"{_title(report)}: abnormal of all", fontsize=11)
 
 
 def _groups(report: dict[str, Any]) -> dict[str, Any]:
-    """Figures of studies by body part, and by region where the report knows those."""
+    """Metrics of studies by body part, and by region if the report has regions."""
     return {**report["study"], **{f"shows {name}": row for name, row in report.get("region", {}).items()}}
 
 
-def _told(what: str, row: dict[str, Any], name: str) -> str:
+def _label(words: str, report: dict[str, Any], name: str) -> str:
+    row = report["study"]["overall"]
     low, high = row["intervals"][name]
-    return f"{what} {row['figures'][name]:.3f} ({low:.3f} to {high:.3f})"
+    return f"{words} {row['figures'][name]:.3f} ({low:.3f} to {high:.3f})"
 
 
 def _title(report: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""`EvaluationReport`: all figures of one set of answers."""
+"""`EvaluationReport`: metrics, intervals, confusion matrices and curves of one set of predictions."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,19 +7,19 @@ from typing import Any
 import numpy as np
 
 from .bootstrap import bootstrap_confidence_intervals
-from .classification import check_answers, classification_metrics, confusion_matrix, measure_curves
+from .classification import check_predictions, classification_metrics, confusion_matrix, measure_curves
 
 OVERALL = "overall"
 
 
 @dataclass(frozen=True)
 class GroupReport:
-    """Figures of some rows.
+    """Metrics of a group of rows.
 
     Attributes:
-        figures: As `classification_metrics` gives them.
-        intervals: As `bootstrap_confidence_intervals` gives them.
-        confusion: As `confusion_matrix` gives it.
+        figures: From `classification_metrics`.
+        intervals: From `bootstrap_confidence_intervals`.
+        confusion: From `confusion_matrix`.
     """
 
     figures: dict[str, float | int | None]
@@ -36,7 +36,7 @@ class GroupReport:
         threshold: float = 0.5,
         n_resamples: int = 2000,
     ) -> "GroupReport":
-        """Measures rows, the arguments as for `EvaluationReport.measure`."""
+        """Measures one group; the arguments are those of `EvaluationReport.measure`."""
         return cls(
             classification_metrics(labels, probabilities, threshold),
             bootstrap_confidence_intervals(labels, probabilities, patients, threshold, n_resamples),
@@ -44,17 +44,17 @@ class GroupReport:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Returns plain values for JSON."""
         return vars(self).copy()
 
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """Figures of one level, images or studies, overall and by group.
+    """Metrics of images or of studies, overall and by group.
 
     Attributes:
-        groups: "overall" first, then the groups that hold any row.
-        curves: Of all rows, as `measure_curves` gives them.
+        groups: "overall" first, then the groups that have rows.
+        curves: Of all rows, from `measure_curves`.
     """
 
     groups: dict[str, GroupReport]
@@ -71,33 +71,31 @@ class EvaluationReport:
         threshold: float = 0.5,
         n_resamples: int = 2000,
     ) -> "EvaluationReport":
-        """Measures answers.
+        """Measures predictions.
 
         Args:
             labels: `[n]`, 0 normal and 1 abnormal.
             probabilities: `[n]`, P(abnormal) in [0, 1].
-            patients: `[n]`, over whom the bootstrap goes.
-            groups: Name -> bool `[n]`, which rows are of the group, such as of a body part.
-            threshold: Abnormal is called strictly above it.
+            patients: `[n]`, the patient of each row, for the bootstrap.
+            groups: Name -> bool `[n]`, the rows of a group, such as a body part.
+            threshold: A row is called abnormal strictly above it.
             n_resamples: Number of resamples.
 
         Raises:
-            ValueError: If lengths differ, there are no rows, or a value is no probability.
+            ValueError: If lengths differ, there are no rows, or a value is not a probability.
         """
-        truth, values = check_answers(labels, probabilities)
-        who = np.asarray(patients)
-        chosen = {OVERALL: np.ones(len(truth), bool), **(groups or {})}
-        return cls(
-            {
-                name: GroupReport.measure(
-                    truth[rows], values[rows], who[rows], threshold=threshold, n_resamples=n_resamples
-                )
-                for name, rows in chosen.items()
-                if np.any(rows) or name == OVERALL
-            },
-            measure_curves(truth, values),
-        )
+        truth, values = check_predictions(labels, probabilities)
+        patients = np.asarray(patients)
+        masks = {OVERALL: np.ones(len(truth), bool), **(groups or {})}
+        measured = {
+            name: GroupReport.measure(
+                truth[rows], values[rows], patients[rows], threshold=threshold, n_resamples=n_resamples
+            )
+            for name, rows in masks.items()
+            if np.any(rows) or name == OVERALL
+        }
+        return cls(measured, measure_curves(truth, values))
 
     def to_dict(self) -> dict[str, Any]:
-        """The groups as plain values, for JSON; curves stand apart."""
+        """Returns the groups as plain values for JSON, without the curves."""
         return {name: group.to_dict() for name, group in self.groups.items()}

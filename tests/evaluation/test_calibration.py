@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from mura_hf import DatasetError, MuraForStudyClassification, load_mura
 from mura_hf.evaluation import calibrate_checkpoint, evaluate_checkpoint
-from mura_hf.metrics import HOW_CHOSEN
+from mura_hf.metrics import OPERATING_POINTS
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def test_config_is_calibrated_and_weights_stay(rows, checkpoint, tmp_path):
     config = json.loads((folder / "config.json").read_text())
     for name in ("temperature", "study_slope", "study_intercept", "operating_points"):
         assert config[name] == fit[name]
-    assert list(fit["operating_points"]) == list(HOW_CHOSEN)
+    assert list(fit["operating_points"]) == list(OPERATING_POINTS)
     assert fit["after"]["brier"] < fit["before"]["brier"]
     assert fit["after"]["cross_entropy"] < fit["before"]["cross_entropy"]
     before, after = (load_file(place / "model.safetensors") for place in (checkpoint, folder))

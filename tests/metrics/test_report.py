@@ -1,10 +1,13 @@
+"""`EvaluationReport` and the plots that are drawn from its record."""
+
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.calibration import calibration_curve
 from sklearn.metrics import auc, roc_auc_score
 
+from mura_hf import metrics
 from mura_hf.metrics import (
     PLOTS,
     EvaluationReport,
@@ -23,64 +26,57 @@ FIRST = np.arange(200) < 80
 
 @pytest.fixture(scope="module")
 def report():
-    return EvaluationReport.measure(
-        LABELS, PROBABILITIES, PATIENTS, groups={"wrist": FIRST, "hand": np.zeros(200, bool)}, n_resamples=200
-    )
+    groups = {"wrist": FIRST, "hand": np.zeros(200, bool)}
+    return EvaluationReport.measure(LABELS, PROBABILITIES, PATIENTS, groups=groups, n_resamples=200)
 
 
-def test_groups_are_measured_apart_and_empty_ones_left_out(report):
-    assert list(report.groups) == ["overall", "wrist"]
-    assert report.groups["wrist"].figures == classification_metrics(LABELS[FIRST], PROBABILITIES[FIRST])
-    assert np.sum(report.groups["wrist"].confusion) == 80
-    assert json.loads(json.dumps(report.to_dict()))["overall"]["figures"]["n"] == 200
-
-
-def test_curves_have_the_areas_of_the_figures(report):
-    roc = report.curves["roc"]
-    assert auc(roc["false_positive_rate"], roc["sensitivity"]) == pytest.approx(
-        roc_auc_score(LABELS, PROBABILITIES), abs=1e-4
-    )
-    curve = report.curves["precision_recall"]
-    steps = -np.diff(curve["sensitivity"]) @ np.asarray(curve["precision"])[:-1]
-    assert steps == pytest.approx(report.groups["overall"].figures["auprc"], abs=0.02)  # corners only
-    assert EvaluationReport.measure([0, 0], [0.1, 0.2], [1, 2], n_resamples=20).curves["roc"] is None
-
-
-def test_reliability_equals_scikit_learns():
-    values = np.clip(PROBABILITIES + RNG.uniform(0, 1e-3, 200), 0, 1)  # none on the edge of a bin
-    bins = measure_reliability(LABELS, values)
-    shares, means = calibration_curve(LABELS, values, n_bins=15)
-    np.testing.assert_allclose([row["share"] for row in bins], shares)
-    np.testing.assert_allclose([row["mean"] for row in bins], means)
-    ece = sum(row["n"] * abs(row["mean"] - row["share"]) for row in bins) / 200
-    assert ece == pytest.approx(classification_metrics(LABELS, values)["ece"])
-
-
-def _record(report):
+@pytest.fixture
+def record(report):
     effect = {"ece": 0.1, "reliability": measure_reliability(LABELS, PROBABILITIES)}
     points = measure_operating_points(LABELS, PROBABILITIES, PATIENTS, {"paper": 0.5}, 0.1, n_resamples=20)
-    return {
+    plain = {
         "split": "valid",
         "study": report.to_dict(),
         "curves": report.curves,
         "calibration_effect": {"before": None, "after": effect},
         "operating_points": {name: {"groups": {"overall": row}} for name, row in points.items()},
     }
+    return json.loads(json.dumps(plain))
 
 
-def test_plots_are_drawn_from_the_record_alone(report, tmp_path):
-    record = json.loads(json.dumps(_record(report)))
-    first = {path.name: path.read_bytes() for path in plot_evaluation(record, tmp_path)}
+def test_groups_are_measured_apart_and_empty_ones_left_out(report, record):
+    assert list(report.groups) == ["overall", "wrist"]
+    assert report.groups["wrist"].figures == classification_metrics(LABELS[FIRST], PROBABILITIES[FIRST])
+    assert np.sum(report.groups["wrist"].confusion) == 80
+    assert record["study"]["overall"]["figures"]["n"] == 200
+
+
+def test_curves_have_the_areas_of_the_figures(report):
+    roc, curve = report.curves["roc"], report.curves["precision_recall"]
+    area = auc(roc["false_positive_rate"], roc["sensitivity"])
+    assert area == pytest.approx(roc_auc_score(LABELS, PROBABILITIES), abs=1e-4)
+    steps = -np.diff(curve["sensitivity"]) @ np.asarray(curve["precision"])[:-1]
+    assert steps == pytest.approx(report.groups["overall"].figures["auprc"], abs=0.02)  # corners only
+
+
+def test_plots_are_drawn_from_the_record_alone(record, tmp_path):
+    def draw():
+        return {path.name: path.read_bytes() for path in plot_evaluation(record, tmp_path)}
+
+    first = draw()
     assert list(first) == list(PLOTS)
     assert all(content.startswith(b"\x89PNG") for content in first.values())
-    assert {path.name: path.read_bytes() for path in plot_evaluation(record, tmp_path)} == first
+    assert draw() == first
     record["study"]["overall"]["figures"]["auroc"] = 0.123
     record["study"]["overall"]["intervals"]["auroc"] = [0.1, 0.2]
-    changed = {path.name: path.read_bytes() for path in plot_evaluation(record, tmp_path)}
+    changed = draw()
     assert changed["roc.png"] != first["roc.png"]
     assert changed["reliability.png"] == first["reliability.png"]
+    record["curves"] = {"roc": None, "precision_recall": None}  # one class only
+    assert list(draw()) == ["reliability.png", "body_parts.png"]
 
 
-def test_curves_that_one_class_does_not_have_are_left_out(report, tmp_path):
-    record = {**_record(report), "curves": {"roc": None, "precision_recall": None}}
-    assert [path.name for path in plot_evaluation(record, tmp_path)] == ["reliability.png", "body_parts.png"]
+def test_metrics_can_be_imported_without_extras():
+    for file in Path(metrics.__file__).parent.glob("*.py"):
+        imported = [line.split()[1] for line in file.read_text().splitlines() if line.startswith(("import ", "from "))]
+        assert not {name.split(".")[0] for name in imported} & {"scipy", "sklearn", "matplotlib"}, file.name

@@ -89,7 +89,7 @@ def test_two_epochs_calibration_evaluation_and_a_card_that_credits(key, tmp_path
     assert ModelCard(card).data.license == "cc-by-4.0"
     assert source.credit in card
     assert source.held_out in card
-    assert "MURA" not in card.split("## Limits")[0].replace("as the MURA paper calls it", "")
+    assert "MURA" not in card.split("## Limits")[0].replace("the rule of the MURA paper", "")
     film = rows.cast_column("image", Image(decode=False))[0]["image"]["path"]
     study = StudyPredictor.from_pretrained(folder)([film])
     assert 0 <= study.probability <= 1
