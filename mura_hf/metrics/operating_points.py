@@ -99,12 +99,15 @@ def measure_operating_points(
     for name, threshold in thresholds.items():
         correct = (values > threshold) == (truth == 1)
         with np.errstate(divide="ignore", invalid="ignore"):
-            rates = [counts @ (correct & (truth == label)) / (counts @ (truth == label)) for label in (1, 0)]
-        samples = dict(zip(_FIGURES, (*rates, *predictive_values(*rates, prevalence)), strict=True))
+            sensitivity, specificity = (
+                counts @ (correct & (truth == label)) / (counts @ (truth == label)) for label in (1, 0)
+            )
+        derived = predictive_values(sensitivity, specificity, prevalence)
+        samples = dict(zip(_FIGURES, (sensitivity, specificity, *derived), strict=True))
         matrix = confusion_matrix(truth, values, threshold)
         metrics = matrix_metrics(matrix)
         known = np.asarray([metrics[figure] for figure in _FIGURES[:2]], np.float64)  # None becomes nan
-        figures = zip(_FIGURES, (*known, *predictive_values(*known, prevalence)), strict=True)
+        figures = zip(_FIGURES, (*known, *predictive_values(known[0], known[1], prevalence)), strict=True)
         report[name] = {
             "threshold": threshold,
             "confusion": matrix,
