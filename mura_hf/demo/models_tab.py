@@ -422,7 +422,7 @@ def describe(predictor: StudyPredictor) -> str:
     """The checkpoint in use in a line of Markdown."""
     config = predictor.model.config
     if config.model_type == "external":
-        kind = f"**someone else's checkpoint**: abnormal means {_plain(config.abnormal_means)}"
+        kind = f"**someone else's checkpoint**: abnormal means {_plain(config.positive_class_description)}"
     elif config.trained_on_phantoms:
         kind = "trained on **synthetic phantoms**"
     else:

@@ -12,7 +12,7 @@ from ..common import replace_file
 from ..errors import DatasetError
 from ..metrics import paired_bootstrap
 from ..training import SplitPredictions
-from .evaluation import N_RESAMPLES, Answers, calibrate_alone
+from .evaluation import N_RESAMPLES, Answers, calibrate_single_views
 from .prediction_cache import KeptAnswers, digest_rows
 
 
@@ -77,9 +77,9 @@ def _levels(found: SplitPredictions, folder: str | Path) -> tuple[dict[str, tupl
     """Labels, probabilities and patients of images and of studies, and the checkpoint's threshold."""
     config = AutoConfig.from_pretrained(folder)
     studies = Answers(found, config.study_slope, config.study_intercept)
-    alone = calibrate_alone(found, config.study_slope, config.study_intercept)
+    single_view = calibrate_single_views(found, config.study_slope, config.study_intercept)
     levels = {
-        "image": (found.labels, alone, found.patient_ids),
+        "image": (found.labels, single_view, found.patient_ids),
         "study": (studies.labels, studies.probabilities, studies.patients),
     }
     return levels, config.operating_points[config.default_operating_point]

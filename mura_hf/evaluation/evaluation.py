@@ -107,9 +107,9 @@ def measure_levels(
         there.
     """
     studies = Answers(found, slope, intercept)
-    alone = calibrate_alone(found, slope, intercept)
+    single_view = calibrate_single_views(found, slope, intercept)
     levels: dict[str, tuple[Any, ...]] = {
-        "image": (found.labels, alone, found.patient_ids, _of_parts(found.body_parts)),
+        "image": (found.labels, single_view, found.patient_ids, _of_parts(found.body_parts)),
         "study": (studies.labels, studies.probabilities, studies.patients, studies.of_parts()),
     }
     return {
@@ -120,9 +120,10 @@ def measure_levels(
     }
 
 
-def calibrate_alone(found: SplitPredictions, slope: float, intercept: float) -> np.ndarray:
-    """P(abnormal), calibrated, of a study of each view alone, `[n]`."""
-    return calibrate_studies(found.probabilities if found.alone is None else found.alone, slope, intercept)
+def calibrate_single_views(found: SplitPredictions, slope: float, intercept: float) -> np.ndarray:
+    """Returns the calibrated P(abnormal) of each view as a study of its own, `[n]`."""
+    single_view = found.single_view_probabilities
+    return calibrate_studies(found.probabilities if single_view is None else single_view, slope, intercept)
 
 
 def measure_regions(studies: Answers, regions: dict[str, str], threshold: float) -> dict[str, dict[str, Any]]:

@@ -41,7 +41,7 @@ def file_of(image: dict[str, Any]) -> Any:
     return image["path"] if image["bytes"] is None else image["bytes"]
 
 
-_LATER = ("study_slope", "study_intercept", "operating_points", "abnormal_means")
+_LATER = ("study_slope", "study_intercept", "operating_points", "positive_class_description", "abnormal_means")
 """Of a config: what acts on answers, not on predictions."""
 
 _LIBRARIES = (
@@ -168,7 +168,7 @@ def _write(file: Path, found: SplitPredictions) -> None:
     if found.found_parts is not None:
         arrays["found_parts"] = found.found_parts
     if found.pooled is not None:
-        arrays["alone"] = found.alone
+        arrays["single_view_probabilities"] = found.single_view_probabilities
         arrays |= {"studies": np.asarray(list(found.pooled)), "pooled": np.asarray(list(found.pooled.values()))}
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
@@ -189,7 +189,7 @@ def _read(file: Path, rows: Dataset) -> SplitPredictions:
             body_parts=np.asarray([UNKNOWN_PART if part is None else part for part in rows["body_part"]]),
             found_parts=arrays.get("found_parts"),
             pooled=pooled,
-            alone=arrays.get("alone"),
+            single_view_probabilities=arrays.get("single_view_probabilities"),
         )
 
 

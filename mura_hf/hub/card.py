@@ -241,7 +241,7 @@ def _values(records: dict[str, Any], folder: Path, name: str) -> dict[str, Any]:
         "strictest": strictest,
         "cited": [one.citation for one in dict.fromkeys([source, *bases, held_out]) if one.citation],
         "covers": source.covers if regions == "all" else f"of {' or '.join(regions)} (one view)",
-        "abnormal_means": describe_positive_class({"key": source.key, **training["data"]}),
+        "positive_class_description": describe_positive_class({"key": source.key, **training["data"]}),
         "files": '"arm.png"' if source.key == "fracatlas" else '"wrist_frontal.png", "wrist_lateral.png"',
         "model": model_rows(records),
         "needs_part": config["model_type"] == "mura_specialized" and not config.get("router"),

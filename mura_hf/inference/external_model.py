@@ -231,7 +231,7 @@ def load_external(
     model = _load_model(place, config, dtype, pinned)
     own = ExternalConfig(
         backbone=config.architecture if config.model_type == "timm_wrapper" else config.model_type,
-        abnormal_means=(
+        positive_class_description=(
             f"what this checkpoint's authors labelled “{labels[abnormal]}”, against “{labels[1 - abnormal]}”; what "
             "they counted as such, its card may tell"
         ),

@@ -236,7 +236,7 @@ def assemble_answer(
         views=views,
         in_distribution=None if judgement is None else judgement.in_distribution,
         unusual_percentile=None if judgement is None else judgement.percentile,
-        positive_class_description=config.abnormal_means,
+        positive_class_description=config.positive_class_description,
         **told,
     )
 

@@ -39,9 +39,10 @@ class MuraBaseConfig(PreTrainedConfig):
         trained_on_phantoms (`bool`, *optional*, defaults to `False`):
             Whether the weights have seen synthetic phantoms only, so that their word about a real radiograph means
             nothing.
-        abnormal_means (`str`, *optional*):
-            What the labels of training called abnormal, in words that go on from "abnormal means"; None where it is
-            not known.
+        positive_class_description (`str`, *optional*):
+            What the positive class of the training data includes, as the end of a sentence that begins with "Abnormal
+            means"; None if unknown. Configurations of the first release call this field `abnormal_means`; that name
+            is still read and written too.
         test_time_flip (`bool`, *optional*, defaults to `False`):
             Whether, in evaluation mode, a view's logits are the mean of those of the view and of its mirror image, and
             its heatmap that of both, which doubles the cost. Families that are made of other models leave it to them.
@@ -57,7 +58,7 @@ class MuraBaseConfig(PreTrainedConfig):
     study_intercept: float | int = 0.0
     operating_points: dict[str, float | int] | None = None
     trained_on_phantoms: bool = False
-    abnormal_means: str | None = None
+    positive_class_description: str | None = None
     test_time_flip: bool = False
 
     id2label: dict[int, str] | dict[str, str] | None = None
@@ -74,6 +75,9 @@ class MuraBaseConfig(PreTrainedConfig):
             self.label2id = {label: int(index) for index, label in self.id2label.items()}
         if self.operating_points is None:
             self.operating_points = {"paper": 0.5}
+        former = kwargs.pop("abnormal_means", None)
+        if self.positive_class_description is None:
+            self.positive_class_description = former
         super().__post_init__(**kwargs)
         if dict(self.id2label) != dict(enumerate(LABELS)):
             raise ValueError(f"id2label is {self.id2label}: label 0 must be {LABELS[0]!r} and label 1 {LABELS[1]!r}")
@@ -89,6 +93,10 @@ class MuraBaseConfig(PreTrainedConfig):
             raise ValueError(
                 f"operating_points is {self.operating_points}: it needs at least one threshold, all in [0, 1]"
             )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields as plain values, with the former name `abnormal_means` too."""
+        return {**super().to_dict(), "abnormal_means": self.positive_class_description}
 
     @property
     def default_operating_point(self) -> str:

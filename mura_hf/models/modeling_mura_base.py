@@ -85,7 +85,7 @@ class StudyOutput(ModelOutput):
         study_logits: `[B, 2]`, log-probabilities of normal and abnormal after study calibration.
         pooled_logit: `[B]`, log-odds of abnormal before study calibration.
         view_logits: `[B, V, 2]`.
-        alone_logit: `[B, V]`, log-odds of abnormal, calibrated, of a study that has this view alone.
+        single_view_logit: `[B, V]`, log-odds of abnormal, calibrated, of a study that has this view alone.
         view_weights: `[B, V]`, each view's share in the study's answer; a study's shares sum to 1.
         body_part_logits: `[B, 7]`, log of the views' mean probability of each part, where the checkpoint has that
             head.
@@ -100,7 +100,7 @@ class StudyOutput(ModelOutput):
     study_logits: torch.Tensor = None  # type: ignore[assignment]
     pooled_logit: torch.Tensor = None  # type: ignore[assignment]
     view_logits: torch.Tensor = None  # type: ignore[assignment]
-    alone_logit: torch.Tensor = None  # type: ignore[assignment]
+    single_view_logit: torch.Tensor = None  # type: ignore[assignment]
     view_weights: torch.Tensor = None  # type: ignore[assignment]
     body_part_logits: torch.Tensor | None = None
     finding_logits: torch.Tensor | None = None
@@ -327,7 +327,7 @@ class MuraClassifier(MuraPreTrainedModel):
             study_logits=self.calibrate(pooled),
             pooled_logit=pooled,
             view_logits=view_logits,
-            alone_logit=self.adjust(view_logits[..., 1] - view_logits[..., 0]) * mask,
+            single_view_logit=self.adjust(view_logits[..., 1] - view_logits[..., 0]) * mask,
             view_weights=weights,
             body_part_logits=_mean_log(output.body_part_logits, mask, mask / mask.sum(1, keepdim=True)),
             finding_logits=_mean_log(output.finding_logits, mask, weights),

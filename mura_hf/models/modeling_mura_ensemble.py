@@ -98,12 +98,12 @@ class MuraEnsembleForImageClassification(MuraClassifier):
         study = self._mean({name: output.study_logits for name, output in found.items()})
         view_logits = self._mean({name: output.view_logits for name, output in found.items()})
         pooled = study[:, 1] - study[:, 0]
-        alone = self._mean({name: _both(output.alone_logit) for name, output in found.items()})
+        alone = self._mean({name: _both(output.single_view_logit) for name, output in found.items()})
         shares = self.config.weights
         return StudyOutput(
             study_logits=self.calibrate(pooled),
             pooled_logit=pooled,
-            alone_logit=self.adjust(alone[..., 1] - alone[..., 0]) * mask,
+            single_view_logit=self.adjust(alone[..., 1] - alone[..., 0]) * mask,
             view_logits=view_logits / self.config.temperature * mask[..., None],
             view_weights=sum(shares[name] * output.view_weights for name, output in found.items()),
             body_part_logits=_mean_of_some([output.body_part_logits for output in found.values()]),

@@ -145,12 +145,12 @@ class MuraSpecializedForImageClassification(MuraClassifier):
         numbers[mask] = torch.arange(int(mask.sum()), device=mask.device)
         view_logits = _gather({part: output.view_logits for part, output in studies.items()}, rows)
         view_logits = view_logits / self.config.temperature
-        alone = _gather({part: output.alone_logit for part, output in studies.items()}, rows)
+        alone = _gather({part: output.single_view_logit for part, output in studies.items()}, rows)
         return StudyOutput(
             study_logits=self.calibrate(pooled),
             pooled_logit=pooled,
             view_logits=view_logits,
-            alone_logit=self.adjust(alone) * mask,
+            single_view_logit=self.adjust(alone) * mask,
             view_weights=_gather({part: output.view_weights for part, output in studies.items()}, rows),
             body_part_logits=routed,
             views=MuraSpecializedOutput(

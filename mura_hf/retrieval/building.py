@@ -115,8 +115,8 @@ def make_thumbnail(plane: np.ndarray, side: int) -> bytes:
 
 _NO_CODE = {
     "_name_or_path", "abnormal_means", "architectures", "auto_map", "custom_pipelines", "dtype", "finding_types",
-    "id2label", "label2id", "operating_points", "study_intercept", "study_pooling", "study_slope", "temperature",
-    "trained_on_phantoms", "transformers_version",
+    "id2label", "label2id", "operating_points", "positive_class_description", "study_intercept", "study_pooling",
+    "study_slope", "temperature", "trained_on_phantoms", "transformers_version",
 }  # fmt: skip
 """Of configuration and processor: what acts on answers, or says nothing."""
 _NO_SETTING = {"auto_map", "image_processor_type", "processor_class", "_processor_class"}

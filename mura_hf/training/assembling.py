@@ -181,7 +181,7 @@ def train_members(
         router = models.pop(ROUTER, None)
         model = MuraSpecializedForImageClassification.from_members(models, processors=processors, router=router)
     model.config.trained_on_phantoms = trained_on_phantoms
-    model.config.abnormal_means = describe_positive_class(data_description)
+    model.config.positive_class_description = describe_positive_class(data_description)
 
     prepared = accelerator.prepare_model(model, evaluation_mode=True)
     views = ViewDataset(datasets["dev"], processor)

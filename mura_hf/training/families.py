@@ -27,7 +27,14 @@ NOT_JUDGED = ("embedding",)
 
 _RECIPE_SETS = ("backbone", "backbone_kwargs", "image_size", "head_dropout", "body_part_head")
 _CALIBRATION_SETS = ("temperature", "study_slope", "study_intercept", "operating_points")
-_NOT_FREE = ("num_channels", "trained_on_phantoms", "abnormal_means", "id2label", "label2id")
+_NOT_FREE = (
+    "num_channels",
+    "trained_on_phantoms",
+    "positive_class_description",
+    "abnormal_means",
+    "id2label",
+    "label2id",
+)
 
 
 def config_class(family: str) -> Any:

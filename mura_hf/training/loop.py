@@ -192,7 +192,7 @@ def prepare_run(
     cache = None if cache_dir is None else _open_cache(datasets, processor, cache_dir, accelerator)
     dev_views = ViewDataset(datasets["dev"], processor, cache=cache)
     model = build_model(recipe, trained_on_phantoms=trained_on_phantoms)
-    model.config.abnormal_means = describe_positive_class(data_description)
+    model.config.positive_class_description = describe_positive_class(data_description)
     if recipe.channels_last:
         model = model.to(memory_format=torch.channels_last)
     stages = make_stages(recipe, datasets["train"], processor, cache)

@@ -31,8 +31,8 @@ class SplitPredictions:
         found_parts: int64, the part that the model finds; None without that head.
         pooled: Study -> its P(abnormal) before calibration, where the model pools views in another way than by the
             mean of their probabilities; else None.
-        alone: float64, P(abnormal) before calibration of a study of the view alone, likewise; else None, since there
-            it is that of the view.
+        single_view_probabilities: float64, P(abnormal) before calibration of a study that has only this view, if the
+            model does not pool by the mean; else None, since it equals the probability of the view.
     """
 
     probabilities: np.ndarray
@@ -42,7 +42,7 @@ class SplitPredictions:
     body_parts: np.ndarray
     found_parts: np.ndarray | None
     pooled: dict[str, float] | None = None
-    alone: np.ndarray | None = None
+    single_view_probabilities: np.ndarray | None = None
 
     def by_study(self) -> dict[str, tuple[float, int, str, int]]:
         """Study id -> pooled probability (the mean, mostly), label, patient and body part."""
@@ -154,8 +154,8 @@ def _found(output: Any, mask: torch.Tensor | None, accelerator: Accelerator, con
     if mask is not None:
         found["margin"] = accelerator.pad_across_processes(found["margin"].masked_fill(~mask, torch.nan), 1)
         found["pooled"] = output.pooled_logit.float()
-        bare = (output.alone_logit.float() - config.study_intercept) / config.study_slope
-        found["alone"] = accelerator.pad_across_processes(bare.masked_fill(~mask, torch.nan), 1)
+        bare = (output.single_view_logit.float() - config.study_intercept) / config.study_slope
+        found["single_view"] = accelerator.pad_across_processes(bare.masked_fill(~mask, torch.nan), 1)
     if output.body_part_logits is not None:
         found["part"] = output.body_part_logits.argmax(-1)
     return found
@@ -167,11 +167,13 @@ def _arrange(
     """The batches' answers in the order of the views."""
     order = np.argsort(np.concatenate(collected["index"]))
     parts = np.concatenate(collected["part"])[order] if "part" in collected else None
-    rows, pooled, alone = views.rows, None, None
+    rows, pooled, single_view = views.rows, None, None
     if studies is None:
         margins = np.concatenate(collected["margin"])[order]
     else:
-        margins, alone = (_by_view(collected[name], order, studies, len(rows)) for name in ("margin", "alone"))
+        margins, single_view = (
+            _by_view(collected[name], order, studies, len(rows)) for name in ("margin", "single_view")
+        )
         answers = expit(np.concatenate(collected["pooled"]).astype(np.float64))[order]
         pooled = dict(zip(studies.study_ids, answers.tolist(), strict=True))
         if parts is not None:
@@ -184,7 +186,7 @@ def _arrange(
         body_parts=np.asarray([UNKNOWN_PART if part is None else part for part in rows["body_part"]]),
         found_parts=parts,
         pooled=pooled,
-        alone=None if alone is None else expit(alone.astype(np.float64)),
+        single_view_probabilities=None if single_view is None else expit(single_view.astype(np.float64)),
     )
 
 

@@ -46,12 +46,12 @@ def test_is_the_weighted_mean_of_probabilities(members, shares):
     torch.testing.assert_close(study.study_logits.exp(), whole)
     torch.testing.assert_close(study.pooled_logit, torch.logit(whole[:, 1]), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(study.view_logits[0].softmax(-1), views_alone)
-    torch.testing.assert_close(torch.sigmoid(study.alone_logit[0]), alone[:, 1])
+    torch.testing.assert_close(torch.sigmoid(study.single_view_logit[0]), alone[:, 1])
     weights = sum(shares[name] * one.view_weights for name, one in studies.items())
     torch.testing.assert_close(study.view_weights, weights)
     torch.testing.assert_close(study.view_weights.sum(1), torch.ones(2))
     assert not study.view_logits[1, 1].any()
-    assert study.alone_logit[1, 1] == 0
+    assert study.single_view_logit[1, 1] == 0
     assert (set(output.members), study.feature_map) == (set(members), None)
 
 
@@ -62,7 +62,7 @@ def test_is_calibrated_as_a_whole(members, ensemble):
         ensemble.config.update({"study_slope": 2.0, "study_intercept": 0.5, "temperature": 1.5})
         found, view = ensemble(views), ensemble(views[:, 0]).logits
     torch.testing.assert_close(found.study_logits.exp()[:, 1], torch.sigmoid(2 * plain.pooled_logit + 0.5))
-    torch.testing.assert_close(found.alone_logit, 2 * plain.alone_logit + 0.5)
+    torch.testing.assert_close(found.single_view_logit, 2 * plain.single_view_logit + 0.5)
     torch.testing.assert_close(view, plain_view / 1.5)
 
 

@@ -70,7 +70,7 @@ def test_each_study_goes_to_the_model_of_its_given_part(plain, members):
         study = plain(views, mask, body_parts=parts)
         for row, part in enumerate(parts.tolist()):
             one = members[BODY_PARTS[part]](views[row : row + 1], mask[row : row + 1])
-            for name in ("study_logits", "pooled_logit", "view_logits", "alone_logit", "view_weights"):
+            for name in ("study_logits", "pooled_logit", "view_logits", "single_view_logit", "view_weights"):
                 expected = one.pooled_logit if name == "pooled_logit" else getattr(one, name)
                 if name == "pooled_logit":  # before calibration of the whole, after that of the member
                     expected = members[BODY_PARTS[part]].adjust(expected)

@@ -135,7 +135,7 @@ def test_a_study_of_one_view_is_that_view(family, how):
         study = model(view[:, None])
     torch.testing.assert_close(study.pooled_logit, logits[:, 1] - logits[:, 0])
     torch.testing.assert_close(study.study_logits.exp(), logits.softmax(-1))
-    torch.testing.assert_close(study.alone_logit[:, 0], study.pooled_logit)
+    torch.testing.assert_close(study.single_view_logit[:, 0], study.pooled_logit)
     torch.testing.assert_close(study.view_weights, torch.ones(2, 1))
 
 
@@ -148,7 +148,7 @@ def test_padded_views_hold_zeros_and_change_nothing(how):
         short, long = model(views), model(padded, torch.tensor([[True, True, False, False]]))
     torch.testing.assert_close(long.study_logits, short.study_logits)
     torch.testing.assert_close(long.finding_logits, short.finding_logits)
-    for name in ("view_logits", "alone_logit", "view_weights", "feature_map", "pooler_output"):
+    for name in ("view_logits", "single_view_logit", "view_weights", "feature_map", "pooler_output"):
         assert not getattr(long, name)[:, 2:].any(), name
         torch.testing.assert_close(getattr(long, name)[:, :2], getattr(short, name))
 
