@@ -165,7 +165,7 @@ def describe_views(
     """
     count = len(radiographs)
     chances = output.view_logits[0].cpu().double().softmax(-1)[:, 1].tolist()  # not every accelerator has float64
-    alones = torch.sigmoid(output.alone_logit[0].cpu().double()).tolist()
+    alones = torch.sigmoid(output.single_view_logit[0].cpu().double()).tolist()
     weights = output.view_weights[0].tolist()
     heatmaps = [None] * count if maps is None else maps
     sizes = [None] * count if found is None else found.map_sizes
