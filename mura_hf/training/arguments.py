@@ -19,6 +19,8 @@ from ..errors import ConfigError
 from ..losses import build_metric_loss
 from ..models import MuraForImageClassification, MuraForMetricLearning, MuraFuseNetForImageClassification
 
+# ruff: noqa: RUF009 - `_arg` returns a dataclass field
+
 TIMM = "timm:"
 """Prefix of `init_from` for a backbone of timm."""
 
@@ -46,7 +48,7 @@ _RANGES = {
 }
 
 
-def _argument(default: Any, help: str, must_be: str | None = None) -> Any:
+def _arg(default: Any, help: str, must_be: str | None = None) -> Any:
     """A field with its help text and, for numbers, a key of `_RANGES`."""
     metadata = {"help": help, "must_be": must_be}
     if isinstance(default, list | dict):
@@ -78,50 +80,50 @@ def _check_values(kind: type, values: Mapping[str, Any]) -> None:
 class ModelArguments(_Arguments):
     """What is trained: the model, the weights it starts from, and how its images are prepared."""
 
-    family: Literal["classifier", "metric_learning", "fusenet", "ensemble", "specialized"] = _argument(
+    family: Literal["classifier", "metric_learning", "fusenet", "ensemble", "specialized"] = _arg(
         "classifier",
         "Kind of model. An ensemble consists of the configs in `members`; a specialized model has one classifier of "
         "this config for each body part.",
     )
-    backbone: str = _argument("densenet169", 'timm architecture, or a network of ours such as "cnn2".')
-    backbone_kwargs: dict[str, Any] | None = _argument(None, "Further arguments of `timm.create_model`.")
-    pretrained: bool = _argument(True, "Start the backbone from timm's weights, which are downloaded.")
-    init_from: str | None = _argument(
+    backbone: str = _arg("densenet169", 'timm architecture, or a network of ours such as "cnn2".')
+    backbone_kwargs: dict[str, Any] | None = _arg(None, "Further arguments of `timm.create_model`.")
+    pretrained: bool = _arg(True, "Start the backbone from timm's weights, which are downloaded.")
+    init_from: str | None = _arg(
         None,
         "Where the weights start: a checkpoint (a folder, a Hub name with @revision if wanted, or a bundled "
         'checkpoint such as mura-phantom), or "timm:NAME" for a backbone of timm. A YAML config must fit that '
         "checkpoint; on the command line, this option also takes model and preprocessing from it (fine-tuning).",
     )
-    init_heads: bool = _argument(
+    init_heads: bool = _arg(
         False, "Also load the heads of the checkpoint in `init_from` where they fit; others start anew."
     )
-    model_kwargs: dict[str, Any] = _argument({}, "Further fields of the model's config, such as {head_layers: [256]}.")
-    head_dropout: float | list[float] = _argument(
+    model_kwargs: dict[str, Any] = _arg({}, "Further fields of the model's config, such as {head_layers: [256]}.")
+    head_dropout: float | list[float] = _arg(
         0.0, "Dropout before the heads, or before each linear layer of the classifier."
     )
-    body_part_head: bool = _argument(True, "Train a second head that predicts the body part.")
-    image_size: int = _argument(320, "Side in pixels of the model's input.", _POSITIVE)
-    resize_size: int | None = _argument(
+    body_part_head: bool = _arg(True, "Train a second head that predicts the body part.")
+    image_size: int = _arg(320, "Side in pixels of the model's input.", _POSITIVE)
+    resize_size: int | None = _arg(
         None,
         "Side in pixels to which images are resized before `image_size` is cropped from their center (in training "
         "anywhere, with `random_crop`). Default: `image_size`.",
     )
-    resize_mode: Literal["letterbox", "squash"] = _argument(
+    resize_mode: Literal["letterbox", "squash"] = _arg(
         "letterbox", "Pad images to a square (letterbox), or distort them (squash)."
     )
-    enhance: list[Any] | None = _argument(None, "Filters of `MuraImageProcessor`, in order.")
-    crop_border: bool = _argument(False, "Crop the collimation border.")
-    image_mean: list[float] | None = _argument(
+    enhance: list[Any] | None = _arg(None, "Filters of `MuraImageProcessor`, in order.")
+    crop_border: bool = _arg(False, "Crop the collimation border.")
+    image_mean: list[float] | None = _arg(
         None, "Mean of the normalization, one per channel. Default: that of timm's weights, else ImageNet's."
     )
-    image_std: list[float] | None = _argument(None, "Standard deviation of the normalization, likewise.")
-    members: list[str] = _argument(
+    image_std: list[float] | None = _arg(None, "Standard deviation of the normalization, likewise.")
+    members: list[str] = _arg(
         [],
         "Configs of an ensemble's members, all trained on the split of this config. A config that is named n times "
         "is trained with n seeds, counted up from this config's.",
     )
-    fit_member_weights: bool = _argument(False, "Fit the weights of an ensemble's members on calib; else equal.")
-    router: str | None = _argument(
+    fit_member_weights: bool = _arg(False, "Fit the weights of an ensemble's members on calib; else equal.")
+    router: str | None = _arg(
         None, "Config of a specialized model's router, which predicts the body part where it is not given."
     )
 
@@ -142,25 +144,25 @@ class ModelArguments(_Arguments):
 class DataArguments(_Arguments):
     """How the data are split, and how batches are drawn from them."""
 
-    dev_fraction: float = _argument(0.08, "Share of the training patients for dev, which selects the epoch.")
-    calib_fraction: float = _argument(0.08, "Share of the training patients for calib, the calibration set.")
-    stratified: bool = _argument(True, "Keep the shares of body parts and labels alike in all splits.")
-    fold: int | None = _argument(None, "Cross-validation: the fold that is dev, from 0. Default: use `dev_fraction`.")
-    n_folds: int = _argument(5, "Number of folds.")
-    level: Literal["view", "study"] = _argument(
+    dev_fraction: float = _arg(0.08, "Share of the training patients for dev, which selects the epoch.")
+    calib_fraction: float = _arg(0.08, "Share of the training patients for calib, the calibration set.")
+    stratified: bool = _arg(True, "Keep the shares of body parts and labels alike in all splits.")
+    fold: int | None = _arg(None, "Cross-validation: the fold that is dev, from 0. Default: use `dev_fraction`.")
+    n_folds: int = _arg(5, "Number of folds.")
+    level: Literal["view", "study"] = _arg(
         "view", "A batch holds views, or whole studies, whose loss is that of the pooled probability."
     )
-    sampling: Literal["shuffled", "balanced", "classes", "hard"] = _argument(
+    sampling: Literal["shuffled", "balanced", "classes", "hard"] = _arg(
         "shuffled",
         "Order of an epoch. balanced: as many views of each label; classes: `classes_per_batch` classes with "
         "`samples_per_class` rows each in every batch; hard: rows with a high loss more often (`HardSampler`).",
     )
-    classes_per_batch: int = _argument(2, "See `sampling`.")
-    samples_per_class: int = _argument(16, "See `sampling`.")
-    classes_over: Literal["label", "label_and_part"] = _argument(
+    classes_per_batch: int = _arg(2, "See `sampling`.")
+    samples_per_class: int = _arg(16, "See `sampling`.")
+    classes_over: Literal["label", "label_and_part"] = _arg(
         "label", "What defines a class for `metric_loss` and `sampling: classes`."
     )
-    hard_share: float = _argument(0.5, "Share of an epoch that `sampling: hard` draws by loss.", "in [0, 1]")
+    hard_share: float = _arg(0.5, "Share of an epoch that `sampling: hard` draws by loss.", "in [0, 1]")
 
 
 @dataclass(frozen=True)
@@ -184,89 +186,83 @@ class TrainingStage(_Arguments):
         augmentation: Fields of `Augmentation` that differ from the config. Patches have no random crop.
     """
 
-    epochs: int = _argument(1, "", _POSITIVE)
+    epochs: int = _arg(1, "", _POSITIVE)
     trains: str | None = None
-    patch_size: int | None = _argument(None, "", "32 or above")
-    learning_rate: float | None = _argument(None, "", _POSITIVE)
-    batch_size: int | None = _argument(None, "", _POSITIVE)
+    patch_size: int | None = _arg(None, "", "32 or above")
+    learning_rate: float | None = _arg(None, "", _POSITIVE)
+    batch_size: int | None = _arg(None, "", _POSITIVE)
     sampling: Literal["shuffled", "balanced", "classes", "hard"] | None = None
     schedule: Literal["cosine", "constant", "step", "plateau"] | None = None
-    augmentation: dict[str, Any] = _argument({}, "")
+    augmentation: dict[str, Any] = _arg({}, "")
 
 
 @dataclass(frozen=True)
 class TrainingArguments(_Arguments):
     """Loss, optimization, selection of the epoch, and stages."""
 
-    epochs: int = _argument(15, "Passes over train. With `stages`: each stage has its own number.", _POSITIVE)
-    batch_size: int = _argument(32, "Views (studies, at study level) per batch and process.", _POSITIVE)
-    accumulation: int = _argument(1, "Batches per step, whose gradients are accumulated.", _POSITIVE)
-    stages: list[TrainingStage] = _argument([], "Stages of the run (see `TrainingStage`). Default: one stage.")
-    train_last: int | None = _argument(
+    epochs: int = _arg(15, "Passes over train. With `stages`: each stage has its own number.", _POSITIVE)
+    batch_size: int = _arg(32, "Views (studies, at study level) per batch and process.", _POSITIVE)
+    accumulation: int = _arg(1, "Batches per step, whose gradients are accumulated.", _POSITIVE)
+    stages: list[TrainingStage] = _arg([], "Stages of the run (see `TrainingStage`). Default: one stage.")
+    train_last: int | None = _arg(
         None,
         "Train only this many of the backbone's last stages, and the heads; 0 freezes the backbone.",
         "0 or above",
     )
-    seed: int = _argument(0, "Seed of the split, the weights, the order and the augmentation.")
+    seed: int = _arg(0, "Seed of the split, the weights, the order and the augmentation.")
 
-    learning_rate: float = _argument(1e-4, "Peak of the learning rate.", _POSITIVE)
-    layer_decay: float = _argument(
+    learning_rate: float = _arg(1e-4, "Peak of the learning rate.", _POSITIVE)
+    layer_decay: float = _arg(
         1.0, "Factor of the learning rate from each layer to the layer before it; the heads have 1.", "in (0, 1]"
     )
-    optimizer: Literal["adamw", "adam", "sgd"] = _argument(
-        "adamw", "Adam has torch's L2 decay, AdamW decoupled decay."
-    )
-    momentum: float = _argument(0.9, "Momentum of sgd.", _NOT_NEGATIVE)
-    weight_decay: float = _argument(
-        0.01, "Weight decay of matrices and kernels, never of biases and norms.", "0 or above"
-    )
-    warmup_fraction: float = _argument(0.05, "Share of a stage's steps of linear warmup.", _SHARE)
-    schedule: Literal["cosine", "constant", "step", "plateau"] = _argument(
+    optimizer: Literal["adamw", "adam", "sgd"] = _arg("adamw", "Adam has torch's L2 decay, AdamW decoupled decay.")
+    momentum: float = _arg(0.9, "Momentum of sgd.", _NOT_NEGATIVE)
+    weight_decay: float = _arg(0.01, "Weight decay of matrices and kernels, never of biases and norms.", "0 or above")
+    warmup_fraction: float = _arg(0.05, "Share of a stage's steps of linear warmup.", _SHARE)
+    schedule: Literal["cosine", "constant", "step", "plateau"] = _arg(
         "cosine",
         "Learning rate after warmup. cosine: to 0; step: times `gamma` every `step_epochs`; plateau: times "
         "`plateau_factor` when the dev loss has not fallen for more than `plateau_patience` epochs.",
     )
-    step_epochs: int = _argument(3, "See `schedule`.", _POSITIVE)
-    gamma: float = _argument(0.3, "See `schedule`.", _POSITIVE)
-    plateau_patience: int = _argument(1, "See `schedule`.", _NOT_NEGATIVE)
-    plateau_factor: float = _argument(0.1, "See `schedule`.", _POSITIVE)
-    max_gradient_norm: float = _argument(1.0, "Clip gradients to this norm; 0 does not clip.", _NOT_NEGATIVE)
-    max_skipped_steps: int = _argument(
+    step_epochs: int = _arg(3, "See `schedule`.", _POSITIVE)
+    gamma: float = _arg(0.3, "See `schedule`.", _POSITIVE)
+    plateau_patience: int = _arg(1, "See `schedule`.", _NOT_NEGATIVE)
+    plateau_factor: float = _arg(0.1, "See `schedule`.", _POSITIVE)
+    max_gradient_norm: float = _arg(1.0, "Clip gradients to this norm; 0 does not clip.", _NOT_NEGATIVE)
+    max_skipped_steps: int = _arg(
         20, "Steps with a loss or gradient that is not finite are skipped; more per epoch end the run.", _NOT_NEGATIVE
     )
-    precision: Literal["fp32", "bf16", "fp16"] = _argument("fp32", "bf16 and fp16 use autocast; fp16 needs a GPU.")
-    channels_last: bool = _argument(True, "Keep images and kernels in channels-last memory format.")
-    compile: bool = _argument(False, "Use `torch.compile`, which takes a minute or more at the start.")
+    precision: Literal["fp32", "bf16", "fp16"] = _arg("fp32", "bf16 and fp16 use autocast; fp16 needs a GPU.")
+    channels_last: bool = _arg(True, "Keep images and kernels in channels-last memory format.")
+    compile: bool = _arg(False, "Use `torch.compile`, which takes a minute or more at the start.")
 
-    class_weighting: bool = _argument(True, "Weight the loss by the class frequencies of train.")
-    label_smoothing: float = _argument(0.0, "Share of each label that is spread over both classes.", _SHARE)
-    body_part_weight: float = _argument(0.3, "Weight of the body part head's loss.", _NOT_NEGATIVE)
-    region_weight: float = _argument(
+    class_weighting: bool = _arg(True, "Weight the loss by the class frequencies of train.")
+    label_smoothing: float = _arg(0.0, "Share of each label that is spread over both classes.", _SHARE)
+    body_part_weight: float = _arg(0.3, "Weight of the body part head's loss.", _NOT_NEGATIVE)
+    region_weight: float = _arg(
         0.0, "Weight of the loss on the class activation map, for data with boxes; 0 leaves it out.", _NOT_NEGATIVE
     )
-    finding_weight: float = _argument(
+    finding_weight: float = _arg(
         0.0, "Weight of the loss of the head for finding types (`finding_types` in `model_kwargs`).", _NOT_NEGATIVE
     )
-    metric_loss: str | None = _argument(None, "Loss on the embeddings (family metric_learning), see mura_hf.losses.")
-    metric_loss_options: dict[str, Any] = _argument({}, "Options of `metric_loss`, such as {margin: 0.2}.")
-    metric_weight: float = _argument(1.0, "Weight of `metric_loss` beside the cross entropy.", _NOT_NEGATIVE)
-    mixup: float = _argument(0.0, "Mix the views of a batch in pairs by Beta(mixup, mixup); 0 is off.", _NOT_NEGATIVE)
-    cutmix: float = _argument(
+    metric_loss: str | None = _arg(None, "Loss on the embeddings (family metric_learning), see mura_hf.losses.")
+    metric_loss_options: dict[str, Any] = _arg({}, "Options of `metric_loss`, such as {margin: 0.2}.")
+    metric_weight: float = _arg(1.0, "Weight of `metric_loss` beside the cross entropy.", _NOT_NEGATIVE)
+    mixup: float = _arg(0.0, "Mix the views of a batch in pairs by Beta(mixup, mixup); 0 is off.", _NOT_NEGATIVE)
+    cutmix: float = _arg(
         0.0,
         "Replace a rectangle of each view by that of another, with a share from Beta(cutmix, cutmix).",
         "0 or above",
     )
 
-    select_by: Literal["auroc", "auprc", "kappa", "f1", "accuracy", "brier"] = _argument(
+    select_by: Literal["auroc", "auprc", "kappa", "f1", "accuracy", "brier"] = _arg(
         "auroc", "Study-level figure on dev that selects the epoch."
     )
-    patience: int = _argument(
-        0, "End a stage after this many epochs without improvement; 0 never does.", _NOT_NEGATIVE
-    )
-    ema_decay: float = _argument(
+    patience: int = _arg(0, "End a stage after this many epochs without improvement; 0 never does.", _NOT_NEGATIVE)
+    ema_decay: float = _arg(
         0.0, "Decay of an exponential moving average of the weights, which is then judged and kept; 0 is off.", _SHARE
     )
-    average_top_k: int = _argument(
+    average_top_k: int = _arg(
         0,
         "Keep the average of the weights of this many best epochs of the last stage; 0 or 1: the best.",
         _NOT_NEGATIVE,
@@ -612,8 +608,8 @@ def _check_stages(config: TrainingConfig) -> None:
     named = [stage.trains for stage in stages if stage.patch_size is None]
     if family == "fusenet" and named and named != list(known):
         raise ConfigError(
-            f"stages are {', '.join(map(str, named))}, but a fusenet is trained in the stages {', '.join(known)}, each "
-            "once and in this order, because each builds on the one before"
+            f"stages are {', '.join(map(str, named))}, but a fusenet is trained in the stages {', '.join(known)}, "
+            "each once and in this order, because each builds on the one before"
         )
     if stages and stages[-1].patch_size is not None:
         raise ConfigError("stages: after patches there must be a stage on whole views, which dev can judge")
