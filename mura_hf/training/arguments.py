@@ -66,7 +66,7 @@ class _Arguments:
 def _check_values(kind: type, values: Mapping[str, Any]) -> None:
     """Checks values against the annotated types and the ranges of a dataclass."""
     hints = get_type_hints(kind)
-    for item in dataclasses.fields(kind):  # type: ignore[arg-type]
+    for item in dataclasses.fields(kind):
         if item.name not in values:
             continue
         value, must_be = values[item.name], item.metadata.get("must_be")
@@ -396,7 +396,7 @@ class TrainingConfig:
             chosen = epochs if stage.patch_size is None else patch_epochs
             if chosen != 0:
                 stages.append(stage if chosen is None else dataclasses.replace(stage, epochs=chosen))
-        training = dataclasses.replace(self.training, stages=stages, **({} if epochs is None else {"epochs": epochs}))
+        training = dataclasses.replace(self.training, stages=stages, epochs=epochs or self.training.epochs)
         return dataclasses.replace(self, training=training)
 
     def model_config_fields(self) -> dict[str, Any]:

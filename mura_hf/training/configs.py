@@ -134,7 +134,7 @@ def _read(source: _Source, folders: Sequence[Path], above: tuple[_Source, ...]) 
         found = found or _find(reference, (source.file.parent, *folders), source.file.parent)
         return _read(found, folders, (*above, source))
 
-    if base in variants:  # a variant has the shared keys already
+    if base is not None and base in variants:  # a variant has the shared keys already
         return _merge(below(base), own)
     shared = {} if shared_base is None else below(shared_base)
     return _merge(shared, {} if base is None else below(base), content, own)
@@ -238,7 +238,7 @@ def read_command_line(
     """
     from .fine_tuning import changes_for  # type: ignore[attr-defined]
 
-    parser = HfArgumentParser(script, allow_abbrev=False, **options)  # type: ignore[arg-type]
+    parser = HfArgumentParser(script, allow_abbrev=False, **options)
     for kind in PARTS.values():
         parser._add_dataclass_arguments(_parsable(kind))
     for action in parser._actions:
@@ -317,7 +317,9 @@ def _parsable(kind: Any) -> type:
         hint = hints[item.name]
         inner = [one for one in get_args(hint) if one is not type(None)] if type(None) in get_args(hint) else [hint]
         simple = inner[0] in _SIMPLE or get_origin(inner[0]) is Literal
-        default = dataclasses.field(default=None, metadata={"help": item.metadata.get("help", "").replace("%", "%%")})
+        default: Any = dataclasses.field(
+            default=None, metadata={"help": item.metadata.get("help", "").replace("%", "%%")}
+        )
         if simple and item.default is not dataclasses.MISSING:
             default.default = item.default
         fields.append((item.name, inner[0] | None if simple else str | None, default))
