@@ -1,6 +1,7 @@
-"""Files such as a stranger might upload: phantoms as PNG, JPEG and DICOM, damaged by chance and on purpose.
+"""Damages PNG, JPEG and DICOM files, by chance and on purpose, and reads them as uploads of strangers are read.
 
-Do files from strangers end as a radiograph or a sentence, and the reader stay alive?
+Topics (5 minutes):
+  untrusted  5,000 damaged files: each must end as a radiograph or as a `RadiographError`, and the reader must survive
 """
 
 import io
@@ -8,12 +9,13 @@ import struct
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
 import cv2
 import numpy as np
+from harness import run_benchmark
 from PIL import Image
 from pydicom.tag import Tag
 from tqdm.auto import tqdm
@@ -24,7 +26,7 @@ from mura_hf.phantoms.dicom_files import TRANSFER_SYNTAXES, encode_dicom
 from mura_hf.radiographs import GuardedReader
 
 SIDES = (96, 512, 1600)
-"""Longer side of the undamaged pictures."""
+"""Longer sides of the undamaged images in pixels."""
 
 _SHORT_NUMBERS = (
     "Rows",
@@ -43,7 +45,7 @@ _EDGES = (0, 1, 2, 7, 8, 15, 16, 31, 255, 256, 32767, 32768, 40000, 65535)
 
 
 def undamaged_files(sides: tuple[int, ...] = SIDES) -> dict[str, bytes]:
-    """What is damaged: name such as "DICOM RLE 512" -> contents; all can be read."""
+    """The files that are damaged: name such as "DICOM RLE 512" -> content. All of them can be read."""
     files = {}
     for number, side in enumerate(sides):
         pixels = render_phantom(640_000 + number, body_part="hand", finding=None).pixels
@@ -70,18 +72,19 @@ def undamaged_files(sides: tuple[int, ...] = SIDES) -> dict[str, bytes]:
 
 
 def damaged_files(count: int, seed: int = 0, sides: tuple[int, ...] = SIDES) -> Iterator[tuple[str, bytes]]:
-    """Damages files one after another, the same for the same seed.
+    """Damages files; the same seed gives the same files.
 
-    Each has one to three damages: bytes flipped, cut off, doubled, taken out, zeroed or replaced anywhere or near the
-    head; chunks of PNG, segments of JPEG and elements of DICOM swapped, doubled, given another length or value.
+    Each file gets one to three damages: bytes flipped, cut off, duplicated, removed, zeroed or replaced, anywhere or
+    near the head; chunks of PNG, segments of JPEG and elements of DICOM swapped, duplicated, or given another length
+    or value.
 
     Args:
-        count: How many.
+        count: Number of files.
         seed: Of the damages.
-        sides: Of the pictures, in pixels; small and middle ones come thrice as often as the largest.
+        sides: Longer sides of the images; the largest is drawn a third as often as the others.
 
     Yields:
-        The undamaged file's name, and the damaged file.
+        Name of the undamaged file, and the damaged content.
     """
     files = undamaged_files(sides)
     names = [name for name in files for _ in range(1 if name.endswith(f" {max(sides)}") else 3)]
@@ -97,7 +100,7 @@ def damaged_files(count: int, seed: int = 0, sides: tuple[int, ...] = SIDES) -> 
 
 
 def _place(data: bytearray, rng: np.random.Generator) -> int:
-    """Half of the places near the head, where formats keep what they trust."""
+    """A random position, in half of the cases near the head, where the metadata are."""
     return int(rng.integers(min(len(data), 1500) if rng.random() < 0.5 else len(data)))
 
 
@@ -129,7 +132,7 @@ _ANYWHERE: tuple[Callable[[bytearray, np.random.Generator], None], ...] = (_flip
 
 
 def _damage_pieces(data: bytearray, pieces: list[tuple[int, int]], rng: np.random.Generator) -> None:
-    """Swaps, doubles or removes pieces, each a start and an end."""
+    """Swaps, duplicates or removes pieces, each given by start and end."""
     if len(pieces) < 2:
         return
     first, second = sorted(rng.choice(len(pieces), 2, replace=False))
@@ -153,7 +156,7 @@ def _damage_png(data: bytearray, rng: np.random.Generator) -> None:
     if way == 0 and pieces:
         place = pieces[rng.integers(len(pieces))][0]
         data[place : place + 4] = int(rng.choice([0, 1, 65535, 2**31 - 1, 2**32 - 1])).to_bytes(4, "big")
-    elif way == 1 and len(data) > 40:  # a wrong header whose checksum is right
+    elif way == 1 and len(data) > 40:  # a wrong header with a correct checksum
         place = int(rng.integers(16, 29))
         data[place] = int(rng.choice([0, 1, 2, 3, 4, 6, 8, 16, 127, 255]))
         data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
@@ -169,7 +172,7 @@ def _damage_jpeg(data: bytearray, rng: np.random.Generator) -> None:
         if data[start + 1] == 0xDA:
             break
         start = end
-    if rng.random() < 0.5 and pieces:  # a field of a segment, its length and a frame's size among them
+    if rng.random() < 0.5 and pieces:  # a field of a segment, such as its length or the image size
         place = pieces[rng.integers(len(pieces))][0] + int(rng.integers(1, 10))
         data[place % len(data)] = int(rng.choice([0, 1, 2, 255, int(rng.integers(256))]))
     else:
@@ -177,7 +180,7 @@ def _damage_jpeg(data: bytearray, rng: np.random.Generator) -> None:
 
 
 def _damage_dicom(data: bytearray, rng: np.random.Generator) -> None:
-    """Damages elements where they are found by their tag; of explicit little endian, which most syntaxes are."""
+    """Damages elements, found by their tags; for explicit little endian, as in most transfer syntaxes."""
     places = {}
     for keyword in _ATTACKED:
         tag = Tag(keyword)
@@ -202,27 +205,20 @@ def _damage_dicom(data: bytearray, rng: np.random.Generator) -> None:
 _BY_FORMAT = {"PNG": _damage_png, "JPEG": _damage_jpeg, "DICOM": _damage_dicom}
 
 
-def measure_untrusted(
-    count: int = 5000, *, seed: int = 0, sides: tuple[int, ...] = SIDES, progress: bool = True
-) -> dict[str, Any]:
-    """Reads damaged files through a `GuardedReader` of one worker.
+def measure_untrusted(count: int = 5000, seed: int = 0, sides: tuple[int, ...] = SIDES) -> dict[str, Any]:
+    """Reads damaged files with a `GuardedReader` of one worker. Any error but `RadiographError` is raised.
 
     Returns:
-        `files`, `read`, `refused`, `workers_lost` (workers that a file ended or that took too long, counted in
-        `refused` too), `slowest_seconds` and `slowest_file`, `worker_peak_megabytes` (resident; 0 where the system
-        does not tell), and `alive`: whether a good file was read at the end.
-
-    Raises:
-        Exception: Whatever a file raised that is no `RadiographError`.
+        `files`, `read`, `refused`; `workers_lost`, workers that crashed or ran out of time (these files count as
+        refused); `slowest_seconds` and `slowest_file`; `worker_peak_megabytes`, resident (0 where the system does not
+        report it); `alive`, whether good files were read at the end.
     """
     ends: Counter[str] = Counter()
     slowest, slowest_file = 0.0, ""
     with GuardedReader(workers=1) as reader:
         good = undamaged_files(sides[:1])
         reader.read(next(iter(good.values())))
-        for name, data in tqdm(
-            damaged_files(count, seed, sides), total=count, desc="Damaged files", disable=not progress
-        ):
+        for name, data in tqdm(damaged_files(count, seed, sides), total=count, desc="Damaged files"):
             start = time.perf_counter()
             try:
                 reader.read(data, name=name)
@@ -243,3 +239,14 @@ def measure_untrusted(
             "worker_peak_megabytes": round(reader.peak_bytes / 1e6),
             "alive": alive,
         }
+
+
+TOPICS = {"untrusted": (measure_untrusted, {"count": 300, "seed": 5, "sides": (96, 320)})}
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    return run_benchmark(__doc__, TOPICS, argv)
+
+
+if __name__ == "__main__":
+    main()

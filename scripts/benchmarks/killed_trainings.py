@@ -1,17 +1,24 @@
-"""Runs that are killed again and again, beside one that was not."""
+"""Kills trainings with SIGKILL and resumes them. Do they end bit-equal to a training that was not killed?
+
+Topics (2 minutes):
+  killed_runs  60 kills, 20 of them while a state is being written: how many of the trainings end with the same
+               weights, optimizer state and samples, bit by bit
+"""
 
 import json
 import multiprocessing
 import os
 import shutil
 import signal
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from harness import run_benchmark
 from tqdm.auto import tqdm
 
 from mura_hf.data import load_mura
@@ -41,23 +48,21 @@ RECIPE = Recipe(
     calib_fraction=0.2,
     patches=PatchStage(epochs=1, size=32, batch_size=4),
 )
-"""A run with everything that a state must hold: two stages, dropout, an average, hard rows, a plateau, best epochs."""
+"""A run that needs everything a state can hold: two stages, dropout, an average of weights, hard sampling, a plateau
+schedule, and the best epochs.
+"""
 
 _LONGEST = 120.0
-_forks = multiprocessing.get_context("forkserver")  # one import for all lives of all runs
+_forks = multiprocessing.get_context("forkserver")  # the imports are shared by all processes
 
 
 def make_tree(folder: Path, patients: int = 24) -> Path:
-    """A small set of phantoms for such runs."""
+    """Writes a small phantom data set."""
     return write_phantom_mura(folder, patients, seed=4, size=64, progress=False)
 
 
 def train_in_fork(tree: Path, folder: Path, cache: Path, changes: dict[str, Any] | None = None) -> Any:
-    """Starts a run in a process of its own, which keeps its state after each step.
-
-    Returns:
-        The process.
-    """
+    """Starts a run in a new process, which it returns. The run saves its state after every step."""
     _forks.set_forkserver_preload([__name__])
     process = _forks.Process(target=_run, args=(tree, folder, cache, changes or {}), daemon=True)
     process.start()
@@ -88,10 +93,10 @@ def _run(tree: Path, folder: Path, cache: Path, changes: dict[str, Any]) -> None
 
 
 def finish(tree: Path, folder: Path, cache: Path) -> None:
-    """Lets a run come to its end.
+    """Resumes a run and waits until it ends.
 
     Raises:
-        RuntimeError: If it does not.
+        RuntimeError: If it fails.
     """
     process = train_in_fork(tree, folder, cache)
     process.join(_LONGEST)
@@ -100,14 +105,14 @@ def finish(tree: Path, folder: Path, cache: Path) -> None:
 
 
 def kill_at_random(process: Any, folder: Path, rng: np.random.Generator) -> bool:
-    """Kills a run at a random moment after it began to keep states; False where it ended before."""
+    """Kills a run at a random moment after its first state; returns False if it ended before."""
     _wait_for(process, lambda: (folder / STATES_FOLDER).is_dir())
     process.join(float(rng.uniform(0, 0.6)))
     return _kill(process)
 
 
 def kill_while_writing(process: Any, folder: Path, rng: np.random.Generator) -> bool:
-    """Kills a run in the middle of writing a state; False where it ended before, or was quicker."""
+    """Kills a run while it writes a state; returns False if it ended, or finished writing, before."""
     states = folder / STATES_FOLDER
     process.join(float(rng.uniform(0, 0.3)))
     _wait_for(process, lambda: any(states.glob("tmp-*")))
@@ -115,9 +120,9 @@ def kill_while_writing(process: Any, folder: Path, rng: np.random.Generator) -> 
     return _kill(process) and any(states.glob("tmp-*"))
 
 
-def _wait_for(process: Any, met: Callable[[], bool]) -> None:
+def _wait_for(process: Any, condition: Callable[[], bool]) -> None:
     ends = time.monotonic() + _LONGEST
-    while process.is_alive() and not met() and time.monotonic() < ends:
+    while process.is_alive() and not condition() and time.monotonic() < ends:
         time.sleep(0.0005)
 
 
@@ -130,7 +135,7 @@ def _kill(process: Any) -> bool:
 
 
 def end_of(folder: Path) -> dict[str, Any]:
-    """What a run left: its last state, the digest of the rows that it met, and its checkpoint's weights."""
+    """The end of a run: its last state, the digest of the samples of each epoch, and the weights of its checkpoint."""
     state, told = newest_state(folder / STATES_FOLDER)
     if state is None:
         raise RuntimeError(f"{folder} holds no whole state: {told}")
@@ -161,46 +166,45 @@ def _bits(value: torch.Tensor) -> bytes:
     return value.contiguous().numpy().tobytes()
 
 
-def measure_killed_runs(
-    folder: Path, *, at_random: int = 40, while_writing: int = 20, seed: int = 0
-) -> dict[str, Any]:
-    """Kills runs with SIGKILL until so many kills were made, and compares how they end with a run left alone.
+def measure_killed_runs(at_random: int = 40, while_writing: int = 20, seed: int = 0) -> dict[str, Any]:
+    """Kills runs until the numbers of kills are reached, and compares their ends with that of a run left alone.
 
     Args:
-        folder: A new folder.
         at_random: Kills at random moments.
         while_writing: Kills while a state is being written.
         seed: Of the moments.
 
     Returns:
-        `kills_at_random`, `kills_while_writing`, `runs` (that ended after their kills), `equal` (of those, bit-equal
-        in weights, optimiser and rows met) and `steps` of a run.
+        `kills_at_random`, `kills_while_writing`, `runs` that were killed and resumed, `equal` (how many of them are
+        bit-equal in weights, optimizer state and samples) and `steps` of a run.
     """
-    rng = np.random.default_rng(seed)
-    tree, cache = make_tree(folder / "tree"), folder / "cache"
-    finish(tree, folder / "whole", cache)
-    whole = end_of(folder / "whole")
-    left = {kill_at_random: at_random, kill_while_writing: while_writing}
-    runs = equal = 0
-    with tqdm(total=at_random + while_writing, desc="kills", unit="kill") as bar:
-        while any(left.values()):
-            run = folder / f"run-{runs}"
-            for _ in range(12):
-                kinds = [kind for kind, number in left.items() if number]
-                if not kinds:
-                    break
-                kind = kinds[int(rng.integers(len(kinds)))]
-                process = train_in_fork(tree, run, cache)
-                killed = kind(process, run, rng)
-                process.join(0)
-                if killed:
-                    left[kind] -= 1
-                    bar.update()
-                elif process.exitcode == 0:
-                    break
-            finish(tree, run, cache)
-            runs, equal = runs + 1, equal + same(end_of(run), whole)
-            shutil.rmtree(run)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        tree, cache = make_tree(folder / "tree"), folder / "cache"
+        finish(tree, folder / "whole", cache)
+        whole = end_of(folder / "whole")
+        rng = np.random.default_rng(seed)
+        left = {kill_at_random: at_random, kill_while_writing: while_writing}
+        runs = equal = 0
+        with tqdm(total=at_random + while_writing, desc="kills", unit="kill") as bar:
+            while any(left.values()):
+                run = folder / f"run-{runs}"
+                for _ in range(12):
+                    kinds = [kind for kind, number in left.items() if number]
+                    if not kinds:
+                        break
+                    kind = kinds[int(rng.integers(len(kinds)))]
+                    process = train_in_fork(tree, run, cache)
+                    killed = kind(process, run, rng)
+                    process.join(0)
+                    if killed:
+                        left[kind] -= 1
+                        bar.update()
+                    elif process.exitcode == 0:
+                        break
+                finish(tree, run, cache)
+                runs, equal = runs + 1, equal + same(end_of(run), whole)
+                shutil.rmtree(run)
     return {
         "kills_at_random": at_random,
         "kills_while_writing": while_writing,
@@ -208,3 +212,14 @@ def measure_killed_runs(
         "equal": equal,
         "steps": whole["steps"],
     }
+
+
+TOPICS = {"killed_runs": (measure_killed_runs, {"at_random": 1, "while_writing": 1})}
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    return run_benchmark(__doc__, TOPICS, argv)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,38 +1,49 @@
-"""What a search costs, and whether it finds what it should: exact search beside FAISS's, and FAISS for millions."""
+"""Measures exact search beside FAISS, whether it finds the true neighbours, and FAISS on a million codes.
+
+Topics (together 10 minutes):
+  retrieval          exact search of 36,808 codes of 2,048 over FAISS's IndexFlatL2, one query and 3,197 queries, and
+                     the share of queries whose neighbours are those of float64, for four kinds of clusters
+  retrieval_million  recall at 5, and time over exact search, of FAISS's IVF1024,SQ8 on 1,000,000 codes of 512 (8 GB of
+                     memory)
+"""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from harness import run_benchmark
 from tqdm.auto import tqdm
 
 from mura_hf.retrieval import ExactSearcher, FaissSearcher, exact_distances, make_sketch
 
 _K = 5
 _TIE = 1e-5
-_BLOCK = 50_000  # codes that are made at once
+_BLOCK = 50_000  # codes that are drawn at once
+_ROUNDS = 3
+_KINDS = {
+    "easy": (200, 0.5, False),
+    "decaying": (1000, 0.5, True),
+    "hard": (1000, 0.5, False),
+    "unclustered": (1, 1.0, False),
+}
+"""Number of clusters, noise, and whether the variance of dimensions decays as in trained networks."""
 
 
-def measure_retrieval_cost(
-    n: int = 36_808, width: int = 2048, queries: int = 3197, single: int = 60, *, progress: bool = True
-) -> dict[str, Any]:
-    """Exact search against FAISS's `IndexFlatL2`, alternated in one process with the same number of threads, on codes
-    like pooled ones: clustered, and never negative.
+def measure_exact_search(n: int = 36_808, width: int = 2048, queries: int = 3197, single: int = 60) -> dict[str, Any]:
+    """Compares exact search with FAISS's `IndexFlatL2`, with the same number of threads, on codes like pooled ones:
+    clustered, and never negative.
 
     Args:
-        n: Codes; as many as MURA's train has views.
-        width: Of each.
-        queries: That are asked at once; as many as MURA's valid has views.
+        n: Number of codes; that of the views in MURA's train.
+        width: Length of a code.
+        queries: Queries that are asked at once; the number of views in MURA's valid.
         single: Queries that are asked one by one.
-        progress: Whether to show a progress bar.
 
     Returns:
-        By kind of codes (`easy`: 200 clusters; `decaying`: 1,000, whose dimensions differ in strength, as those of
-        trained networks do; `hard`: 1,000 that fill all dimensions alike; `unclustered`, where no sketch can help):
-        `one`, median time of one query over FAISS's; `many`, that of all queries at once over FAISS's; `same`, the
-        share of all queries whose neighbours are those of a search in float64, ties within 1e-5 aside.
+        By kind of codes: `one`, median time of a query over FAISS's; `many`, that of all queries at once; `same`, the
+        share of queries whose neighbours are those of a search in float64, except for ties within 1e-5.
     """
     import faiss
 
@@ -46,7 +57,7 @@ def measure_retrieval_cost(
         ours = ExactSearcher(codes, make_sketch(codes))
         ones = [
             (_time(ours.search, one, _K)[0], _time(flat.search, one.numpy(), _K)[0])
-            for one in tqdm(asked[:single].split(1), desc=kind, disable=not progress)
+            for one in tqdm(asked[:single].split(1), desc=kind)
         ]
         many = [(_time(ours.search, asked, _K)[0], _time(flat.search, asked.numpy(), _K)[0]) for _ in range(_ROUNDS)]
         report[kind] = {
@@ -57,17 +68,7 @@ def measure_retrieval_cost(
     return report
 
 
-_ROUNDS = 3
-_KINDS = {
-    "easy": (200, 0.5, False),
-    "decaying": (1000, 0.5, True),
-    "hard": (1000, 0.5, False),
-    "unclustered": (1, 1.0, False),
-}
-"""Clusters, noise, and whether dimensions decay."""
-
-
-def measure_retrieval_million(
+def measure_million(
     n: int = 1_000_000,
     width: int = 512,
     clusters: int = 10_000,
@@ -75,37 +76,33 @@ def measure_retrieval_million(
     queries: int = 200,
     factory: str = "IVF1024,SQ8",
     parameters: str = "nprobe=4",
-    *,
-    progress: bool = True,
 ) -> dict[str, Any]:
-    """FAISS by factory string against exact search, where there are millions; training and filling excluded.
+    """Compares an approximate index of FAISS with exact search; training and filling of the index are not timed.
 
     Args:
-        n: Codes.
-        width: Of each.
-        clusters: In which they lie.
-        inner: Dimensions in which they differ.
-        queries: From the same clusters, asked one by one by both in turn.
-        factory: As `RetrievalIndex.build` takes it.
-        parameters: Likewise.
-        progress: Whether to show a progress bar.
+        n: Number of codes.
+        width: Length of a code.
+        clusters: Number of clusters.
+        inner: Intrinsic dimension of the codes.
+        queries: From the same clusters, asked one by one.
+        factory: FAISS's factory string, as `RetrievalIndex.build` takes it.
+        parameters: FAISS's search parameters, likewise.
 
     Returns:
-        `recall`: share of the 5 nearest that are found. `times_exact` and `times_flat`: the median time of a query
-        over that of `ExactSearcher`, and over that of FAISS's `IndexFlatL2`, which needs no more than the codes.
+        `recall`: share of the 5 nearest that are found. `times_exact` and `times_flat`: median time of a query over
+        that of our exact search, and over that of `IndexFlatL2`.
     """
     import faiss
 
     faiss.omp_set_num_threads(torch.get_num_threads())
     codes = inner_codes(n, width, clusters, inner, seed=0)
     asked = inner_codes(queries, width, clusters, inner, seed=1)
-    if progress:
-        tqdm.write(f"Building {factory} of {n} codes")
+    tqdm.write(f"Building {factory} of {n} codes")
     searcher = FaissSearcher.build(codes, factory, parameters)
     exact, flat = ExactSearcher(codes, make_sketch(codes)), faiss.IndexFlatL2(width)
     flat.add(codes.numpy())
     quick, sure, plain, hits = [], [], [], []
-    for one in tqdm(asked.split(1), desc="million", disable=not progress):
+    for one in tqdm(asked.split(1), desc="million"):
         seconds, found = _time(searcher.search, one, _K)
         quick.append(seconds)
         seconds, true = _time(exact.search, one, _K)
@@ -125,15 +122,13 @@ def measure_retrieval_million(
 
 
 def share_found(codes: torch.Tensor, queries: torch.Tensor, rows: np.ndarray) -> float:
-    """Share of the queries whose neighbours are those of a search in float64.
+    """Share of the queries, in [0, 1], whose neighbours are those of a search in float64.
 
     Args:
         codes: float32 `[N, D]`.
         queries: float32 `[Q, D]`.
-        rows: `[Q, k]`, what was found.
-
-    Returns:
-        In [0, 1]. Another row than float64 finds counts as right where it is as near, within 1e-5 of the distance.
+        rows: int64 `[Q, k]`, the neighbours found. Another row than the true one counts as correct if it is as near,
+            within 1e-5 of the distance.
     """
     k, right = rows.shape[1], []
     wide = [block.double() for block in codes.split(_BLOCK)]
@@ -148,14 +143,15 @@ def share_found(codes: torch.Tensor, queries: torch.Tensor, rows: np.ndarray) ->
 
 
 def clustered_codes(n: int, width: int, clusters: int, noise: float, decays: bool, *, seed: int) -> torch.Tensor:
-    """Codes that a ReLU might leave: max(0, centre + noise), float32 `[n, width]`; for any seed of the same clusters.
+    """Codes as a ReLU leaves them: max(0, centre + noise), float32 `[n, width]`. The clusters do not depend on the
+    seed.
 
     Args:
-        n: How many.
-        width: Of each.
-        clusters: How many.
-        noise: Its standard deviation, where that of the centres is 1.
-        decays: Whether the dimensions' strength falls as their number's inverse root.
+        n: Number of codes.
+        width: Length of a code.
+        clusters: Number of clusters.
+        noise: Standard deviation within a cluster, where that of the centres is 1.
+        decays: Whether dimension d is scaled by 1 / sqrt(d).
         seed: Of the codes.
     """
     strength = torch.arange(1, width + 1).float().rsqrt() * 8 if decays else torch.ones(width)
@@ -167,7 +163,7 @@ def clustered_codes(n: int, width: int, clusters: int, noise: float, decays: boo
 
 
 def inner_codes(n: int, width: int, clusters: int, inner: int, *, seed: int) -> torch.Tensor:
-    """Codes that differ in few dimensions: clusters in `inner` dimensions, laid into `width`, float32 `[n, width]`."""
+    """Codes of intrinsic dimension `inner`: clusters in few dimensions, embedded in `width`, float32 `[n, width]`."""
     fixed = torch.Generator().manual_seed(7)
     centres = torch.randn(clusters, inner, generator=fixed)
     into = torch.randn(inner, width, generator=fixed) / inner**0.5
@@ -181,13 +177,30 @@ def inner_codes(n: int, width: int, clusters: int, inner: int, *, seed: int) -> 
 
 
 def _time(function: Callable[..., Any], *given: Any) -> tuple[float, Any]:
-    """Seconds that a call takes, and what it gives."""
+    """Seconds and result of a call."""
     start = time.perf_counter()
     found = function(*given)
     return time.perf_counter() - start, found
 
 
 def _ratio(pairs: Iterable[tuple[float, float]]) -> float:
-    """Median of the first over median of the second."""
+    """Median of the first over that of the second."""
     ours, theirs = np.median(list(pairs), axis=0)
     return round(float(ours / theirs), 4)
+
+
+TOPICS = {
+    "retrieval": (measure_exact_search, {"n": 5000, "width": 512, "queries": 40, "single": 5}),
+    "retrieval_million": (
+        measure_million,
+        {"n": 20_000, "width": 64, "clusters": 200, "queries": 20, "factory": "IVF64,SQ8", "parameters": "nprobe=8"},
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    return run_benchmark(__doc__, TOPICS, argv)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,24 +1,32 @@
-"""What the training loop costs beside a bare step of PyTorch, and what precision and memory layout save."""
+"""Measures what our training step, precision, memory layout and mining of triplets cost, beside bare PyTorch and
+pytorch-metric-learning. Ratios are medians of steps in turn in one process.
 
-import statistics
+Topics (together 10 minutes):
+  loop       steps of our training loop over bare steps of PyTorch in the same time, with the same model (DenseNet-169,
+             224 px, batch of 8), precision and cached images
+  precision  how many times as fast a training step of DenseNet-169 at 224 px is in bf16, and in fp32, with channels
+             last, as in fp32 with channels first
+  mining     batch-hard loss of 128 x 2,048 embeddings, forward and backward, over pytorch-metric-learning's
+"""
+
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import chain, repeat
+from importlib.metadata import version
+from itertools import chain, cycle, repeat
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.state import AcceleratorState
+from harness import alternate, median_ratio, milliseconds, run_benchmark
 from torch.nn import functional
 from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
 
 from mura_hf.data import load_mura
-from mura_hf.models import MuraForImageClassification
+from mura_hf.losses import batch_hard_triplet_loss
 from mura_hf.phantoms import write_phantom_mura
-from mura_hf.training import Recipe
+from mura_hf.training import Recipe, build_model
 from mura_hf.training.epochs import train_step
 from mura_hf.training.loop import cpu_has_bf16, make_accelerator, prepare_run
 from mura_hf.training.running import set_up_stage
@@ -35,63 +43,56 @@ _PLAIN = Recipe(
 )
 
 
-def measure_loop_cost(*, backbone: str = "densenet169", image_size: int = 224, rounds: int = 7) -> dict[str, Any]:
-    """Steps of our loop beside bare ones with the same model, batches, precision and cached pictures, alternated.
+def measure_loop(
+    backbone: str = "densenet169", image_size: int = 224, rounds: int = 7, steps: int = 4
+) -> dict[str, Any]:
+    """Compares steps of our loop with bare ones.
 
     Args:
         backbone: Architecture.
-        image_size: Pixels a side.
-        rounds: Of four steps each.
+        image_size: Side in pixels.
+        rounds: Of which the median is taken.
+        steps: Steps in each round.
 
     Returns:
-        `rate`: steps of the loop over bare steps in the same time, the median of the rounds.
+        `rate`: steps of our loop over bare steps in the same time.
     """
     with tempfile.TemporaryDirectory() as folder:
         recipe = replace(_PLAIN, backbone=backbone, image_size=image_size)
         ours, views = _our_step(recipe, Path(folder))
         bare = _bare_step(recipe, views)
-        times = _alternate({"bare": bare, "loop": ours}, rounds, 4)
-    return {"rate": round(statistics.median(b / o for b, o in zip(times["bare"], times["loop"], strict=True)), 3)}
+        functions = {"bare": lambda: _repeat(bare, steps), "loop": lambda: _repeat(ours, steps)}
+        seconds = alternate(functions, rounds, title="loop", warm_up=1)
+    return {"rate": median_ratio(seconds["bare"], seconds["loop"], 3)}
 
 
-def measure_precision(*, backbone: str = "densenet169", image_size: int = 224, rounds: int = 5) -> dict[str, Any]:
-    """Steps in bf16, and in fp32, with channels last beside steps in fp32 with channels first, alternated.
+def measure_precision(backbone: str = "densenet169", image_size: int = 224, rounds: int = 5) -> dict[str, Any]:
+    """Compares precisions and memory layouts.
 
     Returns:
-        `bf16_channels_last` and `fp32_channels_last`: how many times as fast, the median of the rounds; and
-        `bf16_in_hardware`: whether the processor has instructions for it.
+        `bf16_channels_last` and `fp32_channels_last`: how many times as fast as fp32 with channels first;
+        `bf16_in_hardware`: whether the processor has instructions for bf16.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        plain = replace(_PLAIN, backbone=backbone, image_size=image_size)
-        kinds = {
-            "fp32": replace(plain, channels_last=False),
-            "bf16_channels_last": replace(plain, precision="bf16"),
-            "fp32_channels_last": plain,
-        }
-        steps = {name: _our_step(recipe, Path(folder))[0] for name, recipe in kinds.items()}
-        times = _alternate(steps, rounds, 1)
-    before = times.pop("fp32")
-    speed = {
-        name: round(statistics.median(b / a for b, a in zip(before, after, strict=True)), 2)
-        for name, after in times.items()
+    plain = replace(_PLAIN, backbone=backbone, image_size=image_size)
+    recipes = {
+        "fp32": replace(plain, channels_last=False),
+        "bf16_channels_last": replace(plain, precision="bf16"),
+        "fp32_channels_last": plain,
     }
-    return {**speed, "bf16_in_hardware": cpu_has_bf16()}
+    with tempfile.TemporaryDirectory() as folder:
+        steps = {name: _our_step(recipe, Path(folder))[0] for name, recipe in recipes.items()}
+        seconds = alternate(steps, rounds, title="precision", warm_up=1)
+    first = seconds.pop("fp32")
+    return {**{name: median_ratio(first, some) for name, some in seconds.items()}, "bf16_in_hardware": cpu_has_bf16()}
 
 
-def _alternate(steps: dict[str, Callable[[], None]], rounds: int, steps_a_round: int) -> dict[str, list[float]]:
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for number in tqdm(range(rounds + 1), desc="rounds"):
-        for name, step in steps.items():
-            began = time.perf_counter()
-            for _ in range(steps_a_round):
-                step()
-            if number:  # the first warms up
-                times[name].append(time.perf_counter() - began)
-    return times
+def _repeat(step: Callable[[], None], times: int) -> None:
+    for _ in range(times):
+        step()
 
 
 def _our_step(recipe: Recipe, folder: Path) -> tuple[Callable[[], None], Any]:
-    """A step of the loop, and the views that it meets."""
+    """A step of our loop, and the views that it is trained on."""
     tree = folder / "tree"
     if not tree.exists():
         write_phantom_mura(tree, 30, seed=6, size=recipe.image_size, progress=False)
@@ -121,11 +122,8 @@ def _our_step(recipe: Recipe, folder: Path) -> tuple[Callable[[], None], Any]:
 
 
 def _bare_step(recipe: Recipe, views: Any) -> Callable[[], None]:
-    """A step without our loop: the same model, pictures and optimiser."""
-    from mura_hf.training import build_model
-
-    model: MuraForImageClassification = build_model(recipe, trained_on_phantoms=True)
-    model = model.to(memory_format=torch.channels_last).train()
+    """A step without our loop: the same model, images and optimizer."""
+    model = build_model(recipe, trained_on_phantoms=True).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate)
     loader = DataLoader(views, recipe.batch_size, shuffle=True, drop_last=True)
     batches: Iterator[dict[str, torch.Tensor]] = chain.from_iterable(repeat(loader))
@@ -140,3 +138,67 @@ def _bare_step(recipe: Recipe, views: Any) -> Callable[[], None]:
         optimizer.zero_grad()
 
     return step
+
+
+def measure_mining(batch: int = 128, width: int = 2048, rounds: int = 200) -> dict[str, Any]:
+    """Compares the batch-hard loss, forward and backward, with the same distance, margin and reduction.
+
+    Args:
+        batch: Number of embeddings.
+        width: Their length.
+        rounds: Of which medians are taken.
+
+    Returns:
+        `ratio` of ours over pytorch-metric-learning's, `milliseconds` and `their_milliseconds`, and the version of
+        `pytorch_metric_learning`.
+    """
+    from pytorch_metric_learning.distances import LpDistance
+    from pytorch_metric_learning.losses import TripletMarginLoss
+    from pytorch_metric_learning.miners import BatchHardMiner
+    from pytorch_metric_learning.reducers import SumReducer
+
+    distance = LpDistance(normalize_embeddings=False)
+    miner = BatchHardMiner(distance=distance)
+    reference = TripletMarginLoss(margin=0.2, distance=distance, reducer=SumReducer())
+    generator = torch.Generator().manual_seed(0)
+    drawn = [
+        (torch.randn(batch, width, generator=generator), torch.randint(0, 2, (batch,), generator=generator))
+        for _ in range(20)
+    ]
+
+    def backward(loss: Callable[..., torch.Tensor]) -> Callable[[], None]:
+        batches = cycle((embeddings.clone().requires_grad_(), labels) for embeddings, labels in drawn)
+
+        def step() -> None:
+            embeddings, labels = next(batches)
+            embeddings.grad = None
+            loss(embeddings, labels).backward()
+
+        return step
+
+    functions = {
+        "ours": backward(lambda embeddings, labels: batch_hard_triplet_loss(embeddings, labels, margin=0.2)),
+        "theirs": backward(lambda embeddings, labels: reference(embeddings, labels, miner(embeddings, labels))),
+    }
+    seconds = alternate(functions, rounds, title="mining", warm_up=10)
+    return {
+        "ratio": median_ratio(seconds["ours"], seconds["theirs"]),
+        "milliseconds": milliseconds(seconds["ours"]),
+        "their_milliseconds": milliseconds(seconds["theirs"]),
+        "pytorch_metric_learning": version("pytorch-metric-learning"),
+    }
+
+
+TOPICS = {
+    "loop": (measure_loop, {"backbone": "resnet10t", "image_size": 64, "rounds": 1, "steps": 1}),
+    "precision": (measure_precision, {"backbone": "resnet10t", "image_size": 64, "rounds": 1}),
+    "mining": (measure_mining, {"batch": 32, "width": 64, "rounds": 3}),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    return run_benchmark(__doc__, TOPICS, argv)
+
+
+if __name__ == "__main__":
+    main()

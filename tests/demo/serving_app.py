@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from running_app import RunningApp, running_app
+from demo_app import RunningApp, running_app
 
 ROOT = Path(__file__).parents[2]
 
