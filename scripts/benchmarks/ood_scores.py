@@ -55,8 +55,8 @@ def compare_scores(
     """Compares scores view by view. Each has its own threshold, from calib, for the same share of false alarms.
 
     Scores are the Mahalanobis distance of `OODDetector`, the distance to the fifth nearest view of training (Sun et
-    al., arXiv 2204.06507: codes of length 1), both of the means of the last feature map (`feature_means`) and of the code
-    that the classifier uses (`view_codes`), and the energy of the logits (Liu et al., arXiv 2010.03759).
+    al., arXiv 2204.06507: codes of length 1), both of the means of the last feature map (`feature_means`) and of the
+    code that the classifier uses (`view_codes`), and the energy of the logits (Liu et al., arXiv 2010.03759).
 
     Args:
         checkpoint: Bundled name, folder, or Hub name.

@@ -2,7 +2,7 @@
 explains.
 
 Topics (40 minutes):
-  systems  every system of scripts/reproduction/systems.yaml at 64 px with its real backbone
+  systems  every system of scripts/reproduction/systems.json at 64 px with its real backbone
 """
 
 import json
@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from accelerate import Accelerator
 from harness import ROOT, run_benchmark
 from PIL import Image
@@ -31,7 +30,7 @@ from mura_hf.training.running import start_training
 
 SYSTEMS: dict[str, str] = {
     name: row["class"]
-    for study in yaml.safe_load((ROOT / "scripts" / "reproduction" / "systems.yaml").read_text()).values()
+    for study in json.loads((ROOT / "scripts" / "reproduction" / "systems.json").read_text()).values()
     for name, row in study.items()
 }
 """Config -> class of its model."""
