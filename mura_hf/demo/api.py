@@ -1,4 +1,4 @@
-"""Named endpoints for programs: `gradio_client` calls them with files of its own machine."""
+"""Named endpoints for programs. `gradio_client` calls them with files of the caller's machine."""
 
 import uuid
 from collections.abc import Iterator, Sequence
@@ -10,22 +10,17 @@ import gradio as gr
 
 from ..errors import MuraError
 from ..inference import sort_rows
-from .context import ReadingRoom
 from .middleware import NOT_UPLOADED
-from .reading import read_files, read_study
+from .reading import check_zip, read_files, read_study
 from .result import is_synthetic
-from .uploads import check_zip
+from .state import AppContext
 from .worklist_controller import gather_studies, read_worklist
 
-_MOST_SIMILAR = 50
+_MAX_SIMILAR = 50
 
 
-def add_endpoints(room: ReadingRoom) -> None:
-    """Adds `/predict_study`, `/similar` and `/worklist` to the Blocks that are being built.
-
-    Args:
-        room: The server's side.
-    """
+def add_endpoints(context: AppContext) -> None:
+    """Adds `/predict_study`, `/similar` and `/worklist` to the Blocks that are being built."""
 
     def predict_study(
         views: list[gr.FileData],
@@ -37,32 +32,28 @@ def add_endpoints(room: ReadingRoom) -> None:
         operating_point: str | None = None,
         heatmaps: bool = False,
     ) -> dict[str, Any]:
-        """Reads the views of one study and answers as `StudyPredictor` does: P(abnormal), label, band, the views with
-        their probabilities and weights, and warnings. Not a medical device.
+        """Predicts whether a study is abnormal: probability, label, band, each view with its probability and weight,
+        and warnings. Not a medical device.
 
         Args:
-            views: Files of one study: PNG, JPEG or DICOM, or one ZIP file of them.
-            checkpoint: A Hub name, or one of the package's own; the default one where empty.
-            revision: On the Hub.
-            abnormal_label: Which label means abnormal, where a checkpoint's words do not tell.
-            body_part: finger, hand, wrist, forearm, elbow, humerus or shoulder; found by the model where None.
-            operating_point: Name of one of the checkpoint's thresholds; its default where None.
-            heatmaps: Whether to find regions of the model's attention too.
+            views: Files of one study: PNG, JPEG or DICOM, or one ZIP file that contains them.
+            checkpoint: Hub name or name of a bundled checkpoint; the default checkpoint if empty.
+            revision: Revision on the Hub.
+            abnormal_label: The label that means abnormal, if the labels of the checkpoint do not say so.
+            body_part: finger, hand, wrist, forearm, elbow, humerus or shoulder; None to let the model find it.
+            operating_point: Name of one of the checkpoint's thresholds; the default one if None.
+            heatmaps: Whether to also find the regions of model attention.
 
         Returns:
             `StudyPrediction.to_dict()`, and `left_out`: a sentence about each file that could not be read.
         """
-        with _call(room, request, views) as files:
-            _check_texts(checkpoint, revision, abnormal_label, body_part, operating_point)
-            predictor = room.checkpoints.get(checkpoint, revision, abnormal_label)
+        with _call(context, request, views) as files:
+            _check_strings(checkpoint, revision, abnormal_label, body_part, operating_point)
+            predictor = context.checkpoints.get(checkpoint, revision, abnormal_label)
             study, _, problems = read_study(
-                predictor,
-                room.reader,
-                files,
-                body_part or None,
-                operating_point=operating_point or None,
-                heatmaps=heatmaps,
-            )
+                predictor, context.reader, files, body_part or None,
+                operating_point=operating_point or None, heatmaps=heatmaps,
+            )  # fmt: skip
             if study is None:
                 raise MuraError(" ".join(problems) or "No file was given.")
             return {**study.to_dict(), "left_out": problems}
@@ -76,26 +67,26 @@ def add_endpoints(room: ReadingRoom) -> None:
         revision: str = "",
         abnormal_label: str = "",
     ) -> list[dict[str, Any]]:
-        """Finds the studies of the checkpoint's index that look most like one, the nearest first.
+        """Finds the studies in the index of a checkpoint that look most like the given one, nearest first.
 
         Args:
             views: As for /predict_study.
-            k: How many, 50 at most.
-            body_part: To find studies of that part only; of any where None.
+            k: Number of studies, at most 50.
+            body_part: Restricts the search to this body part.
             checkpoint: As for /predict_study.
-            revision: Likewise.
-            abnormal_label: Likewise.
+            revision: As for /predict_study.
+            abnormal_label: As for /predict_study.
 
         Returns:
-            For each: study_id, view, label, body_part, finding, distance, and nearest_to, the place of the given view
-            that comes nearest.
+            For each study: study_id, view, label, body_part, finding, distance, and nearest_to, the index of the given
+            view that is nearest.
         """
-        with _call(room, request, views) as files:
-            _check_texts(checkpoint, revision, abnormal_label, body_part)
-            if not isinstance(k, int) or not 1 <= k <= _MOST_SIMILAR:
-                raise MuraError(f"k is {k!r}; give a number from 1 to {_MOST_SIMILAR}.")
-            predictor = room.checkpoints.get(checkpoint, revision, abnormal_label)
-            _, radiographs, problems = read_files(room.reader, files)
+        with _call(context, request, views) as files:
+            _check_strings(checkpoint, revision, abnormal_label, body_part)
+            if not isinstance(k, int) or not 1 <= k <= _MAX_SIMILAR:
+                raise MuraError(f"k is {k!r}; it must be a number from 1 to {_MAX_SIMILAR}.")
+            predictor = context.checkpoints.get(checkpoint, revision, abnormal_label)
+            _, radiographs, problems = read_files(context.reader, files)
             if not radiographs:
                 raise MuraError(" ".join(problems) or "No file was given.")
             found = predictor.similar(radiographs, k, body_part or None)
@@ -112,31 +103,30 @@ def add_endpoints(room: ReadingRoom) -> None:
         abnormal_label: str = "",
         operating_point: str | None = None,
     ) -> list[dict[str, Any]]:
-        """Reads many studies, the most likely abnormal first.
+        """Reads many studies, most likely abnormal first.
 
         Args:
-            archive: A ZIP file in which each folder that holds pictures is a study.
+            archive: ZIP file in which each folder with pictures is one study.
             checkpoint: As for /predict_study.
-            revision: Likewise.
-            abnormal_label: Likewise.
-            operating_point: Likewise.
+            revision: As for /predict_study.
+            abnormal_label: As for /predict_study.
+            operating_point: As for /predict_study.
 
         Returns:
-            A row for each study: `WorklistRow.to_dict()`.
+            One row for each study: `WorklistRow.to_dict()`.
         """
-        with _call(room, request, [archive]) as files:
-            _check_texts(checkpoint, revision, abnormal_label, operating_point)
-            predictor = room.checkpoints.get(checkpoint, revision, abnormal_label)
-            check_zip(Path(files[0]))  # a CSV file would name files of the server
-            studies = gather_studies(Path(files[0]), room.limits)
+        with _call(context, request, [archive]) as files:
+            _check_strings(checkpoint, revision, abnormal_label, operating_point)
+            predictor = context.checkpoints.get(checkpoint, revision, abnormal_label)
+            check_zip(Path(files[0]))  # not a CSV file, which could name files of the server
+            studies = gather_studies(Path(files[0]), context.limits)
             *_, last = read_worklist(
-                predictor, studies, room.reader,
-                operating_point=operating_point or None, most_seconds=room.limits.seconds,
+                predictor, studies, context.reader,
+                operating_point=operating_point or None, max_seconds=context.limits.seconds,
             )  # fmt: skip
             if len(last.rows) < last.total:
                 raise MuraError(
-                    f"The time for one worklist ended after {len(last.rows):,} of {last.total:,} studies; give it in "
-                    "parts."
+                    f"The time limit was reached after {len(last.rows):,} of {last.total:,} studies; split it."
                 )
             return [row.to_dict() for row in sort_rows(last.rows)]
 
@@ -145,33 +135,33 @@ def add_endpoints(room: ReadingRoom) -> None:
     gr.api(worklist, api_name="worklist", concurrency_id="worklists", concurrency_limit=1)
 
 
-def _check_texts(*values: Any) -> None:
-    """Programs may send anything as an argument.
+def _check_strings(*values: Any) -> None:
+    """Checks the types of arguments, because programs can send anything.
 
     Raises:
-        MuraError: If one is no text.
+        MuraError: If a value is neither a string nor None.
     """
     for value in values:
         if value is not None and not isinstance(value, str):
-            raise MuraError(f"An argument is {value!r}, which is no text; give names in quotes.")
+            raise MuraError(f"An argument is {value!r}, which is not a string.")
 
 
 @contextmanager
-def _call(room: ReadingRoom, request: gr.Request, views: Sequence[Any]) -> Iterator[list[str]]:
-    """While a program's question is answered; gives its files' paths, and removes them when it ends.
+def _call(context: AppContext, request: gr.Request, views: Sequence[Any]) -> Iterator[list[str]]:
+    """Holds the files of a call while it runs, and removes them afterwards. Yields their paths.
 
     Raises:
-        gr.Error: If a file did not come by upload, and for what goes wrong inside, in words.
+        gr.Error: If a file was not uploaded, or with the message of an error inside.
     """
     call = f"call {uuid.uuid4().hex}"
     files = [str(view.get("path", "") if isinstance(view, dict) else view) for view in views or []]
-    room.files.hold(call, files)
+    context.uploads.hold(call, files)
     try:
-        if not all(map(room.files.contains, files)):
+        if not all(map(context.uploads.contains, files)):
             raise MuraError(NOT_UPLOADED)
         yield files
-    except (MuraError, ValueError) as error:  # the latter: an unknown part or operating point
+    except (MuraError, ValueError) as error:  # ValueError: an unknown body part or operating point
         raise gr.Error(str(error), print_exception=False) from None
     finally:
-        room.files.let_go(request.session_hash or call, files)  # held since the question came
-        room.files.release(call)
+        context.uploads.let_go(request.session_hash or call, files)  # held since the call arrived
+        context.uploads.release(call)

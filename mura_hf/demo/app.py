@@ -1,65 +1,60 @@
-"""The Gradio app: wires the panels."""
+"""Builds the page from its tabs, and connects them."""
 
 from typing import Any
 
 import gradio as gr
 
-from .about_tab import ABOUT, DISCLAIMER, connect_words
+from .about_tab import ABOUT, DISCLAIMER, connect_notices
 from .api import add_endpoints
-from .checkpoints import DEFAULT
-from .context import ReadingRoom
-from .log_redaction import DiscreetBlocks
-from .models_tab import build_model_panel
-from .study_tab import FOUND, build_study_panel
+from .log_redaction import RedactingBlocks
+from .models_tab import build_models_tab
+from .state import DEFAULT, AppContext
+from .study_tab import FOUND, build_study_tab
 from .worklist_controller import OpenedStudy
-from .worklist_tab import build_worklist_panel
+from .worklist_tab import build_worklist_tab
 
 
-def build_app(room: ReadingRoom) -> gr.Blocks:
-    """Builds the page.
-
-    Args:
-        room: The server's side.
+def build_app(context: AppContext) -> gr.Blocks:
+    """Builds the page and its endpoints.
 
     Raises:
         CheckpointError: If the default checkpoint, or that of the examples, cannot be loaded.
     """
-    room.checkpoints.get()
-    with DiscreetBlocks(title="mura_hf: a reading room for radiographic studies", analytics_enabled=False) as app:
+    context.checkpoints.get()
+    with RedactingBlocks(title="mura_hf: abnormality detection in radiographs", analytics_enabled=False) as app:
         gr.Markdown(DISCLAIMER, elem_id="disclaimer")
         gr.Markdown(
-            "# mura_hf\nDrop all views of **one** study: you get one answer for it, and see where the model looked.",
+            "# mura_hf\nDrop all views of **one** study. You get one answer for the study, and see where the model "
+            "looked.",
             elem_id="heading",
         )
-        chosen = gr.State(DEFAULT)
+        checkpoint = gr.State(DEFAULT)  # the checkpoint that the visitor chose
         with gr.Tabs(selected="read", elem_id="tabs") as tabs:
             with gr.Tab("Read a study", id="read"):
-                study = build_study_panel(room, chosen)
+                study = build_study_tab(context, checkpoint)
             with gr.Tab("Worklist", id="worklist"):
-                worklist = build_worklist_panel(room, chosen)
+                worklist = build_worklist_tab(context, checkpoint)
             with gr.Tab("Models", id="models"):
-                models = build_model_panel(room, chosen, study.open_files, study.body_part)
+                load_events = build_models_tab(context, checkpoint, study.open_files, study.body_part)
             with gr.Tab("About", id="about"):
                 gr.Markdown(ABOUT, elem_id="about")
-        add_endpoints(room)
-
-        connect_words([*study.words, *worklist.words])
+        add_endpoints(context)
+        connect_notices([*study.notices, *worklist.notices])
 
         def show(
             request: gr.Request, opened: OpenedStudy, point: str
         ) -> tuple[Any, list[str], tuple[str, ...], str, str]:
-            views = study.open_study(request, opened.files)
-            return gr.Tabs(selected="read"), opened.files, views, opened.body_part or FOUND, point
+            files = study.open_study(request, opened.files)
+            return gr.Tabs(selected="read"), opened.files, files, opened.body_part or FOUND, point
 
-        private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-        study.read_on(
-            worklist.opening.success(
-                show,
-                [worklist.opened, worklist.point],
-                [tabs, study.files, study.open_files, study.body_part, study.point],
-                **private,
-            ).then
+        opening = worklist.open_event.success(
+            show,
+            [worklist.opened, worklist.point],
+            [tabs, study.files, study.open_files, study.body_part, study.point],
+            api_visibility="private",
+            show_progress="hidden",
         )
-        for loading in models.loading:
+        study.read_on(opening.then)
+        for loading in load_events:
             study.read_on(loading.then)
     return app

@@ -1,27 +1,15 @@
-"""Example studies of the demo: phantoms, rendered when the app starts."""
+"""Example studies: pictures of phantoms in `resources/examples`, made by `scripts/make_examples.py`."""
 
-import io
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
-from PIL import Image
+EXAMPLES_FOLDER = Path(__file__).parents[1] / "resources" / "examples"
 
 EXAMPLES_CHECKPOINT = "mura-phantom"
-"""Reads the examples, unless another one was chosen: films and phantoms are different worlds."""
-
-# Part, finding, number of views, seed. The seeds are of no tree that a bundled checkpoint was trained on.
-_STUDIES = (
-    ("wrist", "displaced_fracture", 3, 910_001),
-    ("hand", None, 2, 910_002),
-    ("forearm", "hardware", 2, 910_003),
-    ("elbow", None, 2, 910_004),
-    ("finger", "displaced_fracture", 2, 910_005),
-    ("shoulder", None, 2, 910_006),
-    ("humerus", "lytic_lesion", 2, 910_007),
-    ("wrist", None, 3, 910_008),
-    ("hand", "subtle_fracture", 3, 910_009),
-)
+"""Reads the examples unless the visitor chooses a checkpoint: `mura-film` has never seen phantoms."""
 
 
 @dataclass(frozen=True)
@@ -29,53 +17,52 @@ class ExampleStudy:
     """A synthetic study.
 
     Attributes:
-        caption: What it is.
-        files: Its views.
+        body_part: One of the seven body parts.
+        label: "normal" or "abnormal".
+        finding: Kind of the finding; None if the study is normal.
+        files: Paths of its views.
     """
 
-    caption: str
-    files: list[str]
+    body_part: str
+    label: str
+    finding: str | None
+    files: tuple[str, ...]
+
+    @property
+    def caption(self) -> str:
+        """Body part, label and finding in words."""
+        finding = f" ({self.finding.replace('_', ' ')})" if self.finding else ""
+        return f"{self.body_part}, {self.label}{finding}"
 
 
-def find_example(files: Sequence[str], examples: Sequence[ExampleStudy]) -> ExampleStudy | None:
-    """The example whose files these are; None where they are no example's."""
-    return next((example for example in examples if list(files) == example.files), None)
-
-
-def render_examples() -> dict[str, bytes]:
-    """PNG files of the example studies' views, by name."""
-    return {
-        _name(number, part, view): render_png(seed, part, view, finding)
-        for number, (part, finding, views, seed) in enumerate(_STUDIES, 1)
-        for view in range(views)
-    }
-
-
-def render_png(seed: int, body_part: str, view: int, finding: str | None) -> bytes:
-    """A PNG file of a phantom, as `render_phantom` renders it."""
-    from ..phantoms import render_phantom
-
-    buffer = io.BytesIO()
-    Image.fromarray(render_phantom(seed, body_part=body_part, view=view, finding=finding).pixels).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def write_examples(folder: Path, pictures: Mapping[str, bytes]) -> list[ExampleStudy]:
-    """Writes the example studies into a folder.
+def load_examples(name: str, folder: Path = EXAMPLES_FOLDER) -> list[ExampleStudy]:
+    """Lists the examples of one set.
 
     Args:
-        folder: Of their own.
-        pictures: As `render_examples` makes them.
+        name: "study" for those of the first tab, "worklist" for those of the worklist.
+        folder: Folder with the pictures and `examples.json`.
     """
-    for name, content in pictures.items():
-        (folder / name).write_bytes(content)
-    examples = []
-    for number, (part, finding, views, _) in enumerate(_STUDIES, 1):
-        truth = f"abnormal ({finding.replace('_', ' ')})" if finding else "normal"
-        files = [str(folder / _name(number, part, view)) for view in range(views)]
-        examples.append(ExampleStudy(f"{part}, {truth}", files))
-    return examples
+    records = json.loads((folder / "examples.json").read_text())
+    return [
+        ExampleStudy(
+            one["body_part"], one["label"], one["finding"], tuple(str(folder / file) for file in one["files"])
+        )
+        for one in records
+        if one["set"] == name
+    ]
 
 
-def _name(number: int, part: str, view: int) -> str:
-    return f"example{number}_{part}_{view + 1}.png"
+def find_example(files: Sequence[str]) -> ExampleStudy | None:
+    """Finds the example whose views have the names and contents of these files; None if there is none."""
+    example = _examples_by_names().get(tuple(Path(file).name for file in files))
+    if example is None:
+        return None
+    pairs = zip(map(Path, files), map(Path, example.files), strict=True)
+    same = all(file.is_file() and file.read_bytes() == known.read_bytes() for file, known in pairs)
+    return example if same else None
+
+
+@cache
+def _examples_by_names() -> dict[tuple[str, ...], ExampleStudy]:
+    examples = [*load_examples("study"), *load_examples("worklist")]
+    return {tuple(Path(file).name for file in example.files): example for example in examples}

@@ -1,44 +1,84 @@
-"""From uploaded files to what the page shows."""
+"""Reads uploaded files: ZIP checks, decoding in separate processes, and the prediction for one study."""
 
+import struct
+import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
 from ..errors import DatasetError, RadiographError
 from ..inference import StudyFile, StudyPrediction, StudyPredictor, find_studies
 from ..radiographs import GuardedReader, Radiograph
-from .uploads import check_zip, is_zip
 
 MAX_VIEWS = 16
-"""Of one study, all of which go through the model at once; MURA has 13 at most."""
+"""Of one study, because all views go through the model at once. MURA has 13 at most."""
+
+MAX_DIRECTORY = 24 << 20
+"""Bytes of the member list of a ZIP file. 200,000 members with names like those of MURA need as much."""
 
 Progress = Callable[[int, int, str], None]
+"""Gets the number of files that were read, the total, and the name of the last one."""
 
-_AT_ONCE = 2  # decoders of a guarded reader
+_N_THREADS = 2  # the number of processes of a guarded reader
+_END, _END_64 = b"PK\5\6", b"PK\6\6"
+_TAIL = (1 << 16) + 22 + 20 + 56  # longest comment, and the records that may end the member list
+
+
+def read_study(
+    predictor: StudyPredictor,
+    reader: GuardedReader,
+    files: Sequence[str],
+    body_part: str | None,
+    *,
+    progress: Progress | None = None,
+    **options: Any,
+) -> tuple[StudyPrediction | None, list[Radiograph], list[str]]:
+    """Reads the files of one study and predicts from those that can be read.
+
+    Args:
+        predictor: Predictor to use.
+        reader: Decodes the files in separate processes.
+        files: Paths of the views, or of ZIP files.
+        body_part: Body part; None to let the model find it.
+        progress: As for `read_files`.
+        options: `operating_point`, `method` and `heatmaps` of the predictor.
+
+    Returns:
+        The prediction, None if no file could be read; the radiographs; and a sentence about each unreadable file.
+
+    Raises:
+        CheckpointError: As raised by the predictor.
+        ValueError: As raised by the predictor.
+    """
+    names, radiographs, problems = read_files(reader, files, progress=progress)
+    if not radiographs:
+        return None, [], problems
+    return predictor(radiographs, body_part=body_part, names=names, **options), radiographs, problems
 
 
 def read_files(
     reader: GuardedReader, files: Sequence[str], *, progress: Progress | None = None
 ) -> tuple[list[str], list[Radiograph], list[str]]:
-    """Reads what can be read, two files at a time; a ZIP file of one study is taken apart.
+    """Reads the views of one study, two at a time. A ZIP file may contain the study.
 
     Args:
-        reader: Decodes them, away from this process.
-        files: Paths of the views of one study, or of ZIP files.
-        progress: Told how many files are read, of how many, and which one was read last; called by this thread.
+        reader: Decodes the files in separate processes.
+        files: Paths of the views, or of ZIP files.
+        progress: Called in this thread after each file, and once before the first.
 
     Returns:
-        Names and radiographs of the good files, in the order given, and a sentence about each bad one.
+        Names and radiographs of the readable files in the given order, and a sentence about each other file.
     """
     views, problems = _find_views(files)
     if len(views) > MAX_VIEWS:
         more = ", ".join(view.name for view in views[MAX_VIEWS:])
-        problems.append(f"A study may have {MAX_VIEWS} views here; not read: {more}.")
+        problems.append(f"A study may have at most {MAX_VIEWS} views here; not read: {more}.")
         del views[MAX_VIEWS:]
     if progress is not None and views:
         progress(0, len(views), views[0].name)
-    names, radiographs, bad = [], [], []
-    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="views") as pool:
+    names, radiographs, unreadable = [], [], []
+    with ThreadPoolExecutor(_N_THREADS, thread_name_prefix="views") as pool:
         reading: dict[Future[Radiograph], StudyFile] = {pool.submit(read_view, reader, view): view for view in views}
         for done, future in enumerate(as_completed(reading), 1):
             if progress is not None:
@@ -48,68 +88,66 @@ def read_files(
                 radiographs.append(future.result())
                 names.append(view.name)
             except RadiographError as error:
-                bad.append(str(error))
-    return names, radiographs, [*bad, *problems]
+                unreadable.append(str(error))
+    return names, radiographs, [*unreadable, *problems]
 
 
 def read_view(reader: GuardedReader, view: StudyFile) -> Radiograph:
-    """Reads one view of a study, away from this process.
+    """Reads one view in a separate process.
 
     Raises:
         RadiographError: If it cannot be read; the message says why.
     """
     content = view.content()
     if isinstance(content, Path) and not content.is_file():
-        raise RadiographError(f"{view.name} was uploaded too long ago and is gone from the server; upload it again.")
+        raise RadiographError(f"{view.name} is no longer on the server; upload it again.")
     return reader.read(content, name=view.name)
 
 
-def read_study(
-    predictor: StudyPredictor,
-    reader: GuardedReader,
-    files: Sequence[str],
-    body_part: str | None,
-    *,
-    operating_point: str | None = None,
-    method: str | None = None,
-    heatmaps: bool = True,
-    progress: Progress | None = None,
-) -> tuple[StudyPrediction | None, list[Radiograph], list[str]]:
-    """Reads the files of one study and answers for the good views.
+def is_zip(file: Path) -> bool:
+    """Whether a file is a ZIP file by its name or its first bytes."""
+    try:
+        with file.open("rb") as opened:
+            return file.suffix.lower() == ".zip" or opened.read(4) == b"PK\3\4"
+    except OSError:
+        return False
 
-    Args:
-        predictor: Answers.
-        reader: As in `read_files`.
-        files: As in `read_files`.
-        body_part: As for a call of the predictor, like the three that follow.
-        operating_point: Likewise.
-        method: Likewise.
-        heatmaps: Likewise.
-        progress: As in `read_files`.
 
-    Returns:
-        The answer, None where no file could be read; the radiographs; and a sentence about each bad file.
+def check_zip(file: Path) -> None:
+    """Checks a ZIP file before Python loads its whole member list into memory.
 
     Raises:
-        CheckpointError: As a call of the predictor.
-        ValueError: Likewise.
+        DatasetError: If it is not a ZIP file, or its member list is larger than that of any worklist.
     """
-    names, radiographs, problems = read_files(reader, files, progress=progress)
-    if not radiographs:
-        return None, [], problems
-    study = predictor(
-        radiographs,
-        body_part=body_part,
-        names=names,
-        operating_point=operating_point,
-        method=method,
-        heatmaps=heatmaps,
-    )
-    return study, radiographs, problems
+    if file.is_file() and not zipfile.is_zipfile(file):
+        raise DatasetError(f"{file.name} is not a ZIP file, or it is damaged; pack it again")
+    try:
+        with file.open("rb") as opened:
+            opened.seek(0, 2)
+            opened.seek(max(0, opened.tell() - _TAIL))
+            tail = opened.read()
+    except OSError:
+        raise DatasetError(f"{file.name} is no longer on the server; upload it again") from None
+    sizes = _read_sizes(tail, _END, 12, "<L")
+    sizes_64 = _read_sizes(tail, _END_64, 40, "<Q")
+    if sizes_64:  # a size of all ones refers to the 64-bit record
+        sizes = [size for size in sizes if size != 0xFFFFFFFF]
+    if any(size > MAX_DIRECTORY for size in [*sizes, *sizes_64]):
+        raise DatasetError(f"{file.name} lists far more files than a worklist has; split it")
+
+
+def _read_sizes(tail: bytes, mark: bytes, offset: int, kind: str) -> list[int]:
+    """The sizes of the member list in all places that could be the record which ends it."""
+    sizes, place = [], tail.find(mark)
+    while place >= 0:
+        if place + offset + struct.calcsize(kind) <= len(tail):
+            sizes.append(struct.unpack_from(kind, tail, place + offset)[0])
+        place = tail.find(mark, place + 1)
+    return sizes
 
 
 def _find_views(files: Sequence[str]) -> tuple[list[StudyFile], list[str]]:
-    """Views, those inside ZIP files among them, and a sentence about each ZIP file that is not one study."""
+    """The views, also those in ZIP files, and a sentence about each ZIP file that does not hold one study."""
     views, problems = [], []
     for file in map(Path, files):
         if not is_zip(file):
@@ -125,7 +163,7 @@ def _find_views(files: Sequence[str]) -> tuple[list[StudyFile], list[str]]:
             views.extend(studies[0].files)
         else:
             problems.append(
-                f"{file.name} holds {len(studies)} studies, and one is read here; open it in the worklist, or drop "
-                "the views of one study."
+                f"{file.name} contains {len(studies)} studies, but this tab reads one; open it in the worklist, or "
+                "drop the views of one study."
             )
     return views, problems

@@ -1,116 +1,62 @@
-"""A temporary folder that goes with its process, even where that was killed.
+"""Uploaded files: the private folder that holds them, and how long they stay.
 
-`SessionFiles`: what visitors brought, and when it goes.
-Whether a ZIP file from a stranger may be opened.
+Gradio's `delete_cache` is not used: it removes files by age alone, so it would either remove the files of an open page
+or keep those of a closed one, and it does not know the partial files of broken uploads.
 """
 
 import atexit
 import os
 import shutil
 import stat
-import struct
 import tempfile
 import threading
 import time
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import DatasetError
-
 try:
     import fcntl
-except ImportError:  # Windows: there, what a killed process left stays until the system clears it
+except ImportError:  # Windows: folders of killed processes stay until the system clears them
     fcntl = None  # type: ignore[assignment]
 
 PREFIX = "mura_hf_demo_"
 LOCK = ".lock"
-_YOUNG = 60.0  # seconds; a new folder is not locked at once
-
-
-def make_own_folder(parent: Path | None = None) -> Path:
-    """Makes a folder that only this user may enter, and removes those of processes that no longer live.
-
-    A process holds a lock on a file in its folder for as long as it lives, which nothing outlives; so a folder whose
-    lock can be taken is nobody's.
-
-    Args:
-        parent: Where; the system's folder for temporary files where None.
-    """
-    parent = Path(tempfile.gettempdir()) if parent is None else parent
-    for left in parent.glob(f"{PREFIX}*"):
-        if _is_left(left):
-            shutil.rmtree(left, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent)).resolve()
-    lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)  # open, and so locked, until the process ends
-    if fcntl is not None:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
-
-
-def _is_left(folder: Path) -> bool:
-    """Whether a folder is one of ours whose process has ended."""
-    if fcntl is None or not hasattr(os, "getuid"):
-        return False
-    try:
-        known = folder.lstat()
-        if not stat.S_ISDIR(known.st_mode) or known.st_uid != os.getuid():
-            return False
-        file = folder / LOCK if (folder / LOCK).is_file() else folder
-        if time.time() - file.stat().st_mtime < _YOUNG:
-            return False
-        if file == folder:
-            return True  # killed before it made its lock
-        lock = os.open(file, os.O_RDWR | os.O_NOFOLLOW)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    finally:
-        os.close(lock)
-    return True
-
-
-_YOUNG_UPLOAD = 10.0  # seconds in which an upload that nobody claimed is on its way to its handler
+_MIN_AGE = 60.0  # seconds; a new folder is not locked at once
+_CLAIM_SECONDS = 10.0  # time between the upload of a file and the request that names it
 
 
 @dataclass
 class _Session:
-    """A visitor's page, or a program that asks.
+    """A browser page or a program.
 
     Attributes:
-        seen: When it last asked for something, or its last connection ended.
-        connections: Open ones.
-        files: What it holds, and how often.
-        folders: That the server made for it.
+        seen: Time of its last request, or of the end of its last connection.
+        connections: Number of open connections.
+        held: Files and folders that are kept for it, and how often each is held.
     """
 
     seen: float
     connections: int = 0
-    files: Counter[Path] = field(default_factory=Counter)
-    folders: list[Path] = field(default_factory=list)
+    held: Counter[Path] = field(default_factory=Counter)
 
 
-class SessionFiles:
-    """The folder into which Gradio puts uploads, of this process alone. Threads may share it.
+class Uploads:
+    """The folder for uploads and for files made for visitors. Thread-safe.
 
-    A file stays while a session holds it; files of equal name and content are one file, which several may hold. A
-    session that has no open connection for `grace` seconds, or asked for nothing for `idle`, holds nothing any more.
-    What nobody holds goes `unclaimed` seconds after it came, among it what is left of broken uploads.
+    A file stays while a session holds it. Gradio stores files of equal name and content once, so several sessions may
+    hold the same file. A session ends `grace` seconds after its last connection, or `idle` seconds after its last
+    request. A file that nobody holds is removed `unclaimed` seconds after it arrived, also if it is incomplete.
 
     Args:
-        folder: An empty folder.
-        quota: Bytes that may lie there; what nobody holds makes room first.
-        grace: Seconds.
-        idle: Seconds.
-        unclaimed: Seconds.
-        clock: Seconds since the epoch, as the file system counts them.
+        folder: Folder that belongs to this process.
+        quota: Maximum number of bytes in the folder. Files that nobody holds are removed to make room.
+        grace: Seconds that a session outlives its last connection.
+        idle: Seconds that a session outlives its last request.
+        unclaimed: Seconds that a file waits for the request that names it.
+        clock: Returns seconds since the epoch, like the times of files.
     """
 
     def __init__(
@@ -130,74 +76,64 @@ class SessionFiles:
         self.unclaimed = unclaimed
         self._clock = clock
         self._lock = threading.RLock()
-        self._sessions: dict[str, _Session] = {}
-        self._uploads: dict[int, tuple[float, int]] = {}  # number -> start, bytes
-        self._numbers = iter(range(1 << 62))
-        self._protected: set[Path] = set()
-        self._arrived: Counter[Path] = Counter()  # uploads of it that nobody claimed yet
-        self._left: set[Path] = set()  # to be removed when no upload goes on
-        self._ended = threading.Event()
+        self._sessions: dict[str | None, _Session] = {}  # None: the server itself, whose files always stay
+        self._running: list[tuple[float, int]] = []  # start and bytes of each upload that is going on
+        self._arrived: Counter[Path] = Counter()  # finished uploads of a file that no request has named yet
+        self._closed = threading.Event()
 
     def contains(self, file: str | os.PathLike[str]) -> bool:
-        """Whether a path lies in the folder, links followed."""
-        return self._own(file) is not None
+        """Whether a path is inside the folder, after links are resolved."""
+        return self._resolve(file) is not None
 
     def protect(self) -> None:
-        """Keeps what lies in the folder now for as long as the process lives."""
+        """Keeps all files that are in the folder now until the process ends."""
         with self._lock:
-            self._protected |= set(self._walk())
+            self._sessions[None] = _Session(float("inf"), 1, Counter(self._files()))
 
     def arrived(self, files: Iterable[str]) -> None:
-        """Tells of files that were uploaded just now, each of which somebody is about to claim."""
+        """Registers files that were just uploaded. The next request is expected to name them."""
         with self._lock:
-            self._arrived.update(own for own in map(self._own, files) if own is not None)
+            self._arrived.update(path for path in map(self._resolve, files) if path is not None)
 
-    def hold(self, session: str, files: Iterable[str]) -> None:
-        """Keeps files as long as a session lasts."""
+    def hold(self, session: str, files: Iterable[str] = ()) -> None:
+        """Keeps files while a session lasts, and notes that the session is active."""
         with self._lock:
-            holder = self._touch(session)
-            for file in files:
-                own = self._own(file)
-                if own is not None and own not in self._protected:
-                    holder.files[own] += 1
-                    self._arrived[own] = max(0, self._arrived[own] - 1)
+            held = self._touch(session).held
+            for path in filter(None, map(self._resolve, files)):
+                held[path] += 1
+                self._arrived[path] = max(0, self._arrived[path] - 1)
 
     def let_go(self, session: str, files: Iterable[str]) -> None:
-        """Takes back one holding of each file, and removes those that nobody holds any more."""
+        """Undoes one `hold` of each file, and removes the files that nobody holds any more."""
         with self._lock:
-            holder = self._touch(session)
-            for file in files:
-                own = self._own(file)
-                if own is None or own in self._protected:
-                    continue
-                holder.files[own] -= 1
-                if holder.files[own] <= 0:
-                    del holder.files[own]
-                    self._remove_if_free(own)
+            held = self._touch(session).held
+            for path in filter(None, map(self._resolve, files)):
+                held[path] -= 1
+                if held[path] <= 0:
+                    del held[path]
+                    self._remove_if_free(path)
 
-    def release(self, session: str) -> None:
-        """Removes what a session brought."""
+    def release(self, session: str | None) -> None:
+        """Ends a session and removes the files that only it holds."""
         with self._lock:
-            holder = self._sessions.pop(session, None)
-            if holder is None:
+            ended = self._sessions.pop(session, None)
+            if ended is None:
                 return
-            for folder in holder.folders:
-                shutil.rmtree(folder, ignore_errors=True)
-            for file in holder.files:
-                self._remove_if_free(file)
-            if holder.connections:  # it is still there, and may bring more
-                self._sessions[session] = _Session(self._clock(), holder.connections)
+            for path in ended.held:
+                self._remove_if_free(path)
+            if ended.connections:  # the page is still open and may upload more
+                self._sessions[session] = _Session(self._clock(), ended.connections)
 
     def new_folder(self, session: str) -> Path:
-        """A folder for files that the server writes for a session, and which go with it."""
+        """Makes a folder for files that the server writes for a session. It is removed with the session."""
         with self._lock:
             folder = Path(tempfile.mkdtemp(prefix="made-", dir=self.folder))
-            self._touch(session).folders.append(folder)
+            self._touch(session).held[folder] += 1
             return folder
 
     @contextmanager
     def connected(self, session: str) -> Iterator[None]:
-        """While a connection of a session is open."""
+        """Use it while a connection of a session is open."""
         with self._lock:
             self._touch(session).connections += 1
         try:
@@ -208,41 +144,38 @@ class SessionFiles:
 
     @contextmanager
     def uploading(self, size: int) -> Iterator[bool]:
-        """While an upload of so many bytes comes in; gives whether there is room for it."""
+        """Use it during an upload of so many bytes. Yields whether the quota has room for it."""
         with self._lock:
-            number, now = next(self._numbers), self._clock()
-            room = self._make_room(size, now)
-            self._uploads[number] = now, size if room else 0
+            if self.used_bytes() + size > self.quota:
+                self._remove_unclaimed(_CLAIM_SECONDS)
+            room = self.used_bytes() + size <= self.quota
+            upload = self._clock(), size if room else 0
+            self._running.append(upload)
         try:
             yield room
         finally:
             with self._lock:
-                del self._uploads[number]
-                if not self._uploads:
-                    left, self._left = self._left, set()
-                    for file in left:
-                        self._remove_if_free(file)
+                self._running.remove(upload)
 
     def used_bytes(self) -> int:
-        """What lies in the folder, and is to come by uploads that have begun."""
+        """Bytes of all files in the folder and of all uploads that are going on."""
         with self._lock:
-            return sum(size for _, size in self._walk().values()) + sum(size for _, size in self._uploads.values())
+            return sum(size for _, size in [*self._files().values(), *self._running])
 
     def sweep(self) -> None:
-        """Ends sessions that are gone, and removes what nobody holds for too long."""
+        """Ends sessions that are gone, and removes files that nobody has claimed in time."""
         with self._lock:
             now = self._clock()
-            for name, holder in list(self._sessions.items()):
-                quiet = now - holder.seen
-                if quiet > self.idle or (holder.connections == 0 and quiet > self.grace):
+            for name, session in list(self._sessions.items()):
+                if now - session.seen > (self.idle if session.connections else min(self.grace, self.idle)):
                     self.release(name)
-            self._remove_unclaimed(now, self.unclaimed)
+            self._remove_unclaimed(self.unclaimed)
 
     def start(self, seconds: float = 10.0) -> None:
-        """Sweeps every so many seconds, in a thread of its own, until `close`."""
+        """Sweeps regularly in a background thread until `close`."""
 
         def keep_sweeping() -> None:
-            while not self._ended.wait(seconds):
+            while not self._closed.wait(seconds):
                 with suppress(OSError):
                     self.sweep()
 
@@ -250,128 +183,99 @@ class SessionFiles:
 
     def close(self) -> None:
         """Removes the folder."""
-        self._ended.set()
+        self._closed.set()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _touch(self, session: str) -> _Session:
-        holder = self._sessions.setdefault(session, _Session(0.0))
-        holder.seen = self._clock()
-        return holder
+    def _touch(self, name: str) -> _Session:
+        session = self._sessions.setdefault(name, _Session(0.0))
+        session.seen = self._clock()
+        return session
 
-    def _own(self, file: str | os.PathLike[str]) -> Path | None:
+    def _resolve(self, file: str | os.PathLike[str]) -> Path | None:
+        """The real path of a file in the folder; None if it is elsewhere."""
         try:
             path = Path(file).resolve()
-        except (OSError, ValueError, RuntimeError):  # a name that is too long, a zero byte, a ring of links
+        except (OSError, ValueError, RuntimeError):  # a name that is too long, a zero byte, a loop of links
             return None
         return path if path.is_relative_to(self.folder) and path != self.folder else None
 
-    def _is_held(self, file: Path) -> bool:
-        return any(
-            file in holder.files or any(file.is_relative_to(folder) for folder in holder.folders)
-            for holder in self._sessions.values()
-        )
-
-    def _walk(self) -> dict[Path, tuple[float, int]]:
-        """File -> when it came, and its bytes."""
+    def _files(self) -> dict[Path, tuple[float, int]]:
+        """Time of arrival and size of each file."""
         found = {}
         for place, _, names in os.walk(self.folder):
             for name in names:
-                file = Path(place, name)
-                if file == self.folder / LOCK:
-                    continue
-                with suppress(OSError):  # gone meanwhile
-                    known = file.lstat()
-                    found[file] = max(known.st_mtime, known.st_ctime), known.st_size
+                with suppress(OSError):  # removed meanwhile
+                    info = os.lstat(os.path.join(place, name))
+                    found[Path(place, name)] = max(info.st_mtime, info.st_ctime), info.st_size
+        found.pop(self.folder / LOCK, None)
         return found
 
-    def _remove_if_free(self, file: Path) -> None:
-        """Removes a file, unless somebody holds it or is about to: equal files of two visitors are one."""
-        if self._is_held(file) or self._arrived[file] > 0:
-            return
-        if self._uploads:  # which may be of this very file
-            self._left.add(file)
-        else:
-            self._remove(file)
+    def _is_held(self, path: Path) -> bool:
+        places = (path, *path.parents)
+        return any(place in session.held for session in self._sessions.values() for place in places)
 
-    def _remove(self, file: Path) -> None:
-        self._arrived.pop(file, None)
+    def _remove_if_free(self, path: Path) -> None:
+        """Removes a path, unless somebody holds it or an upload of the same file is running or was not claimed yet."""
+        if not (self._is_held(path) or self._arrived[path] or self._running):
+            self._remove(path)
+
+    def _remove(self, path: Path) -> None:
+        self._arrived.pop(path, None)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
         with suppress(OSError):
-            file.unlink()
-        with suppress(OSError):  # others lie beside it
-            if file.parent != self.folder:
-                file.parent.rmdir()
+            path.unlink()
+        with suppress(OSError):  # other files are in the same folder
+            if path.parent != self.folder:
+                path.parent.rmdir()
 
-    def _unclaimed(self, now: float, seconds: float) -> list[tuple[float, int, Path]]:
-        """Files that nobody holds, which came so long ago and before any upload that still goes on; oldest first."""
-        oldest = min([now, *(start for start, _ in self._uploads.values())])
-        held = set().union(*(holder.files for holder in self._sessions.values()), self._protected)
-        folders = [folder for holder in self._sessions.values() for folder in holder.folders]
-        return sorted(
-            (came, size, file)
-            for file, (came, size) in self._walk().items()
-            if file not in held
-            and came < min(now - seconds, oldest)
-            and not any(file.is_relative_to(folder) for folder in folders)
-        )
-
-    def _remove_unclaimed(self, now: float, seconds: float, enough: int | None = None) -> int:
-        removed = 0
-        for _, size, file in self._unclaimed(now, seconds):
-            if enough is not None and removed >= enough:
-                break
-            self._remove(file)
-            removed += size
-        return removed
-
-    def _make_room(self, size: int, now: float) -> bool:
-        lacking = self.used_bytes() + size - self.quota
-        return lacking <= 0 or self._remove_unclaimed(now, _YOUNG_UPLOAD, lacking) >= lacking
+    def _remove_unclaimed(self, seconds: float) -> None:
+        """Removes files that nobody holds and that arrived so long ago, before any upload that is going on."""
+        latest = min([self._clock() - seconds, *(start for start, _ in self._running)])
+        for path, (came, _) in self._files().items():
+            if came < latest and not self._is_held(path):
+                self._remove(path)
 
 
-MAX_DIRECTORY = 24 << 20
-"""Bytes of a ZIP file's list of its members; of 200,000 members with names as MURA has them it takes as much."""
+def make_private_folder(parent: Path | None = None) -> Path:
+    """Makes a folder that only this user may enter, and removes the folders of processes that were killed.
 
-_END, _END_64 = b"PK\5\6", b"PK\6\6"
-_TAIL = (1 << 16) + 22 + 20 + 56  # the longest comment, and the records that may end the list
+    Each process holds a lock on a file in its folder until it ends. A folder whose lock is free belongs to no process.
+
+    Args:
+        parent: Where to make it; the system's folder for temporary files by default.
+    """
+    parent = Path(tempfile.gettempdir()) if parent is None else parent
+    for folder in parent.glob(f"{PREFIX}*"):
+        if _is_abandoned(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent)).resolve()
+    lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)  # stays open, and so locked, until the process ends
+    if fcntl is not None:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
-def is_zip(file: Path) -> bool:
-    """Whether a file is meant as a ZIP file: by its name, or by how it begins."""
+def _is_abandoned(folder: Path) -> bool:
+    if fcntl is None:
+        return False
     try:
-        with file.open("rb") as opened:
-            return file.suffix.lower() == ".zip" or opened.read(4) == b"PK\3\4"
+        info = folder.lstat()
+        if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid():
+            return False
+        has_lock = (folder / LOCK).is_file()
+        if time.time() - (folder / LOCK if has_lock else folder).stat().st_mtime < _MIN_AGE:
+            return False
+        if not has_lock:
+            return True  # killed before it made its lock
+        lock = os.open(folder / LOCK, os.O_RDWR | os.O_NOFOLLOW)
     except OSError:
         return False
-
-
-def check_zip(file: Path) -> None:
-    """Looks at a ZIP file before its list of members is read, all of which Python takes into memory.
-
-    Raises:
-        DatasetError: If it is no ZIP file, or its list is larger than that of any worklist.
-    """
     try:
-        if not zipfile.is_zipfile(file):
-            raise DatasetError(f"{file.name} is no ZIP file, or a damaged one; pack it again")
-        with file.open("rb") as opened:
-            opened.seek(0, 2)
-            opened.seek(max(0, opened.tell() - _TAIL))
-            tail = opened.read()
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        raise DatasetError(
-            f"{file.name} was uploaded too long ago and is gone from the server; upload it again"
-        ) from None
-    sizes = [struct.unpack_from("<L", tail, place + 12)[0] for place in _places(tail, _END, 22)]
-    large = [struct.unpack_from("<Q", tail, place + 40)[0] for place in _places(tail, _END_64, 56)]
-    if any(size > MAX_DIRECTORY for size in [*large, *(size for size in sizes if size != 0xFFFFFFFF or not large)]):
-        raise DatasetError(f"{file.name} lists far more files than a worklist has; give it in parts")
-
-
-def _places(tail: bytes, mark: bytes, length: int) -> list[int]:
-    """Where a record may begin: a reader takes one of these, and it does not matter which."""
-    places, place = [], tail.find(mark)
-    while place >= 0:
-        if place + length <= len(tail):
-            places.append(place)
-        place = tail.find(mark, place + 1)
-    return places
+        return False
+    finally:
+        os.close(lock)
+    return True

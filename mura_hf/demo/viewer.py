@@ -1,8 +1,6 @@
-"""Radiographs and heatmaps as pictures inside the page.
+"""HTML of the image viewer: thumbnails, one view large with heatmap and box, and the controls.
 
-The views of a study as HTML: thumbnails, one view large, and its controls, which `static/viewer.js` brings to life.
-
-Names come from strangers and are escaped.
+`static/viewer.js` brings it to life. File names come from strangers and are escaped.
 """
 
 import base64
@@ -18,68 +16,15 @@ from PIL import Image
 from ..explain import colour_heat
 from ..inference import StudyPrediction, ViewPrediction
 from ..radiographs import Radiograph
-from .result import chance_text, is_withheld
+from .result import is_withheld, probability_text
 
-FILM_SIDE = 1600  # pixels on the long side: what zooming in can show
+IMAGE_SIDE = 1600  # pixels on the long side, enough to zoom in
 THUMB_SIDE = 160
 _HEAT_SIDE = 320
-_QUALITY = 93  # of JPEG; what it changes in a film is below one level in the mean
-
-
-def film_url(pixels: np.ndarray, side: int = FILM_SIDE) -> str:
-    """A radiograph, float `[H, W]` in [0, 1], as a data URL of so many pixels on its longer side at most."""
-    return _url(_fit(np.rint(pixels * 255).astype(np.uint8), side), "JPEG", quality=_QUALITY)
-
-
-def heat_url(heatmap: np.ndarray) -> str:
-    """A heatmap, float `[H, W]` in [0, 1], as a data URL: inferno colours, clear where there is no attention."""
-    return _url(colour_heat(_fit(np.asarray(heatmap, np.float32), _HEAT_SIDE)), "PNG", compress_level=3)
-
-
-def _fit(values: np.ndarray, side: int) -> np.ndarray:
-    scale = min(1.0, side / max(values.shape))
-    size = (max(1, round(values.shape[1] * scale)), max(1, round(values.shape[0] * scale)))
-    return cv2.resize(values, size, interpolation=cv2.INTER_AREA) if scale < 1 else values
-
-
-def _url(values: np.ndarray, kind: str, **options: int) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(values).save(buffer, kind, **options)
-    return f"data:image/{kind.lower()};base64," + base64.b64encode(buffer.getvalue()).decode()
-
+_JPEG_QUALITY = 93  # changes less than one gray level on average
 
 _STATES = {True: ("abnormal", "▲ flagged"), False: ("normal", "○ not flagged")}
-_KEYS = "With the picture in focus: + and − zoom, 0 fits, arrows move, n and p change the view, i inverts"
-_MAP_KEYS = ", h hides the heatmap, b the box"
-
-
-def viewer_html(study: StudyPrediction, radiographs: Sequence[Radiograph], *, anyway: bool = False) -> str:
-    """The views with heatmaps and boxes; the views alone where the answer is withheld.
-
-    Args:
-        study: The answer.
-        radiographs: Its views, in their order.
-        anyway: Whether to show all for a study that is unlike those of training, too.
-    """
-    withheld = is_withheld(study, anyway)
-    first = 0 if withheld else study.leading_view
-    pairs = list(zip(study.views, radiographs, strict=True))
-    thumbs = "".join(_thumb_html(view, film, place, withheld) for place, (view, film) in enumerate(pairs))
-    views = "".join(
-        _view_html(view, film, withheld=withheld, leading=len(pairs) > 1 and place == first)
-        for place, (view, film) in enumerate(pairs)
-    )
-    maps = not withheld and any(view.heatmap is not None for view in study.views)
-    row = f'<div class="thumbs" role="group" aria-label="Views">{thumbs}</div>' if len(pairs) > 1 else ""
-    mark = token_hex(8)
-    return (
-        f'<mura-viewer data-first="{first}" data-answer="{mark}">{_FILTER}{row}<div class="stage" tabindex="0" '
-        f'role="group" aria-roledescription="radiograph" aria-label="The chosen view, large" '
-        f'aria-describedby="keys-{mark}">{views}</div>{_tools_html(study, maps)}{_meaning_html(study, maps)}'
-        f'<p class="fine" id="keys-{mark}">{_KEYS}{_MAP_KEYS * maps}.</p></mura-viewer>'
-    )
-
-
+_KEYS = "Keys when the picture has the focus: + and − zoom, 0 fits, arrows move, n and p change the view, i inverts"
 _FILTER = (
     '<svg width="0" height="0" aria-hidden="true" style="position:absolute"><filter '
     'color-interpolation-filters="sRGB"><feComponentTransfer><feFuncR type="linear"/><feFuncG type="linear"/>'
@@ -87,59 +32,109 @@ _FILTER = (
 )
 
 
-def _thumb_html(view: ViewPrediction, film: Radiograph, place: int, withheld: bool) -> str:
-    kind, words = _words(view, withheld)
-    chance = "" if withheld else f" {chance_text(view.single_view_probability)}"
+def image_url(pixels: np.ndarray, side: int = IMAGE_SIDE) -> str:
+    """A radiograph, float `[H, W]` in [0, 1], as a data URL with at most `side` pixels on its longer side."""
+    return _data_url(_shrink(np.rint(pixels * 255).astype(np.uint8), side), "JPEG", quality=_JPEG_QUALITY)
+
+
+def heatmap_url(heatmap: np.ndarray) -> str:
+    """A heatmap, float `[H, W]` in [0, 1], as a data URL: inferno colours, transparent where it is 0."""
+    return _data_url(colour_heat(_shrink(np.asarray(heatmap, np.float32), _HEAT_SIDE)), "PNG", compress_level=3)
+
+
+def _shrink(values: np.ndarray, side: int) -> np.ndarray:
+    scale = min(1.0, side / max(values.shape))
+    size = (max(1, round(values.shape[1] * scale)), max(1, round(values.shape[0] * scale)))
+    return cv2.resize(values, size, interpolation=cv2.INTER_AREA) if scale < 1 else values
+
+
+def _data_url(values: np.ndarray, kind: str, **options: int) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, kind, **options)
+    return f"data:image/{kind.lower()};base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def viewer_html(study: StudyPrediction, radiographs: Sequence[Radiograph], *, show_anyway: bool = False) -> str:
+    """The views with heatmaps and boxes, or the radiographs alone if the answer is withheld.
+
+    Args:
+        study: The prediction.
+        radiographs: Its views in the same order.
+        show_anyway: Whether to show everything even if the study is out of distribution.
+    """
+    withheld = is_withheld(study, show_anyway)
+    first = 0 if withheld else study.leading_view
+    pairs = list(zip(study.views, radiographs, strict=True))
+    thumbs = "".join(_thumb_html(view, film, number, withheld) for number, (view, film) in enumerate(pairs, 1))
+    views = "".join(
+        _view_html(view, film, withheld=withheld, leading=len(pairs) > 1 and index == first)
+        for index, (view, film) in enumerate(pairs)
+    )
+    heatmaps = not withheld and any(view.heatmap is not None for view in study.views)
+    row = f'<div class="thumbs" role="group" aria-label="Views">{thumbs}</div>' if len(pairs) > 1 else ""
+    keys = _KEYS + ", h hides the heatmap, b the box" * heatmaps
+    token = token_hex(8)
     return (
-        f'<button type="button" class="thumb" aria-pressed="false"><img src="{film_url(film.pixels, THUMB_SIDE)}" '
-        f'alt=""><span class="name">{place + 1}. {escape(view.name)}</span>'
-        f'<span class="state {kind}">{words}{chance}</span></button>'
+        f'<mura-viewer data-first="{first}" data-answer="{token}">{_FILTER}{row}<div class="stage" tabindex="0" '
+        f'role="group" aria-roledescription="radiograph" aria-label="The chosen view, large" '
+        f'aria-describedby="keys-{token}">{views}</div>{_tools_html(study, heatmaps)}{_meaning_html(study, heatmaps)}'
+        f'<p class="fine" id="keys-{token}">{keys}.</p></mura-viewer>'
     )
 
 
-def _words(view: ViewPrediction, withheld: bool) -> tuple[str, str]:
+def _thumb_html(view: ViewPrediction, film: Radiograph, number: int, withheld: bool) -> str:
+    kind, state = _state(view, withheld)
+    probability = "" if withheld else f" {probability_text(view.single_view_probability)}"
+    return (
+        f'<button type="button" class="thumb" aria-pressed="false"><img src="{image_url(film.pixels, THUMB_SIDE)}" '
+        f'alt=""><span class="name">{number}. {escape(view.name)}</span>'
+        f'<span class="state {kind}">{state}{probability}</span></button>'
+    )
+
+
+def _state(view: ViewPrediction, withheld: bool) -> tuple[str, str]:
+    """CSS class and text."""
     if not withheld:
         return _STATES[view.flagged]
-    return ("uncertain", "⊘ strange") if view.in_distribution is False else ("", "not strange by itself")
+    return ("uncertain", "⊘ unusual") if view.in_distribution is False else ("", "not unusual by itself")
 
 
 def _view_html(view: ViewPrediction, film: Radiograph, *, withheld: bool, leading: bool) -> str:
-    name, shape = escape(view.name), view.width / view.height
-    layers = f'<img class="film" src="{film_url(film.pixels)}" alt="Radiograph {name}" draggable="false">'
+    name = escape(view.name)
+    layers = f'<img class="film" src="{image_url(film.pixels)}" alt="Radiograph {name}" draggable="false">'
+    kind, state = _state(view, withheld)
+    probability, facts = "", [f"{view.width} × {view.height} px"]
     if not withheld:
-        layers += _overlay_html(view.heatmap, name) + _box_html(view)
-    kind, words = _words(view, withheld)
-    chance = f', P(abnormal) <span class="probability">{chance_text(view.single_view_probability)}</span>'
-    size = f"{view.width} × {view.height} px"
-    facts = [size] if withheld else [size, f"weight {view.weight:.2f}"]
-    if leading and not withheld:
-        facts.insert(0, "<b>spoke most for abnormal</b>")
+        layers += _overlay_html(view, name)
+        probability = (
+            f', P(abnormal) <span class="probability">{probability_text(view.single_view_probability)}</span>'
+        )
+        facts = ["<b>contributed most</b>"] * leading + facts + [f"weight {view.weight:.2f}"]
     return (
-        f'<figure class="view"><div class="frame"><div class="stack" style="--shape:{shape:.5f}">{layers}</div></div>'
-        f'<figcaption><span class="name">{name}</span><span><span class="state {kind}">{words}</span>'
-        f'{"" if withheld else chance}</span><span class="fine">{", ".join(facts)}</span></figcaption></figure>'
+        f'<figure class="view"><div class="frame"><div class="stack" style="--shape:{view.width / view.height:.5f}">'
+        f'{layers}</div></div><figcaption><span class="name">{name}</span><span><span class="state {kind}">{state}'
+        f'</span>{probability}</span><span class="fine">{", ".join(facts)}</span></figcaption></figure>'
     )
 
 
-def _overlay_html(heatmap: np.ndarray | None, name: str) -> str:
-    if heatmap is None:
-        return ""
-    picture = f'<img class="heat" src="{heat_url(heatmap)}" alt="Model attention over {name}" draggable="false">'
-    return f'{picture}<div class="line"></div>'
+def _overlay_html(view: ViewPrediction, name: str) -> str:
+    html = ""
+    if view.heatmap is not None:
+        url = heatmap_url(view.heatmap)
+        html += f'<img class="heat" src="{url}" alt="Model attention over {name}" draggable="false">'
+        html += '<div class="line"></div>'
+    if view.box is not None:
+        left, top = 100 * view.box.x0 / view.width, 100 * view.box.y0 / view.height
+        width = 100 * (view.box.x1 - view.box.x0) / view.width
+        height = 100 * (view.box.y1 - view.box.y0) / view.height
+        style = f"left:{left:.2f}%;top:{top:.2f}%;width:{width:.2f}%;height:{height:.2f}%"
+        html += f'<div class="box" style="{style}" title="Strongest model attention"></div>'
+    return html
 
 
-def _box_html(view: ViewPrediction) -> str:
-    if view.box is None:
-        return ""
-    left, top = 100 * view.box.x0 / view.width, 100 * view.box.y0 / view.height
-    width, height = 100 * (view.box.x1 - view.box.x0) / view.width, 100 * (view.box.y1 - view.box.y0) / view.height
-    place = f"left:{left:.2f}%;top:{top:.2f}%;width:{width:.2f}%;height:{height:.2f}%"
-    return f'<div class="box" style="{place}" title="Strongest model attention"></div>'
-
-
-def _tools_html(study: StudyPrediction, maps: bool) -> str:
+def _tools_html(study: StudyPrediction, heatmaps: bool) -> str:
     heat = ""
-    if maps:
+    if heatmaps:
         box = any(view.box is not None for view in study.views)
         heat = (
             '<fieldset><legend>Heatmap</legend><label class="wide">Original <span class="grow"><input type="range" '
@@ -164,12 +159,12 @@ def _tools_html(study: StudyPrediction, maps: bool) -> str:
     )
 
 
-def _meaning_html(study: StudyPrediction, maps: bool) -> str:
-    if not maps:
+def _meaning_html(study: StudyPrediction, heatmaps: bool) -> str:
+    if not heatmaps:
         return ""
     method = escape((study.heatmap_method or "").replace("_", " "))
     return (
-        f'<p class="fine">The heatmap ({method}) shows the <b>model’s attention</b> for abnormal against normal, not '
-        "a lesion. Each is scaled to its own maximum, so a view that is not flagged has colours too. A box marks the "
-        "strongest attention of a flagged view.</p>"
+        f'<p class="fine">The heatmap ({method}) shows the <b>model attention</b> for abnormal against normal, not '
+        "a lesion. Each heatmap is scaled to its own maximum, so a view that is not flagged has bright colours too. A "
+        "box marks the strongest attention in a flagged view.</p>"
     )

@@ -1,0 +1,216 @@
+"""`AppContext`: what all tabs and endpoints share, with the limits and the loaded checkpoints."""
+
+import os
+import re
+import shutil
+import tempfile
+import threading
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+from huggingface_hub.utils import httpx
+
+from ..common import BUNDLED
+from ..errors import CheckpointError, MuraError
+from ..inference import StudyPredictor
+from ..inference.loading import HUB_TIMEOUT
+from ..radiographs import GuardedReader
+from .examples import EXAMPLES_CHECKPOINT, EXAMPLES_FOLDER, ExampleStudy, load_examples
+from .uploads import Uploads, make_private_folder
+
+LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1", "[::1]")
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+CheckpointKey = tuple[str, str, str]
+"""Name, revision and abnormal label of a checkpoint, the arguments of `CheckpointCache.get`."""
+
+DEFAULT: CheckpointKey = ("", "", "")
+FOR_EXAMPLES: CheckpointKey = (EXAMPLES_CHECKPOINT, "", "")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of the page and its endpoints.
+
+    Attributes:
+        upload_bytes: Size of one upload, all its files together.
+        studies: Number of studies in one worklist.
+        folder_bytes: Size of all uploads on the server.
+        queue: Number of waiting requests. Further requests are refused with a message.
+        concurrency: Number of requests of one kind that run at the same time.
+        threads: Number of threads that serve the page.
+        seconds: Duration of one worklist.
+        weights_bytes: Size of the weights of a checkpoint on the Hub; None for no limit.
+    """
+
+    upload_bytes: int = 1 << 30
+    studies: int = 2_000
+    folder_bytes: int = 4 << 30
+    queue: int = 32
+    concurrency: int = 2
+    threads: int = 24
+    seconds: float = 3600.0
+    weights_bytes: int | None = None
+
+
+LOCAL_LIMITS = Limits()
+PUBLIC_LIMITS = Limits(
+    upload_bytes=200 << 20, studies=200, folder_bytes=1 << 30, seconds=900.0, weights_bytes=1 << 30
+)  # fmt: skip
+"""Limits if other people can reach the app."""
+
+
+class CheckpointCache:
+    """Loads predictors by name. Keeps the most recent ones, and always the default one. Thread-safe.
+
+    Args:
+        allow_folders: Whether local folders may be named. Only safe if the app serves on loopback.
+        capacity: Number of predictors to keep.
+        max_bytes: Maximum size of weights on the Hub; None for no limit.
+    """
+
+    def __init__(self, *, allow_folders: bool, capacity: int = 3, max_bytes: int | None = None) -> None:
+        self.allow_folders = allow_folders
+        self.capacity = capacity
+        self.max_bytes = max_bytes
+        self._loaded: OrderedDict[CheckpointKey, StudyPredictor] = OrderedDict()
+        self._lock = threading.Lock()  # guards both dictionaries; not held while a checkpoint loads
+        self._loading: defaultdict[CheckpointKey, threading.Lock] = defaultdict(threading.Lock)
+
+    def get(self, name: str = "", revision: str = "", abnormal_label: str = "") -> StudyPredictor:
+        """Returns the predictor of a bundled checkpoint, a Hub name or a local folder.
+
+        Args:
+            name: Name of the checkpoint; the default checkpoint if empty.
+            revision: Revision on the Hub; the main branch if empty.
+            abnormal_label: Label of an external checkpoint that means abnormal, if its names do not say so.
+
+        Raises:
+            CheckpointError: If it cannot be loaded, if the name is neither a Hub name nor an allowed folder, or if it
+                is not clear which label means abnormal.
+        """
+        key = (name.strip(), revision.strip(), abnormal_label.strip())
+        self._check_name(*key)
+        with self._lock:
+            if key in self._loaded:
+                self._loaded.move_to_end(key)
+                return self._loaded[key]
+            loading = self._loading[key]
+        with loading:  # other requests for this checkpoint wait here; requests for others do not
+            with self._lock:
+                if key in self._loaded:
+                    return self._loaded[key]
+            try:
+                self._check_size(*key[:2])
+                predictor = StudyPredictor.from_pretrained(
+                    key[0] or None, revision=key[1] or None, abnormal_label=key[2] or None
+                )
+            finally:
+                with self._lock:
+                    self._loading.pop(key, None)
+            with self._lock:
+                self._loaded[key] = predictor
+                for old in list(self._loaded)[: -self.capacity]:
+                    if old != DEFAULT:
+                        del self._loaded[old]
+        return predictor
+
+    def preload(self, keys: Iterable[CheckpointKey]) -> None:
+        """Loads checkpoints in a background thread. Errors are raised by the next `get`."""
+
+        def load() -> None:
+            for key in keys:
+                with suppress(MuraError):
+                    self.get(*key)
+
+        threading.Thread(target=load, name="preload", daemon=True).start()
+
+    def _check_name(self, name: str, revision: str, abnormal_label: str) -> None:
+        if not name and abnormal_label:
+            raise CheckpointError("The abnormal label needs the name of a model; enter a name, or clear the label.")
+        if not name and revision:
+            raise CheckpointError("The revision belongs to a Hub name; enter a name, or clear the revision.")
+        if name in BUNDLED and revision:
+            raise CheckpointError(f"{name} comes with the package and has no revisions; clear the revision.")
+        if not name or name in BUNDLED or (self.allow_folders and Path(name).is_dir()):
+            return
+        if not _HUB_NAME.fullmatch(name) or Path(name).exists():
+            kinds = f"a Hub name such as user/model, nor one of {', '.join(BUNDLED)}"
+            folders = "" if self.allow_folders else "; local folders can be read only if the app serves on loopback"
+            if self.allow_folders:
+                kinds += ", nor a folder on this machine"
+            raise CheckpointError(f"“{name}” is not {kinds}{folders}.")
+
+    def _check_size(self, name: str, revision: str) -> None:
+        if self.max_bytes is None or not name or name in BUNDLED or Path(name).is_dir():
+            return
+        try:
+            info = HfApi().model_info(name, revision=revision or None, files_metadata=True, timeout=HUB_TIMEOUT)
+        except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, httpx.HTTPError):
+            return  # loading fails too, with a better message
+        size = sum(file.size or 0 for file in info.siblings or () if file.rfilename.endswith(".safetensors"))
+        if size > self.max_bytes:
+            raise CheckpointError(
+                f"The weights of {name} have {size / 1e9:.1f} GB, and this app loads at most "
+                f"{self.max_bytes / 1e9:.1f} GB. Run the app on your own machine to use this checkpoint."
+            )
+
+
+@dataclass(frozen=True)
+class AppContext:
+    """The state of the server. Threads share it.
+
+    Attributes:
+        checkpoints: Loaded checkpoints by name.
+        reader: Decodes uploads in separate processes.
+        uploads: Uploaded files and how long they are kept.
+        limits: Limits of the page and its endpoints.
+        examples: Synthetic studies that visitors can open.
+        public: Whether other people can reach the page. If so, a privacy notice comes before the first upload, and
+            folders of this machine cannot be read.
+        host: Address at which the app serves.
+    """
+
+    checkpoints: CheckpointCache
+    reader: GuardedReader
+    uploads: Uploads
+    limits: Limits
+    examples: list[ExampleStudy]
+    public: bool
+    host: str = LOCAL_HOSTS[0]
+
+    def close(self) -> None:
+        """Ends the reader's processes and removes all uploads."""
+        self.reader.close()
+        self.uploads.close()
+
+
+def make_context() -> AppContext:
+    """Makes the context of an app from the environment. Its reader and the removal of uploads are running.
+
+    Also sets `GRADIO_TEMP_DIR`, so call it before Gradio is imported.
+    """
+    host = os.environ.get("GRADIO_SERVER_NAME", LOCAL_HOSTS[0])
+    public = is_public(host, os.environ.get("SPACE_ID"))
+    limits = PUBLIC_LIMITS if public else LOCAL_LIMITS
+    reader = GuardedReader()
+    reader.start()
+    checkpoints = CheckpointCache(allow_folders=not public, max_bytes=limits.weights_bytes)
+    checkpoints.preload([FOR_EXAMPLES, DEFAULT])
+    folder = make_private_folder()
+    os.environ["GRADIO_TEMP_DIR"] = tempfile.tempdir = str(folder)  # some routes of Gradio use the system's folder
+    shutil.copytree(EXAMPLES_FOLDER, folder / "examples")  # Gradio serves files of its own folder only
+    uploads = Uploads(folder, quota=limits.folder_bytes)
+    uploads.protect()
+    uploads.start()
+    return AppContext(checkpoints, reader, uploads, limits, load_examples("study", folder / "examples"), public, host)
+
+
+def is_public(host: str, space: str | None = None) -> bool:
+    """Whether other people can reach an app that serves at this host or in this Space."""
+    return host not in LOCAL_HOSTS or bool(space)
