@@ -242,8 +242,8 @@ def _row_html(name: str, both: Sequence[Contender], values: Sequence[float | Non
     if before is not None and after is not None:
         difference = f"{after - before:+.2f}".replace("-", "−")
         difference = "0.00" if difference.endswith("0.00") else difference
-    cells = "".join(f"<td>{cell}</td>" for cell in [*cells, difference])
-    return f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>'
+    row = "".join(f"<td>{cell}</td>" for cell in [*cells, difference])
+    return f'<tr><th scope="row">{escape(name)}</th>{row}</tr>'
 
 
 def _figure_html(one: Contender, index: int, film: str, name: str) -> str:

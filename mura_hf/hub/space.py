@@ -148,7 +148,8 @@ def _copy_package(out: Path) -> None:
             continue  # the cards on the Hub bring their own
         weights = path.suffix == ".safetensors" and name.parts[0] != _WEIGHTS_IN
         rows = path.name == ROWS and name.parts[0] == _WEIGHTS_IN and path in index_files(path.parents[1])
-        if not (path.suffix in _KINDS or rows) or path.name.startswith(".") or weights:
+        example = name.parts[:2] == (_WEIGHTS_IN, "examples") and path.suffix == ".png"
+        if not (path.suffix in _KINDS or rows or example) or path.name.startswith(".") or weights:
             raise HubError(f"{path} is no file of the package; move it elsewhere before you push")
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, out / name)

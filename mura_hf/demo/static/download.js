@@ -1,15 +1,14 @@
-// <mura-download>: a link to a file that the page itself holds, so that nothing has to lie on the server. The content
-// stands in data-base64, and another data-file means another file.
-// The download starts at once.
+// <mura-download>: a link to a file inside the page, so that the server keeps no copy. data-base64 is the content, and
+// each file has its own data-file. The download starts at once.
 (() => {
   class MuraDownload extends HTMLElement {
     static observedAttributes = ["data-file"];
 
     connectedCallback() { this.offer(); }
 
-    attributeChangedCallback(name, before) { if (before !== null) this.offer(); } // Gradio keeps the element
+    attributeChangedCallback(name, before) { if (before !== null) this.offer(); } // Gradio reuses the element
 
-    offer() { // once all attributes and the link are there
+    offer() { // after all attributes and the link are set
       setTimeout(() => {
         if (!this.isConnected) return;
         URL.revokeObjectURL(this.url);

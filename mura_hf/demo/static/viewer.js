@@ -1,5 +1,5 @@
-// <mura-viewer>: the views of one study. The server writes the pictures, the figures and the controls; this gives the
-// controls their effect. What a reader set stays as long as the page is open, so that a new answer looks like the last.
+// <mura-viewer>: the views of one study. The server writes pictures, captions and controls; this script makes the controls
+// work. Settings stay while the page is open, so that a new answer looks like the last one.
 (() => {
   const SETTINGS = { opacity: 50, split: 0, box: true, invert: false, level: 50, width: 100, zoom: 1, x: 0, y: 0 };
   const kept = { ...SETTINGS };
@@ -10,8 +10,8 @@
     connectedCallback() {
       this.state = kept;
       this.filter = `mura-window-${number++}`;
-      // Gradio sets back whatever differs from the server's HTML and keeps the rest of the elements, so listeners hang
-      // on this one, and what was set inside is set again.
+      // Gradio resets what differs from the server's HTML and reuses all other elements, so the listeners are on this
+      // element, and the settings are applied again after each change.
       this.addEventListener("click", (event) => {
         const thumb = event.target.closest(".thumb"), button = event.target.closest("[data-do]");
         if (thumb) this.choose([...this.querySelectorAll(".thumb")].indexOf(thumb));
@@ -34,7 +34,7 @@
     disconnectedCallback() { this.observer.disconnect(); }
 
     settle() {
-      if (this.answer !== this.dataset.answer) { // another study, or another answer
+      if (this.answer !== this.dataset.answer) { // a new study or a new answer
         this.answer = this.dataset.answer;
         this.choose(Number(this.dataset.first));
       } else this.paint();
@@ -60,7 +60,7 @@
       this.paint();
     }
 
-    zoom(wanted, x = 0, y = 0) { // x, y: the point that stays, from the middle of the stage
+    zoom(wanted, x = 0, y = 0) { // x, y: fixed point, from the centre of the stage
       const { state } = this;
       const zoom = Math.min(LARGEST, Math.max(1, wanted));
       const ratio = zoom / state.zoom;
@@ -69,7 +69,7 @@
     }
 
     wheel(event) {
-      if (!event.ctrlKey && this.state.zoom === 1 && event.deltaY > 0) return; // the page scrolls on
+      if (!event.ctrlKey && this.state.zoom === 1 && event.deltaY > 0) return; // let the page scroll
       if (!event.ctrlKey && document.activeElement !== this.stage) return;
       event.preventDefault();
       const frame = this.stage.getBoundingClientRect();
@@ -125,7 +125,7 @@
       });
       this.querySelector("filter").id = this.filter;
       const stack = views[this.place].querySelector(".stack");
-      const reach = (size, stage) => Math.max(0, (size * state.zoom - stage) / 2); // no film is lost beside the stage
+      const reach = (size, stage) => Math.max(0, (size * state.zoom - stage) / 2); // the picture cannot leave the stage
       const x = reach(stack.offsetWidth, stage.clientWidth), y = reach(stack.offsetHeight, stage.clientHeight);
       state.x = Math.min(x, Math.max(-x, state.x));
       state.y = Math.min(y, Math.max(-y, state.y));
@@ -153,7 +153,7 @@
         const value = shown.dataset.of === "zoom" ? Math.round(100 * state.zoom) : state[shown.dataset.of];
         shown.textContent = `${value} %`;
       }
-      this.observer.takeRecords(); // its own doing
+      this.observer.takeRecords(); // ignore changes made here
     }
   }
   if (!customElements.get("mura-viewer")) customElements.define("mura-viewer", MuraViewer);

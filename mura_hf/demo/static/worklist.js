@@ -1,9 +1,9 @@
-// <mura-worklist>: sorts and filters the rows that the server wrote, and says which study a reader opens by the event
-// "mura-open". The server replaces attributes and texts in place while it reads, so that order, filters and focus are
-// put right again whenever data-version changes.
+// <mura-worklist>: sorts and filters the rows that the server wrote, and sends the event "mura-open" with the number of a
+// study to open. The server changes rows in place while it reads, so order, filters and focus are restored whenever
+// data-version changes.
 (() => {
   const NATURAL = new Intl.Collator(undefined, { numeric: true, sensitivity: "base" });
-  const BANDS = ["abnormal", "uncertain", "normal", "strange", "failed"];
+  const BANDS = ["abnormal", "uncertain", "normal", "unusual", "failed"];
   const text = (row, place) => row.cells[place].textContent;
   const KEYS = {
     study: (row) => text(row, 0),
@@ -13,7 +13,7 @@
     views: (row) => Number(text(row, 4)),
     notes: (row) => Number(row.cells[5].dataset.count),
   };
-  const FIRST_DOWN = ["chance", "views", "notes"]; // their largest come first
+  const FIRST_DOWN = ["chance", "views", "notes"]; // descending at the first click
 
   class MuraWorklist extends HTMLElement {
     static observedAttributes = ["data-version"];
@@ -34,7 +34,7 @@
 
     attributeChangedCallback() {
       if (!this.state) return;
-      this.held = document.activeElement?.closest?.("mura-worklist tbody tr")?.dataset.study; // before rows change
+      this.held = document.activeElement?.closest?.("mura-worklist tbody tr")?.dataset.study; // before the rows change
       this.later();
     }
 
@@ -56,7 +56,7 @@
       const sign = down ? -1 : 1;
       keyed.sort((one, other) => {
         if (one.key === null || other.key === null) {
-          if (one.key !== other.key) return one.key === null ? 1 : -1; // without an answer: last, either way
+          if (one.key !== other.key) return one.key === null ? 1 : -1; // rows without an answer come last
         } else if (one.key !== other.key) {
           const order = typeof one.key === "string" ? NATURAL.compare(one.key, other.key) : one.key - other.key;
           if (order) return sign * order;
@@ -93,7 +93,7 @@
       }
       const row = event.target.closest("tbody tr");
       if (!row) return;
-      if (!event.target.closest(".open") && String(getSelection())) return; // somebody copies a name
+      if (!event.target.closest(".open") && String(getSelection())) return; // the visitor selects text
       const study = Number(row.dataset.study);
       this.dispatchEvent(new CustomEvent("mura-open", { bubbles: true, detail: { study } }));
     }
