@@ -1,36 +1,45 @@
-"""The real app in a real browser, and its server's side without either."""
+"""The server's side without a browser, and two running apps that all tests of a worker share."""
 
 import os
+import shutil
 
 import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
 from mura_hf import StudyPredictor, read_radiograph
-from mura_hf.demo.checkpoints import Checkpoints
-from mura_hf.demo.context import LOOPBACK, ReadingRoom
-from mura_hf.demo.examples import render_examples, write_examples
-from mura_hf.demo.uploads import SessionFiles
+from mura_hf.demo.examples import load_examples
+from mura_hf.demo.state import LOCAL_LIMITS, AppContext, CheckpointCache
+from mura_hf.demo.uploads import Uploads
 from mura_hf.radiographs import GuardedReader
 
-from .browsing import ARGUMENTS, CHROMIUM, WAIT
-from .serving_app import serve
+from .running import STRICT, WAIT, start_app
+
+_CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+_ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="session")
-def room(tmp_path_factory):
+def context(tmp_path_factory):
     """The server's side of the page."""
-    folder = tmp_path_factory.mktemp("room")
     with GuardedReader(workers=1) as reader:
-        yield ReadingRoom(
-            Checkpoints(allow_folders=True), reader, SessionFiles(folder), LOOPBACK,
-            write_examples(folder, render_examples()), public=False,
-        )  # fmt: skip
+        uploads = Uploads(tmp_path_factory.mktemp("uploads"))
+        yield AppContext(
+            CheckpointCache(allow_folders=True), reader, uploads, LOCAL_LIMITS, load_examples("study"), public=False
+        )
 
 
 @pytest.fixture(scope="session")
-def study(checkpoint, phantom_files):
-    """An untrained checkpoint's answer about a study of phantoms."""
-    return StudyPredictor.from_pretrained(checkpoint)(phantom_files)
+def predictor(checkpoint):
+    """An untrained checkpoint."""
+    return StudyPredictor.from_pretrained(checkpoint)
+
+
+@pytest.fixture(scope="session")
+def study(predictor, phantom_files):
+    """A prediction for a study of phantoms."""
+    return predictor(phantom_files)
 
 
 @pytest.fixture(scope="session")
@@ -40,35 +49,44 @@ def radiographs(phantom_files):
 
 
 @pytest.fixture(scope="session")
-def address():
-    """The app's address; the app runs as `python app.py` does it, in a process of its own."""
-    if CHROMIUM is None and not os.environ.get("CI"):
-        pytest.skip("there is no Chromium on this machine")
-    with serve() as app:
-        yield app.url
+def app():
+    """`python app.py`. It ends when it is asked to, and leaves no files."""
+    with start_app() as app:
+        yield app
+        folder = app.folder
+        app.process.terminate()
+        assert app.process.wait(30) == 0
+        assert not folder.exists()
+
+
+@pytest.fixture(scope="session")
+def strict_app():
+    """An app that other people can reach, with small limits and handlers that fail."""
+    with start_app({"GRADIO_SERVER_NAME": "0.0.0.0"}, STRICT) as app:
+        yield app
 
 
 @pytest.fixture(scope="session")
 def browser():
-    if CHROMIUM is None and not os.environ.get("CI"):
+    if _CHROMIUM is None and not os.environ.get("CI"):
         pytest.skip("there is no Chromium on this machine")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=_CHROMIUM, args=_ARGUMENTS)
         yield browser
         browser.close()
 
 
 @pytest.fixture
-def page(browser: Browser, address: str):
-    """A new visitor's page. Whatever a test does there, the browser asks nobody else, and no script fails."""
+def page(browser: Browser, app):
+    """The page of a new visitor. It must not contact another server, and no script may fail."""
     context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
     page = context.new_page()
-    asked, failed = [], []
-    page.on("request", lambda request: asked.append(request.url))
-    page.on("pageerror", lambda error: failed.append(str(error)))
-    page.goto(address)
+    urls, errors = [], []
+    page.on("request", lambda request: urls.append(request.url))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(app.url)
     expect(page.locator("#answer .answer")).to_be_visible(timeout=WAIT)
     yield page
     context.close()
-    assert [url for url in asked if not url.startswith((address, "data:", f"blob:{address}"))] == []
-    assert failed == []
+    assert [url for url in urls if not url.startswith((app.url, "data:", f"blob:{app.url}"))] == []
+    assert errors == []

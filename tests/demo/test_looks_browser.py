@@ -9,21 +9,18 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import expect
 
-from .browsing import WAIT
+from .running import WAIT
+
+pytestmark = pytest.mark.browser
 
 TABS = ("Read a study", "Worklist", "Models", "About")
 
 
-def _open(browser, address, theme, width):
-    page = browser.new_page(viewport={"width": width, "height": 900})
-    page.goto(f"{address}/?__theme={theme}")
-    expect(page.locator("#answer .answer")).to_be_visible(timeout=WAIT)
-    return page
-
-
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_no_serious_finding_of_axe_on_any_tab(browser, address, theme):
-    page = _open(browser, address, theme, 1280)
+def test_every_tab_is_accessible_and_fits_the_window(browser, app, theme):
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(f"{app.url}/?__theme={theme}")
+    expect(page.locator("#answer .answer")).to_be_visible(timeout=WAIT)
     found = []
     for tab in TABS:
         page.get_by_role("tab", name=tab).click()
@@ -32,37 +29,27 @@ def test_no_serious_finding_of_axe_on_any_tab(browser, address, theme):
             if violation["impact"] in ("serious", "critical"):
                 nodes = [(node["html"][:200], node["failureSummary"][:300]) for node in violation["nodes"][:3]]
                 found.append((tab, violation["id"], nodes))
-    page.close()
+        for width in (360, 1280, 1920):
+            page.set_viewport_size({"width": width, "height": 900})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, tab
+        page.set_viewport_size({"width": 1280, "height": 900})
     assert found == [], json.dumps(found, indent=1)
-
-
-@pytest.mark.parametrize("width", [360, 1280, 1920])
-def test_no_tab_is_wider_than_the_window(browser, address, width):
-    page = _open(browser, address, "light", width)
-    for tab in TABS:
-        page.get_by_role("tab", name=tab).click()
-        assert page.evaluate("document.documentElement.scrollWidth") <= width, tab
-    page.close()
-
-
-@pytest.mark.parametrize(("theme", "dark"), [("light", False), ("dark", True)])
-def test_light_and_dark(browser, address, theme, dark):
-    page = _open(browser, address, theme, 390)
+    page.set_viewport_size({"width": 390, "height": 900})
     with Image.open(io.BytesIO(page.screenshot())) as image:
         corner = np.asarray(image.convert("L"))[-40:, :4].mean()
     page.close()
-    assert (corner < 90) == dark
+    assert (corner < 90) == (theme == "dark")
 
 
 def test_a_study_is_read_by_keyboard_alone(page):
     """From the top of the page to another example's answer, its views, its heatmap and another operating point."""
 
-    def tab_to(reached, limit=80):
+    def tab_to(selector, limit=80):
         for _ in range(limit):
             page.keyboard.press("Tab")
-            if page.evaluate(f"document.activeElement !== null && document.activeElement.matches({reached!r})"):
+            if page.evaluate(f"document.activeElement !== null && document.activeElement.matches({selector!r})"):
                 return
-        pytest.fail(f"{reached} is not reached by the keyboard")
+        pytest.fail(f"{selector} is not reached by the keyboard")
 
     tab_to("#examples button")
     page.keyboard.press("Tab")
@@ -84,10 +71,8 @@ def test_a_study_is_read_by_keyboard_alone(page):
     page.keyboard.press("n")
     expect(page.locator("#views .thumb").nth(0)).to_have_attribute("aria-pressed", "true")
     page.get_by_role("combobox", name="Operating point").focus()
-    page.keyboard.press("ArrowDown")
-    page.keyboard.press("ArrowUp")
-    page.keyboard.press("Home")
-    page.keyboard.press("Enter")
+    for key in ("ArrowDown", "ArrowUp", "Home", "Enter"):
+        page.keyboard.press(key)
     expect(page.locator("#answer .answer")).to_be_visible()
     page.get_by_role("tab", name="Read a study").focus()
     page.keyboard.press("Tab")

@@ -1,0 +1,146 @@
+import base64
+import json
+import re
+import shutil
+
+import pytest
+
+from mura_hf.demo.controller import StudyController, progress_html
+from mura_hf.demo.requests import StudyRequest
+from mura_hf.demo.result import EMPTY
+from mura_hf.demo.state import DEFAULT
+from mura_hf.demo.state import FOR_EXAMPLES as PHANTOM
+from tests.conftest import make_checkpoint
+
+FILM = ("mura-film", "", "")
+
+
+@pytest.fixture(scope="module")
+def controller(context):
+    return StudyController(context)
+
+
+@pytest.fixture(scope="module")
+def steps():
+    return []
+
+
+@pytest.fixture(scope="module")
+def opened(controller, context, steps):
+    """An abnormal wrist of three views, read by the checkpoint of the examples."""
+    request = StudyRequest(context.examples[0].files, PHANTOM)
+    return controller.open(request, lambda *step: steps.append(step[:2]))
+
+
+def _json(html):
+    return json.loads(base64.b64decode(re.search(r'data-base64="([^"]+)"', html)[1]))
+
+
+def test_examples_are_read_by_their_own_checkpoint_unless_another_was_chosen(controller, context, phantom_files):
+    example = context.examples[0].files
+    assert controller.choose_checkpoint(example, DEFAULT) == PHANTOM
+    assert controller.choose_checkpoint(example, FILM) == FILM
+    assert controller.choose_checkpoint(tuple(phantom_files), DEFAULT) == DEFAULT
+
+
+def test_errors_are_shown_in_words(controller, phantom_files):
+    page = controller.open(StudyRequest(()))
+    assert (page.answer, page.viewer, page.result) == (EMPTY, "", None)
+    page = controller.open(StudyRequest(tuple(phantom_files), ("nobody/nothing", "", "")))
+    assert "nobody/nothing" in page.answer
+    assert page.result is None
+
+
+def test_the_kept_result_has_no_pictures(opened):
+    study = opened.result.study
+    assert len(study.views) == 3
+    assert all(view.heatmap is None for view in study.views)
+    assert study.codes is not None
+    assert 'class="heat"' in opened.viewer
+    assert "Example, a synthetic phantom: wrist, abnormal (displaced fracture)." in opened.answer
+
+
+def test_progress(opened, steps):
+    assert steps == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    html = progress_html(("a/<b>.png", "c.png", "d.zip"), ["<b>.png"], 3)
+    assert "Read 1 of 3 files" in html
+    assert "✓ &lt;b&gt;.png" in html
+    assert "… c.png" in html
+    assert "d.zip" not in html
+    assert 'value="1"' in html
+
+
+def test_the_operating_point_changes_the_answer(controller, context, opened, tmp_path, phantom_files):
+    names = {name: label for label, name in opened.points}
+    assert set(names) == {"paper", "youden", "sensitivity_95", "specificity_95"}
+    for name in names:
+        request = StudyRequest(context.examples[0].files[:1], PHANTOM, operating_point=name)
+        study = controller.open(request).result.study
+        assert study.operating_point == name
+        assert f"above {study.threshold:.2f}" in names[name]
+        assert study.label == ("abnormal" if study.probability > study.threshold else "normal")
+    # An operating point that another checkpoint had is replaced by the default.
+    folder = make_checkpoint(tmp_path / "checkpoint", operating_points={"mine": 0.3})
+    request = StudyRequest(tuple(phantom_files), (str(folder), "", ""), operating_point="youden")
+    page = controller.open(request)
+    assert page.result.study.operating_point == "mine"
+    assert [name for _, name in page.points] == ["mine"]
+
+
+def test_performance_is_that_of_the_body_part(controller, opened):
+    assert "of the wrist" in controller.performance(opened.result, 0.1)
+    assert controller.performance(None, 0.1) == ""
+
+
+def test_similar_phantoms_are_shown_everywhere_or_in_the_same_part(controller, opened):
+    for same in (False, True):
+        html = controller.similar(opened.result, same_part=same)
+        assert html.count("<li>") == html.count("data:image/webp") == 5
+        assert len(re.findall(r"distance \d+\.\d\d", html)) == 5
+        if same:
+            assert len(re.findall(r">wrist, distance", html)) == 5
+    assert "after a study was read" in controller.similar(None, same_part=False)
+
+
+def test_similar_films_are_shown_by_number_without_pictures(controller, context, checkpoint, phantom_files):
+    request = StudyRequest(context.examples[1].files, FILM, show_anyway=True)
+    result = controller.open(request).result
+    html = controller.similar(result, same_part=False)
+    assert len(re.findall(r">IMG\d{7}<", html)) == 5
+    assert "<img" not in html
+    assert "1,980 views of FracAtlas" in html
+    assert "Pictures of patients are not shown." in html
+    assert "does not predict the body part" in controller.similar(result, same_part=True)
+    without = controller.open(StudyRequest(tuple(phantom_files), (str(checkpoint), "", ""))).result
+    assert "has no database of studies" in controller.similar(without, same_part=False)
+
+
+def test_a_report_contains_the_answer_of_the_page(controller, opened):
+    report = _json(controller.report("json", opened.result, 0.25))
+    study = opened.result.study
+    assert report["study"] == json.loads(study.to_json())
+    assert report["measured"]["group"] == "wrist"
+    assert report["measured"]["prevalence"] == 0.25
+    assert report["checkpoint"] == "bundled: mura-phantom"
+    assert re.fullmatch("[0-9a-f]{64}", report["weights_sha256"])
+    assert "Not a medical device" in report["disclaimer"]
+    assert 'data-name="study-report.pdf"' in controller.report("pdf", opened.result, 0.25)
+
+
+def test_a_withheld_answer_is_in_no_report(controller, context):
+    page = controller.open(StudyRequest(context.examples[0].files, FILM))
+    assert page.withheld
+    report = _json(controller.report("json", page.result, 0.1))
+    assert report["withheld"] is True
+    assert report["study"] is None
+    assert "Not searched" in controller.similar(page.result, same_part=False)
+    assert controller.performance(page.result, 0.1) == ""
+
+
+def test_a_report_of_removed_files_asks_for_them(controller, tmp_path, phantom_files, checkpoint):
+    file = tmp_path / "wrist.png"
+    shutil.copy(phantom_files[0], file)
+    result = controller.open(StudyRequest((str(file),), (str(checkpoint), "", ""))).result
+    file.unlink()
+    assert "upload it again" in controller.report("pdf", result, 0.1)
+    assert "Read a study first" in controller.report("pdf", None, 0.1)

@@ -1,0 +1,115 @@
+import dataclasses
+import re
+
+import pytest
+
+from mura_hf import StudyPredictor
+from mura_hf.demo.result import EMPTY, answer_html, is_withheld, operating_point_choices, performance_html
+from mura_hf.demo.result import probability_text as text_of
+from mura_hf.inference import OOD_WARNING
+from mura_hf.inference.measured_performance import OVERALL, OperatingPointPerformance
+from tests.conftest import make_checkpoint
+from tests.inference.strangers import save_stranger
+
+WRISTS = OperatingPointPerformance("youden", 0.4, "chosen", "wrist", "the <held-out>", 80, 60, 200, 10)
+
+
+def _text(html):
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", html))
+
+
+@pytest.mark.parametrize(
+    ("band", "words"),
+    [("abnormal", "Abnormal: flagged"), ("uncertain", "Uncertain"), ("normal", "does not exclude a fracture")],
+)
+def test_the_answer_in_words_with_the_meaning_of_abnormal(study, band, words):
+    html = answer_html(dataclasses.replace(study, band=band, positive_class_description="fractured <or> not"))
+    assert words in html
+    assert "Abnormal means fractured &lt;or&gt; not." in html
+    assert "does not say what that is" in answer_html(dataclasses.replace(study, positive_class_description=None))
+    assert f"P(abnormal) {study.probability:.2f}" in html
+    assert study.body_part in html
+    assert "healthy" not in html.lower()
+    for name, shown in (("youden", "“Youden’s index”"), ("<mine>", "“&lt;mine&gt;”")):
+        assert f"operating point {shown}" in answer_html(dataclasses.replace(study, operating_point=name))
+
+
+def test_warnings_and_problems_are_shown_and_escaped(study):
+    html = answer_html(dataclasses.replace(study, warnings=["Mind <this>"]), ["<img src=x>.png is empty."])
+    assert "Mind &lt;this&gt;" in html
+    assert "&lt;img src=x&gt;.png is empty." in html
+    assert "<img" not in html
+    assert answer_html(None) == EMPTY
+
+
+def test_no_probability_looks_certain():
+    values = {0.0: "below 0.01", 0.005: "0.01", 0.5: "0.50", 0.994: "0.99", 1.0: "above 0.99"}
+    assert {value: text_of(value) for value in values} == values
+
+
+def test_external_checkpoints_are_marked_and_their_labels_escaped(tmp_path, phantom_files):
+    folder = save_stranger(tmp_path / "vit", "vit", labels=("<b>not</b> fractured", "fractured"))
+    html = answer_html(StudyPredictor.from_pretrained(folder)(phantom_files))
+    assert "fractured" in html
+    assert "does not predict the body part" in html
+    assert html.count('role="note"') >= 1
+    assert "<b>not" not in html
+    assert "&lt;b&gt;not" in html
+
+
+def test_the_answer_for_an_unusual_study_is_withheld_until_the_visitor_insists(study):
+    first = dataclasses.replace(study.views[0], name="<b>hip.png", in_distribution=False)
+    rest = [dataclasses.replace(view, in_distribution=True) for view in study.views[1:]]
+    unusual = dataclasses.replace(
+        study, views=[first, *rest], in_distribution=False, unusual_percentile=99.6, warnings=[OOD_WARNING, "Mind this"]
+    )
+    html = answer_html(unusual, ["b.png is empty."])
+    for words in ("Not answered", "Unusual views: &lt;b&gt;hip.png.", "more unusual than 99 %", "b.png is empty."):
+        assert words in html
+    assert html.count("Mind this") == 1
+    assert "P(abnormal)" not in html
+    assert "flagged" not in html
+    anyway = answer_html(unusual, show_anyway=True)
+    assert "P(abnormal)" in anyway
+    assert OOD_WARNING in anyway
+    assert is_withheld(unusual)
+    assert not is_withheld(unusual, True)
+    for known in (True, None):
+        assert not is_withheld(dataclasses.replace(unusual, in_distribution=known))
+    assert not is_withheld(None)
+
+
+def test_operating_points_are_sorted_by_threshold(tmp_path):
+    folder = make_checkpoint(
+        tmp_path / "checkpoint", operating_points={"paper": 0.5, "mine": 0.2, "specificity_95": 0.87}
+    )
+    assert operating_point_choices(StudyPredictor.from_pretrained(folder)) == [
+        ("mine: above 0.20", "mine"),
+        ("Rule of the MURA paper: above 0.50", "paper"),
+        ("Few false alarms: above 0.87", "specificity_95"),
+    ]
+
+
+def test_performance_as_counts_and_predictive_values():
+    html = performance_html(WRISTS, 0.2)
+    assert "the &lt;held-out&gt;" in html
+    text = _text(html)
+    assert "280 studies of the wrist" in text
+    assert "60 of 80 (sensitivity 0.75)" in text
+    assert "190 of 200 (specificity 0.95)" in text
+    # Bayes' theorem: .2 * .75 / (.2 * .75 + .8 * .05) and .8 * .95 / (.8 * .95 + .2 * .25).
+    assert "If 20 of 100 studies are abnormal, a flagged study is abnormal in 79 of 100 cases" in text
+    assert "not flagged is normal in 94 of 100 cases." in text
+    for prevalence in (0.0, 1.0):
+        with pytest.raises(ValueError, match="prevalence"):
+            performance_html(WRISTS, prevalence)
+
+
+def test_performance_never_looks_certain_and_says_what_is_undefined_or_unmeasured():
+    perfect = OperatingPointPerformance("a", 0.4, "c", OVERALL, "films", 5, 5, 5, 0)
+    text = _text(performance_html(perfect, 0.1))
+    assert text.count("more than 99 of 100") == 2
+    assert "of the" not in text.split("(films)")[0]
+    none = OperatingPointPerformance("a", 0.4, "c", OVERALL, "films", 0, 0, 5, 0)
+    assert "sensitivity not defined" in _text(performance_html(none, 0.1))
+    assert "was not measured" in performance_html(None, 0.1)

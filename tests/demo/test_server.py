@@ -1,0 +1,142 @@
+"""Limits, refusals and the log of a running server."""
+
+import json
+import socket
+import sys
+import threading
+import time
+
+import httpx
+import pytest
+from playwright.sync_api import expect
+
+from mura_hf.demo.middleware import NOT_UPLOADED
+from mura_hf.demo.server import BUSY, use_mcp
+
+from .running import WAIT, function_numbers, join_queue, read_result, upload_file, wait_until
+
+PARTIAL = b"""POST /gradio_api/upload HTTP/1.1
+host: 127.0.0.1
+content-type: multipart/form-data; boundary=x
+content-length: 90000
+
+--x
+content-disposition: form-data; name="files"; filename="half.png"
+
+half""".replace(b"\n", b"\r\n")
+BROWSER = {"user-agent": "Mozilla/5.0"}
+
+
+def test_a_full_queue_refuses_requests_with_a_message(strict_app):
+    url = strict_app.url
+    refused, times = [], []
+    function_numbers(url)
+
+    def send(number: int) -> None:
+        start = time.monotonic()
+        reply = join_queue(url, "slow", [], f"crowd {number}", BROWSER if number % 2 else None)
+        if reply.status_code != 200:
+            refused.append((number % 2, reply.status_code, reply.json()))
+            times.append(time.monotonic() - start)
+
+    crowd = [threading.Thread(target=send, args=(number,)) for number in range(8)]
+    for thread in crowd:
+        thread.start()
+    for thread in crowd:
+        thread.join()
+    assert len(refused) >= 5
+    assert {browser for browser, *_ in refused} == {0, 1}
+    for browser, status, message in refused:
+        assert (status, message) == (429 if browser else 503, {"detail": BUSY})
+    assert max(times) < 2  # one second on an idle machine
+    wait_until(lambda: join_queue(url, "slow", [], "late").status_code == 200)
+
+
+def test_errors_are_explained_and_the_log_contains_no_names(strict_app):
+    url = strict_app.url
+    wait_until(lambda: join_queue(url, "fail", [[upload_file(url, "Jane Doe.png", b"1")]]).status_code == 200)
+    result = read_result(url)
+    assert not result["success"]
+    assert "Try again" in result["output"]["error"]
+    wait_until(lambda: join_queue(url, "open", []).status_code == 200)
+    assert "secret" not in json.dumps(read_result(url))
+    held = upload_file(url, "John Roe.png", b"picture")
+    assert httpx.get(f"{url}/gradio_api/file={held['path']}").content == b"picture"
+    assert httpx.get(f"{url}/gradio_api/file={held['path']}.gone").status_code == 403
+    log = strict_app.log
+    assert "RuntimeError at" in log
+    assert "FileNotFoundError at" in log
+    for word in ("Jane", "Roe", "secret", "Traceback", "GET /"):
+        assert word not in log
+    assert strict_app.process.poll() is None
+
+
+def test_large_uploads_are_refused_and_broken_ones_can_be_removed(strict_app):
+    url = strict_app.url
+    large = httpx.post(f"{url}/gradio_api/upload", files={"files": ("a.zip", b"0" * (3 << 20))})
+    assert (large.status_code, large.text) == (413, "One upload may have at most 1 MiB. Upload less at once.")
+    above = httpx.post(f"{url}/gradio_api/upload", files={"files": ("a.zip", b"0" * ((1 << 20) + 9))})
+    assert above.status_code == 413  # Gradio's own limit, for each file
+    before = set(strict_app.folder.glob("tmp*"))
+    with socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1]))) as connection:
+        connection.sendall(PARTIAL)
+        wait_until(lambda: len(set(strict_app.folder.glob("tmp*")) - before) == 1)
+    # The partial file is in the folder that test_uploads.py sweeps.
+    unsized = httpx.post(f"{url}/gradio_api/upload", content=iter([b"1"]), headers={"content-type": "text/plain"})
+    assert unsized.status_code == 411
+
+
+def test_addresses_that_write_or_fetch_from_others_are_closed(strict_app):
+    url = strict_app.url
+    for path in ("file=http://example.com/a.png", "file=https://example.com/a.png", "proxy=http://example.com"):
+        assert httpx.get(f"{url}/gradio_api/{path}").status_code == 404
+    assert httpx.post(f"{url}/gradio_api/process_recording", files={"video": ("a", b"1")}).status_code == 404
+    assert httpx.get(f"{url}/gradio_api/file=/etc/passwd").status_code == 403
+    example = strict_app.folder / "examples" / "example1_wrist_1.png"
+    assert httpx.get(f"{url}/gradio_api/file={example}").status_code == 200
+    for path in ("/etc/passwd", "http://example.com/a.png", f"{strict_app.folder}/../x"):
+        reply = join_queue(url, "fail", [[{"path": path, "meta": {"_type": "gradio.FileData"}}]], "thief", BROWSER)
+        assert (reply.status_code, reply.json()["detail"]) == (400, NOT_UPLOADED)
+    assert httpx.post(f"{url}/gradio_api/queue/join", content="{").status_code == 400
+
+
+def test_files_of_a_session_stay_for_a_moment_after_its_connection_ends(strict_app):
+    url = strict_app.url
+    file = upload_file(url, "mine.png", b"mine")
+    wait_until(lambda: join_queue(url, "fail", [[file]], "visitor").status_code == 200)
+    with httpx.stream("GET", f"{url}/gradio_api/heartbeat/visitor", timeout=5) as stream:
+        next(stream.iter_lines())
+        read_result(url, "visitor")
+    assert strict_app.folder.joinpath(file["path"]).exists()  # the connection may come back
+
+
+@pytest.mark.browser
+def test_a_public_page_shows_a_privacy_notice_and_reads_no_folder(browser, strict_app):
+    page = browser.new_page()
+    page.goto(strict_app.url)
+    expect(page.locator("#uploading")).to_have_count(0, timeout=WAIT)
+    page.get_by_role("tab", name="Worklist").click()
+    panel = page.locator("#worklist-asking")
+    expect(panel).to_contain_text("Before you upload", timeout=WAIT)
+    expect(page.locator("#worklist-upload")).to_have_count(0)
+    panel.get_by_role("button", name="I understand").click()
+    expect(page.locator("#worklist-upload")).to_be_visible(timeout=WAIT)
+    expect(page.get_by_label("Or a folder, ZIP or CSV file")).to_have_count(0)
+    page.get_by_role("tab", name="Read a study").click()
+    expect(page.locator("#uploading")).to_be_visible()  # accepted for all tabs
+    page.get_by_role("combobox", name="Heatmap method").click()
+    expect(page.get_by_role("option", name="LayerCAM")).to_be_visible()
+    expect(page.get_by_role("option", name="Occlusion")).to_have_count(0)
+    page.close()
+
+
+def test_mcp_is_off_by_default_and_its_package_is_named(monkeypatch):
+    for value, wanted in ((None, False), ("0", False)):
+        monkeypatch.delenv("MURA_MCP", raising=False)
+        if value is not None:
+            monkeypatch.setenv("MURA_MCP", value)
+        assert use_mcp() is wanted
+    monkeypatch.setenv("MURA_MCP", "1")
+    monkeypatch.setitem(sys.modules, "gradio.mcp", None)  # not installed
+    with pytest.raises(SystemExit, match=r'pip install "gradio\[mcp\]"'):
+        use_mcp()

@@ -1,0 +1,94 @@
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from mura_hf import CheckpointError
+from mura_hf.demo.state import CheckpointCache, is_public
+from tests.inference.strangers import save_stranger
+
+
+def test_folders_are_read_only_if_they_are_allowed(checkpoint, monkeypatch):
+    assert CheckpointCache(allow_folders=True).get(str(checkpoint)).checkpoint == f"folder: {checkpoint.name}"
+    monkeypatch.chdir(checkpoint.parents[1])
+    relative = f"{checkpoint.parent.name}/{checkpoint.name}"  # looks like a Hub name
+    for name in (str(checkpoint), relative, "../secrets", "https://example.org/model", "a/b/c", "~", "nothing"):
+        with pytest.raises(CheckpointError, match=r"is not a Hub name.*only if the app serves on loopback"):
+            CheckpointCache(allow_folders=False).get(name)
+
+
+def test_names_revisions_and_labels_must_fit_together():
+    cache = CheckpointCache(allow_folders=False)
+    assert cache.get("mura-phantom").checkpoint == "bundled: mura-phantom"
+    with pytest.raises(CheckpointError, match="has no revisions"):
+        cache.get("mura-phantom", "main")
+    with pytest.raises(CheckpointError, match="belongs to a Hub name"):
+        cache.get("", "main")
+    with pytest.raises(CheckpointError, match="needs the name of a model"):
+        cache.get("", "", "LABEL_1")
+    with pytest.raises(CheckpointError, match="nobody/nothing"):  # no network
+        cache.get("nobody/nothing")
+
+
+def test_the_abnormal_label_of_an_external_checkpoint_can_be_given(tmp_path):
+    folder = str(save_stranger(tmp_path / "vit", "vit", labels=("LABEL_0", "LABEL_1")))
+    cache = CheckpointCache(allow_folders=True)
+    with pytest.raises(CheckpointError, match="Abnormal label"):
+        cache.get(folder)
+    first, second = (cache.get(folder, "", f"{label} ") for label in ("LABEL_0", "LABEL_1"))
+    assert first.model.order == second.model.order[::-1]
+    assert cache.get(folder, "", "LABEL_1") is second
+
+
+def test_only_the_latest_predictors_and_the_default_are_kept(checkpoint):
+    cache = CheckpointCache(allow_folders=True, capacity=1)
+    default, first = cache.get(), cache.get(str(checkpoint))
+    assert cache.get(str(checkpoint)) is first
+    cache.get(str(checkpoint.parent / "." / checkpoint.name) + "/")
+    assert cache.get(str(checkpoint)) is not first
+    assert cache.get() is default
+
+
+def test_a_slow_download_does_not_delay_others(checkpoint, monkeypatch):
+    cache = CheckpointCache(allow_folders=True)
+    cache.get()
+    started, finish = threading.Event(), threading.Event()
+
+    def load_slowly(name, revision=None, abnormal_label=None):
+        started.set()
+        assert finish.wait(30)
+        raise CheckpointError(f"{name} cannot be loaded")
+
+    monkeypatch.setattr("mura_hf.demo.state.StudyPredictor.from_pretrained", load_slowly)
+    cache.preload([("slow/model", "", "")])
+    assert started.wait(30)
+    assert cache.get().checkpoint.startswith("bundled")
+    finish.set()
+    with pytest.raises(CheckpointError, match="slow/model cannot be loaded"):
+        cache.get("slow/model")
+    assert not cache._loading
+
+
+def test_weights_that_are_too_large_for_a_public_page_are_not_downloaded(monkeypatch):
+    calls = []
+
+    class Hub:
+        def model_info(self, name, **options):
+            calls.append((name, options["revision"]))
+            sizes = {"model.safetensors": 3 << 30, "model-2.safetensors": 1 << 30, "notes.bin": 9 << 30}
+            return SimpleNamespace(siblings=[SimpleNamespace(rfilename=file, size=sizes[file]) for file in sizes])
+
+    monkeypatch.setattr("mura_hf.demo.state.HfApi", Hub)
+    with pytest.raises(CheckpointError, match=r"weights of me/large have 4\.3 GB, and this app loads at most 1\.1 GB"):
+        CheckpointCache(allow_folders=False, max_bytes=1 << 30).get("me/large", "v1")
+    assert calls == [("me/large", "v1")]
+    assert CheckpointCache(allow_folders=False, max_bytes=1).get("mura-phantom").checkpoint == "bundled: mura-phantom"
+    with pytest.raises(CheckpointError, match="me/large"):  # any size is allowed, but there is no network
+        CheckpointCache(allow_folders=True).get("me/large")
+    assert len(calls) == 1
+
+
+def test_an_app_is_public_unless_it_serves_on_loopback():
+    assert not is_public("127.0.0.1")
+    assert is_public("0.0.0.0")
+    assert is_public("127.0.0.1", "me/mura")

@@ -1,0 +1,218 @@
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mura_hf.demo import uploads as module
+from mura_hf.demo.uploads import LOCK, PREFIX, Uploads, make_private_folder
+
+
+class Clock:
+    """Runs with the clock of the file system, and can be put forward."""
+
+    ahead = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def uploads(tmp_path, clock):
+    return Uploads(tmp_path / "folder", quota=1000, grace=60, idle=3600, unclaimed=90, clock=clock)
+
+
+def _upload(uploads: Uploads, name: str, content: bytes = b"12345") -> str:
+    """Like Gradio: one folder for each content."""
+    file = uploads.folder / content.hex()[:16] / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content)
+    return str(file)
+
+
+def test_unclaimed_files_are_removed_within_two_minutes_and_those_of_the_server_stay(uploads, clock):
+    kept = _upload(uploads, "example.png", b"example")
+    uploads.protect()
+    partial = uploads.folder / "tmpabc"
+    partial.write_bytes(b"half")
+    gone = _upload(uploads, "a.png")
+    uploads.sweep()
+    assert Path(gone).exists()
+    clock.ahead = 91
+    uploads.sweep()
+    assert not Path(gone).parent.exists()
+    assert not partial.exists()
+    uploads.hold("one", [kept])
+    uploads.release("one")
+    clock.ahead = 100_000
+    uploads.sweep()
+    assert Path(kept).exists()
+
+
+def test_files_of_a_session_stay_while_it_is_connected(uploads, clock):
+    file = _upload(uploads, "a.png")
+    uploads.hold("one", [file])
+    made = uploads.new_folder("one")
+    (made / "made.png").write_bytes(b"1")
+    with uploads.connected("one"):
+        clock.ahead = 3000
+        uploads.sweep()
+        assert Path(file).exists()
+        assert (made / "made.png").exists()
+    clock.ahead = 3059
+    uploads.sweep()
+    assert Path(file).exists()
+    clock.ahead = 3062
+    uploads.sweep()
+    assert not Path(file).exists()
+    assert not made.exists()
+
+
+def test_a_session_without_requests_loses_its_files_after_an_hour(uploads, clock):
+    file = _upload(uploads, "a.png")
+    with uploads.connected("one"):
+        uploads.hold("one", [file])
+        clock.ahead = 3601
+        uploads.sweep()
+        assert not Path(file).exists()
+        later = _upload(uploads, "b.png")
+        uploads.hold("one", [later])
+        clock.ahead += 1000
+        uploads.sweep()
+        assert Path(later).exists()
+
+
+def test_a_file_of_two_sessions_is_removed_with_the_second(uploads):
+    file = _upload(uploads, "a.png")
+    for session in ("one", "two"):
+        uploads.hold(session, [file])
+    for session in ("one", "one"):  # the second time without effect
+        uploads.release(session)
+        assert Path(file).exists()
+    uploads.release("two")
+    assert not Path(file).exists()
+
+
+def test_each_call_of_a_session_lets_go_of_its_own_files(uploads):
+    file = _upload(uploads, "a.png")
+    uploads.hold("one", [file])
+    uploads.hold("one", [file])
+    uploads.let_go("one", [file])
+    assert Path(file).exists()
+    uploads.let_go("one", [file])
+    assert not Path(file).exists()
+
+
+def test_a_file_that_another_visitor_uploads_too_is_not_removed_before_it_is_claimed(uploads, clock):
+    file = _upload(uploads, "a.png")
+    uploads.arrived([file])
+    uploads.hold("one", [file])
+    uploads.arrived([_upload(uploads, "a.png")])
+    uploads.release("one")
+    assert Path(file).exists()
+    uploads.hold("two", [file])
+    with uploads.uploading(5):  # it may be the same file again
+        uploads.release("two")
+        assert Path(file).exists()
+    uploads.arrived([file])
+    clock.ahead = 91
+    uploads.sweep()
+    assert not Path(file).exists()
+
+
+def test_paths_outside_are_neither_held_nor_removed(uploads, tmp_path):
+    uploads.folder.mkdir(exist_ok=True)
+    other = tmp_path / "other.png"
+    other.write_bytes(b"1")
+    link = uploads.folder / "link.png"
+    link.symlink_to(other)
+    paths = (str(other), str(link), f"{uploads.folder}/../other.png", str(uploads.folder), "", "\0", "a" * 9999)
+    for path in paths:
+        assert not uploads.contains(path)
+        uploads.hold("one", [path])
+    uploads.release("one")
+    assert other.exists()
+
+
+def test_files_of_a_running_upload_stay(uploads, clock):
+    with uploads.uploading(100) as room:
+        assert room
+        first = _upload(uploads, "first.png")
+        clock.ahead = 600
+        uploads.sweep()
+        assert Path(first).exists()
+    uploads.sweep()
+    assert not Path(first).exists()
+
+
+def test_unclaimed_files_make_room_if_the_quota_is_exceeded(uploads, clock):
+    held = _upload(uploads, "held.png", b"h" * 600)
+    uploads.hold("one", [held])
+    with uploads.connected("one"):
+        free = _upload(uploads, "free.png", b"f" * 300)
+        with uploads.uploading(300) as room:
+            assert not room  # it has just arrived and may be claimed
+        clock.ahead = 20
+        with uploads.uploading(300) as room:
+            assert room
+            with uploads.uploading(200) as second:
+                assert not second  # the first upload needs the room
+        assert not Path(free).exists()
+        assert Path(held).exists()
+        assert uploads.used_bytes() == 600
+        uploads.hold("one", [_upload(uploads, "more.png", b"m" * 400)])
+        with uploads.uploading(1) as room:
+            assert not room
+
+
+def test_the_folder_is_private_and_removed_at_the_end(tmp_path):
+    folder = make_private_folder(tmp_path)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    uploads = Uploads(folder)
+    uploads.start(0.01)
+    _upload(uploads, "a.png")
+    uploads.close()
+    assert not folder.exists()
+
+
+def test_folders_of_killed_processes_are_removed_and_those_of_living_ones_stay(tmp_path):
+    code = f"""
+import runpy, time
+from pathlib import Path
+module = runpy.run_path({module.__file__!r})
+folder = module["make_private_folder"](Path({str(tmp_path)!r}))
+(folder / "a.png").write_bytes(b"1")
+print(folder, flush=True)
+time.sleep(600)
+"""
+    processes = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    try:
+        killed, living = (Path(process.stdout.readline().strip()) for process in processes)
+        processes[0].kill()
+        processes[0].wait()
+        elsewhere = tmp_path / "elsewhere"
+        elsewhere.mkdir()
+        (tmp_path / f"{PREFIX}link").symlink_to(elsewhere)
+        without_lock = tmp_path / f"{PREFIX}early"
+        without_lock.mkdir()
+        make_private_folder(tmp_path)
+        assert killed.exists()  # it is too young to be sure
+        for path in (killed / LOCK, living / LOCK, without_lock):
+            os.utime(path, (1, 1))
+        make_private_folder(tmp_path)
+        assert not killed.exists()
+        assert not without_lock.exists()
+        assert (living / "a.png").exists()
+        assert elsewhere.exists()
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+            process.stdout.close()

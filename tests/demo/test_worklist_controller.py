@@ -1,0 +1,145 @@
+import threading
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from mura_hf.demo.examples import find_example
+from mura_hf.demo.state import Limits
+from mura_hf.demo.worklist_controller import (
+    MAX_VIEWS,
+    WorklistController,
+    copy_views,
+    example_worklist,
+    gather_studies,
+    read_worklist,
+    safe_name,
+)
+from mura_hf.errors import DatasetError
+from mura_hf.inference import (
+    StudyFile,
+    StudyFiles,
+    find_studies,
+    predict_rows,
+    sort_rows,
+    worklist_csv,
+    worklist_json,
+)
+
+
+@pytest.fixture
+def controller(context):
+    return WorklistController(context)
+
+
+@pytest.fixture(scope="module")
+def few(phantom_tree):
+    return find_studies(phantom_tree / "valid" / "XR_WRIST")
+
+
+def test_rows_and_files_are_those_of_the_command(controller, predictor, few):
+    *_, (progress, table, csv, as_json) = controller.read("anna", predictor, few, "no such point")
+    rows = sort_rows(predict_rows(predictor, few))
+    assert f"Read {len(few)} of {len(few)} studies" in progress
+    assert table.count('<tr role="row" data-study') == len(few)
+    assert Path(csv["value"]).read_text() == worklist_csv(rows)
+    assert Path(as_json["value"]).read_text() == worklist_json(rows)
+    assert Path(csv["value"]).is_relative_to(controller.context.uploads.folder)
+
+
+def test_reading_stops_between_two_studies_or_when_the_time_is_over(controller, predictor, few):
+    controller.begin("bert")
+    controller.stop("bert")
+    controller.stop("nobody")
+    *_, (progress, _, csv, _) = controller.read("bert", predictor, few, None)
+    assert f"Stopped. Read 0 of {len(few)} studies" in progress
+    assert csv == {"__type__": "update", "value": None, "visible": False}
+    *_, last = read_worklist(predictor, few, controller.context.reader, max_seconds=0)
+    assert last.ended
+    assert last.rows == []
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("worklist")]
+
+
+def test_too_many_studies_or_views_are_refused(controller, phantom_tree, predictor, few, tmp_path):
+    with pytest.raises(DatasetError, match=r"^MURA-v1.1 contains 56 studies; a worklist may have 3 here"):
+        gather_studies(phantom_tree, Limits(studies=3))
+    many = StudyFiles("all", tuple(StudyFile(f"{n}.png", tmp_path) for n in range(MAX_VIEWS + 1)))
+    *_, last = read_worklist(predictor, [many, few[0]], controller.context.reader)
+    assert f"contains {MAX_VIEWS + 1} views" in last.rows[0].error
+    assert last.rows[1].probability is not None
+
+
+def test_errors_do_not_contain_the_path_on_the_server(controller, tmp_path):
+    (tmp_path / "list.csv").write_text("/etc/hostname\n")
+    (tmp_path / "empty").mkdir()
+    for upload, path, message in (
+        (None, "  ", "There is nothing to read yet"),
+        ("a.zip", "b", "either a ZIP file or a path"),
+        (str(tmp_path / "gone.zip"), "", "^gone.zip is no longer on the server"),
+        (str(tmp_path / "list.csv"), "", r"^list\.csv is not a ZIP file"),
+        (None, str(tmp_path / "nowhere"), "^nowhere "),
+        (None, str(tmp_path / "empty"), "^empty "),
+    ):
+        with pytest.raises(DatasetError, match=message) as caught:
+            controller.gather(upload, path)
+        assert str(tmp_path) not in str(caught.value)
+
+
+def test_a_study_is_opened_as_files_of_its_own(controller, phantom_tree, monkeypatch):
+    archive = controller.context.uploads.folder / "studies.zip"
+    with zipfile.ZipFile(archive, "w") as opened:
+        for study in [study for study in find_studies(phantom_tree) if len(study.files) > 1][:2]:
+            for file in study.files:
+                opened.write(file.path, f"XR_HAND/{study.name}/{file.name}")
+        opened.writestr("none/x.png", b"")
+    studies = controller.gather(str(archive), "")
+    first, problems = controller.open("carl", studies, 0)
+    assert problems == []
+    assert first.body_part == "hand"
+    assert [Path(file).name for file in first.files] == [file.name for file in studies[0].files]
+    assert Path(first.files[0]).read_bytes() == studies[0].files[0].content()
+    second, _ = controller.open("carl", studies, 1, first)
+    assert not Path(first.files[0]).exists()
+    assert Path(second.files[0]).is_file()
+    for number in (-1, 3, "0", None, True, 1.0):
+        with pytest.raises(DatasetError, match="no longer in the worklist"):
+            controller.open("carl", studies, number)
+    monkeypatch.setattr("mura_hf.demo.worklist_controller.MAX_VIEWS", 1)
+    opened, problems = controller.open("carl", studies, 0)
+    assert len(opened.files) == 1
+    assert "more were left out" in problems[0]
+    archive.unlink()
+    with pytest.raises(DatasetError, match="cannot be opened"):
+        controller.open("carl", studies, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "safe"),
+    [
+        ("image1.png", "image1.png"), ("..", "view"), ("a\\b\0c.png", "a_b_c.png"), ("\udcff.dcm", "_.dcm"),
+        ("x" * 300 + ".png", "x" * 96 + ".png"), ("1.2.840." + "9" * 300, None),
+    ],
+)  # fmt: skip
+def test_safe_names(name, safe):
+    found = safe_name(name)
+    assert len(found) <= 100
+    assert safe is None or found == safe
+
+
+def test_copies_of_equal_names_stay_apart(tmp_path):
+    sources = [tmp_path / "a" / "x.png", tmp_path / "b" / "X.png"]
+    for number, source in enumerate(sources):
+        source.parent.mkdir()
+        source.write_text(str(number))
+    (tmp_path / "out").mkdir()
+    files = [StudyFile(source.name, source) for source in sources] + [StudyFile("gone.png", tmp_path / "gone.png")]
+    paths, problems = copy_views(files, tmp_path / "out")
+    assert [Path(path).read_text() for path in paths] == ["0", "1"]
+    assert problems == ["gone.png no longer exists, so it was left out."]
+
+
+def test_an_opened_phantom_is_recognised(controller):
+    studies = example_worklist()
+    assert len(studies) == 12
+    opened, _ = controller.open("dora", studies, 3)
+    assert find_example(opened.files).body_part == "finger"
