@@ -97,7 +97,7 @@ def describe(predictor: StudyPredictor) -> str:
     """The checkpoint in use as a line of Markdown."""
     config = predictor.model.config
     if config.model_type == "external":
-        kind = f"an **external checkpoint**; abnormal means {_escape_markdown(config.abnormal_means)}"
+        kind = f"an **external checkpoint**; abnormal means {_escape_markdown(config.positive_class_description)}"
     elif config.trained_on_phantoms:
         kind = "trained on **synthetic phantoms** only"
     else:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from running_app import RunningApp, running_app
+from demo_app import RunningApp, running_app
 
 WAIT = 60_000  # ms
 
