@@ -56,7 +56,9 @@ def test_a_dicom_file_with_its_warnings(predictor, reader, tmp_path):
 
 def test_files_that_need_too_much_memory_or_time_do_not_affect_others(predictor, phantom_files, tmp_path):
     bomb = tmp_path / "bomb.dcm"
-    bomb.write_bytes(encode_dicom(np.tile(np.uint16([[0, 500]]), (4000, 2000)), syntax="JPEG lossless", bits_stored=12))
+    bomb.write_bytes(
+        encode_dicom(np.tile(np.uint16([[0, 500]]), (4000, 2000)), syntax="JPEG lossless", bits_stored=12)
+    )
     assert bomb.stat().st_size < 8_000_000
     with GuardedReader(workers=1, memory_bytes=24 << 20) as small:
         study, _, problems = read_study(predictor, small, [str(bomb), phantom_files[0]], None)

@@ -61,7 +61,11 @@ def test_the_answer_for_an_unusual_study_is_withheld_until_the_visitor_insists(s
     first = dataclasses.replace(study.views[0], name="<b>hip.png", in_distribution=False)
     rest = [dataclasses.replace(view, in_distribution=True) for view in study.views[1:]]
     unusual = dataclasses.replace(
-        study, views=[first, *rest], in_distribution=False, unusual_percentile=99.6, warnings=[OOD_WARNING, "Mind this"]
+        study,
+        views=[first, *rest],
+        in_distribution=False,
+        unusual_percentile=99.6,
+        warnings=[OOD_WARNING, "Mind this"],
     )
     html = answer_html(unusual, ["b.png is empty."])
     for words in ("Not answered", "Unusual views: &lt;b&gt;hip.png.", "more unusual than 99 %", "b.png is empty."):

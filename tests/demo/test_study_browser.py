@@ -68,7 +68,13 @@ def test_the_first_page_its_settings_and_reports(page, tmp_path):
     value = study["probability"]
     shown = "above 0.999" if value >= 0.9995 else f"{value:.3f}"
     names = [view["name"] for view in study["views"]]
-    for words in ("Abnormal: flagged", "bundled: mura-phantom", "Not a medical device", f"P(abnormal) {shown}", *names):
+    for words in (
+        "Abnormal: flagged",
+        "bundled: mura-phantom",
+        "Not a medical device",
+        f"P(abnormal) {shown}",
+        *names,
+    ):
         assert words in text
     assert f"P(abnormal) {probability_text(value)}" in page.locator("#answer").inner_text()
 
