@@ -1,7 +1,7 @@
-"""Draws what every option of the image processor does to radiographs, or to phantoms where no file is given."""
+"""Draws what each option of the image processor does to radiographs, or to phantoms if no file is given."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,10 @@ import numpy as np
 
 from mura_hf import read_radiograph
 from mura_hf.errors import MuraError
-from mura_hf.models.image_processing_mura import MuraImageProcessor
+from mura_hf.models import MuraImageProcessor
 from mura_hf.phantoms import render_phantom
 
-_PAPER, _INK, _QUIET, _ACCENT = "#14171c", "#f2f2f2", "#9aa4b2", "#ffb000"
+_BACKGROUND, _TEXT, _GRAY, _ACCENT = "#14171c", "#f2f2f2", "#9aa4b2", "#ffb000"
 _FILTERS: dict[str, tuple[str, ...]] = {
     "CLAHE on LAB": ("clahe_lab",),
     "CLAHE on gray": ("clahe_gray",),
@@ -22,39 +22,39 @@ _FILTERS: dict[str, tuple[str, ...]] = {
 }
 _CELL = 2.2  # inches
 _STRIP = 0.16  # height of a histogram, in cells
-_DIMMED = 0.35  # of its brightness is left to what lies outside a frame
+_DIMMED = 0.35  # brightness of what lies outside a frame
 
 _Cell = tuple[tuple[str, str], np.ndarray, np.ndarray, tuple[int, int, int, int] | None]
-"""A column's heading and detail, the picture, the pixels of its histogram, and a frame x0, y0, x1, y1 or None."""
+"""Heading and detail of a column, the image, the pixels of its histogram, and a frame x0, y0, x1, y1 or None."""
 
 
-def draw_preprocessing(pictures: Mapping[str, np.ndarray], path: str | Path, *, size: int = 320) -> None:
-    """Draws a row for each picture and a column for each option: the original, squash, letterbox, border crop, centre
-    crop, each filter with its default settings, and a list of two.
+def draw_preprocessing(images: Mapping[str, np.ndarray], path: str | Path, *, size: int = 320) -> None:
+    """Draws a row for each image and a column for each option: the original, squash, letterbox, border crop, center
+    crop, each filter with its default settings, and a list of two filters.
 
-    Below each picture stands its histogram of tones, without the letterbox's bars.
+    The histogram of gray values below each image leaves out the bars of the letterbox.
 
     Args:
-        pictures: uint8 `[H, W]` by name; at least one.
+        images: Name -> uint8 `[H, W]`; at least one.
         path: PNG file to write.
-        size: Height and width of the processed pictures; the centre crop keeps seven eighths of it, as 224 is of 256.
+        size: Height and width of the processed images. The center crop keeps 7 / 8 of it, like 224 of 256.
 
     Raises:
-        ValueError: If there is no picture.
+        ValueError: If there is no image.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    if not pictures:
-        raise ValueError("there is no picture to draw; give at least one")
+    if not images:
+        raise ValueError("there is no image to draw; give at least one")
     columns = 5 + len(_FILTERS)
-    height = _CELL * (1 + _STRIP + 0.1) * len(pictures) + 0.75
-    figure = Figure(figsize=(_CELL * columns * 1.03 + 0.5, height), facecolor=_PAPER)
+    height = _CELL * (1 + _STRIP + 0.1) * len(images) + 0.75
+    figure = Figure(figsize=(_CELL * columns * 1.03 + 0.5, height), facecolor=_BACKGROUND)
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(
-        2 * len(pictures),
+        2 * len(images),
         columns,
-        height_ratios=[1, _STRIP] * len(pictures),
+        height_ratios=[1, _STRIP] * len(images),
         left=0.5 / figure.get_figwidth(),
         right=0.998,
         bottom=0.08 / height,
@@ -62,19 +62,19 @@ def draw_preprocessing(pictures: Mapping[str, np.ndarray], path: str | Path, *, 
         wspace=0.03,
         hspace=0.06,
     )
-    for row, (name, plane) in enumerate(pictures.items()):
+    for row, (name, plane) in enumerate(images.items()):
         for column, (title, shown, tones, frame) in enumerate(_cells(plane, size)):
             axes = figure.add_subplot(grid[2 * row, column])
-            _draw_picture(axes, shown, frame)
+            _draw_image(axes, shown, frame)
             _draw_histogram(figure.add_subplot(grid[2 * row + 1, column]), tones)
             if row == 0:
                 heading, detail = title
-                axes.annotate(heading, (0.5, 1), (0, 18), **_above(_INK, 10.5, "bold"))
-                axes.annotate(detail, (0.5, 1), (0, 5), **_above(_QUIET, 8.5))
+                axes.annotate(heading, (0.5, 1), (0, 18), **_above(_TEXT, 10.5, "bold"))
+                axes.annotate(detail, (0.5, 1), (0, 5), **_above(_GRAY, 8.5))
             if column == 0:
                 label = f"{name}\n{plane.shape[1]} x {plane.shape[0]} px"
-                axes.set_ylabel(label, color=_INK, fontsize=9, labelpad=8)
-    figure.savefig(path, dpi=150, facecolor=_PAPER)
+                axes.set_ylabel(label, color=_TEXT, fontsize=9, labelpad=8)
+    figure.savefig(path, dpi=150, facecolor=_BACKGROUND)
 
 
 def _cells(plane: np.ndarray, size: int) -> list[_Cell]:
@@ -90,16 +90,16 @@ def _cells(plane: np.ndarray, size: int) -> list[_Cell]:
     start = (size - kept) // 2
     middle = (start, start, start + kept, start + kept)
     cells: list[_Cell] = [
-        (("Original", "as the file has it"), plane, plane, None),
+        (("Original", "as in the file"), plane, plane, None),
         (("Squash", f"{size} x {size}"), squashed, squashed, None),
         (("Letterbox", f"{size} x {size}"), boxed, boxed[inside], None),
-        (("Border crop", "only the frame is kept"), plane, plane[y0:y1, x0:x1], field),
-        (("Centre crop", f"{kept} of {size}"), boxed, letterbox.center_crop(boxed), middle),
+        (("Border crop", "keeps the frame"), plane, plane[y0:y1, x0:x1], field),
+        (("Center crop", f"{kept} of {size}"), boxed, letterbox.center_crop(boxed), middle),
     ]
     for title, names in _FILTERS.items():
         processor = MuraImageProcessor(size=square, enhance=names)
         enhanced = processor.prepare_plane(plane)
-        detail = _describe(processor.enhance[0]) if len(names) == 1 else "a list runs in its order"
+        detail = _describe(processor.enhance[0]) if len(names) == 1 else "filters in order"
         cells.append(((title, detail), enhanced, enhanced[inside], None))
     return cells
 
@@ -112,7 +112,7 @@ def _describe(chosen: Mapping[str, Any]) -> str:
     }[chosen["name"]].format(**chosen)
 
 
-def _draw_picture(axes: Any, shown: np.ndarray, frame: tuple[int, int, int, int] | None) -> None:
+def _draw_image(axes: Any, shown: np.ndarray, frame: tuple[int, int, int, int] | None) -> None:
     from matplotlib.patches import Rectangle
 
     height, width = shown.shape
@@ -123,22 +123,23 @@ def _draw_picture(axes: Any, shown: np.ndarray, frame: tuple[int, int, int, int]
         shown = dimmed
     axes.imshow(shown, cmap="gray", vmin=0, vmax=255, interpolation="antialiased")
     if frame is not None:
-        # A pixel's middle has whole coordinates here, so its edge lies half a pixel before.
+        # The center of a pixel has integer coordinates, so its edge lies half a pixel before.
         outline = Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, edgecolor=_ACCENT, linewidth=1.4)
         outline.set_clip_on(False)
         axes.add_patch(outline)
-    # Every cell is as large as the longer side, so that shapes can be compared along a row.
+    # Every cell has the size of the longer side, so that shapes can be compared along a row.
     middle, half = ((width - 1) / 2, (height - 1) / 2), max(shown.shape) / 2
-    axes.set(xlim=(middle[0] - half, middle[0] + half), ylim=(middle[1] + half, middle[1] - half), facecolor=_PAPER)
+    axes.set(xlim=(middle[0] - half, middle[0] + half), ylim=(middle[1] + half, middle[1] - half))
+    axes.set_facecolor(_BACKGROUND)
     _bare(axes)
 
 
 def _draw_histogram(axes: Any, tones: np.ndarray) -> None:
     counts, _ = np.histogram(tones, bins=64, range=(0, 256))
-    # The background would dwarf the bones, so a bin is cut off at three times the ninth decile.
+    # The background would dwarf the bones, so bins are clipped at three times the ninth decile.
     counts = np.minimum(counts, 3 * max(1.0, float(np.quantile(counts, 0.9))))
-    axes.fill_between(np.arange(64), counts / counts.max(), step="mid", color=_QUIET, linewidth=0)
-    axes.set(xlim=(-0.5, 63.5), ylim=(0, 1.02), facecolor=_PAPER)
+    axes.fill_between(np.arange(64), counts / counts.max(), step="mid", color=_GRAY, linewidth=0)
+    axes.set(xlim=(-0.5, 63.5), ylim=(0, 1.02), facecolor=_BACKGROUND)
     _bare(axes)
 
 
@@ -160,24 +161,24 @@ def _above(color: str, size: float, weight: str = "normal") -> dict[str, Any]:
     }
 
 
-PHANTOMS = {"wrist": 3, "hand": 5, "elbow": 8}
+PHANTOMS = {"wrist": 3, "hand": 5, "elbow": 8}  # body part -> seed
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("files", nargs="*", help="radiographs, a row each")
     parser.add_argument("--output", default="preprocessing.png", help="PNG file to write")
-    parser.add_argument("--size", type=int, default=320, help="pixels a side of the processed pictures")
-    options = parser.parse_args()
-    pictures = {Path(file).stem: read_radiograph(file).to_uint8() for file in options.files}
-    if not pictures:
-        pictures = {f"phantom {part}": render_phantom(seed, body_part=part).pixels for part, seed in PHANTOMS.items()}
-    draw_preprocessing(pictures, options.output, size=options.size)
+    parser.add_argument("--size", type=int, default=320, help="side of the processed images in pixels")
+    options = parser.parse_args(argv)
+    try:
+        images = {Path(file).stem: read_radiograph(file).to_uint8() for file in options.files}
+    except MuraError as error:
+        raise SystemExit(str(error)) from None
+    if not images:
+        images = {f"phantom {part}": render_phantom(seed, body_part=part).pixels for part, seed in PHANTOMS.items()}
+    draw_preprocessing(images, options.output, size=options.size)
     print(f"Preprocessing: {options.output}")
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except MuraError as error:
-        raise SystemExit(str(error)) from None
+    main()

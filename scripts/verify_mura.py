@@ -1,25 +1,31 @@
-"""Decodes every picture of a copy of MURA v1.1, compares its counts with the official ones, and writes quarantine.csv
-beside its lists: files that load_mura leaves out from then on. Exits with 1 where anything differs.
+"""Verifies a copy of MURA v1.1: decodes every image and compares all counts with the official ones.
+
+Files that cannot be used are listed in quarantine.csv, beside the lists of MURA; `load_mura` leaves them out from then
+on. The exit status is 1 if anything differs.
 """
 
 import argparse
+from collections.abc import Sequence
 
 from mura_hf.data import verify_mura
 from mura_hf.errors import MuraError
 
-SHOWN = 10
+SHOWN = 10  # entries of each kind that are printed
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("root", help="the folder MURA-v1.1, or the one that holds it")
-    parser.add_argument("--body_parts", nargs="+", help="look at some parts only")
-    parser.add_argument("--workers", type=int, help="threads; one a core where left out")
-    options = parser.parse_args()
-    found = verify_mura(options.root, options.body_parts, workers=options.workers)
-    print(f"{found.tree}: {found.n_files} pictures decoded")
+    parser.add_argument("root", help="folder MURA-v1.1, or the folder that contains it")
+    parser.add_argument("--body_parts", nargs="+", help="verify only these body parts")
+    parser.add_argument("--workers", type=int, help="threads; default: one for each core")
+    options = parser.parse_args(argv)
+    try:
+        found = verify_mura(options.root, options.body_parts, workers=options.workers)
+    except (MuraError, ValueError) as error:
+        raise SystemExit(str(error)) from None
+    print(f"{found.tree}: {found.n_files} images decoded")
     if found.counts:
-        print(f"Against MURA v1.1:\n{found.counts}")
+        print(f"Compared with MURA v1.1:\n{found.counts}")
     for what, entries in found.differences.items():
         print(f"{len(entries)} {what}:")
         for entry in entries[:SHOWN]:
@@ -27,14 +33,11 @@ def main() -> None:
         if len(entries) > SHOWN:
             print(f"  and {len(entries) - SHOWN} more")
     if found.quarantine:
-        print(f"quarantine.csv names {len(found.quarantine)} files; load_mura leaves them out, and says so.")
+        print(f"quarantine.csv lists {len(found.quarantine)} files; load_mura leaves them out, with a warning.")
     if not found.whole:
         raise SystemExit(1)
     print("Nothing differs.")
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (MuraError, ValueError) as error:
-        raise SystemExit(str(error)) from None
+    main()

@@ -1,7 +1,7 @@
-"""Writes noise in MURA's layout with MURA's 40,005 rows, to try what reads the real one."""
+"""Writes images of noise in the layout of MURA, with all counts of MURA v1.1, to test and time what reads MURA."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,26 +31,26 @@ class _Study:
 
 
 def write_counted_mura(root: str | Path, *, withdrawn: bool = False, seed: int = 0, progress: bool = True) -> Path:
-    """Writes 40,005 pictures of 16 x 16 px of noise, with every count that is known of MURA v1.1.
+    """Writes 40,005 images of 16 x 16 px of noise, with every known count of MURA v1.1.
 
-    Images and studies by split, part and label, patients by split, and the train patients with two parts and with both
-    labels are right; which study has how many images is drawn.
+    The numbers of images and studies by split, body part and label, of patients by split, and of train patients with
+    two body parts or with both labels are correct. The number of images of each study is random.
 
     Args:
-        root: Folder to write `MURA-v1.1` into; it must not hold one.
-        withdrawn: Whether to give it the counts of v1.0, by which that is refused.
-        seed: Of what is drawn.
+        root: Folder to write `MURA-v1.1` into.
+        withdrawn: Whether to use the counts of MURA v1.0, which `load_mura` refuses.
+        seed: Of the random choices.
         progress: Whether to show a progress bar.
 
     Returns:
         The folder `root/MURA-v1.1`.
 
     Raises:
-        DatasetError: If it is there already.
+        DatasetError: If it exists.
     """
     tree, rng = Path(root) / "MURA-v1.1", np.random.default_rng(seed)
     if tree.exists():
-        raise DatasetError(f"{tree} is there already; name a new folder, or remove it")
+        raise DatasetError(f"{tree} exists already; use a new folder, or remove it")
     tree.mkdir(parents=True)
     (tree / "README.txt").write_text(_NOTE)
     picture = cv2.imencode(".png", rng.integers(0, 256, (16, 16), dtype=np.uint8))[1].tobytes()
@@ -78,7 +78,7 @@ def write_counted_mura(root: str | Path, *, withdrawn: bool = False, seed: int =
 
 
 def _draw_studies(parts: dict[str, Count], rng: np.random.Generator) -> list[_Study]:
-    """Studies of a split, each with an image at least, the other images dealt out by lot."""
+    """Studies of a split with at least one image each; the other images are distributed at random."""
     studies = []
     for part, count in parts.items():
         for label, n, images in (
@@ -91,9 +91,9 @@ def _draw_studies(parts: dict[str, Count], rng: np.random.Generator) -> list[_St
 
 
 def _share_out(studies: list[_Study], split: str, rng: np.random.Generator) -> list[tuple[_Study, ...]]:
-    """Gives each patient one study, or two where there are more studies than patients."""
+    """Studies of each patient: one, or two if there are more studies than patients."""
     pairs = len(studies) - OFFICIAL_PATIENTS[split]
-    # Whether a pair is of two parts, and of two labels; in train as often as in MURA.
+    # Whether the studies of a pair differ in body part, and in label; in train as often as in MURA.
     two_parts = np.arange(pairs) < (_PAIRS_OF_TWO_PARTS if split == "train" else pairs // 2)
     two_labels = rng.permutation(np.arange(pairs) < (_PAIRS_OF_TWO_LABELS if split == "train" else pairs // 3))
     left = {(part, label): [] for part in BODY_PARTS for label in (0, 1)}  # type: dict[tuple[str, int], list[_Study]]
@@ -101,7 +101,7 @@ def _share_out(studies: list[_Study], split: str, rng: np.random.Generator) -> l
         left[study.part, study.label].append(study)
     patients: list[tuple[_Study, ...]] = []
     for parts_differ, labels_differ in zip(two_parts, two_labels, strict=True):
-        # The fullest pool first, so that none runs dry before its partner is found.
+        # The largest pool first, so that no pool is empty before its partners are found.
         first = max(left, key=lambda pool: len(left[pool]))
         fitting = [
             pool for pool in left if (pool[0] != first[0]) == parts_differ and (pool[1] != first[1]) == labels_differ
@@ -113,7 +113,7 @@ def _share_out(studies: list[_Study], split: str, rng: np.random.Generator) -> l
 
 
 def _withdrawn_counts() -> dict[str, dict[str, Count]]:
-    """Counts with the valid studies and the images of v1.0; which of them are abnormal is not known, and made up."""
+    """Counts of v1.0. How many studies and images are abnormal is not known; those numbers are invented."""
     valid = {
         part: count._replace(normal_studies=WITHDRAWN_VALID_STUDIES[part] - count.abnormal_studies)
         for part, count in OFFICIAL_COUNTS["valid"].items()
@@ -130,17 +130,19 @@ def _all(*splits: dict[str, Count]) -> Iterator[Count]:
         yield from parts.values()
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output_dir", required=True, help="a folder that holds no MURA-v1.1 yet")
-    parser.add_argument("--withdrawn", action="store_true", help="with the counts of MURA v1.0, which is refused")
+    parser.add_argument("--output_dir", required=True, help="folder to write MURA-v1.1 into")
+    parser.add_argument(
+        "--withdrawn", action="store_true", help="use the counts of MURA v1.0, which load_mura refuses"
+    )
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    print(write_counted_mura(options.output_dir, withdrawn=options.withdrawn, seed=options.seed))
+    options = parser.parse_args(argv)
+    try:
+        print(write_counted_mura(options.output_dir, withdrawn=options.withdrawn, seed=options.seed))
+    except MuraError as error:
+        raise SystemExit(str(error)) from None
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except MuraError as error:
-        raise SystemExit(str(error)) from None
+    main()

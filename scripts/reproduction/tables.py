@@ -1,7 +1,4 @@
-"""What a recipe reached, beside what its study printed: the lines of the table.
-
-The comparison table: Markdown to read, CSV and JSON to work with.
-"""
+"""The table of our figures beside the published ones, as Markdown, CSV and JSON."""
 
 import csv
 import io
@@ -11,8 +8,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from impossible import Flag, find_flags
-from reproduction import Reproduction, run_of, starts_pretrained
+from plausibility import Flag, find_flags
+from runs import Reproduction, run_of, starts_pretrained
 
 from mura_hf.common import replace_file
 from mura_hf.data import SOURCES
@@ -28,30 +25,30 @@ from mura_hf.evaluation.published import (
 
 OUR_SPLIT = "valid"
 _OF_OUR_OWN = (("study", "accuracy"), ("study", "kappa"), ("study", "auroc"))
-"""What is told of a system for which the study gives no figure."""
+"""Figures that are shown for a system without published ones."""
 
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """A line of the table.
+    """A row of the table.
 
     Attributes:
         study: Key of the study.
-        system: Its name.
-        recipe: Ours, or the baseline; None where we have none.
+        system: Name of the system.
+        recipe: Our config, or the baseline; None if there is none.
         part: A body part, or "all" of the system's.
-        metric: What the figures are.
+        metric: Name of the figures.
         level: "image" or "study"; of both figures.
-        split: What the study's figure was measured on, in words.
-        printed: The study's figure, a share, with its own digits; None where it gives none.
-        ours: Ours; None where there is none, or it is not defined.
+        split: What the published figure was measured on, in words.
+        printed: The published figure, a share, with its own digits; None if there is none.
+        ours: Our figure; None if there is none, or it is not defined.
         low: Lower end of its 95 % interval over patients.
         high: Upper end.
-        n: Images or studies that ours is of.
-        constant: Whether ours is that of one answer for all.
-        reasons: Why the two must not be compared, a short word and a sentence each; empty where they may be.
-        flags: What is wrong with the study's figure, in short.
-        note: What must be said beside it.
+        n: Number of images or studies of ours.
+        constant: Whether our figure is that of one answer for all.
+        reasons: Why the two must not be compared, a keyword and a sentence each; empty if they may be.
+        flags: What is wrong with the published figure, in keywords.
+        note: A remark on the published figure.
     """
 
     study: str
@@ -73,12 +70,12 @@ class ComparisonRow:
 
 
 def make_rows(study: PublishedStudy, flags: Sequence[Flag], reached: Reproduction | None) -> list[ComparisonRow]:
-    """The lines of a study.
+    """The rows of a study.
 
     Args:
-        study: What it printed.
-        flags: Of `find_flags`.
-        reached: What our recipes did; None leaves the study's figures alone.
+        study: The published figures.
+        flags: From `find_flags`.
+        reached: Our results; None for the published figures alone.
     """
     rows = []
     for system in study.systems:
@@ -100,14 +97,14 @@ def _row(
     ours, reasons = _no_figure(), []
     if reached is not None:
         if figure.split == "train":
-            reasons.append(("train", "of ours nothing is measured on train"))
+            reasons.append(("train", "we measure nothing on train"))
         else:
             ours, reasons = _measured(system, figure.part, figure.metric, figure.level, reached)
         if figure.metric in study.differs:
             reasons.append(("metric", study.differs[figure.metric]))
         if figure.split not in ("train", OUR_SPLIT):
             reasons.append(
-                ("split", f"the study's is of {split_names()[figure.split]}, ours of {_our_split(reached)}")
+                ("split", f"the study's figure is of {split_names()[figure.split]}, ours of {_our_split(reached)}")
             )
     return ComparisonRow(
         study.key, system.name, system.recipe or system.baseline, figure.part, figure.metric, figure.level,
@@ -129,24 +126,24 @@ def _row_of_our_own(
 def _measured(
     system: PublishedSystem, part: str, metric: str, level: str, reached: Reproduction
 ) -> tuple[dict[str, Any], list[tuple[str, str]]]:
-    """Our figure, and why it is there only for itself."""
+    """Our figure, and the reasons against comparing it."""
     run = run_of(system)
     if run is None:
-        return _no_figure(), [("no recipe", "there is no recipe of ours for it")]
+        return _no_figure(), [("no config", "we have no config for it")]
     if run.name in reached.failed:
         return _no_figure(), [("failed", f"{run.name} failed: {reached.failed[run.name]}")]
     if run.name not in reached.records:
-        return _no_figure(), [("not run", "it was not asked for")]
+        return _no_figure(), [("not run", "it was not selected")]
     record, reasons = reached.records[run.name], []
     if reached.source != "mura":
-        reasons.append(("data", f"ours are of {_our_split(reached)}"))
+        reasons.append(("data", f"our figures are of {_our_split(reached)}"))
     elif not record["whole_valid"]:
-        reasons.append(("data", "this copy of MURA has not all of the official valid set"))
-    if run.recipe is not None and (told := reached.budget.told()):
-        reasons.append(("budget", f"ours were trained short: {told}"))
+        reasons.append(("data", "this copy of MURA lacks a part of the official valid set"))
+    if run.recipe is not None and (budget := reached.budget.describe()):
+        reasons.append(("budget", f"our training was shortened: {budget}"))
     if reached.budget.from_scratch and run.recipe is not None and starts_pretrained(run.recipe):
-        reasons.append(("start", "ours started from random weights, the study's from ImageNet's"))
-    # A run on a single part has no other.
+        reasons.append(("start", "our weights start at random, the study's from ImageNet's"))
+    # A run on a single body part has no separate figures for it.
     place = "overall" if part == ALL_PARTS or run.body_parts == (part,) else part
     found = record[level].get(place)
     if found is None:
@@ -154,7 +151,7 @@ def _measured(
     low, high = found["intervals"].get(metric, (None, None))
     figures = found["figures"]
     one_answer = (figures["sensitivity"], figures["specificity"]) in ((0, 1), (1, 0))
-    constant = one_answer and metric != "auroc"  # which asks for no answer
+    constant = one_answer and metric != "auroc"  # which needs no threshold
     return {"ours": figures[metric], "low": low, "high": high, "n": figures["n"], "constant": constant}, reasons
 
 
@@ -171,11 +168,11 @@ _METRICS = {"auroc": "AUROC", "f1": "F1"}
 
 
 def render_table(studies: Sequence[str], reached: Reproduction | None = None) -> str:
-    """The table as Markdown: a section a study, with its notes above and what its figures suffer from below.
+    """The table in Markdown: for each study its notes, the rows, and what is wrong with its figures.
 
     Args:
         studies: Keys of `load_published`.
-        reached: What our recipes did; None for the studies' figures alone.
+        reached: Our results; None for the published figures alone.
     """
     parts = [_head(reached)]
     for key in studies:
@@ -186,19 +183,19 @@ def render_table(studies: Sequence[str], reached: Reproduction | None = None) ->
 
 
 def write_tables(studies: Sequence[str], reached: Reproduction, folder: str | Path) -> str:
-    """Writes the files of `TABLE_FILES`, and gives the Markdown.
+    """Writes the files of `TABLE_FILES` and returns the Markdown.
 
     Args:
         studies: Keys of `load_published`.
-        reached: What our recipes did.
-        folder: Where to.
+        reached: Our results.
+        folder: Folder of the files.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     published = [load_published()[key] for key in studies]
     flags = {study.key: find_flags(study) for study in published}
     rows = [row for study in published for row in make_rows(study, flags[study.key], reached)]
-    told = {
+    content = {
         "data": SOURCES[reached.source].to_dict(),
         "budget": asdict(reached.budget),
         "rows": [{**asdict(row), "reasons": dict(row.reasons)} for row in rows],
@@ -208,26 +205,27 @@ def write_tables(studies: Sequence[str], reached: Reproduction, folder: str | Pa
         "failed": reached.failed,
     }
     markdown = render_table(studies, reached)
-    for name, text in zip(TABLE_FILES, (markdown, _csv(rows), json.dumps(told, indent=1) + "\n"), strict=True):
+    for name, text in zip(TABLE_FILES, (markdown, _csv(rows), json.dumps(content, indent=1) + "\n"), strict=True):
         replace_file(folder / name, text.encode())
     return markdown
 
 
 def _head(reached: Reproduction | None) -> str:
-    told = (
-        "The studies' figures are as they printed them, as shares. What must be said of them stands with them; what "
-        "is called impossible can come neither from rounding nor from cutting off decimals."
+    note = (
+        "Published figures are given as printed, as shares, with what must be known about them. A figure is called "
+        "impossible if it can result neither from rounding nor from cutting off decimals."
     )
     if reached is None:
-        return f"# What the studies printed\n\n{told}"
-    short = reached.budget.told()
-    cut = f"Recipes are cut short: {short}. " if short else "Recipes are run whole. "
+        return f"# Published figures\n\n{note}"
+    budget = reached.budget.describe()
+    text = f"Training is shortened: {budget}. " if budget else "Training is not shortened. "
     if reached.budget.from_scratch:
-        cut += "All weights start at random, also where a study's start from ImageNet's. "
+        text += "All weights start at random, also where a study's start from ImageNet's. "
     return (
-        f"# The systems of the studies, run again\n\nOurs are measured on {SOURCES[reached.source].held_out}, with "
-        f"95 % intervals from a bootstrap over patients; abnormal is what is above .5. {cut}What a study left open, "
-        f"and what was chosen, stands at the head of its recipe. {told} **Only lines that say yes are a comparison.**"
+        "# The systems of the studies, trained again\n\nOur figures are measured on "
+        f"{SOURCES[reached.source].held_out}, with 95 % intervals from a bootstrap over patients; abnormal is above "
+        f".5. {text}The configs say what a study "
+        f'leaves open, and what was chosen. {note} **Only rows with "yes" are a comparison.**'
     )
 
 
@@ -236,9 +234,9 @@ def _section(
 ) -> str:
     name = f"{study.key}. " if len(study.key) == 1 else ""
     lines = [f"## {name}{study.title}", "", *(f"- {note}" for note in study.notes), ""]
-    heads = ["system", "recipe", "part", "figure", "measured on", "study"]
-    heads += ["ours (95 %)", "n", "comparison?"] if reached is not None else []
-    lines += [_line([*heads, "beware"]), _line(["---"] * (len(heads) + 1))]
+    heads = ["system", "config", "part", "figure", "measured on", "published"]
+    heads += ["ours (95 %)", "n", "comparable"] if reached is not None else []
+    lines += [_line([*heads, "remarks"]), _line(["---"] * (len(heads) + 1))]
     for row in rows:
         cells = [
             row.system,
@@ -257,12 +255,12 @@ def _section(
     if reasons:
         lines += [
             "",
-            "What stands against comparing:",
+            "Why rows are not comparable:",
             "",
             *(f"- **{word}**: {text.rstrip('.')}." for word, text in reasons),
         ]
     if flags:
-        lines += ["", "What the counts say of its own figures:", ""]
+        lines += ["", "What is wrong with the published figures:", ""]
         lines += [f"- **{flag.kind}**: {flag.text}." for flag in flags]
     return "\n".join(lines)
 

@@ -114,5 +114,5 @@ def test_counts_of_the_withdrawn_version_are_refused(tmp_path):
 
 
 def test_never_writes_over_a_tree(tree):
-    with pytest.raises(DatasetError, match="there already"):
+    with pytest.raises(DatasetError, match="exists already"):
         write_counted_mura(tree.parent, progress=False)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from fractions import Fraction
 from itertools import product
 from math import trunc
@@ -5,8 +6,22 @@ from math import trunc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from plausibility import constant_answer, kappa_range, matching_errors, right_answers
+from plausibility import (
+    AGAINST_KAPPA,
+    CONSTANT,
+    NOT_STUDIES,
+    PAIR,
+    constant_answer,
+    find_flags,
+    kappa_range,
+    matching_errors,
+    right_answers,
+)
 from sklearn.metrics import cohen_kappa_score
+
+from mura_hf.evaluation import load_published
+from mura_hf.evaluation.published import PublishedFigure, PublishedStudy, PublishedSystem
+from mura_hf.models import BODY_PARTS
 
 COUNTS = st.integers(1, 14)
 
@@ -103,3 +118,70 @@ def test_what_cannot_be_asked():
         matching_errors(5, 5, 0.5, 78)
     with pytest.raises(ValueError, match=r"accuracy 78\.57"):
         right_answers(3197, 78.57)
+
+
+def _flagged(key, kind):
+    """(system, part, split, printed) of every accuracy that is flagged so, and the texts."""
+    flags = [flag for flag in find_flags(load_published()[key]) if flag.kind == kind]
+    figures = {
+        (system, one.part, one.split, one.printed)
+        for flag in flags
+        for system, one in flag.about
+        if one.metric == "accuracy"
+    }
+    return figures, " ".join(flag.text for flag in flags)
+
+
+def test_study_b_compares_an_accuracy_of_images_with_a_kappa_of_studies():
+    for kind in (AGAINST_KAPPA, NOT_STUDIES):
+        figures, text = _flagged("B", kind)
+        assert figures == {("more linear layers", "all", "valid", ".7857")}
+        assert "kappa .778" in text
+    assert "from .563 to .578" in _flagged("B", AGAINST_KAPPA)[1]
+    assert "2,512 of 3,197" in _flagged("B", NOT_STUDIES)[1]
+
+
+def test_constant_answers_of_study_c():
+    figures, text = _flagged("C", CONSTANT)
+    scratch = {(part, printed) for system, part, _, printed in figures if system.startswith("from scratch, a network")}
+    assert scratch == {
+        ("elbow", ".5054"), ("finger", ".4642"), ("forearm", ".4983"), ("hand", ".5891"), ("humerus", ".5139"),
+        ("shoulder", ".4938"),
+    }  # fmt: skip
+    assert "calling all abnormal: 278 of 563" in text
+    assert len(figures) == 7
+    assert any(system == "two convolutions, elbow alone" for system, *_ in figures)  # 51 %, as rounded
+    assert "the kappas of the MURA paper" in _flagged("C", AGAINST_KAPPA)[1]
+
+
+def test_impossible_pairs_of_study_a():
+    figures, _ = _flagged("A", PAIR)
+    assert {(split, printed) for _, _, split, printed in figures} == {
+        ("valid", ".496"), ("valid", ".780"), ("valid", ".752"), ("train", ".635"), ("train", ".678"),
+    }  # fmt: skip
+    figures, text = _flagged("A", NOT_STUDIES)
+    assert {".722", ".744"} <= {printed for *_, printed in figures}
+    assert "333 of 461 images (finger, valid), but no share of 175 studies" in text
+
+
+@pytest.mark.parametrize("key", ["D", "E", "mura_paper"])
+def test_possible_figures_are_not_flagged(key):
+    assert find_flags(load_published()[key]) == []
+
+
+def test_figures_that_are_impossible_or_those_of_images():
+    accuracy = PublishedFigure("accuracy", "all", 0.7717, 4, "study", "valid")  # between 925 and 926 of 1,199
+
+    def flags(figure):
+        system = PublishedSystem("one", None, None, tuple(BODY_PARTS), (figure,))
+        return find_flags(PublishedStudy("Z", "a study", ("a note",), None, {}, (), (system,)))
+
+    (flag,) = flags(accuracy)
+    assert flag.kind == NOT_STUDIES
+    assert "2,467 of 3,197 images are" in flag.text
+    assert flags(replace(accuracy, level="image")) == []
+    figure = replace(accuracy, part="humerus", level="image", value=0.5001)  # 144 of 288 is .5
+    (flag,) = flags(figure)
+    assert flag.kind == "impossible"
+    assert "288 images" in flag.text
+    assert flags(replace(figure, split="hidden_test")) == []  # its counts are unknown

@@ -1,7 +1,4 @@
-"""Which recipes are run to stand beside studies, and at what cost.
-
-Recipes of the studies, run on data of ours, and measured at the level of the studies' own figures.
-"""
+"""Runs of the studies' configs on data of ours, measured at the level of the published figures."""
 
 import dataclasses
 import json
@@ -20,28 +17,45 @@ from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from datasets import Dataset
 from tqdm.auto import tqdm
-from transformers import AutoModelForImageClassification
 
 from mura_hf.common import replace_file
-from mura_hf.data import UNKNOWN_PART, ViewDataset, detect_source, load_data, split_digest, split_patients_evenly
+from mura_hf.data import (
+    UNKNOWN_PART,
+    detect_source,
+    load_data,
+    split_digest,
+    split_patients_evenly,
+)
 from mura_hf.data.mura_release import OFFICIAL_COUNTS
 from mura_hf.errors import ConfigError, DatasetError, MuraError, TrainingStopped
+from mura_hf.evaluation import describe_source, load_published
 from mura_hf.evaluation.evaluation import measure_levels
-from mura_hf.evaluation.published import PublishedStudy, PublishedSystem, load_published
-from mura_hf.evaluation.splits import describe_source
+from mura_hf.evaluation.prediction_cache import KeptAnswers
+from mura_hf.evaluation.published import PublishedStudy, PublishedSystem
 from mura_hf.metrics import random_baseline
-from mura_hf.models import BODY_PARTS, MuraImageProcessor
-from mura_hf.training import FINISHED_FILE, Recipe, SplitPredictions, load_recipe, predict_views, train, with_epochs
+from mura_hf.models import BODY_PARTS
+from mura_hf.training import (
+    FINISHED_FILE,
+    Recipe,
+    SplitPredictions,
+    load_recipe,
+    train,
+    with_epochs,
+)
+
+FIGURES_FILE = "figures.json"
+_BUDGET_FILE = "budget.json"
+_RUNS, _CONFIGS, _FAILURES, _COPYING = "runs", "configs", "failures", "copying"
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How far the recipes are cut short.
+    """How far the training is shortened.
 
     Attributes:
-        epochs: Passes over train in each stage, those on patches at most; the recipe's own where None.
+        epochs: Passes over train in each stage (at most, in stages on patches); those of the config if None.
         fraction: Share of train's patients that is trained on; `dev`, `calib` and `valid` stay whole.
-        image_size: Side in pixels of what the models see; the recipe's own where None.
+        image_size: Side in pixels of the models' input; that of the config if None.
         from_scratch: Whether weights start at random where a study started from ImageNet's.
     """
 
@@ -55,12 +69,12 @@ class Budget:
         if min(sizes, default=1) < 1 or not 0 < self.fraction <= 1:
             raise ConfigError("epochs and image_size must be above 0, and fraction above 0 and at most 1")
 
-    def told(self) -> str:
-        """In words; empty where nothing is cut short."""
+    def describe(self) -> str:
+        """The budget in words; empty if nothing is shortened."""
         parts = [
             self.epochs and f"{self.epochs} epoch{'s' * (self.epochs > 1)} in each stage",
             self.fraction < 1 and f"a share of {self.fraction:g} of train's patients",
-            self.image_size and f"pictures of {self.image_size} px",
+            self.image_size and f"images of {self.image_size} px",
         ]
         return ", ".join(part for part in parts if part)
 
@@ -70,9 +84,9 @@ class PlannedRun:
     """One training, or a baseline.
 
     Attributes:
-        recipe: Its name; None for a baseline.
+        recipe: Name of the config; None for a baseline.
         baseline: "random"; None for a training.
-        body_parts: What it is trained and measured on.
+        body_parts: Body parts that it is trained and measured on.
     """
 
     recipe: str | None
@@ -81,27 +95,27 @@ class PlannedRun:
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """Name of its folder."""
         parts = [] if self.body_parts == tuple(BODY_PARTS) else list(self.body_parts)
         return "-".join([Path(self.recipe or self.baseline or "").stem, *parts])
 
 
 def run_of(system: PublishedSystem) -> PlannedRun | None:
-    """The run that stands beside a system; None where we have none."""
+    """The run of a published system; None if there is none."""
     if system.recipe is None and system.baseline is None:
         return None
     return PlannedRun(system.recipe, system.baseline, system.body_parts)
 
 
 def plan_runs(studies: Sequence[PublishedStudy], recipes: Sequence[str] | None = None) -> list[PlannedRun]:
-    """The runs of studies, each once, in their order.
+    """The runs of studies, each once, in order.
 
     Args:
-        studies: Whose systems.
-        recipes: Names of some; all where None.
+        studies: Published studies.
+        recipes: Configs to run; all if None.
 
     Raises:
-        ConfigError: If one of them is none of the studies'.
+        ConfigError: If a config belongs to none of the studies.
     """
     runs = [run_of(system) for study in studies for system in study.systems]
     known = dict.fromkeys(run for run in runs if run is not None)
@@ -110,19 +124,21 @@ def plan_runs(studies: Sequence[PublishedStudy], recipes: Sequence[str] | None =
     names = {run.recipe or run.baseline for run in known}
     if unknown := [name for name in recipes if name not in names]:
         raise ConfigError(
-            f"{', '.join(unknown)}: no such recipe in what was asked for; there are "
+            f"{', '.join(unknown)}: no such config in these studies; there are "
             f"{', '.join(sorted(name for name in names if name))}"
         )
     return [run for run in known if (run.recipe or run.baseline) in recipes]
 
 
-def cut_short(name: str, budget: Budget, folder: Path) -> Recipe:
-    """A recipe at a budget. Recipes of its members are cut likewise, and written to a folder to be read from there."""
+def shorten(name: str, budget: Budget, folder: Path) -> Recipe:
+    """A config at a budget. The configs of its members are shortened too, and written to a folder."""
     recipe = load_recipe(name)
     if recipe.members:
-        return dataclasses.replace(recipe, members=[_write(member, budget, folder) for member in recipe.members])
+        return dataclasses.replace(
+            recipe, members=[_write_config(member, budget, folder) for member in recipe.members]
+        )
     if recipe.router is not None:
-        recipe = dataclasses.replace(recipe, router=_write(recipe.router, budget, folder))
+        recipe = dataclasses.replace(recipe, router=_write_config(recipe.router, budget, folder))
     if budget.from_scratch:
         recipe = dataclasses.replace(recipe, pretrained=False)
     if budget.epochs is not None:
@@ -138,13 +154,13 @@ def cut_short(name: str, budget: Budget, folder: Path) -> Recipe:
 
 @cache
 def starts_pretrained(name: str) -> bool:
-    """Whether a recipe, or a member of it, starts from timm's weights."""
+    """Whether a config, or a member of it, starts from timm's weights."""
     recipe = load_recipe(name)
     return any(map(starts_pretrained, recipe.members)) if recipe.members else recipe.pretrained
 
 
 def take_patients(rows: Dataset, fraction: float, seed: int) -> Dataset:
-    """The rows of a share of the patients, whole, with shares of body parts and labels kept alike."""
+    """All rows of a share of the patients, stratified by body part and label."""
     if fraction == 1:
         return rows
     sizes: dict[str, int] = {}
@@ -160,32 +176,27 @@ def take_patients(rows: Dataset, fraction: float, seed: int) -> Dataset:
     return rows.select([row for row, patient in enumerate(rows["patient_id"]) if places[patient] == "taken"])
 
 
-def _write(name: str, budget: Budget, folder: Path) -> str:
-    """Writes a recipe at a budget; its file, which keeps the recipe's name."""
+def _write_config(name: str, budget: Budget, folder: Path) -> str:
+    """Writes a config at a budget; returns the file, which has the config's name."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{Path(name).stem}.yaml"
-    text = yaml.safe_dump(cut_short(name, budget, folder).to_dict(), sort_keys=False)
+    text = yaml.safe_dump(shorten(name, budget, folder).to_dict(), sort_keys=False)
     if not file.is_file() or file.read_text() != text:  # another process may be reading it
         file.write_text(text)
     return str(file)
 
 
-FIGURES_FILE = "figures.json"
-_BUDGET_FILE = "budget.json"
-_RUNS, _RECIPES, _FAILURES, _COPYING = "runs", "recipes", "failures", "copying"
-
-
 @dataclass
 class Reproduction:
-    """What was reached.
+    """The results.
 
     Attributes:
-        source: Key of the data among the `SOURCES` of `data`.
-        budget: How far the recipes were cut short.
-        records: By the name of the run: `recipe` (None of a baseline), `split_digest`, `whole_valid` (whether `valid`
-            is all of MURA's official one, of the run's body parts), `seconds` of training, and `image` and `study` of
-            `measure_levels`.
-        failed: By the name of the run, why there is no record.
+        source: Key of the data among the `SOURCES` of `mura_hf.data`.
+        budget: How far the training was shortened.
+        records: By name of the run: `recipe` (values of the config; None for a baseline), `split_digest`,
+            `whole_valid` (whether `valid` is all of MURA's official one, for the body parts of the run), `seconds` of
+            training, and `image` and `study` of `measure_levels`.
+        failed: By name of the run, why there is no record.
     """
 
     source: str
@@ -205,47 +216,45 @@ def reproduce(
     num_workers: int = 0,
     cache_dir: str | Path | None = None,
 ) -> Reproduction:
-    """Trains the recipes of studies and measures each on `valid`, its images and its studies.
+    """Trains the configs of studies and measures each on the images and the studies of `valid`.
 
-    A run that stands finished and measured in `output_dir` is neither trained nor measured again; one that was cut
-    off goes on, as `train` does. A run that fails is told and leaves its traceback in `failures`; the others go on,
-    and it is tried again the next time. Members of an ensemble that were trained for a row of their own are copied.
+    Finished runs in `output_dir` are neither trained nor measured again, and interrupted ones are resumed. A run that
+    fails leaves its traceback in `failures`; the others continue, and it is tried again the next time. Members of an
+    ensemble that have a run of their own are copied from it.
 
     Args:
-        data_dir: Any of the datasets that `load_data` knows.
+        data_dir: Any of the datasets that `load_data` reads.
         output_dir: Gets a folder for each run, below `runs`.
         studies: Keys of `load_published`.
-        budget: How far the recipes are cut short; not at all where None.
-        recipes: Some of the studies' recipes only; all where None.
+        budget: How far the training is shortened; not at all if None.
+        recipes: Configs to run; all of the studies' if None.
         cpu: Whether to stay on the CPU.
         num_workers: Processes that read files.
         cache_dir: As in `train`.
 
     Raises:
-        DatasetError: If the data are none of the datasets, or `output_dir` holds runs of other data or budget.
-        ConfigError: If there is no such recipe among those of the studies.
-        TrainingStopped: If a signal stopped a training, which then can be taken up again.
+        DatasetError: If the data are unknown, or `output_dir` holds runs of other data or of another budget.
+        ConfigError: If a config belongs to none of the studies.
+        TrainingStopped: If a signal stopped a training, which can be resumed.
     """
     output_dir = Path(output_dir).absolute()
     runs = plan_runs([load_published()[key] for key in studies], recipes)
     found = Reproduction(detect_source(data_dir).key, budget or Budget())
     state = _fresh_state(cpu)
     with state.main_process_first():
-        _claim(output_dir, found)
+        _check_budget(output_dir, found)
     options: dict[str, Any] = {"cpu": cpu, "num_workers": num_workers, "cache_dir": cache_dir}
     bar = tqdm(runs, desc="Reproducing", disable=not state.is_main_process)
     for run in bar:
         bar.set_postfix_str(run.name)
         failure = output_dir / _FAILURES / f"{run.name}.txt"
         try:
-            found.records[run.name] = _do(run, Path(data_dir), output_dir, found.budget, **options)
+            found.records[run.name] = _run(run, Path(data_dir), output_dir, found.budget, **options)
             failure.unlink(missing_ok=True)
         except TrainingStopped:
             raise
-        except Exception as error:  # whatever it is, it must not take the other runs with it
-            if (
-                state.num_processes > 1
-            ):  # the other processes may be in the middle of that run, and would wait for ever
+        except Exception as error:  # a failure of any kind must not end the other runs
+            if state.num_processes > 1:  # the other processes may wait in the middle of that run
                 raise
             found.failed[run.name] = _sentence(error)
             if PartialState(cpu=cpu).is_main_process:
@@ -255,24 +264,23 @@ def reproduce(
     return found
 
 
-def _claim(output_dir: Path, found: Reproduction) -> None:
-    """Notes whose runs lie in a folder.
+def _check_budget(output_dir: Path, found: Reproduction) -> None:
+    """Writes down the data and the budget of the runs in a folder.
 
     Raises:
-        DatasetError: If they are of other data or budget.
+        DatasetError: If the folder holds runs of other data or of another budget.
     """
     now, file = {"data": found.source, **asdict(found.budget)}, output_dir / _BUDGET_FILE
     then = json.loads(file.read_text()) if file.is_file() else now
     if other := [f"{name} was {then[name]}, now {now[name]}" for name in now if then[name] != now[name]]:
         raise DatasetError(
-            f"{output_dir} holds runs that were made otherwise: {'; '.join(other)}. Give the same again, or name a "
-            "new folder"
+            f"{output_dir} holds runs with other settings: {'; '.join(other)}. Use the same settings, or a new folder"
         )
     if not file.is_file():
         _write_record(file, now)
 
 
-def _do(
+def _run(
     run: PlannedRun,
     data_dir: Path,
     output_dir: Path,
@@ -282,10 +290,10 @@ def _do(
     num_workers: int,
     cache_dir: str | Path | None,
 ) -> dict[str, Any]:
-    """The record of a run: the one that stands, or one that is made now."""
+    """The record of a run: from its file, or from training and measuring it now."""
     state = _fresh_state(cpu)
     with state.main_process_first():
-        recipe = None if run.recipe is None else cut_short(run.recipe, budget, output_dir / _RECIPES)
+        recipe = None if run.recipe is None else shorten(run.recipe, budget, output_dir / _CONFIGS)
     chosen: dict[str, Any] = {} if run.body_parts == tuple(BODY_PARTS) else {"body_parts": list(run.body_parts)}
     datasets, source = load_data(data_dir, **chosen, **(recipe or Recipe()).cut())
     datasets["train"] = take_patients(datasets["train"], budget.fraction, seed=0)
@@ -293,15 +301,15 @@ def _do(
     digest = split_digest(members)
     identity = {"recipe": recipe and _comparable(recipe.to_dict()), "split_digest": digest}
     folder, valid = output_dir / _RUNS / run.name, datasets["valid"]
-    stands = (folder / FIGURES_FILE).is_file()
+    is_measured = (folder / FIGURES_FILE).is_file()
     state.wait_for_everyone()
-    if stands:
-        return _standing(folder / FIGURES_FILE, identity)
+    if is_measured:
+        return _read_record(folder / FIGURES_FILE, identity)
     if not len(valid):
         raise DatasetError(f"{data_dir} has no studies in valid to measure on")
     seconds = 0.0
     if recipe is None:
-        found = _draw(valid)
+        found = _predict_at_random(valid)
     else:
         if state.is_main_process:
             _copy_members(recipe, digest, folder, output_dir / _COPYING)
@@ -317,7 +325,8 @@ def _do(
             cache_dir=cache_dir,
         )
         seconds = json.loads((checkpoint / "training.json").read_text())["seconds"]
-        found = _answer(checkpoint, valid, cpu)
+        _fresh_state(cpu)
+        found = KeptAnswers(checkpoint, valid, Accelerator(cpu=cpu), cache_dir=folder).predict(progress="valid")
     record = {
         **identity,
         "whole_valid": source.key == "mura" and _is_whole(valid, run.body_parts),
@@ -329,61 +338,51 @@ def _do(
     return json.loads(json.dumps(record))
 
 
-def _standing(file: Path, identity: dict[str, Any]) -> dict[str, Any]:
-    """A record that an earlier call made.
+def _read_record(file: Path, identity: dict[str, Any]) -> dict[str, Any]:
+    """The record of an earlier call.
 
     Raises:
-        DatasetError: If it is of other settings or data.
+        DatasetError: If its config or data were other ones.
     """
-    stands = json.loads(file.read_text())
-    now, then = identity["recipe"] or {}, stands["recipe"] or {}
+    record = json.loads(file.read_text())
+    now, then = identity["recipe"] or {}, record["recipe"] or {}
     other = [name for name in now if then.get(name, now[name]) != now[name]]
-    if stands["split_digest"] != identity["split_digest"]:
-        other.append("the data, or how they are cut")
+    if record["split_digest"] != identity["split_digest"]:
+        other.append("the data, or their splits")
     if other:
         raise DatasetError(
-            f"{file.parent} holds a run with other settings ({', '.join(other)}); give the same budget and data, or "
-            "name a new folder"
+            f"{file.parent} holds a run with other settings ({', '.join(other)}); use the same budget and data, or a "
+            "new folder"
         )
-    return stands
+    return record
 
 
 def _comparable(recipe: dict[str, Any]) -> dict[str, Any]:
-    """A recipe as JSON holds it, with the names of other recipes in the place of their files."""
-    told = json.loads(json.dumps(recipe))
-    router = told["router"] and Path(told["router"]).stem
-    return {**told, "members": [Path(name).stem for name in told["members"]], "router": router}
+    """A config as JSON holds it, with the names of other configs instead of their files."""
+    values = json.loads(json.dumps(recipe))
+    router = values["router"] and Path(values["router"]).stem
+    return {**values, "members": [Path(name).stem for name in values["members"]], "router": router}
 
 
 def _copy_members(recipe: Recipe, digest: str, folder: Path, copying: Path) -> None:
-    """Puts finished runs into the place of an ensemble's members, where they are the same runs."""
+    """Copies finished runs to the members of an ensemble, if config and data are the same."""
     for name in recipe.members:
         if recipe.members.count(name) > 1:
-            continue  # its members are seeded one by one
-        stands, member = folder.parent / Path(name).stem, folder / Path(name).stem
-        if member.exists() or not (stands / FINISHED_FILE).is_file():
+            continue  # they differ in their seeds
+        source, member = folder.parent / Path(name).stem, folder / Path(name).stem
+        if member.exists() or not (source / FINISHED_FILE).is_file():
             continue
-        finished = json.loads((stands / FINISHED_FILE).read_text())
+        finished = json.loads((source / FINISHED_FILE).read_text())
         wanted = json.loads(json.dumps({**load_recipe(name).to_dict(), **recipe.cut()}))
         if finished["recipe"] == wanted and finished["split_digest"] == digest:
             shutil.rmtree(copying, ignore_errors=True)
-            shutil.copytree(stands, copying, ignore=shutil.ignore_patterns(FIGURES_FILE))
+            shutil.copytree(source, copying, ignore=shutil.ignore_patterns(FIGURES_FILE))
             folder.mkdir(parents=True, exist_ok=True)
             copying.rename(member)
 
 
-def _answer(checkpoint: Path, valid: Dataset, cpu: bool) -> SplitPredictions:
-    """What a checkpoint says of valid."""
-    _fresh_state(cpu)
-    accelerator = Accelerator(cpu=cpu)
-    model = AutoModelForImageClassification.from_pretrained(checkpoint)
-    model = accelerator.prepare_model(model, evaluation_mode=True)
-    views = ViewDataset(valid, MuraImageProcessor.from_pretrained(checkpoint))
-    return predict_views(model, views, accelerator, progress="valid")
-
-
-def _draw(valid: Dataset) -> SplitPredictions:
-    """What the random classifier says of valid."""
+def _predict_at_random(valid: Dataset) -> SplitPredictions:
+    """Predictions of the random classifier."""
     return SplitPredictions(
         probabilities=random_baseline(len(valid)),
         labels=np.asarray(valid["label"]),
@@ -395,13 +394,13 @@ def _draw(valid: Dataset) -> SplitPredictions:
 
 
 def _fresh_state(cpu: bool) -> PartialState:
-    """What the processes share, as if no run had been: the one before may have had another precision."""
+    """A new state of Accelerate, since the run before may have had another precision."""
     AcceleratorState._reset_state()
     return PartialState(cpu=cpu)
 
 
 def _is_whole(valid: Dataset, body_parts: Sequence[str]) -> bool:
-    """Whether it has as many images and studies of each part as MURA's official valid."""
+    """Whether each body part has as many images and studies as in MURA's official valid."""
     parts = [BODY_PARTS[part] for part in valid["body_part"]]
     studies = dict(zip(valid["study_id"], parts, strict=True)).values()
     return all(
@@ -412,12 +411,12 @@ def _is_whole(valid: Dataset, body_parts: Sequence[str]) -> bool:
 
 
 def _sentence(error: Exception) -> str:
-    """What went wrong, in a line."""
-    text = " ".join(str(error).split()) or "without a word"
+    """The message of an error, in a line."""
+    text = " ".join(str(error).split()) or "no message"
     return text if isinstance(error, MuraError) else f"{type(error).__name__}: {text}"
 
 
 def _write_record(file: Path, record: dict[str, Any]) -> None:
-    """Whole or not at all."""
+    """Writes a file atomically."""
     file.parent.mkdir(parents=True, exist_ok=True)
     replace_file(file, (json.dumps(record, indent=1) + "\n").encode())
