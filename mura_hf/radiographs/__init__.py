@@ -1,4 +1,4 @@
-"""One file into one `Radiograph`."""
+"""Reading of radiographs: PNG, JPEG and DICOM files, in this process or in a guarded one."""
 
 from .guarded import GuardedReader
 from .radiograph import MAX_PIXELS, MIN_SIDE, Radiograph, check_radiograph

@@ -1,11 +1,11 @@
-"""`read_dicom`: one DICOM file into a `Radiograph`.
+"""`read_dicom` reads one DICOM file into a `Radiograph`.
 
-Read are computed and digital radiography and secondary captures, uncompressed or in RLE, JPEG, JPEG-LS and JPEG 2000;
-`dicom_kinds` says which exactly, `dicom_pixels` how they are decoded, `dicom_tones` how values become tones.
+Supported are computed and digital radiography and secondary captures, uncompressed or in RLE, JPEG, JPEG-LS and
+JPEG 2000. `dicom_pixels` decodes the stored values, and `windowing` maps them to display values.
 
-Only the elements listed here are looked at; of the patient's identity nothing is kept but a mark that means nothing
-elsewhere (`marks`). Messages hold nothing that stands in the file, for a broken file may hold
-a patient's name anywhere, and pydicom quotes what it cannot read: its messages, warnings and log stay inside.
+Only the elements listed here are read. Of the identity of the patient only a keyed hash is kept (`hash_patient`).
+A damaged file may contain the name of a patient anywhere, and pydicom quotes what it cannot parse. Therefore messages
+never quote the file, and pydicom's own messages, warnings and log records are suppressed.
 """
 
 import io
@@ -27,11 +27,10 @@ from .dicom_pixels import (
     check_kind,
     check_transfer_syntax,
     is_for_processing,
-    parse_with_pixels,
     read_stored,
 )
 from .radiograph import Radiograph, find_body_part, hash_patient
-from .windowing import StoredValues, count_values, gray_tones, number_patterns, palette_tones, window_percentiles
+from .windowing import StoredValues, gray_tones, palette_tones, window_percentiles
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -50,31 +49,31 @@ _HEADER_TAGS = (
 
 
 def read_dicom(data: bytes, name: str, frame: int | None = None) -> Radiograph:
-    """Reads one picture of a DICOM file.
+    """Reads one frame of a DICOM file.
 
     Args:
-        data: The file's contents.
-        name: Of the file, for messages.
-        frame: Which picture of several, from 0; the first, with a warning, where None.
+        data: Content of the file.
+        name: Name of the file in messages.
+        frame: Index of the frame. Defaults to the first one, with a warning if there are several.
 
     Raises:
-        RadiographError: If it is no radiograph, cannot be read or has no such picture.
+        RadiographError: If it is not a radiograph, cannot be read, or has no such frame.
     """
-    problem = f"{name} is a damaged DICOM file, or one cut short; copy or export it again."
+    problem = f"{name} is a damaged DICOM file or was cut short; copy or export it again."
     try:
-        with _quiet():
+        with _silence_pydicom():
             return _read(data, name, frame)
     except RadiographError as error:
         problem = str(error)
     except MemoryError:
-        problem = f"{name} needs more memory than there is; export it smaller."
-    except Exception:  # pydicom and the decoders raise dozens of types, and quote the file
+        problem = f"{name} needs more memory than is available; export it smaller."
+    except Exception:  # pydicom and the decoders raise dozens of types and quote the file
         pass
-    raise RadiographError(problem)  # out here, so that no exception that quotes the file hangs on it
+    raise RadiographError(problem)  # outside the handlers, so that no exception that quotes the file is its context
 
 
-class _Quiet:
-    """Keeps what pydicom warns of and logs inside while at least one thread reads; both settings are the process's."""
+class _SilencePydicom:
+    """Suppresses warnings and pydicom's log while at least one thread reads. Both settings belong to the process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -101,13 +100,13 @@ class _Quiet:
                     self._undo.close()
 
 
-_quiet = _Quiet()
+_silence_pydicom = _SilencePydicom()
 
 
 def _read(data: bytes, name: str, frame: int | None) -> Radiograph:
     from pydicom import dcmread
 
-    syntax, storage = _file_meta(data)
+    syntax, storage = _read_file_meta(data)
     check_transfer_syntax(syntax, name)
     header = dcmread(io.BytesIO(data), force=True, stop_before_pixels=True, specific_tags=list(_HEADER_TAGS))
     check_kind(header, storage, name)
@@ -115,26 +114,33 @@ def _read(data: bytes, name: str, frame: int | None) -> Radiograph:
     if syntax is None:
         syntax = IMPLICIT_LITTLE if implicit else EXPLICIT_LITTLE if little_endian else EXPLICIT_BIG
     layout = PixelLayout.from_header(header, syntax, name)
-    remarks = []
+    notes = []
     if frame is None and layout.frames > 1:
-        remarks.append(f"{name} holds {layout.frames} pictures; only the first was read.")
+        notes.append(f"{name} has {layout.frames} frames; only the first was read.")
     if not 0 <= (frame or 0) < layout.frames:
-        raise RadiographError(f"{name} has pictures 0 to {layout.frames - 1}; there is no picture {frame}.")
+        raise RadiographError(f"{name} has frames 0 to {layout.frames - 1}; there is no frame {frame}.")
     if is_for_processing(header):
-        remarks.append(f"{name} holds a detector's raw values, not yet processed for display; the answer may mislead.")
-    stored, precision = read_stored(_with_pixels(data, name), layout, frame or 0, name)
-    pixels, window_left_out = _to_display(header, layout, stored, precision, little_endian=bool(little_endian))
-    if window_left_out:
-        remarks.append(f"{name} asks for a window that shows nothing; its own percentiles were used.")
-    mark = hash_patient(str(header.get("PatientID") or ""))
+        notes.append(f"{name} holds raw detector values, not yet processed for display; predictions may mislead.")
+    stored, precision = read_stored(data, layout, frame or 0, name)
+    pixels, ignored_window = _to_display(header, layout, stored, precision, little_endian=bool(little_endian))
+    if ignored_window:
+        notes.append(f"{name} specifies a window that shows nothing; the percentiles of its pixels were used instead.")
+    side = str(header.get("ImageLaterality") or header.get("Laterality") or "").strip().upper()
     return Radiograph(
-        pixels, layout.bits_stored, "DICOM", _body_part(header), tuple(remarks), side=_side(header), patient_hash=mark
+        pixels,
+        layout.bits_stored,
+        "DICOM",
+        _read_body_part(header),
+        tuple(notes),
+        side={"L": "left", "R": "right"}.get(side),
+        patient_hash=hash_patient(str(header.get("PatientID") or "")),
     )
 
 
-def _file_meta(data: bytes) -> tuple[str | None, str]:
-    """Transfer syntax and storage class from the file meta information alone (PS3.10 section 7.1), which is never
-    deflated; None and "" where there is none.
+def _read_file_meta(data: bytes) -> tuple[str | None, str]:
+    """Returns transfer syntax and storage class of the file meta information (PS3.10 section 7.1), or None and "".
+
+    The file meta information is never deflated.
     """
     from pydicom.filereader import read_dataset, read_preamble
 
@@ -149,41 +155,24 @@ def _file_meta(data: bytes) -> tuple[str | None, str]:
     return syntax or None, storage
 
 
-def _with_pixels(data: bytes, name: str) -> "Dataset":
-    found = parse_with_pixels(data)
-    if "PixelData" not in found:
-        raise RadiographError(
-            f"{name} is a DICOM file without pixels, or cut short before them; export the radiograph again."
-        )
-    return found
-
-
 def _to_display(
     header: "Dataset", layout: PixelLayout, stored: np.ndarray, precision: int, *, little_endian: bool
 ) -> tuple[np.ndarray, bool]:
-    """Display values, float32 `[H, W]` in [0, 1], and whether the file's own window was left out."""
-    if not layout.is_gray:
-        if layout.bits_stored > 8:
+    """Returns display values, float32 `[H, W]` in [0, 1], and whether the window of the file was ignored."""
+    bits = layout.bits_stored
+    if layout.samples > 1:
+        if bits > 8:
             return window_percentiles(stored), False
-        return stored.astype(np.float32) / np.float32((1 << layout.bits_stored) - 1), False
-    counts = count_values(stored)
-    numbers = number_patterns(len(counts), precision, signed=layout.signed)
-    values = StoredValues(layout.bits_stored, layout.signed, numbers, counts, little_endian)
+        return stored.astype(np.float32) / np.float32((1 << bits) - 1), False
+    values = StoredValues.of_image(stored, precision, bits=bits, signed=layout.signed, little_endian=little_endian)
     if layout.photometric == "PALETTE COLOR":
         return palette_tones(header, values)[stored], False
-    tones, window_left_out = gray_tones(header, values)
-    return tones[stored], window_left_out
+    tones, ignored_window = gray_tones(header, values)
+    return tones[stored], ignored_window
 
 
-def _side(header: "Dataset") -> str | None:
-    """The side of the body, from the image, else from the series."""
-    told = str(header.get("ImageLaterality") or header.get("Laterality") or "").strip().upper()
-    return {"L": "left", "R": "right"}.get(told)
-
-
-def _body_part(header: "Dataset") -> str | None:
-    found = find_body_part(str(header.get("BodyPartExamined") or ""))
-    regions = header.get("AnatomicRegionSequence")
-    if found is None and not header.get("BodyPartExamined") and regions:
-        found = find_body_part(str(regions[0].get("CodeMeaning") or ""))
-    return found
+def _read_body_part(header: "Dataset") -> str | None:
+    examined, regions = header.get("BodyPartExamined"), header.get("AnatomicRegionSequence")
+    if examined or not regions:
+        return find_body_part(str(examined or ""))
+    return find_body_part(str(regions[0].get("CodeMeaning") or ""))

@@ -1,11 +1,9 @@
-"""Which DICOM files are radiographs: by transfer syntax, storage class and modality.
+"""Which DICOM files are read, and how their stored pixel values are decoded.
 
-The stored pixels of one picture of a DICOM file.
-
-Native pixels are cut out by pydicom. Compressed ones are decoded by imagecodecs: libjpeg-turbo for every JPEG (8 and
-12 bits, lossless to 16), CharLS for JPEG-LS, OpenJPEG for JPEG 2000 and its own decoder for RLE. The first three are
-fuzzed by their makers all year and permissively licensed. What a codestream says of its own size is compared with the
-file's header first, so that no decoder allocates more than the header was accepted for.
+Native pixels are extracted by pydicom. Compressed ones are decoded by imagecodecs: libjpeg-turbo for JPEG (8 and 12
+bits, lossless up to 16), CharLS for JPEG-LS, OpenJPEG for JPEG 2000, and its own decoder for RLE. The first three are
+continuously fuzzed by their projects and permissively licensed. The size that a codestream claims is compared with the
+header first, so that no decoder allocates more than the accepted header allows.
 """
 
 import io
@@ -29,12 +27,20 @@ NATIVE = (IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG)
 
 RLE = "1.2.840.10008.1.2.5"
 JPEG_LOSSY = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")  # baseline; extended, 8 or 12 bits
-JPEG_LOSSLESS = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")  # any predictor; the first
+JPEG_LOSSLESS = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")  # any predictor; first-order predictor
 JPEG_LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")  # lossless; near-lossless
-JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")  # lossless; either
+JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")  # lossless; lossless or lossy
 
-_DEFLATED = "1.2.840.10008.1.2.1.99"
 _READABLE = (*NATIVE, RLE, *JPEG_LOSSY, *JPEG_LOSSLESS, *JPEG_LS, *JPEG_2000)
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+
+# Start-of-frame markers that a transfer syntax allows (ITU-T T.81, table B.1; T.87 for JPEG-LS). DICOM has no
+# progressive JPEG, with which a small file can cost much time.
+_START_OF_FRAME = {
+    **dict.fromkeys(JPEG_LOSSY, (0xC0, 0xC1)),
+    **dict.fromkeys(JPEG_LOSSLESS, (0xC3,)),
+    **dict.fromkeys(JPEG_LS, (0xF7,)),
+}
 
 _FOR_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.1.1"
 _RADIOGRAPHS = (
@@ -42,13 +48,13 @@ _RADIOGRAPHS = (
     "1.2.840.10008.5.1.4.1.1.1.1",  # digital X-ray for presentation
     _FOR_PROCESSING,
 )
-_SECONDARY_CAPTURE = ("1.2.840.10008.5.1.4.1.1.7",)  # and, below it, its multi-frame kinds .7.1 to .7.4
-_MODALITIES = ("CR", "DX", "RG")  # RG: a film, digitised
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # prefix of the multi-frame kinds .7.1 to .7.4 too
+_MODALITIES = ("CR", "DX", "RG")  # RG: digitised film
 _CAPTURED_MODALITIES = (*_MODALITIES, "OT", "SC", "")  # what screenshots and film scanners write
 
-# The codes of PS3.3 C.7.3.1.1.1 that a hospital's archive may hold; any other is called "another modality", for a
-# broken file may hold anything there.
-_OTHERS = {
+# Modality codes of PS3.3 C.7.3.1.1.1 that may occur in a hospital's archive. Other codes are not quoted in messages,
+# because a damaged file may contain anything there.
+_OTHER_MODALITIES = {
     "AU": "audio", "BI": "biomagnetic imaging", "BMD": "bone densitometry", "CT": "computed tomography",
     "DOC": "a document", "ECG": "an electrocardiogram", "ES": "endoscopy", "GM": "microscopy",
     "IO": "intra-oral radiography", "IVUS": "intravascular ultrasound", "KO": "a key object selection",
@@ -60,108 +66,98 @@ _OTHERS = {
     "XA": "X-ray angiography", "XC": "photography",
 }  # fmt: skip
 
-_DIRECTORY = "Media Storage Directory Storage"
-_WAY_OUT = "give computed or digital radiographs (CR, DX)"
+_GRAY = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
+_LUMINANCE_FIRST = ("YBR_FULL", "YBR_FULL_422")
+_RGB = ("RGB", "YBR_ICT", "YBR_RCT")  # the JPEG 2000 decoder converts the latter two to RGB
+
+_PIXEL_TAGS = [
+    "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns",
+    "BitsAllocated", "BitsStored", "PixelRepresentation", "ExtendedOffsetTable", "ExtendedOffsetTableLengths",
+    "PixelData",
+]  # fmt: skip
 
 
 def check_transfer_syntax(syntax: str | None, name: str) -> None:
-    """Refuses a file by how it is encoded, before any of it is decoded.
+    """Checks how a file is encoded, before any of it is decoded.
 
-    Deflated files are refused because a megabyte of them can hold gigabytes.
+    Deflated files are refused because one megabyte of them can expand to gigabytes.
 
     Raises:
-        RadiographError: If the syntax is given and not one that is read here.
+        RadiographError: If the transfer syntax is given and not supported.
     """
     if syntax is None or syntax in _READABLE:
         return
     if syntax == _DEFLATED:
-        raise RadiographError(f"{name} is deflated DICOM, which is not read; export it without deflation.")
+        raise RadiographError(f"{name} is deflated DICOM, which is not supported; export it without deflation.")
     raise RadiographError(
-        f"{name} is DICOM in {_official_name(syntax, 'a transfer syntax')}, which is not read; export it "
-        "uncompressed, as JPEG 2000 or as PNG with 16 bits."
+        f"{name} is DICOM in {_official_name(syntax) or 'an unknown transfer syntax'}, which is not supported; export "
+        "it uncompressed, as JPEG 2000 or as PNG with 16 bits."
     )
 
 
 def check_kind(header: "Dataset", storage: str, name: str) -> None:
-    """Refuses a file by what it holds.
+    """Checks that a file contains a radiograph.
 
-    Taken are computed radiography, digital X-ray (for presentation and for processing) and secondary capture. The
-    modality is CR, DX or RG, or absent; of secondary captures it may be OT too. Fluoroscopy (RF) is not taken: its
-    pictures are unlike the films that MURA holds.
+    Accepted are computed radiography, digital X-ray (for presentation and for processing) and secondary captures. The
+    modality must be CR, DX, RG or missing; for secondary captures also OT or SC. Fluoroscopy (RF) is refused because
+    its images differ from those of MURA.
 
     Args:
-        header: The file's elements.
-        storage: The storage class of its meta information, used where the elements name none.
-        name: Of the file, for messages.
+        header: Elements of the file.
+        storage: Storage class of the file meta information, used if the elements contain none.
+        name: Name of the file in messages.
 
     Raises:
-        RadiographError: If it is something else; the message says what, in words of the standard and never of the
+        RadiographError: If it contains something else. The message names it in words of the standard, never of the
             file.
     """
     storage = str(header.get("SOPClassUID") or storage)
     modality = str(header.get("Modality") or "").strip().upper()
     captured = storage.startswith(_SECONDARY_CAPTURE)
-    if storage and not captured and storage not in _RADIOGRAPHS:
-        kind = _official_name(storage, "")
-        if kind or modality not in _MODALITIES:
-            raise RadiographError(f"{name} is no radiograph but {_in_words(modality, kind)}; {_WAY_OUT}.")
-    allowed = _CAPTURED_MODALITIES if captured else (*_MODALITIES, "") if storage else _MODALITIES
-    if modality not in allowed:
-        raise RadiographError(f"{name} is no radiograph but {_in_words(modality, '')}; {_WAY_OUT}.")
+    other_class = bool(storage) and not captured and storage not in _RADIOGRAPHS
+    kind = _official_name(storage) if other_class else ""  # "" for private storage classes
+    allowed = _CAPTURED_MODALITIES if captured else (*_MODALITIES, "") if storage in _RADIOGRAPHS else _MODALITIES
+    if not kind and modality in allowed:
+        return
+    if kind:
+        what = "a DICOMDIR" if kind == "Media Storage Directory Storage" else kind.removesuffix(" Storage")
+    elif not modality:
+        what = "DICOM that does not say what it shows"
+    elif modality in _OTHER_MODALITIES:
+        what = f"{_OTHER_MODALITIES[modality]} ({modality})"
+    else:
+        what = "another modality"
+    raise RadiographError(f"{name} is not a radiograph but {what}; give computed or digital radiographs (CR, DX).")
 
 
 def is_for_processing(header: "Dataset") -> bool:
-    """Whether the values are a detector's, before the maker's processing for display."""
+    """Returns whether the values are raw detector values, before the vendor's processing for display."""
     intent = str(header.get("PresentationIntentType") or "").strip().upper()
     return header.get("SOPClassUID") == _FOR_PROCESSING or intent == "FOR PROCESSING"
 
 
-def _in_words(modality: str, storage_name: str) -> str:
-    if storage_name:
-        return "a DICOMDIR" if storage_name == _DIRECTORY else storage_name.removesuffix(" Storage")
-    if not modality:
-        return "DICOM that does not say what it shows"
-    return f"{_OTHERS[modality]} ({modality})" if modality in _OTHERS else "another modality"
-
-
-def _official_name(uid: str, otherwise: str) -> str:
-    """The standard's name of a UID; of a UID that the standard does not know, `otherwise`."""
+def _official_name(uid: str) -> str:
+    """Returns the name of a UID of the standard, and "" for any other UID."""
     from pydicom.uid import UID
 
     found = UID(uid, validation_mode=0)
-    return found.name if found.type else otherwise  # only what is in the standard's list has a type
-
-
-if TYPE_CHECKING:
-    from pydicom import Dataset
-
-_GRAY = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
-_LUMINANCE_FIRST = ("YBR_FULL", "YBR_FULL_422")
-_RED_GREEN_BLUE = ("RGB", "YBR_ICT", "YBR_RCT")  # the latter two are undone by the JPEG 2000 decoder
-
-# Start-of-frame markers that a transfer syntax allows (ITU-T T.81, table B.1; T.87 for JPEG-LS). Progressive JPEG is
-# none of DICOM's, and is how a small file costs much time.
-_STARTS_OF_FRAME = {
-    **dict.fromkeys(JPEG_LOSSY, (0xC0, 0xC1)),
-    **dict.fromkeys(JPEG_LOSSLESS, (0xC3,)),
-    **dict.fromkeys(JPEG_LS, (0xF7,)),
-}
+    return found.name if found.type else ""  # only UIDs of the standard have a type
 
 
 @dataclass(frozen=True)
 class PixelLayout:
-    """How the pixels of a file are laid out, from its header (PS3.3 C.7.6.3).
+    """Layout of the pixels according to the header (PS3.3 C.7.6.3).
 
     Attributes:
         syntax: UID of the transfer syntax.
         rows: Height in pixels.
         columns: Width in pixels.
-        frames: Pictures in the file, at least 1.
-        samples: Values a pixel: 1, or 3 of a colour picture.
-        photometric: What they mean, such as "MONOCHROME2".
-        bits_allocated: Bits of a value's place: 8 or 16.
-        bits_stored: Bits of it that are used.
-        signed: Whether they are two's complement.
+        frames: Number of frames, at least 1.
+        samples: Values per pixel: 1, or 3 for colours.
+        photometric: Photometric interpretation, such as "MONOCHROME2".
+        bits_allocated: 8 or 16.
+        bits_stored: Number of used bits.
+        signed: Whether values are two's complement.
     """
 
     syntax: str
@@ -179,10 +175,10 @@ class PixelLayout:
         """Reads and checks the layout.
 
         Raises:
-            RadiographError: If the file holds no picture, one too large, or one laid out as no radiograph is.
+            RadiographError: If there is no image, or it is too large or has an unsupported layout.
         """
         if not header.get("Rows") or not header.get("Columns"):
-            raise RadiographError(f"{name} is a DICOM file without a picture; export the radiograph itself.")
+            raise RadiographError(f"{name} is a DICOM file without an image; export the radiograph itself.")
         layout = cls(
             syntax=syntax,
             rows=int(header.Rows),
@@ -200,135 +196,145 @@ class PixelLayout:
             raise RadiographError(f"{name} stores its pixels in neither 8 nor 16 bits; export it as PNG with 16 bits.")
         if high_bit is not None and high_bit != layout.bits_stored - 1:
             raise RadiographError(
-                f"{name} stores its pixels away from the lowest bits, an old form that is not read; export it again."
+                f"{name} does not store its pixels in the lowest bits, an old form that is not supported; export it "
+                "again."
             )
-        known = _GRAY if layout.samples == 1 else (*_LUMINANCE_FIRST, *_RED_GREEN_BLUE) if layout.samples == 3 else ()
+        known = {1: _GRAY, 3: (*_LUMINANCE_FIRST, *_RGB)}.get(layout.samples, ())
         if layout.photometric not in known:
-            raise RadiographError(
-                f"{name} keeps its pixels in a colour space that is not read; export it as MONOCHROME2 or as PNG."
-            )
+            raise RadiographError(f"{name} uses an unsupported colour space; export it as MONOCHROME2 or as PNG.")
         return layout
 
-    @property
-    def is_gray(self) -> bool:
-        """Whether a pixel is one value."""
-        return self.samples == 1
 
-
-def read_stored(data: "Dataset", layout: PixelLayout, frame: int, name: str) -> tuple[np.ndarray, int]:
-    """Decodes one picture.
+def read_stored(data: bytes, layout: PixelLayout, frame: int, name: str) -> tuple[np.ndarray, int]:
+    """Decodes one frame.
 
     Args:
-        data: With the pixel data.
-        layout: Of its header.
-        frame: Which picture, from 0.
-        name: Of the file, for messages.
+        data: Content of the file.
+        layout: Layout according to its header.
+        frame: Index of the frame.
+        name: Name of the file in messages.
 
     Returns:
-        uint8 or uint16 `[H, W]`, the bit patterns of a gray picture or the luminance of a colour one; and how many of
-        the lowest bits are a pattern.
+        uint8 or uint16 `[H, W]`: the bit patterns of a gray image or the luminance of a colour image. And how many of
+        the lowest bits a pattern uses.
 
     Raises:
-        RadiographError: If the compressed picture is not as the header says.
-        Exception: Any, of damaged data.
+        RadiographError: If there are no pixels, or the compressed image contradicts the header.
+        Exception: Of any type, for damaged data.
     """
-    if layout.syntax in NATIVE:
-        stored, precision = _native(data, layout, frame), layout.bits_stored
-    else:
-        from pydicom.encaps import get_frame
+    from pydicom import dcmread
 
-        extended = None
-        if data.get("ExtendedOffsetTable") and data.get("ExtendedOffsetTableLengths"):
-            extended = (data.ExtendedOffsetTable, data.ExtendedOffsetTableLengths)
-        coded = get_frame(data.PixelData, frame, number_of_frames=layout.frames, extended_offsets=extended)
+    elements = dcmread(io.BytesIO(data), force=True, specific_tags=list(_PIXEL_TAGS))
+    if "PixelData" not in elements:
+        raise RadiographError(
+            f"{name} is a DICOM file without pixels, or was cut short before them; export the radiograph again."
+        )
+    precision = layout.bits_stored
+    if layout.syntax in NATIVE:
+        stored = _decode_native(elements, layout, frame)
+    else:
+        coded = _extract_frame(elements, layout, frame)
         if layout.syntax == RLE:
-            stored, precision = _run_lengths(coded, layout), layout.bits_stored
-        elif layout.syntax in JPEG_2000:
-            stored, precision = _jpeg_2000(coded, layout, name)
+            stored = _decode_rle(coded, layout)
         else:
-            stored, precision = _jpeg(coded, layout, name)
+            decode = _decode_jpeg_2000 if layout.syntax in JPEG_2000 else _decode_jpeg
+            stored, precision = decode(coded, layout, name)
     if layout.signed:
-        # Some codestreams are wider than the stored bits, and keep the sign in these or in their own highest bit:
-        # the stored bits are the same.
+        # Some codestreams are wider than the stored bits and keep the sign in the highest stored bit or in their own
+        # highest bit. The stored bits are the same in both cases.
         precision = min(precision, layout.bits_stored)
-    if stored.ndim == 3:
-        stored = _luminance(stored, layout)
+    if stored.ndim == 3 and layout.photometric in _LUMINANCE_FIRST:
+        stored = stored[..., 0]
+    elif stored.ndim == 3:
+        stored = cv2.cvtColor(np.ascontiguousarray(stored), cv2.COLOR_RGB2GRAY)
     if stored.shape != (layout.rows, layout.columns):
-        raise ValueError("the decoded picture has another size")
+        raise ValueError("the decoded image has another size")
     patterns = stored.astype(np.uint8 if precision <= 8 else np.uint16, copy=False)
     return np.bitwise_and(patterns, (1 << precision) - 1), precision
 
 
-def _native(data: "Dataset", layout: PixelLayout, frame: int) -> np.ndarray:
+def _decode_native(elements: "Dataset", layout: PixelLayout, frame: int) -> np.ndarray:
     from pydicom.pixels import get_decoder
 
-    options = {
-        "bits_allocated": layout.bits_allocated,
-        "bits_stored": layout.bits_stored,
-        "number_of_frames": layout.frames,
-        "photometric_interpretation": layout.photometric,
-        "pixel_representation": 0,  # patterns are wanted, and those of signed values are the same
-        "planar_configuration": data.get("PlanarConfiguration") or 0,
-        "samples_per_pixel": layout.samples,
-        "correct_unused_bits": False,
-    }
-    pixels, _ = get_decoder(layout.syntax).as_array(data, index=frame, raw=True, **options)
+    pixels, _ = get_decoder(layout.syntax).as_array(
+        elements,
+        index=frame,
+        raw=True,
+        bits_allocated=layout.bits_allocated,
+        bits_stored=layout.bits_stored,
+        number_of_frames=layout.frames,
+        photometric_interpretation=layout.photometric,
+        pixel_representation=0,  # bit patterns, which are the same for signed values
+        planar_configuration=elements.get("PlanarConfiguration") or 0,
+        samples_per_pixel=layout.samples,
+        correct_unused_bits=False,
+    )
     return pixels
 
 
-def _run_lengths(coded: bytes, layout: PixelLayout) -> np.ndarray:
+def _extract_frame(elements: "Dataset", layout: PixelLayout, frame: int) -> bytes:
+    from pydicom.encaps import get_frame
+
+    offsets = None
+    if elements.get("ExtendedOffsetTable") and elements.get("ExtendedOffsetTableLengths"):
+        offsets = (elements.ExtendedOffsetTable, elements.ExtendedOffsetTableLengths)
+    return get_frame(elements.PixelData, frame, number_of_frames=layout.frames, extended_offsets=offsets)
+
+
+def _decode_rle(coded: bytes, layout: PixelLayout) -> np.ndarray:
     import imagecodecs
 
-    planes, kind = (layout.samples, layout.rows, layout.columns), f"<u{layout.bits_allocated // 8}"
+    planes, dtype = (layout.samples, layout.rows, layout.columns), f"<u{layout.bits_allocated // 8}"
     size = int(np.prod(planes)) * layout.bits_allocated // 8
-    decoded = np.frombuffer(imagecodecs.dicomrle_decode(coded, kind, out=size), kind).reshape(planes)
-    return decoded[0] if layout.is_gray else np.moveaxis(decoded, 0, -1)
+    decoded = np.frombuffer(imagecodecs.dicomrle_decode(coded, dtype, out=size), dtype).reshape(planes)
+    return decoded[0] if layout.samples == 1 else np.moveaxis(decoded, 0, -1)
 
 
-def _jpeg(coded: bytes, layout: PixelLayout, name: str) -> tuple[np.ndarray, int]:
+def _decode_jpeg(coded: bytes, layout: PixelLayout, name: str) -> tuple[np.ndarray, int]:
     import imagecodecs
 
-    marker, *size, precision, tagged = _jpeg_header(coded)
-    if marker not in _STARTS_OF_FRAME[layout.syntax]:
+    marker, *size, precision, tagged = _parse_jpeg_header(coded)
+    if marker not in _START_OF_FRAME[layout.syntax]:
         raise ValueError("the codestream is of another kind")
-    _compare(size, precision, layout, name)
-    # libjpeg fills what is missing with gray and says nothing
-    if not coded.rstrip(b"\x00\xff").endswith(b"\xff\xd9"):
+    _check_codestream(size, precision, layout, name)
+    if not coded.rstrip(b"\x00\xff").endswith(b"\xff\xd9"):  # libjpeg fills missing pixels with gray without an error
         raise ValueError("the codestream is cut short")
     if layout.syntax in JPEG_LS:
-        return _pixels_last(imagecodecs.jpegls_decode(coded), layout), precision
-    if layout.syntax in JPEG_LOSSLESS or layout.is_gray:
+        return _channels_last(imagecodecs.jpegls_decode(coded), layout), precision
+    if layout.syntax in JPEG_LOSSLESS or layout.samples == 1:
         return imagecodecs.jpeg8_decode(coded), precision
-    # JFIF and Adobe markers tell libjpeg which colours it has; without them the file's header does
+    # libjpeg finds the colour space in JFIF and Adobe markers. Without them the header decides.
     colours = "RGB" if layout.photometric == "RGB" and not tagged else None
     return imagecodecs.jpeg8_decode(coded, colorspace=colours, outcolorspace="GRAYSCALE"), precision
 
 
-def _jpeg_header(coded: bytes) -> tuple[int, int, int, int, int, bool]:
-    """Start-of-frame marker, height, width, components and precision of a JPEG or JPEG-LS codestream, and whether it
-    carries a JFIF or Adobe marker (ITU-T T.81, section B.2).
+def _parse_jpeg_header(coded: bytes) -> tuple[int, int, int, int, int, bool]:
+    """Parses the header of a JPEG or JPEG-LS codestream (ITU-T T.81, section B.2).
+
+    Returns:
+        Start-of-frame marker, height, width, components, precision, and whether there is a JFIF or Adobe marker.
     """
     if coded[:2] != b"\xff\xd8":
         raise ValueError("no JPEG codestream")
-    place, tagged = 2, False
+    offset, tagged = 2, False
     while True:
-        prefix, marker, length = struct.unpack_from(">BBH", coded, place)
+        prefix, marker, length = struct.unpack_from(">BBH", coded, offset)
         if prefix != 0xFF:
-            raise ValueError("no marker where one must be")
+            raise ValueError("a marker is missing")
         if marker == 0xFF:  # a fill byte
-            place += 1
+            offset += 1
             continue
         if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
-            precision, height, width, components = struct.unpack_from(">BHHB", coded, place + 4)
+            precision, height, width, components = struct.unpack_from(">BHHB", coded, offset + 4)
             return marker, height, width, components, precision, tagged
-        tagged |= coded[place + 4 : place + 9] in (b"JFIF\x00", b"Adobe")
-        place += 2 + length
+        tagged |= coded[offset + 4 : offset + 9] in (b"JFIF\x00", b"Adobe")
+        offset += 2 + length
 
 
-def _jpeg_2000(coded: bytes, layout: PixelLayout, name: str) -> tuple[np.ndarray, int]:
+def _decode_jpeg_2000(coded: bytes, layout: PixelLayout, name: str) -> tuple[np.ndarray, int]:
     import imagecodecs
 
-    # Some writers wrap the codestream in a JP2 file, whose boxes could ask for more than the codestream does.
+    # Some writers wrap the codestream in a JP2 file, whose boxes could ask for more memory than the codestream does.
     start = coded.find(b"\xff\x4f\xff\x51", 0, 65536)
     if start < 0:
         raise ValueError("no JPEG 2000 codestream")
@@ -339,38 +345,18 @@ def _jpeg_2000(coded: bytes, layout: PixelLayout, name: str) -> tuple[np.ndarray
     if len(set(depths)) != 1 or depths[0][1:] != (1, 1):
         raise ValueError("the components differ in depth or size")
     precision = (depths[0][0] & 127) + 1
-    _compare([bottom - top, right - left, components], precision, layout, name)
-    return _pixels_last(imagecodecs.jpeg2k_decode(coded[start:]), layout), precision
+    _check_codestream([bottom - top, right - left, components], precision, layout, name)
+    return _channels_last(imagecodecs.jpeg2k_decode(coded[start:]), layout), precision
 
 
-def _compare(size: list[int], precision: int, layout: PixelLayout, name: str) -> None:
+def _check_codestream(size: list[int], precision: int, layout: PixelLayout, name: str) -> None:
     """Compares height, width, components and precision of a codestream with the header."""
     if size != [layout.rows, layout.columns, layout.samples] or not 2 <= precision <= layout.bits_allocated:
         raise RadiographError(
-            f"{name} holds a compressed picture of another size or depth than its header says; export it again."
+            f"{name} holds a compressed image of another size or depth than its header says; export it again."
         )
 
 
-def _pixels_last(decoded: np.ndarray, layout: PixelLayout) -> np.ndarray:
+def _channels_last(decoded: np.ndarray, layout: PixelLayout) -> np.ndarray:
     planes = (layout.samples, layout.rows, layout.columns)
-    return np.moveaxis(decoded, 0, -1) if not layout.is_gray and decoded.shape == planes else decoded
-
-
-def _luminance(colours: np.ndarray, layout: PixelLayout) -> np.ndarray:
-    if layout.photometric in _LUMINANCE_FIRST:
-        return colours[..., 0]
-    return cv2.cvtColor(np.ascontiguousarray(colours), cv2.COLOR_RGB2GRAY)
-
-
-def parse_with_pixels(data: bytes) -> "Dataset":
-    """The pixel data and what pydicom needs to cut one picture out of them."""
-    from pydicom import dcmread
-
-    return dcmread(io.BytesIO(data), force=True, specific_tags=list(_PIXEL_TAGS))
-
-
-_PIXEL_TAGS = (
-    "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns",
-    "BitsAllocated", "BitsStored", "PixelRepresentation", "ExtendedOffsetTable", "ExtendedOffsetTableLengths",
-    "PixelData",
-)  # fmt: skip
+    return np.moveaxis(decoded, 0, -1) if layout.samples > 1 and decoded.shape == planes else decoded

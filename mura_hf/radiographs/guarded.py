@@ -1,6 +1,7 @@
-"""The parent's end of a worker process: starts it, and exchanges frames with it until a deadline.
+"""`GuardedReader` reads untrusted files in worker processes with limits on time and memory.
 
-`GuardedReader`: reads files from strangers in processes of their own.
+The protocol: a frame is four bytes of length (big-endian) and JSON of that length. The content of a file may follow a
+request, and float32 pixels follow an answer. `guarded_worker` implements the other side.
 """
 
 import fcntl
@@ -19,184 +20,46 @@ from typing import Any
 
 import numpy as np
 
+from ..common import BODY_PARTS
 from ..errors import RadiographError
-from .radiograph import BODY_PARTS, HASH_LENGTH, MAX_PIXELS, Radiograph, check_radiograph, hash_key
+from .radiograph import HASH_LENGTH, MAX_PIXELS, Radiograph, check_radiograph, hash_key
 
 _PROGRAM = Path(__file__).with_name("guarded_worker.py")
 _LENGTH = struct.Struct(">I")
-_MOST_JSON = 1 << 16  # bytes of an answer before its pixels
-_PIPE_BYTES = 1 << 20  # Linux's largest for everybody; its default of 64 KiB makes many turns of a radiograph
+_MAX_JSON = 1 << 16  # bytes of an answer before its pixels
+_MAX_TEXT = 2000  # characters of a sentence
+_MAX_WARNINGS = 8
+_PIPE_BYTES = 1 << 20  # Linux's maximum without privileges; its default of 64 KiB makes transfers slow
+_START_SECONDS = 60.0
+_HASH = re.compile(f"[0-9a-f]{{{HASH_LENGTH}}}")
+_FORMATS = ("PNG", "JPEG", "DICOM")
 
-# A decoder needs no secret of the server: what is not named here stays out of its environment. One thread keeps the
-# address space small, of which every thread takes a part.
+# A decoder needs no secrets of the server, so only these variables are passed on. A single thread keeps the address
+# space small, since every thread reserves a part of it.
 _PASSED_ON = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_ALL", "VIRTUAL_ENV")
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
-class WorkerLostError(Exception):
-    """The worker ended, or answered with something that is no answer."""
-
-
-class WorkerProcess:
-    """One fresh interpreter that runs `guarded_worker.py`.
-
-    Args:
-        memory_bytes: Address space that a file may take above what the worker has at its start.
-
-    Attributes:
-        files: How many it has answered for.
-        pid: Of the process.
-    """
-
-    def __init__(self, memory_bytes: int) -> None:
-        self.files = 0
-        self._is_ready = False
-        environment = {key: os.environ[key] for key in _PASSED_ON if key in os.environ} | _ONE_THREAD
-        # -P: the script's folder stays off sys.path, where its modules would stand for others of the same name. A
-        # session of its own: Ctrl-C at the server's terminal is for the server.
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", str(_PROGRAM), str(memory_bytes)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,
-            env=environment,
-            start_new_session=True,
-        )
-        self.pid = self._process.pid
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._input, self._output = self._process.stdin.fileno(), self._process.stdout.fileno()
-        for pipe in (self._input, self._output):
-            os.set_blocking(pipe, False)
-            if hasattr(fcntl, "F_SETPIPE_SZ"):
-                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-
-    def is_alive(self) -> bool:
-        """Whether the process runs."""
-        return self._process.poll() is None
-
-    def peak_bytes(self) -> int:
-        """Most memory that it has held resident at once; 0 where the system does not tell."""
-        try:
-            status = Path(f"/proc/{self.pid}/status").read_text()
-        except OSError:
-            return 0
-        return max([1024 * int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")] or [0])
-
-    def wait_until_ready(self, deadline: float) -> None:
-        """Waits until it has imported what it needs and limited itself.
-
-        Raises:
-            TimeoutError: If it has not by `deadline`, of `time.monotonic`.
-            WorkerLostError: If it ended.
-        """
-        if not self._is_ready:
-            self._is_ready = self.receive(deadline).get("ready") is True
-            if not self._is_ready:
-                raise WorkerLostError
-
-    def send(self, request: dict[str, Any], contents: bytes, deadline: float) -> None:
-        """Sends a request, and a file's contents behind it.
-
-        Raises:
-            TimeoutError: If it is not taken by `deadline`.
-            WorkerLostError: If the process ended.
-        """
-        coded = json.dumps(request).encode()
-        for part in (_LENGTH.pack(len(coded)) + coded, contents):
-            left = memoryview(part)
-            while left:
-                self._wait(self._input, select.POLLOUT, deadline)
-                try:
-                    left = left[os.write(self._input, left) :]
-                except BlockingIOError:
-                    continue
-                except OSError:
-                    raise WorkerLostError from None
-
-    def receive(self, deadline: float) -> dict[str, Any]:
-        """Takes the JSON of an answer.
-
-        Raises:
-            TimeoutError: If there is none by `deadline`.
-            WorkerLostError: If the process ended, or what came is no JSON object of modest length.
-        """
-        (length,) = _LENGTH.unpack(self.receive_bytes(_LENGTH.size, deadline))
-        if length > _MOST_JSON:
-            raise WorkerLostError
-        try:
-            answer = json.loads(self.receive_bytes(length, deadline))
-        except (ValueError, RecursionError):
-            raise WorkerLostError from None
-        if not isinstance(answer, dict):
-            raise WorkerLostError
-        return answer
-
-    def receive_bytes(self, length: int, deadline: float) -> bytearray:
-        """Takes so many bytes.
-
-        Raises:
-            TimeoutError: If they have not come by `deadline`.
-            WorkerLostError: If the process ended before.
-        """
-        received = bytearray(length)
-        left = memoryview(received)
-        while left:
-            self._wait(self._output, select.POLLIN, deadline)
-            try:
-                count = os.readv(self._output, [left])
-            except BlockingIOError:
-                continue
-            except OSError:
-                raise WorkerLostError from None
-            if not count:
-                raise WorkerLostError
-            left = left[count:]
-        return received
-
-    def end(self) -> None:
-        """Kills the process and waits for its end."""
-        self._process.kill()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                pipe.close()
-        self._process.wait()
-
-    @staticmethod
-    def _wait(pipe: int, event: int, deadline: float) -> None:
-        poll = select.poll()
-        poll.register(pipe, event)
-        if not poll.poll(max(0.0, 1000 * (deadline - time.monotonic()))):
-            raise TimeoutError
-
-
-_START_SECONDS = 60.0
-_MOST_TEXT = 2000  # characters of a sentence
-_MOST_WARNINGS = 8
-_MARK = re.compile(f"[0-9a-f]{{{HASH_LENGTH}}}")
-_FORMATS = ("PNG", "JPEG", "DICOM")
-
-
 class GuardedReader:
-    """Reads radiographs in worker processes with limits, so that no file can end or fill the process that asks.
+    """Reads radiographs in worker processes, so that no file can crash the calling process or exhaust its memory.
 
-    A worker is a fresh interpreter (never a fork) without torch and transformers. If it crashes over a file, is
-    killed or takes too long, that file ends in a `RadiographError` and the next is read by a new worker. What a
-    worker answers is not trusted either: it is checked like a file, and never unpickled.
+    A worker is a fresh interpreter (not a fork) without torch and transformers. If it crashes, is killed or takes too
+    long, that file ends in a `RadiographError`, and a new worker reads the next file. The answer of a worker is not
+    trusted either: it is checked like a file and never unpickled.
 
-    Threads may share a reader: each file has a worker to itself, and waits for one where all are busy.
+    Threads may share a reader. Each file gets a worker of its own, and waits if all workers are busy.
 
     Args:
-        workers: Processes at most; each is started when first needed, or by `start`.
-        seconds: Time that one file may take.
-        memory_bytes: Address space that one file may take above what a worker has at its start. Kept to on Linux;
-            macOS ignores it.
-        files_per_worker: After so many files a worker is replaced, lest what a decoder leaks adds up.
+        workers: Maximum number of processes. Each one is started when it is first needed, or by `start`.
+        seconds: Time limit per file.
+        memory_bytes: Address space that one file may take on top of what a worker uses at its start. Enforced on
+            Linux; macOS ignores it.
+        files_per_worker: Number of files after which a worker is replaced, so that memory leaks of decoders do not
+            accumulate.
 
     Attributes:
-        ended: Workers that were lost or killed over a file.
-        peak_bytes: Most memory that a worker has held resident, as seen after each file; 0 where the system does not
-            tell.
+        ended: Number of workers that crashed or were killed over a file.
+        peak_bytes: Maximum resident memory of a worker, as seen after each file. 0 if the system does not report it.
     """
 
     def __init__(
@@ -208,13 +71,13 @@ class GuardedReader:
         self.ended = 0
         self.peak_bytes = 0
         self._count = workers
-        self._idle: queue.LifoQueue[WorkerProcess | None] = queue.LifoQueue()  # None: one that may be started
+        self._idle: queue.LifoQueue[WorkerProcess | None] = queue.LifoQueue()  # None: a worker that is not started
         for _ in range(workers):
             self._idle.put(None)
         self._closing = threading.Lock()
 
     def start(self) -> None:
-        """Starts the workers that do not run yet, and does not wait until they are ready."""
+        """Starts all workers without waiting until they are ready."""
         idle = []
         while not self._idle.empty():
             try:
@@ -222,11 +85,11 @@ class GuardedReader:
             except queue.Empty:
                 break
         for worker in idle:
-            self._idle.put(self._living(worker))
+            self._idle.put(self._ensure_alive(worker))
 
     def close(self) -> None:
-        """Ends the workers, each after the file that it is at; a file read later starts one again."""
-        with self._closing:  # two that each hold half of the workers would wait for ever
+        """Ends the workers after their current file. Reading another file starts a worker again."""
+        with self._closing:  # two threads that each hold half of the workers would wait forever
             workers = [self._idle.get() for _ in range(self._count)]
             for worker in workers:
                 if worker is not None:
@@ -240,87 +103,206 @@ class GuardedReader:
         self.close()
 
     def worker_pids(self) -> list[int]:
-        """Process ids of the idle workers, for measuring them."""
+        """Returns the process ids of the idle workers."""
         with self._idle.mutex:
             return [worker.pid for worker in self._idle.queue if worker is not None]
 
     def read(self, source: str | Path | bytes, *, name: str | None = None, frame: int | None = None) -> Radiograph:
-        """Reads one view; arguments and answer are those of `read_radiograph`.
+        """Reads one view. Arguments and result are those of `read_radiograph`.
 
         Raises:
-            RadiographError: If it cannot be read within the limits; the message says why.
+            RadiographError: If it cannot be read within the limits. The message says why.
         """
         path = None if isinstance(source, bytes | bytearray) else Path(source)
-        contents = bytes(source) if isinstance(source, bytes | bytearray) else b""
-        name = name or (path.name if path else "the picture")
+        content = bytes(source) if isinstance(source, bytes | bytearray) else b""
+        name = name or (path.name if path else "the image")
         request = {
             "name": name,
             "frame": frame,
             "path": None if path is None else str(path.absolute()),
-            "bytes": len(contents),
+            "bytes": len(content),
             "alarm": int(self.seconds) + 2,
             "hash_key": hash_key(),
         }
         answered = False
         worker = self._idle.get()
         try:
-            worker = self._living(worker)
-            worker.wait_until_ready(time.monotonic() + _START_SECONDS)  # the start is not the file's time
+            worker = self._ensure_alive(worker)
+            worker.wait_until_ready(time.monotonic() + _START_SECONDS)  # not counted as time of the file
             deadline = time.monotonic() + self.seconds
-            worker.send(request, contents, deadline)
-            read = _take_answer(worker, deadline)
+            worker.send(request, content, deadline)
+            result = _receive_radiograph(worker, deadline)
             answered = True
         except TimeoutError:
-            read = f"{name} took longer than {self.seconds:g} seconds to decode and was given up; export it smaller."
+            result = f"{name} took longer than {self.seconds:g} seconds to decode and was given up; export it smaller."
         except WorkerLostError:
-            read = f"{name} made its decoder fail, so it is damaged or needs too much memory; copy or export it again."
+            result = f"{name} crashed its decoder: it is damaged or needs too much memory; copy or export it again."
         finally:
             if worker is not None:
                 worker.files += 1
                 self.peak_bytes = max(self.peak_bytes, worker.peak_bytes())
-                if not answered:  # what is left in the pipes would answer for the next file
-                    self.ended += 1
+                self.ended += not answered
+                # Data that is left in the pipes would be taken for the answer to the next file.
                 if not answered or worker.files >= self.files_per_worker:
                     worker.end()
                     worker = None
             self._idle.put(worker)
-        if isinstance(read, str):
-            raise RadiographError(read)
-        return check_radiograph(read, name)
+        if isinstance(result, str):
+            raise RadiographError(result)
+        return check_radiograph(result, name)
 
-    def _living(self, worker: WorkerProcess | None) -> WorkerProcess:
+    def _ensure_alive(self, worker: "WorkerProcess | None") -> "WorkerProcess":
         if worker is not None and not worker.is_alive():
             worker.end()  # closes its pipes
             worker = None
         return worker or WorkerProcess(self.memory_bytes)
 
 
-def _take_answer(worker: WorkerProcess, deadline: float) -> Radiograph | str:
-    """The radiograph, or the sentence about the file. A worker that was taken over may answer anything: types, sizes
-    and words are checked before they are used.
+class WorkerLostError(Exception):
+    """The worker ended or sent an invalid answer."""
+
+
+class WorkerProcess:
+    """A fresh interpreter that runs `guarded_worker.py`.
+
+    All methods that wait take a `deadline` of `time.monotonic`. They raise `TimeoutError` after it and
+    `WorkerLostError` if the process ends or sends something invalid.
+
+    Args:
+        memory_bytes: As in `GuardedReader`.
+
+    Attributes:
+        files: Number of files that it was given.
+        pid: Process id.
+    """
+
+    def __init__(self, memory_bytes: int) -> None:
+        self.files = 0
+        self._is_ready = False
+        # -P keeps the folder of the script off sys.path, where its modules would shadow others of the same name. The
+        # new session keeps Ctrl-C in the terminal of the server away from the worker.
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", str(_PROGRAM), str(memory_bytes)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            env={key: os.environ[key] for key in _PASSED_ON if key in os.environ} | _ONE_THREAD,
+            start_new_session=True,
+        )
+        self.pid = self._process.pid
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._pipes = (self._process.stdin, self._process.stdout)
+        self._input, self._output = (pipe.fileno() for pipe in self._pipes)
+        for pipe in (self._input, self._output):
+            os.set_blocking(pipe, False)
+            if hasattr(fcntl, "F_SETPIPE_SZ"):
+                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+
+    def is_alive(self) -> bool:
+        """Returns whether the process runs."""
+        return self._process.poll() is None
+
+    def end(self) -> None:
+        """Kills the process and waits for its end."""
+        self._process.kill()
+        for pipe in self._pipes:
+            pipe.close()
+        self._process.wait()
+
+    def peak_bytes(self) -> int:
+        """Returns its maximum resident memory so far, or 0 if the system does not report it."""
+        try:
+            status = Path(f"/proc/{self.pid}/status").read_text()
+        except OSError:
+            return 0
+        return max([1024 * int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")] or [0])
+
+    def wait_until_ready(self, deadline: float) -> None:
+        """Waits until the worker has imported its decoders and applied its limits."""
+        if not self._is_ready:
+            self._is_ready = self.receive(deadline).get("ready") is True
+            if not self._is_ready:
+                raise WorkerLostError
+
+    def send(self, request: dict[str, Any], content: bytes, deadline: float) -> None:
+        """Sends a request, followed by the content of a file."""
+        coded = json.dumps(request).encode()
+        for part in (_LENGTH.pack(len(coded)) + coded, content):
+            left = memoryview(part)
+            while left:
+                _wait(self._input, select.POLLOUT, deadline)
+                try:
+                    left = left[os.write(self._input, left) :]
+                except BlockingIOError:
+                    continue
+                except OSError:
+                    raise WorkerLostError from None
+
+    def receive(self, deadline: float) -> dict[str, Any]:
+        """Receives the JSON object of an answer."""
+        (length,) = _LENGTH.unpack(self.receive_bytes(_LENGTH.size, deadline))
+        if length > _MAX_JSON:
+            raise WorkerLostError
+        try:
+            answer = json.loads(self.receive_bytes(length, deadline))
+        except (ValueError, RecursionError):
+            raise WorkerLostError from None
+        if not isinstance(answer, dict):
+            raise WorkerLostError
+        return answer
+
+    def receive_bytes(self, length: int, deadline: float) -> bytearray:
+        """Receives exactly `length` bytes."""
+        received = bytearray(length)
+        left = memoryview(received)
+        while left:
+            _wait(self._output, select.POLLIN, deadline)
+            try:
+                count = os.readv(self._output, [left])
+            except BlockingIOError:
+                continue
+            except OSError:
+                raise WorkerLostError from None
+            if not count:
+                raise WorkerLostError
+            left = left[count:]
+        return received
+
+
+def _wait(pipe: int, event: int, deadline: float) -> None:
+    poll = select.poll()
+    poll.register(pipe, event)
+    if not poll.poll(max(0.0, 1000 * (deadline - time.monotonic()))):
+        raise TimeoutError
+
+
+def _receive_radiograph(worker: WorkerProcess, deadline: float) -> Radiograph | str:
+    """Receives the radiograph, or the error message about the file.
+
+    A compromised worker may answer anything, so types, sizes and words are checked before they are used.
     """
     answer = worker.receive(deadline)
     if "error" in answer:
-        return _text(answer["error"])
+        return _check_text(answer["error"])
     shape, warnings = answer.get("shape"), answer.get("warnings")
     if not (isinstance(shape, list) and len(shape) == 2 and all(type(side) is int and side > 0 for side in shape)):
         raise WorkerLostError
-    if shape[0] * shape[1] > MAX_PIXELS or not isinstance(warnings, list) or len(warnings) > _MOST_WARNINGS:
+    if shape[0] * shape[1] > MAX_PIXELS or not isinstance(warnings, list) or len(warnings) > _MAX_WARNINGS:
         raise WorkerLostError
     bit_depth, source_format, body_part = (answer.get(key) for key in ("bit_depth", "source_format", "body_part"))
-    side, mark = answer.get("side"), answer.get("patient_hash")
-    known = source_format in _FORMATS and body_part in (None, *BODY_PARTS) and side in (None, "left", "right")
-    known = known and (mark is None or (isinstance(mark, str) and _MARK.fullmatch(mark) is not None))
-    if type(bit_depth) is not int or not 1 <= bit_depth <= 16 or not known:
+    side, patient = answer.get("side"), answer.get("patient_hash")
+    valid = source_format in _FORMATS and body_part in (None, *BODY_PARTS) and side in (None, "left", "right")
+    valid = valid and (patient is None or (isinstance(patient, str) and _HASH.fullmatch(patient) is not None))
+    if type(bit_depth) is not int or not 1 <= bit_depth <= 16 or not valid:
         raise WorkerLostError
-    coded = worker.receive_bytes(4 * shape[0] * shape[1], deadline)
-    pixels = np.frombuffer(coded, "<f4").reshape(shape).astype(np.float32, copy=False)
-    return Radiograph(
-        pixels, bit_depth, str(source_format), body_part, tuple(map(_text, warnings)), side=side, patient_hash=mark
-    )
+    received = worker.receive_bytes(4 * shape[0] * shape[1], deadline)
+    pixels = np.frombuffer(received, "<f4").reshape(shape).astype(np.float32, copy=False)
+    texts = tuple(map(_check_text, warnings))
+    return Radiograph(pixels, bit_depth, str(source_format), body_part, texts, side=side, patient_hash=patient)
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or len(value) > _MOST_TEXT:
+def _check_text(value: Any) -> str:
+    if not isinstance(value, str) or len(value) > _MAX_TEXT:
         raise WorkerLostError
     return value

@@ -1,8 +1,7 @@
-"""The process in which files from strangers are decoded. `GuardedReader` starts it, by this file's path.
+"""The process in which `GuardedReader` decodes untrusted files. It is started by the path of this file.
 
-It speaks over its standard input and output: a frame is four bytes of length, big-endian, and JSON of that length. A
-request may carry a file's bytes behind it, an answer carries the pixels, little-endian float32. It ends with its
-input, and so with the process that started it.
+It communicates through standard input and output, as described in `guarded`. It ends when its input ends, so also with
+the process that started it.
 """
 
 import json
@@ -22,17 +21,16 @@ def serve(memory_bytes: int) -> None:
     """Answers requests until the input ends.
 
     Args:
-        memory_bytes: Address space that a file may take above what the process has at its start.
+        memory_bytes: Address space that a file may take on top of what the process uses at its start.
     """
     requests, answers = _take_channels()
     read_radiograph, radiograph_error, use_hash_key = _import_reader()
-    os.dup2(1, 2)  # until here, what goes wrong is the server's to see
-    _limit(memory_bytes)
+    os.dup2(1, 2)  # errors of the start are shown by the server, later output of decoders is discarded
+    _set_limits(memory_bytes)
     _send(answers, {"ready": True})
     while header := requests.read(_LENGTH.size):
         request = json.loads(requests.read(_LENGTH.unpack(header)[0]))
-        # Where the parent is gone and cannot end a decoder that hangs, the kernel does.
-        signal.alarm(request["alarm"])
+        signal.alarm(request["alarm"])  # the kernel ends a decoder that hangs if the parent no longer exists
         path, size = request["path"], request["bytes"]
         try:
             use_hash_key(request["hash_key"])
@@ -41,9 +39,8 @@ def serve(memory_bytes: int) -> None:
         except radiograph_error as error:
             _send(answers, {"error": str(error)})
         except MemoryError:
-            _send(
-                answers, {"error": f"{request['name']} needs more memory than one file may take; export it smaller."}
-            )
+            problem = f"{request['name']} needs more memory than one file may take; export it smaller."
+            _send(answers, {"error": problem})
         else:
             fields = {key: getattr(radiograph, key) for key in _FIELDS}
             _send(answers, {**fields, "shape": radiograph.pixels.shape})
@@ -54,24 +51,25 @@ def serve(memory_bytes: int) -> None:
 
 
 def _take_channels() -> tuple[BinaryIO, BinaryIO]:
-    """Input and output, put where nothing else finds them: decoders print, and would write into the answers."""
+    """Moves input and output to other descriptors. Decoders that print would otherwise write into the answers."""
     requests, answers = os.dup(0), os.dup(1)
-    nothing = os.open(os.devnull, os.O_RDWR)
+    null = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1):
-        os.dup2(nothing, standard)
+        os.dup2(null, standard)
     return os.fdopen(requests, "rb"), os.fdopen(answers, "wb")
 
 
 def _import_reader() -> tuple[Any, Any, Any]:
-    """`read_radiograph`, its error and `use_hash_key`, without what `import mura_hf` brings.
+    """Imports `read_radiograph`, `RadiographError` and `use_hash_key` without importing all of mura_hf.
 
-    That registers models, and so loads transformers and torch: seconds, hundreds of megabytes, and code that a file
-    from a stranger has no business near. A bare module in the package's place lets its rooms be imported alone.
+    `import mura_hf` would register the models and load transformers and torch, which takes seconds and hundreds of
+    megabytes, and which an untrusted file should not reach. An empty module in place of the package allows importing
+    its subpackages alone.
     """
     package = types.ModuleType("mura_hf")
     package.__path__ = [str(Path(__file__).resolve().parents[1])]
     sys.modules["mura_hf"] = package
-    # What a DICOM file will ask for is loaded now, while there is memory and time; pydicom's decoders come with it.
+    # Decoders of DICOM files are loaded now, before memory and time are limited.
     import imagecodecs
     import pydicom  # noqa: F401
 
@@ -84,10 +82,10 @@ def _import_reader() -> tuple[Any, Any, Any]:
     return read_radiograph, RadiographError, use_hash_key
 
 
-def _limit(memory_bytes: int) -> None:
-    """Limits memory, and forbids to write files and to leave a core with a patient's pixels.
+def _set_limits(memory_bytes: int) -> None:
+    """Limits memory, and forbids writing files and core dumps, which would contain a patient's pixels.
 
-    macOS does not keep to a limit of address space; there only the time limit holds.
+    macOS does not enforce a limit of the address space; only the time limit applies there.
     """
     import resource
 
@@ -95,11 +93,8 @@ def _limit(memory_bytes: int) -> None:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         used = 4 << 30
-    for kind, limit in (
-        (resource.RLIMIT_AS, used + memory_bytes),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_FSIZE, 0),
-    ):
+    limits = {resource.RLIMIT_AS: used + memory_bytes, resource.RLIMIT_CORE: 0, resource.RLIMIT_FSIZE: 0}
+    for kind, limit in limits.items():
         try:
             resource.setrlimit(kind, (limit, limit))
         except (OSError, ValueError):
