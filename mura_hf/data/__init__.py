@@ -1,13 +1,20 @@
-"""Datasets of radiographs: loading, cutting by patient, keeping pixels, augmenting, drawing."""
+"""Datasets of radiographs: loading, splitting by patient, pixel cache, augmentation and sampling.
 
-from ..common import home_folder
+See README.md in this folder for the supported datasets.
+"""
+
+from ..common import home_folder, require_extra
+
+# ruff: noqa: E402 - the check must come before the imports that need the extra
+require_extra("train", "datasets", "pyarrow", "filelock")
+
 from .augmentation import Augmentation
 from .cache import PixelCache, build_pixel_cache
 from .folder import load_folder
 from .fracatlas import load_fracatlas
 from .grazpedwri import load_grazpedwri
 from .hub import HUB_PREFIX, load_hub
-from .loading import SOURCES, DataSource, detect_source, load_data
+from .loading import SOURCES, DataSource, describe_positive_class, detect_source, load_data
 from .manifest import SplitManifest, make_manifest, manifest_source, read_manifest, write_manifest
 from .mura import load_mura
 from .open_data import OPEN_FEATURES
@@ -36,6 +43,7 @@ __all__ = [
     "ViewDataset",
     "build_pixel_cache",
     "collate_studies",
+    "describe_positive_class",
     "detect_source",
     "home_folder",
     "load_data",

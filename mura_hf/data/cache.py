@@ -1,13 +1,10 @@
-"""One file through the deterministic half of its road, which can be kept.
+"""The pixel cache: prepared views in memory-mapped Arrow files, so that later epochs and runs decode no file.
 
-The pixel cache: prepared planes in memory-mapped Arrow files, so that later epochs and runs decode nothing.
-
-A cache is a heap of parts, each a few hundred files in the order of their paths. A part's name is a digest of all that
-its pixels depend on: paths, sizes and times of its files, the processor's settings, and the versions of the libraries
-that decode and resize. A part is written under another name, flushed to the disk and then renamed. So a part that has
-its name was written whole, whatever was killed when, and nothing else needs to be recorded; a file that changes, or a
-new setting, asks for parts of other names. Where a part begins depends on its first path alone, so that other subsets
-of the same files find most of their parts made.
+A cache consists of parts of a few hundred files in the order of their paths. The name of a part is a digest of
+everything that its pixels depend on: paths, sizes and modification times of the files, settings of the processor, and
+versions of the libraries that decode and resize. A part is written under a temporary name, synced to disk and renamed.
+So every part with its final name is complete, whenever a build was killed, and a changed file or setting leads to new
+parts. Where a part begins depends on its first path only, so that other subsets of the same files reuse most parts.
 """
 
 import contextlib
@@ -18,7 +15,6 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -33,11 +29,11 @@ from ..errors import DatasetError
 from ..models.image_processing_mura import MuraImageProcessor
 from .views import PreparedView, prepare_view
 
-_FORMAT = 1  # to be raised when what is stored, or how files are read, changes
-_MEAN_FILES, _MOST_FILES = 256, 1024  # of a part
+_FORMAT = 1  # increase it when the stored content or the reading of files changes
+_MEAN_FILES, _MAX_FILES = 256, 1024  # of a part
 _DECODERS = ("pillow", "numpy", "opencv-python-headless", "pydicom", "imagecodecs")
-_END = b"\xff\xff\xff\xff\x00\x00\x00\x00"  # of an Arrow stream that was written to its end
-# Settings that act on what comes out of the cache, or are no settings.
+_END = b"\xff\xff\xff\xff\x00\x00\x00\x00"  # of a complete Arrow stream
+# Settings that apply after the cache, or are not settings.
 _LATER = {
     "crop_size", "do_center_crop", "do_normalize", "do_rescale", "image_mean", "image_processor_type", "image_std",
     "rescale_factor",
@@ -46,40 +42,36 @@ _SCHEMA = pa.schema([("plane", pa.binary()), ("shape", pa.list_(pa.int32(), 2)),
 
 
 class PixelCache(Mapping[str, PreparedView]):
-    """Prepared views by path. May be sent to other processes, which map the same files.
+    """Absolute path -> prepared view, whose plane is read-only. Can be pickled; other processes map the same files.
 
     Args:
-        files: Paths, as `build_pixel_cache` orders them.
-        parts: The Arrow files that hold them.
+        files: Paths in the order of `build_pixel_cache`.
+        parts: Arrow files that contain them.
         size: Height and width of the planes.
     """
 
     def __init__(self, files: Sequence[str], parts: Sequence[Path], size: tuple[int, int]) -> None:
-        self._places = {file: place for place, file in enumerate(files)}
+        self._rows_of = {file: row for row, file in enumerate(files)}
         self._size = size
         try:
             stored = [Dataset.from_file(str(part)) for part in parts]
         except pa.ArrowInvalid as error:
-            raise DatasetError(f"{parts[0].parent} is damaged ({error}); remove it, it is built again") from error
+            raise DatasetError(f"{parts[0].parent} is damaged ({error}); remove it, it will be built again") from error
         self._rows = concatenate_datasets(stored).with_format("arrow") if stored else None
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._rows_of)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
+        return iter(self._rows_of)
 
     def __contains__(self, file: object) -> bool:
-        return file in self._places
+        return file in self._rows_of
 
     def __getitem__(self, file: str) -> PreparedView:
-        """The view of a path; its plane may not be written to.
-
-        Raises:
-            KeyError: If the cache was not built for it.
-        """
-        assert self._rows is not None or file not in self._places
-        plane, shape, field = self._rows[self._places[file]].columns  # type: ignore[index]
+        row = self._rows_of[file]
+        assert self._rows is not None
+        plane, shape, field = self._rows[row].columns
         pixels = np.frombuffer(plane[0].as_buffer(), np.uint8).reshape(self._size)
         return PreparedView(pixels, tuple(shape[0].as_py()), tuple(field[0].as_py()))
 
@@ -98,63 +90,51 @@ def build_pixel_cache(
     workers: int | None = None,
     progress: bool = True,
 ) -> PixelCache:
-    """Opens the cache of some files, and makes what is missing of it. Several processes may ask at once: one builds,
-    the others wait for it.
+    """Opens the cache of files and builds its missing parts.
+
+    Several processes may call this at the same time: one builds, the others wait.
 
     Args:
-        files: Paths, in any order, repeats allowed.
-        processor: Its deterministic half is applied.
-        folder: Where caches lie; `pixels` in `home_folder()` where None. Old ones may be removed at any time.
-        workers: Cores to use; all where None.
+        files: Paths in any order, with or without repetitions.
+        processor: Image processor, whose deterministic part is applied.
+        folder: Folder of caches, which may be removed at any time. Defaults to `pixels` in `home_folder()`.
+        workers: Number of cores to use. Defaults to all.
         progress: Whether to show a progress bar.
 
     Raises:
-        RadiographError: If a file cannot be read; the message names it.
-        DatasetError: If a file is not there, or the folder cannot be written.
+        RadiographError: If a file cannot be read. The message names it.
+        DatasetError: If a file does not exist, or the folder is not writable.
     """
     files = sorted({os.path.abspath(file) for file in files})
     settings = _settings(processor)
     root = Path(folder) if folder is not None else home_folder() / "pixels"
     place = root / hashlib.sha256(settings.encode()).hexdigest()[:16]
-    parts = [_Part(place / f"{_digest(settings, part)}.arrow", tuple(part)) for part in _cut_into_parts(files)]
-    if not all(map(_is_whole, parts)):
+    parts = [_Part(place / f"{_digest(settings, part)}.arrow", tuple(part)) for part in _divide(files)]
+    if not all(map(_is_complete, parts)):
         try:
             place.mkdir(parents=True, exist_ok=True)
-            with _only_builder(place, progress):
-                _build([part for part in parts if not _is_whole(part)], settings, processor, workers, progress)
+            with _lock(place, progress):
+                _build([part for part in parts if not _is_complete(part)], settings, processor, workers, progress)
         except OSError as error:
             raise DatasetError(
-                f"the pixel cache in {place} cannot be written ({error.strerror or error}); name another folder, or "
+                f"the pixel cache in {place} cannot be written ({error.strerror or error}); choose another folder, or "
                 "run without a cache"
             ) from error
     return PixelCache(files, [part.path for part in parts], (processor.size.height, processor.size.width))
 
 
-def _is_whole(part: _Part) -> bool:
-    """Whether a part begins and ends as it should. One that was not written whole never had its name; a damaged disk
-    may still cut it.
-    """
-    try:
-        with part.path.open("rb") as file:
-            file.seek(-len(_END), os.SEEK_END)
-            if file.read() != _END:
-                return False
-        with pa.memory_map(str(part.path)) as stored:
-            return pa.ipc.open_stream(stored).schema == _SCHEMA
-    except (OSError, pa.ArrowInvalid):
-        return False
-
-
 def _settings(processor: MuraImageProcessor) -> str:
+    """Returns everything but the files that cached pixels depend on."""
     kept = {name: value for name, value in processor.to_dict().items() if name not in _LATER}
     versions = {name: version(name) for name in _DECODERS}
     return json.dumps([kept, versions, _FORMAT], sort_keys=True, default=str)
 
 
-def _cut_into_parts(files: Sequence[str]) -> Iterator[list[str]]:
+def _divide(files: Sequence[str]) -> Iterator[list[str]]:
+    """Divides sorted files into parts, so that subsets of the files are divided at the same paths."""
     part: list[str] = []
     for file in files:
-        if part and (len(part) == _MOST_FILES or zlib.crc32(file.encode()) % _MEAN_FILES == 0):
+        if part and (len(part) == _MAX_FILES or zlib.crc32(file.encode()) % _MEAN_FILES == 0):
             yield part
             part = []
         part.append(file)
@@ -173,9 +153,22 @@ def _digest(settings: str, files: Sequence[str]) -> str:
     return digest.hexdigest()[:32]
 
 
+def _is_complete(part: _Part) -> bool:
+    """Checks that a part begins and ends as it should; a damaged disk may truncate even a complete one."""
+    try:
+        with part.path.open("rb") as file:
+            file.seek(-len(_END), os.SEEK_END)
+            if file.read() != _END:
+                return False
+        with pa.memory_map(str(part.path)) as stored:
+            return pa.ipc.open_stream(stored).schema == _SCHEMA
+    except (OSError, pa.ArrowInvalid):
+        return False
+
+
 @contextlib.contextmanager
-def _only_builder(place: Path, progress: bool) -> Iterator[None]:
-    """Lets one process at a time build; the lock falls with the process that holds it."""
+def _lock(place: Path, progress: bool) -> Iterator[None]:
+    """Lets one process at a time build. The lock is released when its process ends."""
     lock = FileLock(place / "lock")
     try:
         lock.acquire(timeout=0)
@@ -184,8 +177,8 @@ def _only_builder(place: Path, progress: bool) -> Iterator[None]:
             tqdm.write("Another process builds this pixel cache; waiting for it.")
         lock.acquire()
     try:
-        for left in place.glob("*.unfinished"):  # of a build that was killed
-            left.unlink(missing_ok=True)
+        for unfinished in place.glob("*.unfinished"):  # of a killed build
+            unfinished.unlink(missing_ok=True)
         yield
     finally:
         lock.release()
@@ -194,15 +187,14 @@ def _only_builder(place: Path, progress: bool) -> Iterator[None]:
 def _build(
     parts: Sequence[_Part], settings: str, processor: MuraImageProcessor, workers: int | None, progress: bool
 ) -> None:
-    write = partial(_write_part, settings, processor)
     total = sum(len(part.files) for part in parts)
-    # Threads, for decoders, resizing and disk let go of the interpreter, and a process takes longer to import torch
-    # than a thread to read a thousand films. One more than cores, since one is always at the disk.
+    # Decoding, resizing and writing release the GIL, and a process takes longer to import torch than a thread to read
+    # a thousand radiographs. There is one thread more than cores, since one of them usually waits for the disk.
     with (
         tqdm(total=total, desc="Building the pixel cache", unit="view", disable=not progress) as bar,
         ThreadPoolExecutor((workers or os.cpu_count() or 1) + 1) as pool,
     ):
-        jobs = [pool.submit(write, part) for part in parts]
+        jobs = [pool.submit(_write_part, part, settings, processor) for part in parts]
         try:
             for job in as_completed(jobs):
                 bar.update(job.result())
@@ -211,24 +203,21 @@ def _build(
             raise
 
 
-def _write_part(settings: str, processor: MuraImageProcessor, part: _Part) -> int:
-    """Makes a part, whole or not at all; returns how many views it holds."""
+def _write_part(part: _Part, settings: str, processor: MuraImageProcessor) -> int:
+    """Writes a part atomically and returns its number of views."""
     views = [prepare_view(file, processor) for file in part.files]
     if _digest(settings, part.files) != part.path.stem:
         raise DatasetError(f"files in {os.path.dirname(part.files[0])} changed while they were read; start again")
-    table = pa.Table.from_pydict(
-        {
-            "plane": [view.plane.tobytes() for view in views],
-            "shape": [view.shape for view in views],
-            "field": [view.field for view in views],
-        },
-        schema=_SCHEMA,
-    )
-    fresh = part.path.with_suffix(".unfinished")
-    with fresh.open("wb") as file:
+    columns = {
+        "plane": [view.plane.tobytes() for view in views],
+        "shape": [view.shape for view in views],
+        "field": [view.field for view in views],
+    }
+    unfinished = part.path.with_suffix(".unfinished")
+    with unfinished.open("wb") as file:
         with pa.ipc.new_stream(file, _SCHEMA) as stream:
-            stream.write_table(table)
+            stream.write_table(pa.Table.from_pydict(columns, schema=_SCHEMA))
         file.flush()
         os.fsync(file.fileno())
-    os.replace(fresh, part.path)
+    os.replace(unfinished, part.path)
     return len(views)

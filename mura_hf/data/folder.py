@@ -1,4 +1,4 @@
-"""`load_folder`: anyone's radiographs with a metadata.csv as a `DatasetDict`."""
+"""`load_folder` loads your own radiographs, described by a metadata.csv, as a `DatasetDict`."""
 
 import os
 from collections.abc import Sequence
@@ -6,15 +6,16 @@ from pathlib import Path
 
 from datasets import DatasetDict
 
+from ..common import BODY_PARTS
 from ..errors import DatasetError
-from ..models.configuration_mura import BODY_PARTS, LABELS
+from ..models.configuration_mura import LABELS
 from .mura import check_body_parts
-from .open_data import cut_and_load, read_table, tell
-from .splits import FEATURES, Cut, Row
+from .open_data import check_studies, read_table, report, split_and_load
+from .splits import FEATURES, Row, SplitOptions
 
 TABLE = "metadata.csv"
-_NEEDED = ("file_name", "label")
-_KNOWN = (*_NEEDED, "study_id", "patient_id", "body_part")
+_REQUIRED = ("file_name", "label")
+_COLUMNS = (*_REQUIRED, "study_id", "patient_id", "body_part")
 _LABELS = {"0": 0, "1": 1, LABELS[0]: 0, LABELS[1]: 1}
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
 
@@ -30,59 +31,53 @@ def load_folder(
     fold: int | None = None,
     n_folds: int = 5,
 ) -> DatasetDict:
-    """Loads a folder of radiographs that `metadata.csv` describes: PNG, JPEG or DICOM, 8 or 16 bit. Decodes none.
+    """Loads a folder of radiographs with a `metadata.csv`: PNG, JPEG or DICOM, 8 or 16 bit. Decodes no file.
 
-    The table has a header with `file_name` (from the folder on) and `label` (normal, abnormal, 0 or 1), and where
-    they are known `study_id`, `patient_id` and `body_part` (one of the seven, or nothing). Without `study_id` every
-    file is a study of its own. Without `patient_id` every study counts as a patient of its own: the same patient may
-    then be in train and in valid, and every figure comes out too good. That is said on stderr.
+    The table has a header with `file_name` (relative to the folder) and `label` (normal, abnormal, 0 or 1), and
+    optionally `study_id`, `patient_id` and `body_part` (one of the seven, or empty). Without `study_id` every file is
+    a study of its own. Without `patient_id` every study counts as a patient of its own: the same patient may then be
+    in train and in valid, and every figure comes out too good. A message on stderr says so.
 
     Args:
         root: The folder.
-        body_parts: Some of the seven; every row where None, those without a body part too.
-        dev_fraction: Share of the patients outside valid for `dev`.
-        calib_fraction: Likewise for `calib`.
-        valid_fraction: Share of all patients for `valid`, drawn alike whatever the seed.
-        seed: Of the cut.
+        body_parts: Body parts to load. Defaults to every row, including those without a body part.
+        dev_fraction: Fraction of the patients outside valid for `dev`.
+        calib_fraction: Fraction of the patients outside valid for `calib`.
+        valid_fraction: Fraction of all patients for `valid`, independent of the seed.
+        seed: Seed of the splits.
         fold: As in `load_mura`.
         n_folds: As in `load_mura`.
 
     Returns:
-        Splits `train`, `dev`, `calib`, `valid` with the columns of `FEATURES`. Where a file is neither PNG nor JPEG,
-        the column `image` hands out paths instead of pictures; `read_radiograph` reads them.
+        Splits `train`, `dev`, `calib`, `valid` with the columns of `FEATURES`. If any file is neither PNG nor JPEG,
+        the column `image` contains paths instead of images; `read_radiograph` reads them.
 
     Raises:
-        DatasetError: If the table or a file is missing, a value is not what it should be, or rows contradict each
-            other; the message names line and file.
-        ValueError: If a body part is unknown or the fractions cannot be.
+        DatasetError: If the table or a file is missing, a value is invalid, or rows contradict each other. The message
+            names line and file.
+        ValueError: If a body part is unknown or the fractions are invalid.
     """
     wanted = None if body_parts is None else check_body_parts(body_parts)
-    cut = Cut({"dev": dev_fraction, "calib": calib_fraction}, seed, fold=fold, n_folds=n_folds)
+    options = SplitOptions({"dev": dev_fraction, "calib": calib_fraction}, seed, fold=fold, n_folds=n_folds)
     root = Path(root)
-    records = read_table(root / TABLE, _NEEDED, f"radiographs with {TABLE}")
-    told = []
-    unknown = sorted(set(records[0]) - set(_KNOWN))
-    if unknown:
-        told.append(f"{root / TABLE}: columns that are not known are not read: {', '.join(unknown)}.")
-    if "patient_id" not in records[0]:
-        told.append(
-            f"{root / TABLE} has no patient_id, so every study counts as a patient of its own. If a patient has "
-            "several studies, some may be in train and others in valid, and every figure comes out too good."
-        )
-    rows = [_make_row(record, root, f"{root / TABLE}, line {number}") for number, record in enumerate(records, 2)]
-    _check(rows, root / TABLE)
-    unlisted = _unlisted(root, rows)
-    if unlisted:
-        told.append(f"{root}: {len(unlisted)} files that {TABLE} does not name are not read, such as {unlisted[0]}.")
-    tell(told)
+    table = root / TABLE
+    records = read_table(table, _REQUIRED, f"radiographs with {TABLE}")
+    rows: dict[str, Row] = {}
+    for number, record in enumerate(records, 2):
+        row = _make_row(record, root, f"{table}, line {number}")
+        if row["image"] in rows:
+            raise DatasetError(f"{table} lists {row['image']} twice; remove one line")
+        rows[row["image"]] = row
+    check_studies(list(rows.values()), table)
+    _report(table, records[0], rows)
     views: dict[str, int] = {}
-    for row in sorted(rows, key=lambda row: (row["study_id"], row["image"])):
+    ordered = sorted(rows.values(), key=lambda row: (row["study_id"], row["image"]))
+    for row in ordered:
         row["view"] = views[row["study_id"]] = views.get(row["study_id"], 0) + 1
-    rows.sort(key=lambda row: (row["study_id"], row["view"]))
-    chosen = [row for row in rows if wanted is None or row["body_part"] in wanted]
+    chosen = [row for row in ordered if wanted is None or row["body_part"] in wanted]
     if not chosen:
-        raise DatasetError(f"{root / TABLE} names no study of {', '.join(wanted or ())}; choose other body parts")
-    return cut_and_load(chosen, cut, valid_fraction, FEATURES, root)
+        raise DatasetError(f"{table} names no study of {', '.join(wanted or ())}; choose other body parts")
+    return split_and_load(chosen, options, valid_fraction, FEATURES, root)
 
 
 def _make_row(record: dict[str, str], root: Path, where: str) -> Row:
@@ -91,13 +86,17 @@ def _make_row(record: dict[str, str], root: Path, where: str) -> Row:
     if not name or not file.is_relative_to(root.resolve()):
         raise DatasetError(f"{where}: file_name is {name!r}, but must be a path inside the folder")
     if not file.is_file():
-        raise DatasetError(f"{where}: {name} is not there; copy the file, or take its line out")
+        raise DatasetError(f"{where}: {name} does not exist; copy the file, or remove its line")
     if label not in _LABELS:
         raise DatasetError(f"{where}: label is {record['label']!r}, but must be normal, abnormal, 0 or 1")
     part = (record.get("body_part") or "").strip().lower()
     if part and part not in BODY_PARTS:
-        raise DatasetError(f"{where}: body_part is {part!r}, but must be one of {', '.join(BODY_PARTS)}, or nothing")
-    study, patient = (_identifier(record, column, where) for column in ("study_id", "patient_id"))
+        raise DatasetError(f"{where}: body_part is {part!r}, but must be one of {', '.join(BODY_PARTS)}, or empty")
+    ids = {column: record.get(column) for column in ("study_id", "patient_id")}
+    for column, value in ids.items():
+        if value is not None and not value.strip():
+            raise DatasetError(f"{where}: {column} is empty; fill it in, or remove the whole column")
+    study, patient = ((value or "").strip() for value in ids.values())
     study = study or name
     return {
         "image": str(file),
@@ -108,33 +107,23 @@ def _make_row(record: dict[str, str], root: Path, where: str) -> Row:
     }
 
 
-def _identifier(record: dict[str, str], column: str, where: str) -> str | None:
-    """The value of a column that may be missing, but must not have gaps."""
-    value = record.get(column)
-    if value is not None and not value.strip():
-        raise DatasetError(f"{where}: {column} is empty; fill it in, or take the whole column out")
-    return value and value.strip()
-
-
-def _check(rows: Sequence[Row], table: Path) -> None:
-    files: set[str] = set()
-    studies: dict[str, Row] = {}
-    for row in rows:
-        if row["image"] in files:
-            raise DatasetError(f"{table} lists {row['image']} twice; take one line out")
-        files.add(row["image"])
-        first = studies.setdefault(row["study_id"], row)
-        for column in ("label", "body_part"):
-            if row[column] != first[column]:
-                raise DatasetError(
-                    f"{table}: study {row['study_id']} has {column} {first[column]} and {row[column]}; a study has one"
-                )
-
-
-def _unlisted(root: Path, rows: Sequence[Row]) -> list[str]:
-    known = {row["image"] for row in rows}
-    return sorted(
-        str(file.relative_to(root))
-        for file in root.rglob("*")
-        if file.suffix.lower() in _SUFFIXES and not file.name.startswith(".") and str(file.resolve()) not in known
+def _report(table: Path, columns: dict[str, str], rows: dict[str, Row]) -> None:
+    messages = []
+    unknown = sorted(set(columns) - set(_COLUMNS))
+    if unknown:
+        messages.append(f"{table}: unknown columns are ignored: {', '.join(unknown)}.")
+    if "patient_id" not in columns:
+        messages.append(
+            f"{table} has no patient_id, so every study counts as a patient of its own. If a patient has several "
+            "studies, some may be in train and others in valid, and every figure comes out too good."
+        )
+    unlisted = sorted(
+        str(file.relative_to(table.parent))
+        for file in table.parent.rglob("*")
+        if file.suffix.lower() in _SUFFIXES and not file.name.startswith(".") and str(file.resolve()) not in rows
     )
+    if unlisted:
+        messages.append(
+            f"{table.parent}: {len(unlisted)} files that {TABLE} does not name are ignored, such as {unlisted[0]}."
+        )
+    report(messages)

@@ -1,4 +1,4 @@
-"""`load_fracatlas`: FracAtlas on disk as a `DatasetDict`."""
+"""`load_fracatlas` loads a local copy of FracAtlas as a `DatasetDict`."""
 
 import os
 from collections.abc import Sequence
@@ -10,28 +10,28 @@ from ..errors import DatasetError
 from .open_data import (
     OPEN_FEATURES,
     check_abnormal,
-    compare,
-    cut_and_load,
-    list_pictures,
-    only_picture,
+    find_images,
+    find_one_image,
+    label_studies,
     read_flag,
+    read_number,
     read_table,
     read_yolo_boxes,
-    study_labels,
-    tell,
+    report_differences,
+    split_and_load,
 )
-from .splits import Cut, Row
+from .splits import Row, SplitOptions
 
 REGIONS = ("hand", "shoulder", "hip", "leg")
 REGION_GROUPS = {**{region: (region,) for region in REGIONS}, "upper limb": ("hand", "shoulder")}
-"""What figures are told apart by; a film that shows several regions counts in each."""
+"""Groups for which figures are reported separately. An image that shows several regions counts in each."""
 
 PUBLISHED = {"images": 4083, "fractured": 717, "boxes": 922}
 """Counts of the whole dataset (Abedeen et al., Scientific Data 10, 521, 2023)."""
 
-_BLOCK = 20  # numbers that follow each other may be one patient
+_BLOCK = 20  # consecutive images that may belong to one patient
 _COLUMNS = ("image_id", *REGIONS, "mixed", "hardware", "multiscan", "fractured", "fracture_count")
-_FRACTURE = 0  # class in the boxes' files
+_FRACTURE_CLASS = 0  # in the YOLO files
 
 
 def load_fracatlas(
@@ -47,24 +47,26 @@ def load_fracatlas(
     fold: int | None = None,
     n_folds: int = 5,
 ) -> DatasetDict:
-    """Loads FracAtlas (Abedeen et al., Scientific Data 10, 521, 2023, CC BY 4.0): real films of hand, shoulder, hip
-    and leg, fractured or not, with boxes. Decodes none.
+    """Loads FracAtlas: radiographs of hand, shoulder, hip and leg with fracture labels and boxes. Decodes no file.
 
-    There are no patient ids. Numbers that follow each other may be one patient, so blocks of twenty numbers stand in
-    for patients: `patient_id` is like "block0007", and every image is a study of its own. `body_part` is shoulder for
-    shoulders alone and None else, since "hand" means anything from finger to whole arm; `region` holds FracAtlas'
-    own word, several joined by "+". There are few blocks, so shares of regions and labels may differ between splits by
-    some points. Where a copy lacks images of the published 4,083, a table says so on stderr.
+    Source: Abedeen et al., Scientific Data 10, 521 (2023), CC BY 4.0.
+
+    FracAtlas has no patient ids. Consecutive images may belong to one patient, so blocks of twenty image numbers serve
+    as patients: `patient_id` has the form "block0007", and every image is a study of its own. `body_part` is shoulder
+    for images of shoulders alone and None otherwise, since "hand" means anything from a finger to the whole arm.
+    `region` is the region in words of FracAtlas; several are joined by "+". There are few blocks, so the shares of
+    regions and labels may differ between splits by some percentage points. If a copy lacks some of the published 4,083
+    images, a table on stderr says so.
 
     Args:
         root: The folder with dataset.csv, images/ and Annotations/YOLO/.
-        regions: Some of hand, shoulder, hip, leg, kept where one of them shows; all where None.
-        dev_fraction: Share of the blocks outside valid for `dev`.
-        calib_fraction: Likewise for `calib`.
-        valid_fraction: Share of all blocks for `valid`, drawn alike whatever the seed.
-        seed: Of the cut.
-        abnormal: What counts as abnormal; MURA would count "hardware" beside "fracture".
-        multiscan: Whether to keep images that show several projections in one picture.
+        regions: Some of hand, shoulder, hip and leg; an image is kept if it shows one of them. Defaults to all.
+        dev_fraction: Fraction of the blocks outside valid for `dev`.
+        calib_fraction: Fraction of the blocks outside valid for `calib`.
+        valid_fraction: Fraction of all blocks for `valid`, independent of the seed.
+        seed: Seed of the splits.
+        abnormal: Findings that count as abnormal. MURA also counts "hardware".
+        multiscan: Whether to keep images that show several projections.
         fold: As in `load_mura`.
         n_folds: As in `load_mura`.
 
@@ -72,63 +74,60 @@ def load_fracatlas(
         Splits `train`, `dev`, `calib`, `valid` with the columns of `OPEN_FEATURES`.
 
     Raises:
-        DatasetError: If it is no FracAtlas, a listed image is missing, or table, folders and boxes contradict each
+        DatasetError: If it is not FracAtlas, a listed image is missing, or table, folders and boxes contradict each
             other.
-        ValueError: If a region or what counts as abnormal is unknown, or the fractions cannot be.
+        ValueError: If a region or a finding is unknown, or the fractions are invalid.
     """
     unknown = [regions] if isinstance(regions, str) else sorted(set(regions or ()) - set(REGIONS))
     if unknown or (regions is not None and not regions):
         raise ValueError(f"unknown regions {unknown}: give a list of some of {', '.join(REGIONS)}")
-    kinds = check_abnormal(abnormal)
-    cut = Cut({"dev": dev_fraction, "calib": calib_fraction}, seed, fold=fold, n_folds=n_folds)
+    abnormal = check_abnormal(abnormal)
+    options = SplitOptions({"dev": dev_fraction, "calib": calib_fraction}, seed, fold=fold, n_folds=n_folds)
     root = Path(root)
     table = root / "dataset.csv"
-    pictures = list_pictures(root / "images", (".jpg", ".jpeg", ".png"))
-    rows, found, n_boxes = [], [], 0
-    seen: set[str] = set()
+    images = find_images(root / "images", (".jpg", ".jpeg", ".png"))
+    rows: dict[str, Row] = {}
     for record in read_table(table, _COLUMNS, "FracAtlas"):
-        row = _make_row(record, root, only_picture(pictures, Path(record["image_id"]).stem, table), kinds)
-        if row["study_id"] in seen:
+        row = _make_row(record, root, find_one_image(images, Path(record["image_id"]).stem, table))
+        if row["study_id"] in rows:
             raise DatasetError(f"{table} lists {record['image_id']} twice; get a fresh copy")
-        seen.add(row["study_id"])
-        n_boxes += len(row["boxes"])
-        rows.append(row)
-        found.append((row["fracture"] and "fracture" in kinds) or (row["hardware"] and "hardware" in kinds))
-    fractured = sum(row["fracture"] for row in rows)
-    tell(compare("FracAtlas", {"images": len(rows), "fractured": fractured, "boxes": n_boxes}, PUBLISHED))
-    unlisted = sorted(set(pictures) - seen)
-    if unlisted:
-        tell([f"{root}: {len(unlisted)} pictures that dataset.csv does not name are not read, such as {unlisted[0]}."])
-    rows = [
-        row
-        for row in study_labels(rows, found)
+        rows[row["study_id"]] = row
+    found = {
+        "images": len(rows),
+        "fractured": sum(row["fracture"] for row in rows.values()),
+        "boxes": sum(len(row["boxes"]) for row in rows.values()),
+    }
+    report_differences("FracAtlas", found, PUBLISHED, sorted(set(images) - set(rows)))
+    chosen = [
+        row if "fracture" in abnormal else {**row, "boxes": []}
+        for row in label_studies(list(rows.values()), abnormal)
         if (regions is None or set(regions) & set(row["region"].split("+"))) and (multiscan or not row["multiscan"])
     ]
-    return cut_and_load(rows, cut, valid_fraction, OPEN_FEATURES, root)
+    return split_and_load(chosen, options, valid_fraction, OPEN_FEATURES, root)
 
 
-def _make_row(record: dict[str, str], root: Path, picture: Path, kinds: Sequence[str]) -> Row:
+def _make_row(record: dict[str, str], root: Path, image: Path) -> Row:
     name = record["image_id"]
-    flags = {column: read_flag(record[column], f"{name}, {column}") for column in _COLUMNS[1:-1]}
-    digits = picture.stem.removeprefix("IMG")
-    if not digits.isdigit():
-        raise DatasetError(f"{name} in {root / 'dataset.csv'} is no name like IMG0000019.jpg; get a fresh copy")
-    if flags["fractured"] != (picture.parent.name == "Fractured"):
-        raise DatasetError(f"{picture} lies in the wrong folder: dataset.csv says fractured = {record['fractured']}")
-    boxes = read_yolo_boxes(root / "Annotations" / "YOLO" / f"{picture.stem}.txt", picture, [_FRACTURE])
-    count = record["fracture_count"].strip().removesuffix(".0") or "0"
-    if not count.isdigit():
-        raise DatasetError(f"{name}, fracture_count is {record['fracture_count']!r}, but must be a number")
+    flags = {column: read_flag(record[column], f"{name}: {column}") for column in _COLUMNS[1:-1]}
+    number = image.stem.removeprefix("IMG")
+    if not number.isdigit():
+        raise DatasetError(f"{name} in {root / 'dataset.csv'} is not a name like IMG0000019.jpg; get a fresh copy")
+    if flags["fractured"] != (image.parent.name == "Fractured"):
+        raise DatasetError(
+            f"{image} is in the wrong folder: according to dataset.csv, fractured is {record['fractured']}"
+        )
+    boxes = read_yolo_boxes(root / "Annotations" / "YOLO" / f"{image.stem}.txt", image, [_FRACTURE_CLASS])
+    count = read_number(record["fracture_count"].strip() or "0", f"{name}: fracture_count")
     if len(boxes) != int(count):
-        raise DatasetError(f"{name} has {len(boxes)} boxes, but fracture_count {count}; get a fresh copy")
+        raise DatasetError(f"{name} has {len(boxes)} boxes, but fracture_count is {count}; get a fresh copy")
     shown = [region for region in REGIONS if flags[region]]
     return {
-        "image": str(picture),
+        "image": str(image),
         "body_part": "shoulder" if shown == ["shoulder"] else None,
-        "patient_id": f"block{int(digits) // _BLOCK:04d}",
-        "study_id": picture.stem,
+        "patient_id": f"block{int(number) // _BLOCK:04d}",
+        "study_id": image.stem,
         "view": 1,
-        "boxes": boxes if "fracture" in kinds else [],
+        "boxes": boxes,
         "fracture": flags["fractured"],
         "hardware": flags["hardware"],
         "cast": None,

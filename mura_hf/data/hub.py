@@ -1,4 +1,4 @@
-"""`load_hub`: a dataset of the Hub, or a folder of Parquet files, with our columns as a `DatasetDict`."""
+"""`load_hub` loads a dataset of the Hugging Face Hub, or a folder of Parquet files, as a `DatasetDict`."""
 
 import os
 import re
@@ -9,27 +9,32 @@ from typing import Any
 import datasets as hf_datasets
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, concatenate_datasets
 
+from ..common import BODY_PARTS
 from ..errors import DatasetError
-from ..models.configuration_mura import BODY_PARTS, LABELS
-from .mura import check_body_parts
-from .open_data import VALID_SEED, tell
-from .splits import FEATURES, SPLITS, Cut, Row, cut_rows
+from ..models.configuration_mura import LABELS
+from .mura import ANNOTATION_FILE, check_body_parts
+from .open_data import VALID_SEED, check_studies, report
+from .splits import FEATURES, SPLITS, Row, SplitOptions, assign_patients, make_dataset
 
 HUB_PREFIX = "hub:"
-"""Stands before the name of a dataset of the Hub, where a folder could be called the same."""
+"""Optional prefix of a dataset name, needed if a folder has the same name."""
 
-_NEEDED = ("image", "label", "study_id", "patient_id")
+_REQUIRED = ("image", "label", "study_id", "patient_id")
 _NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
-_HELD_OUT = ("valid", "test", "validation", "val")
-_FOR_DEV = ("dev", "validation", "val")
+_NAMES_OF_SPLITS = {
+    "train": ("train",),
+    "valid": ("valid", "test", "validation", "val"),
+    "dev": ("dev", "validation", "val"),
+    "calib": ("calib",),
+}
 _LABELS: dict[Any, int] = {0: 0, 1: 1, "0": 0, "1": 1, **{name: number for number, name in enumerate(LABELS)}}
 
 
 def find_dataset(root: str | os.PathLike[str]) -> str | None:
-    """What `datasets` would load, where that is meant; None where another loader is.
+    """Returns the name or folder for `datasets` if `load_hub` is the right loader, else None.
 
-    That is "hub:owner/name"; "owner/name" where there is no such folder; and a folder that `save_to_disk` wrote, or
-    with Parquet files in it or in its folder `data`.
+    That is the case for "hub:owner/name", for "owner/name" if there is no such folder, and for a folder that
+    `save_to_disk` wrote or that contains Parquet files, directly or in its folder `data`.
     """
     text, folder = str(root), Path(root)
     if text.startswith(HUB_PREFIX):
@@ -38,7 +43,7 @@ def find_dataset(root: str | os.PathLike[str]) -> str | None:
         return text if _NAME.fullmatch(text) and not text.startswith(".") else None
     saved = (folder / "dataset_dict.json").is_file()
     stored = [file for place in (folder, folder / "data") for file in place.glob("*.parquet")]
-    return text if saved or any(file.name != "findings.parquet" for file in stored) else None
+    return text if saved or any(file.name != ANNOTATION_FILE for file in stored) else None
 
 
 def load_hub(
@@ -52,22 +57,22 @@ def load_hub(
     fold: int | None = None,
     n_folds: int = 5,
 ) -> DatasetDict:
-    """Loads a dataset of the Hub, or a folder of Parquet files, or one that `save_to_disk` wrote. Decodes no picture.
+    """Loads a dataset of the Hub, a folder of Parquet files, or a folder that `save_to_disk` wrote. Decodes no image.
 
-    Columns: `image` (`datasets.Image`), `label` (0, 1, or normal and abnormal), `study_id` and `patient_id`; where
-    they are known `body_part` (one of the seven, or nothing) and `view` (a number). Others are not read.
+    Required columns: `image` (`datasets.Image`), `label` (0, 1, or normal and abnormal), `study_id` and `patient_id`.
+    Optional columns: `body_part` (one of the seven, or empty) and `view` (a number). Others are ignored.
 
-    Splits: `train` is needed. `valid` is what is called valid, else test, else validation; where there is none of
-    them, it is cut from train. `dev` is what is called dev, or validation where that is not `valid`; what is missing
-    of `dev` and `calib` is cut from train, by patient. On stderr it is said which split became what.
+    The split `train` is required. `valid` is the split valid, else test, else validation; if there is none of them, it
+    is taken from train. `dev` is the split dev, or validation if that is not already `valid`. What is missing of `dev`
+    and `calib` is taken from train, by patient. Messages on stderr say how splits are used.
 
     Args:
-        root: The folder, or "owner/name" on the Hub, with "hub:" before it or "@revision" behind where wanted.
-        body_parts: Some of the seven; every row where None.
+        root: The folder, or "owner/name" on the Hub, optionally with "hub:" before it and "@revision" after it.
+        body_parts: Body parts to load. Defaults to every row.
         dev_fraction: As in `load_folder`.
         calib_fraction: As in `load_folder`.
         valid_fraction: As in `load_folder`.
-        seed: Of the cut.
+        seed: Seed of the splits.
         fold: As in `load_mura`.
         n_folds: As in `load_mura`.
 
@@ -75,100 +80,100 @@ def load_hub(
         Splits `train`, `dev`, `calib`, `valid` with the columns of `FEATURES`.
 
     Raises:
-        DatasetError: If it cannot be had, a column or split is missing, a value is not what it should be, or a
-            patient is in two splits.
-        ValueError: If a body part is unknown or the fractions cannot be.
+        DatasetError: If it cannot be loaded, a column or split is missing, a value is invalid, or a patient is in two
+            splits.
+        ValueError: If a body part is unknown or the fractions are invalid.
     """
     wanted = None if body_parts is None else check_body_parts(body_parts)
-    Cut({"dev": dev_fraction, "calib": calib_fraction}, seed, fold=fold, n_folds=n_folds)
+    fractions = {"dev": dev_fraction, "calib": calib_fraction}
+    SplitOptions(fractions, seed, fold=fold, n_folds=n_folds)  # checks them before anything is downloaded
     name = find_dataset(root) or str(root)
     found = _load(name)
-    named, told = _name_splits(found, name)
-    pictures, rows = {}, {}
-    for split, original in named.items():
-        pictures[split] = found[original].select_columns(["image"]).cast_column("image", Image(decode=False))
-        rows[split] = _read_rows(found[original], f"{name}, split {original}")
-    told += _name_studies(rows)
-    _check(rows, name)
-    if fold is not None and "dev" in rows:
-        raise DatasetError(f"{name} brings a dev of its own ({named['dev']}), so it cannot be cut into folds")
-    # Which patient is where; cuts are drawn over all rows, so that a patient stays in one split whatever is loaded.
-    places = {row["patient_id"]: split for split in rows for row in rows[split]}
-    shares = {"dev": dev_fraction, "calib": calib_fraction}
+    names, messages = _match_splits(found, name)
+    if fold is not None and "dev" in names:
+        raise DatasetError(f"{name} has a dev split ({names['dev']}), so it cannot be divided into folds")
+    images, by_split = [], {}
+    for split, original in names.items():
+        images.append(found[original].select_columns(["image"]).cast_column("image", Image(decode=False)))
+        by_split[split] = _read_rows(found[original], f"{name}, split {original}")
+    rows = [row for split in by_split.values() for row in split]
+    if _complete_ids(rows):
+        messages.append(f"{name}: patients share values of study_id, so a study is identified by both.")
+    check_studies(rows, name)
+    # Patients are assigned over all rows, so that a patient stays in one split whichever body parts are loaded.
+    splits = _splits_of_patients(by_split, name)
     try:
-        left = rows["train"]
-        if "valid" not in rows:
-            places |= cut_rows(left, Cut({"valid": valid_fraction}, VALID_SEED))
-            left = [row for row in left if places[row["patient_id"]] != "valid"]
-            told.append(f"{name}: there is no split to hold out, so {valid_fraction:.0%} of the patients are valid.")
-        missing = {split: share for split, share in shares.items() if split not in rows}
-        places |= cut_rows(left, Cut(missing, seed, fold=fold, n_folds=n_folds)) if missing else {}
+        rest = by_split["train"]
+        if "valid" not in by_split:
+            splits |= assign_patients(rest, SplitOptions({"valid": valid_fraction}, VALID_SEED))
+            rest = [row for row in rest if splits[row["patient_id"]] != "valid"]
+            messages.append(f"{name} has no held-out split, so {valid_fraction:.0%} of the patients become valid.")
+        missing = {split: share for split, share in fractions.items() if split not in by_split}
+        if missing:
+            splits |= assign_patients(rest, SplitOptions(missing, seed, fold=fold, n_folds=n_folds))
     except ValueError as error:
         raise DatasetError(f"{name} is too small: {error}") from error
-    tell(told)
-    everything = concatenate_datasets(list(pictures.values()))
-    listed = [row for split in rows for row in rows[split]]
-    order = sorted(range(len(listed)), key=lambda n: (listed[n]["study_id"], listed[n]["view"]))
+    report(messages)
+    order = sorted(range(len(rows)), key=lambda n: (rows[n]["study_id"], rows[n]["view"]))
     if wanted is not None:
-        order = [n for n in order if listed[n]["body_part"] in wanted]
+        order = [n for n in order if rows[n]["body_part"] in wanted]
     if not order:
         raise DatasetError(f"{name} has no study of {', '.join(wanted or BODY_PARTS)}; choose other body parts")
+    all_images = concatenate_datasets(images)
     return DatasetDict(
         {
-            split: _make_split(everything, listed, [n for n in order if places[listed[n]["patient_id"]] == split])
+            split: _select(all_images, rows, [n for n in order if splits[rows[n]["patient_id"]] == split])
             for split in SPLITS
         }
     )
 
 
 def _load(name: str) -> DatasetDict:
-    folder = Path(name)
+    is_folder = Path(name).is_dir()
     repo, _, revision = name.partition("@")
     try:
-        if (folder / "dataset_dict.json").is_file():
-            found: Any = hf_datasets.load_from_disk(name)
-        elif folder.is_dir():
-            found = hf_datasets.load_dataset(name)
-        else:
-            found = hf_datasets.load_dataset(repo, revision=revision or None)
-    except Exception as error:  # whatever the network, or the files, do
-        what = "cannot be read as a dataset" if folder.is_dir() else "is no folder, and no dataset that can be had"
+        if (Path(name) / "dataset_dict.json").is_file():
+            return hf_datasets.load_from_disk(name)
+        if is_folder:
+            return hf_datasets.load_dataset(name)
+        return hf_datasets.load_dataset(repo, revision=revision or None)
+    except Exception as error:  # of any type, from network or files
+        what = "cannot be read as a dataset" if is_folder else "is neither a folder nor an available dataset"
         reason = (str(error).strip().splitlines() or [""])[0].rstrip(".")
-        way = "check its files" if folder.is_dir() else "check the name and the network"
-        raise DatasetError(f"{name} {what} ({type(error).__name__}: {reason}); {way}") from error
-    return found
+        advice = "check its files" if is_folder else "check the name and the network"
+        raise DatasetError(f"{name} {what} ({type(error).__name__}: {reason}); {advice}") from error
 
 
-def _name_splits(found: DatasetDict, name: str) -> tuple[dict[str, str], list[str]]:
-    """Our split -> theirs, and what is said about it."""
+def _match_splits(found: DatasetDict, name: str) -> tuple[dict[str, str], list[str]]:
+    """Returns our split -> theirs, and messages about it."""
     if "train" not in found:
-        raise DatasetError(f"{name} has no split train, only {', '.join(found)}; name one so")
-    named = {"train": "train"}
-    for ours, theirs in (("valid", _HELD_OUT), ("dev", _FOR_DEV), ("calib", ("calib",))):
-        chosen = next((one for one in theirs if one in found and one not in named.values()), None)
+        raise DatasetError(f"{name} has no split train, only {', '.join(found)}; rename one")
+    names: dict[str, str] = {}
+    for split, candidates in _NAMES_OF_SPLITS.items():
+        chosen = next((one for one in candidates if one in found and one not in names.values()), None)
         if chosen is not None:
-            named[ours] = chosen
-    told = [f"{name}: the split {theirs} serves as {ours}." for ours, theirs in named.items() if ours != theirs]
-    unread = [split for split in found if split not in named.values()]
-    if unread:
-        told.append(f"{name}: the splits {', '.join(unread)} are not read.")
-    return named, told
+            names[split] = chosen
+    messages = [f"{name}: the split {other} serves as {split}." for split, other in names.items() if split != other]
+    ignored = [split for split in found if split not in names.values()]
+    if ignored:
+        messages.append(f"{name}: the splits {', '.join(ignored)} are ignored.")
+    return names, messages
 
 
-def _read_rows(rows: Dataset, where: str) -> list[Row]:
-    """Everything but the pictures."""
-    absent = [column for column in _NEEDED if column not in rows.column_names]
+def _read_rows(dataset: Dataset, where: str) -> list[Row]:
+    """Reads all columns but the images."""
+    absent = [column for column in _REQUIRED if column not in dataset.column_names]
     if absent:
         raise DatasetError(
-            f"{where} lacks the columns {', '.join(absent)}; it has {', '.join(rows.column_names)}. Rename what is "
-            "meant: image, label, study_id and patient_id are needed, since a patient may not be in two splits"
+            f"{where} lacks the columns {', '.join(absent)}; it has {', '.join(dataset.column_names)}. Rename them: "
+            "image, label, study_id and patient_id are required, since a patient must not be in two splits"
         )
-    if not isinstance(rows.features["image"], Image):
-        raise DatasetError(f'{where}: image is {rows.features["image"]}; cast it, cast_column("image", Image())')
-    if rows.data.column("image").null_count:
-        raise DatasetError(f"{where}: {rows.data.column('image').null_count} rows have no image; take them out")
-    columns = {column: _values(rows, column) for column in (*_NEEDED[1:], "body_part", "view")}
-    read: list[Row] = []
+    if not isinstance(dataset.features["image"], Image):
+        raise DatasetError(f'{where}: image is {dataset.features["image"]}; use cast_column("image", Image())')
+    if dataset.data.column("image").null_count:
+        raise DatasetError(f"{where}: {dataset.data.column('image').null_count} rows have no image; remove them")
+    columns = {column: _values(dataset, column) for column in (*_REQUIRED[1:], "body_part", "view")}
+    rows: list[Row] = []
     for number, (label, study, patient, part, view) in enumerate(zip(*columns.values(), strict=True)):
         line = f"{where}, row {number}"
         label = label.strip().lower() if isinstance(label, str) else label
@@ -179,64 +184,55 @@ def _read_rows(rows: Dataset, where: str) -> list[Row]:
                 raise DatasetError(f"{line}: {column} is empty; fill it in")
         part = part.strip().lower() or None if isinstance(part, str) else part
         if part is not None and part not in BODY_PARTS:
-            raise DatasetError(
-                f"{line}: body_part is {part!r}, but must be one of {', '.join(BODY_PARTS)}, or nothing"
-            )
+            raise DatasetError(f"{line}: body_part is {part!r}, but must be one of {', '.join(BODY_PARTS)}, or empty")
         if view is not None and not isinstance(view, int):
             raise DatasetError(f"{line}: view is {view!r}, but must be a whole number")
         row = {"label": _LABELS[label], "study_id": str(study).strip(), "patient_id": str(patient).strip()}
-        read.append({**row, "body_part": part, "view": view})
-    return read
+        rows.append({**row, "body_part": part, "view": view})
+    return rows
 
 
-def _values(rows: Dataset, column: str) -> list[Any]:
-    """A column, names in the place of the numbers of classes; None where it is missing."""
-    if column not in rows.column_names:
-        return [None] * len(rows)
-    feature, values = rows.features[column], rows[column]
+def _values(dataset: Dataset, column: str) -> list[Any]:
+    """Returns a column with class names instead of numbers; all None if it is missing."""
+    if column not in dataset.column_names:
+        return [None] * len(dataset)
+    feature, values = dataset.features[column], dataset[column]
     if isinstance(feature, ClassLabel):
         return [None if value is None or value < 0 else feature.names[value] for value in values]
     return list(values)
 
 
-def _name_studies(rows: dict[str, list[Row]]) -> list[str]:
-    """Makes studies' names differ between patients, and numbers views that have no number; says so."""
-    listed = [row for split in rows.values() for row in split]
+def _complete_ids(rows: Sequence[Row]) -> bool:
+    """Makes study ids unique across patients and numbers views without a number. Returns whether ids were changed."""
     patients: dict[str, set[str]] = {}
-    for row in listed:
+    for row in rows:
         patients.setdefault(row["study_id"], set()).add(row["patient_id"])
-    shared = any(len(who) > 1 for who in patients.values())
-    counted: dict[str, int] = {}
-    for row in listed:
+    shared = any(len(ids) > 1 for ids in patients.values())
+    counts: dict[str, int] = {}
+    for row in rows:
         if shared:
             row["study_id"] = f"{row['patient_id']}/{row['study_id']}"
-        counted[row["study_id"]] = counted.get(row["study_id"], 0) + 1
-        row["view"] = counted[row["study_id"]] if row["view"] is None else row["view"]
-    return ["Patients have studies of the same study_id, so a study is told by both."] if shared else []
+        counts[row["study_id"]] = counts.get(row["study_id"], 0) + 1
+        row["view"] = counts[row["study_id"]] if row["view"] is None else row["view"]
+    return shared
 
 
-def _check(rows: dict[str, list[Row]], name: str) -> None:
-    first: dict[str, Row] = {}
-    where: dict[str, str] = {}
-    for split, listed in rows.items():
-        for row in listed:
-            study = first.setdefault(row["study_id"], row)
-            for column in ("label", "body_part"):
-                if row[column] != study[column]:
-                    raise DatasetError(
-                        f"{name}: study {row['study_id']} has {column} {study[column]} and {row[column]}; a study has "
-                        "one"
-                    )
-            if where.setdefault(row["patient_id"], split) != split:
+def _splits_of_patients(by_split: dict[str, list[Row]], name: str) -> dict[str, str]:
+    splits: dict[str, str] = {}
+    for split, rows in by_split.items():
+        for row in rows:
+            other = splits.setdefault(row["patient_id"], split)
+            if other != split:
                 raise DatasetError(
-                    f"{name}: patient {row['patient_id']} is in {where[row['patient_id']]} and in {split}; figures "
-                    "would come out too good, so cut it anew by patient"
+                    f"{name}: patient {row['patient_id']} is in {other} and in {split}, so figures would come out too "
+                    "good; split it again by patient"
                 )
+    return splits
 
 
-def _make_split(pictures: Dataset, listed: Sequence[Row], chosen: Sequence[int]) -> Dataset:
-    """Rows of a split with the columns of `FEATURES`."""
-    features = Features({name: kind for name, kind in FEATURES.items() if name != "image"})
-    facts = Dataset.from_dict({name: [listed[n][name] for n in chosen] for name in features}, features=features)
-    joined = concatenate_datasets([pictures.select(chosen), facts], axis=1)
+def _select(images: Dataset, rows: Sequence[Row], chosen: Sequence[int]) -> Dataset:
+    """Builds a split with the columns of `FEATURES`."""
+    features = Features({name: feature for name, feature in FEATURES.items() if name != "image"})
+    other_columns = make_dataset([rows[n] for n in chosen], features)
+    joined = concatenate_datasets([images.select(chosen), other_columns], axis=1)
     return joined.cast_column("image", FEATURES["image"]).select_columns(list(FEATURES))

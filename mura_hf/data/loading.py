@@ -1,7 +1,4 @@
-"""Where data come from: what a checkpoint that was trained on them must say about it.
-
-Any of the datasets that the package knows, by the folder they lie in.
-"""
+"""`load_data` loads any supported dataset, and `DataSource` describes it for model cards and records."""
 
 import os
 from collections.abc import Sequence
@@ -16,25 +13,24 @@ from .folder import TABLE, load_folder
 from .fracatlas import load_fracatlas
 from .grazpedwri import load_grazpedwri
 from .hub import find_dataset, load_hub
-from .mura import has_truth, load_mura
-from .mura_files import find_tree
+from .mura import find_tree, is_synthetic, load_mura
 
 
 @dataclass(frozen=True)
 class DataSource:
-    """A dataset as a card speaks of it.
+    """Description of a dataset, as model cards need it.
 
     Attributes:
-        key: Short name, as commands take it.
-        name: Name.
-        covers: Which studies a checkpoint that was trained on it is for.
-        positive_class_description: What the positive class is.
-        license: Identifier as the Hub knows it, of a card of weights trained on the data.
-        license_name: Where that is "other".
-        license_link: Beside it.
-        credit: What must be said wherever the data, or what was made of them, are passed on; None where nothing must.
-        citation: The work to cite beside a checkpoint; None where there is none.
-        held_out: What `valid` is.
+        key: Short name.
+        name: Full name.
+        covers: Which studies a checkpoint trained on it is for.
+        positive_class_description: What the positive class is, in words that follow "abnormal means".
+        license: License identifier of the Hub for the card of weights trained on the data.
+        held_out: Description of `valid`.
+        license_name: Name of the license if the identifier is "other".
+        license_link: Link to it.
+        credit: Attribution that the license requires, if any.
+        citation: Publication to cite, if any.
     """
 
     key: str
@@ -140,15 +136,24 @@ SOURCES = {
         ),
     )
 }
-"""Datasets that the package loads, by key."""
+"""Supported datasets by key."""
+
+_LOADERS = {
+    "mura": (load_mura, {"body_parts", "stratified"}),
+    "phantoms": (load_mura, {"body_parts", "stratified"}),
+    "folder": (load_folder, {"body_parts"}),
+    "hub": (load_hub, {"body_parts"}),
+    "fracatlas": (load_fracatlas, {"regions", "abnormal"}),
+    "grazpedwri": (load_grazpedwri, {"abnormal"}),
+}
 
 
 def describe_positive_class(description: dict[str, Any]) -> str | None:
-    """What the positive class is, in words that go on from "abnormal means"; None where it is not known.
+    """Returns what the positive class is, in words that follow "abnormal means", or None if it is unknown.
 
     Args:
-        description: Of data, as records have it: a source's `to_dict`, with `abnormal` where that was chosen; older
-            ones may lack all but `key`.
+        description: The `data` block of a record: `DataSource.to_dict()`, and `abnormal` if it was chosen. Blocks of
+            older versions may have only some of the fields.
     """
     chosen = description.get("abnormal")
     if chosen:
@@ -159,10 +164,10 @@ def describe_positive_class(description: dict[str, Any]) -> str | None:
 
 
 def detect_source(root: str | os.PathLike[str]) -> DataSource:
-    """Tells by its files which dataset lies in a folder; what is no folder may be the name of a dataset on the Hub.
+    """Detects the dataset in a folder by its files. A path that does not exist may be the name of a Hub dataset.
 
     Raises:
-        DatasetError: If it is none of them.
+        DatasetError: If it is none of the supported datasets.
     """
     if find_dataset(root) is not None:
         return SOURCES["hub"]
@@ -176,8 +181,10 @@ def detect_source(root: str | os.PathLike[str]) -> DataSource:
         for column, key in (("fracture_count", "fracatlas"), ("filestem", "grazpedwri")):
             if column in columns:
                 return SOURCES[key]
-        raise DatasetError(f"{table} is that of neither FracAtlas nor GRAZPEDWRI-DX; see the README for what is known")
-    return SOURCES["phantoms" if has_truth(find_tree(root)) else "mura"]
+        raise DatasetError(
+            f"{table} belongs to neither FracAtlas nor GRAZPEDWRI-DX; mura_hf/data/README.md lists what is supported"
+        )
+    return SOURCES["phantoms" if is_synthetic(find_tree(root)) else "mura"]
 
 
 def load_data(
@@ -187,36 +194,28 @@ def load_data(
     regions: Sequence[str] | None = None,
     abnormal: Sequence[str] | None = None,
     stratified: bool = True,
-    **cut: Any,
+    **split_options: Any,
 ) -> tuple[DatasetDict, DataSource]:
-    """Loads whichever dataset lies in a folder, or one of the Hub.
+    """Loads the dataset in a folder, or one of the Hub.
 
     Args:
-        root: The folder, or a name as `load_hub` takes it.
-        body_parts: Some of the seven; all where None. Not of FracAtlas and GRAZPEDWRI-DX.
-        regions: Some of FracAtlas' regions; all where None.
-        abnormal: What counts as abnormal in FracAtlas or GRAZPEDWRI-DX; fractures where None.
-        stratified: As in `load_mura`, of MURA and phantoms only.
-        **cut: `dev_fraction`, `calib_fraction`, `seed`, `fold` and `n_folds`, as in `load_mura`.
+        root: The folder, or a name as in `load_hub`.
+        body_parts: Body parts to load, except for FracAtlas and GRAZPEDWRI-DX.
+        regions: Regions of FracAtlas to load.
+        abnormal: Findings that count as abnormal in FracAtlas and GRAZPEDWRI-DX. Defaults to fractures.
+        stratified: As in `load_mura`. Other datasets are always stratified.
+        **split_options: `dev_fraction`, `calib_fraction`, `seed`, `fold` and `n_folds`, as in `load_mura`.
 
     Raises:
-        DatasetError: If it is none of the datasets, or not whole, as its loader says.
-        ValueError: If an option does not belong to the dataset, or has a value that cannot be.
+        DatasetError: If it is none of the supported datasets, or its loader finds an error.
+        ValueError: If an option is invalid or does not apply to the dataset.
     """
     source = detect_source(root)
+    load, known = _LOADERS[source.key]
     chosen = {"body_parts": body_parts, "regions": regions, "abnormal": abnormal}
-    given: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
-    loaders: dict[str, tuple[Any, set[str]]] = {
-        "mura": (load_mura, {"body_parts"}),
-        "phantoms": (load_mura, {"body_parts"}),
-        "folder": (load_folder, {"body_parts"}),
-        "hub": (load_hub, {"body_parts"}),
-        "fracatlas": (load_fracatlas, {"regions", "abnormal"}),
-        "grazpedwri": (load_grazpedwri, {"abnormal"}),
-    }
-    load, known = loaders[source.key]
-    if set(given) - known:
-        raise ValueError(f"{', '.join(sorted(set(given) - known))} cannot be chosen for {source.name} in {root}")
-    if load is load_mura:
-        given["stratified"] = stratified
-    return load(root, **given, **cut), source
+    options: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
+    if set(options) - known:
+        raise ValueError(f"{', '.join(sorted(set(options) - known))} cannot be chosen for {source.name} in {root}")
+    if "stratified" in known:
+        options["stratified"] = stratified
+    return load(root, **options, **split_options), source

@@ -1,7 +1,7 @@
-"""Who was in which split, as keyed hashes: enough to prove that two sets share no patient, too little to name one.
+"""Split manifests: keyed hashes of the patients of each split, which prove that two splits share no patient.
 
-A plain hash of "patient00042" is undone by trying all numbers. An HMAC (RFC 2104) needs the key, which stays on this
-machine; only a digest of the splits travels with a checkpoint.
+A plain hash of "patient00042" could be reversed by trying all numbers. An HMAC (RFC 2104) needs a key, which never
+leaves this machine. Only a digest of the splits is published with a checkpoint.
 """
 
 import hashlib
@@ -23,54 +23,58 @@ _ALGORITHM = "HMAC-SHA256"
 
 @dataclass(frozen=True)
 class SplitManifest:
-    """Patients of each split, hashed.
+    """Hashed patients of each split.
 
     Attributes:
-        key_id: Tells keys apart without giving them away; manifests of different keys cannot be compared.
-        splits: Split -> hashes of its patients, in hexadecimal.
+        key_id: Identifies the key without revealing it.
+        splits: Split -> hexadecimal hashes of its patients.
     """
 
     key_id: str
     splits: dict[str, frozenset[str]]
 
     def shared_with(self, other: "SplitManifest") -> dict[tuple[str, str], int]:
-        """Counts the patients that each pair of splits shares, (own split, other's) -> number above 0.
+        """Counts the patients that pairs of splits share.
 
-        With itself, the pairs of different splits are compared.
+        Args:
+            other: Another manifest, or the same one to compare its different splits.
+
+        Returns:
+            (split of this manifest, split of the other) -> number of shared patients, if positive.
 
         Raises:
             DatasetError: If the keys differ.
         """
         if self.key_id != other.key_id:
             raise DatasetError(
-                "the two manifests were written with different keys, so that nobody can compare them; write both on "
-                f"one machine, or copy its {KEY_FILE} first"
+                "the two manifests were written with different keys, so they cannot be compared; write both on one "
+                f"machine, or copy its {KEY_FILE} first"
             )
-        pairs = [
-            (mine, theirs) for mine in self.splits for theirs in other.splits if other is not self or mine < theirs
-        ]
-        counts = {(mine, theirs): len(self.splits[mine] & other.splits[theirs]) for mine, theirs in pairs}
+        pairs = [(own, their) for own in self.splits for their in other.splits if other is not self or own < their]
+        counts = {(own, their): len(self.splits[own] & other.splits[their]) for own, their in pairs}
         return {pair: count for pair, count in counts.items() if count}
 
 
 def make_manifest(members: Iterable[tuple[str, str]], source: str, key: bytes | None = None) -> SplitManifest:
-    """Hashes who is where.
+    """Hashes the patients of splits.
 
     Args:
-        members: (split, patient) pairs, repeats allowed.
-        source: Name of the data that the patients belong to; the same number in other data is another patient.
-        key: At least 16 bytes; this machine's own where None.
+        members: (split, patient) pairs, with or without repetitions.
+        source: Name of the dataset. The same id in another dataset is another patient.
+        key: At least 16 bytes. Defaults to the key of this machine.
     """
     key = key or _machine_key()
     splits: dict[str, set[str]] = {}
-    for split, patient in sorted(set(members)):
+    for split, patient in set(members):
         splits.setdefault(split, set()).add(hmac.new(key, f"{source}\0{patient}".encode(), hashlib.sha256).hexdigest())
-    return SplitManifest(_key_id(key), {split: frozenset(hashes) for split, hashes in splits.items()})
+    key_id = hashlib.sha256(b"mura_hf split key\0" + key).hexdigest()[:16]
+    return SplitManifest(key_id, {split: frozenset(splits[split]) for split in sorted(splits)})
 
 
 def manifest_source(description: Mapping[str, Any]) -> str:
-    """What a manifest calls data, from their description in `training.json`; phantoms are told apart by how they were
-    made.
+    """Returns the name of a dataset for `make_manifest`, from the `data` block of training.json.
+
+    Synthetic datasets that were generated with different settings have different names.
     """
     made_with = description.get("made_with")
     return description["name"] + (json.dumps(made_with, sort_keys=True) if made_with else "")
@@ -90,7 +94,7 @@ def read_manifest(file: str | Path) -> SplitManifest:
     """Reads a manifest.
 
     Raises:
-        DatasetError: If it is none.
+        DatasetError: If the file cannot be read or is not a manifest.
     """
     try:
         record = json.loads(Path(file).read_text())
@@ -99,17 +103,17 @@ def read_manifest(file: str | Path) -> SplitManifest:
         splits: Mapping[str, list[str]] = record["splits"]
         return SplitManifest(str(record["key_id"]), {split: frozenset(hashes) for split, hashes in splits.items()})
     except OSError as error:
-        raise DatasetError(f"{file} cannot be read ({error.strerror}); training writes one beside its run") from error
+        raise DatasetError(
+            f"{file} cannot be read ({error.strerror}); training writes one into its output folder"
+        ) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DatasetError(f"{file} is no split manifest ({error}); training writes one beside its run") from error
-
-
-def _key_id(key: bytes) -> str:
-    return hashlib.sha256(b"mura_hf split key\0" + key).hexdigest()[:16]
+        raise DatasetError(
+            f"{file} is not a split manifest ({error}); training writes one into its output folder"
+        ) from error
 
 
 def _machine_key() -> bytes:
-    """The key of this machine, made when it is first wanted; only its owner may read it."""
+    """Returns the key of this machine. It is created on first use, readable by its owner only."""
     file = home_folder() / KEY_FILE
     if not file.exists():
         fresh = file.with_name(f"{KEY_FILE}.{os.getpid()}")
@@ -117,12 +121,12 @@ def _machine_key() -> bytes:
         with os.fdopen(descriptor, "wb") as opened:
             opened.write(secrets.token_hex(32).encode())
         try:
-            os.link(fresh, file)  # unlike a rename, it never takes the place of one that another process made
+            os.link(fresh, file)  # unlike a rename, a link never replaces the key of another process
         except FileExistsError:
             pass
         finally:
             fresh.unlink()
     key = file.read_bytes()
     if len(key) < 16:
-        raise DatasetError(f"{file} is damaged; remove it, and manifests written with it cannot be compared any more")
+        raise DatasetError(f"{file} is damaged; remove it. Manifests written with it can no longer be compared.")
     return key

@@ -1,81 +1,36 @@
-"""What is known about each picture of a tree of phantoms.
+"""`load_mura` loads a local copy of MURA v1.1, or synthetic radiographs in its layout, as a `DatasetDict`."""
 
-`load_mura`: a copy of MURA v1.1 on disk as a `DatasetDict`.
-"""
-
+import csv
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import DatasetDict, Features, Value
 
+from ..common import BODY_PARTS
 from ..errors import DatasetError
-from ..models.configuration_mura import BODY_PARTS
-from .mura_files import Listing, find_tree, from_split, list_files
-from .mura_release import compare_counts, count_rows
-from .splits import BOXES, FEATURES, Cut, Row, cut_rows, make_splits
+from .mura_release import (
+    compare_counts,
+    count_rows,
+    read_quarantine,
+    refuse_withdrawn_counts,
+    refuse_withdrawn_name,
+)
+from .splits import BOXES, FEATURES, Row, SplitOptions, assign_patients, make_splits
 
 ANNOTATIONS = Features({"boxes": BOXES, "decoys": BOXES, "finding": Value("string"), "twin": Value("string")})
-"""Further columns of phantoms. `boxes`: where findings show; `decoys`: where they would show in a picture that has
-none; `finding`: what kind, None where there is none; `twin`: the same for pictures that differ in the finding alone.
+"""Additional columns of synthetic data. `boxes`: bounding boxes of findings; `decoys`: where a finding would be, for
+images without one; `finding`: its type, else None; `twin`: equal for the two images of a counterfactual pair, which
+differ in the finding only.
 """
 
-_FILE = "findings.parquet"
-_CORNERS = ("x0", "y0", "x1", "y1")
-
-
-def has_truth(tree: Path) -> bool:
-    """Whether a tree (the folder with train and valid) is one of phantoms."""
-    return (tree / _FILE).is_file()
-
-
-def add_truth(tree: Path, rows: Sequence[Row]) -> None:
-    """Adds the columns of `ANNOTATIONS` to the rows of a tree of phantoms.
-
-    Args:
-        tree: The folder with train and valid.
-        rows: Of both splits; changed in place.
-
-    Raises:
-        DatasetError: If `findings.parquet` is damaged, or is about another tree.
-    """
-    truth = _read_findings(tree / _FILE)
-    for row in rows:
-        if row["name"] not in truth:  # a picture that was put among phantoms is none for being there
-            raise DatasetError(
-                f"{tree}: findings.parquet does not name {row['name']}, so it is not known to be a phantom; move it "
-                "elsewhere, or make the phantoms again"
-            )
-        row |= truth[row["name"]]
-
-
-def _read_findings(file: Path) -> dict[str, Row]:
-    try:
-        table = pq.read_table(file)
-    except (pa.ArrowException, OSError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise DatasetError(f"{file} is damaged ({reason}); make the phantoms again") from error
-    decoys = [f"decoy_{name}" for name in _CORNERS]
-    absent = {"path", "seed", "finding", *_CORNERS, *decoys} - set(table.column_names)
-    if absent:
-        raise DatasetError(f"{file} lacks the columns {', '.join(sorted(absent))}; make the phantoms again")
-    return {
-        from_split(row["path"]): {
-            "boxes": _boxes(row, _CORNERS),
-            "decoys": _boxes(row, decoys),
-            "finding": row["finding"],
-            "twin": f"{row['seed']}/{row['path'].rsplit('/', 1)[-1]}",
-        }
-        for row in table.to_pylist()
-    }
-
-
-def _boxes(row: dict[str, Any], corners: Sequence[str]) -> list[list[int]]:
-    return [] if row[corners[0]] is None else [[row[name] for name in corners]]
+ANNOTATION_FILE = "findings.parquet"
+"""Lies beside the lists of synthetic data."""
 
 
 def load_mura(
@@ -89,72 +44,71 @@ def load_mura(
     n_folds: int = 5,
     stratified: bool = True,
 ) -> DatasetDict:
-    """Loads MURA v1.1, or phantoms in its layout. Looks whether each file is there, decodes none.
+    """Loads MURA v1.1, or synthetic radiographs in its layout. Checks that each file exists, but decodes none.
 
-    Takes every layout in circulation: lists with or without a header, any line ends and row order, folders nested once
-    more, and copies without lists, whose folders are read instead. Rows are joined by study path, never by their place
-    in the files. `dev` (selection, early stopping) and `calib` (calibration, thresholds) are cut from train by
-    patient: no patient is in two splits, and one that is listed keeps its split whatever else is missing or
-    asked for. `valid` is the official one.
+    All layouts in circulation are accepted: lists with or without a header, any line ends and row order, one more
+    nested folder, and copies without lists, whose folders are scanned. Images and labels are joined by study path.
+    `dev` (selection, early stopping) and `calib` (calibration, thresholds) are taken from the official train set by
+    patient: no patient is in two splits, and every listed patient keeps its split whichever files are missing and
+    whichever body parts are requested. `valid` is the official one.
 
-    Nothing is left out in silence. Where a copy differs from MURA's official counts, a table says so on stderr. A
-    study whose folder is not there makes a partial copy; a file that is missing from its study's folder is an error,
-    until `scripts/verify_mura.py` has put it into the quarantine manifest, which is honoured and told.
+    Differences are reported on stderr, with a table if the copy differs from the official counts. A study without
+    folder makes the copy partial. A file that is missing from the folder of its study is an error until
+    `scripts/verify_mura.py` lists it in the quarantine manifest; quarantined files are left out with a message.
 
     Args:
-        root: The folder `MURA-v1.1`, or the one that holds it.
-        body_parts: Some of the seven; all where None.
-        dev_fraction: Share of the train patients for `dev`; with a fold, the fold decides.
-        calib_fraction: Share of the train patients for `calib`.
-        seed: Of the cut.
-        fold: Cross-validation: what is left beside `calib` is cut into `n_folds`, and this one, from 0 on, is `dev`.
-            `calib` and `valid` are the same for every fold.
-        n_folds: How many folds.
-        stratified: Whether shares of body parts and labels are kept alike; False draws patients whatever they have.
+        root: The folder `MURA-v1.1`, or its parent.
+        body_parts: Body parts to load. Defaults to all.
+        dev_fraction: Fraction of the train patients for `dev`. Ignored if `fold` is given.
+        calib_fraction: Fraction of the train patients for `calib`.
+        seed: Seed of the splits.
+        fold: Cross-validation: the train patients outside `calib` are divided into `n_folds`, and this one, from 0 on,
+            becomes `dev`. `calib` and `valid` are the same for every fold.
+        n_folds: Number of folds.
+        stratified: Whether to give every split the same shares of body parts and labels.
 
     Returns:
-        Splits `train`, `dev`, `calib`, `valid` with the columns of `FEATURES`, rows by study and view. `study_id` is
-        like "XR_WRIST/patient00001/study1", `view` the number in the file's name. Phantoms bring the columns of
-        `ANNOTATIONS` too.
+        Splits `train`, `dev`, `calib`, `valid` with the columns of `FEATURES`, ordered by study and view. `study_id`
+        has the form "XR_WRIST/patient00001/study1"; `view` is the number in the file name. Synthetic data also has the
+        columns of `ANNOTATIONS`.
 
     Raises:
-        DatasetError: If it is MURA v1.0, files are missing, rows contradict each other, a patient is in both train and
-            valid, or there are too few patients to cut.
-        ValueError: If a body part is unknown, the fractions are negative or leave nothing for train, or there is no
-            such fold.
+        DatasetError: If it is MURA v1.0, files are missing, rows contradict each other, a patient is in train and in
+            valid, or there are too few patients.
+        ValueError: If a body part is unknown, the fractions are negative or sum to 1 or more, or there is no such
+            fold.
     """
     wanted = check_body_parts(body_parts)
-    cut = Cut({"dev": dev_fraction, "calib": calib_fraction}, seed, fold=fold, n_folds=n_folds, stratified=stratified)
-    tree = find_tree(Path(root))
-    phantoms = has_truth(tree)
-    listing = list_files(tree, wanted, phantoms=phantoms)
-    if listing.missing:
+    fractions = {"dev": dev_fraction, "calib": calib_fraction}
+    options = SplitOptions(fractions, seed, fold=fold, n_folds=n_folds, stratified=stratified)
+    copy = list_files(Path(root), wanted)
+    if copy.missing:
         raise DatasetError(
-            f"{tree}: {len(listing.missing)} files are missing, such as {listing.missing[0]}; get a whole copy, or "
-            "let scripts/verify_mura.py put them into its quarantine manifest, to go on without them"
+            f"{copy.tree}: {len(copy.missing)} files are missing, such as {copy.missing[0]}; get a complete copy, or "
+            "run scripts/verify_mura.py to quarantine them and continue without them"
         )
-    _tell(listing, None if phantoms else compare_counts(count_rows(listing.present), wanted))
-    if phantoms:
-        add_truth(tree, [*listing.present["train"], *listing.present["valid"]])
+    _report(copy, wanted)
+    if copy.is_synthetic:
+        _add_annotations(copy)
     try:
-        # The cut is drawn over all that is listed, so that a patient stays in one split whatever subset is loaded.
-        places = cut_rows(listing.rows["train"], cut)
+        # Over all listed rows, so that a patient stays in one split whichever subset is loaded.
+        splits = assign_patients(copy.rows["train"], options)
     except ValueError as error:
-        raise DatasetError(f"{tree} is too small: {error}") from error
-    rows: dict[str, list] = {"valid": listing.present["valid"]}
-    for row in listing.present["train"]:
-        rows.setdefault(places[row["patient_id"]], []).append(row)
-    return make_splits(rows, Features({**FEATURES, **ANNOTATIONS}) if phantoms else FEATURES)
+        raise DatasetError(f"{copy.tree} is too small: {error}") from error
+    rows: dict[str, list[Row]] = {"valid": copy.present["valid"]}
+    for row in copy.present["train"]:
+        rows.setdefault(splits[row["patient_id"]], []).append(row)
+    return make_splits(rows, Features({**FEATURES, **ANNOTATIONS}) if copy.is_synthetic else FEATURES)
 
 
 def check_body_parts(body_parts: Sequence[str] | None) -> tuple[str, ...]:
-    """The wanted ones of the seven parts; all of them where None.
+    """Returns the requested body parts, all seven if None.
 
     Raises:
-        ValueError: If one is unknown, or it is a text instead of a list.
+        ValueError: If one is unknown, or a string is given instead of a list.
     """
     if isinstance(body_parts, str):
-        raise ValueError(f"body_parts is a list such as [{body_parts!r}], not the text {body_parts!r}")
+        raise ValueError(f"body_parts must be a list such as [{body_parts!r}], not the string {body_parts!r}")
     wanted = tuple(BODY_PARTS if body_parts is None else body_parts)
     unknown = sorted(set(wanted) - set(BODY_PARTS))
     if unknown or not wanted:
@@ -162,22 +116,315 @@ def check_body_parts(body_parts: Sequence[str] | None) -> tuple[str, ...]:
     return wanted
 
 
-def _tell(listing: Listing, table: str | None) -> None:
-    """Says on stderr what is not as it should be."""
-    tree = listing.tree
-    told = [f"{tree} has no list of {split}'s images, so its folders were read." for split in listing.scanned]
+def is_synthetic(tree: Path) -> bool:
+    """Returns whether a folder with train and valid holds synthetic data."""
+    return (tree / ANNOTATION_FILE).is_file()
+
+
+def _report(copy: "MuraCopy", body_parts: Sequence[str]) -> None:
+    """Prints what is missing or unexpected."""
+    tree = copy.tree
+    messages = [f"{tree} has no list of images for {split}, so its folders were scanned." for split in copy.scanned]
+    table = None if copy.is_synthetic else compare_counts(count_rows(copy.present), body_parts)
     if table is not None:
-        told.append(f"{tree} is not the whole of MURA v1.1:\n{table}")
-    if listing.absent:
-        told.append(f"{tree}: {len(listing.absent)} listed studies are not there, such as {listing.absent[0]}.")
-    left_out = [name for name in listing.quarantined if (listing.pictures / name).parent.is_dir()]
+        messages.append(f"{tree} is not the complete MURA v1.1:\n{table}")
+    if copy.absent:
+        messages.append(f"{tree}: {len(copy.absent)} listed studies do not exist, such as {copy.absent[0]}.")
+    left_out = [name for name in copy.quarantined if (copy.images / name).parent.is_dir()]
     if left_out:
-        told.append(
+        messages.append(
             f"{tree}: {len(left_out)} files are left out because its quarantine manifest names them, such as "
-            f"{left_out[0]} ({listing.quarantined[left_out[0]]})."
+            f"{left_out[0]} ({copy.quarantined[left_out[0]]})."
         )
-    for names, what in ((listing.unlisted, "pictures that no list names"), (listing.strange, "strange entries")):
+    for names, what in ((copy.unlisted, "images that no list names"), (copy.unexpected, "unexpected entries")):
         if names:
-            told.append(f"{tree}: {len(names)} {what} are not read, such as {names[0]}.")
-    if told:
-        print("\n".join(told), file=sys.stderr)
+            messages.append(f"{tree}: {len(names)} {what} are ignored, such as {names[0]}.")
+    if messages:
+        print("\n".join(messages), file=sys.stderr)
+
+
+def _add_annotations(copy: "MuraCopy") -> None:
+    """Adds the columns of `ANNOTATIONS` to the present rows."""
+    annotations = _read_annotations(copy.tree / ANNOTATION_FILE)
+    for row in (*copy.present["train"], *copy.present["valid"]):
+        if row["name"] not in annotations:  # for example a real radiograph that was copied into the folder
+            raise DatasetError(
+                f"{copy.tree}: {ANNOTATION_FILE} does not name {row['name']}, so it may not be synthetic; move it "
+                "elsewhere, or generate the dataset again"
+            )
+        row |= annotations[row["name"]]
+
+
+def _read_annotations(file: Path) -> dict[str, Row]:
+    try:
+        table = pq.read_table(file)
+    except (pa.ArrowException, OSError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DatasetError(f"{file} is damaged ({reason}); generate the dataset again") from error
+    corners = ["x0", "y0", "x1", "y1"]
+    decoy_corners = [f"decoy_{name}" for name in corners]
+    absent = {"path", "seed", "finding", *corners, *decoy_corners} - set(table.column_names)
+    if absent:
+        raise DatasetError(f"{file} lacks the columns {', '.join(sorted(absent))}; generate the dataset again")
+
+    def boxes(row: Row, names: Sequence[str]) -> list[list[int]]:
+        return [] if row[names[0]] is None else [[row[name] for name in names]]
+
+    return {
+        _from_split(row["path"]): {
+            "boxes": boxes(row, corners),
+            "decoys": boxes(row, decoy_corners),
+            "finding": row["finding"],
+            "twin": f"{row['seed']}/{row['path'].rsplit('/', 1)[-1]}",
+        }
+        for row in table.to_pylist()
+    }
+
+
+_SPLITS_ON_DISK = ("train", "valid")
+_IMAGES, _STUDIES = "{}_image_paths.csv", "{}_labeled_studies.csv"
+LISTS = tuple(name.format(split) for split in _SPLITS_ON_DISK for name in (_IMAGES, _STUDIES))
+"""The four CSV files of MURA."""
+_WITHDRAWN_LISTS = ("train.csv", "valid.csv")
+
+_FROM_SPLIT = re.compile(r"(?:^|.*/)((?:train|valid)/XR_.*)")
+_STUDY = re.compile(
+    r"(?P<split>train|valid)/XR_(?P<part>[A-Z]+)/(?P<patient>patient\d+)/(?P<study>study\d+)_(?P<sign>\w+)$"
+)
+_LEVELS = (re.compile(r"XR_[A-Z]+$"), re.compile(r"patient\d+$"), re.compile(r"study\d+_(?:negative|positive)$"))
+_VIEW = re.compile(r"image(\d+)\.png$")
+_SIGNS = {"negative": 0, "positive": 1}
+
+
+@dataclass
+class MuraCopy:
+    """What a copy of MURA lists, and which of it exists. Paths begin with the split.
+
+    Attributes:
+        tree: Folder with the lists.
+        images: Folder with train and valid: `tree`, or a folder in it.
+        is_synthetic: Whether the images are synthetic.
+        rows: Split -> all listed rows of all body parts in a stable order.
+        present: Split -> rows of the requested parts whose files exist and are not quarantined.
+        absent: Studies of the requested parts whose folder does not exist.
+        missing: Files that do not exist in an existing folder of their study.
+        quarantined: Path -> reason.
+        unlisted: Existing images that no list names.
+        unexpected: Files and folders that do not belong to the layout of MURA.
+        scanned: Splits without a list of images, whose folders were scanned.
+    """
+
+    tree: Path
+    images: Path
+    is_synthetic: bool
+    rows: dict[str, list[Row]] = field(default_factory=dict)
+    present: dict[str, list[Row]] = field(default_factory=dict)
+    absent: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    quarantined: dict[str, str] = field(default_factory=dict)
+    unlisted: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    scanned: list[str] = field(default_factory=list)
+
+
+def list_files(root: Path, body_parts: Sequence[str]) -> MuraCopy:
+    """Reads the lists of a copy, or its folders if a list is missing, and checks which files exist.
+
+    Args:
+        root: The folder `MURA-v1.1`, or its parent.
+        body_parts: Body parts whose files are checked.
+
+    Raises:
+        DatasetError: If there is no copy, it is MURA v1.0, rows contradict each other, or a patient is in both splits.
+    """
+    tree = find_tree(root)
+    inner = tree / "MURA-v1.1"  # some copies have their images in here, and their lists beside it
+    beside = any((tree / split).is_dir() for split in _SPLITS_ON_DISK)
+    nested = not beside and any((inner / split).is_dir() for split in _SPLITS_ON_DISK)
+    copy = MuraCopy(tree, inner if nested else tree, is_synthetic(tree), quarantined=read_quarantine(tree))
+    for split in _SPLITS_ON_DISK:
+        copy.rows[split] = _make_rows(copy, split, _list_images(copy, split))
+    if not any(copy.rows.values()):
+        raise DatasetError(f"{tree} lists no image; get a complete copy of MURA v1.1")
+    if not copy.is_synthetic:
+        refuse_withdrawn_counts(tree, copy.rows)
+    train, valid = ({row["patient_id"] for row in copy.rows[split]} for split in _SPLITS_ON_DISK)
+    if train & valid:
+        raise DatasetError(
+            f"{tree}: {len(train & valid)} patients are in train and in valid, such as {min(train & valid)}; get a "
+            "fresh copy"
+        )
+    for split in _SPLITS_ON_DISK:
+        copy.present[split] = _find_present(copy, split, body_parts)
+    if not any(copy.present.values()):
+        raise DatasetError(
+            f"{tree}: no image of {', '.join(body_parts)} exists, though {sum(map(len, copy.rows.values()))} are "
+            "listed; copy train and valid beside the lists"
+        )
+    return copy
+
+
+def find_tree(root: Path) -> Path:
+    """Finds the folder with the lists of MURA, or at least with train or valid, in `root` or up to two levels below.
+
+    Raises:
+        DatasetError: If there is none, or only MURA v1.0.
+    """
+    candidates = (root, root / "MURA-v1.1", root / "MURA-v1.1" / "MURA-v1.1")
+    for candidate in candidates:
+        if any((candidate / name).is_file() for name in LISTS):
+            return candidate
+    for candidate in candidates:
+        if all((candidate / name).is_file() for name in _WITHDRAWN_LISTS):
+            refuse_withdrawn_name(candidate, ["MURA-v1.0"])
+        if any(any((candidate / split).glob("XR_*")) for split in _SPLITS_ON_DISK):
+            refuse_withdrawn_name(candidate, [])
+            return candidate
+    for candidate in (root, root / "MURA-v1.0"):
+        if candidate.is_dir():
+            refuse_withdrawn_name(candidate, [])
+    raise DatasetError(
+        f"{root} contains no train_labeled_studies.csv and no folder train/XR_..., nor does a folder MURA-v1.1 in it; "
+        "give the folder into which MURA v1.1 was unpacked, or generate synthetic data with scripts/make_phantoms.py"
+    )
+
+
+def _from_split(path: str) -> str:
+    """Returns the part of a listed path from train or valid on, without a trailing slash."""
+    normalized = path.strip().replace("\\", "/").strip("/")
+    found = _FROM_SPLIT.match(normalized)
+    return found[1] if found else normalized
+
+
+def _list_images(copy: MuraCopy, split: str) -> list[tuple[str, str]]:
+    """Returns the source (for messages) and the path of each listed image of a split."""
+    file = copy.tree / _IMAGES.format(split)
+    if not file.is_file():
+        copy.scanned.append(split)
+        return [(str(copy.images / split), name) for name in _scan(copy, split)]
+    rows = _read_csv(file)
+    refuse_withdrawn_name(copy.tree, {row[0].replace("\\", "/").split("/", 1)[0] for row in rows})
+    start = int(bool(rows) and _is_header(rows[0]))
+    names = [(f"{file}, row {number}", _from_split(row[0])) for number, row in enumerate(rows, 1) if number > start]
+    return [(where, name) for where, name in names if not name.rsplit("/", 1)[-1].startswith(".")]
+
+
+def _scan(copy: MuraCopy, folder: str, level: int = 0) -> Iterator[str]:
+    """Yields the paths of images in the layout of MURA, and notes unexpected entries."""
+    try:
+        entries = sorted(os.scandir(copy.images / folder), key=lambda entry: entry.name)
+    except OSError:
+        return
+    for entry in entries:
+        name = f"{folder}/{entry.name}"
+        if entry.name.startswith("."):
+            continue
+        if level == len(_LEVELS) and _VIEW.match(entry.name):
+            yield name
+        elif level < len(_LEVELS) and _LEVELS[level].match(entry.name) and entry.is_dir():
+            yield from _scan(copy, name, level + 1)
+        else:
+            copy.unexpected.append(name)
+
+
+def _is_header(row: list[str]) -> bool:
+    """Returns whether a first row names columns instead of a path. Only some copies have one."""
+    return "/" not in row[0] and "\\" not in row[0]
+
+
+def _read_csv(path: Path) -> list[list[str]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return [row for row in csv.reader(file) if row]
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path} is not UTF-8 text ({error}); save it as UTF-8, or get a fresh copy") from error
+    except OSError as error:
+        raise DatasetError(
+            f"{path} cannot be read ({error.strerror}); MURA v1.1 has four CSV files, get a complete copy"
+        ) from error
+
+
+def _read_labels(tree: Path, split: str) -> dict[str, int] | None:
+    """Returns study -> label, or None if there is no list of labels and the folder names must suffice."""
+    path = tree / _STUDIES.format(split)
+    if not path.is_file():
+        return None
+    labels: dict[str, int] = {}
+    for number, row in enumerate(_read_csv(path), 1):
+        row = [value.strip() for value in row]
+        if number == 1 and _is_header(row):
+            continue
+        if len(row) != 2 or row[1] not in ("0", "1"):
+            raise DatasetError(f"{path}, row {number}: expected a study and 0 or 1, found {','.join(row)!r}")
+        study = _from_split(row[0])
+        if labels.setdefault(study, int(row[1])) != int(row[1]):
+            raise DatasetError(f"{path}: {study} is labelled both 0 and 1")
+    return labels
+
+
+def _make_rows(copy: MuraCopy, split: str, names: list[tuple[str, str]]) -> list[Row]:
+    """Makes a row of each listed image, joined with the label of its study by path, never by position."""
+    labels, labels_file = _read_labels(copy.tree, split), _STUDIES.format(split)
+    rows: dict[str, Row] = {}
+    folders: dict[str, str] = {}
+    for where, name in names:
+        folder, file = os.path.split(name)
+        study, view = _STUDY.match(folder), _VIEW.match(file)
+        known = study and view and study["sign"] in _SIGNS and study["part"].lower() in BODY_PARTS
+        if not study or not view or not known or study["split"] != split:
+            raise DatasetError(f"{where}: {name!r} is not a path of {split} in MURA v1.1")
+        label = _SIGNS[study["sign"]]
+        if labels is not None and folder not in labels:
+            raise DatasetError(f"{where}: {folder} has no label in {labels_file}")
+        if labels is not None and labels[folder] != label:
+            raise DatasetError(
+                f"{copy.tree}: {folder} is labelled {labels[folder]} in {labels_file}, which contradicts its name"
+            )
+        if name in rows:
+            raise DatasetError(f"{where}: {name} is listed twice")
+        study_id = f"XR_{study['part']}/{study['patient']}/{study['study']}"
+        if folders.setdefault(study_id, folder) != folder:
+            raise DatasetError(
+                f"{where}: {study_id} is in {folders[study_id]} and in {folder}, so its label is unclear"
+            )
+        rows[name] = {
+            "name": name,
+            "image": str(copy.images / name),
+            "label": label,
+            "body_part": study["part"].lower(),
+            "patient_id": study["patient"],
+            "study_id": study_id,
+            "view": int(view[1]),
+        }
+    without = sorted(set(labels or ()) - set(folders.values()))
+    list_file = copy.tree / _IMAGES.format(split)
+    if without and list_file.is_file():
+        raise DatasetError(
+            f"{list_file} lists no image of {len(without)} labelled studies, such as {without[0]}; get a complete copy"
+        )
+    return sorted(rows.values(), key=lambda row: (row["study_id"], row["view"]))
+
+
+def _find_present(copy: MuraCopy, split: str, body_parts: Sequence[str]) -> list[Row]:
+    """Returns the rows of the requested parts whose files exist, and notes what is missing."""
+    studies: dict[str, list[Row]] = {}
+    for row in copy.rows[split]:
+        if row["body_part"] in body_parts:
+            studies.setdefault(os.path.dirname(row["name"]), []).append(row)
+    present: list[Row] = []
+    for folder, rows in studies.items():
+        try:
+            files = {name for name in os.listdir(copy.images / folder) if not name.startswith(".")}
+        except OSError:
+            copy.absent.append(folder)
+            continue
+        listed = {os.path.basename(row["name"]): row for row in rows}
+        for file, row in listed.items():
+            if row["name"] in copy.quarantined:
+                continue
+            if file in files:
+                present.append(row)
+            else:
+                copy.missing.append(row["name"])
+        copy.unlisted += [f"{folder}/{name}" for name in sorted(files - set(listed))]
+    return present

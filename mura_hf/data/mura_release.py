@@ -1,17 +1,19 @@
-"""Facts about the official MURA release: counts of v1.1, and how the withdrawn v1.0 is recognised."""
+"""The official MURA release: counts of v1.1, detection of the withdrawn v1.0, quarantine manifest of a copy."""
 
+import csv
+import io
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ..common import BODY_PARTS
+from ..common import BODY_PARTS, replace_file
 from ..errors import DatasetError
 from .splits import Row
 
 
 class Count(NamedTuple):
-    """Images and studies of one part in one split, normal and abnormal ones."""
+    """Images and studies of one body part in one split."""
 
     normal_images: int
     abnormal_images: int
@@ -20,12 +22,12 @@ class Count(NamedTuple):
 
     @property
     def images(self) -> int:
-        """Of both labels."""
+        """Images of both labels."""
         return self.normal_images + self.abnormal_images
 
     @property
     def studies(self) -> int:
-        """Of both labels."""
+        """Studies of both labels."""
         return self.normal_studies + self.abnormal_studies
 
 
@@ -49,55 +51,47 @@ OFFICIAL_COUNTS: dict[str, dict[str, Count]] = {
         "wrist": Count(364, 295, 140, 97),
     },
 }
-"""MURA v1.1, counted in its four CSV files: 36,808 + 3,197 images of 13,457 + 1,199 studies."""
+"""Counts of MURA v1.1 in its four CSV files: 36,808 + 3,197 images of 13,457 + 1,199 studies."""
 
 OFFICIAL_PATIENTS = {"train": 11_184, "valid": 783}
 
-WITHDRAWN_VALID_STUDIES = {
-    "elbow": 160,
-    "finger": 175,
-    "forearm": 137,
-    "hand": 167,
-    "humerus": 136,
-    "shoulder": 195,
-    "wrist": 238,
-}
-"""Valid studies of MURA v1.0, by which a copy of it is known."""
+WITHDRAWN_VALID_STUDIES = dict(zip(BODY_PARTS, (160, 175, 137, 167, 136, 195, 238), strict=True))
+"""Studies in `valid` of MURA v1.0, by which a copy of it is recognised."""
 
 WITHDRAWN_IMAGES = 40_895
-
-_WITHDRAWN = (
-    "{tree} is MURA v1.0 ({sign}), which accidentally held data of patients and was withdrawn: "
-    "delete it, and get v1.1 from Stanford"
-)
+"""Images of MURA v1.0."""
 
 
 def refuse_withdrawn_name(tree: Path, names: Iterable[str]) -> None:
-    """Raises `DatasetError` where a folder or a listed path calls itself MURA v1.0."""
-    for name in (tree.name, *names):
-        if "mura-v1.0" in name.lower():
-            raise DatasetError(_WITHDRAWN.format(tree=tree, sign="so it is named"))
+    """Raises `DatasetError` if the folder or a listed path is named MURA v1.0."""
+    if any("mura-v1.0" in name.lower() for name in (tree.name, *names)):
+        raise _withdrawn(tree, "according to its name")
 
 
 def refuse_withdrawn_counts(tree: Path, rows: dict[str, list[Row]]) -> None:
-    """Raises `DatasetError` where the counts of a copy are those of MURA v1.0 and cannot be those of v1.1."""
+    """Raises `DatasetError` if the counts of a copy are those of MURA v1.0 and cannot be those of v1.1."""
     if sum(map(len, rows.values())) == WITHDRAWN_IMAGES:
-        raise DatasetError(_WITHDRAWN.format(tree=tree, sign=f"{WITHDRAWN_IMAGES:,} images"))
+        raise _withdrawn(tree, f"it lists {WITHDRAWN_IMAGES:,} images")
     found = count_rows(rows)["valid"]
     for part, studies in WITHDRAWN_VALID_STUDIES.items():
         if found[part].studies == studies > OFFICIAL_COUNTS["valid"][part].studies:
-            raise DatasetError(_WITHDRAWN.format(tree=tree, sign=f"{studies} {part} studies in valid"))
+            raise _withdrawn(tree, f"it has {studies} {part} studies in valid")
+
+
+def _withdrawn(tree: Path, sign: str) -> DatasetError:
+    return DatasetError(
+        f"{tree} is MURA v1.0 ({sign}), which accidentally contained data of patients and was withdrawn: delete it, "
+        "and get v1.1 from Stanford"
+    )
 
 
 def count_rows(rows: dict[str, list[Row]]) -> dict[str, dict[str, Count]]:
-    """Counts the rows of train and valid by part."""
+    """Counts the rows of train and valid by body part."""
     counts: dict[str, dict[str, Count]] = {}
     for split in OFFICIAL_COUNTS:
         images = Counter((row["body_part"], row["label"]) for row in rows[split])
-        studies = Counter(
-            (part, label)
-            for part, label, _ in {(row["body_part"], row["label"], row["study_id"]) for row in rows[split]}
-        )
+        distinct = {(row["body_part"], row["label"], row["study_id"]) for row in rows[split]}
+        studies = Counter((part, label) for part, label, _ in distinct)
         counts[split] = {
             part: Count(images[part, 0], images[part, 1], studies[part, 0], studies[part, 1]) for part in BODY_PARTS
         }
@@ -105,12 +99,7 @@ def count_rows(rows: dict[str, list[Row]]) -> dict[str, dict[str, Count]]:
 
 
 def compare_counts(counts: dict[str, dict[str, Count]], body_parts: Sequence[str]) -> str | None:
-    """A table of a copy against the official counts; None where all of them agree.
-
-    Args:
-        counts: Of the copy.
-        body_parts: What was asked for; other parts are not compared.
-    """
+    """Returns a table of the counts of a copy beside the official ones, or None if all of `body_parts` agree."""
     pairs = [
         (split, part, counts[split][part], official)
         for split, parts in OFFICIAL_COUNTS.items()
@@ -119,21 +108,65 @@ def compare_counts(counts: dict[str, dict[str, Count]], body_parts: Sequence[str
     ]
     if all(found == official for *_, found, official in pairs):
         return None
+
+    def line(split: str, part: str, found: Sequence[Count], official: Sequence[Count]) -> str:
+        images, studies = (
+            [sum(getattr(count, kind) for count in counts) for counts in (found, official)]
+            for kind in ("images", "studies")
+        )
+        return f"{split:6}{part:10}{images[0]:8} of {images[1]:8}{studies[0]:10} of {studies[1]:8}"
+
     lines = [f"{'split':6}{'part':10}{'images':>8} of {'official':>8}{'studies':>10} of {'official':>8}"]
     for split, part, found, official in pairs:
-        mark = "" if found == official else "   more than there are" if _more(found, official) else "   differs"
-        lines.append(_line(split, part, found.images, official.images, found.studies, official.studies) + mark)
-    sums = [
-        sum(getattr(count, name) for count in column)
-        for name in ("images", "studies")
-        for column in ([pair[2] for pair in pairs], [pair[3] for pair in pairs])
-    ]
-    return "\n".join([*lines, _line("all", "", *sums)])
+        more = any(one > other for one, other in zip(found, official, strict=True))
+        note = "" if found == official else "   more than the official number" if more else "   differs"
+        lines.append(line(split, part, [found], [official]) + note)
+    *_, all_found, all_official = zip(*pairs, strict=True)
+    return "\n".join([*lines, line("all", "", all_found, all_official)])
 
 
-def _line(split: str, part: str, images: int, all_images: int, studies: int, all_studies: int) -> str:
-    return f"{split:6}{part:10}{images:8} of {all_images:8}{studies:10} of {all_studies:8}"
+QUARANTINE_FILE = "quarantine.csv"
+"""Lies beside the lists of MURA. Columns: path (from train or valid on) and reason."""
+
+_HEADER = ["path", "reason"]
 
 
-def _more(found: Count, official: Count) -> bool:
-    return any(one > other for one, other in zip(found, official, strict=True))
+def read_quarantine(tree: Path) -> dict[str, str]:
+    """Reads the quarantine manifest of a copy: path from the split on -> reason. Empty if there is no manifest.
+
+    Raises:
+        DatasetError: If the manifest is damaged. Ignoring it would let damaged files in.
+    """
+    file = tree / QUARANTINE_FILE
+    if not file.exists():
+        return {}
+    try:
+        with file.open(newline="", encoding="utf-8") as lines:
+            header, *rows = list(csv.reader(lines)) or [[]]
+        if header != _HEADER or any(len(row) != len(_HEADER) for row in rows):
+            raise ValueError("expected the columns path and reason")
+    except (OSError, ValueError, csv.Error) as error:
+        raise DatasetError(f"{file} cannot be used ({error}); write it again with scripts/verify_mura.py") from error
+    return {path.removeprefix("MURA-v1.1/"): reason for path, reason in rows}
+
+
+def write_quarantine(tree: Path, reasons: dict[str, str]) -> None:
+    """Replaces the quarantine manifest atomically, or removes it if there are no reasons.
+
+    Args:
+        tree: Folder with the lists of MURA.
+        reasons: Path from the split on -> reason.
+
+    Raises:
+        DatasetError: If it cannot be written.
+    """
+    file = tree / QUARANTINE_FILE
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([_HEADER, *sorted(reasons.items())])
+    try:
+        if reasons:
+            replace_file(file, text.getvalue().encode())
+        else:
+            file.unlink(missing_ok=True)
+    except OSError as error:
+        raise DatasetError(f"{file} cannot be written ({error.strerror}); make the folder writable") from error

@@ -1,17 +1,16 @@
-"""What loaders of data without official splits share: columns, boxes, cuts by patient."""
+"""What the loaders of datasets without official splits share: columns, tables, boxes, and splitting by patient."""
 
 import csv
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from datasets import DatasetDict, Features, Image, Value
 from PIL import Image as PillowImage
 
 from ..errors import DatasetError
-from .splits import BOXES, FEATURES, Cut, Row, cut_rows, make_splits
+from .splits import BOXES, FEATURES, Row, SplitOptions, assign_patients, make_splits
 
 OPEN_FEATURES = Features(
     {
@@ -23,57 +22,84 @@ OPEN_FEATURES = Features(
         "region": Value("string"),
     }
 )
-"""Columns of data with boxes. `label` is the study's; `fracture`, `hardware` and `cast` are the view's own, None where
-nobody looked; `region` is what the data call it; `boxes` are those of what makes a view abnormal.
+"""Columns of FracAtlas and GRAZPEDWRI-DX. `label` belongs to the study; `fracture`, `hardware` and `cast` belong to
+the view and are None if the dataset does not annotate them; `region` is the body region in words of the dataset;
+`boxes` are those of findings that count as abnormal.
 """
 
 ABNORMAL = ("fracture", "hardware")
-VALID_SEED = 0  # valid is the same whatever seed a run has, so that runs can be compared
+VALID_SEED = 0  # valid is the same whatever the seed of a run, so that runs can be compared
 
 
 def check_abnormal(abnormal: Sequence[str]) -> tuple[str, ...]:
-    """What counts as abnormal, of `ABNORMAL`.
+    """Returns the findings that count as abnormal.
 
     Raises:
-        ValueError: If something is unknown, or there is nothing.
+        ValueError: If there is none, or one is not in `ABNORMAL`.
     """
-    unknown = sorted(set(abnormal) - set(ABNORMAL)) if not isinstance(abnormal, str) else [abnormal]
-    if unknown or not abnormal:
-        raise ValueError(f"abnormal is {abnormal!r}: it must be a list of some of {', '.join(ABNORMAL)}")
+    if isinstance(abnormal, str) or not abnormal or set(abnormal) - set(ABNORMAL):
+        raise ValueError(f"abnormal is {abnormal!r}, but must be a list of some of {', '.join(ABNORMAL)}")
     return tuple(abnormal)
 
 
-def cut_and_load(rows: Sequence[Row], cut: Cut, valid_fraction: float, features: Features, where: Path) -> DatasetDict:
-    """Cuts `valid` from all patients, always alike, then the other splits from the rest.
+def split_and_load(
+    rows: Sequence[Row], options: SplitOptions, valid_fraction: float, features: Features, source: Path
+) -> DatasetDict:
+    """Assigns patients to `valid`, independent of the seed, then the remaining ones to the other splits.
 
     Raises:
         DatasetError: If there are too few patients.
     """
     if any(Path(row["image"]).suffix.lower() not in (".png", ".jpg", ".jpeg") for row in rows):
-        # Pillow would fail on DICOM where a row is looked at; the package's own reader takes paths anyway.
+        # Pillow cannot open DICOM when a row is accessed, so the column hands out paths for `read_radiograph`.
         features = Features({**features, "image": Image(decode=False)})
     try:
-        held_out = cut_rows(rows, Cut({"valid": valid_fraction}, VALID_SEED, stratified=cut.stratified))
-        left = [row for row in rows if held_out[row["patient_id"]] != "valid"]
-        places = cut_rows(left, cut)
+        held_out = assign_patients(
+            rows, SplitOptions({"valid": valid_fraction}, VALID_SEED, stratified=options.stratified)
+        )
+        splits = assign_patients([row for row in rows if held_out[row["patient_id"]] != "valid"], options)
     except ValueError as error:
-        raise DatasetError(f"{where} is too small: {error}") from error
-    splits: dict[str, list[Row]] = {}
+        raise DatasetError(f"{source} is too small: {error}") from error
+    by_split: dict[str, list[Row]] = {}
     for row in rows:
-        splits.setdefault(places.get(row["patient_id"], "valid"), []).append(row)
-    return make_splits(splits, features)
+        by_split.setdefault(splits.get(row["patient_id"], "valid"), []).append(row)
+    return make_splits(by_split, features)
+
+
+def check_studies(rows: Sequence[Row], source: object) -> None:
+    """Checks that all views of a study have the same label and body part.
+
+    Raises:
+        DatasetError: If they differ.
+    """
+    studies: dict[str, Row] = {}
+    for row in rows:
+        first = studies.setdefault(row["study_id"], row)
+        for column in ("label", "body_part"):
+            if row[column] != first[column]:
+                raise DatasetError(
+                    f"{source}: study {row['study_id']} has {column} {first[column]} and {row[column]}, but a study "
+                    "has one"
+                )
+
+
+def label_studies(rows: Sequence[Row], abnormal: Sequence[str]) -> list[Row]:
+    """Adds `label`, 1 if any view of the study has an abnormal finding, and orders rows by study and view."""
+    positive = {row["study_id"] for row in rows if any(row[finding] for finding in abnormal)}
+    labelled = [{**row, "label": int(row["study_id"] in positive)} for row in rows]
+    return sorted(labelled, key=lambda row: (row["study_id"], row["view"]))
 
 
 def read_table(file: Path, columns: Sequence[str], what: str) -> list[dict[str, str]]:
-    """Rows of a CSV file with a header.
+    """Reads a CSV file with a header, with or without a byte-order mark.
 
     Args:
-        file: Path; a byte-order mark is taken away.
-        columns: Which there must be.
-        what: What the folder should be, for messages.
+        file: Path.
+        columns: Required columns.
+        what: Description of the dataset for messages.
 
     Raises:
-        DatasetError: If the file is missing, empty, no UTF-8, or lacks columns.
+        DatasetError: If the file is missing, empty or not UTF-8, or lacks columns or values.
     """
     try:
         with file.open(newline="", encoding="utf-8-sig") as lines:
@@ -88,103 +114,112 @@ def read_table(file: Path, columns: Sequence[str], what: str) -> list[dict[str, 
         raise DatasetError(f"{file} has no rows; give the folder of {what}")
     for number, row in enumerate(rows, 2):
         if None in row or any(row[name] is None for name in columns):
-            raise DatasetError(f"{file}, line {number}: it has not as many values as the header has names")
+            raise DatasetError(f"{file}, line {number}: the number of values differs from that of the header")
     return rows
 
 
 def read_flag(value: str, where: str) -> bool:
-    """Whether a flag is set: "1" or "0", or nothing.
+    """Returns whether a flag is "1"; "0" and an empty string are False.
 
     Raises:
-        DatasetError: If it is anything else.
+        DatasetError: For any other value.
     """
     if value.strip() not in ("", "0", "1", "0.0", "1.0"):
-        raise DatasetError(f"{where} is {value!r}, but must be 1, 0 or nothing")
+        raise DatasetError(f"{where} is {value!r}, but must be 1, 0 or empty")
     return value.strip() in ("1", "1.0")
 
 
-def read_yolo_boxes(file: Path, picture: Path, classes: Sequence[int]) -> list[list[int]]:
-    """Boxes of a YOLO text file (`class cx cy w h`, in shares of the picture) in pixels.
-
-    Args:
-        file: The text file; where it is missing there are no boxes.
-        picture: Whose header says how many pixels there are.
-        classes: Which to read.
+def read_number(value: str, where: str) -> str:
+    """Returns a whole number as text, without the ".0" that some spreadsheets append.
 
     Raises:
-        DatasetError: If a line is no box, or the picture's header cannot be read.
+        DatasetError: If it is not a number.
+    """
+    text = value.strip().removesuffix(".0")
+    if not text.isdigit():
+        raise DatasetError(f"{where} is {value!r}, but must be a number")
+    return text
+
+
+def read_yolo_boxes(file: Path, image: Path, classes: Sequence[int]) -> list[list[int]]:
+    """Reads the boxes of a YOLO text file (`class cx cy w h`, relative to the image size).
+
+    Args:
+        file: The text file. A missing file means that there are no boxes.
+        image: The image, whose header gives its size.
+        classes: Classes to read.
+
+    Returns:
+        x0, y0, x1, y1 in pixels, x1 and y1 exclusive, expanded to whole pixels and clipped to the image.
+
+    Raises:
+        DatasetError: If a line is not a box, or the header of the image cannot be read.
     """
     try:
         lines = file.read_text().splitlines() if file.is_file() else []
         values = [[float(value) for value in line.split()] for line in lines if line.strip()]
     except (OSError, ValueError) as error:
-        raise DatasetError(f"{file} is no list of boxes ({error}); get a fresh copy") from error
-    # A hair over the edge is rounding; what lies over it is cut off below.
-    if any(len(box) != 5 or not all(-0.001 <= value <= 1.001 for value in box[1:]) for box in values):
-        raise DatasetError(f"{file} holds a line that is not `class cx cy w h` in shares of the picture")
+        raise DatasetError(f"{file} is not a list of boxes ({error}); get a fresh copy") from error
+    if any(len(box) != 5 or not all(-0.001 <= value <= 1.001 for value in box[1:]) for box in values):  # rounded
+        raise DatasetError(f"{file} contains a line that is not `class cx cy w h` with values from 0 to 1")
     chosen = [box[1:] for box in values if box[0] in classes]
     if not chosen:
         return []
     try:
-        with PillowImage.open(picture) as image:
-            width, height = image.size
+        with PillowImage.open(image) as opened:
+            width, height = opened.size
     except OSError as error:
-        raise DatasetError(f"{picture} is no picture ({error}); get a fresh copy") from error
+        raise DatasetError(f"{image} is not an image ({error}); get a fresh copy") from error
     boxes = []
-    for middle, centre, across, down in chosen:
-        x0, x1 = (middle - across / 2) * width, (middle + across / 2) * width
-        y0, y1 = (centre - down / 2) * height, (centre + down / 2) * height
+    for cx, cy, w, h in chosen:
+        x0, x1 = (cx - w / 2) * width, (cx + w / 2) * width
+        y0, y1 = (cy - h / 2) * height, (cy + h / 2) * height
         left, top = max(0, int(x0)), max(0, int(y0))
-        # Outwards to whole pixels, one at least.
         boxes.append([left, top, min(width, max(left + 1, -int(-x1 // 1))), min(height, max(top + 1, -int(-y1 // 1)))])
     return boxes
 
 
-def tell(lines: Sequence[str]) -> None:
-    """Says on stderr what is not as it should be."""
-    if lines:
-        print("\n".join(lines), file=sys.stderr)
-
-
-def compare(name: str, found: dict[str, int], published: dict[str, int]) -> list[str]:
-    """A table of what was found against what was published, as lines; nothing where all agree."""
-    if all(found[what] == count for what, count in published.items()):
-        return []
-    rows = [f"  {what:24}{found[what]:7} of {count:7}" for what, count in published.items()]
-    return [f"This is not the whole of {name}:", *rows]
-
-
-def list_pictures(folder: Path, suffixes: Sequence[str]) -> dict[str, list[Path]]:
-    """Stem -> the pictures of that name anywhere below a folder, hidden files left out."""
+def find_images(folder: Path, suffixes: tuple[str, ...]) -> dict[str, list[Path]]:
+    """Returns stem -> files with that stem anywhere below a folder, without hidden files."""
     found: dict[str, list[Path]] = {}
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
-            if not name.startswith(".") and name.lower().endswith(tuple(suffixes)):
+            if not name.startswith(".") and name.lower().endswith(suffixes):
                 found.setdefault(Path(name).stem, []).append(Path(place) / name)
     return found
 
 
-def only_picture(pictures: dict[str, list[Path]], stem: str, where: Path) -> Path:
-    """The one picture of a stem.
+def find_one_image(images: dict[str, list[Path]], stem: str, table: Path) -> Path:
+    """Returns the only image with a stem.
 
     Raises:
         DatasetError: If there is none, or more than one.
     """
-    found = pictures.get(stem, [])
-    if len(found) == 1:
-        return found[0]
+    found = images.get(stem, [])
     if not found:
         raise DatasetError(
-            f"{where} lists {stem}, but no such picture is there; get a whole copy, or take its line out"
+            f"{table} lists {stem}, but there is no such image; get a complete copy, or remove its line"
         )
-    raise DatasetError(f"{where} lists {stem}, which is there {len(found)} times: {', '.join(map(str, found))}")
+    if len(found) > 1:
+        raise DatasetError(f"{table} lists {stem}, which exists {len(found)} times: {', '.join(map(str, found))}")
+    return found[0]
 
 
-def study_labels(rows: Sequence[Row], found: Sequence[bool]) -> list[Row]:
-    """Gives every view its study's label: abnormal where a view of it is. Rows come back by study and view."""
-    abnormal: dict[str, bool] = {}
-    for row, one in zip(rows, found, strict=True):
-        abnormal[row["study_id"]] = abnormal.get(row["study_id"], False) or one
-    labelled: list[dict[str, Any]] = [{**row, "label": int(abnormal[row["study_id"]])} for row in rows]
-    return sorted(labelled, key=lambda row: (row["study_id"], row["view"]))
+def report(messages: Sequence[str]) -> None:
+    """Prints messages on stderr."""
+    if messages:
+        print("\n".join(messages), file=sys.stderr)
+
+
+def report_differences(name: str, found: dict[str, int], published: dict[str, int], unlisted: Sequence[str]) -> None:
+    """Prints a table if counts differ from the published ones, and the number of images that no table names."""
+    messages = []
+    if any(found[what] != count for what, count in published.items()):
+        rows = [f"  {what:24}{found[what]:7} of {count:7}" for what, count in published.items()]
+        messages = [f"This copy of {name} is not complete:", *rows]
+    if unlisted:
+        messages.append(
+            f"{name}: {len(unlisted)} images that dataset.csv does not name are ignored, such as {unlisted[0]}."
+        )
+    report(messages)

@@ -92,14 +92,14 @@ def test_what_is_not_read_is_told(folder, capsys):
     _write(root, [{**record, "age": 9} for record in records[4:]])
     load_folder(root)
     told = capsys.readouterr().err
-    assert "columns that are not known are not read: age" in told
-    assert "4 files that metadata.csv does not name are not read, such as p0/s0_0.png" in told
+    assert "unknown columns are ignored: age" in told
+    assert "4 files that metadata.csv does not name are ignored, such as p0/s0_0.png" in told
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"file_name": "p0/gone.png"}, r"line 2: p0/gone\.png is not there"),
+        ({"file_name": "p0/gone.png"}, r"line 2: p0/gone\.png does not exist"),
         ({"file_name": "../secret.png"}, "inside the folder"),
         ({"file_name": ""}, "inside the folder"),
         ({"label": "healthy"}, "line 2: label is 'healthy'"),

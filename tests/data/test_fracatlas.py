@@ -92,20 +92,20 @@ def test_unknown_options_are_refused(options, message, atlas):
 class TestRefusals:
     def test_a_missing_picture_is_named(self, changed):
         (changed / "images" / "Non_fractured" / "IMG0000000.jpg").unlink()
-        with pytest.raises(DatasetError, match="IMG0000000, but no such picture"):
+        with pytest.raises(DatasetError, match="IMG0000000, but there is no such image"):
             load_fracatlas(changed)
 
     def test_boxes_against_the_table(self, changed):
         file = sorted((changed / "Annotations" / "YOLO").glob("*.txt"))[0]
         text = file.read_text()
         file.write_text(text * 2)
-        with pytest.raises(DatasetError, match="2 boxes, but fracture_count 1"):
+        with pytest.raises(DatasetError, match="2 boxes, but fracture_count is 1"):
             load_fracatlas(changed)
         file.write_text(text.replace("0 ", "0 7", 1))
-        with pytest.raises(DatasetError, match="in shares of the picture"):
+        with pytest.raises(DatasetError, match="with values from 0 to 1"):
             load_fracatlas(changed)
         file.write_text("0 a b c d")
-        with pytest.raises(DatasetError, match="no list of boxes"):
+        with pytest.raises(DatasetError, match="not a list of boxes"):
             load_fracatlas(changed)
 
     def test_a_picture_in_the_wrong_folder(self, changed):
@@ -121,8 +121,8 @@ class TestRefusals:
             (lambda lines: [*lines, lines[5]], "twice"),
             (lambda lines: lines[:1], "no rows"),
             (lambda lines: [lines[0], lines[1].replace("0,1,0,0", "x,1,0,0"), *lines[2:]], "fracture_count is 'x'"),
-            (lambda lines: [lines[0], lines[1].replace(",0", ",x", 1), *lines[2:]], "must be 1, 0 or nothing"),
-            (lambda lines: [lines[0], lines[1] + ",5", *lines[2:]], "not as many values"),
+            (lambda lines: [lines[0], lines[1].replace(",0", ",x", 1), *lines[2:]], "must be 1, 0 or empty"),
+            (lambda lines: [lines[0], lines[1] + ",5", *lines[2:]], "number of values differs"),
         ],
     )
     def test_a_table_that_is_not_right(self, change, message, changed):

@@ -75,13 +75,13 @@ class TestRefusals:
     def test_a_missing_picture_is_named(self, changed):
         gone = sorted(changed.glob("images_part1/*.png"))[0]
         gone.unlink()
-        with pytest.raises(DatasetError, match=f"{gone.stem}, but no such picture"):
+        with pytest.raises(DatasetError, match=f"{gone.stem}, but there is no such image"):
             load_grazpedwri(changed)
 
     def test_a_picture_that_is_there_twice(self, changed):
         twice = sorted(changed.glob("images_part1/*.png"))[0]
         shutil.copy(twice, changed / "images_part2")
-        with pytest.raises(DatasetError, match="there 2 times"):
+        with pytest.raises(DatasetError, match="exists 2 times"):
             load_grazpedwri(changed)
 
     def test_a_patient_that_is_not_known(self, changed):
@@ -105,4 +105,4 @@ class TestRefusals:
 def test_pictures_that_the_table_does_not_name_are_told(changed, capsys):
     shutil.copy(sorted(changed.glob("images_part1/*.png"))[0], changed / "images_part1" / "more.png")
     load_grazpedwri(changed)
-    assert "1 pictures that dataset.csv does not name are not read, such as more" in capsys.readouterr().err
+    assert "1 images that dataset.csv does not name are ignored, such as more" in capsys.readouterr().err

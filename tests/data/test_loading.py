@@ -23,7 +23,7 @@ def test_each_dataset_is_known_by_its_files(phantom_tree, tmp_path):
 
 
 def test_what_is_none_of_them_is_refused(tmp_path):
-    with pytest.raises(DatasetError, match=r"holds no train_labeled_studies\.csv"):
+    with pytest.raises(DatasetError, match=r"contains no train_labeled_studies\.csv"):
         load_data(tmp_path)
     (tmp_path / "dataset.csv").write_text("a,b\n")
     with pytest.raises(DatasetError, match="neither FracAtlas nor GRAZPEDWRI-DX"):

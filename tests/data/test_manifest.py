@@ -68,7 +68,7 @@ def test_home_is_where_it_is_said_to_be(tmp_path, monkeypatch):
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"algorithm": "none", "key_id": "", "splits": {}}'])
 def test_what_is_no_manifest_is_refused(text, tmp_path):
     (tmp_path / "m.json").write_text(text)
-    with pytest.raises(DatasetError, match="no split manifest"):
+    with pytest.raises(DatasetError, match="not a split manifest"):
         read_manifest(tmp_path / "m.json")
     with pytest.raises(DatasetError, match="cannot be read"):
         read_manifest(tmp_path / "nowhere.json")

@@ -17,7 +17,7 @@ def test_cut_depends_on_patients_and_seed_alone():
 
 
 def test_too_few_patients_are_said_to_be():
-    with pytest.raises(ValueError, match="2 patients cannot be cut"):
+    with pytest.raises(ValueError, match="2 patients cannot be split"):
         split_patients(["a", "b"], {"dev": 0.49, "calib": 0.49})
 
 
@@ -51,7 +51,7 @@ class TestEvenly:
         assert self._cut(seed=1) != self._cut(seed=2)
 
     def test_too_few_patients_are_said_to_be(self):
-        with pytest.raises(ValueError, match="2 patients cannot be cut"):
+        with pytest.raises(ValueError, match="2 patients cannot be split"):
             split_patients_evenly(["a", "b"], ["x", "x"], [1, 1], {"dev": 0.1, "calib": 0.1})
 
     def test_a_small_set_has_someone_in_every_split(self):

@@ -5,7 +5,7 @@ import pytest
 
 from mura_hf import DatasetError, load_mura
 from mura_hf.data import verify_mura
-from mura_hf.data.mura_files import read_quarantine
+from mura_hf.data.mura_release import read_quarantine
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "verify_mura.py"
 
@@ -66,7 +66,7 @@ def test_other_differences(tree):
     shutil.rmtree(sorted(tree.glob("valid/*/*/*"))[0])
     found = verify_mura(tree, workers=1, progress=False)
     assert [len(entries) for entries in found.differences.values()] == [1, 1]
-    assert set(found.differences) == {"listed studies are not there", "pictures are in no list"}
+    assert set(found.differences) == {"listed studies do not exist", "images are in no list"}
 
 
 def test_a_damaged_manifest_is_not_passed_over(tree):

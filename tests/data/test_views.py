@@ -240,7 +240,7 @@ def test_a_random_crop_is_a_piece_of_the_picture(rows):
     places = set()
     for index in range(20):
         piece = cropped[index]["pixel_values"][0].numpy()
-        plane = processor.to_pixel_values(cropped._prepare(cropped.rows[index]["image"]).plane[None])[0, 0]
+        plane = processor.to_pixel_values(cropped._read(cropped.rows[index]["image"]).plane[None])[0, 0]
         found = [
             (top, left)
             for top in range(9)

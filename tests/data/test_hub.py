@@ -59,7 +59,7 @@ def test_what_is_missing_is_cut_by_patient(rows, tmp_path, capsys):
     plain = plain.remove_columns("label").add_column("label", labels)
     DatasetDict({"train": plain}).save_to_disk(tmp_path / "saved")
     loaded = load_hub(tmp_path / "saved", valid_fraction=0.25)
-    assert "25% of the patients are valid" in capsys.readouterr().err
+    assert "25% of the patients become valid" in capsys.readouterr().err
     patients = {name: set(split["patient_id"]) for name, split in loaded.items()}
     assert all(patients.values())
     assert sum(map(len, patients.values())) == len(set(train["patient_id"]))
@@ -83,7 +83,7 @@ def test_validation_chooses_and_test_is_held_out(rows, tmp_path):
     for name, original in (("dev", dev), ("valid", valid)):
         kept = {row["study_id"] for row in original if parts.int2str(row["body_part"]) in ("wrist", "hand", "elbow")}
         assert _studies(loaded[name]) == kept
-    with pytest.raises(DatasetError, match="cannot be cut into folds"):
+    with pytest.raises(DatasetError, match="cannot be divided into folds"):
         load_hub(root, fold=1)
 
 
@@ -93,7 +93,7 @@ def test_studies_of_the_same_name_are_told_apart(rows, tmp_path, capsys):
     kinds = [f"{study.split('/')[0]} {number}" for study, number in zip(train["study_id"], numbers, strict=True)]
     renamed = train.remove_columns("study_id").add_column("study_id", kinds)
     loaded = load_hub(_write(tmp_path / "films", train=renamed))
-    assert "a study is told by both" in capsys.readouterr().err
+    assert "a study is identified by both" in capsys.readouterr().err
     assert len(set().union(*map(_studies, loaded.values()))) == len(_studies(train))
 
 
@@ -126,7 +126,7 @@ def test_a_patient_in_two_splits_is_refused(rows, tmp_path):
 
 
 def test_what_is_nowhere_is_said(tmp_path):
-    with pytest.raises(DatasetError, match="nobody/nothing is no folder, and no dataset"):
+    with pytest.raises(DatasetError, match="nobody/nothing is neither a folder nor an available dataset"):
         load_data("nobody/nothing")
     DatasetDict({"test": Dataset.from_dict({"label": [0]})}).save_to_disk(tmp_path / "odd")
     with pytest.raises(DatasetError, match="no split train"):
