@@ -21,8 +21,7 @@ from pydicom.tag import Tag
 from tqdm.auto import tqdm
 
 from mura_hf.errors import RadiographError
-from mura_hf.phantoms import render_phantom
-from mura_hf.phantoms.dicom_files import TRANSFER_SYNTAXES, encode_dicom
+from mura_hf.phantoms import TRANSFER_SYNTAXES, encode_dicom, render_phantom
 from mura_hf.radiographs import GuardedReader
 
 SIDES = (96, 512, 1600)

@@ -7,7 +7,7 @@ from PIL import Image as PillowImage
 
 from mura_hf import DatasetError, MuraImageProcessor, read_radiograph
 from mura_hf.data import FEATURES, ViewDataset, load_folder
-from mura_hf.phantoms.dicom_files import encode_dicom
+from mura_hf.phantoms import encode_dicom
 
 RNG = np.random.default_rng(4)
 

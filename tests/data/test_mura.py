@@ -191,7 +191,9 @@ class TestFolds:
             assert list(fold["calib"]["study_id"]) == list(folds[0]["calib"]["study_id"])
             assert set(fold["train"]["patient_id"]) | dev == set.union(*devs)
 
-    @pytest.mark.parametrize(("options", "message"), [({"fold": 5}, "0 to 4"), ({"fold": 0, "n_folds": 1}, "at least 2")])
+    @pytest.mark.parametrize(
+        ("options", "message"), [({"fold": 5}, "0 to 4"), ({"fold": 0, "n_folds": 1}, "at least 2")]
+    )
     def test_there_must_be_such_a_fold(self, options, message, phantom_tree):
         with pytest.raises(ValueError, match=message):
             load_mura(phantom_tree, **options)

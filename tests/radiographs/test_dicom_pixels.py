@@ -5,7 +5,7 @@ import pydicom
 import pytest
 
 from mura_hf import RadiographError, read_radiograph
-from mura_hf.phantoms.dicom_files import encode_dicom
+from mura_hf.phantoms import encode_dicom
 
 from .films import BYTES, COLOURS, EXACT, FILM, FULL, LUMINANCE, changed, encode_png
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from mura_hf import RadiographError, read_radiograph
-from mura_hf.phantoms.dicom_files import encode_dicom
+from mura_hf.phantoms import encode_dicom
 from mura_hf.radiographs import GuardedReader
 from mura_hf.radiographs.guarded import WorkerLostError, _receive_radiograph
 

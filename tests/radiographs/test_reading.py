@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mura_hf import Radiograph, RadiographError, read_radiograph
-from mura_hf.phantoms.dicom_files import encode_dicom
+from mura_hf.phantoms import encode_dicom
 from mura_hf.radiographs import read_levels
 
 RNG = np.random.default_rng(1)

@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 from pydicom.pixels import apply_modality_lut, apply_voi, apply_windowing
 
 from mura_hf import read_radiograph
-from mura_hf.phantoms.dicom_files import encode_dicom
+from mura_hf.phantoms import encode_dicom
 from mura_hf.radiographs.windowing import WINDOWS, count_values, find_percentiles, window_percentiles
 
 from .films import BYTES, FILM, FULL, changed, encode_png, make_lut
