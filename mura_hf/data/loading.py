@@ -138,7 +138,7 @@ SOURCES = {
 }
 """Supported datasets by key."""
 
-_LOADERS = {
+_LOADERS: dict[str, tuple[Any, set[str]]] = {
     "mura": (load_mura, {"body_parts", "stratified"}),
     "phantoms": (load_mura, {"body_parts", "stratified"}),
     "folder": (load_folder, {"body_parts"}),
