@@ -1,18 +1,17 @@
-"""Copies a checkpoint with the model code, so that it loads with `trust_remote_code=True` where mura_hf is not
-installed.
-"""
+"""Exports a checkpoint with its model code: it loads with `trust_remote_code=True` without mura_hf."""
 
 import argparse
+from collections.abc import Sequence
 
 from mura_hf.errors import MuraError
 from mura_hf.hub import export_checkpoint
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", help="folder of the checkpoint")
     parser.add_argument("output_dir", help="a new or empty folder")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     print(f"Exported: {export_checkpoint(options.checkpoint, options.output_dir)}")
 
 

@@ -1,19 +1,20 @@
-"""Pushes the app as a Gradio Space that starts as it is, in one commit; private unless said otherwise."""
+"""Pushes the demo as a Gradio Space in one commit. Private by default."""
 
 import argparse
+from collections.abc import Sequence
 
 from mura_hf.errors import MuraError
 from mura_hf.hub import push_space
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("repo_id", help="its name on the Hub, user/space")
-    parser.add_argument("--checkpoint", help="Hub name of the checkpoint that it starts with; else the package's own")
-    parser.add_argument("--public", action="store_true", help="let everybody see it")
-    parser.add_argument("--dry_run", action="store_true", help="list the files, show the README; send nothing")
+    parser.add_argument("repo_id", help="name on the Hub, user/space")
+    parser.add_argument("--checkpoint", help="Hub name of the checkpoint to start with (default: the bundled one)")
+    parser.add_argument("--public", action="store_true", help="make the Space public")
+    parser.add_argument("--dry_run", action="store_true", help="list the files and print the README; send nothing")
     parser.add_argument("--force", action="store_true", help="replace a commit that was not pushed from this machine")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     result = push_space(
         options.repo_id,
         checkpoint=options.checkpoint,
@@ -22,7 +23,7 @@ def main() -> None:
         force=options.force,
     )
     if options.dry_run:
-        print(f"{result.readme}\nWould be pushed to {result.repo_id}; nothing was sent:")
+        print(f"{result.readme}\nDry run for {result.repo_id}; nothing was sent. Files:")
     for name, size in result.files:
         print(f"{size:12,d}  {name}")
     if not options.dry_run:

@@ -1,23 +1,24 @@
-"""Pushes a checkpoint to the Hub with its card, code and records, in one commit; private unless said otherwise."""
+"""Pushes a checkpoint to the Hub with its card, code and records, in one commit. Private by default."""
 
 import argparse
+from collections.abc import Sequence
 
 from mura_hf.errors import MuraError
 from mura_hf.hub import push
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", help="folder of the checkpoint, trained and evaluated")
-    parser.add_argument("repo_id", help="its name on the Hub, user/model")
-    parser.add_argument("--public", action="store_true", help="let everybody see it")
+    parser.add_argument("repo_id", help="name on the Hub, user/model")
+    parser.add_argument("--public", action="store_true", help="make the repository public")
     parser.add_argument(
-        "--dry_run", action="store_true", help="check all, list the files, show the card; send nothing"
+        "--dry_run", action="store_true", help="check everything, list the files and print the card; send nothing"
     )
     parser.add_argument("--force", action="store_true", help="replace a commit that was not pushed from this folder")
-    parser.add_argument("--revision", help="a branch, made where it is missing; the main one where left out")
-    parser.add_argument("--message", help="of the commit")
-    options = parser.parse_args()
+    parser.add_argument("--revision", help="branch, created if missing (default: main)")
+    parser.add_argument("--message", help="title of the commit")
+    options = parser.parse_args(argv)
     result = push(
         options.checkpoint,
         options.repo_id,
@@ -28,12 +29,11 @@ def main() -> None:
         commit_message=options.message,
     )
     if options.dry_run:
-        print(f"{result.card}\nWould be pushed to {result.repo_id}; nothing was sent:")
+        print(f"{result.card}\nDry run for {result.repo_id}; nothing was sent. Files:")
     for name, size in result.files:
         print(f"{size:12,d}  {name}")
     if not options.dry_run:
-        done = "Pushed" if result.changed else "Nothing changed; no commit was made"
-        print(f"{done}: {result.url}")
+        print(f"{'Pushed' if result.changed else 'Nothing changed; no commit was made'}: {result.url}")
         print(f"Golden check after download: logits differ by {result.golden_difference:.1e} at most")
 
 

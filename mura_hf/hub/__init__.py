@@ -1,4 +1,9 @@
-"""What goes to the Hub: checkpoints, their cards, the app as a Space. What comes from elsewhere: conversion."""
+"""The Hub: model cards, pushes of checkpoints and of the demo as a Space, export, and conversion of other weights."""
+# ruff: noqa: E402 - the extra is checked before the imports
+
+from ..common import require_extra
+
+require_extra("train", "jinja2", "matplotlib", "sklearn", "yaml")
 
 from .card import render_card
 from .conversion import Conversion, ConvertedKey, convert_checkpoint

@@ -1,10 +1,9 @@
-"""The header of a model card, which the Hub reads.
-
-Model cards, rendered from a checkpoint's records alone.
-"""
+"""`render_card`: a model card from a checkpoint's records alone, or an error that names the record that is missing."""
 
 import json
+import math
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,100 +16,72 @@ from ..errors import CardError
 from ..models.golden_mura import digest_weights
 from ..retrieval import FOLDER, read_record
 from ..training import recipe_names
-from .card_gate import BLOCKS, check_records, check_text
-from .export import index_travels
-from .training_section import bases_of, model_rows, training_command, training_story
+from .export import index_is_exported
+from .training_section import bases_of, model_rows, training_command, training_section
 
-_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
-_ON_HUB = re.compile(r"[\w.-]+/[\w.-]+")
+
+@dataclass(frozen=True)
+class CardBlock:
+    """A required block of every card.
+
+    Attributes:
+        name: Name of its template, `card_blocks/NAME.md`.
+        title: Its heading.
+        needs: Values of the records that it requires, each as `record.key.key`.
+    """
+
+    name: str
+    title: str
+    needs: tuple[str, ...]
+
+
+METADATA = CardBlock("metadata", "Metadata", ("training.data.name", "evaluation.study.overall.figures"))
+"""The YAML header, which has no template."""
+
+BLOCKS = (
+    CardBlock("about", "What it is", ("config.model_type", "training.data.name")),
+    CardBlock("use", "Intended use", ("training.data.name",)),
+    CardBlock("usage", "How to use", ("preprocessor_config.size",)),
+    CardBlock("model", "Model", ("config.operating_points", "preprocessor_config.resize_mode")),
+    CardBlock("data", "Data", ("training.data.split_digest", "training.data.studies", "training.data.views")),
+    CardBlock("training", "Training", ("training.recipe", "training.selected_by")),
+    CardBlock(
+        "results", "Results",
+        ("evaluation.study.overall.figures", "evaluation.study.overall.intervals",
+         "evaluation.study.overall.confusion", "evaluation.image.overall.figures", "evaluation.threshold_chosen",
+         "evaluation.study.overall.figures.auroc", "evaluation.curves.roc", "evaluation.curves.precision_recall"),
+    ),
+    CardBlock("parts", "Body parts", ("evaluation.study",)),
+    CardBlock("operating_points", "Operating points", ("evaluation.operating_points", "evaluation.prevalence")),
+    CardBlock("calibration", "Calibration", ("evaluation.calibration_effect.after",)),
+    CardBlock("explanations", "Heatmaps", ("evaluation.explanations",)),
+    CardBlock("ood_detection", "Out-of-distribution detection", ("training.data.name",)),
+    CardBlock("retrieval", "Similar studies", ("evaluation.split",)),
+    CardBlock("shortcuts", "Shortcuts", ("evaluation.baselines",)),
+    CardBlock("limits", "Limits", ("evaluation.study.overall.confusion",)),
+    CardBlock("environment", "Versions and time", ("training.versions", "training.seconds", "training.device")),
+    CardBlock("licence", "Licence", ("training.data.name",)),
+    CardBlock("citation", "Citation", ("training.versions",)),
+)  # fmt: skip
+"""The blocks in the order of the card."""
+
+_TEMPLATES = Path(__file__).parent / "card_blocks"
+_RECORDS = {
+    "config": "train it",
+    "preprocessor_config": "train it",
+    "training": "train it with scripts/train.py",
+    "evaluation": "run scripts/evaluate.py on valid",
+}
+"""Records that a card is rendered from, and how to make each."""
+
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_DATASET_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _STRICTNESS = {"apache-2.0": 0, "cc-by-4.0": 1, "other": 2}
-
-
-def sources_of(records: dict[str, Any]) -> tuple[DataSource, DataSource]:
-    """What a checkpoint was trained on, and what it was measured on.
-
-    Args:
-        records: `config`, `training` and `evaluation` of it.
-
-    Raises:
-        CardError: If a record names data that are not known.
-    """
-    trained = records["training"]["data"]
-    key = trained.get("key", "phantoms" if records["config"]["trained_on_phantoms"] else "mura")
-    measured = records["evaluation"].get("data", {"key": key})
-    try:
-        return SOURCES[key], SOURCES[measured["key"]]
-    except KeyError as error:
-        raise CardError(f"a record names data that are not known: {error}; there are {', '.join(SOURCES)}") from error
-
-
-def sources_of_bases(records: dict[str, Any]) -> list[DataSource]:
-    """Other data that the checkpoints which it started from had seen."""
-    known = [one["key"] for base in bases_of(records["training"]) for one in base["trained_on"] or []]
-    own = sources_of(records)[0].key
-    return [SOURCES[key] for key in dict.fromkeys(known) if key in SOURCES and key != own]
-
-
-def strictest_licence(records: dict[str, Any]) -> DataSource:
-    """The data, of all that went into the weights, whose licence asks for most."""
-    return max([sources_of(records)[0], *sources_of_bases(records)], key=lambda one: _STRICTNESS[one.license])
-
-
-def card_metadata(records: dict[str, Any], name: str) -> ModelCardData:
-    """What the Hub is told.
-
-    Args:
-        records: `config`, `training` and `evaluation` of a checkpoint.
-        name: Its name, as on the Hub.
-    """
-    phantoms, held_out = records["config"]["trained_on_phantoms"], sources_of(records)[1]
-    data = "Synthetic phantoms of mura_hf" if held_out.key == "phantoms" else held_out.name
-    study = records["evaluation"]["study"]["overall"]["figures"]
-    results = [
-        EvalResult(
-            task_type="image-classification",
-            dataset_type="synthetic-phantoms" if held_out.key == "phantoms" else held_out.key,
-            dataset_name=f"{data}, {records['evaluation']['split']}, study level",
-            dataset_split=records["evaluation"]["split"],
-            metric_type=metric,
-            metric_value=round(study[metric], 4),
-        )
-        for metric in ("auroc", "kappa", "sensitivity", "specificity")
-        if study[metric] is not None
-    ]
-    strictest = strictest_licence(records)
-    names = ("license", "license_name", "license_link")
-    known: dict[str, Any] = {name: getattr(strictest, name) for name in names if getattr(strictest, name)}
-    known |= _bases(records)
-    dataset = records["training"]["data"].get("dataset")
-    if dataset and _NAME.fullmatch(dataset):
-        known["datasets"] = [dataset]
-    return ModelCardData(
-        library_name="transformers",
-        pipeline_tag="image-classification",
-        tags=["medical", "radiograph", "musculoskeletal", "mura"] + ["synthetic"] * phantoms,
-        metrics=["roc_auc", "cohen_kappa"],
-        model_name=name,
-        eval_results=results,
-        **known,
-    )
-
-
-def _bases(records: dict[str, Any]) -> dict[str, Any]:
-    """What the Hub is told of the checkpoints that it started from; nothing where those have no name there."""
-    names = [base["name"] for base in bases_of(records["training"]) if _ON_HUB.fullmatch(base["name"])]
-    if not names:
-        return {}
-    return {"base_model": names[0] if len(names) == 1 else names, "base_model_relation": "finetune"}
-
-
-_MADE = {
+_UNCALIBRATED = {"temperature": 1, "study_slope": 1, "study_intercept": 0}
+_PHANTOM_OPTIONS = {
     "twins": False, "views_tell": False, "planted_marker": False, "body_parts": None, "findings": None,
     "exposure": None, "train_shares": None,
 }  # fmt: skip
-_TEMPLATES = Path(__file__).parent / "card_blocks"
-_NEUTRAL = {"temperature": 1, "study_slope": 1, "study_intercept": 0}
-_RECORDS = ("config.json", "preprocessor_config.json", "training.json", "evaluation.json")
 _FIGURES = {
     "auroc": "AUROC",
     "kappa": "Cohen's kappa",
@@ -125,7 +96,7 @@ _FIGURES = {
 }
 _BASELINES = {
     "random": "a random number",
-    "constant": "the same answer for all: the share of abnormal in train",
+    "constant": "a constant: the share of abnormal studies in train",
     "view_count": "the number of views alone",
 }
 
@@ -134,33 +105,34 @@ def render_card(folder: str | Path, name: str, *, pictures: str = "") -> str:
     """Renders the card of a checkpoint.
 
     Args:
-        folder: The checkpoint with its records.
-        name: Its name, as on the Hub, or that of one of the package's own.
-        pictures: What stands in front of the names of plots, where they do not lie beside the card.
+        folder: Checkpoint with its records.
+        name: Its name on the Hub, or the name of a bundled checkpoint.
+        pictures: Prefix for the file names of plots that are not beside the card.
 
     Returns:
-        Markdown with a metadata header.
+        Markdown with a YAML header.
 
     Raises:
-        CardError: If a record is missing, does not fill a block of the card, or lacks a value that the card shows; the
-            message names it.
+        CardError: If a record is missing, does not fill a block of the card, lacks a value that the card shows, or
+            belongs to other weights; the message names it.
     """
-    records = _read(Path(folder))
-    check_records(records, str(folder))
-    _check_fit(records, str(folder))
-    _check_index(records, Path(folder))
+    folder = Path(folder)
+    records = _read_records(folder)
+    _check_blocks(records, folder)
+    _check_fit(records, folder)
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"figure": _figure, "change": _change}
+    environment.filters |= {"figure": _format_figure, "change": _format_change}
     texts = []
     try:
         metadata = card_metadata(records, name)
         records["training"] = {"remarks": [], **records["training"]}
-        values = {**_values(records, Path(folder), name), "pictures": pictures, **records}
+        values = {**_collect_values(records, folder, name), "pictures": pictures, **records}
         for block in BLOCKS:
             text = environment.get_template(f"{block.name}.md").render(values).strip()
-            check_text(block, text, str(folder))
+            if not text:
+                raise CardError(f'the block "{block.title}" of the card of {folder} is empty')
             texts.append(text if block is BLOCKS[0] else f"## {block.title}\n\n{text}")
     except (UndefinedError, KeyError) as error:
         raise CardError(f"a record of {folder} lacks a value that the card shows: {error}") from error
@@ -168,104 +140,188 @@ def render_card(folder: str | Path, name: str, *, pictures: str = "") -> str:
     return f"---\n{metadata.to_yaml()}\n---\n\n{body}\n"
 
 
-def _read(folder: Path) -> dict[str, Any]:
+def _read_records(folder: Path) -> dict[str, Any]:
     records: dict[str, Any] = {}
-    for file in _RECORDS:
+    for name in _RECORDS:
+        file = folder / f"{name}.json"
         try:
-            records[file.removesuffix(".json")] = json.loads((folder / file).read_text())
+            records[name] = json.loads(file.read_text())
         except FileNotFoundError as error:
             raise CardError(
-                f"{folder} has no {file}; the card is rendered from it. Train, then run scripts/evaluate.py."
+                f"{folder} has no {file.name}, which the card is rendered from; train, then run scripts/evaluate.py"
             ) from error
         except json.JSONDecodeError as error:
-            raise CardError(f"{folder / file} is not valid JSON ({error}); make it again") from error
+            raise CardError(f"{file} is not valid JSON ({error}); make it again") from error
     return records
 
 
-def _check_fit(records: dict[str, Any], folder: str) -> None:
-    """Holds a card back whose figures are of something else than what they would stand beside."""
+def _check_blocks(records: dict[str, Any], folder: Path) -> None:
+    """Raises if a value that a block requires is missing or empty."""
+    for block in (METADATA, *BLOCKS):
+        for path in block.needs:
+            record, *keys = path.split(".")
+            value: Any = records[record]
+            for key in keys:
+                value = value.get(key) if isinstance(value, dict) else None
+            if _is_empty(value):
+                raise CardError(
+                    f'the block "{block.title}" of the card of {folder} would be empty: {record}.json has no '
+                    f"{'.'.join(keys)}; {_RECORDS[record]}, and render the card again"
+                )
+
+
+def _is_empty(value: Any) -> bool:
+    """Whether a value holds no text and no number, at any depth."""
+    if isinstance(value, str):
+        return not value.strip()
+    if isinstance(value, dict | list):
+        return all(_is_empty(one) for one in (value.values() if isinstance(value, dict) else value))
+    return value is None or (isinstance(value, float) and not math.isfinite(value))
+
+
+def _check_fit(records: dict[str, Any], folder: Path) -> None:
+    """Raises if the evaluation belongs to another split, other weights, thresholds, calibration or index."""
     config, evaluation = records["config"], records["evaluation"]
+    rerun = "run scripts/evaluate.py"
     if evaluation.get("split") != "valid":
         raise CardError(
-            f"{folder}: evaluation.json is about {evaluation.get('split')!r}; a card shows valid, run "
-            "scripts/evaluate.py on it"
+            f"{folder}: evaluation.json is about {evaluation.get('split')!r}; a card shows valid, so {rerun} on it"
         )
     if evaluation.get("weights_sha256") != digest_weights(folder):
-        raise CardError(f"{folder}: evaluation.json is of other weights; run scripts/evaluate.py on these")
+        raise CardError(f"{folder}: evaluation.json belongs to other weights; {rerun} on these")
     points = {name: point["threshold"] for name, point in evaluation["operating_points"].items()}
     default = "paper" if "paper" in points else next(iter(config["operating_points"]))
     if evaluation["threshold"] != points.get(default):
         raise CardError(
-            f"{folder}: evaluation.json was made with --threshold {evaluation['threshold']:g}, and a card shows what "
-            "the checkpoint does by itself; run scripts/evaluate.py without it"
+            f"{folder}: evaluation.json was made with --threshold {evaluation['threshold']:g}, but a card shows the "
+            f"default of the checkpoint; {rerun} without it"
         )
     if evaluation.get("calibration") != _calibration(records) or points != config["operating_points"]:
-        raise CardError(
-            f"{folder} was calibrated after evaluation.json was written; run scripts/evaluate.py on it again"
-        )
-
-
-def _check_index(records: dict[str, Any], folder: Path) -> None:
-    """Holds a card back whose index is not the one that was measured."""
-    measured = records["evaluation"].get("retrieval")
-    if not (folder / FOLDER).is_dir():  # it may have stayed where the data are
-        return
-    if measured is None or read_record(folder / FOLDER).build != measured["index"]["build"]:
-        raise CardError(
-            f"{folder}: the index in {FOLDER}/ is not the one that evaluation.json speaks of; run scripts/evaluate.py "
-            "again"
-        )
+        raise CardError(f"{folder} was calibrated after evaluation.json was written; {rerun} again")
+    measured = evaluation.get("retrieval")
+    if (folder / FOLDER).is_dir() and (
+        measured is None or read_record(folder / FOLDER).build != measured["index"]["build"]
+    ):
+        raise CardError(f"{folder}: evaluation.json is not about the index in {FOLDER}/; {rerun} again")
 
 
 def _calibration(records: dict[str, Any]) -> dict[str, float]:
-    return {name: records["config"].get(name, neutral) for name, neutral in _NEUTRAL.items()}
+    return {name: records["config"].get(name, neutral) for name, neutral in _UNCALIBRATED.items()}
 
 
-def _values(records: dict[str, Any], folder: Path, name: str) -> dict[str, Any]:
-    """What the blocks show beside the records themselves."""
+def sources_of(records: dict[str, Any]) -> tuple[DataSource, DataSource]:
+    """Data that a checkpoint was trained on, and data that it was evaluated on.
+
+    Raises:
+        CardError: If a record names unknown data.
+    """
+    trained = records["training"]["data"]
+    key = trained.get("key", "phantoms" if records["config"]["trained_on_phantoms"] else "mura")
+    evaluated = records["evaluation"].get("data", {"key": key})
+    try:
+        return SOURCES[key], SOURCES[evaluated["key"]]
+    except KeyError as error:
+        raise CardError(f"a record names unknown data: {error}; known are {', '.join(SOURCES)}") from error
+
+
+def _base_sources(records: dict[str, Any]) -> list[DataSource]:
+    """Other data that the checkpoints which it started from were trained on."""
+    keys = [one["key"] for base in bases_of(records["training"]) for one in base["trained_on"] or []]
+    own = sources_of(records)[0].key
+    return [SOURCES[key] for key in dict.fromkeys(keys) if key in SOURCES and key != own]
+
+
+def _strictest_licence(records: dict[str, Any]) -> DataSource:
+    """Data with the strictest licence of all that the weights depend on."""
+    return max([sources_of(records)[0], *_base_sources(records)], key=lambda one: _STRICTNESS[one.license])
+
+
+def card_metadata(records: dict[str, Any], name: str) -> ModelCardData:
+    """YAML header of a card.
+
+    Args:
+        records: `config`, `training` and `evaluation` of a checkpoint.
+        name: Its name on the Hub.
+    """
+    phantoms, held_out = records["config"]["trained_on_phantoms"], sources_of(records)[1]
+    synthetic = held_out.key == "phantoms"
+    split, figures = records["evaluation"]["split"], records["evaluation"]["study"]["overall"]["figures"]
+    results = [
+        EvalResult(
+            task_type="image-classification",
+            dataset_type="synthetic-phantoms" if synthetic else held_out.key,
+            dataset_name=f"{'Synthetic phantoms of mura_hf' if synthetic else held_out.name}, {split}, study level",
+            dataset_split=split,
+            metric_type=metric,
+            metric_value=round(figures[metric], 4),
+        )
+        for metric in ("auroc", "kappa", "sensitivity", "specificity")
+        if figures[metric] is not None
+    ]
+    strictest = _strictest_licence(records)
+    names = ("license", "license_name", "license_link")
+    optional: dict[str, Any] = {key: getattr(strictest, key) for key in names if getattr(strictest, key)}
+    bases = [base["name"] for base in bases_of(records["training"]) if _HUB_NAME.fullmatch(base["name"])]
+    if bases:
+        optional |= {"base_model": bases[0] if len(bases) == 1 else bases, "base_model_relation": "finetune"}
+    dataset = records["training"]["data"].get("dataset")
+    if dataset and _DATASET_NAME.fullmatch(dataset):
+        optional["datasets"] = [dataset]
+    return ModelCardData(
+        library_name="transformers",
+        pipeline_tag="image-classification",
+        tags=["medical", "radiograph", "musculoskeletal", "mura"] + ["synthetic"] * phantoms,
+        metrics=["roc_auc", "cohen_kappa"],
+        model_name=name,
+        eval_results=results,
+        **optional,
+    )
+
+
+def _collect_values(records: dict[str, Any], folder: Path, name: str) -> dict[str, Any]:
+    """Values for the templates in addition to the records."""
     config, training = records["config"], records["training"]
     source, held_out = sources_of(records)
-    made = training["data"].get("made_with")  # how phantoms were made; none of other data
-    strictest, bases = strictest_licence(records), sources_of_bases(records)
+    bases = _base_sources(records)
+    made_with = training["data"].get("made_with")  # options of phantoms; missing for other data
     regions = training["data"].get("regions", "all")
-    points = config["operating_points"]
-    threshold = records["evaluation"]["threshold"]
+    points, threshold = config["operating_points"], records["evaluation"]["threshold"]
     band = [points[one] for one in ("sensitivity_95", "specificity_95") if one in points]
-    crossed = len(band) < 2 or band[0] >= band[1]
+    has_band = len(band) == 2 and band[0] < band[1]
     return {
         "name": name,
         "bundled": name in BUNDLED and folder.resolve() == BUNDLED[name].resolve(),
         "source": source,
         "held_out": held_out,
         "base_sources": bases,
-        "strictest": strictest,
+        "strictest": _strictest_licence(records),
         "cited": [one.citation for one in dict.fromkeys([source, *bases, held_out]) if one.citation],
         "covers": source.covers if regions == "all" else f"of {' or '.join(regions)} (one view)",
         "positive_class_description": describe_positive_class({"key": source.key, **training["data"]}),
         "files": '"arm.png"' if source.key == "fracatlas" else '"wrist_frontal.png", "wrist_lateral.png"',
         "model": model_rows(records),
         "needs_part": config["model_type"] == "mura_specialized" and not config.get("router"),
-        "story": training_story(training),
+        "section": training_section(training),
         "command": training_command(training),
         "recipe_is_known": training["recipe"]["name"] in recipe_names(),
-        "calibrated": _calibration(records) != _NEUTRAL,
-        "bands": None if crossed else (min(band[0], threshold), max(band[1], threshold)),
+        "calibrated": _calibration(records) != _UNCALIBRATED,
+        "bands": (min(band[0], threshold), max(band[1], threshold)) if has_band else None,
         "figures": _FIGURES,
         "baseline_names": _BASELINES,
-        "index_travels": index_travels(folder),
-        "made_with": {**_MADE, **made} if made else None,
+        "index_is_exported": index_is_exported(folder),
+        "made_with": {**_PHANTOM_OPTIONS, **made_with} if made_with else None,
     }
 
 
-def _figure(value: float | None, interval: list[float] | None = None) -> str:
-    """A figure with three decimals and, where known, its interval."""
+def _format_figure(value: float | None, interval: list[float] | None = None) -> str:
+    """Three decimals, and the interval if known."""
     if value is None:
         return "not defined"
     return f"{value:.3f}" + (f" ({interval[0]:.3f}-{interval[1]:.3f})" if interval else "")
 
 
-def _change(value: float | None, interval: list[float] | None = None) -> str:
-    """A change with its sign, three decimals and, where known, its interval."""
+def _format_change(value: float | None, interval: list[float] | None = None) -> str:
+    """Sign and three decimals, and the interval if known."""
     if value is None:
         return "none"
     return f"{value:+.3f}" + (f" ({interval[0]:+.3f} to {interval[1]:+.3f})" if interval else "")

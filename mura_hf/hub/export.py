@@ -1,10 +1,8 @@
-"""Which indexes of studies may leave this machine, and what must be true of their files.
+"""Export of a checkpoint: a copy that loads without mura_hf, and the index of studies if it may be shared.
 
-A code says much about its picture, so an index goes where its pictures might go: phantoms may, and films whose licence
-lets everyone pass them on, by the names that they bear there. Thumbnails are of phantoms only. The index of any other
-data stays on this machine, whatever else of the checkpoint is pushed.
-
-`export_checkpoint`: a checkpoint that loads where mura_hf is not installed.
+A code reveals much about its picture, so an index may go where its pictures may go: phantoms, and films whose licence
+lets everyone share them, under their public names. Thumbnails are exported of phantoms only. An index of other data
+stays on this machine.
 """
 
 import json
@@ -20,103 +18,13 @@ from ..errors import CheckpointError
 from ..models import CLASSIFIERS, STUDY_TASK, MuraImageProcessor, MuraModel, MuraStudyClassificationPipeline
 from ..retrieval import CODES, FOLDER, RECORD, ROWS, RetrievalIndex, read_record
 
-PHANTOMS = "phantoms"
-OPEN_DATA = (PHANTOMS, "fracatlas", "grazpedwri")
-"""Data whose index may travel: made here, or under CC BY 4.0."""
+HUB_RECORD = "hub.json"
+"""Commits that were pushed from a folder; stays on this machine."""
 
-_TENSORS = {"codes", "squares", "sketch_mean", "sketch_basis", "sketch_vectors"}
-_OF_MURA = re.compile(r"patient\d{5}|XR_[A-Z]+[/\\]", re.IGNORECASE)
-_MOST_BYTES = 20_000
-"""Of a thumbnail: a small picture is much smaller, a film is not."""
+SHARED_DATA = ("phantoms", "fracatlas", "grazpedwri")
+"""Keys of data whose index may be shared: made by this package, or licensed under CC BY 4.0."""
 
-
-def index_travels(folder: str | Path) -> bool:
-    """Whether a checkpoint has an index of data that may be passed on.
-
-    Args:
-        folder: The checkpoint.
-
-    Raises:
-        CheckpointError: If there is an index whose record cannot be read.
-    """
-    place = Path(folder) / FOLDER
-    return place.is_dir() and (read_record(place).data or {}).get("key") in OPEN_DATA
-
-
-def index_files(folder: str | Path) -> list[Path]:
-    """The files of a checkpoint's index that travel; none where it does not.
-
-    Raises:
-        CheckpointError: As `index_travels`.
-    """
-    place = Path(folder) / FOLDER
-    if not index_travels(folder) or read_record(place).factory is not None:  # without FAISS's file it would not work
-        return []
-    return [place / name for name in (RECORD, CODES, ROWS)]
-
-
-def check_index(folder: str | Path) -> None:
-    """Makes sure that a checkpoint's index holds what may travel, and belongs to the checkpoint.
-
-    Args:
-        folder: The checkpoint, whose index travels.
-
-    Raises:
-        CheckpointError: If the index is damaged, of other weights or needs FAISS; if there is another file beside it,
-            a tensor that is none of an index's, a picture that is no small one of a phantom, or a name as MURA's. The
-            message names it.
-    """
-    folder = Path(folder)
-    place = folder / FOLDER
-    others = sorted({path.name for path in place.iterdir()} - {RECORD, CODES, ROWS})
-    record = read_record(place)
-    if record.factory is not None:
-        raise CheckpointError(
-            f"{place} searches by FAISS, whose files are not read from strangers; build the index without a factory "
-            "string, or move it elsewhere"
-        )
-    if others:
-        raise CheckpointError(f"{place / others[0]} is no file of an index; move it elsewhere")
-    index = RetrievalIndex.load(place, *_load(folder))
-    with safe_open(place / CODES, framework="np") as opened:
-        strange = sorted(set(opened.keys()) - _TENSORS)
-        told = set(opened.metadata() or {}) - {"format", "build"}
-    if strange or told:
-        raise CheckpointError(f"{place / CODES} holds {', '.join([*strange, *sorted(told)])}; {_AGAIN}")
-    metadata = set(index.rows.schema.metadata or {}) - {b"build"}
-    if metadata:
-        raise CheckpointError(f"{place / ROWS} holds more than rows ({len(metadata)} notes); {_AGAIN}")
-    _check_rows(index, place / ROWS, phantoms=(record.data or {}).get("key") == PHANTOMS)
-
-
-_AGAIN = "build the index again with scripts/build_index.py"
-
-
-def _check_rows(index: RetrievalIndex, file: Path, *, phantoms: bool) -> None:
-    for row in index.rows.to_pylist():
-        picture = row.pop("thumbnail")
-        if picture is not None and not phantoms:
-            raise CheckpointError(
-                f"{file} holds small pictures of films; only those of phantoms leave this machine. Build the index "
-                "without --thumbnails"
-            )
-        if picture is not None and len(picture) > _MOST_BYTES:
-            raise CheckpointError(
-                f"{file} holds a picture of {len(picture)} bytes, too large for a thumbnail; {_AGAIN}"
-            )
-        found = None if phantoms else _OF_MURA.search(" ".join(map(str, row.values())))
-        if found:
-            raise CheckpointError(
-                f"{file} names a patient or a study ({found.group()}); that stays on this machine. {_AGAIN}"
-            )
-
-
-def _load(folder: Path) -> tuple[Any, MuraImageProcessor]:
-    """By this package's own classes; code beside the checkpoint is not run."""
-    kind = json.loads((folder / "config.json").read_text())["model_type"]
-    return CLASSIFIERS[kind].from_pretrained(folder).eval(), MuraImageProcessor.from_pretrained(folder)
-
-
+_REQUIRED = ("config.json", "model.safetensors", "preprocessor_config.json")
 _MODELS = Path(__file__).parents[1] / "models"
 _PROCESSOR_MAP = {"AutoImageProcessor": "image_processing_mura.MuraImageProcessor"}
 _PIPELINES: dict[str, dict[str, Any]] = {
@@ -127,64 +35,60 @@ _PIPELINES: dict[str, dict[str, Any]] = {
     }
 }
 _SIBLING = re.compile(r"^from \.(\w+) import", re.MULTILINE)
-_NEEDED = ("config.json", "model.safetensors", "preprocessor_config.json")
-HUB_RECORD = "hub.json"
-"""What a folder remembers of its pushes; belongs to this machine."""
+
+_INDEX_TENSORS = {"codes", "squares", "sketch_mean", "sketch_basis", "sketch_vectors"}
+_MURA_ID = re.compile(r"patient\d{5}|XR_[A-Z]+[/\\]", re.IGNORECASE)
+_MAX_THUMBNAIL_BYTES = 20_000  # a film is larger
+_REBUILD = "build the index again with scripts/build_index.py"
 
 
 def export_checkpoint(folder: str | Path, out: str | Path) -> Path:
-    """Copies a checkpoint and adds the code of model and study pipeline, so that `trust_remote_code=True` loads it
-    with transformers and timm alone. Its index goes too where its data may be passed on (`index_travels`).
+    """Copies a checkpoint and adds the code of model and study pipeline.
+
+    The copy loads with `trust_remote_code=True`, transformers and timm alone. It includes the index of studies if its
+    data may be shared.
 
     Args:
-        folder: A checkpoint as training writes it.
+        folder: Checkpoint as training writes it.
         out: New or empty folder.
 
     Returns:
         `out`.
 
     Raises:
-        CheckpointError: If a file of the checkpoint is missing, it is of another family, or `out` is not empty.
+        CheckpointError: If a file of the checkpoint is missing, its family is unknown, or `out` is not empty.
     """
     folder, out = Path(folder), Path(out)
-    missing = [name for name in _NEEDED if not (folder / name).is_file()]
+    missing = [name for name in _REQUIRED if not (folder / name).is_file()]
     if missing:
-        raise CheckpointError(f"{folder} is no whole checkpoint: {', '.join(missing)} missing")
+        raise CheckpointError(f"{folder} is not a complete checkpoint: {', '.join(missing)} missing")
     kind = json.loads((folder / "config.json").read_text()).get("model_type")
     if kind not in CLASSIFIERS:
-        raise CheckpointError(f"{folder} is a checkpoint of type {kind!r}, none of {', '.join(CLASSIFIERS)}")
+        raise CheckpointError(f"{folder} is a checkpoint of type {kind!r}; known types are {', '.join(CLASSIFIERS)}")
     if out.exists() and any(out.iterdir()):
-        raise CheckpointError(f"{out} is not empty; name a new folder for the export")
+        raise CheckpointError(f"{out} is not empty; choose a new folder for the export")
     out.mkdir(parents=True, exist_ok=True)
     for file in sorted(folder.iterdir()):
-        # Code is the package's own: that of a checkpoint may be of another version, or anybody's.
+        # The package's own code is added below; a checkpoint's code may be of another version or origin.
         if file.is_file() and file.name != HUB_RECORD and file.suffix != ".py":
             shutil.copyfile(file, out / file.name)
     for file in index_files(folder):
-        (out / file.parent.name).mkdir(exist_ok=True)
-        shutil.copyfile(file, out / file.parent.name / file.name)
-    for name in _code_for(kind):
+        (out / FOLDER).mkdir(exist_ok=True)
+        shutil.copyfile(file, out / FOLDER / file.name)
+    for name in _code_files(kind):
         shutil.copyfile(_MODELS / name, out / name)
-    _add(out / "config.json", {"auto_map": _model_map(kind), "custom_pipelines": _PIPELINES})
-    _add(out / "preprocessor_config.json", {"auto_map": _PROCESSOR_MAP})
+    _add_fields(out / "config.json", {"auto_map": _auto_map(kind), "custom_pipelines": _PIPELINES})
+    _add_fields(out / "preprocessor_config.json", {"auto_map": _PROCESSOR_MAP})
     return out
 
 
-def model_code_names() -> set[str]:
-    """Names of the files of code that exports of any family hold."""
-    names: set[str] = set()
-    for kind in CLASSIFIERS:
-        names.update(_code_for(kind))
-    return names
+def _add_fields(file: Path, fields: dict[str, Any]) -> None:
+    values = {**json.loads(file.read_text()), **fields}
+    file.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
 
 
-def _code_for(kind: str) -> list[str]:
-    """The files of code that a checkpoint of a type takes along."""
-    return _code_of([*_model_map(kind).values(), *_PROCESSOR_MAP.values(), _PIPELINES[STUDY_TASK]["impl"]])
-
-
-def _model_map(kind: str) -> dict[str, str]:
-    """Which class each Auto class of transformers stands for."""
+def _auto_map(kind: str) -> dict[str, str]:
+    """Auto class of transformers -> `module.Class` for a model type."""
     model = CLASSIFIERS[kind]
     classes: dict[str, type] = {"AutoConfig": model.config_class, "AutoModelForImageClassification": model}
     if kind == "mura":
@@ -192,18 +96,99 @@ def _model_map(kind: str) -> dict[str, str]:
     return {auto: f"{one.__module__.rpartition('.')[2]}.{one.__name__}" for auto, one in classes.items()}
 
 
-def _code_of(classes: Iterable[str]) -> list[str]:
-    """The files of classes (`module.Class`) and of all that these import from beside them."""
-    found: dict[str, None] = {}
+def model_code_names() -> set[str]:
+    """Names of the code files that exports of all families hold."""
+    return {name for kind in CLASSIFIERS for name in _code_files(kind)}
+
+
+def _code_files(kind: str) -> list[str]:
+    """Code files that a checkpoint of a type needs: of its classes, and of all siblings that they import."""
+    classes: Iterable[str] = [*_auto_map(kind).values(), *_PROCESSOR_MAP.values(), _PIPELINES[STUDY_TASK]["impl"]]
+    found: set[str] = set()
     waiting = [name.partition(".")[0] for name in classes]
     while waiting:
         module = waiting.pop()
         if module not in found:
-            found[module] = None
+            found.add(module)
             waiting += _SIBLING.findall((_MODELS / f"{module}.py").read_text())
     return [f"{module}.py" for module in sorted(found)]
 
 
-def _add(file: Path, added: dict[str, Any]) -> None:
-    values = {**json.loads(file.read_text()), **added}
-    file.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
+def load_model(folder: Path) -> tuple[Any, MuraImageProcessor]:
+    """Loads model and image processor with the package's own classes; code beside the checkpoint is not run."""
+    kind = json.loads((folder / "config.json").read_text())["model_type"]
+    return CLASSIFIERS[kind].from_pretrained(folder).eval(), MuraImageProcessor.from_pretrained(folder)
+
+
+def index_is_exported(folder: str | Path) -> bool:
+    """Whether a checkpoint has an index of data that may be shared.
+
+    Raises:
+        CheckpointError: If there is an index whose record cannot be read.
+    """
+    place = Path(folder) / FOLDER
+    return place.is_dir() and (read_record(place).data or {}).get("key") in SHARED_DATA
+
+
+def index_files(folder: str | Path) -> list[Path]:
+    """Files of a checkpoint's index that are exported; empty if it may not be shared.
+
+    Raises:
+        CheckpointError: If there is an index whose record cannot be read.
+    """
+    place = Path(folder) / FOLDER
+    if (
+        not index_is_exported(folder) or read_record(place).factory is not None
+    ):  # FAISS needs a file that is not shared
+        return []
+    return [place / name for name in (RECORD, CODES, ROWS)]
+
+
+def check_index(folder: str | Path) -> None:
+    """Checks that an index to be exported belongs to its checkpoint and holds only what may be shared.
+
+    Raises:
+        CheckpointError: If the index is damaged, made with other weights or needs FAISS; if there is another file
+            beside it, an unknown tensor, a picture that is not a thumbnail of a phantom, or an id of MURA. The message
+            names it.
+    """
+    folder = Path(folder)
+    place = folder / FOLDER
+    record = read_record(place)
+    if record.factory is not None:
+        raise CheckpointError(
+            f"{place} searches with FAISS, whose files are not loaded from others; build the index without a factory "
+            "string, or move it elsewhere"
+        )
+    others = sorted({path.name for path in place.iterdir()} - {RECORD, CODES, ROWS})
+    if others:
+        raise CheckpointError(f"{place / others[0]} does not belong to an index; move it elsewhere")
+    index = RetrievalIndex.load(place, *load_model(folder))
+    with safe_open(place / CODES, framework="np") as opened:
+        unknown = sorted(set(opened.keys()) - _INDEX_TENSORS)
+        unknown += sorted(set(opened.metadata() or {}) - {"format", "build"})
+    if unknown:
+        raise CheckpointError(f"{place / CODES} holds {', '.join(unknown)}; {_REBUILD}")
+    notes = set(index.rows.schema.metadata or {}) - {b"build"}
+    if notes:
+        raise CheckpointError(f"{place / ROWS} holds more than rows ({len(notes)} notes); {_REBUILD}")
+    _check_rows(index, place / ROWS, phantoms=(record.data or {}).get("key") == "phantoms")
+
+
+def _check_rows(index: RetrievalIndex, file: Path, *, phantoms: bool) -> None:
+    for row in index.rows.to_pylist():
+        picture = row.pop("thumbnail")
+        if picture is not None and not phantoms:
+            raise CheckpointError(
+                f"{file} holds thumbnails of films; only those of phantoms may be shared. Build the index without "
+                "--thumbnails"
+            )
+        if picture is not None and len(picture) > _MAX_THUMBNAIL_BYTES:
+            raise CheckpointError(
+                f"{file} holds a picture of {len(picture)} bytes, too large for a thumbnail; {_REBUILD}"
+            )
+        found = None if phantoms else _MURA_ID.search(" ".join(map(str, row.values())))
+        if found:
+            raise CheckpointError(
+                f"{file} names a patient or a study ({found.group()}), which must stay on this machine; {_REBUILD}"
+            )

@@ -1,7 +1,4 @@
-"""The golden check of a checkpoint that goes to the Hub: its picture is a phantom, which anyone may draw again.
-
-What leaves this machine with a checkpoint, and what is refused: of MURA's pictures, all but what weights keep.
-"""
+"""Checks before a push: a checkpoint's folder is complete and holds nothing that must not leave this machine."""
 
 import json
 import re
@@ -17,115 +14,39 @@ from ..errors import CheckpointError
 from ..evaluation.prediction_cache import golden_picture
 from ..inference.loading import TOLERANCE
 from ..metrics import PLOTS
-from ..models import BODY_PARTS, CLASSIFIERS, GOLDEN_FILE, MuraImageProcessor, golden_difference
+from ..models import BODY_PARTS, GOLDEN_FILE, golden_difference
 from ..models.golden_mura import digest_weights
 from ..retrieval import FOLDER, OOD_FILE, OODDetector
 from ..retrieval import RECORD as INDEX_RECORD
-from .export import HUB_RECORD, check_index, index_travels, model_code_names
-
-_TENSORS = {"picture", "body_part", "logits"}
-_MOST_GRAY = 1.0  # gray levels that two machines may draw a phantom apart, on the average
-
-
-def check_golden(folder: str | Path) -> float:
-    """Computes the golden logits again.
-
-    Args:
-        folder: The checkpoint.
-
-    Returns:
-        By how much they differ at most.
-
-    Raises:
-        CheckpointError: If it cannot be loaded, or they differ by more than rounding does.
-    """
-    difference = golden_difference(folder, *_load(Path(folder)))
-    if not difference <= TOLERANCE:  # also catches NaN
-        raise CheckpointError(
-            f"the golden logits of {folder} differ by {difference:.2g} from those that its weights and processor give "
-            f"here, more than the {TOLERANCE:g} that rounding may do. If weights or calibration changed on purpose, "
-            "run scripts/evaluate.py again, which writes them"
-        )
-    return difference
-
-
-def check_golden_picture(folder: str | Path) -> None:
-    """Makes sure that the golden picture is the phantom that it should be, and no patient.
-
-    Args:
-        folder: The checkpoint.
-
-    Raises:
-        CheckpointError: If it is another picture, or the file holds anything else.
-    """
-    file = Path(folder) / GOLDEN_FILE
-    again = "run scripts/evaluate.py, which writes it again"
-    try:
-        tensors = load_file(file)
-    except Exception as error:  # whatever a broken file makes of the reader
-        raise CheckpointError(f"{file} cannot be read ({error}); {again}") from error
-    if set(tensors) != _TENSORS:
-        raise CheckpointError(
-            f"{file} holds {', '.join(sorted(tensors)) or 'nothing'}, not {', '.join(sorted(_TENSORS))}; {again}"
-        )
-    part = int(tensors["body_part"].ravel()[0]) if tensors["body_part"].size == 1 else -1
-    if not 0 <= part < len(BODY_PARTS):
-        raise CheckpointError(f"{file} names no body part; {again}")
-    picture, expected = tensors["picture"], golden_picture(BODY_PARTS[part])
-    if picture.dtype != np.uint8 or picture.shape != expected.shape or _apart(picture, expected) >= _MOST_GRAY:
-        raise CheckpointError(
-            f"the picture in {file} is not the phantom that it should be; it may be a patient's, and does not leave "
-            f"this machine. To go on, {again}"
-        )
-
-
-def _apart(one: np.ndarray, other: np.ndarray) -> float:
-    return float(np.abs(one.astype(np.float32) - other.astype(np.float32)).mean())
-
-
-def _load(folder: Path) -> tuple[Any, MuraImageProcessor]:
-    """By this package's own classes; code beside the checkpoint is not run."""
-    try:
-        kind = json.loads((folder / "config.json").read_text())["model_type"]
-        return CLASSIFIERS[kind].from_pretrained(folder), MuraImageProcessor.from_pretrained(folder)
-    except CheckpointError:
-        raise
-    except Exception as error:  # a checkpoint may be wrong in any way
-        reason = (str(error).strip().split("\n")[0] or type(error).__name__).rstrip(".")
-        raise CheckpointError(f"{folder} cannot be loaded: {reason}") from error
-
+from .export import HUB_RECORD, check_index, index_is_exported, load_model, model_code_names
 
 RECORDS = ("config.json", "preprocessor_config.json", "training.json", "evaluation.json")
 WEIGHTS = "model.safetensors"
 CARD = "README.md"
-LEFT_BEHIND = (CARD, HUB_RECORD, ".gitattributes", *PLOTS)
-"""What a checkpoint's folder may hold, but does not give away: card and plots are made anew from the records, since a
-name says nothing about a picture.
+NOT_PUSHED = (CARD, HUB_RECORD, ".gitattributes", *PLOTS)
+"""Files that a checkpoint's folder may hold, but that are not pushed as they are. Card and plots are rendered again
+from the records, because the name of a picture does not prove what it shows.
 """
 
 _KNOWN_FOLDERS = (".cache", "__pycache__", FOLDER)
-"""The last one goes, or stays behind: see `traveling_index`."""
-_MOST_NUMBERS = 128
-"""Numbers that a list of a record may hold, but for curves: more may be codes, or a picture."""
-
+_MAX_NUMBERS = 128  # in a list of a record, curves excepted: more may be codes, or a picture
+_MAX_GRAY_DIFFERENCE = 1.0  # mean gray levels between the phantoms that two machines draw
+_GOLDEN_TENSORS = {"picture", "body_part", "logits"}
 _MADE_BY = {
     "training.json": "training writes it",
     "evaluation.json": "run scripts/evaluate.py",
     GOLDEN_FILE: "run scripts/evaluate.py",
 }
-_TRACES = re.compile(r"patient\d{5}|XR_[A-Z]+[/\\]|study\d+_(?:positive|negative)", re.IGNORECASE)
+_MURA_ID = re.compile(r"patient\d{5}|XR_[A-Z]+[/\\]|study\d+_(?:positive|negative)", re.IGNORECASE)
 
 
 def check_checkpoint(folder: str | Path) -> None:
-    """Makes sure that a checkpoint's folder may go to the Hub.
-
-    Args:
-        folder: The checkpoint.
+    """Checks that a checkpoint's folder may be pushed to the Hub.
 
     Raises:
-        CheckpointError: If a file is missing, is none of a checkpoint's, names a study or a patient, holds weights of
-            half precision, or shows a picture that is no phantom; or if an index that would go too holds what it may
-            not. The message names it.
+        CheckpointError: If a file is missing, does not belong to a checkpoint, names a study or a patient, holds
+            weights of half precision, or shows a picture that is not a phantom; or if an index that would be pushed
+            holds something that must not be shared. The message names the file.
     """
     folder = Path(folder)
     _check_names(folder)
@@ -135,41 +56,52 @@ def check_checkpoint(folder: str | Path) -> None:
     for file in sorted(folder.glob("*.safetensors")):
         check_tensors(file)
     check_golden_picture(folder)
-    learned = folder / OOD_FILE
-    if learned.is_file():  # means and a covariance, of groups of views: it says so of nothing else that it might hold
-        OODDetector.load(learned, digest_weights(folder))
-    if index_travels(folder):
+    detector = folder / OOD_FILE
+    if detector.is_file():  # loading fails on anything but means and a covariance of groups of views
+        OODDetector.load(detector, digest_weights(folder))
+    if index_is_exported(folder):
         check_index(folder)
         check_text(folder / FOLDER, [INDEX_RECORD])
         _check_values(folder / FOLDER / INDEX_RECORD)
 
 
-def check_text(folder: Path, names: Iterable[str]) -> None:
-    """Refuses text that names a study or a patient in MURA's way.
+def _check_names(folder: Path) -> None:
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is not a folder; pass the folder of a checkpoint")
+    missing = [name for name in (WEIGHTS, *RECORDS, GOLDEN_FILE) if not (folder / name).is_file()]
+    if missing:
+        listed = "; ".join(f"{name}: {_MADE_BY[name]}" if name in _MADE_BY else name for name in missing)
+        raise CheckpointError(f"{folder} is incomplete and is not pushed. Missing: {listed}")
+    known = {WEIGHTS, *RECORDS, GOLDEN_FILE, OOD_FILE, *NOT_PUSHED, *model_code_names()}
+    for path in sorted(folder.iterdir()):
+        if path.name not in (_KNOWN_FOLDERS if path.is_dir() else known):
+            raise CheckpointError(
+                f"{path} does not belong to a checkpoint and is not pushed; move it elsewhere. Pictures, arrays, "
+                "codes, split manifests and optimizer states stay on this machine"
+            )
 
-    Args:
-        folder: Where the files lie.
-        names: Of them.
+
+def check_text(folder: Path, names: Iterable[str]) -> None:
+    """Checks that text files name no study or patient in MURA's way.
 
     Raises:
-        CheckpointError: If one does; the message names file, line and what was found.
+        CheckpointError: If one does; the message names file and line.
     """
     for name in names:
         try:
             lines = (folder / name).read_text(encoding="utf-8").splitlines()
         except UnicodeDecodeError as error:
-            raise CheckpointError(f"{folder / name} is no text in UTF-8; remove it, or write it again") from error
+            raise CheckpointError(f"{folder / name} is not UTF-8 text; remove it, or write it again") from error
         for number, line in enumerate(lines, 1):
-            found = _TRACES.search(line)
-            if found:
+            if found := _MURA_ID.search(line):
                 raise CheckpointError(
-                    f"{folder / name}, line {number}, names a patient or a study ({found.group()}); that stays on "
-                    "this machine. Remove it, or write the file again without"
+                    f"{folder / name}, line {number}, names a patient or a study ({found.group()}), which must stay "
+                    "on this machine; remove it, or write the file again without it"
                 )
 
 
 def _check_values(file: Path) -> None:
-    """Refuses what a record says in other letters than it is written in, and lists that are too long for a record."""
+    """Checks the decoded values of a record: escaped text may hide an id, and a long list may hold codes."""
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
@@ -182,72 +114,100 @@ def _check_values(file: Path) -> None:
         if isinstance(value, dict):
             waiting += [*value.keys(), *value.values()]
         elif isinstance(value, list):
-            if _count(value) > _MOST_NUMBERS:
+            if (count := _count_numbers(value)) > _MAX_NUMBERS:
                 raise CheckpointError(
-                    f"{file} holds a list of {_count(value)} numbers, as codes or a picture would be; such stay on "
-                    "this machine. Remove it"
+                    f"{file} holds a list of {count} numbers, which may be codes or a picture; they must stay on this "
+                    "machine. Remove the list"
                 )
             waiting += value
-        elif isinstance(value, str) and (found := _TRACES.search(value)):
+        elif isinstance(value, str) and (found := _MURA_ID.search(value)):
             raise CheckpointError(
-                f"{file} names a patient or a study ({found.group()}); that stays on this machine. Remove it"
+                f"{file} names a patient or a study ({found.group()}), which must stay on this machine; remove it"
             )
 
 
-def _count(value: Any) -> int:
-    """How many numbers a list holds, those of lists in it included."""
+def _count_numbers(value: Any) -> int:
     if isinstance(value, list):
-        return sum(map(_count, value))
+        return sum(map(_count_numbers, value))
     return int(isinstance(value, int | float))
 
 
-def _check_names(folder: Path) -> None:
-    """The files that must be there, and none that is unknown."""
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder} is no folder; give that of a checkpoint")
-    missing = [name for name in (WEIGHTS, *RECORDS, GOLDEN_FILE) if not (folder / name).is_file()]
-    if missing:
-        told = "; ".join(f"{name}: {_MADE_BY[name]}" if name in _MADE_BY else name for name in missing)
-        raise CheckpointError(f"{folder} is no whole checkpoint, and is not pushed. Missing: {told}")
-    known = {WEIGHTS, *RECORDS, GOLDEN_FILE, OOD_FILE, *LEFT_BEHIND, *model_code_names()}
-    for path in sorted(folder.iterdir()):
-        if path.is_dir():
-            if path.name not in _KNOWN_FOLDERS:
-                raise _refused(path, "is no folder of a checkpoint")
-        elif path.name not in known:
-            raise _refused(path, "is no file of a checkpoint")
-
-
-def _refused(path: Path, why: str) -> CheckpointError:
-    return CheckpointError(
-        f"{path} {why} and does not go to the Hub; move it elsewhere. Pictures, arrays, codes, split manifests and "
-        "states of optimizers stay on this machine"
-    )
-
-
 def check_tensors(file: Path) -> None:
-    """Makes sure that weights are in single precision, and that a file's names tell of no study.
+    """Checks that a safetensors file names no study or patient, and that weights are in single precision.
 
     Raises:
-        CheckpointError: If they are not, they do, or it is no safetensors file.
+        CheckpointError: If one of this is not so, or it is not a safetensors file.
     """
     try:
         with safe_open(file, framework="np") as opened:
-            told = opened.metadata() or {}
-            words = [*opened.keys(), *told.keys(), *told.values()]
+            metadata = opened.metadata() or {}
             kinds = {name: opened.get_slice(name).get_dtype() for name in opened.keys()}  # noqa: SIM118 - no mapping
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{file} is no whole safetensors file ({error}); train or copy it again") from error
-    found = next((match for match in map(_TRACES.search, words) if match), None)
-    if found:
         raise CheckpointError(
-            f"{file} names a patient or a study ({found.group()}) in its header; that stays on this machine"
-        )
-    if file.name != WEIGHTS:
-        return
-    for name, kind in kinds.items():
-        if kind.startswith(("F", "BF")) and kind != "F32":
+            f"{file} is not a complete safetensors file ({error}); train or copy it again"
+        ) from error
+    for text in (*kinds, *metadata.keys(), *metadata.values()):
+        if found := _MURA_ID.search(text):
             raise CheckpointError(
-                f"{file} holds {name} as {kind}; checkpoints are pushed in single precision, so that all get the same "
-                'answers. Save it again: load it with dtype=torch.float32, model.save_pretrained("a new folder")'
+                f"{file} names a patient or a study ({found.group()}) in its header, which must stay on this machine"
             )
+    for name, kind in kinds.items():
+        if file.name == WEIGHTS and kind.startswith(("F", "BF")) and kind != "F32":
+            raise CheckpointError(
+                f"{file} holds {name} as {kind}; checkpoints are pushed in single precision, so that everybody gets "
+                "the same predictions. Save it again: load it with dtype=torch.float32, then "
+                'model.save_pretrained("a new folder")'
+            )
+
+
+def check_golden(folder: str | Path) -> float:
+    """Computes the golden logits again and returns their largest difference from the stored ones.
+
+    Raises:
+        CheckpointError: If the checkpoint cannot be loaded, or the difference is larger than rounding.
+    """
+    folder = Path(folder)
+    try:
+        difference = golden_difference(folder, *load_model(folder))
+    except CheckpointError:
+        raise
+    except Exception as error:  # a damaged checkpoint may fail in any way
+        reason = (str(error).strip().split("\n")[0] or type(error).__name__).rstrip(".")
+        raise CheckpointError(f"{folder} cannot be loaded: {reason}") from error
+    if not difference <= TOLERANCE:  # also catches NaN
+        raise CheckpointError(
+            f"the golden logits of {folder} differ by {difference:.2g} from those that its weights and image "
+            f"processor give here; rounding explains {TOLERANCE:g} at most. If weights or calibration changed on "
+            "purpose, run scripts/evaluate.py again, which writes them"
+        )
+    return difference
+
+
+def check_golden_picture(folder: str | Path) -> None:
+    """Checks that the picture of the golden check is the expected phantom, not a patient's radiograph.
+
+    Raises:
+        CheckpointError: If it is another picture, or the file holds anything else.
+    """
+    file = Path(folder) / GOLDEN_FILE
+    rerun = "run scripts/evaluate.py, which writes it again"
+    try:
+        tensors = load_file(file)
+    except Exception as error:  # a damaged file may fail in any way
+        raise CheckpointError(f"{file} cannot be read ({error}); {rerun}") from error
+    if set(tensors) != _GOLDEN_TENSORS:
+        found, expected = (", ".join(sorted(names)) or "nothing" for names in (tensors, _GOLDEN_TENSORS))
+        raise CheckpointError(f"{file} holds {found}, not {expected}; {rerun}")
+    part = int(tensors["body_part"].ravel()[0]) if tensors["body_part"].size == 1 else -1
+    if not 0 <= part < len(BODY_PARTS):
+        raise CheckpointError(f"{file} names no body part; {rerun}")
+    picture, phantom = tensors["picture"], golden_picture(BODY_PARTS[part])
+    if (
+        picture.dtype != np.uint8
+        or picture.shape != phantom.shape
+        or np.abs(picture.astype(np.float32) - phantom).mean() >= _MAX_GRAY_DIFFERENCE
+    ):
+        raise CheckpointError(
+            f"the picture in {file} is not the expected phantom; it may be a patient's radiograph, which must stay on "
+            f"this machine. To continue, {rerun}"
+        )

@@ -1,8 +1,9 @@
-"""Weights as others save them: read without running anything, unwrapped, and named as timm names them."""
+"""State dicts of other projects: read without running code, unwrapped, and renamed to timm's names."""
 
 import pickle
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,22 +16,22 @@ from safetensors.torch import load_file
 from ..errors import CheckpointError
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights")
-"""Entries under which training scripts keep the weights beside other things."""
+"""Entries under which training scripts store the weights beside other things."""
 
 PREFIXES = ("module.", "model.", "backbone.", "features_extractor.", "net.", "network.", "_orig_mod.")
-"""What wrappers put in front of every name."""
+"""Prefixes that wrappers add to every name."""
 
+# Names of the function that converts foreign weights in timm's modules.
 _FILTERS = ("checkpoint_filter_fn", "_filter_torchvision_pretrained", "_filter_fn", "pretrained_filter_fn")
-
 _CONVNEXT_BLOCK = {"0": "conv_dw", "2": "norm", "3": "mlp.fc1", "5": "mlp.fc2"}
 
 
 class Weights(NamedTuple):
-    """What a file holds.
+    """Content of a file.
 
     Attributes:
         tensors: Name in the file -> tensor.
-        others: What lay in the file beside the weights -> why it is no weight.
+        others: Name of every other entry of the file -> why it is not a weight.
     """
 
     tensors: dict[str, torch.Tensor]
@@ -38,74 +39,74 @@ class Weights(NamedTuple):
 
 
 def read_state_dict(file: Path) -> Weights:
-    """Reads a `.pth` or `.safetensors` file; pickled objects are refused, and no code in the file is run.
+    """Reads a `.pth` or `.safetensors` file. Pickled objects are refused, so no code in the file is run.
 
     Raises:
-        CheckpointError: If there is no such file, it is damaged, needs pickled objects, or holds no weights.
+        CheckpointError: If the file is missing or damaged, contains pickled objects, or holds no weights.
     """
     if not file.is_file():
-        raise CheckpointError(f"{file} is no file on this machine; give one with weights, such as best.pth")
+        raise CheckpointError(f"{file} is not a file on this machine; give one with weights, such as best.pth")
     if file.suffix == ".safetensors":
         try:
             return Weights(load_file(file), {})
         except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{file} is no safetensors file that can be read: {error}") from error
+            raise CheckpointError(f"{file} cannot be read as a safetensors file: {error}") from error
     try:
-        held = torch.load(file, map_location="cpu", weights_only=True)
+        content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         needed = re.search(r"GLOBAL ([\w.]+)", str(error))
         raise CheckpointError(
             f"{file} holds pickled objects{f' ({needed[1]})' if needed else ''} or is damaged. Reading such objects "
-            "can run any code, so it is refused, and nothing was run. Whoever made the file can save its weights "
-            "alone, with torch.save(model.state_dict(), 'weights.pth'); so can you, where its classes are installed, "
-            "if you trust it"
+            "can run any code, so the file is refused, and nothing was run. Ask its author for the weights alone, "
+            "saved with torch.save(model.state_dict(), 'weights.pth'); or save them yourself where the classes are "
+            "installed, if you trust the file"
         ) from error
     except Exception as error:  # a damaged file may fail in any way
         reason = str(error).strip().split("\n")[0]
         raise CheckpointError(f"{file} cannot be read as a file of torch.save: {reason}") from error
-    return _unwrap(held, file)
+    return _unwrap(content, file)
 
 
-def _unwrap(held: Any, file: Path) -> Weights:
+def _unwrap(content: Any, file: Path) -> Weights:
     others: dict[str, str] = {}
     where = ""
-    while isinstance(held, Mapping):
-        tensors = {str(name): value for name, value in held.items() if isinstance(value, torch.Tensor)}
-        inner = next((name for name in WRAPPERS if isinstance(held.get(name), Mapping)), None)
-        beside = f"beside the weights, which lie under {inner!r}" if inner else "no weight"
-        for name, value in held.items():
+    while isinstance(content, Mapping):
+        inner = next((name for name in WRAPPERS if isinstance(content.get(name), Mapping)), None)
+        reason = f"beside the weights, which are under {inner!r}" if inner else "not a weight"
+        for name, value in content.items():
             if name != inner and (inner is not None or not isinstance(value, torch.Tensor)):
-                others[where + str(name)] = f"{beside} ({type(value).__name__})"
+                others[where + str(name)] = f"{reason} ({type(value).__name__})"
         if inner is None:
-            if not tensors:
-                break
-            return Weights(tensors, others)
-        held, where = held[inner], f"{where}{inner}."
+            tensors = {str(name): value for name, value in content.items() if isinstance(value, torch.Tensor)}
+            if tensors:
+                return Weights(tensors, others)
+            break
+        content, where = content[inner], f"{where}{inner}."
     raise CheckpointError(
-        f"{file} holds no state dict, neither by itself nor under {', '.join(WRAPPERS)}; save one with "
+        f"{file} holds no state dict, neither directly nor under {', '.join(WRAPPERS)}; save one with "
         "torch.save(model.state_dict(), 'weights.pth')"
     )
 
 
 def bare_name(name: str) -> str:
-    """A weight's name without what wrappers put in front."""
-    while (found := next((prefix for prefix in PREFIXES if name.startswith(prefix)), None)) is not None:
-        name = name.removeprefix(found)
+    """Name of a weight without the prefixes of wrappers."""
+    while (prefix := next((one for one in PREFIXES if name.startswith(one)), None)) is not None:
+        name = name.removeprefix(prefix)
     return name
 
 
 def strip_prefixes(names: list[str], architecture: str) -> dict[str, str]:
-    """Name in the file -> name without what wrappers put in front, the architecture's own name among them.
+    """Maps names in the file to names without prefixes of wrappers and without the name of the architecture.
 
     Raises:
-        CheckpointError: If two names become one.
+        CheckpointError: If two names become the same.
     """
     bare = {name: bare_name(bare_name(name).removeprefix(f"{architecture}.")) for name in names}
-    twice = sorted({short for short in bare.values() if list(bare.values()).count(short) > 1})
-    if twice:
+    repeated = sorted(short for short, count in Counter(bare.values()).items() if count > 1)
+    if repeated:
         raise CheckpointError(
-            f"the weights hold several networks, or copies of one: without prefixes, {', '.join(twice[:4])} "
-            "stand for more than one weight; save the network that is meant by itself"
+            f"the file holds several networks, or several copies of one: without prefixes, more than one weight is "
+            f"called {', '.join(repeated[:4])}; save the network that you mean by itself"
         )
     return bare
 
@@ -113,24 +114,24 @@ def strip_prefixes(names: list[str], architecture: str) -> dict[str, str]:
 def rename_for_timm(
     tensors: dict[str, torch.Tensor], backbone: Any, architecture: str
 ) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Weights named and shaped as timm's architecture has them, by timm's own conversion where it has one.
+    """Renames and reshapes weights as timm's architecture needs them, with timm's own conversion if it has one.
 
     Args:
-        tensors: By name, without prefixes.
-        backbone: Of the architecture, as timm builds it.
-        architecture: Its name.
+        tensors: Weights by name, without prefixes.
+        backbone: The architecture as timm builds it.
+        architecture: timm's name of it.
 
     Returns:
-        The weights, and for each the name that it had; one that timm computed from several has none.
+        The weights by their new names, and new name -> old name. Weights that timm computes from several others have
+        no old name.
     """
-    # torchvision before 2018 called norm1 of a DenseNet norm.1; timm's conversion forgets the counters among them.
-    counters = {
-        name: re.sub(r"(denselayer\d+\.norm)\.(\d)(\.num_batches_tracked)$", r"\1\2\3", name) for name in tensors
-    }
-    tensors = {counters[name]: value for name, value in tensors.items()}
-    own = {name: value.clone() for name, value in _rename_convnext(tensors, architecture).items()}
-    before = dict(zip(own, counters, strict=True))
-    origins = {value.untyped_storage().data_ptr(): before[name] for name, value in own.items() if value.numel()}
+    # torchvision before 2018 called norm1 of a DenseNet norm.1; timm's conversion misses the counters among them.
+    fixed = {re.sub(r"(denselayer\d+\.norm)\.(\d)(\.num_batches_tracked)$", r"\1\2\3", name): name for name in tensors}
+    own = _rename_convnext({new: tensors[old] for new, old in fixed.items()}, architecture)
+    own = {name: value.clone() for name, value in own.items()}
+    # A weight keeps its storage when it is renamed or reshaped.
+    old_names = dict(zip(own, fixed.values(), strict=True))
+    origins = {value.untyped_storage().data_ptr(): old_names[name] for name, value in own.items() if value.numel()}
     convert = _find_filter(architecture)
     renamed = own if convert is None else convert(dict(own), backbone)
     named = {name: origins.get(value.untyped_storage().data_ptr()) for name, value in renamed.items()}
@@ -138,7 +139,7 @@ def rename_for_timm(
 
 
 def _find_filter(architecture: str) -> Callable[..., dict[str, torch.Tensor]] | None:
-    """timm's conversion of weights from elsewhere for an architecture; it is private to timm's modules."""
+    """timm's conversion of foreign weights for an architecture; it is private to timm's modules."""
     module = sys.modules[timm.model_entrypoint(architecture.partition(".")[0]).__module__]
     for name in _FILTERS:
         convert = getattr(module, name, None)
@@ -149,7 +150,7 @@ def _find_filter(architecture: str) -> Callable[..., dict[str, torch.Tensor]] | 
 
 
 def _rename_convnext(tensors: dict[str, torch.Tensor], architecture: str) -> dict[str, torch.Tensor]:
-    """torchvision's names of a ConvNeXt as timm's, which timm has no conversion for; others stay as they are."""
+    """Renames a ConvNeXt of torchvision, for which timm has no conversion; returns other weights unchanged."""
     if not architecture.startswith("convnext") or "features.0.0.weight" not in tensors:
         return tensors
     renamed = {}

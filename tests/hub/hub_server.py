@@ -1,6 +1,6 @@
-"""A Hub on loopback: as much of its protocol as the unmodified client uses to push, look and download.
+"""A Hub on loopback: the part of its protocol that the unmodified client uses to push, look and download.
 
-Repositories live in memory with all their commits. The line can be cut in the middle of an upload or of a commit.
+Repositories live in memory with all their commits. The connection can be cut during an upload or a commit.
 """
 
 import base64
@@ -9,13 +9,77 @@ import json
 import socket
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
-
-from tests.hub.hub_store import OWNER, Blob, Commit, Repo, entry, history, upload_mode
+from urllib.parse import unquote, urlsplit
 
 TOKEN, READ_TOKEN = "hf_local_write", "hf_local_read"
+OWNER = "tester"
+
+
+@dataclass(frozen=True)
+class Blob:
+    """Content of a file; the tree refers to a large one by its SHA-256."""
+
+    content: bytes
+    large: bool
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.content).hexdigest()
+
+    @property
+    def oid(self) -> str:
+        """Hash of git's blob; of the pointer for a large file."""
+        pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{self.sha256}\nsize {len(self.content)}\n"
+        stored = pointer.encode() if self.large else self.content
+        return hashlib.sha1(f"blob {len(stored)}\0".encode() + stored).hexdigest()
+
+    @property
+    def etag(self) -> str:
+        return self.sha256 if self.large else self.oid
+
+
+@dataclass(frozen=True)
+class Commit:
+    parent: str | None
+    title: str
+    tree: dict[str, Blob]
+
+
+@dataclass
+class Repo:
+    private: bool
+    commits: dict[str, Commit] = field(default_factory=dict)
+    branches: dict[str, str] = field(default_factory=dict)
+
+    def find(self, revision: str) -> str | None:
+        if revision in self.branches:
+            return self.branches[revision]
+        return next((commit for commit in self.commits if commit == revision), None)
+
+    def add(self, tree: dict[str, Blob], title: str, branch: str = "main") -> str:
+        parent = self.branches.get(branch)
+        content = f"{parent} {title} {sorted((path, blob.oid) for path, blob in tree.items())} {len(self.commits)}"
+        commit = hashlib.sha1(content.encode()).hexdigest()
+        self.commits[commit] = Commit(parent, title, dict(tree))
+        self.branches[branch] = commit
+        return commit
+
+
+def entry(path: str, blob: Blob) -> dict[str, Any]:
+    entry: dict[str, Any] = {"type": "file", "path": path, "size": len(blob.content), "oid": blob.oid}
+    if blob.large:
+        entry["lfs"] = {"oid": blob.sha256, "size": len(blob.content), "pointerSize": 134}
+    return entry
+
+
+def upload_mode(one: dict[str, Any], tree: dict[str, Blob]) -> dict[str, Any]:
+    large = one["path"].endswith(".safetensors") or b"\0" in base64.b64decode(one["sample"])
+    there = tree.get(one["path"])
+    known = {} if there is None else {"oid": there.etag}
+    return {"path": one["path"], "uploadMode": "lfs" if large else "regular", "shouldIgnore": False, **known}
 
 
 class HubServer(ThreadingHTTPServer):
@@ -25,11 +89,11 @@ class HubServer(ThreadingHTTPServer):
         repos: By "models/owner/name" and "spaces/owner/name".
         store: Large files that arrived, by SHA-256.
         requests: Method and path of all requests, in their order.
-        cut: Told "put", "commit" or "answer" (to a commit that was made) and how many of those there were, it says
-            whether the line is cut in the middle.
-        before_commit: Called once before the next commit is taken up.
-        card_errors: What it finds wrong with metadata of cards.
-        full: Whether it takes no more large files.
+        cut: From "put", "commit" or "answer" (to a commit that was made) and its number, whether to cut the
+            connection.
+        before_commit: Called once before the next commit is handled.
+        card_errors: Errors to report for the metadata of cards.
+        full: Whether to refuse further large files.
     """
 
     daemon_threads = True
@@ -101,13 +165,12 @@ class _Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         parts = [unquote(part) for part in url.path.strip("/").split("/")]
         self.server.requests.append((self.command, url.path))
-        self.query = parse_qs(url.query)
         if self.command == "PUT" and parts[0] == "put":
             return self._put(parts[1])
         if parts[0] == "cdn":
             if self.headers.get("Authorization"):
                 return self._refuse(400, "", "the token went to another host")
-            return self._content(self.server.store[parts[1]], {"ETag": f'"{parts[1]}"'})
+            return self._answer(200, self.server.store[parts[1]], {"ETag": f'"{parts[1]}"'})
         if parts[0] == "api":
             with self.server._lock:
                 return self._api(parts[1:])
@@ -126,8 +189,8 @@ class _Handler(BaseHTTPRequestHandler):
         if parts == ["validate-yaml"]:
             self._body()
             errors = [{"message": message} for message in self.server.card_errors]
-            told = json.dumps({"errors": errors, "warnings": []}).encode()
-            return self._answer(400 if errors else 200, told, {"Content-Type": "application/json"})
+            body = json.dumps({"errors": errors, "warnings": []}).encode()
+            return self._answer(400 if errors else 200, body, {"Content-Type": "application/json"})
         if parts == ["repos", "create"]:
             return self._create()
         kind, name, what = parts[0], "/".join(parts[1:3]), parts[3:]
@@ -151,12 +214,7 @@ class _Handler(BaseHTTPRequestHandler):
             siblings = [{"rfilename": path} for path in tree]
             return self._json({"id": name, "sha": commit, "private": repo.private, "siblings": siblings, "tags": []})
         if what[0] == "tree":
-            return self._tree(tree, "/".join(what[2:]))
-        if what[0] == "paths-info":
-            wanted = json.loads(body)["paths"]
-            return self._json([entry(path, tree[path]) for path in wanted if path in tree])
-        if what[0] == "commits":
-            return self._json(history(repo, commit))
+            return self._json([entry(path, blob) for path, blob in sorted(tree.items())])
         if what[0] == "preupload" and self._may_write():
             return self._json({"files": [upload_mode(one, tree) for one in json.loads(body)["files"]]})
         return self._refuse(404, "EntryNotFound")
@@ -175,18 +233,6 @@ class _Handler(BaseHTTPRequestHandler):
         )
         self.server.repos[f"{kind}/{name}"] = repo
         return self._json({"url": f"{self.server.url}/{'spaces/' if kind == 'spaces' else ''}{name}", "name": name})
-
-    def _tree(self, tree: dict[str, Blob], under: str) -> None:
-        inside = {path: blob for path, blob in tree.items() if not under or path.startswith(under + "/")}
-        if self.query.get("recursive") in (["true"], ["True"], ["1"]):
-            return self._json([entry(path, blob) for path, blob in sorted(inside.items())])
-        depth = under.count("/") + 1 if under else 0
-        rows = {}
-        for path, blob in sorted(inside.items()):
-            pieces = path.split("/")
-            top = "/".join(pieces[: depth + 1])
-            rows[top] = entry(path, blob) if top == path else {"type": "directory", "path": top, "oid": "0" * 40}
-        return self._json(list(rows.values()))
 
     def _commit(self, repo: Repo, kind: str, name: str, branch: str) -> None:
         if self.server.before_commit is not None:
@@ -256,20 +302,11 @@ class _Handler(BaseHTTPRequestHandler):
         blob = repo.commits[commit].tree.get("/".join(parts[4:]))
         if blob is None:
             return self._refuse(404, "EntryNotFound", commit=commit)
-        told = {"X-Repo-Commit": commit, "ETag": f'"{blob.etag}"'}
+        headers = {"X-Repo-Commit": commit, "ETag": f'"{blob.etag}"'}
         if not blob.large:
-            return self._content(blob.content, told)
-        told |= {"X-Linked-Etag": f'"{blob.sha256}"', "X-Linked-Size": str(len(blob.content))}
-        return self._answer(302, b"", {**told, "Location": f"{self.server.cdn}/cdn/{blob.sha256}"})
-
-    def _content(self, content: bytes, headers: dict[str, str]) -> None:
-        wanted = self.headers.get("Range")
-        if wanted is None:
-            return self._answer(200, content, headers)
-        first, _, last = wanted.removeprefix("bytes=").partition("-")
-        start, stop = int(first), int(last) + 1 if last else len(content)
-        told = {**headers, "Content-Range": f"bytes {start}-{stop - 1}/{len(content)}"}
-        return self._answer(206, content[start:stop], told)
+            return self._answer(200, blob.content, headers)
+        headers |= {"X-Linked-Etag": f'"{blob.sha256}"', "X-Linked-Size": str(len(blob.content))}
+        return self._answer(302, b"", {**headers, "Location": f"{self.server.cdn}/cdn/{blob.sha256}"})
 
     # Who asks, and answers.
 

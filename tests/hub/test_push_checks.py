@@ -1,0 +1,192 @@
+"""What does not leave this machine."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from mura_hf import CheckpointError
+from mura_hf.common import BUNDLED
+from mura_hf.evaluation.prediction_cache import make_golden
+from mura_hf.hub import push
+from mura_hf.hub.push_checks import (
+    NOT_PUSHED,
+    PLOTS,
+    RECORDS,
+    check_checkpoint,
+    check_golden,
+    check_golden_picture,
+    check_text,
+)
+from mura_hf.models import BODY_PARTS
+from mura_hf.retrieval import IN_DISTRIBUTION_FILE
+from tests.conftest import make_checkpoint, make_model
+from tests.hub.conftest import change_record
+
+
+def dry_run(folder, name="tester/x"):
+    return dict(push(folder, name, dry_run=True, progress=False).files)
+
+
+def test_a_complete_checkpoint_passes_with_everything_that_it_may_hold(pushable):
+    plots = {name: size for name, size in dry_run(pushable).items() if name in PLOTS}
+    for name in NOT_PUSHED:
+        (pushable / name).write_text("anything: patient00001")  # never read, never sent
+    for name in ("modeling_mura.py", "modeling_mura_fusenet.py"):  # as in an export
+        (pushable / name).write_text("# patient11185 XR_WRIST/")
+    (pushable / ".cache").mkdir()
+    (pushable / ".cache" / "x.lock").touch()
+    check_checkpoint(pushable)
+    files = dry_run(pushable)
+    assert not set(files) & (set(NOT_PUSHED) - {"README.md", *PLOTS})
+    assert {name: files[name] for name in PLOTS} == plots  # drawn again, whatever they showed
+    assert files["modeling_mura.py"] > 1000  # the package's own
+    assert "modeling_mura_fusenet.py" not in files  # of another family
+    assert not [name for name in files if name.startswith(".cache")]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "film.png", "heatmap.npy", "codes.npz", "split_manifest.json", "optimizer.pt", "pytorch_model.bin",
+        "study.dcm", "predictions.csv", "model.safetensors.bak", "codes.safetensors", "notes.txt", "my_code.py",
+        "images/film.png", "state-12/rng.pt",
+    ],
+)  # fmt: skip
+def test_a_file_that_does_not_belong_is_named(pushable, name):
+    (pushable / name).parent.mkdir(exist_ok=True)
+    (pushable / name).write_bytes(b"x")
+    with pytest.raises(CheckpointError, match=re.escape(str(pushable / name.split("/")[0])) + ".*move it elsewhere"):
+        check_checkpoint(pushable)
+
+
+def test_a_missing_file_is_named_with_what_makes_it(pushable, tmp_path):
+    for name in ("model.safetensors", *RECORDS, "golden.safetensors"):
+        content = (pushable / name).read_bytes()
+        (pushable / name).unlink()
+        maker = ": run scripts/evaluate.py" if name in ("golden.safetensors", "evaluation.json") else ""
+        with pytest.raises(CheckpointError, match=rf"Missing: {re.escape(name)}{maker}"):
+            check_checkpoint(pushable)
+        (pushable / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match="is not a folder"):
+        check_checkpoint(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("trace", ["XR_WRIST/patient00001/study1", "XR_ELBOW\\\\x", "patient11185", "study2_positive"])
+@pytest.mark.parametrize("name", RECORDS)
+def test_ids_of_mura_are_refused_with_file_and_line(pushable, name, trace):
+    values = json.loads((pushable / name).read_text())
+    (pushable / name).write_text(json.dumps({"aaa": f"seen in {trace}", **values}, indent=1))
+    with pytest.raises(CheckpointError, match=rf"{re.escape(name)}, line 2, names a patient or a study"):
+        check_checkpoint(pushable)
+
+
+def test_similar_words_pass_and_ids_on_the_card_do_not(pushable, tmp_path):
+    lines = ["58 of 66 patients", "XR_WRIST has 97", "study level", "patient_id", "studies_positive", "MURA-v1.1"]
+    (tmp_path / "a.json").write_text("\n".join(lines))
+    check_text(tmp_path, ["a.json"])
+    (tmp_path / "a.json").write_bytes(b"\xff\xfe")
+    with pytest.raises(CheckpointError, match="is not UTF-8 text"):
+        check_text(tmp_path, ["a.json"])
+    with pytest.raises(CheckpointError, match=r"README\.md, line \d+, names a patient or a study \(patient00001\)"):
+        dry_run(pushable, "tester/patient00001")
+
+
+@pytest.mark.parametrize("as_key", [False, True])
+def test_escaped_ids_are_found(pushable, as_key):
+    training = json.loads((pushable / "training.json").read_text())
+    text = json.dumps({**training, **({"ID": 1} if as_key else {"x": ["ID"]})}).replace('"ID"', '"patient\\u00311185"')
+    (pushable / "training.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"training\.json names a patient or a study \(patient11185\)"):
+        check_checkpoint(pushable)
+
+
+@pytest.mark.parametrize("shape", [(200, 16), (129,)])
+def test_codes_in_a_record_are_refused(pushable, shape):
+    change_record(pushable / "training.json", "codes", to=np.zeros(shape).tolist())
+    with pytest.raises(CheckpointError, match=r"training\.json holds a list of \d+ numbers"):
+        check_checkpoint(pushable)
+
+
+def test_weights_are_in_single_precision_and_their_header_names_nobody(pushable):
+    file = pushable / "model.safetensors"
+    weights = load_file(file)
+    name = sorted(name for name, value in weights.items() if value.is_floating_point())[3]
+    for kind in (torch.float16, torch.bfloat16, torch.float64):
+        save_file({**weights, name: weights[name].to(kind)}, file, metadata={"format": "pt"})
+        with pytest.raises(CheckpointError, match=rf"{re.escape(name)} as (F16|BF16|F64).*single precision.*float32"):
+            check_checkpoint(pushable)
+    for metadata in ({"made_from": "patient00042"}, {"patient00042": "x"}):
+        save_file(weights, file, metadata={"format": "pt", **metadata})
+        with pytest.raises(CheckpointError, match=r"patient00042\) in its header"):
+            check_checkpoint(pushable)
+    file.write_bytes(b"no tensors")
+    with pytest.raises(CheckpointError, match="not a complete safetensors file"):
+        check_checkpoint(pushable)
+
+
+def change_golden(folder, **changes):
+    save_file({**load_file(folder / "golden.safetensors"), **changes}, folder / "golden.safetensors")
+
+
+def test_the_golden_picture_is_the_phantom(pushable):
+    picture = load_file(pushable / "golden.safetensors")["picture"]
+    # Another machine may round otherwise.
+    noise = torch.from_numpy(np.random.default_rng(0).integers(0, 2, picture.shape, dtype=np.uint8))
+    change_golden(pushable, picture=torch.where(picture < 255, picture + noise, picture))
+    check_golden_picture(pushable)
+    mirrored, smaller = picture.flip(-1).contiguous(), picture[::2, ::2].contiguous()
+    for other in (mirrored, picture // 2, smaller, picture / 255):
+        change_golden(pushable, picture=other)
+        with pytest.raises(CheckpointError, match="not the expected phantom; it may be a patient's"):
+            check_checkpoint(pushable)
+    change_golden(pushable, picture=picture, body_part=torch.tensor([BODY_PARTS.index("hand")]))
+    with pytest.raises(CheckpointError, match="not the expected phantom"):
+        check_checkpoint(pushable)
+    change_golden(pushable, picture=picture, body_part=torch.tensor([99]))
+    with pytest.raises(CheckpointError, match="names no body part"):
+        check_checkpoint(pushable)
+    change_golden(pushable, codes=torch.zeros(10, 4))
+    with pytest.raises(CheckpointError, match="holds body_part, codes, logits, picture, not"):
+        check_checkpoint(pushable)
+    (pushable / "golden.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"not a complete safetensors file|cannot be read"):
+        check_checkpoint(pushable)
+
+
+def test_golden_logits_of_other_weights_stop_the_push(pushable):
+    logits = load_file(pushable / "golden.safetensors")["logits"]
+    change_golden(pushable, logits=logits + 0.01)
+    with pytest.raises(CheckpointError, match=r"differ by 0\.01 .*scripts/evaluate.py again"):
+        dry_run(pushable)
+    make_golden(pushable)
+    assert check_golden(pushable) < 1e-4
+    torch.testing.assert_close(load_file(pushable / "golden.safetensors")["logits"], logits)
+
+
+def test_a_model_by_body_part_has_a_golden_picture_of_a_part_that_it_knows(tmp_path):
+    folder = make_checkpoint(tmp_path, make_model("mura_specialized"))
+    make_golden(folder)
+    assert (
+        BODY_PARTS[int(load_file(folder / "golden.safetensors")["body_part"])] == "elbow"
+    )  # it has no other but wrist
+    assert check_golden(folder) < 1e-4
+    check_golden_picture(folder)
+
+
+def test_optional_files_belong_to_the_weights(pushable):
+    detector = pushable / IN_DISTRIBUTION_FILE
+    shutil.copy(BUNDLED["mura-phantom"] / IN_DISTRIBUTION_FILE, detector)
+    check_checkpoint(pushable)
+    shutil.copy(BUNDLED["mura-film"] / IN_DISTRIBUTION_FILE, detector)
+    with pytest.raises(CheckpointError, match="other weights"):
+        check_checkpoint(pushable)
+    detector.unlink()
+    (pushable / "retrieval").mkdir()
+    save_file({"codes": torch.zeros(2, 3)}, pushable / "retrieval" / "codes.safetensors")
+    with pytest.raises(CheckpointError, match=r"index\.json"):
+        check_checkpoint(pushable)
