@@ -23,7 +23,7 @@ from mura_hf.hub.push_checks import (
     check_text,
 )
 from mura_hf.models import BODY_PARTS
-from mura_hf.retrieval import IN_DISTRIBUTION_FILE
+from mura_hf.retrieval import OOD_FILE
 from tests.conftest import make_checkpoint, make_model
 from tests.hub.conftest import change_record
 
@@ -179,10 +179,10 @@ def test_a_model_by_body_part_has_a_golden_picture_of_a_part_that_it_knows(tmp_p
 
 
 def test_optional_files_belong_to_the_weights(pushable):
-    detector = pushable / IN_DISTRIBUTION_FILE
-    shutil.copy(BUNDLED["mura-phantom"] / IN_DISTRIBUTION_FILE, detector)
+    detector = pushable / OOD_FILE
+    shutil.copy(BUNDLED["mura-phantom"] / OOD_FILE, detector)
     check_checkpoint(pushable)
-    shutil.copy(BUNDLED["mura-film"] / IN_DISTRIBUTION_FILE, detector)
+    shutil.copy(BUNDLED["mura-film"] / OOD_FILE, detector)
     with pytest.raises(CheckpointError, match="other weights"):
         check_checkpoint(pushable)
     detector.unlink()

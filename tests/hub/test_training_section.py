@@ -121,7 +121,7 @@ class TestSection:
             (
                 {**RECIPE, "mixup": 0.2, "cutmix": 0.0, "layer_decay": 0.9, "region_weight": 1.5}, {},
                 ["", "Training images were mixed: mixup with Beta(0.2, 0.2).", "The learning rate decreases by a "
-                 "factor of 0.9 per layer", "The loss includes a term on the class activation map inside and outside of the"],
+                 "factor of 0.9 per layer", "The loss includes a term on the class activation map inside and outside"],
             ),
             (RECIPE, {"base": TIMM}, ["", "The backbone was initialized from timm's weights `timm/resnet50.a1_in1k`"]),
             (
@@ -133,8 +133,8 @@ class TestSection:
                 RECIPE,
                 {"base": {**BASE, "revision": "f" * 40, "heads": False, "trained_on": None},
                  "data": {"known_to_base": {"train": 3, "valid": 0}}},
-                ["", "Initialized from the checkpoint `mura-phantom` (commit ffffffffffff on the Hub), trained on data "
-                 "that its records do not name: its backbone.", "It was trained on patients of these data (3 of train)"],
+                ["", "Initialized from the checkpoint `mura-phantom` (commit ffffffffffff on the Hub), trained on "
+                 "data that its records do not name: its backbone.", "It was trained on patients of these data (3 of"],
             ),
         ],
     )  # fmt: skip
