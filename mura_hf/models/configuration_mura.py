@@ -11,7 +11,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
 try:
-    from ..errors import CheckpointError
+    from mura_hf.errors import CheckpointError
 except ImportError:  # the model files travel with a checkpoint and are loaded without the package
 
     class CheckpointError(Exception):  # type: ignore[no-redef]
