@@ -1,7 +1,7 @@
-"""Where a model looked."""
+"""Heatmaps of model attention, hot regions in them, and overlays on the radiograph."""
 
-from .explaining import AUTO, METHODS, Heatmaps, check_method, explain, occlusion
 from .gradcam import grad_cam, smooth_grad_cam
+from .heatmaps import AUTO, METHODS, Heatmaps, check_method, explain, occlusion
 from .localization import Box, Region, colour_heat, draw_overlay, find_regions, localize
 
 __all__ = [

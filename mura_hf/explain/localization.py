@@ -1,7 +1,4 @@
-"""From a heatmap to rectangles.
-
-Heatmaps as colours, alone and over a radiograph.
-"""
+"""Hot regions of a heatmap, and heatmaps as colours on a radiograph."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +9,7 @@ import numpy as np
 
 
 class Box(NamedTuple):
-    """A rectangle in pixels, half open: columns x0 to x1 - 1, rows y0 to y1 - 1."""
+    """A half-open rectangle in pixels: columns x0 to x1 - 1, rows y0 to y1 - 1."""
 
     x0: int
     y0: int
@@ -22,13 +19,13 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class Region:
-    """A hot part of a heatmap.
+    """A connected hot region of a heatmap.
 
     Attributes:
-        box: The rectangle around it, in pixels of the heatmap.
-        area: Hot pixels.
-        share: Their share of the picture, in (0, 1].
-        mean_heat: Their mean on the map that was normalised to [0, 1].
+        box: Bounding box in pixels of the heatmap.
+        area: Number of hot pixels.
+        share: Their share of the image, in (0, 1].
+        mean_heat: Their mean on the map normalized to [0, 1].
     """
 
     box: Box
@@ -38,14 +35,14 @@ class Region:
 
 
 def localize(heatmap: np.ndarray, threshold: float = 0.7) -> Box | None:
-    """The rectangle around the largest hot region of a heatmap; see `find_regions`.
+    """Bounding box of the largest hot region of a heatmap; see `find_regions`.
 
     Args:
         heatmap: `[H, W]`, any finite values.
-        threshold: Share of the way from the coldest to the hottest pixel, in (0, 1).
+        threshold: Position between the minimum and the maximum of the map, in (0, 1).
 
     Returns:
-        The box in pixels of the heatmap; None where the map is constant, so that it points nowhere.
+        The box in pixels of the heatmap; None if the map is constant.
 
     Raises:
         ValueError: If the threshold is outside (0, 1), or the map is not two-dimensional and finite.
@@ -55,19 +52,18 @@ def localize(heatmap: np.ndarray, threshold: float = 0.7) -> Box | None:
 
 
 def find_regions(heatmap: np.ndarray, threshold: float = 0.7, *, min_share: float = 0.25) -> list[Region]:
-    """The hot regions of a heatmap.
+    """Finds the hot regions of a heatmap.
 
-    The map is normalised to [0, 1], cut at the threshold, and its components (8-connected) framed, as the FuseNet
-    study does for the largest with .7.
+    The map is normalized to [0, 1] and thresholded; its 8-connected components are the regions. The FuseNet study does
+    this for the largest one, with a threshold of .7.
 
     Args:
         heatmap: `[H, W]`, any finite values.
-        threshold: Share of the way from the coldest to the hottest pixel, in (0, 1).
-        min_share: Regions smaller than this share of the largest one's area are left out, in [0, 1].
+        threshold: Position between the minimum and the maximum of the map, in (0, 1).
+        min_share: Smallest area of a region as a share of the largest one's, in [0, 1].
 
     Returns:
-        The largest first; of equal ones, that whose first pixel, row by row, comes first. None of a map that is
-        constant, so that it points nowhere.
+        Regions by decreasing area, equal ones by their first pixel in row order. Empty if the map is constant.
 
     Raises:
         ValueError: If a number is out of range, or the map is not two-dimensional and finite.
@@ -76,9 +72,9 @@ def find_regions(heatmap: np.ndarray, threshold: float = 0.7, *, min_share: floa
     if values.ndim != 2 or not values.size or not np.isfinite(values).all():
         raise ValueError(f"the heatmap must be [H, W] and finite, not {values.shape}")
     if not 0 < threshold < 1:
-        raise ValueError(f"threshold is {threshold}: it must lie between 0 and 1")
+        raise ValueError(f"threshold is {threshold}: it must be between 0 and 1")
     if not 0 <= min_share <= 1:
-        raise ValueError(f"min_share is {min_share}: it must lie in [0, 1]")
+        raise ValueError(f"min_share is {min_share}: it must be in [0, 1]")
     low, high = float(values.min()), float(values.max())
     if high <= low:
         return []
@@ -100,17 +96,17 @@ def find_regions(heatmap: np.ndarray, threshold: float = 0.7, *, min_share: floa
 
 
 _FRAME = (86, 180, 233)
-"""Sky blue of Okabe and Ito's palette, which is told from inferno's colours by every kind of colour vision."""
+"""Sky blue of Okabe and Ito's palette, distinct from inferno's colours with any kind of colour vision."""
 
 
 def colour_heat(heatmap: np.ndarray) -> np.ndarray:
-    """A heatmap in inferno's colours, whose lightness grows evenly, so that it reads without colour vision too.
+    """Renders a heatmap with the inferno colour map, whose lightness increases evenly, also for colour-blind readers.
 
     Args:
-        heatmap: float `[H, W]`, cut to [0, 1].
+        heatmap: float `[H, W]`, clipped to [0, 1].
 
     Returns:
-        uint8 `[H, W, 4]`, red, green, blue and opacity: clear where there is no attention.
+        uint8 `[H, W, 4]`, RGBA; transparent without attention.
     """
     heat = np.clip(np.asarray(heatmap, np.float32), 0, 1)
     colours = cv2.applyColorMap(np.rint(heat * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
@@ -121,24 +117,24 @@ def colour_heat(heatmap: np.ndarray) -> np.ndarray:
 def draw_overlay(
     pixels: np.ndarray, heatmap: np.ndarray, regions: Sequence[Region] = (), *, opacity: float = 0.5
 ) -> np.ndarray:
-    """A radiograph under its heatmap, with frames around the regions of the strongest model attention.
+    """Draws a heatmap over its radiograph, with frames around the regions of strongest model attention.
 
     Args:
         pixels: float `[H, W]` in [0, 1], bone bright.
         heatmap: float `[H, W]` in [0, 1], of the same view.
-        regions: From `find_regions` of the heatmap; the first one's frame is whole, the others' half as thick.
-        opacity: Of the heatmap where it is hot, in [0, 1].
+        regions: Regions from `find_regions`; the frame of the first is twice as thick as the others.
+        opacity: Opacity of hot pixels, in [0, 1].
 
     Returns:
-        uint8 `[H, W, 3]`, red, green, blue.
+        uint8 `[H, W, 3]`, RGB.
 
     Raises:
-        ValueError: If the two are not of one size, or the opacity lies outside [0, 1].
+        ValueError: If the two differ in size, or the opacity is outside [0, 1].
     """
     if pixels.ndim != 2 or pixels.shape != heatmap.shape:
-        raise ValueError(f"pixels are {pixels.shape} and the heatmap {heatmap.shape}: both must be [H, W], one view's")
+        raise ValueError(f"pixels are {pixels.shape} and the heatmap {heatmap.shape}: both must be [H, W] of one view")
     if not 0 <= opacity <= 1:
-        raise ValueError(f"opacity is {opacity}: it must lie in [0, 1]")
+        raise ValueError(f"opacity is {opacity}: it must be in [0, 1]")
     colours = colour_heat(heatmap)
     film = np.clip(pixels, 0, 1)[..., None].astype(np.float32) * 255
     share = colours[..., 3:].astype(np.float32) / 255 * opacity

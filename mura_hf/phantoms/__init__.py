@@ -1,10 +1,20 @@
-"""Synthetic radiographs that carry the truth about every finding: bones as bodies in space, rays run through them."""
+"""Synthetic radiographs with the truth about every finding: rays through solid bones and flesh.
+
+`render_phantom` draws one radiograph, `write_phantom_mura` a dataset in the layout of MURA, `render_unrelated` images
+that are not radiographs of an upper limb.
+"""
+# ruff: noqa: E402 - the extra is checked before the imports
+
+from ..common import BODY_PARTS, require_extra
+
+require_extra("phantoms", "numba", "scipy")
 
 from .dicom_files import TRANSFER_SYNTAXES, encode_dicom
+from .film import EXPOSURES
 from .findings import FINDINGS, MIX, UNUSUAL_FINDINGS
 from .mura_tree import phantom_record, write_phantom_mura
-from .rendering import BODY_PARTS, EXPOSURES, Phantom, locate_finding, render_phantom
-from .unrelated_radiographs import UNRELATED_KINDS, render_unrelated
+from .rendering import Phantom, locate_finding, render_phantom
+from .unrelated_images import UNRELATED_KINDS, render_unrelated
 
 __all__ = [
     "BODY_PARTS",

@@ -1,10 +1,7 @@
-"""Bones of the hand and the carpus; the wrist's joint line is at y = 0. Lengths are round adult values in mm.
+"""Bones of the arm, the hand and the shoulder girdle. Lengths are round adult values in mm.
 
-Long bones of the arm. Lengths are round adult values in mm.
-
-Radius and ulna are written from the wrist (y = 0) up to the elbow (y = `FOREARM`), the humerus from the elbow (y = 0)
-up to its head; whoever needs them elsewhere moves them.
-Bones of the shoulder girdle and the chest wall. Lengths are round adult values in mm.
+The wrist's joint line is at y = 0. Radius and ulna extend from there up to the elbow (y = `FOREARM`). The humerus
+extends from the elbow (y = 0) up to its head; callers move it where they need it.
 """
 
 from collections.abc import Sequence
@@ -14,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from .patient import BodyBuilder, Loft, add_growth_plate
+from .patient import BodyBuilder, add_growth_plate
+from .solids import Loft
 
-# Ray by ray, thumb to little finger: base of the metacarpal (x, y, z), direction in degrees, lengths of metacarpal and
-# phalanges, radius of the metacarpal's shaft.
+# Each ray from thumb to little finger: base of the metacarpal (x, y, z), direction in degrees, lengths of metacarpal
+# and phalanges, radius of the metacarpal's shaft.
 RAYS = (
     ("thumb", (-21.0, -25.0, 9.0), -40.0, (45.0, 31.0, 22.0), 4.7),
     ("index finger", (-12.0, -32.5, 0.0), -9.0, (66.0, 40.0, 23.0, 17.0), 4.1),
@@ -28,7 +26,7 @@ RAYS = (
 PARTS = ("metacarpal", "proximal phalanx", "middle phalanx", "distal phalanx")
 _SLIMNESS = {"metacarpal": 1.0, "proximal phalanx": 0.95, "middle phalanx": 0.8, "distal phalanx": 0.62}
 
-# Name, centre (x, y, z), half axes (across, deep, along), lean in degrees, and a knob (x, y, radius) melted to it.
+# Name, centre (x, y, z), half axes (across, deep, along), tilt in degrees, and a knob (x, y, radius) blended with it.
 _CARPALS = (
     ("scaphoid", (-10.5, -10.0, 3.0), (4.8, 5.2, 9.6), -32, (-5.0, -6.5, 4.6)),
     ("lunate", (1.0, -8.0, 0.0), (5.8, 7.0, 6.6), 8, (0.5, -3.0, 4.6)),
@@ -53,7 +51,7 @@ class _Profile:
         rows: (share of the length, half axis across, half axis deep).
         caps: Rounding of the start in mm and of the end in radii.
         filling: As in `make_loft`.
-        bow: Share of the length that the middle lies off.
+        bow: Offset of the middle as a share of the length.
         wobble: As in `BodyBuilder.loft`.
     """
 
@@ -66,20 +64,20 @@ class _Profile:
 
 _METACARPAL = _Profile(
     ((0, 1.62, 1.6), (0.08, 1.6, 1.62), (0.26, 1.05, 1.15), (0.5, 0.93, 1.02), (0.72, 1.05, 1.15), (0.9, 1.42, 1.5),
-     (1, 1.42, 1.5)), caps=(2.6, 1.3), bow=-0.035,
+     (1, 1.42, 1.5)), caps=(2.6, 1.3), bow=-0.035
 )  # fmt: skip
 _PHALANX = _Profile(
     ((0, 1.72, 1.45), (0.07, 1.68, 1.42), (0.25, 1.12, 1.0), (0.55, 0.95, 0.82), (0.78, 1.0, 0.85), (0.93, 1.22, 1.05),
-     (1, 1.2, 1.05)), caps=(2.0, 0.8), bow=-0.03,
+     (1, 1.2, 1.05)), caps=(2.0, 0.8), bow=-0.03
 )  # fmt: skip
 _TUFT = _Profile(
     ((0, 1.75, 1.45), (0.1, 1.7, 1.4), (0.35, 0.95, 0.85), (0.6, 0.8, 0.7), (0.8, 1.0, 0.75), (0.92, 1.3, 0.75),
-     (1, 1.15, 0.6)), caps=(1.0, 0.9), filling=(1.15, 1.0, 0.5, 0.4, 0.6, 0.9, 0.9), wobble=0.04,
+     (1, 1.15, 0.6)), caps=(1.0, 0.9), filling=(1.15, 1.0, 0.5, 0.4, 0.6, 0.9, 0.9), wobble=0.04
 )  # fmt: skip
 
 
 def add_carpus(build: BodyBuilder) -> None:
-    """Adds the eight carpal bones; young children lack the late ones."""
+    """Adds the eight carpal bones; small children lack those that ossify late."""
     size = build.patient.size
     late = ("pisiform", "trapezoid", "trapezium", "scaphoid") if build.patient.size < 0.72 else ()
     grown = 0.8 if build.patient.age == "child" else 1.0
@@ -90,10 +88,10 @@ def add_carpus(build: BodyBuilder) -> None:
         turn = np.deg2rad(degrees + build.rng.normal(0, 8))
         along = np.array([np.sin(turn), -np.cos(turn), 0.15])
         axes = np.array(radii) * size * grown * 1.05
-        # Flat faces: two ellipsoids side by side melt into a cobble rather than an egg.
+        # Several ellipsoids blend into a bone with flat faces rather than an egg.
         side = np.array([np.cos(turn), np.sin(turn), 0.0])
         balls = [(middle, axes, along)]
-        for _ in range(3):  # facets: each bone is a cobble of its own
+        for _ in range(3):  # random facets
             way = build.rng.normal(0, 1, 3)
             way /= np.linalg.norm(way)
             off = way * np.array([0.5, 0.42, 0.5]) * np.mean(axes)
@@ -145,7 +143,7 @@ def _phalanx_or_metacarpal(
 def add_ray(
     build: BodyBuilder, number: int, *, breakable: bool, spread: float = 1.0, flexion: float = 0.0
 ) -> list[int]:
-    """Adds one metacarpal with its phalanges and the flesh around them; returns their indices."""
+    """Adds a metacarpal with its phalanges and the flesh around them, and returns their indices."""
     name, base, angle, lengths, shaft = RAYS[number]
     size = build.patient.size
     angle = angle * spread + build.rng.normal(0, 2.0)
@@ -176,27 +174,17 @@ FOREARM = 243.0
 
 
 def _rows(length: float, rows: Sequence[tuple[float, ...]], s: float) -> list[tuple[float, ...]]:
-    """Sections given as (mm from the start, half axes in mm[, centre]) with shares and the patient's size."""
+    """Converts sections (mm from the start, half axes in mm[, centre]) to shares, at the patient's size."""
     return [(row[0] / length, *(value * s for value in row[1:])) for row in rows]
 
 
 def add_radius(build: BodyBuilder, stretch: tuple[float, float] | None, joint: float | None = None) -> int:
-    """Adds a radius; findings may sit between `stretch` mm above the wrist."""
+    """Adds a radius; findings may be within `stretch`, in mm above the wrist."""
     s, length = build.patient.size, 235.0
     rows = [
-        (0, 13.2, 8.8),
-        (3, 14.6, 9.8),
-        (9, 13.6, 9.6),
-        (20, 9.8, 7.8),
-        (34, 7.2, 6.6),
-        (90, 6.9, 6.0),
-        (160, 7.2, 6.4),
-        (198, 7.4, 7.0),
-        (214, 6.3, 6.3),
-        (222, 6.9, 6.8),
-        (226, 9.6, 9.3),
-        (235, 10.8, 10.4),
-    ]
+        (0, 13.2, 8.8), (3, 14.6, 9.8), (9, 13.6, 9.6), (20, 9.8, 7.8), (34, 7.2, 6.6), (90, 6.9, 6.0),
+        (160, 7.2, 6.4), (198, 7.4, 7.0), (214, 6.3, 6.3), (222, 6.9, 6.8), (226, 9.6, 9.3), (235, 10.8, 10.4),
+    ]  # fmt: skip
     shaft = build.loft(
         (-7 * s, 0.5 * s, 1 * s),
         (-12 * s, 235.5 * s, 2 * s),
@@ -217,22 +205,12 @@ def add_radius(build: BodyBuilder, stretch: tuple[float, float] | None, joint: f
 
 
 def add_ulna(build: BodyBuilder, stretch: tuple[float, float] | None) -> int:
-    """Adds an ulna; findings may sit between `stretch` mm above the wrist."""
+    """Adds an ulna; findings may be within `stretch`, in mm above the wrist."""
     s, length = build.patient.size, 262.0
     rows = [
-        (0, 7.2, 7.0),
-        (3, 8.0, 7.6),
-        (8, 7.4, 7.0),
-        (22, 5.2, 5.1),
-        (60, 5.4, 5.2),
-        (130, 6.4, 6.6),
-        (190, 6.8, 7.4),
-        (214, 7.6, 9.6),
-        (228, 8.4, 8.4),
-        (240, 8.6, 6.6),
-        (252, 10.2, 8.8),
-        (262, 8.6, 7.6),
-    ]
+        (0, 7.2, 7.0), (3, 8.0, 7.6), (8, 7.4, 7.0), (22, 5.2, 5.1), (60, 5.4, 5.2), (130, 6.4, 6.6), (190, 6.8, 7.4),
+        (214, 7.6, 9.6), (228, 8.4, 8.4), (240, 8.6, 6.6), (252, 10.2, 8.8), (262, 8.6, 7.6),
+    ]  # fmt: skip
     shaft = build.loft(
         (13.5 * s, 3.0 * s, -4 * s),
         (9 * s, 264 * s, -10 * s),
@@ -251,22 +229,12 @@ def add_ulna(build: BodyBuilder, stretch: tuple[float, float] | None) -> int:
 
 
 def add_humerus(build: BodyBuilder, stretch: tuple[float, float] | None, joint: float | None = None) -> int:
-    """Adds a humerus; findings may sit between `stretch` mm above the elbow."""
+    """Adds a humerus; findings may be within `stretch`, in mm above the elbow."""
     s, length = build.patient.size, 304.0
     rows = [
-        (0, 17, 6.5),
-        (6, 21, 6.2),
-        (15, 25, 6.0),
-        (27, 22, 7.2),
-        (46, 13.5, 8.6),
-        (75, 10.6, 9.8),
-        (150, 10.6, 11),
-        (215, 11.2, 11.4),
-        (255, 13.5, 13.2),
-        (276, 17.5, 16.5),
-        (292, 21, 20),
-        (304, 19, 19),
-    ]
+        (0, 17, 6.5), (6, 21, 6.2), (15, 25, 6.0), (27, 22, 7.2), (46, 13.5, 8.6), (75, 10.6, 9.8), (150, 10.6, 11),
+        (215, 11.2, 11.4), (255, 13.5, 13.2), (276, 17.5, 16.5), (292, 21, 20), (304, 19, 19),
+    ]  # fmt: skip
     lofts = [
         build.loft(
             (0, 3 * s, 0),
@@ -306,7 +274,7 @@ def _stretch(stretch: tuple[float, float] | None, length: float) -> tuple[float,
 
 
 def add_shoulder_girdle(build: BodyBuilder) -> None:
-    """Adds scapula, clavicle and the upper ribs, for a humeral head about (-40, -8, 0) and y downwards."""
+    """Adds scapula, clavicle and upper ribs for a humeral head near (-40, -8, 0), with y pointing down."""
     s = build.patient.size
 
     def at(*values: float) -> tuple[float, ...]:
@@ -380,13 +348,13 @@ def add_shoulder_girdle(build: BodyBuilder) -> None:
         reach = 62 + 9 * min(number, 3) + 2 * number
         centre = np.array([128.0, -18.0 + 24.0 * number, -12.0])
         angles = np.linspace(-0.75 * np.pi, 0.62 * np.pi, 13) + np.pi
-        # Round the chest and downwards towards the front.
+        # Around the chest, and down towards the front.
         points = [
             centre + np.array([reach * np.cos(a), 18 * np.sin(a) * -1.0, 0.78 * reach * np.sin(a)]) for a in angles
         ]
         parts = [
             loft(
-                tuple((a - 0.12 * (b - a)) * s),  # they overlap, so that no wall stands between them
+                tuple((a - 0.12 * (b - a)) * s),  # they overlap, so that there is no wall between them
                 tuple((b + 0.12 * (b - a)) * s),
                 [(0, 2.6, 5.0), (1, 2.6, 5.0)],
                 wall=0.7,

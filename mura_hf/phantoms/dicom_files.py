@@ -1,4 +1,4 @@
-"""A phantom as a DICOM file, in each of the transfer syntaxes in which hospitals keep radiographs."""
+"""Phantoms as DICOM files, in all transfer syntaxes that are common for radiographs."""
 
 import hashlib
 import io
@@ -20,7 +20,7 @@ TRANSFER_SYNTAXES = {
     "JPEG 2000 lossless": "1.2.840.10008.1.2.4.90",
     "JPEG 2000": "1.2.840.10008.1.2.4.91",
 }
-"""What a syntax is called -> its UID."""
+"""Name of a transfer syntax -> its UID."""
 
 _DIGITAL_X_RAY = "1.2.840.10008.5.1.4.1.1.1.1"
 _NEAR = 2  # largest error of near-lossless JPEG-LS
@@ -34,25 +34,25 @@ def encode_dicom(
     photometric: str = "MONOCHROME2",
     **elements: Any,
 ) -> bytes:
-    """Encodes pixels as a DICOM file of digital radiography. Needs pydicom, and imagecodecs for compressed syntaxes.
+    """Encodes pixels as a DICOM file of digital radiography.
 
     Args:
-        frames: `[H, W]` of one gray picture, `[N, H, W]` of several, or `[H, W, 3]` of a colour one with `photometric`
-            to say so; uint8, uint16, int8 or int16.
+        frames: `[H, W]` gray, `[N, H, W]` several gray frames, or `[H, W, 3]` colour with a matching `photometric`;
+            uint8, uint16, int8 or int16.
         syntax: A key of `TRANSFER_SYNTAXES`. JPEG baseline takes 8 bits, JPEG extended 12 at most.
-        bits_stored: Bits of a value that are used; all where None.
-        photometric: Of the pixels, such as "MONOCHROME1" or "RGB".
-        elements: Further elements by keyword, such as `BodyPartExamined="HAND"`; None leaves one out.
+        bits_stored: Number of used bits per value; all if None.
+        photometric: Photometric interpretation, such as "MONOCHROME1" or "RGB".
+        elements: Further elements by keyword, such as `BodyPartExamined="HAND"`; None removes one.
 
     Raises:
-        ValueError: If the syntax is none of these.
+        ValueError: If the syntax is unknown.
     """
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.encaps import encapsulate
     from pydicom.uid import UID, generate_uid
 
     if syntax not in TRANSFER_SYNTAXES:
-        raise ValueError(f"unknown syntax {syntax!r}; there are {', '.join(TRANSFER_SYNTAXES)}")
+        raise ValueError(f"unknown syntax {syntax!r}; known are {', '.join(TRANSFER_SYNTAXES)}")
     colour = photometric not in ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
     pictures = frames if frames.ndim == 3 + colour else frames[None]
     allocated = 8 * frames.dtype.itemsize
@@ -99,14 +99,25 @@ def _compress(picture: np.ndarray, syntax: str, header: Any) -> bytes | bytearra
     import imagecodecs
 
     bits = header.BitsStored
-    # What has no sign of its own in a codestream is kept as its lowest bits.
+    # Codestreams without signed values store the lowest bits.
     plain = (picture.view(f"u{picture.dtype.itemsize}") & ((1 << bits) - 1)).astype(
         picture.dtype.str.replace("i", "u")
     )
     if syntax == "RLE":
         from pydicom.pixels.encoders import RLELosslessEncoder
 
-        return RLELosslessEncoder.encode(np.ascontiguousarray(plain), **_rle_options(header))
+        return RLELosslessEncoder.encode(
+            np.ascontiguousarray(plain),
+            rows=header.Rows,
+            columns=header.Columns,
+            samples_per_pixel=header.SamplesPerPixel,
+            bits_allocated=header.BitsAllocated,
+            bits_stored=bits,
+            pixel_representation=0,
+            photometric_interpretation=header.PhotometricInterpretation,
+            number_of_frames=1,
+            planar_configuration=0,
+        )
     if syntax.startswith("JPEG 2000"):
         lossless = syntax.endswith("lossless")
         options: dict[str, Any] = {"level": 0 if lossless else 60, "reversible": lossless, "bitspersample": bits}
@@ -118,17 +129,3 @@ def _compress(picture: np.ndarray, syntax: str, header: Any) -> bytes | bytearra
         return imagecodecs.jpeg8_encode(plain, lossless=True, predictor=predictor, bitspersample=max(2, bits))
     precision = 8 if plain.dtype == np.uint8 else 12
     return imagecodecs.jpeg8_encode(plain, level=95, bitspersample=precision)
-
-
-def _rle_options(header: Any) -> dict[str, Any]:
-    return {
-        "rows": header.Rows,
-        "columns": header.Columns,
-        "samples_per_pixel": header.SamplesPerPixel,
-        "bits_allocated": header.BitsAllocated,
-        "bits_stored": header.BitsStored,
-        "pixel_representation": 0,
-        "photometric_interpretation": header.PhotometricInterpretation,
-        "number_of_frames": 1,
-        "planar_configuration": 0,
-    }

@@ -1,12 +1,12 @@
-"""What makes a phantom abnormal, drawn once for a patient and so the same in every projection."""
+"""Findings that make a phantom abnormal, drawn once per patient and so equal in all projections."""
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .body_parts import Anatomy
-from .patient import Body, Loft, make_ball, make_loft
+from .anatomy import Anatomy
 from .raymarch import NO_CHANGE
+from .solids import Body, Loft, make_ball, make_loft
 
 MIX = {
     "displaced_fracture": 0.26,
@@ -16,14 +16,12 @@ MIX = {
     "degeneration": 0.11,
     "dislocation": 0.07,
 }
-"""Finding -> share of abnormal studies. Body parts without a joint in sight have their dislocations drawn as displaced
-fractures.
-"""
+"""Finding -> share of abnormal studies. Without a visible joint, a dislocation is drawn as a displaced fracture."""
 
 FINDINGS = tuple(MIX)
 
 UNUSUAL_FINDINGS = ("sclerotic_lesion",)
-"""Findings that no default tree shows, so that no model which was trained on one has seen them."""
+"""Findings that are in no default tree, so that models trained on one have not seen them."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +29,12 @@ class Finding:
     """A finding of one patient.
 
     Attributes:
-        kind: One of `FINDINGS`, or of `UNUSUAL_FINDINGS`.
-        centre: float64 `[3]`, its middle in mm.
-        reach: How far from there, in mm, it is to be sought.
+        kind: One of `FINDINGS` or `UNUSUAL_FINDINGS`.
+        centre: float64 `[3]`, its centre in mm.
+        reach: Radius around the centre that contains it, in mm.
         bodies: Index of a bone -> the bone with the finding.
-        changes: Index of a bone -> what happens inside it, as `integrate_body` takes it.
-        metal: Solid bodies of metal that are added.
+        changes: Index of a bone -> `change` of `integrate_body`.
+        metal: Bodies of solid metal to add.
     """
 
     kind: str
@@ -48,14 +46,14 @@ class Finding:
 
 
 def draw_finding(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random.Generator) -> Finding:
-    """Draws where a finding of a kind sits and how it looks.
+    """Draws position and appearance of a finding.
 
     Args:
-        kind: One of `FINDINGS`, or of `UNUSUAL_FINDINGS`.
-        anatomy: The patient as the projection has them.
-        straight: The same patient with no joint bent: what lies inside the film is judged there, so that every
+        kind: One of `FINDINGS` or `UNUSUAL_FINDINGS`.
+        anatomy: The patient in the projection.
+        straight: The same patient with straight joints. It decides what is inside of the film, so that every
             projection gets the same finding.
-        rng: Of the finding; the same state gives the same finding.
+        rng: Generator of the finding; the same state gives the same finding.
     """
     if kind == "dislocation" and not anatomy.loose:
         kind = "displaced_fracture"
@@ -63,14 +61,14 @@ def draw_finding(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random.
 
 
 def _in_sight(anatomy: Anatomy, point: np.ndarray) -> bool:
-    """Whether a point lies well inside what a frontal film covers."""
+    """Whether a point is well inside the field of a frontal film."""
     x0, y0, x1, y1 = anatomy.field
     margin_x, margin_y = 0.12 * (x1 - x0), 0.12 * (y1 - y0)
     return bool(x0 + margin_x < point[0] < x1 - margin_x and y0 + margin_y < point[1] < y1 - margin_y)
 
 
 def _site(anatomy: Anatomy, straight: Anatomy, rng: np.random.Generator) -> tuple[int, Loft, float, float]:
-    """A bone, its axis, a place along it in mm, and the bone's radius there in mm."""
+    """Draws a bone, and returns its index, its axis, a position along it in mm, and the bone's radius there in mm."""
     candidates = [index for index, bone in enumerate(anatomy.bones) if bone.breakable]
     for _ in range(100):
         index = int(rng.choice(candidates))
@@ -83,7 +81,7 @@ def _site(anatomy: Anatomy, straight: Anatomy, rng: np.random.Generator) -> tupl
 
 
 def _fracture(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random.Generator) -> Finding:
-    """A jagged break: the far fragment is shifted, or there is a hairline and hardly any step."""
+    """A jagged fracture: displaced, or a hairline with hardly any step."""
     index, shaft, place, radius = _site(anatomy, straight, rng)
     change = NO_CHANGE.copy()
     change[0], change[1] = 1, place
@@ -95,10 +93,10 @@ def _fracture(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random.Gen
         way = rng.uniform(0, 2 * np.pi)
         far = radius * rng.uniform(0.45, 1.3)
         change[4], change[5], change[6] = far * np.cos(way), far * np.sin(way), radius * rng.uniform(-0.6, 0.2)
-        change[7] = radius * rng.uniform(1.7, 2.1) + 2  # within the finding's reach, so that its box holds all of it
+        change[7] = radius * rng.uniform(1.7, 2.1) + 2  # within the reach, so that the box contains all of it
         change[8], change[9] = rng.uniform(0.5, 1.4) + 0.08 * radius, 0.95
     else:
-        # At times only through one side.
+        # Sometimes through one side only.
         way = rng.uniform(0, 2 * np.pi)
         far = radius * rng.uniform(0.05, 0.2)
         change[4], change[5] = far * np.cos(way), far * np.sin(way)
@@ -125,7 +123,7 @@ def _lytic_lesion(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random
 
 
 def _sclerotic_lesion(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random.Generator) -> Finding:
-    """A focus of dense bone inside a shaft, with a blurred edge; nothing is lost."""
+    """Dense bone inside a shaft, with a blurred edge; no bone is removed."""
     index, shaft, place, radius = _site(anatomy, straight, rng)
     change = NO_CHANGE.copy()
     off, way = radius * rng.uniform(0.0, 0.5), rng.uniform(0, 2 * np.pi)
@@ -178,7 +176,7 @@ def _degeneration(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random
 
 
 def _dislocation(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random.Generator) -> Finding:
-    """Moves what hangs on a joint off its partner."""
+    """Moves the bones beyond a joint away from it."""
     heads = [straight.bones[group[0]] for group in straight.loose]
     seen = [n for n, head in enumerate(heads) if _in_sight(straight, head.lofts[0].point(head.joint or 0.0))]
     group = anatomy.loose[int(rng.choice(seen or range(len(heads))))]
@@ -225,7 +223,7 @@ def _hardware(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random.Gen
     middle = centre + out * off
     count = max(3, round(half / (1.15 * wide)))
     spots = np.linspace(-0.86, 0.86, count) * half
-    # Scalloped between the holes, as compression plates are.
+    # Narrower between the holes, like a compression plate.
     shares = np.linspace(0, 1, 25)
     waist = 1 + 0.1 * np.cos(2 * np.pi * ((shares * 2 - 1) / 0.86 * (count - 1) / 2 + (count - 1) / 2))
     plate = make_loft(

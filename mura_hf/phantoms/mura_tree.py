@@ -1,4 +1,4 @@
-"""`write_phantom_mura`: a folder of phantoms in the layout of MURA v1.1, with the truth beside it."""
+"""`write_phantom_mura`: a folder of phantoms in the layout of MURA v1.1, with the truth about each image."""
 
 import json
 import multiprocessing
@@ -15,20 +15,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
+from ..common import BODY_PARTS
 from ..errors import DatasetError
+from .film import EXPOSURES
 from .findings import FINDINGS, MIX, UNUSUAL_FINDINGS
-from .rendering import BODY_PARTS, EXPOSURES, locate_finding, render_phantom
+from .rendering import locate_finding, render_phantom
 
 PROVENANCE_FILE = "phantoms.json"
-"""Lies in the root of every phantom tree; its presence says that the pictures are synthetic."""
+"""File in the root of every phantom tree, which marks the images as synthetic."""
 
 _ABNORMAL_SHARE = 0.4  # MURA v1.1 train: 38.5 % of studies, valid: 44.9 %
 _VIEWS = np.array([0.1, 0.3, 0.44, 0.115, 0.03, 0.008, 0.003, 0.002, 0.001, 0.0005, 0.0005])
-"""Shares of studies with 1, 2, ... 11 views; their mean, 2.73, is that of MURA's train."""
+"""Shares of studies with 1 to 11 views; the mean, 2.73, is that of MURA's train."""
 _TILTS = (-0.078, 0.111)
-"""By label: shares times exp(tilt * views) give means of 2.65 and 2.87, MURA's own for normal and abnormal."""
+"""By label: shares times exp(tilt * views) have means of 2.65 (normal) and 2.87 (abnormal), as in MURA."""
 _SECOND_STUDY_SHARE = 0.15  # of patients
-_PLANTED = 0.95  # of the studies, whose marker tells the label where one is planted
+_PLANTED_SHARE = 0.95  # of the studies, whose marker agrees with the label if markers are planted
 _CORNERS = ("x0", "y0", "x1", "y1")
 
 
@@ -39,10 +41,10 @@ class _Study:
     patient: int
     number: int
     abnormal: bool
-    finding: str  # what it shows, or would show were it abnormal
+    finding: str  # what it shows if it is abnormal
     views: int
     seed: int
-    marker: bool | None = None  # whether one is planted or kept away; drawn film by film where None
+    marker: bool | None = None  # drawn for each film if None
 
     @property
     def folder(self) -> str:
@@ -53,7 +55,7 @@ class _Study:
 
 
 def view_shares(tilt: float = 0.0) -> np.ndarray:
-    """Shares of studies with 1 to 11 views, float64 `[11]`; a tilt above 0 gives more views."""
+    """Shares of studies with 1 to 11 views, float64 `[11]`; a positive tilt gives more views."""
     shares = _VIEWS * np.exp(tilt * np.arange(1, len(_VIEWS) + 1))
     return shares / shares.sum()
 
@@ -63,16 +65,16 @@ def _plan(
     n_valid: int,
     seed: int,
     *,
-    twins: bool,
+    counterfactuals: bool,
     views_tell: bool,
     planted_marker: bool = False,
     body_parts: Sequence[str] = BODY_PARTS,
     mix: Mapping[str, float] = MIX,
     train_mix: Mapping[str, float] = MIX,
 ) -> list[tuple[_Study, ...]]:
-    """Draws every study's patient, part, label and seed one after another, so that rendering may go in any order.
+    """Draws patient, part, label and seed of every study in order, so that they can be rendered in any order.
 
-    Each entry is what one process renders: a study, or twins.
+    Each entry is one job for a process: a study, or a counterfactual pair.
     """
     rng = np.random.default_rng([seed, 20])
     jobs: list[tuple[_Study, ...]] = []
@@ -80,12 +82,12 @@ def _plan(
     for split, wanted, shares in (("train", n_train, train_mix), ("valid", n_valid, mix)):
         planned = 0
         while planned < wanted:
-            # Parts come in shuffled rounds, so that small trees hold all of them.
+            # Parts come in shuffled rounds, so that small trees contain all of them.
             parts = parts or [str(part) for part in rng.permutation(body_parts)]
             same_patient = rng.random() < _SECOND_STUDY_SHARE and planned > 0 and number < 3
             patient, number = (patient, number + 1) if same_patient else (patient + 1, 1)
-            paired = twins and split == "train" and wanted - planned > 1
-            # With a normal twin to each, two of three patients must be abnormal to make the same share of studies.
+            paired = counterfactuals and split == "train" and wanted - planned > 1
+            # With a normal counterfactual each, two of three patients must be abnormal for the same share of studies.
             share = _ABNORMAL_SHARE / (1 - _ABNORMAL_SHARE) if paired else _ABNORMAL_SHARE
             abnormal, finding = bool(rng.random() < share), _pick(shares, rng.random())
             views = int(rng.choice(len(_VIEWS), p=view_shares(_TILTS[abnormal] if views_tell else 0.0))) + 1
@@ -93,33 +95,30 @@ def _plan(
             study = _Study(split, parts.pop(), patient, number, abnormal, finding, views, study_seed)
             job: tuple[_Study, ...] = (study,)
             if paired and abnormal:
-                first = bool(rng.random() < 0.5)  # the number must not tell the label
-                job = (
-                    replace(study, abnormal=first),
-                    replace(study, abnormal=not first, number=number + 1),
-                )
+                first = bool(rng.random() < 0.5)  # the number must not reveal the label
+                job = (replace(study, abnormal=first), replace(study, abnormal=not first, number=number + 1))
                 number += 1
             if planted_marker:
-                told = np.random.default_rng([study_seed, 21]).random() < _PLANTED
-                job = tuple(replace(one, marker=one.abnormal == bool(told)) for one in job)
+                agrees = np.random.default_rng([study_seed, 21]).random() < _PLANTED_SHARE
+                job = tuple(replace(one, marker=one.abnormal == bool(agrees)) for one in job)
             jobs.append(job)
             planned += len(job)
     return jobs
 
 
 def _pick(mix: Mapping[str, float], drawn: float) -> str:
-    """The finding whose stretch of [0, 1) holds `drawn`."""
+    """Finding whose interval of [0, 1) contains `drawn`."""
     edges = np.cumsum(list(mix.values()))
     return list(mix)[min(int(np.searchsorted(edges, drawn, side="right")), len(mix) - 1)]
 
 
 def _write_studies(root: Path, size: int, exposure: str, studies: tuple[_Study, ...]) -> list[dict[str, object]]:
-    """Renders a study, or twins, and returns a row for each picture, study by study."""
+    """Renders a study, or a counterfactual pair, and returns one row per image, study by study."""
     cv2.setNumThreads(1)
     rows: dict[tuple[int, int], dict[str, object]] = {}
     for study in studies:
         (root / study.folder).mkdir(parents=True, exist_ok=True)
-    for view in range(studies[0].views):  # view by view, since twins share their shadows
+    for view in range(studies[0].views):  # view by view, because a pair shares its shadows
         for place, study in enumerate(studies):
             chosen: dict[str, Any] = {"body_part": study.body_part, "view": view, "size": size}
             finding = study.finding if study.abnormal else None
@@ -127,9 +126,7 @@ def _write_studies(root: Path, size: int, exposure: str, studies: tuple[_Study, 
             decoy = None if study.abnormal else locate_finding(study.seed, study.finding, **chosen)
             name = f"{study.folder}/image{view + 1}.png"
             if not cv2.imwrite(str(root / name), phantom.pixels):
-                raise DatasetError(
-                    f"{root / name} could not be written; check that the disk has room and the folder is writable"
-                )
+                raise DatasetError(f"{root / name} could not be written; check free space and permissions")
             height, width = phantom.pixels.shape
             rows[place, view] = {
                 "path": name,
@@ -162,7 +159,7 @@ def write_phantom_mura(
     *,
     valid_fraction: float = 0.2,
     size: int = 512,
-    twins: bool = False,
+    counterfactuals: bool = False,
     views_tell: bool = False,
     planted_marker: bool = False,
     body_parts: Sequence[str] | None = None,
@@ -174,47 +171,48 @@ def write_phantom_mura(
 ) -> Path:
     """Writes synthetic studies as `root/MURA-v1.1/...` with MURA's four headerless CSV files.
 
-    Beside them lie `findings.parquet` (a row a picture: path, finding, seed, height, width, the box x0, y0, x1, y1 in
-    pixels, empty where none shows, and for normal pictures a decoy: where a finding would have been) and
-    `phantoms.json` (how the tree was made). No patient is in both train and valid.
+    It also writes `findings.parquet` (one row per image: path, finding, seed, height, width, the box x0, y0, x1, y1 in
+    pixels if the finding is visible, and for normal images a decoy box, where a finding would have been) and
+    `phantoms.json` (the options). No patient is in both train and valid.
 
     Args:
-        root: Folder to write into; it must be empty or new.
-        n_studies: Studies in all, train and valid together.
-        seed: The same seed gives the same bytes, whatever the number of workers.
-        valid_fraction: Share of the studies that goes to valid.
+        root: New or empty folder.
+        n_studies: Number of studies in train and valid together.
+        seed: The same seed gives the same bytes for any number of workers.
+        valid_fraction: Share of the studies in valid.
         size: Pixels on the long side.
-        twins: Whether abnormal studies of train come with their twin, the same patient without the finding, as
-            another study; all but the last, where there is no room for two. The share of abnormal studies stays the
-            same. Training learns faster from pairs.
-        views_tell: Whether abnormal studies have more views, as in MURA: 2.87 against 2.65 on average.
-        planted_marker: Whether a side marker gives the label away, to see whether a shortcut is taken and caught: in
-            19 of 20 studies abnormal films have one and normal ones have none, else the other way round.
-        body_parts: Some of the seven; all where None.
-        findings: Kinds that abnormal studies show, each as often as the others: of `FINDINGS` and
-            `UNUSUAL_FINDINGS`; those of `MIX`, in its shares, where None.
-        train_shares: Share of the abnormal studies of train that shows a kind, where it is to be another: what is
-            rare can be learned from more cases while valid stays as it is. Kinds not named share the rest.
+        counterfactuals: Whether each abnormal study of train has a counterfactual, the same patient without the
+            finding, as another study (except the last one if there is no space for two). The share of abnormal studies
+            stays the same. Training is faster with such pairs.
+        views_tell: Whether abnormal studies have more views, as in MURA: 2.87 instead of 2.65 on average.
+        planted_marker: Whether a side marker reveals the label, as a positive control for shortcut detection: in 19 of
+            20 studies, abnormal films have one and normal films have none; in the others, it is reversed.
+        body_parts: Some of `BODY_PARTS`; all if None.
+        findings: Some of `FINDINGS` and `UNUSUAL_FINDINGS`, in equal shares; those of `MIX` in its shares if None.
+        train_shares: Finding -> its share of the abnormal studies of train, to learn a rare finding from more cases
+            while valid stays unchanged. The other findings share the rest.
         exposure: One of `EXPOSURES`.
-        workers: Processes that render.
+        workers: Number of processes.
         progress: Whether to show a progress bar.
 
     Returns:
         The folder `root/MURA-v1.1`, which `load_mura` reads.
 
     Raises:
-        DatasetError: If the folder holds files already, or a file cannot be written.
-        ValueError: If `n_studies` is below 2, `valid_fraction` not inside (0, 1), a body part, finding or exposure is
-            unknown, shares are no shares, or views are to tell and there are twins, which have as many views as each
-            other.
+        DatasetError: If the folder is not empty, or a file cannot be written.
+        ValueError: If `n_studies` is below 2, `valid_fraction` is outside of (0, 1), a body part, finding or exposure
+            is unknown, shares do not add up, or `views_tell` is combined with `counterfactuals`.
     """
     root = Path(root)
     if n_studies < 2 or not 0 < valid_fraction < 1:
         raise ValueError(
-            f"n_studies must be 2 or more and valid_fraction inside (0, 1), not {n_studies}, {valid_fraction}"
+            f"n_studies must be 2 or more and valid_fraction between 0 and 1, not {n_studies}, {valid_fraction}"
         )
-    if twins and views_tell:
-        raise ValueError("twins have as many views as each other, so views_tell cannot be kept; choose one of the two")
+    if counterfactuals and views_tell:
+        raise ValueError(
+            "both studies of a counterfactual pair have the same views, so views_tell has no effect; "
+            "choose one of the two"
+        )
     _check_known("body part", body_parts, BODY_PARTS)
     _check_known("finding", findings, (*FINDINGS, *UNUSUAL_FINDINGS))
     _check_known("exposure", [exposure], tuple(EXPOSURES))
@@ -225,8 +223,8 @@ def write_phantom_mura(
     parts = BODY_PARTS if body_parts is None else tuple(body_parts)
     jobs = _plan(
         n_studies - n_valid, n_valid, seed,
-        twins=twins, views_tell=views_tell, planted_marker=planted_marker, body_parts=parts, mix=mix,
-        train_mix=_shifted(mix, train_shares) if train_shares else mix,
+        counterfactuals=counterfactuals, views_tell=views_tell, planted_marker=planted_marker, body_parts=parts,
+        mix=mix, train_mix=_shifted(mix, train_shares) if train_shares else mix
     )  # fmt: skip
     rows: list[dict[str, object]] = []
     with tqdm(total=n_studies, desc="Rendering phantoms", unit="study", disable=not progress) as bar:
@@ -242,7 +240,7 @@ def write_phantom_mura(
         (tree / f"{split}_labeled_studies.csv").write_text("".join(f"{line}\n" for line in labelled))
     pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), tree / "findings.parquet")
     made: dict[str, Any] = {"n_studies": n_studies, "seed": seed, "valid_fraction": valid_fraction, "size": size}
-    made |= {"twins": twins, "views_tell": views_tell}
+    made |= {"twins": counterfactuals, "views_tell": views_tell}
     unusual: dict[str, Any] = {"body_parts": body_parts and list(body_parts), "findings": findings and list(findings)}
     unusual["train_shares"] = train_shares and dict(train_shares)
     made |= {name: value for name, value in unusual.items() if value}
@@ -253,25 +251,25 @@ def write_phantom_mura(
 
 
 def _shifted(mix: Mapping[str, float], shares: Mapping[str, float]) -> dict[str, float]:
-    """A mix in which some kinds have these shares, and the others what is left, in their proportions."""
+    """Sets the shares of some findings; the others share the rest in their proportions."""
     _check_known("finding", list(shares), tuple(mix))
     rest, others = round(1 - sum(shares.values()), 12), sum(share for kind, share in mix.items() if kind not in shares)
     if rest < 0 or min(shares.values()) < 0 or (not others and rest > 1e-9):
-        raise ValueError(f"shares of the findings of train must be 0 or more and add up to 1 at most: {dict(shares)}")
+        raise ValueError(f"shares of findings in train must be 0 or more and add up to at most 1: {dict(shares)}")
     return {kind: shares.get(kind, rest * share / others if others else 0.0) for kind, share in mix.items()}
 
 
 def _check_known(what: str, chosen: Sequence[str] | None, known: Sequence[str]) -> None:
-    """Raises `ValueError` where something is chosen that there is not, or nothing is."""
+    """Raises `ValueError` if a choice is unknown or empty."""
     unknown = sorted(set(chosen or ()) - set(known))
     if isinstance(chosen, str) or unknown or (chosen is not None and not chosen):
-        raise ValueError(f"unknown {what} {', '.join(unknown) or chosen!r}; choose among {', '.join(known)}")
+        raise ValueError(f"unknown {what} {', '.join(unknown) or chosen!r}; known are {', '.join(known)}")
 
 
 def _render(
     root: Path, size: int, exposure: str, jobs: list[tuple[_Study, ...]], workers: int
 ) -> Iterator[list[dict[str, object]]]:
-    """Rows of the jobs, in their order, from one process or several."""
+    """Rows of all jobs in their order, from one process or several."""
     render = partial(_write_studies, root, size, exposure)
     if workers == 1:
         yield from map(render, jobs)
@@ -281,10 +279,10 @@ def _render(
 
 
 def phantom_record(root: str | Path) -> dict[str, object] | None:
-    """How a tree of phantoms was made; None where the tree is not one.
+    """Options that a tree of phantoms was made with; None for other trees.
 
     Args:
-        root: The folder `MURA-v1.1`, or the one that holds it.
+        root: The folder `MURA-v1.1`, or its parent.
     """
     inside = Path("MURA-v1.1")
     for folder in (Path(), inside, inside / inside):  # as load_mura looks for the tree

@@ -1,222 +1,24 @@
-"""Solids in three dimensions: lofts, and bodies that melt several of them into one.
-
-Coordinates are millimetres: x to the side, y along the limb (distal is negative: fingers point up, as on a film), z
-towards the detector.
-
-What varies from patient to patient, and the builder that lays it over every bone.
-Growth plates: a child's long bone ends in an epiphysis of its own.
-"""
+"""What varies from patient to patient, and the builder that applies it to every bone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 import numpy as np
-from scipy.interpolate import PchipInterpolator
 
-SAMPLES = 128
-"""Places along a loft at which its section is stored."""
-
-
-@dataclass(frozen=True)
-class Loft:
-    """A straight frame with an elliptic section that changes along it.
-
-    Attributes:
-        origin: float32 `[3]`, start of the axis in mm.
-        frame: float32 `[3, 3]`, rows are the unit vectors across, across and along.
-        length: In mm.
-        table: float32 `[SAMPLES, 6]`: centre of the section (mm), half axes (mm), thickness of the wall (mm), share
-            of the inside that is filled.
-        ball: Whether it is an ellipsoid, with the half axes of the table's first row and half the length.
-    """
-
-    origin: np.ndarray
-    frame: np.ndarray
-    length: float
-    table: np.ndarray
-    ball: bool = False
-
-    def point(self, share: float, across: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
-        """A point of the axis, or beside it, in mm; `share` of the length from the start."""
-        row = self.table[round(share * (SAMPLES - 1))]
-        local = np.array([row[0] + across[0], row[1] + across[1], share * self.length])
-        return self.origin + local @ self.frame
-
-    @cached_property
-    def extent(self) -> tuple[float, float]:
-        """How far the sections reach from the axis on either side, in mm."""
-        table = self.table
-        return (
-            float((np.abs(table[:, 0]) + table[:, 2]).max()),
-            float((np.abs(table[:, 1]) + table[:, 3]).max()),
-        )
-
-    @cached_property
-    def sphere(self) -> np.ndarray:
-        """Centre and radius of a sphere around it, float32 `[4]`."""
-        table = self.table
-        along = (np.linspace(0, 1, len(table)) - 0.5) * self.length
-        across = np.hypot(table[:, 0], table[:, 1]) + table[:, 2:4].max(1)
-        middle = self.origin + self.frame[2] * self.length / 2
-        return np.array([*middle, np.hypot(along, across).max()], np.float32)
-
-    @cached_property
-    def inverse(self) -> np.ndarray:
-        """The table with inverse half axes, and the cosine of the surface's slope last, which is -1 for balls; float32
-        `[SAMPLES, 7]`.
-        """
-        slope = np.diff(self.table[:, 2:4].mean(1)) * (len(self.table) - 1) / self.length
-        cosine = np.maximum(1 / np.sqrt(1 + np.append(slope, slope[-1]) ** 2), 0.35)  # a cap's tip is no edge
-        cosine = np.full(len(self.table), -1.0) if self.ball else cosine
-        return np.column_stack([self.table[:, :2], 1 / self.table[:, 2:4], self.table[:, 4:6], cosine]).astype(
-            np.float32
-        )
-
-    def corners(self, margin: float) -> np.ndarray:
-        """Corners of a box around it in mm, float64 `[8, 3]`."""
-        a, b = (reach + margin for reach in self.extent)
-        local = np.array([[u, v, w] for u in (-a, a) for v in (-b, b) for w in (-margin, self.length + margin)])
-        return self.origin + local @ self.frame
-
-    def radius(self, share: float) -> float:
-        """Mean half axis at a share of the length, in mm."""
-        row = self.table[round(share * (SAMPLES - 1))]
-        return float(row[2] + row[3]) / 2
-
-
-@dataclass(frozen=True)
-class Body:
-    """Lofts melted into one solid.
-
-    Attributes:
-        name: Such as "radius".
-        lofts: The first one gives the body its axis.
-        melt: Over how many mm neighbouring lofts flow together.
-        breakable: The stretch of the first loft, as shares of its length, where findings may sit; None for nowhere.
-        joint: 0 or 1 where the start or the end of the first loft bears a joint that may wear; else None.
-    """
-
-    name: str
-    lofts: tuple[Loft, ...]
-    melt: float = 1.0
-    breakable: tuple[float, float] | None = None
-    joint: float | None = None
-
-    @cached_property
-    def stacked(self) -> tuple[np.ndarray, ...]:
-        """Origins, frames, lengths, rows of the table a mm, tables and spheres of the lofts, as `integrate_body` takes
-        them.
-        """
-        lofts = self.lofts
-        return (
-            np.stack([loft.origin for loft in lofts]),
-            np.stack([loft.frame for loft in lofts]),
-            np.array([loft.length for loft in lofts], np.float32),
-            np.array([(len(loft.table) - 1) / loft.length for loft in lofts], np.float32),
-            np.stack([loft.inverse for loft in lofts]),
-            np.stack([loft.sphere for loft in lofts]),
-        )
-
-    def moved(self, rotation: np.ndarray, shift: np.ndarray) -> "Body":
-        """The body turned by `rotation` about the origin, then shifted."""
-        lofts = tuple(
-            replace(
-                loft,
-                origin=(loft.origin @ rotation.T + shift).astype(np.float32),
-                frame=(loft.frame @ rotation.T).astype(np.float32),
-            )
-            for loft in self.lofts
-        )
-        return replace(self, lofts=lofts)
-
-
-def make_frame(start: np.ndarray, end: np.ndarray, turn: float = 0.0) -> np.ndarray:
-    """Unit vectors of a loft from start to end; the first lies as near to x as it can, then turns about the axis."""
-    along = (end - start) / np.linalg.norm(end - start)
-    side = np.array([1.0, 0.0, 0.0]) if abs(along[0]) < 0.9 else np.array([0.0, 1.0, 0.0])
-    first = side - along * (side @ along)
-    first /= np.linalg.norm(first)
-    second = np.cross(along, first)
-    turned = np.cos(turn) * first + np.sin(turn) * second
-    return np.stack([turned, np.cross(along, turned), along]).astype(np.float32)
-
-
-def make_loft(
-    start: Sequence[float] | np.ndarray,
-    end: Sequence[float] | np.ndarray,
-    sections: Sequence[tuple[float, ...]],
-    *,
-    wall: float | Sequence[float] = 0.6,
-    filling: float | Sequence[float] = 1.0,
-    caps: tuple[float, float] = (3.0, 3.0),
-    turn: float = 0.0,
-    bow: tuple[float, float] = (0.0, 0.0),
-    wobble: np.ndarray | None = None,
-) -> Loft:
-    """Builds a loft.
-
-    Args:
-        start: Start of the axis in mm.
-        end: End of the axis in mm.
-        sections: Rows (share, a, b[, cx, cy]) from start to end: half axes and centre in mm.
-        wall: Thickness of the wall in mm, one value or one a section.
-        filling: Share of the inside that is filled, likewise.
-        caps: Over how many mm either end is rounded; 0 leaves it open.
-        turn: Of the section about the axis in radians.
-        bow: How far the middle lies off the straight line, in mm.
-        wobble: float `[SAMPLES]`, relative change of the half axes.
-    """
-    start, end = np.asarray(start, float), np.asarray(end, float)
-    length = float(np.linalg.norm(end - start))
-    rows = np.array([(*row, 0.0, 0.0)[:5] for row in sections], float)
-    t = np.linspace(0.0, 1.0, SAMPLES)
-    columns = [rows[:, 3], rows[:, 4], rows[:, 1], rows[:, 2]]
-    columns += [np.broadcast_to(np.asarray(values, float), len(rows)) for values in (wall, filling)]
-    knots = np.stack(columns, 1)
-    if len(rows) == 2:
-        table = knots[0] + t[:, None] * (knots[1] - knots[0])
-    else:
-        table = PchipInterpolator(rows[:, 0], knots)(t)
-    arch = np.sin(np.pi * t)[:, None]
-    table[:, :2] += arch * np.array(bow)
-    if wobble is not None:
-        table[:, 2:4] *= 1.0 + wobble[:, None]
-    for reach, distance in ((caps[0], t * length), (caps[1], (1 - t) * length)):
-        if reach > 0:
-            inside = np.clip(1 - distance / reach, 0, 1)
-            table[:, 2:4] *= np.sqrt(np.maximum(1 - inside**2, 0.02))[:, None]
-    return Loft(start.astype(np.float32), make_frame(start, end, turn), length, table.astype(np.float32))
-
-
-def make_ball(
-    centre: Sequence[float] | np.ndarray,
-    radii: Sequence[float] | np.ndarray,
-    *,
-    along: Sequence[float] = (0.0, 1.0, 0.0),
-    wall: float = 0.6,
-    filling: float = 1.0,
-) -> Loft:
-    """An ellipsoid with half axes (across, across, along) in mm, its long axis along a direction."""
-    direction = np.asarray(along, float)
-    direction /= np.linalg.norm(direction)
-    middle, reach = np.asarray(centre, float), direction * radii[2]
-    rows = [(0.0, radii[0], radii[1]), (1.0, radii[0], radii[1])]
-    loft = make_loft(middle - reach, middle + reach, rows, wall=wall, filling=filling, caps=(0.0, 0.0))
-    return replace(loft, ball=True)
+from .solids import SAMPLES, Body, Loft, make_ball, make_loft
 
 
 @dataclass(frozen=True)
 class Patient:
-    """One patient's make.
+    """Properties of one patient, relative to an average adult.
 
     Attributes:
         age: "child", "adult" or "elder".
-        size: Against the adult lengths that the anatomy is written in.
-        build: Breadth of bones against their length.
-        wall: Thickness of cortical bone against an adult's.
-        density: Filling of cancellous bone against an adult's.
-        flesh: Thickness of soft tissue against an adult's.
+        size: Length of bones.
+        build: Width of bones relative to their length.
+        wall: Thickness of cortical bone.
+        density: Filling of cancellous bone.
+        flesh: Thickness of soft tissue.
     """
 
     age: str
@@ -228,7 +30,7 @@ class Patient:
 
 
 def draw_patient(rng: np.random.Generator) -> Patient:
-    """Draws a patient; children are a sixth, elders a quarter."""
+    """Draws a patient: 16 % are children and 25 % elders."""
     age = str(rng.choice(["child", "adult", "elder"], p=[0.16, 0.59, 0.25]))
     size = {"child": rng.uniform(0.62, 0.85), "adult": rng.normal(1.0, 0.05), "elder": rng.normal(0.97, 0.05)}[age]
     wall = {"child": rng.uniform(0.75, 0.95), "adult": rng.normal(1.0, 0.1), "elder": rng.uniform(0.55, 0.85)}[age]
@@ -245,7 +47,7 @@ def draw_patient(rng: np.random.Generator) -> Patient:
 
 @dataclass
 class BodyBuilder:
-    """Collects the bodies of one patient; every bone gets its own wobble, so that no two are alike."""
+    """Collects the bodies of one patient. Every bone gets random deviations, so that no two are equal."""
 
     patient: Patient
     rng: np.random.Generator
@@ -298,7 +100,7 @@ class BodyBuilder:
         wall: float = 0.55,
         filling: float = 1.0,
     ) -> Loft:
-        """`make_ball` with this patient's build, walls and density, each a little its own."""
+        """`make_ball` with this patient's build, walls and density, and random deviations."""
         radii = tuple(float(radius * self.patient.build * self.rng.normal(1, 0.05)) for radius in radii)
         return make_ball(
             centre, radii, along=along, wall=wall * self.patient.wall, filling=filling * self.patient.density
@@ -317,7 +119,7 @@ class BodyBuilder:
         return len(self.bones) - 1
 
     def skin(self, points: Sequence[tuple[float, ...]], wall: float = 3.0) -> None:
-        """Adds flesh through points (x, y, z, a, b), a wall of fat around muscle."""
+        """Adds flesh along points (x, y, z, a, b): a wall of fat around muscle."""
         rows = np.array(points, float)
         grow = self.patient.flesh**0.5 * self.rng.normal(1, 0.03)
         start, end = rows[0, :3], rows[-1, :3]
@@ -336,17 +138,17 @@ class BodyBuilder:
         )
 
 
-_GAP_MM = 1.4
+_GAP_MM = 1.4  # cartilage of a growth plate
 
 
 def add_growth_plate(build: BodyBuilder, index: int, *, at_start: bool, thickness: float) -> None:
-    """Cuts a bone near one end and adds its epiphysis behind a gap of cartilage.
+    """Cuts a child's long bone near one end and adds its epiphysis behind a gap of cartilage.
 
     Args:
-        build: Holds the bone.
-        index: The bone; it keeps its place.
-        at_start: Whether the plate lies at the start of the bone's axis.
-        thickness: Of the epiphysis in mm.
+        build: Builder with the bone.
+        index: Index of the bone, which it keeps.
+        at_start: Whether the plate is at the start of the bone's axis.
+        thickness: Thickness of the epiphysis in mm.
     """
     bone = build.bones[index]
     shaft = bone.lofts[0]

@@ -1,10 +1,6 @@
-"""Path integrals of attenuation through bodies, ray by ray. Compiled by numba: here a phantom's time goes.
-
-Tube, patient and detector: a diverging beam, and the patient turned between them.
-"""
+"""Path integrals of attenuation along rays through a body, compiled by numba: most of the time of rendering."""
 
 import math
-from dataclasses import dataclass, replace
 
 import numpy as np
 from numba import njit
@@ -12,15 +8,15 @@ from numba import njit
 NO_CHANGE = np.zeros(16, np.float32)
 """The `change` of a body without a finding; see `integrate_body`."""
 
-# Written out, since a plain number would turn the whole sum into double precision, at half the speed.
+# Plain numbers would turn whole expressions into double precision, at half the speed.
 ZERO, HALF, ONE = np.float32(0.0), np.float32(0.5), np.float32(1.0)
 
 
 @njit(cache=True, fastmath=True, error_model="numpy", inline="always")
 def _loft(u, v, along, n, lengths, per_mm, tables):
-    """Signed distance to a loft (about; negative inside), wall and filling at a point in the loft's own frame."""
+    """Approximate signed distance to a loft (negative inside), wall and filling at a point in the loft's frame."""
     length = lengths[n]
-    if tables[n, 0, 6] < ZERO:  # a ball: (f - 1) / |gradient of f| with f the squared radius in units of its half axes
+    if tables[n, 0, 6] < ZERO:  # a ball: (f - 1) / |grad f|, where f is the squared radius in units of its half axes
         a, b, c = tables[n, 0, 2], tables[n, 0, 3], np.float32(2.0) / length
         pu, pv, pw = u * a, v * b, (along - HALF * length) * c
         p2 = pu * pu + pv * pv + pw * pw
@@ -35,25 +31,25 @@ def _loft(u, v, along, n, lengths, per_mm, tables):
     v -= tables[n, k, 1] * rest + tables[n, k + 1, 1] * part
     a = tables[n, k, 2] * rest + tables[n, k + 1, 2] * part
     b = tables[n, k, 3] * rest + tables[n, k + 1, 3] * part
-    # Of the ellipse likewise; a and b are inverse half axes.
+    # The same for the ellipse; a and b are inverse half axes.
     pu, pv = u * a, v * b
     p2 = pu * pu + pv * pv
     q2 = pu * pu * a * a + pv * pv * b * b
     d = max(HALF * (p2 - ONE) / math.sqrt(max(q2, np.float32(1e-9))), np.float32(-1.0) / max(a, b))
-    # Where the section shrinks fast the distance along the axis counts too.
+    # Where the section shrinks fast, the distance along the axis matters too.
     d *= tables[n, k, 6]
     over = max(-along, along - length)
     if over > ZERO:
         d = max(d, ZERO)
         d = math.sqrt(over * over + d * d)
     else:
-        d = max(d, over)  # an end has its wall too
+        d = max(d, over)  # the ends have a wall too
     return d, tables[n, k, 4] * rest + tables[n, k + 1, 4] * part, tables[n, k, 5] * rest + tables[n, k + 1, 5] * part
 
 
 @njit(cache=True, fastmath=True, error_model="numpy", inline="always")
 def _at(s, shift, n, starts, ways, frames):
-    """The point of a ray in a loft's own frame, moved by `shift` in the patient's."""
+    """Point of a ray in a loft's frame, moved by `shift` in the patient's frame."""
     x, y, z = shift
     return (
         starts[n, 0] + ways[n, 0] * s + x * frames[n, 0, 0] + y * frames[n, 0, 1] + z * frames[n, 0, 2],
@@ -64,7 +60,7 @@ def _at(s, shift, n, starts, ways, frames):
 
 @njit(cache=True, fastmath=True, error_model="numpy", inline="always")
 def _body(s, moved, shift, starts, ways, frames, lengths, per_mm, tables, near, count, melt):
-    """Signed distance to the smooth union of the lofts that a ray comes near, wall and filling blended alike."""
+    """Signed distance to the smooth union of the lofts near a ray, with wall and filling blended likewise."""
     d, wall, filling = ZERO, ZERO, ZERO
     for m in range(count):
         n = near[m]
@@ -86,23 +82,23 @@ def _body(s, moved, shift, starts, ways, frames, lengths, per_mm, tables, near, 
 
 @njit(cache=True, fastmath=True, error_model="numpy", inline="always")
 def _grain(x, y, z, grain):
-    """Band-passed noise of a periodic volume at a point in cells."""
-    n = grain.shape[0] - 1  # of a power of two, so that a mask wraps around
+    """Value of a periodic noise volume at a point, in cells."""
+    n = grain.shape[0] - 1  # the size is a power of two, so a mask wraps around
     return grain[math.floor(x) & n, math.floor(y) & n, math.floor(z) & n]
 
 
 @njit(cache=True, fastmath=True, error_model="numpy", inline="always")
 def _broken(lu, lv, lw, change, grain):
-    """Shift of the far fragment at a point (mm), and the share of bone lost there to the gap.
+    """Shift of the far fragment of a fracture at a point (mm), and the share of bone that the gap removes there.
 
-    The break's surface is a slanted plane with teeth; the shift fades out beyond it.
+    The surface of the fracture is a tilted, jagged plane; the shift decreases with the distance from it.
     """
     g = _grain(lu * change[11] + np.float32(7.3), lv * change[11], np.float32(3.0), grain)
     line = lw - change[1] - change[2] * lu - change[3] * lv - change[10] * g
     fade = ZERO
     if line > ZERO and line < change[7]:
         fade = HALF + HALF * np.float32(math.cos(np.float32(3.14159265) * line / change[7]))
-    there = lu * change[12] + lv * change[13] - change[14]  # an incomplete break ends here
+    there = lu * change[12] + lv * change[13] - change[14]  # end of an incomplete fracture
     inside = min(max(there / np.float32(1.5) + HALF, ZERO), ONE)
     gap = min(max((HALF * change[8] - abs(line)) / np.float32(0.3) + HALF, ZERO), ONE)
     return change[4] * fade, change[5] * fade, change[6] * fade, change[9] * inside * gap
@@ -110,7 +106,7 @@ def _broken(lu, lv, lw, change, grain):
 
 @njit(cache=True, fastmath=True, error_model="numpy", inline="always")
 def _altered(lu, lv, lw, kind, change, grain):
-    """Share of bone lost in a hole (kind 2), and by what the rest is denser, at its rim or in a sclerosis (kind 3)."""
+    """Share of bone removed by a hole (kind 2), and factor of density at its rim or in a sclerosis (kind 3)."""
     eu, ev, ew = (lu - change[1]) / change[4], (lv - change[2]) / change[5], (lw - change[3]) / change[6]
     e = math.sqrt(eu * eu + ev * ev + ew * ew)
     per = np.float32(0.45)
@@ -124,57 +120,26 @@ def _altered(lu, lv, lw, kind, change, grain):
 
 @njit(cache=True, fastmath=True, error_model="numpy")
 def integrate_body(
-    source,
-    corner,
-    right,
-    down,
-    window,
-    wanted,
-    origins,
-    frames,
-    lengths,
-    per_mm,
-    tables,
-    spheres,
-    melt,
-    margin,
-    low,
-    high,
-    dense,
-    spongy,
-    grain,
-    grain_cell,
-    grain_depth,
-    change,
-    step,
-    soft,
-):
+    source, corner, right, down, window, wanted, origins, frames, lengths, per_mm, tables, spheres, melt, margin,
+    low, high, dense, spongy, grain, grain_cell, grain_depth, change, step, soft,
+):  # fmt: skip
     """Attenuation of one body on a window of the detector.
 
     Args:
         source: float32 `[3]`, the focus of the tube in mm.
-        corner: float32 `[3]`, the centre of pixel (0, 0) in mm.
-        right: float32 `[3]`, from one pixel to the next in a row.
-        down: float32 `[3]`, from one row to the next.
-        window: (row0, row1, column0, column1), half open.
-        wanted: bool `[rows, columns]`, pixels of the window that may see the body.
-        origins, frames, lengths: Of the lofts, stacked.
-        per_mm: float32 `[n]`, rows of the table a mm.
-        tables: float32 `[n, SAMPLES, 7]`: those of the lofts, but with inverse half axes, and the
-            cosine of the surface's slope last, which is -1 for balls.
-        spheres: float32 `[n, 4]`, centre and radius of a sphere around each loft.
+        corner, right, down: float32 `[3]`, centre of pixel (0, 0), step to the next pixel and to the next row, in mm.
+        window: Half-open (row0, row1, column0, column1).
+        wanted: bool `[rows, columns]`, pixels of the window whose rays may meet the body.
+        origins, frames, lengths, per_mm, tables, spheres: `Body.stacked`.
         melt: See `Body`.
-        margin: Room in mm around the body for what `change` adds.
-        low, high: float32 `[3]`, corners of a box around the body in the first loft's frame.
-        dense: Attenuation of the wall per mm.
-        spongy: Attenuation of a filled inside per mm.
-        grain: float32 `[n, n, n]`, periodic texture of the inside.
-        grain_cell: Its cell in mm.
-        grain_depth: Its contrast.
+        margin: Space in mm around the body for what `change` adds.
+        low, high: float32 `[3]`, corners of a bounding box in the first loft's frame.
+        dense, spongy: Attenuation per mm of the wall and of a filled inside.
+        grain, grain_cell, grain_depth: float32 `[n, n, n]`, periodic texture of the inside, cell in mm and contrast.
         change: float32 `[16]`, a finding in the first loft's frame: kind (0 none, 1 fracture, 2 hole, 3 sclerosis),
-            then its values as `findings` lays them out.
-        step: Finest step in mm.
-        soft: Width over which an edge is softened, in mm.
+            then the values that `findings` sets.
+        step: Smallest step in mm.
+        soft: Width of the transition at an edge in mm.
 
     Returns:
         float32 `[rows, columns]`.
@@ -184,13 +149,13 @@ def integrate_body(
     kind = int(change[0])
     half_soft, per_soft, per_cell, longest = HALF * soft, ONE / soft, ONE / grain_cell, np.float32(4.0) * step
     close = np.zeros(spheres.shape[0], np.int64)
-    # Of each loft: the focus in its own frame, and the ray's direction there.
+    # Focus and direction of the ray in each loft's frame.
     starts, ways = np.zeros_like(spheres[:, :3]), np.zeros_like(spheres[:, :3])
     for n in range(spheres.shape[0]):
         for q in range(3):
             for k in range(3):
                 starts[n, q] += (source[k] - origins[n, k]) * frames[n, q, k]
-    # The focus in the first loft's frame; the box is tested there.
+    # Focus in the first loft's frame, where the bounding box is tested.
     sx, sy, sz = source[0] - origins[0, 0], source[1] - origins[0, 1], source[2] - origins[0, 2]
     ou = sx * frames[0, 0, 0] + sy * frames[0, 0, 1] + sz * frames[0, 0, 2]
     ov = sx * frames[0, 1, 0] + sy * frames[0, 1, 1] + sz * frames[0, 1, 2]
@@ -218,7 +183,7 @@ def integrate_body(
                 else:
                     t0, t1 = (low[q] - oq) / dq, (high[q] - oq) / dq
                     near, far = max(near, min(t0, t1)), min(far, max(t0, t1))
-            # Only lofts whose bounding sphere the ray comes near can matter.
+            # Only lofts whose bounding sphere is near the ray matter.
             count = 0
             first, last = np.float32(1e6), ZERO
             for n in range(spheres.shape[0]):
@@ -267,61 +232,3 @@ def integrate_body(
                 s += here
             out[i, j] = max(total, ZERO)
     return out
-
-
-FOCUS_MM = 1050.0
-"""From focus to detector."""
-
-
-def rotation(axis: int, angle: float) -> np.ndarray:
-    """Right-handed rotation by `angle` radians about axis 0, 1 or 2."""
-    c, s = np.cos(angle), np.sin(angle)
-    turned = np.eye(3)
-    i, j = (axis + 1) % 3, (axis + 2) % 3
-    turned[i, i], turned[i, j], turned[j, i], turned[j, j] = c, -s, s, c
-    return turned
-
-
-@dataclass(frozen=True)
-class Camera:
-    """One exposure.
-
-    Attributes:
-        pose: float64 `[3, 3]`, from the patient's directions to the room's (z towards the detector).
-        centre: float64 `[3]`, point of the patient above the middle of the picture.
-        gap: From that point to the detector in mm.
-        scale: Pixels per mm on the detector.
-        mirrored: Whether this is the other side of the body.
-        shape: Height and width of the picture in pixels.
-    """
-
-    pose: np.ndarray
-    centre: np.ndarray
-    gap: float
-    scale: float
-    mirrored: bool
-    shape: tuple[int, int]
-
-    def project(self, points: np.ndarray) -> np.ndarray:
-        """Maps points `[n, 3]` of the patient in mm to pixels `[n, 2]` (column, row)."""
-        room = (np.asarray(points, float) - self.centre) @ self.pose.T
-        enlarged = FOCUS_MM / (FOCUS_MM - self.gap + room[:, 2])
-        across = -room[:, 0] if self.mirrored else room[:, 0]
-        pixels = np.stack([across * enlarged, room[:, 1] * enlarged], 1) * self.scale
-        return pixels + np.array([(self.shape[1] - 1) / 2, (self.shape[0] - 1) / 2])
-
-    def coarser(self, factor: float) -> "Camera":
-        """The same exposure on a detector whose pixels are about `factor` times as large."""
-        shape = (max(1, round(self.shape[0] / factor)), max(1, round(self.shape[1] / factor)))
-        return replace(self, scale=self.scale * max(shape) / max(self.shape), shape=shape)
-
-    def rays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Focus, centre of pixel (0, 0) and the steps to the right and down, in the patient's mm."""
-        pitch = 1 / self.scale
-        sign = -1.0 if self.mirrored else 1.0
-        corner = np.array([sign * (1 - self.shape[1]) / 2 * pitch, (1 - self.shape[0]) / 2 * pitch, self.gap])
-        room = (np.array([0, 0, self.gap - FOCUS_MM]), corner)
-        back = self.pose
-        source, corner = (point @ back + self.centre for point in room)
-        right, down = np.array([sign * pitch, 0, 0]) @ back, np.array([0, pitch, 0]) @ back
-        return tuple(value.astype(np.float32) for value in (source, corner, right, down))

@@ -124,7 +124,7 @@ def test_patches_are_cut_where_the_finding_is_or_would_be(rows):
 
 
 def test_twins_with_one_key_are_changed_alike(tmp_path):
-    tree = write_phantom_mura(tmp_path, 20, seed=1, size=96, twins=True, progress=False)
+    tree = write_phantom_mura(tmp_path, 20, seed=1, size=96, counterfactuals=True, progress=False)
     rows = load_mura(tree, dev_fraction=0.0, calib_fraction=0.0)["train"]
     first = {}
     keys = [first.setdefault(twin, n) for n, twin in enumerate(rows["twin"])]

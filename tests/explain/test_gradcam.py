@@ -1,4 +1,5 @@
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ import torch
 from captum.attr import LayerGradCam
 
 from mura_hf import CheckpointError, MuraConfig, MuraForImageClassification
-from mura_hf.explain import grad_cam
+from mura_hf.explain import grad_cam, smooth_grad_cam
 from mura_hf.models import BODY_PARTS, CLASSIFIERS
 from mura_hf.models.class_activation_mura import find_edges
 from tests.conftest import make_model
@@ -68,14 +69,6 @@ def test_a_given_feature_map_saves_the_forward_pass():
         grad_cam(model, pixel_values, feature_map=feature_map)
 
 
-def test_no_positive_evidence_is_all_zeros():
-    model = _model("resnet10t")
-    with torch.no_grad():
-        model.classifier.weight[0].fill_(1.0)
-        model.classifier.weight[1].fill_(-1.0)
-    assert not grad_cam(model, torch.randn(1, 3, 96, 96)).any()
-
-
 def test_swin_has_a_map_and_tokens_must_be_asked_for():
     assert (
         grad_cam(
@@ -91,11 +84,16 @@ def test_swin_has_a_map_and_tokens_must_be_asked_for():
     )
 
 
-def test_works_inside_inference_mode():
+@pytest.mark.parametrize("method", [grad_cam, partial(smooth_grad_cam, n_samples=2)])
+def test_works_inside_inference_mode_and_without_evidence(method):
     model, pixel_values = _model("resnet10t"), torch.randn(1, 3, 96, 96)
-    expected = grad_cam(model, pixel_values)
+    expected = method(model, pixel_values)
     with torch.inference_mode():
-        torch.testing.assert_close(grad_cam(model, pixel_values), expected)
+        torch.testing.assert_close(method(model, pixel_values), expected)
+    with torch.no_grad():
+        model.classifier.weight[0].fill_(1.0)
+        model.classifier.weight[1].fill_(-1.0)
+    assert not method(model, pixel_values).any()
 
 
 def test_leaves_the_model_as_it_was():
@@ -218,7 +216,7 @@ def test_models_by_part_show_each_view_by_the_model_of_its_part():
 
 @pytest.mark.parametrize("family", ["mura_fusenet", "mura_ensemble", "mura_specialized"])
 def test_one_feature_map_does_not_explain_several(family):
-    with pytest.raises(ValueError, match="rest on several feature maps: give pixel_values or output"):
+    with pytest.raises(ValueError, match="depend on several feature maps: give pixel_values or output"):
         grad_cam(make_model(family), feature_map=torch.rand(1, 32, 2, 2))
 
 
@@ -227,3 +225,72 @@ def test_a_member_may_work_on_tokens():
     model, pictures = CLASSIFIERS["mura_ensemble"].from_members(members), _pictures(2)
     both = sum(grad_cam(member, pictures) for member in members.values())
     torch.testing.assert_close(grad_cam(model, pictures), _scaled(both))
+
+
+SIDE = 64
+
+
+@pytest.fixture(scope="module")
+def model():
+    return _model("resnet10t")
+
+
+@pytest.fixture(scope="module")
+def pixel_values():
+    """Two smooth images, the second with five times the range."""
+    coarse = torch.randn(2, 3, 5, 5, generator=torch.Generator().manual_seed(1))
+    coarse[1] *= 5
+    return torch.nn.functional.interpolate(coarse, (SIDE, SIDE), mode="bicubic")
+
+
+def test_smooth_grad_cam_is_the_mean_over_noisy_copies(model, pixel_values):
+    found = smooth_grad_cam(model, pixel_values, n_samples=5, noise=0.2, seed=3, batch_size=2)
+    for picture, smooth in zip(pixel_values, found, strict=True):
+        generator = torch.Generator().manual_seed(3)
+        total = torch.zeros(SIDE, SIDE)
+        for _ in range(5):
+            noise = torch.randn(3, SIDE, SIDE, generator=generator) * 0.2 * (picture.max() - picture.min())
+            total += grad_cam(model, (picture + noise)[None])[0]
+        torch.testing.assert_close(smooth, total / total.max(), rtol=1e-4, atol=1e-5)
+    plain = grad_cam(model, pixel_values)
+    assert (found - plain).abs().mean() > 0.01
+
+
+def test_without_noise_it_is_grad_cam(model, pixel_values):
+    torch.testing.assert_close(
+        smooth_grad_cam(model, pixel_values, noise=0, n_samples=3), grad_cam(model, pixel_values), rtol=0, atol=0
+    )
+    barely = smooth_grad_cam(model, pixel_values, noise=1e-6, n_samples=3)
+    torch.testing.assert_close(barely, grad_cam(model, pixel_values), rtol=0, atol=1e-3)
+
+
+def test_the_seed_decides_and_the_global_generator_is_left_alone(model, pixel_values):
+    state = torch.get_rng_state()
+    one, again, other = (smooth_grad_cam(model, pixel_values, n_samples=3, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(one, again)
+    assert (one - other).abs().max() > 0.01
+
+
+def test_a_map_depends_neither_on_its_neighbours_nor_on_the_batch_size(model, pixel_values):
+    both = smooth_grad_cam(model, pixel_values, n_samples=4)
+    alone = smooth_grad_cam(model, pixel_values[1:], n_samples=4, batch_size=3)
+    torch.testing.assert_close(alone[0], both[1], rtol=1e-4, atol=1e-5)
+
+
+def test_smooth_grad_cam_is_scaled_to_one_at_the_requested_size(model, pixel_values):
+    maps = smooth_grad_cam(model, pixel_values[..., :48], n_samples=2)
+    assert maps.shape == (2, SIDE, 48)
+    assert maps.dtype == torch.float32
+    assert maps.min() >= 0
+    assert maps.amax(dim=(1, 2)).tolist() == pytest.approx([1, 1])
+    assert smooth_grad_cam(model, pixel_values, n_samples=2, size=(5, 7)).shape == (2, 5, 7)
+
+
+def test_refuses_numbers_out_of_range(model, pixel_values):
+    for options in ({"n_samples": 0}, {"noise": -0.1}, {"batch_size": 0}):
+        with pytest.raises(ValueError, match="must be 1 or more"):
+            smooth_grad_cam(model, pixel_values, **options)
+    for values in (pixel_values[0], pixel_values[:0]):
+        with pytest.raises(ValueError, match=r"must be \[B, C, H, W\]"):
+            smooth_grad_cam(model, values)

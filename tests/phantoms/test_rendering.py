@@ -1,3 +1,5 @@
+import hashlib
+
 import numpy as np
 import pytest
 from scipy.ndimage import binary_dilation
@@ -7,7 +9,7 @@ from mura_hf.phantoms import BODY_PARTS, EXPOSURES, FINDINGS, UNUSUAL_FINDINGS, 
 
 @pytest.mark.parametrize("finding", [*FINDINGS, *UNUSUAL_FINDINGS])
 @pytest.mark.parametrize("body_part", ["elbow", "hand", "shoulder"])
-def test_twins_differ_in_the_finding_alone(finding, body_part):
+def test_counterfactuals_differ_in_the_finding_alone(finding, body_part):
     for view in (0, 1):
         normal = render_phantom(21, body_part=body_part, view=view, size=256)
         abnormal = render_phantom(21, body_part=body_part, view=view, finding=finding, size=256)
@@ -22,8 +24,8 @@ def test_twins_differ_in_the_finding_alone(finding, body_part):
 
 @pytest.mark.parametrize("finding", [*FINDINGS, *UNUSUAL_FINDINGS])
 def test_findings_mostly_show(finding):
-    phantoms = [render_phantom(seed, view=0, finding=finding, size=192) for seed in range(20)]
-    assert sum(phantom.box is not None for phantom in phantoms) >= 17
+    phantoms = [render_phantom(seed, view=0, finding=finding, size=192) for seed in range(10)]
+    assert sum(phantom.box is not None for phantom in phantoms) >= 8
     for phantom in phantoms:
         if phantom.box is not None:
             x0, y0, x1, y1 = phantom.box
@@ -55,10 +57,11 @@ def test_what_is_switched_on_stays_in_its_place(option, body_part, share):
     assert 0 < (without != with_it).sum() < share * without.size
 
 
-def test_blades_are_drawn_or_told():
+def test_collimation_is_drawn_or_set():
     for seed in range(12):
         drawn, narrow, wide = (
-            render_phantom(seed, body_part="hand", size=128, collimated=told).pixels for told in (None, True, False)
+            render_phantom(seed, body_part="hand", size=128, collimated=chosen).pixels
+            for chosen in (None, True, False)
         )
         assert (drawn == narrow).all() or (drawn == wide).all()
         assert (narrow <= wide).all()
@@ -88,8 +91,8 @@ def test_a_cast_covers_the_limb():
     assert with_it.mean() > without.mean() + 5
 
 
-def test_what_is_worn_does_not_know_the_label():
-    for seed in range(12):
+def test_accessories_do_not_depend_on_the_label():
+    for seed in range(8):
         normal, abnormal = (
             render_phantom(seed, body_part="finger", finding=finding, size=128) for finding in (None, "lytic_lesion")
         )
@@ -104,5 +107,14 @@ def test_what_is_worn_does_not_know_the_label():
 def test_refuses_the_unknown(options, message):
     with pytest.raises(ValueError, match=message):
         render_phantom(0, **options)
-    with pytest.raises(ValueError, match="0 or above"):
+    with pytest.raises(ValueError, match="0 or more"):
         render_phantom(-1)
+
+
+def test_the_same_seed_gives_the_same_pixels_as_ever():
+    """On another processor, rounding may differ by a gray level."""
+    digests = {"wrist": "45235dc99843", "shoulder": "487087f09072", "hand": "b282aed25fdc"}
+    for part, digest in digests.items():
+        phantom = render_phantom(11, body_part=part, finding="displaced_fracture", size=128)
+        coarse = (phantom.pixels[::8, ::8] // 32).astype(np.uint8)
+        assert hashlib.sha256(coarse.tobytes()).hexdigest()[:12] == digest

@@ -106,7 +106,7 @@ def test_a_stage_on_patches_comes_first(datasets, tmp_path):
 
 
 def test_twins_meet_and_several_processes_get_batches(tmp_path):
-    tree = write_phantom_mura(tmp_path / "tree", 40, seed=2, size=64, twins=True, progress=False)
+    tree = write_phantom_mura(tmp_path / "tree", 40, seed=2, size=64, counterfactuals=True, progress=False)
     rows = load_mura(tree, dev_fraction=0.2, calib_fraction=0.1)["train"]
     recipe = replace(TINY, patches=PatchStage(epochs=1, size=32, batch_size=4))
     patches, views = make_stages(recipe, rows, build_processor(recipe), None)

@@ -1,17 +1,14 @@
-"""One patient's anatomy of each body part, and the field that its film covers.
-
-What lies in the beam and is no finding: plaster, jewellery, the side marker, the collimator's edge.
-"""
+"""Anatomy of one patient's body part, and the field that its film covers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 
 from .bones import FOREARM, add_carpus, add_humerus, add_radius, add_ray, add_shoulder_girdle, add_ulna
-from .patient import SAMPLES, Body, BodyBuilder, Patient, draw_patient, make_ball, make_loft
-from .raymarch import rotation
+from .camera import rotation
+from .patient import BodyBuilder, Patient, draw_patient
+from .solids import Body, make_ball
 
 _Field = tuple[float, float, float, float]
 
@@ -22,12 +19,12 @@ class Anatomy:
 
     Attributes:
         body_part: One of `BODY_PARTS`.
-        patient: Whose.
-        bones: All of them, each a body of its own.
-        flesh: One body: its wall is fat, its inside muscle.
-        field: What a frontal film covers, (x0, y0, x1, y1) in mm.
-        loose: Groups of bones that may leave their joint together; the first of each bears the joint.
-        lung: Air in the chest, where the film shows some.
+        patient: Properties of the patient.
+        bones: One body per bone.
+        flesh: One body, whose wall is fat and whose inside is muscle.
+        field: Field of a frontal film, (x0, y0, x1, y1) in mm.
+        loose: Groups of bones that dislocate together; the first of each has the joint.
+        lung: Air in the chest, if the film shows it.
     """
 
     body_part: str
@@ -42,23 +39,14 @@ class Anatomy:
 def _forearm_flesh(build: BodyBuilder) -> None:
     s = build.patient.size
     rows = [
-        (340, 46, 44),
-        (255, 48, 42),
-        (190, 46, 40),
-        (90, 35, 29),
-        (45, 28, 22),
-        (12, 27, 19.5),
-        (-18, 31, 18),
-        (-50, 36, 16),
-        (-76, 38, 13.5),
-        (-90, 38, 9.5),
-        (-101, 35, 6.5),
-    ]
+        (340, 46, 44), (255, 48, 42), (190, 46, 40), (90, 35, 29), (45, 28, 22), (12, 27, 19.5), (-18, 31, 18),
+        (-50, 36, 16), (-76, 38, 13.5), (-90, 38, 9.5), (-101, 35, 6.5),
+    ]  # fmt: skip
     build.skin([(0, y * s, 0, a * s, b * s) for y, a, b in rows], wall=2.4)
 
 
 def _move(build: BodyBuilder, first: int, turn: np.ndarray, shift: tuple[float, float, float]) -> None:
-    """Turns and shifts (adult mm) the bones from `first` on."""
+    """Rotates and shifts (in adult mm) the bones from index `first` on."""
     by = np.array(shift) * build.patient.size
     build.bones[first:] = [bone.moved(turn, by) for bone in build.bones[first:]]
 
@@ -107,7 +95,7 @@ def _forearm(build: BodyBuilder, flexion: float) -> _Field:
     known = len(build.bones)
     for number in range(1, 5):
         add_ray(build, number, breakable=False)
-    build.bones[known:] = [replace(bone, joint=None) for bone in build.bones[known:]]  # the film ends before them
+    build.bones[known:] = [replace(bone, joint=None) for bone in build.bones[known:]]  # outside of the film
     build.loose = []
     _bent_humerus(build, flexion, None)
     _forearm_flesh(build)
@@ -201,12 +189,12 @@ _BUILDERS: dict[str, Callable] = {
 
 
 def build_anatomy(body_part: str, rng: np.random.Generator, flexion: float = 0.0) -> Anatomy:
-    """Draws one patient's body part; the same state of `rng` gives the same patient, however bent.
+    """Draws one patient's body part; the same state of `rng` gives the same patient for any flexion.
 
     Args:
         body_part: One of `BODY_PARTS`.
         rng: Source of the individual variation.
-        flexion: How far the elbow is bent, in radians; other parts have no such joint here.
+        flexion: Flexion of the elbow in radians; other parts have no such joint.
     """
     patient = draw_patient(rng)
     build = BodyBuilder(patient, rng)
@@ -215,85 +203,3 @@ def build_anatomy(body_part: str, rng: np.random.Generator, flexion: float = 0.0
     melt = 7.0 * patient.size if body_part not in ("hand", "finger") else 3.5 * patient.size
     flesh = Body("flesh", tuple(build.flesh), melt)
     return Anatomy(body_part, patient, tuple(build.bones), flesh, field, tuple(build.loose), build.lung)
-
-
-def make_cast(anatomy: Anatomy, rng: np.random.Generator) -> Body:
-    """A plaster shell around the flesh."""
-    away, thick = rng.uniform(1.5, 3.5), rng.uniform(3.0, 6.0)
-    lofts = []
-    for loft in anatomy.flesh.lofts:
-        table = loft.table.copy()
-        table[:, 2:4] += away + thick
-        table[:, 4] = thick * (1 + 0.15 * np.sin(np.linspace(0, rng.uniform(9, 20), SAMPLES)))
-        table[:, 5] = 0.0
-        lofts.append(replace(loft, table=table))
-    return Body("cast", tuple(lofts), anatomy.flesh.melt)
-
-
-def make_jewel(anatomy: Anatomy, rng: np.random.Generator) -> Body | None:
-    """A ring on a finger or a bracelet at the wrist; None where neither can be."""
-    fingers = [bone for bone in anatomy.bones if bone.name.startswith("proximal phalanx")]
-    if anatomy.body_part in ("hand", "finger") and fingers:
-        shaft = fingers[int(rng.integers(len(fingers)))].lofts[0]
-        inner, long, wall, share = 1.9 * shaft.radius(0.5), rng.uniform(1.5, 3.0), 1.1, 0.35
-    elif anatomy.body_part in ("wrist", "forearm"):
-        shaft = next(bone for bone in anatomy.bones if bone.name == "radius").lofts[0]
-        inner, long, wall, share = 29.0 * anatomy.patient.size, rng.uniform(3.0, 7.0), 1.0, rng.uniform(0.1, 0.2)
-    else:
-        return None
-    middle = shaft.point(share) + (shaft.frame[0] * 9 * anatomy.patient.size if inner > 15 else 0)
-    lean = shaft.frame[2] + rng.normal(0, 0.08, 3)
-    lean /= np.linalg.norm(lean)
-    outer = inner + wall
-    ring = make_loft(
-        middle - lean * long / 2,
-        middle + lean * long / 2,
-        [(0, outer, outer * 0.85), (1, outer, outer * 0.85)],
-        wall=wall,
-        filling=0.0,
-        caps=(0.0, 0.0),
-    )
-    return Body("ring", (ring,), 0.1)
-
-
-def draw_marker(shape: tuple[int, int], letter: str, rng: np.random.Generator) -> np.ndarray:
-    """Attenuation of a lead letter near a border, float32 `[H, W]`."""
-    height, width = shape
-    canvas = np.zeros(shape, np.uint8)
-    size = rng.uniform(0.7, 1.5) * max(height, width) / 512
-    thickness = max(1, round(size * rng.uniform(2.0, 4.0)))
-    x = int(width * (rng.uniform(0.03, 0.12) if rng.random() < 0.5 else rng.uniform(0.82, 0.9)))
-    y = int(height * rng.uniform(0.1, 0.9))
-    cv2.putText(
-        canvas,
-        letter,
-        (x, y),
-        int(rng.choice([cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX])),
-        size,
-        255,
-        thickness,
-        cv2.LINE_AA,
-    )
-    turned = cv2.getRotationMatrix2D((float(x), float(y)), float(rng.normal(0, 12)), 1.0)
-    canvas = cv2.warpAffine(canvas, turned, (width, height))
-    return canvas.astype(np.float32) * np.float32(rng.uniform(1.0, 2.2) / 255)
-
-
-def collimation(shape: tuple[int, int], rng: np.random.Generator, collimated: bool | None = None) -> np.ndarray:
-    """Light let through, float32 `[H, W]` in [0, 1]: dark beyond blades that stand a little askew, if they do."""
-    height, width = shape
-    drawn = bool(rng.random() >= 0.45)  # drawn in any case, so that the blades stand where they stood
-    if not (drawn if collimated is None else collimated):
-        return np.ones(shape, np.float32)
-    inset = rng.uniform(-0.03, 0.09, 4)
-    corners = np.array([
-        (inset[0] * width, inset[1] * height), ((1 - inset[2]) * width, inset[1] * height),
-        ((1 - inset[2]) * width, (1 - inset[3]) * height), (inset[0] * width, (1 - inset[3]) * height),
-    ])  # fmt: skip
-    turn = rng.normal(0, 0.05)
-    middle = np.array([width / 2, height / 2])
-    c, s = np.cos(turn), np.sin(turn)
-    corners = (corners - middle) @ np.array([[c, s], [-s, c]]) + middle
-    opened = np.zeros(shape, np.uint8)
-    cv2.fillConvexPoly(opened, np.round(corners * 16).astype(np.int32), 255, cv2.LINE_AA, 4)
-    return cv2.GaussianBlur(opened, (0, 0), 1.2).astype(np.float32) / 255 * 0.98 + 0.02

@@ -6,8 +6,7 @@ import torch
 from captum.attr import LayerGradCam
 
 from mura_hf import CheckpointError
-from mura_hf.explain import METHODS, explain, grad_cam, smooth_grad_cam
-from mura_hf.explain import explaining as occlusion
+from mura_hf.explain import METHODS, explain, grad_cam, occlusion, smooth_grad_cam
 from mura_hf.models import BODY_PARTS, CLASSIFIERS
 from tests.conftest import make_model
 
@@ -213,7 +212,7 @@ def test_every_method_draws_every_family_and_seven_parts_go_where_they_belong(fa
 def test_what_cannot_be_is_refused_by_name(pictures):
     model = make_model()
     with pytest.raises(
-        ValueError, match=r"unknown heatmap method 'guess'; there are auto, class_activation_map.*occlusion"
+        ValueError, match=r"unknown heatmap method 'guess'; known are auto, class_activation_map.*occlusion"
     ):
         explain(model, pictures, method="guess")
     with torch.no_grad():

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from mura_hf.phantoms.patient import Body, make_ball, make_loft
-from mura_hf.phantoms.raymarch import FOCUS_MM, Camera, rotation
-from mura_hf.phantoms.rendering import cast_shadow, grain_volume
+from mura_hf.phantoms.camera import FOCUS_MM, Camera, rotation
+from mura_hf.phantoms.shadows import cast_shadow, grain_volume
+from mura_hf.phantoms.solids import Body, make_ball, make_loft
 
 CAMERA = Camera(np.eye(3), np.zeros(3), 0.0, 2.0, False, (161, 161))
 
