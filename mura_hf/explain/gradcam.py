@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from ..errors import CheckpointError
 from ..models import Explained, MuraClassifier, MuraForImageClassification, MuraImageClassifierOutput
-from ..models.class_activation_mura import find_edges, gradient_map
+from ..models.class_activation_mura import boxes_to_pixels, gradient_map
 
 # Each of the first four functions takes a part of a prediction from `model.explain` and returns float32 `[n, h, w]`,
 # not negative.
@@ -93,7 +93,7 @@ def _place(maps: torch.Tensor, boxes: torch.Tensor | None, size: tuple[int, int]
     if boxes is None:
         return normalize(enlarge(maps, size))
     placed = maps.new_zeros(len(maps), *size)
-    for plane, small, edges in zip(placed, maps, find_edges(boxes, *size).tolist(), strict=True):
+    for plane, small, edges in zip(placed, maps, boxes_to_pixels(boxes, *size).tolist(), strict=True):
         left, top, right, bottom = edges
         plane[top:bottom, left:right] = enlarge(small[None], (bottom - top, right - left))[0]
     return normalize(placed)

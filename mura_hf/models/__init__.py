@@ -1,17 +1,19 @@
-"""What the Hub stores: configuration, image processor and models. These files also travel with exported
-checkpoints.
+"""Configurations, image processor and models.
+
+The files of this room are copied into exported checkpoints as remote code. They therefore import only each other,
+transformers, timm and what these require.
 """
 
 from .configuration_mura import BODY_PARTS, LABELS, MuraBaseConfig, MuraConfig
 from .golden_mura import GOLDEN_FILE, Golden, golden_difference, read_golden, write_golden
 from .image_processing_mura import MuraImageProcessor
-from .members_mura import MuraEnsembleConfig, MuraSpecializedConfig, check_processors
+from .members_mura import check_processors
 from .modeling_mura import MuraForImageClassification, MuraForStudyClassification, MuraModel
 from .modeling_mura_base import Explained, MuraClassifier, MuraImageClassifierOutput, MuraModelOutput, StudyOutput
-from .modeling_mura_ensemble import MuraEnsembleForImageClassification
+from .modeling_mura_ensemble import MuraEnsembleConfig, MuraEnsembleForImageClassification
 from .modeling_mura_fusenet import MuraFuseNetConfig, MuraFuseNetForImageClassification
 from .modeling_mura_metric_learning import MuraForMetricLearning, MuraMetricLearningConfig
-from .modeling_mura_specialized import MuraSpecializedForImageClassification
+from .modeling_mura_specialized import MuraSpecializedConfig, MuraSpecializedForImageClassification
 from .pipeline_mura_study import STUDY_TASK, MuraStudyClassificationPipeline
 
 CLASSIFIERS: dict[str, type[MuraClassifier]] = {
@@ -24,7 +26,7 @@ CLASSIFIERS: dict[str, type[MuraClassifier]] = {
         MuraSpecializedForImageClassification,
     )
 }
-"""The model that classifies, by the `model_type` of a configuration."""
+"""Classifier of each `model_type`."""
 
 __all__ = [
     "BODY_PARTS",

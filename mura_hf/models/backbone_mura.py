@@ -1,7 +1,7 @@
-"""Convolutional networks that are trained from scratch, with the interface of a timm backbone.
+"""Backbones by name: those of timm, and four small networks that are trained from scratch.
 
-Backbones by name, timm's and ours, as the models of the mura family use them.
-Training a backbone in part: all of it, none, or its last stages.
+A backbone has the interface of a timm model without a classifier: `forward_features` returns the last feature map,
+`forward_head` the pooled code. `freeze_backbone` selects which stages are trained.
 """
 
 import contextlib
@@ -17,13 +17,13 @@ from .configuration_mura import CheckpointError, MuraConfig
 
 @dataclass(frozen=True)
 class SmallCnnPlan:
-    """What one of the networks is made of.
+    """Layers of a small network.
 
     Args:
-        stages: Filters of the 3 x 3 convolutions of each stage; a stage ends in 2 x 2 max pooling.
-        code_size: Width of the fully connected layer behind the flattened map; that layer's output is the pooled code.
-        batch_norm: Whether each convolution is followed by batch norm.
-        stage_dropout: Dropout rate after each pooling; None for no such layers.
+        stages: Filters of the 3 x 3 convolutions of each stage. Each stage ends with 2 x 2 max pooling.
+        code_size: Width of the fully connected layer after the flattened feature map; its output is the pooled code.
+        batch_norm: Whether batch normalization follows each convolution.
+        stage_dropout: Dropout rate after each stage; None for no such layers.
         code_dropout: Dropout rate on the pooled code; None for no such layer.
     """
 
@@ -48,33 +48,33 @@ SMALL_CNNS: dict[str, SmallCnnPlan] = {
 
 
 class SmallCnn(nn.Module):
-    """Stages of convolutions with ReLU and max pooling, then flatten and one fully connected layer with ReLU.
+    """A small convolutional network: stages of convolutions with ReLU and max pooling, then a fully connected layer.
 
-    - `cnn2`, `cnn4`, `cnn15`: "Abnormality detection based on musculoskeletal radiographs" (2024), networks from
-      scratch: two convolutions with pooling and two fully connected layers; four, with dropout between the two; and 15
-      layers with weights in all, thirteen convolutions and two fully connected layers. The last fully connected layer
-      is the classifier that the model puts on top.
-    - `wrist_cnn`: "Anomaly Detection in Radiographs", whose settings are those of `SMALL_CNNS`: 3,309,441 trainable
-      parameters with one output at 224 px, and 480 batch-norm statistics.
+    - `cnn2`, `cnn4`, `cnn15`: networks from scratch of "Abnormality detection based on musculoskeletal radiographs"
+      (2024): two convolutions and two fully connected layers; four convolutions, with dropout between the two fully
+      connected layers; 15 layers with weights (thirteen convolutions and two fully connected layers). The last fully
+      connected layer is the classifier that the model adds.
+    - `wrist_cnn`: the network of "Anomaly Detection in Radiographs": 3,309,441 trainable parameters with one output at
+      224 px, and 480 batch-norm statistics.
 
-    The first study does not give filters, kernel sizes, padding, widths or dropout rates, nor which layers pool or
-    have batch norm: 3 x 3 with padding, 128 units, dropout .5, VGG-16's convolutions at a quarter of their width for
-    `cnn15`, and batch norm there alone are our choice. Of the second one's, the rate of its dropout (.1) and its
-    place behind each pooling are ours. Weights start after He et al. (arXiv 1502.01852), biases at zero.
+    The first study does not state filters, kernel sizes, padding, widths, dropout rates, or which layers have pooling
+    or batch norm. 3 x 3 kernels with padding, 128 units, dropout .5, VGG-16's convolutions at a quarter of their width
+    for `cnn15`, and batch norm only there are our choice. So are rate (.1) and place of the dropout of `wrist_cnn`.
+    Weights are initialized after He et al. (arXiv 1502.01852), biases with zero.
 
     Args:
-        plan: What it is made of.
+        plan: Layers of the network.
         num_channels: Input channels.
-        image_size: Side of the square input in pixels. The fully connected layer fits this side alone.
-        name: Its name in error messages.
+        image_size: Side of the square input in pixels. The fully connected layer fits this size only.
+        name: Name for error messages.
 
     Attributes:
         num_features: Channels of the feature map.
         head_hidden_size: Width of the pooled code.
-        feature_info: Channels, reduction and module of each stage, as timm lists them.
+        feature_info: Channels, reduction and module name of each stage, as in timm.
 
     Raises:
-        CheckpointError: If the side is too small for the poolings.
+        CheckpointError: If the image size is too small for the pooling layers.
     """
 
     output_fmt = "NCHW"
@@ -97,7 +97,7 @@ class SmallCnn(nn.Module):
         ]
         inputs = [num_channels, *(widths[-1] for widths in plan.stages[:-1])]
         self.stages = nn.Sequential(
-            *(_stage(channels, widths, plan) for channels, widths in zip(inputs, plan.stages, strict=True))
+            *(_make_stage(channels, widths, plan) for channels, widths in zip(inputs, plan.stages, strict=True))
         )
         self.fc = nn.Linear(self.num_features * self.map_size**2, plan.code_size)
         self.relu = nn.ReLU()
@@ -108,83 +108,46 @@ class SmallCnn(nn.Module):
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
     def forward_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """The last feature map `[B, D, h, w]` of pixels `[B, C, image_size, image_size]`.
+        """Returns the last feature map `[B, D, h, w]` of `[B, C, image_size, image_size]`.
 
         Raises:
-            CheckpointError: If the pixels have another size.
+            CheckpointError: If the input has another size.
         """
         height, width = pixel_values.shape[-2:]
         if (height, width) != (self.image_size, self.image_size):
             raise CheckpointError(
-                f"{self.name} was built for {self.image_size} x {self.image_size} px, but got {height} x {width}: its "
-                "fully connected layer fits one size alone. Resize the picture, or build it with another image_size "
-                "and train that"
+                f"{self.name} was built for {self.image_size} x {self.image_size} px, but the input has {height} x "
+                f"{width}: its fully connected layer fits one size only. Resize the image, or train the network with "
+                "another image_size"
             )
         return self.stages(pixel_values)
 
     def forward_head(self, feature_map: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
-        """The pooled code `[B, head_hidden_size]` of a feature map from `forward_features`.
+        """Returns the pooled code `[B, head_hidden_size]` of a feature map from `forward_features`.
 
-        `pre_logits` makes no difference: there is no classifier of its own, as in timm with `num_classes=0`.
+        `pre_logits` has no effect: there is no classifier, as in timm with `num_classes=0`.
 
         Raises:
-            CheckpointError: If the map is of another size.
+            CheckpointError: If the map has another size.
         """
         height, width = feature_map.shape[-2:]
         if (height, width) != (self.map_size, self.map_size):
             raise CheckpointError(
-                f"the head of {self.name} takes feature maps of {self.map_size} x {self.map_size}, but got "
-                f"{height} x {width}: its fully connected layer weighs each place by itself, so give it the whole map"
+                f"the head of {self.name} takes feature maps of {self.map_size} x {self.map_size}, not {height} x "
+                f"{width}: its fully connected layer has weights for each position, so give it the whole map"
             )
         return self.dropout(self.relu(self.fc(feature_map.flatten(1))))
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """The pooled code `[B, head_hidden_size]` of pixels."""
+        """Returns the pooled code `[B, head_hidden_size]`."""
         return self.forward_head(self.forward_features(pixel_values))
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str | None]:
-        """Patterns of parameter names, as timm's backbones give them: every stage is a block, and there is no stem."""
+        """Returns patterns of parameter names, as in timm: each stage is a block, and there is no stem."""
         return {"stem": None, "blocks": r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.(\d+)"}
 
 
-def create_small_cnn(
-    name: str, *, num_channels: int = 3, image_size: int = 224, options: dict[str, Any] | None = None
-) -> SmallCnn:
-    """Builds one of `SMALL_CNNS`.
-
-    Args:
-        name: Its name there.
-        num_channels: Input channels.
-        image_size: Side of the square input in pixels.
-        options: What a config holds as `backbone_kwargs`: `dropout` replaces the rate of its dropout layers.
-
-    Raises:
-        CheckpointError: If there is no such network, it has no such option, a rate is not in [0, 1), or the side is
-            too small for its poolings.
-    """
-    if name not in SMALL_CNNS:
-        raise CheckpointError(f"there is no small CNN {name!r}; there are {', '.join(SMALL_CNNS)}")
-    plan = SMALL_CNNS[name]
-    known = [] if plan.stage_dropout is None and plan.code_dropout is None else ["dropout"]
-    unknown = [option for option in options or {} if option not in known]
-    if unknown:
-        raise CheckpointError(
-            f"{name} does not know {', '.join(unknown)} in backbone_kwargs; it takes "
-            f"{', '.join(known) or 'nothing'} there"
-        )
-    if options:
-        rate = options["dropout"]
-        if not isinstance(rate, float | int) or isinstance(rate, bool) or not 0 <= rate < 1:
-            raise CheckpointError(f"dropout of {name} in backbone_kwargs is {rate!r}; it must be a rate in [0, 1)")
-        plan = replace(
-            plan,
-            stage_dropout=None if plan.stage_dropout is None else float(rate),
-            code_dropout=None if plan.code_dropout is None else float(rate),
-        )
-    return SmallCnn(plan, num_channels=num_channels, image_size=image_size, name=name)
-
-
-def _stage(channels: int, widths: tuple[int, ...], plan: SmallCnnPlan) -> nn.Sequential:
+def _make_stage(channels: int, widths: tuple[int, ...], plan: SmallCnnPlan) -> nn.Sequential:
     layers: list[nn.Module] = []
     for width in widths:
         layers.append(nn.Conv2d(channels, width, kernel_size=3, padding=1))
@@ -198,16 +161,49 @@ def _stage(channels: int, widths: tuple[int, ...], plan: SmallCnnPlan) -> nn.Seq
     return nn.Sequential(*layers)
 
 
-def create_backbone(config: MuraConfig, **options: Any) -> Any:
-    """Builds the backbone that a config names, without timm's own classifier.
+def create_small_cnn(
+    name: str, *, num_channels: int = 3, image_size: int = 224, options: dict[str, Any] | None = None
+) -> SmallCnn:
+    """Builds one of `SMALL_CNNS`.
 
     Args:
-        config: Names the architecture: one of timm's, or of `SMALL_CNNS`.
-        **options: Further arguments of `timm.create_model`, for its architectures.
+        name: Key of `SMALL_CNNS`.
+        num_channels: Input channels.
+        image_size: Side of the square input in pixels.
+        options: `backbone_kwargs` of a configuration; `dropout` replaces the rate of the dropout layers.
 
     Raises:
-        CheckpointError: If there is no such architecture, or no such weight tag of it, or one of ours cannot be built
-            as the config says.
+        CheckpointError: If an option is unknown, the rate is not in [0, 1), or the image size is too small.
+    """
+    plan = SMALL_CNNS[name]
+    known = [] if plan.stage_dropout is None and plan.code_dropout is None else ["dropout"]
+    unknown = [option for option in options or {} if option not in known]
+    if unknown:
+        raise CheckpointError(
+            f"{name} has no option {', '.join(unknown)}; backbone_kwargs may hold {', '.join(known) or 'nothing'}"
+        )
+    if options:
+        rate = options["dropout"]
+        if not isinstance(rate, float | int) or isinstance(rate, bool) or not 0 <= rate < 1:
+            raise CheckpointError(f"dropout of {name} in backbone_kwargs is {rate!r}; it must be a rate in [0, 1)")
+        plan = replace(
+            plan,
+            stage_dropout=None if plan.stage_dropout is None else float(rate),
+            code_dropout=None if plan.code_dropout is None else float(rate),
+        )
+    return SmallCnn(plan, num_channels=num_channels, image_size=image_size, name=name)
+
+
+def create_backbone(config: MuraConfig, **options: Any) -> Any:
+    """Builds the backbone of a configuration, without a classifier.
+
+    Args:
+        config: Configuration that names the architecture.
+        **options: Further arguments of `timm.create_model`.
+
+    Raises:
+        CheckpointError: If the architecture or its weight tag is unknown, or a small network does not fit the
+            configuration.
     """
     if config.backbone in SMALL_CNNS:
         return create_small_cnn(
@@ -220,155 +216,149 @@ def create_backbone(config: MuraConfig, **options: Any) -> Any:
 
     if not timm.is_model(config.backbone):
         raise CheckpointError(
-            f"this timm ({timm.__version__}) has no architecture {config.backbone!r}; "
-            "timm.list_models() lists the names, and a newer timm may know it; our own, to be trained from scratch, "
-            f"are {', '.join(SMALL_CNNS)}"
+            f"timm {timm.__version__} has no architecture {config.backbone!r}; timm.list_models() lists the names, "
+            f"and a newer timm may have it; the small networks of this package are {', '.join(SMALL_CNNS)}"
         )
     arguments = {"num_classes": 0, "in_chans": config.num_channels, **(config.backbone_kwargs or {})}
     try:
         known = timm.models.get_pretrained_cfg(config.backbone)
     except RuntimeError as error:
-        raise CheckpointError(
-            f"{config.backbone!r} is no architecture of timm with a weight tag that it has: {error}"
-        ) from error
+        raise CheckpointError(f"{config.backbone!r} has a weight tag that timm does not know: {error}") from error
     if known is not None and known.fixed_input_size:
         arguments.setdefault("img_size", config.image_size)
     return timm.create_model(config.backbone, **arguments, **options)
 
 
-def feature_shape(backbone: nn.Module, config: MuraConfig) -> torch.Size | None:
-    """Shape of a backbone's features for two pictures of the config's size, for which nothing is computed; None where
-    it gives several streams, or cannot take that size.
-    """
-    # A copy: whatever is done to the backbone itself, other threads may be asking it meanwhile.
-    probe: Any = copy.deepcopy(backbone).to("meta")
-    picture = torch.empty(2, config.num_channels, config.image_size, config.image_size, device="meta")
-    features: Any = None
-    with torch.no_grad(), contextlib.suppress(RuntimeError, AssertionError):  # of a size that it cannot take
-        features = probe.forward_features(picture)
-    return features.shape if isinstance(features, torch.Tensor) else None
-
-
-def check_feature_map(backbone: nn.Module, config: MuraConfig, part: str) -> None:
-    """Makes sure that a backbone has a feature map, by the shapes alone.
-
-    Args:
-        backbone: Of this config.
-        config: Tells the input's size.
-        part: What needs the map, for the message.
-
-    Raises:
-        CheckpointError: If it works on tokens, or gives several streams.
-    """
-    shape = feature_shape(backbone, config)
-    if shape is None or len(shape) != 4:
-        raise CheckpointError(
-            f"backbone {config.backbone} has no feature map (of pictures of {config.image_size} px) for {part}; "
-            "choose one that has, such as resnet50, densenet169, convnext_tiny or swin_tiny_patch4_window7_224"
-        )
-
-
 def load_timm_weights(backbone: nn.Module, config: MuraConfig, overlay: dict[str, Any] | None) -> None:
-    """Fills a backbone from `create_backbone` with timm's pretrained weights.
+    """Loads timm's pretrained weights into a backbone from `create_backbone`.
 
     Args:
-        backbone: Of this config.
-        config: Names architecture and, after a dot, the weights.
-        overlay: As `pretrained_cfg_overlay` of `timm.create_model`.
+        backbone: Backbone of this configuration.
+        config: Configuration that names the architecture and, after a dot, the weight tag.
+        overlay: `pretrained_cfg_overlay` of `timm.create_model`.
 
     Raises:
-        CheckpointError: If timm has no weights for it, they cannot be had, or they do not fit; the message says which.
+        CheckpointError: If there are no pretrained weights, they cannot be read, or they do not fit.
     """
     name = config.backbone
     if name in SMALL_CNNS:
         raise CheckpointError(
             f"there are no pretrained weights for {name}: it is trained from scratch; build the model from a "
-            "MuraConfig, or name one of timm's backbones"
+            "MuraConfig, or choose a timm backbone"
         )
     try:
         backbone.load_state_dict(create_backbone(config, pretrained=True, pretrained_cfg_overlay=overlay).state_dict())
+    except CheckpointError:
+        raise
     except RuntimeError as error:
         if "No pretrained weights" in str(error):
             raise CheckpointError(
-                f"timm has no pretrained weights for {name}; timm.list_pretrained() lists the names that have some"
+                f"timm has no pretrained weights for {name}; timm.list_pretrained() lists the available names"
             ) from error
         raise CheckpointError(
-            f"timm's pretrained weights for {name} do not fit the backbone built here: {error}"
+            f"timm's pretrained weights for {name} do not fit the backbone of this configuration: {error}"
         ) from error
-    except CheckpointError:
-        raise
-    except Exception as error:  # a file may hold anything, and a network fail in any way
-        where = (overlay or {}).get("file")
-        told = (
-            f"from {where}; it must be a file of timm's weights"
-            if where
+    except Exception as error:  # a file may hold anything, and a download may fail in many ways
+        file = (overlay or {}).get("file")
+        reason = (
+            f"from {file}; it must be a file of timm's weights"
+            if file
             else f"from the Hub ({type(error).__name__}); check the network, or name a local file with "
             'pretrained_cfg_overlay={"file": path}'
         )
-        raise CheckpointError(f"timm's pretrained weights for {name} could not be read {told}") from error
+        raise CheckpointError(f"timm's pretrained weights for {name} could not be read {reason}") from error
 
 
-_WAYS_OUT = (
-    "use train_last 0 (all frozen) or None (everything trains), or a backbone with stages, such as densenet169, "
-    "resnet50 or convnext_tiny"
+def feature_shape(backbone: nn.Module, config: MuraConfig) -> torch.Size | None:
+    """Returns the shape of the features of two images of size `image_size`, without computing them.
+
+    The result is None if the backbone returns several tensors or cannot take this size.
+    """
+    probe: Any = copy.deepcopy(backbone).to("meta")  # a copy, because other threads may be using the backbone
+    image = torch.empty(2, config.num_channels, config.image_size, config.image_size, device="meta")
+    features: Any = None
+    with torch.no_grad(), contextlib.suppress(RuntimeError, AssertionError):  # raised for a size that does not fit
+        features = probe.forward_features(image)
+    return features.shape if isinstance(features, torch.Tensor) else None
+
+
+def check_feature_map(backbone: nn.Module, config: MuraConfig, purpose: str) -> None:
+    """Checks that a backbone has a spatial feature map.
+
+    Args:
+        backbone: Backbone of this configuration.
+        config: Configuration with the input size.
+        purpose: What the map is needed for, for the error message.
+
+    Raises:
+        CheckpointError: If the features are tokens or several tensors.
+    """
+    shape = feature_shape(backbone, config)
+    if shape is None or len(shape) != 4:
+        raise CheckpointError(
+            f"backbone {config.backbone} has no feature map (for images of {config.image_size} px), which {purpose} "
+            "needs; choose one such as resnet50, densenet169, convnext_tiny or swin_tiny_patch4_window7_224"
+        )
+
+
+_ALTERNATIVES = (
+    "use train_last 0 (all frozen) or None (all trained), or a backbone with stages, such as densenet169, resnet50 or "
+    "convnext_tiny"
 )
 
 
 def backbone_stages(backbone: nn.Module) -> list[list[str]]:
-    """Names of a backbone's parameters, stage by stage, as timm's `group_matcher(coarse=True)` tells them apart.
+    """Groups the parameter names of a backbone by stage, using timm's `group_matcher(coarse=True)`.
 
-    A stage is what timm holds to be one: a dense block with the transition behind it, a layer of a ResNet, a block of
-    a vision transformer.
-
-    Args:
-        backbone: From `create_backbone`.
+    A stage is what timm considers one: a dense block with the transition after it, a layer of a ResNet, a block of a
+    vision transformer.
 
     Returns:
-        Stem first (empty where there is none), then the stages. What no pattern matches belongs to the stem if it is
-        registered before the stages (a position code that all blocks share), else to the last stage (the last norm of
-        a DenseNet or Swin). Each parameter is there once.
+        The stem (empty if there is none), then the stages. Each name occurs once. A parameter that no pattern matches
+        belongs to the stem if it is registered before the stages (such as a shared position embedding), else to the
+        last stage (such as the final norm of a DenseNet).
 
     Raises:
-        CheckpointError: If the backbone does not tell its stages apart.
+        CheckpointError: If the backbone does not define stages.
     """
     from timm.models._manipulate import group_with_matcher
 
-    unmatched = ""  # no parameter has this name, and no pattern matches it
+    unmatched = ""  # a name that no parameter has and no pattern matches
     names = [name for name, _ in backbone.named_parameters()]
     try:
         matcher: Any = backbone.group_matcher(coarse=True)  # type: ignore[operator]
         groups = list(group_with_matcher(((name, None) for name in [*names, unmatched]), matcher).values())
     except (AttributeError, AssertionError, NotImplementedError) as error:
-        raise CheckpointError(f"{_name(backbone)} does not tell its stages apart; {_WAYS_OUT}") from error
+        raise CheckpointError(f"{_architecture(backbone)} does not define its stages; {_ALTERNATIVES}") from error
     rest = [name for group in groups if unmatched in group for name in group if name != unmatched]
     stages = [group for group in groups if unmatched not in group]
     if isinstance(matcher, dict) and matcher.get("stem", "") is None:
         stages.insert(0, [])
     if len(stages) < 2:
-        raise CheckpointError(f"{_name(backbone)} is one piece, without stages; {_WAYS_OUT}")
-    place = {name: index for index, name in enumerate(names)}
-    start = min(place[name] for name in stages[1])
-    stages[0] = stages[0] + [name for name in rest if place[name] < start]
-    stages[-1] = stages[-1] + [name for name in rest if place[name] > start]
+        raise CheckpointError(f"{_architecture(backbone)} is not divided into stages; {_ALTERNATIVES}")
+    position = {name: index for index, name in enumerate(names)}
+    start = min(position[name] for name in stages[1])
+    stages[0] = stages[0] + [name for name in rest if position[name] < start]
+    stages[-1] = stages[-1] + [name for name in rest if position[name] > start]
     return stages
 
 
 def freeze_backbone(backbone: nn.Module, train_last: int | None) -> None:
-    """Chooses which parameters of a backbone are trained, by their `requires_grad`.
+    """Sets `requires_grad` of the parameters of a backbone.
 
-    Dropout of frozen stages stays as it is; for batch norms see `keep_frozen_norms_still`.
+    Dropout in frozen stages stays active; for batch norm see `freeze_norm_statistics`.
 
     Args:
-        backbone: From `create_backbone`.
-        train_last: None trains everything, 0 nothing, k the last k stages with what follows them.
+        backbone: Backbone from `create_backbone`.
+        train_last: None trains everything, 0 nothing, k the last k stages and what follows them.
 
     Raises:
-        CheckpointError: If the backbone has fewer stages or does not tell them apart, or the number is negative. Then
-            nothing is changed.
+        CheckpointError: If the backbone has fewer stages or does not define them, or the number is negative. Nothing
+            is changed then.
     """
     if train_last is not None and train_last < 0:
         raise CheckpointError(
-            f"train_last is {train_last}: give None (everything trains), 0 (all frozen) or a number of stages"
+            f"train_last is {train_last}: give None (all trained), 0 (all frozen) or a number of stages"
         )
     if not train_last:
         backbone.requires_grad_(train_last is None)
@@ -376,18 +366,18 @@ def freeze_backbone(backbone: nn.Module, train_last: int | None) -> None:
     _, *stages = backbone_stages(backbone)
     if train_last > len(stages):
         raise CheckpointError(
-            f"train_last is {train_last}, but {_name(backbone)} has {len(stages)} stages; give at most that many, 0 "
-            "(all frozen) or None (everything trains, the stem too)"
+            f"train_last is {train_last}, but {_architecture(backbone)} has {len(stages)} stages; give at most that "
+            "many, 0 (all frozen) or None (all trained, including the stem)"
         )
     trained = {name for stage in stages[-train_last:] for name in stage}
     for name, parameter in backbone.named_parameters():
         parameter.requires_grad_(name in trained)
 
 
-def keep_frozen_norms_still(module: nn.Module) -> None:
-    """Puts each norm with running statistics whose parameters are all frozen into evaluation mode.
+def freeze_norm_statistics(module: nn.Module) -> None:
+    """Puts norms with running statistics into evaluation mode if all their parameters are frozen.
 
-    `module.train()` undoes it, so call it after each. Norms without parameters stay as they are.
+    `module.train()` undoes this. Norms without parameters are not changed.
     """
     for norm in module.modules():
         if isinstance(getattr(norm, "running_var", None), torch.Tensor):
@@ -396,9 +386,9 @@ def keep_frozen_norms_still(module: nn.Module) -> None:
                 norm.eval()
 
 
-def _name(backbone: nn.Module) -> str:
-    told: Any = getattr(backbone, "pretrained_cfg", None) or {}
-    return told.get("architecture") or type(backbone).__name__
+def _architecture(backbone: nn.Module) -> str:
+    config: Any = getattr(backbone, "pretrained_cfg", None) or {}
+    return config.get("architecture") or type(backbone).__name__
 
 
 __all__ = [
@@ -406,7 +396,11 @@ __all__ = [
     "SmallCnn",
     "SmallCnnPlan",
     "backbone_stages",
+    "check_feature_map",
+    "create_backbone",
     "create_small_cnn",
+    "feature_shape",
     "freeze_backbone",
-    "keep_frozen_norms_still",
+    "freeze_norm_statistics",
+    "load_timm_weights",
 ]

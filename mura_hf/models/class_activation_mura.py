@@ -1,7 +1,4 @@
-"""Class activation maps, the region that they point at, and the crop of it.
-
-The layer of a network that a heatmap can be read from, found by trying the network out.
-"""
+"""Class activation maps: their computation, the layer of a network they come from, and the region they highlight."""
 
 import re
 import threading
@@ -19,13 +16,13 @@ from .modeling_mura_base import Explained
 
 
 def gradient_map(score: Callable[[torch.Tensor], torch.Tensor], feature_map: torch.Tensor) -> torch.Tensor:
-    """Evidence for the score at each place, negative where it speaks against it.
+    """Computes Grad-CAM without the final ReLU, so that evidence against the score is negative.
 
-    Grad-CAM without its last step (Selvaraju et al., arXiv 1610.02391, equations 1 and 2): the channels of the feature
-    map weighted by the mean gradient of the score. Only what follows the map is differentiated.
+    Channels are weighted by the mean gradient of the score (Selvaraju et al., arXiv 1610.02391, equations 1 and 2).
+    Only the layers after the feature map are differentiated.
 
     Args:
-        score: From a feature map to what is explained, `[B]`.
+        score: Function from a feature map to the explained score, `[B]`.
         feature_map: `[B, D, h, w]`.
 
     Returns:
@@ -38,46 +35,46 @@ def gradient_map(score: Callable[[torch.Tensor], torch.Tensor], feature_map: tor
 
 
 def is_mean(code: torch.Tensor | None, *feature_maps: torch.Tensor) -> bool:
-    """Whether a pooled code `[B, D]` is the mean of feature maps `[B, D, h, w]` over their places.
+    """Checks whether a pooled code `[B, D]` is the spatial mean of feature maps `[B, D, h, w]`.
 
-    Seen on the values themselves, to what their precision can tell, whatever the layer that pooled is called.
+    The values themselves are compared, within their precision, whatever pooling layer the network has.
     """
     if code is None or code.shape != feature_maps[0].shape[:2]:
         return False
     mean = torch.stack([values.float().mean((2, 3)) for values in feature_maps]).mean(0)
-    far = max(1e-5, 2 * torch.finfo(code.dtype).eps)
-    return bool(torch.allclose(code.float(), mean, rtol=far, atol=far * float(mean.abs().max())))
+    tolerance = max(1e-5, 2 * torch.finfo(code.dtype).eps)
+    return bool(torch.allclose(code.float(), mean, rtol=tolerance, atol=tolerance * float(mean.abs().max())))
 
 
 def largest_region(maps: torch.Tensor, threshold: float) -> torch.Tensor:
-    """The rectangle around the largest connected hot region of each map.
+    """Finds the bounding box of the largest connected region above a threshold.
 
-    Each map is normalised to [0, 1] and cut at the threshold; neighbours are eight. Components are found by handing
-    the largest number of a pixel on to its neighbours until nothing changes, for all maps at once.
+    Each map is scaled to [0, 1] first. Pixels are connected to their eight neighbors. Components are found for all
+    maps at once: each pixel repeatedly takes the largest label among its neighbors until nothing changes.
 
     Args:
         maps: `[B, h, w]`, finite.
-        threshold: Share of the way from the coldest to the hottest pixel, in (0, 1).
+        threshold: Fraction of the way from the minimum to the maximum of the map, in (0, 1).
 
     Returns:
-        float `[B, 4]`: left, top, right and bottom in shares of the map's sides. The whole of a map that is constant.
-        Of regions of equal size, the one whose last pixel, row by row, comes first.
+        float `[B, 4]`: left, top, right and bottom as fractions of the sides. The whole map if it is constant. Of
+        regions of equal size, the one whose last pixel comes first in row order.
     """
     batch, height, width = maps.shape
     values = maps.detach().float()
     low, high = values.amin((1, 2), keepdim=True), values.amax((1, 2), keepdim=True)
-    hot = (values - low >= threshold * (high - low)).float()[:, None]
+    above = (values - low >= threshold * (high - low)).float()[:, None]
     numbers = torch.arange(1, height * width + 1, device=maps.device, dtype=torch.float32).view(1, 1, height, width)
-    labels = numbers * hot
+    labels = numbers * above
     while True:
         spread = labels
-        for _ in range(8):  # looking whether something changed waits for an accelerator, so it is not done each time
-            spread = functional.max_pool2d(spread, 3, 1, 1) * hot
+        for _ in range(8):  # comparing synchronizes with an accelerator, so it is not done after each step
+            spread = functional.max_pool2d(spread, 3, 1, 1) * above
         if torch.equal(spread, labels):
             break
         labels = spread
     flat = labels.view(batch, -1).long()
-    areas = torch.zeros(batch, height * width + 1, device=maps.device).scatter_add_(1, flat, hot.view(batch, -1))
+    areas = torch.zeros(batch, height * width + 1, device=maps.device).scatter_add_(1, flat, above.view(batch, -1))
     areas[:, 0] = 0
     inside = labels[:, 0] == areas.argmax(1).view(-1, 1, 1)
     columns, rows = inside.any(1).float(), inside.any(2).float()
@@ -92,69 +89,68 @@ def largest_region(maps: torch.Tensor, threshold: float) -> torch.Tensor:
     )
 
 
-def widen(boxes: torch.Tensor, least: float, *, square: bool) -> torch.Tensor:
-    """Boxes `[B, 4]` in shares, grown around their middle and shifted to lie inside the picture: until each side is at
-    least `least`, and, where asked, as long as the other one.
+def expand_boxes(boxes: torch.Tensor, min_side: float, *, square: bool) -> torch.Tensor:
+    """Expands boxes `[B, 4]`, given as fractions, around their centers and shifts them to stay inside the image.
+
+    Afterwards each side is at least `min_side` long and, if `square`, as long as the other.
     """
-    middle, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]).clamp_min(least)
+    center, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]).clamp_min(min_side)
     if square:
         sides = sides.amax(1, keepdim=True).expand(-1, 2)
-    start = torch.minimum((middle - sides / 2).clamp_min(0), 1 - sides)
+    start = torch.minimum((center - sides / 2).clamp_min(0), 1 - sides)
     return torch.cat([start, start + sides], dim=1)
 
 
-def crop_and_resize(pictures: torch.Tensor, boxes: torch.Tensor, side: int) -> torch.Tensor:
-    """What lies in the boxes, resized bilinearly, with antialiasing where it shrinks.
-
-    Args:
-        pictures: `[B, C, H, W]`.
-        boxes: `[B, 4]` in shares; grown to whole pixels.
-        side: Of the result, in pixels.
+def boxes_to_pixels(boxes: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Converts boxes `[B, 4]` from fractions to int64 pixels, expanded to whole ones.
 
     Returns:
-        `[B, C, side, side]`.
-    """
-    edges = find_edges(boxes, pictures.shape[-2], pictures.shape[-1]).tolist()
-    return torch.cat(
-        [
-            resize(picture[None, :, top:bottom, left:right], side)
-            for picture, (left, top, right, bottom) in zip(pictures, edges, strict=True)
-        ]
-    )
-
-
-def find_edges(boxes: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Boxes `[B, 4]` in shares as int64 `[B, 4]` in pixels of a picture, grown to whole ones: left, top, right and
-    bottom, of which the latter two lie outside.
+        Left, top, right and bottom; right and bottom are exclusive.
     """
     edges = boxes * torch.tensor([width, height, width, height], device=boxes.device)
     return torch.cat([(edges[:, :2] + 1e-3).floor(), (edges[:, 2:] - 1e-3).ceil()], dim=1).long()
 
 
-def resize(pictures: torch.Tensor, side: int) -> torch.Tensor:
-    """Pictures `[B, C, H, W]` as squares `[B, C, side, side]`, bilinear, with antialiasing where they shrink.
+def crop_and_resize(images: torch.Tensor, boxes: torch.Tensor, side: int) -> torch.Tensor:
+    """Crops one box from each image and resizes it; see `resize`.
 
-    Computed in float32: torch has no such resizing for half precision on every device.
+    Args:
+        images: `[B, C, H, W]`.
+        boxes: `[B, 4]` as fractions; expanded to whole pixels.
+        side: Side of the result in pixels.
+
+    Returns:
+        `[B, C, side, side]`.
     """
-    if pictures.shape[-2:] == (side, side):
-        return pictures
-    resized = functional.interpolate(pictures.float(), (side, side), mode="bilinear", antialias=True)
-    return resized.to(pictures.dtype)
+    edges = boxes_to_pixels(boxes, images.shape[-2], images.shape[-1]).tolist()
+    return torch.cat(
+        [
+            resize(image[None, :, top:bottom, left:right], side)
+            for image, (left, top, right, bottom) in zip(images, edges, strict=True)
+        ]
+    )
 
 
-_INSIDE_ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)
-_MOST_PREFIX_TOKENS = 8  # class, distillation and register tokens, which no known network has more of
+def resize(images: torch.Tensor, side: int) -> torch.Tensor:
+    """Resizes images `[B, C, H, W]` to `[B, C, side, side]`, bilinear with antialiasing.
+
+    Computed in float32, because torch cannot resize half precision like this on every device.
+    """
+    if images.shape[-2:] == (side, side):
+        return images
+    resized = functional.interpolate(images.float(), (side, side), mode="bilinear", antialias=True)
+    return resized.to(images.dtype)
 
 
 @dataclass(frozen=True)
 class Grid:
-    """How a layer's output is a feature map.
+    """Layout of a layer's output as a feature map.
 
     Attributes:
         kind: "channels first" `[B, D, h, w]`, "channels last" `[B, h, w, D]` or "tokens" `[B, N, D]`.
         height: h.
         width: w.
-        prefix: Tokens in front of those of the picture.
+        prefix: Number of class, distillation and register tokens before the image tokens.
     """
 
     kind: str
@@ -163,27 +159,27 @@ class Grid:
     prefix: int = 0
 
     def to_map(self, values: torch.Tensor) -> torch.Tensor:
-        """The output as `[B, D, h, w]`."""
+        """Returns the output as `[B, D, h, w]`."""
         if self.kind == "tokens":
             values = values[:, self.prefix :].unflatten(1, (self.height, self.width))
         return values if self.kind == "channels first" else values.permute(0, 3, 1, 2)
 
 
 class MapLayer:
-    """A layer whose output can be taken hold of while the network runs. Threads may share it.
+    """Access to the output of a layer while the network runs. Threads may share it.
 
-    The hook stays on the network for good, and does something only in a thread that is inside `cut` or `watch`.
+    The forward hook stays on the layer. It only acts in threads that are inside `cut` or `watch`.
 
     Args:
-        name: The layer's.
-        module: It.
-        grid: How its output is a feature map.
+        name: Name of the layer.
+        module: The layer.
+        grid: Layout of its output.
     """
 
     def __init__(self, name: str, module: nn.Module, grid: Grid) -> None:
         self.name = name
         self.grid = grid
-        self._cut: dict[int, list[torch.Tensor]] = {}  # by thread; a threading.local could not be copied
+        self._cut: dict[int, list[torch.Tensor]] = {}  # by thread; a threading.local cannot be copied
         self._watched: dict[int, list[torch.Tensor]] = {}
         module.register_forward_hook(self._hook)
 
@@ -196,42 +192,38 @@ class MapLayer:
             return None
         leaf = output.detach().requires_grad_()
         held.append(leaf)
-        return leaf.clone()  # what follows may write into it, and a leaf forbids that
+        return leaf.clone()  # later layers may work in place, which a leaf does not allow
 
     @contextmanager
     def cut(self) -> Iterator[list[torch.Tensor]]:
-        """While open, the layer's output in this thread is a leaf of a graph that begins there; it is put into the
-        list that is given.
-        """
-        held: list[torch.Tensor] = []
-        thread = threading.get_ident()
-        self._cut[thread] = held
-        try:
-            with torch.inference_mode(False), torch.enable_grad():
-                yield held
-        finally:
-            del self._cut[thread]
+        """Makes the output of the layer a leaf of the graph in this thread, and appends it to the yielded list."""
+        with self._collect(self._cut) as held, torch.inference_mode(False), torch.enable_grad():
+            yield held
 
     @contextmanager
     def watch(self) -> Iterator[list[torch.Tensor]]:
-        """While open, the layer's output in this thread is put into the list that is given, and left as it is."""
-        held: list[torch.Tensor] = []
-        thread = threading.get_ident()
-        self._watched[thread] = held
-        try:
+        """Appends the output of the layer in this thread to the yielded list, without changing it."""
+        with self._collect(self._watched) as held:
             yield held
+
+    @contextmanager
+    def _collect(self, lists: dict[int, list[torch.Tensor]]) -> Iterator[list[torch.Tensor]]:
+        thread = threading.get_ident()
+        lists[thread] = []
+        try:
+            yield lists[thread]
         finally:
-            del self._watched[thread]
+            del lists[thread]
 
     def explain(self, logits: torch.Tensor, outputs: tuple[torch.Tensor, ...]) -> Explained:
-        """What logits say about the layer's outputs that they were computed from.
+        """Describes how logits depend on the outputs of the layer, for heatmaps.
 
-        The score is the linear one that has the answer's gradient, which is all that Grad-CAM needs: the network is
-        not run again.
+        The returned score is linear with the gradient of the logits, which is all that Grad-CAM needs, so the network
+        does not run again.
 
         Args:
             logits: `[n, 2]`, with the graph that begins at the outputs.
-            outputs: What `cut` held: of the pictures, and of their mirror images where they had a say.
+            outputs: The tensors from `cut`: of the images, and of their mirror images if those were used.
         """
         with torch.inference_mode(False), torch.enable_grad():
             difference = (logits[:, 1] - logits[:, 0]).sum()
@@ -240,13 +232,17 @@ class MapLayer:
         return Explained(maps, lambda values: (values * slope).sum((1, 2, 3)))
 
     def _join(self, outputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        """Outputs as one map, channel by channel behind each other; those of mirror images mirrored back."""
+        """Concatenates outputs as maps along the channels; maps of mirror images are mirrored back."""
         first, *mirrored = (self.grid.to_map(output.detach()) for output in outputs)
         return torch.cat([first, *(values.flip(-1) for values in mirrored)], dim=1)
 
 
+_INSIDE_ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)
+_MAX_PREFIX_TOKENS = 8  # class, distillation and register tokens; no known network has more
+
+
 @dataclass(frozen=True)
-class _Seen:
+class _Candidate:
     name: str
     module: nn.Module
     output: torch.Tensor
@@ -256,116 +252,118 @@ class _Seen:
 def find_map_layer(
     model: nn.Module, score: Callable[[torch.Tensor], torch.Tensor], shape: tuple[int, int, int]
 ) -> MapLayer | None:
-    """The last layer whose output is laid out like the picture and still matters for the answer.
+    """Finds the last layer whose output has a spatial layout and influences the score at more than one position.
 
-    Of convolutional networks, that is what feeds the last pooling. Of networks on tokens, it is the last normalisation
-    whose picture tokens the answer depends on: the final one where tokens are averaged (Swin), and the one in front of
-    the last attention where a class token answers alone (ViT), since behind that only the class token counts.
+    In a convolutional network, this is the input of the last pooling. In a network on tokens, it is the last norm
+    whose image tokens influence the score: the final one if tokens are averaged (Swin), or the one before the last
+    attention if only the class token is used (ViT).
 
-    Two pictures of noise run through the network, and back, once.
+    The network runs forward and backward once, on two images of noise.
 
     Args:
-        model: In evaluation mode.
-        score: From pixel values `[B, C, H, W]` to what is explained, `[B]`.
+        model: Network in evaluation mode.
+        score: Function from pixel values `[B, C, H, W]` to the explained score, `[B]`.
         shape: C, H and W.
 
     Returns:
-        None where there is no such layer.
+        The layer, or None if there is none.
     """
-    seen: list[_Seen] = []
-    here = threading.get_ident()
+    candidates: list[_Candidate] = []
+    this_thread = threading.get_ident()
 
-    def look(name: str) -> Callable[..., None]:
+    def make_hook(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            ours = threading.get_ident() == here  # others may ask the network meanwhile
+            ours = threading.get_ident() == this_thread  # other threads may use the network at the same time
             if ours and isinstance(output, torch.Tensor) and output.requires_grad and output.is_floating_point():
                 grid = _find_grid(output, shape[1:])
                 if grid is not None:
-                    seen.append(_Seen(name, module, output, grid))
+                    candidates.append(_Candidate(name, module, output, grid))
 
         return hook
 
     named = [(name, module) for name, module in model.named_modules() if not _INSIDE_ATTENTION.search(name)]
-    hooks = [module.register_forward_hook(look(name)) for name, module in named if name]
-    one = next(model.parameters())
-    noise = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)).to(one.device, one.dtype)
+    hooks = [module.register_forward_hook(make_hook(name)) for name, module in named if name]
+    weight = next(model.parameters())
+    noise = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)).to(weight.device, weight.dtype)
     try:
         with torch.inference_mode(False), torch.enable_grad():
             total = score(noise.requires_grad_() * 1).sum()
-            outputs = [one.output for one in seen]
+            outputs = [candidate.output for candidate in candidates]
             gradients = torch.autograd.grad(total, outputs, allow_unused=True) if outputs else ()
     finally:
         for handle in hooks:
             handle.remove()
-    counting = [one for one, gradient in zip(seen, gradients, strict=True) if _counts(one.grid, gradient)]
-    best = _choose(counting)
+    relevant = [
+        candidate
+        for candidate, gradient in zip(candidates, gradients, strict=True)
+        if gradient is not None and _has_spatial_gradient(candidate.grid, gradient)
+    ]
+    best = _select(relevant)
     return None if best is None else MapLayer(best.name, best.module, best.grid)
 
 
-def _choose(counting: list[_Seen]) -> _Seen | None:
-    """The last map or normalised tokens; the last tokens of any kind where tokens come after that."""
-    tokens = [one for one in counting if one.grid.kind == "tokens"]
-    normed = [one for one in tokens if "norm" in type(one.module).__name__.casefold()]
-    maps = [one for one in counting if one.grid.kind != "tokens"]
-    last = max([*maps[-1:], *normed[-1:]], key=counting.index, default=None)
-    if tokens and (last is None or (last.grid.kind != "tokens" and counting.index(tokens[-1]) > counting.index(last))):
+def _select(candidates: list[_Candidate]) -> _Candidate | None:
+    """Returns the last map or normalized tokens; or the last tokens of any kind if they come after the last map."""
+    tokens = [candidate for candidate in candidates if candidate.grid.kind == "tokens"]
+    normed = [candidate for candidate in tokens if "norm" in type(candidate.module).__name__.casefold()]
+    maps = [candidate for candidate in candidates if candidate.grid.kind != "tokens"]
+    last = max([*maps[-1:], *normed[-1:]], key=candidates.index, default=None)
+    if tokens and (
+        last is None or (last.grid.kind != "tokens" and candidates.index(tokens[-1]) > candidates.index(last))
+    ):
         return tokens[-1]
     return last
 
 
-def _counts(grid: Grid, gradient: torch.Tensor | None) -> bool:
-    """Whether the answer depends on more than one place of the grid."""
-    if gradient is None:
-        return False
+def _has_spatial_gradient(grid: Grid, gradient: torch.Tensor) -> bool:
+    """Whether the score depends on more than one position of the grid."""
     return bool((grid.to_map(gradient).abs().sum(1) > 0).flatten(1).sum(1).gt(1).all())
 
 
-def _find_grid(output: torch.Tensor, picture: tuple[int, ...]) -> Grid | None:
-    """How an output for two pictures of this height and width is laid out like them; None where it is not."""
+def _find_grid(output: torch.Tensor, image: tuple[int, ...]) -> Grid | None:
+    """Returns the spatial layout of an output for two images of this height and width, or None."""
     if len(output) != 2:
         return None
     if output.ndim == 4:
         for kind, first in (("channels first", 2), ("channels last", 1)):
             height, width = output.shape[first : first + 2]
-            if _fits(height, width, picture):
+            if _has_aspect(height, width, image):
                 return Grid(kind, height, width)
     if output.ndim == 3:
-        for prefix in range(min(_MOST_PREFIX_TOKENS, output.shape[1]) + 1):
+        for prefix in range(min(_MAX_PREFIX_TOKENS, output.shape[1]) + 1):
             count = output.shape[1] - prefix
-            height = isqrt(count * picture[0] // picture[1])
-            if height and count % height == 0 and _divides(height, count // height, picture):
+            height = isqrt(count * image[0] // image[1])
+            if height and count % height == 0 and _is_patch_grid(height, count // height, image):
                 return Grid("tokens", height, count // height, prefix)
     return None
 
 
-def _fits(height: int, width: int, picture: tuple[int, ...]) -> bool:
-    """Whether a map has the shape of the picture, give or take a row, and at most half its size."""
+def _has_aspect(height: int, width: int, image: tuple[int, ...]) -> bool:
+    """Whether a map has the aspect ratio of the image, within one row, and at most half its size."""
     return (
-        2 <= height <= picture[0] // 2
-        and 2 <= width <= picture[1] // 2
-        and abs(height - width * picture[0] / picture[1]) < 1
+        2 <= height <= image[0] // 2 and 2 <= width <= image[1] // 2 and abs(height - width * image[0] / image[1]) < 1
     )
 
 
-def _divides(height: int, width: int, picture: tuple[int, ...]) -> bool:
-    """Whether square patches of the picture, none left over, make such a grid."""
+def _is_patch_grid(height: int, width: int, image: tuple[int, ...]) -> bool:
+    """Whether the grid divides the image into square patches without a remainder."""
     return (
-        _fits(height, width, picture)
-        and picture[0] % height == 0
-        and picture[1] % width == 0
-        and picture[0] // height == picture[1] // width
+        _has_aspect(height, width, image)
+        and image[0] % height == 0
+        and image[1] % width == 0
+        and image[0] // height == image[1] // width
     )
 
 
 __all__ = [
     "Grid",
     "MapLayer",
+    "boxes_to_pixels",
     "crop_and_resize",
-    "find_edges",
+    "expand_boxes",
     "find_map_layer",
     "gradient_map",
     "is_mean",
     "largest_region",
     "resize",
-    "widen",
 ]

@@ -1,7 +1,7 @@
-"""Filters that make a radiograph's detail easier to see, by name and with settings that travel in the checkpoint.
+"""Filters that enhance the detail of a radiograph. Their settings are stored in the checkpoint.
 
-Each takes a gray plane, uint8 `[H, W]`, and gives one back; the same picture gives the same bits every time. The
-frequency-domain filter rounds floating point, so that another machine may differ by one level in a few pixels.
+Each filter takes and returns a gray plane, uint8 `[H, W]`, and is deterministic. The frequency-domain filter rounds
+floating-point values, so another machine may differ by one level in a few pixels.
 """
 
 import difflib
@@ -15,60 +15,20 @@ from PIL import Image, ImageFilter
 
 try:
     import cv2
-except ImportError:  # only CLAHE needs it, and transformers with timm alone do not bring it
+except ImportError:  # only CLAHE needs it, and transformers and timm do not require it
     cv2 = None  # type: ignore[assignment]
-
-CLAHE_SPACES = ("gray", "lab")
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One setting of a filter.
-
-    Attributes:
-        default: Its value where none is given; its type is the setting's.
-        low: Least value of a number.
-        high: Greatest value of a number.
-        above: Whether the number must be greater than `low`, which is then not allowed itself.
-        choices: What a text may be.
-    """
-
-    default: float | int | str
-    low: float = 0.0
-    high: float = 0.0
-    above: bool = False
-    choices: tuple[str, ...] = ()
-
-    def check(self, value: Any, label: str) -> Any:
-        """Gives the value back as the setting's type.
-
-        Raises:
-            ValueError: If it is none of the choices, not of the type, or out of range.
-        """
-        if self.choices:
-            if value not in self.choices:
-                raise ValueError(f"{label} is {value!r}: it must be one of {', '.join(self.choices)}")
-            return value
-        whole = isinstance(self.default, int)
-        if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
-            raise ValueError(f"{label} is {value!r}: it must be a {'whole number' if whole else 'number'}")
-        number: float = int(value) if isinstance(value, Integral) and whole else float(value)
-        if not (self.low < number if self.above else self.low <= number) or not number <= self.high:  # also NaN
-            least = "above" if self.above else "from"
-            raise ValueError(f"{label} is {value}: it must be {least} {self.low:g} and up to {self.high:g}")
-        return number
 
 
 def clahe(plane: np.ndarray, *, space: str, clip_limit: float, tiles: int) -> np.ndarray:
-    """Contrast-limited adaptive histogram equalisation: each tile's histogram is made even, as far as the limit lets.
+    """Contrast-limited adaptive histogram equalization.
 
-    In LAB the plane becomes gray RGB, L alone is equalised, and the way back ends with the luminance that
-    `gray_plane` takes of any colour picture, since OpenCV's own way back leaves the channels one level apart.
+    In LAB, the plane is converted to gray RGB, and only L is equalized. The result is the luminance of the RGB image,
+    because OpenCV's conversion back leaves the channels one level apart.
 
     Args:
         plane: uint8 `[H, W]`.
         space: `"gray"` or `"lab"`.
-        clip_limit: Most pixels a histogram bin may hold, in multiples of an even histogram's.
+        clip_limit: Maximum of a histogram bin, as a multiple of that of a uniform histogram.
         tiles: Tiles along each side.
 
     Returns:
@@ -89,19 +49,19 @@ def clahe(plane: np.ndarray, *, space: str, clip_limit: float, tiles: int) -> np
 def high_frequency_emphasis(plane: np.ndarray, *, cutoff: float, low: float, high: float) -> np.ndarray:
     """High-frequency emphasis, k1 + k2 (1 - exp(-f^2 / (2 cutoff^2))), in the frequency domain.
 
-    `low` is the gain of an even tone, k1; `high` that of the finest detail, k1 + k2. Below 1, `low` darkens the whole
-    picture; Gonzalez & Woods therefore let histogram equalisation follow, here `"clahe_gray"` after it in the list.
-    The picture is mirrored at its edges before the transform, so that opposite edges do not bleed into each other.
+    `low` is k1, the gain of a uniform tone; `high` is k1 + k2, the gain of the finest detail. A `low` below 1 darkens
+    the image, so Gonzalez & Woods equalize the histogram afterwards; here, put `"clahe_gray"` after this filter. The
+    plane is mirrored at its edges before the transform, so that opposite edges do not influence each other.
 
     Args:
         plane: uint8 `[H, W]`.
-        cutoff: The Gaussian's frequency in cycles a pixel, that is, as a share of the sampling rate (.5 is the finest
-            detail that pixels can show). It means the same detail at every size of picture.
+        cutoff: Standard deviation of the Gaussian in cycles per pixel (.5 is the finest detail that pixels can show).
+            It means the same detail for every image size.
         low: Gain of frequency 0.
         high: Gain far above the cutoff.
 
     Returns:
-        uint8 `[H, W]`, rounded and cut off at 0 and 255.
+        uint8 `[H, W]`, rounded and clipped to [0, 255].
 
     Source:
         Gonzalez & Woods, Digital Image Processing, 4th edition, section 4.9, "Unsharp masking, high-boost filtering,
@@ -109,7 +69,7 @@ def high_frequency_emphasis(plane: np.ndarray, *, cutoff: float, low: float, hig
     """
     height, width = plane.shape
     mirrored = np.pad(plane.astype(np.float32), ((0, height), (0, width)), mode="symmetric")
-    # A Gaussian of both frequencies is the product of one for each, which spares most of the exponentials.
+    # A Gaussian of both frequencies is a product of two, which saves most of the exponentials.
     down, across = (
         np.exp(frequencies**2 / (-2 * cutoff**2)).astype(np.float32)
         for frequencies in (np.fft.fftfreq(2 * height), np.fft.rfftfreq(2 * width))
@@ -121,13 +81,13 @@ def high_frequency_emphasis(plane: np.ndarray, *, cutoff: float, low: float, hig
 
 
 def unsharp(plane: np.ndarray, *, radius: float, amount: float, threshold: int) -> np.ndarray:
-    """Unsharp masking: what a Gaussian blur takes away is added once more, `amount` times.
+    """Unsharp masking: adds the difference from a Gaussian blur.
 
     Args:
         plane: uint8 `[H, W]`.
-        radius: Standard deviation of the blur in pixels of the processed picture.
-        amount: Share of the difference that is added; Pillow counts in hundredths.
-        threshold: Differences of fewer levels are left alone, which spares noise.
+        radius: Standard deviation of the blur in pixels of the processed image.
+        amount: Factor of the added difference; Pillow rounds it to hundredths.
+        threshold: Smaller differences, in gray levels, are not added, which avoids noise.
 
     Returns:
         uint8 `[H, W]`.
@@ -140,37 +100,63 @@ def unsharp(plane: np.ndarray, *, radius: float, amount: float, threshold: int) 
     return np.asarray(Image.fromarray(plane).filter(sharpener))
 
 
-_FILTERS: dict[str, tuple[Callable[..., np.ndarray], dict[str, Setting]]] = {
+@dataclass(frozen=True)
+class _Setting:
+    """A setting of a filter: its default, whose type it has, and its range or choices."""
+
+    default: float | int | str
+    low: float = 0.0
+    high: float = 0.0
+    exclusive: bool = False  # whether `low` itself is not allowed
+    choices: tuple[str, ...] = ()
+
+    def check(self, value: Any, label: str) -> Any:
+        """Returns the value in the type of the setting, or raises a ValueError."""
+        if self.choices:
+            if value not in self.choices:
+                raise ValueError(f"{label} is {value!r}: it must be one of {', '.join(self.choices)}")
+            return value
+        whole = isinstance(self.default, int)
+        if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
+            raise ValueError(f"{label} is {value!r}: it must be a {'whole number' if whole else 'number'}")
+        number: float = int(value) if whole else float(value)
+        if not (self.low < number if self.exclusive else self.low <= number) or not number <= self.high:  # or NaN
+            least = "above" if self.exclusive else "from"
+            raise ValueError(f"{label} is {value}: it must be {least} {self.low:g} and up to {self.high:g}")
+        return number
+
+
+_FILTERS: dict[str, tuple[Callable[..., np.ndarray], dict[str, _Setting]]] = {
     "clahe": (
         clahe,
         {
-            "space": Setting("lab", choices=CLAHE_SPACES),
-            "clip_limit": Setting(2.0, low=0, high=100, above=True),
-            "tiles": Setting(8, low=1, high=64),
+            "space": _Setting("lab", choices=("gray", "lab")),
+            "clip_limit": _Setting(2.0, low=0, high=100, exclusive=True),
+            "tiles": _Setting(8, low=1, high=64),
         },
     ),
     "high_frequency_emphasis": (
         high_frequency_emphasis,
         {
-            "cutoff": Setting(0.05, low=0, high=0.5, above=True),
-            "low": Setting(0.5, low=0, high=10),
-            "high": Setting(1.25, low=0, high=10, above=True),
+            "cutoff": _Setting(0.05, low=0, high=0.5, exclusive=True),
+            "low": _Setting(0.5, low=0, high=10),
+            "high": _Setting(1.25, low=0, high=10, exclusive=True),
         },
     ),
     "unsharp": (
         unsharp,
         {
-            "radius": Setting(2.0, low=0, high=100, above=True),
-            "amount": Setting(1.0, low=0.01, high=10),
-            "threshold": Setting(0, low=0, high=255),
+            "radius": _Setting(2.0, low=0, high=100, exclusive=True),
+            "amount": _Setting(1.0, low=0.01, high=10),
+            "threshold": _Setting(0, low=0, high=255),
         },
     ),
 }
-_SHORT = {"clahe_lab": ("clahe", {"space": "lab"}), "clahe_gray": ("clahe", {"space": "gray"})}
+_ALIASES = {"clahe_lab": ("clahe", {"space": "lab"}), "clahe_gray": ("clahe", {"space": "gray"})}
 
 
 def complete_filters(enhance: Any) -> list[dict[str, Any]]:
-    """Writes out a choice of filters, so that a saved checkpoint depends on no default.
+    """Adds the default settings to a choice of filters, so that a saved checkpoint does not depend on them.
 
     Args:
         enhance: None, a name, a dict of a name and settings, or a list of these in the order of their use. Names are
@@ -178,10 +164,10 @@ def complete_filters(enhance: Any) -> list[dict[str, Any]]:
             arguments of the functions of this module.
 
     Returns:
-        A dict for each filter, with its name and every setting.
+        A dict for each filter, with its name and all settings.
 
     Raises:
-        ValueError: If a filter or a setting is unknown, or a value out of range.
+        ValueError: If a filter or a setting is unknown, or a value is out of range.
         ImportError: If a filter needs OpenCV and it is not installed.
     """
     if enhance is None:
@@ -190,29 +176,29 @@ def complete_filters(enhance: Any) -> list[dict[str, Any]]:
         enhance = [enhance]
     if not isinstance(enhance, Iterable):
         raise ValueError(f"enhance is {enhance!r}: it must be a filter's name, a dict with its settings, or a list")
-    return [_complete(chosen) for chosen in enhance]
+    return [_complete(filter_) for filter_ in enhance]
 
 
 def apply_filters(plane: np.ndarray, filters: Iterable[Mapping[str, Any]]) -> np.ndarray:
-    """Runs filters, as `complete_filters` gives them, one after another over a gray plane, uint8 `[H, W]`."""
-    for chosen in filters:
-        settings = {name: value for name, value in chosen.items() if name != "name"}
-        plane = _FILTERS[chosen["name"]][0](plane, **settings)
+    """Applies filters from `complete_filters` to a gray plane, uint8 `[H, W]`, one after another."""
+    for filter_ in filters:
+        settings = {name: value for name, value in filter_.items() if name != "name"}
+        plane = _FILTERS[filter_["name"]][0](plane, **settings)
     return plane
 
 
-def _complete(chosen: Any) -> dict[str, Any]:
-    given = {"name": chosen} if isinstance(chosen, str) else chosen
+def _complete(filter_: Any) -> dict[str, Any]:
+    given = {"name": filter_} if isinstance(filter_, str) else filter_
     if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
-        raise ValueError(f"enhance holds {chosen!r}: a filter is a name, or a dict with a name and settings")
-    name, fixed = _SHORT.get(given["name"], (given["name"], {}))
+        raise ValueError(f"enhance holds {filter_!r}: a filter is a name, or a dict with a name and settings")
+    name, fixed = _ALIASES.get(given["name"], (given["name"], {}))
     if name not in _FILTERS:
-        raise ValueError(f"enhance knows no filter {name!r}{_nearest(name, [*_FILTERS, *_SHORT])}")
+        raise ValueError(f"enhance has no filter {name!r}{_suggest(name, [*_FILTERS, *_ALIASES])}")
     settings = _FILTERS[name][1]
+    free = [key for key in settings if key not in fixed]
     for key in given:
-        if key != "name" and (key not in settings or key in fixed):
-            others = [other for other in settings if other not in fixed]
-            raise ValueError(f"the filter {given['name']} has no setting {key!r}{_nearest(str(key), others)}")
+        if key != "name" and key not in free:
+            raise ValueError(f"the filter {given['name']} has no setting {key!r}{_suggest(str(key), free)}")
     given = {**fixed, **given}
     values = {
         key: setting.check(given.get(key, setting.default), f"{name}'s {key}") for key, setting in settings.items()
@@ -220,13 +206,13 @@ def _complete(chosen: Any) -> dict[str, Any]:
     if name == "high_frequency_emphasis" and not values["high"] > values["low"]:
         raise ValueError(f"{name}'s high is {values['high']}: it must be above low, {values['low']}")
     if name == "clahe" and cv2 is None:
-        raise ImportError("enhance asks for CLAHE, which needs OpenCV: pip install opencv-python-headless")
+        raise ImportError("CLAHE in enhance needs OpenCV: pip install opencv-python-headless")
     return {"name": name, **values}
 
 
-def _nearest(word: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"
+def _suggest(name: str, known: list[str]) -> str:
+    similar = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {similar[0]!r}?" if similar else f"; choose one of {', '.join(known)}"
 
 
-__all__ = ["CLAHE_SPACES", "apply_filters", "clahe", "complete_filters", "high_frequency_emphasis", "unsharp"]
+__all__ = ["apply_filters", "clahe", "complete_filters", "high_frequency_emphasis", "unsharp"]

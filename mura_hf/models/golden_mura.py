@@ -1,6 +1,6 @@
-"""The golden check: one picture with the logits that the checkpoint gave it, to be computed again elsewhere.
+"""The golden check: an image with the logits of the checkpoint, to verify results on another machine.
 
-Which weights a checkpoint has: what was made for some must not be used with others.
+Also the digest that identifies the weights of a checkpoint, so that files made for other weights are recognized.
 """
 
 import hashlib
@@ -19,12 +19,12 @@ GOLDEN_FILE = "golden.safetensors"
 
 
 class Golden(NamedTuple):
-    """What a golden check holds.
+    """Content of a golden check.
 
     Attributes:
-        picture: uint8 `[H, W]`.
+        picture: Image, uint8 `[H, W]`.
         body_part: Index into `BODY_PARTS`.
-        logits: float32 `[1, 2]`, where the checkpoint was made.
+        logits: float32 `[1, 2]`, computed where the checkpoint was made.
     """
 
     picture: np.ndarray
@@ -35,19 +35,19 @@ class Golden(NamedTuple):
 def write_golden(
     folder: str | os.PathLike[str], model: Any, processor: Any, picture: np.ndarray, body_part: int
 ) -> None:
-    """Writes `golden.safetensors` beside a checkpoint's weights.
+    """Writes `golden.safetensors` into a checkpoint folder.
 
     Args:
-        folder: The checkpoint.
-        model: Of it.
-        processor: Of it.
-        picture: uint8 `[H, W]`.
+        folder: Checkpoint folder.
+        model: Its model.
+        processor: Its image processor.
+        picture: Image, uint8 `[H, W]`.
         body_part: Index into `BODY_PARTS`.
     """
     tensors = {
         "picture": torch.from_numpy(np.ascontiguousarray(picture)),
         "body_part": torch.tensor([body_part]),
-        "logits": _answer(model, processor, picture, body_part),
+        "logits": _predict(model, processor, picture, body_part),
     }
     save_file(tensors, os.path.join(folder, GOLDEN_FILE))
 
@@ -56,41 +56,41 @@ def read_golden(file: str | os.PathLike[str]) -> Golden:
     """Reads a golden check.
 
     Raises:
-        ValueError: If it is damaged, or holds something else.
+        ValueError: If the file is damaged or holds something else.
     """
     try:
         tensors = load_file(file)
         picture, part, logits = (tensors[name] for name in ("picture", "body_part", "logits"))
         golden = Golden(picture.numpy(), int(part), logits)
     except Exception as error:  # a file may hold anything
-        raise ValueError(f"{file} is no golden check that can be read: {error}") from error
+        raise ValueError(f"{file} is not a readable golden check: {error}") from error
     sides = golden.picture.shape
-    right = golden.picture.dtype == np.uint8 and len(sides) == 2 and min(sides) >= 16 and max(sides) <= 4096
-    if not right or not 0 <= golden.body_part < len(BODY_PARTS) or logits.shape != (1, 2):
+    is_image = golden.picture.dtype == np.uint8 and len(sides) == 2 and min(sides) >= 16 and max(sides) <= 4096
+    if not is_image or not 0 <= golden.body_part < len(BODY_PARTS) or logits.shape != (1, 2):
         raise ValueError(
-            f"{file} is no golden check: it must hold a gray picture, uint8 [H, W] of 16 to 4096 pixels a side, one "
-            "of the body parts, and logits [1, 2]"
+            f"{file} is not a golden check: it must hold a gray image, uint8 [H, W] with 16 to 4096 pixels a side, "
+            "the index of a body part, and logits [1, 2]"
         )
     return golden
 
 
 def golden_difference(folder: str | os.PathLike[str], model: Any, processor: Any) -> float:
-    """By how much the logits differ from those of `golden.safetensors` at most; some 1e-5 is rounding.
+    """Returns the largest difference between new logits and those of the golden check; about 1e-5 is rounding.
 
     Args:
-        folder: The checkpoint.
-        model: Of it.
-        processor: Of it.
+        folder: Checkpoint folder.
+        model: Its model.
+        processor: Its image processor.
 
     Raises:
         ValueError: If the golden check cannot be read.
     """
     golden = read_golden(os.path.join(folder, GOLDEN_FILE))
-    return float((_answer(model, processor, golden.picture, golden.body_part) - golden.logits).abs().max())
+    return float((_predict(model, processor, golden.picture, golden.body_part) - golden.logits).abs().max())
 
 
-def _answer(model: Any, processor: Any, picture: np.ndarray, body_part: int) -> torch.Tensor:
-    """Logits `[1, 2]` of the picture, from its gray levels on."""
+def _predict(model: Any, processor: Any, picture: np.ndarray, body_part: int) -> torch.Tensor:
+    """Logits `[1, 2]` of a gray image."""
     pixels = processor(images=[picture], return_tensors="pt")["pixel_values"]
     given = {"body_parts": torch.tensor([body_part])} if model.NEEDS_PART else {}
     with torch.no_grad():
@@ -98,21 +98,22 @@ def _answer(model: Any, processor: Any, picture: np.ndarray, body_part: int) -> 
 
 
 def digest_weights(checkpoint: str | os.PathLike[str]) -> str:
-    """SHA-256 of a checkpoint's `model.safetensors`; of the SHA-256 of its parts where it is in several."""
+    """Returns the SHA-256 of `model.safetensors`; for sharded weights, the SHA-256 of the digests of the shards."""
     files = sorted(Path(checkpoint).glob("model*.safetensors"))
-    if len(files) == 1:
-        with files[0].open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    return digest_files(files)
+    return _digest_file(files[0]).hexdigest() if len(files) == 1 else digest_files(files)
 
 
 def digest_files(files: Sequence[Path]) -> str:
-    """SHA-256 of the SHA-256 of files, in their order."""
+    """Returns the SHA-256 of the concatenated SHA-256 digests of files, in their order."""
     digest = hashlib.sha256()
     for file in files:
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        digest.update(_digest_file(file).digest())
     return digest.hexdigest()
+
+
+def _digest_file(file: Path) -> Any:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256")
 
 
 __all__ = [

@@ -1,7 +1,4 @@
-"""Heads on the pooled code, and attention over views.
-
-From the views of a study to its answer.
-"""
+"""Heads on the pooled code, and pooling of the views of a study."""
 
 import math
 from itertools import pairwise
@@ -22,28 +19,28 @@ _INITS: dict[str, Any] = {
 
 
 class MuraHead(nn.Linear):
-    """A linear layer of a head, which starts as the config says (`head_init`)."""
+    """A linear layer of a head, initialized as `head_init` of the configuration says."""
 
     def __init__(self, in_features: int, out_features: int, init: str = "small") -> None:
         super().__init__(in_features, out_features)
         self.init = init
 
-    def start(self) -> None:
-        """Fills the layer as the config says."""
+    def initialize(self) -> None:
+        """Draws new weights and sets the bias to 0."""
         _INITS[self.init](self.weight)
         nn.init.zeros_(self.bias)
 
 
 class MuraHeadNorm(nn.BatchNorm1d):
-    """Batch normalisation inside a head."""
+    """Batch normalization inside a head."""
 
-    def start(self) -> None:
-        """Fills the layer as new."""
+    def initialize(self) -> None:
+        """Resets weights and running statistics."""
         self.reset_parameters()
 
 
 def make_head(in_features: int, out_features: int, config: MuraConfig) -> nn.Module:
-    """The layers of a config's head behind its first dropout: one linear layer, or several with what lies between."""
+    """Builds the head of a configuration after its first dropout: one linear layer, or a sequence of layers."""
     widths, rates = [in_features, *(config.head_layers or []), out_features], config.head_dropouts
     layers: list[nn.Module] = []
     for number, (before, after) in enumerate(pairwise(widths), 1):
@@ -58,7 +55,7 @@ def make_head(in_features: int, out_features: int, config: MuraConfig) -> nn.Mod
 
 
 class GatedAttention(nn.Module):
-    """Scores views by their codes: w^T (tanh(V h) * sigmoid(U h)).
+    """Attention scores of pooled codes: w^T (tanh(V h) * sigmoid(U h)).
 
     Source: Ilse, Tomczak and Welling, "Attention-based deep multiple instance learning", arXiv 1802.04712, equation 9.
     """
@@ -70,74 +67,91 @@ class GatedAttention(nn.Module):
         self.score = MuraHead(size, 1, "xavier")
 
     def forward(self, codes: torch.Tensor) -> torch.Tensor:
-        """Scores `[...]` of codes `[..., D]`."""
+        """Returns scores `[...]` of codes `[..., D]`."""
         return self.score(torch.tanh(self.value(codes)) * torch.sigmoid(self.gate(codes)))[..., 0]
 
 
-_TINY = -30.0  # below it, log(1 + exp(x)) and exp(x) - 1 are exp(x) to the last digit
+_TINY = -30.0  # below it, log(1 + exp(x)) and exp(x) - 1 equal exp(x) to the last digit
 
 
 def pool_views(view_logits: torch.Tensor, mask: torch.Tensor, how: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pools the probabilities of views, computed from logarithms throughout.
+    """Pools the probabilities of views, computed in log space throughout.
 
     Args:
         view_logits: `[B, V, 2]` for normal and abnormal.
-        mask: bool `[B, V]`, False for padding; at least one view each.
-        how: "mean", "max" (the view that is likeliest to be abnormal answers) or "noisy_or" (1 - prod(1 - p): one
-            abnormal view makes the study abnormal, views being independent).
+        mask: bool `[B, V]`, False for padding; at least one view per study.
+        how: "mean", "max" (the most abnormal view decides) or "noisy_or" (1 - prod(1 - p): a study is abnormal if at
+            least one of its independent views is).
 
     Returns:
-        The study's log-odds of abnormal `[B]`, and each view's share in them `[B, V]`: equal for the mean, one view's
-        for the maximum, and for noisy-or the share in -log(1 - P).
+        Log-odds of abnormal `[B]`, and the share of each view in them `[B, V]`: equal shares for the mean, 1 for the
+        deciding view for the maximum, and the share in -log(1 - P) for noisy-or.
     """
     log_p = view_logits.log_softmax(-1)
-    even = mask.to(view_logits.dtype) / mask.sum(1, keepdim=True)
+    equal = mask.to(view_logits.dtype) / mask.sum(1, keepdim=True)
     if how == "mean":
-        pooled = torch.logsumexp(log_p + even.log()[..., None], dim=1)
-        return pooled[:, 1] - pooled[:, 0], even
+        pooled = torch.logsumexp(log_p + equal.log()[..., None], dim=1)
+        return pooled[:, 1] - pooled[:, 0], equal
+    margins = view_logits[..., 1] - view_logits[..., 0]
     if how == "max":
-        margins = (view_logits[..., 1] - view_logits[..., 0]).masked_fill(~mask, -torch.inf)
-        best = margins.max(1)
+        best = margins.masked_fill(~mask, -torch.inf).max(1)
         return best.values, functional.one_hot(best.indices, mask.shape[1]).to(view_logits.dtype)
     if how == "noisy_or":
-        # With s = -log(1 - p) of a view and S their sum, the odds are exp(S) - 1. Where a view is surely normal, s
-        # rounds to 0, but its logarithm is the view's log-odds.
-        margins = view_logits[..., 1] - view_logits[..., 0]
+        # With s = -log(1 - p) of a view and S their sum, the odds are exp(S) - 1. For a view that is certainly normal,
+        # s rounds to 0, but its logarithm equals the log-odds of the view.
         log_s = torch.where(margins < _TINY, margins, functional.softplus(margins.clamp_min(_TINY)).log())
         log_s = log_s.masked_fill(~mask, -torch.inf)
         log_sum, total = log_s.logsumexp(1), functional.softplus(margins).masked_fill(~mask, 0.0).sum(1)
         total = total.clamp_min(math.exp(_TINY))
         return torch.where(log_sum < _TINY, log_sum, total + torch.log(-torch.expm1(-total))), log_s.softmax(1)
-    raise ValueError(f"views cannot be pooled by {how!r}; there are mean, max and noisy_or")
+    raise ValueError(f"unknown pooling {how!r}; choose mean, max or noisy_or")
 
 
-def attend(scores: torch.Tensor, codes: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean of the views' codes, weighted by attention.
+def pool_codes(scores: torch.Tensor, codes: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Averages the codes of views, weighted by attention.
 
     Args:
-        scores: `[B, V]`.
+        scores: `[B, V]` from `GatedAttention`.
         codes: `[B, V, D]`.
-        mask: bool `[B, V]`.
+        mask: bool `[B, V]`, False for padding.
 
     Returns:
-        The study's code `[B, D]`, and the weights `[B, V]`, a softmax of the scores over the true views.
+        Code of each study `[B, D]`, and weights of the views `[B, V]`: the softmax of the scores, 0 for padding.
     """
     weights = scores.masked_fill(~mask, -torch.inf).softmax(1)
     return (weights[..., None] * codes).sum(1), weights
 
 
-def place_views(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Values of the true views `[n, ...]` at their places `[B, V, ...]`, zeros elsewhere."""
-    placed = values.new_zeros((*mask.shape, *values.shape[1:]))
-    placed[mask] = values
-    return placed
+def mean_log_probabilities(
+    logits: torch.Tensor | None, mask: torch.Tensor, weights: torch.Tensor | None = None
+) -> torch.Tensor | None:
+    """Returns the log of the mean class probabilities of each study, `[B, K]`.
+
+    Args:
+        logits: `[n, K]` of the unpadded views; the result is None without them.
+        mask: bool `[B, V]`, False for padding.
+        weights: `[B, V]`; equal weights if None.
+    """
+    if logits is None:
+        return None
+    shares = mask / mask.sum(1, keepdim=True) if weights is None else weights
+    return torch.logsumexp(
+        scatter_views(logits, mask).log_softmax(-1) + shares.to(logits.dtype).log()[..., None], dim=1
+    )
+
+
+def scatter_views(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Puts values of the unpadded views `[n, ...]` into a padded batch `[B, V, ...]`, with zeros elsewhere."""
+    padded = values.new_zeros((*mask.shape, *values.shape[1:]))
+    padded[mask] = values
+    return padded
 
 
 def check_view_mask(pixel_values: torch.Tensor, view_mask: torch.Tensor | None) -> torch.Tensor:
-    """The mask of studies `[B, V, C, H, W]` as bool `[B, V]`; all True where None.
+    """Returns the mask of studies `[B, V, C, H, W]` as bool `[B, V]`; all True if None.
 
     Raises:
-        ValueError: If a study has no view, or the shapes do not belong together.
+        ValueError: If a study has no view, or the shapes do not match.
     """
     if pixel_values.ndim != 5:
         raise ValueError(
@@ -156,9 +170,10 @@ __all__ = [
     "GatedAttention",
     "MuraHead",
     "MuraHeadNorm",
-    "attend",
     "check_view_mask",
     "make_head",
-    "place_views",
+    "mean_log_probabilities",
+    "pool_codes",
     "pool_views",
+    "scatter_views",
 ]

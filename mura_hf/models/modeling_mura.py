@@ -1,4 +1,4 @@
-"""Models of the mura family: backbone, one view, one study."""
+"""The `mura` family: a backbone with heads, for one view or a study."""
 
 import threading
 from typing import Any
@@ -9,7 +9,7 @@ from torch import nn
 from .backbone_mura import SMALL_CNNS, create_backbone, feature_shape, load_timm_weights
 from .class_activation_mura import MapLayer, find_map_layer, is_mean
 from .configuration_mura import BODY_PARTS, CheckpointError, MuraConfig
-from .heads_mura import GatedAttention, MuraHead, attend, check_view_mask, make_head
+from .heads_mura import GatedAttention, MuraHead, check_view_mask, make_head, pool_codes
 from .modeling_mura_base import (
     Explained,
     MuraClassifier,
@@ -19,26 +19,26 @@ from .modeling_mura_base import (
     StudyOutput,
 )
 
-_LOOKING = threading.Lock()  # one thread at a time tries a network out
+_MAP_LAYER_LOCK = threading.Lock()  # one thread at a time searches a network for its map layer
 
 
 class MuraTimmModel(MuraPreTrainedModel):
-    """A model with one backbone, which may start from timm's weights."""
+    """Base of models with one backbone, which may start from timm's weights."""
 
     config: MuraConfig
     config_class = MuraConfig
 
     @classmethod
     def from_timm(cls, backbone: str, *, pretrained_cfg_overlay: dict[str, Any] | None = None, **config: Any) -> Any:
-        """Builds a model whose backbone starts from timm's pretrained weights; the heads start anew.
+        """Builds a model with a pretrained backbone and new heads.
 
         Args:
-            backbone: Name of a timm architecture, with a weight tag if wanted (`"densenet169.tv_in1k"`).
-            pretrained_cfg_overlay: As in `timm.create_model`; `{"file": path}` takes weights from a local file.
+            backbone: Name of a timm architecture, optionally with a weight tag (`"densenet169.tv_in1k"`).
+            pretrained_cfg_overlay: As in `timm.create_model`; `{"file": path}` reads weights from a local file.
             **config: Fields of the model's config class.
 
         Raises:
-            CheckpointError: If timm has no such architecture, no weights for it, or they cannot be had or do not fit.
+            CheckpointError: If the architecture is unknown, or its weights cannot be read or do not fit.
         """
         model = cls(cls.config_class(backbone=backbone, **config))
         inner: Any = getattr(model, cls.base_model_prefix, model)
@@ -47,7 +47,7 @@ class MuraTimmModel(MuraPreTrainedModel):
 
 
 class MuraModel(MuraTimmModel):
-    """A timm backbone: radiograph in, feature map and pooled code out."""
+    """A backbone without heads: returns the feature map and the pooled code of a radiograph."""
 
     _keys_to_ignore_on_load_unexpected = [
         r"^classifier\.",
@@ -64,23 +64,23 @@ class MuraModel(MuraTimmModel):
         self.post_init()
 
     def extract(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """The last feature map, `[B, D, h, w]` whatever the backbone's own layout; tokens stay `[B, N, D]`."""
+        """Returns the last feature map, `[B, D, h, w]` whatever the layout of the backbone; tokens are `[B, N, D]`."""
         features = self.backbone.forward_features(pixel_values)
         if not isinstance(features, torch.Tensor):
             raise CheckpointError(
-                f"backbone {self.config.backbone} gives several feature tensors, which these models cannot "
-                "pool; choose one with a single stream, such as densenet169, convnext_tiny or vit_small_patch16_224"
+                f"backbone {self.config.backbone} returns several feature tensors, which these models cannot pool; "
+                "choose one with a single output, such as densenet169, convnext_tiny or vit_small_patch16_224"
             )
-        return features.permute(0, 3, 1, 2) if features.ndim == 4 and self._channels_come_last else features
+        return features.permute(0, 3, 1, 2) if features.ndim == 4 and self._channels_last else features
 
     def pool(self, feature_map: torch.Tensor) -> torch.Tensor:
-        """The pooled code `[B, D']` of a feature map from `extract`."""
-        if feature_map.ndim == 4 and self._channels_come_last:
+        """Returns the pooled code `[B, D']` of a feature map from `extract`."""
+        if feature_map.ndim == 4 and self._channels_last:
             feature_map = feature_map.permute(0, 2, 3, 1)
         return self.backbone.forward_head(feature_map, pre_logits=True)
 
     @property
-    def _channels_come_last(self) -> bool:
+    def _channels_last(self) -> bool:
         return getattr(self.backbone, "output_fmt", "NCHW") == "NHWC"
 
     def forward(self, pixel_values: torch.Tensor, **kwargs: Any) -> MuraModelOutput:
@@ -90,9 +90,9 @@ class MuraModel(MuraTimmModel):
 
 
 class MuraForImageClassification(MuraTimmModel, MuraClassifier):
-    """One view: normal or abnormal; the body part and the type of finding where the config asks for those heads.
+    """Classifies a view as normal or abnormal, and predicts body part and type of finding with optional heads.
 
-    Takes whole studies too, see `MuraClassifier.forward`.
+    It also takes whole studies; see `MuraClassifier.forward`.
     """
 
     def __init__(self, config: MuraConfig):
@@ -100,7 +100,7 @@ class MuraForImageClassification(MuraTimmModel, MuraClassifier):
         self.mura = MuraModel(config)
         size = self.mura.hidden_size
         self.dropout = nn.Dropout(config.head_dropouts[0])
-        self.classifier = make_head(self._classified_size(size), config.num_labels, config)
+        self.classifier = make_head(self._classifier_input_size(size), config.num_labels, config)
         self.body_part_classifier = (
             MuraHead(size, len(BODY_PARTS), config.head_init) if config.body_part_head else None
         )
@@ -108,23 +108,21 @@ class MuraForImageClassification(MuraTimmModel, MuraClassifier):
         self.finding_classifier = MuraHead(size, len(types), config.head_init) if types else None
         attentive = config.study_pooling == "gated_attention"
         self.attention = GatedAttention(size, config.attention_size) if attentive else None
-        self._map_layers: list[MapLayer | None] = []  # of a network on tokens: the one, once it was looked for
+        self._map_layers: list[MapLayer | None] = []  # for networks on tokens: the map layer, once it was searched for
         self.post_init()
 
-    def _classified_size(self, size: int) -> int:
-        """Width of what the classifier is fed."""
-        return size
+    def _classifier_input_size(self, code_size: int) -> int:
+        return code_size
 
-    def _classified(self, code: torch.Tensor) -> torch.Tensor:
-        """What the classifier is fed, of pooled codes `[B, D']`."""
+    def _classifier_input(self, code: torch.Tensor) -> torch.Tensor:
         return code
 
     def code_logits(self, code: torch.Tensor) -> torch.Tensor:
-        """Logits `[B, 2]` of pooled codes `[B, D']`."""
+        """Returns logits `[B, 2]` of pooled codes `[B, D']`."""
         return self.classifier(self.dropout(code)) / self.config.temperature
 
     def classify(self, feature_map: torch.Tensor) -> MuraImageClassifierOutput:
-        """Everything after the backbone: feature map from `MuraModel.extract` in, logits out."""
+        """Runs everything after the backbone on a feature map from `MuraModel.extract`."""
         code = self.mura.pool(feature_map)
         dropped = self.dropout(code)
         return MuraImageClassifierOutput(
@@ -138,29 +136,30 @@ class MuraForImageClassification(MuraTimmModel, MuraClassifier):
     def classify_views(
         self, pixel_values: torch.Tensor, explainable: bool = False, **given: Any
     ) -> MuraImageClassifierOutput:
-        """Logits of views `[B, C, H, W]`, without a loss; averaged with those of their mirror images where the config
-        has `test_time_flip`, in evaluation mode.
+        """Computes logits of views `[B, C, H, W]`, without a loss.
+
+        With `test_time_flip` they are averaged with the logits of the mirrored views in evaluation mode.
         """
-        answer = self._classify_explainable if explainable and not self.training else self._classify
-        output = answer(pixel_values)
+        classify = self._classify_explainable if explainable and not self.training else self._classify
+        output = classify(pixel_values)
         if self.training or not self.config.test_time_flip:
             return output
-        return output.mean_with(answer(pixel_values.flip(-1)))
+        return output.mean_with(classify(pixel_values.flip(-1)))
 
     def _classify(self, pixel_values: torch.Tensor) -> MuraImageClassifierOutput:
         return self.classify(self.mura.extract(pixel_values))
 
     def _classify_explainable(self, pixel_values: torch.Tensor) -> MuraImageClassifierOutput:
-        """As `_classify`; of a network on tokens, with the graph behind the layer that heatmaps are read from."""
-        with _LOOKING:
+        """As `_classify`; networks on tokens keep the graph from the map layer."""
+        with _MAP_LAYER_LOCK:
             if not self._map_layers:
                 self._map_layers = [self._find_map_layer()]
             layer = self._map_layers[0]
         if layer is None:
             return self._classify(pixel_values)
-        with layer.cut() as held:
+        with layer.cut() as outputs:
             output = self._classify(pixel_values)
-        output.layer_outputs = (held[-1],)
+        output.layer_outputs = (outputs[-1],)
         return output
 
     def _find_map_layer(self) -> MapLayer | None:
@@ -176,20 +175,20 @@ class MuraForImageClassification(MuraTimmModel, MuraClassifier):
     def pool(
         self, view_logits: torch.Tensor, codes: torch.Tensor | None, mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """As `MuraClassifier.pool`; with gated attention the classifier answers for the weighted mean of the codes."""
+        """As `MuraClassifier.pool`; with gated attention, the weighted mean of the codes is classified."""
         if self.attention is None or codes is None:
             return super().pool(view_logits, codes, mask)
-        code, weights = attend(self.attention(codes), codes, mask)
+        code, weights = pool_codes(self.attention(codes), codes, mask)
         logits = self.code_logits(code)
         return logits[:, 1] - logits[:, 0], weights
 
     def explain(self, output: MuraImageClassifierOutput) -> list[Explained]:
-        """The one feature map; with that of the mirror images behind it, channel by channel, where there is one.
+        """Returns the feature map, concatenated with that of the mirrored views if there is one.
 
-        Of a network on tokens, the last layer whose picture tokens matter; see `find_map_layer`.
+        For networks on tokens, the map is taken from the layer that `find_map_layer` finds.
 
         Raises:
-            CheckpointError: If the backbone has neither, or works on tokens and the output was not asked for with
+            CheckpointError: If there is no map, or the network works on tokens and the output was not computed with
                 `explainable`.
         """
         if output.layer_outputs is not None:
@@ -199,8 +198,8 @@ class MuraForImageClassification(MuraTimmModel, MuraClassifier):
         feature_map = output.feature_map
         if feature_map is None or feature_map.ndim != 4:
             raise CheckpointError(
-                f"backbone {self.config.backbone} works on tokens, and this output holds none for heatmaps; answer "
-                "with explainable=True, or use the method occlusion where that does not help"
+                f"backbone {self.config.backbone} works on tokens, and this output holds no map for heatmaps; predict "
+                "with explainable=True, or use the method occlusion if that does not help"
             )
         mirrored = output.mirrored_feature_map
         maps = [feature_map] if mirrored is None else [feature_map, mirrored]
@@ -211,58 +210,55 @@ class MuraForImageClassification(MuraTimmModel, MuraClassifier):
         return [Explained(torch.cat(maps, dim=1), self._score_both, channel_weights=both)]
 
     def code_direction(self) -> torch.Tensor | None:
-        """What z_abnormal - z_normal is the product of with a pooled code, but for a constant, `[D']`; None where the
-        head is not linear.
-        """
+        """Returns the gradient `[D']` of z_abnormal - z_normal with respect to the code; None for a nonlinear head."""
         if not isinstance(self.classifier, nn.Linear):
             return None
         weight = self.classifier.weight.detach()
         return (weight[1] - weight[0]) / self.config.temperature
 
     def score(self, feature_map: torch.Tensor) -> torch.Tensor:
-        """z_abnormal - z_normal `[B]` of feature maps `[B, D, h, w]`."""
+        """Returns z_abnormal - z_normal `[B]` of feature maps `[B, D, h, w]`."""
         logits = self.classify(feature_map).logits
         return logits[:, 1] - logits[:, 0]
 
     def _score_both(self, feature_maps: torch.Tensor) -> torch.Tensor:
-        """As `score`, of maps `[B, 2 D, h, w]` of views and, mirrored back, of their mirror images."""
+        """As `score`, of the maps `[B, 2 D, h, w]` of views and, mirrored back, of their mirror images."""
         views, mirrored = feature_maps.chunk(2, dim=1)
         return (self.score(views) + self.score(mirrored.flip(-1))) / 2
 
     def score_map(self, feature_map: torch.Tensor) -> torch.Tensor:
-        """z_abnormal - z_normal at each place of a feature map `[B, D, h, w]`, as if that place were the whole: `[B,
-        h, w]`.
+        """Returns z_abnormal - z_normal `[B, h, w]` for each position of a map, as if that were the whole map.
 
         Raises:
-            CheckpointError: If the backbone has no map, or weighs each place of it by itself.
+            CheckpointError: If the backbone has no map, or its pooling has weights for each position.
         """
         if feature_map.ndim != 4 or self.config.backbone in SMALL_CNNS:
             raise CheckpointError(
-                f"backbone {self.config.backbone} cannot score the places of its map one by one, as the loss on "
-                "regions asks; set region_weight to 0, or choose a backbone such as resnet50 or convnext_tiny"
+                f"backbone {self.config.backbone} cannot score single positions of its map, which the region loss "
+                "needs; set region_weight to 0, or choose a backbone such as resnet50 or convnext_tiny"
             )
         batch, channels, height, width = feature_map.shape
-        places = feature_map.permute(0, 2, 3, 1).reshape(-1, channels, 1, 1)
-        logits = self.classifier(self._classified(self.mura.pool(places))) / self.config.temperature
+        positions = feature_map.permute(0, 2, 3, 1).reshape(-1, channels, 1, 1)
+        logits = self.classifier(self._classifier_input(self.mura.pool(positions))) / self.config.temperature
         return (logits[:, 1] - logits[:, 0]).view(batch, height, width)
 
 
 class MuraForStudyClassification(MuraForImageClassification):
-    """One study: several views in, one answer out. Has the config and the keys of `MuraForImageClassification`."""
+    """Classifies studies of several views. It has the config and the weights of `MuraForImageClassification`."""
 
     def forward(self, pixel_values: torch.Tensor, *args: Any, **kwargs: Any) -> StudyOutput:
-        """Classifies studies; see `MuraClassifier.forward`.
+        """Classifies studies; see `MuraClassifier.forward` for the further arguments.
 
-        With the default pooling, the study's probability of abnormal is the mean of its views', then calibrated: with
-        p that mean, the answer is `sigmoid(study_slope * logit(p) + study_intercept)`.
+        By default, with p the mean of the views' probabilities of abnormal, the probability of the study is
+        `sigmoid(study_slope * logit(p) + study_intercept)`.
 
         Args:
             pixel_values: float `[B, V, C, H, W]`.
-            *args: Of `MuraClassifier.forward`.
-            **kwargs: Of `MuraClassifier.forward`.
+            *args: As in `MuraClassifier.forward`.
+            **kwargs: As in `MuraClassifier.forward`.
 
         Raises:
-            ValueError: If a study has no view, or the shapes do not belong together.
+            ValueError: If a study has no view, or the shapes do not match.
         """
         check_view_mask(pixel_values, None)
         return super().forward(pixel_values, *args, **kwargs)

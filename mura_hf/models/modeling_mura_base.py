@@ -1,7 +1,4 @@
-"""What the models give back.
-
-Base of all models: strict loading from safetensors, and what every one that classifies can do.
-"""
+"""Base of all models: outputs, strict loading from safetensors, and the classification of views and studies."""
 
 import re
 from collections.abc import Callable
@@ -13,9 +10,16 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
-from .backbone_mura import keep_frozen_norms_still
+from .backbone_mura import freeze_norm_statistics
 from .configuration_mura import CheckpointError, MuraBaseConfig
-from .heads_mura import MuraHead, MuraHeadNorm, check_view_mask, place_views, pool_views
+from .heads_mura import (
+    MuraHead,
+    MuraHeadNorm,
+    check_view_mask,
+    mean_log_probabilities,
+    pool_views,
+    scatter_views,
+)
 
 
 @dataclass
@@ -23,7 +27,7 @@ class MuraModelOutput(ModelOutput):
     """Output of `MuraModel`.
 
     Attributes:
-        last_hidden_state: The feature map `[B, D, h, w]` that is pooled (`[B, N, D]` tokens for networks without one).
+        last_hidden_state: The feature map `[B, D, h, w]` that is pooled (`[B, N, D]` for networks on tokens).
         pooler_output: The pooled code `[B, D']`.
     """
 
@@ -33,19 +37,19 @@ class MuraModelOutput(ModelOutput):
 
 @dataclass
 class MuraImageClassifierOutput(ModelOutput):
-    """Output of every model that classifies, for views.
+    """Output of a classifier for single views.
 
     Attributes:
-        loss: Scalar, where labels were given.
+        loss: Scalar, if labels were given.
         logits: `[B, 2]` for normal and abnormal, divided by the temperature.
-        body_part_logits: `[B, 7]`, where the checkpoint has that head.
-        finding_logits: `[B, F]`, types of finding given that there is one, where the checkpoint has that head.
-        feature_map: As `MuraModelOutput.last_hidden_state`; None where several backbones are at work.
-        pooler_output: The pooled code `[B, D']`; None likewise.
-        mirrored_feature_map: Of the views' mirror images, mirrored back, where the config has `test_time_flip`. Then
-            the other fields but `feature_map` are means over both.
-        layer_outputs: Of networks on tokens, where the answer is to be explained: what the layer gave that heatmaps
-            are read from, and for mirror images after that; leaves of the graph of `logits`.
+        body_part_logits: `[B, 7]`, if the checkpoint has this head.
+        finding_logits: `[B, F]` for the type of a finding, given that there is one, if the checkpoint has this head.
+        feature_map: As `MuraModelOutput.last_hidden_state`; None for models with several backbones.
+        pooler_output: The pooled code `[B, D']`; None for models with several backbones.
+        mirrored_feature_map: Feature map of the mirrored views, mirrored back, with `test_time_flip`. The other
+            fields, except `feature_map`, are then means over both.
+        layer_outputs: For networks on tokens, if the output is to be explained: output of the layer that heatmaps are
+            computed from, then that for the mirrored views. They are leaves of the graph of `logits`.
     """
 
     loss: torch.Tensor | None = None
@@ -58,42 +62,41 @@ class MuraImageClassifierOutput(ModelOutput):
     layer_outputs: tuple[torch.Tensor, ...] | None = None
 
     def mean_with(self, mirrored: Any) -> Any:
-        """The mean of this output and of that for the views' mirror images; what has places stays apart."""
-        apart = ("feature_map", "mirrored_feature_map", "layer_outputs")
-        graph = self.layer_outputs is not None  # which must not end here
+        """Averages this output with that of the mirrored views; spatial fields are kept side by side."""
+        spatial = ("feature_map", "mirrored_feature_map", "layer_outputs")
+        keep_graph = self.layer_outputs is not None
         with (
-            torch.inference_mode(torch.is_inference_mode_enabled() and not graph),
-            torch.set_grad_enabled(torch.is_grad_enabled() or graph),
+            torch.inference_mode(torch.is_inference_mode_enabled() and not keep_graph),
+            torch.set_grad_enabled(torch.is_grad_enabled() or keep_graph),
         ):
-            means = {name: (value + mirrored[name]) / 2 for name, value in self.items() if name not in apart}
+            means = {name: (value + mirrored[name]) / 2 for name, value in self.items() if name not in spatial}
         other = mirrored.feature_map
-        back = other.flip(-1) if other is not None and other.ndim == 4 else None  # tokens have no left and right
         return type(self)(
             **means,
             feature_map=self.feature_map,
-            mirrored_feature_map=back,
+            # Tokens have no left and right.
+            mirrored_feature_map=other.flip(-1) if other is not None and other.ndim == 4 else None,
             layer_outputs=self.layer_outputs and self.layer_outputs + mirrored.layer_outputs,
         )
 
 
 @dataclass
 class StudyOutput(ModelOutput):
-    """Output of every model that classifies, for studies; padded views hold zeros.
+    """Output of a classifier for studies. Values of padded views are zero.
 
     Attributes:
-        loss: Scalar, where labels were given.
+        loss: Scalar, if labels were given.
         study_logits: `[B, 2]`, log-probabilities of normal and abnormal after study calibration.
         pooled_logit: `[B]`, log-odds of abnormal before study calibration.
         view_logits: `[B, V, 2]`.
-        single_view_logit: `[B, V]`, log-odds of abnormal, calibrated, of a study that has this view alone.
-        view_weights: `[B, V]`, each view's share in the study's answer; a study's shares sum to 1.
-        body_part_logits: `[B, 7]`, log of the views' mean probability of each part, where the checkpoint has that
+        single_view_logit: `[B, V]`, calibrated log-odds of abnormal of a study that has only this view.
+        view_weights: `[B, V]`, share of each view in the result of its study; shares sum to 1.
+        body_part_logits: `[B, 7]`, log of the mean probability over the views, if the checkpoint has this head.
+        finding_logits: `[B, F]`, log of the mean probability weighted with `view_weights`, if the checkpoint has this
             head.
-        finding_logits: `[B, F]`, log of the views' mean probability of each type of finding, weighted as the views
-            are, where the checkpoint has that head.
-        feature_map: `[B, V, ...]`, each view's feature map; None where several backbones are at work.
-        pooler_output: `[B, V, D']`, each view's pooled code; None likewise.
-        views: What was found for the true views, one after the other.
+        feature_map: `[B, V, ...]`; None for models with several backbones.
+        pooler_output: `[B, V, D']`; None for models with several backbones.
+        views: Output for the unpadded views, concatenated.
     """
 
     loss: torch.Tensor | None = None
@@ -110,17 +113,17 @@ class StudyOutput(ModelOutput):
 
 
 class Explained(NamedTuple):
-    """A feature map that an answer rests on, for heatmaps.
+    """A feature map and how the result depends on it, for heatmaps.
 
     Attributes:
         feature_map: `[n, D, h, w]`.
-        score: From such a map to what is explained, z_abnormal - z_normal `[n]`, all else held.
-        rows: int64 `[n]`, the views that it is about, as places in the batch; all of them where None.
-        boxes: float `[n, 4]`, left, top, right and bottom of what the map shows, in shares of the picture's sides; the
-            whole picture where None.
-        weight: Share of this map in the heatmap.
-        channel_weights: `[D]`, where the score is the map's mean over its places, weighted with them, and a constant;
-            None where it is not so simple.
+        score: Function from such a map to z_abnormal - z_normal, `[n]`, with everything else held constant.
+        rows: int64 `[n]`, positions of the views in the batch; None for all views.
+        boxes: float `[n, 4]`, left, top, right and bottom of the area that the map covers, as fractions of the image
+            sides; None for the whole image.
+        weight: Weight of this map in the heatmap.
+        channel_weights: `[D]`, if the score is a constant plus the spatial mean of the map weighted with these; None
+            otherwise.
     """
 
     feature_map: torch.Tensor
@@ -135,7 +138,7 @@ _HEADS = re.compile(r"(^|\.)(classifier|body_part_classifier|finding_classifier|
 
 
 class MuraPreTrainedModel(PreTrainedModel):
-    """Base of all models: strict loading from safetensors."""
+    """Base of all models, with strict loading from safetensors."""
 
     config: MuraBaseConfig
     config_class = MuraBaseConfig
@@ -143,26 +146,26 @@ class MuraPreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ("image",)
     _no_split_modules = ["MuraModel"]
-    accepts_loss_kwargs = False  # transformers' Trainer would hand over a number of items that no loss here divides by
+    accepts_loss_kwargs = False  # Trainer would pass a number of items, which the losses here do not divide by
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        # timm initialises its own layers well when it builds them, so only our heads are set here. Buffers that no
-        # checkpoint stores come back empty from the meta device and must be computed again.
+        # timm initializes its own layers when it builds them. Buffers that no checkpoint stores come back empty from
+        # the meta device and must be computed again.
         if isinstance(module, MuraHead | MuraHeadNorm):
-            module.start()
+            module.initialize()
         if hasattr(module, "init_non_persistent_buffers"):
             module.init_non_persistent_buffers()  # type: ignore[operator]
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
-        """Loads a checkpoint; every weight must be there, and none left over.
+        """Loads a checkpoint. All weights must be present, and none may be left over.
 
-        Takes the arguments of `PreTrainedModel.from_pretrained`. With `ignore_mismatched_sizes=True` the heads may be
-        missing, left over or of another shape; they start anew.
+        Takes the arguments of `PreTrainedModel.from_pretrained`. With `ignore_mismatched_sizes=True`, heads may be
+        missing, left over or of another shape; they are initialized again.
 
         Raises:
-            CheckpointError: If keys are missing, left over or of another shape, or there is no safetensors file.
+            CheckpointError: If weights are missing, left over or of another shape, or there is no safetensors file.
         """
         if kwargs.get("use_safetensors") is False:
             raise CheckpointError(
@@ -183,36 +186,34 @@ class MuraPreTrainedModel(PreTrainedModel):
             what: sorted(key if isinstance(key, str) else key[0] for key in info[f"{what}_keys"])
             for what in ("missing", "unexpected", "mismatched")
         }
-        if tolerant:  # only our heads can start anew: nothing initialises a backbone's weight that is not loaded
+        if tolerant:  # only heads can be initialized again, because nothing initializes weights of the backbone
             wrong = {what: [key for key in keys if not _HEADS.search(key)] for what, keys in wrong.items()}
         if any(wrong.values()):
-            told = "; ".join(
+            details = "; ".join(
                 f"{what}: {', '.join(keys[:4])}" + ", ..." * (len(keys) > 4) for what, keys in wrong.items() if keys
             )
             raise CheckpointError(
-                f"{pretrained_model_name_or_path} does not fit {cls.__name__} with its config ({told}). "
-                "Use the class and config that it was saved with; heads alone may start anew, with "
-                "ignore_mismatched_sizes=True."
+                f"{pretrained_model_name_or_path} does not fit {cls.__name__} with its config ({details}). "
+                "Use the class and config that it was saved with. With ignore_mismatched_sizes=True, heads alone may "
+                "be initialized again."
             )
         return (model, info) if wants_info else model
 
     def train(self, mode: bool = True) -> Any:
-        """Sets training mode; batch norms whose parameters are frozen keep their statistics, and so stay in evaluation
-        mode.
-        """
+        """Sets training mode. Batch norms with frozen parameters stay in evaluation mode and keep their statistics."""
         super().train(mode)
         if mode:
-            keep_frozen_norms_still(self)
+            freeze_norm_statistics(self)
         return self
 
 
 class MuraClassifier(MuraPreTrainedModel):
-    """What every model that classifies can do: views in, or studies in.
+    """Base of all classifiers: takes views or whole studies.
 
     Attributes:
-        STAGES: Names of the ways it can be trained.
-        stage: The one that it is in; see `start_stage`.
-        NEEDS_PART: Whether it may need to be told the body part in order to answer.
+        STAGES: Names of the training stages that the model has.
+        stage: The current stage; see `start_stage`.
+        NEEDS_PART: Whether the model may need the body part as an input.
     """
 
     STAGES: tuple[str, ...] = ("all",)
@@ -222,37 +223,37 @@ class MuraClassifier(MuraPreTrainedModel):
     def __init__(self, config: MuraBaseConfig) -> None:
         if config.model_type != self.config_class.model_type:
             raise CheckpointError(
-                f"a checkpoint of type {config.model_type!r} is none for {type(self).__name__}, whose type is "
-                f"{self.config_class.model_type!r}; load it with AutoModelForImageClassification, which takes the "
-                "class that it was saved with"
+                f"a checkpoint of type {config.model_type!r} cannot be loaded as {type(self).__name__}, whose type is "
+                f"{self.config_class.model_type!r}; use AutoModelForImageClassification, which selects the class that "
+                "it was saved with"
             )
         super().__init__(config)
 
     def post_init(self) -> None:
-        """Ends the building of a model; see `PreTrainedModel.post_init`."""
+        """Finishes the initialization; see `PreTrainedModel.post_init`."""
         super().post_init()
-        # A backbone alone leaves heads aside when it is loaded, and transformers would hand that on to what holds it.
+        # MuraModel ignores heads when it is loaded. transformers would inherit that from the inner model.
         self._keys_to_ignore_on_load_unexpected: set[str] = set()
 
     def classify_views(
         self, pixel_values: torch.Tensor, explainable: bool = False, **given: Any
     ) -> MuraImageClassifierOutput:
-        """Logits of views `[B, C, H, W]`, without a loss.
+        """Computes logits of views, without a loss.
 
         Args:
             pixel_values: float `[B, C, H, W]`.
-            explainable: Whether the output is to go to `explain`. Networks on tokens then keep the graph behind the
-                layer that heatmaps are read from; to others it makes no difference.
-            **given: Body parts, for models that need to be told.
+            explainable: Whether the output will be passed to `explain`. Networks on tokens then keep the graph from
+                the layer that heatmaps are computed from; it makes no difference for others.
+            **given: `body_parts`, for models that need them.
         """
         raise NotImplementedError
 
     def code_logits(self, code: torch.Tensor) -> torch.Tensor:
-        """Logits `[B, 2]` of pooled codes `[B, D']`."""
+        """Returns logits `[B, 2]` of pooled codes `[B, D']`."""
         raise NotImplementedError
 
     def explain(self, output: MuraImageClassifierOutput) -> list[Explained]:
-        """The feature maps that an output of `classify_views` rests on.
+        """Returns the feature maps that an output of `classify_views` depends on.
 
         Raises:
             CheckpointError: If there is no feature map.
@@ -260,13 +261,13 @@ class MuraClassifier(MuraPreTrainedModel):
         raise NotImplementedError
 
     def start_stage(self, name: str) -> None:
-        """Chooses what is trained from now on, and what `logits` mean; not saved with the weights.
+        """Selects which parameters are trained and what `logits` are. The stage is not saved with the weights.
 
         Raises:
             ValueError: If the model has no such stage.
         """
         if name not in self.STAGES:
-            raise ValueError(f"{type(self).__name__} has no stage {name!r}; there are {', '.join(self.STAGES)}")
+            raise ValueError(f"{type(self).__name__} has no stage {name!r}; choose one of {', '.join(self.STAGES)}")
         self.stage = name
 
     def forward(
@@ -279,25 +280,25 @@ class MuraClassifier(MuraPreTrainedModel):
         explainable: bool = False,
         **kwargs: Any,
     ) -> MuraImageClassifierOutput | StudyOutput:
-        """Classifies views, or whole studies.
+        """Classifies views or studies.
 
         Args:
             pixel_values: float `[B, C, H, W]` for views, `[B, V, C, H, W]` for studies.
-            view_mask: For studies: bool `[B, V]`, False for padding; all True where not given.
-            labels: int64 `[B]`, 0 normal and 1 abnormal; then `loss` is their cross entropy.
-            body_parts: int64 `[B]`, indices into `BODY_PARTS`, -1 where not known; their cross entropy is added to the
+            view_mask: For studies: bool `[B, V]`, False for padding; all True by default.
+            labels: int64 `[B]`, 0 normal and 1 abnormal. If given, `loss` is the cross entropy.
+            body_parts: int64 `[B]`, indices into `BODY_PARTS`, -1 if unknown. Their cross entropy is added to the
                 loss.
-            findings: int64 `[B]`, indices into the config's `finding_types`, -1 where there is none or it is not
-                known; their cross entropy is added to the loss.
-            explainable: Whether what is found for views is to go to `explain`; see `classify_views`.
-            **kwargs: Not used.
+            findings: int64 `[B]`, indices into `finding_types` of the config, -1 if unknown or absent. Their cross
+                entropy is added to the loss.
+            explainable: See `classify_views`.
+            **kwargs: Ignored.
 
         Returns:
             `MuraImageClassifierOutput` for views, `StudyOutput` for studies.
 
         Raises:
             ValueError: If body parts or findings are given to a model without that head, a study has no view, or the
-                shapes do not belong together.
+                shapes do not match.
         """
         given: dict[str, Any] = {"explainable": explainable} if explainable else {}
         if self.NEEDS_PART:
@@ -310,18 +311,18 @@ class MuraClassifier(MuraPreTrainedModel):
             logits = output.study_logits
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
         if not self.NEEDS_PART or output.body_part_logits is not None:
-            loss = _add_loss(loss, output.body_part_logits, body_parts, "body-part head; set body_part_head=True")
-        output.loss = _add_loss(loss, output.finding_logits, findings, "finding head; set finding_types")
+            loss = _add_loss(loss, output.body_part_logits, body_parts, "body_parts", "body_part_head=True")
+        output.loss = _add_loss(loss, output.finding_logits, findings, "findings", "finding_types")
         return output
 
     def classify_studies(
         self, pixel_values: torch.Tensor, view_mask: torch.Tensor | None = None, **given: Any
     ) -> StudyOutput:
-        """Answers for studies `[B, V, C, H, W]`, without a loss: pools the views as the config says."""
+        """Classifies studies `[B, V, C, H, W]`, without a loss; views are pooled as the config says."""
         mask = check_view_mask(pixel_values, view_mask)
         output = self.classify_views(pixel_values[mask], **given)
-        view_logits = place_views(output.logits, mask)
-        codes = None if output.pooler_output is None else place_views(output.pooler_output, mask)
+        view_logits = scatter_views(output.logits, mask)
+        codes = None if output.pooler_output is None else scatter_views(output.pooler_output, mask)
         pooled, weights = self.pool(view_logits, codes, mask)
         return StudyOutput(
             study_logits=self.calibrate(pooled),
@@ -329,9 +330,9 @@ class MuraClassifier(MuraPreTrainedModel):
             view_logits=view_logits,
             single_view_logit=self.adjust(view_logits[..., 1] - view_logits[..., 0]) * mask,
             view_weights=weights,
-            body_part_logits=_mean_log(output.body_part_logits, mask, mask / mask.sum(1, keepdim=True)),
-            finding_logits=_mean_log(output.finding_logits, mask, weights),
-            feature_map=None if output.feature_map is None else place_views(output.feature_map, mask),
+            body_part_logits=mean_log_probabilities(output.body_part_logits, mask),
+            finding_logits=mean_log_probabilities(output.finding_logits, mask, weights),
+            feature_map=None if output.feature_map is None else scatter_views(output.feature_map, mask),
             pooler_output=codes,
             views=output,
         )
@@ -339,39 +340,31 @@ class MuraClassifier(MuraPreTrainedModel):
     def pool(
         self, view_logits: torch.Tensor, codes: torch.Tensor | None, mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-odds of studies `[B]` before calibration, and weights of views `[B, V]`; from logits `[B, V, 2]` and
-        codes `[B, V, D']`.
+        """Pools views with logits `[B, V, 2]` and codes `[B, V, D']`.
+
+        Returns:
+            Log-odds of the studies `[B]` before calibration, and weights of the views `[B, V]`.
         """
         return pool_views(view_logits, mask, getattr(self.config, "study_pooling", "mean"))
 
     def calibrate(self, pooled_logit: torch.Tensor) -> torch.Tensor:
-        """Log-probabilities of normal and abnormal `[B, 2]`: `sigmoid(study_slope * logit(p) + study_intercept)`."""
+        """Returns calibrated log-probabilities of normal and abnormal, `[B, 2]`, of pooled log-odds `[B]`."""
         logit = self.adjust(pooled_logit)
         return torch.stack([nn.functional.logsigmoid(-logit), nn.functional.logsigmoid(logit)], dim=1)
 
     def adjust(self, logit: torch.Tensor) -> torch.Tensor:
-        """Log-odds of studies after calibration, of any shape."""
+        """Applies slope and intercept of the study calibration to log-odds of any shape."""
         return self.config.study_slope * logit + self.config.study_intercept
 
 
-def _mean_log(logits: torch.Tensor | None, mask: torch.Tensor, weights: torch.Tensor) -> torch.Tensor | None:
-    """Log of the weighted mean of the views' probabilities `[B, K]`; None without logits."""
-    if logits is None:
-        return None
-    log_weights = weights.to(logits.dtype).log()[..., None]
-    return torch.logsumexp(place_views(logits, mask).log_softmax(-1) + log_weights, dim=1)
-
-
 def _add_loss(
-    loss: torch.Tensor | None, logits: torch.Tensor | None, targets: torch.Tensor | None, head: str
+    loss: torch.Tensor | None, logits: torch.Tensor | None, targets: torch.Tensor | None, name: str, setting: str
 ) -> torch.Tensor | None:
-    """Adds the mean cross entropy of the targets that are known (not negative)."""
+    """Adds the mean cross entropy of the known targets, which are not negative."""
     if targets is None:
         return loss
     if logits is None:
-        raise ValueError(
-            f"{'body_parts' if 'body' in head else 'findings'} were given, but the model has no {head} in its config"
-        )
+        raise ValueError(f"{name} were given, but the model has no head for them; set {setting} in its config")
     summed = nn.functional.cross_entropy(logits, targets, ignore_index=-1, reduction="sum")
     added = summed / (targets >= 0).sum().clamp_min(1)
     return added if loss is None else loss + added

@@ -1,36 +1,86 @@
-"""Several models in one checkpoint, whose probabilities are averaged."""
+"""The `mura_ensemble` family: several models in one checkpoint, whose probabilities are averaged."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from huggingface_hub.dataclasses import strict
 from torch import nn
 
 from .heads_mura import check_view_mask
-from .members_mura import (
-    MuraEnsembleConfig,
-    build_member,
-    check_processors,
-    copy_weights,
-    describe_member,
-    read_member,
-)
+from .members_mura import MuraMembersConfig, MuraMembersModel, read_member
 from .modeling_mura_base import Explained, MuraClassifier, MuraImageClassifierOutput, StudyOutput
+
+
+@strict
+class MuraEnsembleConfig(MuraMembersConfig):
+    r"""
+    Configuration of an ensemble, in addition to the fields of `MuraBaseConfig`.
+
+    Args:
+        members (`dict[str, dict]`, *optional*):
+            Configuration of each member by name.
+        member_weights (`dict[str, float]`, *optional*):
+            Weight of each member by name; they sum to 1. Equal weights by default.
+
+    Raises:
+        ValueError: If there are fewer than two members, or the weights do not match them.
+    """
+
+    model_type = "mura_ensemble"
+
+    member_weights: dict[str, float | int] | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        members = self.members or {}
+        if len(members) < 2:
+            raise ValueError("an ensemble needs at least two members, each with its configuration")
+        # Members become attributes of a module, which has attributes of its own.
+        wrong = [name for name in members if not name or "." in name or hasattr(nn.ModuleDict(), name)]
+        if wrong:
+            raise ValueError(
+                f"members may not be called {', '.join(map(repr, wrong))}: use names without a dot that are not "
+                "attributes of torch modules"
+            )
+        for name, values in members.items():
+            read_member(values, f"member {name}")
+        self.members = dict(sorted(members.items()))  # the order in config.json
+        weights = self.weights
+        if set(weights) != set(members) or min(weights.values()) < 0 or abs(sum(weights.values()) - 1) > 1e-4:
+            raise ValueError(
+                f"member_weights is {self.member_weights}: give each of {', '.join(self.members)} a weight that is "
+                "not negative; the weights must sum to 1"
+            )
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weight of each member."""
+        if self.member_weights is None:
+            return {name: 1 / len(self.members or {}) for name in self.members or {}}
+        return {name: float(weight) for name, weight in self.member_weights.items()}
+
+    @property
+    def backbone(self) -> str:
+        """Description of the members' backbones."""
+        counted = Counter(values["backbone"] for values in (self.members or {}).values())
+        return "ensemble of " + ", ".join(f"{n} {name}" if n > 1 else name for name, n in counted.items())
 
 
 @dataclass
 class MuraEnsembleOutput(MuraImageClassifierOutput):
-    """A `MuraImageClassifierOutput` with `members`: name of a member -> its output."""
+    """A `MuraImageClassifierOutput` with the output of each member by name."""
 
     members: dict[str, Any] | None = None
 
 
-class MuraEnsembleForImageClassification(MuraClassifier):
-    """The mean of several models' probabilities, with equal weights or such as were fitted.
+class MuraEnsembleForImageClassification(MuraMembersModel):
+    """Averages the probabilities of several models, with equal or fitted weights.
 
-    Each member answers for the study with its own pooling and calibration, and these answers are averaged. One image
-    processor serves all.
+    Each member classifies a study with its own pooling and calibration; then the results are averaged. All members
+    share one image processor.
     """
 
     config: MuraEnsembleConfig
@@ -38,9 +88,6 @@ class MuraEnsembleForImageClassification(MuraClassifier):
 
     def __init__(self, config: MuraEnsembleConfig):
         super().__init__(config)
-        self.members = nn.ModuleDict(
-            {name: build_member(read_member(values, name)) for name, values in (config.members or {}).items()}
-        )
         self.post_init()
 
     @classmethod
@@ -51,32 +98,25 @@ class MuraEnsembleForImageClassification(MuraClassifier):
         weights: Mapping[str, float] | None = None,
         **config: Any,
     ) -> "MuraEnsembleForImageClassification":
-        """Puts trained models together; their weights are copied.
+        """Combines trained models into an ensemble; their weights are copied.
 
         Args:
-            members: Name -> model.
-            processors: Name -> its image processor; where given, they must be equal.
-            weights: Name -> share, which sum to 1; equal where None.
+            members: Models by name.
+            processors: Image processors by name. If given, they must be equal.
+            weights: Weights by name, which sum to 1; equal if None.
             **config: Further fields of `MuraEnsembleConfig`.
 
         Raises:
             CheckpointError: If processors differ, or a model cannot be a member.
-            ValueError: If there are fewer than two, or the weights do not fit.
+            ValueError: If there are fewer than two members, or the weights do not match.
         """
-        check_processors(processors or {})
-        described = {name: describe_member(member) for name, member in members.items()}
-        phantoms = all(member.config.trained_on_phantoms for member in members.values())
-        fields = {"trained_on_phantoms": phantoms, **config}
-        chosen = None if weights is None else {name: float(weight) for name, weight in weights.items()}
-        model = cls(MuraEnsembleConfig(members=described, member_weights=chosen, **fields))
-        for name, member in members.items():
-            copy_weights(model.members[name], member)
-        return model.eval()
+        shares = None if weights is None else {name: float(weight) for name, weight in weights.items()}
+        return cls._join(members, processors, member_weights=shares, **config)
 
     def classify_views(
         self, pixel_values: torch.Tensor, explainable: bool = False, **given: Any
     ) -> MuraEnsembleOutput:
-        """Logits of views `[B, C, H, W]`, without a loss: log of the mean probability, divided by the temperature."""
+        """Computes logits of views `[B, C, H, W]`: log of the mean probability, divided by the temperature."""
         return self._combine(
             {name: member.classify_views(pixel_values, explainable=explainable) for name, member in self._named()}
         )
@@ -88,30 +128,29 @@ class MuraEnsembleForImageClassification(MuraClassifier):
         explainable: bool = False,
         **given: Any,
     ) -> StudyOutput:
-        """Answers for studies `[B, V, C, H, W]`, without a loss."""
+        """Classifies studies `[B, V, C, H, W]`, without a loss."""
         mask = check_view_mask(pixel_values, view_mask)
-        found = {
+        outputs = {
             name: member.classify_studies(pixel_values, mask, explainable=explainable)
             for name, member in self._named()
         }
-        views = self._combine({name: output.views for name, output in found.items()})
-        study = self._mean({name: output.study_logits for name, output in found.items()})
-        view_logits = self._mean({name: output.view_logits for name, output in found.items()})
+        study = self._mean({name: output.study_logits for name, output in outputs.items()})
+        view_logits = self._mean({name: output.view_logits for name, output in outputs.items()})
         pooled = study[:, 1] - study[:, 0]
-        alone = self._mean({name: _both(output.single_view_logit) for name, output in found.items()})
-        shares = self.config.weights
+        single_view = self._mean({name: _to_logits(output.single_view_logit) for name, output in outputs.items()})
+        weights = self.config.weights
         return StudyOutput(
             study_logits=self.calibrate(pooled),
             pooled_logit=pooled,
-            single_view_logit=self.adjust(alone[..., 1] - alone[..., 0]) * mask,
+            single_view_logit=self.adjust(single_view[..., 1] - single_view[..., 0]) * mask,
             view_logits=view_logits / self.config.temperature * mask[..., None],
-            view_weights=sum(shares[name] * output.view_weights for name, output in found.items()),
-            body_part_logits=_mean_of_some([output.body_part_logits for output in found.values()]),
-            views=views,
+            view_weights=sum(weights[name] * output.view_weights for name, output in outputs.items()),
+            body_part_logits=_mean_of_known([output.body_part_logits for output in outputs.values()]),
+            views=self._combine({name: output.views for name, output in outputs.items()}),
         )
 
     def explain(self, output: MuraImageClassifierOutput) -> list[Explained]:
-        """Every member's maps, with its weight.
+        """Returns the maps of all members, with the members' weights.
 
         Raises:
             CheckpointError: If a member has no feature map.
@@ -119,9 +158,9 @@ class MuraEnsembleForImageClassification(MuraClassifier):
         assert isinstance(output, MuraEnsembleOutput)
         assert output.members is not None
         return [
-            part._replace(weight=self.config.weights[name] * part.weight)
+            explained._replace(weight=self.config.weights[name] * explained.weight)
             for name, member in self._named()
-            for part in member.explain(output.members[name])
+            for explained in member.explain(output.members[name])
         ]
 
     def _named(self) -> list[tuple[str, Any]]:
@@ -130,7 +169,7 @@ class MuraEnsembleForImageClassification(MuraClassifier):
     def _combine(self, members: dict[str, Any]) -> MuraEnsembleOutput:
         return MuraEnsembleOutput(
             logits=self._mean({name: output.logits for name, output in members.items()}) / self.config.temperature,
-            body_part_logits=_mean_of_some([output.body_part_logits for output in members.values()]),
+            body_part_logits=_mean_of_known([output.body_part_logits for output in members.values()]),
             members=members,
         )
 
@@ -141,15 +180,15 @@ class MuraEnsembleForImageClassification(MuraClassifier):
         return torch.logsumexp(stacked + weights.log().view(-1, *[1] * (stacked.ndim - 1)), dim=0)
 
 
-def _both(logit: torch.Tensor) -> torch.Tensor:
+def _to_logits(log_odds: torch.Tensor) -> torch.Tensor:
     """Logits of normal and abnormal `[..., 2]` from log-odds `[...]`."""
-    return torch.stack([torch.zeros_like(logit), logit], dim=-1)
+    return torch.stack([torch.zeros_like(log_odds), log_odds], dim=-1)
 
 
-def _mean_of_some(logits: list[torch.Tensor | None]) -> torch.Tensor | None:
-    """Log of the mean probability over the members that have the head; None where none has."""
+def _mean_of_known(logits: list[torch.Tensor | None]) -> torch.Tensor | None:
+    """Log of the mean probability over the members with this head; None if no member has it."""
     known = [values.log_softmax(-1) for values in logits if values is not None]
     return torch.stack(known).exp().mean(0).clamp_min(1e-30).log() if known else None
 
 
-__all__ = ["MuraEnsembleForImageClassification", "MuraEnsembleOutput"]
+__all__ = ["MuraEnsembleConfig", "MuraEnsembleForImageClassification", "MuraEnsembleOutput"]

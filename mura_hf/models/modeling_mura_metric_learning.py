@@ -1,7 +1,4 @@
-"""Configuration of Siamese networks.
-
-Siamese networks: an embedding, and a classifier on it.
-"""
+"""The `mura_metric_learning` family: an embedding that is trained by comparing images, and a classifier on it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +22,7 @@ class MuraMetricLearningConfig(MuraConfig):
             Width of the embedding.
 
     Raises:
-        ValueError: If a value is out of its range.
+        ValueError: If a value is out of range.
     """
 
     model_type = "mura_metric_learning"
@@ -40,17 +37,17 @@ class MuraMetricLearningConfig(MuraConfig):
 
 @dataclass
 class MuraMetricLearningOutput(MuraImageClassifierOutput):
-    """A `MuraImageClassifierOutput` with `embeddings` `[B, E]`, not normalised."""
+    """A `MuraImageClassifierOutput` with `embeddings` `[B, E]`, which are not normalized."""
 
     embeddings: torch.Tensor | None = None
 
 
 class MuraForMetricLearning(MuraForImageClassification):
-    """A network whose copies with shared weights are compared: backbone, linear embedding, classifier on that.
+    """A Siamese network: backbone, linear embedding, and a classifier on the embedding.
 
-    Twins with shared weights are one network that is run on several pictures (Bromley et al. 1993); what compares them
-    is the loss, over the embeddings of a batch. Stages: `joint` trains everything, `embedding` all but the classifier,
-    `classifier` the classifier alone, on embeddings that no longer move.
+    Twins with shared weights are one network that runs on several images (Bromley et al. 1993). The loss compares the
+    embeddings of a batch. Stages: `joint` trains everything, `embedding` everything but the classifier, `classifier`
+    only the classifier, on fixed embeddings.
     """
 
     config: MuraMetricLearningConfig
@@ -63,14 +60,14 @@ class MuraForMetricLearning(MuraForImageClassification):
         self.embedding = MuraHead(self.mura.hidden_size, config.embedding_size, config.head_init)
         self.post_init()
 
-    def _classified_size(self, size: int) -> int:
+    def _classifier_input_size(self, code_size: int) -> int:
         return self.config.embedding_size
 
-    def _classified(self, code: torch.Tensor) -> torch.Tensor:
+    def _classifier_input(self, code: torch.Tensor) -> torch.Tensor:
         return self.embedding(code)
 
     def code_logits(self, code: torch.Tensor) -> torch.Tensor:
-        """Logits `[B, 2]` of pooled codes `[B, D']`."""
+        """Returns logits `[B, 2]` of pooled codes `[B, D']`."""
         return super().code_logits(self.embedding(code))
 
     def code_direction(self) -> torch.Tensor | None:
@@ -79,7 +76,7 @@ class MuraForMetricLearning(MuraForImageClassification):
         return None if direction is None else direction @ self.embedding.weight.detach()
 
     def classify(self, feature_map: torch.Tensor) -> MuraMetricLearningOutput:
-        """Everything after the backbone: feature map in, embeddings and logits out."""
+        """Runs everything after the backbone on a feature map from `MuraModel.extract`."""
         code = self.mura.pool(feature_map)
         embeddings = self.embedding(code)
         dropped = self.dropout(code)
@@ -93,7 +90,7 @@ class MuraForMetricLearning(MuraForImageClassification):
         )
 
     def start_stage(self, name: str) -> None:
-        """Chooses what is trained from now on: `joint`, `embedding` or `classifier`.
+        """Selects which parameters are trained: `joint`, `embedding` or `classifier`.
 
         Raises:
             ValueError: If there is no such stage.

@@ -1,43 +1,73 @@
-"""One model for each body part in one checkpoint."""
+"""The `mura_specialized` family: one model for each body part in one checkpoint."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from huggingface_hub.dataclasses import strict
 
 from .configuration_mura import BODY_PARTS
-from .heads_mura import check_view_mask, place_views
-from .members_mura import (
-    MuraSpecializedConfig,
-    build_member,
-    check_processors,
-    copy_weights,
-    describe_member,
-    read_member,
-)
+from .heads_mura import check_view_mask, mean_log_probabilities
+from .members_mura import MuraMembersConfig, MuraMembersModel, build_member, describe_member, read_member
 from .modeling_mura_base import Explained, MuraClassifier, MuraImageClassifierOutput, StudyOutput
+
+
+@strict
+class MuraSpecializedConfig(MuraMembersConfig):
+    r"""
+    Configuration of a specialized model, in addition to the fields of `MuraBaseConfig`.
+
+    Args:
+        members (`dict[str, dict]`, *optional*):
+            Configuration of the model of each body part, one of `BODY_PARTS`.
+        router (`dict`, *optional*):
+            Configuration of a model with a body-part head, which predicts the part if it is not given.
+
+    Raises:
+        ValueError: If there is no member, a name is not a body part, or the router has no body-part head.
+    """
+
+    model_type = "mura_specialized"
+
+    router: dict[str, Any] | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        unknown = sorted(set(self.members or {}) - set(BODY_PARTS))
+        if not self.members or unknown:
+            raise ValueError(
+                f"members has {', '.join(unknown) or 'no entries'}: its keys must be body parts "
+                f"({', '.join(BODY_PARTS)})"
+            )
+        for name, values in self.members.items():
+            read_member(values, f"the member for {name}")
+        if self.router is not None and not read_member(self.router, "the router").body_part_head:
+            raise ValueError("the router must have a body-part head; train it with body_part_head=True")
+
+    @property
+    def backbone(self) -> str:
+        """Description of the members' backbones."""
+        return "for each body part " + ", ".join(dict.fromkeys(m["backbone"] for m in (self.members or {}).values()))
 
 
 @dataclass
 class MuraSpecializedOutput(MuraImageClassifierOutput):
-    """A `MuraImageClassifierOutput` with what each part's model found.
+    """A `MuraImageClassifierOutput` with the outputs of the members.
 
     Attributes:
-        members: Body part -> output for its views.
-        rows: Body part -> which views these are, int64 `[n]`.
+        members: Output for the views of each body part.
+        rows: int64 `[n]`, positions of these views in the batch, for each body part.
     """
 
     members: dict[str, Any] | None = None
     rows: dict[str, torch.Tensor] | None = None
 
 
-class MuraSpecializedForImageClassification(MuraClassifier):
-    """A model for each body part; a study goes to the one of its part.
+class MuraSpecializedForImageClassification(MuraMembersModel):
+    """Classifies a study with the model of its body part.
 
-    The part is given with the study, or found by the router: a model with a body-part head, whose word is asked over
-    all views of the study.
+    The part is given, or predicted by the router: a model with a body-part head, averaged over all views of the study.
     """
 
     config: MuraSpecializedConfig
@@ -46,10 +76,7 @@ class MuraSpecializedForImageClassification(MuraClassifier):
 
     def __init__(self, config: MuraSpecializedConfig):
         super().__init__(config)
-        self.members = nn.ModuleDict(
-            {part: build_member(read_member(values, part)) for part, values in (config.members or {}).items()}
-        )
-        self.router = None if config.router is None else build_member(read_member(config.router, "the router"))
+        self.router = None if config.router is None else build_member(config.router, "the router")
         self.post_init()
 
     @classmethod
@@ -60,29 +87,23 @@ class MuraSpecializedForImageClassification(MuraClassifier):
         router: MuraClassifier | None = None,
         **config: Any,
     ) -> "MuraSpecializedForImageClassification":
-        """Puts trained models together; their weights are copied.
+        """Combines trained models into one; their weights are copied.
 
         Args:
-            members: Body part -> model.
-            processors: Body part, or "router" -> its image processor; where given, they must be equal.
-            router: Finds the part where it is not given.
+            members: Models by body part.
+            processors: Image processors by body part or "router". If given, they must be equal.
+            router: Model that predicts the part if it is not given.
             **config: Further fields of `MuraSpecializedConfig`.
 
         Raises:
             CheckpointError: If processors differ, or a model cannot be a member.
-            ValueError: If a name is no body part, or the router has no body-part head.
+            ValueError: If a name is not a body part, or the router has no body-part head.
         """
-        check_processors(processors or {})
-        described = {part: describe_member(member) for part, member in members.items()}
-        phantoms = all(member.config.trained_on_phantoms for member in members.values())
-        fields = {"trained_on_phantoms": phantoms, **config}
-        found = None if router is None else describe_member(router)
-        model = cls(MuraSpecializedConfig(members=described, router=found, **fields))
-        for part, member in members.items():
-            copy_weights(model.members[part], member)
+        described = None if router is None else describe_member(router)
+        model = cls._join(members, processors, router=described, **config)
         if router is not None:
-            copy_weights(model.router, router)
-        return model.eval()
+            model.router.load_state_dict(router.state_dict())
+        return model
 
     def classify_views(
         self,
@@ -91,27 +112,25 @@ class MuraSpecializedForImageClassification(MuraClassifier):
         body_parts: torch.Tensor | None = None,
         **given: Any,
     ) -> MuraSpecializedOutput:
-        """Logits of views `[B, C, H, W]`, without a loss.
+        """Computes logits of views, without a loss.
 
         Args:
             pixel_values: float `[B, C, H, W]`.
-            explainable: As `MuraClassifier.classify_views`.
-            body_parts: int64 `[B]`, indices into `BODY_PARTS`; -1 where the router is to find it.
-            **given: Not used.
+            explainable: As in `MuraClassifier.classify_views`.
+            body_parts: int64 `[B]`, indices into `BODY_PARTS`; -1 if the router is to predict the part.
+            **given: Ignored.
 
         Raises:
-            ValueError: If a part is not given and there is no router, or it has no model.
+            ValueError: If a part is not given and there is no router, or there is no model for a part.
         """
         routed = self._route(pixel_values, body_parts)
-        parts = body_parts if routed is None else _fill(body_parts, routed)
-        assert parts is not None
-        rows = self._rows(parts)
+        rows = self._rows(_fill_parts(body_parts, routed))
         members = {
             part: self._member(part).classify_views(pixel_values[places], explainable=explainable)
             for part, places in rows.items()
         }
         return MuraSpecializedOutput(
-            logits=_gather({part: output.logits for part, output in members.items()}, rows) / self.config.temperature,
+            logits=_merge({part: output.logits for part, output in members.items()}, rows) / self.config.temperature,
             body_part_logits=routed,
             members=members,
             rows=rows,
@@ -125,44 +144,42 @@ class MuraSpecializedForImageClassification(MuraClassifier):
         body_parts: torch.Tensor | None = None,
         **given: Any,
     ) -> StudyOutput:
-        """Answers for studies `[B, V, C, H, W]`, without a loss; `body_parts` `[B]` as in `classify_views`."""
+        """Classifies studies `[B, V, C, H, W]`, without a loss; `body_parts` `[B]` as in `classify_views`."""
         mask = check_view_mask(pixel_values, view_mask)
-        of_views = None if body_parts is None else body_parts[:, None].expand(mask.shape)[mask]
-        found, routed = self._route(pixel_values[mask], of_views), None
-        if found is not None:
-            shares = (mask / mask.sum(1, keepdim=True)).to(found.dtype).log()[..., None]
-            routed = torch.logsumexp(place_views(found, mask).log_softmax(-1) + shares, dim=1)
-        parts = body_parts if routed is None else _fill(body_parts, routed)
-        assert parts is not None
-        rows = self._rows(parts)
+        view_parts = None if body_parts is None else body_parts[:, None].expand(mask.shape)[mask]
+        view_routed = self._route(pixel_values[mask], view_parts)
+        routed = mean_log_probabilities(view_routed, mask)
+        rows = self._rows(_fill_parts(body_parts, routed))
         studies = {
             part: self._member(part).classify_studies(pixel_values[places], mask[places], explainable=explainable)
             for part, places in rows.items()
         }
-        logits = _gather({part: output.study_logits for part, output in studies.items()}, rows)
+
+        def merged(name: str) -> torch.Tensor:
+            return _merge({part: output[name] for part, output in studies.items()}, rows)
+
+        logits = merged("study_logits")
         pooled = logits[:, 1] - logits[:, 0]
-        numbers = mask.new_zeros(mask.shape, dtype=torch.long)
+        view_logits = merged("view_logits") / self.config.temperature
+        numbers = mask.new_zeros(mask.shape, dtype=torch.long)  # of the unpadded views
         numbers[mask] = torch.arange(int(mask.sum()), device=mask.device)
-        view_logits = _gather({part: output.view_logits for part, output in studies.items()}, rows)
-        view_logits = view_logits / self.config.temperature
-        alone = _gather({part: output.single_view_logit for part, output in studies.items()}, rows)
         return StudyOutput(
             study_logits=self.calibrate(pooled),
             pooled_logit=pooled,
             view_logits=view_logits,
-            single_view_logit=self.adjust(alone) * mask,
-            view_weights=_gather({part: output.view_weights for part, output in studies.items()}, rows),
+            single_view_logit=self.adjust(merged("single_view_logit")) * mask,
+            view_weights=merged("view_weights"),
             body_part_logits=routed,
             views=MuraSpecializedOutput(
                 logits=view_logits[mask],
-                body_part_logits=found,
+                body_part_logits=view_routed,
                 members={part: output.views for part, output in studies.items()},
                 rows={part: numbers[places][mask[places]] for part, places in rows.items()},
             ),
         )
 
     def explain(self, output: MuraImageClassifierOutput) -> list[Explained]:
-        """Each view's maps, from the model of its part.
+        """Returns the maps of each view, from the model of its body part.
 
         Raises:
             CheckpointError: If that model has no feature map.
@@ -176,15 +193,15 @@ class MuraSpecializedForImageClassification(MuraClassifier):
         ]
 
     def check_part(self, part: str | None) -> None:
-        """Makes sure that studies of a part can be answered; None stands for a part that is not given.
+        """Checks that studies of a body part can be classified; None means that the part is not given.
 
         Raises:
-            ValueError: If there is no model for it, or nothing that finds the part.
+            ValueError: If there is no model for the part, or no router to predict it.
         """
         if part is None and self.router is None:
             raise ValueError(
-                f"this checkpoint has a model for each of {', '.join(self.members)} and none that finds the part: "
-                "give body_part"
+                f"this checkpoint has one model for each of {', '.join(self.members)} and no router that predicts the "
+                "body part: give body_part"
             )
         if part is not None and part not in self.members:
             raise ValueError(f"this checkpoint has no model for body part {part}; it has {', '.join(self.members)}")
@@ -193,7 +210,7 @@ class MuraSpecializedForImageClassification(MuraClassifier):
         return self.members[part]
 
     def _route(self, pixel_values: torch.Tensor, body_parts: torch.Tensor | None) -> torch.Tensor | None:
-        """The router's body-part logits of views; None where every part is given."""
+        """Body-part logits of views from the router; None if all parts are given."""
         if body_parts is not None and bool((body_parts >= 0).all()):
             return None
         self.check_part(None)
@@ -201,7 +218,7 @@ class MuraSpecializedForImageClassification(MuraClassifier):
         return self.router.classify_views(pixel_values).body_part_logits
 
     def _rows(self, parts: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Body part -> the rows that belong to it."""
+        """Rows of the batch by body part."""
         rows = {}
         for index in sorted(set(parts.tolist())):
             part = BODY_PARTS[index]
@@ -210,16 +227,19 @@ class MuraSpecializedForImageClassification(MuraClassifier):
         return rows
 
 
-def _fill(given: torch.Tensor | None, logits: torch.Tensor) -> torch.Tensor:
-    """The parts given, and those found where none is."""
-    found = logits.argmax(-1)
-    return found if given is None else torch.where(given >= 0, given, found)
+def _fill_parts(given: torch.Tensor | None, logits: torch.Tensor | None) -> torch.Tensor:
+    """Body parts as given; predicted ones where they are -1 or not given at all."""
+    if logits is None:
+        assert given is not None
+        return given
+    predicted = logits.argmax(-1)
+    return predicted if given is None else torch.where(given >= 0, given, predicted)
 
 
-def _gather(values: dict[str, torch.Tensor], rows: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Values by part, put back into the order of the batch."""
+def _merge(values: dict[str, torch.Tensor], rows: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Values by body part, in the order of the batch."""
     order = torch.cat([rows[part] for part in values])
     return torch.cat(list(values.values()))[torch.argsort(order)]
 
 
-__all__ = ["MuraSpecializedForImageClassification", "MuraSpecializedOutput"]
+__all__ = ["MuraSpecializedConfig", "MuraSpecializedForImageClassification", "MuraSpecializedOutput"]

@@ -1,4 +1,4 @@
-"""The pipeline that reads whole studies; travels with exported checkpoints and needs transformers alone."""
+"""The pipeline for whole studies. It is part of exported checkpoints and needs transformers only."""
 
 import os
 from io import BytesIO
@@ -14,25 +14,25 @@ from .geometry_mura import to_gray_plane
 
 STUDY_TASK = "mura-study-classification"
 _PNG = b"\x89PNG\r\n\x1a\n"
-_DEPTH = 24  # where a PNG tells its bits a channel
+_PNG_BIT_DEPTH = 24  # offset of the bits per channel in a PNG file
 
 
 class MuraStudyClassificationPipeline(Pipeline):
-    """Answers for studies of one or more views each.
+    """Classifies studies of one or more views.
 
     ```python
     from transformers import pipeline
 
-    read = pipeline("mura-study-classification", model="user/model", trust_remote_code=True)
-    read([["frontal.png", "lateral.png"]])  # one study: [[{"label": "abnormal", "score": 0.9}, ...]]
-    read([["a1.png", "a2.png"], ["b1.png"]])  # two studies
+    classify = pipeline("mura-study-classification", model="user/model", trust_remote_code=True)
+    classify([["frontal.png", "lateral.png"]])  # one study: [[{"label": "abnormal", "score": 0.9}, ...]]
+    classify([["a1.png", "a2.png"], ["b1.png"]])  # two studies
     ```
 
-    A study is a list of views **inside** the list of studies, or a tuple of views by itself. A bare view counts as a
-    study of that one view, so `read(["frontal.png", "lateral.png"])` is two studies, as for every pipeline.
+    A study is a list of views **inside** the list of studies, or a tuple of views by itself. A single view counts as a
+    study of one view, so `classify(["frontal.png", "lateral.png"])` are two studies, as in every pipeline.
 
     Views are paths or URLs of PNG or JPEG files, file contents, PIL images, arrays or tensors of 8 bits, or float
-    arrays in [0, 1]. DICOM and 16-bit files must be windowed first: `mura_hf.read_radiograph(file).pixels` does it.
+    arrays in [0, 1]. DICOM and 16-bit files must be windowed first, with `mura_hf.read_radiograph(file).pixels`.
     """
 
     _load_processor = False
@@ -42,24 +42,25 @@ class MuraStudyClassificationPipeline(Pipeline):
     _load_tokenizer = False
 
     def __call__(self, inputs: Any, **options: Any) -> Any:
-        """Reads studies.
+        """Classifies studies.
 
         Args:
-            inputs: A list of studies, or one study as a tuple or as a bare view; see the class.
-            **options: `body_part`: one of the seven, where known for all studies; must be given where the checkpoint
-                has a model for each and nothing that finds the part. `views`: whether to answer in full; False.
-                `operating_point`: name of a threshold in the checkpoint's config, for the label of the full answer;
-                its default one where None. `timeout`: seconds for a URL; 30. `batch_size`, `num_workers`: as in every
-                pipeline; a batch is one of studies.
+            inputs: A list of studies, or one study as a tuple or as a single view; see the class.
+            **options: `body_part`: one of the seven, if known for all studies; required if the checkpoint has one
+                model for each part and no router. `views`: whether to return details; False by default.
+                `operating_point`: name of a threshold in the config, for the label in the details. `timeout`: seconds
+                for a URL; 30 by default. `batch_size`, `num_workers`: as in every pipeline; a batch consists of
+                studies.
 
         Returns:
-            For each study `[{"label": ..., "score": ...}, ...]`, the likelier label first. With `views=True` a dict:
-            `label` at the threshold, `probability` of abnormal, `threshold`, `operating_point`, `body_part` (None
-            where neither given nor found), `scores` (the list above), and `views` in their order, each with the
-            `probability` of abnormal and the `weight` in the study's answer. Without a list around, one such answer.
+            For each study `[{"label": ..., "score": ...}, ...]`, the more likely label first. With `views=True` a
+            dict: `label` at the threshold, `probability` of abnormal, `threshold`, `operating_point`, `body_part`
+            (None if neither given nor predicted), `scores` (the list above), and `views` in their order, each with its
+            `probability` of abnormal and its `weight` in the result. Without a list of studies, the result of the one
+            study.
 
         Raises:
-            ValueError: If a study is empty, a view cannot be read, an option is unknown, or the body part is needed.
+            ValueError: If a study is empty, a view cannot be read, an option is unknown, or the body part is required.
         """
         if isinstance(inputs, list) and not inputs:
             return []
@@ -73,24 +74,26 @@ class MuraStudyClassificationPipeline(Pipeline):
         timeout: float | None = None,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         if body_part is not None and body_part not in BODY_PARTS:
-            raise ValueError(f"unknown body part {body_part!r}; there are {', '.join(BODY_PARTS)}")
+            raise ValueError(f"unknown body part {body_part!r}; choose one of {', '.join(BODY_PARTS)}")
         points = self.model.config.operating_points
         if operating_point is not None and operating_point not in points:
             raise ValueError(f"unknown operating point {operating_point!r}; this checkpoint has {', '.join(points)}")
-        answer = {"body_part": body_part, "views": views, "operating_point": operating_point}
+        preprocess = {} if timeout is None else {"timeout": timeout}
         forward = {} if body_part is None else {"body_part": body_part}
-        reading = {} if timeout is None else {"timeout": timeout}
-        return reading, forward, {name: value for name, value in answer.items() if value is not None}
+        postprocess = {"body_part": body_part, "views": views, "operating_point": operating_point}
+        return preprocess, forward, {name: value for name, value in postprocess.items() if value is not None}
 
     def preprocess(self, input_: Any, timeout: float = 30.0) -> dict[str, torch.Tensor]:
-        """Views of one study as `pixel_values` `[V, C, H, W]`, and their number `[1]`.
+        """Reads the views of one study.
 
-        The number travels along, since a batch lays the views of several studies one after the other.
+        Returns:
+            `pixel_values` `[V, C, H, W]` and `n_views` `[1]`. A batch concatenates the views of its studies, so it
+            needs their number.
         """
         views = list(input_) if isinstance(input_, list | tuple) else [input_]
         if not views:
-            raise ValueError("a study is empty; it has at least one view")
-        planes = [_gray_plane(view, number, timeout) for number, view in enumerate(views, 1)]
+            raise ValueError("a study is empty; it needs at least one view")
+        planes = [_read_view(view, number, timeout) for number, view in enumerate(views, 1)]
         pixel_values = self.image_processor(images=planes, return_tensors="pt")["pixel_values"]
         return {"pixel_values": pixel_values.to(self.model.dtype), "n_views": torch.tensor([len(planes)])}
 
@@ -106,7 +109,7 @@ class MuraStudyClassificationPipeline(Pipeline):
             given["body_parts"] = torch.full((len(counts),), BODY_PARTS.index(body_part), device=views.device)
         output = self.model(studies, view_mask=mask, **given)
         if not torch.isfinite(output.study_logits).all():
-            raise ValueError("the model answers with values that are no numbers; its weights are damaged")
+            raise ValueError("the logits of the model are not finite; its weights are damaged")
         return {
             "study_logits": output.study_logits,
             "view_logits": output.view_logits,
@@ -122,10 +125,10 @@ class MuraStudyClassificationPipeline(Pipeline):
         views: bool = False,
         operating_point: str | None = None,
     ) -> list[dict[str, Any]] | dict[str, Any]:
-        """One study's answer, as the call tells."""
-        # In double precision, as mura_hf.StudyPredictor answers.
-        chances = model_outputs["study_logits"][0].double().softmax(-1).tolist()
-        scores = [{"label": label, "score": chance} for label, chance in zip(LABELS, chances, strict=True)]
+        """Returns the result of one study; see `__call__`."""
+        # In double precision, as in mura_hf.StudyPredictor.
+        probabilities = model_outputs["study_logits"][0].double().softmax(-1).tolist()
+        scores = [{"label": label, "score": score} for label, score in zip(LABELS, probabilities, strict=True)]
         scores.sort(key=lambda row: row["score"], reverse=True)
         if not views:
             return scores
@@ -133,36 +136,37 @@ class MuraStudyClassificationPipeline(Pipeline):
         point = operating_point or config.default_operating_point
         threshold = float(config.operating_points[point])
         parts = model_outputs["body_part_logits"]
-        found = None if parts is None else BODY_PARTS[int(parts[0].argmax())]
+        predicted_part = None if parts is None else BODY_PARTS[int(parts[0].argmax())]
         of_views = model_outputs["view_logits"][0, :count].double().softmax(-1)[:, 1].tolist()
         weights = model_outputs["view_weights"][0, :count].tolist()
         return {
-            "label": LABELS[int(chances[1] > threshold)],
-            "probability": chances[1],
+            "label": LABELS[int(probabilities[1] > threshold)],
+            "probability": probabilities[1],
             "threshold": threshold,
             "operating_point": point,
-            "body_part": body_part or found,
+            "body_part": body_part or predicted_part,
             "scores": scores,
             "views": [
-                {"probability": chance, "weight": weight} for chance, weight in zip(of_views, weights, strict=True)
+                {"probability": probability, "weight": weight}
+                for probability, weight in zip(of_views, weights, strict=True)
             ],
         }
 
 
-def _gray_plane(view: Any, number: int, timeout: float) -> Any:
-    """One view as a gray plane, uint8 `[H, W]`; not through RGB, where 16 bits would be cut off unseen."""
+def _read_view(view: Any, number: int, timeout: float) -> Any:
+    """A view as a gray plane, uint8 `[H, W]`; not through RGB, which would silently clip 16 bits."""
     name = os.fspath(view) if isinstance(view, str | os.PathLike) else f"view {number}"
     if isinstance(view, str | bytes | bytearray | os.PathLike):
-        view = _open(_content(view, name, timeout), name)
+        view = _open_image(_read_content(view, name, timeout), name)
     try:
         return to_gray_plane(view)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
-    except OSError as error:  # Pillow decodes only here
+    except OSError as error:  # Pillow decodes only now
         raise ValueError(f"{name} is damaged: {error}") from error
 
 
-def _content(view: Any, name: str, timeout: float) -> bytes:
+def _read_content(view: Any, name: str, timeout: float) -> bytes:
     if isinstance(view, bytes | bytearray):
         return bytes(view)
     try:
@@ -172,13 +176,13 @@ def _content(view: Any, name: str, timeout: float) -> bytes:
         with open(name, "rb") as file:
             return file.read()
     except OSError as error:
-        raise ValueError(f"{name} cannot be read: {error}; give a path, a URL or a picture") from error
+        raise ValueError(f"{name} cannot be read: {error}; give a path, a URL or an image") from error
 
 
-def _open(content: bytes, name: str) -> Image.Image:
-    if content.startswith(_PNG) and content[_DEPTH : _DEPTH + 1] > b"\x08":
+def _open_image(content: bytes, name: str) -> Image.Image:
+    if content.startswith(_PNG) and content[_PNG_BIT_DEPTH : _PNG_BIT_DEPTH + 1] > b"\x08":
         raise ValueError(
-            f"{name} has 16 bits a channel and must be windowed first: give mura_hf.read_radiograph(file).pixels"
+            f"{name} has 16 bits per channel and must be windowed first: give mura_hf.read_radiograph(file).pixels"
         )
     try:
         return Image.open(BytesIO(content), formats=("PNG", "JPEG"))

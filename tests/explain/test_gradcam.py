@@ -9,7 +9,7 @@ from captum.attr import LayerGradCam
 from mura_hf import CheckpointError, MuraConfig, MuraForImageClassification
 from mura_hf.explain import grad_cam, smooth_grad_cam
 from mura_hf.models import BODY_PARTS, CLASSIFIERS
-from mura_hf.models.class_activation_mura import find_edges
+from mura_hf.models.class_activation_mura import boxes_to_pixels
 from tests.conftest import make_model
 
 
@@ -164,7 +164,7 @@ def test_fusenet_shows_both_branches_the_local_one_in_its_box():
         model.classifier.weight[1, 32:] = 1
         output = model(pictures)
     found = grad_cam(model, pictures)
-    for heat, (left, top, right, bottom) in zip(found, find_edges(output.boxes, 64, 64).tolist(), strict=True):
+    for heat, (left, top, right, bottom) in zip(found, boxes_to_pixels(output.boxes, 64, 64).tolist(), strict=True):
         assert (right - left) * (bottom - top) < 64 * 64
         assert heat[top:bottom, left:right].max() == pytest.approx(1)
         outside = heat.clone()
@@ -186,7 +186,7 @@ def test_fusenet_is_the_mean_of_its_branches():
 
     whole = _of_feature_map(lambda values: score(values, 0), output.feature_map)
     part = torch.zeros(2, 64, 64)
-    for number, (left, top, right, bottom) in enumerate(find_edges(output.boxes, 64, 64).tolist()):
+    for number, (left, top, right, bottom) in enumerate(boxes_to_pixels(output.boxes, 64, 64).tolist()):
         heat = _of_feature_map(lambda values: score(values, 1), output.local_feature_map, (bottom - top, right - left))
         part[number, top:bottom, left:right] = heat[number]
     torch.testing.assert_close(grad_cam(model, pictures), _scaled(whole + part), atol=1e-4, rtol=1e-4)

@@ -193,7 +193,7 @@ def test_clahe_without_opencv_is_a_clear_sentence(forks, checkpoint, phantom_fil
         forks, PREPROCESS, export_checkpoint(folder, tmp_path / "out"), phantom_files[0], tmp_path, "cv2"
     )
     assert done.returncode == 1
-    assert "CLAHE, which needs OpenCV: pip install opencv-python-headless" in done.stderr
+    assert "CLAHE in enhance needs OpenCV: pip install opencv-python-headless" in done.stderr
 
 
 def test_every_file_and_weight_is_there(exported):

@@ -93,7 +93,7 @@ class TestByPart:
     def test_without_a_router_the_part_must_be_given(self, phantom_files, tmp_path):
         model = CLASSIFIERS["mura_specialized"].from_members({"wrist": make_model()})
         predictor = StudyPredictor.from_pretrained(make_checkpoint(tmp_path / "wrist", model), device="cpu")
-        with pytest.raises(ValueError, match="none that finds the part: give body_part"):
+        with pytest.raises(ValueError, match="no router that predicts the body part: give body_part"):
             predictor(phantom_files)
         with pytest.raises(ValueError, match="no model for body part hand; it has wrist"):
             predictor(phantom_files, body_part="hand")

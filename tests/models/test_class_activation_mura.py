@@ -9,12 +9,12 @@ from torch import nn
 from torch.nn import functional
 
 from mura_hf.models.class_activation_mura import (
+    boxes_to_pixels,
     crop_and_resize,
-    find_edges,
+    expand_boxes,
     gradient_map,
     largest_region,
     resize,
-    widen,
 )
 from tests.conftest import make_model
 
@@ -123,7 +123,7 @@ def test_widened_boxes_hold_the_old_ones_inside_the_picture(least, square):
     rng = np.random.default_rng(0)
     ends = np.sort(rng.random((200, 2, 2)), axis=1)  # [box, start or stop, axis]
     boxes = torch.tensor(ends.reshape(200, 4), dtype=torch.float32)
-    found = widen(boxes, least, square=square).double()
+    found = expand_boxes(boxes, least, square=square).double()
     old_sides, sides = boxes[:, 2:] - boxes[:, :2], found[:, 2:] - found[:, :2]
     expected = np.maximum(old_sides, least)
     expected = expected.amax(1, keepdim=True).expand(-1, 2) if square else expected
@@ -162,7 +162,7 @@ def test_edges_are_the_smallest_whole_pixels_around_a_box():
         ends = np.sort(rng.integers(0, 57, (100, 2, 2)), axis=1)
         ends[:, 1] = np.maximum(ends[:, 1], ends[:, 0] + 1).clip(1, 56)
         ends[:, 0] = np.minimum(ends[:, 0], ends[:, 1] - 1)
-        found = find_edges(torch.tensor(ends.reshape(-1, 4) / 56, dtype=torch.float32), height, width)
+        found = boxes_to_pixels(torch.tensor(ends.reshape(-1, 4) / 56, dtype=torch.float32), height, width)
         for (start, stop), edges in zip(ends.tolist(), found.tolist(), strict=True):
             assert edges[:2] == [start[0] * width // 56, start[1] * height // 56]
             assert edges[2:] == [math.ceil(stop[0] * width / 56), math.ceil(stop[1] * height / 56)]

@@ -97,7 +97,7 @@ def test_a_choice_is_written_out_with_every_setting():
     ("enhance", "message"),
     [
         ("clahe_grey", "did you mean 'clahe_gray'"),
-        ("sobel", "there are clahe, high_frequency_emphasis, unsharp, clahe_lab, clahe_gray"),
+        ("sobel", "choose one of clahe, high_frequency_emphasis, unsharp, clahe_lab, clahe_gray"),
         ({"name": "unsharp", "radios": 2}, "unsharp has no setting 'radios'; did you mean 'radius'"),
         ({"name": "clahe_lab", "space": "gray"}, "clahe_lab has no setting 'space'"),
         ({"name": "clahe", "space": "hsv"}, "gray, lab"),

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from mura_hf import CheckpointError, MuraConfig
-from mura_hf.models.backbone_mura import backbone_stages, create_backbone, freeze_backbone, keep_frozen_norms_still
+from mura_hf.models.backbone_mura import backbone_stages, create_backbone, freeze_backbone, freeze_norm_statistics
 
 # Name, side in px, number of stages, what begins the names of the last stage's parameters and of the one before's.
 BACKBONES = [
@@ -74,7 +74,7 @@ def test_frozen_norms_keep_their_statistics(name, side, train_last):
     before = {key: value.clone() for key, value in backbone.named_buffers() if key.endswith(STATISTICS)}
     assert before
     backbone.train()
-    keep_frozen_norms_still(backbone)
+    freeze_norm_statistics(backbone)
     assert backbone.training
     backbone.forward_head(backbone.forward_features(torch.randn(4, 3, side, side)), pre_logits=True)
     for key, value in backbone.named_buffers():
@@ -87,7 +87,7 @@ def test_timms_norm_with_activation_is_kept_still():
     backbone = timm.create_model("efficientnet_b0", num_classes=0)
     norms = [module for module in backbone.modules() if isinstance(module, timm.layers.BatchNormAct2d)]
     freeze_backbone(backbone, 0)
-    keep_frozen_norms_still(backbone.train())
+    freeze_norm_statistics(backbone.train())
     assert len(norms) > 40
     assert not any(norm.training for norm in norms)
 
@@ -96,7 +96,7 @@ def test_a_norm_that_trains_in_part_is_left_alone():
     norms = nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm1d(2), nn.BatchNorm1d(2, affine=False), nn.LayerNorm(2))
     norms.requires_grad_(False)
     norms[1].bias.requires_grad_(True)
-    keep_frozen_norms_still(norms.train())
+    freeze_norm_statistics(norms.train())
     assert [norm.training for norm in norms] == [False, True, True, True]
 
 
@@ -104,7 +104,7 @@ def test_a_norm_that_trains_in_part_is_left_alone():
 def test_a_backbone_that_cannot_tell_its_stages_is_refused(name):
     with torch.device("meta"):
         backbone = timm.create_model(name, num_classes=0)
-    with pytest.raises(CheckpointError, match=rf"{name} does not tell its stages apart; .*0 .*None .*densenet169"):
+    with pytest.raises(CheckpointError, match=rf"{name} does not define its stages; .*0 .*None .*densenet169"):
         freeze_backbone(backbone, 1)
     assert _trained(backbone) == {key for key, _ in backbone.named_parameters()}
     freeze_backbone(backbone, 0)
@@ -116,7 +116,7 @@ def test_a_backbone_of_one_piece_is_refused():
         def group_matcher(self, coarse=False):
             return {"stem": "^weight"}
 
-    with pytest.raises(CheckpointError, match="OnePiece is one piece, without stages; use train_last 0"):
+    with pytest.raises(CheckpointError, match="OnePiece is not divided into stages; use train_last 0"):
         freeze_backbone(OnePiece(2, 2), 1)
 
 

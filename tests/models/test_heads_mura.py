@@ -93,7 +93,7 @@ def test_each_dropout_drops_its_share_in_training_alone(place):
 def test_layers_start_as_the_config_says(init, distribution):
     torch.manual_seed(1)
     layer = MuraHead(400, 300, init)
-    layer.start()
+    layer.initialize()
     weights = layer.weight.detach().double().numpy().ravel()
     assert stats.kstest(weights, distribution.cdf).pvalue > 1e-3
     assert weights.std() == pytest.approx(distribution.std(), rel=0.01)
@@ -117,7 +117,7 @@ def test_every_head_of_a_model_starts_so():
 def test_norms_start_anew():
     norm = MuraHeadNorm(3)
     norm(torch.randn(9, 3) + 5)
-    norm.start()
+    norm.initialize()
     assert torch.equal(norm.running_mean, torch.zeros(3))
     assert torch.equal(norm.running_var, torch.ones(3))
 
@@ -129,12 +129,12 @@ def test_norms_start_anew():
         ({"attention_size": 0}, "widths"),
         ({"head_dropout": 1.0}, r"\[0, 1\)"),
         ({"head_dropout": -0.1}, r"\[0, 1\)"),
-        ({"head_dropout": [0.5], "head_layers": [8]}, "of which there are 2"),
-        ({"head_dropout": [0.5, 0.5]}, "of which there are 1"),
+        ({"head_dropout": [0.5], "head_layers": [8]}, r"layer of the head \(2\)"),
+        ({"head_dropout": [0.5, 0.5]}, r"layer of the head \(1\)"),
         ({"head_activation": "gelu"}, "relu, none"),
         ({"head_init": "ones"}, "small, he, xavier, random"),
-        ({"finding_types": ["fracture"]}, "two different types"),
-        ({"finding_types": ["fracture", "fracture"]}, "two different types"),
+        ({"finding_types": ["fracture"]}, "at least two different types"),
+        ({"finding_types": ["fracture", "fracture"]}, "at least two different types"),
     ],
 )
 def test_refuses_heads_that_cannot_be(fields, message):
@@ -161,7 +161,7 @@ class TestFindings:
         assert torch.isfinite(model.finding_classifier.weight.grad).all()
 
     def test_findings_need_a_head(self):
-        with pytest.raises(ValueError, match="no finding head; set finding_types"):
+        with pytest.raises(ValueError, match="no head for them; set finding_types"):
             make_model()(torch.zeros(1, 3, 64, 64), findings=torch.tensor([0]))
 
     @pytest.mark.parametrize("pooling", ["mean", "max", "noisy_or", "gated_attention"])

@@ -99,7 +99,7 @@ def test_survives_a_round_trip(tmp_path):
         (PLANE.astype(np.float32), r"\[0, 1\]"),
         (np.full((40, 40), np.nan, np.float32), r"\[0, 1\]"),
         (np.zeros((7, 5, 6), np.uint8), "shape"),
-        ([], "no pictures"),
+        ([], "no images"),
     ],
 )
 def test_refuses_what_it_would_misread(picture, message):

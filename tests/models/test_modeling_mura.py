@@ -121,7 +121,7 @@ def test_losses_are_cross_entropies():
     torch.testing.assert_close(output.loss, expected)
     output.loss.backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
-    with pytest.raises(ValueError, match="no body-part head"):
+    with pytest.raises(ValueError, match="no head for them; set body_part_head=True"):
         _model(body_part_head=False)(pixel_values, body_parts=parts)
 
 
@@ -173,7 +173,7 @@ class TestLoading:
         with pytest.raises(CheckpointError, match="missing: body_part_classifier"):
             MuraForImageClassification.from_pretrained(tmp_path, config=whole)
         other = MuraConfig.from_pretrained(checkpoint, backbone="resnet18")
-        with pytest.raises(CheckpointError, match="heads alone may start anew"):
+        with pytest.raises(CheckpointError, match="heads alone may be initialized again"):
             MuraForImageClassification.from_pretrained(checkpoint, config=other, **options)
 
     def test_no_pickles(self, checkpoint, tmp_path):

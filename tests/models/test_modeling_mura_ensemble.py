@@ -114,7 +114,7 @@ def test_body_parts_are_the_mean_of_those_who_know():
 def test_members_share_one_processor():
     first, second = (MuraImageProcessor(size={"height": side, "width": side}) for side in (64, 96))
     check_processors({"a": first, "b": MuraImageProcessor(size={"height": 64, "width": 64})})
-    with pytest.raises(CheckpointError, match=r"members a and b prepare pictures differently, in size \(.*64.*96"):
+    with pytest.raises(CheckpointError, match=r"members a and b preprocess images differently, in size \(.*64.*96"):
         check_processors({"a": first, "b": second})
     members = {"a": make_model(seed=1), "b": make_model(seed=2)}
     with pytest.raises(CheckpointError, match="differently"):
@@ -128,22 +128,25 @@ def test_says_that_it_saw_phantoms_alone_where_all_members_did():
 
 
 def test_an_ensemble_cannot_be_a_member(ensemble, members):
-    with pytest.raises(CheckpointError, match="'mura_ensemble' cannot be a member; there are mura"):
+    with pytest.raises(CheckpointError, match="'mura_ensemble' cannot be a member; use one of mura"):
         MuraEnsembleForImageClassification.from_members({**members, "all": ensemble})
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({}, "two members or more"),
-        ({"members": {"a": {"model_type": "mura", "backbone": "resnet10t"}}}, "two members or more"),
-        ({"weights": {"a": 1.0}}, "each of a, b a share"),
-        ({"weights": {"a": 0.5, "c": 0.5}}, "each of a, b a share"),
+        ({}, "at least two members"),
+        ({"members": {"a": {"model_type": "mura", "backbone": "resnet10t"}}}, "at least two members"),
+        ({"weights": {"a": 1.0}}, "each of a, b a weight"),
+        ({"weights": {"a": 0.5, "c": 0.5}}, "each of a, b a weight"),
         ({"weights": {"a": 0.5, "b": 0.6}}, "must sum to 1"),
         ({"weights": {"a": -0.5, "b": 1.5}}, "not negative"),
-        ({"names": ("a", "b.c")}, "'b.c': give names without a dot"),
+        ({"names": ("a", "b.c")}, "'b.c': use names without a dot"),
         ({"names": ("a", "values")}, "'values'"),
-        ({"kind": "vit"}, "member a is of type 'vit'; a member must be one of mura, mura_metric_learning"),
+        (
+            {"kind": "vit"},
+            "member a is of type 'vit'; the dict of a member needs a model_type, one of mura",
+        ),
         ({"kind": "mura_ensemble"}, "of type 'mura_ensemble'"),
     ],
 )

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from mura_hf import CheckpointError, MuraFuseNetForImageClassification
 from mura_hf.models import MuraFuseNetConfig
-from mura_hf.models.class_activation_mura import crop_and_resize, gradient_map, largest_region, resize, widen
+from mura_hf.models.class_activation_mura import crop_and_resize, expand_boxes, gradient_map, largest_region, resize
 from tests.conftest import SMALL, check_round_trip, make_model
 
 
@@ -107,7 +107,7 @@ def test_equals_its_parts_run_by_hand(crop_map, square):
     else:
         maps = gradient_map(model.global_branch.score, whole.feature_map)
     maps = functional.interpolate(maps[:, None], (56, 56), mode="bilinear")[:, 0]
-    boxes = widen(largest_region(maps, 0.6), 0.25, square=square)
+    boxes = expand_boxes(largest_region(maps, 0.6), 0.25, square=square)
     assert torch.equal(output.boxes, boxes)
     assert len({tuple(box) for box in boxes.tolist()}) > 1
     with torch.no_grad():
@@ -161,7 +161,7 @@ def test_full_resolution_alone_sees_what_the_small_picture_lost(full_resolution)
 
 def test_a_backbone_without_a_feature_map_is_refused_with_a_way_out():
     with pytest.raises(
-        CheckpointError, match=r"vit_tiny_patch16_224 has no feature map .*for FuseNet.* such as resnet50"
+        CheckpointError, match=r"vit_tiny_patch16_224 has no feature map .*which FuseNet needs.* such as resnet50"
     ):
         MuraFuseNetForImageClassification(MuraFuseNetConfig(backbone="vit_tiny_patch16_224", image_size=64))
 

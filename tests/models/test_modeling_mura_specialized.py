@@ -128,9 +128,9 @@ def test_losses_reach_the_members_that_answered(members, router):
 def test_a_part_that_is_not_given_needs_a_router(plain):
     views = torch.zeros(2, 3, 64, 64)
     for given in ({}, {"body_parts": torch.tensor([WRIST, -1])}):
-        with pytest.raises(ValueError, match="none that finds the part: give body_part"):
+        with pytest.raises(ValueError, match="no router that predicts the body part: give body_part"):
             plain(views, **given)
-        with pytest.raises(ValueError, match="none that finds the part: give body_part"):
+        with pytest.raises(ValueError, match="no router that predicts the body part: give body_part"):
             plain(views[:, None], **given)
 
 
@@ -162,7 +162,7 @@ def test_what_is_saved_without_a_router_is_loaded(plain, tmp_path):
 
 def test_members_share_one_processor(members):
     processors = {"wrist": MuraImageProcessor(), "router": MuraImageProcessor(resize_mode="squash")}
-    with pytest.raises(CheckpointError, match="wrist and router prepare pictures differently, in resize_mode"):
+    with pytest.raises(CheckpointError, match="wrist and router preprocess images differently, in resize_mode"):
         MuraSpecializedForImageClassification.from_members(members, processors=processors)
 
 
@@ -175,8 +175,8 @@ def test_says_that_it_saw_phantoms_alone_where_all_members_did():
 @pytest.mark.parametrize(
     ("members", "router", "message"),
     [
-        (None, None, "names nobody"),
-        ({"knee": "mura"}, None, "names knee: it must name body parts"),
+        (None, None, "has no entries"),
+        ({"knee": "mura"}, None, "has knee: its keys must be body parts"),
         ({"wrist": "vit"}, None, "the member for wrist is of type 'vit'"),
         ({"wrist": "mura"}, "mura", "train it with body_part_head=True"),
         ({"wrist": "mura"}, "mura_ensemble", "the router is of type 'mura_ensemble'"),

@@ -171,7 +171,7 @@ def test_options(phantom, studies):
         assert (answer["label"] == "abnormal") == (answer["probability"] > threshold)
     with pytest.raises(ValueError, match="unknown operating point"):
         phantom(studies, operating_point="luck")
-    with pytest.raises(ValueError, match=f"unknown body part 'hip'; there are {', '.join(BODY_PARTS)}"):
+    with pytest.raises(ValueError, match=f"unknown body part 'hip'; choose one of {', '.join(BODY_PARTS)}"):
         phantom(studies, body_part="hip")
     with pytest.raises(TypeError, match="top_k"):
         phantom(studies, top_k=1)

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from mura_hf.models.heads_mura import attend, check_view_mask, place_views, pool_views
+from mura_hf.models.heads_mura import check_view_mask, pool_codes, pool_views, scatter_views
 from tests.conftest import make_model
 
 PLAIN = ("mean", "max", "noisy_or")
@@ -85,7 +85,7 @@ def test_padding_and_order_do_not_matter(how):
 
 
 def test_an_unknown_pooling_is_named():
-    with pytest.raises(ValueError, match="'sum'; there are mean, max and noisy_or"):
+    with pytest.raises(ValueError, match="'sum'; choose mean, max or noisy_or"):
         pool_views(torch.zeros(1, 1, 2), torch.ones(1, 1, dtype=torch.bool), "sum")
 
 
@@ -97,7 +97,7 @@ def test_of_equal_views_the_first_answers_for_the_maximum():
 def test_attention_is_a_softmax_over_true_views():
     scores, codes = torch.randn(2, 3).double(), torch.randn(2, 3, 5).double()
     mask = torch.tensor([[True, True, True], [True, False, True]])
-    code, weights = attend(scores, codes, mask)
+    code, weights = pool_codes(scores, codes, mask)
     for study in range(2):
         true = mask[study].numpy()
         shares = np.exp(scores[study].numpy()[true])
@@ -110,7 +110,7 @@ def test_attention_is_a_softmax_over_true_views():
 def test_views_return_to_their_places():
     mask = torch.tensor([[True, False], [True, True]])
     values = torch.arange(6.0).view(3, 2)
-    assert place_views(values, mask).tolist() == [[[0, 1], [0, 0]], [[2, 3], [4, 5]]]
+    assert scatter_views(values, mask).tolist() == [[[0, 1], [0, 0]], [[2, 3], [4, 5]]]
 
 
 @pytest.mark.parametrize(

@@ -84,9 +84,9 @@ def test_it_is_built_on_the_meta_device():
 
 def test_another_size_is_refused_in_words():
     cnn = create_small_cnn("wrist_cnn", image_size=64)
-    with pytest.raises(CheckpointError, match=r"wrist_cnn was built for 64 x 64 px, but got 96 x 64"):
+    with pytest.raises(CheckpointError, match=r"wrist_cnn was built for 64 x 64 px, but the input has 96 x 64"):
         cnn(torch.zeros(1, 3, 96, 64))
-    with pytest.raises(CheckpointError, match=r"maps of 4 x 4, but got 1 x 1"):
+    with pytest.raises(CheckpointError, match=r"maps of 4 x 4, not 1 x 1"):
         cnn.forward_head(torch.zeros(1, 128, 1, 1))
 
 
@@ -106,12 +106,11 @@ def test_dropout_is_set_where_there_is_some():
 @pytest.mark.parametrize(
     ("name", "options", "told"),
     [
-        ("cnn2", {"dropout": 0.5}, "cnn2 does not know dropout .* takes nothing there"),
-        ("cnn4", {"output_stride": 16}, "cnn4 does not know output_stride .* takes dropout there"),
+        ("cnn2", {"dropout": 0.5}, "cnn2 has no option dropout; .* may hold nothing"),
+        ("cnn4", {"output_stride": 16}, "cnn4 has no option output_stride; .* may hold dropout"),
         ("cnn4", {"dropout": 1}, r"dropout of cnn4 .* is 1; .* \[0, 1\)"),
         ("cnn4", {"dropout": True}, "is True"),
         ("cnn4", {"dropout": "0.5"}, "is '0.5'"),
-        ("cnn5", {}, "no small CNN 'cnn5'; there are cnn2, cnn4, cnn15, wrist_cnn"),
     ],
 )
 def test_odd_options_are_refused(name, options, told):

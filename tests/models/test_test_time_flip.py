@@ -131,9 +131,9 @@ def test_members_do_it_themselves(tmp_path, views):
         torch.testing.assert_close(found, (plain(views).logits + plain(views.flip(-1)).logits) / 2)
     assert grad_cam(model, views).shape == (3, SIDE, SIDE)
     described = {"a": {"model_type": "mura"}, "b": {"model_type": "mura"}}
-    with pytest.raises((ValueError, StrictDataclassError), match="configurations of the members"):
+    with pytest.raises((ValueError, StrictDataclassError), match="in the configurations of the members"):
         MuraEnsembleConfig(members=described, test_time_flip=True)
-    with pytest.raises((ValueError, StrictDataclassError), match="configurations of the members"):
+    with pytest.raises((ValueError, StrictDataclassError), match="in the configurations of the members"):
         MuraSpecializedConfig(members={"wrist": {"model_type": "mura"}}, test_time_flip=True)
 
 

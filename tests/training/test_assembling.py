@@ -110,7 +110,7 @@ def test_a_recipe_named_again_is_trained_with_another_seed(phantom_splits, recip
 
 
 def test_members_share_a_processor_or_are_refused_before_training(phantom_splits, recipes, tmp_path):
-    with pytest.raises(CheckpointError, match="prepare pictures differently, in size"):
+    with pytest.raises(CheckpointError, match="preprocess images differently, in size"):
         train_tiny(phantom_splits, tmp_path / "run", family="ensemble", members=[recipes["plain"], recipes["larger"]])
     assert not (tmp_path / "run").exists()
 
