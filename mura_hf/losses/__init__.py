@@ -1,4 +1,4 @@
-"""Losses, one a file."""
+"""Losses, one per file."""
 
 from .batch_hard_triplet import batch_hard_triplet_loss
 from .metric_losses import METRIC_LOSSES, MetricLoss, build_metric_loss

@@ -1,13 +1,13 @@
-"""Losses on embeddings by name, as a recipe gives them."""
+"""Losses on embeddings by name, as a training config gives them."""
 
-import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import torch
 
+from ..common import did_you_mean
 from ..errors import ConfigError
 from .batch_hard_triplet import batch_hard_triplet_loss
 from .selectively_contrastive_triplet import selectively_contrastive_triplet_loss
@@ -27,21 +27,22 @@ METRIC_LOSSES: dict[str, Callable[..., torch.Tensor]] = {
 
 
 def build_metric_loss(settings: Mapping[str, Any]) -> MetricLoss:
-    """The loss that a recipe names.
+    """Builds a loss from its name and options.
 
     Args:
-        settings: `name`, one of `METRIC_LOSSES`, and any of its options: `{"name": "triplet_margin", "margin": 0.5}`.
+        settings: `name`, one of `METRIC_LOSSES`, and options: `{"name": "triplet_margin", "margin": 0.5}`.
 
     Returns:
-        Embeddings `[B, E]` and labels int64 `[B]` in, scalar out.
+        Function of embeddings `[B, E]` and labels int64 `[B]` that returns a scalar.
 
     Raises:
-        ConfigError: If the name or an option is unknown (the nearest known one is named) or a value does not fit.
+        ConfigError: If the name or an option is unknown, or a value has the wrong type or range.
     """
     options = dict(settings)
     name = options.pop("name", None)
     if not isinstance(name, str) or name not in METRIC_LOSSES:
-        raise ConfigError(f"metric loss: unknown name {name!r}{_hint(name, METRIC_LOSSES)}")
+        known = did_you_mean(str(name), METRIC_LOSSES) or f"; choose one of {', '.join(METRIC_LOSSES)}"
+        raise ConfigError(f"metric loss: unknown name {name!r}{known}")
     defaults = {
         key: parameter.default
         for key, parameter in inspect.signature(METRIC_LOSSES[name]).parameters.items()
@@ -49,19 +50,15 @@ def build_metric_loss(settings: Mapping[str, Any]) -> MetricLoss:
     }
     for key, value in options.items():
         if key not in defaults:
-            raise ConfigError(f"metric loss {name}: unknown option {key!r}{_hint(key, defaults)}")
+            known = did_you_mean(key, defaults) or f"; choose one of {', '.join(defaults)}"
+            raise ConfigError(f"metric loss {name}: unknown option {key!r}{known}")
         kind = type(defaults[key])
         if type(value) not in ((int, float) if kind is float else (kind,)):
-            told = {float: "a number", bool: "true or false", str: "a word"}[kind]
-            raise ConfigError(f"metric loss {name}: {key} is {value!r}, but must be {told}")
+            expected = {float: "a number", bool: "true or false", str: "a word"}[kind]
+            raise ConfigError(f"metric loss {name}: {key} is {value!r}, but must be {expected}")
     loss = partial(METRIC_LOSSES[name], **options)
-    try:  # on a batch of nothing, so that a value out of range stops the run before it starts
+    try:  # on a dummy batch, so that a value out of range stops the training before it starts
         loss(torch.zeros(2, 2), torch.tensor([0, 1]))
     except ValueError as error:
         raise ConfigError(f"metric loss {name}: {error}") from error
     return loss
-
-
-def _hint(key: Any, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(str(key), known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"

@@ -1,4 +1,4 @@
-"""What the triplet losses share: masks, distances whose gradient is safe at 0, hardest pairs, reductions."""
+"""What the triplet losses share: masks, distances with a safe gradient at 0, hardest pairs, and reductions."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ REDUCTIONS = ("sum", "mean", "mean_nonzero")
 
 
 def prepare_embeddings(embeddings: torch.Tensor, labels: torch.Tensor, normalize: bool = False) -> torch.Tensor:
-    """Embeddings in float32 (float64 stays), divided by their 2-norm if asked.
+    """Returns embeddings in float32 (float64 stays), divided by their 2-norm if `normalize`.
 
     Raises:
         ValueError: If the shapes are not `[B, E]` and `[B]`, or B is 0.
@@ -24,17 +24,18 @@ def prepare_embeddings(embeddings: torch.Tensor, labels: torch.Tensor, normalize
 
 
 def pair_masks(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which pairs (row anchor, column other) are positive and which negative, bool `[B, B]` each; an anchor is no
-    positive of its own.
+    """Returns which pairs (anchor, other) are positive and which negative, bool `[B, B]` each.
+
+    An anchor is not its own positive.
     """
     same = labels[:, None] == labels[None, :]
     return same.logical_xor(torch.eye(len(labels), dtype=torch.bool, device=labels.device)), ~same
 
 
 def pair_distances(embeddings: torch.Tensor, squared: bool = False) -> torch.Tensor:
-    """Euclidean distances of all pairs `[B, B]`, or their squares; the gradient at distance 0 is 0.
+    """Returns the (squared) Euclidean distances of all pairs `[B, B]`; the gradient at distance 0 is 0.
 
-    Computed from differences, not from products, which lose the digits of close pairs.
+    They are computed from differences, because products are imprecise for close pairs.
     """
     distances = torch.cdist(embeddings, embeddings, compute_mode="donot_use_mm_for_euclid_dist")
     return distances.square() if squared else distances
@@ -43,55 +44,36 @@ def pair_distances(embeddings: torch.Tensor, squared: bool = False) -> torch.Ten
 def hardest_distances(
     embeddings: torch.Tensor, labels: torch.Tensor, squared: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The hardest pairs of each anchor.
+    """Finds the farthest positive and the nearest negative of each anchor.
 
-    The pairs are found on squared distances from one matrix product, of centred embeddings so that it keeps its
-    digits; pairs that are equal to rounding may be swapped. Their distances are computed from differences.
+    The pairs are selected by squared distances from one matrix product, of centered embeddings for precision; pairs
+    that are equal up to rounding may be swapped. Their distances are then computed from differences.
 
     Args:
         embeddings: `[B, E]` from `prepare_embeddings`.
         labels: int64 `[B]`.
-        squared: Whether distances are squared.
+        squared: Whether to square distances.
 
     Returns:
-        D*_ap, the distance of the farthest positive; D*_an, that of the nearest negative; and whether the anchor has
-        both, bool. `[B]` each. Where it has not, the distances mean nothing.
+        Distance of the farthest positive, distance of the nearest negative, and whether the anchor has both (bool),
+        `[B]` each. Distances of anchors without both are undefined.
     """
     positive, negative = pair_masks(labels)
     with torch.no_grad(), torch.autocast(embeddings.device.type, enabled=False):
-        centred = embeddings - embeddings.mean(0)
-        products = centred @ centred.T
-        # Less the anchor's own square, which is the same along a row.
+        centered = embeddings - embeddings.mean(0)
+        products = centered @ centered.T
+        # Squared distances minus the anchor's own square, which is constant along a row.
         squares = torch.sub(products.diagonal(), products, alpha=2)
         farthest = squares.masked_fill(~positive, -torch.inf).argmax(1)
         nearest = squares.masked_fill(~negative, torch.inf).argmin(1)
-    chosen: Any = _ChosenDistances.apply(embeddings, torch.stack([farthest, nearest]))
+    selected: Any = _SelectedDistances.apply(embeddings, torch.stack([farthest, nearest]))
     if squared:
-        chosen = chosen.square()
-    return chosen[0], chosen[1], positive.any(1) & negative.any(1)
+        selected = selected.square()
+    return selected[0], selected[1], positive.any(1) & negative.any(1)
 
 
-def reduce_losses(losses: torch.Tensor, valid: torch.Tensor, reduction: str) -> torch.Tensor:
-    """One number from many; 0 with a gradient (of zeros) where nothing is valid.
-
-    Args:
-        losses: Of any shape.
-        valid: bool of that shape; the others count neither in the sum nor in the number.
-        reduction: "sum"; "mean" over the valid ones; "mean_nonzero", over those that are not 0.
-
-    Raises:
-        ValueError: If the reduction is unknown.
-    """
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"reduction is {reduction!r}: it must be one of {', '.join(REDUCTIONS)}")
-    kept = torch.where(valid, losses, torch.zeros_like(losses))
-    if reduction == "sum":
-        return kept.sum()
-    return kept.sum() / (kept != 0 if reduction == "mean_nonzero" else valid).sum().clamp_min(1)
-
-
-class _ChosenDistances(torch.autograd.Function):
-    """Distances of each row to a few chosen others, `[K, B]` from indices `[K, B]`; the gradient at 0 is 0."""
+class _SelectedDistances(torch.autograd.Function):
+    """Distances of each row to selected others, `[K, B]` from indices `[K, B]`; the gradient at 0 is 0."""
 
     @staticmethod
     def forward(ctx: Any, embeddings: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
@@ -107,3 +89,22 @@ class _ChosenDistances(torch.autograd.Function):
         weights = torch.where(distances > 0, grad / distances, torch.zeros_like(grad))
         pulls = differences * weights[..., None]
         return pulls.sum(0).neg_().index_add_(0, others.flatten(), pulls.flatten(0, 1)), None
+
+
+def reduce_losses(losses: torch.Tensor, valid: torch.Tensor, reduction: str) -> torch.Tensor:
+    """Reduces losses to a scalar; 0 with a zero gradient if none is valid.
+
+    Args:
+        losses: Tensor of any shape.
+        valid: bool of the same shape; other entries are ignored.
+        reduction: "sum"; "mean" over the valid entries; "mean_nonzero" over those that are not 0.
+
+    Raises:
+        ValueError: If the reduction is unknown.
+    """
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction is {reduction!r}: it must be one of {', '.join(REDUCTIONS)}")
+    kept = torch.where(valid, losses, torch.zeros_like(losses))
+    if reduction == "sum":
+        return kept.sum()
+    return kept.sum() / (kept != 0 if reduction == "mean_nonzero" else valid).sum().clamp_min(1)

@@ -1,4 +1,4 @@
-"""Selectively contrastive loss: hard triplets push their negative away, all others attract and repel."""
+"""Selectively contrastive loss: hard triplets only push the negative away, all others also pull the positive."""
 
 import torch
 from torch.nn import functional
@@ -16,27 +16,27 @@ def selectively_contrastive_triplet_loss(
     positives: str = "hardest",
     reduction: str = "mean",
 ) -> torch.Tensor:
-    """lambda S_an where S_an > S_ap, else -log(exp(S_ap) / (exp(S_ap) + exp(S_an))), over mined triplets.
+    """Computes lambda S_an if S_an > S_ap, else -log(exp(S_ap) / (exp(S_ap) + exp(S_an))), over mined triplets.
 
-    S is the cosine similarity, so normalisation is part of the loss; there is no margin and no temperature. The
-    negative of an anchor is its hardest, the most similar sample of another label. A triplet in which it is more
-    similar than the positive only pushes it away, with lambda = `negative_weight`, and leaves the positive alone.
+    S is the cosine similarity, so normalization is part of the loss; there is no margin and no temperature. The
+    negative of an anchor is the most similar sample with another label. If it is more similar than the positive, the
+    triplet only pushes it away, with weight lambda = `negative_weight`, and does not move the positive.
     Source: Xuan et al., "Hard negative examples are hard, but useful", arXiv 2007.12749.
 
     Args:
         embeddings: `[B, E]`.
         labels: int64 `[B]`.
         negative_weight: lambda.
-        positives: "hardest", the least similar sample of the anchor's label; "easiest", the most similar one; or
+        positives: "hardest", the least similar sample with the anchor's label; "easiest", the most similar one; or
             "all", a triplet for each.
-        reduction: "mean" over the triplets, "sum", or "mean_nonzero" over those whose loss is not 0. A hard triplet
-            whose similarities are negative has a negative loss.
+        reduction: "mean" over the triplets, "sum", or "mean_nonzero" over those whose loss is not 0. The loss of a
+            hard triplet with negative similarities is negative.
 
     Returns:
-        Scalar, float32 (float64 for float64 embeddings); 0 with a gradient in a batch without a triplet.
+        Scalar, float32 (float64 for float64 embeddings); 0 with a gradient if the batch has no triplet.
 
     Raises:
-        ValueError: If the shapes do not belong together, or an option is unknown.
+        ValueError: If the shapes do not match, or an option is unknown.
     """
     if positives not in POSITIVES:
         raise ValueError(f"positives is {positives!r}: it must be one of {', '.join(POSITIVES)}")
@@ -44,7 +44,7 @@ def selectively_contrastive_triplet_loss(
     positive, negative = pair_masks(labels)
     with torch.autocast(values.device.type, enabled=False):
         similarities = values @ values.T
-    # Beyond the cosine's range instead of infinite: what is not valid still has a finite loss.
+    # Outside the range of cosines instead of infinite, so that the loss of an invalid entry is finite.
     to_negative = similarities.masked_fill(~negative, -2.0).max(1, keepdim=True).values
     if positives == "all":
         to_positive, valid = similarities, positive & negative.any(1, keepdim=True)

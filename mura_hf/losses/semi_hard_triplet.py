@@ -15,33 +15,33 @@ def semi_hard_triplet_loss(
     normalize: bool = False,
     reduction: str = "mean",
 ) -> torch.Tensor:
-    """max(0, |a - p|^2 - |a - n|^2 + margin) over one semi-hard triplet for each pair of an anchor and a positive.
+    """Computes max(0, |a - p|^2 - |a - n|^2 + margin) over one semi-hard triplet for each anchor a and positive p.
 
-    n is the nearest negative that is strictly farther from the anchor than the positive, by the margin at most
-    (0 < |a - n|^2 - |a - p|^2 <= margin). A pair that has none is left out, as pytorch-metric-learning's
-    `TripletMarginMiner(type_of_triplets="semihard")` leaves it out; that miner keeps every negative in the band, this
-    loss the nearest. sentence-transformers and TensorFlow instead fall back on the farthest negative, whose triplet
-    is a hard one, and count pairs beyond the margin in their mean.
+    n is the nearest negative that is strictly farther from the anchor than the positive, by at most the margin
+    (0 < |a - n|^2 - |a - p|^2 <= margin). Pairs without such a negative are skipped, as in
+    `TripletMarginMiner(type_of_triplets="semihard")` of pytorch-metric-learning. That miner keeps every negative in
+    the band; this loss keeps the nearest. sentence-transformers and TensorFlow use the farthest negative for such
+    pairs, whose triplet is hard, and count pairs beyond the margin in their mean.
 
-    Source: Schroff et al., "FaceNet", arXiv 1503.03832, equation 4 and the text around it, with normalised embeddings.
+    Source: Schroff et al., "FaceNet", arXiv 1503.03832, equation 4 and the text around it, with normalized embeddings.
 
     Args:
         embeddings: `[B, E]`.
         labels: int64 `[B]`.
         margin: Width of the band, in units of the (squared) distance.
-        squared: Whether distances (Euclidean) are squared.
-        normalize: Whether embeddings are divided by their 2-norm first.
+        squared: Whether to square the Euclidean distances.
+        normalize: Whether to divide embeddings by their 2-norm first.
         reduction: "mean" over the mined triplets, "mean_nonzero" over those whose loss is not 0, or "sum".
 
     Returns:
-        Scalar, float32 (float64 for float64 embeddings); 0 with a gradient in a batch without a semi-hard triplet.
+        Scalar, float32 (float64 for float64 embeddings); 0 with a gradient if the batch has no semi-hard triplet.
 
     Raises:
-        ValueError: If the shapes do not belong together or the reduction is unknown.
+        ValueError: If the shapes do not match or the reduction is unknown.
     """
     distances = pair_distances(prepare_embeddings(embeddings, labels, normalize), squared)
     positive, negative = pair_masks(labels)
-    # Negatives by distance, then everything else at infinity: the anchor itself at least.
+    # Negatives sorted by distance, then everything else (at least the anchor itself) at infinity.
     ordered = distances.masked_fill(~negative, torch.inf).sort(dim=1).values
     place = torch.searchsorted(ordered.detach(), distances.detach(), right=True).clamp_max(len(labels) - 1)
     gaps = ordered.gather(1, place) - distances

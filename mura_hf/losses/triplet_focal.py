@@ -1,4 +1,4 @@
-"""Triplet loss on the hardest triplet of each anchor, its distances weighted by an exponential."""
+"""Triplet loss on the hardest triplet of each anchor, with exponentially weighted distances."""
 
 import torch
 from torch.nn import functional
@@ -18,31 +18,32 @@ def triplet_focal_loss(
     normalize: bool = False,
     reduction: str = "sum",
 ) -> torch.Tensor:
-    """max(0, exp(D*_ap / sigma) - exp(D*_an / sigma) + margin), summed over the anchors.
+    """Computes max(0, exp(D*_ap / sigma) - exp(D*_an / sigma) + margin), summed over the anchors.
 
-    D*_ap is the distance from the anchor to the farthest sample of its label, D*_an that to the nearest sample of
-    another; anchors that lack either are left out. Source: Zhang et al., "Person re-identification with triplet focal
-    loss", IEEE Access 6, 2018, with Euclidean distances, not squared, of embeddings that are not normalised.
+    D*_ap is the distance from the anchor to the farthest sample with its label, D*_an that to the nearest sample with
+    another label. Anchors without one of them are skipped. By default, distances are Euclidean, not squared, and
+    embeddings are not normalized. Source: Zhang et al., "Person re-identification with triplet focal loss", IEEE
+    Access 6, 2018.
 
-    The exponential is exact up to an exponent of 30 (a distance of 30 sigma). Beyond, it goes on along its tangent,
-    exp(30) (1 + x - 30), so that value and gradient, and the gradient's square in an optimizer, stay finite and far
-    pairs are still pulled the right way. Embeddings that are not normalised may well start out there: choose sigma
-    near their distances, or normalise.
+    The exponential is exact up to an exponent of 30 (a distance of 30 sigma). Beyond, its tangent exp(30) (1 + x - 30)
+    is used, so that values, gradients and squared gradients stay finite and distant pairs are still pulled in the
+    right direction. Embeddings that are not normalized may start in this range: choose sigma close to their distances,
+    or normalize them.
 
     Args:
         embeddings: `[B, E]`.
         labels: int64 `[B]`.
-        margin: How much larger than the positive's the negative's exponential has to be.
-        sigma: Scale of the distances, above 0; the smaller, the more the hardest anchors outweigh the others.
-        squared: Whether distances are squared.
-        normalize: Whether embeddings are divided by their 2-norm first.
+        margin: How much larger the exponential of the negative has to be than that of the positive.
+        sigma: Scale of the distances, above 0. Smaller values give the hardest anchors more weight.
+        squared: Whether to square distances.
+        normalize: Whether to divide embeddings by their 2-norm first.
         reduction: "sum" over the anchors, "mean", or "mean_nonzero" over those whose loss is not 0.
 
     Returns:
-        Scalar, float32 (float64 for float64 embeddings); 0 with a gradient in a batch without a triplet.
+        Scalar, float32 (float64 for float64 embeddings); 0 with a gradient if the batch has no triplet.
 
     Raises:
-        ValueError: If sigma is not above 0, the shapes do not belong together or the reduction is unknown.
+        ValueError: If sigma is not above 0, the shapes do not match or the reduction is unknown.
     """
     if not sigma > 0:
         raise ValueError(f"sigma is {sigma}: it must be above 0")

@@ -15,24 +15,24 @@ def triplet_margin_loss(
     normalize: bool = False,
     reduction: str = "mean",
 ) -> torch.Tensor:
-    """max(0, |a - p|^2 - |a - n|^2 + margin) over all triplets of the batch.
+    """Computes max(0, |a - p|^2 - |a - n|^2 + margin), averaged over all triplets of the batch.
 
-    A triplet is an anchor a, another sample p of its label and a sample n of a different one. Source: Schroff et al.,
-    "FaceNet", arXiv 1503.03832, equation 3, which normalises embeddings and sums. Needs memory for B^3 numbers.
+    A triplet consists of an anchor a, another sample p with its label, and a sample n with a different label. Source:
+    Schroff et al., "FaceNet", arXiv 1503.03832, equation 3, which normalizes embeddings and sums. Memory is O(B^3).
 
     Args:
         embeddings: `[B, E]`.
         labels: int64 `[B]`.
         margin: How much farther than the positive the negative has to be, in units of the (squared) distance.
-        squared: Whether distances (Euclidean) are squared.
-        normalize: Whether embeddings are divided by their 2-norm first.
+        squared: Whether to square the Euclidean distances.
+        normalize: Whether to divide embeddings by their 2-norm first.
         reduction: "mean" over all triplets, "mean_nonzero" over those whose loss is not 0, or "sum".
 
     Returns:
-        Scalar, float32 (float64 for float64 embeddings); 0 with a gradient in a batch without a triplet.
+        Scalar, float32 (float64 for float64 embeddings); 0 with a gradient if the batch has no triplet.
 
     Raises:
-        ValueError: If the shapes do not belong together or the reduction is unknown.
+        ValueError: If the shapes do not match or the reduction is unknown.
     """
     distances = pair_distances(prepare_embeddings(embeddings, labels, normalize), squared)
     positive, negative = pair_masks(labels)

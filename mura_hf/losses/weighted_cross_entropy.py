@@ -5,7 +5,7 @@ from torch.nn import functional
 
 
 def class_weights(labels: torch.Tensor) -> torch.Tensor:
-    """Weights of normal and abnormal, float32 `[2]`: each the share of the *other* class.
+    """Computes the weights of normal and abnormal, float32 `[2]`: each is the fraction of the *other* class.
 
     Source: Rajpurkar et al., arXiv 1712.06957, section 3.1: w_1 = |N| / (|A| + |N|), w_0 = |A| / (|A| + |N|).
 
@@ -13,7 +13,7 @@ def class_weights(labels: torch.Tensor) -> torch.Tensor:
         labels: int64 `[n]` of the training images, 0 normal and 1 abnormal.
 
     Raises:
-        ValueError: If a class is missing, so that its weight would be undefined in use.
+        ValueError: If a class is missing.
     """
     abnormal = labels.float().mean()
     if not 0 < float(abnormal) < 1:
@@ -24,16 +24,16 @@ def class_weights(labels: torch.Tensor) -> torch.Tensor:
 def weighted_cross_entropy(
     logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None = None, *, label_smoothing: float = 0.0
 ) -> torch.Tensor:
-    """Mean over the images of -w_1 y log P(abnormal) - w_0 (1 - y) log P(normal).
+    """Computes -w_1 y log P(abnormal) - w_0 (1 - y) log P(normal), averaged over the images.
 
-    Divides by the number of images, as the paper's formula does; torch's own weighted loss divides by the summed
+    The sum is divided by the number of images, as in the paper; the weighted loss of torch divides by the sum of the
     weights.
 
     Args:
         logits: `[B, 2]`.
         labels: int64 `[B]`.
-        weights: `[2]` for normal and abnormal; 1 and 1 where None.
-        label_smoothing: Share of each label that is spread over both classes, in [0, 1).
+        weights: `[2]` for normal and abnormal; 1 and 1 if None.
+        label_smoothing: Fraction of each label that is spread over both classes, in [0, 1).
 
     Returns:
         Scalar in float32, whatever the type of the logits.

@@ -119,7 +119,7 @@ class _Setting:
         whole = isinstance(self.default, int)
         if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
             raise ValueError(f"{label} is {value!r}: it must be a {'whole number' if whole else 'number'}")
-        number: float = int(value) if whole else float(value)
+        number: float = int(value) if whole else float(value)  # type: ignore[call-overload]
         if not (self.low < number if self.exclusive else self.low <= number) or not number <= self.high:  # or NaN
             least = "above" if self.exclusive else "from"
             raise ValueError(f"{label} is {value}: it must be {least} {self.low:g} and up to {self.high:g}")

@@ -108,11 +108,11 @@ def test_a_loss_is_built_by_name():
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"name": "batch_hard"}, "unknown name 'batch_hard'; did you mean 'batch_hard_triplet'"),
-        ({"name": "hinge"}, "unknown name 'hinge'; there are triplet_margin, semi_hard_triplet"),
+        ({"name": "batch_hard"}, "unknown name 'batch_hard'; did you mean .batch_hard_triplet"),
+        ({"name": "hinge"}, "unknown name 'hinge'; choose one of triplet_margin, semi_hard_triplet"),
         ({"margin": 1.0}, "unknown name None"),
         ({"name": ["triplet_focal"]}, "unknown name"),
-        ({"name": "triplet_focal", "sigm": 1.0}, "unknown option 'sigm'; did you mean 'sigma'"),
+        ({"name": "triplet_focal", "sigm": 1.0}, "unknown option 'sigm'; did you mean .sigma"),
         ({"name": "triplet_focal", "sigma": "1e-1"}, "sigma is '1e-1', but must be a number"),
         ({"name": "triplet_focal", "squared": 1}, "squared is 1, but must be true or false"),
         ({"name": "triplet_focal", "sigma": 0}, "sigma is 0: it must be above 0"),
