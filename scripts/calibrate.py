@@ -1,40 +1,41 @@
-"""Calibrates a checkpoint and chooses its operating points on its calib, writes both into its config.json, and teaches
-it what studies it should not answer for.
+"""Calibrates a checkpoint on its calib split, chooses its operating points, and writes both to its config.json. Also
+fits its out-of-distribution detector.
 """
 
 import argparse
+from collections.abc import Sequence
 
 from mura_hf.errors import MuraError
 from mura_hf.evaluation import (
     calibrate_checkpoint,
     describe_calibration,
-    describe_distribution,
-    learn_distribution,
+    describe_ood_detector,
+    fit_ood_detector,
     load_splits,
 )
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", help="folder of the checkpoint")
-    parser.add_argument("--data_dir", required=True, help="what it was trained on")
+    parser.add_argument("--data_dir", required=True, help="the data that it was trained on")
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--cpu", action="store_true", help="stay on the CPU")
-    options = parser.parse_args()
-    datasets, _ = load_splits(options.checkpoint, options.data_dir, "calib")
+    options = parser.parse_args(argv)
     place = {"batch_size": options.batch_size, "cpu": options.cpu}
-    fit = calibrate_checkpoint(options.checkpoint, datasets["calib"], **place)
+    try:
+        datasets, _ = load_splits(options.checkpoint, options.data_dir, "calib")
+        fit = calibrate_checkpoint(options.checkpoint, datasets["calib"], **place)
+    except (MuraError, ValueError) as error:
+        raise SystemExit(str(error)) from None
     print(*describe_calibration(fit), sep="\n")
     try:
-        learned = learn_distribution(options.checkpoint, datasets["train"], datasets["calib"], **place)
-        print(*describe_distribution(learned), sep="\n")
+        detector = fit_ood_detector(options.checkpoint, datasets["train"], datasets["calib"], **place)
+        print(*describe_ood_detector(detector), sep="\n")
     except MuraError as error:
-        print(f"It cannot tell when not to answer: {error}.")
+        print(f"No out-of-distribution detection: {error}.")
     print("Run scripts/evaluate.py now.")
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (MuraError, ValueError) as error:
-        raise SystemExit(str(error)) from None
+    main()

@@ -1,24 +1,28 @@
-"""Proves from manifests that no patient is in two splits, or in two datasets. Exits with 1 where one is.
+"""Checks with split manifests that no patient is in two splits, or in two datasets. Exits with 1 if one is.
 
-One manifest: its splits among themselves. Two: every split of the first with every one of the second, or the pairs
-that --pairs names.
+With one manifest, its splits are compared with each other. With two, every split of the first is compared with every
+split of the second, or only the pairs given by --pairs.
 """
 
 import argparse
+from collections.abc import Sequence
 
 from mura_hf.data import read_manifest
 from mura_hf.errors import MuraError
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("manifest", help="split_manifest.json of a run")
-    parser.add_argument("other", nargs="?", help="of another")
-    parser.add_argument("--pairs", nargs="+", metavar="SPLIT:SPLIT", help="such as train:valid; all where left out")
-    options = parser.parse_args()
-    first = read_manifest(options.manifest)
-    second = read_manifest(options.other) if options.other else first
-    shared = first.shared_with(second)
+    parser.add_argument("other", nargs="?", help="split_manifest.json of another run")
+    parser.add_argument("--pairs", nargs="+", metavar="SPLIT:SPLIT", help="such as train:valid; default: all pairs")
+    options = parser.parse_args(argv)
+    try:
+        first = read_manifest(options.manifest)
+        second = read_manifest(options.other) if options.other else first
+        shared = first.shared_with(second)
+    except MuraError as error:
+        raise SystemExit(str(error)) from None
     if options.pairs:
         pairs = {tuple(pair.split(":")) for pair in options.pairs}
         unknown = [
@@ -29,8 +33,8 @@ def main() -> None:
         shared = {
             pair: count for pair, count in shared.items() if pair in pairs or (second is first and pair[::-1] in pairs)
         }
-    for (mine, theirs), count in shared.items():
-        print(f"{mine} and {theirs} share {count} patients")
+    for (ours, theirs), count in shared.items():
+        print(f"{ours} and {theirs} share {count} patients")
     if shared:
         raise SystemExit(1)
     sizes = ", ".join(f"{split} {len(patients)}" for split, patients in first.splits.items())
@@ -38,7 +42,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except MuraError as error:
-        raise SystemExit(str(error)) from None
+    main()

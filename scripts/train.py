@@ -151,20 +151,20 @@ def run(options: argparse.Namespace) -> None:
 
 def print_dry_run(datasets: Any, recipe: Any, place: dict[str, Any]) -> None:
     """Prints what a run would take."""
-    from mura_hf.evaluation import describe_dry_run
+    from mura_hf.evaluation import describe_estimate
     from mura_hf.training import dry_run
 
-    print(*describe_dry_run(dry_run(datasets, recipe, **place)), sep="\n")
+    print(*describe_estimate(dry_run(datasets, recipe, **place)), sep="\n")
 
 
 def finish(folder: Path, datasets: Any, description: dict[str, Any], options: argparse.Namespace) -> None:
     """Calibrates, evaluates and writes the card."""
     from mura_hf.common import replace_file
     from mura_hf.errors import CardError
-    from mura_hf.evaluation import describe_calibration, describe_evaluation, finish_checkpoint
+    from mura_hf.evaluation import describe_calibration, describe_evaluation, finalize_checkpoint
     from mura_hf.hub import render_card
 
-    done = finish_checkpoint(folder, datasets, data=description, cpu=options.cpu)
+    done = finalize_checkpoint(folder, datasets, data=description, cpu=options.cpu)
     if done.calibration is not None:
         print(*describe_calibration(done.calibration), sep="\n")
     if done.evaluation is not None:
@@ -175,7 +175,7 @@ def finish(folder: Path, datasets: Any, description: dict[str, Any], options: ar
             print(f"Card written: {folder / 'README.md'}")
         except CardError as error:  # the checkpoint stands, and works without
             print(f"No card: {error}")
-    print(*done.left_out, sep="\n", end="\n" * bool(done.left_out))
+    print(*done.skipped, sep="\n", end="\n" * bool(done.skipped))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,10 @@
-"""A checkpoint measured against a dataset. The public names of `mura_hf.metrics` can be imported from here as well."""
+"""Evaluation of a checkpoint on a dataset. The public names of `mura_hf.metrics` can be imported from here as well."""
+
+# ruff: noqa: E402
+
+from ..common import require_extra
+
+require_extra("train", "accelerate", "datasets", "sklearn", "scipy", "matplotlib", "yaml")
 
 from ..metrics import (
     EvaluationReport,
@@ -14,29 +20,28 @@ from ..metrics import (
 from .calibration import calibrate_checkpoint
 from .compare import compare_checkpoints
 from .evaluation import evaluate_checkpoint, measure_baselines
-from .finalize import Finish, finish_checkpoint
-from .leakage import measure_giveaways
+from .finalize import FinalizeResult, finalize_checkpoint
 from .masking import measure_masking
-from .ood_detection import learn_distribution, measure_refusal
-from .pointing_game import point_at_findings, pointing_game
-from .positive_control import draw_worst, measure_planted
+from .ood_detection import fit_ood_detector, measure_ood_detection
+from .pointing_game import PointingGame, play_pointing_game
 from .published import load_published
 from .retrieval import index_checkpoint, measure_retrieval
-from .shortcuts import ShortcutAudit, audit_shortcuts, measure_twins
+from .shortcuts import ShortcutAudit, audit_shortcuts, draw_largest_shifts, measure_counterfactuals
 from .splits import describe_source, load_split, load_splits
 from .summary import (
     describe_calibration,
-    describe_distribution,
-    describe_dry_run,
+    describe_estimate,
     describe_evaluation,
     describe_index,
+    describe_ood_detector,
     describe_shortcuts,
 )
 
 __all__ = [
     "EvaluationReport",
-    "Finish",
+    "FinalizeResult",
     "GroupReport",
+    "PointingGame",
     "ShortcutAudit",
     "aggregate_studies",
     "audit_shortcuts",
@@ -46,30 +51,27 @@ __all__ = [
     "classification_metrics",
     "compare_checkpoints",
     "describe_calibration",
-    "describe_distribution",
-    "describe_dry_run",
+    "describe_estimate",
     "describe_evaluation",
     "describe_index",
+    "describe_ood_detector",
     "describe_shortcuts",
     "describe_source",
-    "draw_worst",
+    "draw_largest_shifts",
     "evaluate_checkpoint",
-    "finish_checkpoint",
+    "finalize_checkpoint",
+    "fit_ood_detector",
     "fit_study_calibration",
     "fit_temperature",
     "index_checkpoint",
-    "learn_distribution",
     "load_published",
     "load_split",
     "load_splits",
     "measure_baselines",
-    "measure_giveaways",
+    "measure_counterfactuals",
     "measure_masking",
-    "measure_planted",
-    "measure_refusal",
+    "measure_ood_detection",
     "measure_retrieval",
-    "measure_twins",
     "paired_bootstrap",
-    "point_at_findings",
-    "pointing_game",
+    "play_pointing_game",
 ]

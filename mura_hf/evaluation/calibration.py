@@ -1,4 +1,4 @@
-"""Calibration of a checkpoint, and its operating points, on `calib`."""
+"""Calibrates a checkpoint on `calib` and chooses its operating points."""
 
 import json
 import tempfile
@@ -21,12 +21,12 @@ from ..metrics import (
     fit_temperature,
 )
 from ..training import SplitPredictions
-from .prediction_cache import KeptAnswers
+from .prediction_cache import PredictionCache
 
 CALIBRATION = ("temperature", "study_slope", "study_intercept")
 """Names of the calibration's values in a checkpoint's config."""
 
-_EDGE = 1e-12
+_EPSILON = 1e-12  # keeps logits and logarithms of probabilities finite
 
 
 def calibrate_checkpoint(
@@ -37,38 +37,36 @@ def calibrate_checkpoint(
     cpu: bool = False,
     cache_dir: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Fits temperature, study slope and study intercept, chooses operating points, and writes them into the
-    checkpoint's `config.json`; how that went stands in its `training.json`, where there is one.
+    """Fits temperature, study slope and study intercept, chooses operating points, and writes them to `config.json`.
 
-    The fit starts afresh: what stood there is replaced. Weights are not touched. What was measured before holds no
-    more: run `evaluate_checkpoint` again.
+    A record of the fit is added to `training.json` if that exists. An earlier calibration is replaced, and weights
+    stay untouched. Earlier evaluations are outdated afterwards; run `evaluate_checkpoint` again.
 
     Args:
         folder: The checkpoint.
-        rows: The split `calib`, which neither training nor selection has seen.
-        batch_size: Views a step.
+        rows: The split `calib`, which was used neither for training nor for selection.
+        batch_size: Number of views per step.
         cpu: Whether to stay on the CPU.
-        cache_dir: As in `KeptAnswers`.
+        cache_dir: Folder of cached predictions, see `PredictionCache`.
 
     Returns:
-        `temperature`, `study_slope`, `study_intercept`, `operating_points` (see `choose_operating_points`),
-        `n` and `n_abnormal` studies, and `before` and `after`, with `brier`, `ece` and `cross_entropy` of these
-        studies: of the fit itself, so that `after` flatters.
+        `temperature`, `study_slope`, `study_intercept`, `operating_points` (see `choose_operating_points`), the number
+        of studies `n` and `n_abnormal`, and `before` and `after`: `brier`, `ece` and `cross_entropy` on these same
+        studies, so `after` is optimistic.
 
     Raises:
-        DatasetError: If a class is missing among the rows.
+        DatasetError: If the rows lack a class.
     """
     if set(rows["label"]) != {0, 1}:
         raise DatasetError("calib needs normal and abnormal studies; use more data or a larger calib_fraction")
     folder, accelerator = Path(folder), Accelerator(cpu=cpu)
-    answers = KeptAnswers(folder, rows, accelerator, batch_size=batch_size, cache_dir=cache_dir)
-    found = answers.predict(temperature=1.0, progress="Calibrating")
-    margins = logit(np.clip(found.probabilities, _EDGE, 1 - _EDGE))
-    temperature = round(fit_temperature(margins, found.labels), 4)
-    before, labels = found.study_probabilities()
-    warmed, _ = change_temperature(answers, found, temperature).study_probabilities()
-    slope, intercept = (round(value, 4) for value in fit_study_calibration(warmed, labels))
-    after = calibrate_studies(warmed, slope, intercept)
+    cache = PredictionCache(folder, rows, accelerator, batch_size=batch_size, cache_dir=cache_dir)
+    predictions = cache.predict(temperature=1.0, progress="Calibrating")
+    temperature = round(fit_temperature(_logit(predictions.probabilities), predictions.labels), 4)
+    before, labels = predictions.study_probabilities()
+    scaled, _ = change_temperature(cache, predictions, temperature).study_probabilities()
+    slope, intercept = (round(value, 4) for value in fit_study_calibration(scaled, labels))
+    after = calibrate_studies(scaled, slope, intercept)
     fit: dict[str, Any] = {
         "temperature": temperature,
         "study_slope": slope,
@@ -83,46 +81,43 @@ def calibrate_checkpoint(
         "after": probability_errors(labels, after),
     }
     if accelerator.is_main_process:
-        _write(folder, fit, record)
+        config = AutoConfig.from_pretrained(folder)
+        for name, value in fit.items():
+            setattr(config, name, value)
+        with tempfile.TemporaryDirectory() as temporary:
+            config.save_pretrained(temporary)
+            replace_file(folder / "config.json", (Path(temporary) / "config.json").read_bytes())
+        add_to_training_record(folder, {"calibration": record})
     return record
 
 
 def change_temperature(
-    answers: KeptAnswers, found: SplitPredictions, temperature: float, *, now: float = 1.0
+    cache: PredictionCache, predictions: SplitPredictions, temperature: float, *, current: float = 1.0
 ) -> SplitPredictions:
-    """Predictions with another temperature.
+    """Returns the predictions at another temperature; `current` is the temperature of `predictions`.
 
-    Where the model alone can tell what becomes of its studies, it is asked again.
-
-    Args:
-        answers: Of the checkpoint and the split.
-        found: What it says with the temperature `now`.
-        temperature: The other one.
-        now: That of `found`.
+    A model that pools its views itself predicts again.
     """
-    if found.pooled is not None:
-        return answers.predict(temperature=temperature, progress=f"With temperature {temperature:g}")
-    margins = logit(np.clip(found.probabilities, _EDGE, 1 - _EDGE))
-    return found.with_probabilities(expit(margins * now / temperature))
+    if predictions.pooled is not None:
+        return cache.predict(temperature=temperature, progress=f"With temperature {temperature:g}")
+    return predictions.with_probabilities(expit(_logit(predictions.probabilities) * current / temperature))
+
+
+def _logit(probabilities: np.ndarray) -> np.ndarray:
+    return logit(np.clip(probabilities, _EPSILON, 1 - _EPSILON))
 
 
 def probability_errors(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """How wrong probabilities are: `brier` score, `ece` and `cross_entropy` (mean of -log P(true label))."""
+    """Computes `brier` score, `ece` and `cross_entropy` (mean of -log P(true label))."""
     figures = classification_metrics(labels, probabilities)
     errors = {name: float(value) for name in ("brier", "ece") if (value := figures[name]) is not None}
-    right = np.clip(np.where(labels == 1, probabilities, 1 - probabilities), _EDGE, 1)
-    return {**errors, "cross_entropy": float(-np.log(right).mean())}
+    of_truth = np.clip(np.where(labels == 1, probabilities, 1 - probabilities), _EPSILON, 1)
+    return {**errors, "cross_entropy": float(-np.log(of_truth).mean())}
 
 
-def _write(folder: Path, fit: dict[str, Any], record: dict[str, Any]) -> None:
-    """Puts the values into the config, and what was done into the record of training."""
-    config = AutoConfig.from_pretrained(folder)
-    for name, value in fit.items():
-        setattr(config, name, value)
-    with tempfile.TemporaryDirectory() as fresh:
-        config.save_pretrained(fresh)
-        replace_file(folder / "config.json", (Path(fresh) / "config.json").read_bytes())
+def add_to_training_record(folder: Path, fields: dict[str, Any]) -> None:
+    """Adds fields to a checkpoint's `training.json` if that exists."""
     file = folder / "training.json"
     if file.is_file():
-        training = {**json.loads(file.read_text()), "calibration": record}
+        training = {**json.loads(file.read_text()), **fields}
         replace_file(file, (json.dumps(training, indent=2) + "\n").encode())

@@ -1,4 +1,4 @@
-"""Two checkpoints on the same studies."""
+"""Compares two checkpoints on the same studies."""
 
 import json
 from pathlib import Path
@@ -11,9 +11,9 @@ from transformers import AutoConfig
 from ..common import replace_file
 from ..errors import DatasetError
 from ..metrics import paired_bootstrap
-from ..training import SplitPredictions
-from .evaluation import N_RESAMPLES, Answers, calibrate_single_views
-from .prediction_cache import KeptAnswers, digest_rows
+from .evaluation import N_RESAMPLES, StudyScores, calibrate_single_views
+from .prediction_cache import PredictionCache, digest_rows
+from .summary import with_old_names
 
 
 def compare_checkpoints(
@@ -26,60 +26,58 @@ def compare_checkpoints(
     cpu: bool = False,
     cache_dir: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Adds to a checkpoint's `evaluation.json` how much better it is than another one, on the same resamples of
-    patients (see `paired_bootstrap`), each at its own threshold.
+    """Adds a comparison with another checkpoint to `evaluation.json`.
+
+    Both are measured on the same resamples of patients (see `paired_bootstrap`), each at its own threshold.
 
     Args:
-        folder: The checkpoint, evaluated on `rows` already.
-        other: The other one.
+        folder: The checkpoint, already evaluated on `rows`.
+        other: The checkpoint to compare it with.
         rows: The split.
-        other_rows: The split as the other one's training cut it.
-        batch_size: Views a step.
+        other_rows: The split as the other checkpoint's training cut it.
+        batch_size: Number of views per step.
         cpu: Whether to stay on the CPU.
-        cache_dir: As in `KeptAnswers`.
+        cache_dir: Folder of cached predictions, see `PredictionCache`.
 
     Returns:
-        What was written: the report with `against`: `checkpoint` (the other's folder by name), `weights_sha256`, and
-        for `image` and `study` the differences of each figure.
+        The new content of `evaluation.json`. Its `comparison` holds the other `checkpoint` (the name of its folder),
+        its `weights_sha256`, and for `image` and `study` the difference of each metric.
 
     Raises:
-        DatasetError: If the two were not cut alike, so that one may have been trained on these patients, or
-            `evaluation.json` is of other studies.
+        DatasetError: If the two checkpoints were trained on different cuts of the data, so that one may have been
+            trained on these patients, or if `evaluation.json` is about other weights or studies.
     """
     if digest_rows(rows) != digest_rows(other_rows):
         raise DatasetError(
-            f"{folder} and {other} were cut in different ways, so that one may have been trained on what the other is "
+            f"{folder} and {other} were cut in different ways, so one may have been trained on what the other is "
             "measured on; compare checkpoints of the same data and cut"
         )
     accelerator, file = Accelerator(cpu=cpu), Path(folder) / "evaluation.json"
-    levels, found = [], []
+    thresholds, scores, images, weights = [], [], [], []
     for place in (folder, other):
-        answers = KeptAnswers(place, rows, accelerator, batch_size=batch_size, cache_dir=cache_dir)
-        levels.append(_levels(answers.predict(progress=f"Comparing {Path(place).name}"), place))
-        found.append(answers)
-    (ours, threshold), (theirs, their_threshold) = levels
+        cache = PredictionCache(place, rows, accelerator, batch_size=batch_size, cache_dir=cache_dir)
+        predictions = cache.predict(progress=f"Comparing {Path(place).name}")
+        config = AutoConfig.from_pretrained(place)
+        thresholds.append(config.operating_points[config.default_operating_point])
+        calibration = config.study_slope, config.study_intercept
+        scores.append(StudyScores.of(predictions, *calibration))
+        images.append(calibrate_single_views(predictions, *calibration))
+        weights.append(cache.weights_sha256)
     report = json.loads(file.read_text())
-    if report["weights_sha256"] != found[0].weights or report["study"]["overall"]["figures"]["n"] != len(
-        ours["study"][0]
-    ):
-        raise DatasetError(f"{file} is of other weights or studies; evaluate {folder} on these first")
-    report["against"] = {"checkpoint": Path(other).resolve().name, "weights_sha256": found[1].weights}
-    for level, (labels, probabilities, patients) in ours.items():
-        report["against"][level] = paired_bootstrap(
-            labels, probabilities, theirs[level][1], patients, (threshold, their_threshold), N_RESAMPLES
-        )
+    n_studies = report["study"]["overall"]["figures"]["n"]
+    if report["weights_sha256"] != weights[0] or n_studies != len(scores[0].labels):
+        raise DatasetError(f"{file} is about other weights or studies; evaluate {folder} on these first")
+    pair, patients = (thresholds[0], thresholds[1]), predictions.patient_ids
+    ours, theirs = scores
+    report["comparison"] = {
+        "checkpoint": Path(other).resolve().name,
+        "weights_sha256": weights[1],
+        "image": paired_bootstrap(predictions.labels, images[0], images[1], patients, pair, N_RESAMPLES),
+        "study": paired_bootstrap(
+            ours.labels, ours.probabilities, theirs.probabilities, ours.patients, pair, N_RESAMPLES
+        ),
+    }
+    report = with_old_names(report)
     if accelerator.is_main_process:
         replace_file(file, (json.dumps(report, indent=2) + "\n").encode())
     return report
-
-
-def _levels(found: SplitPredictions, folder: str | Path) -> tuple[dict[str, tuple[Any, Any, Any]], float]:
-    """Labels, probabilities and patients of images and of studies, and the checkpoint's threshold."""
-    config = AutoConfig.from_pretrained(folder)
-    studies = Answers(found, config.study_slope, config.study_intercept)
-    single_view = calibrate_single_views(found, config.study_slope, config.study_intercept)
-    levels = {
-        "image": (found.labels, single_view, found.patient_ids),
-        "study": (studies.labels, studies.probabilities, studies.patients),
-    }
-    return levels, config.operating_points[config.default_operating_point]

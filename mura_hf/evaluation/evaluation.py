@@ -1,11 +1,9 @@
-"""Figures of images and of studies.
-
-What can be had without looking at a picture.
-A checkpoint against a split.
-"""
+"""Evaluates a checkpoint on a split: metrics of images and studies, baselines, operating points, heatmaps and more."""
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,173 +35,22 @@ from ..models import BODY_PARTS, MuraBaseConfig
 from ..models.golden_mura import digest_files
 from ..retrieval import FOLDER, OOD_FILE, read_record
 from ..training import SplitPredictions
+from . import masking, ood_detection
 from .calibration import CALIBRATION, change_temperature, probability_errors
-from .masking import N_STUDIES
-from .ood_detection import describe_pictures, measure_refusal
-from .prediction_cache import KeptAnswers, make_golden
-from .published import published_beside
+from .golden import write_golden_check
+from .ood_detection import list_images, measure_ood_detection
+from .prediction_cache import PredictionCache
+from .published import comparable_figures
 from .retrieval import measure_retrieval
-from .saliency import look_at_heatmaps
+from .saliency import measure_saliency
 from .shortcuts import audit_shortcuts
+from .summary import with_old_names
 
 N_RESAMPLES = 2000
-
-
-class Answers:
-    """What a checkpoint says of a split's studies, in first-seen order; all arrays `[n]`.
-
-    Args:
-        found: Of its views.
-        slope: Of the studies' calibration, see `calibrate_studies`.
-        intercept: Likewise.
-
-    Attributes:
-        study_ids: list.
-        probabilities: float64, P(abnormal), calibrated.
-        labels: 0 normal and 1 abnormal.
-        patients: The patient of each.
-        parts: Body part as an index.
-    """
-
-    def __init__(self, found: SplitPredictions, slope: float = 1.0, intercept: float = 0.0) -> None:
-        studies = found.by_study()
-        means, self.labels, self.patients, self.parts = (
-            np.asarray(column) for column in zip(*studies.values(), strict=True)
-        )
-        self.study_ids = list(studies)
-        self.probabilities = calibrate_studies(means, slope, intercept)
-
-    def of_parts(self) -> dict[str, np.ndarray]:
-        """Body part -> bool `[n]`, which studies are of it; parts without any are left out."""
-        return _of_parts(self.parts)
-
-    def of_regions(self, regions: dict[str, str]) -> dict[str, np.ndarray]:
-        """Name of a group in `REGION_GROUPS` -> bool `[n]`, which studies show a region of it; those without any are
-        left out.
-
-        Args:
-            regions: Study id -> the regions that it shows, joined by "+".
-        """
-        shown = [set(regions.get(study, "").split("+")) for study in self.study_ids]
-        found = {
-            name: np.asarray([bool(words & set(group)) for words in shown]) for name, group in REGION_GROUPS.items()
-        }
-        return {name: rows for name, rows in found.items() if rows.any()}
-
-
-def measure_levels(
-    found: SplitPredictions, threshold: float = 0.5, *, slope: float = 1.0, intercept: float = 0.0
-) -> dict[str, EvaluationReport]:
-    """Figures with 95 % intervals from a bootstrap over patients, of images and of studies.
-
-    Args:
-        found: What a model says of a split.
-        threshold: Abnormal is called strictly above it.
-        slope: Of the studies' calibration, see `calibrate_studies`.
-        intercept: Likewise.
-
-    Returns:
-        `image`, each as a study of it alone would be called, and `study`; overall and by the body parts that are
-        there.
-    """
-    studies = Answers(found, slope, intercept)
-    single_view = calibrate_single_views(found, slope, intercept)
-    levels: dict[str, tuple[Any, ...]] = {
-        "image": (found.labels, single_view, found.patient_ids, _of_parts(found.body_parts)),
-        "study": (studies.labels, studies.probabilities, studies.patients, studies.of_parts()),
-    }
-    return {
-        level: EvaluationReport.measure(
-            labels, probabilities, patients, groups=parts, threshold=threshold, n_resamples=N_RESAMPLES
-        )
-        for level, (labels, probabilities, patients, parts) in levels.items()
-    }
-
-
-def calibrate_single_views(found: SplitPredictions, slope: float, intercept: float) -> np.ndarray:
-    """Returns the calibrated P(abnormal) of each view as a study of its own, `[n]`."""
-    single_view = found.single_view_probabilities
-    return calibrate_studies(found.probabilities if single_view is None else single_view, slope, intercept)
-
-
-def measure_regions(studies: Answers, regions: dict[str, str], threshold: float) -> dict[str, dict[str, Any]]:
-    """Figures of the studies that show one of each of `REGION_GROUPS`.
-
-    Args:
-        studies: What a model says of them.
-        regions: As in `Answers.of_regions`.
-        threshold: Abnormal is called strictly above it.
-    """
-    return {name: _measure(studies, rows, threshold) for name, rows in studies.of_regions(regions).items()}
-
-
-def measure_findings(studies: Answers, findings: dict[str, str], threshold: float) -> dict[str, dict[str, Any]]:
-    """Figures of each kind of abnormal study against all normal ones.
-
-    Args:
-        studies: What a model says of them.
-        findings: Study id -> kind, of those that have one.
-        threshold: Abnormal is called strictly above it.
-    """
-    kinds = np.asarray([findings.get(study, "") for study in studies.study_ids])
-    return {
-        str(kind): _measure(studies, (kinds == kind) | (studies.labels == 0), threshold)
-        for kind in sorted(set(kinds) - {""})
-    }
-
-
-def _measure(studies: Answers, rows: np.ndarray, threshold: float) -> dict[str, Any]:
-    return GroupReport.measure(
-        studies.labels[rows],
-        studies.probabilities[rows],
-        studies.patients[rows],
-        threshold=threshold,
-        n_resamples=N_RESAMPLES,
-    ).to_dict()
-
-
-def _of_parts(places: np.ndarray) -> dict[str, np.ndarray]:
-    return {part: places == index for index, part in enumerate(BODY_PARTS) if (places == index).any()}
-
-
-def measure_baselines(train: Dataset, held_out: Dataset, *, seed: int = 0) -> dict[str, dict[str, Any]]:
-    """Measures the baselines on the studies of a split.
-
-    Args:
-        train: What the share of abnormal studies, alone and by number of views, is taken from.
-        held_out: The split to answer for.
-        seed: Of the random classifier.
-
-    Returns:
-        `random`, `constant` and `view_count`, each with `figures` and `intervals` (95 %, over patients) as
-        `evaluate_checkpoint` gives them.
-    """
-    fitted, asked = _studies(train), _studies(held_out)
-    answers = {
-        "random": random_baseline(len(asked["labels"]), seed),
-        "constant": constant_baseline(len(asked["labels"]), float(fitted["labels"].mean())),
-        "view_count": view_count_baseline(fitted["views"], fitted["labels"], asked["views"]),
-    }
-    return {
-        name: {
-            "figures": classification_metrics(asked["labels"], values),
-            "intervals": bootstrap_confidence_intervals(asked["labels"], values, asked["patients"]),
-        }
-        for name, values in answers.items()
-    }
-
-
-def _studies(rows: Dataset) -> dict[str, np.ndarray]:
-    """Number of views, label and patient of each study, in first-seen order."""
-    found: dict[str, list[Any]] = {}
-    for study, label, patient in zip(rows["study_id"], rows["label"], rows["patient_id"], strict=True):
-        found.setdefault(study, [0, label, patient])[0] += 1
-    views, labels, patients = zip(*found.values(), strict=True)
-    return {"views": np.asarray(views), "labels": np.asarray(labels), "patients": np.asarray(patients)}
-
+"""Number of resamples of the bootstrap."""
 
 PREVALENCE = 0.1
-"""Share of abnormal studies for which predictive values are given where none is asked for."""
+"""Default share of abnormal studies for the predictive values."""
 
 
 def evaluate_checkpoint(
@@ -216,41 +63,41 @@ def evaluate_checkpoint(
     threshold: float | None = None,
     prevalence: float = PREVALENCE,
     batch_size: int = 32,
-    twins: int = 0,
-    foreign: Mapping[str, str | Path] | None = None,
+    counterfactuals: int = 0,
+    ood_folders: Mapping[str, str | Path] | None = None,
     cpu: bool = False,
     cache_dir: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Measures a checkpoint on a split; writes `evaluation.json`, plots and its golden check beside its weights.
+    """Evaluates a checkpoint on a split, and writes `evaluation.json`, plots and its golden check to its folder.
 
-    What the checkpoint says is kept (see `KeptAnswers`), so that a second look costs no forward pass.
+    Predictions and slow measurements are cached (see `PredictionCache`).
 
     Args:
         folder: The checkpoint.
         rows: The split, as `load_mura` gives it.
-        split: Its name.
-        train: What baselines take the shares of abnormal studies from; they are left out where None.
-        data: What the rows are, as `load_splits` says it; None where they are like those of training.
-        threshold: Abnormal is called strictly above it; the checkpoint's own, as `StudyPredictor` has it, where None.
-        prevalence: Share of abnormal studies for which predictive values are given, in (0, 1).
-        batch_size: Views a step.
-        twins: Phantom patients to render with and without a finding, a marker and the like, in the audit of shortcuts;
-            where 0, the audit paints markers and corners of the split's own films over.
-        foreign: Name -> folder of pictures that the checkpoint should refuse to answer for, beside those that are made
-            here; see `measure_refusal`.
+        split: Name of the split.
+        train: Data that the baselines are fitted to; None skips the baselines.
+        data: Description of the rows, from `load_splits`; None if they are like the data of training.
+        threshold: A study is called abnormal strictly above it; default is the checkpoint's own, as in
+            `StudyPredictor`.
+        prevalence: Share of abnormal studies for the predictive values, in (0, 1).
+        batch_size: Number of views per step.
+        counterfactuals: Number of phantom patients for `measure_counterfactuals`. If 0, the shortcut audit paints over
+            corners and markers of the split's own images instead.
+        ood_folders: Name -> folder of images that the checkpoint should flag as out of distribution, in addition to
+            generated ones; see `measure_ood_detection`.
         cpu: Whether to stay on the CPU.
-        cache_dir: As in `KeptAnswers`.
+        cache_dir: Folder of the cache, see `PredictionCache`.
 
     Returns:
-        What was written. `image` and `study`, see `measure_levels`: figures with 95 % intervals from a bootstrap over
-        patients, and confusion matrices, `overall` and by body part. Studies' probabilities are calibrated as the
-        checkpoint's config says. `curves` of the studies; `calibration_effect`: how wrong their probabilities were
-        before calibration and after; `operating_points`: what the config's thresholds achieve here, overall and by
-        part (`groups`) and by region (`regions`), with predictive values at `prevalence`; `baselines`; `published`:
-        what studies printed for the same level and split; `explanations` and further figures of heatmaps: see
-        `look_at_heatmaps`; `refusal`, where the checkpoint can tell what is strange to it: see `measure_refusal`;
-        `retrieval`, where it has an index: see `measure_retrieval`; `shortcuts`: see `audit_shortcuts`. Where the rows
-        tell regions: `region`; where they know their findings: `finding`.
+        The content of `evaluation.json`. `image` and `study`: metrics with 95 % intervals and confusion matrices,
+        `overall` and by body part (see `measure_levels`). `curves` of the studies. `calibration_effect`: errors of the
+        probabilities before and after calibration. `operating_points`: the config's thresholds, overall and by body
+        part (`groups`) and by region (`regions`), with predictive values at `prevalence`. `baselines`. `published`:
+        see `comparable_figures`. `randomization` and other evaluations of heatmaps: see `measure_saliency`.
+        `ood_detection`, if the checkpoint has a detector: see `measure_ood_detection`. `retrieval`, if it has an
+        index: see `measure_retrieval`. `shortcuts`: see `audit_shortcuts`. `region` and `finding`: metrics by region
+        and by kind of finding, if the rows have these. Renamed fields also appear under their former names.
 
     Raises:
         DatasetError: If the split is empty.
@@ -261,17 +108,17 @@ def evaluate_checkpoint(
     if not len(rows):
         raise DatasetError(f"the split {split} is empty; choose other body parts or another split")
     folder, accelerator = Path(folder), Accelerator(cpu=cpu)
-    answers = KeptAnswers(folder, rows, accelerator, batch_size=batch_size, cache_dir=cache_dir)
+    cache = PredictionCache(folder, rows, accelerator, batch_size=batch_size, cache_dir=cache_dir)
     config = AutoConfig.from_pretrained(folder)
-    found = answers.predict(progress=f"Evaluating {split}")
-    point = config.default_operating_point
+    predictions = cache.predict(progress=f"Evaluating {split}")
+    how = "given to the evaluation"
     if threshold is None:
+        point = config.default_operating_point
         threshold, how = config.operating_points[point], OPERATING_POINTS.get(point, f"operating point {point}")
-    else:
-        how = "given to the evaluation"
-    calibration = {name.removeprefix("study_"): getattr(config, name) for name in CALIBRATION[1:]}
-    levels = measure_levels(found, threshold, **calibration)
-    studies = Answers(found, **calibration)
+    calibration = {"slope": config.study_slope, "intercept": config.study_intercept}
+    levels = measure_levels(predictions, threshold, **calibration)
+    scores = StudyScores.of(predictions, **calibration)
+    regions, findings = _values_of_studies(rows, "region"), _values_of_studies(rows, "finding")
     report = {
         "split": split,
         **({"data": data} if data else {}),
@@ -279,110 +126,233 @@ def evaluate_checkpoint(
         "threshold_chosen": how,
         "n_resamples": N_RESAMPLES,
         "trained_on_phantoms": config.trained_on_phantoms,
-        "weights_sha256": answers.weights,
+        "weights_sha256": cache.weights_sha256,
         "calibration": {name: getattr(config, name) for name in CALIBRATION},
         **{level: measured.to_dict() for level, measured in levels.items()},
         "curves": levels["study"].curves,
-        "calibration_effect": _effect(answers, found, studies, config),
+        "calibration_effect": _calibration_effect(cache, predictions, scores, config),
         "prevalence": prevalence,
-        "operating_points": _operating_points(studies, config, prevalence, _of_studies(rows, "region")),
-        "published": published_beside(data, split, levels),
-        "body_part_accuracy": _part_accuracy(found),
+        "operating_points": _operating_points(scores, config, prevalence, regions),
+        "published": comparable_figures(data, split, levels),
+        "body_part_accuracy": _body_part_accuracy(predictions),
     }
     if train is not None and len(train):
         report["baselines"] = measure_baselines(train, rows)
-    for name, measure in (("region", measure_regions), ("finding", measure_findings)):
-        measured = measure(studies, _of_studies(rows, name), threshold)
-        if measured:
-            report[name] = measured
+    for name, groups in (("region", scores.by_region(regions)), ("finding", scores.by_finding(findings))):
+        if groups:
+            report[name] = {group: scores.measure(members, threshold) for group, members in groups.items()}
     if accelerator.is_main_process:
-        report |= _look_view_by_view(answers, studies, twins, foreign or {})
+        report |= _measure_by_view(cache, scores, counterfactuals, ood_folders or {})
+        report = with_old_names(report)
         replace_file(folder / "evaluation.json", (json.dumps(report, indent=2) + "\n").encode())
         plot_evaluation(report, folder)
-        make_golden(folder)
+        write_golden_check(folder)
     return report
 
 
-def _of_studies(rows: Dataset, column: str) -> dict[str, str]:
-    """Study id -> its word in a column, of those that have one; empty where the rows lack the column."""
+@dataclass(frozen=True, eq=False)
+class StudyScores:
+    """Calibrated probabilities of a split's studies, in first-seen order; all arrays are `[n]`.
+
+    Attributes:
+        study_ids: Ids of the studies.
+        probabilities: float64, calibrated P(abnormal).
+        labels: 0 normal and 1 abnormal.
+        patients: The patient of each study.
+        body_parts: The body part as an index.
+    """
+
+    study_ids: list[str]
+    probabilities: np.ndarray
+    labels: np.ndarray
+    patients: np.ndarray
+    body_parts: np.ndarray
+
+    @classmethod
+    def of(cls, predictions: SplitPredictions, slope: float = 1.0, intercept: float = 0.0) -> "StudyScores":
+        """Pools the predictions for views and calibrates the studies (see `calibrate_studies`)."""
+        studies = predictions.by_study()
+        means, labels, patients, parts = (np.asarray(column) for column in zip(*studies.values(), strict=True))
+        return cls(list(studies), calibrate_studies(means, slope, intercept), labels, patients, parts)
+
+    def by_body_part(self) -> dict[str, np.ndarray]:
+        """Returns body part -> bool `[n]`; parts without studies are left out."""
+        return _by_body_part(self.body_parts)
+
+    def by_region(self, regions: dict[str, str]) -> dict[str, np.ndarray]:
+        """Returns name in `REGION_GROUPS` -> bool `[n]`, which studies show a region of it; empty ones are left out.
+
+        Args:
+            regions: Study id -> the regions that it shows, joined by "+".
+        """
+        shown = [set(regions.get(study, "").split("+")) for study in self.study_ids]
+        groups = {name: np.asarray([bool(one & set(group)) for one in shown]) for name, group in REGION_GROUPS.items()}
+        return {name: members for name, members in groups.items() if members.any()}
+
+    def by_finding(self, findings: dict[str, str]) -> dict[str, np.ndarray]:
+        """Returns kind of finding -> bool `[n]`, the studies with it and all normal studies."""
+        kinds = np.asarray([findings.get(study, "") for study in self.study_ids])
+        return {str(kind): (kinds == kind) | (self.labels == 0) for kind in sorted(set(kinds) - {""})}
+
+    def measure(self, members: np.ndarray, threshold: float) -> dict[str, Any]:
+        """Returns the metrics of some studies, bool `[n]`, see `GroupReport`."""
+        return GroupReport.measure(
+            self.labels[members], self.probabilities[members], self.patients[members], threshold=threshold,
+            n_resamples=N_RESAMPLES,
+        ).to_dict()  # fmt: skip
+
+
+def _by_body_part(parts: np.ndarray) -> dict[str, np.ndarray]:
+    return {part: parts == index for index, part in enumerate(BODY_PARTS) if (parts == index).any()}
+
+
+def measure_levels(
+    predictions: SplitPredictions, threshold: float = 0.5, *, slope: float = 1.0, intercept: float = 0.0
+) -> dict[str, EvaluationReport]:
+    """Measures images and studies, overall and by body part, with intervals from a bootstrap over patients.
+
+    Args:
+        predictions: Predictions for the views of a split.
+        threshold: A row is called abnormal strictly above it.
+        slope: Slope of the studies' calibration, see `calibrate_studies`.
+        intercept: Intercept of the studies' calibration.
+
+    Returns:
+        `image`, where each view is a study of its own, and `study`.
+    """
+    scores = StudyScores.of(predictions, slope, intercept)
+    images = calibrate_single_views(predictions, slope, intercept)
+    levels: dict[str, tuple[Any, ...]] = {
+        "image": (predictions.labels, images, predictions.patient_ids, _by_body_part(predictions.body_parts)),
+        "study": (scores.labels, scores.probabilities, scores.patients, scores.by_body_part()),
+    }
+    return {
+        level: EvaluationReport.measure(
+            labels, probabilities, patients, groups=parts, threshold=threshold, n_resamples=N_RESAMPLES
+        )
+        for level, (labels, probabilities, patients, parts) in levels.items()
+    }
+
+
+def calibrate_single_views(predictions: SplitPredictions, slope: float, intercept: float) -> np.ndarray:
+    """Returns the calibrated P(abnormal) of each view as a study of its own, `[n]`."""
+    values = predictions.single_view_probabilities
+    return calibrate_studies(predictions.probabilities if values is None else values, slope, intercept)
+
+
+def measure_baselines(train: Dataset, held_out: Dataset, *, seed: int = 0) -> dict[str, dict[str, Any]]:
+    """Measures the baselines of `mura_hf.metrics` on the studies of a split.
+
+    Args:
+        train: Data that the share of abnormal studies, overall and by number of views, is taken from.
+        held_out: The split.
+        seed: Seed of the random baseline.
+
+    Returns:
+        `random`, `constant` and `view_count`, each with `figures` and 95 % `intervals` over patients.
+    """
+    (train_views, train_labels, _), (views, labels, patients) = _count_views(train), _count_views(held_out)
+    baselines = {
+        "random": random_baseline(len(labels), seed),
+        "constant": constant_baseline(len(labels), float(train_labels.mean())),
+        "view_count": view_count_baseline(train_views, train_labels, views),
+    }
+    return {
+        name: {
+            "figures": classification_metrics(labels, values),
+            "intervals": bootstrap_confidence_intervals(labels, values, patients),
+        }
+        for name, values in baselines.items()
+    }
+
+
+def _count_views(rows: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Number of views, label and patient of each study, in first-seen order."""
+    studies: dict[str, list[Any]] = {}
+    for study, label, patient in zip(rows["study_id"], rows["label"], rows["patient_id"], strict=True):
+        studies.setdefault(study, [0, label, patient])[0] += 1
+    views, labels, patients = (np.asarray(column) for column in zip(*studies.values(), strict=True))
+    return views, labels, patients
+
+
+def _values_of_studies(rows: Dataset, column: str) -> dict[str, str]:
+    """Study id -> its value in a column, for studies that have one; empty if the rows lack the column."""
     if column not in rows.column_names:
         return {}
-    return {study: word for study, word in zip(rows["study_id"], rows[column], strict=True) if word}
+    return {study: value for study, value in zip(rows["study_id"], rows[column], strict=True) if value}
 
 
-def _effect(answers: KeptAnswers, found: SplitPredictions, studies: Answers, config: MuraBaseConfig) -> dict[str, Any]:
-    """How wrong the studies' probabilities are without calibration, `before`, and with it, `after`.
-
-    Before is None where there is no calibration.
-    """
-    report: dict[str, Any] = {"before": None}
+def _calibration_effect(
+    cache: PredictionCache, predictions: SplitPredictions, scores: StudyScores, config: MuraBaseConfig
+) -> dict[str, Any]:
+    """Errors of the studies' probabilities `before` calibration (None if there is none) and `after`."""
+    states: dict[str, StudyScores | None] = {"before": None, "after": scores}
     if (config.temperature, config.study_slope, config.study_intercept) != (1, 1, 0):
-        raw = Answers(change_temperature(answers, found, 1.0, now=config.temperature))
-        report["before"] = _wrong(raw.labels, raw.probabilities)
-    return {**report, "after": _wrong(studies.labels, studies.probabilities)}
-
-
-def _wrong(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
-    return {**probability_errors(labels, probabilities), "reliability": measure_reliability(labels, probabilities)}
+        states["before"] = StudyScores.of(change_temperature(cache, predictions, 1.0, current=config.temperature))
+    return {
+        when: None if state is None else {
+            **probability_errors(state.labels, state.probabilities),
+            "reliability": measure_reliability(state.labels, state.probabilities),
+        }
+        for when, state in states.items()
+    }  # fmt: skip
 
 
 def _operating_points(
-    studies: Answers, config: MuraBaseConfig, prevalence: float, regions: dict[str, str]
+    scores: StudyScores, config: MuraBaseConfig, prevalence: float, regions: dict[str, str]
 ) -> dict[str, Any]:
-    """Name -> `threshold`, `chosen` (how), and what it achieves: `groups`, overall and by body part, and `regions`."""
+    """Name -> `threshold`, how it was `chosen`, and its figures by `groups` (body parts) and `regions`."""
     assert config.operating_points is not None
-    groups = {("groups", "overall"): np.ones(len(studies.labels), bool)}
-    groups |= {("groups", name): rows for name, rows in studies.of_parts().items()}
-    groups |= {("regions", name): rows for name, rows in studies.of_regions(regions).items()}
-    measured = {
-        name: measure_operating_points(
-            studies.labels[rows], studies.probabilities[rows], studies.patients[rows], config.operating_points,
-            prevalence, n_resamples=N_RESAMPLES,
-        )
-        for name, rows in groups.items()
-    }  # fmt: skip
-    report: dict[str, Any] = {}
+    groups = {("groups", "overall"): np.ones(len(scores.labels), bool)}
+    groups |= {("groups", name): members for name, members in scores.by_body_part().items()}
+    groups |= {("regions", name): members for name, members in scores.by_region(regions).items()}
     known = [name for name in OPERATING_POINTS if name in config.operating_points]  # a config sorts its own by name
-    for point in dict.fromkeys([*known, *config.operating_points]):
-        threshold = config.operating_points[point]
-        report[point] = {"threshold": threshold, "chosen": OPERATING_POINTS.get(point, "as the config has it")}
-        for (kind, name), found in measured.items():
-            report[point].setdefault(kind, {})[name] = {
-                key: value for key, value in found[point].items() if key != "threshold"
-            }
+    report: dict[str, Any] = {
+        name: {"threshold": config.operating_points[name], "chosen": OPERATING_POINTS.get(name, "set in the config")}
+        for name in dict.fromkeys([*known, *config.operating_points])
+    }
+    for (kind, name), members in groups.items():
+        measured = measure_operating_points(
+            scores.labels[members], scores.probabilities[members], scores.patients[members], config.operating_points,
+            prevalence, n_resamples=N_RESAMPLES,
+        )  # fmt: skip
+        for point, row in measured.items():
+            del row["threshold"]
+            report[point].setdefault(kind, {})[name] = row
     return report
 
 
-def _part_accuracy(found: SplitPredictions) -> float | None:
-    """Share of the views whose body part is found; None without that head, or where no part is known."""
-    known = found.body_parts != UNKNOWN_PART
-    if found.found_parts is None or not known.any():
+def _body_part_accuracy(predictions: SplitPredictions) -> float | None:
+    """Share of views whose body part is recognised; None without that head, or if no body part is known."""
+    known = predictions.body_parts != UNKNOWN_PART
+    if predictions.found_parts is None or not known.any():
         return None
-    return float(np.mean(found.found_parts[known] == found.body_parts[known]))
+    return float(np.mean(predictions.found_parts[known] == predictions.body_parts[known]))
 
 
-def _look_view_by_view(
-    answers: KeptAnswers, studies: Answers, twins: int, foreign: Mapping[str, str | Path]
+def _measure_by_view(
+    cache: PredictionCache, scores: StudyScores, counterfactuals: int, ood_folders: Mapping[str, str | Path]
 ) -> dict[str, Any]:
-    """What is measured view by view, through the predictor."""
-    predictor = StudyPredictor.from_pretrained(answers.checkpoint, device=answers.accelerator.device)
-    rows = answers.rows
-    report = look_at_heatmaps(answers, predictor, phantoms=twins > 0)
+    """Runs the measurements that need a `StudyPredictor`."""
+    predictor = StudyPredictor.from_pretrained(cache.checkpoint, device=cache.accelerator.device)
+    rows = cache.rows
+    report = measure_saliency(cache, predictor, phantoms=counterfactuals > 0)
     if predictor.ood_detector is not None:
-        settings = {
-            "learned": digest_files([answers.checkpoint / OOD_FILE]),
-            "foreign": {name: describe_pictures(Path(place)) for name, place in foreign.items()},
+        settings: dict[str, Any] = {
+            "detector": digest_files([cache.checkpoint / OOD_FILE]),
+            "folders": {name: list_images(Path(folder)) for name, folder in ood_folders.items()},
+            "images": ood_detection.N_IMAGES,
         }
-        report["refusal"] = answers.record("refusal", settings, lambda: measure_refusal(predictor, rows, foreign))
-    index = answers.checkpoint / FOLDER
+        measure = partial(measure_ood_detection, predictor, rows, ood_folders, n_images=ood_detection.N_IMAGES)
+        report["ood_detection"] = cache.measure_once("ood_detection", settings, measure)
+    index = cache.checkpoint / FOLDER
     if index.is_dir():
-        own = dict(zip(studies.study_ids, studies.probabilities.tolist(), strict=True))
-        report["retrieval"] = answers.record(
-            "retrieval", {"build": read_record(index).build}, lambda: measure_retrieval(predictor, rows, own)
-        )
-    report["shortcuts"] = answers.record(
-        "shortcuts",
-        {"patients": twins, "studies": N_STUDIES},
-        lambda: audit_shortcuts(predictor, None if twins else rows, twins=twins).record,
+        own = dict(zip(scores.study_ids, scores.probabilities.tolist(), strict=True))
+        measure = partial(measure_retrieval, predictor, rows, own)
+        report["retrieval"] = cache.measure_once("retrieval", {"build": read_record(index).build}, measure)
+    options: dict[str, Any] = {"counterfactuals": counterfactuals, "n_studies": masking.N_STUDIES}
+    audited = None if counterfactuals else rows
+    report["shortcuts"] = cache.measure_once(
+        "shortcuts", options, lambda: audit_shortcuts(predictor, audited, **options).record
     )
     return report

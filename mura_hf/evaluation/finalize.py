@@ -1,7 +1,7 @@
-"""What follows training: calibration on `calib`, then evaluation on `valid`."""
+"""What follows training: calibration and OOD detection from `calib`, then evaluation on `valid`."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,83 +12,81 @@ from ..errors import CheckpointError, DatasetError
 from ..models import LABELS
 from .calibration import calibrate_checkpoint
 from .evaluation import evaluate_checkpoint
-from .ood_detection import learn_distribution
-from .prediction_cache import make_golden
+from .golden import write_golden_check
+from .ood_detection import fit_ood_detector
 
-_OF_A_GROUP = (
+_PROCESS_GROUP_VARIABLES = (
     "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT",
     "TORCHELASTIC_RUN_ID",
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Finish:
+@dataclass
+class FinalizeResult:
     """What was measured after training.
 
     Attributes:
-        calibration: As `calibrate_checkpoint` gives it; None where that was left out.
-        evaluation: As `evaluate_checkpoint` gives it; None where that was left out.
-        left_out: Sentences about what was left out, and why.
+        calibration: From `calibrate_checkpoint`; None if it was skipped.
+        evaluation: From `evaluate_checkpoint`; None if it was skipped.
+        skipped: Sentences that say what was skipped, and why.
     """
 
-    calibration: dict[str, float] | None
-    evaluation: dict[str, Any] | None
-    left_out: list[str]
+    calibration: dict[str, Any] | None = None
+    evaluation: dict[str, Any] | None = None
+    skipped: list[str] = field(default_factory=list)
 
 
-def finish_checkpoint(
+def finalize_checkpoint(
     folder: str | Path,
     datasets: DatasetDict,
     *,
     data: dict[str, Any] | None = None,
     batch_size: int = 32,
     cpu: bool = False,
-) -> Finish:
-    """Calibrates a fresh checkpoint on `calib`, teaches it when not to answer, measures it on `valid` and writes its
-    golden check; what the data do not allow is left out.
+) -> FinalizeResult:
+    """Calibrates a new checkpoint, fits its OOD detector, evaluates it on `valid` and writes its golden check.
 
-    The process works alone: where several trained, the main one may call this after they have parted.
+    Steps that the data do not allow are skipped. The calling process works alone: after distributed training, call
+    this from the main process once the others have left.
 
     Args:
         folder: The checkpoint.
-        datasets: Splits that it was trained with.
-        data: What they are, for `evaluation.json`.
-        batch_size: Views a step.
+        datasets: The splits that it was trained with.
+        data: Description of the data for `evaluation.json`, from `describe_source`.
+        batch_size: Number of views per step.
         cpu: Whether to stay on the CPU.
     """
-    for name in _OF_A_GROUP:
+    for name in _PROCESS_GROUP_VARIABLES:
         os.environ.pop(name, None)
     AcceleratorState._reset_state(reset_partial_state=True)
-    left_out: list[str] = []
-    calibration = evaluation = None
-    lacks = _lacking(datasets["calib"])
-    if lacks:
-        left_out.append(
-            f"Not calibrated: calib has no {lacks} study. Give more studies or a larger calib_fraction, or run "
+    options: dict[str, Any] = {"batch_size": batch_size, "cpu": cpu}
+    result = FinalizeResult()
+    if missing := _missing_labels(datasets["calib"]):
+        result.skipped.append(
+            f"Not calibrated: calib has no {missing} study. Give more studies or a larger calib_fraction, or run "
             "scripts/calibrate.py later."
         )
     else:
-        calibration = calibrate_checkpoint(folder, datasets["calib"], batch_size=batch_size, cpu=cpu)
+        result.calibration = calibrate_checkpoint(folder, datasets["calib"], **options)
     try:
         if "train" not in datasets:
-            raise DatasetError("the data have no train")
-        learn_distribution(folder, datasets["train"], datasets["calib"], batch_size=batch_size, cpu=cpu)
+            raise DatasetError("the data have no train split")
+        fit_ood_detector(folder, datasets["train"], datasets["calib"], **options)
     except (CheckpointError, DatasetError) as error:
-        left_out.append(f"It cannot tell when not to answer: {error}.")
-    if not len(datasets["valid"]):
-        left_out.append("Not evaluated: the data have no valid, and without figures there is no card.")
-        make_golden(folder)
-    else:
-        evaluation = evaluate_checkpoint(
-            folder, datasets["valid"], "valid", train=datasets.get("train"), data=data, batch_size=batch_size, cpu=cpu
+        result.skipped.append(f"No out-of-distribution detection: {error}.")
+    if len(datasets["valid"]):
+        result.evaluation = evaluate_checkpoint(
+            folder, datasets["valid"], "valid", train=datasets.get("train"), data=data, **options
         )
-        lacks = _lacking(datasets["valid"])
-        if lacks:
-            left_out.append(f"valid has no {lacks} study, so that figures such as AUROC are not defined.")
-    return Finish(calibration, evaluation, left_out)
+        if missing := _missing_labels(datasets["valid"]):
+            result.skipped.append(f"valid has no {missing} study, so metrics such as AUROC are undefined.")
+    else:
+        result.skipped.append("Not evaluated: the data have no valid split. A card needs an evaluation.")
+        write_golden_check(folder)
+    return result
 
 
-def _lacking(rows: Dataset) -> str | None:
-    """The labels that no row has, in words; None where both are there."""
+def _missing_labels(rows: Dataset) -> str | None:
+    """Names the labels that no row has; None if both are present."""
     absent = {0, 1} - set(rows["label"])
     return " and no ".join(LABELS[label] for label in sorted(absent)) or None

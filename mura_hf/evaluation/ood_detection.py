@@ -1,9 +1,5 @@
-"""Teaches a checkpoint what its training data look like, so that it can tell when not to answer.
+"""Out-of-distribution (OOD) detection: fits a checkpoint's detector and measures how often it flags studies."""
 
-How often a checkpoint refuses what it should, and what it should not.
-"""
-
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -18,7 +14,6 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import AutoModelForImageClassification
 
-from ..common import replace_file
 from ..data import ViewDataset
 from ..data.fracatlas import REGION_GROUPS
 from ..data.views import group_studies
@@ -31,249 +26,233 @@ from ..phantoms import UNRELATED_KINDS, render_phantom, render_unrelated
 from ..radiographs import read_radiograph
 from ..retrieval import OODDetector, feature_means
 from ..retrieval.ood_detection import FALSE_ALARM_RATE
-from .prediction_cache import file_of, spread
+from .calibration import add_to_training_record
+from .prediction_cache import image_source, spread_indices
 
-MOST_VIEWS = 5_000
-"""Of train, spread evenly; more would move the covariance of a few hundred channels by little."""
+MAX_TRAIN_VIEWS = 5_000
+"""More views of train would hardly change the covariance of a few hundred channels."""
+
+N_IMAGES = 63
+"""Number of generated images of each kind; a multiple of the number of body parts."""
 
 _SCOPE = REGION_GROUPS["upper limb"]
-_ANY = "any"
+_OUT_OF_SCOPE = {region for regions in REGION_GROUPS.values() for region in regions} - set(_SCOPE)
+_UNKNOWN = "any"
+_FIRST_SEED = 7_000_000
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm")
+_MAX_FOLDER_IMAGES = 250
 
 
-def learn_distribution(
+def fit_ood_detector(
     folder: str | Path, train: Dataset, calib: Dataset, *, batch_size: int = 32, cpu: bool = False
 ) -> dict[str, Any]:
-    """Writes `in_distribution.safetensors` beside a checkpoint's weights, and how that went into its `training.json`,
-    where there is one.
+    """Fits the OOD detector of a checkpoint and saves it beside its weights.
 
-    Views are grouped by body part, or by region where the rows tell regions. What shows nothing of the upper limb was
-    a help in training, but is not what checkpoints of this package are for: it counts as strange.
+    Views are grouped by region if the rows have regions, else by body part. Views that show nothing of the upper limb
+    help in training but are out of scope for checkpoints of this package, so the detector flags them. A record is
+    added to `training.json` if that exists.
 
     Args:
         folder: The checkpoint.
-        train: What it was trained on.
-        calib: The split that sets the threshold, which neither training nor selection has seen.
-        batch_size: Views a step.
+        train: The data that it was trained on.
+        calib: The split that sets the threshold, which was used neither for training nor for selection.
+        batch_size: Number of views per step.
         cpu: Whether to stay on the CPU.
 
     Returns:
-        `n_views` of train that were looked at, `groups` (name -> views), those `outside`, `n` views of calib,
-        `alarms` (the share of studies like these that is accepted to be taken for strange).
+        `n_views` of train, `groups` (name -> number of views), the groups `outside` the scope, `n` views of calib, and
+        `alarms`, the accepted share of false alarms.
 
     Raises:
         CheckpointError: If the model has no feature map, or one for each body part.
-        DatasetError: If calib has too few views that show what the checkpoint is for.
+        DatasetError: If calib has too few views in scope.
     """
     folder, accelerator = Path(folder), Accelerator(cpu=cpu)
-    train = train.select(spread(len(train), MOST_VIEWS))
+    train = train.select(spread_indices(len(train), MAX_TRAIN_VIEWS))
     groups = groups_of(train)
     outside = sorted({group for group in groups if is_outside(group)})
-    calib = in_scope(calib)
-    raw = AutoModelForImageClassification.from_pretrained(folder)
-    if raw.NEEDS_PART:
+    model = AutoModelForImageClassification.from_pretrained(folder)
+    if model.NEEDS_PART:
         raise CheckpointError(
-            f"{folder} has a model for each body part, whose feature maps do not compare: it cannot tell whether a "
-            "study is like those of training"
+            f"{folder} has a model for each body part, and their feature maps cannot be compared, so it cannot have "
+            "an out-of-distribution detector"
         )
-    model = accelerator.prepare_model(raw, evaluation_mode=True)
+    model = accelerator.prepare_model(model, evaluation_mode=True)
     processor = MuraImageProcessor.from_pretrained(folder)
     codes, calib_codes = (
-        read_codes(model.eval(), ViewDataset(rows, processor), accelerator.device, batch_size, f"Reading {name}")
-        for name, rows in (("train", train), ("calib", calib))
+        _read_codes(model.eval(), ViewDataset(rows, processor), accelerator.device, batch_size, f"Reading {name}")
+        for name, rows in (("train", train), ("calib", in_scope(calib)))
     )
-    fitted = OODDetector.fit(codes, groups, outside, calib_codes, digest_weights(folder))
+    detector = OODDetector.fit(codes, groups, outside, calib_codes, digest_weights(folder))
     record = {
         "n_views": len(codes),
         "groups": {group: groups.count(group) for group in sorted(set(groups))},
         "outside": outside,
-        "n": len(fitted.calib),
+        "n": len(detector.calib),
         "alarms": FALSE_ALARM_RATE,
     }
     if accelerator.is_main_process:
-        fitted.save(folder)
-        file = folder / "training.json"
-        if file.is_file():
-            training = {**json.loads(file.read_text()), "in_distribution": record}
-            replace_file(file, (json.dumps(training, indent=2) + "\n").encode())
+        detector.save(folder)
+        add_to_training_record(folder, {"ood_detection": record, "in_distribution": record})
     return record
 
 
 def groups_of(rows: Dataset) -> list[str]:
-    """The group of each row: the first region of the upper limb that it shows, else the first of all, or the body part
-    where rows tell no regions.
+    """Returns the group of each row: the first region of the upper limb that it shows, else the first of all regions.
+
+    Rows without regions are grouped by body part.
     """
     if "region" in rows.column_names and any(rows["region"]):
-        shown = [(region or _ANY).split("+") for region in rows["region"]]
-        return [next((word for word in words if word in _SCOPE), words[0]) for words in shown]
-    return [_ANY if part is None else BODY_PARTS[part] for part in rows["body_part"]]
+        shown = [(region or _UNKNOWN).split("+") for region in rows["region"]]
+        return [next((region for region in regions if region in _SCOPE), regions[0]) for regions in shown]
+    return [_UNKNOWN if part is None else BODY_PARTS[part] for part in rows["body_part"]]
 
 
 def is_outside(group: str) -> bool:
-    """Whether a group, as `groups_of` names it, shows nothing of the upper limb."""
-    return group in {region for regions in REGION_GROUPS.values() for region in regions} - set(_SCOPE)
+    """Returns whether a group from `groups_of` shows nothing of the upper limb."""
+    return group in _OUT_OF_SCOPE
 
 
 def in_scope(rows: Dataset, *, inside: bool = True) -> Dataset:
-    """The rows that show something of the upper limb, or, where not `inside`, the others."""
-    return rows.select([place for place, group in enumerate(groups_of(rows)) if is_outside(group) != inside])
+    """Selects the rows that show something of the upper limb, or the other rows if not `inside`."""
+    return rows.select([index for index, group in enumerate(groups_of(rows)) if is_outside(group) != inside])
 
 
 @torch.no_grad()
-def read_codes(model: Any, views: ViewDataset, device: torch.device, batch_size: int, progress: str) -> np.ndarray:
+def _read_codes(model: Any, views: ViewDataset, device: torch.device, batch_size: int, progress: str) -> np.ndarray:
     """Codes of views from `feature_means`, float32 `[n, D]`."""
-    found = []
+    codes = []
     for batch in tqdm(DataLoader(views, batch_size), desc=progress):
         pixel_values = batch["pixel_values"].to(device, memory_format=torch.channels_last)
-        found.append(feature_means(model.classify_views(pixel_values)).cpu().numpy())
-    return np.concatenate(found) if found else np.zeros((0, 1), np.float32)
+        codes.append(feature_means(model.classify_views(pixel_values)).cpu().numpy())
+    return np.concatenate(codes) if codes else np.zeros((0, 1), np.float32)
 
 
-N_PICTURES = 63
-"""Of each made kind; as many of every body part where it shows one."""
-
-_FIRST_SEED = 7_000_000
-_ENDINGS = (".png", ".jpg", ".jpeg", ".dcm")
-
-
-def measure_refusal(
+def measure_ood_detection(
     predictor: StudyPredictor,
     rows: Dataset,
-    others: Mapping[str, str | Path] | None = None,
+    ood_folders: Mapping[str, str | Path] | None = None,
     *,
-    n_pictures: int = N_PICTURES,
+    n_images: int = N_IMAGES,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Counts refusals: of held-out studies like those of training, and of pictures that are nothing like them.
+    """Measures how often a checkpoint flags held-out studies (false alarms) and OOD images (detections).
 
     Args:
-        predictor: The checkpoint; it must be able to tell.
-        rows: A split that it has not seen. Rows that show nothing of the upper limb are a kind of their own.
-        others: Name of a further kind -> folder of its pictures, of which up to 250 are taken, spread evenly.
-        n_pictures: Of each kind that is made here.
-        progress: Whether to show a progress bar.
+        predictor: A checkpoint with an OOD detector.
+        rows: A split that it has not seen. Rows out of scope are a kind of their own.
+        ood_folders: Name -> folder of images that should be flagged. At most 250 are taken, evenly spaced.
+        n_images: Number of generated images of each kind.
+        progress: Whether to show progress bars.
 
     Returns:
-        `alarms`: `n` studies like those of training, `refused` (a share), `low` and `high` (95 %, bootstrap over
-        patients). `kinds`: name -> the same for pictures that should be refused, the interval after Wilson. Other
-        kinds than those asked for: "inverted" (negatives of held-out views), each of `UNRELATED_KINDS`, "phantoms"
-        where the checkpoint was not trained on such, and each group of rows outside its scope. `unseen_detector`:
-        likewise, phantoms of the body parts as another detector would have them, for checkpoints trained on phantoms;
-        whether such should be refused is open.
+        `alarms`: `n` studies in scope, the share `refused`, and `low` and `high` (95 % interval from a bootstrap over
+        patients). `kinds`: name -> the same for images that should be flagged, with Wilson's interval: "inverted"
+        (negatives of held-out views), each of `UNRELATED_KINDS`, "phantoms" unless the checkpoint was trained on
+        phantoms, rows out of scope, and each of `ood_folders`. `unseen_detector`, for checkpoints trained on phantoms:
+        phantoms as another X-ray detector would show them; whether these should be flagged is open.
 
     Raises:
-        DatasetError: If a folder holds no picture, or no row is what the checkpoint is for.
+        DatasetError: If a folder has no images, or no row is in scope.
     """
-    fine, strange = in_scope(rows), in_scope(rows, inside=False)
-    if not len(fine):
-        raise DatasetError("no row shows what the checkpoint is for, so false alarms cannot be counted")
-    studies = list(_studies(fine))
-    flags = [
-        _refused(predictor, files, part)
-        for files, part, _ in tqdm(studies, desc="Refusals: held-out", disable=not progress)
-    ]
-    patients = np.asarray([patient for *_, patient in studies])
+    inside, outside = in_scope(rows), in_scope(rows, inside=False)
+    if not len(inside):
+        raise DatasetError("no row is in the scope of the checkpoint, so false alarms cannot be counted")
+    flags, patients = [], []
+    for files, part, patient in tqdm(list(_studies(inside)), desc="OOD: held-out", disable=not progress):
+        flags.append(_is_flagged(predictor, files, part))
+        patients.append(patient)
     low, high = bootstrap_mean(np.asarray(flags, float), patients)
-    if low == high:  # resamples of equal answers tell nothing: as if each patient had answered once
+    if low == high:  # all flags are equal: Wilson's interval as if each patient had one study
         n = len(set(patients))
-        interval = _wilson(n * all(flags), n)
-        low, high = float(interval.low), float(interval.high)
-    phantoms = predictor.model.config.trained_on_phantoms
+        low, high = _wilson(n * all(flags), n)
     report: dict[str, Any] = {
         "alarms": {"n": len(flags), "refused": float(np.mean(flags)), "low": low, "high": high},
         "kinds": {},
     }
-    kinds = strange_pictures(predictor, fine, strange, others, n_pictures=n_pictures)
-    for name, pictures in tqdm(kinds.items(), desc="Refusals: strange", disable=not progress):
-        report["kinds"][name] = _count(predictor, pictures)
-    if phantoms:
-        report["unseen_detector"] = _count(predictor, _phantoms(n_pictures, "underexposed"))
+    kinds = ood_images(predictor, inside, outside, ood_folders, n_images=n_images)
+    for name, images in tqdm(kinds.items(), desc="OOD: kinds", disable=not progress):
+        report["kinds"][name] = _count_flags(predictor, images)
+    if predictor.model.config.trained_on_phantoms:
+        report["unseen_detector"] = _count_flags(predictor, _phantoms(n_images, "underexposed"))
     return report
 
 
-def strange_pictures(
+def ood_images(
     predictor: StudyPredictor,
-    fine: Dataset,
-    strange: Dataset,
-    others: Mapping[str, str | Path] | None = None,
+    inside: Dataset,
+    outside: Dataset,
+    ood_folders: Mapping[str, str | Path] | None = None,
     *,
-    n_pictures: int = N_PICTURES,
+    n_images: int = N_IMAGES,
     first_seed: int = _FIRST_SEED,
 ) -> dict[str, Iterable[Any]]:
-    """Kind -> pictures that a checkpoint should refuse; see `measure_refusal`.
+    """Returns kind -> images that a checkpoint should flag; see `measure_ood_detection`.
 
     Args:
         predictor: The checkpoint.
-        fine: Rows like those of its training, for negatives.
-        strange: Rows that show nothing of the upper limb.
-        others: Name of a further kind -> folder of its pictures.
-        n_pictures: Of each kind that is made here.
-        first_seed: Of those.
+        inside: Rows in scope, for negatives.
+        outside: Rows out of scope.
+        ood_folders: Name -> folder of further images.
+        n_images: Number of generated images of each kind.
+        first_seed: Seed of the first of them.
     """
-    chosen = [files[0] for files, *_ in _studies(fine)]
-    places = spread(len(chosen), n_pictures)
+    files = [study[0][0] for study in _studies(inside)]
     kinds: dict[str, Iterable[Any]] = {
-        "inverted": (_invert(chosen[place]) for place in places),
-        **{kind: _foreign(kind, n_pictures, first_seed) for kind in UNRELATED_KINDS},
+        "inverted": (255 - read_radiograph(files[n]).to_uint8() for n in spread_indices(len(files), n_images)),
+        **{kind: _unrelated(kind, n_images, first_seed) for kind in UNRELATED_KINDS},
     }
     if not predictor.model.config.trained_on_phantoms:
-        kinds["phantoms"] = _phantoms(n_pictures, "standard", first_seed)
-    if len(strange):
-        kinds["other regions of the body"] = [files[0] for files, *_ in _studies(strange)]
-    return kinds | {name: _pictures(Path(place)) for name, place in (others or {}).items()}
+        kinds["phantoms"] = _phantoms(n_images, "standard", first_seed)
+    if len(outside):
+        kinds["other regions of the body"] = [study[0][0] for study in _studies(outside)]
+    return kinds | {name: _images_in(Path(folder)) for name, folder in (ood_folders or {}).items()}
 
 
-def _foreign(kind: str, n: int, first_seed: int) -> Iterator[np.ndarray]:
+def _unrelated(kind: str, n: int, first_seed: int) -> Iterator[np.ndarray]:
     return (render_unrelated(first_seed + number, kind) for number in range(n))
 
 
-def _refused(predictor: StudyPredictor, files: list[Any], part: str | None = None) -> bool:
-    return predictor(files, body_part=part, heatmaps=False).in_distribution is False
-
-
-def _count(predictor: StudyPredictor, pictures: Iterable[Any]) -> dict[str, Any]:
-    flags = [_refused(predictor, [picture]) for picture in pictures]
-    interval = _wilson(sum(flags), len(flags))
-    return {
-        "n": len(flags),
-        "refused": float(np.mean(flags)),
-        "low": float(interval.low),
-        "high": float(interval.high),
-    }
-
-
-def _wilson(k: int, n: int) -> Any:
-    return binomtest(k, n).proportion_ci(method="wilson")
-
-
-def _studies(rows: Dataset) -> Iterator[tuple[list[Any], str | None, str]]:
-    """Files, body part and patient of each study."""
-    plain = rows.cast_column("image", Image(decode=False))
-    for members in group_studies(rows["study_id"]).values():
-        views = [plain[place] for place in members]
-        files = [file_of(view["image"]) for view in views]
-        part = views[0]["body_part"]
-        yield files, None if part is None else BODY_PARTS[part], views[0]["patient_id"]
-
-
-def _invert(file: Any) -> np.ndarray:
-    return 255 - read_radiograph(file).to_uint8()
-
-
 def _phantoms(n: int, exposure: str, first_seed: int = _FIRST_SEED) -> Iterator[np.ndarray]:
-    """Normal phantoms of all parts in turn, one view each."""
+    """Normal phantoms with one view each; body parts take turns."""
     for number in range(n):
         part = BODY_PARTS[number % len(BODY_PARTS)]
         yield render_phantom(first_seed + number, body_part=part, view=number % 2, exposure=exposure).pixels
 
 
-def describe_pictures(folder: Path) -> list[tuple[str, int, int]]:
-    """Path, size and time of the pictures of a folder that count for `measure_refusal`."""
-    found = [(file, os.stat(file)) for file in _pictures(folder)]
-    return [(file, status.st_size, status.st_mtime_ns) for file, status in found]
+def _is_flagged(predictor: StudyPredictor, images: list[Any], part: str | None = None) -> bool:
+    return predictor(images, body_part=part, heatmaps=False).in_distribution is False
 
 
-def _pictures(folder: Path) -> list[str]:
-    files = sorted(str(file) for file in folder.rglob("*") if file.suffix.lower() in _ENDINGS)
+def _count_flags(predictor: StudyPredictor, images: Iterable[Any]) -> dict[str, Any]:
+    flags = [_is_flagged(predictor, [image]) for image in images]
+    low, high = _wilson(sum(flags), len(flags))
+    return {"n": len(flags), "refused": float(np.mean(flags)), "low": low, "high": high}
+
+
+def _wilson(k: int, n: int) -> tuple[float, float]:
+    interval = binomtest(k, n).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def _studies(rows: Dataset) -> Iterator[tuple[list[Any], str | None, str]]:
+    """Yields files, body part and patient of each study."""
+    plain = rows.cast_column("image", Image(decode=False))
+    for members in group_studies(rows["study_id"]).values():
+        views = [plain[index] for index in members]
+        part = views[0]["body_part"]
+        files = [image_source(view["image"]) for view in views]
+        yield files, None if part is None else BODY_PARTS[part], views[0]["patient_id"]
+
+
+def list_images(folder: Path) -> list[tuple[str, int, int]]:
+    """Returns path, size and time of the images that `measure_ood_detection` takes from a folder."""
+    files = [(file, os.stat(file)) for file in _images_in(folder)]
+    return [(file, status.st_size, status.st_mtime_ns) for file, status in files]
+
+
+def _images_in(folder: Path) -> list[str]:
+    files = sorted(str(file) for file in folder.rglob("*") if file.suffix.lower() in _SUFFIXES)
     if not files:
-        raise DatasetError(f"{folder} holds no picture ({', '.join(_ENDINGS)}); name a folder of pictures")
-    return [files[place] for place in spread(len(files), 250)]
+        raise DatasetError(f"{folder} has no images ({', '.join(_SUFFIXES)}); name a folder of images")
+    return [files[index] for index in spread_indices(len(files), _MAX_FOLDER_IMAGES)]

@@ -1,16 +1,12 @@
-"""Rows to look at, and the files of their views.
-
-What a checkpoint says of a split, kept on this machine: a second look costs no forward pass.
-The golden check of a checkpoint: made of a phantom, so that it can be passed on whatever the weights have seen.
-"""
+"""Cache of predictions and measurements: evaluating the same checkpoint and split again needs no forward pass."""
 
 import hashlib
 import io
 import json
 import os
 from collections.abc import Callable
-from functools import cache, lru_cache
-from importlib.metadata import version
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -19,30 +15,16 @@ from accelerate import Accelerator
 from datasets import Dataset, Image
 from transformers import AutoModelForImageClassification
 
-from ..common import replace_file
-from ..data import UNKNOWN_PART, ViewDataset, home_folder
-from ..models import BODY_PARTS, MuraImageProcessor, write_golden
+from ..common import home_folder, replace_file
+from ..data import UNKNOWN_PART, ViewDataset
+from ..models import MuraImageProcessor
 from ..models.golden_mura import digest_files, digest_weights
-from ..phantoms import render_phantom
 from ..training import SplitPredictions, predict_views
 
-
-def spread(n: int, most: int) -> np.ndarray:
-    """Places in `range(n)`, at most so many, spread evenly: int64, each once and in order."""
-    return np.unique(np.linspace(0, n - 1, min(most, n)).astype(int))
-
-
-def file_of(image: dict[str, Any]) -> Any:
-    """What a reader takes of a view that is not decoded: its path, or its content where it has none.
-
-    Args:
-        image: Of the column `image`, cast to `Image(decode=False)`.
-    """
-    return image["path"] if image["bytes"] is None else image["bytes"]
-
-
-_LATER = ("study_slope", "study_intercept", "operating_points", "positive_class_description", "abnormal_means")
-"""Of a config: what acts on answers, not on predictions."""
+_POSTPROCESSING_FIELDS = (
+    "study_slope", "study_intercept", "operating_points", "positive_class_description", "abnormal_means",
+)  # fmt: skip
+"""Config fields that do not affect the predictions of views."""
 
 _LIBRARIES = (
     "torch", "torchvision", "timm", "transformers", "numpy", "scipy", "pillow", "opencv-python-headless", "captum",
@@ -50,19 +32,22 @@ _LIBRARIES = (
 )  # fmt: skip
 
 
-class KeptAnswers:
-    """A checkpoint and a split of data.
+class PredictionCache:
+    """Predictions of one checkpoint on one split.
 
-    Answers lie under a digest of all that they depend on: weights, config, processor, the split's files (their paths,
-    sizes and times) and labels, this package's code and the libraries that compute them, and the kind of device.
+    Entries are stored under a digest of everything that they depend on: weights, config and processor, the split's
+    files (path, size and time) and labels, the code of this package, the versions of libraries, and the type of
+    device.
 
     Args:
         checkpoint: Folder of the checkpoint.
         rows: The split.
-        accelerator: Where it runs.
-        batch_size: Views a step.
-        cache_dir: Where answers are kept; `answers` in `home_folder()` where None. Old ones may be removed at any
-            time.
+        accelerator: Where the model runs.
+        batch_size: Number of views per step.
+        cache_dir: Folder of the cache; default `answers` in `home_folder()`. Its files may be deleted at any time.
+
+    Attributes:
+        weights_sha256: Digest of the checkpoint's weights.
     """
 
     def __init__(
@@ -79,26 +64,27 @@ class KeptAnswers:
         self.accelerator = accelerator
         self.batch_size = batch_size
         self.cache_dir = Path(cache_dir) if cache_dir is not None else home_folder() / "answers"
-        self.weights = digest_weights(self.checkpoint)
+        self.weights_sha256 = digest_weights(self.checkpoint)
         self._split = digest_rows(rows)
 
     def predict(self, *, temperature: float | None = None, progress: str = "Predicting") -> SplitPredictions:
-        """What the checkpoint says of each view.
+        """Returns the predictions for all views.
 
         Args:
-            temperature: Instead of the config's.
+            temperature: Replaces the temperature in the config.
             progress: Text of the progress bar.
         """
-        config = json.loads((self.checkpoint / "config.json").read_text())
+        config = self._config()
         if temperature is not None:
             config["temperature"] = temperature
-        file = self._file("predictions", {name: value for name, value in config.items() if name not in _LATER}, "npz")
+        relevant = {name: value for name, value in config.items() if name not in _POSTPROCESSING_FIELDS}
+        file = self._file("predictions", relevant, "npz")
         if file.is_file():
             return _read(file, self.rows)
         model = AutoModelForImageClassification.from_pretrained(self.checkpoint)
         if temperature is not None:
             model.config.temperature = temperature
-        found = predict_views(
+        predictions = predict_views(
             self.accelerator.prepare_model(model, evaluation_mode=True),
             ViewDataset(self.rows, MuraImageProcessor.from_pretrained(self.checkpoint)),
             self.accelerator,
@@ -106,43 +92,52 @@ class KeptAnswers:
             progress=progress,
         )
         if self.accelerator.is_main_process:
-            _write(file, found)
-        return found
+            _write(file, predictions)
+        return predictions
 
-    def record(self, name: str, settings: dict[str, Any], measure: Callable[[], Any]) -> Any:
-        """What `measure` gives, plain values; from before where the same was measured with the same settings.
+    def measure_once(self, name: str, settings: dict[str, Any], measure: Callable[[], Any]) -> Any:
+        """Returns the JSON-serialisable result of `measure`, from the cache if it was measured before.
 
         Args:
-            name: Of what is measured.
-            settings: All that it depends on beside checkpoint and split.
-            measure: Computes it.
+            name: Name of the measurement.
+            settings: Everything that it depends on besides checkpoint and split.
+            measure: Computes the result.
         """
-        config = json.loads((self.checkpoint / "config.json").read_text())
-        file = self._file(name, {"config": config, **settings}, "json")
+        file = self._file(name, {"config": self._config(), **settings}, "json")
         if file.is_file():
             return json.loads(file.read_text())
-        found = json.loads(json.dumps(measure()))
+        result = json.loads(json.dumps(measure()))
         file.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(file, json.dumps(found).encode())
-        return found
+        replace_file(file, json.dumps(result).encode())
+        return result
 
-    def _file(self, what: str, settings: dict[str, Any], ending: str) -> Path:
-        known = {
-            "what": what,
+    def _config(self) -> dict[str, Any]:
+        return json.loads((self.checkpoint / "config.json").read_text())
+
+    def _file(self, name: str, settings: dict[str, Any], suffix: str) -> Path:
+        key = {
+            "name": name,
             "settings": settings,
-            "weights": self.weights,
+            "weights": self.weights_sha256,
             "processor": digest_files([self.checkpoint / "preprocessor_config.json"]),
             "split": self._split,
             "code": _digest_code(),
-            "libraries": {name: version(name) for name in _LIBRARIES},
+            "libraries": {name: _version(name) for name in _LIBRARIES},
             "device": self.accelerator.device.type,
         }
-        digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
-        return self.cache_dir / f"{what}-{digest[:32]}.{ending}"
+        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+        return self.cache_dir / f"{name}-{digest[:32]}.{suffix}"
+
+
+def _version(library: str) -> str | None:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None
 
 
 def digest_rows(rows: Dataset) -> str:
-    """A digest of a split: its files, by path, size and time (by content where they have no path), and its columns."""
+    """Computes a digest of a split: its columns, and its files by path, size and time (by content if in memory)."""
     digest = hashlib.sha256()
     plain = [name for name in rows.column_names if name != "image"]
     for values in zip(*(rows[name] for name in plain), strict=True):
@@ -150,8 +145,8 @@ def digest_rows(rows: Dataset) -> str:
     for image in rows.select_columns(["image"]).cast_column("image", Image(decode=False)):
         path, content = image["image"]["path"], image["image"]["bytes"]
         if content is None:
-            found = os.stat(path)
-            digest.update(repr((os.path.abspath(path), found.st_size, found.st_mtime_ns)).encode())
+            status = os.stat(path)
+            digest.update(repr((os.path.abspath(path), status.st_size, status.st_mtime_ns)).encode())
         else:
             digest.update(hashlib.sha256(content).digest())
     return digest.hexdigest()
@@ -159,17 +154,19 @@ def digest_rows(rows: Dataset) -> str:
 
 @cache
 def _digest_code() -> str:
-    """Of this package: whatever of it changes may change what is measured."""
     return digest_files(sorted(Path(__file__).parents[1].rglob("*.py")))
 
 
-def _write(file: Path, found: SplitPredictions) -> None:
-    arrays: dict[str, Any] = {"probabilities": found.probabilities}
-    if found.found_parts is not None:
-        arrays["found_parts"] = found.found_parts
-    if found.pooled is not None:
-        arrays["single_view_probabilities"] = found.single_view_probabilities
-        arrays |= {"studies": np.asarray(list(found.pooled)), "pooled": np.asarray(list(found.pooled.values()))}
+def _write(file: Path, predictions: SplitPredictions) -> None:
+    arrays: dict[str, Any] = {"probabilities": predictions.probabilities}
+    if predictions.found_parts is not None:
+        arrays["found_parts"] = predictions.found_parts
+    if predictions.pooled is not None:
+        arrays |= {
+            "single_view_probabilities": predictions.single_view_probabilities,
+            "studies": np.asarray(list(predictions.pooled)),
+            "pooled": np.asarray(list(predictions.pooled.values())),
+        }
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -193,26 +190,11 @@ def _read(file: Path, rows: Dataset) -> SplitPredictions:
         )
 
 
-GOLDEN_SEED = 820_000
-_PART = "wrist"
+def spread_indices(n: int, most: int) -> np.ndarray:
+    """Returns at most `most` different indices below `n`, evenly spaced and ascending: int64."""
+    return np.unique(np.linspace(0, n - 1, min(most, n)).astype(int))
 
 
-@lru_cache(maxsize=len(BODY_PARTS))
-def golden_picture(body_part: str = _PART) -> np.ndarray:
-    """The phantom of every golden check, uint8 `[H, W]`, not to be written to."""
-    picture = render_phantom(GOLDEN_SEED, body_part=body_part, finding="displaced_fracture").pixels
-    picture.setflags(write=False)  # kept for the next one who asks
-    return picture
-
-
-def make_golden(folder: str | Path) -> None:
-    """Writes `golden.safetensors` beside a checkpoint's weights; to be done again when weights or calibration change.
-
-    Args:
-        folder: The checkpoint.
-    """
-    model = AutoModelForImageClassification.from_pretrained(folder)
-    # Of a part that every model knows: one for single parts may lack the others.
-    part = next(iter(getattr(model, "members", None) or [_PART])) if model.NEEDS_PART else _PART
-    processor = MuraImageProcessor.from_pretrained(folder)
-    write_golden(folder, model, processor, golden_picture(part).copy(), BODY_PARTS.index(part))
+def image_source(image: dict[str, Any]) -> Any:
+    """Returns the path of an image of the column `image` with `Image(decode=False)`, or its bytes if it has these."""
+    return image["path"] if image["bytes"] is None else image["bytes"]

@@ -1,7 +1,4 @@
-"""Figures that studies of MURA printed, as data.
-
-Published figures that may stand beside ours: of the same level and the same studies.
-"""
+"""Published figures of MURA studies, and those that can be compared with an evaluation."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,11 +12,11 @@ from ..data.mura_release import OFFICIAL_COUNTS
 from ..metrics import EvaluationReport, GroupReport
 from ..models import BODY_PARTS
 
-_FILE = Path(__file__).with_name("published_figures.yaml")
 ALL_PARTS = "all"
 LEVELS = ("image", "study")
 METRICS = ("accuracy", "kappa", "f1", "sensitivity", "specificity", "auroc")
 
+_FILE = Path(__file__).with_name("published_figures.yaml")
 _STUDY_KEYS = {
     "title", "body_parts", "level", "taken_for", "split", "percent", "notes", "claims", "differs", "systems",
 }  # fmt: skip
@@ -35,11 +32,11 @@ class PublishedFigure:
     Attributes:
         metric: One of `METRICS`.
         part: A body part, or "all" of those that the system is for.
-        value: A share.
-        digits: Decimals of the share that were printed.
+        value: The figure as a share.
+        digits: Number of printed decimals of the share.
         level: "image" or "study".
         split: What it was measured on, a key of `split_names`.
-        note: What must be said beside it; None where nothing must.
+        note: A remark that belongs to the figure, or None.
     """
 
     metric: str
@@ -58,14 +55,14 @@ class PublishedFigure:
 
 @dataclass(frozen=True)
 class PublishedSystem:
-    """A system and its figures.
+    """A system of a study.
 
     Attributes:
-        name: What the study calls it, about.
-        recipe: Ours for it; None where there is none.
-        baseline: "random", where it looks at no picture.
+        name: Its name in the study.
+        recipe: Name of the config that reproduces it, or None.
+        baseline: "random" if it does not look at images, else None.
         body_parts: What it was trained and measured on.
-        figures: Its own.
+        figures: Its figures.
     """
 
     name: str
@@ -77,18 +74,18 @@ class PublishedSystem:
 
 @dataclass(frozen=True)
 class Claim:
-    """A comparison that a study draws, of its figures with someone's.
+    """A comparison with figures of others that a study makes.
 
     Attributes:
-        metric: Of the study's figures that are compared.
-        against: Whose.
-        its_metric: What that figure is.
-        its_level: Of images or of studies.
-        its_value: That figure; None where there are several.
-        system: Whose figures are compared; all where None.
-        part: Of which part; all where None.
-        split: On which split; all where None.
-        printed: Which figure, where a system has several; all where None.
+        metric: Metric of the study's figures.
+        against: Whose figures these are compared with.
+        its_metric: Metric of the other figure.
+        its_level: Level of the other figure, "image" or "study".
+        its_value: The other figure; None if there are several.
+        system: The compared system; None for all.
+        part: The compared body part; None for all.
+        split: The compared split; None for all.
+        printed: The compared figure as printed, if a system has several; None for all.
     """
 
     metric: str
@@ -102,7 +99,7 @@ class Claim:
     printed: str | None = None
 
     def is_about(self, system: PublishedSystem, figure: PublishedFigure) -> bool:
-        """Whether a figure is among those that are compared."""
+        """Returns whether a figure is among those that are compared."""
         return (
             figure.metric == self.metric
             and self.system in (None, system.name)
@@ -118,12 +115,12 @@ class PublishedStudy:
 
     Attributes:
         key: "A" to "E", or "mura_paper".
-        title: Its own, and what it is about.
-        notes: What must be said wherever its figures stand.
-        taken_for: The level that its figures may be taken for, where it does not say theirs; else None.
-        differs: Metric -> how the study's differs from ours of that name.
-        claims: Comparisons that it draws.
-        systems: In its order.
+        title: Its title and subject.
+        notes: Remarks that belong to all of its figures.
+        taken_for: The level that its figures may be mistaken for, if the study does not state the level; else None.
+        differs: Metric -> how the study's definition differs from ours.
+        claims: Comparisons that it makes.
+        systems: Its systems.
     """
 
     key: str
@@ -136,25 +133,25 @@ class PublishedStudy:
 
 
 def print_share(value: float, digits: int = 3) -> str:
-    """A share, or a kappa, without the 0 in front of its point."""
+    """Formats a share or a kappa without a leading zero."""
     return f"{value:.{digits}f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.{digits}f}"
 
 
 @cache
 def load_published() -> dict[str, PublishedStudy]:
-    """The studies by key, as `published_figures.yaml` holds them."""
+    """Returns the studies in `published_figures.yaml` by key."""
     return {key: _study(key, values) for key, values in _read()["studies"].items()}
 
 
 @cache
 def split_names() -> dict[str, str]:
-    """Key of a split -> what it is, in words."""
+    """Returns key of a split -> its description."""
     return {key: values["name"] for key, values in _read()["splits"].items()}
 
 
 @cache
 def _read() -> dict[str, Any]:
-    # Every value stays the text that it is: .500 has other digits than .5.
+    # BaseLoader keeps every value as text, because .500 and .5 have different digits.
     return yaml.load(_FILE.read_text(), Loader=yaml.BaseLoader)
 
 
@@ -166,8 +163,8 @@ def _study(key: str, values: dict[str, Any]) -> PublishedStudy:
         notes=tuple(values["notes"]),
         taken_for=values.get("taken_for"),
         differs=values.get("differs", {}),
-        claims=tuple(_claim(one, values) for one in values.get("claims", [])),
-        systems=tuple(_system(one, values) for one in values["systems"]),
+        claims=tuple(_claim(claim, values) for claim in values.get("claims", [])),
+        systems=tuple(_system(system, values) for system in values["systems"]),
     )
 
 
@@ -176,12 +173,12 @@ def _system(values: dict[str, Any], study: dict[str, Any]) -> PublishedSystem:
     figures = []
     for group in values.get("figures", []):
         _check_keys(group, {*_FIGURE_KEYS, *BODY_PARTS, ALL_PARTS}, values["system"])
-        kept = {"level": study["level"], "split": study["split"], **group}
-        told = {name: kept[name] for name in _FIGURE_KEYS if name in kept}
+        group = {"level": study["level"], "split": study["split"], **group}
+        fields = {name: group[name] for name in _FIGURE_KEYS if name in group}
         for part in (*BODY_PARTS, ALL_PARTS):
             if part in group:
                 value, digits = _number(group[part], study)
-                figures.append(PublishedFigure(part=part, value=value, digits=digits, **told))
+                figures.append(PublishedFigure(part=part, value=value, digits=digits, **fields))
     return PublishedSystem(
         name=values["system"],
         recipe=values.get("recipe"),
@@ -193,15 +190,14 @@ def _system(values: dict[str, Any], study: dict[str, Any]) -> PublishedSystem:
 
 def _claim(values: dict[str, Any], study: dict[str, Any]) -> Claim:
     _check_keys(values, _CLAIM_KEYS, "a claim")
-    told = {name: text for name, text in values.items() if name != "figure"}
+    fields = {name: text for name, text in values.items() if name != "figure"}
     if "figure" in values:
-        value, digits = _number(values["figure"], study)
-        told["printed"] = print_share(value, digits)
-    return Claim(**told)
+        fields["printed"] = print_share(*_number(values["figure"], study))
+    return Claim(**fields)
 
 
 def _number(text: str, study: dict[str, Any]) -> tuple[float, int]:
-    """A printed number as a share, and the decimals of that."""
+    """Returns a printed number as a share, and the number of decimals of the share."""
     _, _, decimals = text.partition(".")
     digits = len(decimals) + 2 * (study.get("percent") == "true")
     return int(text.replace(".", "")) / 10**digits, digits
@@ -212,47 +208,48 @@ def _check_keys(values: dict[str, Any], known: set[str], where: str) -> None:
         raise ValueError(f"{_FILE.name}, {where}: unknown keys {', '.join(unknown)}")
 
 
-def published_beside(
+def comparable_figures(
     data: dict[str, Any] | None, split: str, levels: Mapping[str, EvaluationReport]
 ) -> list[dict[str, Any]]:
-    """What studies printed for the official valid set of MURA v1.1, where that is what ours is measured on.
+    """Returns the published figures that can be compared with an evaluation on the official valid set of MURA v1.1.
 
-    A figure is left out where its level or split is another one, where its study computes it in another way or does
-    not say its level, and where ours has not all of the official images and studies.
+    Level, split, images and studies must be the same, and the study must state its level and define the metric as we
+    do.
 
     Args:
-        data: What ours is measured on, as `load_splits` says it.
-        split: Its split.
-        levels: As `measure_levels` gives them.
+        data: Description of the evaluated data, from `load_splits`.
+        split: The evaluated split.
+        levels: From `measure_levels`.
 
     Returns:
-        A dict for each figure: `study`, `title`, `system`, `metric`, `part`, `level`, `printed`, `ours`, `low`,
-        `high` and `note`.
+        For each figure `study`, `title`, `system`, `metric`, `part`, `level`, `printed`, `ours`, `low`, `high` and
+        `note`.
     """
     if data is None or data.get("key") != "mura" or split != "valid":
         return []
-    found = []
+    rows = []
     for key, study in load_published().items():
         for system in study.systems:
             for figure in system.figures:
-                place = "overall" if figure.part == ALL_PARTS else figure.part
-                ours = levels[figure.level].groups.get(place)
+                ours = levels[figure.level].groups.get("overall" if figure.part == ALL_PARTS else figure.part)
                 same = figure.split == split and study.taken_for is None and figure.metric not in study.differs
-                if not same or ours is None or not _is_whole(ours, figure.part, figure.level, system.body_parts):
+                if not same or ours is None or not _is_complete(ours, figure, system.body_parts):
                     continue
                 low, high = ours.intervals.get(figure.metric, (None, None))
-                found.append({
+                rows.append({
                     "study": key, "title": study.title, "system": system.name, "metric": figure.metric,
                     "part": figure.part, "level": figure.level, "printed": figure.printed,
                     "ours": ours.figures[figure.metric], "low": low, "high": high, "note": figure.note,
                 })  # fmt: skip
-    return found
+    return rows
 
 
-def _is_whole(ours: GroupReport, part: str, level: str, body_parts: tuple[str, ...]) -> bool:
-    """Whether ours is of as many normal and abnormal images, or studies, as the official valid set of those parts."""
-    parts = body_parts if part == ALL_PARTS else (part,)
-    counts = [OFFICIAL_COUNTS["valid"][one] for one in parts]
-    what = {"image": "images", "study": "studies"}[level]
-    normal, abnormal = (sum(getattr(one, f"{label}_{what}") for one in counts) for label in ("normal", "abnormal"))
+def _is_complete(ours: GroupReport, figure: PublishedFigure, body_parts: tuple[str, ...]) -> bool:
+    """Returns whether our group has as many normal and abnormal images, or studies, as the official valid set."""
+    parts = body_parts if figure.part == ALL_PARTS else (figure.part,)
+    kind = {"image": "images", "study": "studies"}[figure.level]
+    normal, abnormal = (
+        sum(getattr(OFFICIAL_COUNTS["valid"][part], f"{label}_{kind}") for part in parts)
+        for label in ("normal", "abnormal")
+    )
     return (ours.figures["n"], ours.figures["n_abnormal"]) == (normal + abnormal, abnormal)

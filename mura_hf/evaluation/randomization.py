@@ -1,4 +1,4 @@
-"""Whether heatmaps depend on what a model has learned."""
+"""Model parameter randomisation: do heatmaps depend on what the model has learned?"""
 
 import copy
 from collections.abc import Iterable
@@ -15,12 +15,12 @@ from tqdm.auto import tqdm
 from ..errors import CheckpointError
 from ..inference import StudyPredictor
 from ..models import MuraForImageClassification
-from .pointing_game import find_heatmap, take_abnormal
+from .pointing_game import find_heatmap, select_abnormal
 
 N_VIEWS = 24
 N_SEEDS = 5
 STEPS = 8
-_GRID = 24  # places a side at which two heatmaps are compared
+_GRID = 24  # side at which two heatmaps are compared
 
 
 def measure_randomization(
@@ -32,92 +32,87 @@ def measure_randomization(
     steps: int = STEPS,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Compares heatmaps with those of the same model without what it has learned.
+    """Compares heatmaps with those of the same model after its weights were shuffled.
 
-    The model parameter randomisation tests of Adebayo et al., "Sanity checks for saliency maps", arXiv 1810.03292,
-    section 4: all layers at once, and cascading, from the answer down to the pixels. Weights are not drawn anew:
-    within each tensor they are shuffled, so that their sizes stay. Heatmaps are compared by the absolute rank
-    correlation of the maps as drawn, in 24 x 24 places. One near 1 would mean that a map shows the picture's edges,
-    whatever the model knows.
+    These are the tests of Adebayo et al., "Sanity checks for saliency maps", arXiv 1810.03292, section 4: all layers
+    at once, and cascading from the output down to the input. Weights are shuffled within each tensor instead of drawn
+    anew, so their scale stays the same. Heatmaps are compared by the absolute rank correlation at 24 x 24 pixels. A
+    value near 1 means that heatmaps show the image's edges, whatever the model has learned.
 
     Args:
         predictor: The checkpoint.
-        rows: Views to take abnormal ones from, spread evenly.
-        n_views: How many.
-        n_seeds: Shufflings of all layers.
-        steps: Of the cascade, which is shuffled once.
-        progress: Whether to show a progress bar.
+        rows: Evenly spaced abnormal views are taken from these.
+        n_views: Number of views.
+        n_seeds: Number of times that all layers are shuffled.
+        steps: Number of steps of the cascade, which is run once.
+        progress: Whether to show progress bars.
 
     Returns:
-        `n` and `seeds`; `constant`, the share of the checkpoint's own heatmaps that are the same all over;
-        `constant_shuffled`, of the shuffled models'; `median_absolute_correlation` over pairs of maps that are not
-        constant (None where there is none) with `low` and `high`, the lowest and the highest median of a seed; and
-        `cascade`, one dict a step with `layers`, the share of layers shuffled, counted from the answer, `constant` (of
-        that model's heatmaps) and `median_absolute_correlation`. Or, where the checkpoint has no heatmaps, `none`:
-        why.
+        `n` and `seeds`; `constant` and `constant_shuffled`, the share of heatmaps with the same value everywhere,
+        before and after shuffling; `median_absolute_correlation` over pairs that are not constant (None if there are
+        none), with `low` and `high`, the lowest and the highest median of a seed; `cascade`, for each step the share
+        of `layers` shuffled, counted from the output, `constant` and `median_absolute_correlation`. If the checkpoint
+        has no heatmaps, only `none`, the reason.
     """
-    chosen = take_abnormal(rows, n_views)
+    views = select_abnormal(rows, n_views)
     try:
-        learned = [_places(find_heatmap(predictor, row)) for row in chosen]
+        originals = [_downscale(find_heatmap(predictor, row)) for row in views]
     except CheckpointError as error:
         return {"none": str(error)}
 
     def compare(model: Any) -> tuple[list[float], int]:
-        """Correlations of pairs that are not constant, and how many of the other maps are."""
-        other = copy.copy(predictor)
-        other.model = model
-        maps = [_places(find_heatmap(other, row)) for row in chosen]
-        pairs = [(one, two) for one, two in zip(learned, maps, strict=True) if not _is_flat(one) and not _is_flat(two)]
-        return [abs(float(spearmanr(one, two).statistic)) for one, two in pairs], sum(map(_is_flat, maps))
+        """Returns the correlations of pairs that are not constant, and the number of constant heatmaps."""
+        shuffled_predictor = copy.copy(predictor)
+        shuffled_predictor.model = model
+        maps = [_downscale(find_heatmap(shuffled_predictor, row)) for row in views]
+        pairs = [pair for pair in zip(originals, maps, strict=True) if not any(map(_is_constant, pair))]
+        return [abs(float(spearmanr(*pair).statistic)) for pair in pairs], sum(map(_is_constant, maps))
 
-    correlations, flat = [], 0
+    correlations, n_constant = [], 0
     for seed in tqdm(range(n_seeds), desc="Shuffling weights", disable=not progress):
         shuffled = copy.deepcopy(predictor.model)
         _shuffle([*shuffled.parameters(), *shuffled.buffers()], seed)
         found, constant = compare(shuffled)
         correlations.append(found)
-        flat += constant
+        n_constant += constant
     medians = [float(np.median(found)) for found in correlations if found]
-    every = [value for found in correlations for value in found]
+    all_correlations = [value for found in correlations for value in found]
     cascade = []
-    for step in tqdm(range(1, steps + 1), desc="Shuffling from the answer down", disable=not progress):
+    for step in tqdm(range(1, steps + 1), desc="Shuffling from the output down", disable=not progress):
         shuffled = copy.deepcopy(predictor.model)
         stacks = [stack[: round(len(stack) * step / steps)] for stack in _layers(shuffled)]
         modules = {id(module): module for stack in stacks for module in stack}.values()
         weights = [[*module.parameters(recurse=False), *module.buffers(recurse=False)] for module in modules]
         _shuffle([values for own in weights for values in own], seed=0)
         found, constant = compare(shuffled)
-        cascade.append(
-            {
-                "layers": step / steps,
-                "constant": constant / len(chosen),
-                "median_absolute_correlation": float(np.median(found)) if found else None,
-            }
-        )
+        cascade.append({
+            "layers": step / steps,
+            "constant": constant / len(views),
+            "median_absolute_correlation": float(np.median(found)) if found else None,
+        })  # fmt: skip
     return {
-        "n": len(chosen),
+        "n": len(views),
         "seeds": n_seeds,
-        "constant": sum(map(_is_flat, learned)) / len(chosen),
-        "constant_shuffled": flat / (len(chosen) * n_seeds),
-        "median_absolute_correlation": float(np.median(every)) if every else None,
+        "constant": sum(map(_is_constant, originals)) / len(views),
+        "constant_shuffled": n_constant / (len(views) * n_seeds),
+        "median_absolute_correlation": float(np.median(all_correlations)) if all_correlations else None,
         "low": min(medians, default=None),
         "high": max(medians, default=None),
         "cascade": cascade,
     }
 
 
-def _places(heatmap: np.ndarray) -> np.ndarray:
-    """A heatmap in few places, `[places]`."""
+def _downscale(heatmap: np.ndarray) -> np.ndarray:
     return cv2.resize(heatmap, (_GRID, _GRID), interpolation=cv2.INTER_AREA).ravel()
 
 
-def _is_flat(values: np.ndarray) -> bool:
+def _is_constant(values: np.ndarray) -> bool:
     return bool(values.max() - values.min() < 1e-6)
 
 
 @torch.no_grad()
 def _shuffle(weights: Iterable[torch.Tensor], seed: int) -> None:
-    """Puts the values of each weight, or each statistic of a norm, into another order."""
+    """Shuffles the values within each tensor in place."""
     generator = torch.Generator().manual_seed(seed)
     for values in weights:
         if values.is_floating_point() and values.numel() > 1:
@@ -126,9 +121,9 @@ def _shuffle(weights: Iterable[torch.Tensor], seed: int) -> None:
 
 
 def _layers(model: nn.Module) -> list[list[nn.Module]]:
-    """Modules that have weights of their own, from the answer down, of each network in a model.
+    """Returns the modules with own weights of each network in a model, from the output down.
 
-    Networks and their layers are registered in the order in which they are run, heads after the backbone.
+    Modules are registered in the order in which they run, heads after the backbone.
     """
     networks: list[nn.Module] = [
         module for module in model.modules() if isinstance(module, MuraForImageClassification)

@@ -1,7 +1,4 @@
-"""An index of the studies that a checkpoint learned from, beside its weights.
-
-Are the studies that an index finds like the one that was searched for?
-"""
+"""Builds a checkpoint's retrieval index, and measures whether the studies that it finds are similar."""
 
 import shutil
 from pathlib import Path
@@ -17,6 +14,14 @@ from ..models import BODY_PARTS, LABELS
 from ..retrieval import FOLDER, Neighbour, RetrievalIndex, encode_rows
 from .splits import load_splits
 
+PRECISION_AT = 5
+"""Number of neighbours for precision."""
+
+VOTERS = 25
+"""Number of neighbours whose labels give a probability."""
+
+_PROPERTIES = ("body_part", "label", "finding")
+_FIGURES = ("auroc", "kappa", "sensitivity", "specificity")
 _UNFINISHED = f"{FOLDER}.unfinished"
 
 
@@ -25,74 +30,47 @@ def index_checkpoint(
     data_dir: str | Path,
     split: str = "train",
     *,
-    metric: str = "l2",
-    half: bool = False,
-    factory: str | None = None,
-    parameters: str = "",
-    thumbnail_side: int | None = None,
     max_views: int | None = None,
-    batch_size: int = 32,
     cpu: bool = False,
-    progress: bool = True,
+    **options: Any,
 ) -> RetrievalIndex:
-    """Builds the index of a checkpoint and saves it in its `retrieval/`.
+    """Builds the index of a checkpoint and saves it in its `retrieval/` folder.
 
-    What was finished of a build that was killed is kept beside it, and the next call goes on from there.
+    Finished parts of a build that was killed are kept there too, and the next call continues from them.
 
     Args:
         folder: The checkpoint.
-        data_dir: What it was trained on.
-        split: Of which the studies are.
-        metric: As in `RetrievalIndex.build`, like the next four.
-        half: Whether to keep codes in float16.
-        factory: FAISS's factory string; exact search where None.
-        parameters: FAISS's parameters at search time.
-        thumbnail_side: Longer side of small pictures, in pixels; none where None.
-        max_views: Studies are drawn, whole ones, until no further one fits into so many views; all where None.
-        batch_size: Views a step.
+        data_dir: The data that it was trained on.
+        split: The split to index.
+        max_views: Draws whole studies until no further one fits into this number of views; None takes all.
         cpu: Whether to stay on the CPU.
-        progress: Whether to show a progress bar.
+        **options: Options of `RetrievalIndex.build`: `metric`, `half`, `factory`, `parameters`, `thumbnail_side`,
+            `batch_size` and `progress`.
 
     Raises:
         CheckpointError: If there is no such checkpoint, or it has no codes.
         DatasetError: If the data are not those of training, or cannot be read.
-        ValueError: If an option is unknown, or there are no studies.
+        ValueError: If an option is invalid, or there are no studies.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise CheckpointError(f"{folder} is no folder on this machine; name that of a checkpoint")
+        raise CheckpointError(f"{folder} is not a folder on this machine; give the folder of a checkpoint")
     datasets, data = load_splits(folder, data_dir, split)
     predictor = StudyPredictor.from_pretrained(folder, device="cpu" if cpu else None)
+    rows, parts_dir = take_views(datasets[split], max_views), folder / _UNFINISHED
     index = RetrievalIndex.build(
-        take_views(datasets[split], max_views),
-        predictor.model,
-        predictor.processor,
-        metric=metric,
-        half=half,
-        factory=factory,
-        parameters=parameters,
-        thumbnail_side=thumbnail_side,
-        data=data,
-        split=split,
-        batch_size=batch_size,
-        parts_dir=folder / _UNFINISHED,
-        progress=progress,
+        rows, predictor.model, predictor.processor, data=data, split=split, parts_dir=parts_dir, **options
     )
     index.save(folder / FOLDER)
-    shutil.rmtree(folder / _UNFINISHED, ignore_errors=True)
+    shutil.rmtree(parts_dir, ignore_errors=True)
     return index
 
 
 def take_views(rows: Dataset, most: int | None, seed: int = 0) -> Dataset:
-    """Whole studies of a split, drawn until the next would be more than so many views; in the split's order.
-
-    Args:
-        rows: The split.
-        most: Views; all where None.
-        seed: Of the drawing.
+    """Draws whole studies until the next one would exceed `most` views (None: all), in the order of the split.
 
     Raises:
-        ValueError: If not one study fits.
+        ValueError: If not even one study fits.
     """
     if most is None or most >= len(rows):
         return rows
@@ -101,58 +79,49 @@ def take_views(rows: Dataset, most: int | None, seed: int = 0) -> Dataset:
         members.setdefault(study, []).append(row)
     studies = list(members.values())
     taken: list[int] = []
-    for place in np.random.default_rng(seed).permutation(len(studies)):
-        if len(taken) + len(studies[place]) > most:
+    for number in np.random.default_rng(seed).permutation(len(studies)):
+        if len(taken) + len(studies[number]) > most:
             break
-        taken += studies[place]
+        taken += studies[number]
     if not taken:
-        raise ValueError(f"max_views is {most}: it must hold one study at least")
+        raise ValueError(f"max_views is {most}: it must hold at least one study")
     return rows.select(sorted(taken))
-
-
-PRECISION_AT = 5
-"""Neighbours that are looked at for precision."""
-VOTERS = 25
-"""Neighbours that vote where they classify."""
-_ABOUT = ("body_part", "label", "finding")
-_FIGURES = ("auroc", "kappa", "sensitivity", "specificity")
-_N_RESAMPLES = 2000
 
 
 def measure_retrieval(
     predictor: StudyPredictor, rows: Dataset, probabilities: dict[str, float], *, progress: bool = True
 ) -> dict[str, Any]:
-    """Searches a checkpoint's index for each study of a split; the same patient's studies are left out.
+    """Searches a checkpoint's index for each study of a split, excluding studies of the same patient.
 
-    All is of studies, which are found by the nearest of their views; see `RetrievalIndex`.
+    A study is found by the nearest of its views; see `RetrievalIndex`.
 
     Args:
         predictor: A checkpoint with an index.
-        rows: Of patients that the checkpoint has not seen.
+        rows: Studies of patients that the checkpoint has not seen.
         probabilities: Study id -> the checkpoint's own calibrated P(abnormal).
         progress: Whether to show a progress bar.
 
     Returns:
-        `index`: its `studies`, `views`, `split`, `metric` and `build`. `n`: studies. `precision`: for `body_part`,
-        `label` and `finding` (of abnormal studies), where index and rows tell them, over the studies that have one:
-        `n`, `at` 5, `mean` share of the neighbours that have the same, `low` and `high` (95 % interval by a bootstrap
-        over patients), and `chance`, the share of the index that has. `classification`: `voters` 25, `neighbours` and
-        `classifier`, each with AUROC, kappa and the like of studies at .5, with `intervals`, where P(abnormal) is the
-        share of abnormal neighbours, and the checkpoint's own; and `difference` of the two, as `paired_bootstrap` has
-        it.
+        `index`: its `build`, `studies`, `views`, `split` and `metric`. `n` studies. `precision`: for `body_part`,
+        `label` and `finding` (of abnormal studies), if index and rows have these: `n`, `at` 5, the `mean` share of
+        neighbours with the same value, `low` and `high` (95 % interval from a bootstrap over patients), and `chance`,
+        its share of the index. `classification`: `voters` 25; metrics at a threshold of .5 with `intervals`, where
+        P(abnormal) is the share of abnormal `neighbours`, and those of the checkpoint's own `classifier`; and their
+        `difference` from `paired_bootstrap`.
 
     Raises:
-        CheckpointError: If there is no index, or it is of other weights.
+        CheckpointError: If there is no index, or it belongs to other weights.
     """
     index = predictor.index
     if index is None:
         raise CheckpointError(f"{predictor.checkpoint} has no index; build one with scripts/build_index.py")
     codes, _ = encode_rows(rows, predictor.model, predictor.processor, progress=progress)
     studies = _read_studies(rows)
-    found = {
+    neighbours = {
         name: index.search_codes(codes[study["rows"]], VOTERS, exclude_patient=study["patient_id"])
         for name, study in studies.items()
     }
+    precision = {name: _precision(name, studies, neighbours, index) for name in _PROPERTIES}
     return {
         "index": {
             "build": index.record.build,
@@ -162,18 +131,16 @@ def measure_retrieval(
             "metric": index.record.metric,
         },
         "n": len(studies),
-        "precision": {
-            about: row for about in _ABOUT for row in [_precision(about, studies, found, index)] if row is not None
-        },
-        "classification": _classification(studies, found, probabilities),
+        "precision": {name: row for name, row in precision.items() if row is not None},
+        "classification": _classification(studies, neighbours, probabilities),
     }
 
 
 def _read_studies(rows: Dataset) -> dict[str, dict[str, Any]]:
-    """Study id -> places of its `rows`, `patient_id`, `label`, `body_part` and `finding` in words."""
+    """Study id -> its row indices `rows`, `patient_id`, and `label`, `body_part` and `finding` as words."""
     columns = ["study_id", "patient_id", "label", "body_part", *({"finding"} & set(rows.column_names))]
     studies: dict[str, dict[str, Any]] = {}
-    for place, values in enumerate(zip(*(rows[name] for name in columns), strict=True)):
+    for index, values in enumerate(zip(*(rows[name] for name in columns), strict=True)):
         row = dict(zip(columns, values, strict=True))
         study = studies.setdefault(
             row["study_id"],
@@ -185,56 +152,54 @@ def _read_studies(rows: Dataset) -> dict[str, dict[str, Any]]:
                 "finding": None,
             },
         )
-        study["rows"].append(place)
+        study["rows"].append(index)
         study["finding"] = study["finding"] or row.get("finding")
     return studies
 
 
 def _precision(
-    about: str,
-    studies: dict[str, dict[str, Any]],
-    found: dict[str, list[Neighbour]],
-    index: RetrievalIndex,
+    name: str, studies: dict[str, dict[str, Any]], neighbours: dict[str, list[Neighbour]], index: RetrievalIndex
 ) -> dict[str, Any] | None:
-    """How many of the nearest have the same word for something; None where nobody knows it."""
+    """Share of the nearest studies with the same value of a property; None if it is unknown."""
     known: dict[str, str | None] = {}
-    for name, word in zip(index.rows["study_id"].to_pylist(), index.rows[about].to_pylist(), strict=True):
-        known[name] = known.get(name) or word
-    words = list(known.values())
-    asked = {name: study[about] for name, study in studies.items() if study[about] and found[name]}
-    if not asked or not any(words):
+    for study, value in zip(index.rows["study_id"].to_pylist(), index.rows[name].to_pylist(), strict=True):
+        known[study] = known.get(study) or value
+    values = list(known.values())
+    asked = {study: row[name] for study, row in studies.items() if row[name] and neighbours[study]}
+    if not asked or not any(values):
         return None
     shares = [
-        np.mean([known[one.study_id] == word for one in found[name][:PRECISION_AT]]) for name, word in asked.items()
+        np.mean([known[one.study_id] == value for one in neighbours[study][:PRECISION_AT]])
+        for study, value in asked.items()
     ]
-    low, high = bootstrap_mean(shares, [studies[name]["patient_id"] for name in asked], n_resamples=_N_RESAMPLES)
+    low, high = bootstrap_mean(shares, [studies[study]["patient_id"] for study in asked])
     return {
         "n": len(asked),
         "at": PRECISION_AT,
         "mean": float(np.mean(shares)),
         "low": low,
         "high": high,
-        "chance": float(np.mean([words.count(word) / len(words) for word in asked.values()])),
+        "chance": float(np.mean([values.count(value) / len(values) for value in asked.values()])),
     }
 
 
 def _classification(
-    studies: dict[str, dict[str, Any]], found: dict[str, list[Neighbour]], probabilities: dict[str, float]
+    studies: dict[str, dict[str, Any]], neighbours: dict[str, list[Neighbour]], probabilities: dict[str, float]
 ) -> dict[str, Any]:
-    """The neighbours' vote beside the checkpoint's own answer, on the same studies."""
-    names = [name for name in studies if found[name]]
+    """Metrics of the neighbours' votes and of the checkpoint's own probabilities, on the same studies."""
+    names = [name for name in studies if neighbours[name]]
     labels = np.asarray([LABELS.index(studies[name]["label"]) for name in names])
     patients = [studies[name]["patient_id"] for name in names]
-    votes = np.asarray([np.mean([one.label == LABELS[1] for one in found[name]]) for name in names])
+    votes = np.asarray([np.mean([one.label == LABELS[1] for one in neighbours[name]]) for name in names])
     own = np.asarray([probabilities[name] for name in names])
     report: dict[str, Any] = {"voters": VOTERS}
-    for who, answers in (("neighbours", votes), ("classifier", own)):
-        figures = classification_metrics(labels, answers)
-        intervals = bootstrap_confidence_intervals(labels, answers, patients, n_resamples=_N_RESAMPLES)
-        report[who] = {
-            **{name: figures[name] for name in _FIGURES},
-            "intervals": {name: list(intervals[name]) for name in _FIGURES if name in intervals},
+    for name, values in (("neighbours", votes), ("classifier", own)):
+        figures = classification_metrics(labels, values)
+        intervals = bootstrap_confidence_intervals(labels, values, patients)
+        report[name] = {
+            **{figure: figures[figure] for figure in _FIGURES},
+            "intervals": {figure: list(intervals[figure]) for figure in _FIGURES if figure in intervals},
         }
-    differences = paired_bootstrap(labels, votes, own, patients, n_resamples=_N_RESAMPLES)
-    report["difference"] = {name: differences[name] for name in _FIGURES if name in differences}
+    differences = paired_bootstrap(labels, votes, own, patients)
+    report["difference"] = {figure: differences[figure] for figure in _FIGURES if figure in differences}
     return report

@@ -1,4 +1,4 @@
-"""The split that a checkpoint is to be measured on, cut as its training cut it."""
+"""Loads the splits of a dataset as a checkpoint's training cut them, so that evaluation sees no training patient."""
 
 import json
 from pathlib import Path
@@ -11,95 +11,100 @@ from ..errors import CheckpointError, DatasetError
 from ..phantoms import phantom_record
 from ..training import MANIFEST_FILE
 
-_CUT = ("dev_fraction", "calib_fraction", "seed", "fold", "n_folds")
-_CUT_BY_US = ("fracatlas", "grazpedwri", "folder", "hub")  # whose valid is drawn, so that another copy has another one
-_CHOSEN = ("body_parts", "regions", "abnormal")
+_CUT_FIELDS = ("dev_fraction", "calib_fraction", "seed", "fold", "n_folds")
+_SELECTION_FIELDS = ("body_parts", "regions", "abnormal")
+_WITHOUT_OFFICIAL_SPLIT = ("fracatlas", "grazpedwri", "folder", "hub")  # another copy may have another valid
 
 
 def describe_source(source: DataSource, data_dir: str | Path) -> dict[str, Any]:
-    """What `training.json` and `evaluation.json` say of the data; of phantoms, how they were made, too, and the name
-    of a dataset of the Hub.
+    """Describes data for `training.json` and `evaluation.json`.
+
+    Phantoms also get the record of how they were made, and datasets of the Hub their name.
     """
-    made_with = phantom_record(data_dir) if source.key == "phantoms" else None
-    named = None if Path(data_dir).is_dir() else str(data_dir).removeprefix(HUB_PREFIX)
-    return (
-        source.to_dict()
-        | ({"made_with": made_with} if made_with else {})
-        | ({"dataset": named.partition("@")[0]} if named else {})
-    )
+    description = source.to_dict()
+    if source.key == "phantoms" and (made_with := phantom_record(data_dir)):
+        description["made_with"] = made_with
+    if not Path(data_dir).is_dir() and (name := str(data_dir).removeprefix(HUB_PREFIX)):
+        description["dataset"] = name.partition("@")[0]
+    return description
 
 
 def load_split(folder: str | Path, data_dir: str | Path, split: str) -> tuple[Dataset, dict[str, Any]]:
-    """The rows of one split, and what they are; see `load_splits`."""
+    """Returns the rows of one split and their description; see `load_splits`."""
     datasets, description = load_splits(folder, data_dir, split)
     return datasets[split], description
 
 
 def load_splits(folder: str | Path, data_dir: str | Path, split: str) -> tuple[DatasetDict, dict[str, Any]]:
-    """Loads data with the parts, shares and seed in the checkpoint's `training.json`.
+    """Loads data with the body parts, fractions and seed in the checkpoint's `training.json`.
 
     Args:
         folder: The checkpoint.
-        data_dir: Folder of the data. For `valid` it may be another dataset than that of training.
-        split: What is to be measured on: "dev", "calib" or "valid".
+        data_dir: Folder of the data. For `valid` this may be another dataset than that of training.
+        split: The split that will be evaluated: "dev", "calib" or "valid".
 
     Returns:
-        All splits, and what they are, as `describe_source` says it.
+        All splits, and their description from `describe_source`.
 
     Raises:
-        CheckpointError: If the checkpoint has no `training.json`, so that it is not known what it was trained on.
-        DatasetError: If `dev` or `calib` is asked for and the data are not those of training: its cut would leak. So
-            would `valid` of other phantoms made from the same seed, whose patients are those of training, and of
-            another copy of data that have no official splits, unless the run's split manifest proves otherwise.
+        CheckpointError: If the checkpoint has no `training.json`, so its training data are unknown.
+        DatasetError: If the split may hold training patients. That is so for `dev` and `calib` of other data than
+            those of training; for `valid` of other phantoms from the same seed; and for `valid` of another copy of
+            data without official splits, unless the split manifest beside the checkpoint proves otherwise.
     """
-    if not Path(folder).is_dir():
-        raise CheckpointError(f"{folder} is no folder on this machine; name that of a checkpoint")
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is not a folder on this machine; give the folder of a checkpoint")
     try:
-        record = json.loads((Path(folder) / "training.json").read_text())
+        record = json.loads((folder / "training.json").read_text())
     except FileNotFoundError as error:
         raise CheckpointError(
-            f"{folder} has no training.json, so its splits are not known; train with scripts/train.py"
+            f"{folder} has no training.json, so its splits are unknown; train with scripts/train.py"
         ) from error
-    recipe, data = record["recipe"], record["data"]
-    was = data.get("cut") or recipe  # a member of an ensemble may have another seed than its cut
-    cut = {name: was[name] for name in _CUT if name in was}
-    cut["stratified"] = was.get("stratified", False)  # older cuts were not
-    chosen = {name: data[name] for name in _CHOSEN if data.get(name, "all") != "all"}
+    data = record["data"]
+    # A member of an ensemble may have another seed than its cut.
+    trained = data.get("cut") or record.get("arguments") or record["recipe"]
+    cut = {name: trained[name] for name in _CUT_FIELDS if name in trained}
+    cut["stratified"] = trained.get("stratified", False)  # old cuts were not stratified
+    selection = {name: data[name] for name in _SELECTION_FIELDS if data.get(name, "all") != "all"}
     try:
-        datasets, source = load_data(data_dir, **chosen, **cut)
-    except ValueError:
-        # What was chosen for training does not exist here: another dataset, whole.
+        datasets, source = load_data(data_dir, **selection, **cut)
+    except ValueError:  # another dataset, which does not have the selection: load all of it
         datasets, source = load_data(data_dir, **cut)
     description = describe_source(source, data_dir)
-    digest = split_digest((name, study) for name, rows in datasets.items() for study in rows["study_id"])
+    if (
+        split_digest((name, study) for name, rows in datasets.items() for study in rows["study_id"])
+        == data["split_digest"]
+    ):
+        return datasets, description
     made, known = description.get("made_with"), data.get("made_with")
-    if digest != data["split_digest"] and made and known and made["seed"] == known["seed"]:
+    if made and known and made["seed"] == known["seed"]:
         raise DatasetError(
             f"{data_dir} is another tree of phantoms from seed {made['seed']}, which {folder} was trained on, so its "
             f"{split} holds training patients; make phantoms with another --seed"
         )
-    if split == "valid" and digest != data["split_digest"] and description["key"] == data.get("key") in _CUT_BY_US:
-        _refuse_shared(Path(folder), datasets[split], description, data_dir)
-    if split != "valid" and digest != data["split_digest"]:
+    if split != "valid":
         raise DatasetError(
             f"{data_dir} is not what {folder} was trained on, so its {split} may hold training patients; use valid"
         )
+    if description["key"] == data.get("key") in _WITHOUT_OFFICIAL_SPLIT:
+        _check_manifest(folder, datasets["valid"], description, data_dir)
     return datasets, description
 
 
-def _refuse_shared(folder: Path, rows: Dataset, description: dict[str, Any], data_dir: str | Path) -> None:
-    """Raises `DatasetError` unless the manifest beside the checkpoint proves that training saw none of them."""
+def _check_manifest(folder: Path, rows: Dataset, description: dict[str, Any], data_dir: str | Path) -> None:
+    """Raises `DatasetError` unless the manifest beside the checkpoint proves that training saw no patient of it."""
     file = folder.parent / MANIFEST_FILE
     if not file.is_file():
         raise DatasetError(
             f"{data_dir} is not the copy that {folder} was trained on, so its valid may hold training patients, and "
-            f"there is no {MANIFEST_FILE} beside the checkpoint to tell; use the copy of training"
+            f"no {MANIFEST_FILE} beside the checkpoint proves otherwise; use the copy of training"
         )
     held_out = make_manifest((("valid", patient) for patient in rows["patient_id"]), manifest_source(description))
     shared = read_manifest(file).shared_with(held_out)
     count = sum(number for (seen, _), number in shared.items() if seen != "valid")
     if count:
         raise DatasetError(
-            f"{data_dir} is not the copy that {folder} was trained on, and {count} patients of its valid were in "
-            "train, dev or calib then; use the copy of training"
+            f"{data_dir} is not the copy that {folder} was trained on, and {count} patients of its valid were then in "
+            "train, dev or calib; use the copy of training"
         )

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 
 from ..errors import CheckpointError
-from ..evaluation.prediction_cache import golden_picture
+from ..evaluation.golden import golden_image
 from ..inference.loading import TOLERANCE
 from ..metrics import PLOTS
 from ..models import BODY_PARTS, GOLDEN_FILE, golden_difference
@@ -201,7 +201,7 @@ def check_golden_picture(folder: str | Path) -> None:
     part = int(tensors["body_part"].ravel()[0]) if tensors["body_part"].size == 1 else -1
     if not 0 <= part < len(BODY_PARTS):
         raise CheckpointError(f"{file} names no body part; {rerun}")
-    picture, phantom = tensors["picture"], golden_picture(BODY_PARTS[part])
+    picture, phantom = tensors["picture"], golden_image(BODY_PARTS[part])
     if (
         picture.dtype != np.uint8
         or picture.shape != phantom.shape

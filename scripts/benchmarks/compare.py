@@ -24,7 +24,7 @@ from transformers import AutoConfig
 from mura_hf.data import home_folder, load_data
 from mura_hf.errors import DatasetError, MuraError
 from mura_hf.evaluation import describe_source
-from mura_hf.evaluation.prediction_cache import KeptAnswers
+from mura_hf.evaluation.prediction_cache import PredictionCache
 from mura_hf.metrics import bootstrap_confidence_intervals, classification_metrics, paired_bootstrap
 from mura_hf.training import FINISHED_FILE, load_recipe, train
 
@@ -163,7 +163,7 @@ def change_predictions(
 def predict_studies(run: Path, rows: Dataset, *, cpu: bool = False) -> np.ndarray:
     """Probabilities of the studies of a split by the checkpoint of a run, float64 `[n]` in first-seen order."""
     AcceleratorState._reset_state()
-    cache = KeptAnswers(run / "checkpoint", rows, Accelerator(cpu=cpu))
+    cache = PredictionCache(run / "checkpoint", rows, Accelerator(cpu=cpu))
     return cache.predict(progress=run.name).study_probabilities()[0]
 
 

@@ -21,7 +21,7 @@ from harness import run_benchmark
 from transformers import AutoModelForImageClassification
 
 from mura_hf.data import ViewDataset, load_data
-from mura_hf.evaluation import describe_source, finish_checkpoint
+from mura_hf.evaluation import describe_source, finalize_checkpoint
 from mura_hf.metrics import calibrate_studies, classification_metrics, paired_bootstrap
 from mura_hf.models import MuraImageProcessor
 from mura_hf.phantoms import write_phantom_mura
@@ -64,7 +64,7 @@ def measure_fine_tuning(
             datasets, recipe, folder / "run", data_description={**description, "body_parts": "all"},
             trained_on_phantoms=True, cpu=True, cache_dir=folder / "pixels",
         )  # fmt: skip
-        finish_checkpoint(checkpoint, datasets, data=description, cpu=True)
+        finalize_checkpoint(checkpoint, datasets, data=description, cpu=True)
         finished = time.monotonic()
 
         after, labels, patients = _predict(checkpoint, datasets["valid"])

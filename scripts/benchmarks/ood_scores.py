@@ -21,8 +21,8 @@ from mura_hf import StudyPredictor, read_radiograph
 from mura_hf.common import BUNDLED
 from mura_hf.errors import DatasetError
 from mura_hf.evaluation import load_splits
-from mura_hf.evaluation.ood_detection import groups_of, in_scope, is_outside, strange_pictures
-from mura_hf.evaluation.prediction_cache import file_of, spread
+from mura_hf.evaluation.ood_detection import groups_of, in_scope, is_outside, ood_images
+from mura_hf.evaluation.prediction_cache import image_source, spread_indices
 from mura_hf.retrieval import OODDetector, feature_means, view_codes
 from mura_hf.retrieval.ood_detection import find_thresholds
 
@@ -69,11 +69,11 @@ def compare_scores(
         detected).
     """
     predictor = StudyPredictor.from_pretrained(checkpoint)
-    rows = {name: datasets[name].select(spread(len(datasets[name]), most)) for name, most in _MOST.items()}
+    rows = {name: datasets[name].select(spread_indices(len(datasets[name]), most)) for name, most in _MOST.items()}
     outside_scope = in_scope(rows["dev"], inside=False)
     rows |= {name: in_scope(rows[name]) for name in ("calib", "dev")}
     inside = {name: _compute_codes(predictor, _files(split), name) for name, split in rows.items()}
-    foreign = strange_pictures(predictor, rows["dev"], outside_scope, others, first_seed=_FIRST_SEED)
+    foreign = ood_images(predictor, rows["dev"], outside_scope, others, first_seed=_FIRST_SEED)
     kinds = {name: _compute_codes(predictor, images, name) for name, images in foreign.items()}
     groups = groups_of(rows["train"])
     outside_groups = sorted({group for group in groups if is_outside(group)})
@@ -100,7 +100,7 @@ def _unit(codes: np.ndarray) -> np.ndarray:
 
 
 def _files(rows: Dataset) -> list[Any]:
-    return [file_of(image) for image in rows.cast_column("image", Image(decode=False))["image"]]
+    return [image_source(image) for image in rows.cast_column("image", Image(decode=False))["image"]]
 
 
 @torch.no_grad()

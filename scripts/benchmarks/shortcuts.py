@@ -18,7 +18,7 @@ from mura_hf import StudyPredictor
 from mura_hf.common import BUNDLED
 from mura_hf.data import load_data
 from mura_hf.evaluation import audit_shortcuts, describe_source
-from mura_hf.evaluation.masking import CAUGHT, CLEARED
+from mura_hf.evaluation.shifts import CAUGHT, CLEARED
 from mura_hf.phantoms import write_phantom_mura
 from mura_hf.training import change_recipe, load_recipe, train
 
@@ -28,7 +28,7 @@ SETTINGS = ("image_size=128", "batch_size=16", "learning_rate=1e-3", "epochs=4",
 def measure_shortcuts(
     n_studies: int = 500,
     size: int = 256,
-    twins: int = 210,
+    counterfactuals: int = 210,
     honest_size: int = 512,
     settings: Sequence[str] = SETTINGS,
     seed: int = 61,
@@ -41,9 +41,9 @@ def measure_shortcuts(
 
     Args:
         n_studies: Studies of the planted data, including the held-out ones.
-        size: Longer side in pixels of these phantoms, and of the twins that the trained model is audited with.
-        twins: Patients of the audits with twins.
-        honest_size: Longer side in pixels of the twins that mura-phantom is audited with.
+        size: Longer side in pixels of these phantoms, and of those that the trained model is audited with.
+        counterfactuals: Phantom patients of each audit.
+        honest_size: Longer side in pixels of the phantoms that mura-phantom is audited with.
         settings: Changes of the config.
         seed: Of the phantoms; not that of mura-phantom's.
 
@@ -65,11 +65,11 @@ def measure_shortcuts(
             cpu=True, cache_dir=folder / "pixels",
         )  # fmt: skip
         predictor = StudyPredictor.from_pretrained(checkpoint, device="cpu")
-        planted = audit_shortcuts(predictor, datasets["valid"], twins=twins, size=size).record
+        planted = audit_shortcuts(predictor, datasets["valid"], counterfactuals=counterfactuals, size=size).record
     bundled = StudyPredictor.from_pretrained(BUNDLED["mura-phantom"], device="cpu")
-    honest = audit_shortcuts(bundled, twins=twins, size=honest_size).record
-    verdicts = [planted["twins"]["marker"]["verdict"], planted["masking"]["markers"]["verdict"]]
-    passed = verdicts == [CAUGHT, CAUGHT] and honest["twins"]["marker"]["verdict"] == CLEARED
+    honest = audit_shortcuts(bundled, counterfactuals=counterfactuals, size=honest_size).record
+    verdicts = [planted["counterfactuals"]["marker"]["verdict"], planted["masking"]["markers"]["verdict"]]
+    passed = verdicts == [CAUGHT, CAUGHT] and honest["counterfactuals"]["marker"]["verdict"] == CLEARED
     return {"planted": planted, "mura-phantom": honest, "passed": passed}
 
 
@@ -77,7 +77,7 @@ TOPICS = {
     "shortcuts": (
         measure_shortcuts,
         {
-            "n_studies": 60, "size": 96, "twins": 7, "honest_size": 96,
+            "n_studies": 60, "size": 96, "counterfactuals": 7, "honest_size": 96,
             "settings": ("image_size=64", "batch_size=16", "epochs=1", "body_part_head=false"),
         },
     )

@@ -30,7 +30,7 @@ from mura_hf.data.mura_release import OFFICIAL_COUNTS
 from mura_hf.errors import ConfigError, DatasetError, MuraError, TrainingStopped
 from mura_hf.evaluation import describe_source, load_published
 from mura_hf.evaluation.evaluation import measure_levels
-from mura_hf.evaluation.prediction_cache import KeptAnswers
+from mura_hf.evaluation.prediction_cache import PredictionCache
 from mura_hf.evaluation.published import PublishedStudy, PublishedSystem
 from mura_hf.metrics import random_baseline
 from mura_hf.models import BODY_PARTS
@@ -326,7 +326,7 @@ def _run(
         )
         seconds = json.loads((checkpoint / "training.json").read_text())["seconds"]
         _fresh_state(cpu)
-        found = KeptAnswers(checkpoint, valid, Accelerator(cpu=cpu), cache_dir=folder).predict(progress="valid")
+        found = PredictionCache(checkpoint, valid, Accelerator(cpu=cpu), cache_dir=folder).predict(progress="valid")
     record = {
         **identity,
         "whole_valid": source.key == "mura" and _is_whole(valid, run.body_parts),

@@ -3,77 +3,156 @@ import shutil
 
 import numpy as np
 import pytest
+from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
-from mura_hf import DatasetError, StudyPredictor, load_mura
-from mura_hf.evaluation import describe_evaluation, evaluate_checkpoint
+from mura_hf import DatasetError, StudyPredictor
+from mura_hf.evaluation import describe_evaluation, evaluate_checkpoint, measure_baselines
+from mura_hf.evaluation.summary import FORMER_NAMES
 from mura_hf.metrics import PLOTS, classification_metrics
-from tests.conftest import make_checkpoint
+from mura_hf.models import BODY_PARTS, CLASSIFIERS
+from tests.conftest import make_checkpoint, make_model
 
-CALIBRATED = {
-    "temperature": 0.3,
-    "study_slope": 1.7,
-    "study_intercept": -0.4,
-    "operating_points": {"youden": 0.42},
+from .conftest import change_json
+
+FAMILIES = {
+    "one view": lambda: make_model(body_part_head=True),
+    "metric learning": lambda: make_model("mura_metric_learning"),
+    "gated attention": lambda: make_model(study_pooling="gated_attention"),
+    "noisy or": lambda: make_model(study_pooling="noisy_or"),
+    "fusenet": lambda: make_model("mura_fusenet", full_resolution=True),
+    "ensemble": lambda: CLASSIFIERS["mura_ensemble"].from_members(
+        {"one": make_model(seed=1), "other": make_model("mura_fusenet", seed=2)}, weights={"one": 0.7, "other": 0.3}
+    ),
+    "specialized": lambda: CLASSIFIERS["mura_specialized"].from_members(
+        {part: make_model(seed=number) for number, part in enumerate(BODY_PARTS)}
+    ),
 }
 
 
-@pytest.mark.parametrize("fields", [{}, CALIBRATED], ids=["plain", "calibrated"])
-def test_figures_are_those_of_the_predictor(fields, phantom_tree, checkpoint, tmp_path):
-    folder = shutil.copytree(checkpoint, tmp_path / "checkpoint")
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, **fields}))
-    datasets = load_mura(phantom_tree)
-    rows = datasets["valid"]
-    report = evaluate_checkpoint(folder, rows, "valid", train=datasets["train"], prevalence=0.2, cpu=True)
-    assert json.loads((folder / "evaluation.json").read_text()) == json.loads(json.dumps(report))
+@pytest.mark.parametrize("name", FAMILIES)
+def test_metrics_are_those_of_the_predictor(name, rows, phantom_tree, tmp_path):
+    """Every family is evaluated as its checkpoint predicts, with all of its calibration."""
+    folder = make_checkpoint(tmp_path / "checkpoint", FAMILIES[name]())
+    calibration = {"temperature": 1.5, "study_slope": 1.3, "study_intercept": 0.2}
+    change_json(folder / "config.json", **calibration)
+    counterfactuals = int(name == "specialized")  # phantoms, too, need the body part
+    report = evaluate_checkpoint(folder, rows, "valid", counterfactuals=counterfactuals, cpu=True)
+    assert report["pointing_game"]["overall"]["n"] > 0
+    assert report["calibration"] == calibration
+    if counterfactuals:
+        assert report["shortcuts"]["counterfactuals"]["finding"]["n"] == 1
+        assert report["sensitivity"]["overall"]["n"] > 0
 
     predictor = StudyPredictor.from_pretrained(folder, device="cpu")
-    labels, probabilities = [], []
-    for study in dict.fromkeys(rows["study_id"]):
+    predicted = {"study": ([], []), "image": ([], [])}
+    for study, part in dict(zip(rows["study_id"], rows["body_part"], strict=True)).items():
         files = sorted(phantom_tree.glob(f"valid/{study}_*/*.png"))
-        labels.append(int(files[0].parent.name.endswith("_positive")))
-        probabilities.append(predictor(files, heatmaps=False).probability)
-    threshold = fields.get("operating_points", {"paper": 0.5}).popitem()[1]
-    assert report["threshold"] == threshold
-    expected = classification_metrics(labels, probabilities, threshold)
-    found = report["study"]["overall"]["figures"]
-    for name in ("n", "n_abnormal", "auroc", "accuracy", "sensitivity", "brier"):
-        assert found[name] == pytest.approx(expected[name], abs=1e-5)
-    low, high = report["study"]["overall"]["intervals"]["auroc"]
-    assert low <= found["auroc"] <= high
+        label = int(files[0].parent.name.endswith("_positive"))
+        found = predictor(files, body_part=BODY_PARTS[part], heatmaps=False)
+        images = [view.single_view_probability for view in found.views]
+        for level, values in (("study", [found.probability]), ("image", images)):
+            predicted[level][0].extend([label] * len(values))
+            predicted[level][1].extend(values)
+    for level, (labels, probabilities) in predicted.items():
+        expected, figures = classification_metrics(labels, probabilities), report[level]["overall"]["figures"]
+        for figure in ("n", "n_abnormal", "auroc", "accuracy", "brier", "sensitivity"):
+            assert figures[figure] == pytest.approx(expected[figure], abs=1e-5), (level, figure)
+    after = report["calibration_effect"]["after"]["brier"]
+    assert after == pytest.approx(report["study"]["overall"]["figures"]["brier"], abs=1e-5)
+
+
+def test_everything_is_reported(evaluated, rows):
+    folder, _ = evaluated
+    report = json.loads((folder / "evaluation.json").read_text())
+    assert report["threshold"] == 0.42  # the default operating point of the config
+    assert report["operating_points"]["youden"]["threshold"] == 0.42
+    overall = report["study"]["overall"]
+    low, high = overall["intervals"]["auroc"]
+    assert low <= overall["figures"]["auroc"] <= high
     assert report["image"]["overall"]["figures"]["n"] == len(rows)
     parts = [row["figures"]["n"] for name, row in report["study"].items() if name != "overall"]
-    assert sum(parts) == found["n"]
+    assert sum(parts) == np.sum(overall["confusion"]) == overall["figures"]["n"]
     assert 0 <= report["body_part_accuracy"] <= 1
-    assert np.sum(report["study"]["overall"]["confusion"]) == found["n"]
     assert set(report["baselines"]) == {"random", "constant", "view_count"}
     assert report["published"] == []
     assert report["prevalence"] == 0.2
-    assert "median_absolute_correlation" in report["explanations"]
-    assert report["shortcuts"]["masking"]["corners"]["n"] == found["n"]
-    assert len(report["explanations"]["cascade"]) == 8
-    assert "n" in report["erasing"]
-    assert report["pointing"]["overall"]["n"] >= report["projections"]["n"] // 2 > 0
+    assert report["calibration_effect"]["before"]["brier"] > 0
+    assert report["shortcuts"]["masking"]["corners"]["n"] == 5
+    assert len(report["randomization"]["cascade"]) == 2
+    assert "n" in report["insertion_deletion"]
+    assert report["pointing_game"]["overall"]["n"] >= report["projections"]["n"] // 2 > 0
+    assert sum(row["figures"]["n_abnormal"] for row in report["finding"].values()) == overall["figures"]["n_abnormal"]
+    for name, former in FORMER_NAMES.items():
+        assert report.get(former) == report.get(name)
     lines = "\n".join(describe_evaluation(report))
     assert "Pointing game" in lines
     assert "Both of two projections" in lines
     assert {path.name for path in folder.glob("*.png")} == set(PLOTS)
-    effect = report["calibration_effect"]
-    assert (effect["before"] is None) == (not fields)
-    assert effect["after"]["brier"] == pytest.approx(expected["brier"], abs=1e-5)
+    assert (folder / "golden.safetensors").is_file()
 
 
-def test_an_empty_split_is_refused(phantom_tree, checkpoint):
-    rows = load_mura(phantom_tree)["valid"].select(np.arange(0))
-    with pytest.raises(DatasetError, match="valid is empty"):
-        evaluate_checkpoint(checkpoint, rows, "valid", cpu=True)
-
-
-def test_a_model_without_heatmaps_is_measured_too(phantom_tree, tmp_path, monkeypatch):
+def test_a_model_without_heatmaps_calibration_and_train_is_evaluated(rows, tmp_path, monkeypatch):
     monkeypatch.setattr("mura_hf.models.modeling_mura.find_map_layer", lambda *given: None)
-    folder = make_checkpoint(tmp_path / "vit", backbone="vit_tiny_patch16_224")
-    report = evaluate_checkpoint(folder, load_mura(phantom_tree)["valid"], "valid", cpu=True)
-    assert not {"pointing", "projections", "erasing", "following"} & set(report)
-    assert "baselines" not in report
-    assert "No heatmap" in report["explanations"]["none"]
+    folder = make_checkpoint(
+        tmp_path / "checkpoint", make_model(backbone="vit_tiny_patch16_224", backbone_kwargs={"depth": 2})
+    )
+    report = evaluate_checkpoint(folder, rows, "valid", threshold=0.3, cpu=True)
+    assert not {"pointing_game", "projections", "insertion_deletion", "sensitivity", "baselines"} & set(report)
+    assert "No heatmap" in report["randomization"]["none"]
+    assert (report["threshold"], report["threshold_chosen"]) == (0.3, "given to the evaluation")
+    assert report["calibration_effect"]["before"] is None
     assert (folder / "evaluation.json").is_file()
+
+
+def test_invalid_arguments_are_refused(rows, checkpoint):
+    with pytest.raises(DatasetError, match="valid is empty"):
+        evaluate_checkpoint(checkpoint, rows.select([]), "valid", cpu=True)
+    with pytest.raises(ValueError, match=r"threshold is 1\.5"):
+        evaluate_checkpoint(checkpoint, rows, "valid", threshold=1.5, cpu=True)
+
+
+def test_baselines_of_studies(datasets):
+    found = measure_baselines(datasets["train"], datasets["valid"])
+    assert list(found) == ["random", "constant", "view_count"]
+    studies = {}
+    for split in ("train", "valid"):
+        studies[split] = {}
+        for study, label in zip(datasets[split]["study_id"], datasets[split]["label"], strict=True):
+            studies[split].setdefault(study, []).append(label)
+    truth = [labels[0] for labels in studies["valid"].values()]
+    constant = found["constant"]["figures"]
+    assert (constant["n"], constant["auroc"]) == (len(truth), 0.5)
+    assert constant["kappa"] == pytest.approx(0, abs=1e-12)
+    # The smoothed share of abnormal studies with as many views.
+    train = list(studies["train"].values())
+    overall, expected = np.mean([labels[0] for labels in train]), []
+    for labels in studies["valid"].values():
+        same = [one[0] for one in train if len(one) == len(labels)]
+        expected.append((sum(same) + 10 * overall) / (len(same) + 10))
+    figures = found["view_count"]["figures"]
+    assert figures["auroc"] == pytest.approx(roc_auc_score(truth, expected))
+    assert figures["kappa"] == pytest.approx(cohen_kappa_score(truth, np.array(expected) > 0.5))
+    low, high = found["view_count"]["intervals"]["auroc"]
+    assert low <= figures["auroc"] <= high
+
+
+def test_the_command_prints_and_compares(evaluated, phantom_tree, datasets, tmp_path, capsys):
+    from evaluate import main
+
+    from mura_hf.data import split_digest
+
+    digest = split_digest((name, study) for name, rows in datasets.items() for study in rows["study_id"])
+    cut = {"dev_fraction": 0.1, "calib_fraction": 0.4, "seed": 0, "stratified": True}
+    folder = shutil.copytree(evaluated[0], tmp_path / "one")
+    record = {"recipe": {"name": "x"}, "data": {"key": "phantoms", "split_digest": digest, "cut": cut}}
+    (folder / "training.json").write_text(json.dumps(record))
+    other = shutil.copytree(folder, tmp_path / "other")
+    place = ["--data_dir", str(phantom_tree), "--cpu", "--cache_dir", str(evaluated[1])]
+    main([str(folder), *place, "--prevalence", "0.2", "--against", str(other)])
+    assert "AUROC of the studies minus that of other: +0.000" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([str(folder), *place, "--against", str(other), "--threshold", "0.5"])
+    with pytest.raises(SystemExit):
+        main([str(folder), *place, "--ood", "legs"])
+    with pytest.raises(SystemExit, match="not a folder on this machine"):
+        main([str(tmp_path / "nowhere"), *place])

@@ -1,11 +1,23 @@
+import numpy as np
 import pytest
 
+from mura_hf.data.mura_release import OFFICIAL_COUNTS
 from mura_hf.evaluation import load_published
-from mura_hf.evaluation.published import LEVELS, METRICS, _check_keys, _number, print_share, split_names
+from mura_hf.evaluation.published import (
+    LEVELS,
+    METRICS,
+    _check_keys,
+    _number,
+    comparable_figures,
+    print_share,
+    split_names,
+)
+from mura_hf.metrics import EvaluationReport
 from mura_hf.models import BODY_PARTS
 from mura_hf.training import recipe_names
 
-NO_STUDYS_OWN = {"b_finding_type", "c_router_densenet121", "c_specialized_routed"}  # beside the studies, as they say
+NOT_IN_THE_STUDIES = {"b_finding_type", "c_router_densenet121", "c_specialized_routed"}
+MURA = {"key": "mura"}
 
 
 def _figures(key, recipe):
@@ -13,24 +25,29 @@ def _figures(key, recipe):
     return {(one.metric, one.part, one.split): one for system in systems for one in system.figures}
 
 
-def test_every_recipe_of_a_study_has_its_system():
-    listed = {key: {one.recipe for one in study.systems if one.recipe} for key, study in load_published().items()}
-    for key, recipes in listed.items():
+def test_every_config_of_a_study_has_its_system():
+    for key, study in load_published().items():
         own = {name for name in recipe_names() if name.startswith(f"{key.lower()}_")} or {"mura_paper"}
-        assert recipes == own - NO_STUDYS_OWN
+        assert {system.recipe for system in study.systems if system.recipe} == own - NOT_IN_THE_STUDIES
 
 
-def test_figures_are_what_the_studies_printed():
-    assert _figures("A", "a_siamese_densenet169_clahe_256")["accuracy", "finger", "valid"].printed == ".780"
-    assert _figures("A", "a_siamese_resnet50_256")["kappa", "finger", "train"].printed == ".053"
-    assert _figures("B", "b_deep_head")["accuracy", "all", "valid"].printed == ".7857"  # the second of the two
-    assert _figures("C", "c_specialized_resnet18")["accuracy", "wrist", "valid"].printed == ".8300"
-    assert _figures("D", "d_fusenet")["auroc", "all", "valid_v1_0"].printed == ".9076"
-    assert _figures("E", "e_wrist_cnn")["sensitivity", "wrist", "shuffled_fifth"].printed == ".6013"
-    assert _figures("mura_paper", "mura_paper")["kappa", "finger", "hidden_test"].printed == ".389"
+@pytest.mark.parametrize(
+    ("key", "recipe", "figure", "printed"),
+    [
+        ("A", "a_siamese_densenet169_clahe_256", ("accuracy", "finger", "valid"), ".780"),
+        ("A", "a_siamese_resnet50_256", ("kappa", "finger", "train"), ".053"),
+        ("B", "b_deep_head", ("accuracy", "all", "valid"), ".7857"),  # the second of the two
+        ("C", "c_specialized_resnet18", ("accuracy", "wrist", "valid"), ".8300"),
+        ("D", "d_fusenet", ("auroc", "all", "valid_v1_0"), ".9076"),
+        ("E", "e_wrist_cnn", ("sensitivity", "wrist", "shuffled_fifth"), ".6013"),
+        ("mura_paper", "mura_paper", ("kappa", "finger", "hidden_test"), ".389"),
+    ],
+)
+def test_figures_are_those_that_the_studies_printed(key, recipe, figure, printed):
+    assert _figures(key, recipe)[figure].printed == printed
 
 
-def test_parts_of_study_d_add_up_to_its_whole():
+def test_body_parts_of_study_d_add_up_to_its_total():
     studies = {"elbow": 160, "finger": 175, "forearm": 137, "hand": 167, "humerus": 136, "shoulder": 195, "wrist": 238}
     for system in load_published()["D"].systems:
         accuracies = {one.part: one.value for one in system.figures if one.metric == "accuracy"}
@@ -39,19 +56,19 @@ def test_parts_of_study_d_add_up_to_its_whole():
             assert right == round(accuracies["all"] * 1208)
 
 
-def test_each_figure_is_whole():
+def test_every_figure_and_claim_is_complete():
     for study in load_published().values():
         assert study.notes
         for system in study.systems:
             assert set(system.body_parts) <= set(BODY_PARTS)
             for one in system.figures:
-                assert one.metric in METRICS
-                assert one.level in LEVELS
-                assert one.split in split_names()
+                assert (one.metric in METRICS, one.level in LEVELS, one.split in split_names()) == (True,) * 3
                 assert -1 <= one.value <= 1
                 assert one.part in (*system.body_parts, "all")
         for claim in study.claims:
             assert any(claim.is_about(system, one) for system in study.systems for one in system.figures)
+    with pytest.raises(ValueError, match="unknown keys levle"):
+        _check_keys({"levle": "image"}, {"level"}, "A")
 
 
 def test_digits_are_kept():
@@ -61,6 +78,37 @@ def test_digits_are_kept():
     assert [print_share(one) for one in (0.5, -0.0776, 1, 0)] == [".500", "-.078", "1.000", ".000"]
 
 
-def test_a_key_that_is_none_is_refused():
-    with pytest.raises(ValueError, match="unknown keys levle"):
-        _check_keys({"levle": "image"}, {"level"}, "A")
+def _level(kind):
+    """Predictions for as many images, or studies, as the official valid set has."""
+    counts = OFFICIAL_COUNTS["valid"]
+    shapes = [[getattr(one, f"{label}_{kind}") for label in ("normal", "abnormal")] for one in counts.values()]
+    labels = np.concatenate([np.repeat([0, 1], shape) for shape in shapes])
+    places = np.repeat(np.arange(len(counts)), [sum(shape) for shape in shapes])
+    values = np.clip(0.2 * labels + 0.8 * np.random.default_rng(0).random(len(labels)), 0, 1)
+    groups = {part: places == number for number, part in enumerate(counts)}
+    return EvaluationReport.measure(labels, values, np.arange(len(labels)), groups=groups, n_resamples=20)
+
+
+def test_only_figures_of_the_same_level_split_and_studies_are_compared():
+    levels = {"image": _level("images"), "study": _level("studies")}
+    rows = comparable_figures(MURA, "valid", levels)
+    assert rows
+    for row in rows:
+        study = load_published()[row["study"]]
+        same = [
+            figure
+            for system in study.systems
+            for figure in system.figures
+            if (system.name, figure.metric, figure.part, figure.level, figure.printed, figure.split)
+            == (row["system"], row["metric"], row["part"], row["level"], row["printed"], "valid")
+        ]
+        assert same
+        assert study.taken_for is None
+        ours = levels[row["level"]].groups["overall" if row["part"] == "all" else row["part"]]
+        assert row["ours"] == ours.figures[row["metric"]]
+    assert "mura_paper" not in {row["study"] for row in rows if row["system"] == "DenseNet-169, mean of five"}
+    for data, split in (({"key": "phantoms"}, "valid"), (MURA, "dev"), (None, "valid")):
+        assert comparable_figures(data, split, levels) == []
+    few = EvaluationReport.measure([0, 1], [0.1, 0.9], [1, 2], groups={"wrist": np.ones(2, bool)}, n_resamples=20)
+    assert comparable_figures(MURA, "valid", {"image": few, "study": few}) == []  # a part of the official set
+    assert len(comparable_figures(MURA, "valid", {**levels, "image": few})) < len(rows)

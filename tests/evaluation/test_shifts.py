@@ -1,19 +1,19 @@
 import numpy as np
 import pytest
 
-from mura_hf.evaluation.masking import LIMIT, Shift, Shifts
+from mura_hf.evaluation.shifts import LIMIT, Shift, ShiftCollection
 
 
-def _shifts(changes, *, controls=None, before=0.48, what="marker"):
-    shifts = Shifts()
+def _shifts(changes, *, controls=None, before=0.48, factor="marker"):
+    shifts = ShiftCollection()
     for number, change in enumerate(changes):
         control = None if controls is None else before + controls[number]
-        shift = Shift(what, f"s{number}", f"p{number // 2}", number % 2, before, before + change, 0.5, control)
+        shift = Shift(factor, f"s{number}", f"p{number // 2}", number % 2, before, before + change, 0.5, control)
         shifts.add(shift, lambda: (np.zeros((2, 2), np.uint8),) * 2)
     return shifts
 
 
-def test_figures_are_those_by_hand():
+def test_figures_of_known_shifts():
     changes = [0.1, -0.1, 0.3, 0.01]
     row = _shifts(changes).report()["marker"]
     assert row["n"] == 4
@@ -40,7 +40,7 @@ def test_the_verdict_is_about_the_whole_interval(changes, verdict):
     assert _shifts(changes).report(["marker"])["marker"]["verdict"] == "expected"
 
 
-def test_what_the_control_moves_too_is_no_shortcut():
+def test_the_excess_over_the_control_is_judged():
     row = _shifts([0.2] * 6, controls=[-0.2] * 6).report()["marker"]
     assert row["control"] == pytest.approx(0.2)
     assert row["excess"] == pytest.approx(0)
@@ -48,8 +48,8 @@ def test_what_the_control_moves_too_is_no_shortcut():
     assert _shifts([0.2] * 6, controls=[0.01] * 6).report()["marker"]["verdict"] == "caught"
 
 
-def test_pictures_are_kept_of_the_worst_alone():
+def test_images_are_kept_of_the_largest_shifts():
     changes = [0.01 * number for number in (3, 9, 1, 8, 2, 7, 4, 6, 5, 0)]
-    worst = _shifts(changes).worst()["marker"]
-    assert [shift.study for shift in worst] == ["s1", "s3", "s5", "s7", "s8", "s6"]
-    assert all(len(shift.pictures) == 2 for shift in worst)
+    largest = _shifts(changes).largest()["marker"]
+    assert [shift.study for shift in largest] == ["s1", "s3", "s5", "s7", "s8", "s6"]
+    assert all(len(shift.images) == 2 for shift in largest)

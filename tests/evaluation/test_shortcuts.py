@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -6,45 +7,87 @@ import pytest
 from datasets import Image
 from sklearn.linear_model import LogisticRegression
 
-from mura_hf import DatasetError, Radiograph, load_mura, read_radiograph
-from mura_hf.evaluation import audit_shortcuts, describe_shortcuts, draw_worst, measure_masking
-from mura_hf.phantoms import write_phantom_mura
+from mura_hf import DatasetError, Radiograph, StudyPredictor, load_mura, read_radiograph
+from mura_hf.evaluation import (
+    audit_shortcuts,
+    describe_shortcuts,
+    draw_largest_shifts,
+    measure_counterfactuals,
+    measure_masking,
+)
+from mura_hf.evaluation.shortcuts import EXPECTED_FACTORS
+from mura_hf.models import BODY_PARTS
+from mura_hf.phantoms import FINDINGS, write_phantom_mura
 
 SIZE = 192
 
 
-class _Study:
-    threshold = 0.5
+class _Brightness:
+    """Predicts the mean brightness: metal and markers increase it, a collimator lowers it."""
 
-    def __init__(self, probability):
-        self.probability = probability
+    def __call__(self, views, body_part, heatmaps):
+        assert body_part in BODY_PARTS  # models by body part need it
+        assert not heatmaps
+        return SimpleNamespace(threshold=0.5, probability=float(np.mean([np.mean(view) / 255 for view in views])))
+
+
+def test_shifts_of_counterfactuals_are_those_of_the_images():
+    shifts = measure_counterfactuals(_Brightness(), 28, size=96, progress=False)
+    report = shifts.report(EXPECTED_FACTORS)
+    assert report["finding"]["n"] == report["marker"]["n"] == report["cast"]["n"] == report["metal"]["n"] == 28
+    assert report["ring"]["n"] == 16  # elbows, humeri and shoulders wear none
+    assert report["collimation"]["n"] >= 20
+    assert report["marker"]["median"] > 0
+    assert report["ring"]["median"] > 0
+    assert report["cast"]["mean"] > 0 > report["collimation"]["mean"]
+    assert report["hardware"]["median"] > report["subtle_fracture"]["median"]
+    assert sum(report[kind]["n"] for kind in FINDINGS if kind in report) == 28
+    assert report["marker"]["normal"]["n"] == report["marker"]["abnormal"]["n"] == 14
+    for factor in ("finding", "cast", "ring"):
+        assert "abnormal" not in report[factor]  # casts and rings hide findings
+    assert {report[factor]["verdict"] for factor in ("finding", "metal", "hardware")} == {"expected"}
+    assert report["marker"]["verdict"] == "cleared"
+    for factor, largest in shifts.largest().items():
+        for shift in largest:
+            before, after = shift.images
+            assert (before != after).any() or factor not in ("marker", "collimation", "cast", "ring")
+
+
+def test_the_same_seed_gives_the_same_figures(checkpoint):
+    predictor = StudyPredictor.from_pretrained(checkpoint, device="cpu")
+    first, again, other = (
+        measure_counterfactuals(predictor, 2, seed=seed, size=96, progress=False).report() for seed in (5, 5, 50)
+    )
+    assert first == again
+    assert first["finding"]["mean"] != pytest.approx(other["finding"]["mean"])
 
 
 class _Fitted:
-    """A logistic regression on what stands out in each film's middle and, where seen, its border, fitted to a tree."""
+    """Logistic regression on what stands out in the middle of an image and, with `sees_border`, at its border."""
 
     def __init__(self, rows, *, sees_border):
-        self.facts = slice(None if sees_border else 1, None)
+        self.features = slice(None if sees_border else 1, None)
         files = [image["path"] for image in rows.cast_column("image", Image(decode=False))["image"]]
-        facts = np.stack([self._facts(read_radiograph(file).pixels) for file in files])
-        self.model = LogisticRegression(C=10.0, max_iter=2000).fit(facts, rows["label"])
+        features = np.stack([self._measure(read_radiograph(file).pixels) for file in files])
+        self.model = LogisticRegression(C=10.0, max_iter=2000).fit(features, rows["label"])
 
     def __call__(self, views, body_part, heatmaps):
-        films = [view.pixels if isinstance(view, Radiograph) else view / np.float32(255) for view in views]
-        return _Study(float(self.model.predict_proba(np.stack([self._facts(film) for film in films]))[:, 1].mean()))
+        images = [view.pixels if isinstance(view, Radiograph) else view / np.float32(255) for view in views]
+        probabilities = self.model.predict_proba(np.stack([self._measure(image) for image in images]))[:, 1]
+        return SimpleNamespace(threshold=0.5, probability=float(probabilities.mean()))
 
-    def _facts(self, film):
-        relief = film - cv2.morphologyEx(film, cv2.MORPH_OPEN, np.ones((9, 9), np.uint8))
-        height, width = film.shape
+    def _measure(self, image):
+        relief = image - cv2.morphologyEx(image, cv2.MORPH_OPEN, np.ones((9, 9), np.uint8))
+        height, width = image.shape
         inner = (slice(height // 8, -height // 8), slice(width // 6, -width // 6))
         middle, border = relief[inner].max(), relief.copy()
         border[inner] = 0
-        return np.array([border.max(), middle, film[inner].mean()])[self.facts]
+        return np.array([border.max(), middle, image[inner].mean()])[self.features]
 
 
 @pytest.fixture(scope="module")
-def datasets(tmp_path_factory):
-    """Films whose marker gives the label away."""
+def planted(tmp_path_factory):
+    """Images whose marker reveals the label."""
     tree = write_phantom_mura(
         tmp_path_factory.mktemp("planted"), 120, seed=9, size=SIZE, valid_fraction=0.4, planted_marker=True,
         body_parts=["elbow", "forearm", "humerus"], progress=False,
@@ -53,44 +96,44 @@ def datasets(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def models(datasets):
-    """One that can see the marker, and one that cannot."""
-    return [_Fitted(datasets["train"], sees_border=sees) for sees in (True, False)]
+def models(planted):
+    """One model that sees the marker, and one that does not."""
+    return [_Fitted(planted["train"], sees_border=sees) for sees in (True, False)]
 
 
-def test_a_planted_marker_is_caught_and_who_does_not_look_at_it_cleared(models):
-    """A reduced `scripts/measure.py shortcuts`; the bundled checkpoint is audited in a test of its own."""
-    caught, cleared = (audit_shortcuts(model, twins=21, size=SIZE, progress=False).record for model in models)
-    row = caught["twins"]["marker"]
+def test_a_planted_marker_is_caught_and_a_model_that_ignores_it_cleared(models):
+    caught, cleared = (audit_shortcuts(one, counterfactuals=14, size=SIZE, progress=False).record for one in models)
+    row = caught["counterfactuals"]["marker"]
     assert row["verdict"] == "caught"
     assert row["absolute_low"] > 0.05
-    assert row["mean"] > 0.1  # the marker stands for abnormal
-    assert cleared["twins"]["marker"]["verdict"] == "cleared"
-    told = " ".join(describe_shortcuts(caught))
-    assert "Marker alone moves the answer by 0." in told
-    assert "caught" in told
-    json.dumps(caught)
+    assert row["mean"] > 0.1  # the marker indicates abnormal
+    assert cleared["counterfactuals"]["marker"]["verdict"] == "cleared"
+    lines = "\n".join(describe_shortcuts(caught))
+    assert "Marker alone shifts the probability by 0." in lines
+    assert ": caught" in lines
+    former = json.loads(json.dumps(caught))
+    assert former["twins"] == former.pop("counterfactuals")  # as the first edition wrote it
+    assert "\n".join(describe_shortcuts(former)) == lines
 
 
-def test_painting_a_planted_marker_over_is_caught_too(models, datasets, tmp_path):
-    planted, plain = (audit_shortcuts(model, datasets["valid"], n_studies=40, progress=False) for model in models)
-    row = planted.record["masking"]["markers"]
+def test_painting_a_planted_marker_over_is_caught_too(models, planted, tmp_path):
+    caught, plain = (audit_shortcuts(one, planted["valid"], n_studies=40, progress=False) for one in models)
+    row = caught.record["masking"]["markers"]
     assert row["verdict"] == "caught"
-    assert row["mean"] < -0.05  # without its marker a film looks normal
+    assert row["mean"] < -0.05  # without its marker an image looks normal
     assert row["excess"] > 0.05
     assert plain.record["masking"]["markers"]["verdict"] != "caught"
-    draw_worst(planted.worst, tmp_path / "worst.png", side=100, columns=3)
+    draw_largest_shifts(caught.largest, tmp_path / "worst.png", side=100, columns=3)
     sheet = cv2.imread(str(tmp_path / "worst.png"), cv2.IMREAD_GRAYSCALE)
     assert sheet.shape[1] == 3 * 206
     assert sheet.std() > 10
-    again = measure_masking(models[0], datasets["valid"], 40, progress=False).report()
-    assert again == planted.record["masking"]
+    assert measure_masking(models[0], planted["valid"], 40, progress=False).report() == caught.record["masking"]
 
 
-def test_nothing_to_audit_with_is_an_error(models, datasets, tmp_path):
-    with pytest.raises(ValueError, match="give films, or a number of twins"):
+def test_nothing_to_audit_is_an_error(models, planted, tmp_path):
+    with pytest.raises(ValueError, match="give radiographs, or a number of counterfactuals"):
         audit_shortcuts(models[0])
-    with pytest.raises(DatasetError, match="no films to paint over"):
-        measure_masking(models[0], datasets["valid"].select([]))
+    with pytest.raises(DatasetError, match="no images to paint over"):
+        measure_masking(models[0], planted["valid"].select([]))
     with pytest.raises(DatasetError, match="nothing to draw"):
-        draw_worst({}, tmp_path / "worst.png")
+        draw_largest_shifts({}, tmp_path / "worst.png")

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from mura_hf import CheckpointError
 from mura_hf.common import BUNDLED
-from mura_hf.evaluation.prediction_cache import make_golden
+from mura_hf.evaluation.golden import write_golden_check
 from mura_hf.hub import push
 from mura_hf.hub.push_checks import (
     NOT_PUSHED,
@@ -163,14 +163,14 @@ def test_golden_logits_of_other_weights_stop_the_push(pushable):
     change_golden(pushable, logits=logits + 0.01)
     with pytest.raises(CheckpointError, match=r"differ by 0\.01 .*scripts/evaluate.py again"):
         dry_run(pushable)
-    make_golden(pushable)
+    write_golden_check(pushable)
     assert check_golden(pushable) < 1e-4
     torch.testing.assert_close(load_file(pushable / "golden.safetensors")["logits"], logits)
 
 
 def test_a_model_by_body_part_has_a_golden_picture_of_a_part_that_it_knows(tmp_path):
     folder = make_checkpoint(tmp_path, make_model("mura_specialized"))
-    make_golden(folder)
+    write_golden_check(folder)
     assert (
         BODY_PARTS[int(load_file(folder / "golden.safetensors")["body_part"])] == "elbow"
     )  # it has no other but wrist

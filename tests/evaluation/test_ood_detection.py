@@ -1,0 +1,116 @@
+import json
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from datasets import Dataset
+from PIL import Image
+
+from mura_hf import CheckpointError, DatasetError, StudyPredictor
+from mura_hf.evaluation import describe_evaluation, describe_ood_detector, evaluate_checkpoint
+from mura_hf.evaluation.ood_detection import fit_ood_detector, groups_of, in_scope, measure_ood_detection
+from mura_hf.inference import OOD_WARNING
+from mura_hf.phantoms import UNRELATED_KINDS, render_unrelated
+from mura_hf.retrieval import OOD_FILE
+from mura_hf.retrieval import ood_detection as detector_module
+from tests.conftest import make_checkpoint, make_model
+
+
+@pytest.fixture(scope="module")
+def fitted(datasets, checkpoint, tmp_path_factory):
+    """A checkpoint with an OOD detector, and the record of the fit."""
+    folder = shutil.copytree(checkpoint, tmp_path_factory.mktemp("fitted") / "checkpoint")
+    (folder / "training.json").write_text(json.dumps({"seconds": 1.5}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(detector_module, "_LEAST_VIEWS_OF_CALIB", 10)
+        record = fit_ood_detector(folder, datasets["train"], datasets["calib"], cpu=True)
+    return folder, record
+
+
+def test_the_fit_is_recorded(datasets, fitted):
+    folder, record = fitted
+    assert record["n_views"] == len(datasets["train"]) == sum(record["groups"].values())
+    assert record["n"] == len(datasets["calib"])
+    assert set(record["groups"]) <= {"elbow", "finger", "forearm", "hand", "humerus", "shoulder", "wrist"}
+    assert record["outside"] == []
+    training = json.loads((folder / "training.json").read_text())
+    assert training == {"seconds": 1.5, "ood_detection": record, "in_distribution": record}
+    assert f"{record['n_views']} views of train" in describe_ood_detector(record)[0]
+
+
+def test_a_predictor_flags_unrelated_images_and_not_calib(datasets, fitted, phantom_files):
+    predictor = StudyPredictor.from_pretrained(fitted[0], device="cpu")
+    study = predictor([*phantom_files, render_unrelated(1, "text", size=128)], heatmaps=False)
+    assert (study.in_distribution, study.unusual_percentile) == (False, 100)
+    assert study.views[-1].in_distribution is False
+    assert OOD_WARNING in study.warnings
+    plain = json.loads(study.to_json())
+    assert plain["in_distribution"] is False
+    assert [view["in_distribution"] for view in plain["views"]] == [view.in_distribution for view in study.views]
+
+    rows = datasets["calib"]
+    first = rows["study_id"][0]
+    files = [image.filename for image, study in zip(rows["image"], rows["study_id"], strict=True) if study == first]
+    study = predictor(files, heatmaps=False)
+    assert study.in_distribution
+    assert 0 <= study.unusual_percentile < 100
+    assert OOD_WARNING not in study.warnings
+
+
+def test_a_detector_for_other_weights_is_not_used(fitted, tmp_path):
+    other = make_checkpoint(tmp_path / "other", make_model(seed=5))
+    shutil.copy(fitted[0] / OOD_FILE, other)
+    study = StudyPredictor.from_pretrained(other, device="cpu")([np.eye(64, dtype=np.uint8)])
+    assert study.in_distribution is study.unusual_percentile is None
+    assert any("made for other weights" in warning for warning in study.warnings)
+
+
+def test_models_by_body_part_and_too_small_calibs_are_refused(datasets, folder, tmp_path):
+    specialized = make_checkpoint(tmp_path / "special", make_model("mura_specialized"))
+    with pytest.raises(CheckpointError, match="a model for each body part"):
+        fit_ood_detector(specialized, datasets["train"], datasets["calib"], cpu=True)
+    with pytest.raises(DatasetError, match=r"calib has \d+ views"):
+        fit_ood_detector(folder, datasets["train"], datasets["calib"].select(range(5)), cpu=True)
+    assert not (folder / OOD_FILE).exists()
+
+
+def test_legs_are_out_of_scope_unless_a_hand_is_visible_too():
+    rows = Dataset.from_dict({"region": ["hand", "leg", "hip+leg", "leg+hand", "unknown"], "body_part": [None] * 5})
+    assert groups_of(rows) == ["hand", "leg", "hip", "hand", "unknown"]
+    assert in_scope(rows)["region"] == ["hand", "leg+hand", "unknown"]
+    assert in_scope(rows, inside=False)["region"] == ["leg", "hip+leg"]
+
+
+class _FlagsArrays:
+    """Flags every image that is given in memory, and no file."""
+
+    model = SimpleNamespace(config=SimpleNamespace(trained_on_phantoms=False))
+
+    def __call__(self, views, **options):
+        return SimpleNamespace(in_distribution=not isinstance(views[0], np.ndarray))
+
+
+def test_flags_are_counted_by_kind(rows, tmp_path):
+    for number in range(3):
+        Image.fromarray(render_unrelated(number, "noise", size=96)).save(tmp_path / f"{number}.png")
+    predictor = _FlagsArrays()
+    report = measure_ood_detection(predictor, rows, {"sand": tmp_path}, n_images=4, progress=False)
+    assert set(report["kinds"]) == {"inverted", *UNRELATED_KINDS, "phantoms", "sand"}
+    assert "unseen_detector" not in report
+    assert (report["kinds"]["sand"]["n"], report["kinds"]["sand"]["refused"]) == (3, 0)
+    assert (report["kinds"]["chest"]["n"], report["kinds"]["chest"]["refused"]) == (4, 1)
+    assert report["alarms"]["n"] == len(set(rows["study_id"]))
+    assert report["alarms"]["refused"] == 0
+    for row in (report["alarms"], *report["kinds"].values()):
+        assert 0 <= row["low"] <= row["refused"] <= row["high"] <= 1
+        assert row["low"] < row["high"]
+    with pytest.raises(DatasetError, match="has no images"):
+        measure_ood_detection(predictor, rows, {"none": tmp_path / "nowhere"}, n_images=1, progress=False)
+
+
+def test_evaluation_measures_the_detector_if_there_is_one(rows, fitted, tmp_path):
+    folder = shutil.copytree(fitted[0], tmp_path / "checkpoint")
+    report = evaluate_checkpoint(folder, rows.select(range(12)), "valid", cpu=True)
+    assert report["refusal"] == report["ood_detection"]  # the former name
+    assert "Out of distribution: flags" in "\n".join(describe_evaluation(report))
