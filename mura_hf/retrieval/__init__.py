@@ -1,13 +1,15 @@
-"""Radiographs like this one: codes of views, and an index that is searched for the nearest."""
+"""Similar studies (`RetrievalIndex`) and out-of-distribution detection (`OODDetector`)."""
 
-from .building import Neighbour, digest_encoder, encode_rows, view_codes
-from .index import RetrievalIndex
-from .ood_detection import OOD_FILE, OODDetector, OODResult, feature_means
-from .search import ExactSearcher, FaissSearcher, exact_distances, make_sketch
+from .codes import digest_encoder, encode_planes, feature_means, view_codes
+from .encoding import encode_rows
+from .index import Neighbour, RetrievalIndex, View
+from .ood_detection import FALSE_ALARM_RATE, OOD_FILE, OODDetector, OODResult, find_thresholds
+from .search import ExactSearcher, FaissSearcher, exact_distances
 from .storage import CODES, FOLDER, RECORD, ROWS, IndexRecord, read_record
 
 __all__ = [
     "CODES",
+    "FALSE_ALARM_RATE",
     "FOLDER",
     "OOD_FILE",
     "RECORD",
@@ -19,11 +21,13 @@ __all__ = [
     "OODDetector",
     "OODResult",
     "RetrievalIndex",
+    "View",
     "digest_encoder",
+    "encode_planes",
     "encode_rows",
     "exact_distances",
     "feature_means",
-    "make_sketch",
+    "find_thresholds",
     "read_record",
     "view_codes",
 ]

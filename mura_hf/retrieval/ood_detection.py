@@ -1,81 +1,29 @@
-"""The mean of each channel of the last feature maps: what tells whether a picture is like those of training.
-
-Whether a study is like those that a checkpoint was trained on, or should better not be answered for.
-"""
+"""Out-of-distribution detection: does a study look like those that the checkpoint was trained on?"""
 
 import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from safetensors import safe_open
 from safetensors.numpy import load_file, save
 
-from ..common import replace_file
+from ..common import replace_file, require_extra
 from ..errors import CheckpointError, DatasetError
-from ..models import MuraImageClassifierOutput
-
-
-def feature_means(output: MuraImageClassifierOutput) -> torch.Tensor:
-    """Means over the places of the last feature map, whatever pooling the answer itself rests on.
-
-    A maximum, which some checkpoints pool by, forgets all of a picture but its strongest places; the mean keeps what
-    the whole of it looks like. Of FuseNet's branches and of an ensemble's members, one code stands behind the other;
-    with `test_time_flip`, it is the mean of both mirror images' codes.
-
-    Args:
-        output: Of a model's `classify_views`; of a study, `StudyOutput.views`.
-
-    Returns:
-        float32 `[B, D]`, on the model's device, without a graph.
-
-    Raises:
-        CheckpointError: If the model has no such map, or views went to models of their own, whose maps do not compare.
-    """
-    return torch.cat([_mean(one) for one in _maps(output)], dim=1)
-
-
-def _maps(output: Any) -> list[tuple[torch.Tensor, ...]]:
-    """The maps, each with that of the mirror image where there is one."""
-    if getattr(output, "rows", None) is not None:
-        raise CheckpointError(
-            "views are answered by a model for each body part, whose feature maps do not compare, so this checkpoint "
-            "cannot tell whether a study is like those of training"
-        )
-    members = getattr(output, "members", None)
-    if members is not None:
-        return [one for member in members.values() for one in _maps(member)]
-    if output.feature_map is None:
-        raise CheckpointError(
-            "this checkpoint gives no feature map, so it cannot tell whether a study is like those of training"
-        )
-    mirrored, local = output.mirrored_feature_map, getattr(output, "local_feature_map", None)
-    maps: list[tuple[torch.Tensor, ...]] = [
-        (output.feature_map,) if mirrored is None else (output.feature_map, mirrored)
-    ]
-    return maps if local is None else [*maps, (local,)]
-
-
-def _mean(maps: tuple[torch.Tensor, ...]) -> torch.Tensor:
-    means = [one.detach().float().mean((2, 3) if one.ndim == 4 else 1) for one in maps]
-    return torch.stack(means).mean(0)
-
 
 OOD_FILE = "in_distribution.safetensors"
-"""Lies beside the weights of a checkpoint that can tell."""
+"""File of the detector, beside the weights of a checkpoint."""
 
 FALSE_ALARM_RATE = 0.05
-"""Share of studies like those of training that may be taken for strange."""
+"""Share of studies like those of training that may be called out of distribution."""
 
-_LEAST_VIEWS_OF_CALIB = 60  # or single ones would decide about the threshold
-_LEAST_VIEWS = 20  # of a group, for a mean of its own: that of a few would be the code of a patient
-_TOO_FEW = ""
-_MOST_DIRECTIONS = 512
-_SOFT = 0.03  # of a channel's mean size: where its scale turns from linear to logarithmic
+_MIN_CALIB_VIEWS = 60  # with fewer, single views would determine the threshold
+_MIN_GROUP_VIEWS = 20  # with fewer, a group mean would be the code of a single patient
+_TOO_SMALL = ""
+_MAX_DIRECTIONS = 512
+_SOFTENING = 0.03  # share of a channel's mean size at which its scale turns from linear to logarithmic
 
 
 @dataclass(frozen=True)
@@ -84,9 +32,9 @@ class OODResult:
 
     Attributes:
         in_distribution: Whether it is.
-        percentile: Of studies with as many views, all like calib's, the share whose strangest view is less unusual
-            than this study's, in [0, 100].
-        views: The same for each view alone, measured by the study's threshold.
+        percentile: How unusual the study is: the share of in-distribution studies with as many views whose most
+            unusual view is less unusual than that of this study, in [0, 100].
+        views: Whether each view is like those of training, at the threshold of the study.
     """
 
     in_distribution: bool
@@ -96,20 +44,20 @@ class OODResult:
 
 @dataclass(frozen=True, eq=False)
 class OODDetector:
-    """How the codes of training lie, and how far off views of `calib` are from them.
+    """Distribution of the codes of training, and scores of the views of `calib`.
 
-    Views are Gaussian around the mean of their group (body part or region), with one covariance for all: the distance
-    to the nearest group that the checkpoint is for is Mahalanobis' (Lee et al., arXiv 1807.03888, equation 1). Where
-    training also had groups that it is not for, such as legs, the same distance less that to the nearest of those is
-    a second score (Ren et al., arXiv 2106.09022, equation 3). Codes are taken through asinh, channel by channel, so
-    that rarely used channels count by how often they are used more, not by how much.
+    The views of each group (body part or region) are modelled as a Gaussian, with one covariance for all groups. The
+    first score is the Mahalanobis distance to the nearest group that the checkpoint is made for (Lee et al., arXiv
+    1807.03888, equation 1). If training also had groups that it is not made for, such as legs, the second score is
+    that distance minus the distance to the nearest of those (Ren et al., arXiv 2106.09022, equation 3). Codes are
+    transformed by asinh per channel, so that rarely active channels do not dominate by their size.
 
     Attributes:
-        scales: float32 `[D]`, what a code is divided by before asinh.
-        whitening: float32 `[D, d]`, to where the covariance is 1; `d` is at most 512, the directions that vary most.
-        means: float32 `[G, d]`, of the groups, there.
-        inside: bool `[G]`, which groups the checkpoint is for.
-        calib: float32 `[n, K]`, scores of calib's views; K is 2 where some groups are not inside.
+        scales: Divisor of each channel before asinh, float32 `[D]`.
+        whitening: Projection to at most 512 directions with unit covariance, float32 `[D, d]`.
+        means: Projected group means, float32 `[G, d]`.
+        inside: Whether the checkpoint is made for each group, bool `[G]`.
+        calib: Scores of the views of calib, float32 `[n, K]`; K is 2 if some groups are not inside, else 1.
         weights: SHA-256 of the weights that gave the codes.
     """
 
@@ -129,44 +77,46 @@ class OODDetector:
         calib_codes: np.ndarray,
         weights: str,
     ) -> "OODDetector":
-        """Learns from the codes of training, and sets thresholds by those of calib.
+        """Fits the distribution to views of training, and the thresholds to views of calib.
 
         Args:
-            codes: float `[n, D]`, of views of `train`, from `feature_means`.
-            groups: The group of each.
-            outside: The groups that the checkpoint is not for.
-            calib_codes: float `[m, D]`, of views of `calib`, none of them of a group outside.
+            codes: `feature_means` of views of `train`, float `[n, D]`.
+            groups: Group of each view.
+            outside: Groups that the checkpoint is not made for.
+            calib_codes: `feature_means` of views of `calib`, float `[m, D]`, none of them from a group in `outside`.
             weights: SHA-256 of the model's weights.
 
         Raises:
-            DatasetError: If training has too few views of what the checkpoint is for, or calib too few views.
+            DatasetError: If train or calib have too few views.
+            ImportError: If scikit-learn is not installed (extra `train`).
         """
+        require_extra("train", "sklearn")
         from sklearn.covariance import ledoit_wolf
 
-        known = np.asarray([group in outside for group in groups])
-        if (~known).sum() < _LEAST_VIEWS:
+        is_outside = np.asarray([group in outside for group in groups])
+        if (~is_outside).sum() < _MIN_GROUP_VIEWS:
             raise DatasetError(
-                f"train has {(~known).sum()} views of what the checkpoint is for; what is like them cannot be learned "
-                f"from fewer than {_LEAST_VIEWS}"
+                f"train has {(~is_outside).sum()} views of what the checkpoint is for; out-of-distribution detection "
+                f"needs at least {_MIN_GROUP_VIEWS}"
             )
-        if len(calib_codes) < _LEAST_VIEWS_OF_CALIB:
+        if len(calib_codes) < _MIN_CALIB_VIEWS:
             raise DatasetError(
-                f"calib has {len(calib_codes)} views of what the checkpoint is for; a threshold for when not to "
-                f"answer needs {_LEAST_VIEWS_OF_CALIB}: give more studies or a larger calib_fraction"
+                f"calib has {len(calib_codes)} views of what the checkpoint is for; an out-of-distribution threshold "
+                f"needs at least {_MIN_CALIB_VIEWS}: give more studies or a larger calib_fraction"
             )
-        names = _merge_small(groups, known)
-        kept = names != _TOO_FEW
+        names = _merge_small(groups, is_outside)
+        kept = names != _TOO_SMALL
         codes, names = np.asarray(codes, np.float64)[kept], names[kept]
-        scales = _SOFT * np.abs(codes).mean(0) + 1e-9
-        soft = np.arcsinh(codes / scales)
+        scales = _SOFTENING * np.abs(codes).mean(0) + 1e-9
+        transformed = np.arcsinh(codes / scales)
         kinds = sorted(set(names))
-        means = np.stack([soft[names == kind].mean(0) for kind in kinds])
-        rest = soft - means[np.searchsorted(kinds, names)]
-        deviations = rest.std(0) + 1e-9
-        covariance, _ = ledoit_wolf(rest / deviations, assume_centered=True)
+        means = np.stack([transformed[names == kind].mean(0) for kind in kinds])
+        residuals = transformed - means[np.searchsorted(kinds, names)]
+        deviations = residuals.std(0) + 1e-9
+        covariance, _ = ledoit_wolf(residuals / deviations, assume_centered=True)
         values, vectors = np.linalg.eigh(covariance)
-        most = slice(max(0, len(values) - _MOST_DIRECTIONS), None)
-        whitening = vectors[:, most] / np.sqrt(values[most]) / deviations[:, None]
+        largest = slice(max(0, len(values) - _MAX_DIRECTIONS), None)
+        whitening = vectors[:, largest] / np.sqrt(values[largest]) / deviations[:, None]
         fitted = cls(
             scales=scales.astype(np.float32),
             whitening=whitening.astype(np.float32),
@@ -178,76 +128,78 @@ class OODDetector:
         return cls(**{**vars(fitted), "calib": fitted.score(calib_codes)})
 
     def score(self, codes: np.ndarray) -> np.ndarray:
-        """How unlike those of training views are, higher is stranger: float32 `[n, K]`.
+        """Returns how unusual views are, float32 `[n, K]`; higher is more unusual.
 
         Args:
-            codes: float `[n, D]`, from `feature_means`.
+            codes: `feature_means` of the views, float `[n, D]`.
         """
-        places = np.arcsinh(np.asarray(codes, np.float32) / self.scales) @ self.whitening
-        squares = np.stack([((places - mean) ** 2).sum(1) for mean in self.means], axis=1)
+        projected = np.arcsinh(np.asarray(codes, np.float32) / self.scales) @ self.whitening
+        squares = np.stack([((projected - mean) ** 2).sum(1) for mean in self.means], axis=1)
         near = squares[:, self.inside].min(1)
         if self.inside.all():
             return near[:, None]
         return np.stack([near, near - squares[:, ~self.inside].min(1)], axis=1)
 
     def thresholds(self, n_views: int = 1) -> np.ndarray:
-        """Scores above which a view of a study of so many is strange: float32 `[K]`; see `find_thresholds`."""
+        """Returns the largest scores `[K]` that are in distribution, for a view of a study with `n_views` views."""
         return find_thresholds(self.calib, n_views)
 
     def detect(self, codes: np.ndarray) -> OODResult:
-        """Judges one study by its strangest view.
+        """Classifies one study by its most unusual view.
 
         Args:
-            codes: float `[V, D]`, of its views.
+            codes: `feature_means` of its views, float `[V, D]`.
         """
         scores = self.score(codes)
-        fine = np.all(scores <= self.thresholds(len(codes)), axis=1).tolist()
-        # Of several scores the stranger one counts, for calib as for the study.
+        views = np.all(scores <= self.thresholds(len(codes)), axis=1).tolist()
+        # Of several scores the more unusual one counts, for calib as for the study.
         known, found = self._rank(self.calib), self._rank(scores)
-        less = float((known < found.max()).mean())
-        return OODResult(all(fine), 100.0 * less ** len(codes), fine)
+        share = float((known < found.max()).mean())
+        return OODResult(all(views), 100.0 * share ** len(codes), views)
 
     def _rank(self, scores: np.ndarray) -> np.ndarray:
-        """The most of calib's views that score lower than each view by one of its scores, int `[n]`."""
+        """The largest number of calib's views below each view in one of the scores, int `[n]`."""
         columns = zip(self.calib.T, scores.T, strict=True)
         return np.max([np.searchsorted(np.sort(known), found) for known, found in columns], axis=0)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Writes `in_distribution.safetensors` into a checkpoint's folder."""
+        """Writes the detector into the folder of a checkpoint."""
         tensors = {name: value for name, value in vars(self).items() if name != "weights"}
         tensors["inside"] = tensors["inside"].astype(np.uint8)
-        whole = save({name: np.ascontiguousarray(value) for name, value in tensors.items()}, {"weights": self.weights})
-        replace_file(Path(folder) / OOD_FILE, whole)
+        content = save(
+            {name: np.ascontiguousarray(value) for name, value in tensors.items()}, {"weights": self.weights}
+        )
+        replace_file(Path(folder) / OOD_FILE, content)
 
     @classmethod
     def load(cls, file: str | os.PathLike[str], weights: str) -> "OODDetector":
-        """Reads what `save` wrote.
+        """Reads the file of `save`.
 
         Args:
-            file: It.
-            weights: SHA-256 of the weights that it is to be used with.
+            file: The file.
+            weights: SHA-256 of the weights that it is used with.
 
         Raises:
-            CheckpointError: If it is damaged, holds something else, or was made for other weights.
+            CheckpointError: If it is damaged, or was made for other weights.
         """
         try:
             tensors = load_file(file)
             with safe_open(file, framework="np") as opened:
-                told = opened.metadata() or {}
+                metadata = opened.metadata() or {}
             tensors["inside"] = tensors["inside"].astype(bool)
-            found = cls(**tensors, weights=told.get("weights", ""))
-            found._check()
+            detector = cls(**tensors, weights=metadata.get("weights", ""))
+            detector._check()
         except Exception as error:  # a file may hold anything
             raise CheckpointError(
-                f"{file} cannot be read ({error}); run scripts/calibrate.py, which writes it"
+                f"{file} cannot be read ({error}); write it again with scripts/calibrate.py"
             ) from error
-        if found.weights != weights:
-            raise CheckpointError(f"{file} was made for other weights; run scripts/calibrate.py, which writes it anew")
-        return found
+        if detector.weights != weights:
+            raise CheckpointError(f"{file} was made for other weights; write it again with scripts/calibrate.py")
+        return detector
 
     def _check(self) -> None:
         channels, directions = self.whitening.shape
-        right = (
+        valid = (
             self.scales.shape == (channels,)
             and self.means.shape == (len(self.inside), directions)
             and self.inside.any()
@@ -257,24 +209,24 @@ class OODDetector:
             and all(np.isfinite(one).all() for one in (self.scales, self.whitening, self.means, self.calib))
             and (self.scales > 0).all()
         )
-        if not right:
-            raise ValueError("its arrays do not belong together")
+        if not valid:
+            raise ValueError("its arrays do not fit each other")
 
 
 def find_thresholds(calib: np.ndarray, n_views: int = 1) -> np.ndarray:
-    """Scores above which a view, and so its study, is strange.
+    """Returns the scores above which a view, and with it its study, is out of distribution.
 
-    Of n + 1 views like calib's, the new one among them, at most a given share has a score above (split conformal
-    prediction, Vovk et al. 2005): `FALSE_ALARM_RATE`, less where a study has more views (Šidák, as if views did
-    not depend on each other), and shared equally between several scores. Where calib is too small for that, the
-    highest of its scores: then up to V K / (n + 1) of the studies of V views are taken for strange.
+    Split conformal prediction (Vovk et al. 2005): of n + 1 exchangeable views, at most a given share scores above the
+    threshold. The share is `FALSE_ALARM_RATE` per study, divided between its views (Šidák, as if they were
+    independent) and equally between several scores. If calib is too small for that share, the threshold is its highest
+    score, and up to V K / (n + 1) of the in-distribution studies with V views are called out of distribution.
 
     Args:
-        calib: float `[n, K]`, scores of calib's views, higher is stranger.
-        n_views: Of the study.
+        calib: Scores of calib's views, float `[n, K]`; higher is more unusual.
+        n_views: Number of views of the study.
 
     Returns:
-        `[K]`.
+        float `[K]`.
     """
     n, kinds = calib.shape
     kept = (1 - FALSE_ALARM_RATE / kinds) ** (1 / n_views)
@@ -282,12 +234,12 @@ def find_thresholds(calib: np.ndarray, n_views: int = 1) -> np.ndarray:
 
 
 def _merge_small(groups: Sequence[str], outside: np.ndarray) -> np.ndarray:
-    """Names of groups, "in:" or "out:" in front; those with few views are one, on either side, and where that has few
-    still, `_TOO_FEW`.
+    """Group names with the prefix "in:" or "out:". Small groups of either side are merged; if the merged group is
+    small as well, it is named `_TOO_SMALL`.
     """
     names = np.asarray([f"{'out' if out else 'in'}:{group}" for group, out in zip(groups, outside, strict=True)])
-    for rename in (lambda name: name.partition(":")[0] + ":", lambda name: _TOO_FEW):
+    for rename in (lambda name: name.partition(":")[0] + ":", lambda name: _TOO_SMALL):
         kinds, counts = np.unique(names, return_counts=True)
-        small = set(kinds[counts < _LEAST_VIEWS])
+        small = set(kinds[counts < _MIN_GROUP_VIEWS])
         names = np.asarray([rename(name) if name in small else name for name in names])
     return names

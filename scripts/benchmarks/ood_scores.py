@@ -23,8 +23,7 @@ from mura_hf.errors import DatasetError
 from mura_hf.evaluation import load_splits
 from mura_hf.evaluation.ood_detection import groups_of, in_scope, is_outside, ood_images
 from mura_hf.evaluation.prediction_cache import image_source, spread_indices
-from mura_hf.retrieval import OODDetector, feature_means, view_codes
-from mura_hf.retrieval.ood_detection import find_thresholds
+from mura_hf.retrieval import OODDetector, feature_means, find_thresholds, view_codes
 
 _NEIGHBOUR = 5
 _BATCH = 16

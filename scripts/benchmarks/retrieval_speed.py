@@ -16,7 +16,7 @@ import torch
 from harness import run_benchmark
 from tqdm.auto import tqdm
 
-from mura_hf.retrieval import ExactSearcher, FaissSearcher, exact_distances, make_sketch
+from mura_hf.retrieval import ExactSearcher, FaissSearcher, exact_distances
 
 _K = 5
 _TIE = 1e-5
@@ -54,7 +54,7 @@ def measure_exact_search(n: int = 36_808, width: int = 2048, queries: int = 3197
         asked = clustered_codes(queries, width, clusters, noise, decays, seed=1)
         flat = faiss.IndexFlatL2(width)
         flat.add(codes.numpy())
-        ours = ExactSearcher(codes, make_sketch(codes))
+        ours = ExactSearcher(codes)
         ones = [
             (_time(ours.search, one, _K)[0], _time(flat.search, one.numpy(), _K)[0])
             for one in tqdm(asked[:single].split(1), desc=kind)
@@ -99,7 +99,7 @@ def measure_million(
     asked = inner_codes(queries, width, clusters, inner, seed=1)
     tqdm.write(f"Building {factory} of {n} codes")
     searcher = FaissSearcher.build(codes, factory, parameters)
-    exact, flat = ExactSearcher(codes, make_sketch(codes)), faiss.IndexFlatL2(width)
+    exact, flat = ExactSearcher(codes), faiss.IndexFlatL2(width)
     flat.add(codes.numpy())
     quick, sure, plain, hits = [], [], [], []
     for one in tqdm(asked.split(1), desc="million"):

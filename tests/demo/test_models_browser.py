@@ -7,7 +7,7 @@ from playwright.sync_api import expect
 
 from mura_hf import StudyPredictor
 from mura_hf.demo.examples import load_examples
-from tests.inference.strangers import save_stranger
+from tests.inference.external import save_external
 
 from .browsing import clear, upload
 from .running import WAIT
@@ -54,7 +54,7 @@ def test_models_their_cards_and_errors(page, checkpoint, tmp_path):
     expect(page.locator("#answer .answer")).to_contain_text(f"folder: {checkpoint.name}", timeout=WAIT)
 
     # The card of another author is text and loads nothing; the fixture `page` checks all requests.
-    folder = save_stranger(tmp_path / "vit", "vit", labels=("LABEL_0", "LABEL_1"))
+    folder = save_external(tmp_path / "vit", "vit", labels=("LABEL_0", "LABEL_1"))
     (folder / "README.md").write_text(
         "---\nlicense: mit\n---\n# Mine\n![x](http://127.0.0.2/x.png)\n<img src='http://127.0.0.2/y.png'><script>1</script>"
     )

@@ -9,7 +9,7 @@ from mura_hf.demo.result import probability_text as text_of
 from mura_hf.inference import OOD_WARNING
 from mura_hf.inference.measured_performance import OVERALL, OperatingPointPerformance
 from tests.conftest import make_checkpoint
-from tests.inference.strangers import save_stranger
+from tests.inference.external import save_external
 
 WRISTS = OperatingPointPerformance("youden", 0.4, "chosen", "wrist", "the <held-out>", 80, 60, 200, 10)
 
@@ -48,7 +48,7 @@ def test_no_probability_looks_certain():
 
 
 def test_external_checkpoints_are_marked_and_their_labels_escaped(tmp_path, phantom_files):
-    folder = save_stranger(tmp_path / "vit", "vit", labels=("<b>not</b> fractured", "fractured"))
+    folder = save_external(tmp_path / "vit", "vit", labels=("<b>not</b> fractured", "fractured"))
     html = answer_html(StudyPredictor.from_pretrained(folder)(phantom_files))
     assert "fractured" in html
     assert "does not predict the body part" in html

@@ -5,7 +5,7 @@ import pytest
 
 from mura_hf import CheckpointError
 from mura_hf.demo.state import CheckpointCache, is_public
-from tests.inference.strangers import save_stranger
+from tests.inference.external import save_external
 
 
 def test_folders_are_read_only_if_they_are_allowed(checkpoint, monkeypatch):
@@ -31,7 +31,7 @@ def test_names_revisions_and_labels_must_fit_together():
 
 
 def test_the_abnormal_label_of_an_external_checkpoint_can_be_given(tmp_path):
-    folder = str(save_stranger(tmp_path / "vit", "vit", labels=("LABEL_0", "LABEL_1")))
+    folder = str(save_external(tmp_path / "vit", "vit", labels=("LABEL_0", "LABEL_1")))
     cache = CheckpointCache(allow_folders=True)
     with pytest.raises(CheckpointError, match="Abnormal label"):
         cache.get(folder)

@@ -12,7 +12,7 @@ from transformers import pipeline
 from mura_hf import CheckpointError, StudyPredictor, read_radiograph
 from mura_hf.inference import EXTERNAL_WARNING
 from mura_hf.inference.inputs import read_view
-from tests.inference.strangers import LABELS, SIDE, make_stranger, save_stranger, save_timm
+from tests.inference.external import LABELS, SIDE, make_external, save_external, save_timm
 from tests.inference.threads import check_threads
 
 TIMM = {
@@ -26,7 +26,7 @@ TIMM = {
 def strangers(tmp_path_factory):
     """Kind -> folder of its checkpoint."""
     place = tmp_path_factory.mktemp("strangers")
-    folders = {kind: save_stranger(place / kind, kind) for kind in ("vit", "deit", "swin", "resnet", "convnext")}
+    folders = {kind: save_external(place / kind, kind) for kind in ("vit", "deit", "swin", "resnet", "convnext")}
     for architecture, options in TIMM.items():
         save_timm(place / architecture, architecture, **options)
         folders[architecture] = place / architecture
@@ -127,8 +127,8 @@ def test_heatmaps_stay_inside_what_the_model_saw(strangers, picture):
 
 
 def test_the_order_of_the_labels_does_not_matter(tmp_path, phantom_files):
-    folder = save_stranger(tmp_path / "one", "resnet")
-    turned = save_stranger(tmp_path / "two", "resnet", labels=LABELS[::-1])
+    folder = save_external(tmp_path / "one", "resnet")
+    turned = save_external(tmp_path / "two", "resnet", labels=LABELS[::-1])
     weights = load_file(turned / "model.safetensors")
     for part in ("weight", "bias"):
         weights[f"classifier.1.{part}"] = weights[f"classifier.1.{part}"].flip(0)
@@ -141,7 +141,7 @@ def test_the_order_of_the_labels_does_not_matter(tmp_path, phantom_files):
 
 
 def test_unclear_labels_are_refused_with_a_question_that_can_be_answered(tmp_path, phantom_files):
-    folder = save_stranger(tmp_path / "vit", "vit", labels=("LABEL_0", "LABEL_1"))
+    folder = save_external(tmp_path / "vit", "vit", labels=("LABEL_0", "LABEL_1"))
     with pytest.raises(CheckpointError, match=r"“LABEL_0” and “LABEL_1”: which of them means abnormal\?"):
         StudyPredictor.from_pretrained(folder)
     chances = [
@@ -159,7 +159,7 @@ def test_sixteen_threads_get_what_one_gets(strangers, phantom_files, kind):
 
 
 def test_a_network_without_a_fitting_layer_says_so_and_answers(tmp_path, phantom_files):
-    study = StudyPredictor.from_pretrained(save_stranger(tmp_path / "hiera", "hiera"))(phantom_files)
+    study = StudyPredictor.from_pretrained(save_external(tmp_path / "hiera", "hiera"))(phantom_files)
     assert all(view.heatmap is None for view in study.views)
     assert any(warning.startswith("No heatmap: a network of type hiera") for warning in study.warnings)
     assert any("the method occlusion needs none" in warning for warning in study.warnings)
@@ -206,7 +206,7 @@ def test_timm_through_transformers_wrapper(tmp_path, picture):
 
 
 def test_a_model_of_one_channel(tmp_path, picture):
-    folder = save_stranger(tmp_path / "gray", "vit", num_channels=1)
+    folder = save_external(tmp_path / "gray", "vit", num_channels=1)
     square = {"height": SIDE, "width": SIDE}
     transformers.ViTImageProcessor(size=square, image_mean=[0.5], image_std=[0.5]).save_pretrained(folder)
     study = StudyPredictor.from_pretrained(folder, device="cpu")([picture])
@@ -224,13 +224,13 @@ class TestRefusals:
         ],
     )
     def test_what_is_no_classifier_of_two_classes(self, tmp_path, labels, fields, words):
-        folder = save_stranger(tmp_path / "vit", "vit", labels, **fields)
+        folder = save_external(tmp_path / "vit", "vit", labels, **fields)
         with pytest.raises(CheckpointError, match=words):
             StudyPredictor.from_pretrained(folder)
 
     def test_pickled_weights_are_refused_unread(self, strangers, tmp_path):
         folder, ran = tmp_path / "pickled", tmp_path / "ran"
-        make_stranger("resnet").config.save_pretrained(folder)
+        make_external("resnet").config.save_pretrained(folder)
         (folder / "preprocessor_config.json").write_text(
             (strangers["resnet"] / "preprocessor_config.json").read_text()
         )
@@ -250,13 +250,13 @@ class TestRefusals:
         assert not ran.exists()
 
     def test_a_base_model_without_a_trained_head(self, tmp_path):
-        folder = save_stranger(tmp_path / "base", "vit")
-        make_stranger("vit").vit.save_pretrained(folder)
+        folder = save_external(tmp_path / "base", "vit")
+        make_external("vit").vit.save_pretrained(folder)
         with pytest.raises(CheckpointError, match=r"no weights for classifier\.bias, classifier\.weight"):
             StudyPredictor.from_pretrained(folder)
 
     def test_without_a_processor(self, tmp_path):
-        make_stranger("vit").save_pretrained(tmp_path)
+        make_external("vit").save_pretrained(tmp_path)
         with pytest.raises(CheckpointError, match="has no image processor"):
             StudyPredictor.from_pretrained(tmp_path)
 
@@ -271,7 +271,7 @@ class TestRefusals:
             StudyPredictor.from_pretrained(tmp_path)
 
     def test_damaged_weights(self, tmp_path):
-        folder = save_stranger(tmp_path / "vit", "vit")
+        folder = save_external(tmp_path / "vit", "vit")
         weights = load_file(folder / "model.safetensors")
         weights["classifier.bias"] = torch.full((2,), float("nan"))
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
@@ -279,7 +279,7 @@ class TestRefusals:
             StudyPredictor.from_pretrained(folder)
 
     def test_a_processor_of_another_size(self, tmp_path):
-        folder = save_stranger(tmp_path / "vit", "vit")
+        folder = save_external(tmp_path / "vit", "vit")
         transformers.ViTImageProcessor(size={"height": 96, "width": 96}).save_pretrained(folder)
         with pytest.raises(CheckpointError, match="cannot be loaded"):
             StudyPredictor.from_pretrained(folder)

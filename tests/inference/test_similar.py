@@ -10,7 +10,7 @@ from mura_hf import CheckpointError, MuraImageProcessor, RetrievalIndex, StudyPr
 from mura_hf.models import CLASSIFIERS
 from mura_hf.retrieval import view_codes
 from tests.conftest import make_checkpoint, make_model
-from tests.inference.strangers import save_stranger
+from tests.inference.external import save_external
 
 
 @pytest.fixture(scope="module")
@@ -72,5 +72,5 @@ def test_an_index_of_other_weights_is_refused_and_the_answer_is_not(indexed, pha
 
 def test_a_stranger_without_a_feature_map_answers_without_codes(phantom_files, tmp_path):
     for kind, has in (("resnet", True), ("hiera", False)):
-        predictor = StudyPredictor.from_pretrained(save_stranger(tmp_path / kind, kind), device="cpu")
+        predictor = StudyPredictor.from_pretrained(save_external(tmp_path / kind, kind), device="cpu")
         assert (predictor(phantom_files).codes is not None) == has

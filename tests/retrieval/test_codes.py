@@ -4,20 +4,17 @@ from transformers import AutoConfig
 
 from mura_hf import CheckpointError
 from mura_hf.inference.external_model import load_external
-from mura_hf.models import BODY_PARTS, CLASSIFIERS
-from mura_hf.retrieval import view_codes
+from mura_hf.models import BODY_PARTS, CLASSIFIERS, MuraImageClassifierOutput
+from mura_hf.retrieval import feature_means, view_codes
 from tests.conftest import make_model
-from tests.inference.strangers import save_stranger
+from tests.inference.external import save_external
+
+VIEWS = torch.randn(5, 3, 64, 64, generator=torch.Generator().manual_seed(5))
 
 
-def _views(n=4):
-    torch.manual_seed(5)
-    return torch.randn(n, 3, 64, 64)
-
-
-def _codes(model, views, **given):
+def _codes(model, views=VIEWS, **options):
     with torch.no_grad():
-        return view_codes(model, model.classify_views(views, **given))
+        return view_codes(model, model.classify_views(views, **options))
 
 
 def _squares(codes):
@@ -25,56 +22,79 @@ def _squares(codes):
 
 
 @pytest.mark.parametrize("family", list(CLASSIFIERS))
-def test_views_of_a_study_have_the_codes_of_views_alone(family):
-    model, views = make_model(family), _views()
-    given = {"body_parts": torch.full((4,), BODY_PARTS.index("wrist"))} if model.NEEDS_PART else {}
-    codes = _codes(model, views, **given)
-    assert (codes.dtype, len(codes), codes.requires_grad) == (torch.float32, 4, False)
+def test_views_of_a_study_have_the_codes_of_single_views(family):
+    model = make_model(family)
+    options = {"body_parts": torch.full((5,), BODY_PARTS.index("wrist"))} if model.NEEDS_PART else {}
+    codes = _codes(model, **options)
+    assert (codes.dtype, len(codes), codes.requires_grad) == (torch.float32, 5, False)
     assert codes.std(0).max() > 1e-3
-    of_study = {name: values[:1] for name, values in given.items()}
-    output = model.classify_studies(views[None], **of_study)
+    output = model.classify_studies(VIEWS[None], **{name: values[:1] for name, values in options.items()})
     torch.testing.assert_close(view_codes(model, output.views), codes, rtol=1e-5, atol=1e-5)
 
 
-def test_one_backbone_gives_its_pooled_code_and_metric_learning_its_embedding():
-    model, views = make_model(), _views()
-    torch.testing.assert_close(_codes(model, views), model.mura(views).pooler_output.detach())
+def test_pooled_features_and_embeddings():
+    model = make_model()
+    torch.testing.assert_close(_codes(model), model.mura(VIEWS).pooler_output.detach())
     model = make_model("mura_metric_learning", embedding_size=6)
-    expected = model.embedding(model.mura(views).pooler_output).detach()
-    torch.testing.assert_close(_codes(model, views), expected)
+    torch.testing.assert_close(_codes(model), model.embedding(model.mura(VIEWS).pooler_output).detach())
 
 
-def test_an_ensembles_squared_distance_is_the_weighted_mean_of_its_members():
-    model, views = make_model("mura_ensemble"), _views()
-    expected = sum(
-        model.config.weights[name] * _squares(_codes(member, views)) for name, member in model.members.items()
-    )
-    torch.testing.assert_close(_squares(_codes(model, views)), expected, rtol=1e-4, atol=1e-5)
+def test_squared_distance_of_an_ensemble_is_the_weighted_mean_of_its_members():
+    model = make_model("mura_ensemble")
+    expected = sum(model.config.weights[name] * _squares(_codes(member)) for name, member in model.members.items())
+    torch.testing.assert_close(_squares(_codes(model)), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_codes_of_two_parts_are_as_far_apart_as_they_are_long():
-    model, views = make_model("mura_specialized"), _views(5)
+def test_codes_of_two_body_parts_are_orthogonal():
+    model = make_model("mura_specialized")
     wrist, elbow = BODY_PARTS.index("wrist"), BODY_PARTS.index("elbow")
-    codes = _codes(model, views, body_parts=torch.tensor([wrist, elbow, elbow, wrist, wrist]))
-    squares = _squares(codes)
-    wrists = views[[0, 3, 4]]
+    codes = _codes(model, body_parts=torch.tensor([wrist, elbow, elbow, wrist, wrist]))
+    squares, wrists = _squares(codes), VIEWS[[0, 3, 4]]
     torch.testing.assert_close(
         squares[[0, 3, 4]][:, [0, 3, 4]], _squares(_codes(model.members["wrist"], wrists)), rtol=1e-4, atol=1e-5
     )
     lengths = (codes**2).sum(1)
     torch.testing.assert_close(squares[0, 1], lengths[0] + lengths[1], rtol=1e-4, atol=1e-5)
-    alone = _codes(model, wrists, body_parts=torch.full((3,), wrist))
-    torch.testing.assert_close(alone, codes[[0, 3, 4]], rtol=1e-5, atol=1e-5)
+    single = _codes(model, wrists, body_parts=torch.full((3,), wrist))
+    torch.testing.assert_close(single, codes[[0, 3, 4]], rtol=1e-5, atol=1e-5)
 
 
-def test_a_strangers_map_is_pooled_and_one_without_is_refused(tmp_path):
-    for kind, has in (("resnet", True), ("hiera", False)):
-        folder = save_stranger(tmp_path / kind, kind)
+def test_external_checkpoints_have_codes_if_they_have_a_feature_map(tmp_path):
+    for kind, has_map in (("resnet", True), ("hiera", False)):
+        folder = save_external(tmp_path / kind, kind)
         model, _ = load_external(str(folder), AutoConfig.from_pretrained(folder), torch.float32, {}, None)
-        views = _views(2)
-        output = model.classify_views(views)
-        if has:
-            assert _codes(model, views).shape == (2, 32)
+        if has_map:
+            assert _codes(model).shape == (5, 32)
         else:
             with pytest.raises(CheckpointError, match="no pooled code"):
-                view_codes(model, output)
+                _codes(model)
+
+
+@torch.no_grad()
+def test_feature_means_ignore_the_pooling_of_the_prediction():
+    output = make_model(backbone_kwargs={"global_pool": "max"}).classify_views(VIEWS)
+    torch.testing.assert_close(feature_means(output), output.feature_map.flatten(2).mean(2))
+    assert not torch.allclose(feature_means(output), output.pooler_output)
+
+
+@torch.no_grad()
+def test_feature_means_of_mirror_images_are_equal():
+    model = make_model(test_time_flip=True)
+    one, other = (feature_means(model.classify_views(seen)) for seen in (VIEWS, VIEWS.flip(-1)))
+    torch.testing.assert_close(one, other)
+
+
+@torch.no_grad()
+def test_feature_means_of_members_and_branches_are_concatenated():
+    ensemble = make_model("mura_ensemble")
+    expected = torch.cat([feature_means(one.classify_views(VIEWS)) for one in ensemble.members.values()], dim=1)
+    torch.testing.assert_close(feature_means(ensemble.classify_views(VIEWS)), expected)
+    output = make_model("mura_fusenet").classify_views(VIEWS)
+    assert feature_means(output).shape == (5, 2 * output.feature_map.shape[1])
+
+
+def test_feature_means_of_tokens_and_without_a_map():
+    tokens = torch.randn(2, 9, 5)
+    torch.testing.assert_close(feature_means(MuraImageClassifierOutput(feature_map=tokens)), tokens.mean(1))
+    with pytest.raises(CheckpointError, match="no feature map"):
+        feature_means(MuraImageClassifierOutput(logits=torch.zeros(1, 2)))

@@ -5,8 +5,7 @@ from scipy.spatial.distance import mahalanobis
 from sklearn.covariance import LedoitWolf
 
 from mura_hf.errors import CheckpointError, DatasetError
-from mura_hf.retrieval import OOD_FILE, OODDetector
-from mura_hf.retrieval.ood_detection import FALSE_ALARM_RATE
+from mura_hf.retrieval import FALSE_ALARM_RATE, OOD_FILE, OODDetector
 
 D = 12
 
@@ -18,7 +17,7 @@ def _draw(rng, n, middle):
 
 
 @pytest.fixture(scope="module")
-def learned():
+def detector():
     rng = np.random.default_rng(0)
     arms, hands, legs = (_draw(rng, 600, middle) for middle in (0.0, 0.8, -2.5))
     calib = np.concatenate([_draw(rng, 150, 0.0), _draw(rng, 150, 0.8)])
@@ -30,8 +29,8 @@ def test_scores_are_squared_mahalanobis_distances_to_the_nearest_group():
     rng = np.random.default_rng(1)
     codes = _draw(rng, 4000, 0.0)
     groups = ["a" if code[0] > 1 else "b" for code in codes]
-    learned = OODDetector.fit(codes, groups, [], codes[:90], "abc")
-    soft = np.arcsinh(codes.astype(float) / learned.scales)
+    detector = OODDetector.fit(codes, groups, [], codes[:90], "abc")
+    soft = np.arcsinh(codes.astype(float) / detector.scales)
     names = np.asarray(groups)
     means = {name: soft[names == name].mean(0) for name in "ab"}
     rest = np.concatenate([soft[names == name] - means[name] for name in "ab"])
@@ -39,41 +38,41 @@ def test_scores_are_squared_mahalanobis_distances_to_the_nearest_group():
     shrunk = LedoitWolf(assume_centered=True).fit(rest / deviations).precision_
     precision = shrunk / np.outer(deviations, deviations)
     expected = [min(mahalanobis(one, means[name], precision) ** 2 for name in "ab") for one in soft[:50]]
-    found = learned.score(codes[:50])
+    found = detector.score(codes[:50])
     assert found.shape == (50, 1)
     np.testing.assert_allclose(found[:, 0], expected, rtol=2e-3)
 
 
-def test_strange_studies_are_told_from_those_like_training(learned):
+def test_studies_out_of_distribution_are_detected(detector):
     rng = np.random.default_rng(2)
-    alike = [learned.detect(_draw(rng, 2, (0.0, 0.8)[n % 2])) for n in range(1000)]
+    alike = [detector.detect(_draw(rng, 2, (0.0, 0.8)[n % 2])) for n in range(1000)]
     assert np.mean([not one.in_distribution for one in alike]) < 2 * FALSE_ALARM_RATE
-    legs = [learned.detect(_draw(rng, 1, -2.5)) for _ in range(200)]
+    legs = [detector.detect(_draw(rng, 1, -2.5)) for _ in range(200)]
     assert np.mean([one.in_distribution for one in legs]) < 0.05
-    far = learned.detect(rng.uniform(0, 30, (1, D)))
+    far = detector.detect(rng.uniform(0, 30, (1, D)))
     assert not far.in_distribution
     assert far.percentile == 100
 
 
-def test_what_is_near_a_group_outside_is_strange_although_it_is_not_far(learned):
+def test_views_near_a_group_outside_are_out_of_distribution_although_they_are_not_far(detector):
     legs = _draw(np.random.default_rng(3), 300, -2.5)
-    scores, thresholds = learned.score(legs), learned.thresholds()
+    scores, thresholds = detector.score(legs), detector.thresholds()
     assert (scores[:, 1] > thresholds[1]).mean() > 0.95
-    assert learned.calib.shape == (300, 2)
+    assert detector.calib.shape == (300, 2)
 
 
-def test_one_strange_view_makes_the_study_strange_and_is_named(learned):
+def test_one_view_out_of_distribution_decides_for_the_study(detector):
     fine = _draw(np.random.default_rng(4), 1, 0.4)
-    judged = learned.detect(np.concatenate([fine, np.full((1, D), 40.0, np.float32)]))
-    assert judged.views == [True, False]
-    assert not judged.in_distribution
+    result = detector.detect(np.concatenate([fine, np.full((1, D), 40.0, np.float32)]))
+    assert result.views == [True, False]
+    assert not result.in_distribution
 
 
-def test_more_views_raise_the_threshold_and_not_the_share_of_alarms(learned):
-    assert (np.diff([learned.thresholds(n) for n in (1, 2, 5)], axis=0) >= 0).all()
+def test_more_views_raise_the_threshold_and_not_the_false_alarm_rate(detector):
+    assert (np.diff([detector.thresholds(n) for n in (1, 2, 5)], axis=0) >= 0).all()
     rng = np.random.default_rng(10)
     for n_views in (1, 4):
-        alarms = [not learned.detect(_draw(rng, n_views, (0.0, 0.8)[n % 2])).in_distribution for n in range(800)]
+        alarms = [not detector.detect(_draw(rng, n_views, (0.0, 0.8)[n % 2])).in_distribution for n in range(800)]
         assert np.mean(alarms) < 2 * FALSE_ALARM_RATE
 
 
@@ -87,9 +86,9 @@ def test_thresholds_leave_the_share_of_alarms_that_conformal_prediction_promises
     assert 0.8 * FALSE_ALARM_RATE < np.mean(alarms) < 1.05 * FALSE_ALARM_RATE
 
 
-def test_percentiles_count_the_studies_that_are_less_unusual(learned):
+def test_percentiles_count_the_studies_that_are_less_unusual(detector):
     rng = np.random.default_rng(7)
-    shares = [learned.detect(_draw(rng, 2, (0.0, 0.8)[n % 2])).percentile for n in range(600)]
+    shares = [detector.detect(_draw(rng, 2, (0.0, 0.8)[n % 2])).percentile for n in range(600)]
     assert 40 < np.median(shares) < 60
     assert 0.02 < np.mean(np.asarray(shares) > 95) < 0.09
     assert min(shares) >= 0
@@ -100,9 +99,9 @@ def test_small_groups_are_merged_and_wide_codes_are_cut_to_their_main_directions
     rng = np.random.default_rng(8)
     codes = np.exp(rng.normal(size=(700, 600)))
     groups = [f"part{n}" if n < 25 else "rest" for n in range(700)]
-    learned = OODDetector.fit(codes, groups, [], codes[:60], "abc")
-    assert learned.means.shape == (2, 512)
-    assert learned.whitening.shape == (600, 512)
+    detector = OODDetector.fit(codes, groups, [], codes[:60], "abc")
+    assert detector.means.shape == (2, 512)
+    assert detector.whitening.shape == (600, 512)
 
 
 def test_no_mean_is_that_of_a_few_views():
@@ -110,26 +109,26 @@ def test_no_mean_is_that_of_a_few_views():
     codes = _draw(rng, 330, 0.0)
     codes[-3:] *= 7
     groups = ["wrist"] * 300 + ["hand"] * 27 + ["elbow", "finger", "leg"]
-    learned = OODDetector.fit(codes, groups, ["leg"], codes[:60], "abc")
-    assert learned.means.shape == (2, D)
-    assert learned.inside.all()
-    few = np.arcsinh(codes[-3:] / learned.scales) @ learned.whitening
-    assert all(np.abs(learned.means - one).max() > 0.5 for one in few)
+    detector = OODDetector.fit(codes, groups, ["leg"], codes[:60], "abc")
+    assert detector.means.shape == (2, D)
+    assert detector.inside.all()
+    few = np.arcsinh(codes[-3:] / detector.scales) @ detector.whitening
+    assert all(np.abs(detector.means - one).max() > 0.5 for one in few)
 
 
-def test_save_and_load_give_the_same(learned, tmp_path):
-    learned.save(tmp_path)
+def test_save_and_load_give_the_same(detector, tmp_path):
+    detector.save(tmp_path)
     again = OODDetector.load(tmp_path / OOD_FILE, "abc")
     codes = _draw(np.random.default_rng(9), 20, 0.0)
-    np.testing.assert_array_equal(again.score(codes), learned.score(codes))
+    np.testing.assert_array_equal(again.score(codes), detector.score(codes))
     assert [path.name for path in tmp_path.iterdir()] == [OOD_FILE]
     with pytest.raises(CheckpointError, match="other weights"):
         OODDetector.load(tmp_path / OOD_FILE, "abd")
 
 
 @pytest.mark.parametrize("damage", ["cut", "missing", "more", "shape", "nan"])
-def test_a_damaged_file_is_told_by_its_name(learned, tmp_path, damage):
-    learned.save(tmp_path)
+def test_a_damaged_file_is_reported_by_name(detector, tmp_path, damage):
+    detector.save(tmp_path)
     file = tmp_path / OOD_FILE
     tensors = load_file(file)
     if damage == "cut":
@@ -148,7 +147,7 @@ def test_a_damaged_file_is_told_by_its_name(learned, tmp_path, damage):
         OODDetector.load(file, "abc")
 
 
-def test_too_little_to_learn_from_is_refused():
+def test_too_few_views_are_refused():
     codes = np.ones((90, D))
     with pytest.raises(DatasetError, match="calib has 59 views"):
         OODDetector.fit(codes, ["a"] * 90, [], codes[:59], "abc")

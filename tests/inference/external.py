@@ -34,7 +34,7 @@ KINDS: dict[str, tuple[str, dict[str, Any], str, dict[str, Any]]] = {
 """Kind -> model class, its config, class of the image processor, its settings."""
 
 
-def make_stranger(kind: str, labels: tuple[str, ...] = LABELS, **config: Any) -> Any:
+def make_external(kind: str, labels: tuple[str, ...] = LABELS, **config: Any) -> Any:
     """A model of transformers."""
     name, fields, *_ = KINDS[kind]
     named = {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
@@ -44,9 +44,9 @@ def make_stranger(kind: str, labels: tuple[str, ...] = LABELS, **config: Any) ->
     return _liven(model)
 
 
-def save_stranger(folder: Path, kind: str, labels: tuple[str, ...] = LABELS, **config: Any) -> Path:
+def save_external(folder: Path, kind: str, labels: tuple[str, ...] = LABELS, **config: Any) -> Path:
     """Saves such a model with its processor."""
-    make_stranger(kind, labels, **config).save_pretrained(folder)
+    make_external(kind, labels, **config).save_pretrained(folder)
     *_, processor, settings = KINDS[kind]
     getattr(transformers, f"{processor}ImageProcessor")(**settings).save_pretrained(folder)
     return folder
