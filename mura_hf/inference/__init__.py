@@ -1,11 +1,11 @@
-"""Files of a study in, an explained answer out."""
+"""From the files of a study to an explained prediction (`StudyPredictor`), and worklists of many studies."""
 
 from .external_model import EXTERNAL_WARNING
 from .loading import OOD_WARNING
 from .prediction import PHANTOM_WARNING, StudyPrediction, ViewPrediction
 from .predictor import StudyPredictor
 from .study_files import StudyFile, StudyFiles, find_studies
-from .worklist import WorklistRow, predict_rows, sort_rows, worklist_csv, worklist_json
+from .worklist import WorklistRow, make_worklist, predict_rows, sort_rows, worklist_csv, worklist_json
 
 __all__ = [
     "EXTERNAL_WARNING",
@@ -18,6 +18,7 @@ __all__ = [
     "ViewPrediction",
     "WorklistRow",
     "find_studies",
+    "make_worklist",
     "predict_rows",
     "sort_rows",
     "worklist_csv",

@@ -1,8 +1,4 @@
-"""Which of two labels of someone else's checkpoint means abnormal.
-
-Someone else's two-class classifier as one of ours: it answers for views and studies, and can be explained.
-Loads someone else's two-class image classifier, of transformers or timm, with its own image processor.
-"""
+"""External checkpoints: two-class image classifiers of transformers or timm, with their own image processor."""
 
 import re
 from collections.abc import Sequence
@@ -25,30 +21,29 @@ _ABNORMAL = re.compile(
 )
 _NORMAL = re.compile(r"normal|neg(ative)?|healthy|intact|unremarkable")
 _NEGATIONS = {"no", "not", "non", "without", "un"}
-_OF_ONE_WORD = {"non", "un"}
+_SINGLE_WORD_NEGATIONS = {"non", "un"}
 _PREFIXES = ("non", "not", "un", "no")
 _VERDICTS = {"negative", "neg", "free", "absent", "absence"}
-"""Words that speak about the whole label, wherever they stand: "fracture negative", "free of disease"."""
+"""Words that negate a whole label from any position: "fracture negative", "free of disease"."""
 
 
 def find_abnormal(labels: Sequence[str], place: str, wanted: str | None = None) -> int:
-    """Index of the label that means abnormal.
+    """Returns the index of the label that means abnormal.
 
     Args:
-        labels: The two, in the checkpoint's order.
-        place: What to call the checkpoint.
-        wanted: The label that means abnormal where the caller says so; upper and lower case are the same unless the
-            labels differ in that only.
+        labels: The two labels, in the checkpoint's order.
+        place: Name of the checkpoint in messages.
+        wanted: The label that means abnormal, if the caller names it. Case is ignored unless the labels differ only
+            by case.
 
     Raises:
-        CheckpointError: If `wanted` is none of the labels, or, without it, not one sounds abnormal and the other
-            normal. The message names both labels and how to answer.
+        CheckpointError: If `wanted` is not one of the labels; or, without it, unless one label means abnormal and the
+            other normal. The message names both labels and the argument to set.
     """
     both = " and ".join(f"“{label}”" for label in labels)
     if len(set(labels)) < len(labels):
         raise CheckpointError(
-            f"{place} has the labels {both}, which cannot be told apart; give its config.json two different names in "
-            "id2label"
+            f"{place} has the labels {both}, which are the same; give its config.json two different names in id2label"
         )
     if wanted is not None:
         matches = [label for label in labels if label == wanted] or [
@@ -61,15 +56,15 @@ def find_abnormal(labels: Sequence[str], place: str, wanted: str | None = None) 
     if set(senses) == {True, False}:
         return senses.index(True)
     raise CheckpointError(
-        f"{place} has the labels {both}: which of them means abnormal? Say it with abnormal_label, as in "
+        f"{place} has the labels {both}: which of them means abnormal? Set abnormal_label, as in "
         f"StudyPredictor.from_pretrained(..., abnormal_label={labels[1]!r}), or in the app's box “Abnormal label”"
     )
 
 
 def sounds_abnormal(label: str) -> bool | None:
-    """True where a label's words mean abnormal, False where they mean normal, None where they mean neither or both.
+    """Returns True if the words of a label mean abnormal, False if they mean normal, None if neither or both.
 
-    A negation turns round what comes after it: "not fractured", "No acute finding", "non-fractured", "unhealthy".
+    A negation inverts what follows: "not fractured", "No acute finding", "non-fractured", "unhealthy".
     """
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", label)  # NotFractured
     words = re.findall(r"[^\W\d_]+", spaced.casefold())
@@ -84,7 +79,7 @@ def sounds_abnormal(label: str) -> bool | None:
             negated = not negated
         elif sense is not None:
             senses.add(sense != negated)
-        elif before in _OF_ONE_WORD:  # "non-displaced fracture" is one
+        elif before in _SINGLE_WORD_NEGATIONS:  # a "non-displaced fracture" is a fracture
             negated = not negated
     if not negated and _VERDICTS & set(words):
         return False
@@ -92,7 +87,7 @@ def sounds_abnormal(label: str) -> bool | None:
 
 
 def _sense(word: str) -> bool | None:
-    """Whether one word means abnormal; "un" and the like may be grown together with it."""
+    """Whether one word, possibly with a negating prefix such as "un", means abnormal."""
     if _ABNORMAL.fullmatch(word) or _NORMAL.fullmatch(word):
         return _ABNORMAL.fullmatch(word) is not None
     for prefix in _PREFIXES:
@@ -102,20 +97,20 @@ def _sense(word: str) -> bool | None:
     return None
 
 
-_NOT_LAID_OUT = {"hiera", "perceiver", "perceiver_learned", "imagegpt"}
-"""Model types whose tokens do not lie row by row, though their number may look so."""
+_NO_TOKEN_GRID = {"hiera", "perceiver", "perceiver_learned", "imagegpt"}
+"""Model types whose tokens are not in row-major order."""
 
 
 @strict
 class ExternalConfig(MuraBaseConfig):
     r"""
-    What answers need to know about someone else's checkpoint: nothing is calibrated, and views are averaged.
+    Configuration of an external checkpoint: it is not calibrated, and the probabilities of views are averaged.
 
     Args:
         backbone (`str`, *optional*, defaults to `""`):
-            The kind of network.
+            The architecture or model type.
         study_pooling (`str`, *optional*, defaults to `"mean"`):
-            Always `"mean"` of the views' probabilities.
+            Always `"mean"`.
     """
 
     model_type = "external"
@@ -125,12 +120,12 @@ class ExternalConfig(MuraBaseConfig):
 
 
 class ExternalClassifier(MuraClassifier):
-    """A two-class image classifier of transformers.
+    """Adapts a two-class image classifier of transformers to `MuraClassifier`.
 
     Args:
-        model: It.
-        config: Ours.
-        abnormal: Which of its outputs means abnormal.
+        model: The model.
+        config: Its adapted configuration.
+        abnormal: Index of its output that means abnormal.
     """
 
     config: ExternalConfig
@@ -141,26 +136,26 @@ class ExternalClassifier(MuraClassifier):
         self.model: Any = model
         self.order = [1 - abnormal, abnormal]
         self._layer: MapLayer | None = None
-        self._why_none = f"a network of type {config.backbone} has not been looked into"
+        self._no_layer = f"the layers of a network of type {config.backbone} were not searched"
 
     def find_layer(self, shape: tuple[int, int, int]) -> None:
-        """Finds the layer that heatmaps are read from, with pictures of noise.
+        """Finds the layer for heatmaps, by running noise through the model.
 
         Args:
-            shape: Channels, height and width of what the model is fed.
+            shape: Channels, height and width of the model's input.
         """
         self._layer = None
-        self._why_none = (
-            f"a network of type {self.config.backbone} has no layer whose places are those of the picture and decide "
-            "the answer"
+        self._no_layer = (
+            f"a network of type {self.config.backbone} has no layer whose positions correspond to those of the image "
+            "and determine the prediction"
         )
-        if self.model.config.model_type not in _NOT_LAID_OUT:
+        if self.model.config.model_type not in _NO_TOKEN_GRID:
             self._layer = find_map_layer(self.model, lambda pixels: _difference(self._logits(pixels)), shape)
 
     def classify_views(
-        self, pixel_values: torch.Tensor, explainable: bool = False, **given: Any
+        self, pixel_values: torch.Tensor, explainable: bool = False, **options: Any
     ) -> MuraImageClassifierOutput:
-        """Logits of views `[B, C, H, W]`, without a loss; with the graph from the explained layer on, where asked."""
+        """Returns logits of views `[B, C, H, W]`; if `explainable`, with the graph from the explained layer on."""
         if self._layer is None:
             return MuraImageClassifierOutput(logits=self._logits(pixel_values))
         with self._layer.cut() if explainable else self._layer.watch() as held:
@@ -174,15 +169,15 @@ class ExternalClassifier(MuraClassifier):
         )
 
     def explain(self, output: MuraImageClassifierOutput) -> list[Explained]:
-        """The one layer.
+        """Returns the explained layer.
 
         Raises:
-            CheckpointError: If there is no such layer, or the output was not asked for with `explainable`.
+            CheckpointError: If there is no such layer, or the output was made without `explainable`.
         """
         if self._layer is None:
-            raise CheckpointError(f"{self._why_none}; the method occlusion needs none")
+            raise CheckpointError(f"{self._no_layer}; the method occlusion needs none")
         if output.layer_outputs is None:
-            raise CheckpointError("this output was not asked for with explainable=True, so nothing explains it")
+            raise CheckpointError("this output was made without explainable=True, so it cannot be explained")
         return [self._layer.explain(output.logits, output.layer_outputs)]
 
     def _logits(self, pixel_values: torch.Tensor) -> torch.Tensor:
@@ -195,32 +190,32 @@ def _difference(logits: torch.Tensor) -> torch.Tensor:
 
 
 EXTERNAL_WARNING = (
-    "This checkpoint is someone else's. How good it is on radiographs like these is not known here, and its "
-    "probabilities are not calibrated: read them as an order, not as chances."
+    "This checkpoint is someone else's. Its accuracy on radiographs like these is unknown, and its probabilities are "
+    "not calibrated: use them to rank studies, not as probabilities."
 )
 
-# A config comes from strangers: it must not point timm to files, nor change the network's form.
+# Configs are untrusted: they must not point timm to files, or change what the network returns.
 _REFUSED_ARGUMENTS = ("cache_dir", "checkpoint_path", "exportable", "features_only", "scriptable")
 
 
 def load_external(
     place: str, config: Any, dtype: str | torch.dtype, pinned: dict[str, str], abnormal_label: str | None
 ) -> tuple[ExternalClassifier, ExternalProcessor]:
-    """Loads a checkpoint that is none of ours; no code that came with it is run, and no pickle read.
+    """Loads an external checkpoint. Code that comes with it is never run, and pickled weights are never read.
 
     Args:
         place: Folder or Hub name.
-        config: Of it, from `AutoConfig`.
-        dtype: Of the weights.
-        pinned: `{"revision": ...}` where one was asked for.
-        abnormal_label: The label that means abnormal; found by its words where None.
+        config: Its configuration, from `AutoConfig`.
+        dtype: Dtype of the weights.
+        pinned: `{"revision": ...}` if a revision was given, else empty.
+        abnormal_label: The label that means abnormal; inferred from its words if None.
 
     Returns:
         The model, in evaluation mode, and its processor.
 
     Raises:
-        CheckpointError: If it has not two labels, it is not clear which one means abnormal, weights are missing or
-            pickled, or there is no image processor.
+        CheckpointError: If it does not have two labels, it is unclear which one means abnormal, weights are missing or
+            pickled, or it has no image processor.
     """
     check_outputs(place, config)
     labels = [str(config.id2label[index]) for index in range(2)]
@@ -232,36 +227,35 @@ def load_external(
     own = ExternalConfig(
         backbone=config.architecture if config.model_type == "timm_wrapper" else config.model_type,
         positive_class_description=(
-            f"what this checkpoint's authors labelled “{labels[abnormal]}”, against “{labels[1 - abnormal]}”; what "
-            "they counted as such, its card may tell"
+            f"what the authors of this checkpoint labelled “{labels[abnormal]}”, as opposed to "
+            f"“{labels[1 - abnormal]}”; see its card for their definition"
         ),
     )
     adapted = ExternalClassifier(model, own, abnormal).eval().requires_grad_(False)
     channels = next((weight.shape[1] for weight in model.parameters() if weight.ndim == 4), 3)  # of the first layer
-    feeder = ExternalProcessor(processor, gray=channels == 1)
-    fed = feeder([np.eye(64, dtype=np.uint8)])["pixel_values"]
-    adapted.find_layer((fed.shape[1], fed.shape[2], fed.shape[3]))
-    return adapted, feeder
+    external = ExternalProcessor(processor, gray=channels == 1)
+    pixel_values = external([np.eye(64, dtype=np.uint8)])["pixel_values"]
+    adapted.find_layer(tuple(pixel_values.shape[1:]))
+    return adapted, external
 
 
 def check_outputs(place: str, config: Any) -> None:
-    """Refuses what is no classifier of two classes.
+    """Checks that a checkpoint is a classifier with two classes.
 
     Raises:
-        CheckpointError: If it has another number of labels, or its labels do not exclude each other.
+        CheckpointError: If it has another number of labels, or several labels at a time.
     """
     labels = config.id2label or {}
     if config.num_labels == 1:
         raise CheckpointError(
-            f"{place} has one output, which transformers takes for a regression: neither what it measures nor which "
-            "end of it is abnormal is written down. Give it two labels: a weight w and bias b of one logit become "
-            "the weights 0 and w, and the biases 0 and b"
+            f"{place} has one output, which transformers treats as a regression without a defined meaning. Give it "
+            "two labels: the weight w and bias b of one logit become the weights 0 and w, and the biases 0 and b"
         )
     if config.num_labels != 2 or not {0, 1} <= set(labels):
         names = ", ".join(f"“{name}”" for name in list(labels.values())[:4]) + ", ..." * (len(labels) > 4)
         raise CheckpointError(
-            f"{place} is a checkpoint of type {config.model_type!r} with {config.num_labels} labels ({names}); one "
-            "that tells normal from abnormal has two"
+            f"{place} is a checkpoint of type {config.model_type!r} with {config.num_labels} labels ({names}); a "
+            "classifier of normal against abnormal has two"
         )
     kind = getattr(config, "problem_type", None)
     if kind not in (None, "single_label_classification"):
@@ -277,7 +271,8 @@ def _check_timm(place: str, config: Any) -> None:
         raise CheckpointError(f"{place}: model_args in its config.json may not hold {', '.join(refused)}")
     if ":" in config.architecture or "/" in config.architecture:
         raise CheckpointError(
-            f"{place}: architecture in its config.json is {config.architecture!r}, not the bare name of one of timm's"
+            f"{place}: architecture in its config.json is {config.architecture!r}; it must be the plain name "
+            "of a timm architecture"
         )
 
 
@@ -286,8 +281,8 @@ def _load_processor(place: str, pinned: dict[str, str]) -> Any:
         return AutoImageProcessor.from_pretrained(place, trust_remote_code=False, **pinned)
     except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"{place} has no image processor that transformers knows (preprocessor_config.json), so how its pictures "
-            "were prepared is not known; put the one of its base model beside its weights, with its save_pretrained"
+            f"{place} has no image processor that transformers knows (preprocessor_config.json), so its "
+            "preprocessing is unknown; save that of its base model beside its weights, with save_pretrained"
         ) from error
 
 
@@ -306,14 +301,14 @@ def _load_model(place: str, config: Any, dtype: str | torch.dtype, pinned: dict[
         if "safetensors" not in str(error):
             raise
         raise CheckpointError(
-            f"{place} has no model.safetensors. Pickled weights (pytorch_model.bin) can run code when they are read, "
-            "so they are never loaded: ask its authors for safetensors, or, if you trust them, load it yourself with "
-            "transformers and save_pretrained it to a new folder"
+            f"{place} has no model.safetensors. Pickled weights (pytorch_model.bin) can run code when they are "
+            "loaded, so they are refused: ask the authors for safetensors, or, if you trust them, load the model with "
+            "transformers yourself and save it to a new folder with save_pretrained"
         ) from error
     missing = sorted(info["missing_keys"])
     if missing:
         raise CheckpointError(
-            f"{place} has no weights for {', '.join(missing[:4])}{', ...' * (len(missing) > 4)}, so it would answer "
-            "at random; it may be a base model that still waits for its training"
+            f"{place} has no weights for {', '.join(missing[:4])}{', ...' * (len(missing) > 4)}, so its "
+            "predictions would be random; it may be a base model that was not fine-tuned"
         )
     return model

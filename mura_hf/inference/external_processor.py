@@ -1,4 +1,4 @@
-"""The image processor of someone else's checkpoint, as `StudyPredictor` uses one."""
+"""Image processors of external checkpoints: gray levels in, heatmaps back to the original image."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -11,11 +11,11 @@ from PIL import Image
 from ..errors import CheckpointError
 from ..models.geometry_mura import to_gray_plane
 
-_INNER = 0.1  # share of a side that is left out at either end: interpolation bends the ramp there
+_MARGIN = 0.1  # share of a side that is ignored at either end, where interpolation distorts the ramp
 
 
 class Window(NamedTuple):
-    """What of a picture a model is fed, in the picture's own pixels; it may reach beyond the picture's edges."""
+    """The part of an image that the model sees, in pixels of the image. It may extend beyond the image (padding)."""
 
     left: float
     top: float
@@ -24,11 +24,11 @@ class Window(NamedTuple):
 
 
 class ExternalProcessor:
-    """Feeds radiographs to a processor that was made for 8-bit colour pictures, and lays maps back over them.
+    """Runs radiographs through an image processor for 8-bit colour images, and maps heatmaps back.
 
     Args:
-        processor: Any image processor of transformers, timm's among them.
-        gray: Whether the model takes one channel, so that the processor is given gray pictures.
+        processor: Any image processor of transformers, including the wrapper of timm.
+        gray: Whether the model has one input channel, so that the processor gets grayscale images.
     """
 
     def __init__(self, processor: Any, *, gray: bool = False) -> None:
@@ -37,33 +37,33 @@ class ExternalProcessor:
         self._window = lru_cache(maxsize=64)(self._measure)
 
     def __call__(self, images: Sequence[Any], return_tensors: str = "pt") -> dict[str, torch.Tensor]:
-        """`pixel_values`, float32 `[V, C, H, W]`, of pictures as `gray_plane` takes them."""
+        """Returns `pixel_values`, float32 `[V, C, H, W]`, of images as `gray_plane` takes them."""
         return {"pixel_values": self._run([Image.fromarray(self.gray_plane(image)) for image in images])}
 
     def gray_plane(self, image: Any) -> np.ndarray:
-        """One picture as a gray plane, uint8 `[H, W]`; as `MuraImageProcessor.gray_plane`."""
+        """Returns an image as gray levels, uint8 `[H, W]`, like `MuraImageProcessor.gray_plane`."""
         return to_gray_plane(image)
 
     def find_field(self, plane: np.ndarray) -> tuple[int, int, int, int]:
-        """x0, y0, x1, y1 of what is given to the processor: the whole picture."""
+        """Returns x0, y0, x1, y1 of the processor's input: the whole image."""
         return 0, 0, plane.shape[1], plane.shape[0]
 
     def restore_map(
         self, values: np.ndarray, height: int, width: int, field: tuple[int, int, int, int] | None = None
     ) -> np.ndarray:
-        """Lays a map that was computed on `pixel_values` back over the original picture.
+        """Maps a heatmap of `pixel_values` back to the original image.
 
         Args:
-            values: float32 `[h, w]`, covering `pixel_values`, at any resolution.
+            values: Heatmap over `pixel_values`, float32 `[h, w]` at any resolution.
             height: Height of the original in pixels.
             width: Width of the original in pixels.
-            field: From `find_field`; always the whole picture.
+            field: Ignored; it is always the whole image.
 
         Returns:
-            float32 `[height, width]`; 0 where the model saw nothing.
+            float32 `[height, width]`; 0 outside of what the model saw.
 
         Raises:
-            CheckpointError: If it cannot be told which part of the picture the model sees.
+            CheckpointError: If the part of the image that the model sees cannot be determined.
         """
         window = self._window(height, width)
         rows = _weights(values.shape[0], height, window.top, window.bottom)
@@ -76,21 +76,21 @@ class ExternalProcessor:
         )["pixel_values"]
         if not isinstance(pixel_values, torch.Tensor) or pixel_values.ndim != 4 or len(pixel_values) != len(pictures):
             raise CheckpointError(
-                f"its image processor, {type(self.processor).__name__}, does not give one picture [channels, height, "
-                "width] for one picture, which a view of a study needs"
+                f"its image processor, {type(self.processor).__name__}, does not return one array [channels, "
+                "height, width] per image"
             )
         return pixel_values.float()
 
     def _measure(self, height: int, width: int) -> Window:
-        """What the model sees of pictures of a size: found by processing ramps of gray, whatever the processor does.
+        """Measures what the model sees of images of a size, by processing gray ramps. Works for any linear geometry.
 
         Raises:
-            CheckpointError: If what comes out is no ramp.
+            CheckpointError: If the output is not a ramp.
         """
         black, white = (self._run([Image.new("L", (width, height), level)])[0, 0] for level in (0, 255))
         across = np.broadcast_to((np.arange(width) + 0.5) / width, (height, width))
         down = np.broadcast_to(((np.arange(height) + 0.5) / height)[:, None], (height, width))
-        reached = (white - black).abs() > 0.5 * (white - black).abs().amax()  # padding has one tone in both
+        reached = (white - black).abs() > 0.5 * (white - black).abs().amax()  # padding is equal in both
         edges = []
         for ramp, side, axis in ((across, width, 1), (down, height, 0)):
             levels = self._run([Image.fromarray(np.rint(ramp * 255).astype(np.uint8))])[0, 0]
@@ -101,14 +101,14 @@ class ExternalProcessor:
 
 
 def _fit_edges(places: np.ndarray, side: int) -> tuple[float, float]:
-    """First and last edge of what is seen along one axis.
+    """First and last edge of the visible part along one axis.
 
     Args:
-        places: Of each processed pixel, where its middle lies in the original, in pixels; NaN where it lies outside.
-        side: Of the original, in pixels.
+        places: Centre of each processed pixel in pixels of the original; NaN outside.
+        side: Length of the original in pixels.
     """
     inside = np.flatnonzero(np.isfinite(places))
-    margin = int(np.ceil(_INNER * len(inside)))
+    margin = int(np.ceil(_MARGIN * len(inside)))
     kept = inside[margin : len(inside) - margin]
     if len(kept) >= 2:
         slope, start = np.polyfit(kept + 0.5, places[kept], 1)
@@ -117,13 +117,14 @@ def _fit_edges(places: np.ndarray, side: int) -> tuple[float, float]:
         if seen > side / 100 and error <= side / 128 + slope:  # two gray levels of the ramp, and a processed pixel
             return float(start), float(start + seen)
     raise CheckpointError(
-        "it cannot be told which part of a picture this checkpoint's image processor shows the model"
+        "the part of an image that the image processor of this checkpoint shows to the model cannot be determined"
     )
 
 
 def _weights(source: int, target: int, first: float, last: float) -> np.ndarray:
-    """Bilinear interpolation along one axis, float32 `[target, source]`, from a map that lies between two edges, in
-    pixels of the target; rows of pixels outside are zero.
+    """Bilinear interpolation along one axis, float32 `[target, source]`, of a map between two edges in target pixels.
+
+    Rows of pixels outside are zero.
     """
     middles = np.arange(target) + 0.5
     place = (middles - first) / (last - first) * source - 0.5

@@ -1,7 +1,4 @@
-"""The views of a study in the forms in which a caller may have them.
-
-Where a model runs, and in which precision.
-"""
+"""Inputs of a predictor: the views of a study, the device and the dtype."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,26 +11,28 @@ from PIL import Image
 from ..errors import RadiographError
 from ..models import MuraImageProcessor
 from ..radiographs import Radiograph, check_radiograph, read_radiograph
+from ..retrieval import View
 from .external_processor import ExternalProcessor
 
-View = str | os.PathLike[str] | bytes | bytearray | Image.Image | np.ndarray | Radiograph
-
-_SINGLE = (str, bytes, bytearray, os.PathLike, Image.Image, np.ndarray, torch.Tensor, Radiograph, Mapping)
+_SINGLE_VIEW = (str, bytes, bytearray, os.PathLike, Image.Image, np.ndarray, torch.Tensor, Radiograph, Mapping)
 
 
-def take_views(views: Iterable[View], names: Sequence[str] | None) -> tuple[list[View], Sequence[str]]:
-    """The views of one study as a list, and what to call them: their file names, or "view 1" and so on, where None.
+def list_views(views: Iterable[View], names: Sequence[str] | None) -> tuple[list[View], Sequence[str]]:
+    """Returns the views of one study as a list, and their names: by default file names, or "view 1" and so on.
 
     Raises:
-        ValueError: If they are no list of at least one view, or the names are not as many.
+        ValueError: If `views` is not an iterable of at least one view, or the number of names differs.
     """
-    if isinstance(views, _SINGLE) or not isinstance(views, Iterable):
+    if isinstance(views, _SINGLE_VIEW) or not isinstance(views, Iterable):
         raise ValueError(f"give the views of one study as a list, such as [view], not one {type(views).__name__}")
     views = list(views)
     if not views:
         raise ValueError("the list of views is empty; a study has at least one")
     if names is None:
-        names = [_name(view, number) for number, view in enumerate(views, 1)]
+        names = [
+            Path(view).name if isinstance(view, str | os.PathLike) else f"view {number}"
+            for number, view in enumerate(views, 1)
+        ]
     if len(names) != len(views):
         raise ValueError(f"{len(views)} views but {len(names)} names")
     return views, names
@@ -43,9 +42,9 @@ def read_view(view: View, name: str, processor: MuraImageProcessor | ExternalPro
     """Reads one view.
 
     Args:
-        view: In any of the forms.
-        name: What to call it in messages.
-        processor: Says which arrays and pictures are pictures.
+        view: The view in any supported form.
+        name: Its name in error messages.
+        processor: The image processor; it converts arrays and PIL images to gray levels.
 
     Raises:
         RadiographError: If it cannot be read.
@@ -61,12 +60,8 @@ def read_view(view: View, name: str, processor: MuraImageProcessor | ExternalPro
     return check_radiograph(Radiograph(pixels, 8, "array"), name)
 
 
-def _name(view: View, number: int) -> str:
-    return Path(view).name if isinstance(view, str | os.PathLike) else f"view {number}"
-
-
 def check_device(device: str | torch.device | None) -> torch.device:
-    """The device of that name; the first accelerator, or else the CPU, where None.
+    """Returns the named device; by default the accelerator if there is one, else the CPU.
 
     Raises:
         ValueError: If this machine has no such device.
@@ -82,12 +77,12 @@ def check_device(device: str | torch.device | None) -> torch.device:
 
 
 def check_dtype(dtype: str | torch.dtype) -> str | torch.dtype:
-    """The floating point type of that name, or "auto".
+    """Returns the named floating point type, or "auto".
 
     Raises:
         ValueError: If there is no such type.
     """
-    kind = getattr(torch, dtype, None) if isinstance(dtype, str) and dtype != "auto" else dtype
-    if kind != "auto" and not (isinstance(kind, torch.dtype) and kind.is_floating_point):
-        raise ValueError(f'dtype is {dtype!r}: it must be "auto" or a floating point type such as torch.bfloat16')
-    return kind
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) and dtype != "auto" else dtype
+    if found != "auto" and not (isinstance(found, torch.dtype) and found.is_floating_point):
+        raise ValueError(f'dtype is {dtype!r}; it must be "auto" or a floating point type such as torch.bfloat16')
+    return found

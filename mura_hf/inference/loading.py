@@ -1,11 +1,4 @@
-"""Where a checkpoint comes from: the package, a folder, or the Hub.
-
-Files beside a checkpoint's weights, from its folder or the Hub.
-Model and image processor of a checkpoint: one of ours, or someone else's.
-The index that came with a checkpoint, opened when it is first asked for.
-The golden check when a checkpoint is loaded: does it answer here as it did where it was made?
-What a checkpoint knows about studies like those of its training, when it is loaded.
-"""
+"""Loading a checkpoint: from the package, a folder or the Hub, with everything that lies beside its weights."""
 
 import os
 from dataclasses import dataclass
@@ -50,19 +43,18 @@ from .external_model import EXTERNAL_WARNING, load_external
 from .external_processor import ExternalProcessor
 
 HUB_TIMEOUT = 5.0
-"""Seconds to wait for the Hub's first word."""
+"""Seconds to wait for the first response of the Hub."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint that is there.
+    """Where a checkpoint is.
 
     Attributes:
         location: Folder or Hub name, as transformers takes it.
-        revision: On the Hub; None for its main branch, and for folders.
-        name: What answers call it: the Hub name with the revision where one was given, "bundled: " and the name of one
-            of the package's own, or "folder: " and the folder's last part. Never a whole path, since answers are shown
-            to strangers.
+        revision: Revision on the Hub; None for the main branch and for folders.
+        name: Name in predictions: the Hub name, with the revision if one was given; "bundled: " and its name; or
+            "folder: " and the last part of its path. Full paths are private and never shown.
     """
 
     location: str
@@ -71,51 +63,49 @@ class Source:
 
 
 def find_source(name_or_path: str | os.PathLike[str] | None, revision: str | None = None) -> Source:
-    """Finds a checkpoint, and asks the Hub once, briefly, for one that is not on this machine.
+    """Finds a checkpoint. The Hub is asked once, with a short timeout, if the checkpoint is not in the local cache.
 
     Args:
-        name_or_path: Hub name, local folder, or one of the package's own by its name, such as "mura-phantom". Where
-            None, the environment's `MURA_CHECKPOINT`, else the package's default.
+        name_or_path: Hub name, local folder, or name of a bundled checkpoint such as "mura-phantom". If None, the
+            environment variable `MURA_CHECKPOINT`, or else the default checkpoint.
         revision: Branch, tag or commit on the Hub.
 
     Raises:
-        CheckpointError: If there is no such folder or Hub name, the Hub cannot be reached, or what is on this machine
-            is given a revision.
+        CheckpointError: If there is no such folder or Hub name, the Hub cannot be reached, or a revision is given for
+            a folder.
     """
     location = str(name_or_path or os.environ.get("MURA_CHECKPOINT") or DEFAULT)
-    own = None if isinstance(name_or_path, Path) else BUNDLED.get(location)
-    folder = own or Path(location)
+    bundled = None if isinstance(name_or_path, Path) else BUNDLED.get(location)
+    folder = bundled or Path(location)
     if folder.is_dir():
         if revision is not None:
             raise CheckpointError(
-                f"{location} is a folder on this machine and has no revision {revision!r}; leave it out"
+                f"{location} is a folder on this machine and has no revision {revision!r}; leave the revision out"
             )
-        place = folder.resolve()
-        names = [name for name, one in BUNDLED.items() if one.resolve() == place]
-        return Source(str(folder), None, f"bundled: {names[0]}" if names else f"folder: {place.name}")
-    nothing = CheckpointError(
-        f"{location} is neither a folder on this machine nor a Hub name such as user/model; {', '.join(BUNDLED)} "
-        f"come{'s' * (len(BUNDLED) == 1)} with the package"
+        resolved = folder.resolve()
+        names = [name for name, place in BUNDLED.items() if place.resolve() == resolved]
+        return Source(str(folder), None, f"bundled: {names[0]}" if names else f"folder: {resolved.name}")
+    unknown = CheckpointError(
+        f"{location} is neither a folder on this machine nor a Hub name such as user/model; the package comes with "
+        f"{', '.join(BUNDLED)}"
     )
     if location.count("/") != 1:
-        raise nothing
+        raise unknown
     try:
         cached = try_to_load_from_cache(location, "config.json", revision=revision)
     except HFValidationError as error:
-        raise nothing from error
+        raise unknown from error
     if not isinstance(cached, str):
-        _ask_hub(location, revision)
+        _check_hub(location, revision)
     return Source(location, revision, location if revision is None else f"{location}@{revision}")
 
 
-def _ask_hub(name: str, revision: str | None) -> None:
-    """One request without retries; transformers' own would keep a mistyped name waiting for half a minute."""
+def _check_hub(name: str, revision: str | None) -> None:
+    """Asks the Hub without retries; those of transformers would take half a minute for a misspelt name."""
     try:
         get_hf_file_metadata(hf_hub_url(name, "config.json", revision=revision), timeout=HUB_TIMEOUT)
     except GatedRepoError as error:
-        raise CheckpointError(
-            f"{name} asks for its terms to be accepted on the Hub, and for `hf auth login`"
-        ) from error
+        raise CheckpointError(f"{name} is gated: accept its terms on the Hub, and run `hf auth login`") from error
     except RepositoryNotFoundError as error:
         raise CheckpointError(
             f"{name} is no folder on this machine, and the Hub has no such model that you may read; check the name"
@@ -126,40 +116,38 @@ def _ask_hub(name: str, revision: str | None) -> None:
         ) from error
     except EntryNotFoundError as error:
         raise CheckpointError(
-            f"{name} holds no config.json on the Hub, so it is no checkpoint of transformers"
+            f"{name} has no config.json on the Hub, so it is not a checkpoint of transformers"
         ) from error
     except HfHubHTTPError as error:
-        raise CheckpointError(f"{name} cannot be had: the Hub answers {error}") from error
+        raise CheckpointError(f"{name} cannot be downloaded: the Hub answers {error}") from error
     except OfflineModeIsEnabled as error:
         raise CheckpointError(
             f"{name} is no folder on this machine nor in its cache, and HF_HUB_OFFLINE forbids asking the Hub"
         ) from error
-    except Exception as error:  # whatever the network does
+    except Exception as error:  # any network failure
         raise CheckpointError(
             f"{name} is no folder on this machine, and the Hub cannot be reached; check the name and the network"
         ) from error
 
 
 def find_file(source: Source, name: str) -> Path | None:
-    """A file of a checkpoint on this machine, fetched from the Hub where needed; None where the checkpoint has none,
-    or the Hub does not hand it out.
-    """
+    """Returns the local path of a file of a checkpoint, downloaded if needed; None if it cannot be had."""
     if Path(source.location).is_dir():
         file = Path(source.location) / name
         return file if file.is_file() else None
     cached = try_to_load_from_cache(source.location, name, revision=source.revision)
     if isinstance(cached, str):
         return Path(cached)
-    if cached is not None:  # the Hub was asked before, and has none
+    if cached is not None:  # the cache remembers that the Hub has no such file
         return None
     try:
         return Path(hf_hub_download(source.location, name, revision=source.revision, etag_timeout=HUB_TIMEOUT))
-    except Exception:  # what lies beside the weights must not keep a checkpoint from being loaded
+    except Exception:  # optional files must not prevent a checkpoint from loading
         return None
 
 
 def find_weights(source: Source) -> Path | None:
-    """The folder on this machine that holds the weights of a checkpoint that was loaded."""
+    """Returns the local folder that holds the weights of a loaded checkpoint."""
     if Path(source.location).is_dir():
         return Path(source.location)
     config = try_to_load_from_cache(source.location, "config.json", revision=source.revision)
@@ -167,7 +155,7 @@ def find_weights(source: Source) -> Path | None:
 
 
 class Loaded(NamedTuple):
-    """A checkpoint in memory, with sentences that belong beside each of its answers for where it comes from."""
+    """A loaded checkpoint, and warnings that belong to each of its predictions."""
 
     model: MuraClassifier
     processor: MuraImageProcessor | ExternalProcessor
@@ -175,15 +163,15 @@ class Loaded(NamedTuple):
 
 
 def load_checkpoint(source: Source, dtype: str | torch.dtype, abnormal_label: str | None) -> Loaded:
-    """Loads a checkpoint; code that came with it is never run.
+    """Loads model and image processor. Code that comes with a checkpoint is never run.
 
     Args:
-        source: From `find_source`.
-        dtype: Of the weights.
-        abnormal_label: The label that means abnormal, for checkpoints of others; found by its words where None.
+        source: Result of `find_source`.
+        dtype: Dtype of the weights.
+        abnormal_label: The label of an external checkpoint that means abnormal; inferred from its words if None.
 
     Raises:
-        CheckpointError: If it is none that can answer.
+        CheckpointError: If it does not classify normal against abnormal.
     """
     place = source.location
     pinned = {} if source.revision is None else {"revision": source.revision}
@@ -193,7 +181,7 @@ def load_checkpoint(source: Source, dtype: str | torch.dtype, abnormal_label: st
         if "trust_remote_code" not in str(error):
             raise
         raise CheckpointError(
-            f"{place} needs code of its own, which is never run here; it must be of a kind that transformers knows"
+            f"{place} needs code of its own, which is never run here; use a model type that transformers knows"
         ) from error
     if config.model_type not in CLASSIFIERS:
         model, processor = load_external(place, config, dtype, pinned, abnormal_label)
@@ -212,12 +200,12 @@ def load_checkpoint(source: Source, dtype: str | torch.dtype, abnormal_label: st
 
 
 class LazyIndex:
-    """A checkpoint's index. Threads may share it.
+    """The retrieval index of a checkpoint, opened on first use. Threads may share it.
 
     Args:
-        source: Of the checkpoint; None where it has none, as a model that was made in memory.
-        model: The checkpoint's.
-        processor: Likewise.
+        source: The checkpoint; None for a model made in memory, which has no index.
+        model: Its model.
+        processor: Its image processor.
     """
 
     def __init__(self, source: Source | None, model: MuraClassifier, processor: Any) -> None:
@@ -228,22 +216,23 @@ class LazyIndex:
         self._index: RetrievalIndex | None = None
 
     def get(self) -> RetrievalIndex | None:
-        """The index; None where the checkpoint has none.
+        """Returns the index; None if the checkpoint has none.
 
         Raises:
-            CheckpointError: If the Hub cannot be reached, or there is one that is damaged, or belongs to other weights
-                or settings.
+            CheckpointError: If the Hub cannot be reached, or the index is damaged or belongs to other weights or
+                settings.
+            ImportError: If pyarrow is not installed (extra `train`).
         """
         with self._lock:
             if not self._opened:
-                folder = None if self._source is None else _find_folder(self._source)
+                folder = None if self._source is None else _find_index(self._source)
                 if folder is not None:
                     self._index = RetrievalIndex.load(folder, self._model, self._processor)
                 self._opened = True
             return self._index
 
 
-def _find_folder(source: Source) -> Path | None:
+def _find_index(source: Source) -> Path | None:
     place = Path(source.location)
     if not place.is_dir():
         try:
@@ -251,70 +240,68 @@ def _find_folder(source: Source) -> Path | None:
                 snapshot_download(
                     source.location,
                     revision=source.revision,
-                    # Not FAISS's own file: its reader was not made for those of strangers.
+                    # Without FAISS's file, because its reader is not safe for untrusted files.
                     allow_patterns=[f"{FOLDER}/{name}" for name in (RECORD, CODES, ROWS)],
                     etag_timeout=HUB_TIMEOUT,
                 )
             )
-        except Exception as error:  # whatever the network does; it may be there the next time
+        except Exception as error:  # any network failure; the next call tries again
             raise CheckpointError(
-                f"whether {source.name} has an index of studies cannot be found out: the Hub cannot be reached; check "
+                f"the Hub cannot be asked whether {source.name} has an index of studies: it cannot be reached; check "
                 "the network"
             ) from error
     return place / FOLDER if (place / FOLDER).is_dir() else None
 
 
 TOLERANCE = 1e-3
-"""Largest difference of a logit in float32 that rounding explains."""
+"""Largest difference of a float32 logit that rounding explains."""
 
 HALF_TOLERANCE = 0.05
-"""As `TOLERANCE`, of half precision, which was measured to move logits by up to .008."""
+"""The same in half precision, where differences up to .008 were measured."""
 
 UNREADABLE = (
-    "The checkpoint's golden check cannot be read, so it is not known whether it answers here as it did where it was "
-    "made."
+    "The golden check of this checkpoint cannot be read, so it is unknown whether its predictions here are those of "
+    "the machine where it was made."
 )
 
 
 def load_golden(source: Source) -> Golden | None:
-    """The golden check of a checkpoint; None where it has none, or the Hub does not hand it out.
+    """Returns the golden check of a checkpoint; None if it has none.
 
     Raises:
-        ValueError: If there is one that cannot be read.
+        ValueError: If it cannot be read.
     """
     file = find_file(source, GOLDEN_FILE)
     return None if file is None else read_golden(file)
 
 
 def golden_warning(difference: float, dtype: torch.dtype) -> str | None:
-    """A sentence about logits that differ by more than rounding; None where they do not.
+    """Returns a warning if the logits of the golden check differ by more than rounding.
 
     Args:
-        difference: Largest one of a logit.
-        dtype: Of the weights.
+        difference: Largest difference of a logit.
+        dtype: Dtype of the weights.
     """
     if difference <= (TOLERANCE if dtype in (torch.float32, torch.float64) else HALF_TOLERANCE):
         return None
     return (
-        f"The checkpoint's golden check differs by {difference:.3g}: on the picture that came with it, its logits are "
-        "not those that it had where it was made, so its figures may not hold here; compare the versions of torch, "
-        "transformers and timm with those on its card."
+        f"The golden check of this checkpoint differs by {difference:.3g}: for its test picture, the logits are not "
+        "those of the machine where it was made, so its published figures may not hold here. Compare the versions of "
+        "torch, transformers and timm with those on its card."
     )
 
 
-OOD_WARNING = "This study does not look like those that the checkpoint was trained on, so its answer may mean nothing."
+OOD_WARNING = (
+    "This study does not look like those that the checkpoint was trained on, so its prediction may be meaningless."
+)
 
 
 def load_ood_detector(source: Source) -> tuple[OODDetector | None, str | None]:
-    """What tells whether a study is like those of training; None where the checkpoint has nothing of the kind.
-
-    Returns:
-        It, and a sentence for each answer where there is something that cannot be used.
-    """
+    """Returns the out-of-distribution detector of a checkpoint, if it has one, and a warning if it cannot be used."""
     file, folder = find_file(source, OOD_FILE), find_weights(source)
     if file is None or folder is None:
         return None, None
     try:
         return OODDetector.load(file, digest_weights(folder)), None
     except CheckpointError as error:
-        return None, f"It is not known whether a study is like those of training: {error}."
+        return None, f"Studies out of distribution cannot be detected: {error}."

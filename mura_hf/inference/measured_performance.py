@@ -1,4 +1,4 @@
-"""What a checkpoint's operating points were measured to achieve."""
+"""Measured performance of a checkpoint's operating points, read from its `evaluation.json`."""
 
 import json
 import math
@@ -9,23 +9,24 @@ from typing import Any
 from ..metrics import predictive_values
 
 OVERALL = "overall"
-_GROUPS = ("groups", "regions")
+"""Group of all studies."""
+_GROUP_KINDS = ("groups", "regions")
 
 
 @dataclass(frozen=True)
 class OperatingPointPerformance:
-    """Studies that had no say in a threshold, and how many of them lie above it.
+    """Counts of held-out studies at one operating point. They were not used to choose its threshold.
 
     Attributes:
         operating_point: Its name.
-        threshold: Abnormal lies strictly above it.
+        threshold: Studies strictly above it are flagged.
         chosen: How it was chosen, in words.
         group: The body part, or `OVERALL`.
-        held_out: What the studies were, in words.
-        n_abnormal: Studies that were abnormal.
-        n_flagged_abnormal: Of these, those flagged.
-        n_normal: Studies that were normal.
-        n_flagged_normal: Of these, those flagged.
+        held_out: Description of the studies.
+        n_abnormal: Number of abnormal studies.
+        n_flagged_abnormal: Number of abnormal studies that were flagged.
+        n_normal: Number of normal studies.
+        n_flagged_normal: Number of normal studies that were flagged.
     """
 
     operating_point: str
@@ -40,45 +41,44 @@ class OperatingPointPerformance:
 
     @property
     def sensitivity(self) -> float | None:
-        """Share of the abnormal studies that were flagged; None where there were none."""
+        """Share of abnormal studies that were flagged; None if there are none."""
         return self.n_flagged_abnormal / self.n_abnormal if self.n_abnormal else None
 
     @property
     def specificity(self) -> float | None:
-        """Share of the normal studies that were not flagged; None where there were none."""
+        """Share of normal studies that were not flagged; None if there are none."""
         return 1 - self.n_flagged_normal / self.n_normal if self.n_normal else None
 
     def predictive_values(self, prevalence: float) -> tuple[float | None, float | None]:
-        """Where so many studies are abnormal: the share of flagged studies that are abnormal, and of the others that
-        are normal. None where not defined.
+        """Returns the positive and the negative predictive value; None if not defined.
 
         Args:
-            prevalence: In (0, 1).
+            prevalence: Share of abnormal studies, in (0, 1).
 
         Raises:
-            ValueError: If it lies outside.
+            ValueError: If the prevalence is out of range.
         """
         sensitivity, specificity = (
-            math.nan if share is None else share for share in (self.sensitivity, self.specificity)
+            math.nan if rate is None else rate for rate in (self.sensitivity, self.specificity)
         )
-        found = predictive_values(sensitivity, specificity, prevalence)
-        positive, negative = (float(value) if math.isfinite(value) else None for value in found)
-        return positive, negative
+        positive, negative = map(float, predictive_values(sensitivity, specificity, prevalence))
+        return positive if math.isfinite(positive) else None, negative if math.isfinite(negative) else None
 
 
 class MeasuredPerformance:
-    """Those of one checkpoint, by operating point and body part.
+    """Performance of one checkpoint by operating point and body part.
 
     Args:
-        found: Operating point -> body part or `OVERALL` -> what was achieved.
+        found: Operating point -> body part or `OVERALL` -> performance.
     """
 
     def __init__(self, found: dict[str, dict[str, OperatingPointPerformance]]) -> None:
         self._found = found
 
     def get(self, operating_point: str, threshold: float, body_part: str | None) -> OperatingPointPerformance | None:
-        """Of a body part where that was measured, else of all studies; None where neither was, or at another
-        threshold.
+        """Returns the performance on a body part if it was measured, else on all studies.
+
+        Returns None if neither was measured, or only at another threshold.
         """
         groups = self._found.get(operating_point, {})
         found = groups.get(body_part or OVERALL) or groups.get(OVERALL)
@@ -86,11 +86,11 @@ class MeasuredPerformance:
 
 
 def read_measured_performance(file: Path, weights: str | None) -> MeasuredPerformance:
-    """Reads `evaluation.json`. It comes from strangers: what is missing or not as it should be counts as not measured.
+    """Reads `evaluation.json`. The file is untrusted: missing or invalid entries count as not measured.
 
     Args:
-        file: The record.
-        weights: SHA-256 of the checkpoint's weights; what was measured of others does not count.
+        file: The file.
+        weights: SHA-256 of the checkpoint's weights. Figures of other weights are ignored.
     """
     try:
         report = json.loads(file.read_text(encoding="utf-8"))
@@ -98,24 +98,33 @@ def read_measured_performance(file: Path, weights: str | None) -> MeasuredPerfor
             return MeasuredPerformance({})
         held_out = str(report["data"]["held_out"])
         points = report["operating_points"].items()
-        return MeasuredPerformance({str(name): _groups(str(name), point, held_out) for name, point in points})
+        return MeasuredPerformance({str(name): _read_groups(str(name), point, held_out) for name, point in points})
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return MeasuredPerformance({})
 
 
-def _groups(name: str, point: dict[str, Any], held_out: str) -> dict[str, OperatingPointPerformance]:
+def _read_groups(name: str, point: dict[str, Any], held_out: str) -> dict[str, OperatingPointPerformance]:
     found = {}
-    for kind in _GROUPS:
+    for kind in _GROUP_KINDS:
         for group, row in point.get(kind, {}).items():
-            (rejected, alarms), (missed, hits) = (tuple(map(_count, counts)) for counts in row["confusion"])
+            (true_negatives, false_positives), (false_negatives, true_positives) = (
+                tuple(map(_check_count, counts)) for counts in row["confusion"]
+            )
             found[group] = OperatingPointPerformance(
-                name, float(point["threshold"]), str(point["chosen"]), str(group), held_out,
-                n_abnormal=missed + hits, n_flagged_abnormal=hits, n_normal=rejected + alarms, n_flagged_normal=alarms,
-            )  # fmt: skip
+                name,
+                float(point["threshold"]),
+                str(point["chosen"]),
+                str(group),
+                held_out,
+                n_abnormal=false_negatives + true_positives,
+                n_flagged_abnormal=true_positives,
+                n_normal=true_negatives + false_positives,
+                n_flagged_normal=false_positives,
+            )
     return found
 
 
-def _count(value: Any) -> int:
+def _check_count(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 10**9:
-        raise ValueError(f"{value!r} is no number of studies")
+        raise ValueError(f"{value!r} is not a number of studies")
     return value

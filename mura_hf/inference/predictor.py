@@ -1,4 +1,4 @@
-"""`StudyPredictor`: files of one study in, one explained answer out."""
+"""`StudyPredictor`: from the files of one study to an explained prediction."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,9 +13,9 @@ from ..explain import AUTO, check_method
 from ..models import BODY_PARTS, Golden, MuraClassifier, MuraImageProcessor, StudyOutput
 from ..models.golden_mura import digest_weights
 from ..radiographs import Radiograph
-from ..retrieval import Neighbour, OODDetector, OODResult, RetrievalIndex, feature_means, view_codes
+from ..retrieval import Neighbour, OODDetector, OODResult, RetrievalIndex, View, feature_means, view_codes
 from .external_processor import ExternalProcessor
-from .inputs import View, check_device, check_dtype, read_view, take_views
+from .inputs import check_device, check_dtype, list_views, read_view
 from .loading import (
     OOD_WARNING,
     UNREADABLE,
@@ -31,26 +31,26 @@ from .loading import (
 )
 from .measured_performance import MeasuredPerformance, read_measured_performance
 from .postprocessing import (
-    assemble_answer,
     compute_heatmaps,
-    describe_views,
     find_conflicts,
-    parts_of_views,
+    make_prediction,
+    make_views,
     restore_heatmaps,
+    view_part_probabilities,
 )
 from .prediction import PHANTOM_WARNING, StudyPrediction
 
 
 class StudyPredictor:
-    """Reads a study with one checkpoint. Threads may share it.
+    """Classifies studies with one checkpoint. Threads may share it.
 
     Args:
-        model: Any that classifies.
-        processor: The checkpoint's own.
-        checkpoint: Its name in answers.
-        warnings: Sentences that belong beside each of its answers; that about phantoms need not be among them.
-        ood_detector: What tells whether a study is like those of training; None where that is not known.
-        source: Where it came from, and its index lies; None where it was made in memory.
+        model: Any classifier of the package.
+        processor: Its image processor.
+        checkpoint: Name of the checkpoint in predictions.
+        warnings: Warnings to add to each prediction. The one about phantoms is added automatically.
+        ood_detector: Out-of-distribution detector, if there is one.
+        source: Where the checkpoint is; None for a model made in memory.
     """
 
     def __init__(
@@ -79,54 +79,54 @@ class StudyPredictor:
         dtype: str | torch.dtype = "auto",
         abnormal_label: str | None = None,
     ) -> "StudyPredictor":
-        """Loads a checkpoint: one of ours, or any image classifier of transformers or timm that has two labels, which
-        brings its own image processor. Code that came with it is never run.
+        """Loads a checkpoint of this package, or any image classifier of transformers or timm with two labels.
+
+        Code that comes with a checkpoint is never run.
 
         Args:
-            name_or_path: Hub name, local folder, or one of the package's own by its name, such as "mura-phantom".
-                Where None, the environment's `MURA_CHECKPOINT`, else the package's default.
-            revision: Branch, tag or commit on the Hub; folders have none.
-            device: Where it runs; the first accelerator, or else the CPU, where None.
-            dtype: Of the weights.
-            abnormal_label: Which label of someone else's checkpoint means abnormal, where its words do not tell.
+            name_or_path: Hub name, local folder, or name of a bundled checkpoint such as "mura-phantom". If None, the
+                environment variable `MURA_CHECKPOINT`, or else the default checkpoint.
+            revision: Branch, tag or commit on the Hub.
+            device: Device of the model; by default the accelerator if there is one, else the CPU.
+            dtype: Dtype of the weights.
+            abnormal_label: The label of an external checkpoint that means abnormal, if its words do not say so.
 
         Raises:
-            CheckpointError: If it cannot be found, does not tell normal from abnormal, does not say which is which, or
-                its files do not fit each other.
-            ValueError: If this machine has no such device, or the dtype is none.
+            CheckpointError: If the checkpoint cannot be found, does not classify normal against abnormal, does not say
+                which label is which, or its files do not fit each other.
+            ValueError: If this machine has no such device, or the dtype does not exist.
         """
-        chosen, dtype = check_device(device), check_dtype(dtype)
+        device, dtype = check_device(device), check_dtype(dtype)
         source = find_source(name_or_path, revision)
         try:
             model, processor, warnings = load_checkpoint(source, dtype, abnormal_label)
-            model = model.to(chosen, memory_format=torch.channels_last)
-            detector, trouble = load_ood_detector(source)
-            warnings += [] if trouble is None else [trouble]
+            model = model.to(device, memory_format=torch.channels_last)
+            detector, problem = load_ood_detector(source)
+            warnings += [] if problem is None else [problem]
             predictor = cls(model, processor, source.name, warnings, detector, source)
             try:
                 golden = load_golden(source)
             except ValueError:
                 golden = None
                 predictor.warnings.append(UNREADABLE)
-            predictor._try_out(golden)
+            predictor._test_run(golden)
         except CheckpointError:
             raise
-        except Exception as error:  # a checkpoint comes from strangers and may be wrong in any way
+        except Exception as error:  # checkpoints are untrusted and may fail in any way
             reason = (str(error).strip().split("\n")[0] or type(error).__name__).rstrip(".")
             raise CheckpointError(
                 f"{source.location} cannot be loaded: {reason}. Check the files of the checkpoint, and the network."
             ) from error
         return predictor
 
-    def _try_out(self, golden: Golden | None) -> None:
-        """Runs one picture, so that a checkpoint that cannot answer fails when it is loaded: its golden one where it
-        has that, and then its answer must be the one that it had where it was made; else a gray one.
+    def _test_run(self, golden: Golden | None) -> None:
+        """Runs one picture, so that a broken checkpoint fails when it is loaded, and compares its golden check.
 
         Raises:
-            CheckpointError: If processor and model do not fit, or the answer is not a number.
+            CheckpointError: If processor and model do not fit, or an output is not finite.
         """
-        wedge = np.rint(np.linspace(0, 255, 4096)).astype(np.uint8).reshape(64, 64)
-        picture = wedge if golden is None else golden.picture
+        gradient = np.rint(np.linspace(0, 255, 4096)).astype(np.uint8).reshape(64, 64)
+        picture = gradient if golden is None else golden.picture
         pixel_values = self.processor(images=[picture], return_tensors="pt")["pixel_values"]
         members = getattr(self.model, "members", None) if self.model.NEEDS_PART else None
         for part in [None] if members is None else members:
@@ -136,10 +136,10 @@ class StudyPredictor:
                 warning = golden_warning(difference, self.model.dtype)
                 self.warnings += [warning] if warning else []
         router: Any = getattr(self.model, "router", None)
-        if router is not None:  # by itself: the part that it names may be one without a model
+        if router is not None:  # run separately, because it may choose a body part without a model
             with torch.no_grad():
                 output = router.classify_views(pixel_values.to(self.model.device, self.model.dtype))
-            self._check(output.body_part_logits)
+            self._check_finite(output.body_part_logits)
 
     def __call__(
         self,
@@ -151,25 +151,26 @@ class StudyPredictor:
         heatmaps: bool = True,
         method: str | None = None,
     ) -> StudyPrediction:
-        """Reads one study, all views in one batch.
+        """Classifies one study, all views in one batch.
 
         Args:
             views: Paths, file contents, PIL images, arrays (uint8, or float in [0, 1]) or `Radiograph`s.
-            body_part: One of the seven where known; found by the model where None.
-            operating_point: Name of a threshold in the checkpoint's config; "paper" (.5) or its first where None.
-            names: What to call the views; their file names where None.
+            body_part: One of the seven body parts, if known; predicted by the model if None.
+            operating_point: Name of a threshold in the checkpoint's config; its default one if None.
+            names: Names of the views; their file names if None.
             heatmaps: Whether to compute heatmaps and regions.
-            method: Of heatmaps, one of `mura_hf.explain.METHODS`; the cheapest that is exact for the model where None.
+            method: Heatmap method, one of `mura_hf.explain.METHODS`; by default the cheapest one that is exact for the
+                model.
 
         Raises:
-            RadiographError: If a view cannot be read; the message names it.
-            CheckpointError: If the model's answer is not a number.
-            ValueError: If `views` is no list of at least one, the body part, operating point or method is unknown, or
-                the checkpoint has models by body part but none for this one, or none that finds the part.
+            RadiographError: If a view cannot be read. The message names it.
+            CheckpointError: If the output of the model is not finite.
+            ValueError: If `views` is not a list of at least one view, the body part, operating point or method is
+                unknown, or a checkpoint with one model per body part has none for this one or cannot predict it.
         """
-        views, names = take_views(views, names)
+        views, names = list_views(views, names)
         if body_part is not None and body_part not in BODY_PARTS:
-            raise ValueError(f"unknown body part {body_part!r}; there are {', '.join(BODY_PARTS)}")
+            raise ValueError(f"unknown body part {body_part!r}; choose one of {', '.join(BODY_PARTS)}")
         method = check_method(AUTO if method is None else method)
         point, threshold = self.find_threshold(operating_point)
         radiographs = [read_view(view, name, self.processor) for view, name in zip(views, names, strict=True)]
@@ -177,11 +178,11 @@ class StudyPredictor:
         output = self._run(pixel_values, body_part, explainable=heatmaps)
 
         warnings = [*self.warnings, *(warning for radiograph in radiographs for warning in radiograph.warnings)]
-        judgement: OODResult | None = None
+        ood_result: OODResult | None = None
         if self.ood_detector is not None and output.views is not None:
-            judgement = self.ood_detector.detect(feature_means(output.views).cpu().numpy())
-            warnings += [] if judgement.in_distribution else [OOD_WARNING]
-        warnings += find_conflicts(names, radiographs, parts_of_views(output, judgement))
+            ood_result = self.ood_detector.detect(feature_means(output.views).cpu().numpy())
+            warnings += [] if ood_result.in_distribution else [OOD_WARNING]
+        warnings += find_conflicts(names, radiographs, view_part_probabilities(output, ood_result))
         maps, found = None, None
         if heatmaps:
             try:
@@ -190,31 +191,40 @@ class StudyPredictor:
             except CheckpointError as error:
                 found = None
                 warnings.append(f"No heatmap: {error}.")
-        return assemble_answer(
+        return make_prediction(
             output,
             self.model.config,
-            views=describe_views(output, names, radiographs, threshold, judgement, maps, found),
             threshold=threshold,
-            operating_point=point,
             body_part=body_part,
+            ood_result=ood_result,
+            views=make_views(
+                output,
+                names,
+                radiographs,
+                threshold,
+                ood_result=ood_result,
+                heatmaps=maps,
+                map_sizes=None if found is None else found.map_sizes,
+            ),
+            operating_point=point,
             heatmap_method=None if found is None else found.method,
-            judgement=judgement,
             checkpoint=self.checkpoint,
             warnings=warnings,
             codes=self._codes(output),
         )
 
     def predict_many(self, studies: Iterable[Iterable[View]], **options: Any) -> Iterator[StudyPrediction]:
-        """Reads studies one after another as they come; `options` are those of a call."""
+        """Classifies studies one after another as they arrive. `options` are those of a call."""
         for views in studies:
             yield self(views, **options)
 
     @property
     def index(self) -> RetrievalIndex | None:
-        """The index that came with the checkpoint, opened when it is first asked for; None where it has none.
+        """The retrieval index of the checkpoint, opened on first use; None if it has none.
 
         Raises:
             CheckpointError: If it is damaged, or belongs to other weights or settings.
+            ImportError: If pyarrow is not installed (extra `train`).
         """
         return self._index.get()
 
@@ -225,31 +235,32 @@ class StudyPredictor:
         body_part: str | None = None,
         exclude_patient: str | None = None,
     ) -> list[Neighbour]:
-        """The studies of the checkpoint's index that look most like one; see `RetrievalIndex.search`.
+        """Returns the studies of the checkpoint's index that are most similar, see `RetrievalIndex.search`.
 
         Args:
-            study: An answer of this predictor, which holds its codes; or the views of a study, to be read first.
-            k: How many.
-            body_part: To find studies of that part only; of any where None.
-            exclude_patient: Whose studies are left out, by their name in the index.
+            study: A prediction of this predictor, which holds its codes; or the views of a study.
+            k: Number of studies.
+            body_part: Return only studies of this body part.
+            exclude_patient: Leave out the studies of this patient of the index.
 
         Raises:
-            CheckpointError: If the checkpoint has no index, or none that fits it.
+            CheckpointError: If the checkpoint has no index, or one that does not fit it.
+            ImportError: If pyarrow is not installed (extra `train`).
             RadiographError: If a view cannot be read.
-            ValueError: As a call, and if the part is unknown, or k below 1.
+            ValueError: As a call, and if the body part is unknown or k is below 1.
         """
         index = self.index
         if index is None:
             raise CheckpointError(f"{self.checkpoint} has no index of studies; build one with scripts/build_index.py")
-        answer = study if isinstance(study, StudyPrediction) else self(study, heatmaps=False)
-        assert answer.codes is not None  # what has an index has codes
-        return index.search_codes(answer.codes, k, body_part, exclude_patient)
+        prediction = study if isinstance(study, StudyPrediction) else self(study, heatmaps=False)
+        assert prediction.codes is not None  # a model with an index has codes
+        return index.search_codes(prediction.codes, k, body_part, exclude_patient)
 
     def find_threshold(self, operating_point: str | None = None) -> tuple[str, float]:
-        """Name and threshold of an operating point, the checkpoint's default one where None.
+        """Returns name and threshold of an operating point; of the checkpoint's default one if None.
 
         Raises:
-            ValueError: If the checkpoint has none of that name.
+            ValueError: If the checkpoint has no such operating point.
         """
         points = self.model.config.operating_points
         name = self.model.config.default_operating_point if operating_point is None else operating_point
@@ -259,39 +270,37 @@ class StudyPredictor:
 
     @cached_property
     def weights_sha256(self) -> str | None:
-        """Which weights these are, see `digest_weights`; None where they do not lie on this machine as files."""
+        """SHA-256 of the weights, see `digest_weights`; None for a model made in memory."""
         folder = None if self._source is None else find_weights(self._source)
         return None if folder is None else digest_weights(folder)
 
     @cached_property
     def measured_performance(self) -> MeasuredPerformance:
-        """What the operating points were measured to achieve, as the checkpoint's `evaluation.json` tells."""
+        """Measured performance of the operating points, from the checkpoint's `evaluation.json`."""
         file = None if self._source is None else find_file(self._source, "evaluation.json")
         return MeasuredPerformance({}) if file is None else read_measured_performance(file, self.weights_sha256)
 
     def pixel_values(self, radiographs: Sequence[Radiograph]) -> torch.Tensor:
-        """What the model is fed, float32 `[V, C, H, W]`."""
+        """Returns the input of the model, float32 `[V, C, H, W]`."""
         pictures = [radiograph.pixels for radiograph in radiographs]
         return self.processor(images=pictures, return_tensors="pt")["pixel_values"]
 
     def _run(self, pixel_values: torch.Tensor, body_part: str | None, *, explainable: bool = False) -> StudyOutput:
         pixel_values = pixel_values.to(self.model.device, self.model.dtype)
-        given = {}
+        options = {}
         if self.model.NEEDS_PART and body_part is not None:
-            given["body_parts"] = torch.tensor([BODY_PARTS.index(body_part)], device=self.model.device)
+            options["body_parts"] = torch.tensor([BODY_PARTS.index(body_part)], device=self.model.device)
         with torch.no_grad():
-            output: StudyOutput = self.model(pixel_values[None].contiguous(), explainable=explainable, **given)
-        self._check(output.study_logits, output.view_logits)
+            output: StudyOutput = self.model(pixel_values[None].contiguous(), explainable=explainable, **options)
+        self._check_finite(output.study_logits, output.view_logits)
         return output
 
     def _codes(self, output: StudyOutput) -> np.ndarray | None:
         try:
             return view_codes(self.model, output.views).cpu().numpy()  # type: ignore[arg-type]
-        except CheckpointError:  # someone else's network may have none
+        except CheckpointError:  # external networks may have none
             return None
 
-    def _check(self, *logits: torch.Tensor) -> None:
+    def _check_finite(self, *logits: torch.Tensor) -> None:
         if not all(torch.isfinite(values).all() for values in logits):
-            raise CheckpointError(
-                f"{self.checkpoint} answers with values that are no numbers; its weights are damaged"
-            )
+            raise CheckpointError(f"{self.checkpoint} outputs NaN or infinity; its weights are damaged")

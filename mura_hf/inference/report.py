@@ -1,4 +1,4 @@
-"""An answer about one study as a page to print or file: PDF, by ReportLab (extra `demo`)."""
+"""PDF report of one study, made with ReportLab (extra `demo`)."""
 
 import io
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from ..common import require_extra
 from ..explain import draw_overlay
 from ..radiographs import Radiograph
 from .loading import OOD_WARNING
@@ -27,22 +28,22 @@ DISCLAIMER = (
     "fracture is not excluded. What is marked is where the model looked, not what is there."
 )
 _MARGIN, _GAP, _BETWEEN = 42.0, 10.0, 4.0  # points
-_SIDE = 900  # pixels of a view's longer side; what a page can show
+_SIDE = 900  # largest side of an embedded view in pixels
 _FONT = "mura_hf"
 _VERDICT = {"abnormal": "Abnormal: flagged", "uncertain": "Uncertain", "normal": "Nothing flagged"}
 
 
 @dataclass(frozen=True)
 class ReportContext:
-    """What a page says beside the answer.
+    """Content of a report beside the prediction.
 
     Attributes:
-        made: When.
-        weights_sha256: Which weights answered; None where not known.
-        performance: What the operating point was measured to achieve; None where that is not known.
-        prevalence: Share of abnormal studies where the reader is, in (0, 1).
+        made: Time of the report.
+        weights_sha256: SHA-256 of the weights; None if unknown.
+        performance: Measured performance of the operating point; None if unknown.
+        prevalence: Assumed share of abnormal studies, in (0, 1).
         left_out: Sentences about files that could not be read.
-        withheld: Whether the answer is kept back, since the study is unlike those of training.
+        withheld: Whether to withhold the prediction, because the study is out of distribution.
     """
 
     made: datetime
@@ -54,25 +55,26 @@ class ReportContext:
 
 
 def report_pdf(study: StudyPrediction, radiographs: Sequence[Radiograph], context: ReportContext) -> bytes:
-    """One A4 page: the answer with its numbers, each view beside where the model looked, which checkpoint, and what it
-    was measured to achieve.
+    """Makes a PDF of one A4 page: prediction, measured performance, each view with its heatmap, and the checkpoint.
 
     Args:
-        study: The answer.
-        radiographs: Its views, in their order.
-        context: What stands beside it.
+        study: The prediction.
+        radiographs: Its views, in the same order.
+        context: Content beside the prediction.
 
     Returns:
-        The file's content.
+        Content of the PDF file.
 
     Raises:
-        ValueError: If the views are not as many as the answer's.
+        ImportError: If ReportLab is not installed (extra `demo`).
+        ValueError: If the number of views differs from that of the prediction.
     """
+    require_extra("demo", "reportlab")
     from reportlab.lib.pagesizes import A4
     from reportlab.pdfgen.canvas import Canvas
 
     if len(radiographs) != len(study.views):
-        raise ValueError(f"the answer is about {len(study.views)} views, and {len(radiographs)} were given")
+        raise ValueError(f"the prediction has {len(study.views)} views, but {len(radiographs)} were given")
     _register_fonts()
     buffer = io.BytesIO()
     page = Canvas(buffer, pagesize=A4, pageCompression=1, lang="en")
@@ -90,7 +92,7 @@ def report_pdf(study: StudyPrediction, radiographs: Sequence[Radiograph], contex
 
 @cache
 def _register_fonts() -> None:
-    """DejaVu, which comes with matplotlib and has the letters of most languages that file names are written in."""
+    """Registers DejaVu, which covers most languages of file names. It comes with matplotlib, which Captum requires."""
     import matplotlib
     from reportlab.pdfbase import pdfmetrics
     from reportlab.pdfbase.ttfonts import TTFont
@@ -113,15 +115,18 @@ def _paragraph(text: str, size: float = 9, colour: str = "#1c2733", after: float
     return Paragraph(text, style)
 
 
-def _draw(page: "Canvas", story: list[Any], x: float, y: float, width: float, height: float, **how: bool) -> float:
-    """Lays paragraphs into a rectangle whose upper edge is `y`, smaller where they would not fit; returns the height
-    used, or where `bottom`, the upper edge of what stands at the rectangle's lower one.
+def _draw(
+    page: "Canvas", story: list[Any], x: float, y: float, width: float, height: float, *, bottom: bool = False
+) -> float:
+    """Draws paragraphs into a rectangle with the upper edge `y`, shrunk if they do not fit.
+
+    Returns the used height; or with `bottom=True`, which aligns them at the lower edge, the y of their upper edge.
     """
     from reportlab.platypus import KeepInFrame
 
     frame = KeepInFrame(width, height, story, mode="shrink")
     _, used = frame.wrapOn(page, width, height)
-    if how.get("bottom"):
+    if bottom:
         frame.drawOn(page, x, y - height)
         return y - height + used
     frame.drawOn(page, x, y - used)
@@ -129,46 +134,48 @@ def _draw(page: "Canvas", story: list[Any], x: float, y: float, width: float, he
 
 
 def _head(study: StudyPrediction, context: ReportContext) -> list[Any]:
-    told = [_paragraph("mura_hf: radiographic study", 8, "#5b6b79"), *_answer(study, context)]
-    told += [
+    story = [_paragraph("mura_hf: radiographic study", 8, "#5b6b79"), *_prediction(study, context)]
+    story += [
         _paragraph(f"• {escape(warning)}", 8, "#7a4b00", 2)
         for warning in study.warnings
         if not (context.withheld and warning == OOD_WARNING)
     ]
-    told += [_paragraph(f"• Left out: {escape(problem)}", 8, "#a02318", 2) for problem in context.left_out]
-    return told
+    story += [_paragraph(f"• Left out: {escape(problem)}", 8, "#a02318", 2) for problem in context.left_out]
+    return story
 
 
-def _answer(study: StudyPrediction, context: ReportContext) -> list[Any]:
+def _prediction(study: StudyPrediction, context: ReportContext) -> list[Any]:
     if context.withheld:
         return [
             _paragraph("<b>Not answered</b>", 17, after=6),
             _paragraph(
-                "This does not look like the radiographs that the checkpoint was trained on, so its answer may mean "
-                "nothing and is not shown."
+                "This does not look like the radiographs that the checkpoint was trained on, so its prediction may be "
+                "meaningless and is not shown."
             ),
         ]
-    part = "not told by this checkpoint"
+    part = "not predicted by this checkpoint"
     if study.body_part is not None:
         given = study.body_part_given
-        chance = "" if given else f"probability {_chance(study.body_part_probabilities[study.body_part])}"
-        part = f"{study.body_part} ({'given' if given else f'found, {chance}'})"
+        chance = "" if given else f"probability {_format_probability(study.body_part_probabilities[study.body_part])}"
+        part = f"{study.body_part} ({'given' if given else f'predicted, {chance}'})"
     return [
-        _paragraph(f"<b>{_VERDICT[study.band]}</b>, P(abnormal) {_chance(study.probability)}", 17, after=6),
+        _paragraph(
+            f"<b>{_VERDICT[study.band]}</b>, P(abnormal) {_format_probability(study.probability)}", 17, after=6
+        ),
         _paragraph(
             f"Operating point <b>{escape(study.operating_point.replace('_', ' '))}</b>: flagged strictly above "
             f"{study.threshold:g}; this study is <b>{'flagged' if study.label == 'abnormal' else 'not flagged'}</b>. "
             f"Body part: <b>{escape(part)}</b>. Abnormal means "
-            f"{escape(study.positive_class_description or 'what the labels of its training called so')}."
+            f"{escape(study.positive_class_description or 'what the labels of its training data called abnormal')}."
         ),
-        *_measured(context),
+        *_performance(context),
     ]
 
 
-def _measured(context: ReportContext) -> list[Any]:
+def _performance(context: ReportContext) -> list[Any]:
     found = context.performance
     if found is None:
-        return [_paragraph("What this operating point achieves was not measured.")]
+        return [_paragraph("The performance at this operating point was not measured.")]
     where = "studies of all body parts" if found.group == OVERALL else f"studies of the {found.group}"
     positive, negative = found.predictive_values(context.prevalence)
     hits = f"<b>{found.n_flagged_abnormal} of {found.n_abnormal}</b> abnormal studies flagged"
@@ -176,21 +183,21 @@ def _measured(context: ReportContext) -> list[Any]:
     return [
         _paragraph(
             f"Measured on {escape(found.held_out)}, {escape(where)}: {hits} (sensitivity "
-            f"{_share(found.sensitivity)}), {alarms} (specificity {_share(found.specificity)}). Where "
-            f"{context.prevalence:.0%} of the studies are abnormal: positive predictive value {_share(positive)}, "
-            f"negative {_share(negative)}."
+            f"{_format_rate(found.sensitivity)}), {alarms} (specificity {_format_rate(found.specificity)}). "
+            f"Where {context.prevalence:.0%} of the studies are abnormal: positive predictive value "
+            f"{_format_rate(positive)}, negative {_format_rate(negative)}."
         )
     ]
 
 
-def _chance(probability: float) -> str:
-    """A probability with three decimals that never reads as certain."""
+def _format_probability(probability: float) -> str:
+    """Three decimals, but never 0.000 or 1.000."""
     if probability < 0.0005:
         return "below 0.001"
     return f"{probability:.3f}" if probability < 0.9995 else "above 0.999"
 
 
-def _share(value: float | None) -> str:
+def _format_rate(value: float | None) -> str:
     return "not defined" if value is None else f"{value:.3f}"
 
 
@@ -215,7 +222,7 @@ def _draw_views(
     context: ReportContext,
     space: tuple[float, float, float, float],
 ) -> None:
-    """Views in a grid, each beside its overlay, with a line below; `space` is x, y, width and height in points."""
+    """Draws a grid of views, each beside its overlay and above its caption; `space` is x, y, width, height."""
     x, y, width, height = space
     pictures = [
         _pictures(view, radiograph, context.withheld)
@@ -235,13 +242,13 @@ def _draw_views(
 
 
 def _scale(pictures: Sequence[Image.Image], width: float, height: float) -> float:
-    """By how much a view's pictures are to be enlarged, so that they fit side by side with a caption below."""
+    """Scale at which the pictures of a view fit side by side above a caption."""
     wide = sum(picture.width for picture in pictures)
     return max(1e-3, min((width - _GAP - _BETWEEN * (len(pictures) - 1)) / wide, (height - 28) / pictures[0].height))
 
 
 def _columns(pictures: Sequence[Sequence[Image.Image]], width: float, height: float) -> int:
-    """Columns that leave the views largest."""
+    """Number of columns with the largest scale."""
     count = len(pictures)
     return max(
         range(1, count + 1),
@@ -256,7 +263,7 @@ def _caption(view: ViewPrediction, withheld: bool) -> list[Any]:
     word = "flagged" if view.flagged else "not flagged"
     return [
         _paragraph(
-            f"{name}: P(abnormal) {_chance(view.single_view_probability)} by itself, {word}, "
+            f"{name}: P(abnormal) {_format_probability(view.single_view_probability)} by itself, {word}, "
             f"weight {view.weight:.2f}, {view.width} × {view.height} px",
             7,
             after=0,

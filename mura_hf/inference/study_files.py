@@ -1,4 +1,4 @@
-"""The studies of a folder, a ZIP file or a CSV file: which views belong together."""
+"""Finds studies in a folder, a ZIP file or a CSV file."""
 
 import csv
 import io
@@ -18,15 +18,15 @@ from ..models import BODY_PARTS
 from ..radiographs import MAX_BYTES
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", "")
-"""Of files that may be views; a name without one is what DICOM archives often write."""
+"""Extensions of views. DICOM archives often write files without one."""
 
 MAX_FILES = 200_000
-"""Of one folder, ZIP or CSV file; MURA has 40,000."""
+"""Limit per folder, ZIP or CSV file; MURA has 40,000."""
 
 _NOT_VIEWS = re.compile(r"^(\..*|__MACOSX|DICOMDIR|Thumbs\.db|LICENSE|README|Makefile)$", re.IGNORECASE)
 _LABEL = re.compile(r"(?:(?<=/)|^)(study\d+)_(?:positive|negative)$")
 _PART = re.compile(r"(?:^|/)XR_(?P<part>[A-Z]+)(?:/|$)")
-_ZIP_TROUBLE = (OSError, zipfile.BadZipFile, NotImplementedError, zlib.error, lzma.LZMAError, struct.error)
+_ZIP_ERRORS = (OSError, zipfile.BadZipFile, NotImplementedError, zlib.error, lzma.LZMAError, struct.error)
 _COLUMNS = {"path": ("path", "file", "filename", "file_name", "image"), "study": ("study_id", "study")}
 
 
@@ -35,9 +35,9 @@ class StudyFile:
     """One view.
 
     Attributes:
-        name: Last part of its path.
-        path: Of the file, or of the ZIP file that holds it.
-        member: Name inside the ZIP file; None of a file of its own.
+        name: File name without its folder.
+        path: Path of the file, or of the ZIP file that contains it.
+        member: Name inside the ZIP file; None for a plain file.
     """
 
     name: str
@@ -45,22 +45,22 @@ class StudyFile:
     member: str | None = None
 
     def content(self) -> Path | bytes:
-        """What `read_radiograph` takes.
+        """Returns the input of `read_radiograph`: the path, or the content of a member of a ZIP file.
 
         Raises:
-            RadiographError: If it cannot be taken out of its ZIP file.
+            RadiographError: If it cannot be extracted.
         """
         if self.member is None:
             return self.path
         try:
             with zipfile.ZipFile(self.path) as opened, opened.open(self.member) as file:
-                content = file.read(MAX_BYTES + 1)  # what the ZIP file says of the size may be a lie
-        except (*_ZIP_TROUBLE, RuntimeError, EOFError, ValueError, KeyError) as error:  # a password is a RuntimeError
+                content = file.read(MAX_BYTES + 1)  # the size in the ZIP file is untrusted
+        except (*_ZIP_ERRORS, RuntimeError, EOFError, ValueError, KeyError) as error:  # RuntimeError: a password
             raise RadiographError(
-                f"{self.name} cannot be taken out of {self.path.name} ({error}); pack it again without a password"
+                f"{self.name} cannot be extracted from {self.path.name} ({error}); pack it again without a password"
             ) from error
         if len(content) > MAX_BYTES:
-            raise RadiographError(f"{self.name} is larger than {MAX_BYTES >> 20} MiB, which no radiograph is.")
+            raise RadiographError(f"{self.name} is larger than {MAX_BYTES >> 20} MiB, the limit for a radiograph.")
         return content
 
 
@@ -69,10 +69,10 @@ class StudyFiles:
     """The views of one study.
 
     Attributes:
-        name: By which it is known again: the folder's path as seen from where it was looked for, or what a CSV file
-            calls it. MURA's folders lose what tells the label, as in `load_mura`.
-        files: Its views, by name.
-        body_part: One of the seven where a folder's name (MURA's "XR_WRIST") or the CSV file tells it, else None.
+        name: Path of its folder relative to the source, or its name in a CSV file. The label in the names of MURA's
+            folders is removed, as in `load_mura`.
+        files: Its views, sorted by name.
+        body_part: Body part according to the folder name (MURA's "XR_WRIST") or the CSV file, else None.
     """
 
     name: str
@@ -81,15 +81,15 @@ class StudyFiles:
 
 
 def find_studies(source: str | os.PathLike[str]) -> list[StudyFiles]:
-    """Finds studies, sorted by name.
+    """Finds the studies of a source, sorted by name.
 
     Args:
-        source: A folder, in which each folder that holds pictures is a study; a ZIP file of such folders; or a CSV
-            file: of MURA (a path a line), or with a header that has `path`, `study_id` and perhaps `body_part`. Paths
-            in a CSV file start at its folder or, as MURA's do, one above.
+        source: A folder, in which each subfolder with images is a study; a ZIP file of such folders; or a CSV file,
+            either in MURA's format (one path per line) or with a header with `path`, `study_id` and optionally
+            `body_part`. Paths in a CSV file are relative to its folder or, as in MURA, to the parent of that.
 
     Raises:
-        DatasetError: If it does not exist, cannot be read, holds no picture, or more than `MAX_FILES`.
+        DatasetError: If it does not exist, cannot be read, has no images, or more than `MAX_FILES` files.
     """
     source = Path(source)
     if source.is_dir():
@@ -101,7 +101,7 @@ def find_studies(source: str | os.PathLike[str]) -> list[StudyFiles]:
     elif source.suffix.lower() == ".csv":
         found = _in_csv(source)
     else:
-        raise DatasetError(f"{source} is no folder, no ZIP file and no CSV file, from which studies could be read")
+        raise DatasetError(f"{source} is neither a folder nor a ZIP or CSV file, from which studies could be read")
     studies = _group(found)
     if not studies:
         raise DatasetError(f"{source} holds no picture (PNG, JPEG or DICOM)")
@@ -118,7 +118,9 @@ def _in_folder(root: Path) -> Iterable[_Found]:
     for folder, folders, names in os.walk(root, onerror=_raise, followlinks=False):
         for link in (Path(folder) / name for name in folders):
             if link.is_symlink():
-                raise DatasetError(f"{link} is a link to a folder, which is not followed; name that folder itself")
+                raise DatasetError(
+                    f"{link} is a link to a folder, and links are not followed; name that folder itself"
+                )
         folders[:] = sorted(name for name in folders if not _NOT_VIEWS.match(name))
         inside = Path(folder).relative_to(root).as_posix()
         for name in names:
@@ -131,7 +133,7 @@ def _in_zip(source: Path) -> Iterable[_Found]:
     try:
         with zipfile.ZipFile(source) as opened:
             members = opened.infolist()
-    except (*_ZIP_TROUBLE, ValueError) as error:
+    except (*_ZIP_ERRORS, ValueError) as error:
         raise DatasetError(f"{source.name} is damaged ({error}); pack it again") from error
     _checked(source, len(members))
     for member in members:
@@ -156,7 +158,7 @@ def _in_csv(source: Path) -> Iterable[_Found]:
         if any(len(line) != 1 for _, line in lines):
             raise DatasetError(
                 f"{source} has no column `path`; give a header with path, study_id and perhaps body_part, or one path "
-                "a line without a header"
+                "per line without a header"
             )
         path = 0
     else:
@@ -165,24 +167,26 @@ def _in_csv(source: Path) -> Iterable[_Found]:
     for number, line in lines:
         try:
             place = line[path].strip()
-            told = line[part].strip().lower() if part is not None else ""
+            body_part = line[part].strip().lower() if part is not None else ""
             name = line[study].strip() if study is not None else PurePosixPath(place).parent.as_posix()
         except IndexError:
-            raise DatasetError(f"{source}, line {number}: has fewer cells than the header; mend the line") from None
+            raise DatasetError(f"{source}, line {number}: has fewer cells than the header; correct the line") from None
         if not place or not name or name == ".":
-            raise DatasetError(f"{source}, line {number}: names no {'study' if place else 'file'}; mend the line")
-        if told and told not in BODY_PARTS:
             raise DatasetError(
-                f"{source}, line {number}: unknown body part {told!r}; there are {', '.join(BODY_PARTS)}"
+                f"{source}, line {number}: has no {'study' if place else 'file'} name; correct the line"
+            )
+        if body_part and body_part not in BODY_PARTS:
+            raise DatasetError(
+                f"{source}, line {number}: unknown body part {body_part!r}; choose one of {', '.join(BODY_PARTS)}"
             )
         try:
             roots = (source.parent, source.parent.parent)
             file = next((root / place for root in roots if (root / place).is_file()), None)
-        except OSError as error:  # a name that no file can have
+        except OSError as error:  # an impossible file name
             raise DatasetError(
-                f"{source}, line {number}: the path cannot be looked up ({error.strerror}); mend the line"
+                f"{source}, line {number}: the path cannot be looked up ({error.strerror}); correct the line"
             ) from error
-        yield name, StudyFile(PurePosixPath(place).name, file or source.parent / place), told or None
+        yield name, StudyFile(PurePosixPath(place).name, file or source.parent / place), body_part or None
 
 
 def _group(found: Iterable[_Found]) -> list[StudyFiles]:
@@ -209,7 +213,7 @@ def _group(found: Iterable[_Found]) -> list[StudyFiles]:
 
 
 def _short(place: str) -> str:
-    """Of a folder as MURA's, what `load_mura` calls its study: the label must not stand in a worklist."""
+    """Name of a folder without the label; for folders of MURA, the name of the study in `load_mura`."""
     named = _PART.search(place)
     if named is None or not _LABEL.search(place):
         return _LABEL.sub(r"\1", place)

@@ -1,6 +1,6 @@
-"""Many studies, one row each, most likely abnormal first.
+"""Worklists: predictions for many studies, most likely abnormal first, written by resumable runs.
 
-A worklist that is written as it grows, goes on after a kill, and may be made by several processes.
+A run may be split over several processes (torchrun); a killed run continues where it stopped.
 """
 
 import csv
@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
+from torch import distributed
 from tqdm.auto import tqdm
 
 from ..common import replace_file
@@ -29,22 +29,22 @@ Read = Callable[[StudyFile], Radiograph]
 
 @dataclass(frozen=True)
 class WorklistRow:
-    """What is known of one study; the columns of a worklist.
+    """One study; its fields are the columns of a worklist.
 
     Attributes:
-        study: Its name.
-        body_part: Told or found; None where neither.
-        probability: P(abnormal) in [0, 1]; None where no view could be read, or the model could not answer.
+        study: Name of the study.
+        body_part: Given or predicted body part, or None.
+        probability: P(abnormal) in [0, 1]; None without a prediction.
         band: "normal", "uncertain" or "abnormal", as in `StudyPrediction`.
         label: "normal" or "abnormal" at the operating point.
-        in_distribution: Whether it is like those of training; where not, the answer may mean nothing.
-        n_views: Views that were read.
+        in_distribution: Whether the study is like those of training; if not, the prediction may be meaningless.
+        n_views: Number of views that were read.
         left_out: Sentences about views that could not be read.
-        warnings: Sentences that belong beside the answer.
-        error: Why there is no answer; None where there is one.
-        operating_point: Name of the threshold.
-        threshold: Abnormal lies strictly above it.
-        checkpoint: As `StudyPrediction` names it.
+        warnings: Sentences to show with the prediction.
+        error: Why there is no prediction, or None.
+        operating_point: Name of the operating point.
+        threshold: Its threshold; studies strictly above it are abnormal.
+        checkpoint: Name of the checkpoint, as in `StudyPrediction`.
     """
 
     study: str
@@ -62,21 +62,17 @@ class WorklistRow:
     checkpoint: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values."""
+        """Returns JSON values."""
         return {**asdict(self), "left_out": list(self.left_out), "warnings": list(self.warnings)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "WorklistRow":
-        """A row as `to_dict` gave it."""
+        """Returns the row of `to_dict`."""
         return cls(**{**values, "left_out": tuple(values["left_out"]), "warnings": tuple(values["warnings"])})
 
 
 def read_from_disk(file: StudyFile) -> Radiograph:
-    """Reads a view in this process.
-
-    Raises:
-        RadiographError: As `read_radiograph`.
-    """
+    """Reads a view in this process, see `read_radiograph`."""
     return read_radiograph(file.content(), name=file.name)
 
 
@@ -87,38 +83,39 @@ def predict_rows(
     operating_point: str | None = None,
     read: Read = read_from_disk,
 ) -> Iterator[WorklistRow]:
-    """A row for each study as it is read, in the order given; of a study that cannot be answered, why.
+    """Yields a row for each study, in the order given; without a prediction, the row has an error.
 
-    The views of the next study are read while the model looks at the one before.
+    The views of the next study are read while the model runs.
 
     Args:
-        predictor: Answers.
-        studies: Of `find_studies`.
-        operating_point: As for a call of the predictor.
-        read: Reads a view; away from this process where files come from strangers.
+        predictor: The predictor.
+        studies: Result of `find_studies`.
+        operating_point: Operating point, as in a call of the predictor.
+        read: Function that reads a view; in a sandbox for untrusted files.
 
     Raises:
         ValueError: If the checkpoint has no such operating point.
     """
     predictor.find_threshold(operating_point)
-    coming = iter(studies)
+    remaining = iter(studies)
 
     def views_of(study: StudyFiles) -> tuple[StudyFiles, list[str], list[Radiograph], list[str]]:
         return study, *_read_views(study, read)
 
     with ThreadPoolExecutor(1, thread_name_prefix="worklist") as ahead:
-        first = next(coming, None)
+        first = next(remaining, None)
         waiting = None if first is None else ahead.submit(views_of, first)
         while waiting is not None:
             study, names, radiographs, left_out = waiting.result()
-            following = next(coming, None)
+            following = next(remaining, None)
             waiting = None if following is None else ahead.submit(views_of, following)
             yield _predict_row(predictor, study, names, radiographs, left_out, operating_point)
 
 
 def sort_rows(rows: Iterable[WorklistRow]) -> list[WorklistRow]:
-    """Most likely abnormal first; then studies unlike those of training, whose answers may mean nothing; then those
-    without an answer. By name where equal.
+    """Sorts rows: most likely abnormal first, then studies out of distribution, then those without a prediction.
+
+    Equal rows are sorted by name.
     """
 
     def place(row: WorklistRow) -> tuple[int, float, str]:
@@ -130,9 +127,9 @@ def sort_rows(rows: Iterable[WorklistRow]) -> list[WorklistRow]:
 
 
 def worklist_csv(rows: Sequence[WorklistRow]) -> str:
-    """Rows as a CSV file with a header.
+    """Returns a CSV file with a header.
 
-    Several sentences in a cell are divided by " | "; cells that a spreadsheet would take for a formula begin with an
+    Sentences in a cell are separated by " | ". Cells that a spreadsheet would read as a formula start with an
     apostrophe.
     """
     text = io.StringIO(newline="")
@@ -143,7 +140,7 @@ def worklist_csv(rows: Sequence[WorklistRow]) -> str:
 
 
 def worklist_json(rows: Sequence[WorklistRow]) -> str:
-    """Rows as a JSON list."""
+    """Returns a JSON list of rows."""
     return json.dumps([row.to_dict() for row in rows], indent=1, allow_nan=False) + "\n"
 
 
@@ -166,34 +163,34 @@ def _predict_row(
     left_out: list[str],
     operating_point: str | None,
 ) -> WorklistRow:
-    told: dict[str, Any] = {
+    known: dict[str, Any] = {
         "study": study.name,
         "n_views": len(radiographs),
         "left_out": tuple(left_out),
         "checkpoint": predictor.checkpoint,
     }
     if not radiographs:
-        return WorklistRow(body_part=study.body_part, error="No view could be read.", **told)
+        return WorklistRow(body_part=study.body_part, error="No view could be read.", **known)
     try:
-        answer = predictor(
+        prediction = predictor(
             radiographs,
             names=names,
             body_part=study.body_part,
             operating_point=operating_point,
             heatmaps=False,
         )
-    except (MuraError, ValueError) as error:  # the latter: a part that the checkpoint needs, or has no model of
-        return WorklistRow(body_part=study.body_part, error=str(error), **told)
+    except (MuraError, ValueError) as error:  # ValueError: the checkpoint has no model for the body part
+        return WorklistRow(body_part=study.body_part, error=str(error), **known)
     return WorklistRow(
-        body_part=answer.body_part,
-        probability=answer.probability,
-        band=answer.band,
-        label=answer.label,
-        in_distribution=answer.in_distribution,
-        warnings=tuple(answer.warnings),
-        operating_point=answer.operating_point,
-        threshold=answer.threshold,
-        **told,
+        body_part=prediction.body_part,
+        probability=prediction.probability,
+        band=prediction.band,
+        label=prediction.label,
+        in_distribution=prediction.in_distribution,
+        warnings=tuple(prediction.warnings),
+        operating_point=prediction.operating_point,
+        threshold=prediction.threshold,
+        **known,
     )
 
 
@@ -207,7 +204,7 @@ def _cell(value: Any) -> str:
 
 
 def write_worklist(rows: Sequence[WorklistRow], file: Path) -> None:
-    """Writes a worklist whole or not at all, as JSON where the file ends so, else as CSV."""
+    """Writes a worklist atomically, as JSON if the file name ends in .json, else as CSV."""
     text = worklist_json(rows) if file.suffix.lower() == ".json" else worklist_csv(rows)
     replace_file(file, text.encode(errors="backslashreplace"))
 
@@ -220,43 +217,46 @@ def make_worklist(
     operating_point: str | None = None,
     progress: bool = True,
 ) -> list[WorklistRow]:
-    """Answers studies and writes their worklist; started again after whatever ended it, it goes on where it stood.
+    """Classifies studies and writes their worklist. A run that was killed continues with the same call.
 
-    Rows are kept as they come in `OUTPUT.part-0`, one a process; the worklist is written once all are there, and these
-    files go. Where Accelerate's launcher started several processes, each takes its share, and the main one writes.
+    Each process appends its rows to `OUTPUT.part-RANK`. When all rows exist, the worklist is written and these files
+    are deleted. If `torch.distributed` is initialized, each process takes its share, and the main process writes.
 
     Args:
-        predictor: Answers; of the same checkpoint as before where a run goes on.
-        studies: Of `find_studies`; the same in every process.
-        output: A new file, ending in .csv or .json.
-        operating_point: As for a call of the predictor.
-        progress: Whether to show a progress bar; of the main process's share.
+        predictor: The predictor; of the same checkpoint if a run continues.
+        studies: Result of `find_studies`, the same in every process.
+        output: A new file whose name ends in .csv or .json.
+        operating_point: Operating point, as in a call of the predictor.
+        progress: Whether to show a progress bar for the share of the main process.
 
     Returns:
-        All rows, most likely abnormal first; those of its share, in another process than the main one.
+        All rows, most likely abnormal first; in other processes than the main one, only those of its share.
 
     Raises:
-        DatasetError: If the output exists, ends otherwise, cannot be written, or rows of another run wait there.
+        DatasetError: If the output exists, has another extension, cannot be written, or there are rows of another run.
         ValueError: If the checkpoint has no such operating point.
     """
-    output, state = Path(output), PartialState()
+    output = Path(output)
+    rank, n_processes = 0, 1
+    if distributed.is_available() and distributed.is_initialized():
+        rank, n_processes = distributed.get_rank(), distributed.get_world_size()
     if output.suffix.lower() not in (".csv", ".json"):
-        raise DatasetError(f"{output.name}: a worklist is a .csv or a .json file; name it so")
+        raise DatasetError(f"{output.name}: a worklist is a .csv or a .json file; change the extension")
     if output.exists():
         raise DatasetError(f"{output} exists; name another file, or remove it")
     identity = _identity(predictor, studies, predictor.find_threshold(operating_point)[0])
     done: dict[str, WorklistRow] = {}
     for file in _parts(output):
         done |= _read_part(file, identity)
-    own = studies[state.process_index :: state.num_processes]
+    own = studies[rank::n_processes]
     rows = {study.name: done[study.name] for study in own if study.name in done}
     left = [study for study in own if study.name not in done]
-    part = _part(output, state.process_index)
+    part = output.with_name(f"{output.name}.part-{rank}")
     try:
-        _mend(part, identity)
+        _repair(part, identity)
         with part.open("a", encoding="utf-8") as lines, tqdm(
             total=len(own), initial=len(rows), desc="Reading studies", unit="study",
-            disable=not (progress and state.is_main_process),
+            disable=rank > 0 or not progress,
         ) as bar:  # fmt: skip
             for row in predict_rows(predictor, left, operating_point=operating_point):
                 lines.write(json.dumps(row.to_dict()) + "\n")
@@ -264,8 +264,9 @@ def make_worklist(
                 rows[row.study] = row
                 bar.update()
             os.fsync(lines.fileno())
-        state.wait_for_everyone()
-        if not state.is_main_process:
+        if n_processes > 1:
+            distributed.barrier()
+        if rank > 0:
             return sort_rows(rows.values())
         for file in _parts(output):
             done |= _read_part(file, identity)
@@ -273,8 +274,8 @@ def make_worklist(
         write_worklist(ordered, output)
     except OSError as error:
         raise DatasetError(
-            f"{output} cannot be written ({error.strerror or error}); make room there and start again: rows that were "
-            "read are kept"
+            f"{output} cannot be written ({error.strerror or error}); free some space and start again: finished "
+            "rows are kept"
         ) from error
     for file in _parts(output):
         file.unlink()
@@ -282,7 +283,7 @@ def make_worklist(
 
 
 def _identity(predictor: StudyPredictor, studies: Sequence[StudyFiles], operating_point: str) -> dict[str, Any]:
-    """What must be the same for a run to go on."""
+    """Everything that must be equal for a run to continue."""
     digest = hashlib.sha256()
     for study in studies:
         files = [(str(file.path), file.member, _stamp(file.path)) for file in study.files]
@@ -303,17 +304,13 @@ def _stamp(path: Path) -> list[int] | None:
     return [known.st_size, known.st_mtime_ns]
 
 
-def _part(output: Path, number: int) -> Path:
-    return output.with_name(f"{output.name}.part-{number}")
-
-
 def _parts(output: Path) -> list[Path]:
     found = output.parent.glob(f"{glob.escape(output.name)}.part-*")
     return sorted(file for file in found if file.name.rpartition("-")[2].isdecimal())
 
 
 def _lines(file: Path) -> Iterator[dict[str, Any]]:
-    """What stands in a file, up to a line that a kill cut off."""
+    """The complete lines of a file; a kill may have cut off the last one."""
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
@@ -328,10 +325,10 @@ def _lines(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def _read_part(file: Path, identity: dict[str, Any]) -> dict[str, WorklistRow]:
-    """Rows that stand in a file.
+    """Rows of a file.
 
     Raises:
-        DatasetError: If they are of another run.
+        DatasetError: If they belong to another run.
     """
     lines = _lines(file)
     known = next(lines, None)
@@ -346,7 +343,7 @@ def _read_part(file: Path, identity: dict[str, Any]) -> dict[str, WorklistRow]:
     return {row["study"]: WorklistRow.from_dict(row) for row in lines}
 
 
-def _mend(file: Path, identity: dict[str, Any]) -> None:
-    """Leaves whole lines only, so that what is added starts a line; begins the file where it is new."""
+def _repair(file: Path, identity: dict[str, Any]) -> None:
+    """Removes an incomplete last line; creates the file if it does not exist."""
     kept = list(_lines(file)) or [identity]
     replace_file(file, "".join(json.dumps(line) + "\n" for line in kept).encode())

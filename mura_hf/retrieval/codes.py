@@ -35,7 +35,8 @@ def view_codes(model: MuraClassifier, output: MuraImageClassifierOutput) -> torc
     - FuseNet: the features of both branches, concatenated.
     - Metric learning: the embedding, which is what the loss compares.
     - Ensemble: the members' codes, each scaled by the square root of its weight and concatenated. The squared distance
-      of two views is then the weighted mean of the members' squared distances.
+      of two views is then the weighted mean of the members' squared distances. Members are sorted by name, as in a
+      loaded checkpoint.
     - Specialised models: each body part has its own dimensions, and the others are zero, because codes of different
       members are not comparable.
 
@@ -54,7 +55,7 @@ def view_codes(model: MuraClassifier, output: MuraImageClassifierOutput) -> torc
 
 def _codes(model: Any, output: Any) -> torch.Tensor:
     if isinstance(model, MuraEnsembleForImageClassification):
-        weights = {name: weight for name, weight in model.config.weights.items() if weight > 0}
+        weights = {name: weight for name, weight in sorted(model.config.weights.items()) if weight > 0}
         members = [weight**0.5 * _codes(model.members[name], output.members[name]) for name, weight in weights.items()]
         return torch.cat(members, dim=1)
     if isinstance(model, MuraSpecializedForImageClassification):
@@ -71,7 +72,7 @@ def _codes(model: Any, output: Any) -> torch.Tensor:
 
 
 def _specialized_codes(model: Any, output: Any) -> torch.Tensor:
-    widths = {part: _code_width(member) for part, member in model.members.items()}
+    widths = {part: _code_width(member) for part, member in sorted(model.members.items())}
     found = {part: _codes(model.members[part], views) for part, views in output.members.items()}
     rows = {part: output.rows[part] for part in found}
     codes = next(iter(found.values())).new_zeros(sum(map(len, rows.values())), sum(widths.values()))
@@ -119,7 +120,7 @@ def _feature_maps(output: Any) -> list[tuple[torch.Tensor, ...]]:
         )
     members = getattr(output, "members", None)
     if members is not None:
-        return [maps for member in members.values() for maps in _feature_maps(member)]
+        return [maps for _, member in sorted(members.items()) for maps in _feature_maps(member)]
     if output.feature_map is None:
         raise CheckpointError("this checkpoint has no feature map, so it cannot detect studies out of distribution")
     mirrored, local = output.mirrored_feature_map, getattr(output, "local_feature_map", None)

@@ -1,4 +1,4 @@
-"""Small untrained checkpoints as others save them, whose answers differ from picture to picture."""
+"""Small untrained external checkpoints (transformers and timm), whose predictions differ from image to image."""
 
 import json
 from pathlib import Path
@@ -29,7 +29,7 @@ KINDS: dict[str, tuple[str, dict[str, Any], str, dict[str, Any]]] = {
         "ConvNext",
         _CROPPED,
     ),
-    "hiera": ("Hiera", {"image_size": [SIDE, SIDE]}, "ViT", _SQUARE),
+    "hiera": ("Hiera", {"image_size": [SIDE, SIDE], "embed_dim": 16, "depths": [1, 1, 2, 1]}, "ViT", _SQUARE),
 }
 """Kind -> model class, its config, class of the image processor, its settings."""
 

@@ -34,7 +34,7 @@ def read(tmp_path):
     return _read
 
 
-def test_counts_of_the_part_else_of_all(read):
+def test_counts_of_the_body_part_or_else_of_all_studies(read):
     wrist, elbow = read().get("paper", 0.5, "wrist"), read().get("paper", 0.5, "elbow")
     assert (wrist.n_abnormal, wrist.n_flagged_abnormal, wrist.n_normal, wrist.n_flagged_normal) == (5, 3, 40, 0)
     assert (wrist.sensitivity, wrist.specificity, wrist.group, wrist.held_out) == (0.6, 1.0, "wrist", "held-out films")
@@ -63,11 +63,11 @@ def test_predictive_values_at_a_prevalence(read):
         {"data": None},
     ],
 )
-def test_what_is_not_about_these_weights_or_no_record_does_not_count(read, change):
+def test_invalid_reports_and_those_of_other_weights_are_ignored(read, change):
     assert read({**REPORT, **change}).get("paper", 0.5, None) is None
 
 
-def test_at_another_threshold_nothing_was_measured(read, tmp_path):
+def test_other_thresholds_and_operating_points_were_not_measured(read, tmp_path):
     assert read().get("paper", 0.4, None) is None
     assert read().get("best", 0.5, None) is None
     assert read(weights=None).get("paper", 0.5, None) is None
@@ -75,7 +75,7 @@ def test_at_another_threshold_nothing_was_measured(read, tmp_path):
     assert read_measured_performance(tmp_path / "evaluation.json", "abc").get("paper", 0.5, None) is None
 
 
-def test_the_bundled_checkpoints_tell_theirs_and_other_weights_do_not(tmp_path):
+def test_bundled_checkpoints(tmp_path):
     predictor = StudyPredictor.from_pretrained("mura-phantom", device="cpu")
     recorded = json.loads((BUNDLED["mura-phantom"] / "evaluation.json").read_text())["operating_points"]
     for name, threshold in predictor.model.config.operating_points.items():

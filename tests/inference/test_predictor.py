@@ -1,3 +1,5 @@
+"""`StudyPredictor` with checkpoints of every family."""
+
 import json
 import shutil
 from pathlib import Path
@@ -14,24 +16,42 @@ from mura_hf import (
     MuraImageProcessor,
     Radiograph,
     RadiographError,
+    RetrievalIndex,
     StudyPredictor,
+    load_mura,
     read_radiograph,
 )
 from mura_hf.common import DEFAULT
+from mura_hf.explain import grad_cam
 from mura_hf.inference import PHANTOM_WARNING
 from mura_hf.inference.prediction import find_band
-from mura_hf.models import BODY_PARTS
-from tests.conftest import make_checkpoint
+from mura_hf.models import BODY_PARTS, CLASSIFIERS
+from mura_hf.retrieval import view_codes
+from tests.conftest import make_checkpoint, make_model
+from tests.inference.external import save_external
 from tests.inference.threads import check_threads
+
+POOLINGS = {"mura_ensemble": "ensemble", "mura_specialized": "specialized"}
+TOKENS = {"backbone": "vit_tiny_patch16_224", "backbone_kwargs": {"depth": 3, "embed_dim": 48}}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Checkpoints of all families."""
+    root = tmp_path_factory.mktemp("families")
+    return {family: make_checkpoint(root / family, make_model(family)) for family in CLASSIFIERS}
+
+
+def _pixel_values(folder, files):
+    processor = MuraImageProcessor.from_pretrained(folder)
+    return processor([Image.open(file) for file in files], return_tensors="pt")["pixel_values"]
 
 
 def test_a_study_is_the_mean_of_its_views(predictor, checkpoint, phantom_files):
     study = predictor(phantom_files)
     model = MuraForImageClassification.from_pretrained(checkpoint)
-    processor = MuraImageProcessor.from_pretrained(checkpoint)
     with torch.inference_mode():
-        inputs = processor([Image.open(file) for file in phantom_files], return_tensors="pt")
-        expected = model(**inputs).logits.softmax(-1)[:, 1].numpy()
+        expected = model(_pixel_values(checkpoint, phantom_files)).logits.softmax(-1)[:, 1].numpy()
     np.testing.assert_allclose([view.probability for view in study.views], expected, atol=1e-5)
     assert study.probability == pytest.approx(expected.mean(), abs=1e-5)
     assert sum(view.weight for view in study.views) == pytest.approx(1)
@@ -42,21 +62,69 @@ def test_a_study_is_the_mean_of_its_views(predictor, checkpoint, phantom_files):
     assert [view.name for view in study.views] == [file.rsplit("/", 1)[1] for file in phantom_files]
 
 
+@pytest.mark.parametrize("family", list(CLASSIFIERS))
+def test_predictions_are_those_of_the_model(family, folders, phantom_files):
+    study = StudyPredictor.from_pretrained(folders[family], device="cpu")(phantom_files)
+    model, pixel_values = make_model(family), _pixel_values(folders[family], phantom_files)
+    with torch.no_grad():
+        output = model(pixel_values[None])
+    probabilities, weights = output.view_logits.softmax(-1)[0, :, 1], output.view_weights[0]
+    assert study.probability == pytest.approx(float(output.study_logits.exp()[0, 1]), abs=1e-5)
+    np.testing.assert_allclose([view.probability for view in study.views], probabilities, atol=1e-5)
+    np.testing.assert_allclose([view.weight for view in study.views], weights, atol=1e-5)
+    assert study.leading_view == int((probabilities * weights).argmax())
+    assert study.pooling == POOLINGS.get(family, "mean")
+    assert (study.body_part is not None) == (family == "mura_specialized")
+    np.testing.assert_allclose(study.codes, view_codes(model, output.views), rtol=1e-5, atol=1e-5)
+    maps = grad_cam(model, output=output.views, size=(64, 64)).numpy()
+    restore = MuraImageProcessor.from_pretrained(folders[family]).restore_map
+    for view, heat in zip(study.views, maps, strict=True):
+        assert view.heatmap.shape == (view.height, view.width)
+        assert view.heatmap.max() == pytest.approx(1, abs=1e-5)
+        restored = restore(heat, view.height, view.width)
+        np.testing.assert_allclose(view.heatmap, restored / restored.max(), atol=0.02)
+        assert (view.box is not None) == view.flagged
+    half = StudyPredictor.from_pretrained(folders[family], device="cpu", dtype="bfloat16")
+    assert half.model.dtype == torch.bfloat16
+    found = half(phantom_files)
+    assert found.probability == pytest.approx(study.probability, abs=0.1)
+    assert found.views[0].heatmap.max() == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max", "noisy_or", "gated_attention"])
+def test_poolings_and_finding_types(pooling, phantom_files, tmp_path):
+    model = make_model(study_pooling=pooling, finding_types=["fracture", "hardware", "other"])
+    folder = make_checkpoint(tmp_path / pooling, model)
+    study = StudyPredictor.from_pretrained(folder, device="cpu")(phantom_files)
+    with torch.no_grad():
+        expected = model(_pixel_values(folder, phantom_files)[None])
+    assert study.pooling == pooling
+    assert study.probability == pytest.approx(float(expected.study_logits[0, 1].exp()), abs=1e-5)
+    assert list(study.finding_probabilities) == ["fracture", "hardware", "other"]
+    np.testing.assert_allclose(list(study.finding_probabilities.values()), expected.finding_logits.exp()[0], atol=1e-5)
+
+
+def test_fusenet_at_full_resolution_gets_larger_images(phantom_files, tmp_path):
+    model = make_model("mura_fusenet", full_resolution=True)
+    folder, coarse = (make_checkpoint(tmp_path / name, model) for name in ("fine", "coarse"))
+    MuraImageProcessor(size={"height": 128, "width": 128}).save_pretrained(folder)
+    study = StudyPredictor.from_pretrained(folder, device="cpu")(phantom_files)
+    with torch.no_grad():
+        expected = model(_pixel_values(folder, phantom_files)[None]).study_logits[0, 1].exp()
+    assert study.probability == pytest.approx(float(expected), abs=1e-5)
+    assert study.probability != StudyPredictor.from_pretrained(coarse, device="cpu")(phantom_files).probability
+
+
 def test_every_form_of_input_gives_the_same(predictor, phantom_files):
     file = phantom_files[0]
-    data = Path(file).read_bytes()
-    image = Image.open(file)
-    forms = [
-        file,
-        data,
-        bytearray(data),
-        image,
-        np.asarray(image),
-        np.asarray(image) / np.float32(255),
-        read_radiograph(file),
-    ]
-    answers = [predictor([form]).probability for form in forms]
-    assert answers == pytest.approx([answers[0]] * len(forms), abs=1e-7)
+    data, image = Path(file).read_bytes(), Image.open(file)
+    gray = np.asarray(image)
+    forms = [file, Path(file), data, bytearray(data), image, gray, gray / np.float32(255), read_radiograph(file)]
+    found = [predictor([form]).probability for form in forms]
+    assert found == pytest.approx([found[0]] * len(forms), abs=1e-7)
+    assert len(predictor(file for file in phantom_files).views) == len(phantom_files)
+    pixels = np.random.default_rng(0).random((70, 50), dtype=np.float32)
+    assert 0 < predictor([Radiograph(pixels, 16, "array")]).probability < 1
 
 
 def test_the_body_part_may_be_given(predictor, phantom_files):
@@ -67,33 +135,65 @@ def test_the_body_part_may_be_given(predictor, phantom_files):
         predictor(phantom_files, body_part="knee")
 
 
-def test_phantom_weights_always_warn(predictor, phantom_files, tmp_path):
+class TestSpecialized:
+    def test_the_given_body_part_selects_the_model(self, folders, phantom_files):
+        predictor = StudyPredictor.from_pretrained(folders["mura_specialized"], device="cpu")
+        pixel_values = _pixel_values(folders["mura_specialized"], phantom_files)
+        model = make_model("mura_specialized")
+        for part in ("wrist", "elbow"):
+            study = predictor(phantom_files, body_part=part)
+            with torch.no_grad():
+                expected = model.members[part](pixel_values[None]).study_logits[0, 1].exp()
+            assert study.probability == pytest.approx(float(expected), abs=1e-5)
+            assert (study.body_part, study.body_part_given, study.body_part_probabilities) == (part, True, {})
+
+    def test_without_a_router_the_body_part_must_be_given(self, phantom_files, tmp_path):
+        model = CLASSIFIERS["mura_specialized"].from_members({"wrist": make_model()})
+        predictor = StudyPredictor.from_pretrained(make_checkpoint(tmp_path / "wrist", model), device="cpu")
+        with pytest.raises(ValueError, match="give body_part"):
+            predictor(phantom_files)
+        with pytest.raises(ValueError, match="body part hand"):
+            predictor(phantom_files, body_part="hand")
+        assert 0 < predictor(phantom_files, body_part="wrist").probability < 1
+
+    def test_a_damaged_router_is_found_on_loading(self, tmp_path):
+        router = make_model(body_part_head=True)
+        with torch.no_grad():
+            router.body_part_classifier.bias.fill_(float("nan"))
+        model = CLASSIFIERS["mura_specialized"].from_members({"wrist": make_model()}, router=router)
+        with pytest.raises(CheckpointError, match="weights are damaged"):
+            StudyPredictor.from_pretrained(make_checkpoint(tmp_path / "damaged", model), device="cpu")
+
+
+def test_phantom_checkpoints_always_warn(predictor, phantom_files, tmp_path):
     assert PHANTOM_WARNING not in predictor(phantom_files).warnings
     synthetic = StudyPredictor.from_pretrained(make_checkpoint(tmp_path / "synthetic", trained_on_phantoms=True))
     assert PHANTOM_WARNING in synthetic(phantom_files).warnings
 
 
-def test_json_holds_everything_but_the_heatmaps(flagging, phantom_files):
+def test_json_has_everything_except_arrays_under_new_and_old_names(flagging, phantom_files):
     study = flagging(phantom_files)
     values = json.loads(study.to_json())
-    assert values["probability"] == study.probability
-    assert len(values["views"]) == len(phantom_files)
-    assert values["views"][0]["box"] == list(study.views[0].box)
-    assert "heatmap" not in values["views"][0]
-    assert values["checkpoint"] == study.checkpoint
+    view = values["views"][0]
+    assert set(values) == set(vars(study)) - {"codes"} | {"leading_view", "abnormal_means"}
+    assert set(view) == set(vars(study.views[0])) - {"heatmap"} | {"box", "alone"}
+    assert (values["probability"], values["pooling"]) == (study.probability, study.pooling)
+    assert values["abnormal_means"] == values["positive_class_description"] == study.positive_class_description
+    assert view["box"] == view["regions"][0]["box"] == list(study.views[0].box)
+    assert view["alone"] == view["single_view_probability"] == study.views[0].single_view_probability
 
 
 def test_predict_many_streams(predictor, phantom_files):
-    asked = []
+    requested = []
 
     def studies():
         for file in phantom_files:
-            asked.append(file)
+            requested.append(file)
             yield [file]
 
     stream = predictor.predict_many(studies(), heatmaps=False)
     assert next(stream).probability == predictor([phantom_files[0]]).probability
-    assert len(asked) == 1
+    assert len(requested) == 1
     assert len(list(stream)) == len(phantom_files) - 1
 
 
@@ -109,26 +209,45 @@ def test_bands(probability, band):
     assert find_band(probability, 0.5, {**points, "sensitivity_95": 0.9}) == label
 
 
-def test_the_uncertain_band_reaches_to_the_threshold():
+def test_the_uncertain_band_is_extended_to_the_threshold():
     points = {"sensitivity_95": 0.1, "specificity_95": 0.3}
-    assert [find_band(p, 0.5, points) for p in (0.1, 0.2, 0.4, 0.5, 0.51)] == [
-        "normal", "uncertain", "uncertain", "uncertain", "abnormal",
-    ]  # fmt: skip
-    assert [find_band(p, 0.05, points) for p in (0.05, 0.08, 0.3, 0.31)] == [
-        "normal", "uncertain", "uncertain", "abnormal",
-    ]  # fmt: skip
+    assert [find_band(p, 0.5, points)[:1] for p in (0.1, 0.2, 0.4, 0.5, 0.51)] == list("nuuua")
+    assert [find_band(p, 0.05, points)[:1] for p in (0.05, 0.08, 0.3, 0.31)] == list("nuua")
 
 
-def test_threads_may_share_a_predictor(flagging, phantom_files):
-    check_threads(flagging, phantom_files)
+def test_a_view_is_flagged_if_a_study_of_it_alone_would_be(checkpoint, phantom_files):
+    predictor = StudyPredictor.from_pretrained(checkpoint, device="cpu")
+    config = predictor.model.config
+    plain = predictor(phantom_files[:1], heatmaps=False)
+    assert not plain.calibrated
+    for slope, intercept in ((2.0, 3.0), (2.0, -3.0)):
+        config.study_slope, config.study_intercept = slope, intercept
+        study = predictor(phantom_files[:1])
+        view = study.views[0]
+        assert study.calibrated
+        assert view.probability == pytest.approx(plain.probability)
+        assert view.single_view_probability == pytest.approx(study.probability, abs=1e-6)
+        assert view.flagged == (study.label == "abnormal") == (intercept > 0)
+        assert (view.box is not None) == view.flagged
 
 
-class TestRefusals:
-    def test_a_bad_view_is_named(self, predictor, phantom_files):
+@pytest.mark.parametrize("method", [None, "grad_cam"])
+def test_sixteen_threads_share_a_predictor(phantom_files, tmp_path, method):
+    """An ensemble with a member on tokens, whose explanations use hooks."""
+    model = CLASSIFIERS["mura_ensemble"].from_members({"cnn": make_model(), "vit": make_model(**TOKENS)})
+    predictor = StudyPredictor.from_pretrained(make_checkpoint(tmp_path / "both", model), device="cpu")
+    check_threads(predictor, phantom_files, method=method)
+
+
+class TestErrors:
+    def test_views_are_named(self, predictor, phantom_files):
         with pytest.raises(RadiographError, match="view 2 is empty"):
             predictor([phantom_files[0], b""])
         with pytest.raises(RadiographError, match="view 1: float pixels"):
             predictor([np.full((40, 40), 7.0)])
+        for pixels in (np.zeros((0, 5)), np.full((40, 40), 2.0), np.ones((40, 40))):
+            with pytest.raises(RadiographError, match="view 1"):
+                predictor([Radiograph(pixels.astype(np.float32), 8, "array")])
 
     @pytest.mark.parametrize(
         "view",
@@ -142,97 +261,96 @@ class TestRefusals:
         with pytest.raises(ValueError, match="as a list"):
             predictor(view)
 
-    def test_a_study_has_views(self, predictor):
+    def test_numbers_of_views_and_names(self, predictor, phantom_files):
         with pytest.raises(ValueError, match="at least one"):
             predictor([])
+        with pytest.raises(ValueError, match="1 views but 2 names"):
+            predictor(phantom_files[:1], names=["a", "b"])
 
-    def test_views_may_come_from_a_generator(self, predictor, phantom_files):
-        assert len(predictor(file for file in phantom_files).views) == len(phantom_files)
-
-    def test_a_kind_of_checkpoint_that_nobody_knows(self, tmp_path):
+    def test_checkpoints(self, checkpoint, tmp_path):
+        with pytest.raises(CheckpointError, match="neither a folder on this machine nor a Hub name"):
+            StudyPredictor.from_pretrained(tmp_path / "nowhere")
+        with pytest.raises(CheckpointError, match="cannot be loaded"):
+            StudyPredictor.from_pretrained(tmp_path)
         (tmp_path / "config.json").write_text(json.dumps({"model_type": "no_such_kind"}))
         with pytest.raises(CheckpointError, match=r"cannot be loaded.*no_such_kind"):
             StudyPredictor.from_pretrained(tmp_path)
-
-    def test_our_own_labels_need_no_telling(self, checkpoint):
         assert StudyPredictor.from_pretrained(checkpoint, abnormal_label="Abnormal").checkpoint.startswith("folder")
         with pytest.raises(CheckpointError, match="leave abnormal_label “normal” out"):
             StudyPredictor.from_pretrained(checkpoint, abnormal_label="normal")
 
-    @pytest.mark.parametrize(
-        "damage",
-        ["truncated", "nan", "mistyped", "channels", "edge", "arguments"],
-    )
-    def test_a_damaged_checkpoint_is_refused_when_it_is_loaded(self, damage, checkpoint, tmp_path):
-        folder = shutil.copytree(checkpoint, tmp_path / "damaged")
-        config, processor = (
-            json.loads((folder / f"{name}.json").read_text()) for name in ("config", "preprocessor_config")
-        )
-        weights = load_file(folder / "model.safetensors")
-        if damage == "truncated":
-            (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:5000])
-        if damage == "nan":
-            weights["classifier.bias"] = torch.full((2,), float("nan"))
-            save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-        config["temperature"] = "1" if damage == "mistyped" else config["temperature"]
-        config["backbone_kwargs"] = {"no_such_thing": 1} if damage == "arguments" else None
-        processor["image_mean"] = [0.5, 0.5] if damage == "channels" else processor["image_mean"]
-        processor["image_std"] = [0.5, 0.5] if damage == "channels" else processor["image_std"]
-        processor["size"] = {"shortest_edge": 64} if damage == "edge" else processor["size"]
-        (folder / "config.json").write_text(json.dumps(config))
-        (folder / "preprocessor_config.json").write_text(json.dumps(processor))
-        with pytest.raises(CheckpointError):
-            StudyPredictor.from_pretrained(folder)
-
-    @pytest.mark.parametrize(
-        "pixels", [np.zeros((0, 5), np.float32), np.full((40, 40), 2.0, np.float32), np.ones((40, 40), np.float32)]
-    )
-    def test_a_radiograph_must_be_one(self, predictor, pixels):
-        with pytest.raises(RadiographError, match="view 1"):
-            predictor([Radiograph(pixels, 8, "array")])
-
-    def test_a_folder_that_does_not_exist(self, tmp_path):
-        with pytest.raises(CheckpointError, match="neither a folder on this machine nor a Hub name"):
-            StudyPredictor.from_pretrained(tmp_path / "nowhere")
-
-    def test_a_folder_that_is_none(self, tmp_path):
-        with pytest.raises(CheckpointError, match="cannot be loaded"):
-            StudyPredictor.from_pretrained(tmp_path)
-
-    def test_a_device_that_is_not_there_is_no_trouble_of_the_checkpoint(self, checkpoint):
+    def test_device_and_dtype(self, checkpoint):
         with pytest.raises(ValueError, match="device 'warp' cannot be used"):
             StudyPredictor.from_pretrained(checkpoint, device="warp")
-
-    def test_a_dtype_that_is_none(self, checkpoint):
         with pytest.raises(ValueError, match="floating point"):
             StudyPredictor.from_pretrained(checkpoint, dtype="float7")
 
+    @pytest.mark.parametrize("damage", ["truncated", "nan", "mistyped", "arguments", "channels", "edge"])
+    def test_damaged_checkpoints(self, damage, checkpoint, tmp_path):
+        folder = shutil.copytree(checkpoint, tmp_path / "damaged")
+        weights, config, processor = (
+            folder / name for name in ("model.safetensors", "config.json", "preprocessor_config.json")
+        )
+        if damage == "truncated":
+            weights.write_bytes(weights.read_bytes()[:5000])
+        elif damage == "nan":
+            tensors = load_file(weights) | {"classifier.bias": torch.full((2,), float("nan"))}
+            save_file(tensors, weights, metadata={"format": "pt"})
+        else:
+            file, changes = {
+                "mistyped": (config, {"temperature": "1"}),
+                "arguments": (config, {"backbone_kwargs": {"no_such_thing": 1}}),
+                "channels": (processor, {"image_mean": [0.5, 0.5], "image_std": [0.5, 0.5]}),
+                "edge": (processor, {"size": {"shortest_edge": 64}}),
+            }[damage]
+            file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+        with pytest.raises(CheckpointError):
+            StudyPredictor.from_pretrained(folder)
 
-class TestWhichCheckpoint:
-    def test_the_bundled_one_by_default(self, monkeypatch):
-        monkeypatch.delenv("MURA_CHECKPOINT", raising=False)
-        assert StudyPredictor.from_pretrained().checkpoint == f"bundled: {DEFAULT}"
 
-    def test_the_environments_where_set(self, monkeypatch, checkpoint):
-        monkeypatch.setenv("MURA_CHECKPOINT", str(checkpoint))
-        assert StudyPredictor.from_pretrained().checkpoint == f"folder: {checkpoint.name}"
-
-    def test_radiographs_need_no_file(self, predictor):
-        pixels = np.random.default_rng(0).random((70, 50), dtype=np.float32)
-        assert 0 < predictor([Radiograph(pixels, 16, "array")]).probability < 1
+def test_the_default_checkpoint(monkeypatch, checkpoint):
+    monkeypatch.delenv("MURA_CHECKPOINT", raising=False)
+    assert StudyPredictor.from_pretrained().checkpoint == f"bundled: {DEFAULT}"
+    monkeypatch.setenv("MURA_CHECKPOINT", str(checkpoint))
+    assert StudyPredictor.from_pretrained().checkpoint == f"folder: {checkpoint.name}"
 
 
-def test_a_view_is_flagged_where_a_study_of_it_alone_would_be(checkpoint, phantom_files):
-    predictor = StudyPredictor.from_pretrained(checkpoint, device="cpu")
-    config = predictor.model.config
-    alone = predictor(phantom_files[:1], heatmaps=False)
-    assert not alone.calibrated
-    chance = alone.probability
-    for slope, intercept in ((2.0, 3.0), (2.0, -3.0)):
-        config.study_slope, config.study_intercept = slope, intercept
-        study = predictor(phantom_files[:1])
-        assert study.calibrated
-        assert study.views[0].probability == pytest.approx(chance)
-        assert study.views[0].single_view_probability == pytest.approx(study.probability, abs=1e-6)
-        assert study.views[0].flagged == (study.label == "abnormal") == (intercept > 0)
-        assert (study.views[0].box is not None) == study.views[0].flagged
+class TestSimilar:
+    @pytest.fixture(scope="class")
+    def indexed(self, checkpoint, phantom_tree, tmp_path_factory):
+        """A checkpoint with an index of its training studies."""
+        folder = shutil.copytree(checkpoint, tmp_path_factory.mktemp("indexed") / "checkpoint")
+        predictor = StudyPredictor.from_pretrained(folder, device="cpu")
+        rows = load_mura(phantom_tree)["train"]
+        RetrievalIndex.build(rows, predictor.model, predictor.processor, progress=False).save(folder / "retrieval")
+        return folder
+
+    def test_a_prediction_is_searched_without_another_forward_pass(self, indexed, phantom_files, monkeypatch):
+        predictor = StudyPredictor.from_pretrained(indexed, device="cpu")
+        study = predictor(phantom_files)
+        monkeypatch.setattr(predictor, "_run", None)
+        found = predictor.similar(study, k=3)
+        monkeypatch.undo()
+        assert found[0].distance == pytest.approx(0, abs=1e-3)
+        assert found[0].study_id in phantom_files[0]
+        assert len({one.study_id for one in found}) == 3
+        for again in (predictor.similar(phantom_files, k=3), predictor.index.search(phantom_files, k=3)):
+            assert [one.row for one in again] == [one.row for one in found]
+        assert {one.body_part for one in predictor.similar(study, body_part="hand")} == {"hand"}
+
+    def test_a_missing_index_and_one_of_other_weights(self, indexed, checkpoint, phantom_files, tmp_path):
+        predictor = StudyPredictor.from_pretrained(checkpoint, device="cpu")
+        assert predictor.index is None
+        with pytest.raises(CheckpointError, match=r"has no index of studies; build one with scripts/build_index\.py"):
+            predictor.similar(phantom_files)
+        folder = make_checkpoint(tmp_path / "other", make_model())
+        shutil.copytree(indexed / "retrieval", folder / "retrieval")
+        predictor = StudyPredictor.from_pretrained(folder, device="cpu")
+        assert predictor(phantom_files).codes.shape == (len(phantom_files), 32)
+        with pytest.raises(CheckpointError, match="made with other weights"):
+            predictor.similar(phantom_files)
+
+    def test_external_checkpoints_have_codes_if_they_have_a_feature_map(self, phantom_files, tmp_path):
+        for kind, has_codes in (("resnet", True), ("hiera", False)):
+            predictor = StudyPredictor.from_pretrained(save_external(tmp_path / kind, kind), device="cpu")
+            assert (predictor(phantom_files).codes is not None) == has_codes

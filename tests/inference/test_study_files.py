@@ -9,7 +9,7 @@ from mura_hf.inference import StudyFile, find_studies, study_files
 
 @pytest.fixture
 def tree(tmp_path, phantom_files):
-    """Two studies of two views and one view, and what is none."""
+    """Two studies of two views and one view, and files that are not views."""
     root = tmp_path / "films"
     for place in ("arm 10/one.png", "arm 2/b10.png", "arm 2/b2.png"):
         (root / place).parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +44,7 @@ def test_a_zip_file_holds_the_same_studies_and_bytes(tree, tmp_path):
     assert packed[0].files[0].content() == (tree / "arm 2" / "b2.png").read_bytes()
 
 
-def test_pictures_that_lie_at_the_top_are_one_study_by_the_names_of_what_holds_them(tree, tmp_path):
+def test_images_at_the_top_are_one_study_named_after_the_source(tree, tmp_path):
     assert _names(find_studies(tree / "arm 2")) == {"arm 2": ["b2.png", "b10.png"]}
     assert _names(find_studies(_zip(tree / "arm 2", tmp_path / "left arm.zip"))) == {"left arm": ["b2.png", "b10.png"]}
 
@@ -80,32 +80,32 @@ def test_a_csv_file_with_a_header(tree):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("name,study_id\na.png,s1\n", "has no column `path`"),
         ("path,study_id\na.png\n", "line 2: has fewer cells"),
         ("path,study_id,body_part\na.png,s1,knee\n", "line 2: unknown body part 'knee'"),
-        ("path,study_id\n,s1\n", "line 2: names no file"),
-        ("path,study_id\na.png,\n", "line 2: names no study"),
-        ("path,study_id\n\na.png,s1\n\nb.png,\n", "line 5: names no study"),
-        ("path\n\nfolder/a.png\nb.png\n", "line 4: names no study"),
+        ("path,study_id\n,s1\n", "line 2: has no file name"),
+        ("path,study_id\na.png,\n", "line 2: has no study name"),
+        ("path,study_id\n\na.png,s1\n\nb.png,\n", "line 5: has no study name"),
+        ("path\n\nfolder/a.png\nb.png\n", "line 4: has no study name"),
         (f"path,study_id\n{'a' * 5000}.png,s1\n", "line 2: the path cannot be looked up"),
         ("", "holds no picture"),
     ],
 )
-def test_a_csv_file_that_is_wrong_is_told_by_its_line(text, said, tmp_path):
+def test_errors_of_a_csv_file_name_the_line(text, message, tmp_path):
     (tmp_path / "list.csv").write_text(text)
-    with pytest.raises(DatasetError, match=said):
+    with pytest.raises(DatasetError, match=message):
         find_studies(tmp_path / "list.csv")
 
 
-def test_what_is_not_there_or_holds_nothing_is_told(tmp_path):
+def test_missing_and_empty_sources(tmp_path):
     with pytest.raises(DatasetError, match="does not exist"):
         find_studies(tmp_path / "gone")
     with pytest.raises(DatasetError, match="holds no picture"):
         find_studies(tmp_path)
     (tmp_path / "film.png").write_bytes(b"film")
-    with pytest.raises(DatasetError, match="no folder, no ZIP file and no CSV"):
+    with pytest.raises(DatasetError, match="neither a folder nor a ZIP or CSV"):
         find_studies(tmp_path / "film.png")
 
 
@@ -123,15 +123,15 @@ def test_a_member_larger_than_any_film_is_refused_whatever_the_zip_file_says(tre
         file.content()
 
 
-def test_a_member_that_is_damaged_or_gone_is_told(tree, tmp_path):
+def test_damaged_and_missing_members(tree, tmp_path):
     packed = _zip(tree, tmp_path / "films.zip")
     content = bytearray(packed.read_bytes())
     content[content.index(b"\x89PNG") + 60] ^= 255
     packed.write_bytes(content)
     file = find_studies(packed)[1].files[0]
-    with pytest.raises(RadiographError, match=r"one\.png cannot be taken out of films\.zip"):
+    with pytest.raises(RadiographError, match=r"one\.png cannot be extracted from films\.zip"):
         file.content()
-    with pytest.raises(RadiographError, match="cannot be taken out"):
+    with pytest.raises(RadiographError, match="cannot be extracted"):
         StudyFile("x.png", packed, "nowhere/x.png").content()
 
 
@@ -142,19 +142,19 @@ def test_names_that_archives_write(tmp_path, phantom_files):
     assert len(find_studies(tmp_path)[0].files) == 3
 
 
-def test_a_part_of_a_tree_of_mura_tells_the_part_and_no_label(phantom_tree):
+def test_a_subfolder_of_mura_gives_the_body_part_but_no_label(phantom_tree):
     for study in find_studies(phantom_tree / "valid" / "XR_WRIST"):
         assert study.body_part == "wrist"
         assert not study.name.endswith(("positive", "negative"))
 
 
-def test_a_link_to_a_folder_is_not_passed_over_in_silence(tree, tmp_path):
+def test_links_to_folders_are_an_error(tree, tmp_path):
     (tree / "more").symlink_to(tmp_path)
     with pytest.raises(DatasetError, match="is a link to a folder"):
         find_studies(tree)
 
 
-def test_two_studies_that_differ_in_their_label_alone_stay_two(tmp_path, phantom_files):
+def test_studies_that_differ_only_in_their_label_stay_two(tmp_path, phantom_files):
     for sign in ("positive", "negative"):
         (tmp_path / f"p1/study1_{sign}").mkdir(parents=True)
         shutil.copy(phantom_files[0], tmp_path / f"p1/study1_{sign}" / "a.png")

@@ -32,10 +32,10 @@ def _read(content):
     return pages[0], " ".join(pages[0].extract_text().split())
 
 
-def test_the_page_holds_the_numbers(study, radiographs):
+def test_the_page_has_the_numbers(study, radiographs):
     context = ReportContext(MADE, "ab" * 32, FOUND, 0.1, ["bad.png is damaged; copy it again."])
     page, text = _read(report_pdf(study, radiographs, context))
-    for told in (
+    for words in (
         f"P(abnormal) {study.probability:.3f}",
         "Abnormal: flagged",
         "Operating point paper: flagged strictly above 0.5; this study is flagged.",
@@ -50,7 +50,7 @@ def test_the_page_holds_the_numbers(study, radiographs):
         DISCLAIMER,
         *study.warnings,
     ):
-        assert " ".join(told.split()) in text
+        assert " ".join(words.split()) in text
     for view in study.views:
         assert f"{view.name}: P(abnormal) {view.single_view_probability:.3f} by itself, flagged" in text
     assert len(page.images) == 2 * len(radiographs)
@@ -66,12 +66,12 @@ def test_the_pictures_are_the_views_and_their_overlays(study, radiographs):
             assert sum(np.array_equal(picture, one) for one in shown) == 1
 
 
-def test_what_was_not_measured_is_said_to_be_so(study, radiographs):
+def test_unmeasured_performance(study, radiographs):
     _, text = _read(report_pdf(study, radiographs, ReportContext(MADE)))
-    assert "What this operating point achieves was not measured." in text
+    assert "The performance at this operating point was not measured." in text
 
 
-def test_a_withheld_answer_shows_neither_number_nor_overlay(study, radiographs):
+def test_a_withheld_prediction_has_neither_numbers_nor_overlays(study, radiographs):
     context = ReportContext(MADE, performance=FOUND, withheld=True)
     page, text = _read(report_pdf(replace(study, in_distribution=False), radiographs, context))
     assert "Not answered" in text
@@ -92,19 +92,19 @@ def test_many_views_large_films_and_long_words_stay_on_one_page(flagging):
     assert DISCLAIMER in text
 
 
-def test_chances_never_read_as_certain(study, radiographs):
+def test_probabilities_are_never_shown_as_certain(study, radiographs):
     _, text = _read(report_pdf(replace(study, probability=0.99999), radiographs, ReportContext(MADE)))
     assert "P(abnormal) above 0.999" in text
     _, text = _read(report_pdf(replace(study, probability=0.00001), radiographs, ReportContext(MADE)))
     assert "P(abnormal) below 0.001" in text
 
 
-def test_views_that_do_not_belong_to_the_answer_are_refused(study, radiographs):
-    with pytest.raises(ValueError, match="views, and 1 were given"):
+def test_other_views_are_refused(study, radiographs):
+    with pytest.raises(ValueError, match="views, but 1 were given"):
         report_pdf(study, radiographs[:1], ReportContext(MADE))
 
 
-def test_the_file_holds_nothing_of_this_machine(study, radiographs):
+def test_the_file_has_no_private_metadata(study, radiographs):
     reader = PdfReader(io.BytesIO(report_pdf(study, radiographs, ReportContext(MADE))))
     assert "/Author" not in (reader.metadata or {}) or reader.metadata["/Author"] in ("", "anonymous")
     assert reader.metadata["/Title"] == "mura_hf: radiographic study"

@@ -11,6 +11,7 @@ from transformers import pipeline
 
 from mura_hf import CheckpointError, StudyPredictor, read_radiograph
 from mura_hf.inference import EXTERNAL_WARNING
+from mura_hf.inference.external_model import find_abnormal, sounds_abnormal
 from mura_hf.inference.inputs import read_view
 from tests.inference.external import LABELS, SIDE, make_external, save_external, save_timm
 from tests.inference.threads import check_threads
@@ -23,9 +24,9 @@ TIMM = {
 
 
 @pytest.fixture(scope="module")
-def strangers(tmp_path_factory):
+def externals(tmp_path_factory):
     """Kind -> folder of its checkpoint."""
-    place = tmp_path_factory.mktemp("strangers")
+    place = tmp_path_factory.mktemp("externals")
     folders = {kind: save_external(place / kind, kind) for kind in ("vit", "deit", "swin", "resnet", "convnext")}
     for architecture, options in TIMM.items():
         save_timm(place / architecture, architecture, **options)
@@ -42,9 +43,9 @@ def picture():
 
 
 @pytest.mark.parametrize("kind", ["vit", "deit", "swin", "resnet", "convnext", *TIMM])
-def test_other_peoples_checkpoints_answer_as_their_pipeline_does(strangers, phantom_files, picture, kind):
-    predictor = StudyPredictor.from_pretrained(strangers[kind], device="cpu")
-    scores = pipeline("image-classification", model=str(strangers[kind]), device="cpu")
+def test_predictions_are_those_of_the_transformers_pipeline(externals, phantom_files, picture, kind):
+    predictor = StudyPredictor.from_pretrained(externals[kind], device="cpu")
+    scores = pipeline("image-classification", model=str(externals[kind]), device="cpu")
     films = [picture, *(read_radiograph(file).to_image() for file in phantom_files)]
     expected = [
         next(one["score"] for one in scores(film.convert("RGB")) if one["label"] == "positive") for film in films
@@ -66,7 +67,7 @@ def test_other_peoples_checkpoints_answer_as_their_pipeline_does(strangers, phan
     json.loads(study.to_json())
 
 
-def _feed(folder, picture):
+def _inputs(folder, picture):
     """The checkpoint's own model, and what it is fed of the picture."""
     predictor = StudyPredictor.from_pretrained(folder, device="cpu")
     model = transformers.AutoModelForImageClassification.from_pretrained(folder).eval()
@@ -89,38 +90,38 @@ def _check_heatmap(folder, picture, small):
     np.testing.assert_allclose(heatmap, restored / restored.max(), atol=1e-5)
 
 
-def test_the_heatmap_of_a_resnet_is_captums(strangers, picture):
-    model, pixel_values = _feed(strangers["resnet"], picture)
+def test_the_heatmap_of_a_resnet_is_captums(externals, picture):
+    model, pixel_values = _inputs(externals["resnet"], picture)
 
     def difference(pixels):
         logits = model(pixels).logits
         return logits[:, 1] - logits[:, 0]
 
     small = LayerGradCam(difference, model.resnet.encoder.stages[-1]).attribute(pixel_values)[0, 0]
-    _check_heatmap(strangers["resnet"], picture, small)
+    _check_heatmap(externals["resnet"], picture, small)
 
 
-def test_the_heatmap_of_a_swin_is_its_class_activation_map(strangers, picture):
+def test_the_heatmap_of_a_swin_is_its_class_activation_map(externals, picture):
     """With a mean over normed tokens and one linear layer, Grad-CAM is known in closed form."""
-    model, pixel_values = _feed(strangers["swin"], picture)
+    model, pixel_values = _inputs(externals["swin"], picture)
     with torch.no_grad():
         tokens = model.swin(pixel_values).last_hidden_state[0]
         small = (tokens @ (model.classifier.weight[1] - model.classifier.weight[0])).view(4, 4)
-    _check_heatmap(strangers["swin"], picture, small)
+    _check_heatmap(externals["swin"], picture, small)
 
 
-def test_the_heatmap_of_a_vit_is_grad_cam_in_front_of_its_last_attention(strangers, picture):
-    model, pixel_values = _feed(strangers["vit"], picture)
+def test_the_heatmap_of_a_vit_is_grad_cam_in_front_of_its_last_attention(externals, picture):
+    model, pixel_values = _inputs(externals["vit"], picture)
     held = []
     model.vit.layers[-1].layernorm_before.register_forward_hook(lambda module, inputs, output: held.append(output))
     logits = model(pixel_values).logits[0]
     (gradient,) = torch.autograd.grad(logits[1] - logits[0], held[0])
     small = (held[0][0, 1:] @ gradient[0, 1:].mean(0)).view(4, 4)
-    _check_heatmap(strangers["vit"], picture, small)
+    _check_heatmap(externals["vit"], picture, small)
 
 
-def test_heatmaps_stay_inside_what_the_model_saw(strangers, picture):
-    heatmap = StudyPredictor.from_pretrained(strangers["convnext"])([picture]).views[0].heatmap
+def test_heatmaps_stay_inside_what_the_model_saw(externals, picture):
+    heatmap = StudyPredictor.from_pretrained(externals["convnext"])([picture]).views[0].heatmap
     assert heatmap[50, 60:70].any()
     assert not heatmap[:, :20].any()  # cut off at the sides
     assert not heatmap[:, 110:].any()
@@ -140,7 +141,7 @@ def test_the_order_of_the_labels_does_not_matter(tmp_path, phantom_files):
         np.testing.assert_allclose(second.heatmap, first.heatmap, atol=1e-4)
 
 
-def test_unclear_labels_are_refused_with_a_question_that_can_be_answered(tmp_path, phantom_files):
+def test_unclear_labels_need_abnormal_label(tmp_path, phantom_files):
     folder = save_external(tmp_path / "vit", "vit", labels=("LABEL_0", "LABEL_1"))
     with pytest.raises(CheckpointError, match=r"“LABEL_0” and “LABEL_1”: which of them means abnormal\?"):
         StudyPredictor.from_pretrained(folder)
@@ -153,20 +154,20 @@ def test_unclear_labels_are_refused_with_a_question_that_can_be_answered(tmp_pat
         StudyPredictor.from_pretrained(folder, abnormal_label="abnormal")
 
 
-@pytest.mark.parametrize("kind", ["vit", "resnet", "swin_tiny_patch4_window7_224"])
-def test_sixteen_threads_get_what_one_gets(strangers, phantom_files, kind):
-    check_threads(StudyPredictor.from_pretrained(strangers[kind], device="cpu"), phantom_files)
+@pytest.mark.parametrize("kind", ["vit", "resnet"])
+def test_sixteen_threads_share_a_predictor(externals, phantom_files, kind):
+    check_threads(StudyPredictor.from_pretrained(externals[kind], device="cpu"), phantom_files)
 
 
-def test_a_network_without_a_fitting_layer_says_so_and_answers(tmp_path, phantom_files):
+def test_a_network_without_a_suitable_layer_has_no_heatmaps(tmp_path, phantom_files):
     study = StudyPredictor.from_pretrained(save_external(tmp_path / "hiera", "hiera"))(phantom_files)
     assert all(view.heatmap is None for view in study.views)
     assert any(warning.startswith("No heatmap: a network of type hiera") for warning in study.warnings)
     assert any("the method occlusion needs none" in warning for warning in study.warnings)
 
 
-def test_a_processor_that_cannot_be_followed_says_so_and_answers(strangers, phantom_files, monkeypatch):
-    predictor = StudyPredictor.from_pretrained(strangers["resnet"], device="cpu")
+def test_a_processor_with_unknown_geometry_has_no_heatmaps(externals, phantom_files, monkeypatch):
+    predictor = StudyPredictor.from_pretrained(externals["resnet"], device="cpu")
     inner = predictor.processor.processor
 
     def mirrored(images, return_tensors):
@@ -175,18 +176,18 @@ def test_a_processor_that_cannot_be_followed_says_so_and_answers(strangers, phan
     monkeypatch.setattr(predictor.processor, "processor", mirrored)
     study = predictor(phantom_files)
     assert all(view.heatmap is None for view in study.views)
-    assert any("No heatmap: it cannot be told which part of a picture" in warning for warning in study.warnings)
+    assert any("No heatmap: the part of an image that the image processor" in warning for warning in study.warnings)
 
 
-def test_half_precision(strangers, phantom_files):
-    whole = StudyPredictor.from_pretrained(strangers["resnet"], device="cpu")(phantom_files)
-    half = StudyPredictor.from_pretrained(strangers["resnet"], device="cpu", dtype=torch.bfloat16)(phantom_files)
+def test_half_precision(externals, phantom_files):
+    whole = StudyPredictor.from_pretrained(externals["resnet"], device="cpu")(phantom_files)
+    half = StudyPredictor.from_pretrained(externals["resnet"], device="cpu", dtype=torch.bfloat16)(phantom_files)
     assert half.probability == pytest.approx(whole.probability, abs=0.02)
     assert half.views[0].heatmap.shape == whole.views[0].heatmap.shape
 
 
-def test_answers_under_inference_mode_have_heatmaps(strangers, phantom_files):
-    predictor = StudyPredictor.from_pretrained(strangers["vit"], device="cpu")
+def test_inference_mode(externals, phantom_files):
+    predictor = StudyPredictor.from_pretrained(externals["vit"], device="cpu")
     expected = predictor(phantom_files)
     with torch.inference_mode():
         study = predictor(phantom_files)
@@ -214,7 +215,7 @@ def test_a_model_of_one_channel(tmp_path, picture):
     assert study.views[0].heatmap is not None
 
 
-class TestRefusals:
+class TestErrors:
     @pytest.mark.parametrize(
         ("labels", "fields", "words"),
         [
@@ -223,23 +224,23 @@ class TestRefusals:
             (LABELS, {"problem_type": "multi_label_classification"}, "do not exclude each other"),
         ],
     )
-    def test_what_is_no_classifier_of_two_classes(self, tmp_path, labels, fields, words):
+    def test_not_a_classifier_with_two_classes(self, tmp_path, labels, fields, words):
         folder = save_external(tmp_path / "vit", "vit", labels, **fields)
         with pytest.raises(CheckpointError, match=words):
             StudyPredictor.from_pretrained(folder)
 
-    def test_pickled_weights_are_refused_unread(self, strangers, tmp_path):
+    def test_pickled_weights_are_never_read(self, externals, tmp_path):
         folder, ran = tmp_path / "pickled", tmp_path / "ran"
         make_external("resnet").config.save_pretrained(folder)
         (folder / "preprocessor_config.json").write_text(
-            (strangers["resnet"] / "preprocessor_config.json").read_text()
+            (externals["resnet"] / "preprocessor_config.json").read_text()
         )
         torch.save({"weight": _Runs(ran)}, folder / "pytorch_model.bin")
         with pytest.raises(CheckpointError, match=r"no model\.safetensors.*Pickled weights"):
             StudyPredictor.from_pretrained(folder)
         assert not ran.exists()
 
-    def test_code_of_a_checkpoint_is_not_run(self, tmp_path):
+    def test_code_of_a_checkpoint_is_never_run(self, tmp_path):
         ran = tmp_path / "ran"
         (tmp_path / "odd.py").write_text(f"open({str(ran)!r}, 'w')\nclass OddConfig: pass\n")
         (tmp_path / "config.json").write_text(
@@ -275,7 +276,7 @@ class TestRefusals:
         weights = load_file(folder / "model.safetensors")
         weights["classifier.bias"] = torch.full((2,), float("nan"))
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-        with pytest.raises(CheckpointError, match="no numbers"):
+        with pytest.raises(CheckpointError, match="NaN or infinity"):
             StudyPredictor.from_pretrained(folder)
 
     def test_a_processor_of_another_size(self, tmp_path):
@@ -293,3 +294,72 @@ class _Runs:
 
     def __reduce__(self):
         return open, (str(self.file), "w")
+
+
+ABNORMAL = (
+    "abnormal", "ABNORMAL", "Positive", "XR_positive", "fractured", "Fracture", "bone fracture", "hasFracture",
+    "broken", "Pathologic", "pathological", "diseased", "lesion", "finding", "injured", "yes", "fracture: yes",
+    "unhealthy", "not normal", "non-normal", "1_abnormal", "non-displaced fracture",
+)  # fmt: skip
+NORMAL = (
+    "normal", "Negative", "healthy", "intact", "no", "not fractured", "Not Fractured", "NotFractured", "non_fractured",
+    "Non-Fractured", "nonfractured", "no_fracture", "No fracture", "nofracture", "unfractured", "unbroken",
+    "no finding", "No acute finding", "without lesion", "fracture negative", "negative for fracture", "fracture free",
+    "fracture absent", "fracture: no", "not abnormal", "non_diseased", "0_normal",
+)  # fmt: skip
+NEITHER = ("LABEL_0", "LABEL_1", "0", "wrist", "position", "note", "nodule", "", "normal or fractured", "grade 2")
+
+
+@pytest.mark.parametrize(
+    ("label", "sense"),
+    [*((label, True) for label in ABNORMAL), *((label, False) for label in NORMAL), *((lb, None) for lb in NEITHER)],
+)
+def test_meaning_of_labels(label, sense):
+    assert sounds_abnormal(label) is sense
+
+
+@pytest.mark.parametrize("abnormal", ABNORMAL)
+def test_every_pair_is_recognised_in_either_order(abnormal):
+    for normal in NORMAL:
+        assert find_abnormal([normal, abnormal], "user/model") == 1
+        assert find_abnormal([abnormal, normal], "user/model") == 0
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ("LABEL_0", "LABEL_1"),
+        ("lesion", "fracture"),
+        ("normal", "healthy"),
+        ("benign", "malignant"),
+        ("fractured", "wrist"),
+        ("fracture", "hardware"),
+        ("displaced fracture", "non-displaced fracture"),
+        ("normal", "other"),
+    ],
+)
+def test_unclear_labels_are_an_error_that_names_the_argument(labels):
+    with pytest.raises(CheckpointError) as refused:
+        find_abnormal(labels, "user/model")
+    sentence = str(refused.value)
+    assert all(f"“{label}”" in sentence for label in labels)
+    assert "which of them means abnormal?" in sentence
+    assert f"StudyPredictor.from_pretrained(..., abnormal_label={labels[1]!r})" in sentence
+    for place, label in enumerate(labels):
+        assert find_abnormal(labels, "user/model", label) == place
+        assert find_abnormal(labels, "user/model", f" {label.upper()}") == place
+
+
+def test_the_argument_takes_precedence():
+    assert find_abnormal(["normal", "abnormal"], "user/model", "normal") == 0
+
+
+def test_an_unknown_label():
+    with pytest.raises(CheckpointError, match=r"no label “sick”.*“well” and “ill”"):
+        find_abnormal(["well", "ill"], "user/model", "sick")
+
+
+def test_labels_that_differ_in_case_only():
+    assert find_abnormal(["a", "A"], "user/model", "A") == 1
+    with pytest.raises(CheckpointError, match="which are the same"):
+        find_abnormal(["a", "a"], "user/model", "a")

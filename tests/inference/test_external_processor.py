@@ -62,7 +62,7 @@ MIDDLE = (4.5 / 73 * WIDTH, 15 / 94 * HEIGHT, 68.5 / 73 * WIDTH, 79 / 94 * HEIGH
         (Fake(lambda plane: 1 - plane), (0, 0, WIDTH, HEIGHT)),
     ],
 )
-def test_what_the_model_sees_is_found_whatever_the_processor_does(processor, window):
+def test_the_visible_part_is_measured(processor, window):
     np.testing.assert_allclose(ExternalProcessor(processor)._window(HEIGHT, WIDTH), window, atol=1.2)
 
 
@@ -77,13 +77,13 @@ def test_what_the_model_sees_is_found_whatever_the_processor_does(processor, win
     ],
     ids=["transposed", "mirrored", "two tones", "noise", "by its deviation"],
 )
-def test_what_cannot_be_told_is_not_guessed(change):
-    with pytest.raises(CheckpointError, match="cannot be told which part of a picture"):
+def test_unknown_geometry_is_an_error(change):
+    with pytest.raises(CheckpointError, match="cannot be determined"):
         ExternalProcessor(Fake(change)).restore_map(np.ones((4, 4), np.float32), HEIGHT, WIDTH)
 
 
 @pytest.mark.parametrize("size", [(170, 130), (1200, 2000)])
-def test_a_map_comes_back_to_where_it_belongs(size):
+def test_maps_return_to_their_position(size):
     picture = np.zeros(size, np.uint8)
     rows, columns = (
         slice(size[0] // 2, size[0] // 2 + size[0] // 10),
@@ -103,7 +103,7 @@ def test_a_map_comes_back_to_where_it_belongs(size):
         np.testing.assert_allclose(hot.mean(0), middle, atol=0.012 * max(size))
 
 
-def test_outside_of_what_was_seen_a_map_is_zero():
+def test_maps_are_zero_outside_of_the_visible_part():
     processor = ExternalProcessor(transformers.CLIPImageProcessor(size={"shortest_edge": 64}, crop_size=SQUARE))
     restored = processor.restore_map(np.ones((2, 2), np.float32), HEIGHT, WIDTH)
     assert not restored[:14].any()
@@ -111,13 +111,13 @@ def test_outside_of_what_was_seen_a_map_is_zero():
     assert (restored[17:113] == 1).mean() > 0.97
 
 
-def test_gray_pictures_for_a_model_of_one_channel():
+def test_grayscale_images_for_a_model_with_one_channel():
     one = transformers.ViTImageProcessor(size=SQUARE, image_mean=[0.5], image_std=[0.5])
     assert ExternalProcessor(one, gray=True)([np.eye(80, dtype=np.uint8)])["pixel_values"].shape == (1, 1, 64, 64)
 
 
-def test_a_processor_of_something_else_is_refused():
-    with pytest.raises(CheckpointError, match="Fake, does not give one picture"):
+def test_a_processor_of_another_modality_is_refused():
+    with pytest.raises(CheckpointError, match="Fake, does not return one array"):
         ExternalProcessor(type("Fake", (), {"__call__": lambda *args, **_: {"pixel_values": torch.ones(4, 8)}})())(
             [np.eye(64, dtype=np.uint8)]
         )

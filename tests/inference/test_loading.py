@@ -1,0 +1,227 @@
+"""Finding and loading checkpoints, their golden check and the measured performance of their operating points."""
+
+import http.server
+import threading
+import time
+from pathlib import Path
+
+import huggingface_hub.constants
+import numpy as np
+import pytest
+import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForImageClassification
+
+from mura_hf import CheckpointError, MuraImageProcessor, StudyPredictor
+from mura_hf.common import BUNDLED
+from mura_hf.inference import loading
+from mura_hf.inference.loading import UNREADABLE, Source, find_source, golden_warning, load_golden
+from mura_hf.models import BODY_PARTS, CLASSIFIERS, GOLDEN_FILE, write_golden
+from tests.conftest import make_checkpoint, make_model
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """A server with the part of the Hub's protocol that a request for one file needs."""
+    answers = {
+        "/nobody/nothing/": (404, "RepoNotFound"),
+        "/user/model/resolve/later": (404, "RevisionNotFound"),
+        "/user/empty/": (404, "EntryNotFound"),
+        "/user/gated/": (403, "GatedRepo"),
+        "/user/broken/": (500, None),
+        "/user/model/": (200, None),
+    }
+
+    class Hub(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            status, code = next(answer for start, answer in answers.items() if self.path.startswith(start))
+            self.send_response(status)
+            if code:
+                self.send_header("X-Error-Code", code)
+            self.send_header("X-Repo-Commit", "0" * 40)
+            self.send_header("ETag", "abc")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
+    monkeypatch.setattr(
+        huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}"
+    )
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_hub_models_are_named_with_their_revision(hub):
+    assert find_source("user/model").name == "user/model"
+    found = find_source("user/model", "v2")
+    assert (found.location, found.revision, found.name) == ("user/model", "v2", "user/model@v2")
+
+
+@pytest.mark.parametrize(
+    ("name", "revision", "message"),
+    [
+        ("nobody/nothing", None, "no such model that you may read"),
+        ("user/model", "later", "no revision 'later'"),
+        ("user/empty", None, "has no config.json"),
+        ("user/gated", None, "is gated: accept its terms"),
+        ("user/broken", None, "the Hub answers"),
+    ],
+)
+def test_errors_of_the_hub_become_sentences(name, revision, message, hub):
+    start = time.perf_counter()
+    with pytest.raises(CheckpointError, match=message):
+        find_source(name, revision)
+    assert time.perf_counter() - start < 5  # a retry would take longer
+
+
+def test_a_hub_that_cannot_be_reached(hub):
+    hub.shutdown()
+    hub.server_close()
+    start = time.perf_counter()
+    with pytest.raises(CheckpointError, match="the Hub cannot be reached"):
+        find_source("user/model")
+    assert time.perf_counter() - start < 5
+
+
+def test_offline_nothing_is_asked():
+    with pytest.raises(CheckpointError, match="HF_HUB_OFFLINE"):
+        find_source("user/model")
+
+
+@pytest.mark.parametrize("name", ["mura-nothing", "a/b/c", "./nowhere", "/nowhere", "user/..", "https://example.org"])
+def test_impossible_names_are_refused_at_once(name):
+    with pytest.raises(CheckpointError, match="neither a folder on this machine nor a Hub name"):
+        find_source(name)
+
+
+def test_folders_have_no_revision_and_show_no_path(tmp_path):
+    assert find_source(tmp_path).name == f"folder: {tmp_path.name}"
+    assert find_source(BUNDLED["mura-phantom"]).name == "bundled: mura-phantom"
+    with pytest.raises(CheckpointError, match="has no revision 'main'"):
+        find_source(tmp_path, "main")
+
+
+def test_bundled_checkpoints_are_found_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mura-phantom").mkdir()
+    for name, folder in BUNDLED.items():
+        assert find_source(name) == find_source(folder)
+        assert find_source(name).name == f"bundled: {name}"
+    for folder in ("./mura-phantom", Path("mura-phantom")):
+        assert find_source(folder).name == "folder: mura-phantom"
+    with pytest.raises(CheckpointError, match="has no revision 'main'"):
+        find_source("mura-phantom", "main")
+
+
+PICTURE = np.random.default_rng(0).integers(0, 255, (90, 70), np.uint8)
+
+
+@pytest.fixture
+def golden_folder(tmp_path):
+    return _write(make_checkpoint(tmp_path / "checkpoint", make_model()))
+
+
+def _write(folder, part="wrist", off=0.0):
+    """Adds a golden check whose logits are off by some amount."""
+    model = AutoModelForImageClassification.from_pretrained(folder)
+    processor = MuraImageProcessor.from_pretrained(folder)
+    write_golden(folder, model, processor, PICTURE, BODY_PARTS.index(part))
+    tensors = load_file(folder / GOLDEN_FILE)
+    save_file({**tensors, "logits": tensors["logits"] + torch.tensor([[0.0, off]])}, folder / GOLDEN_FILE)
+    return folder
+
+
+def _golden_warnings(predictor):
+    return [warning for warning in predictor([PICTURE], heatmaps=False).warnings if "golden" in warning]
+
+
+def test_equal_logits_give_no_warning(golden_folder):
+    assert _golden_warnings(StudyPredictor.from_pretrained(golden_folder, device="cpu")) == []
+
+
+def test_different_logits_are_warned_about_in_every_prediction(golden_folder):
+    _write(golden_folder, off=0.25)
+    predictor = StudyPredictor.from_pretrained(golden_folder, device="cpu")
+    for _ in range(2):
+        (warning,) = _golden_warnings(predictor)
+        assert "differs by 0.25" in warning
+        assert "Compare the versions" in warning
+
+
+def test_the_golden_check_in_half_precision(golden_folder):
+    assert _golden_warnings(StudyPredictor.from_pretrained(golden_folder, device="cpu", dtype=torch.bfloat16)) == []
+    _write(golden_folder, off=0.25)
+    predictor = StudyPredictor.from_pretrained(golden_folder, device="cpu", dtype=torch.bfloat16)
+    assert len(_golden_warnings(predictor)) == 1
+
+
+@pytest.mark.parametrize(("difference", "warns"), [(0.0, False), (9e-4, False), (1.1e-3, True), (float("nan"), True)])
+def test_the_tolerance(difference, warns):
+    assert (golden_warning(difference, torch.float32) is not None) is warns
+
+
+def test_the_golden_check_costs_no_further_forward_pass(golden_folder, monkeypatch):
+    kind = CLASSIFIERS["mura"]
+    seen, classify = [], kind.classify_views
+
+    def count(model, pixel_values, **given):
+        seen.append(tuple(pixel_values.shape))
+        return classify(model, pixel_values, **given)
+
+    monkeypatch.setattr(kind, "classify_views", count)
+    StudyPredictor.from_pretrained(golden_folder, device="cpu")
+    assert seen == [(1, 3, 64, 64)]
+
+
+def test_the_golden_check_compares_the_body_part_of_its_picture(tmp_path):
+    folder = make_checkpoint(tmp_path / "parts", make_model("mura_specialized"))
+    _write(folder, part="wrist")
+    assert _golden_warnings(StudyPredictor.from_pretrained(folder, device="cpu")) == []
+    _write(folder, part="elbow", off=0.5)
+    assert len(_golden_warnings(StudyPredictor.from_pretrained(folder, device="cpu"))) == 1
+
+
+@pytest.mark.parametrize("damage", ["text", "truncated", "other", "part"])
+def test_an_unreadable_golden_check_is_a_warning(golden_folder, damage):
+    file = golden_folder / GOLDEN_FILE
+    if damage == "text":
+        file.write_text("not a tensor")
+    if damage == "truncated":
+        file.write_bytes(file.read_bytes()[:-100])
+    if damage == "other":
+        save_file({"picture": torch.zeros(3, 3), "body_part": torch.zeros(1), "logits": torch.zeros(1, 2)}, file)
+    if damage == "part":
+        save_file({**load_file(file), "body_part": torch.tensor([7])}, file)
+    assert _golden_warnings(StudyPredictor.from_pretrained(golden_folder, device="cpu")) == [UNREADABLE]
+
+
+class TestGoldenOnTheHub:
+    SOURCE = Source("user/model", "later", "user/model@later")
+
+    def test_it_is_downloaded(self, golden_folder, monkeypatch):
+        asked = []
+
+        def download(*names, **options):
+            asked.append((names, options["revision"]))
+            return str(golden_folder / GOLDEN_FILE)
+
+        monkeypatch.setattr(loading, "hf_hub_download", download)
+        found = load_golden(self.SOURCE)
+        np.testing.assert_array_equal(found.picture, PICTURE)
+        assert asked == [(("user/model", GOLDEN_FILE), "later")]
+
+    def test_a_missing_one_is_no_error(self, monkeypatch):
+        def download(*names, **options):
+            raise LocalEntryNotFoundError("not there, or no network")
+
+        monkeypatch.setattr(loading, "hf_hub_download", download)
+        assert load_golden(self.SOURCE) is None
