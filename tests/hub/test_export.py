@@ -382,5 +382,5 @@ def test_what_was_pushed_finds_similar_studies(indexed, api, phantom_files, monk
     there = LazyIndex(Source("tester/x", None, "tester/x"), here.model, here.processor).get()
     assert there.search(phantom_files[:1]) == here.similar(phantom_files[:1])
     assert {path.name for path in tmp_path.rglob("*.*") if path.is_symlink()} == {name[10:] for name in INDEX}
-    with pytest.raises(CheckpointError, match="tester/y has an index of studies cannot be found out"):
+    with pytest.raises(CheckpointError, match="tester/y has an index of studies: it cannot be reached"):
         LazyIndex(Source("tester/y", None, "tester/y"), here.model, here.processor).get()

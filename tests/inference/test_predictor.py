@@ -150,9 +150,9 @@ class TestSpecialized:
     def test_without_a_router_the_body_part_must_be_given(self, phantom_files, tmp_path):
         model = CLASSIFIERS["mura_specialized"].from_members({"wrist": make_model()})
         predictor = StudyPredictor.from_pretrained(make_checkpoint(tmp_path / "wrist", model), device="cpu")
-        with pytest.raises(ValueError, match="give body_part"):
+        with pytest.raises(ValueError, match="no router that predicts the body part: give body_part"):
             predictor(phantom_files)
-        with pytest.raises(ValueError, match="body part hand"):
+        with pytest.raises(ValueError, match="no model for body part hand; it has wrist"):
             predictor(phantom_files, body_part="hand")
         assert 0 < predictor(phantom_files, body_part="wrist").probability < 1
 
