@@ -5,7 +5,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from html import escape
 from pathlib import Path
 from secrets import token_hex
 
@@ -16,17 +15,15 @@ from .examples import find_example
 from .reading import Progress, read_study
 from .requests import StudyRequest
 from .result import (
-    EMPTY,
     answer_html,
-    error_html,
     is_withheld,
     known_point,
-    note_html,
     operating_point_choices,
     performance_html,
     similar_html,
 )
 from .state import DEFAULT, FOR_EXAMPLES, AppContext, CheckpointKey
+from .templates import error_html, note_html, render
 from .viewer import viewer_html
 
 _MIME_TYPES = {"pdf": "application/pdf", "json": "application/json"}
@@ -89,7 +86,7 @@ class StudyController:
     def open(self, request: StudyRequest, progress: Progress | None = None) -> StudyPage:
         """Reads a study. Errors are shown on the page."""
         if not request.files:
-            return StudyPage(EMPTY)
+            return StudyPage(answer_html(None))
         try:
             predictor = self.context.checkpoints.get(*request.checkpoint)
         except CheckpointError as error:
@@ -201,11 +198,13 @@ def download_html(kind: str, content: bytes) -> str:
         kind: "pdf" or "json".
         content: Content of the file.
     """
-    size = max(1, round(len(content) / 1024))
-    return (
-        f'<mura-download data-file="{token_hex(8)}" data-name="study-report.{kind}" data-type="{_MIME_TYPES[kind]}" '
-        f'data-base64="{base64.b64encode(content).decode()}"><a href="#">study-report.{kind}</a> ({size} KB) is ready '
-        "and was sent to your downloads. The server keeps no copy.</mura-download>"
+    return render(
+        "download",
+        token=token_hex(8),
+        name=f"study-report.{kind}",
+        mime_type=_MIME_TYPES[kind],
+        content=base64.b64encode(content).decode(),
+        size=max(1, round(len(content) / 1024)),
     )
 
 
@@ -217,12 +216,6 @@ def progress_html(files: Sequence[str], read: Sequence[str], total: int) -> str:
         read: Names of the views that were read, also of those in ZIP files.
         total: Number of views.
     """
-    names, done = [Path(file).name for file in files], len(read)
+    names = [Path(file).name for file in files]
     waiting = [name for name in names if name not in read and not name.lower().endswith(".zip")]
-    rows = "".join(f"<li>✓ {escape(name)}</li>" for name in read)
-    rows += "".join(f"<li>… {escape(name)}</li>" for name in waiting)
-    step = f"Read {done} of {total} files" if done < total else "All files are read; the model is running"
-    return (
-        f'<div class="reading" role="status"><p>{step} …</p><progress max="{max(total, 1)}" value="{done}" '
-        f'aria-label="Files read"></progress><ul>{rows}</ul></div>'
-    )
+    return render("progress", read=read, waiting=waiting, total=total)

@@ -1,7 +1,4 @@
-"""The tab "Models": choose a checkpoint, read its model card, and compare two checkpoints on the open study.
-
-Names, labels and cards come from strangers and are escaped.
-"""
+"""The tab "Models": choose a checkpoint, read its model card, and compare two checkpoints on the open study."""
 
 import base64
 import re
@@ -18,11 +15,11 @@ from ..common import BODY_PARTS, BUNDLED
 from ..errors import CheckpointError, MuraError
 from ..inference import StudyPrediction, StudyPredictor
 from ..inference.loading import find_file, find_source
-from ..inference.measured_performance import OperatingPointPerformance
 from ..radiographs import Radiograph
 from .reading import read_files
-from .result import answer_html, error_html, is_withheld, probability_text
+from .result import answer_html, is_withheld
 from .state import DEFAULT, AppContext, CheckpointKey
+from .templates import error_html, probability_text, render
 from .viewer import heatmap_url, image_url
 
 MAX_CARD = 30_000
@@ -37,7 +34,6 @@ _UNTRUSTED = (
 )
 _IMAGE_SIDE = 640  # pixels of a view in a comparison
 _SIGNS = {True: "▲ flagged", False: "○ not flagged"}
-_REGION = 'class="scroll" tabindex="0" role="region"'
 
 
 @dataclass(frozen=True)
@@ -111,43 +107,20 @@ def _escape_markdown(text: str) -> str:
 
 def facts_html(predictor: StudyPredictor) -> str:
     """Size, backbone, input and weights of a checkpoint, and the measured performance of its operating points."""
-    config, model, weights = predictor.model.config, predictor.model, predictor.weights_sha256
-    facts = [
-        ("Checkpoint", escape(predictor.checkpoint)),
-        ("Backbone", escape(str(config.backbone) or "unknown")),
-        ("Parameters", f"{sum(parameter.numel() for parameter in model.parameters()):,}"),
-        ("Input", _input_text(predictor)),
-        ("Weights, SHA-256", f"<code>{weights[:12]}…</code>" if weights else "unknown"),
+    config, weights = predictor.model.config, predictor.weights_sha256
+    facts = {
+        "Checkpoint": predictor.checkpoint,
+        "Backbone": config.backbone or "unknown",
+        "Parameters": f"{sum(parameter.numel() for parameter in predictor.model.parameters()):,}",
+        "Input": _input_text(predictor),
+        "Weights, SHA-256": f"{weights[:12]}…" if weights else "unknown",
+    }
+    points = [
+        (name, float(threshold), predictor.measured_performance.get(name, float(threshold), None))
+        for name, threshold in sorted(config.operating_points.items(), key=lambda point: point[1])
     ]
-    rows = "".join(f'<tr><th scope="row">{name}</th><td>{value}</td></tr>' for name, value in facts)
-    points = sorted(config.operating_points.items(), key=lambda point: point[1])
-    measured = {name: predictor.measured_performance.get(name, float(value), None) for name, value in points}
-    point_rows = "".join(
-        f'<tr><th scope="row">{escape(name)}</th><td>{float(value):.3g}</td>{_performance_cells(measured[name])}</tr>'
-        for name, value in points
-    )
-    first = next(filter(None, measured.values()), None)
-    source = f"Measured on {escape(first.held_out)}." if first else "Not measured for these weights."
-    return (
-        f'<div class="facts"><div {_REGION} aria-label="Facts"><table><caption>Facts</caption><tbody>{rows}</tbody>'
-        f'</table></div><div {_REGION} aria-label="Operating points"><table><caption>Operating points</caption><thead>'
-        '<tr><th scope="col">Name</th><th scope="col">Flagged above</th><th scope="col">Sensitivity</th><th '
-        f'scope="col">Specificity</th></tr></thead><tbody>{point_rows}</tbody></table></div><p class="fine">{source}'
-        "</p></div>"
-    )
-
-
-def _performance_cells(found: OperatingPointPerformance | None) -> str:
-    if found is None:
-        return "<td>–</td><td>–</td>"
-    shares = (
-        (found.n_flagged_abnormal, found.n_abnormal, found.sensitivity),
-        (found.n_normal - found.n_flagged_normal, found.n_normal, found.specificity),
-    )
-    return "".join(
-        "<td>–</td>" if value is None else f"<td>{count:,} of {total:,} ({value:.2f})</td>"
-        for count, total, value in shares
-    )
+    held_out = next((found.held_out for _, _, found in points if found), None)
+    return render("facts", facts=list(facts.items()), points=points, held_out=held_out)
 
 
 def _input_text(predictor: StudyPredictor) -> str:
@@ -196,70 +169,44 @@ def comparison_html(
         problems: A sentence about each view that could not be read.
     """
     both = (first, second)
-    notes = "".join(f'<div class="notice bad" role="alert">Left out: {escape(one)}</div>' for one in problems)
-    sides = "".join(
-        f'<div class="side"><h3>{one.name}</h3>'
-        f"{error_html(one.error) if one.study is None else answer_html(one.study)}</div>"
+    sides = [
+        {"name": one.name, "answer": error_html(one.error) if one.study is None else answer_html(one.study)}
         for one in both
-    )
-    known = first.study or second.study
-    pairs = ""
-    for index, radiograph in enumerate(radiographs if known else ()):
-        film, name = image_url(radiograph.pixels, _IMAGE_SIDE), escape(known.views[index].name)  # type: ignore[union-attr]
-        figures = "".join(_figure_html(one, index, film, name) for one in both)
-        pairs += (
-            f'<section class="pair" aria-label="View {name}"><h3><bdi>{name}</bdi></h3><div>{figures}</div></section>'
-        )
-    return (
-        f'<section class="compared" aria-label="Comparison">{notes}<div class="sides">{sides}</div>'
-        f'{_table_html(first, second)}<div class="pairs">{pairs}</div></section>'
-    )
-
-
-def _table_html(first: Contender, second: Contender) -> str:
-    both = (first, second)
-    known = first.shown or second.shown
-    if known is None:
-        return ""
-    rows = [_row_html("Study", both, [one.shown.probability if one.shown else None for one in both])]
-    for index, view in enumerate(known.views):
+    ]
+    shown, known = first.shown or second.shown, first.study or second.study
+    rows, views = [], []
+    if shown is not None:
+        rows.append(("Study", _cells(both, [one.shown.probability if one.shown else None for one in both])))
+    for index, view in enumerate(shown.views if shown else ()):
         values = [one.shown.views[index].single_view_probability if one.shown else None for one in both]
-        rows.append(_row_html(view.name, both, values))
-    return (
-        f'<div {_REGION} aria-label="Probabilities"><table><caption>P(abnormal) of the study, and of each view as if '
-        f'it were the whole study</caption><thead><tr><th scope="col">Of</th><th scope="col">{first.name}</th>'
-        f'<th scope="col">{second.name}</th><th scope="col">{second.name} − {first.name}</th></tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
-    )
+        rows.append((view.name, _cells(both, values)))
+    for index, view in enumerate(known.views if known else ()):
+        figures = [_figure(one, index) for one in both]
+        image = image_url(radiographs[index].pixels, _IMAGE_SIDE)
+        views.append({"name": view.name, "image": image, "figures": figures})
+    return render("comparison", problems=problems, sides=sides, rows=rows, views=views)
 
 
-def _row_html(name: str, both: Sequence[Contender], values: Sequence[float | None]) -> str:
+def _cells(both: Sequence[Contender], values: Sequence[float | None]) -> list[str]:
+    """Both probabilities and their difference."""
     cells = [
         one.placeholder if value is None else probability_text(value) for one, value in zip(both, values, strict=True)
     ]
     before, after = values
-    difference = "–"
-    if before is not None and after is not None:
-        difference = f"{after - before:+.2f}".replace("-", "−")
-        difference = "0.00" if difference.endswith("0.00") else difference
-    row = "".join(f"<td>{cell}</td>" for cell in [*cells, difference])
-    return f'<tr><th scope="row">{escape(name)}</th>{row}</tr>'
+    if before is None or after is None:
+        return [*cells, "–"]
+    difference = f"{after - before:+.2f}".replace("-", "−")
+    return [*cells, "0.00" if difference.endswith("0.00") else difference]
 
 
-def _figure_html(one: Contender, index: int, film: str, name: str) -> str:
-    heat, caption = "", one.placeholder
-    if one.shown is not None:
-        view = one.shown.views[index]
-        caption = f"{_SIGNS[view.flagged]}, P(abnormal) {probability_text(view.single_view_probability)}"
-        if view.heatmap is None:
-            caption += ", no heatmap"
-        else:
-            label = f"Model attention of {one.name} over {name}"
-            heat = f'<img class="heat" src="{heatmap_url(view.heatmap)}" alt="{label}">'
-    return (
-        f'<figure><div class="stage"><div class="film"><img src="{film}" alt="Radiograph {name}">{heat}</div></div>'
-        f"<figcaption><b>{one.name}</b> {caption}</figcaption></figure>"
-    )
+def _figure(one: Contender, index: int) -> dict[str, str | None]:
+    if one.shown is None:
+        return {"side": one.name, "heatmap": None, "caption": one.placeholder}
+    view = one.shown.views[index]
+    caption = f"{_SIGNS[view.flagged]}, P(abnormal) {probability_text(view.single_view_probability)}"
+    if view.heatmap is None:
+        return {"side": one.name, "heatmap": None, "caption": f"{caption}, no heatmap"}
+    return {"side": one.name, "heatmap": heatmap_url(view.heatmap), "caption": caption}
 
 
 class ModelsController:

@@ -1,13 +1,13 @@
 """HTML of the image viewer: thumbnails, one view large with heatmap and box, and the controls.
 
-`static/viewer.js` brings it to life. File names come from strangers and are escaped.
+`templates/viewer.html` is its structure, and `static/viewer.js` brings it to life.
 """
 
 import base64
 import io
 from collections.abc import Sequence
-from html import escape
 from secrets import token_hex
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,20 +16,14 @@ from PIL import Image
 from ..explain import colour_heat
 from ..inference import StudyPrediction, ViewPrediction
 from ..radiographs import Radiograph
-from .result import is_withheld, probability_text
+from .result import is_withheld
+from .templates import probability_text, render
 
 IMAGE_SIDE = 1600  # pixels on the long side, enough to zoom in
 THUMB_SIDE = 160
 _HEAT_SIDE = 320
 _JPEG_QUALITY = 93  # changes less than one gray level on average
-
 _STATES = {True: ("abnormal", "▲ flagged"), False: ("normal", "○ not flagged")}
-_KEYS = "Keys when the picture has the focus: + and − zoom, 0 fits, arrows move, n and p change the view, i inverts"
-_FILTER = (
-    '<svg width="0" height="0" aria-hidden="true" style="position:absolute"><filter '
-    'color-interpolation-filters="sRGB"><feComponentTransfer><feFuncR type="linear"/><feFuncG type="linear"/>'
-    '<feFuncB type="linear"/></feComponentTransfer></filter></svg>'
-)
 
 
 def image_url(pixels: np.ndarray, side: int = IMAGE_SIDE) -> str:
@@ -63,108 +57,41 @@ def viewer_html(study: StudyPrediction, radiographs: Sequence[Radiograph], *, sh
         show_anyway: Whether to show everything even if the study is out of distribution.
     """
     withheld = is_withheld(study, show_anyway)
-    first = 0 if withheld else study.leading_view
-    pairs = list(zip(study.views, radiographs, strict=True))
-    thumbs = "".join(_thumb_html(view, film, number, withheld) for number, (view, film) in enumerate(pairs, 1))
-    views = "".join(
-        _view_html(view, film, withheld=withheld, leading=len(pairs) > 1 and index == first)
-        for index, (view, film) in enumerate(pairs)
-    )
-    heatmaps = not withheld and any(view.heatmap is not None for view in study.views)
-    row = f'<div class="thumbs" role="group" aria-label="Views">{thumbs}</div>' if len(pairs) > 1 else ""
-    keys = _KEYS + ", h hides the heatmap, b the box" * heatmaps
-    token = token_hex(8)
-    return (
-        f'<mura-viewer data-first="{first}" data-answer="{token}">{_FILTER}{row}<div class="stage" tabindex="0" '
-        f'role="group" aria-roledescription="radiograph" aria-label="The chosen view, large" '
-        f'aria-describedby="keys-{token}">{views}</div>{_tools_html(study, heatmaps)}{_meaning_html(study, heatmaps)}'
-        f'<p class="fine" id="keys-{token}">{keys}.</p></mura-viewer>'
+    views = [_view_values(view, film, withheld) for view, film in zip(study.views, radiographs, strict=True)]
+    return render(
+        "viewer",
+        views=views,
+        withheld=withheld,
+        first=0 if withheld else study.leading_view,
+        method=(study.heatmap_method or "unknown method") if any(view["heatmap"] for view in views) else None,
+        token=token_hex(8),  # tells the script that this is a new answer
     )
 
 
-def _thumb_html(view: ViewPrediction, film: Radiograph, number: int, withheld: bool) -> str:
-    kind, state = _state(view, withheld)
-    probability = "" if withheld else f" {probability_text(view.single_view_probability)}"
-    return (
-        f'<button type="button" class="thumb" aria-pressed="false"><img src="{image_url(film.pixels, THUMB_SIDE)}" '
-        f'alt=""><span class="name">{number}. {escape(view.name)}</span>'
-        f'<span class="state {kind}">{state}{probability}</span></button>'
-    )
-
-
-def _state(view: ViewPrediction, withheld: bool) -> tuple[str, str]:
-    """CSS class and text."""
-    if not withheld:
-        return _STATES[view.flagged]
-    return ("uncertain", "⊘ unusual") if view.in_distribution is False else ("", "not unusual by itself")
-
-
-def _view_html(view: ViewPrediction, film: Radiograph, *, withheld: bool, leading: bool) -> str:
-    name = escape(view.name)
-    layers = f'<img class="film" src="{image_url(film.pixels)}" alt="Radiograph {name}" draggable="false">'
-    kind, state = _state(view, withheld)
-    probability, facts = "", [f"{view.width} × {view.height} px"]
-    if not withheld:
-        layers += _overlay_html(view, name)
-        probability = (
-            f', P(abnormal) <span class="probability">{probability_text(view.single_view_probability)}</span>'
-        )
-        facts = ["<b>contributed most</b>"] * leading + facts + [f"weight {view.weight:.2f}"]
-    return (
-        f'<figure class="view"><div class="frame"><div class="stack" style="--shape:{view.width / view.height:.5f}">'
-        f'{layers}</div></div><figcaption><span class="name">{name}</span><span><span class="state {kind}">{state}'
-        f'</span>{probability}</span><span class="fine">{", ".join(facts)}</span></figcaption></figure>'
-    )
-
-
-def _overlay_html(view: ViewPrediction, name: str) -> str:
-    html = ""
+def _view_values(view: ViewPrediction, radiograph: Radiograph, withheld: bool) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "name": view.name,
+        "width": view.width,
+        "height": view.height,
+        "weight": view.weight,
+        "image": image_url(radiograph.pixels),
+        "thumbnail": image_url(radiograph.pixels, THUMB_SIDE),
+        "heatmap": None,
+        "box": None,
+        "probability": None,
+    }
+    if withheld:
+        unusual = view.in_distribution is False
+        kind, state = ("uncertain", "⊘ unusual") if unusual else ("", "not unusual by itself")
+        return {**values, "kind": kind, "state": state}
+    values["kind"], values["state"] = _STATES[view.flagged]
+    values["probability"] = probability_text(view.single_view_probability)
     if view.heatmap is not None:
-        url = heatmap_url(view.heatmap)
-        html += f'<img class="heat" src="{url}" alt="Model attention over {name}" draggable="false">'
-        html += '<div class="line"></div>'
+        values["heatmap"] = heatmap_url(view.heatmap)
     if view.box is not None:
-        left, top = 100 * view.box.x0 / view.width, 100 * view.box.y0 / view.height
-        width = 100 * (view.box.x1 - view.box.x0) / view.width
-        height = 100 * (view.box.y1 - view.box.y0) / view.height
-        style = f"left:{left:.2f}%;top:{top:.2f}%;width:{width:.2f}%;height:{height:.2f}%"
-        html += f'<div class="box" style="{style}" title="Strongest model attention"></div>'
-    return html
-
-
-def _tools_html(study: StudyPrediction, heatmaps: bool) -> str:
-    heat = ""
-    if heatmaps:
-        box = any(view.box is not None for view in study.views)
-        heat = (
-            '<fieldset><legend>Heatmap</legend><label class="wide">Original <span class="grow"><input type="range" '
-            'data-set="split" min="0" max="100" value="0" aria-label="Original against heatmap: share of the picture '
-            'that shows the original"></span> <output data-of="split"></output></label>'
-            '<label class="wide">Opacity <span class="grow"><input type="range" data-set="opacity" min="0" max="100" '
-            'step="5" value="50" aria-label="Heatmap opacity"></span> <output data-of="opacity"></output></label>'
-            + '<label><input type="checkbox" data-set="box" checked> Box</label>' * box
-            + '<span class="legend">little <i aria-hidden="true"></i> most model attention</span></fieldset>'
+        (x0, y0, x1, y1), across, down = view.box, 100 / view.width, 100 / view.height
+        values["box"] = (
+            f"left:{x0 * across:.2f}%;top:{y0 * down:.2f}%;"
+            f"width:{(x1 - x0) * across:.2f}%;height:{(y1 - y0) * down:.2f}%"
         )
-    return (
-        f'<div class="tools">{heat}<fieldset><legend>Picture</legend>'
-        '<label class="wide">Window level <span class="grow"><input type="range" data-set="level" min="0" max="100" '
-        'value="50"></span> <output data-of="level"></output></label>'
-        '<label class="wide">Window width <span class="grow"><input type="range" data-set="width" min="5" max="200" '
-        'step="5" value="100"></span> <output data-of="width"></output></label>'
-        '<label><input type="checkbox" data-set="invert"> Invert</label>'
-        '<span class="zoom" role="group" aria-label="Zoom"><button type="button" data-do="out" aria-label="Zoom out">−'
-        '</button><output data-of="zoom"></output><button type="button" data-do="in" aria-label="Zoom in">+</button>'
-        '<button type="button" data-do="fit">Fit</button></span>'
-        '<button type="button" data-do="reset">Reset</button></fieldset></div>'
-    )
-
-
-def _meaning_html(study: StudyPrediction, heatmaps: bool) -> str:
-    if not heatmaps:
-        return ""
-    method = escape((study.heatmap_method or "").replace("_", " "))
-    return (
-        f'<p class="fine">The heatmap ({method}) shows the <b>model attention</b> for abnormal against normal, not '
-        "a lesion. Each heatmap is scaled to its own maximum, so a view that is not flagged has bright colours too. A "
-        "box marks the strongest attention in a flagged view.</p>"
-    )
+    return values

@@ -4,8 +4,8 @@ import math
 import re
 import shutil
 import time
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -13,16 +13,48 @@ from typing import Any
 
 import gradio as gr
 
+from ..common import BODY_PARTS
 from ..errors import DatasetError, RadiographError
-from ..inference import StudyFile, StudyFiles, StudyPredictor, WorklistRow, find_studies, predict_rows, sort_rows
+from ..inference import (
+    OOD_WARNING,
+    StudyFile,
+    StudyFiles,
+    StudyPredictor,
+    WorklistRow,
+    find_studies,
+    predict_rows,
+    sort_rows,
+)
 from ..inference.worklist import write_worklist
 from ..radiographs import GuardedReader, Radiograph
 from .examples import load_examples
 from .reading import MAX_VIEWS, check_zip, is_zip, read_view
-from .result import known_point, operating_point_text
+from .result import known_point
 from .state import AppContext, Limits
-from .worklist_table import end_html, progress_html, summary_text, worklist_html
+from .templates import operating_point_text, render
 
+UNKNOWN_PART = "unknown"
+BANDS = {
+    "abnormal": ("▲", "Flagged"),
+    "uncertain": ("◐", "Uncertain"),
+    "normal": ("○", "Nothing flagged"),
+    "unusual": ("⊘", "Unusual, not answered"),
+    "failed": ("✕", "No answer"),
+}
+"""Sign and text of each band, in the order in which the column sorts."""
+
+_COLUMNS = {
+    "study": "Study",
+    "part": "Body part",
+    "chance": "P(abnormal)",
+    "band": "Answer",
+    "views": "Views",
+    "notes": "Notes",
+}
+_UNUSUAL = (
+    "Unusual studies do not look like the radiographs that the checkpoint was trained on, so its answer may be "
+    "meaningless. The downloads contain the answer, and you can see it after you open the study."
+)
 _MAX_NAME = 100  # characters
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\<>:"|?*\ud800-\udfff]')
 _PAUSE = 0.5  # seconds between two updates
@@ -142,6 +174,91 @@ def _too_many_views(study: StudyFiles, predictor: StudyPredictor) -> WorklistRow
     return WorklistRow(study.name, body_part=study.body_part, error=error, checkpoint=predictor.checkpoint)
 
 
+def band_of(row: WorklistRow) -> str:
+    """Key into `BANDS`."""
+    if row.probability is None or row.band is None:
+        return "failed"
+    return "unusual" if row.in_distribution is False else row.band
+
+
+def worklist_html(
+    rows: Iterable[WorklistRow], numbers: Mapping[str, int], common: Sequence[str] = (), version: str = ""
+) -> str:
+    """The table, most likely abnormal first. `static/worklist.js` sorts and filters it.
+
+    Args:
+        rows: Rows in any order.
+        numbers: Number of each study by its name. The script of the page opens studies by number, because a name may
+            contain anything.
+        common: Warnings about all studies. They are shown once above the table.
+        version: Differs whenever the rows differ, so that the script notices.
+    """
+    ordered = sort_rows(rows)
+    if not ordered:
+        return ""
+    values = [_row_values(row, numbers[row.study], common) for row in ordered]
+    return render(
+        "worklist",
+        rows=values,
+        version=version,
+        notices=[*common, *[_UNUSUAL] * any(row["band"] == "unusual" for row in values)],
+        columns=list(_COLUMNS.items()),
+        bands=[(key, f"{sign} {text}") for key, (sign, text) in BANDS.items()],
+        parts=[(part, part) for part in (*BODY_PARTS, UNKNOWN_PART)],
+    )
+
+
+def _row_values(row: WorklistRow, number: int, common: Sequence[str]) -> dict[str, Any]:
+    band = band_of(row)
+    sign, text = BANDS[band]
+    if band == "uncertain":
+        text += f" ({'flagged' if row.label == 'abnormal' else 'not flagged'})"
+    notes = [] if row.error is None else [row.error]
+    notes += [f"Left out: {sentence}" for sentence in row.left_out]
+    notes += [warning for warning in row.warnings if warning not in (*common, OOD_WARNING)]
+    return {
+        "number": number,
+        "name": row.study,
+        "part": row.body_part or UNKNOWN_PART,
+        "band": band,
+        "sign": sign,
+        "text": text,
+        "chance": None if band in ("unusual", "failed") else row.probability,
+        "n_views": row.n_views,
+        "notes": notes,
+    }
+
+
+def summary_text(rows: Sequence[WorklistRow]) -> str:
+    """The number of studies in each band."""
+    counts = Counter(map(band_of, rows))
+    return ", ".join(f"{counts[key]:,} {text[0].lower()}{text[1:]}" for key, (_, text) in BANDS.items() if counts[key])
+
+
+def waiting_html(sentence: str) -> str:
+    """The progress before the first study is read."""
+    return render("worklist_progress", ended=False, total=0, summary=sentence)
+
+
+def progress_html(progress: WorklistProgress, summary: str = "") -> str:
+    """The progress: number of studies, studies a second and the time left. Screen readers hear every tenth."""
+    done, total, seconds = len(progress.rows), progress.total, progress.seconds
+    rate = done / seconds if seconds else 0.0
+    if not progress.ended:
+        seconds = (total - done) / rate if rate else 0.0
+    return render(
+        "worklist_progress",
+        ended=progress.ended, done=done, total=total, rate=rate, time=_time_text(seconds), summary=summary,
+    )  # fmt: skip
+
+
+def _time_text(seconds: float) -> str:
+    seconds = max(1, round(seconds))
+    if seconds < 90:
+        return f"{seconds} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 class WorklistController:
     """Answers what visitors ask about worklists. Thread-safe."""
 
@@ -186,19 +303,19 @@ class WorklistController:
             operating_point=point, stop=self._stops.get(session), max_seconds=self.context.limits.seconds,
         ):  # fmt: skip
             self.context.uploads.hold(session)  # a visitor who waits is active
-            rows, counts = progress.rows, (len(progress.rows), progress.total, progress.seconds)
+            rows = progress.rows
             table: Any = gr.skip()
             if progress.show:
                 table = worklist_html(rows, numbers, predictor.warnings, f"{len(rows)} {progress.ended}")
             if not progress.ended:
-                yield progress_html(*counts), table, gr.skip(), gr.skip()
+                yield progress_html(progress), table, gr.skip(), gr.skip()
                 continue
             summary = f"{summary_text(rows).capitalize()}. " if rows else ""
             summary += (
                 f"Checkpoint: {predictor.checkpoint}; flagged strictly above {threshold:g} "
                 f"(“{operating_point_text(point)}”)."
             )
-            yield end_html(*counts, summary), table, *self._write_files(session, rows)
+            yield progress_html(progress, summary), table, *self._write_files(session, rows)
 
     def open(
         self, session: str, studies: list[StudyFiles], number: Any, last: OpenedStudy | None = None

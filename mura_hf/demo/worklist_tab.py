@@ -10,10 +10,10 @@ from ..errors import CheckpointError, DatasetError, MuraError
 from ..inference import StudyFiles
 from .about_tab import PrivacyNotice, build_agreement
 from .examples import EXAMPLES_CHECKPOINT
-from .result import error_html, known_point, operating_point_choices
+from .result import known_point, operating_point_choices
 from .state import DEFAULT, FOR_EXAMPLES, AppContext, CheckpointKey
-from .worklist_controller import OpenedStudy, WorklistController, example_worklist
-from .worklist_table import waiting_html
+from .templates import error_html
+from .worklist_controller import OpenedStudy, WorklistController, example_worklist, waiting_html
 
 _KEPT_SECONDS = 4 * 3600
 _ON_OPEN = "element.addEventListener('mura-open', (event) => trigger('select', event.detail));"

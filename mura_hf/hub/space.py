@@ -22,7 +22,7 @@ from .export import HUB_RECORD, check_index, index_files
 from .push_checks import check_golden_picture, check_tensors, check_text
 
 _PACKAGE = Path(__file__).parents[1]
-_SUFFIXES = (".py", ".md", ".json", ".yaml", ".safetensors", ".css", ".js")
+_SUFFIXES = (".py", ".md", ".json", ".yaml", ".safetensors", ".css", ".js", ".html")
 _RESOURCES = "resources"  # the only folder of the package that holds more than text
 _LAUNCH = "from mura_hf.demo import launch\n"
 _RECORD = "spaces.json"

@@ -13,8 +13,8 @@ from mura_hf.demo.models_tab import (
     find_card,
     read_card,
 )
-from mura_hf.demo.result import probability_text
 from mura_hf.demo.state import DEFAULT
+from mura_hf.demo.templates import probability_text
 
 
 def _table(html):

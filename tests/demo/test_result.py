@@ -4,8 +4,8 @@ import re
 import pytest
 
 from mura_hf import StudyPredictor
-from mura_hf.demo.result import EMPTY, answer_html, is_withheld, operating_point_choices, performance_html
-from mura_hf.demo.result import probability_text as text_of
+from mura_hf.demo.result import answer_html, is_withheld, operating_point_choices, performance_html
+from mura_hf.demo.templates import probability_text
 from mura_hf.inference import OOD_WARNING
 from mura_hf.inference.measured_performance import OVERALL, OperatingPointPerformance
 from tests.conftest import make_checkpoint
@@ -39,12 +39,12 @@ def test_warnings_and_problems_are_shown_and_escaped(study):
     assert "Mind &lt;this&gt;" in html
     assert "&lt;img src=x&gt;.png is empty." in html
     assert "<img" not in html
-    assert answer_html(None) == EMPTY
+    assert "choose an example" in answer_html(None)
 
 
 def test_no_probability_looks_certain():
     values = {0.0: "below 0.01", 0.005: "0.01", 0.5: "0.50", 0.994: "0.99", 1.0: "above 0.99"}
-    assert {value: text_of(value) for value in values} == values
+    assert {value: probability_text(value) for value in values} == values
 
 
 def test_external_checkpoints_are_marked_and_their_labels_escaped(tmp_path, phantom_files):
