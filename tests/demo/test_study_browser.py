@@ -48,8 +48,10 @@ def test_the_first_page_its_settings_and_reports(page, tmp_path):
     page.mouse.wheel(0, 3000)
     expect(page.locator("#disclaimer")).to_contain_text("Not a medical device")
     expect(page.locator("#disclaimer")).to_be_in_viewport()
+    token = page.locator("mura-viewer").get_attribute("data-answer")
     page.get_by_role("button", name="Read the study").click()
-    expect(answer).to_contain_text("Abnormal: flagged", timeout=WAIT)
+    expect(page.locator("mura-viewer")).not_to_have_attribute("data-answer", token, timeout=WAIT)
+    expect(answer).to_contain_text("Abnormal: flagged")
     page.locator("#scope").get_by_label("Same body part").check()
     expect(page.locator("#similar li").filter(has_text="wrist, distance")).to_have_count(5, timeout=WAIT)
 
