@@ -2,7 +2,7 @@
 
 from ..common import require_extra
 
-require_extra("demo", "gradio", "reportlab", "pyarrow")
+require_extra("demo", "gradio", "jinja2", "pyarrow", "reportlab")
 
 
 def launch() -> None:

@@ -119,7 +119,7 @@ async def explain_full_queue(request: Request, error: Any) -> Response:
 
 def make_theme() -> gr.themes.Base:
     """A quiet theme, light and dark, that loads no fonts from the network."""
-    return gr.themes.Base(
+    theme = gr.themes.Base(
         primary_hue="sky",
         secondary_hue="slate",
         neutral_hue="slate",
@@ -137,12 +137,9 @@ def make_theme() -> gr.themes.Base:
         button_primary_background_fill_hover="*primary_800",
         button_primary_background_fill_dark="*primary_700",
         button_primary_text_color="white",
-        link_text_color="*primary_700",
-        link_text_color_dark="*primary_300",
-        link_text_color_hover="*primary_800",
-        link_text_color_hover_dark="*primary_200",
-        link_text_color_active="*primary_800",
-        link_text_color_active_dark="*primary_200",
-        link_text_color_visited="*primary_700",
-        link_text_color_visited_dark="*primary_300",
     )
+    links = {"": (700, 300), "_hover": (800, 200), "_active": (800, 200), "_visited": (700, 300)}
+    for state, (light, dark) in links.items():
+        colours = {f"link_text_color{state}": f"*primary_{light}", f"link_text_color{state}_dark": f"*primary_{dark}"}
+        theme = theme.set(**colours)
+    return theme

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -17,23 +18,7 @@ from .worklist_controller import OpenedStudy, WorklistController, example_workli
 
 _KEPT_SECONDS = 4 * 3600
 _ON_OPEN = "element.addEventListener('mura-open', (event) => trigger('select', event.detail));"
-_HELP = """
-Give a ZIP file in which **each folder that contains pictures is one study** with all its views (PNG, JPEG or DICOM). A
-folder structure like that of MURA works too. If the name of a folder says the body part, as `XR_WRIST` does, the model
-uses it.
-
-```
-monday.zip
-├── patient 1 wrist/
-│   ├── frontal.png
-│   └── lateral.png
-└── patient 2 hand/
-    └── 1.dcm
-```
-
-You get a list, most likely abnormal first. Click a study to open it. The list shows the names of the folders, so they
-should not name a patient.
-"""
+_HELP = (Path(__file__).parent / "templates" / "worklist_help.md").read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True)
