@@ -152,21 +152,13 @@ def evaluate_checkpoint(
 
 @dataclass(frozen=True, eq=False)
 class StudyScores:
-    """Calibrated probabilities of a split's studies, in first-seen order; all arrays are `[n]`.
-
-    Attributes:
-        study_ids: Ids of the studies.
-        probabilities: float64, calibrated P(abnormal).
-        labels: 0 normal and 1 abnormal.
-        patients: The patient of each study.
-        body_parts: The body part as an index.
-    """
+    """Calibrated probabilities of a split's studies, in first-seen order; all arrays are `[n]`."""
 
     study_ids: list[str]
-    probabilities: np.ndarray
-    labels: np.ndarray
+    probabilities: np.ndarray  # float64, calibrated P(abnormal)
+    labels: np.ndarray  # 0 normal and 1 abnormal
     patients: np.ndarray
-    body_parts: np.ndarray
+    body_parts: np.ndarray  # indices
 
     @classmethod
     def of(cls, predictions: SplitPredictions, slope: float = 1.0, intercept: float = 0.0) -> "StudyScores":
@@ -175,15 +167,10 @@ class StudyScores:
         means, labels, patients, parts = (np.asarray(column) for column in zip(*studies.values(), strict=True))
         return cls(list(studies), calibrate_studies(means, slope, intercept), labels, patients, parts)
 
-    def by_body_part(self) -> dict[str, np.ndarray]:
-        """Returns body part -> bool `[n]`; parts without studies are left out."""
-        return _by_body_part(self.body_parts)
-
     def by_region(self, regions: dict[str, str]) -> dict[str, np.ndarray]:
         """Returns name in `REGION_GROUPS` -> bool `[n]`, which studies show a region of it; empty ones are left out.
 
-        Args:
-            regions: Study id -> the regions that it shows, joined by "+".
+        `regions` maps the id of a study to the regions that it shows, joined by "+".
         """
         shown = [set(regions.get(study, "").split("+")) for study in self.study_ids]
         groups = {name: np.asarray([bool(one & set(group)) for one in shown]) for name, group in REGION_GROUPS.items()}
@@ -203,6 +190,7 @@ class StudyScores:
 
 
 def _by_body_part(parts: np.ndarray) -> dict[str, np.ndarray]:
+    """Body part -> bool `[n]`; parts that do not occur are left out."""
     return {part: parts == index for index, part in enumerate(BODY_PARTS) if (parts == index).any()}
 
 
@@ -224,7 +212,7 @@ def measure_levels(
     images = calibrate_single_views(predictions, slope, intercept)
     levels: dict[str, tuple[Any, ...]] = {
         "image": (predictions.labels, images, predictions.patient_ids, _by_body_part(predictions.body_parts)),
-        "study": (scores.labels, scores.probabilities, scores.patients, scores.by_body_part()),
+        "study": (scores.labels, scores.probabilities, scores.patients, _by_body_part(scores.body_parts)),
     }
     return {
         level: EvaluationReport.measure(
@@ -268,11 +256,9 @@ def measure_baselines(train: Dataset, held_out: Dataset, *, seed: int = 0) -> di
 
 def _count_views(rows: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Number of views, label and patient of each study, in first-seen order."""
-    studies: dict[str, list[Any]] = {}
-    for study, label, patient in zip(rows["study_id"], rows["label"], rows["patient_id"], strict=True):
-        studies.setdefault(study, [0, label, patient])[0] += 1
-    views, labels, patients = (np.asarray(column) for column in zip(*studies.values(), strict=True))
-    return views, labels, patients
+    studies = rows.select_columns(["study_id", "label", "patient_id"]).to_pandas().groupby("study_id", sort=False)
+    first = studies.first()
+    return studies.size().to_numpy(), first["label"].to_numpy(), first["patient_id"].to_numpy()
 
 
 def _values_of_studies(rows: Dataset, column: str) -> dict[str, str]:
@@ -304,7 +290,7 @@ def _operating_points(
     """Name -> `threshold`, how it was `chosen`, and its figures by `groups` (body parts) and `regions`."""
     assert config.operating_points is not None
     groups = {("groups", "overall"): np.ones(len(scores.labels), bool)}
-    groups |= {("groups", name): members for name, members in scores.by_body_part().items()}
+    groups |= {("groups", name): members for name, members in _by_body_part(scores.body_parts).items()}
     groups |= {("regions", name): members for name, members in scores.by_region(regions).items()}
     known = [name for name in OPERATING_POINTS if name in config.operating_points]  # a config sorts its own by name
     report: dict[str, Any] = {

@@ -23,17 +23,11 @@ _PROCESS_GROUP_VARIABLES = (
 
 @dataclass
 class FinalizeResult:
-    """What was measured after training.
+    """What was measured after training."""
 
-    Attributes:
-        calibration: From `calibrate_checkpoint`; None if it was skipped.
-        evaluation: From `evaluate_checkpoint`; None if it was skipped.
-        skipped: Sentences that say what was skipped, and why.
-    """
-
-    calibration: dict[str, Any] | None = None
-    evaluation: dict[str, Any] | None = None
-    skipped: list[str] = field(default_factory=list)
+    calibration: dict[str, Any] | None = None  # from `calibrate_checkpoint`; None if it was skipped
+    evaluation: dict[str, Any] | None = None  # from `evaluate_checkpoint`; None if it was skipped
+    skipped: list[str] = field(default_factory=list)  # sentences that say what was skipped, and why
 
 
 def finalize_checkpoint(

@@ -22,23 +22,14 @@ _GRID = 64  # side of the mean heatmaps
 
 @dataclass(frozen=True, eq=False)
 class PointingGame:
-    """Results for the views with exactly one box; each array is `[n]` in the order of `rows`.
-
-    Attributes:
-        rows: The views.
-        hits: bool, whether the hottest pixel lies inside the box.
-        overlaps: Intersection over union of the box from `localize` with the true box.
-        inside: Share of the heat inside the box.
-        cold: bool, whether the heatmap is zero everywhere; the others are then False and 0.
-        constant: `hits`, `overlaps` and `inside` of the constant guess, `[3, n]`.
-    """
+    """Results for the views with exactly one box; arrays are `[n]` in the order of `rows`."""
 
     rows: Dataset
-    hits: np.ndarray
-    overlaps: np.ndarray
-    inside: np.ndarray
-    cold: np.ndarray
-    constant: np.ndarray
+    hits: np.ndarray  # bool, whether the hottest pixel lies inside the box
+    overlaps: np.ndarray  # intersection over union of the box from `localize` with the true box
+    inside: np.ndarray  # share of the heat inside the box
+    cold: np.ndarray  # bool, whether the heatmap is zero everywhere; the others are then False and 0
+    constant: np.ndarray  # `[3, n]`: hits, overlaps and inside of the constant guess
 
     def report(self) -> dict[str, Any]:
         """Summarises groups of views.

@@ -18,8 +18,17 @@ METRICS = ("accuracy", "kappa", "f1", "sensitivity", "specificity", "auroc")
 
 _FILE = Path(__file__).with_name("published_figures.yaml")
 _STUDY_KEYS = {
-    "title", "body_parts", "level", "taken_for", "split", "percent", "notes", "claims", "differs", "systems",
-}  # fmt: skip
+    "title",
+    "body_parts",
+    "level",
+    "taken_for",
+    "split",
+    "percent",
+    "notes",
+    "claims",
+    "differs",
+    "systems",
+}
 _SYSTEM_KEYS = {"system", "recipe", "baseline", "body_parts", "figures"}
 _FIGURE_KEYS = {"metric", "level", "split", "note"}
 _CLAIM_KEYS = {"system", "metric", "part", "split", "figure", "against", "its_metric", "its_level", "its_value"}
@@ -27,24 +36,14 @@ _CLAIM_KEYS = {"system", "metric", "part", "split", "figure", "against", "its_me
 
 @dataclass(frozen=True)
 class PublishedFigure:
-    """One figure.
+    """One figure of a system."""
 
-    Attributes:
-        metric: One of `METRICS`.
-        part: A body part, or "all" of those that the system is for.
-        value: The figure as a share.
-        digits: Number of printed decimals of the share.
-        level: "image" or "study".
-        split: What it was measured on, a key of `split_names`.
-        note: A remark that belongs to the figure, or None.
-    """
-
-    metric: str
-    part: str
-    value: float
-    digits: int
-    level: str
-    split: str
+    metric: str  # of `METRICS`
+    part: str  # a body part, or "all" of those that the system is for
+    value: float  # as a share
+    digits: int  # printed decimals of the share
+    level: str  # of `LEVELS`
+    split: str  # a key of `split_names`
     note: str | None = None
 
     @property
@@ -55,79 +54,45 @@ class PublishedFigure:
 
 @dataclass(frozen=True)
 class PublishedSystem:
-    """A system of a study.
-
-    Attributes:
-        name: Its name in the study.
-        recipe: Name of the config that reproduces it, or None.
-        baseline: "random" if it does not look at images, else None.
-        body_parts: What it was trained and measured on.
-        figures: Its figures.
-    """
+    """A system of a study and its figures."""
 
     name: str
-    recipe: str | None
-    baseline: str | None
-    body_parts: tuple[str, ...]
+    recipe: str | None  # name of the config that reproduces it
+    baseline: str | None  # "random" if it does not look at images
+    body_parts: tuple[str, ...]  # what it was trained and measured on
     figures: tuple[PublishedFigure, ...]
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A comparison with figures of others that a study makes.
-
-    Attributes:
-        metric: Metric of the study's figures.
-        against: Whose figures these are compared with.
-        its_metric: Metric of the other figure.
-        its_level: Level of the other figure, "image" or "study".
-        its_value: The other figure; None if there are several.
-        system: The compared system; None for all.
-        part: The compared body part; None for all.
-        split: The compared split; None for all.
-        printed: The compared figure as printed, if a system has several; None for all.
-    """
+    """A comparison with a figure of others that a study makes. None stands for all, or for several figures."""
 
     metric: str
-    against: str
+    against: str  # whose figure it is compared with
     its_metric: str
     its_level: str
     its_value: str | None = None
     system: str | None = None
     part: str | None = None
     split: str | None = None
-    printed: str | None = None
+    printed: str | None = None  # which figure, if a system has several
 
     def is_about(self, system: PublishedSystem, figure: PublishedFigure) -> bool:
         """Returns whether a figure is among those that are compared."""
-        return (
-            figure.metric == self.metric
-            and self.system in (None, system.name)
-            and self.part in (None, figure.part)
-            and self.split in (None, figure.split)
-            and self.printed in (None, figure.printed)
-        )
+        wanted = (self.metric, self.system, self.part, self.split, self.printed)
+        has = (figure.metric, system.name, figure.part, figure.split, figure.printed)
+        return all(one in (None, other) for one, other in zip(wanted, has, strict=True))
 
 
 @dataclass(frozen=True)
 class PublishedStudy:
-    """A study.
+    """A study and its systems."""
 
-    Attributes:
-        key: "A" to "E", or "mura_paper".
-        title: Its title and subject.
-        notes: Remarks that belong to all of its figures.
-        taken_for: The level that its figures may be mistaken for, if the study does not state the level; else None.
-        differs: Metric -> how the study's definition differs from ours.
-        claims: Comparisons that it makes.
-        systems: Its systems.
-    """
-
-    key: str
+    key: str  # "A" to "E", or "mura_paper"
     title: str
-    notes: tuple[str, ...]
-    taken_for: str | None
-    differs: dict[str, str]
+    notes: tuple[str, ...]  # remarks on all of its figures
+    taken_for: str | None  # the level that its figures may be mistaken for, if the study does not state theirs
+    differs: dict[str, str]  # metric -> how the study's definition differs from ours
     claims: tuple[Claim, ...]
     systems: tuple[PublishedSystem, ...]
 

@@ -9,7 +9,7 @@ from datasets import Dataset
 
 from ..errors import CheckpointError
 from ..inference import StudyPredictor
-from ..metrics import bootstrap_confidence_intervals, bootstrap_mean, classification_metrics, paired_bootstrap
+from ..metrics import GroupReport, bootstrap_mean, paired_bootstrap
 from ..models import BODY_PARTS, LABELS
 from ..retrieval import FOLDER, Neighbour, RetrievalIndex, encode_rows
 from .splits import load_splits
@@ -194,12 +194,9 @@ def _classification(
     own = np.asarray([probabilities[name] for name in names])
     report: dict[str, Any] = {"voters": VOTERS}
     for name, values in (("neighbours", votes), ("classifier", own)):
-        figures = classification_metrics(labels, values)
-        intervals = bootstrap_confidence_intervals(labels, values, patients)
-        report[name] = {
-            **{figure: figures[figure] for figure in _FIGURES},
-            "intervals": {figure: list(intervals[figure]) for figure in _FIGURES if figure in intervals},
-        }
+        group = GroupReport.measure(labels, values, patients)
+        intervals = {figure: list(group.intervals[figure]) for figure in _FIGURES if figure in group.intervals}
+        report[name] = {**{figure: group.figures[figure] for figure in _FIGURES}, "intervals": intervals}
     differences = paired_bootstrap(labels, votes, own, patients)
     report["difference"] = {figure: differences[figure] for figure in _FIGURES if figure in differences}
     return report

@@ -18,29 +18,17 @@ _N_LARGEST = 6
 
 @dataclass(frozen=True)
 class Shift:
-    """The prediction for one study with and without a change.
+    """The prediction for one study with and without a change."""
 
-    Attributes:
-        factor: What was changed, such as "marker".
-        study: Name of the study.
-        patient: Its patient.
-        label: 0 normal, 1 abnormal.
-        before: P(abnormal) without the change.
-        after: P(abnormal) with the change.
-        threshold: The study is called abnormal above it.
-        control: P(abnormal) after a change of the same size that should not matter; None if there is no control.
-        images: uint8 `[H, W]` before and after, of the view that changes most; only kept for the largest shifts.
-    """
-
-    factor: str
+    factor: str  # what was changed, such as "marker"
     study: str
     patient: str
-    label: int
-    before: float
-    after: float
-    threshold: float
-    control: float | None = None
-    images: tuple[np.ndarray, ...] = ()
+    label: int  # 0 normal, 1 abnormal
+    before: float  # P(abnormal) without the change
+    after: float  # P(abnormal) with the change
+    threshold: float  # abnormal above it
+    control: float | None = None  # P(abnormal) after a change of the same size that should not matter
+    images: tuple[np.ndarray, ...] = ()  # before and after, uint8 `[H, W]`, of the view that changes most
 
     @property
     def size(self) -> float:

@@ -96,10 +96,9 @@ def measure_counterfactuals(
 class ShortcutAudit:
     """Result of `audit_shortcuts`.
 
-    Attributes:
-        record: Plain values: `limit`, and `counterfactuals` (also as `twins`, its former name) and `masking` if
-            measured, from `ShiftCollection.report`.
-        largest: Factor -> the largest shifts with images. They show patients, so do not share them.
+    `record` has plain values: `limit`, and if measured `counterfactuals` (also as `twins`, its former name) and
+    `masking`, from `ShiftCollection.report`. `largest` maps each factor to the largest shifts with images. These show
+    patients, so do not share them.
     """
 
     record: dict[str, Any]

@@ -14,17 +14,11 @@ OVERALL = "overall"
 
 @dataclass(frozen=True)
 class GroupReport:
-    """Metrics of a group of rows.
+    """Metrics of a group of rows."""
 
-    Attributes:
-        figures: From `classification_metrics`.
-        intervals: From `bootstrap_confidence_intervals`.
-        confusion: From `confusion_matrix`.
-    """
-
-    figures: dict[str, float | int | None]
-    intervals: dict[str, tuple[float, float]]
-    confusion: list[list[int]]
+    figures: dict[str, float | int | None]  # from `classification_metrics`
+    intervals: dict[str, tuple[float, float]]  # from `bootstrap_confidence_intervals`
+    confusion: list[list[int]]  # from `confusion_matrix`
 
     @classmethod
     def measure(
@@ -50,15 +44,10 @@ class GroupReport:
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """Metrics of images or of studies, overall and by group.
+    """Metrics of images or of studies, overall and by group."""
 
-    Attributes:
-        groups: "overall" first, then the groups that have rows.
-        curves: Of all rows, from `measure_curves`.
-    """
-
-    groups: dict[str, GroupReport]
-    curves: dict[str, Any]
+    groups: dict[str, GroupReport]  # "overall" first, then the groups that have rows
+    curves: dict[str, Any]  # of all rows, from `measure_curves`
 
     @classmethod
     def measure(

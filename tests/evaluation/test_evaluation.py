@@ -136,6 +136,20 @@ def test_baselines_of_studies(datasets):
     assert low <= figures["auroc"] <= high
 
 
+def test_baselines_and_the_audit_are_commands(checkpoint, phantom_tree, tmp_path, capsys):
+    from audit_shortcuts import main as audit
+    from baselines import main as baselines
+
+    baselines([str(phantom_tree), "--body_parts", "wrist", "hand"])
+    assert "constant, " in (printed := capsys.readouterr().out)
+    assert "view_count, " in printed
+    audit([str(checkpoint), "--counterfactuals", "1", "--output_dir", str(tmp_path), "--cpu"])
+    assert "Cast alone shifts the probability" in capsys.readouterr().out
+    assert {file.name for file in tmp_path.iterdir()} == {"shortcuts.json", "worst.png"}
+    with pytest.raises(SystemExit):
+        audit([str(checkpoint), "--output_dir", str(tmp_path)])
+
+
 def test_the_command_prints_and_compares(evaluated, phantom_tree, datasets, tmp_path, capsys):
     from evaluate import main
 
