@@ -23,7 +23,7 @@ def fitted(datasets, checkpoint, tmp_path_factory):
     folder = shutil.copytree(checkpoint, tmp_path_factory.mktemp("fitted") / "checkpoint")
     (folder / "training.json").write_text(json.dumps({"seconds": 1.5}))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(detector_module, "_LEAST_VIEWS_OF_CALIB", 10)
+        patch.setattr(detector_module, "_MIN_CALIB_VIEWS", 10)
         record = fit_ood_detector(folder, datasets["train"], datasets["calib"], cpu=True)
     return folder, record
 
