@@ -1,39 +1,56 @@
-"""Recipes and the Accelerate loop."""
+"""Training with Accelerate: arguments, trainer, checkpointing, fine-tuning and ensembles."""
 
-from .agreement import leave_processes
-from .base_cut import keep_cut_of_base
-from .building import build_model, build_processor
-from .dry_run import dry_run
-from .keeping import CHECKPOINT_FOLDER, FINISHED_FILE, MANIFEST_FILE
-from .loop import train
-from .member_weights import fit_member_weights
-from .prediction import SplitPredictions, predict_views
-from .recipe import Recipe
-from .recipe_changes import change_recipe
-from .recipe_parts import MetricLoss, PatchStage, TrainingStage
-from .recipe_reading import load_recipe, recipe_names, with_epochs
-from .starting import describe_start
+from ..common import require_extra
+
+require_extra("train", "accelerate", "datasets", "scipy", "sklearn", "yaml")
+
+from .arguments import (  # noqa: E402
+    DataArguments,
+    ModelArguments,
+    TrainingArguments,
+    TrainingConfig,
+    TrainingStage,
+)
+from .checkpointing import FINISHED_FILE  # noqa: E402
+from .configs import (  # noqa: E402
+    command_line_options,
+    config_from_record,
+    config_names,
+    load_config,
+    read_command_line,
+)
+from .ensemble import fit_member_weights  # noqa: E402
+from .estimate import estimate  # noqa: E402
+from .fine_tuning import keep_split_of_base  # noqa: E402
+from .initialization import build_model, build_processor, describe_base  # noqa: E402
+from .prediction import SplitPredictions, predict_views  # noqa: E402
+from .processes import leave_processes  # noqa: E402
+from .records import CHECKPOINT_FOLDER, MANIFEST_FILE  # noqa: E402
+from .trainer import Trainer, train  # noqa: E402
 
 __all__ = [
     "CHECKPOINT_FOLDER",
     "FINISHED_FILE",
     "MANIFEST_FILE",
-    "MetricLoss",
-    "PatchStage",
-    "Recipe",
+    "DataArguments",
+    "ModelArguments",
     "SplitPredictions",
+    "Trainer",
+    "TrainingArguments",
+    "TrainingConfig",
     "TrainingStage",
     "build_model",
     "build_processor",
-    "change_recipe",
-    "describe_start",
-    "dry_run",
+    "command_line_options",
+    "config_from_record",
+    "config_names",
+    "describe_base",
+    "estimate",
     "fit_member_weights",
-    "keep_cut_of_base",
+    "keep_split_of_base",
     "leave_processes",
-    "load_recipe",
+    "load_config",
     "predict_views",
-    "recipe_names",
+    "read_command_line",
     "train",
-    "with_epochs",
 ]

@@ -407,7 +407,14 @@ class TrainingConfig:
 
 _SET_BY_ARGUMENTS = ("backbone", "backbone_kwargs", "image_size", "head_dropout", "body_part_head")
 _SET_BY_CALIBRATION = ("temperature", "study_slope", "study_intercept", "operating_points")
-_FIXED = ("num_channels", "trained_on_phantoms", "abnormal_means", "id2label", "label2id")
+_FIXED = (
+    "num_channels",
+    "trained_on_phantoms",
+    "positive_class_description",
+    "abnormal_means",
+    "id2label",
+    "label2id",
+)
 
 
 def free_config_fields(config_class: Any) -> set[str]:

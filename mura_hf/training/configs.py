@@ -236,7 +236,7 @@ def read_command_line(
         CheckpointError: If there is no checkpoint `init_from`.
         SystemExit: If an option is unknown or malformed.
     """
-    from . import fine_tuning
+    from .fine_tuning import changes_for
 
     parser = HfArgumentParser(script, allow_abbrev=False, **options)
     for kind in PARTS.values():
@@ -257,7 +257,7 @@ def read_command_line(
     config, messages = load_config(given["config"], folders), []
     base = changes.pop("init_from", None)
     if base is not None:
-        found, messages = fine_tuning.changes_for(config, base)  # type: ignore[attr-defined]
+        found, messages = changes_for(config, base)
         config = config.replace(**found)
     elif "init_from" in given:
         config = config.replace(init_from=None)

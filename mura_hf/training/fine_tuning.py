@@ -1,138 +1,142 @@
-"""What a checkpoint decides about a run that goes on from it."""
+"""Fine-tuning: what a checkpoint changes in a config, and how its patients stay out of dev and calib."""
 
-import difflib
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import timm
+from datasets import DatasetDict
 from PIL.Image import Resampling
 
-from ..errors import CheckpointError, ConfigError
+from ..common import did_you_mean
+from ..data import load_data, split_digest
+from ..errors import CheckpointError, ConfigError, MuraError
 from ..models import MuraImageProcessor
-from .families import ASSEMBLED, FAMILIES, config_class, free_fields
-from .recipe import Recipe
-from .recipe_parts import TIMM
-from .starting import Base, find_base
+from .arguments import COMPOSED, FAMILIES, TIMM, TrainingConfig, free_config_fields
+from .configs import config_from_record
+from .initialization import Base, find_base
 
-_METRIC = ("metric_loss", "metric_weight", "classes_over")
+_CHOICES = ("body_parts", "regions", "abnormal")
 
 
-def take_over(recipe: Recipe, name: str) -> tuple[dict[str, Any], list[str]]:
-    """What is to change in a recipe, so that a run goes on from a checkpoint, or starts from a backbone of timm.
+def changes_for(config: TrainingConfig, name: str) -> tuple[dict[str, Any], list[str]]:
+    """What changes in a config so that a run starts from a checkpoint, or from a backbone of timm.
 
-    Of a checkpoint come family, backbone, heads, size and preparation of the pictures, but not its calibration; of
-    timm's weights the backbone and its normalisation.
+    A checkpoint brings its family, backbone, heads, image size and preprocessing, but not its calibration. timm's
+    weights bring the backbone and their normalization.
 
     Args:
-        recipe: Of the run.
-        name: As `Recipe.init_from`.
+        config: Config of the run.
+        name: See `ModelArguments.init_from`.
 
     Returns:
-        Keys and values that replace those of `recipe.to_dict()`, and sentences about what may surprise.
+        Changes for `TrainingConfig.replace`, and sentences about those that may surprise.
 
     Raises:
-        ConfigError: If the recipe, or the kind of checkpoint, does not allow it.
+        ConfigError: If the config, or the kind of checkpoint, does not allow it.
         CheckpointError: If there is no such checkpoint.
     """
-    if recipe.family == "ensemble":
+    if config.model.family == "ensemble":
         raise ConfigError(
-            f"{recipe.name} is an ensemble, whose members start as their own recipes say: set init_from in those, "
-            f"{', '.join(recipe.members)}"
+            f"{config.name} is an ensemble; its members' configs set where they start: set init_from in "
+            f"{', '.join(config.model.members)}"
         )
     if name.startswith(TIMM):
-        return _take_timm(recipe, name)
+        return _timm_changes(config, name), []
     base = find_base(name)
-    config: Any = base.read_config()
-    family = next((key for key in FAMILIES if config_class(key).model_type == config.model_type), None)
+    found: Any = base.read_config()
+    family = next((key for key, kind in FAMILIES.items() if kind.config_class.model_type == found.model_type), None)
     if family is None:
         raise ConfigError(
-            f"{base.name} is made of several models, which cannot be trained on together; train each on, from its own "
-            "folder, and put them together again"
+            f"{base.name} consists of several models, which cannot be fine-tuned together; fine-tune each from its own "
+            "folder, and combine them again"
         )
-    if recipe.family in ASSEMBLED and family != "classifier":
+    if config.model.family in COMPOSED and family != "classifier":
         raise ConfigError(
-            f"a model for each body part is made of classifiers, and {base.name} is a {family}; start from one"
+            f"a model for each body part consists of classifiers, but {base.name} is a {family}; start from a classifier"
         )
-    if config.num_channels != 3:
-        raise ConfigError(f"{base.name} takes {config.num_channels} channels; a recipe knows three only")
-    told: list[str] = []
-    taken: dict[str, Any] = {
-        "family": recipe.family if recipe.family in ASSEMBLED else family,
-        "backbone": config.backbone,
-        "backbone_kwargs": config.backbone_kwargs,
+    if found.num_channels != 3:
+        raise ConfigError(f"{base.name} takes {found.num_channels} channels; a config has always three")
+    messages: list[str] = []
+    changes: dict[str, Any] = {
+        "family": config.model.family if config.model.family in COMPOSED else family,
+        "backbone": found.backbone,
+        "backbone_kwargs": found.backbone_kwargs,
         "pretrained": False,
         "init_from": name,
         "init_heads": True,
-        "head_dropout": config.head_dropout,
-        "body_part_head": config.body_part_head,
-        "model": _model_fields(recipe, config, family, told),
-        **_take_preparation(base, full_resolution=getattr(config, "full_resolution", False), side=config.image_size),
+        "head_dropout": found.head_dropout,
+        "body_part_head": found.body_part_head,
+        "model_kwargs": _model_kwargs(config, found, family, messages),
+        **_preprocessing(base, full_resolution=getattr(found, "full_resolution", False), side=found.image_size),
     }
-    if config.study_pooling == "gated_attention" and recipe.level != "study":
-        taken["level"] = "study"
-        told.append(f"{base.name} attends to the views of a study, so that whole studies are trained on: level study.")
-    if recipe.augmentation.random_crop and taken["resize_size"] is None:
-        taken["augmentation"] = {**recipe.to_dict()["augmentation"], "random_crop": False}
-        told.append(f"{base.name} sees whole pictures, so there is no random_crop.")
-    if family == "metric_learning" and recipe.metric_loss is None:
-        taken |= _take_metric_loss(base)
-    if family == "fusenet" and not recipe.stages:
-        taken["stages"] = [{"trains": one, "epochs": recipe.epochs} for one in ("global", "local", "fusion")]
-        told.append(f"{base.name} is a FuseNet: each of its stages takes {recipe.epochs} epochs.")
-    return taken, told
+    if found.study_pooling == "gated_attention" and config.data.level != "study":
+        changes["level"] = "study"
+        messages.append(f"{base.name} attends to the views of a study, so whole studies are trained on: level study.")
+    if config.augmentation.random_crop and changes["resize_size"] is None:
+        changes["random_crop"] = False
+        messages.append(f"{base.name} sees whole images, so there is no random_crop.")
+    if family == "metric_learning" and config.training.metric_loss is None:
+        changes |= _metric_loss(base)
+    if family == "fusenet" and not any(stage.trains for stage in config.training.stages):
+        stages = config.to_dict()["stages"]
+        epochs = stages[-1]["epochs"] if stages else config.training.epochs
+        patches = [stage for stage in stages if "patch_size" in stage]
+        changes["stages"] = [*patches, *({"trains": one, "epochs": epochs} for one in FAMILIES[family].STAGES)]
+        messages.append(f"{base.name} is a FuseNet: each of its stages takes {epochs} epochs.")
+    return changes, messages
 
 
-def _take_timm(recipe: Recipe, name: str) -> tuple[dict[str, Any], list[str]]:
+def _timm_changes(config: TrainingConfig, name: str) -> dict[str, Any]:
     weights = name.removeprefix(TIMM)
     if not timm.is_model(weights):
-        near = difflib.get_close_matches(weights, timm.list_models(), n=1)
-        raise ConfigError(
-            f"timm has no backbone {weights!r}; " + (f"did you mean {near[0]!r}?" if near else "check the name")
-        )
-    same = weights.partition(".")[0] == recipe.backbone.partition(".")[0]
+        hint = did_you_mean(weights, timm.list_models()) or "; check the name"
+        raise ConfigError(f"timm has no backbone {weights!r}{hint}")
+    same = weights.partition(".")[0] == config.model.backbone.partition(".")[0]
     return {
         "backbone": weights,
-        "backbone_kwargs": recipe.backbone_kwargs if same else None,
+        "backbone_kwargs": config.model.backbone_kwargs if same else None,
         "pretrained": False,
         "init_from": name,
         "init_heads": False,
         "image_mean": None,
         "image_std": None,
-    }, []
+    }
 
 
-def _model_fields(recipe: Recipe, config: Any, family: str, told: list[str]) -> dict[str, Any]:
-    """Fields of the checkpoint's config that are not as by default."""
-    plain = config_class(family)()
-    known = {name: getattr(config, name) for name in sorted(free_fields(type(config)))}
-    fields = {name: value for name, value in known.items() if value != getattr(plain, name)}
-    if not recipe.finding_weight and fields.pop("finding_types", None):
-        told.append("The head for the type of finding is left out, since finding_weight is 0.")
-    if recipe.finding_weight and recipe.model.get("finding_types"):
-        fields["finding_types"] = recipe.model["finding_types"]
+def _model_kwargs(config: TrainingConfig, found: Any, family: str, messages: list[str]) -> dict[str, Any]:
+    """Fields of the checkpoint's config that differ from their defaults."""
+    default = FAMILIES[family].config_class()
+    known = {name: getattr(found, name) for name in sorted(free_config_fields(type(found)))}
+    fields = {name: value for name, value in known.items() if value != getattr(default, name)}
+    if not config.training.finding_weight and fields.pop("finding_types", None):
+        messages.append("The head for finding types is left out, because finding_weight is 0.")
+    if config.training.finding_weight and config.model.model_kwargs.get("finding_types"):
+        fields["finding_types"] = config.model.model_kwargs["finding_types"]
     return fields
 
 
-def _take_preparation(base: Base, *, full_resolution: bool, side: int) -> dict[str, Any]:
-    """Keys of the recipe that make the checkpoint's image processor again."""
+def _preprocessing(base: Base, *, full_resolution: bool, side: int) -> dict[str, Any]:
+    """Fields of a config that give the checkpoint's image processor."""
     try:
         processor: Any = MuraImageProcessor.from_pretrained(base.folder)
-    except Exception as error:  # a checkpoint comes from strangers and may be wrong in any way
+    except Exception as error:  # a foreign checkpoint may be wrong in any way
         raise CheckpointError(f"init_from: the image processor of {base.name} cannot be read: {error}") from error
     size, crop = processor.size, processor.crop_size if processor.do_center_crop else processor.size
-    plain = MuraImageProcessor()
-    odd = [
+    default = MuraImageProcessor()
+    unusual = [
         name
         for name in ("do_normalize", "do_rescale", "rescale_factor")
-        if getattr(processor, name) != getattr(plain, name)
+        if getattr(processor, name) != getattr(default, name)
     ]
-    if Resampling(processor.resample) != Resampling(plain.resample):
-        odd.append("resample")
+    if Resampling(processor.resample) != Resampling(default.resample):
+        unusual.append("resample")
     if size.height != size.width or crop.height != crop.width:
-        odd.append("size")
-    if odd:
+        unusual.append("size")
+    if unusual:
         raise ConfigError(
-            f"{base.name} prepares pictures in a way that no recipe can say ({', '.join(odd)}), so it cannot be "
-            "trained on here"
+            f"{base.name} has preprocessing that a config cannot express ({', '.join(unusual)}), so it cannot be "
+            "fine-tuned here"
         )
     image_size = side if full_resolution else crop.height
     return {
@@ -146,7 +150,64 @@ def _take_preparation(base: Base, *, full_resolution: bool, side: int) -> dict[s
     }
 
 
-def _take_metric_loss(base: Base) -> dict[str, Any]:
-    """The loss on embeddings that a checkpoint was trained with, where its records tell it."""
-    recorded = base.read_training().get("recipe", {})
-    return {name: recorded[name] for name in _METRIC if name in recorded}
+def _metric_loss(base: Base) -> dict[str, Any]:
+    """The loss on embeddings that a checkpoint was trained with, if its record says so."""
+    record = base.read_training()
+    if "recipe" not in record and "arguments" not in record:
+        return {}
+    flat = config_from_record(record).to_dict()
+    return {name: flat[name] for name in ("metric_loss", "metric_loss_options", "metric_weight", "classes_over")}
+
+
+def keep_split_of_base(
+    config: TrainingConfig, datasets: DatasetDict, data_dir: str | Path, chosen: Mapping[str, Any], *, source: str
+) -> tuple[TrainingConfig, dict[str, int], str | None]:
+    """Makes sure that dev and calib hold no patient whom the initial checkpoint was trained on.
+
+    If the data are those of the checkpoint, which the digest of its split shows, the config gets its split. If only
+    some of its body parts (or the like) are trained on, the split cannot be the same; then known patients are counted.
+
+    Args:
+        config: Config of the run.
+        datasets: The data as the config splits them.
+        data_dir: Folder of the data.
+        chosen: Options of `load_data` besides the split.
+        source: Key of the data, see `load_data`.
+
+    Returns:
+        The config, with another split if needed: load the data again then. Number of patients of `dev`, `calib` and
+        `valid` that the checkpoint was trained on, if any. A sentence about either, or None.
+    """
+    if config.model.init_checkpoint is None:
+        return config, {}, None
+    base = find_base(config.model.init_checkpoint)
+    record = base.read_training()
+    data = record.get("data", {})
+    if data.get("key", source) != source:
+        return config, {}, None
+    split = data.get("cut") or record.get("arguments") or record.get("recipe", {})
+    known = {name: value for name, value in split.items() if name in config.split_options()}
+    before = {name: data.get(name) for name in _CHOICES}
+    before = {name: value for name, value in before.items() if value not in (None, "all")}
+    try:
+        theirs, _ = load_data(data_dir, **before, **known)
+    except (MuraError, ValueError):
+        return config, {}, None  # data of another kind
+    studies = ((split, study) for split, rows in theirs.items() for study in rows["study_id"])
+    if split_digest(studies) != data.get("split_digest"):
+        return config, {}, None
+    if before == {name: value for name, value in chosen.items() if value}:
+        same = all(config.split_options()[name] == value for name, value in known.items())
+        message = f"{base.name} was trained on these data; its split is kept, so that dev and calib are new to it."
+        return config.replace(**known), {}, None if same else message
+    trained = set(theirs["train"]["patient_id"])
+    counts = {
+        split: len(trained & set(datasets[split]["patient_id"]))
+        for split in ("dev", "calib", "valid")
+        if split in datasets
+    }
+    if not any(counts.values()):
+        return config, {}, None
+    named = ", ".join(f"{count} of {split}" for split, count in counts.items() if count)
+    message = f"{base.name} was trained on patients of these data, among them {named}: figures are too optimistic."
+    return config, counts, message

@@ -1,133 +1,211 @@
-"""The loss of a step."""
+"""The loss of a batch: targets, mixing of views, and the sum of all losses of a config."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from datasets import Dataset
 from torch.nn import functional
 
+from ..common import BODY_PARTS
 from ..data import UNKNOWN_PART
 from ..errors import DatasetError
 from ..losses import class_weights, region_loss, weighted_cross_entropy
-from ..models import BODY_PARTS
-from .mixing import SHARE, partners
-from .recipe import Recipe
+from .arguments import TrainingConfig
 
 UNKNOWN_FINDING = -1
+SHARE = "share"
+"""Key of a mixed batch: scalar, the share of a view's own pixels; the rest is its partner's."""
+
+_PAIRED = ("labels", "body_parts", "index")
 
 
 @dataclass(frozen=True)
-class Truth:
-    """What a recipe's losses need to know of train besides the batch.
+class Targets:
+    """What the losses need from train besides the batch.
 
     Attributes:
-        weights: float32 `[2]` of normal and abnormal; None where they weigh the same.
-        findings: int64 `[n]`, by row of train (by study at study level): the type of finding as an index into the
-            recipe's `finding_types`, `UNKNOWN_FINDING` where there is none or it is none of them; None where not used.
+        weights: float32 `[2]`, weights of normal and abnormal; None for equal weights.
+        findings: int64 `[n]`, finding type of each row of train (study, at study level) as an index into
+            `finding_types` of the model, `UNKNOWN_FINDING` for others; None without that head.
     """
 
     weights: torch.Tensor | None
     findings: torch.Tensor | None
 
 
-def read_truth(recipe: Recipe, rows: Dataset, device: torch.device) -> Truth:
-    """Class weights from the shares of train, and types of findings where the recipe trains that head.
+def read_targets(config: TrainingConfig, rows: Dataset, device: torch.device) -> Targets:
+    """Computes class weights from the class frequencies of train, and reads finding types if their head is trained.
 
     Raises:
-        DatasetError: If the data do not know the types that the recipe names.
-        ValueError: If a class is missing, and classes are to be weighted.
+        DatasetError: If the data have none of the finding types of the config.
+        ValueError: If a class is missing and classes are weighted.
     """
-    first = list(range(len(rows)))
-    findings = rows["finding"] if recipe.finding_weight and "finding" in rows.column_names else None
-    if recipe.level == "study":
-        numbers: dict[str, int] = {}
+    labels, first = rows["label"], range(len(rows))
+    if config.data.level == "study":
+        rows_of_studies: dict[str, int] = {}
         for row, study in enumerate(rows["study_id"]):
-            numbers.setdefault(study, row)
-        first = list(numbers.values())
-    labels = rows["label"]
-    weights = (
-        class_weights(torch.tensor([labels[row] for row in first])).to(device) if recipe.class_weighting else None
-    )
-    if not recipe.finding_weight:
-        return Truth(weights, None)
-    types = {kind: number for number, kind in enumerate(recipe.model["finding_types"])}
-    if findings is None or not set(findings) & set(types):
-        known = sorted({str(kind) for kind in findings or [] if kind}) or ["none"]
+            rows_of_studies.setdefault(study, row)
+        first = list(rows_of_studies.values())  # type: ignore[assignment]
+    weights = None
+    if config.training.class_weighting:
+        weights = class_weights(torch.tensor([labels[row] for row in first])).to(device)
+    if not config.training.finding_weight:
+        return Targets(weights, None)
+    findings = rows["finding"] if "finding" in rows.column_names else []
+    types = {kind: number for number, kind in enumerate(config.model.model_kwargs["finding_types"])}
+    if not set(findings) & set(types):
+        known = sorted({str(kind) for kind in findings if kind}) or ["none"]
         raise DatasetError(
-            f"the recipe trains a head for the types {', '.join(types)}, and the data know {', '.join(known)}; set "
-            "finding_weight to 0, or finding_types to what the data know"
+            f"the config trains a head for the finding types {', '.join(types)}, but the data have {', '.join(known)}; "
+            "set finding_weight to 0, or finding_types to those of the data"
         )
-    return Truth(weights, torch.tensor([types.get(findings[row], UNKNOWN_FINDING) for row in first]).to(device))
+    return Targets(weights, torch.tensor([types.get(findings[row], UNKNOWN_FINDING) for row in first]).to(device))
 
 
 def batch_loss(
     output: Any,
     batch: dict[str, torch.Tensor],
-    recipe: Recipe,
-    truth: Truth,
+    config: TrainingConfig,
+    targets: Targets,
     *,
     trains: str,
-    metric: Any | None,
+    metric_loss: Any | None,
     accelerator: Accelerator,
     model: torch.nn.Module,
 ) -> torch.Tensor:
-    """The loss of a batch: class-weighted cross entropy, and what the recipe adds to it.
+    """The loss of a batch: class-weighted cross entropy, and further losses of the config.
 
     Args:
-        output: Of the model: of views, or of studies at study level.
-        batch: As the loader gives it, or as `mix_batch` made it; then what the labels cost is mixed as the views are.
-        recipe: As it holds in the stage.
-        truth: Of `read_truth`.
-        trains: The model's stage; "embedding" takes the loss on embeddings alone, "classifier" leaves it out.
-        metric: Loss on embeddings: `(embeddings [B, E], classes [B])` to a scalar; None without one.
-        accelerator: Whose autocast holds.
-        model: Bare; gives the class activation map.
+        output: Output of the model, for views or for studies.
+        batch: A batch of the loader, or of `mix_batch`; in that case the losses of labels are mixed likewise.
+        config: Config of the stage.
+        targets: From `read_targets`.
+        trains: Stage of the model; "embedding" has the loss on embeddings only, "classifier" does not have it.
+        metric_loss: Loss on embeddings, `(embeddings [B, E], classes [B])` to a scalar, or None.
+        accelerator: Its autocast is used.
+        model: The unwrapped model, which computes the class activation map.
 
     Returns:
         Scalar.
     """
-    if metric is not None and trains == "embedding":
-        return metric(output.embeddings, _classes(recipe, batch))
-    loss = _label_loss(output, batch, recipe, truth)
+    if metric_loss is not None and trains == "embedding":
+        return metric_loss(output.embeddings, _metric_classes(config, batch))
+    loss = _label_loss(output, batch, config, targets)
     if SHARE in batch:
         share = batch[SHARE]
-        loss = share * loss + (1 - share) * _label_loss(output, partners(batch), recipe, truth)
-    if recipe.region_weight:
+        loss = share * loss + (1 - share) * _label_loss(output, _partners(batch), config, targets)
+    if config.training.region_weight:
         with accelerator.autocast():
             scores = model.score_map(output.feature_map)  # type: ignore[operator]
-        loss = loss + recipe.region_weight * region_loss(scores, batch["regions"], batch["regions_known"])
-    if metric is not None and trains != "classifier":
-        loss = loss + recipe.metric_weight * metric(output.embeddings, _classes(recipe, batch))
+        loss = loss + config.training.region_weight * region_loss(scores, batch["regions"], batch["regions_known"])
+    if metric_loss is not None and trains != "classifier":
+        loss = loss + config.training.metric_weight * metric_loss(output.embeddings, _metric_classes(config, batch))
     return loss
 
 
-def _label_loss(output: Any, batch: dict[str, torch.Tensor], recipe: Recipe, truth: Truth) -> torch.Tensor:
-    """What the heads cost by the labels of a batch."""
-    logits = answer(output)
-    loss = weighted_cross_entropy(logits, batch["labels"], truth.weights, label_smoothing=recipe.label_smoothing)
-    if output.body_part_logits is not None:
-        loss = loss + recipe.body_part_weight * _known_loss(output.body_part_logits, batch["body_parts"])
-    if truth.findings is not None:
-        loss = loss + recipe.finding_weight * _known_loss(output.finding_logits, truth.findings[batch["index"]])
-    return loss
-
-
-def answer(output: Any) -> torch.Tensor:
-    """Logits of normal and abnormal `[B, 2]`: a study's where the output is of studies, else a view's."""
+def class_logits(output: Any) -> torch.Tensor:
+    """Logits of normal and abnormal `[B, 2]`: of studies if the output is for studies, else of views."""
     return output.study_logits if hasattr(output, "study_logits") else output.logits
 
 
-def _classes(recipe: Recipe, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """What makes rows alike, int64 `[B]`."""
-    if recipe.classes_over == "label":
+def _label_loss(output: Any, batch: dict[str, torch.Tensor], config: TrainingConfig, targets: Targets) -> torch.Tensor:
+    """Losses of the heads."""
+    training, logits = config.training, class_logits(output)
+    loss = weighted_cross_entropy(logits, batch["labels"], targets.weights, label_smoothing=training.label_smoothing)
+    if output.body_part_logits is not None:
+        loss = loss + training.body_part_weight * _known_loss(output.body_part_logits, batch["body_parts"])
+    if targets.findings is not None:
+        findings = targets.findings[batch["index"]]
+        loss = loss + training.finding_weight * _known_loss(output.finding_logits, findings)
+    return loss
+
+
+def _metric_classes(config: TrainingConfig, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Classes of the loss on embeddings, int64 `[B]`."""
+    if config.data.classes_over == "label":
         return batch["labels"]
     return batch["labels"] * (len(BODY_PARTS) + 1) + batch["body_parts"] - UNKNOWN_PART
 
 
 def _known_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Mean cross entropy over what is known; 0 with a gradient where nothing is."""
+    """Mean cross entropy over known targets; 0 with a gradient if none is known."""
     assert UNKNOWN_PART == UNKNOWN_FINDING
     summed = functional.cross_entropy(logits.float(), targets, ignore_index=UNKNOWN_PART, reduction="sum")
     return summed / (targets != UNKNOWN_PART).sum().clamp_min(1)
+
+
+@dataclass(frozen=True)
+class Mix:
+    """How each view of a batch is mixed with its partner.
+
+    Attributes:
+        share: Share of the view itself, in [0, 1].
+        box: Top, bottom, left and right in pixels of the rectangle that shows the partner; None for mixup.
+    """
+
+    share: float
+    box: tuple[int, int, int, int] | None
+
+
+def draw_mix(config: TrainingConfig, size: tuple[int, int], place: Sequence[int]) -> Mix:
+    """Draws how a batch is mixed.
+
+    Args:
+        config: Config with `mixup` or `cutmix` above 0; with both, one of them is drawn.
+        size: Height and width of the views.
+        place: Numbers that identify the batch in the run, such as step, batch and process. Together with the seed
+            they determine the draw, so that a resumed run mixes as one that was not interrupted.
+    """
+    mixup, cutmix = config.training.mixup, config.training.cutmix
+    rng = np.random.default_rng([config.training.seed, *place, 2])
+    toss, down, across = rng.random(3)
+    cut = cutmix > 0 and (mixup == 0 or toss < 0.5)
+    alpha = cutmix if cut else mixup
+    share = float(rng.beta(alpha, alpha))
+    if not cut:
+        return Mix(share, None)
+    edges: list[int] = []
+    for side, middle in zip(size, (down, across), strict=True):
+        centre, half = int(middle * side), int(side * np.sqrt(1 - share)) / 2
+        edges += [max(0, int(centre - half)), min(side, int(centre + half))]
+    top, bottom, left, right = edges
+    hidden = (bottom - top) * (right - left) / (size[0] * size[1])  # the rectangle may extend beyond the image
+    return Mix(1 - hidden, (top, bottom, left, right))
+
+
+def mix_batch(batch: dict[str, torch.Tensor], config: TrainingConfig, place: Sequence[int]) -> dict[str, torch.Tensor]:
+    """Mixes the views of a batch in pairs: the first with the last, the second with the last but one, and so on.
+
+    Sources: Zhang et al., "mixup: Beyond empirical risk minimization", arXiv 1710.09412; Yun et al., "CutMix", arXiv
+    1905.04899. As in timm's `Mixup` in batch mode, a batch has one share.
+
+    Args:
+        batch: Batch of a loader, with `pixel_values` `[B, C, H, W]`.
+        config: See `mixup` and `cutmix`.
+        place: See `draw_mix`.
+
+    Returns:
+        The batch itself if nothing is mixed, else a batch with mixed `pixel_values` and `SHARE`. Labels are those of
+        the views themselves.
+    """
+    if not (config.training.mixup or config.training.cutmix):
+        return batch
+    views = batch["pixel_values"]
+    others = views.flip(0)
+    mix = draw_mix(config, (views.shape[-2], views.shape[-1]), place)
+    if mix.box is None:
+        mixed = others.lerp(views, mix.share)
+    else:
+        top, bottom, left, right = mix.box
+        mixed = views.clone()
+        mixed[..., top:bottom, left:right] = others[..., top:bottom, left:right]
+    return {**batch, "pixel_values": mixed, SHARE: torch.tensor(mix.share, device=views.device)}
+
+
+def _partners(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The batch with labels and rows of each view's partner."""
+    return {**batch, **{name: batch[name].flip(0) for name in _PAIRED}}

@@ -1,6 +1,7 @@
-"""A model over a whole split."""
+"""Predictions of a model for a whole split, and those that training made during an epoch."""
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,21 +17,45 @@ from ..data import UNKNOWN_PART, StudyDataset, ViewDataset, collate_studies
 from ..metrics import aggregate_studies, classification_metrics
 
 _EDGE = 1e-12
+_VIEWS_PER_STUDY = 3  # about
+
+SELECTIONS = {
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
+    "kappa": "kappa",
+    "f1": "F1",
+    "accuracy": "accuracy",
+    "brier": "Brier score",
+}
+"""Study-level figures on dev that can select an epoch -> their names in sentences."""
+
+
+def selection_score(metrics: Mapping[str, Any], select_by: str) -> float:
+    """Score by which an epoch is ranked, higher is better; minus infinity if the figure is not defined.
+
+    Args:
+        metrics: `classification_metrics` of the studies of dev.
+        select_by: A key of `SELECTIONS`.
+    """
+    value = metrics[select_by]
+    if value is None:
+        return float("-inf")
+    return -float(value) if select_by == "brier" else float(value)
 
 
 @dataclass(frozen=True)
 class SplitPredictions:
-    """What a model says of each view, beside the truth; all arrays `[n]`, in the order of the dataset.
+    """Predictions for each view of a split with the ground truth. All arrays are `[n]`, in the order of the dataset.
 
     Attributes:
         probabilities: float64, P(abnormal) of the view.
         labels: int64, 0 normal and 1 abnormal.
-        study_ids: The view's study.
-        patient_ids: The view's patient.
-        body_parts: int64, the true part as an index; `UNKNOWN_PART` where it is not known.
-        found_parts: int64, the part that the model finds; None without that head.
-        pooled: Study -> its P(abnormal) before calibration, where the model pools views in another way than by the
-            mean of their probabilities; else None.
+        study_ids: Study of the view.
+        patient_ids: Patient of the view.
+        body_parts: int64, index of the true body part; `UNKNOWN_PART` if not known.
+        found_parts: int64, the predicted body part; None without that head.
+        pooled: Study -> its P(abnormal) before calibration, if the model does not pool views by the mean of their
+            probabilities; else None.
         single_view_probabilities: float64, P(abnormal) before calibration of a study that has only this view, if the
             model does not pool by the mean; else None, since it equals the probability of the view.
     """
@@ -45,7 +70,7 @@ class SplitPredictions:
     single_view_probabilities: np.ndarray | None = None
 
     def by_study(self) -> dict[str, tuple[float, int, str, int]]:
-        """Study id -> pooled probability (the mean, mostly), label, patient and body part."""
+        """Study id -> pooled probability (usually the mean), label, patient and body part."""
         studies, means = aggregate_studies(self.study_ids, self.probabilities)
         if self.pooled is not None:
             means = np.asarray([self.pooled[study] for study in studies])
@@ -65,11 +90,10 @@ class SplitPredictions:
         """The same views with other probabilities `[n]`.
 
         Raises:
-            ValueError: If the model pools views in another way than by the mean, so that it alone could tell what
-                becomes of the studies.
+            ValueError: If the model does not pool views by the mean, so that only the model can pool them again.
         """
         if self.pooled is not None:
-            raise ValueError("the studies were pooled by the model; change its config, and predict once more")
+            raise ValueError("the studies were pooled by the model; change its config, and predict again")
         return replace(self, probabilities=probabilities)
 
     def study_metrics(self, threshold: float = 0.5) -> dict[str, float | int | None]:
@@ -81,12 +105,12 @@ class SplitPredictions:
         """Mean over views, or studies, of -w log P(true label).
 
         Args:
-            studies: Whether studies are meant.
-            weights: Of normal and abnormal, `[2]`; 1 and 1 where None.
+            studies: Mean over studies instead of views.
+            weights: Weights of normal and abnormal, `[2]`; None for 1 and 1.
         """
         found, labels = self.study_probabilities() if studies else (self.probabilities, self.labels)
-        right = np.clip(np.where(labels == 1, found, 1 - found), _EDGE, 1)
-        return float(-np.mean(np.log(right) * (1.0 if weights is None else np.asarray(weights)[labels])))
+        correct = np.clip(np.where(labels == 1, found, 1 - found), _EDGE, 1)
+        return float(-np.mean(np.log(correct) * (1.0 if weights is None else np.asarray(weights)[labels])))
 
 
 def predict_views(
@@ -100,36 +124,39 @@ def predict_views(
 ) -> SplitPredictions:
     """Runs a model over every view of a split, on all processes.
 
-    A model that pools views in another way than by the mean of their probabilities is given whole studies.
+    A model that does not pool views by the mean of their probabilities gets whole studies.
 
     Args:
-        model: One that classifies, prepared or not.
+        model: A classifier, prepared by Accelerate or not.
         views: The split, without augmentation.
-        accelerator: Gathers the processes' answers.
-        batch_size: Views a step and process, about so many where studies are given whole.
-        progress: Text of the progress bar; none where None.
-        after_batch: Called after each batch; what it raises ends the prediction.
+        accelerator: Gathers the predictions of all processes.
+        batch_size: Views per step and process, approximately if the model gets whole studies.
+        progress: Text of the progress bar; None for no bar.
+        after_batch: Called after each batch; an exception ends the prediction.
     """
     bare = accelerator.unwrap_model(model)
     needs_part = getattr(bare, "NEEDS_PART", False)
-    studies = None if _takes_mean(bare.config) else StudyDataset(views)
+    by_mean = getattr(bare.config, "members", None) is None and bare.config.study_pooling == "mean"
+    studies = None if by_mean else StudyDataset(views)
     if studies is None:
         loader = DataLoader(views, batch_size=batch_size)
     else:
-        loader = DataLoader(studies, batch_size=max(1, batch_size // _VIEWS_A_STUDY), collate_fn=collate_studies)
+        loader = DataLoader(studies, batch_size=max(1, batch_size // _VIEWS_PER_STUDY), collate_fn=collate_studies)
     loader = accelerator.prepare_data_loader(loader)
     was_training = model.training
     model.eval()
     collected: dict[str, list[np.ndarray]] = {}
+    hidden = progress is None or not accelerator.is_main_process
     with torch.inference_mode():
-        for batch in tqdm(
-            loader, desc=progress, disable=progress is None or not accelerator.is_main_process, leave=False
-        ):
-            given = {"body_parts": batch["body_parts"]} if needs_part else {}
+        for batch in tqdm(loader, desc=progress, disable=hidden, leave=False):
+            inputs = {"body_parts": batch["body_parts"]} if needs_part else {}
             if studies is not None:
-                given["view_mask"] = batch["view_mask"]
-            output = model(pixel_values=batch["pixel_values"], **given)
-            found = {"index": batch["index"], **_found(output, batch.get("view_mask"), accelerator, bare.config)}
+                inputs["view_mask"] = batch["view_mask"]
+            output = model(pixel_values=batch["pixel_values"], **inputs)
+            found = {
+                "index": batch["index"],
+                **_predictions(output, batch.get("view_mask"), accelerator, bare.config),
+            }
             for name, values in accelerator.gather_for_metrics(found).items():
                 collected.setdefault(name, []).append(values.cpu().numpy())
             if after_batch is not None:
@@ -138,24 +165,17 @@ def predict_views(
     return _arrange(collected, views, studies)
 
 
-_VIEWS_A_STUDY = 3  # about
-
-
-def _takes_mean(config: Any) -> bool:
-    """Whether a study's probability is the mean of its views'."""
-    # Members answer for studies in their own ways.
-    return getattr(config, "members", None) is None and config.study_pooling == "mean"
-
-
-def _found(output: Any, mask: torch.Tensor | None, accelerator: Accelerator, config: Any) -> dict[str, torch.Tensor]:
-    """What is kept of a batch's output, alike in shape on all processes."""
+def _predictions(
+    output: Any, mask: torch.Tensor | None, accelerator: Accelerator, config: Any
+) -> dict[str, torch.Tensor]:
+    """What is kept of a batch's output, with the same shape on all processes."""
     logits = (output.logits if mask is None else output.view_logits).float()
     found = {"margin": (logits[..., 1] - logits[..., 0]).contiguous()}
     if mask is not None:
         found["margin"] = accelerator.pad_across_processes(found["margin"].masked_fill(~mask, torch.nan), 1)
         found["pooled"] = output.pooled_logit.float()
-        bare = (output.single_view_logit.float() - config.study_intercept) / config.study_slope
-        found["single_view"] = accelerator.pad_across_processes(bare.masked_fill(~mask, torch.nan), 1)
+        single = (output.single_view_logit.float() - config.study_intercept) / config.study_slope
+        found["single_view"] = accelerator.pad_across_processes(single.masked_fill(~mask, torch.nan), 1)
     if output.body_part_logits is not None:
         found["part"] = output.body_part_logits.argmax(-1)
     return found
@@ -164,7 +184,7 @@ def _found(output: Any, mask: torch.Tensor | None, accelerator: Accelerator, con
 def _arrange(
     collected: dict[str, list[np.ndarray]], views: ViewDataset, studies: StudyDataset | None
 ) -> SplitPredictions:
-    """The batches' answers in the order of the views."""
+    """The predictions of all batches in the order of the views."""
     order = np.argsort(np.concatenate(collected["index"]))
     parts = np.concatenate(collected["part"])[order] if "part" in collected else None
     rows, pooled, single_view = views.rows, None, None
@@ -174,8 +194,8 @@ def _arrange(
         margins, single_view = (
             _by_view(collected[name], order, studies, len(rows)) for name in ("margin", "single_view")
         )
-        answers = expit(np.concatenate(collected["pooled"]).astype(np.float64))[order]
-        pooled = dict(zip(studies.study_ids, answers.tolist(), strict=True))
+        probabilities = expit(np.concatenate(collected["pooled"]).astype(np.float64))[order]
+        pooled = dict(zip(studies.study_ids, probabilities.tolist(), strict=True))
         if parts is not None:
             parts = np.repeat(parts, list(map(len, studies.members)))[np.argsort(np.concatenate(studies.members))]
     return SplitPredictions(
@@ -191,9 +211,100 @@ def _arrange(
 
 
 def _by_view(batches: list[np.ndarray], order: np.ndarray, studies: StudyDataset, n: int) -> np.ndarray:
-    """Values that came by study, padded, in the order of the views: `[n]`."""
+    """Padded values by study in the order of the views: `[n]`."""
     by_study = [line for batch in batches for line in batch]
     values = np.empty(n, np.float32)
     for number, members in enumerate(studies.members):
         values[members] = by_study[order[number]][: len(members)]
     return values
+
+
+class EpochMetrics:
+    """Collects rows, predictions and losses of the steps of an epoch in one process.
+
+    Values stay on the device until they are needed, so that no step waits for them.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[torch.Tensor] = []
+        self.margins: list[torch.Tensor] = []
+        self.losses: list[torch.Tensor] = []
+
+    def add(self, rows: torch.Tensor, logits: torch.Tensor) -> None:
+        """Adds a batch: its rows `[B]` and logits `[B, 2]`."""
+        logits = logits.detach().float()
+        self.rows.append(rows)
+        self.margins.append(logits[:, 1] - logits[:, 0])
+
+    def add_loss(self, loss: torch.Tensor) -> None:
+        """Adds the loss of a step, a scalar."""
+        self.losses.append(loss.detach().float())
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """`rows`, `margins` and `losses` on the CPU, all `[n]`."""
+        kept = {"rows": self.rows, "margins": self.margins, "losses": [loss.reshape(1) for loss in self.losses]}
+        return {name: torch.cat(values).cpu() if values else torch.zeros(0) for name, values in kept.items()}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, torch.Tensor], device: torch.device) -> "EpochMetrics":
+        """Restores a state of `state_dict`."""
+        metrics = cls()
+        if len(state["rows"]):
+            metrics.rows, metrics.margins = [state["rows"].to(device)], [state["margins"].to(device)]
+        metrics.losses = list(state["losses"].to(device))
+        return metrics
+
+    def gather(self, accelerator: Accelerator) -> "EpochResult":
+        """Result over all processes; called by each."""
+        rows, margins = torch.cat(self.rows), torch.cat(self.margins)
+        # All processes have the same number of rows: incomplete batches are dropped, or shared evenly.
+        rows, margins = accelerator.gather(rows), accelerator.gather(margins)
+        loss = accelerator.reduce(torch.stack(self.losses).mean(), "mean")
+        return EpochResult(rows.cpu().numpy(), margins.cpu().numpy().astype(np.float64), float(loss))
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """Predictions and loss of an epoch over all processes.
+
+    Attributes:
+        rows: int64 `[n]`; rows of views, or of studies at study level, in the order of training.
+        margins: float64 `[n]`; logit of abnormal minus logit of normal, at the time of the step.
+        loss: Mean over steps and processes.
+    """
+
+    rows: np.ndarray
+    margins: np.ndarray
+    loss: float
+
+    def digest(self, before: str) -> str:
+        """SHA-256 of the previous digest and the rows in their order."""
+        return hashlib.sha256(before.encode() + self.rows.astype("<i8").tobytes()).hexdigest()
+
+    def losses(self, views: ViewDataset | StudyDataset) -> np.ndarray:
+        """Cross entropy of each row, float64 `[n]`, without class weights and label smoothing.
+
+        Args:
+            views: The dataset of the rows.
+        """
+        labels = _labels_and_studies(views)[0][self.rows]
+        return np.logaddexp(0, np.where(labels == 1, -self.margins, self.margins))
+
+    def study_metrics(self, views: ViewDataset | StudyDataset) -> dict[str, Any]:
+        """`classification_metrics` of the studies, with augmented images and the weights at the time of each step.
+
+        Args:
+            views: The dataset of the rows.
+        """
+        labels, ids = _labels_and_studies(views)
+        studies, means = aggregate_studies([ids[row] for row in self.rows], expit(self.margins))
+        known = {ids[row]: labels[row] for row in self.rows}
+        return classification_metrics(np.asarray([known[study] for study in studies]), means)
+
+
+def _labels_and_studies(views: ViewDataset | StudyDataset) -> tuple[np.ndarray, list[str]]:
+    """Label and study of each row of a dataset."""
+    if isinstance(views, StudyDataset):
+        labels = views.views.rows["label"]
+        return np.asarray([labels[members[0]] for members in views.members]), list(views.study_ids)
+    return np.asarray(views.rows["label"]), list(views.rows["study_id"])

@@ -1,0 +1,220 @@
+"""Optimizer, learning rate, parameter groups, and averages of weights."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from timm.optim import param_groups_layer_decay
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import get_cosine_schedule_with_warmup
+
+from ..errors import ConfigError
+from ..models import MuraModel
+from ..models.backbone_mura import SmallCnn
+from .arguments import TrainingConfig
+
+_IMPROVEMENT = 1e-4
+"""Relative decrease of the dev loss that counts as an improvement, as in torch's `ReduceLROnPlateau`."""
+
+_HEAD = ""  # no pattern of timm matches it, as none matches timm's own classifiers
+
+
+def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    """The optimizer of a config over all trained parameters, in the groups of `parameter_groups`.
+
+    With "adam" and "sgd" weight decay is torch's L2 term, with "adamw" it is decoupled.
+
+    Raises:
+        ValueError: If no parameter is trained.
+        ConfigError: If `layer_decay` is below 1, but the layers of the backbone are not known.
+    """
+    training = config.training
+    rate = training.learning_rate
+    groups = parameter_groups(
+        model, learning_rate=rate, weight_decay=training.weight_decay, layer_decay=training.layer_decay
+    )
+    if training.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=rate, momentum=training.momentum)
+    return {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[training.optimizer](groups, lr=rate)
+
+
+class LearningRateSchedule:
+    """The learning rate of a stage: linear warmup over `warmup_fraction` of the steps, then `schedule` of the config.
+
+    Args:
+        optimizer: Optimizer whose learning rates are set.
+        config: Config of the stage.
+        steps_per_epoch: Steps per epoch.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, config: TrainingConfig, steps_per_epoch: int) -> None:
+        self.training = config.training
+        self.steps_per_epoch = steps_per_epoch
+        self.factor = 1.0
+        self.lowest = float("inf")
+        self.waited = 0
+        steps = steps_per_epoch * self.training.epochs
+        self.warmup = round(self.training.warmup_fraction * steps)
+        self.inner = (
+            get_cosine_schedule_with_warmup(optimizer, self.warmup, steps)
+            if self.training.schedule == "cosine"
+            else LambdaLR(optimizer, self._share)
+        )
+
+    def step(self) -> None:
+        """Call after each step of the optimizer."""
+        self.inner.step()
+
+    def end_epoch(self, dev_loss: float) -> None:
+        """Call after each judged epoch: "plateau" lowers the rate when the dev loss no longer falls."""
+        if self.training.schedule != "plateau":
+            return
+        if dev_loss < self.lowest * (1 - _IMPROVEMENT):
+            self.lowest, self.waited = dev_loss, 0
+            return
+        self.waited += 1
+        if self.waited > self.training.plateau_patience:
+            self.factor, self.waited = self.factor * self.training.plateau_factor, 0
+            for group, peak in zip(self.inner.optimizer.param_groups, self.inner.base_lrs, strict=True):
+                group["lr"] = peak * self._share(self.inner.last_epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of the schedule."""
+        state = {"factor": self.factor, "lowest": self.lowest, "waited": self.waited}
+        return {**state, "inner": self.inner.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores a state of `state_dict`."""
+        self.factor, self.lowest, self.waited = state["factor"], state["lowest"], state["waited"]
+        self.inner.load_state_dict(state["inner"])
+
+    def _share(self, step: int) -> float:
+        """Share of the peak at a step."""
+        if step < self.warmup:
+            return step / self.warmup
+        if self.training.schedule == "step":
+            return self.training.gamma ** (step // self.steps_per_epoch // self.training.step_epochs)
+        return self.factor
+
+
+class _WithHead:
+    """A backbone as timm's grouping sees it: with a head behind it, which counts as one more layer."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        self.backbone: Any = backbone
+        self.head = nn.Parameter(requires_grad=False)
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Parameters of the backbone, and one for the head."""
+        yield from self.backbone.named_parameters()
+        yield _HEAD, self.head
+
+    def group_matcher(self, coarse: bool = False) -> Any:
+        """That of the backbone; the small networks of this package are grouped by stages."""
+        return self.backbone.group_matcher(coarse=coarse or isinstance(self.backbone, SmallCnn))
+
+
+def parameter_groups(
+    model: nn.Module, *, learning_rate: float, weight_decay: float, layer_decay: float = 1.0
+) -> list[dict[str, Any]]:
+    """Parameter groups for an optimizer: matrices and kernels have weight decay, biases and norms have none.
+
+    With `layer_decay` below 1, a layer has the rate `learning_rate * layer_decay ** d`, where d is its distance to the
+    end: 0 for the heads (and for what timm assigns to them, such as ConvNeXt's last norm), 1 for the last block, most
+    for the stem. Layers are those of timm's `group_matcher`, as in `timm.optim.param_groups_layer_decay`: a block of
+    ConvNeXt (with the downsampling before it), ResNet or a vision transformer, a dense layer of DenseNet, a stage of
+    our small networks. Each backbone of a model is counted on its own.
+
+    Args:
+        model: Model; with `layer_decay` below 1, its backbones are the `MuraModel`s in it.
+        learning_rate: Learning rate of the heads.
+        weight_decay: Weight decay of matrices and kernels.
+        layer_decay: In (0, 1]; 1 is one rate for all layers.
+
+    Returns:
+        Dicts with `params`, `lr` and `weight_decay`; with `layer_decay` 1 two of them: with and without weight decay.
+
+    Raises:
+        ValueError: If no parameter is trained.
+        ConfigError: If the layers of a backbone are not known.
+    """
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not trained:
+        raise ValueError("no parameter of the model is trained; raise train_last, or choose another stage")
+    if layer_decay == 1:
+        return _plain_groups(trained, learning_rate, weight_decay)
+    groups = [
+        {"params": group["params"], "lr": learning_rate * group["lr_scale"], "weight_decay": group["weight_decay"]}
+        for inner in model.modules()
+        if isinstance(inner, MuraModel)
+        for group in _layer_groups(inner, weight_decay, layer_decay)
+    ]
+    placed = {id(parameter) for group in groups for parameter in group["params"]}
+    rest = [parameter for parameter in trained if id(parameter) not in placed]
+    return [*groups, *(group for group in _plain_groups(rest, learning_rate, weight_decay) if group["params"])]
+
+
+def _plain_groups(parameters: Iterable[nn.Parameter], rate: float, weight_decay: float) -> list[dict[str, Any]]:
+    decayed: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for parameter in parameters:
+        (decayed if parameter.ndim > 1 else others).append(parameter)
+    return [
+        {"params": decayed, "lr": rate, "weight_decay": weight_decay},
+        {"params": others, "lr": rate, "weight_decay": 0.0},
+    ]
+
+
+def _layer_groups(inner: MuraModel, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
+    """timm's groups of a backbone."""
+    with_head: Any = _WithHead(inner.backbone)
+    try:
+        return param_groups_layer_decay(with_head, weight_decay=weight_decay, layer_decay=layer_decay)
+    except (AttributeError, AssertionError, KeyError, NotImplementedError) as error:
+        raise ConfigError(
+            f"layer_decay: the layers of backbone {inner.config.backbone} are not known; set it to 1, or choose a "
+            "backbone such as convnext_tiny, resnet50, densenet169 or vit_small_patch16_224"
+        ) from error
+
+
+def is_among_best(top: Mapping[int, float], score: float, k: int) -> bool:
+    """Whether a new epoch belongs to the k best; of two equal epochs the earlier one does.
+
+    Args:
+        top: Epoch -> score of the best so far.
+        score: Score of the new epoch.
+        k: How many are kept.
+    """
+    return len(top) < k or score > min(top.values())
+
+
+def with_epoch(top: Mapping[int, float], epoch: int, score: float, k: int) -> dict[int, float]:
+    """The best epochs so far and one more, without the worst if there are more than k."""
+    found = {**top, epoch: score}
+    if len(found) > k:
+        del found[min(found, key=lambda one: (found[one], -one))]
+    return found
+
+
+def average_weights(files: Mapping[int, Path], scores: Mapping[int, float]) -> dict[str, torch.Tensor]:
+    """Mean of the weights of several epochs, with batch norm statistics; integers are those of the best epoch.
+
+    Izmailov et al., "Averaging weights leads to wider optima and better generalization", arXiv 1803.05407, average
+    along the way; here dev selects the epochs, as in a soup of one run (Wortsman et al., arXiv 2203.05482).
+
+    Args:
+        files: Epoch -> safetensors file of its weights.
+        scores: Epoch -> score.
+    """
+    best = max(scores, key=lambda one: (scores[one], -one))
+    mean = load_file(files[best])
+    summed = {name: value.double() for name, value in mean.items() if value.is_floating_point()}
+    for epoch in scores:
+        if epoch != best:
+            for name, value in load_file(files[epoch]).items():
+                if name in summed:
+                    summed[name] += value
+    return mean | {name: (value / len(scores)).to(mean[name].dtype) for name, value in summed.items()}

@@ -1,0 +1,679 @@
+"""Training with Accelerate: `train` for any config, `Trainer` for one model."""
+
+import hashlib
+import math
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator, skip_first_batches
+from accelerate.utils import broadcast, set_seed
+from datasets import DatasetDict, Image
+from safetensors.torch import load_file
+from timm.utils import ModelEmaV3
+from torch import nn
+from tqdm.auto import tqdm
+
+from ..data import HardSampler, PixelCache, ViewDataset, build_pixel_cache
+from ..data.loading import describe_positive_class
+from ..errors import ConfigError, DatasetError, TrainingError, TrainingStopped
+from ..losses import build_metric_loss
+from ..models import MuraImageProcessor, MuraModel
+from ..models.backbone_mura import freeze_backbone
+from .arguments import COMPOSED, TrainingConfig
+from .checkpointing import (
+    BEST_FILE,
+    FINISHED_FILE,
+    RUN_FILE,
+    STATES_FOLDER,
+    Progress,
+    clear_states,
+    explain_full_disk,
+    identify_run,
+    is_finished,
+    load_state,
+    resume,
+    save_state,
+    top_file,
+    write_identity,
+)
+from .ensemble import train_members
+from .initialization import build_model, build_processor
+from .objective import batch_loss, class_logits, mix_batch, read_targets
+from .optimization import LearningRateSchedule, average_weights, is_among_best, make_optimizer, with_epoch
+from .prediction import EpochMetrics, SplitPredictions, predict_views, selection_score
+from .processes import ProcessGroup, StopSignals, make_accelerator
+from .records import (
+    CHECKPOINT_FOLDER,
+    describe_metrics,
+    is_checkpoint_of,
+    make_record,
+    plot_curves,
+    print_epoch,
+    save_checkpoint,
+    write_history,
+    write_split_manifest,
+)
+from .stage import Stage, make_stages
+
+_BAR_INTERVAL = 10  # steps
+_PLOT_INTERVAL = 60.0  # seconds
+
+
+def train(
+    datasets: DatasetDict,
+    config: TrainingConfig,
+    output_dir: str | Path,
+    *,
+    data_description: dict[str, Any],
+    trained_on_phantoms: bool = False,
+    cpu: bool = False,
+    num_workers: int = 0,
+    cache_dir: str | Path | None = None,
+    save_minutes: float = 10.0,
+    save_steps: int | None = None,
+    tracker: str | None = None,
+) -> Path:
+    """Trains a model and keeps the epoch with the best study-level figure on `dev` (`select_by` of the config).
+
+    Writes into `output_dir`: `checkpoint/` (model, processor, `training.json`), `metrics.jsonl` (a line per epoch),
+    `curves.png`, `finished.json` at the end, and `split_manifest.json`, which stays on this machine. Class weights come
+    from `train`. `valid` is not used, and `calib` only for the member weights of an ensemble. Each judged stage starts
+    the next one from its best epoch; the checkpoint is the best epoch of the last stage. Ensembles and specialized
+    models have a folder for each member beside `checkpoint/`.
+
+    Until the end, `states/` holds the state of the run. A run that was killed continues when it is called again with
+    the same arguments, and makes exactly the steps it would have made. SIGTERM and SIGINT save the state and stop all
+    processes within a step. Processes on several machines need a folder that all of them see.
+
+    Args:
+        datasets: Splits of `load_mura`, or of another loader.
+        config: All arguments.
+        output_dir: New or empty folder, or the folder of the same run.
+        data_description: What the data are, for `training.json`.
+        trained_on_phantoms: Whether the data are synthetic; the checkpoint then says so with each prediction.
+        cpu: Use the CPU even if there is an accelerator.
+        num_workers: Processes that read files; 0 reads in this process.
+        cache_dir: Folder of the pixel cache, which is built before the first epoch; None reads each file each time.
+        save_minutes: Save the state at least this often, and after each epoch.
+        save_steps: Also save the state after this many steps.
+        tracker: Name of an Accelerate tracker, such as "tensorboard" or "wandb".
+
+    Returns:
+        Folder of the checkpoint.
+
+    Raises:
+        DatasetError: If the output folder contains something else, `dev` lacks a class, or the config needs boxes or
+            finding types that the data do not have.
+        ConfigError: If the device does not support the precision, or there is no such tracker.
+        TrainingStopped: After SIGTERM or SIGINT; the state is saved.
+        TrainingError: If too many steps had no finite loss, or the disk is full; earlier states stay.
+    """
+    output_dir = Path(output_dir)
+    if not save_minutes > 0 or (save_steps is not None and save_steps < 1):
+        raise ConfigError(f"save_minutes is {save_minutes}, save_steps {save_steps}: both must be above 0")
+    options: dict[str, Any] = {
+        "trained_on_phantoms": trained_on_phantoms, "cpu": cpu, "num_workers": num_workers, "cache_dir": cache_dir,
+        "save_minutes": save_minutes, "save_steps": save_steps, "tracker": tracker,
+    }  # fmt: skip
+    with explain_full_disk(output_dir):
+        if config.model.family not in COMPOSED:
+            return _train_one(datasets, config, output_dir, data_description=data_description, **options)
+        return train_members(
+            datasets, config, output_dir, train_one=partial(_train_one, **options), data_description=data_description,
+            trained_on_phantoms=trained_on_phantoms, cpu=cpu,
+        )  # fmt: skip
+
+
+def _train_one(
+    datasets: DatasetDict,
+    config: TrainingConfig,
+    output_dir: Path,
+    *,
+    cpu: bool,
+    tracker: str | None,
+    data_description: dict[str, Any],
+    **options: Any,
+) -> Path:
+    """Trains one model, unless it is finished."""
+    check_data(datasets, config)
+    accelerator = make_accelerator(config, cpu=cpu, tracker=tracker, folder=output_dir)
+    identity = identify_run(config, datasets, accelerator.num_processes)
+    finished = is_finished(output_dir, identity)
+    accelerator.wait_for_everyone()
+    if not finished:
+        if accelerator.is_main_process:
+            output_dir.mkdir(parents=True, exist_ok=True)
+            if not (output_dir / STATES_FOLDER).exists():
+                write_identity(output_dir / RUN_FILE, identity)
+        trainer = Trainer(datasets, config, output_dir, accelerator, data_description=data_description, **options)
+        trainer.train()
+        if accelerator.is_main_process:
+            write_identity(output_dir / FINISHED_FILE, identity)
+    if accelerator.is_main_process:
+        clear_states(output_dir)
+    accelerator.wait_for_everyone()
+    for one in accelerator.trackers:  # not end_training, which would also end the process group
+        one.finish()
+    return output_dir / CHECKPOINT_FOLDER
+
+
+def check_data(datasets: DatasetDict, config: TrainingConfig) -> None:
+    """Checks that a config can be trained on the data.
+
+    Raises:
+        DatasetError: See `train`.
+    """
+    if set(datasets["dev"]["label"]) != {0, 1}:
+        raise DatasetError(
+            "dev needs normal and abnormal studies to select an epoch; use more studies or a larger dev_fraction"
+        )
+    patches = any(stage.patch_size is not None for stage in config.training.stages)
+    if (config.training.region_weight or patches) and "boxes" not in datasets["train"].column_names:
+        raise DatasetError(
+            "the config has a region_weight or stages on patches, but the data have no boxes; set region_weight to 0 "
+            "and leave the patches out, or use data with boxes"
+        )
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """Result of a step, the same on all processes except for the loss.
+
+    Attributes:
+        loss: Loss of this process, a scalar.
+        skipped: Whether the step was skipped because a loss or gradient was not finite.
+        stop: Number of a signal that stops the run; 0 without one.
+        save: Whether the state is to be saved now.
+    """
+
+    loss: torch.Tensor
+    skipped: bool
+    stop: int
+    save: bool
+
+
+class Trainer:
+    """Trains one model, stage by stage.
+
+    Args:
+        datasets: All splits.
+        config: All arguments; of a family that is trained as one model.
+        output_dir: Output folder.
+        accelerator: From `make_accelerator`.
+        data_description: What the data are.
+        trained_on_phantoms: Whether they are synthetic.
+        num_workers: Processes that read files.
+        cache_dir: Folder of the pixel cache, or None.
+        save_minutes: Save the state at least this often.
+        save_steps: Also save it after this many steps.
+
+    Attributes:
+        model: The unwrapped model.
+        prepared: The model as Accelerate prepared it for the current stage.
+        stage: The current stage; `optimizer`, `schedule`, `loader` and `ema` belong to it.
+        progress: How far the run is.
+        state: Folder of the newest saved state, or None.
+    """
+
+    def __init__(
+        self,
+        datasets: DatasetDict,
+        config: TrainingConfig,
+        output_dir: Path,
+        accelerator: Accelerator,
+        *,
+        data_description: dict[str, Any],
+        trained_on_phantoms: bool = False,
+        num_workers: int = 0,
+        cache_dir: str | Path | None = None,
+        save_minutes: float = 10.0,
+        save_steps: int | None = None,
+    ) -> None:
+        self.datasets, self.config, self.output_dir, self.accelerator = datasets, config, output_dir, accelerator
+        self.data_description, self.num_workers = data_description, num_workers
+        self.save_seconds, self.save_steps = 60 * save_minutes, save_steps
+        set_seed(config.training.seed)
+        self.processor = build_processor(config)
+        cache = None if cache_dir is None else _open_cache(datasets, self.processor, cache_dir, accelerator)
+        self.dev_views = ViewDataset(datasets["dev"], self.processor, cache=cache)
+        model = build_model(config, trained_on_phantoms=trained_on_phantoms)
+        model.config.positive_class_description = describe_positive_class(data_description)
+        if config.training.channels_last:
+            model = model.to(memory_format=torch.channels_last)
+        self.model: Any = model.to(accelerator.device)
+        self.stages = make_stages(config, datasets["train"], self.processor, cache)
+        name, options = config.training.metric_loss, config.training.metric_loss_options
+        self.metric_loss = None if name is None else build_metric_loss({"name": name, **options})
+        self.targets = read_targets(config, datasets["train"], accelerator.device)
+        self.planned_steps = sum(stage.planned_steps(accelerator.num_processes) for stage in self.stages)
+        self.processes = ProcessGroup(accelerator)
+        self.signals = StopSignals()
+        self.progress = Progress()
+        self.epoch_metrics = EpochMetrics()
+        self.state: Path | None = None
+        self.restart_clock()
+
+    def train(self) -> None:
+        """Trains all stages, from the newest saved state if there is one, and writes the checkpoint."""
+        resumed = resume(self)
+        if self.accelerator.is_main_process and self.state is None:
+            write_split_manifest(self.datasets, self.data_description, self.output_dir)
+        if self.accelerator.log_with:
+            flat = {key: value for key, value in self.config.to_dict().items() if isinstance(value, str | int | float)}
+            self.accelerator.init_trackers("mura_hf", config=flat)
+        with self.signals:
+            for number, stage in enumerate(self.stages):
+                if number >= self.progress.stage:
+                    self.train_stage(stage, last=number + 1 == len(self.stages), resumed=resumed)
+                    resumed = False
+            if self.progress.top:
+                self._keep_average()
+        if self.accelerator.is_main_process:
+            self._plot(now=True)
+
+    def train_stage(self, stage: Stage, *, last: bool, resumed: bool) -> None:
+        """Trains a stage. A judged one ends with the weights of its best epoch, another with those of its last.
+
+        Raises:
+            TrainingStopped: If a signal stopped the run.
+            TrainingError: If the run cannot continue.
+        """
+        self.start_stage(stage)
+        progress = self.progress
+        if resumed:
+            load_state(self)
+            if last and progress.best and self.accelerator.is_main_process:
+                self._repair_checkpoint()
+        while not self._stage_is_over():
+            stage.set_epoch(progress.epoch)
+            self.loader.set_epoch(stage.first_epoch + progress.epoch)
+            self.train_epoch()
+            self._end_epoch(last=last)
+        self.end_stage()
+        if stage.judged and not last:
+            assert self.state is not None
+            self.model.load_state_dict(load_file(self.state / BEST_FILE))
+            self.accelerator.wait_for_everyone()
+        if not last:
+            progress.next_stage()
+
+    def start_stage(self, stage: Stage) -> None:
+        """Prepares model, optimizer, schedule and data of a stage."""
+        training, accelerator = stage.config.training, self.accelerator
+        # New layers of a stage are drawn independently of what came before.
+        torch.manual_seed(_derive_seed(training.seed, "stage", self.progress.stage))
+        start_training(self.model, stage.trains, training.train_last)
+        use_ema = bool(training.ema_decay) and stage.judged
+        self.stage = stage
+        self.ema = ModelEmaV3(self.model, decay=training.ema_decay, use_warmup=True) if use_ema else None
+        if training.compile:
+            self.model.compile()
+        self.prepared: Any = accelerator.prepare(self.model)
+        optimizer = make_optimizer(self.model, stage.config)
+        loader = stage.loader(self.num_workers, accelerator.num_processes)
+        self.optimizer, self.loader = accelerator.prepare(optimizer, loader)
+        self.steps = math.ceil(len(self.loader) / training.accumulation)
+        self.first_step = self.progress.total - self.progress.epoch * self.steps - self.progress.step
+        self.schedule = LearningRateSchedule(self.optimizer, stage.config, self.steps)
+        self.buffers = [buffer for buffer in self.model.buffers() if buffer.is_floating_point()]
+        self.saved_buffers = [buffer.clone() for buffer in self.buffers]
+        self.epoch_metrics = EpochMetrics()
+
+    def end_stage(self) -> None:
+        """Unwraps the model, because the next stage trains other parameters, and forgets what Accelerate prepared."""
+        self.model = self.accelerator.unwrap_model(self.prepared, keep_fp32_wrapper=False)
+        # A gradient scaler would unscale the gradients of every optimizer it knows.
+        for prepared in (self.accelerator._models, self.accelerator._optimizers, self.accelerator._dataloaders):
+            prepared.clear()
+
+    def train_epoch(self) -> None:
+        """Trains the rest of the current epoch.
+
+        All random numbers of a step depend on the seed, the number of the step, and the process, so that a resumed run
+        makes exactly the steps of an uninterrupted one.
+
+        Raises:
+            TrainingStopped: If a signal stopped the run; the state is saved.
+            TrainingError: If too many steps had no finite loss, or the state cannot be written.
+        """
+        first, training = self.progress.step, self.stage.config.training
+        if first >= self.steps:
+            return
+        self.prepared.train()
+        done = first * training.accumulation
+        iterator = iter(skip_first_batches(self.loader, done) if done else self.loader)
+        began, quiet = time.monotonic(), not self.accelerator.is_main_process
+        title = f"{self.stage.name.capitalize()}, epoch {self.progress.epoch + 1}/{training.epochs}"
+        with tqdm(total=self.steps, initial=first, desc=title, unit="step", disable=quiet, leave=False) as bar:
+            for step in range(first, self.steps):
+                result = self.train_step(iterator, step)
+                if result.skipped:
+                    self._check_skipped()
+                broken = result.skipped and not _is_finite(self.model)
+                if broken and result.stop:
+                    raise _not_finite("stopped by a signal, but the weights are")
+                if (result.save or result.stop) and not broken:
+                    save_state(self)
+                if result.stop:
+                    raise self._stopped(result.stop)
+                bar.update()
+                if (step + 1) % _BAR_INTERVAL == 0:
+                    pace = (time.monotonic() - began) / (step + 1 - first)
+                    bar.set_postfix_str(self._describe_step(result.loss, pace), refresh=False)
+
+    def train_step(self, iterator: Iterator[dict[str, torch.Tensor]], step: int) -> StepResult:
+        """Makes a step of the optimizer, over `accumulation` batches.
+
+        If a loss or gradient is not finite on any process, weights, averages and batch norm statistics stay as they
+        are.
+
+        Args:
+            iterator: Over the loader, from the first batch of the step.
+            step: Number of the step in the epoch.
+        """
+        training, progress, accelerator = self.stage.config.training, self.progress, self.accelerator
+        save_now = int(self._is_save_due())
+        n_batches = min(training.accumulation, len(self.loader) - step * training.accumulation)
+        torch._foreach_copy_(self.saved_buffers, self.buffers) if self.buffers else None
+        loss, seen = self._accumulate(iterator, n_batches)
+        norm = accelerator.clip_grad_norm_(self.prepared.parameters(), training.max_gradient_norm or float("inf"))
+        scaler = accelerator.scaler
+        finite = torch.isfinite(loss) if scaler is not None else torch.isfinite(loss) & torch.isfinite(norm)
+        skip, stop, save_now = self.processes.maximum(int(not finite), self.signals.received, save_now)
+        if not skip or scaler is not None:  # a scaler skips the step itself, and lowers its scale
+            self.optimizer.step()
+        if scaler is not None and self.optimizer.step_was_skipped:
+            skip = skip or int(scaler.get_scale() < 1)  # no scale makes these gradients finite
+        self.schedule.step()
+        self.optimizer.zero_grad()
+        progress.step, progress.total = step + 1, progress.total + 1
+        if skip:
+            with torch.no_grad():
+                torch._foreach_copy_(self.buffers, self.saved_buffers) if self.buffers else None
+            progress.skipped += 1
+        else:
+            if self.ema is not None:
+                self.ema.update(self.model, step=progress.total - self.first_step)
+            for rows, logits in seen:
+                self.epoch_metrics.add(rows, logits)
+            self.epoch_metrics.add_loss(loss)
+        return StepResult(loss, bool(skip), stop, bool(save_now))
+
+    def _accumulate(
+        self, iterator: Iterator[dict[str, torch.Tensor]], n_batches: int
+    ) -> tuple[torch.Tensor, list[tuple[torch.Tensor, torch.Tensor]]]:
+        """Accumulates the gradients of a step. Returns the mean loss, and rows and logits of each batch."""
+        config, accelerator = self.stage.config, self.accelerator
+        total, seen = torch.zeros((), device=accelerator.device), []
+        for number in range(n_batches):
+            batch = next(iterator)  # the first batch of an iterator draws random numbers
+            place = (self.progress.total, number, accelerator.process_index)
+            torch.manual_seed(_derive_seed(config.training.seed, *place))
+            batch = mix_batch(batch, config, place)
+            if number + 1 < n_batches:
+                with accelerator.no_sync(self.prepared):
+                    output, loss = self._forward_backward(batch, n_batches)
+            else:
+                output, loss = self._forward_backward(batch, n_batches)
+            total += loss.detach() / n_batches
+            seen.append((batch["index"], class_logits(output).detach()))
+        return total, seen
+
+    def _forward_backward(self, batch: dict[str, torch.Tensor], n_batches: int) -> tuple[Any, torch.Tensor]:
+        inputs = {"pixel_values": batch["pixel_values"]}
+        if "view_mask" in batch:
+            inputs["view_mask"] = batch["view_mask"]
+        elif self.stage.config.training.channels_last:
+            inputs["pixel_values"] = batch["pixel_values"].contiguous(memory_format=torch.channels_last)
+        output = self.prepared(**inputs)
+        loss = batch_loss(
+            output, batch, self.stage.config, self.targets, trains=self.stage.trains, metric_loss=self.metric_loss,
+            accelerator=self.accelerator, model=self.model,
+        )  # fmt: skip
+        self.accelerator.backward(loss / n_batches)
+        return output, loss
+
+    def evaluate(self, model: Any, *, save_on_stop: bool = True) -> SplitPredictions:
+        """Predictions of a model on dev.
+
+        Args:
+            model: The model, or its moving average.
+            save_on_stop: Whether to save the state if a signal stops the run.
+        """
+
+        def check_signals() -> None:
+            stop = self.processes.maximum(self.signals.received)[0]
+            if stop:
+                if save_on_stop:
+                    save_state(self)
+                raise self._stopped(stop, averaging=not save_on_stop)
+
+        config = self.stage.config
+        size = config.training.batch_size * (3 if config.data.level == "study" else 1)
+        found = predict_views(
+            model, self.dev_views, self.accelerator, batch_size=size, progress="dev", after_batch=check_signals
+        )
+        if not np.isfinite(found.probabilities).all():
+            raise _not_finite("the predictions on dev are")
+        return found
+
+    def _end_epoch(self, *, last: bool) -> None:
+        """Evaluates an epoch on dev, saves the state and the checkpoint, and reports."""
+        stage, progress, accelerator, training = (
+            self.stage,
+            self.progress,
+            self.accelerator,
+            self.stage.config.training,
+        )
+        if not self.epoch_metrics.rows:
+            raise TrainingError(
+                f"no step of {stage.name}, epoch {progress.epoch + 1}, had a finite loss; lower its learning_rate"
+            )
+        if not _is_finite(self.model):
+            raise _not_finite(f"{stage.name}, epoch {progress.epoch + 1}: the weights are")
+        judged = self.model if self.ema is None else self.ema.module
+        found = None
+        if stage.judged:
+            if accelerator.num_processes > 1:  # batch norm statistics are those of the main process
+                broadcast(list(judged.buffers()), from_process=0)
+            with accelerator.autocast():
+                found = self.evaluate(judged)
+        result = self.epoch_metrics.gather(accelerator)
+        progress.samples = result.digest(progress.samples)
+        if isinstance(stage.sampler, HardSampler):
+            stage.sampler.set_losses(result.rows, result.losses(stage.views))
+        entry: dict[str, Any] = {
+            "stage": stage.name, "epoch": progress.epoch + 1, "train_loss": result.loss, "train": None, "dev": None,
+        }  # fmt: skip
+        score = None
+        if found is not None:
+            if not (training.mixup or training.cutmix):  # predictions of mixed views belong to no single view
+                entry["train"] = result.study_metrics(stage.views)
+            weights = None if self.targets.weights is None else self.targets.weights.cpu().numpy()
+            studies = self.config.data.level == "study"
+            entry |= {
+                "dev": found.study_metrics(), "dev_loss": found.cross_entropy(studies=studies, weights=weights),
+            }  # fmt: skip
+            self.schedule.end_epoch(entry["dev_loss"])
+            score = selection_score(entry["dev"], training.select_by)
+        entry |= {"skipped_steps": progress.skipped, "seconds": self.seconds(), "samples": progress.samples}
+        progress.history.append(entry)
+        fresh: dict[str, Any] = {}
+        best = progress.best
+        better = score is not None and (best is None or score > selection_score(best["dev"], training.select_by))
+        if better:
+            progress.best, fresh[BEST_FILE] = entry, judged
+        k = training.average_top_k if last else 0
+        if k > 1 and score is not None and is_among_best(progress.top, score, k):
+            progress.top = with_epoch(progress.top, progress.epoch + 1, score, k)
+            fresh[top_file(progress.epoch + 1)] = judged
+        progress.next_epoch()
+        self.epoch_metrics = EpochMetrics()
+        save_state(self, fresh)
+        if accelerator.is_main_process:
+            print_epoch(entry, kept=better and last)
+            write_history(progress.history, self.output_dir)
+            self._plot()
+            if better and last:
+                save_checkpoint(judged, self.processor, self._record(), self.output_dir / CHECKPOINT_FOLDER)
+        accelerator.log(_flatten(entry), step=progress.total)
+        stop = self.processes.maximum(self.signals.received)[0]
+        if stop:
+            raise self._stopped(stop)
+
+    def _stage_is_over(self) -> bool:
+        """Whether the stage had all its epochs, or `patience` epochs without improvement."""
+        training, progress = self.stage.config.training, self.progress
+        if progress.epoch >= training.epochs:
+            return True
+        if progress.step or progress.best is None or not training.patience:
+            return False
+        if progress.epoch - progress.best["epoch"] < training.patience:
+            return False
+        if self.accelerator.is_main_process:
+            name = self.stage.name.capitalize()
+            tqdm.write(f"{name}: no improvement on dev for {training.patience} epochs, so the stage ends here")
+        return True
+
+    def _keep_average(self) -> None:
+        """Replaces the checkpoint by the average of the best epochs' weights; the record has both figures."""
+        assert self.state is not None
+        top, best = self.progress.top, self.progress.best or {}
+        self.model.load_state_dict(average_weights({epoch: self.state / top_file(epoch) for epoch in top}, top))
+        with self.accelerator.autocast():
+            dev = self.evaluate(self.model, save_on_stop=False).study_metrics()
+        epochs = sorted(top)
+        averaged = {"epochs": epochs, "dev": dev, "dev_of_best_epoch": best.get("dev")}
+        if self.accelerator.is_main_process:
+            tqdm.write(
+                f"Average of epochs {', '.join(map(str, epochs))}: dev studies AUROC {dev['auroc']:.3f}, that of the "
+                f"best epoch was {best['dev']['auroc']:.3f} (the average is kept)"
+            )
+            record = self._record(dev=dev, averaged=averaged)
+            save_checkpoint(self.model, self.processor, record, self.output_dir / CHECKPOINT_FOLDER)
+        self.accelerator.wait_for_everyone()
+
+    def _repair_checkpoint(self) -> None:
+        """Writes the checkpoint of the best epoch again if the run was killed before it was complete."""
+        folder = self.output_dir / CHECKPOINT_FOLDER
+        assert self.progress.best is not None
+        assert self.state is not None
+        weights = load_file(self.state / BEST_FILE)
+        if not is_checkpoint_of(folder, self.progress.best, weights):
+            save_checkpoint(self.model, self.processor, self._record(), folder, weights=weights)
+
+    def _record(self, **results: Any) -> dict[str, Any]:
+        """`training.json` of the epoch that is kept."""
+        best = self.progress.best or {}
+        found = {name: best.get(name) for name in ("stage", "epoch", "dev")}
+        found |= {"seconds": self.seconds(), "samples": self.progress.samples, "resumed": self.progress.resumed}
+        return make_record(self.config, self.datasets, self.data_description, self.accelerator, **found | results)
+
+    def restart_clock(self) -> None:
+        """Counts seconds from those of the progress."""
+        self.started = time.monotonic() - self.progress.seconds
+        self.plotted_at = self.saved_at = time.monotonic()
+
+    def seconds(self) -> float:
+        """Working time of the run, including earlier processes."""
+        return round(time.monotonic() - self.started, 1)
+
+    def _is_save_due(self) -> bool:
+        after_steps = self.save_steps is not None and (self.progress.total + 1) % self.save_steps == 0
+        return after_steps or time.monotonic() - self.saved_at > self.save_seconds
+
+    def _plot(self, *, now: bool = False) -> None:
+        """Plots curves.png, at most once a minute."""
+        if self.progress.history and (now or time.monotonic() - self.plotted_at > _PLOT_INTERVAL):
+            selected_by = self.config.training.select_by
+            plot_curves(self.progress.history, self.output_dir / "curves.png", selected_by=selected_by)
+            self.plotted_at = time.monotonic()
+
+    def _stopped(self, number: int, *, averaging: bool = False) -> TrainingStopped:
+        """The error that ends a run after a signal."""
+        progress = self.progress
+        where = f"{self.stage.name}, epoch {progress.epoch + 1}, step {progress.step} of {self.steps}"
+        return TrainingStopped(
+            f"stopped by {signal.Signals(number).name} at {'the average of the best epochs' if averaging else where}. "
+            f"The state is saved in {self.output_dir / STATES_FOLDER}: give the same command to continue.",
+            number,
+        )
+
+    def _describe_step(self, loss: torch.Tensor, pace: float) -> str:
+        """Text beside the progress bar: loss, figures of the last epoch on dev, and the remaining time."""
+        text = f"loss {loss.item():.3f}"
+        judged = [record["dev"] for record in self.progress.history if record["dev"]]
+        if judged:
+            text += f", dev {describe_metrics(judged[-1])}"
+        left = max(0, self.planned_steps - self.progress.total)
+        return text + f", run ends in {tqdm.format_interval(round(left * pace))}"
+
+    def _check_skipped(self) -> None:
+        """Reports a skipped step, and ends the run if there were too many."""
+        progress, most = self.progress, self.stage.config.training.max_skipped_steps
+        where = f"{self.stage.name}, epoch {progress.epoch + 1}, step {progress.step}"
+        if self.accelerator.is_main_process:
+            tqdm.write(f"{where}: the loss is not finite, so the step is skipped ({progress.skipped} in this epoch)")
+        if progress.skipped > most:
+            raise TrainingError(
+                f"{where}: the loss was not finite in {progress.skipped} steps of the epoch, more than "
+                f"max_skipped_steps ({most}). What was saved before is complete. Lower learning_rate, clip gradients "
+                "with max_gradient_norm, or use fp32, in a new folder."
+            )
+
+
+def start_training(model: Any, trains: str, train_last: int | None) -> None:
+    """Puts a model into a stage, and freezes all but the last stages of the backbones that it trains.
+
+    Args:
+        model: Any classifier.
+        trains: One of its `STAGES`.
+        train_last: See `TrainingArguments`.
+    """
+    model.start_stage(trains)
+    if train_last is None:
+        return
+    for inner in model.modules():
+        if isinstance(inner, MuraModel) and any(parameter.requires_grad for parameter in inner.parameters()):
+            freeze_backbone(inner.backbone, train_last)
+
+
+def _derive_seed(*parts: int | str) -> int:
+    """A seed of 63 bits."""
+    return int.from_bytes(hashlib.sha256(" ".join(map(str, parts)).encode()).digest()[:8], "big") >> 1
+
+
+def _is_finite(model: nn.Module) -> bool:
+    return all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters())
+
+
+def _not_finite(what: str) -> TrainingError:
+    return TrainingError(
+        f"{what} not finite; what was saved before is complete. Lower learning_rate, clip gradients with "
+        "max_gradient_norm, or use fp32, in a new folder."
+    )
+
+
+def _flatten(entry: dict[str, Any]) -> dict[str, float]:
+    """The numbers of an epoch's record, for trackers."""
+    found = {name: value for name, value in entry.items() if isinstance(value, int | float)}
+    for split in ("train", "dev"):
+        found |= {f"{split}_{name}": value for name, value in (entry[split] or {}).items() if value is not None}
+    return found
+
+
+def _open_cache(
+    datasets: DatasetDict, processor: MuraImageProcessor, folder: str | Path, accelerator: Accelerator
+) -> PixelCache:
+    """The cache of train and dev, built by the main process while the others wait."""
+    images = [datasets[split].cast_column("image", Image(decode=False))["image"] for split in ("train", "dev")]
+    files = [image["path"] for column in images for image in column if image["bytes"] is None]
+    with accelerator.main_process_first():
+        return build_pixel_cache(files, processor, folder, progress=accelerator.is_main_process)
