@@ -152,8 +152,8 @@ def resume(trainer: "Trainer") -> bool:
     state = None if found[0] is None else folder / found[0]
     if damages and state is None:
         raise TrainingError(
-            f"no state in {folder} is complete: {'; '.join(damages)}. Nothing was removed: restore one from a copy, or "
-            "remove the folder to start again; the best epoch so far is in checkpoint beside it"
+            f"no state in {folder} is complete: {'; '.join(damages)}. Nothing was removed: restore one from a copy, "
+            "or remove the folder to start again; the best epoch so far is in checkpoint beside it"
         )
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
@@ -172,8 +172,8 @@ def resume(trainer: "Trainer") -> bool:
         if trainer.progress.history:
             write_history(trainer.progress.history, trainer.output_dir)
         tqdm.write(
-            f"Resuming from {state}: stage {trainer.progress.stage + 1}, epoch {trainer.progress.epoch + 1}, after its "
-            f"step {trainer.progress.step}, {trainer.progress.total} steps in all"
+            f"Resuming from {state}: stage {trainer.progress.stage + 1}, epoch {trainer.progress.epoch + 1}, after "
+            f"its step {trainer.progress.step}, {trainer.progress.total} steps in all"
         )
     return True
 

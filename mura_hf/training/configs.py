@@ -254,7 +254,8 @@ def read_command_line(
     script_arguments = script(**{item.name: given[item.name] for item in dataclasses.fields(script)})  # type: ignore[arg-type]
     changes = {key: _read_value(key, value) for key, value in given.items() if key in PART_OF}
 
-    config, messages = load_config(given["config"], folders), []
+    config = load_config(given["config"], folders)
+    messages: list[str] = []
     base = changes.pop("init_from", None)
     if base is not None:
         found, messages = changes_for(config, base)

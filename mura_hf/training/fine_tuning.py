@@ -48,12 +48,13 @@ def changes_for(config: TrainingConfig, name: str) -> tuple[dict[str, Any], list
     family = next((key for key, kind in FAMILIES.items() if kind.config_class.model_type == found.model_type), None)
     if family is None:
         raise ConfigError(
-            f"{base.name} consists of several models, which cannot be fine-tuned together; fine-tune each from its own "
-            "folder, and combine them again"
+            f"{base.name} consists of several models, which cannot be fine-tuned together; fine-tune each from its "
+            "own folder, and combine them again"
         )
     if config.model.family in COMPOSED and family != "classifier":
         raise ConfigError(
-            f"a model for each body part consists of classifiers, but {base.name} is a {family}; start from a classifier"
+            f"a model for each body part consists of classifiers, but {base.name} is a {family}; "
+            "start from a classifier"
         )
     if found.num_channels != 3:
         raise ConfigError(f"{base.name} takes {found.num_channels} channels; a config has always three")

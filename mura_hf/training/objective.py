@@ -60,8 +60,8 @@ def read_targets(config: TrainingConfig, rows: Dataset, device: torch.device) ->
     if not set(findings) & set(types):
         known = sorted({str(kind) for kind in findings if kind}) or ["none"]
         raise DatasetError(
-            f"the config trains a head for the finding types {', '.join(types)}, but the data have {', '.join(known)}; "
-            "set finding_weight to 0, or finding_types to those of the data"
+            f"the config trains a head for the finding types {', '.join(types)}, but the data have "
+            f"{', '.join(known)}; set finding_weight to 0, or finding_types to those of the data"
         )
     return Targets(weights, torch.tensor([types.get(findings[row], UNKNOWN_FINDING) for row in first]).to(device))
 

@@ -83,10 +83,10 @@ def train(
     """Trains a model and keeps the epoch with the best study-level figure on `dev` (`select_by` of the config).
 
     Writes into `output_dir`: `checkpoint/` (model, processor, `training.json`), `metrics.jsonl` (a line per epoch),
-    `curves.png`, `finished.json` at the end, and `split_manifest.json`, which stays on this machine. Class weights come
-    from `train`. `valid` is not used, and `calib` only for the member weights of an ensemble. Each judged stage starts
-    the next one from its best epoch; the checkpoint is the best epoch of the last stage. Ensembles and specialized
-    models have a folder for each member beside `checkpoint/`.
+    `curves.png`, `finished.json` at the end, and `split_manifest.json`, which stays on this machine. Class weights
+    come from `train`. `valid` is not used, and `calib` only for the member weights of an ensemble. Each judged stage
+    starts the next one from its best epoch; the checkpoint is the best epoch of the last stage. Ensembles and
+    specialized models have a folder for each member beside `checkpoint/`.
 
     Until the end, `states/` holds the state of the run. A run that was killed continues when it is called again with
     the same arguments, and makes exactly the steps it would have made. SIGTERM and SIGINT save the state and stop all

@@ -21,12 +21,14 @@ from scipy.special import expit, logit
 from tqdm.auto import tqdm
 from transformers import AutoConfig
 
+from harness import CONFIGS
+
 from mura_hf.data import home_folder, load_data
 from mura_hf.errors import DatasetError, MuraError
 from mura_hf.evaluation import describe_source
 from mura_hf.evaluation.prediction_cache import PredictionCache
 from mura_hf.metrics import bootstrap_confidence_intervals, classification_metrics, paired_bootstrap
-from mura_hf.training import FINISHED_FILE, load_recipe, train
+from mura_hf.training import FINISHED_FILE, load_config, train
 
 _FIGURES = ("auroc", "kappa", "sensitivity", "specificity")
 _EDGE = 1e-12  # probabilities are kept this far from 0 and 1, so that their logits are finite
@@ -93,7 +95,7 @@ def compare_configs(
         if not (folder / FINISHED_FILE).is_file():
             AcceleratorState._reset_state()
             train(
-                datasets, load_recipe(name, seed=seed, **changes), folder, data_description=data_description,
+                datasets, load_config(name, [CONFIGS], seed=seed, **changes), folder, data_description=data_description,
                 trained_on_phantoms=trained_on_phantoms, cpu=cpu, cache_dir=cache_dir,
             )  # fmt: skip
     labels, patients = _study_columns(valid, "label", "patient_id")
@@ -357,7 +359,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if wrong := [":".join(pair) for pair in pairs if len(pair) != 2 or not all(pair)]:
         parser.error(f"{wrong[0]!r} is not a pair; write FIRST:SECOND")
     try:
-        datasets, source = load_data(options.data_dir, **load_recipe(pairs[0][1]).cut())
+        datasets, source = load_data(options.data_dir, **load_config(pairs[0][1], [CONFIGS]).split_options())
         if options.n_studies:
             datasets["train"] = take_studies(datasets["train"], options.n_studies)
         report = compare_configs(

@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from compare import change_predictions, compare_configs, take_studies
-from harness import DATA, RUNS, run_benchmark
+from harness import CONFIGS, DATA, RUNS, run_benchmark
 
 from mura_hf.data import home_folder, load_data
 from mura_hf.data.fracatlas import REGION_GROUPS
 from mura_hf.errors import DatasetError
 from mura_hf.evaluation import describe_source
-from mura_hf.training import load_recipe
+from mura_hf.training import load_config
 
 COMPARISONS = (
     ("p_fusenet", "p_base_long"),
@@ -58,7 +58,7 @@ def measure_films() -> dict[str, Any]:
     folder = DATA / "fracatlas"
     if not folder.is_dir():
         raise DatasetError(f"{folder} does not exist; put FracAtlas there (doi 10.6084/m9.figshare.22363012)")
-    cut = load_recipe("film_scratch").cut()
+    cut = load_config("film_scratch", [CONFIGS]).split_options()
     datasets, source = load_data(folder, **cut)
     report = compare_configs(
         datasets, FILMS, RUNS / "films" / "arms",
@@ -69,7 +69,7 @@ def measure_films() -> dict[str, Any]:
 
 
 def _compare_on_phantoms(pairs: Sequence[tuple[str, str]], report_name: str) -> dict[str, Any]:
-    datasets, source = load_data(DATA / "phantoms", **load_recipe("p_base").cut())
+    datasets, source = load_data(DATA / "phantoms", **load_config("p_base", [CONFIGS]).split_options())
     datasets["train"] = take_studies(datasets["train"], 1000)
     return compare_configs(
         datasets, pairs, RUNS / "comparisons",

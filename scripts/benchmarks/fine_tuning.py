@@ -9,7 +9,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,15 @@ from mura_hf.evaluation import describe_source, finalize_checkpoint
 from mura_hf.metrics import calibrate_studies, classification_metrics, paired_bootstrap
 from mura_hf.models import MuraImageProcessor
 from mura_hf.phantoms import write_phantom_mura
-from mura_hf.training import change_recipe, load_recipe, predict_views, train
-from mura_hf.training.starting import PHANTOM, find_base
+from mura_hf.training import load_config, predict_views, train
+from mura_hf.training.fine_tuning import changes_for
+from mura_hf.training.initialization import find_base
 
 FINDING, EXPOSURE, BODY_PART = "sclerotic_lesion", "underexposed", "wrist"
 
 
 def measure_fine_tuning(
-    n_train: int = 200, n_valid: int = 300, size: int = 512, settings: Sequence[str] = (), seed: int = 60
+    n_train: int = 200, n_valid: int = 300, size: int = 512, changes: Mapping[str, Any] | None = None, seed: int = 60
 ) -> dict[str, Any]:
     """Fine-tunes the bundled checkpoint with the config `fine_tune` and compares it with itself before.
 
@@ -40,7 +41,7 @@ def measure_fine_tuning(
         n_train: Number of studies, including those for `dev` and `calib`.
         n_valid: Number of held-out studies.
         size: Longer side of the phantoms in pixels.
-        settings: Changes of the config.
+        changes: Changes of the config.
         seed: Of the phantoms; not that of mura-phantom's.
 
     Returns:
@@ -56,19 +57,21 @@ def measure_fine_tuning(
             body_parts=[BODY_PART], findings=[FINDING], exposure=EXPOSURE, workers=os.cpu_count() or 1,
         )  # fmt: skip
         rendered = time.monotonic()
-        recipe, _ = change_recipe(load_recipe("fine_tune"), settings, init_from=PHANTOM)
-        datasets, source = load_data(tree, **recipe.cut())
+        config = load_config("fine_tune")
+        found, _ = changes_for(config, "mura-phantom")
+        config = config.replace(**{**found, **(changes or {})})
+        datasets, source = load_data(tree, **config.split_options())
         description = describe_source(source, tree)
         AcceleratorState._reset_state(reset_partial_state=True)
         checkpoint = train(
-            datasets, recipe, folder / "run", data_description={**description, "body_parts": "all"},
+            datasets, config, folder / "run", data_description={**description, "body_parts": "all"},
             trained_on_phantoms=True, cpu=True, cache_dir=folder / "pixels",
         )  # fmt: skip
         finalize_checkpoint(checkpoint, datasets, data=description, cpu=True)
         finished = time.monotonic()
 
         after, labels, patients = _predict(checkpoint, datasets["valid"])
-        before, _, _ = _predict(find_base(PHANTOM).folder, datasets["valid"])
+        before, _, _ = _predict(find_base("mura-phantom").folder, datasets["valid"])
         training = json.loads((checkpoint / "training.json").read_text())
     compared = paired_bootstrap(labels, after, before, patients)
     was, became = classification_metrics(labels, before), classification_metrics(labels, after)
@@ -98,7 +101,7 @@ TOPICS = {
         measure_fine_tuning,
         {
             "n_train": 40, "n_valid": 20, "size": 128,
-            "settings": ("epochs=1", "image_size=96", "dev_fraction=0.3", "calib_fraction=0.2"),
+            "changes": {"epochs": 1, "image_size": 96, "dev_fraction": 0.3, "calib_fraction": 0.2},
         },
     )
 }  # fmt: skip

@@ -22,6 +22,9 @@ from mura_hf.errors import MuraError
 
 ROOT = Path(__file__).parents[2]
 DATA, RUNS = ROOT / "data", ROOT / "runs"
+CONFIGS = ROOT / "scripts" / "reproduction"
+"""Folder with the configs of the studies and comparisons."""
+
 RESULTS = Path(__file__).with_name("results.json")
 
 Measure = Callable[..., dict[str, Any]]

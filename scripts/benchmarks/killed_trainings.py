@@ -23,18 +23,16 @@ from tqdm.auto import tqdm
 
 from mura_hf.data import load_mura
 from mura_hf.phantoms import write_phantom_mura
-from mura_hf.training import PatchStage, Recipe, train
-from mura_hf.training.keeping import STATES_FOLDER
-from mura_hf.training.states import newest_state
+from mura_hf.training import TrainingConfig, train
+from mura_hf.training.checkpointing import STATES_FOLDER, newest_state
 
-RECIPE = Recipe(
+CONFIG = TrainingConfig().replace(
     name="killed",
     backbone="resnet10t",
     backbone_kwargs={"channels": [8, 16, 24, 32]},
     pretrained=False,
     image_size=64,
     head_dropout=0.3,
-    epochs=3,
     batch_size=4,
     accumulation=2,
     learning_rate=1e-3,
@@ -46,7 +44,7 @@ RECIPE = Recipe(
     region_weight=0.5,
     dev_fraction=0.25,
     calib_fraction=0.2,
-    patches=PatchStage(epochs=1, size=32, batch_size=4),
+    stages=[{"epochs": 1, "patch_size": 32, "schedule": "cosine", "sampling": "shuffled"}, {"epochs": 3}],
 )
 """A run that needs everything a state can hold: two stages, dropout, an average of weights, hard sampling, a plateau
 schedule, and the best epochs.
@@ -70,19 +68,17 @@ def train_in_fork(tree: Path, folder: Path, cache: Path, changes: dict[str, Any]
 
 
 def _run(tree: Path, folder: Path, cache: Path, changes: dict[str, Any]) -> None:
-    from dataclasses import replace
-
-    from mura_hf.training import loop
+    from mura_hf.training import trainer
 
     torch.set_num_threads(1)
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
     os.dup2(quiet, 2)
-    loop.clear_states = lambda output_dir: None  # the last state is what is compared
-    recipe = replace(RECIPE, **changes)
+    trainer.clear_states = lambda output_dir: None  # the last state is what is compared
+    config = CONFIG.replace(**changes)
     train(
-        load_mura(tree, **recipe.cut()),
-        recipe,
+        load_mura(tree, **config.split_options()),
+        config,
         folder,
         data_description={"name": "phantoms"},
         trained_on_phantoms=True,

@@ -7,12 +7,12 @@ Topics (15 minutes):
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from accelerate.state import AcceleratorState
-from harness import run_benchmark
+from harness import CONFIGS, run_benchmark
 
 from mura_hf import StudyPredictor
 from mura_hf.common import BUNDLED
@@ -20,9 +20,9 @@ from mura_hf.data import load_data
 from mura_hf.evaluation import audit_shortcuts, describe_source
 from mura_hf.evaluation.shifts import CAUGHT, CLEARED
 from mura_hf.phantoms import write_phantom_mura
-from mura_hf.training import change_recipe, load_recipe, train
+from mura_hf.training import load_config, train
 
-SETTINGS = ("image_size=128", "batch_size=16", "learning_rate=1e-3", "epochs=4", "body_part_head=false")
+CHANGES = {"image_size": 128, "batch_size": 16, "learning_rate": 1e-3, "epochs": 4, "body_part_head": False}
 
 
 def measure_shortcuts(
@@ -30,7 +30,7 @@ def measure_shortcuts(
     size: int = 256,
     counterfactuals: int = 210,
     honest_size: int = 512,
-    settings: Sequence[str] = SETTINGS,
+    changes: Mapping[str, Any] = CHANGES,
     seed: int = 61,
 ) -> dict[str, Any]:
     """Trains the config `p_base`, for smaller images, on phantoms with a planted marker, and audits it and
@@ -44,7 +44,7 @@ def measure_shortcuts(
         size: Longer side in pixels of these phantoms, and of those that the trained model is audited with.
         counterfactuals: Phantom patients of each audit.
         honest_size: Longer side in pixels of the phantoms that mura-phantom is audited with.
-        settings: Changes of the config.
+        changes: Changes of the config.
         seed: Of the phantoms; not that of mura-phantom's.
 
     Returns:
@@ -56,11 +56,11 @@ def measure_shortcuts(
         tree = write_phantom_mura(
             folder / "data", n_studies, seed, size=size, planted_marker=True, workers=os.cpu_count() or 1
         )
-        recipe, _ = change_recipe(load_recipe("p_base"), settings)
-        datasets, source = load_data(tree, **recipe.cut())
+        config = load_config("p_base", [CONFIGS], **changes)
+        datasets, source = load_data(tree, **config.split_options())
         AcceleratorState._reset_state(reset_partial_state=True)
         checkpoint = train(
-            datasets, recipe, folder / "run",
+            datasets, config, folder / "run",
             data_description={**describe_source(source, tree), "body_parts": "all"}, trained_on_phantoms=True,
             cpu=True, cache_dir=folder / "pixels",
         )  # fmt: skip
@@ -78,7 +78,7 @@ TOPICS = {
         measure_shortcuts,
         {
             "n_studies": 60, "size": 96, "counterfactuals": 7, "honest_size": 96,
-            "settings": ("image_size=64", "batch_size=16", "epochs=1", "body_part_head=false"),
+            "changes": {"image_size": 64, "batch_size": 16, "epochs": 1, "body_part_head": False},
         },
     )
 }  # fmt: skip

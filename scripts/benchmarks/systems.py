@@ -8,14 +8,13 @@ Topics (40 minutes):
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from harness import ROOT, run_benchmark
+from harness import CONFIGS, ROOT, run_benchmark
 from PIL import Image
 from torch import nn
 from tqdm.auto import tqdm
@@ -24,9 +23,9 @@ from mura_hf import MuraEnsembleForImageClassification, MuraSpecializedForImageC
 from mura_hf.losses import build_metric_loss
 from mura_hf.models import BODY_PARTS
 from mura_hf.phantoms import FINDINGS, render_phantom
-from mura_hf.training import Recipe, build_model, build_processor, load_recipe
-from mura_hf.training.objective import Truth, batch_loss
-from mura_hf.training.running import start_training
+from mura_hf.training import TrainingConfig, build_model, build_processor, load_config
+from mura_hf.training.objective import Targets, batch_loss
+from mura_hf.training.trainer import start_training
 
 SYSTEMS: dict[str, str] = {
     name: row["class"]
@@ -66,14 +65,14 @@ def check_system(
         weights and predictions; `heatmaps`, whether the study has them, and `why_not`, the warning if it has none.
     """
     torch.manual_seed(0)
-    recipe = _shrink(load_recipe(name), side, slim)
-    processor, model = build_processor(recipe), _build(recipe, side, slim)
+    config = _shrink(load_config(name, [CONFIGS]), side, slim)
+    processor, model = build_processor(config), _build(config, side, slim)
     pixels = processor(images=images, return_tensors="pt")["pixel_values"]
     stages = {
         trains: overfit(
-            model, recipe, trains, _batch(recipe, pixels, targets), _finding_targets(recipe, targets), steps
+            model, config, trains, _batch(config, pixels, targets), _finding_targets(config, targets), steps
         )
-        for trains in [stage.trains for stage in recipe.stages] or model.STAGES[:1]
+        for trains in [stage.trains for stage in config.training.stages if stage.trains] or model.STAGES[:1]
     }
     model = model.eval()
     with tempfile.TemporaryDirectory() as folder:
@@ -123,20 +122,21 @@ def has_learned(stage: dict[str, Any]) -> bool:
 
 def overfit(
     model: Any,
-    recipe: Recipe,
+    config: TrainingConfig,
     trains: str,
     batch: dict[str, torch.Tensor],
     findings: torch.Tensor | None,
     steps: int,
 ) -> dict[str, Any]:
     """Trains one stage of a model on one batch with the config's own loss; returns the stage's entry in `stages`."""
-    start_training(model, trains, recipe.train_last)
+    start_training(model, trains, config.training.train_last)
     model.train()
     for inner in model.modules():
         if isinstance(inner, nn.Dropout):
             inner.eval()
-    metric = recipe.metric_loss and build_metric_loss({"name": recipe.metric_loss.name, **recipe.metric_loss.options})
-    frozen = recipe.train_last == 0 or trains in ("fusion", "classifier")
+    name, options = config.training.metric_loss, config.training.metric_loss_options
+    metric_loss = None if name is None else build_metric_loss({"name": name, **options})
+    frozen = config.training.train_last == 0 or trains in ("fusion", "classifier")
     parameters = [one for one in model.parameters() if one.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-2 if frozen else 1e-3, weight_decay=0.0)
     given = {"body_parts": batch["body_parts"]} if model.NEEDS_PART else {}
@@ -144,8 +144,8 @@ def overfit(
     for _ in range(steps + 1):
         output = model(pixel_values=batch["pixel_values"], **given)
         loss = batch_loss(
-            output, batch, recipe, Truth(None, findings), trains=trains, metric=metric, accelerator=accelerator,
-            model=model,
+            output, batch, config, Targets(None, findings), trains=trains, metric_loss=metric_loss,
+            accelerator=accelerator, model=model,
         )  # fmt: skip
         losses.append(float(loss.detach()))
         if losses[-1] <= (0.7 if frozen else 0.2) * losses[0]:
@@ -159,42 +159,46 @@ def overfit(
     return {"frozen": frozen, "steps": len(losses) - 1, "left": losses[-1] / losses[0]}
 
 
-def _shrink(recipe: Recipe, side: int, slim: bool) -> Recipe:
+def _shrink(config: TrainingConfig, side: int, slim: bool) -> TrainingConfig:
     """The config for small images and without downloads."""
-    larger = None if recipe.resize_size is None else side * recipe.resize_size // recipe.image_size
-    kinds = [options for family, options in _SLIM.items() if slim and recipe.backbone.startswith(family)]
-    options = {**(recipe.backbone_kwargs or {}), **(kinds[0] if kinds else {})}
-    return replace(
-        recipe, pretrained=False, image_size=side, resize_size=larger, label_smoothing=0.0, precision="fp32",
+    given = config.model
+    larger = None if given.resize_size is None else side * given.resize_size // given.image_size
+    kinds = [options for family, options in _SLIM.items() if slim and given.backbone.startswith(family)]
+    options = {**(given.backbone_kwargs or {}), **(kinds[0] if kinds else {})}
+    return config.replace(
+        pretrained=False, image_size=side, resize_size=larger, label_smoothing=0.0, precision="fp32",
         backbone_kwargs=options or None,
     )  # fmt: skip
 
 
-def _build(recipe: Recipe, side: int, slim: bool) -> Any:
+def _build(config: TrainingConfig, side: int, slim: bool) -> Any:
     """The untrained model of a config, with its members."""
-    if recipe.family == "ensemble":
-        members = {name: _build(_shrink(load_recipe(name), side, slim), side, slim) for name in recipe.members}
+    def load(name: str) -> Any:
+        return _build(_shrink(load_config(name, [CONFIGS]), side, slim), side, slim)
+
+    if config.model.family == "ensemble":
+        members = {name: load(name) for name in config.model.members}
         return MuraEnsembleForImageClassification.from_members(members)
-    if recipe.family == "specialized":
-        one = replace(recipe, family="classifier", router=None)
-        found = None if recipe.router is None else _build(_shrink(load_recipe(recipe.router), side, slim), side, slim)
+    if config.model.family == "specialized":
+        one = config.replace(family="classifier", router=None)
+        found = None if config.model.router is None else load(config.model.router)
         models = {part: _build(one, side, slim) for part in BODY_PARTS}
         return MuraSpecializedForImageClassification.from_members(models, router=found)
-    return build_model(recipe, trained_on_phantoms=True)
+    return build_model(config, trained_on_phantoms=True)
 
 
-def _batch(recipe: Recipe, pixels: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.Tensor]:
+def _batch(config: TrainingConfig, pixels: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.Tensor]:
     """A batch as from the data loader; of whole studies if the config trains on studies."""
     batch = {"labels": targets[:, 0], "body_parts": targets[:, 1], "index": torch.arange(len(targets))}
-    if recipe.level == "study":
+    if config.data.level == "study":
         batch = {key: values[::2] for key, values in batch.items()}
         return {**batch, "pixel_values": pixels.view(len(pixels) // 2, 2, *pixels.shape[1:])}
     return {**batch, "pixel_values": pixels.contiguous(memory_format=torch.channels_last)}
 
 
-def _finding_targets(recipe: Recipe, targets: torch.Tensor) -> torch.Tensor | None:
+def _finding_targets(config: TrainingConfig, targets: torch.Tensor) -> torch.Tensor | None:
     """Finding types as indices into the config's own list."""
-    types = recipe.model.get("finding_types")
+    types = config.model.model_kwargs.get("finding_types")
     if not types:
         return None
     places = [types.index(kind) if kind in types else -1 for kind in FINDINGS]

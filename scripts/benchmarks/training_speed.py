@@ -11,7 +11,6 @@ Topics (together 10 minutes):
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from importlib.metadata import version
 from itertools import chain, cycle, repeat
 from pathlib import Path
@@ -26,12 +25,10 @@ from torch.utils.data import DataLoader
 from mura_hf.data import load_mura
 from mura_hf.losses import batch_hard_triplet_loss
 from mura_hf.phantoms import write_phantom_mura
-from mura_hf.training import Recipe, build_model
-from mura_hf.training.epochs import train_step
-from mura_hf.training.loop import cpu_has_bf16, make_accelerator, prepare_run
-from mura_hf.training.running import set_up_stage
+from mura_hf.training import Trainer, TrainingConfig, build_model
+from mura_hf.training.processes import cpu_has_bf16, make_accelerator
 
-_PLAIN = Recipe(
+_PLAIN = TrainingConfig().replace(
     pretrained=False,
     body_part_head=False,
     class_weighting=False,
@@ -58,9 +55,9 @@ def measure_loop(
         `rate`: steps of our loop over bare steps in the same time.
     """
     with tempfile.TemporaryDirectory() as folder:
-        recipe = replace(_PLAIN, backbone=backbone, image_size=image_size)
-        ours, views = _our_step(recipe, Path(folder))
-        bare = _bare_step(recipe, views)
+        config = _PLAIN.replace(backbone=backbone, image_size=image_size)
+        ours, views = _our_step(config, Path(folder))
+        bare = _bare_step(config, views)
         functions = {"bare": lambda: _repeat(bare, steps), "loop": lambda: _repeat(ours, steps)}
         seconds = alternate(functions, rounds, title="loop", warm_up=1)
     return {"rate": median_ratio(seconds["bare"], seconds["loop"], 3)}
@@ -73,14 +70,14 @@ def measure_precision(backbone: str = "densenet169", image_size: int = 224, roun
         `bf16_channels_last` and `fp32_channels_last`: how many times as fast as fp32 with channels first;
         `bf16_in_hardware`: whether the processor has instructions for bf16.
     """
-    plain = replace(_PLAIN, backbone=backbone, image_size=image_size)
-    recipes = {
-        "fp32": replace(plain, channels_last=False),
-        "bf16_channels_last": replace(plain, precision="bf16"),
+    plain = _PLAIN.replace(backbone=backbone, image_size=image_size)
+    configs = {
+        "fp32": plain.replace(channels_last=False),
+        "bf16_channels_last": plain.replace(precision="bf16"),
         "fp32_channels_last": plain,
     }
     with tempfile.TemporaryDirectory() as folder:
-        steps = {name: _our_step(recipe, Path(folder))[0] for name, recipe in recipes.items()}
+        steps = {name: _our_step(config, Path(folder))[0] for name, config in configs.items()}
         seconds = alternate(steps, rounds, title="precision", warm_up=1)
     first = seconds.pop("fp32")
     return {**{name: median_ratio(first, some) for name, some in seconds.items()}, "bf16_in_hardware": cpu_has_bf16()}
@@ -91,41 +88,41 @@ def _repeat(step: Callable[[], None], times: int) -> None:
         step()
 
 
-def _our_step(recipe: Recipe, folder: Path) -> tuple[Callable[[], None], Any]:
+def _our_step(config: TrainingConfig, folder: Path) -> tuple[Callable[[], None], Any]:
     """A step of our loop, and the views that it is trained on."""
     tree = folder / "tree"
     if not tree.exists():
-        write_phantom_mura(tree, 30, seed=6, size=recipe.image_size, progress=False)
+        write_phantom_mura(tree, 30, seed=6, size=config.model.image_size, progress=False)
     AcceleratorState._reset_state(reset_partial_state=True)
-    run, (stage,) = prepare_run(
-        load_mura(tree, **recipe.cut()),
-        recipe,
+    trainer = Trainer(
+        load_mura(tree, **config.split_options()),
+        config,
         folder / "run",
-        make_accelerator(recipe, cpu=True),
+        make_accelerator(config, cpu=True),
         data_description={},
         trained_on_phantoms=True,
-        num_workers=0,
         cache_dir=folder / "cache",
     )
-    going = set_up_stage(run, stage)
-    going.model.train()
+    (stage,) = trainer.stages
+    trainer.start_stage(stage)
+    trainer.prepared.train()
     state: dict[str, Any] = {"left": 0}
 
     def step() -> None:
         if not state["left"]:
-            state.update(left=going.steps, batches=iter(going.loader))
-            run.progress.step = 0
-        train_step(run, going, state["batches"], run.progress.step)
+            state.update(left=trainer.steps, batches=iter(trainer.loader))
+            trainer.progress.step = 0
+        trainer.train_step(state["batches"], trainer.progress.step)
         state["left"] -= 1
 
     return step, stage.views
 
 
-def _bare_step(recipe: Recipe, views: Any) -> Callable[[], None]:
+def _bare_step(config: TrainingConfig, views: Any) -> Callable[[], None]:
     """A step without our loop: the same model, images and optimizer."""
-    model = build_model(recipe, trained_on_phantoms=True).to(memory_format=torch.channels_last).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate)
-    loader = DataLoader(views, recipe.batch_size, shuffle=True, drop_last=True)
+    model = build_model(config, trained_on_phantoms=True).to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.training.learning_rate)
+    loader = DataLoader(views, config.training.batch_size, shuffle=True, drop_last=True)
     batches: Iterator[dict[str, torch.Tensor]] = chain.from_iterable(repeat(loader))
 
     def step() -> None:
@@ -133,7 +130,7 @@ def _bare_step(recipe: Recipe, views: Any) -> Callable[[], None]:
         pixels = batch["pixel_values"].contiguous(memory_format=torch.channels_last)
         loss = functional.cross_entropy(model(pixel_values=pixels).logits, batch["labels"])
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.max_gradient_norm)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.training.max_gradient_norm)
         optimizer.step()
         optimizer.zero_grad()
 
