@@ -1,133 +1,110 @@
-"""Trains a model on MURA, phantoms, FracAtlas, GRAZPEDWRI-DX, a folder with metadata.csv or a dataset of the Hub, then
-calibrates it, measures it on valid and writes its card.
+"""Trains a model on MURA, phantoms, FracAtlas, GRAZPEDWRI-DX, a folder with metadata.csv or a dataset of the Hub.
+Then it calibrates the model, measures it on valid and writes its card.
+
+    python scripts/train.py --config mura_paper --data_dir MURA-v1.1 --output_dir runs/mine --learning_rate 5e-5
 
 Several processes: `accelerate launch scripts/train.py ...`, or on CPUs
 `ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 scripts/train.py ...`.
-
-The same command again goes on where a run stopped.
+The same command again continues a run that was interrupted. Each argument of a config is an option.
 """
 
 import argparse
-import importlib.util
 import os
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+from safetensors import SafetensorError
 
-def read_options() -> argparse.Namespace:
-    """Reads the command line; nothing heavy is imported for it."""
-    package = importlib.util.find_spec("mura_hf")
-    folders = [] if package is None else package.submodule_search_locations or []
-    names = sorted(file.stem for folder in folders for file in Path(folder, "training", "recipes").glob("*.yaml"))
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", required=True, help=f"one of {', '.join(names)}, or a .yaml file")
-    parser.add_argument(
-        "--data_dir", help="the folder of the data (which they are is seen), or owner/name of a dataset of the Hub"
+from mura_hf.common import replace_file
+from mura_hf.data import home_folder, load_data
+from mura_hf.errors import CardError, MuraError
+from mura_hf.evaluation import (
+    describe_calibration,
+    describe_estimate,
+    describe_evaluation,
+    describe_source,
+    finalize_checkpoint,
+)
+from mura_hf.hub import render_card
+from mura_hf.training import (
+    TrainingConfig,
+    config_names,
+    estimate,
+    keep_split_of_base,
+    leave_processes,
+    read_command_line,
+    train,
+)
+
+FOLDERS = [Path(__file__).parent / "reproduction"]
+"""Folders with further configs."""
+
+
+@dataclass
+class ScriptArguments:
+    """Arguments of the script."""
+
+    config: str = field(metadata={"help": f"one of {', '.join(config_names())}, a .yaml file, or FILE.yaml:VARIANT"})
+    data_dir: str | None = field(
+        default=None, metadata={"help": "folder of the data (the kind is detected), or owner/name on the Hub"}
     )
-    parser.add_argument("--output_dir", help="a new or empty folder, or that of a run to go on with")
-
-    recipe = parser.add_argument_group("the recipe")
-    recipe.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="settings",
-        help="any of its values, such as learning_rate=1e-4 augmentation.rotation=10 'model.head_layers=[256]'",
-    )  # fmt: skip
-    recipe.add_argument("--show", action="store_true", help="print the whole of it as YAML, and end")
-    recipe.add_argument(
-        "--init_from", metavar="CHECKPOINT",
-        help="fine-tune a checkpoint (a folder, a Hub name with @revision where wanted, or mura-phantom), or start "
-        "from timm:NAME; model and preprocessing are then its own",
-    )  # fmt: skip
-    recipe.add_argument("--each_body_part", action="store_true", help="a model for each body part, in one checkpoint")
-    recipe.add_argument("--epochs", type=int, help="on whole views, in each stage, instead of the recipe's")
-    recipe.add_argument("--patch_epochs", type=int, help="on patches before that, instead of the recipe's")
-    recipe.add_argument("--seed", type=int, help="instead of the recipe's")
-    recipe.add_argument("--fold", type=int, help="cross-validation: which fold is dev, from 0 on")
-
-    data = parser.add_argument_group("the data")
-    data.add_argument("--body_parts", nargs="+", help="train on some parts only")
-    data.add_argument("--regions", nargs="+", help="train on some regions of FracAtlas only")
-    data.add_argument(
-        "--abnormal", nargs="+", help="what is abnormal in FracAtlas and GRAZPEDWRI-DX: fracture, hardware"
+    output_dir: str | None = field(default=None, metadata={"help": "a new folder, or that of a run to continue"})
+    show: bool = field(default=False, metadata={"help": "print the whole config as YAML, and end"})
+    estimate: bool = field(
+        default=False,
+        metadata={
+            "aliases": ["--dry_run"],
+            "help": "train three steps, print data, model, memory and time, and end; nothing is kept",
+        },
     )
-    data.add_argument("--num_workers", type=int, default=0, help="processes that read files")
-    data.add_argument(
-        "--cache_dir", help="of resized pixels; where left out, mura_hf/pixels in the user's cache folder"
+    each_body_part: bool = field(default=False, metadata={"help": "a model for each body part, in one checkpoint"})
+    patch_epochs: int | None = field(default=None, metadata={"help": "epochs in each stage on patches; 0: no patches"})
+    body_parts: list[str] | None = field(default=None, metadata={"help": "use some body parts only"})
+    regions: list[str] | None = field(default=None, metadata={"help": "use some regions of FracAtlas only"})
+    abnormal: list[str] | None = field(
+        default=None, metadata={"help": "what is abnormal in FracAtlas and GRAZPEDWRI-DX: fracture, hardware"}
     )
-    data.add_argument("--no_cache", action="store_true", help="read and resize each file in each epoch")
-
-    run = parser.add_argument_group("the run")
-    run.add_argument("--cpu", action="store_true", help="stay on the CPU")
-    run.add_argument(
-        "--dry_run", action="store_true",
-        help="train three steps, print data, model, memory and time, and end; nothing is kept",
-    )  # fmt: skip
-    run.add_argument("--save_minutes", type=float, help="minutes between two saved states")
-    run.add_argument("--save_steps", type=int, help="steps between two saved states, besides")
-    run.add_argument("--tracker", help="one of Accelerate's by name, such as tensorboard or wandb")
-    run.add_argument("--no_evaluate", action="store_true", help="end after training: no calibration, figures or card")
-    run.add_argument("--name", help="of the checkpoint, on its card; where left out, that of the output folder")
-    options = parser.parse_args()
-    needed = [] if options.show else ["data_dir"] if options.dry_run else ["data_dir", "output_dir"]
-    missing = [f"--{name}" for name in needed if getattr(options, name) is None]
-    if missing:
-        parser.error(f"the following arguments are required: {', '.join(missing)}")
-    return options
-
-
-def make_recipe(options: argparse.Namespace) -> Any:
-    """The recipe as the command line has it; says on stderr what a checkpoint changed in it."""
-    from mura_hf.training import change_recipe, load_recipe, with_epochs
-
-    settings = [f"{name}={getattr(options, name)}" for name in ("seed", "fold") if getattr(options, name) is not None]
-    if options.patch_epochs is not None:
-        settings.append(f"patches.epochs={options.patch_epochs}")
-    recipe, told = change_recipe(
-        load_recipe(options.recipe),
-        [*options.settings, *settings],
-        init_from=options.init_from,
-        each_body_part=options.each_body_part,
+    num_workers: int = field(default=0, metadata={"help": "processes that read files"})
+    cache_dir: str | None = field(
+        default=None, metadata={"help": "cache of resized images; default: mura_hf/pixels in the user's cache folder"}
     )
-    if os.environ.get("RANK", "0") == "0":
-        print(*told, sep="\n", end="\n" * bool(told), file=sys.stderr)
-    return recipe if options.epochs is None else with_epochs(recipe, options.epochs)
+    no_cache: bool = field(default=False, metadata={"help": "read and resize each file in each epoch"})
+    cpu: bool = field(default=False, metadata={"help": "use the CPU even if there is a GPU"})
+    save_minutes: float = field(default=10.0, metadata={"help": "minutes between two saved states"})
+    save_steps: int | None = field(default=None, metadata={"help": "also save the state after this many steps"})
+    tracker: str | None = field(default=None, metadata={"help": "tracker of Accelerate, such as tensorboard or wandb"})
+    no_evaluate: bool = field(
+        default=False, metadata={"help": "end after training, without calibration, figures and card"}
+    )
+    name: str | None = field(default=None, metadata={"help": "name on the card; default: that of the output folder"})
 
 
-def run(options: argparse.Namespace) -> None:
-    """Does what the command line says."""
-    recipe = make_recipe(options)
-    if options.show:
-        import yaml
-
-        print(yaml.safe_dump(recipe.to_dict(), sort_keys=False), end="")
-        return
-
-    from mura_hf.data import home_folder, load_data
-    from mura_hf.evaluation import describe_source
-    from mura_hf.training import keep_cut_of_base, leave_processes, train
-
-    chosen = {name: getattr(options, name) for name in ("body_parts", "regions", "abnormal") if getattr(options, name)}
-    datasets, source = load_data(options.data_dir, **chosen, **recipe.cut())
-    cut = recipe.cut()
-    recipe, known, told = keep_cut_of_base(recipe, datasets, options.data_dir, chosen, source=source.key)
-    if recipe.cut() != cut:
-        datasets, source = load_data(options.data_dir, **chosen, **recipe.cut())
-    if told and os.environ.get("RANK", "0") == "0":
-        print(told, file=sys.stderr)
-    place = {
-        "cpu": options.cpu,
-        "num_workers": options.num_workers,
-        "cache_dir": None if options.no_cache else options.cache_dir or home_folder() / "pixels",
+def run(script: ScriptArguments, config: TrainingConfig) -> None:
+    """Trains and evaluates."""
+    chosen = {name: getattr(script, name) for name in ("body_parts", "regions", "abnormal") if getattr(script, name)}
+    datasets, source = load_data(script.data_dir, **chosen, **config.split_options())
+    split = config.split_options()
+    config, known, message = keep_split_of_base(config, datasets, script.data_dir, chosen, source=source.key)
+    if config.split_options() != split:
+        datasets, source = load_data(script.data_dir, **chosen, **config.split_options())
+    print_once(message)
+    options: dict[str, Any] = {
+        "cpu": script.cpu,
+        "num_workers": script.num_workers,
+        "cache_dir": None if script.no_cache else script.cache_dir or home_folder() / "pixels",
     }
-    if options.dry_run:
-        print_dry_run(datasets, recipe, place)
+    if script.estimate:
+        print(*describe_estimate(estimate(datasets, config, **options)), sep="\n")
         return
-    description = describe_source(source, options.data_dir)
-    saving = {name: getattr(options, name) for name in ("save_minutes", "save_steps", "tracker")}
+    description = describe_source(source, script.data_dir)
     folder = train(
         datasets,
-        recipe,
-        options.output_dir,
+        config,
+        script.output_dir,
         data_description={
             **description,
             "body_parts": "all",
@@ -135,59 +112,64 @@ def run(options: argparse.Namespace) -> None:
             **({"known_to_base": known} if known else {}),
         },
         trained_on_phantoms=source.key == "phantoms",
-        **place,
-        **{name: value for name, value in saving.items() if value is not None},
+        save_minutes=script.save_minutes,
+        save_steps=script.save_steps,
+        tracker=script.tracker,
+        **options,
     )
     if not leave_processes():
         return  # the main process does the rest
     print(f"Best checkpoint: {folder}")
     if all((folder / name).is_file() for name in ("evaluation.json", "README.md")):
-        print("Its figures and its card stand already.")
-    elif options.no_evaluate:
+        print("Its figures and its card exist already.")
+    elif script.no_evaluate:
         print("Not calibrated and not evaluated: scripts/calibrate.py, evaluate.py and render_card.py do that.")
     else:
-        finish(folder, datasets, description, options)
+        finish(folder, datasets, description, script)
 
 
-def print_dry_run(datasets: Any, recipe: Any, place: dict[str, Any]) -> None:
-    """Prints what a run would take."""
-    from mura_hf.evaluation import describe_estimate
-    from mura_hf.training import dry_run
-
-    print(*describe_estimate(dry_run(datasets, recipe, **place)), sep="\n")
-
-
-def finish(folder: Path, datasets: Any, description: dict[str, Any], options: argparse.Namespace) -> None:
+def finish(folder: Path, datasets: Any, description: dict[str, Any], script: ScriptArguments) -> None:
     """Calibrates, evaluates and writes the card."""
-    from mura_hf.common import replace_file
-    from mura_hf.errors import CardError
-    from mura_hf.evaluation import describe_calibration, describe_evaluation, finalize_checkpoint
-    from mura_hf.hub import render_card
-
-    done = finalize_checkpoint(folder, datasets, data=description, cpu=options.cpu)
+    done = finalize_checkpoint(folder, datasets, data=description, cpu=script.cpu)
     if done.calibration is not None:
         print(*describe_calibration(done.calibration), sep="\n")
     if done.evaluation is not None:
         print(*describe_evaluation(done.evaluation), sep="\n")
-        name = options.name or Path(options.output_dir).resolve().name
+        name = script.name or Path(script.output_dir).resolve().name
         try:
             replace_file(folder / "README.md", render_card(folder, name).encode())
             print(f"Card written: {folder / 'README.md'}")
-        except CardError as error:  # the checkpoint stands, and works without
+        except CardError as error:  # the checkpoint works without a card
             print(f"No card: {error}")
     print(*done.skipped, sep="\n", end="\n" * bool(done.skipped))
 
 
-if __name__ == "__main__":
-    chosen_options = read_options()
+def print_once(*messages: str | None) -> None:
+    """Prints messages to stderr, on the main process only."""
+    if os.environ.get("RANK", "0") == "0":
+        print(*filter(None, messages), sep="\n", end="\n" * any(messages), file=sys.stderr)
 
-    from safetensors import SafetensorError
 
-    from mura_hf.errors import MuraError
-
+def main(argv: Sequence[str] | None = None) -> None:
     try:
-        run(chosen_options)
+        script, config, messages = read_command_line(
+            argv, ScriptArguments, folders=FOLDERS, description=__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+        print_once(*messages)
+        if script.show:
+            print(yaml.safe_dump(config.to_dict(), sort_keys=False), end="")
+        elif script.data_dir is None or (script.output_dir is None and not script.estimate):
+            needed = "--data_dir" if script.estimate else "--data_dir and --output_dir"
+            print(f"train.py: error: {needed} must be given", file=sys.stderr)
+            raise SystemExit(2)
+        else:
+            run(script, config)
     except (MuraError, OSError, ValueError, SafetensorError) as error:
         stopped_by = getattr(error, "signal_number", None)  # of TrainingStopped: its state is saved
         print(error, file=sys.stderr)
         raise SystemExit(1 if stopped_by is None else 128 + stopped_by) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -15,7 +15,7 @@ from ..data.loading import SOURCES, DataSource, describe_positive_class
 from ..errors import CardError
 from ..models.golden_mura import digest_weights
 from ..retrieval import FOLDER, read_record
-from ..training import recipe_names
+from ..training import config_names
 from .export import index_is_exported
 from .training_section import bases_of, model_rows, training_command, training_section
 
@@ -303,7 +303,7 @@ def _collect_values(records: dict[str, Any], folder: Path, name: str) -> dict[st
         "needs_part": config["model_type"] == "mura_specialized" and not config.get("router"),
         "section": training_section(training),
         "command": training_command(training),
-        "recipe_is_known": training["recipe"]["name"] in recipe_names(),
+        "recipe_is_known": training["recipe"]["name"] in config_names(),
         "calibrated": _calibration(records) != _UNCALIBRATED,
         "bands": (min(band[0], threshold), max(band[1], threshold)) if has_band else None,
         "figures": _FIGURES,

@@ -1,16 +1,12 @@
 """The training section of a model card: the model's table, how it was trained, and the command to do it again."""
 
-import json
 import shlex
-from collections.abc import Iterator
 from typing import Any
-
-import yaml
 
 from ..models import CLASSIFIERS, MuraConfig, MuraEnsembleConfig, MuraFuseNetConfig, MuraSpecializedConfig
 from ..models.backbone_mura import SMALL_CNNS
 from ..models.members_mura import read_member
-from ..training import load_recipe, recipe_names
+from ..training import command_line_options, config_from_record, config_names, load_config
 
 _POOLING = {
     "mean": "mean of its views' probabilities",
@@ -68,7 +64,7 @@ def _start(training: dict[str, Any]) -> str:
     base = training.get("base")
     if base and base["sha256"] is not None:
         return f"initialized from `{base['name']}`"
-    return "initialized from timm's weights" if base or training["recipe"]["pretrained"] else "trained from scratch"
+    return "initialized from timm's weights" if base or (training.get("arguments") or training["recipe"])["pretrained"] else "trained from scratch"
 
 
 def _list_members(members: dict[str, Any] | None, remarks: dict[str, str]) -> str:
@@ -96,16 +92,15 @@ def _describe_heads(config: MuraConfig) -> str:
     return f"normal or abnormal{layers}" + "; body part" * config.body_part_head + findings
 
 
-_SEPARATE = ("name", "seed", "fold")  # have options of their own
+_SEPARATE = ("seed", "fold")  # have options of their own
 _SET_BY_BASE = (
     "family", "backbone", "backbone_kwargs", "pretrained", "init_from", "init_heads", "head_dropout",
-    "body_part_head", "model",
-    "image_size", "resize_size", "resize_mode", "enhance", "crop_border", "image_mean", "image_std", "level",
-    "augmentation.random_crop", "metric_loss", "metric_weight", "stages",
+    "body_part_head", "model_kwargs", "image_size", "resize_size", "resize_mode", "enhance", "crop_border",
+    "image_mean", "image_std", "level", "random_crop", "metric_loss", "metric_loss_options", "metric_weight",
+    "classes_over",
 )  # fmt: skip
-"""Settings that `--init_from` determines."""
+"""Arguments that `--init_from` determines; for a FuseNet, it also determines the stages."""
 
-_FREE_KEYS = ("model", "backbone_kwargs", "metric_loss")
 _SELECTIONS = ("body_parts", "regions", "abnormal")
 _FOLDERS = {"mura": "MURA-v1.1", "phantoms": "data/phantoms", "fracatlas": "FracAtlas", "grazpedwri": "GRAZPEDWRI-DX"}
 
@@ -113,58 +108,40 @@ _FOLDERS = {"mura": "MURA-v1.1", "phantoms": "data/phantoms", "fracatlas": "Frac
 def training_command(training: dict[str, Any]) -> str:
     """`scripts/train.py` with the options that train a checkpoint again, `--data_dir` and `--output_dir` included.
 
-    Changes to the package's recipe of that name follow `--set`. A recipe in a file of the user is only named; all its
-    settings are in `training.json`.
+    Arguments that differ from the package's config of that name are options. A config in a file of the user is only
+    named; all its arguments are in `training.json`.
 
     Args:
         training: Content of `training.json`.
     """
-    recipe, data, base = training["recipe"], training["data"], training.get("base")
-    known = recipe["name"] in recipe_names()
-    options = ["--recipe", recipe["name"] if known else f"{recipe['name']}.yaml"]
-    default = json.loads(json.dumps(load_recipe(recipe["name"]).to_dict())) if known else {}
+    config, data, base = config_from_record(training), training["data"], training.get("base")
+    known = config.name in config_names()
+    options = ["--config", config.name if known else f"{config.name}.yaml"]
+    default = load_config(config.name) if known else config
     implied: tuple[str, ...] = _SEPARATE
-    if recipe.get("init_heads") and base:
+    if config.model.init_heads and base:
         options += ["--init_from", base["name"] + (f"@{base['revision']}" if base["revision"] else "")]
-        implied = (*implied, *_SET_BY_BASE)
-    if known and recipe.get("family") == "specialized" != default["family"]:
+        implied = (*implied, *_SET_BY_BASE, *(["stages"] if config.model.family == "fusenet" else []))
+    if known and config.model.family == "specialized" != default.model.family:
         options.append("--each_body_part")
         implied = (*implied, "family")
     if known:
-        changed = [f"{key}={_to_yaml(value)}" for key, value in _find_changes(default, recipe) if key not in implied]
-        options += ["--set", *changed] if changed else []
-    elif not (recipe.get("stages") or training.get("members")):
-        options += ["--epochs", str(recipe["epochs"]), "--patch_epochs", str(recipe["patches"]["epochs"])]
-    options += ["--seed", str(recipe["seed"])]
-    if recipe.get("fold") is not None:
-        options += ["--fold", str(recipe["fold"])]
+        options += command_line_options(config, default, leave_out=implied)
+    elif not (config.training.stages or training.get("members")):
+        options += ["--epochs", str(config.training.epochs)]
+    options += ["--seed", str(config.training.seed)]
+    if config.data.fold is not None:
+        options += ["--fold", str(config.data.fold)]
     for name in _SELECTIONS:
         if data.get(name, "all") != "all":
             options += [f"--{name}", *data[name]]
     key = data.get("key", "phantoms" if data.get("made_with") else "mura")
     folder = data.get("dataset") or _FOLDERS.get(key, "my_films")
-    options += ["--data_dir", folder, "--output_dir", f"runs/{recipe['name']}"]
+    options += ["--data_dir", folder, "--output_dir", f"runs/{config.name}"]
     cpu, several = training["device"] == "cpu", training["processes"] > 1
     launcher = ["torchrun", "--nproc_per_node", str(training["processes"])] if several else ["python"]
     command = shlex.join([*launcher, "scripts/train.py", *options, *["--cpu"] * cpu])
     return "ACCELERATE_USE_CPU=true " * (cpu and several) + command
-
-
-def _to_yaml(value: Any) -> str:
-    return yaml.safe_dump(value, default_flow_style=True, width=1_000_000).removesuffix("...\n").strip()
-
-
-def _find_changes(default: Any, used: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Settings that differ from the default, as (key for `--set`, value); keys that only one side has are skipped."""
-    if isinstance(default, dict) and isinstance(used, dict) and path not in _FREE_KEYS:
-        for key in default:
-            if key in used:
-                yield from _find_changes(default[key], used[key], f"{path}.{key}".removeprefix("."))
-    elif isinstance(default, list) and isinstance(used, list) and path == "stages" and len(default) == len(used):
-        for number, (one, other) in enumerate(zip(default, used, strict=True), 1):
-            yield from _find_changes(one, other, f"{path}.{number}")
-    elif default != used:
-        yield path, used
 
 
 def training_section(training: dict[str, Any]) -> list[str]:
@@ -181,27 +158,34 @@ def training_section(training: dict[str, Any]) -> list[str]:
         seed = f", seed {member['seed']}" if "seed" in member else ""  # missing in old records
         auroc = member["dev"]["auroc"]
         members.append(
-            f"{name} (recipe `{member['recipe']}`{seed}, epoch {member['epoch']}, AUROC on dev {auroc:.3f})"
+            f"{name} (config `{member['recipe']}`{seed}, epoch {member['epoch']}, AUROC on dev {auroc:.3f})"
         )
         if "settings" in member and member["recipe"] not in recipes:
-            one = {**training, **member, "recipe": member["settings"], "averaged": None}
+            own = {"recipe": member["settings"], "arguments": member.get("arguments"), "averaged": None}
+            one = {**training, **member, **own}
             recipes[member["recipe"]] = " ".join(_describe_steps(one))
     return [
         f"The members were trained independently, and the best epoch of each by {training['selected_by']} was kept: "
         f"{', '.join(members)}.",
-        *(f"Recipe `{name}`: {steps}" for name, steps in recipes.items() if steps),
+        *(f"Config `{name}`: {steps}" for name, steps in recipes.items() if steps),
         *bases,
     ]
 
 
+def _part(stage: dict[str, Any]) -> str:
+    """The part of the model that a stage trains."""
+    return stage.get("trains") or "all"
+
+
 def _describe_steps(training: dict[str, Any]) -> list[str]:
     """Stages, selection of the weights, and methods of one training."""
-    recipe, patches = training["recipe"], training["recipe"]["patches"]
+    recipe = training.get("arguments") or training["recipe"]
+    patches = recipe.get("patches") or {"epochs": 0}  # a section of its own in records of the first edition
     stages, first, sentences = recipe.get("stages") or [], "", []
     if patches["epochs"]:
         first = f"{patches['epochs']} epochs on patches of {patches['size']} px around the findings, then "
     if stages:
-        planned = ", ".join(f"{stage['trains']} ({_describe_stage(stage, bool(first))})" for stage in stages)
+        planned = ", ".join(f"{_part(stage)} ({_describe_stage(stage, bool(first))})" for stage in stages)
         sentences.append(f"Trained for {first}in stages: {planned}." if first else f"Trained in stages: {planned}.")
     elif first:
         sentences.append(f"Trained for {first}{recipe['epochs']} on whole views.")
@@ -215,7 +199,7 @@ def _describe_steps(training: dict[str, Any]) -> list[str]:
         )
     else:
         epochs = stages[-1]["epochs"] if stages else recipe["epochs"]
-        where = f" of the stage {stages[-1]['trains']}" if stages else " on whole views" if patches["epochs"] else ""
+        where = f" of the stage {_part(stages[-1])}" if stages else " on whole views" if patches["epochs"] else ""
         if epochs > 1:
             sentences.append(
                 f"The weights are those of epoch {training['epoch']} of {epochs}{where}, the best by "

@@ -396,8 +396,8 @@ class TrainingConfig:
             chosen = epochs if stage.patch_size is None else patch_epochs
             if chosen != 0:
                 stages.append(stage if chosen is None else dataclasses.replace(stage, epochs=chosen))
-        training = dataclasses.replace(self.training, stages=stages, epochs=epochs or self.training.epochs)
-        return dataclasses.replace(self, training=training)
+        own = self.training.epochs if epochs is None or stages else epochs
+        return dataclasses.replace(self, training=dataclasses.replace(self.training, stages=stages, epochs=own))
 
     def model_config_fields(self) -> dict[str, Any]:
         """Fields of the model's config, without the backbone's name."""

@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
@@ -256,44 +256,51 @@ def read_command_line(
 
     config = load_config(given["config"], folders)
     messages: list[str] = []
-    base = changes.pop("init_from", None)
-    if base is not None:
-        found, messages = changes_for(config, base)
-        config = config.replace(**found)
-    elif "init_from" in given:
-        config = config.replace(init_from=None)
+    found: dict[str, Any] = {}
+    if changes.get("init_from") is not None:
+        found, messages = changes_for(config, changes.pop("init_from"))
+    family = found.get("family", config.model.family)
     if given.get("each_body_part"):
-        if config.model.family not in ("classifier", "specialized"):
+        if family not in ("classifier", "specialized"):
             raise ConfigError(
-                f"a model for each body part consists of classifiers, but {config.name} is a {config.model.family}; "
+                f"a model for each body part consists of classifiers, but {config.name} is a {family}; "
                 "choose another config"
             )
-        config = config.replace(family="specialized")
+        found["family"] = "specialized"
     for key in changes:
-        if config.model.family == "ensemble" and key not in (*_OF_ENSEMBLES, "epochs"):
+        if family == "ensemble" and key not in (*_OF_ENSEMBLES, "epochs"):
             raise ConfigError(
                 f"--{key}: {config.name} is an ensemble; its members' configs set this: change "
                 f"{', '.join(config.model.members)}"
             )
     epochs = changes.pop("epochs", None)
     if "model_kwargs" in changes:
-        changes["model_kwargs"] = {**config.model.model_kwargs, **(changes["model_kwargs"] or {})}
-    config = config.replace(**changes)
+        before = found.get("model_kwargs", config.model.model_kwargs)
+        changes["model_kwargs"] = {**before, **(changes["model_kwargs"] or {})}
+    config = config.replace(**found | changes)
     if epochs is not None or given.get("patch_epochs") is not None:
         config = config.with_epochs(epochs, given.get("patch_epochs"))
     return script_arguments, config, messages
 
 
-def command_line_options(config: TrainingConfig, base: TrainingConfig) -> list[str]:
+def command_line_options(
+    config: TrainingConfig, base: TrainingConfig, *, leave_out: Collection[str] = ()
+) -> list[str]:
     """The options that turn one config into another, the inverse of `read_command_line`.
 
     Args:
         config: What the options give.
         base: The config that `--config` names.
+        leave_out: Fields without an option.
     """
-    options, before = [], base.to_dict()
+    options: list[str] = []
+    before, leave_out = base.to_dict(), {"name", *leave_out}
+    if config.model.family == "ensemble":
+        leave_out |= set(before) - set(_OF_ENSEMBLES)
+    if config.training.stages:  # which have their own numbers
+        leave_out |= {"epochs"}
     for key, value in config.to_dict().items():
-        if key == "name" or value == before[key]:
+        if key in leave_out or value == before[key]:
             continue
         options.append(f"--{key}")
         if value is None:
@@ -341,7 +348,10 @@ def _or_none(read: Any) -> Any:
 def _read_value(key: str, value: Any) -> Any:
     """A value of the command line; text is YAML where the field has another type."""
     hint = get_type_hints(PARTS[PART_OF[key]])[key]
-    takes_text = str in (hint, *get_args(hint)) or get_origin(hint) is Literal or hint == list[str]
+    optional = type(None) in get_args(hint)
+    takes_text = (
+        str in (hint, *(get_args(hint) if optional else ())) or get_origin(hint) is Literal or hint == list[str]
+    )
     if not isinstance(value, str) or takes_text:
         return value
     try:

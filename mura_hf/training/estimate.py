@@ -42,9 +42,9 @@ def estimate(
         `data`: studies and views of each split. `models`: for each trained model (named as the config, or as the
         members) `parameters`, `trained` (those trained in the last stage), `state_megabytes` (of a saved state) and
         `stages`: `name`, `steps` per epoch, `epochs`, `losses` of the three steps, `seconds_a_step` (median
-        without the first) and `seconds_of_dev`. `peak_megabytes`: peak memory of the GPU if there is one, else of the process.
-        `seconds`: of the whole run, with the evaluation on dev after each epoch and without early stopping. `device`,
-        `processes`, `precision`.
+        without the first) and `seconds_of_dev`. `peak_megabytes`: peak memory of the GPU if there is one, else of
+        the process. `seconds`: of the whole run, with the evaluation on dev after each epoch and without early
+        stopping. `device`, `processes`, `precision`.
 
     Raises:
         MuraError: What `train` would raise before its first step.

@@ -13,7 +13,6 @@ from ..data import load_data, split_digest
 from ..errors import CheckpointError, ConfigError, MuraError
 from ..models import MuraImageProcessor
 from .arguments import COMPOSED, FAMILIES, TIMM, TrainingConfig, free_config_fields
-from .configs import config_from_record
 from .initialization import Base, find_base
 
 _CHOICES = ("body_parts", "regions", "abnormal")
@@ -154,10 +153,13 @@ def _preprocessing(base: Base, *, full_resolution: bool, side: int) -> dict[str,
 def _metric_loss(base: Base) -> dict[str, Any]:
     """The loss on embeddings that a checkpoint was trained with, if its record says so."""
     record = base.read_training()
-    if "recipe" not in record and "arguments" not in record:
-        return {}
-    flat = config_from_record(record).to_dict()
-    return {name: flat[name] for name in ("metric_loss", "metric_loss_options", "metric_weight", "classes_over")}
+    recorded = record.get("arguments") or record.get("recipe") or {}
+    names = ("metric_loss", "metric_loss_options", "metric_weight", "classes_over")
+    found = {name: recorded[name] for name in names if name in recorded}
+    if isinstance(found.get("metric_loss"), dict):  # in the first edition
+        former = found["metric_loss"]
+        found |= {"metric_loss": former["name"], "metric_loss_options": former.get("options", {})}
+    return found
 
 
 def keep_split_of_base(

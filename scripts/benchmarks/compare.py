@@ -17,11 +17,10 @@ import numpy as np
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from datasets import Dataset, DatasetDict
+from harness import CONFIGS
 from scipy.special import expit, logit
 from tqdm.auto import tqdm
 from transformers import AutoConfig
-
-from harness import CONFIGS
 
 from mura_hf.data import home_folder, load_data
 from mura_hf.errors import DatasetError, MuraError
@@ -95,7 +94,8 @@ def compare_configs(
         if not (folder / FINISHED_FILE).is_file():
             AcceleratorState._reset_state()
             train(
-                datasets, load_config(name, [CONFIGS], seed=seed, **changes), folder, data_description=data_description,
+                datasets, load_config(name, [CONFIGS], seed=seed, **changes), folder,
+                data_description=data_description,
                 trained_on_phantoms=trained_on_phantoms, cpu=cpu, cache_dir=cache_dir,
             )  # fmt: skip
     labels, patients = _study_columns(valid, "label", "patient_id")

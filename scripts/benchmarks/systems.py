@@ -173,6 +173,7 @@ def _shrink(config: TrainingConfig, side: int, slim: bool) -> TrainingConfig:
 
 def _build(config: TrainingConfig, side: int, slim: bool) -> Any:
     """The untrained model of a config, with its members."""
+
     def load(name: str) -> Any:
         return _build(_shrink(load_config(name, [CONFIGS]), side, slim), side, slim)
 

@@ -1,6 +1,5 @@
 """Runs of the studies' configs on data of ours, measured at the level of the published figures."""
 
-import dataclasses
 import json
 import math
 import shutil
@@ -36,12 +35,13 @@ from mura_hf.metrics import random_baseline
 from mura_hf.models import BODY_PARTS
 from mura_hf.training import (
     FINISHED_FILE,
-    Recipe,
     SplitPredictions,
-    load_recipe,
+    TrainingConfig,
+    config_from_record,
+    load_config,
     train,
-    with_epochs,
 )
+from mura_hf.training.configs import config_name
 
 FIGURES_FILE = "figures.json"
 _BUDGET_FILE = "budget.json"
@@ -130,33 +130,44 @@ def plan_runs(studies: Sequence[PublishedStudy], recipes: Sequence[str] | None =
     return [run for run in known if (run.recipe or run.baseline) in recipes]
 
 
-def shorten(name: str, budget: Budget, folder: Path) -> Recipe:
+def load_study_config(name: str) -> TrainingConfig:
+    """A config of the package or of the files in this folder."""
+    return load_config(name, [Path(__file__).parent])
+
+
+def shorten(name: str, budget: Budget, folder: Path) -> TrainingConfig:
     """A config at a budget. The configs of its members are shortened too, and written to a folder."""
-    recipe = load_recipe(name)
-    if recipe.members:
-        return dataclasses.replace(
-            recipe, members=[_write_config(member, budget, folder) for member in recipe.members]
-        )
-    if recipe.router is not None:
-        recipe = dataclasses.replace(recipe, router=_write_config(recipe.router, budget, folder))
+    config = load_study_config(name)
+    model = config.model
+    if model.members:
+        return config.replace(members=[_write_config(member, budget, folder) for member in model.members])
+    if model.router is not None:
+        config = config.replace(router=_write_config(model.router, budget, folder))
     if budget.from_scratch:
-        recipe = dataclasses.replace(recipe, pretrained=False)
+        config = config.replace(pretrained=False)
+    stages = config.to_dict()["stages"]
     if budget.epochs is not None:
-        patches = dataclasses.replace(recipe.patches, epochs=min(recipe.patches.epochs, budget.epochs))
-        recipe = dataclasses.replace(with_epochs(recipe, budget.epochs), patches=patches)
+        config = config.with_epochs(budget.epochs)
+        stages = [
+            {**stage, "epochs": min(stage["epochs"], budget.epochs) if "patch_size" in stage else budget.epochs}
+            for stage in stages
+        ]
     if budget.image_size is not None:
-        scale = budget.image_size / recipe.image_size
-        larger = recipe.resize_size and math.ceil(recipe.resize_size * scale)
-        patches = dataclasses.replace(recipe.patches, size=max(32, round(recipe.patches.size * scale)))
-        recipe = dataclasses.replace(recipe, image_size=budget.image_size, resize_size=larger, patches=patches)
-    return recipe
+        scale = budget.image_size / model.image_size
+        larger = model.resize_size and math.ceil(model.resize_size * scale)
+        stages = [
+            {**stage, "patch_size": max(32, round(stage["patch_size"] * scale))} if "patch_size" in stage else stage
+            for stage in stages
+        ]
+        return config.replace(stages=stages, image_size=budget.image_size, resize_size=larger)
+    return config.replace(stages=stages)
 
 
 @cache
 def starts_pretrained(name: str) -> bool:
     """Whether a config, or a member of it, starts from timm's weights."""
-    recipe = load_recipe(name)
-    return any(map(starts_pretrained, recipe.members)) if recipe.members else recipe.pretrained
+    model = load_study_config(name).model
+    return any(map(starts_pretrained, model.members)) if model.members else model.pretrained
 
 
 def take_patients(rows: Dataset, fraction: float, seed: int) -> Dataset:
@@ -193,7 +204,7 @@ class Reproduction:
     Attributes:
         source: Key of the data among the `SOURCES` of `mura_hf.data`.
         budget: How far the training was shortened.
-        records: By name of the run: `recipe` (values of the config; None for a baseline), `split_digest`,
+        records: By name of the run: `arguments` (values of the config; None for a baseline), `split_digest`,
             `whole_valid` (whether `valid` is all of MURA's official one, for the body parts of the run), `seconds` of
             training, and `image` and `study` of `measure_levels`.
         failed: By name of the run, why there is no record.
@@ -293,13 +304,13 @@ def _run(
     """The record of a run: from its file, or from training and measuring it now."""
     state = _fresh_state(cpu)
     with state.main_process_first():
-        recipe = None if run.recipe is None else shorten(run.recipe, budget, output_dir / _CONFIGS)
+        config = None if run.recipe is None else shorten(run.recipe, budget, output_dir / _CONFIGS)
     chosen: dict[str, Any] = {} if run.body_parts == tuple(BODY_PARTS) else {"body_parts": list(run.body_parts)}
-    datasets, source = load_data(data_dir, **chosen, **(recipe or Recipe()).cut())
+    datasets, source = load_data(data_dir, **chosen, **(config or TrainingConfig()).split_options())
     datasets["train"] = take_patients(datasets["train"], budget.fraction, seed=0)
     members = ((split, study) for split, rows in datasets.items() for study in rows["study_id"])
     digest = split_digest(members)
-    identity = {"recipe": recipe and _comparable(recipe.to_dict()), "split_digest": digest}
+    identity = {"arguments": config and _comparable(config.to_dict()), "split_digest": digest}
     folder, valid = output_dir / _RUNS / run.name, datasets["valid"]
     is_measured = (folder / FIGURES_FILE).is_file()
     state.wait_for_everyone()
@@ -308,15 +319,15 @@ def _run(
     if not len(valid):
         raise DatasetError(f"{data_dir} has no studies in valid to measure on")
     seconds = 0.0
-    if recipe is None:
+    if config is None:
         found = _predict_at_random(valid)
     else:
         if state.is_main_process:
-            _copy_members(recipe, digest, folder, output_dir / _COPYING)
+            _copy_members(config, digest, folder, output_dir / _COPYING)
         state.wait_for_everyone()
         checkpoint = train(
             datasets,
-            recipe,
+            config,
             folder,
             data_description={**describe_source(source, data_dir), "body_parts": "all", **chosen},
             trained_on_phantoms=source.key == "phantoms",
@@ -345,7 +356,9 @@ def _read_record(file: Path, identity: dict[str, Any]) -> dict[str, Any]:
         DatasetError: If its config or data were other ones.
     """
     record = json.loads(file.read_text())
-    now, then = identity["recipe"] or {}, record["recipe"] or {}
+    now, then = identity["arguments"] or {}, record.get("arguments") or {}
+    if "arguments" not in record and record.get("recipe"):
+        then = _comparable(config_from_record(record).to_dict())
     other = [name for name in now if then.get(name, now[name]) != now[name]]
     if record["split_digest"] != identity["split_digest"]:
         other.append("the data, or their splits")
@@ -357,24 +370,24 @@ def _read_record(file: Path, identity: dict[str, Any]) -> dict[str, Any]:
     return record
 
 
-def _comparable(recipe: dict[str, Any]) -> dict[str, Any]:
+def _comparable(values: dict[str, Any]) -> dict[str, Any]:
     """A config as JSON holds it, with the names of other configs instead of their files."""
-    values = json.loads(json.dumps(recipe))
-    router = values["router"] and Path(values["router"]).stem
-    return {**values, "members": [Path(name).stem for name in values["members"]], "router": router}
+    values = json.loads(json.dumps(values))
+    router = values["router"] and config_name(values["router"])
+    return {**values, "members": [config_name(name) for name in values["members"]], "router": router}
 
 
-def _copy_members(recipe: Recipe, digest: str, folder: Path, copying: Path) -> None:
+def _copy_members(config: TrainingConfig, digest: str, folder: Path, copying: Path) -> None:
     """Copies finished runs to the members of an ensemble, if config and data are the same."""
-    for name in recipe.members:
-        if recipe.members.count(name) > 1:
+    for name in config.model.members:
+        if config.model.members.count(name) > 1:
             continue  # they differ in their seeds
         source, member = folder.parent / Path(name).stem, folder / Path(name).stem
         if member.exists() or not (source / FINISHED_FILE).is_file():
             continue
         finished = json.loads((source / FINISHED_FILE).read_text())
-        wanted = json.loads(json.dumps({**load_recipe(name).to_dict(), **recipe.cut()}))
-        if finished["recipe"] == wanted and finished["split_digest"] == digest:
+        wanted = json.loads(json.dumps({**load_study_config(name).to_dict(), **config.split_options()}))
+        if finished.get("arguments") == wanted and finished["split_digest"] == digest:
             shutil.rmtree(copying, ignore_errors=True)
             shutil.copytree(source, copying, ignore=shutil.ignore_patterns(FIGURES_FILE))
             folder.mkdir(parents=True, exist_ok=True)

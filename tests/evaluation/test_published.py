@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -14,10 +16,12 @@ from mura_hf.evaluation.published import (
 )
 from mura_hf.metrics import EvaluationReport
 from mura_hf.models import BODY_PARTS
-from mura_hf.training import recipe_names
+from mura_hf.training import config_names
 
 NOT_IN_THE_STUDIES = {"b_finding_type", "c_router_densenet121", "c_specialized_routed"}
 MURA = {"key": "mura"}
+
+STUDIES = Path(__file__).parents[2] / "scripts" / "reproduction"
 
 
 def _figures(key, recipe):
@@ -27,7 +31,7 @@ def _figures(key, recipe):
 
 def test_every_config_of_a_study_has_its_system():
     for key, study in load_published().items():
-        own = {name for name in recipe_names() if name.startswith(f"{key.lower()}_")} or {"mura_paper"}
+        own = {name for name in config_names([STUDIES]) if name.startswith(f"{key.lower()}_")} or {"mura_paper"}
         assert {system.recipe for system in study.systems if system.recipe} == own - NOT_IN_THE_STUDIES
 
 

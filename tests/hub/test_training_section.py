@@ -1,81 +1,93 @@
 import json
 import shlex
-from dataclasses import replace
+from dataclasses import dataclass
 
 import pytest
 
+from mura_hf.common import BUNDLED
 from mura_hf.hub.training_section import _SET_BY_BASE, bases_of, training_command, training_section
-from mura_hf.training import change_recipe, load_recipe
-from mura_hf.training.fine_tuning import take_over
+from mura_hf.training import load_config, read_command_line
+from mura_hf.training.fine_tuning import changes_for
 
 PLACE = {"data": {"key": "mura", "body_parts": "all"}, "processes": 1, "device": "cuda"}
 
 
-def record(recipe, **more):
-    return json.loads(json.dumps({**PLACE, "recipe": recipe.to_dict(), **more}))
+@dataclass
+class Script:
+    config: str
+    data_dir: str | None = None
+    output_dir: str | None = None
+    each_body_part: bool = False
+    patch_epochs: int | None = None
+    cpu: bool = False
 
 
-def settings(command):
+def record(config, **more):
+    return json.loads(json.dumps({**PLACE, "arguments": config.to_dict(), **more}))
+
+
+def read(command):
     words = shlex.split(command)
-    if "--set" not in words:
-        return []
-    rest = words[words.index("--set") + 1 :]
-    return rest[: next(number for number, word in enumerate(rest) if word.startswith("--"))]
+    return read_command_line(words[words.index("scripts/train.py") + 1 :], Script)[1]
 
 
-class TestCommand:
-    @pytest.mark.parametrize(
-        ("name", "changed"),
-        [
-            ("mura_paper", []),
-            ("mura_paper", ["learning_rate=5e-5", "augmentation.rotation=10", "model.head_layers=[256]"]),
-            (
-                "film",
-                ["stages.1.epochs=2", "patches.augmentation.flip=0", "model.study_pooling=max", "patches.size=96"],
-            ),
-            ("film", ["stages=[]", "init_from=null", "backbone_kwargs={}"]),
-            ("film", ["stages=[{trains: all, epochs: 2, learning_rate: 0.00005}]", "family=classifier"]),
-            ("phantom", ["learning_rate=0.00001", "enhance=[clahe, {name: unsharp, radius: 2, amount: 0.5}]"]),
-        ],
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("mura_paper", {}),
+        ("mura_paper", {"learning_rate": 5e-5, "rotation": 10, "model_kwargs": {"head_layers": [256]}}),
+        ("film", {"stages": [{"trains": "all", "epochs": 2, "learning_rate": 0.00005}]}),
+        ("film", {"stages": [], "init_from": None, "backbone_kwargs": {}, "epochs": 3}),
+        ("mura_paper", {"enhance": ["clahe", {"name": "unsharp", "radius": 2, "amount": 0.5}], "fold": 2}),
+    ],
+)
+def test_the_command_gives_the_same_config_again(name, changes):
+    config = load_config(name, seed=4, **changes)
+    command = training_command(record(config))
+    assert f"--config {name} " in command
+    assert "--seed 4" in command
+    assert "--each_body_part" not in command
+    assert read(command) == config
+
+
+def test_data_and_place_are_named():
+    data = {"key": "fracatlas", "regions": ["hand", "shoulder"], "body_parts": "all", "abnormal": ["fracture"]}
+    command = training_command(record(load_config("ours", fold=2), data=data, processes=2, device="cpu"))
+    assert command.startswith("ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 scripts/train.py --config ours")
+    assert "--fold 2 --regions hand shoulder --abnormal fracture --data_dir FracAtlas" in command
+    assert command.endswith("--output_dir runs/ours --cpu")
+    assert "--data_dir somebody/films" in training_command(
+        record(load_config("ours"), data={"dataset": "somebody/films"})
     )
-    def test_sets_again_what_was_set(self, name, changed):
-        recipe, _ = change_recipe(load_recipe(name, seed=4), changed)
-        command = training_command(record(recipe))
-        assert f"--recipe {name} " in command
-        assert "--seed 4" in command
-        assert ("--set" in command) == bool(changed)
-        assert "--each_body_part" not in command
-        again, _ = change_recipe(load_recipe(name, seed=4), settings(command))
-        assert again.to_dict() == recipe.to_dict()
 
-    def test_names_data_and_place(self):
-        data = {"key": "fracatlas", "regions": ["hand", "shoulder"], "body_parts": "all", "abnormal": ["fracture"]}
-        command = training_command(record(load_recipe("phantom", fold=2), data=data, processes=2, device="cpu"))
-        assert command.startswith(
-            "ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 scripts/train.py --recipe phantom"
-        )
-        assert "--fold 2 --regions hand shoulder --abnormal fracture --data_dir FracAtlas" in command
-        assert command.endswith("--output_dir runs/phantom --cpu")
-        hub = training_command(record(load_recipe("phantom"), data={"dataset": "somebody/films"}))
-        assert "--data_dir somebody/films" in hub
 
-    def test_names_families_files_and_bases(self):
-        parts = replace(load_recipe("mura_paper"), family="specialized")
-        assert "--recipe mura_paper --each_body_part --seed" in training_command(record(parts))
-        own = replace(load_recipe("phantom"), name="tiny", epochs=7)
-        assert "--recipe tiny.yaml --epochs 7 --patch_epochs" in training_command(record(own))
-        tuned = replace(load_recipe("fine_tune"), pretrained=False, init_from="/home/me/x", init_heads=True)
-        tuned = replace(tuned, learning_rate=1e-5, batch_size=4)
-        command = training_command(record(tuned, base={"name": "somebody/mura", "revision": "abc"}))
-        assert "--init_from somebody/mura@abc" in command
-        assert sorted(settings(command)) == ["batch_size=4", "learning_rate=1.0e-05"]
-        each = replace(tuned, family="specialized")
-        assert "--each_body_part" in training_command(record(each, base={"name": "mura-phantom", "revision": None}))
-        assert "/home" not in command
+def test_families_files_and_bases():
+    parts = load_config("ours").replace(family="specialized")
+    assert "--config ours --each_body_part --seed" in training_command(record(parts))
+    own = load_config("ours").replace(name="tiny", epochs=7)
+    assert "--config tiny.yaml --epochs 7 --seed" in training_command(record(own))
+    tuned = load_config("fine_tune").replace(
+        pretrained=False, init_from="/home/me/x", init_heads=True, learning_rate=1e-5, batch_size=4
+    )
+    command = training_command(record(tuned, base={"name": "somebody/mura", "revision": "abc"}))
+    assert "--init_from somebody/mura@abc --batch_size 4 --learning_rate 1e-05 --seed" in command
+    each = tuned.replace(family="specialized")
+    assert "--each_body_part" in training_command(record(each, base={"name": "mura-phantom", "revision": None}))
+    assert "/home" not in command
 
-    def test_does_not_repeat_what_the_base_sets(self):
-        taken, _ = take_over(load_recipe("fine_tune"), "mura-phantom")
-        assert set(taken) <= set(_SET_BY_BASE)
+
+def test_what_a_base_sets_is_no_option():
+    changes, _ = changes_for(load_config("fine_tune"), "mura-phantom")
+    assert set(changes) <= set(_SET_BY_BASE)
+
+
+def test_records_of_the_first_edition():
+    commands = {
+        name: training_command(json.loads((folder / "training.json").read_text())) for name, folder in BUNDLED.items()
+    }
+    assert commands["mura-film"].startswith("python scripts/train.py --config films --seed 0 --data_dir FracAtlas")
+    assert "--config phantom --init_from mura-phantom-1 --epochs 3" in commands["mura-phantom"]
+    assert "--stages '[]'" in commands["mura-phantom"]
 
 
 RECIPE = {"epochs": 8, "patches": {"epochs": 0, "size": 112}}
@@ -149,14 +161,14 @@ class TestSection:
         member["settings"] = {**PATCHES, "region_weight": 1.0}
         members = {f"film-{seed}": {**member, "seed": seed} for seed in (0, 1)}
         first, second, third = training_section({**RECORD, "epoch": None, "members": members})
-        assert "film-1 (recipe `film`, seed 1, epoch 1, AUROC on dev 0.800)" in first
+        assert "film-1 (config `film`, seed 1, epoch 1, AUROC on dev 0.800)" in first
         assert second.startswith(
-            "Recipe `film`: Trained for 5 epochs on patches of 96 px around the findings, then 8 on"
+            "Config `film`: Trained for 5 epochs on patches of 96 px around the findings, then 8 on"
         )
         assert "class activation map" in second
         assert BASE["name"] in third
         assert bases_of({"members": members, "base": None}) == [BASE]
         old = {"elbow": {"recipe": "p_base", "epoch": 2, "dev": {"auroc": 0.8}, "base": None}}  # no seed, no settings
         (only,) = training_section({**RECORD, "members": old})
-        assert "elbow (recipe `p_base`, epoch 2, AUROC on dev 0.800)" in only
+        assert "elbow (config `p_base`, epoch 2, AUROC on dev 0.800)" in only
         assert bases_of({"members": old}) == []

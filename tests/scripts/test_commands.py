@@ -18,7 +18,7 @@ from show_preprocessing import main as show_preprocessing
 from torchvision.models import resnet18
 
 from mura_hf import DatasetError, StudyPredictor, load_mura
-from mura_hf.training import load_recipe
+from mura_hf.training import load_config
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
@@ -53,18 +53,16 @@ def test_from_phantoms_to_an_exported_checkpoint_with_its_card(run, tmp_path, ph
         "--workers", 1,
     )  # fmt: skip
     assert "Rendering phantoms" in made.stderr
-    recipe = {
-        **load_recipe("phantom").to_dict(),
-        "image_size": 64,
-        "epochs": 1,
-        "batch_size": 16,
-        "dev_fraction": 0.25,
-        "calib_fraction": 0.25,
-        "patches": {"epochs": 3, "size": 48},
-    }
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(recipe))
+    config = load_config("phantom").replace(
+        image_size=64,
+        batch_size=16,
+        dev_fraction=0.25,
+        calib_fraction=0.25,
+        stages=[{"epochs": 3, "patch_size": 48, "batch_size": 64}, {"epochs": 1}],
+    )
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(config.to_dict()))
     trained = run(
-        "train.py", "--recipe", tmp_path / "tiny.yaml", "--data_dir", tmp_path / "data", "--output_dir",
+        "train.py", "--config", tmp_path / "tiny.yaml", "--data_dir", tmp_path / "data", "--output_dir",
         tmp_path / "run", "--cpu", "--patch_epochs", 1, "--cache_dir", tmp_path / "cache",
     )  # fmt: skip
     assert "AUROC" in trained.stdout + trained.stderr
@@ -84,9 +82,9 @@ def test_from_phantoms_to_an_exported_checkpoint_with_its_card(run, tmp_path, ph
         "pointing game",
         "any finding | 7",
         "calibrate.py",
-        "--recipe phantom --set",
-        "image_size=64",
-        "patches.epochs=1",
+        "--config phantom",
+        "--image_size 64",
+        "epochs: 1, patch_size: 48",
         "--twins 7",
     ):
         assert words in card
@@ -157,7 +155,7 @@ def test_show_boxes(run, tmp_path, phantom_tree):
 
 
 def test_an_error_is_a_sentence_without_traceback(run, tmp_path):
-    done = run("train.py", "--recipe", "phantom", "--data_dir", tmp_path, "--output_dir", tmp_path / "run")
+    done = run("train.py", "--config", "phantom", "--data_dir", tmp_path, "--output_dir", tmp_path / "run")
     assert done.code == 1
     assert "holds no train_labeled_studies.csv" in done.stderr
     assert "Traceback" not in done.stderr

@@ -13,13 +13,14 @@ from compare import (
     take_studies,
 )
 from comparisons import FILMS
+from harness import CONFIGS
 from sklearn.metrics import roc_auc_score
 from transformers import AutoConfig
 
 from mura_hf import DatasetError, load_mura
 from mura_hf.data import load_fracatlas
 from mura_hf.metrics import bootstrap_confidence_intervals, classification_metrics, paired_bootstrap
-from mura_hf.training import load_recipe
+from mura_hf.training import load_config
 
 from ..open_trees import write_fracatlas
 
@@ -39,7 +40,7 @@ def compared(datasets, tmp_path_factory):
     """Two configs with two seeds each, on phantoms."""
     folder = tmp_path_factory.mktemp("compared")
     (folder / "one.yaml").write_text(yaml.safe_dump(TINY))
-    other = {"extends": "one.yaml", "level": "study", "batch_size": 6, "model": {"study_pooling": "max"}}
+    other = {"extends": "one.yaml", "level": "study", "batch_size": 6, "model_kwargs": {"study_pooling": "max"}}
     (folder / "other.yaml").write_text(yaml.safe_dump(other))
     pairs = [(str(folder / "other.yaml"), str(folder / "one.yaml"))]
     options = {
@@ -167,12 +168,12 @@ def test_as_many_are_called_abnormal_as_are():
 
 
 def test_configs_of_the_film_comparison_differ_only_in_what_is_compared():
-    configs = {name: load_recipe(name) for name in {name for pair in FILMS for name in pair}}
-    assert len({json.dumps(config.cut()) for config in configs.values()}) == 1
+    configs = {name: load_config(name, [CONFIGS]) for name in {name for pair in FILMS for name in pair}}
+    assert len({json.dumps(config.split_options()) for config in configs.values()}) == 1
     for name, config in configs.items():
-        assert bool(config.region_weight) == (name in ("film", "film_boxes"))
-        assert (config.init_from == "bundled") == (name in ("film", "film_phantom"))
-        assert (config.backbone, config.backbone_kwargs) == (configs["film"].backbone, configs["film"].backbone_kwargs)
+        assert bool(config.training.region_weight) == (name in ("film", "film_boxes"))
+        assert (config.model.init_from == "mura-phantom") == (name in ("film", "film_phantom"))
+        assert config.model.backbone_kwargs == configs["film"].model.backbone_kwargs
 
 
 def test_the_command_refuses_what_is_not_a_pair(capsys):

@@ -6,7 +6,16 @@ import runs
 import tables
 import yaml
 from plausibility import find_flags
-from runs import Budget, Reproduction, plan_runs, reproduce, shorten, starts_pretrained, take_patients
+from runs import (
+    Budget,
+    Reproduction,
+    load_study_config,
+    plan_runs,
+    reproduce,
+    shorten,
+    starts_pretrained,
+    take_patients,
+)
 from systems import SYSTEMS
 from tables import make_rows, write_tables
 
@@ -15,7 +24,7 @@ from mura_hf.errors import ConfigError, TrainingStopped
 from mura_hf.evaluation import evaluate_checkpoint, load_published
 from mura_hf.evaluation.published import PublishedFigure, PublishedStudy, PublishedSystem
 from mura_hf.models import BODY_PARTS
-from mura_hf.training import load_recipe
+from mura_hf.training import load_config
 
 BUDGET = Budget(epochs=1, fraction=0.6, image_size=32)
 CHEAP = {
@@ -98,7 +107,7 @@ def test_the_budget_holds_and_members_are_not_trained_twice(reached):
     folder, _, _ = reached
     one, both = (json.loads((folder / "runs" / name / "checkpoint" / "training.json").read_text())
                  for name in ("one", "both"))  # fmt: skip
-    assert (one["recipe"]["epochs"], one["recipe"]["image_size"]) == (1, 32)
+    assert (one["arguments"]["epochs"], one["arguments"]["image_size"]) == (1, 32)
     weights = [folder / "runs" / name / "checkpoint" / "model.safetensors" for name in ("one", "both/one")]
     assert weights[0].read_bytes() == weights[1].read_bytes()
     assert weights[0].stat().st_mtime_ns == weights[1].stat().st_mtime_ns  # copied
@@ -173,18 +182,18 @@ def test_each_run_is_planned_once_and_members_first():
 def test_a_budget_holds_in_every_stage_and_member(tmp_path):
     budget = Budget(epochs=1, image_size=64, from_scratch=True)
     fusenet = shorten("d_fusenet", budget, tmp_path)
-    assert [stage.epochs for stage in fusenet.stages] == [1, 1, 1]
-    assert (fusenet.image_size, fusenet.resize_size, fusenet.pretrained) == (64, 74, False)
+    assert [stage.epochs for stage in fusenet.training.stages] == [1, 1, 1]
+    assert (fusenet.model.image_size, fusenet.model.resize_size, fusenet.model.pretrained) == (64, 74, False)
     assert fusenet.name == "d_fusenet"
-    patches = shorten("phantom", Budget(epochs=2, image_size=192), tmp_path).patches
-    assert (patches.epochs, patches.size) == (2, 56)
+    patches, views = shorten("phantom", Budget(epochs=2, image_size=192), tmp_path).training.stages
+    assert (patches.epochs, patches.patch_size, views.epochs) == (2, 56, 2)
     ensemble = shorten("d_ensemble", budget, tmp_path)
-    assert [load_recipe(member) for member in ensemble.members] == [
-        shorten(name, budget, tmp_path) for name in load_recipe("d_ensemble").members
+    assert [load_config(member) for member in ensemble.model.members] == [
+        shorten(name, budget, tmp_path) for name in load_study_config("d_ensemble").model.members
     ]
     routed = shorten("c_specialized_routed", budget, tmp_path)
-    assert load_recipe(routed.router) == shorten("c_router_densenet121", budget, tmp_path)
-    assert shorten("d_resnet50", Budget(), tmp_path) == load_recipe("d_resnet50")
+    assert load_config(routed.model.router) == shorten("c_router_densenet121", budget, tmp_path)
+    assert shorten("d_resnet50", Budget(), tmp_path) == load_study_config("d_resnet50")
     assert starts_pretrained("d_ensemble")
     assert not starts_pretrained("e_wrist_cnn")
     assert Budget().describe() == ""

@@ -1,16 +1,15 @@
-"""What the tests of training share."""
+"""A tiny config and what trains it."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from accelerate.state import AcceleratorState
 
 from mura_hf import load_mura
-from mura_hf.training import Recipe, train
+from mura_hf.training import TrainingConfig, train
 
-TINY = Recipe(
+TINY = TrainingConfig().replace(
     backbone="resnet10t",
     backbone_kwargs={"channels": [8, 16, 24, 32]},
     pretrained=False,
@@ -34,12 +33,12 @@ def phantom_splits(phantom_tree):
     return load_mura(phantom_tree, dev_fraction=0.25, calib_fraction=0.2)
 
 
-def train_tiny(datasets, folder: Path, **changes):
-    """Trains on the CPU; gives the checkpoint's folder and the lines of metrics.jsonl."""
+def train_tiny(datasets, folder: Path, config=TINY, **changes):
+    """Trains on the CPU; returns the folder of the checkpoint and the lines of metrics.jsonl."""
     AcceleratorState._reset_state(reset_partial_state=True)
     made = train(
         datasets,
-        replace(TINY, **changes),
+        config.replace(**changes),
         folder,
         data_description={"name": "phantoms"},
         trained_on_phantoms=True,
@@ -50,5 +49,5 @@ def train_tiny(datasets, folder: Path, **changes):
 
 
 def read_record(folder: Path):
-    """What `training.json` of a checkpoint holds."""
+    """Content of `training.json` of a checkpoint."""
     return json.loads((folder / "training.json").read_text())

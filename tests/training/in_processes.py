@@ -5,16 +5,15 @@ import json
 import os
 import signal
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from mura_hf import load_mura
 from mura_hf.errors import TrainingStopped
-from mura_hf.training import Recipe, epochs, train
+from mura_hf.training import Trainer, TrainingConfig, train
 
-RECIPE = Recipe(
+CONFIG = TrainingConfig().replace(
     backbone="convnext_atto",
     backbone_kwargs={"dims": [8, 16, 24, 32], "depths": [1, 1, 1, 1]},
     pretrained=False,
@@ -29,27 +28,27 @@ RECIPE = Recipe(
 """Nothing in it depends on how a global batch is shared out: no batch norm, no dropout."""
 
 
-def run(tree: Path, folder: Path, recipe: Recipe, stop_at: int | None = None) -> dict:
+def run(tree: Path, folder: Path, config: TrainingConfig, stop_at: int | None = None) -> dict:
     """Trains; gives the losses of the steps over all processes, the history and a digest of the weights."""
     losses = []
-    make = epochs.train_step
+    make_step = Trainer.train_step
 
-    def spy(run, going, iterator, step):
-        made = make(run, going, iterator, step)
-        losses.append(float(run.accelerator.reduce(made.loss.clone(), "mean")))
-        last = run.accelerator.process_index == run.accelerator.num_processes - 1
-        if last and run.progress.total == stop_at:
+    def spy(self, iterator, step):
+        result = make_step(self, iterator, step)
+        losses.append(float(self.accelerator.reduce(result.loss.clone(), "mean")))
+        last = self.accelerator.process_index == self.accelerator.num_processes - 1
+        if last and self.progress.total == stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
-        return made
+        return result
 
-    epochs.train_step = spy
+    Trainer.train_step = spy
     try:
         checkpoint = train(
-            load_mura(tree, **recipe.cut()), recipe, folder, data_description={"name": "phantoms"},
+            load_mura(tree, **config.split_options()), config, folder, data_description={"name": "phantoms"},
             trained_on_phantoms=True, cpu=True,
         )  # fmt: skip
     finally:
-        epochs.train_step = make
+        Trainer.train_step = make_step
     torch.distributed.barrier() if torch.distributed.is_initialized() else None
     history = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     weights = hashlib.sha256((checkpoint / "model.safetensors").read_bytes()).hexdigest()
@@ -58,16 +57,16 @@ def run(tree: Path, folder: Path, recipe: Recipe, stop_at: int | None = None) ->
 
 def main() -> None:
     tree, folder = map(Path, sys.argv[1:])
-    recipe = replace(RECIPE, batch_size=RECIPE.batch_size // 2)
-    whole = run(tree, folder / "whole", recipe)
+    config = CONFIG.replace(batch_size=CONFIG.training.batch_size // 2)
+    whole = run(tree, folder / "whole", config)
     stopped = []
     try:
-        run(tree, folder / "stopped", recipe, stop_at=4)
+        run(tree, folder / "stopped", config, stop_at=4)
     except TrainingStopped as error:
         stopped.append(str(error))
     counted = [None, None]
     torch.distributed.all_gather_object(counted, stopped)
-    again = run(tree, folder / "stopped", recipe)
+    again = run(tree, folder / "stopped", config)
     if torch.distributed.get_rank() == 0:
         print("RESULT " + json.dumps({"whole": whole, "stopped": counted, "again": again}))
 

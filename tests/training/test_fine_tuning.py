@@ -1,14 +1,30 @@
 import json
-from dataclasses import replace
+import shutil
 
 import pytest
 import torch
 
-from mura_hf import CheckpointError, ConfigError, MuraImageProcessor
+from mura_hf import CheckpointError, ConfigError, MuraImageProcessor, load_mura
+from mura_hf.evaluation import load_split
 from mura_hf.models import CLASSIFIERS
-from mura_hf.training import build_model, build_processor, change_recipe, load_recipe
+from mura_hf.phantoms import write_phantom_mura
+from mura_hf.training import (
+    build_model,
+    build_processor,
+    describe_base,
+    keep_split_of_base,
+    load_config,
+)
+from mura_hf.training.fine_tuning import changes_for
 from tests.conftest import SIDE, make_model
 from tests.training.conftest import TINY, read_record, train_tiny
+
+
+def fine_tune(config, base, **changes):
+    """The config as `--init_from` changes it, and what is said about it."""
+    found, messages = changes_for(config, str(base))
+    return config.replace(**found | changes), messages
+
 
 CALIBRATED = {"temperature": 2.0, "study_slope": 1.5, "study_intercept": -0.3, "operating_points": {"youden": 0.4}}
 
@@ -20,12 +36,15 @@ def save_base(folder, family="mura", processor=None, **fields):
     return model
 
 
+CROPPED = TINY.replace(resize_size=72, random_crop=True)
+
+
 @pytest.mark.parametrize("family", ["mura", "mura_metric_learning", "mura_fusenet"])
 def test_everything_is_the_checkpoints_but_its_calibration(family, tmp_path):
     base = save_base(tmp_path / "base", family, head_dropout=[0.2, 0.1], head_layers=[12])
-    settings = ["metric_loss.name=triplet_margin"] if family == "mura_metric_learning" else []
-    recipe, _ = change_recipe(load_recipe("scratch"), settings, init_from=str(tmp_path / "base"))
-    model = build_model(recipe, trained_on_phantoms=False)
+    changes = {"metric_loss": "triplet_margin"} if family == "mura_metric_learning" else {}
+    config, _ = fine_tune(CROPPED, tmp_path / "base", **changes)
+    model = build_model(config, trained_on_phantoms=False)
     assert type(model) is type(base)
     assert all(torch.equal(value, base.state_dict()[name]) for name, value in model.state_dict().items())
     config = model.config
@@ -50,22 +69,22 @@ def test_everything_is_the_checkpoints_but_its_calibration(family, tmp_path):
 )  # fmt: skip
 def test_pictures_are_prepared_as_the_checkpoint_does(processor, tmp_path):
     save_base(tmp_path, processor=processor)
-    recipe, told = change_recipe(load_recipe("scratch"), init_from=str(tmp_path))
-    assert build_processor(recipe).to_dict() == processor.to_dict()
-    assert recipe.augmentation.random_crop == (processor.do_center_crop is True)
-    assert any("random_crop" in line for line in told) != recipe.augmentation.random_crop
+    config, messages = fine_tune(CROPPED, tmp_path)
+    assert build_processor(config).to_dict() == processor.to_dict()
+    assert config.augmentation.random_crop == (processor.do_center_crop is True)
+    assert any("random_crop" in line for line in messages) != config.augmentation.random_crop
 
 
-def test_what_no_recipe_can_say_is_refused(tmp_path):
+def test_unusual_preprocessing_is_refused(tmp_path):
     save_base(tmp_path, processor=MuraImageProcessor(size={"height": 64, "width": 96}))
-    with pytest.raises(ConfigError, match=r"no recipe can say \(size\)"):
-        change_recipe(TINY, init_from=str(tmp_path))
+    with pytest.raises(ConfigError, match=r"a config cannot express \(size\)"):
+        fine_tune(TINY, tmp_path)
 
 
 def test_heads_that_do_not_fit_start_anew(tmp_path, capsys):
     base = save_base(tmp_path)
-    recipe, _ = change_recipe(TINY, ["model.head_layers=[5]", "body_part_head=true"], init_from=str(tmp_path))
-    model = build_model(recipe, trained_on_phantoms=True)
+    config, _ = fine_tune(TINY, tmp_path, model_kwargs={"head_layers": [5]}, body_part_head=True)
+    model = build_model(config, trained_on_phantoms=True)
     assert "no fitting weights for classifier" in capsys.readouterr().err
     backbone = model.mura.backbone.state_dict()
     assert all(torch.equal(value, base.mura.backbone.state_dict()[name]) for name, value in backbone.items())
@@ -76,114 +95,159 @@ def test_heads_that_do_not_fit_start_anew(tmp_path, capsys):
 def test_a_run_goes_on_from_it_and_says_so(phantom_splits, tmp_path):
     save_base(tmp_path / "base")
     (tmp_path / "base" / "training.json").write_text(json.dumps({"data": {"key": "fracatlas", "name": "FracAtlas"}}))
-    recipe, _ = change_recipe(
-        replace(TINY, epochs=1, learning_rate=1e-9, image_size=32), init_from=str(tmp_path / "base")
-    )
-    made, _ = train_tiny(phantom_splits, tmp_path / "run", **vars(recipe))
+    config, _ = fine_tune(TINY.replace(epochs=1, learning_rate=1e-9, image_size=32), tmp_path / "base")
+    made, _ = train_tiny(phantom_splits, tmp_path / "run", config)
     record = read_record(made)
-    assert record["base"]["name"] == record["recipe"]["init_from"] == "base"  # a record shows no path
+    assert record["base"]["name"] == record["arguments"]["init_from"] == "base"  # a record shows no path
     assert len(record["base"]["sha256"]) == 64
     assert record["base"]["trained_on"] == [{"key": "fracatlas", "name": "FracAtlas"}]
-    assert (record["recipe"]["image_size"], record["recipe"]["init_heads"]) == (SIDE, True)
+    assert (record["arguments"]["image_size"], record["arguments"]["init_heads"]) == (SIDE, True)
     base, tuned = (CLASSIFIERS["mura"].from_pretrained(folder) for folder in (tmp_path / "base", made))
     assert torch.allclose(base.classifier.weight, tuned.classifier.weight, atol=1e-5)
     assert tuned.config.temperature == 1.0
     # And the next one knows what both had seen.
-    again, _ = change_recipe(recipe, init_from=str(made))
-    from mura_hf.training import describe_start
-
-    assert [one["name"] for one in describe_start(again)["trained_on"]] == ["phantoms", "FracAtlas"]
+    again, _ = fine_tune(config, made)
+    assert [one["name"] for one in describe_base(again)["trained_on"]] == ["phantoms", "FracAtlas"]
 
 
 def test_the_bundled_one_is_called_as_its_card_does():
-    from mura_hf.training import describe_start
-
-    recipe = load_recipe("fine_tune")
-    assert change_recipe(recipe, init_from="bundled")[0] == recipe
-    assert describe_start(recipe)["name"] == "mura-phantom"
-    build_model(recipe, trained_on_phantoms=True)
+    config = load_config("fine_tune")
+    assert fine_tune(config, "mura-phantom")[0] == config
+    assert fine_tune(config, "bundled")[0].replace(init_from="mura-phantom") == config  # its former name
+    assert describe_base(config)["name"] == "mura-phantom"
+    build_model(config, trained_on_phantoms=True)
 
 
 def test_a_metric_loss_comes_with_a_checkpoint_that_tells_it(tmp_path):
     save_base(tmp_path, "mura_metric_learning")
-    with pytest.raises(ConfigError, match="metric_learning, which cannot do without"):
-        change_recipe(TINY, init_from=str(tmp_path))
+    with pytest.raises(ConfigError, match="metric_loss and family metric_learning belong together"):
+        fine_tune(TINY, tmp_path)
     known = {"metric_loss": {"name": "batch_hard_triplet", "options": {"margin": 0.4}}, "metric_weight": 0.5}
     (tmp_path / "training.json").write_text(json.dumps({"recipe": known, "data": {"name": "phantoms"}}))
-    recipe, _ = change_recipe(TINY, init_from=str(tmp_path))
-    assert (recipe.metric_loss.options, recipe.metric_weight) == ({"margin": 0.4}, 0.5)
+    config, _ = fine_tune(TINY, tmp_path)
+    assert (config.training.metric_loss_options, config.training.metric_weight) == ({"margin": 0.4}, 0.5)
 
 
 def test_attention_over_views_wants_whole_studies(tmp_path):
     save_base(tmp_path, study_pooling="gated_attention")
-    recipe, told = change_recipe(TINY, init_from=str(tmp_path))
-    assert recipe.level == "study"
-    assert "whole studies" in told[0]
+    config, messages = fine_tune(TINY, tmp_path)
+    assert config.data.level == "study"
+    assert "whole studies" in messages[0]
 
 
 def test_models_of_several_are_refused_by_name(tmp_path):
     model = make_model("mura_ensemble")
     model.save_pretrained(tmp_path / "many")
     save_base(tmp_path / "net", "mura_fusenet")
-    with pytest.raises(ConfigError, match="made of several models"):
-        change_recipe(TINY, init_from=str(tmp_path / "many"))
-    with pytest.raises(ConfigError, match="start from one"):
-        change_recipe(load_recipe("p_specialized"), init_from=str(tmp_path / "net"))
-    with pytest.raises(ConfigError, match="whose members start"):
-        change_recipe(load_recipe("d_ensemble"), init_from=str(tmp_path / "net"))
+    with pytest.raises(ConfigError, match="consists of several models"):
+        fine_tune(TINY, tmp_path / "many")
+    with pytest.raises(ConfigError, match="start from a classifier"):
+        fine_tune(TINY.replace(family="specialized"), tmp_path / "net")
+    with pytest.raises(ConfigError, match="set init_from in film"):
+        fine_tune(load_config("films"), tmp_path / "net")
     with pytest.raises(ConfigError, match="set init_heads to false"):
-        build_model(replace(TINY, init_from=str(tmp_path / "net"), init_heads=True), trained_on_phantoms=True)
+        build_model(TINY.replace(init_from=str(tmp_path / "net"), init_heads=True), trained_on_phantoms=True)
 
 
 def test_a_backbone_alone_of_any_family(tmp_path):
     base = save_base(tmp_path, "mura_fusenet")
-    model = build_model(replace(TINY, init_from=str(tmp_path)), trained_on_phantoms=True)
+    model = build_model(TINY.replace(init_from=str(tmp_path)), trained_on_phantoms=True)
     for name, value in base.global_branch.mura.backbone.state_dict().items():
         assert torch.equal(model.mura.backbone.state_dict()[name], value)
     with pytest.raises(CheckpointError, match="set backbone and backbone_kwargs alike"):
-        build_model(replace(TINY, init_from=str(tmp_path), backbone_kwargs=None), trained_on_phantoms=True)
+        build_model(TINY.replace(init_from=str(tmp_path), backbone_kwargs=None), trained_on_phantoms=True)
 
 
 @pytest.mark.parametrize(
     ("name", "error", "message"),
     [
         ("runs/of/nobody", CheckpointError, "neither a folder .* nor a Hub name"),
-        ("nobody/nothing@v1", CheckpointError, "cannot be had from the Hub"),
-        ("timm:resnet10", ConfigError, "did you mean 'resnet1"),
+        ("nobody/nothing@v1", CheckpointError, "cannot be downloaded from the Hub"),
+        ("timm:resnet10", ConfigError, 'did you mean "resnet1'),
     ],
 )
 def test_what_is_not_there_is_named(name, error, message):
     with pytest.raises(error, match=message):
-        change_recipe(TINY, init_from=name)
+        fine_tune(TINY, name)
 
 
 def test_a_run_folder_is_not_its_checkpoint(tmp_path):
     save_base(tmp_path / "checkpoint")
-    with pytest.raises(CheckpointError, match=r"name .*checkpoint"):
-        change_recipe(TINY, init_from=str(tmp_path))
+    with pytest.raises(CheckpointError, match=r"give .*checkpoint"):
+        fine_tune(TINY, tmp_path)
 
 
 def test_a_backbone_of_timm_brings_its_normalisation(monkeypatch):
-    recipe, _ = change_recipe(load_recipe("p_base"), init_from="timm:resnetv2_50x1_bit.goog_in21k")
-    assert recipe.backbone_kwargs is None
-    assert list(build_processor(recipe).image_mean) == [0.5, 0.5, 0.5]
+    config, _ = fine_tune(load_config("phantom"), "timm:resnetv2_50x1_bit.goog_in21k", region_weight=0.0, stages=[])
+    assert config.model.backbone_kwargs is None
+    assert list(build_processor(config).image_mean) == [0.5, 0.5, 0.5]
     asked = []
     monkeypatch.setattr(
         "mura_hf.models.modeling_mura.load_timm_weights",
         lambda backbone, config, overlay: asked.append(config.backbone),
     )
-    build_model(replace(recipe, image_size=64), trained_on_phantoms=False)
+    build_model(config.replace(image_size=64), trained_on_phantoms=False)
     assert asked == ["resnetv2_50x1_bit.goog_in21k"]
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"init_from": "bundled", "pretrained": True}, "set pretrained to false"),
-        ({"init_heads": True}, "name one in init_from"),
-        ({"init_from": "timm:resnet50"}, "set backbone to resnet50"),
-    ],
-)
-def test_a_recipe_says_one_start_only(changes, message):
-    with pytest.raises(ConfigError, match=message):
-        replace(TINY, **changes)
+@pytest.fixture(scope="module")
+def trained_base(phantom_tree, tmp_path_factory):
+    datasets = load_mura(phantom_tree, dev_fraction=0.25, calib_fraction=0.2)
+    return train_tiny(datasets, tmp_path_factory.mktemp("base") / "run", epochs=1)[0]
+
+
+def _patients(datasets, *splits):
+    return {patient for split in splits for patient in datasets[split]["patient_id"]}
+
+
+def test_on_the_same_data_the_cut_stays(trained_base, phantom_tree):
+    config = TINY.replace(init_from=str(trained_base), dev_fraction=0.4, seed=7)
+    own = load_mura(phantom_tree, **config.split_options())
+    theirs = load_mura(phantom_tree, **TINY.split_options())
+    assert _patients(own, "dev", "calib") & _patients(theirs, "train")  # else there were nothing to mend
+    kept, known, message = keep_split_of_base(config, own, phantom_tree, {}, source="phantoms")
+    assert kept.split_options() == TINY.split_options()
+    assert known == {}
+    assert "was trained on these data" in message
+    assert keep_split_of_base(kept, theirs, phantom_tree, {}, source="phantoms")[2] is None
+
+
+def test_a_member_is_cut_as_its_ensemble_was_whatever_its_seed(trained_base, phantom_tree, tmp_path):
+    member = shutil.copytree(trained_base, tmp_path / "member")
+    record = json.loads((member / "training.json").read_text())
+    record["data"]["cut"], record["arguments"]["seed"] = TINY.split_options(), TINY.training.seed + 1
+    (member / "training.json").write_text(json.dumps(record))
+    config = TINY.replace(init_from=str(member), dev_fraction=0.4, seed=7)
+    kept, _, _ = keep_split_of_base(
+        config, load_mura(phantom_tree, **config.split_options()), phantom_tree, {}, source="phantoms"
+    )
+    assert kept.split_options() == TINY.split_options()
+    calib, _ = load_split(member, phantom_tree, "calib")
+    assert calib["study_id"] == load_mura(phantom_tree, **TINY.split_options())["calib"]["study_id"]
+
+
+def test_of_some_parts_of_them_the_known_are_counted(trained_base, phantom_tree):
+    config = TINY.replace(init_from=str(trained_base), dev_fraction=0.4, calib_fraction=0.3, seed=7, stratified=False)
+    chosen = {"body_parts": ["wrist", "elbow", "hand"]}
+    own = load_mura(phantom_tree, **chosen, **config.split_options())
+    kept, known, message = keep_split_of_base(config, own, phantom_tree, chosen, source="phantoms")
+    expected = _patients(own, "dev") & _patients(load_mura(phantom_tree, **TINY.split_options()), "train")
+    assert kept == config
+    assert known["dev"] == len(expected) > 0
+    assert known["valid"] == 0
+    assert "figures are too optimistic" in message
+
+
+def test_other_data_are_split_as_the_config_says(trained_base, phantom_tree, tmp_path):
+    tree = write_phantom_mura(tmp_path / "tree", 12, seed=9, size=64, progress=False)
+    config = TINY.replace(init_from=str(trained_base), seed=7)
+    assert keep_split_of_base(config, load_mura(tree, **config.split_options()), tree, {}, source="phantoms") == (
+        config,
+        {},
+        None,
+    )
+    assert keep_split_of_base(TINY, load_mura(tree, **TINY.split_options()), tree, {}, source="phantoms") == (
+        TINY,
+        {},
+        None,
+    )

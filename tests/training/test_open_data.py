@@ -1,7 +1,6 @@
 """Two epochs on each open dataset, through cache, crops and a card."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,12 +19,24 @@ from mura_hf.evaluation import (
     load_splits,
 )
 from mura_hf.hub import render_card
-from mura_hf.training import MANIFEST_FILE, load_recipe, train
+from mura_hf.training import MANIFEST_FILE, load_config, train
 
 from ..open_trees import write_fracatlas, write_grazpedwri
 
-TINY = replace(
-    load_recipe("scratch"),
+TINY = load_config(
+    "ours",
+    level="view",
+    layer_decay=1.0,
+    ema_decay=0.0,
+    average_top_k=0,
+    label_smoothing=0.0,
+    pretrained=False,
+    crop_border=True,
+    random_crop=True,
+    body_part_head=False,
+    sampling="balanced",
+    learning_rate=1e-3,
+    model_kwargs={},
     backbone="resnet10t",
     backbone_kwargs={"channels": [8, 16, 24, 32]},
     image_size=64,
@@ -45,13 +56,14 @@ def _fresh_state():
 
 
 @pytest.mark.parametrize("key", ["fracatlas", "grazpedwri"])
+@pytest.mark.slow
 def test_two_epochs_calibration_evaluation_and_a_card_that_credits(key, tmp_path):
     root = tmp_path / "data"
     {"fracatlas": write_fracatlas, "grazpedwri": write_grazpedwri}[key](root)
-    recipe = replace(TINY, body_part_head=key == "grazpedwri")
-    datasets, source = load_data(root, **recipe.cut())
+    config = TINY.replace(body_part_head=key == "grazpedwri")
+    datasets, source = load_data(root, **config.split_options())
     folder = train(
-        datasets, recipe, tmp_path / "run", data_description=describe_source(source, root), cpu=True,
+        datasets, config, tmp_path / "run", data_description=describe_source(source, root), cpu=True,
         cache_dir=tmp_path / "cache",
     )  # fmt: skip
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
@@ -97,12 +109,13 @@ def test_two_epochs_calibration_evaluation_and_a_card_that_credits(key, tmp_path
     assert f"means {study.positive_class_description}." in card
 
 
+@pytest.mark.slow
 def test_another_copy_is_refused_unless_the_manifest_clears_it(tmp_path):
     write_fracatlas(tmp_path / "data", n=160, size=48)
-    recipe = replace(TINY, epochs=1)
-    datasets, source = load_data(tmp_path / "data", **recipe.cut())
+    config = TINY.replace(epochs=1)
+    datasets, source = load_data(tmp_path / "data", **config.split_options())
     description = describe_source(source, tmp_path / "data")
-    folder = train(datasets, recipe, tmp_path / "run", data_description=description, cpu=True)
+    folder = train(datasets, config, tmp_path / "run", data_description=description, cpu=True)
     table = tmp_path / "data" / "dataset.csv"
     lines = table.read_text().splitlines()
     seen = {f"{study}.jpg" for study in datasets["train"]["study_id"]}

@@ -1,17 +1,22 @@
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
+
+from mura_hf.training import processes
+from mura_hf.training.processes import StopSignals
 
 from . import in_processes
 
 
 @pytest.fixture(scope="module")
 def two(phantom_tree, tmp_path_factory):
-    """What two processes print."""
+    """Results of two processes."""
     folder = tmp_path_factory.mktemp("two")
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
@@ -27,14 +32,16 @@ def two(phantom_tree, tmp_path_factory):
 @pytest.fixture(scope="module")
 def one(phantom_tree, tmp_path_factory):
     """The same global batches in one process."""
-    return in_processes.run(phantom_tree, tmp_path_factory.mktemp("one") / "run", in_processes.RECIPE)
+    return in_processes.run(phantom_tree, tmp_path_factory.mktemp("one") / "run", in_processes.CONFIG)
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_with_the_same_global_batch(one, two):
     assert len(one["losses"]) == len(two["whole"]["losses"]) >= 20
     np.testing.assert_allclose(two["whole"]["losses"], one["losses"], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_each_study_is_counted_once(one, two, phantom_splits):
     studies = len(set(phantom_splits["dev"]["study_id"]))
     assert len(phantom_splits["dev"]) % 8  # the last batch is not full, nor shared evenly
@@ -46,11 +53,59 @@ def test_each_study_is_counted_once(one, two, phantom_splits):
         assert theirs["train_loss"] == pytest.approx(mine["train_loss"], abs=1e-4)
 
 
-def test_a_signal_to_one_process_stops_all_and_they_go_on_exactly(two):
-    assert [len(told) for told in two["stopped"]] == [1, 1]
-    assert all("stopped by SIGTERM at views, epoch 1, step 5" in told[0] for told in two["stopped"])
+@pytest.mark.slow
+def test_a_signal_to_one_process_stops_all_and_they_resume_exactly(two):
+    assert [len(errors) for errors in two["stopped"]] == [1, 1]
+    assert all("stopped by SIGTERM at views, epoch 1, step 5" in errors[0] for errors in two["stopped"])
     assert two["again"]["weights"] == two["whole"]["weights"]
     assert [line["samples"] for line in two["again"]["history"]] == [
         line["samples"] for line in two["whole"]["history"]
     ]
     assert len(two["again"]["losses"]) == len(two["whole"]["losses"]) - 5
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_noted_and_what_held_before_comes_back(number):
+    before = signal.getsignal(number)
+    with StopSignals() as noted:
+        assert noted.received == 0
+        signal.raise_signal(number)
+        signal.raise_signal(number)  # as a launcher passes it on
+        assert noted.received == number
+    assert signal.getsignal(number) is before
+
+
+def test_the_first_counts():
+    with StopSignals() as noted:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        assert noted.received == signal.SIGINT
+
+
+def test_an_impatient_ctrl_c_ends_it(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(processes.time, "monotonic", lambda: clock[0])
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets its background jobs ignore it
+    try:
+        with StopSignals() as noted:
+            signal.raise_signal(signal.SIGINT)
+            clock[0] += 10
+            signal.raise_signal(signal.SIGTERM)
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert noted.received == signal.SIGINT
+
+
+def test_another_thread_notes_nothing_and_fails_at_nothing():
+    noted = []
+
+    def run():
+        with StopSignals() as inner:
+            noted.append(inner.received)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert noted == [0]

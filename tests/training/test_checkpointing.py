@@ -1,3 +1,5 @@
+"""States on disk, and runs that are killed, stopped, damaged, or out of disk space."""
+
 import os
 import shutil
 import signal
@@ -5,28 +7,37 @@ import subprocess
 import time
 from pathlib import Path
 
-import killed_trainings as killed_runs
+import killed_trainings
 import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from killed_trainings import end_of, finish, kill_at_random, kill_while_writing, same, train_in_fork
+from killed_trainings import CONFIG, end_of, finish, kill_at_random, kill_while_writing, same, train_in_fork
 
 from mura_hf import load_mura
+from mura_hf.common import put_file
 from mura_hf.errors import TrainingError
 from mura_hf.training import train
+from mura_hf.training.checkpointing import (
+    _remove_after,
+    begin_state,
+    commit_state,
+    find_damage,
+    newest_state,
+    state_number,
+)
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     folder = tmp_path_factory.mktemp("killed")
-    killed_runs.make_tree(folder / "tree")
+    killed_trainings.make_tree(folder / "tree")
     return folder
 
 
 @pytest.fixture(scope="module")
 def whole(home):
-    """How a run ends that was left alone."""
+    """The end of a run that was left alone."""
     finish(home / "tree", home / "whole", home / "cache")
     end = end_of(home / "whole")
     assert len(end["samples"]) == 4
@@ -43,7 +54,8 @@ def _finish(home, name):
     return end_of(home / name)
 
 
-def test_a_run_that_was_killed_ends_as_if_it_had_not_been(home, whole):
+@pytest.mark.slow
+def test_a_killed_run_ends_bit_equal_to_one_left_alone(home, whole):
     rng = np.random.default_rng(1)
     killed = []
     for kill in (kill_at_random, kill_while_writing, kill_at_random, kill_while_writing):
@@ -54,6 +66,7 @@ def test_a_run_that_was_killed_ends_as_if_it_had_not_been(home, whole):
     assert not list((home / "killed" / "states").glob("tmp-*"))
 
 
+@pytest.mark.slow
 def test_comparison_can_fail(whole):
     other = {**whole, "training": {**whole["training"], "model": dict(whole["training"]["model"])}}
     name = next(iter(other["training"]["model"]))
@@ -64,8 +77,9 @@ def test_comparison_can_fail(whole):
     assert not same(whole, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_told_to_stop_it_keeps_its_state_and_goes_on_later(number, home, whole):
+def test_a_signal_saves_the_state_and_the_run_continues_later(number, home, whole):
     name = f"stopped-{number}"
     process = _start(home, name)
     states = home / name / "states"
@@ -80,10 +94,11 @@ def test_told_to_stop_it_keeps_its_state_and_goes_on_later(number, home, whole):
     assert same(_finish(home, name), whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("harm", "file"), [("truncated", "training.pt"), ("flipped", "training.pt"), ("flipped", "best.safetensors")]
 )
-def test_a_damaged_newest_state_is_left_for_the_one_before(harm, file, home, whole):
+def test_a_damaged_newest_state_is_passed_over(harm, file, home, whole):
     name = f"{harm}-{file}"
     process = _start(home, name)
     states = home / name / "states"
@@ -101,7 +116,8 @@ def test_a_damaged_newest_state_is_left_for_the_one_before(harm, file, home, who
     assert same(_finish(home, name), whole)
 
 
-def test_where_no_state_is_whole_nothing_is_removed(home, whole, phantom_splits, tmp_path):
+@pytest.mark.slow
+def test_without_a_complete_state_nothing_is_removed(home, whole, phantom_splits, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(home / "whole", folder)
     (folder / "finished.json").unlink()
@@ -109,9 +125,9 @@ def test_where_no_state_is_whole_nothing_is_removed(home, whole, phantom_splits,
         (state / "training.pt").unlink()
     before = sorted(path.name for path in (folder / "states").iterdir())
     AcceleratorState._reset_state(reset_partial_state=True)
-    with pytest.raises(TrainingError, match=r"no state in .* is whole: .*training.pt is missing"):
+    with pytest.raises(TrainingError, match=r"no state in .* is complete: .*training.pt is missing"):
         train(
-            load_mura(home / "tree", **killed_runs.RECIPE.cut()), killed_runs.RECIPE, folder,
+            load_mura(home / "tree", **CONFIG.split_options()), CONFIG, folder,
             data_description={"name": "phantoms"}, trained_on_phantoms=True, cpu=True,
         )  # fmt: skip
     assert sorted(path.name for path in (folder / "states").iterdir()) == before
@@ -120,22 +136,23 @@ def test_where_no_state_is_whole_nothing_is_removed(home, whole, phantom_splits,
 _FULL = """
 import sys
 from pathlib import Path
-from dataclasses import replace
 from mura_hf import load_mura
-from mura_hf.assessment.killed_runs import RECIPE
+sys.path.insert(0, sys.argv.pop())
+from killed_trainings import CONFIG
 from mura_hf.errors import MuraError
 from mura_hf.training import train
 tree, folder, cache = map(Path, sys.argv[1:])
 try:
-    train(load_mura(tree, **RECIPE.cut()), RECIPE, folder, data_description={"name": "phantoms"},
+    train(load_mura(tree, **CONFIG.split_options()), CONFIG, folder, data_description={"name": "phantoms"},
           trained_on_phantoms=True, cpu=True, cache_dir=cache, save_steps=1)
 except MuraError as error:
     raise SystemExit(str(error))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
-def test_a_full_disk_leaves_the_last_state_whole_and_says_so(forks, home, whole, tmp_path):
+def test_a_full_disk_leaves_the_last_state_complete_and_is_explained(forks, home, whole, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(
@@ -153,24 +170,72 @@ def test_a_full_disk_leaves_the_last_state_whole_and_says_so(forks, home, whole,
         free = os.statvfs(disk)
         ballast = disk / "ballast"
         ballast.write_bytes(bytes(max(0, free.f_bavail * free.f_frsize - 200_000)))
-        done = forks.run("-c", _FULL, home / "tree", folder, home / "cache")
+        done = forks.run("-c", _FULL, home / "tree", folder, home / "cache", Path(killed_trainings.__file__).parent)
         assert done.returncode == 1
         last = done.stderr.strip().splitlines()[-1]
         assert "No space left on device" in last
-        assert "What was kept before is whole" in last
+        assert "What was saved before is complete" in last
         assert "Traceback" not in done.stderr
-        kept = end_state(folder)
+        state, damages = newest_state(folder / "states")
+        assert state is not None
+        assert not damages
         ballast.unlink()
         finish(home / "tree", folder, home / "cache")
         assert same(end_of(folder), whole)
-        assert kept
     finally:
         subprocess.run(["umount", disk], check=True)
 
 
-def end_state(folder: Path):
-    from mura_hf.training.states import newest_state
+def _write(folder, number, content=b"weights"):
+    fresh = begin_state(folder, number)
+    put_file(fresh, "training.pt", content)
+    return commit_state(fresh, number)
 
-    state, told = newest_state(folder / "states")
-    assert not told
-    return state
+
+def test_the_newest_complete_state_is_found_and_two_are_kept(tmp_path):
+    assert newest_state(tmp_path / "states") == (None, [])
+    for number in (1, 2, 10):  # as numbers, not as text
+        state = _write(tmp_path / "states", number, str(number).encode())
+        assert find_damage(state) is None
+    assert newest_state(tmp_path / "states") == (state, [])
+    assert state_number(state) == 10
+    assert sorted(path.name for path in (tmp_path / "states").iterdir()) == ["state-10", "state-2"]
+
+
+@pytest.mark.parametrize("harm", ["flip", "truncate", "empty", "remove", "no_manifest", "bad_manifest"])
+def test_a_damaged_state_is_passed_over(harm, tmp_path):
+    states = tmp_path / "states"
+    before, state = _write(states, 1), _write(states, 2, bytes(range(200)))
+    file = state / "training.pt"
+    content = bytearray(file.read_bytes())
+    if harm == "flip":
+        content[100] ^= 1
+        file.write_bytes(content)
+    elif harm == "truncate":
+        file.write_bytes(content[:-1])
+    elif harm == "empty":
+        file.write_bytes(b"")
+    elif harm == "remove":
+        file.unlink()
+    elif harm == "no_manifest":
+        (state / "manifest.json").unlink()
+    else:
+        (state / "manifest.json").write_text('{"training.pt": ')
+    found, damages = newest_state(states)
+    assert found == before
+    assert len(damages) == 1
+    assert str(state) in damages[0]
+    assert "is damaged" in damages[0]
+    _remove_after(states, state_number(before))
+    assert [path.name for path in states.iterdir()] == ["state-1"]
+
+
+def test_an_unfinished_folder_is_no_state(tmp_path):
+    states = tmp_path / "states"
+    state = _write(states, 1)
+    put_file(begin_state(states, 2), "training.pt", b"half")
+    assert newest_state(states) == (state, [])
+    assert begin_state(states, 2).is_dir()
+    assert not any((states / "tmp-2").iterdir())  # empty again
+    _remove_after(states, 1)
+    assert [path.name for path in states.iterdir()] == ["state-1"]

@@ -1,13 +1,109 @@
-"""Rates by layers, against numbers that are counted by hand from what each architecture is made of."""
+"""Optimizers, schedules and averages against torch's own; learning rates by layers against numbers counted by hand."""
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 
 from mura_hf import ConfigError, MuraConfig, MuraForImageClassification
 from mura_hf.models.backbone_mura import freeze_backbone
-from mura_hf.training.parameter_groups import parameter_groups
+from mura_hf.training import TrainingConfig
+from mura_hf.training.optimization import (
+    LearningRateSchedule,
+    average_weights,
+    is_among_best,
+    make_optimizer,
+    parameter_groups,
+    with_epoch,
+)
 from tests.conftest import SMALL, make_model
+
+CONFIG = TrainingConfig().replace(pretrained=False, learning_rate=0.1, weight_decay=0.3, epochs=8, warmup_fraction=0.0)
+
+
+def _small():
+    return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("adamw", torch.optim.AdamW), ("adam", torch.optim.Adam), ("sgd", torch.optim.SGD)]
+)
+def test_biases_and_norms_are_not_decayed(name, kind):
+    model = _small()
+    model[2].requires_grad_(False)
+    optimizer = make_optimizer(model, CONFIG.replace(optimizer=name, momentum=0.7))
+    assert type(optimizer) is kind
+    decayed, others = optimizer.param_groups
+    assert (decayed["weight_decay"], others["weight_decay"]) == (0.3, 0.0)
+    assert [parameter.shape for parameter in decayed["params"]] == [(4, 3)]
+    assert len(others["params"]) == 3
+    assert name != "sgd" or decayed["momentum"] == 0.7
+
+
+def test_adams_decay_is_a_term_of_the_gradient_and_adamws_is_not():
+    moved = {}
+    for name in ("adam", "adamw"):
+        model = nn.Linear(1, 1, bias=False)
+        nn.init.constant_(model.weight, 2.0)
+        optimizer = make_optimizer(model, CONFIG.replace(optimizer=name))
+        model(torch.zeros(1, 1)).sum().backward()  # a gradient of 0
+        optimizer.step()
+        moved[name] = 2.0 - model.weight.item()
+    # Adam divides the L2 term by its own size and so steps by the rate; AdamW takes rate x decay x weight.
+    assert moved == pytest.approx({"adam": 0.1, "adamw": 0.1 * 0.3 * 2}, rel=1e-5)
+
+
+def test_an_optimizer_needs_trained_parameters():
+    with pytest.raises(ValueError, match="raise train_last"):
+        make_optimizer(_small().requires_grad_(False), CONFIG)
+
+
+def _curve(config, losses=None, steps=5):
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=config.training.learning_rate)
+    schedule, rates = LearningRateSchedule(optimizer, config, steps), []
+    for epoch in range(config.training.epochs):
+        for _ in range(steps):
+            rates.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            schedule.step()
+        if losses:
+            schedule.end_epoch(losses[epoch])
+    return np.array(rates).reshape(config.training.epochs, steps)
+
+
+def test_step_is_torchs():
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    reference, expected = StepLR(optimizer, step_size=3, gamma=0.3), []
+    for _ in range(CONFIG.training.epochs):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        reference.step()
+    rates = _curve(CONFIG.replace(schedule="step", step_epochs=3, gamma=0.3))
+    np.testing.assert_allclose(rates, np.repeat(np.array(expected)[:, None], 5, 1))
+
+
+@pytest.mark.parametrize("patience", [0, 1, 2])
+def test_plateau_is_torchs(patience):
+    losses = [1.0, 0.9, 0.90001, 0.95, 0.9, 0.89, 0.9, 0.9]
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    reference, expected = ReduceLROnPlateau(optimizer, factor=0.1, patience=patience), []
+    for loss in losses:
+        expected.append(optimizer.param_groups[0]["lr"])
+        reference.step(loss)
+    rates = _curve(CONFIG.replace(schedule="plateau", plateau_factor=0.1, plateau_patience=patience), losses)
+    assert len(set(expected)) > 1
+    np.testing.assert_allclose(rates, np.repeat(np.array(expected)[:, None], 5, 1))
+
+
+def test_constant_and_cosine_rise_first():
+    constant = _curve(CONFIG.replace(schedule="constant", warmup_fraction=0.25)).ravel()
+    np.testing.assert_allclose(constant, np.minimum(np.arange(40) / 10, 1) * 0.1)
+    cosine = _curve(CONFIG.replace(schedule="cosine", warmup_fraction=0.25)).ravel()
+    falling = 0.05 * (1 + np.cos(np.pi * np.arange(30) / 30))
+    np.testing.assert_allclose(cosine, np.r_[np.arange(10) / 100, falling])
+
 
 DECAY = 0.5
 
@@ -104,10 +200,10 @@ def test_one_is_one_rate_for_all():
     assert [(group["lr"], group["weight_decay"]) for group in groups] == [(0.1, 0.3), (0.1, 0.0)]
 
 
-def test_a_backbone_that_does_not_tell_its_layers_apart_is_refused(monkeypatch):
+def test_a_backbone_without_known_layers_is_refused(monkeypatch):
     model = MuraForImageClassification(MuraConfig(**SMALL))
     monkeypatch.delattr(type(model.mura.backbone), "group_matcher")
-    with pytest.raises(ConfigError, match="resnet10t does not tell its layers apart; set it to 1"):
+    with pytest.raises(ConfigError, match="the layers of backbone resnet10t are not known; set it to 1"):
         parameter_groups(model, learning_rate=0.1, weight_decay=0.3, layer_decay=0.9)
 
 
@@ -126,3 +222,31 @@ def test_rates_move_weights_by_layers():
 def test_nothing_to_train_is_refused():
     with pytest.raises(ValueError, match="raise train_last"):
         parameter_groups(nn.Linear(2, 2).requires_grad_(False), learning_rate=1.0, weight_decay=0.0, layer_decay=0.5)
+
+
+def _weights(value):
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    for parameter in model.parameters():
+        nn.init.constant_(parameter, value)
+    model[1].running_mean.fill_(2 * value)
+    model[1].num_batches_tracked.fill_(int(value))
+    return model.state_dict()
+
+
+def test_the_best_are_kept_and_of_two_alike_the_earlier():
+    top = {}
+    for epoch, score in enumerate([0.6, 0.8, 0.7, 0.8, 0.5, 0.8], 1):
+        if is_among_best(top, score, 2):
+            top = with_epoch(top, epoch, score, 2)
+    assert top == {2: 0.8, 4: 0.8}
+
+
+def test_weights_are_averaged_and_counts_are_those_of_the_best(tmp_path):
+    files = {}
+    for epoch in (2, 4):
+        files[epoch] = tmp_path / f"top-{epoch}.safetensors"
+        save_file(_weights(float(epoch)), files[epoch])
+    mean = average_weights(files, {2: 0.8, 4: 0.8})
+    assert torch.equal(mean["0.weight"], torch.full((2, 2), 3.0))
+    assert torch.equal(mean["1.running_mean"], torch.full((2,), 6.0))
+    assert mean["1.num_batches_tracked"] == 2  # of the better, the earlier of two alike

@@ -1,5 +1,4 @@
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,21 +16,21 @@ from mura_hf import (
     MuraSpecializedForImageClassification,
 )
 from mura_hf.data import ViewDataset
-from mura_hf.training import predict_views
-from mura_hf.training.assembling import plan_members
+from mura_hf.training import fit_member_weights, predict_views
+from mura_hf.training.ensemble import plan_members
 
 from .conftest import TINY, read_record, train_tiny
 
 
 @pytest.fixture(scope="module")
-def recipes(tmp_path_factory):
-    """Two recipes whose models can be members of one."""
-    folder = tmp_path_factory.mktemp("recipes")
+def configs(tmp_path_factory):
+    """Two configs whose models can be members of one."""
+    folder = tmp_path_factory.mktemp("configs")
     small = {key: value for key, value in TINY.to_dict().items() if key != "name"}
     small["epochs"] = 1
     (folder / "plain.yaml").write_text(yaml.safe_dump(small))
     (folder / "crossed.yaml").write_text(
-        yaml.safe_dump({**small, "model": {"study_pooling": "max"}, "level": "study", "batch_size": 6})
+        yaml.safe_dump({**small, "model_kwargs": {"study_pooling": "max"}, "level": "study", "batch_size": 6})
     )
     (folder / "larger.yaml").write_text(yaml.safe_dump({**small, "image_size": 48}))
     return {path.stem: str(path) for path in folder.iterdir()}
@@ -43,8 +42,9 @@ def _dev(model, datasets, folder):
     return predict_views(model, views, Accelerator(cpu=True))
 
 
-def test_an_ensemble_is_the_weighted_mean_and_its_members_are_not_trained_twice(phantom_splits, recipes, tmp_path):
-    options = {"family": "ensemble", "members": [recipes["plain"], recipes["crossed"]]}
+@pytest.mark.slow
+def test_an_ensemble_is_the_weighted_mean_and_its_members_are_not_trained_twice(phantom_splits, configs, tmp_path):
+    options = {"family": "ensemble", "members": [configs["plain"], configs["crossed"]]}
     folder, _ = train_tiny(phantom_splits, tmp_path / "run", fit_member_weights=True, **options)
     model = MuraEnsembleForImageClassification.from_pretrained(folder)
     record = read_record(folder)
@@ -61,7 +61,7 @@ def test_an_ensemble_is_the_weighted_mean_and_its_members_are_not_trained_twice(
     expected = sum(weights[name] * answers[name] for name in answers)
     np.testing.assert_allclose(whole.study_probabilities()[0], expected, atol=1e-5)
     assert record["dev"]["auroc"] == pytest.approx(whole.study_metrics()["auroc"], abs=1e-6)
-    assert {name: told["recipe"] for name, told in record["members"].items()} == {
+    assert {name: told["config"] for name, told in record["members"].items()} == {
         "plain": "plain",
         "crossed": "crossed",
     }
@@ -74,29 +74,32 @@ def test_an_ensemble_is_the_weighted_mean_and_its_members_are_not_trained_twice(
     weights = again / "plain" / "checkpoint" / "model.safetensors"
     before = weights.stat().st_mtime_ns
     stands = json.loads((again / "plain" / "finished.json").read_text())
-    (again / "plain" / "finished.json").write_text(json.dumps({**stands, "recipe": {**stands["recipe"], "epochs": 9}}))
-    with pytest.raises(DatasetError, match="plain holds a run that was trained otherwise: epochs was 9, now 1"):
+    (again / "plain" / "finished.json").write_text(
+        json.dumps({**stands, "arguments": {**stands["arguments"], "epochs": 9}})
+    )
+    with pytest.raises(DatasetError, match="plain contains a run with other settings: epochs was 9, now 1"):
         train_tiny(phantom_splits, again, **options)
     (again / "plain" / "finished.json").write_text(json.dumps(stands))
     train_tiny(phantom_splits, again, **options)
     assert weights.stat().st_mtime_ns == before
     assert (again / "crossed" / "finished.json").exists()
-    with pytest.raises(DatasetError, match="trained otherwise: fit_member_weights was False, now True"):
+    with pytest.raises(DatasetError, match="other settings: fit_member_weights was False, now True"):
         train_tiny(phantom_splits, again, fit_member_weights=True, **options)
 
 
-def test_a_recipe_named_again_is_trained_with_another_seed(phantom_splits, recipes, tmp_path):
-    options = {"family": "ensemble", "members": [recipes["plain"]] * 2, "seed": 3}
-    plan = plan_members(replace(TINY, **options), phantom_splits)
-    assert {name: member.recipe.seed for name, member in plan.items()} == {"plain-3": 3, "plain-4": 4}
+@pytest.mark.slow
+def test_a_config_named_again_is_trained_with_another_seed(phantom_splits, configs, tmp_path):
+    options = {"family": "ensemble", "members": [configs["plain"]] * 2, "seed": 3}
+    plan = plan_members(TINY.replace(**options), phantom_splits)
+    assert {name: member.config.training.seed for name, member in plan.items()} == {"plain-3": 3, "plain-4": 4}
     folder, _ = train_tiny(phantom_splits, tmp_path / "run", **options)
     record = read_record(folder)
     assert {name: told["seed"] for name, told in record["members"].items()} == {"plain-3": 3, "plain-4": 4}
-    assert record["recipe"]["members"] == ["plain", "plain"]  # and no path
+    assert record["arguments"]["members"] == ["plain", "plain"]  # and no path
     for seed in (3, 4):  # each is cut as the ensemble says
         one = read_record(tmp_path / "run" / f"plain-{seed}" / "checkpoint")
-        assert (one["recipe"]["seed"], one["data"]["cut"]["seed"]) == (seed, 3)
-        assert record["members"][f"plain-{seed}"]["settings"] == one["recipe"]
+        assert (one["arguments"]["seed"], one["data"]["cut"]["seed"]) == (seed, 3)
+        assert record["members"][f"plain-{seed}"]["arguments"] == one["arguments"]
     assert record["seconds"] >= sum(told["seconds"] for told in record["members"].values())
     one, other = (
         MuraForImageClassification.from_pretrained(tmp_path / "run" / name / "checkpoint").state_dict()
@@ -106,16 +109,17 @@ def test_a_recipe_named_again_is_trained_with_another_seed(phantom_splits, recip
     alike = tmp_path / "plain-3.yaml"
     alike.write_text(yaml.safe_dump({}))
     with pytest.raises(ConfigError, match="two members would be called plain-3"):
-        plan_members(replace(TINY, **{**options, "members": [*options["members"], str(alike)]}), phantom_splits)
+        plan_members(TINY.replace(**{**options, "members": [*options["members"], str(alike)]}), phantom_splits)
 
 
-def test_members_share_a_processor_or_are_refused_before_training(phantom_splits, recipes, tmp_path):
+def test_members_share_a_processor_or_are_refused_before_training(phantom_splits, configs, tmp_path):
     with pytest.raises(CheckpointError, match="preprocess images differently, in size"):
-        train_tiny(phantom_splits, tmp_path / "run", family="ensemble", members=[recipes["plain"], recipes["larger"]])
+        train_tiny(phantom_splits, tmp_path / "run", family="ensemble", members=[configs["plain"], configs["larger"]])
     assert not (tmp_path / "run").exists()
 
 
-def test_a_model_for_each_body_part(phantom_splits, recipes, tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_a_model_for_each_body_part(phantom_splits, configs, tmp_path, monkeypatch):
     labels = {}
     for split in ("train", "dev"):
         for part, label in zip(phantom_splits[split]["body_part"], phantom_splits[split]["label"], strict=True):
@@ -136,22 +140,47 @@ def test_a_model_for_each_body_part(phantom_splits, recipes, tmp_path, monkeypat
         assert read_record(member / "checkpoint")["data"]["body_parts"] == [name]
         assert read_record(member / "checkpoint")["data"]["views"]["dev"] == len(rows)
     if any(set(seen.get("dev", ())) != {0, 1} for part, seen in labels.items() if part in lacking):
-        with pytest.raises(DatasetError, match=r"of every part, and .* lacks some"):
-            plan_members(replace(TINY, family="specialized"), phantom_splits)
+        with pytest.raises(DatasetError, match=r"of every body part, but .* lacks some"):
+            plan_members(TINY.replace(family="specialized"), phantom_splits)
 
 
-def test_a_router_must_find_the_part_and_members_are_single(phantom_splits, recipes):
-    with pytest.raises(ConfigError, match="made of members itself"):
-        plan_members(replace(TINY, family="ensemble", members=[recipes["plain"], "d_ensemble"]), phantom_splits)
+def test_a_router_must_find_the_part_and_members_are_single(phantom_splits, configs):
+    with pytest.raises(ConfigError, match="consists of members itself"):
+        plan_members(TINY.replace(family="ensemble", members=[configs["plain"], "films"]), phantom_splits)
     part = phantom_splits["train"]["body_part"][0]
     one = phantom_splits.filter(lambda this: this == part, input_columns="body_part")
     both = {"train": one["train"], "dev": one["train"], "calib": one["calib"], "valid": one["valid"]}
-    with pytest.raises(ConfigError, match="finds no body part"):
-        plan_members(replace(TINY, family="specialized", router=recipes["plain"]), type(phantom_splits)(both))
+    with pytest.raises(ConfigError, match="does not predict the body part"):
+        plan_members(TINY.replace(family="specialized", router=configs["plain"]), type(phantom_splits)(both))
 
 
-def test_the_studys_ensemble_shares_one_processor(phantom_splits):
-    from mura_hf.training import load_recipe
+def _loss(weights, probabilities, labels):
+    mixed = np.asarray(weights) @ probabilities
+    return -np.mean(np.log(np.where(labels == 1, mixed, 1 - mixed)))
 
-    plan = plan_members(load_recipe("d_ensemble"), phantom_splits)
-    assert list(plan) == ["d_resnet50", "d_densenet169", "d_densenet169_b32", "d_densenet169_b64", "d_fusenet"]
+
+def test_no_other_weights_are_better():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 200)
+    good = np.clip(0.2 + 0.6 * labels + rng.normal(0, 0.3, 200), 0.01, 0.99)
+    other = np.clip(0.2 + 0.6 * labels + rng.normal(0, 0.35, 200), 0.01, 0.99)
+    noise = rng.uniform(0.02, 0.98, 200)
+    probabilities = np.stack([good, other, noise])
+    weights = fit_member_weights(probabilities, labels)
+    assert sum(weights) == pytest.approx(1)
+    assert min(weights) >= 0
+    assert weights[0] > weights[1] > max(0.1, weights[2])
+    grid = [(a, b, 1 - a - b) for a in np.linspace(0, 1, 51) for b in np.linspace(0, 1 - a, 51)]
+    lowest = min(_loss(one, probabilities, labels) for one in grid)
+    assert _loss(weights, probabilities, labels) <= lowest + 1e-9
+
+
+def test_a_member_that_is_always_wrong_gets_nothing():
+    labels = np.array([0, 1, 0, 1, 1])
+    weights = fit_member_weights(np.stack([1.0 - labels, 0.2 + 0.6 * labels]), labels)
+    np.testing.assert_allclose(weights, [0, 1], atol=1e-6)
+
+
+def test_both_classes_are_needed():
+    with pytest.raises(ValueError, match="normal and abnormal"):
+        fit_member_weights(np.full((2, 3), 0.5), np.ones(3, int))

@@ -10,11 +10,10 @@ from timm.data import mixup as timm_mixup
 from torch.nn import functional
 
 from mura_hf import ConfigError
-from mura_hf.training import Recipe, load_recipe
-from mura_hf.training.mixing import SHARE, draw_mix, mix_batch
-from mura_hf.training.objective import Truth, batch_loss
+from mura_hf.training import TrainingConfig, load_config
+from mura_hf.training.objective import SHARE, Targets, batch_loss, draw_mix, mix_batch
 
-PLAIN = Recipe(pretrained=False, body_part_head=True, body_part_weight=0.5)
+PLAIN = TrainingConfig().replace(pretrained=False, body_part_head=True, body_part_weight=0.5)
 SIZE = (24, 32)
 
 
@@ -28,15 +27,15 @@ def _batch(n=6):
     }
 
 
-def _recipe(**changes):
-    return Recipe(pretrained=False, **changes)
+def _config(**changes):
+    return TrainingConfig().replace(pretrained=False, **changes)
 
 
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
 def test_mixes_as_timm_does(kind, monkeypatch):
-    recipe, batch = _recipe(**{kind: 0.8}), _batch()
-    mix = draw_mix(recipe, SIZE, (1, 2, 0))
-    found = mix_batch(batch, recipe, (1, 2, 0))
+    config, batch = _config(**{kind: 0.8}), _batch()
+    mix = draw_mix(config, SIZE, (1, 2, 0))
+    found = mix_batch(batch, config, (1, 2, 0))
     reference = Mixup(mixup_alpha=0.8, cutmix_alpha=0.8, label_smoothing=0.0, num_classes=2)
     monkeypatch.setattr(reference, "_params_per_batch", lambda: (mix.share, kind == "cutmix"))
     monkeypatch.setattr(timm_mixup, "rand_bbox", lambda *given, **options: mix.box)
@@ -50,10 +49,10 @@ def test_mixes_as_timm_does(kind, monkeypatch):
 
 
 def test_the_share_is_what_is_seen():
-    recipe = _recipe(cutmix=1.0)
+    config = _config(cutmix=1.0)
     cut_off = 0
     for step in range(100):
-        mix = draw_mix(recipe, SIZE, (0, step, 0))
+        mix = draw_mix(config, SIZE, (0, step, 0))
         top, bottom, left, right = mix.box
         assert 0 <= top <= bottom <= SIZE[0]
         assert 0 <= left <= right <= SIZE[1]
@@ -64,33 +63,33 @@ def test_the_share_is_what_is_seen():
 
 @pytest.mark.parametrize("alpha", [0.2, 4.0])
 def test_shares_are_drawn_from_beta(alpha):
-    recipe = _recipe(mixup=alpha)
-    shares = [draw_mix(recipe, SIZE, (0, step, 0)).share for step in range(400)]
+    config = _config(mixup=alpha)
+    shares = [draw_mix(config, SIZE, (0, step, 0)).share for step in range(400)]
     assert np.mean(shares) == pytest.approx(0.5, abs=0.05)
     assert np.var(shares) == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.2)
 
 
 def test_a_toss_decides_between_both():
-    recipe = _recipe(mixup=0.2, cutmix=1.0)
-    kinds = [draw_mix(recipe, SIZE, (0, step, 0)).box is None for step in range(200)]
+    config = _config(mixup=0.2, cutmix=1.0)
+    kinds = [draw_mix(config, SIZE, (0, step, 0)).box is None for step in range(200)]
     assert 75 < sum(kinds) < 125
 
 
 def test_draws_depend_on_seed_and_place_alone():
-    recipe = _recipe(mixup=0.4, seed=3)
-    first = draw_mix(recipe, SIZE, (4, 5, 1))
+    config = _config(mixup=0.4, seed=3)
+    first = draw_mix(config, SIZE, (4, 5, 1))
     states = (random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state())
     for seed in (0, 1):
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)
-        assert draw_mix(recipe, SIZE, (4, 5, 1)) == first
+        assert draw_mix(config, SIZE, (4, 5, 1)) == first
     random.setstate(states[0])
     torch.set_rng_state(states[2])
     before = torch.get_rng_state()
-    mix_batch(_batch(), recipe, (4, 5, 1))
+    mix_batch(_batch(), config, (4, 5, 1))
     assert torch.equal(torch.get_rng_state(), before)
-    others = [(recipe, 4, 5, 0), (recipe, 4, 6, 1), (recipe, 5, 5, 1), (_recipe(mixup=0.4, seed=4), 4, 5, 1)]
+    others = [(config, 4, 5, 0), (config, 4, 6, 1), (config, 5, 5, 1), (_config(mixup=0.4, seed=4), 4, 5, 1)]
     assert all(draw_mix(one, SIZE, place) != first for one, *place in others)
 
 
@@ -99,7 +98,7 @@ def test_nothing_is_done_where_nothing_is_asked():
     assert mix_batch(batch, PLAIN, (0, 0, 0)) is batch
 
 
-def _loss(batch, recipe, weights=None, findings=None):
+def _loss(batch, config, weights=None, findings=None):
     generator = torch.Generator().manual_seed(1)
     n = len(batch["labels"])
     output = SimpleNamespace(
@@ -108,8 +107,8 @@ def _loss(batch, recipe, weights=None, findings=None):
         finding_logits=torch.randn(n, 3, generator=generator),
     )
     loss = batch_loss(
-        output, batch, recipe, Truth(weights, findings), trains="all", metric=None, accelerator=Accelerator(cpu=True),
-        model=torch.nn.Identity(),
+        output, batch, config, Targets(weights, findings), trains="all", metric_loss=None,
+        accelerator=Accelerator(cpu=True), model=torch.nn.Identity(),
     )  # fmt: skip
     return output, float(loss)
 
@@ -132,15 +131,15 @@ def test_the_loss_is_that_of_soft_labels():
 
 def test_smoothed_labels_and_findings_are_mixed_too():
     batch, findings = _batch(), torch.tensor([-1, 2, 0, -1, 1, -1])
-    recipe = Recipe(
-        pretrained=False, label_smoothing=0.1, finding_weight=0.7, model={"finding_types": ["a", "b", "c"]}
+    config = TrainingConfig().replace(
+        pretrained=False, label_smoothing=0.1, finding_weight=0.7, model_kwargs={"finding_types": ["a", "b", "c"]}
     )
     whole = {
-        share: _loss({**batch, SHARE: torch.tensor(share)}, recipe, None, findings)[1] for share in (0.0, 0.3, 1.0)
+        share: _loss({**batch, SHARE: torch.tensor(share)}, config, None, findings)[1] for share in (0.0, 0.3, 1.0)
     }
     turned = {**batch, **{name: batch[name].flip(0) for name in ("labels", "body_parts", "index")}}
-    assert whole[1.0] == pytest.approx(_loss(batch, recipe, None, findings)[1])
-    assert whole[0.0] == pytest.approx(_loss(turned, recipe, None, findings)[1])
+    assert whole[1.0] == pytest.approx(_loss(batch, config, None, findings)[1])
+    assert whole[0.0] == pytest.approx(_loss(turned, config, None, findings)[1])
     assert whole[0.3] == pytest.approx(0.3 * whole[1.0] + 0.7 * whole[0.0], rel=1e-6)
 
 
@@ -149,8 +148,8 @@ def test_smoothed_labels_and_findings_are_mixed_too():
     [
         ({"level": "study"}, "level study"),
         ({"region_weight": 1.0}, "region_weight"),
-        ({"patches": {"epochs": 1}}, "patches"),
-        ({"family": "metric_learning", "metric_loss": {"name": "triplet_margin"}}, "metric_loss"),
+        ({"stages": [{"epochs": 1, "patch_size": 64}, {"epochs": 1}]}, "patches"),
+        ({"family": "metric_learning", "metric_loss": "triplet_margin"}, "metric_loss"),
         ({"family": "fusenet"}, "family fusenet"),
         ({"sampling": "hard"}, "sampling hard"),
     ],
@@ -158,12 +157,12 @@ def test_smoothed_labels_and_findings_are_mixed_too():
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
 def test_what_has_no_label_when_mixed_is_refused(kind, changes, what):
     with pytest.raises(ConfigError, match=f"do not go with {what}.*; set mixup and cutmix to 0"):
-        load_recipe("mura_paper", **changes, **{kind: 0.2})
+        load_config("mura_paper", **changes, **{kind: 0.2})
 
 
 def test_parameters_are_not_negative():
     with pytest.raises(ConfigError, match="cutmix is -1"):
-        _recipe(cutmix=-1.0)
+        _config(cutmix=-1.0)
     for wrong in (0.0, 1.1):
         with pytest.raises(ConfigError, match=r"layer_decay is .*in \(0, 1\]"):
-            _recipe(layer_decay=wrong)
+            _config(layer_decay=wrong)

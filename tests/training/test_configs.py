@@ -1,0 +1,313 @@
+"""Arguments and configs: from YAML, from the command line, from records."""
+
+import json
+from dataclasses import dataclass
+
+import pytest
+import timm
+import torch
+import yaml
+
+from mura_hf import ConfigError
+from mura_hf.common import BUNDLED
+from mura_hf.training import (
+    TrainingConfig,
+    build_model,
+    build_processor,
+    command_line_options,
+    config_from_record,
+    config_names,
+    load_config,
+    read_command_line,
+)
+from mura_hf.training.optimization import parameter_groups
+
+TWO_STAGES = "stages: [{epochs: 2, patch_size: 64}, {epochs: 1}]"
+
+
+@pytest.mark.parametrize("name", config_names())
+def test_every_config_loads_and_survives_yaml(name, tmp_path):
+    config = load_config(name)
+    assert config.name == name
+    (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(config.to_dict()))
+    assert load_config(tmp_path / f"{name}.yaml") == config
+    assert TrainingConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_the_package_has_these():
+    assert config_names() == ["film", "films", "fine_tune", "mura_paper", "ours", "phantom"]
+    assert load_config("films").model.members == ["film"] * 3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epoch: 3", "unknown key 'epoch'; did you mean \"epochs\""),
+        ("rotatoin: 3", 'did you mean "rotation"'),
+        ("epochs: ten", "epochs is 'ten', but must be a whole number"),
+        ("pretrained: 1", "must be true or false"),
+        ("image_mean: 3", "must be a list"),
+        ("rotation: x", "must be a number"),
+        ("rotation: 200", r"rotation is 200: it must lie in \[0, 180\]"),
+        ("precision: fp8", "one of fp32, bf16"),
+        ("epochs: 0", "above 0"),
+        ("family: transformer", "must be one of classifier, metric_learning, fusenet, ensemble, specialized"),
+        ("model_kwargs: {head_layer: [3]}", "a classifier has no 'head_layer'; did you mean \"head_layers\""),
+        ("model_kwargs: {crop_threshold: 0.5}", "a classifier has no 'crop_threshold'"),
+        ("model_kwargs: {image_size: 3}", "image_size is an argument of its own"),
+        ("model_kwargs: {temperature: 2.0}", "fitted on calib"),
+        ("model_kwargs: {head_layers: [0]}", "cannot be built: .* widths"),
+        ("model_kwargs: {head_layers: wide}", "cannot be built: .*head_layers"),
+        ("head_dropout: [0.1, 0.2]", "one for each of the head's linear layers"),
+        ("optimizer: lion", "must be one of adamw, adam, sgd"),
+        ("schedule: linear", "must be one of cosine, constant, step, plateau"),
+        ("warmup_fraction: 1.5", r"must be in \[0, 1\)"),
+        ("patience: -1", "0 or above"),
+        ("gamma: 0", "above 0"),
+        ("random_crop: true", "random_crop needs a resize_size"),
+        ("resize_size: 100", "image_size 320 must fit into it"),
+        ("init_from: mura-phantom", "set pretrained to false"),
+        ("{pretrained: false, init_heads: true}", "name one in init_from"),
+        ("{pretrained: false, init_from: 'timm:resnet50'}", "set backbone to resnet50"),
+        ("{sampling: classes, batch_size: 8}", "classes_per_batch 2 x samples_per_class 16 = 32, but batch_size is 8"),
+        ("{sampling: classes, classes_per_batch: 4, samples_per_class: 2, batch_size: 8}", "there are two labels"),
+        ("family: metric_learning", "metric_loss and family metric_learning belong together"),
+        ("metric_loss: triplet_margin", "metric_loss and family metric_learning belong together"),
+        ("{family: metric_learning, metric_loss: triplet}", "triplet"),
+        ("{family: metric_learning, metric_loss: triplet_focal, metric_loss_options: {sigm: 1}}", "sigma"),
+        ("finding_weight: 0.3", "finding_types"),
+        ("model_kwargs: {finding_types: [a, b]}", "finding_weight"),
+        ("model_kwargs: {study_pooling: gated_attention}", "set level to study"),
+        ("{level: study, region_weight: 1.0}", "use level view"),
+        ("{level: study, family: fusenet}", "level study needs family classifier"),
+        ("{family: fusenet, region_weight: 1.0}", "one branch"),
+        ("stages: {trains: all}", "stages is .* must be a list"),
+        ("stages: [{trains: local, epochs: 2}]", "a classifier has no stage 'local'; there are all"),
+        ("stages: [{trains: all}]", "stage 1: epochs is missing"),
+        ("stages: [{epochs: 2}, {epoch: 2}]", "stage 2: unknown key 'epoch'"),
+        ("stages: [{epochs: 2, optimizer: sgd}]", "unknown key 'optimizer'"),
+        ("stages: [{epochs: 2, augmentation: {flop: 1}}]", "unknown augmentation 'flop'; did you mean \"flip\""),
+        ("stages: [{epochs: 2, sampling: classes, batch_size: 4}]", "make them agree"),
+        ("stages: [{epochs: 2, patch_size: 16}, {epochs: 1}]", "must be 32 or above"),
+        ("stages: [{epochs: 2, patch_size: 640}, {epochs: 1}]", "must not be larger than image_size 320"),
+        ("stages: [{epochs: 2, patch_size: 64}]", "a stage on whole views"),
+        ("stages: [{epochs: 2, patch_size: 64, schedule: plateau}, {epochs: 1}]", "choose cosine"),
+        ("stages: [{epochs: 2, patch_size: 64, augmentation: {resized_crop: 0.5}}, {epochs: 1}]", "crops already"),
+        (f"{{level: study, {TWO_STAGES}}}", "patches need level view"),
+        (f"{{sampling: hard, {TWO_STAGES}}}", "another sampling than hard"),
+        ("{family: fusenet, stages: [{trains: globl, epochs: 1}]}", "there are global, local, fusion"),
+        *(
+            (f"{{family: fusenet, stages: [{stages}]}}", "global, local, fusion, each once and in this order")
+            for stages in (
+                "{trains: global, epochs: 1}", "{trains: fusion, epochs: 1}",
+                "{trains: global, epochs: 1}, {trains: fusion, epochs: 1}",
+            )
+        ),
+        (
+            "{family: metric_learning, metric_loss: triplet_margin, stages: [{trains: embedding, epochs: 2}]}",
+            "after embedding there must be a stage",
+        ),
+        (
+            "{family: metric_learning, metric_loss: triplet_margin, schedule: plateau, "
+            "stages: [{trains: embedding, epochs: 2}, {trains: classifier, epochs: 2}]}",
+            "no dev loss for schedule plateau",
+        ),
+        ("members: [mura_paper, ours]", "belong to the families ensemble and specialized"),
+        ("{family: ensemble, members: [ours]}", "two members or more"),
+        ("{family: specialized, members: [a, b]}", "leave out members"),
+        ("{family: ensemble, members: [a, b], router: c}", "has no router"),
+        (f"{{family: ensemble, members: [a, b], {TWO_STAGES}}}", "an ensemble has no stages"),
+        ("extends: [phantom]", "name of a config"),
+        ("extends: fantom", "there is no config 'fantom'; did you mean \"phantom\""),
+        ("extends: other.yaml", "there is no config .*other.yaml"),
+        ("extends: mine.yaml", "extends itself"),
+        ("variants: {a: {extends: b}, b: {extends: a}}", "a extends itself"),
+        ("- epochs", "keys and values"),
+        ("a: [", "not valid YAML"),
+    ],
+)  # fmt: skip
+def test_wrong_values_are_explained(text, message, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_config(f"{file}:a" if text.startswith("variants") else file)
+
+
+def test_extends_and_variants(tmp_path):
+    (tmp_path / "base.yaml").write_text(
+        "{epochs: 3, batch_size: 4, learning_rate: 1e-3, backbone_kwargs: {stem_width: 8}, flip: 0.1, scale: 0.2, "
+        "model_kwargs: {head_layers: [5], head_init: he}}"
+    )
+    (tmp_path / "mine.yaml").write_text(
+        "{extends: base.yaml, epochs: 7, backbone_kwargs: {output_stride: 16}, flip: 0.4, "
+        "model_kwargs: {head_init: xavier}, variants: {small: {image_size: 64}, "
+        "long: {extends: small, epochs: 20}, paper: {extends: mura_paper, batch_size: 2}, "
+        "both: {family: ensemble, members: [small, long], router: null}}}"
+    )
+    mine = load_config(tmp_path / "mine.yaml", batch_size=6)
+    assert (mine.name, mine.training.epochs, mine.training.batch_size) == ("mine", 7, 6)
+    assert (mine.augmentation.flip, mine.augmentation.scale, mine.training.learning_rate) == (0.4, 0.2, 1e-3)
+    assert mine.model.model_kwargs == {"head_layers": [5], "head_init": "xavier"}
+    assert mine.model.backbone_kwargs == {"output_stride": 16}
+    long = load_config("long", [tmp_path])
+    assert (long.name, long.training.epochs, long.model.image_size, long.augmentation.flip) == ("long", 20, 64, 0.4)
+    paper = load_config(f"{tmp_path / 'mine.yaml'}:paper")
+    assert (paper.training.optimizer, paper.training.batch_size, paper.training.epochs) == ("adam", 2, 7)
+    both = load_config("both", [tmp_path])
+    assert [load_config(name, both.folders).name for name in both.model.members] == ["small", "long"]
+    assert {"small", "mine", "film"} <= set(config_names([tmp_path]))
+    with pytest.raises(ConfigError, match="no variant 'smal'; did you mean \"small\""):
+        load_config(f"{tmp_path / 'mine.yaml'}:smal")
+
+
+def test_a_stage_changes_what_it_names():
+    config = load_config("film", random_crop=True, resize_size=400)
+    small, large, whole = (config.for_stage(stage) for stage in config.training.stages)
+    assert [one.training.batch_size for one in (small, large, whole)] == [32, 16, 8]
+    assert [one.augmentation.rotation for one in (small, large, whole)] == [90, 60, 30]
+    assert [one.augmentation.random_crop for one in (small, large, whole)] == [False, False, True]
+    assert (small.augmentation.contrast, small.data.sampling) == (0.3, "balanced")
+
+
+def test_epochs_are_changed_in_every_stage_but_not_of_an_ensemble():
+    film = load_config("film")
+    assert [stage.epochs for stage in film.with_epochs(7).training.stages] == [12, 6, 7]
+    assert [stage.epochs for stage in film.with_epochs(7, 1).training.stages] == [1, 1, 7]
+    assert [stage.epochs for stage in film.with_epochs(7, 0).training.stages] == [7]
+    assert load_config("ours").with_epochs(2).training.epochs == 2
+    with pytest.raises(ConfigError, match="change film"):
+        load_config("films").with_epochs(2)
+
+
+def test_records_of_the_first_edition_are_read():
+    stage = {"trains": "all", "epochs": 1, "learning_rate": None, "augmentation": None}
+    augmentation = {"flip": 0.5, "rotation": 20.0, "scale": 0.1, "random_crop": False, "resized_crop": 1.0}
+    recipe = {
+        "name": "old", "backbone": "resnet10t", "pretrained": False, "init_from": "bundled", "sampling": "balanced",
+        "model": {"head_layers": [4]}, "augmentation": augmentation, "epochs": 9, "metric_loss": None,
+        "patches": {"epochs": 3, "size": 64, "batch_size": 8, "learning_rate": 0.002,
+                    "augmentation": {**augmentation, "rotation": 90.0}},
+        "stages": [],
+    }  # fmt: skip
+    config = config_from_record({"recipe": recipe})
+    assert (config.name, config.model.init_from, config.augmentation.rotation) == ("old", "mura-phantom", 20.0)
+    assert config.model.model_kwargs == {"head_layers": [4]}
+    patches, views = config.to_dict()["stages"]
+    assert patches["augmentation"] == {"rotation": 90.0}
+    assert (patches["patch_size"], patches["schedule"], patches["learning_rate"]) == (64, "cosine", 0.002)
+    assert views == {"epochs": 9}
+    config = config_from_record({"recipe": {**recipe, "stages": [{**stage, "patch_size": 96, "epochs": 2}, stage]}})
+    assert [one.patch_size for one in config.training.stages] == [64, 96, None]
+    metric = {**recipe, "patches": {"epochs": 0}, "family": "metric_learning",
+              "metric_loss": {"name": "triplet_margin", "options": {"margin": 0.5}}}  # fmt: skip
+    assert config_from_record({"recipe": metric}).training.metric_loss_options == {"margin": 0.5}
+    for folder in BUNDLED.values():
+        record = json.loads((folder / "training.json").read_text())
+        config = config_from_record(record)
+        assert config.to_dict() == config_from_record({"arguments": config.to_dict()}).to_dict()
+        for member in (record.get("members") or {}).values():
+            film = load_config("film")
+            member = config_from_record({"recipe": member["settings"]}).replace(seed=0)
+            ours, theirs = ([one.for_stage(stage) for stage in one.training.stages] for one in (film, member))
+            assert ours == theirs
+
+
+@dataclass
+class Script:
+    config: str
+    each_body_part: bool = False
+    patch_epochs: int | None = None
+    show: bool = False
+
+
+def read(*argv):
+    return read_command_line([str(one) for one in argv], Script)[1]
+
+
+def test_any_field_is_an_option():
+    config = read(
+        "--config", "mura_paper", "--learning_rate", "1e-5", "--rotation", 10, "--model_kwargs", "{head_layers: [8]}",
+        "--enhance", "[clahe_gray, {name: unsharp, radius: 2, amount: 0.5}]", "--fold", 2, "--precision", "fp32",
+        "--backbone_kwargs", "{output_stride: 16}", "--no_class_weighting", "--pretrained", "false",
+        "--head_dropout", "0.5", "--image_mean", "[0.1, 0.2, 0.3]", "--schedule", "cosine",
+    )  # fmt: skip
+    assert (config.training.learning_rate, config.augmentation.rotation, config.data.fold) == (1e-5, 10, 2)
+    assert config.model.enhance == ["clahe_gray", {"name": "unsharp", "radius": 2, "amount": 0.5}]
+    assert (config.model.pretrained, config.training.class_weighting) == (False, False)
+    assert (config.model.head_dropout, config.training.epochs) == (0.5, 12)
+    changed = {"model_kwargs", "learning_rate", "rotation", "enhance", "fold", "precision", "backbone_kwargs",
+               "class_weighting", "pretrained", "head_dropout", "image_mean", "schedule"}  # fmt: skip
+    before = load_config("mura_paper").to_dict()
+    assert {key for key, value in config.to_dict().items() if value != before[key]} == changed
+    assert read("--config", "mura_paper", *command_line_options(config, load_config("mura_paper"))) == config
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("film", ["--stages", "[]", "--init_from", "none", "--image_mean", "none"]),
+        ("film", ["--epochs", "3", "--patch_epochs", "2"]),
+        ("phantom", ["--stages", "[{epochs: 2, learning_rate: 0.00005}]", "--brightness", "0.0"]),
+        ("films", ["--fit_member_weights", "--members", "film", "ours", "--seed", "3"]),
+    ],
+)
+def test_options_of_a_config_give_it_again(name, options):
+    config = read("--config", name, *options)
+    again = command_line_options(config, load_config(name))
+    assert again
+    assert read("--config", name, *again) == config
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["mura_paper", "--learnin_rate", "3"], 'did you mean "--learning_rate"'),
+        (["mura_paper", "--epochs", "ten"], "invalid int value"),
+        (["mura_paper", "--schedule", "linear"], "invalid choice"),
+        (["mura_paper", "--model_kwargs", "["], "not valid YAML"),
+        (["mura_paper", "--model_kwargs", "{head_layer: [3]}"], 'did you mean "head_layers"'),
+        (["mura_papr"], 'did you mean "mura_paper"'),
+        (["films", "--learning_rate", "1e-4"], "members' configs set this: change film"),
+        (["films", "--each_body_part"], "consists of classifiers"),
+        (["films", "--epochs", "3"], "change film"),
+        (["films", "--init_from", "mura-phantom"], "set init_from in film"),
+    ],
+)
+def test_wrong_options_are_explained(options, message, capsys):
+    with pytest.raises((ConfigError, SystemExit)) as caught:
+        read("--config", *options)
+    assert message in str(caught.value) + capsys.readouterr().err
+
+
+def test_a_classifier_for_each_body_part():
+    assert read("--config", "mura_paper", "--each_body_part").model.family == "specialized"
+
+
+def test_ours_has_weights_and_rates_that_fall_to_a_twentieth():
+    ours = load_config("ours")
+    known = timm.get_pretrained_cfg(ours.model.backbone)
+    assert known.hf_hub_id == f"timm/{ours.model.backbone}"
+    assert known.input_size[-1] <= ours.model.image_size
+    assert tuple(build_processor(ours).image_mean) == known.mean
+    with torch.device("meta"):
+        model = build_model(ours.replace(pretrained=False), trained_on_phantoms=False)
+    decay = ours.training.layer_decay
+    rates = {
+        name: group["lr"] / 1e-4
+        for group in parameter_groups(model, learning_rate=1e-4, weight_decay=0.05, layer_decay=decay)
+        for name, parameter in model.named_parameters()
+        if any(parameter is one for one in group["params"])
+    }
+    assert len(rates) == len(list(model.parameters()))
+    assert rates["classifier.weight"] == rates["body_part_classifier.weight"] == 1
+    assert rates["mura.backbone.stem.0.weight"] == pytest.approx(0.925**37)
+    assert rates["mura.backbone.stem.0.weight"] == pytest.approx(0.8**13, rel=0.03)  # of ConvNeXt's own fine-tuning
+
+
+def test_pretrained_weights_bring_their_normalization():
+    vit = TrainingConfig().replace(backbone="vit_tiny_patch16_224")
+    own = build_processor(vit)
+    assert (tuple(own.image_mean), tuple(own.image_std)) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    named = build_processor(vit.replace(image_mean=[0.1, 0.2, 0.3]))
+    assert (tuple(named.image_mean), tuple(named.image_std)) == ((0.1, 0.2, 0.3), (0.5, 0.5, 0.5))
+    assert tuple(build_processor(TrainingConfig().replace(pretrained=False)).image_mean) == (0.485, 0.456, 0.406)

@@ -1,0 +1,499 @@
+"""Whole trainings of tiny models, and what they leave."""
+
+import json
+import shutil
+import signal
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from PIL import Image
+from safetensors.torch import load_file
+from timm.utils import ModelEmaV3
+from transformers import Trainer as TransformersTrainer
+from transformers import TrainingArguments, default_data_collator
+
+from mura_hf import (
+    ConfigError,
+    DatasetError,
+    MuraForImageClassification,
+    MuraForMetricLearning,
+    MuraFuseNetForImageClassification,
+    MuraImageProcessor,
+    StudyPredictor,
+)
+from mura_hf.data import HardSampler, ViewDataset
+from mura_hf.errors import TrainingError, TrainingStopped
+from mura_hf.metrics import aggregate_studies
+from mura_hf.training import Trainer, TrainingConfig, load_config, predict_views, train, trainer
+from mura_hf.training.processes import make_accelerator
+from tests.conftest import SIDE, make_model
+
+from .conftest import TINY, read_record, train_tiny
+
+STILL = {"flip": 0.0, "rotation": 0.0, "scale": 0.0}
+
+
+def auroc_on_dev(model, datasets, folder):
+    dev = ViewDataset(datasets["dev"], MuraImageProcessor.from_pretrained(folder))
+    return predict_views(model, dev, Accelerator(cpu=True)).study_metrics()["auroc"]
+
+
+def same_weights(one, other):
+    one, other = (load_file(folder / "model.safetensors") for folder in (one, other))
+    return all(torch.equal(one[key], value) for key, value in other.items())
+
+
+def spy_on(monkeypatch, name, note):
+    """Calls `note(trainer, result)` after each call of a method of the trainer."""
+    method = getattr(Trainer, name)
+
+    def spy(self, *given, **named):
+        result = method(self, *given, **named)
+        note(self, result)
+        return result
+
+    monkeypatch.setattr(Trainer, name, spy)
+
+
+@pytest.fixture(scope="module")
+def run(phantom_splits, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "run"
+    train_tiny(phantom_splits, folder, region_weight=0.5)
+    return folder
+
+
+def test_leaves_a_checkpoint_with_its_record(run, phantom_splits):
+    model = MuraForImageClassification.from_pretrained(run / "checkpoint")
+    assert (model.config.trained_on_phantoms, model.config.temperature, model.dtype) == (True, 1, torch.float32)
+    assert MuraImageProcessor.from_pretrained(run / "checkpoint").size.height == 64
+    record = read_record(run / "checkpoint")
+    assert TrainingConfig.from_dict(record["arguments"]) == TINY.replace(region_weight=0.5)
+    assert record["recipe"]["augmentation"]["rotation"] == 30  # as readers of the first edition expect it
+    assert record["data"]["studies"]["valid"] == len(set(phantom_splits["valid"]["study_id"]))
+    assert len(record["data"]["split_digest"]) == 64
+    assert record["seconds"] > 0
+    assert "torch" in record["versions"]
+    with Image.open(run / "curves.png") as image:
+        assert np.asarray(image.convert("L")).std() > 5
+    assert sorted(path.name for path in run.iterdir()) == [
+        "checkpoint", "curves.png", "finished.json", "metrics.jsonl", "run.json", "split_manifest.json",
+    ]  # fmt: skip
+
+
+def test_keeps_the_best_epoch_by_study_auroc_on_dev(run, phantom_splits):
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+    record = read_record(run / "checkpoint")
+    best = max(lines, key=lambda line: line["dev"]["auroc"])
+    assert (record["epoch"], record["dev"]) == (best["epoch"], best["dev"])
+    model = MuraForImageClassification.from_pretrained(run / "checkpoint")
+    assert auroc_on_dev(model, phantom_splits, run / "checkpoint") == pytest.approx(best["dev"]["auroc"], abs=1e-6)
+
+
+def test_never_writes_over_another_run(run, phantom_splits, tmp_path):
+    before = (run / "checkpoint" / "model.safetensors").stat().st_mtime_ns
+    assert train_tiny(phantom_splits, run, region_weight=0.5)[0] == run / "checkpoint"  # finished already
+    identity = json.loads((run / "finished.json").read_text())
+    former = {**identity["arguments"], "model": {}, "patches": {"epochs": 0}, "augmentation": {"flip": 0.5}}
+    (run / "finished.json").write_text(json.dumps({**identity, "recipe": former} | {"arguments": None}))
+    old = json.loads((run / "finished.json").read_text())
+    del old["arguments"]
+    (run / "finished.json").write_text(json.dumps(old))  # of the first edition
+    train_tiny(phantom_splits, run, region_weight=0.5)
+    (run / "finished.json").write_text(json.dumps(identity))
+    assert (run / "checkpoint" / "model.safetensors").stat().st_mtime_ns == before
+    with pytest.raises(DatasetError, match=r"other settings: epochs was 2, now 3"):
+        train_tiny(phantom_splits, run, region_weight=0.5, epochs=3)
+    rows = phantom_splits["train"]
+    flipped = rows.map(lambda label: {"label": 1 - label}, input_columns="label")
+    for other in (rows.select(range(40)), flipped):
+        with pytest.raises(DatasetError, match="the data, or their split, are different"):
+            train_tiny(type(phantom_splits)({**phantom_splits, "train": other}), run, region_weight=0.5)
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(DatasetError, match=r"is not empty \(it contains notes.txt\)"):
+        train_tiny(phantom_splits, tmp_path)
+
+
+def test_patches_first_with_or_without_cache(phantom_splits, tmp_path, monkeypatch):
+    known = []
+    spy_on(monkeypatch, "start_stage", lambda self, _: known.append(len(self.accelerator._optimizers)))
+    config = TINY.replace(stages=[{"epochs": 2, "patch_size": 32, "batch_size": 8}, {"epochs": 1}])
+    folder, lines = train_tiny(phantom_splits, tmp_path / "run", config)
+    assert known == [1, 1]  # a stage releases what it had prepared
+    assert [(line["stage"], line["epoch"], line["dev"] is None) for line in lines] == [
+        ("patches of 32", 1, True), ("patches of 32", 2, True), ("views", 1, False),
+    ]  # fmt: skip
+    cached = train(
+        phantom_splits, config, tmp_path / "cached", data_description={"name": "phantoms"},
+        trained_on_phantoms=True, cpu=True, cache_dir=tmp_path / "cache",
+    )  # fmt: skip
+    assert same_weights(folder, cached)
+
+
+def test_same_seed_same_weights_and_another_seed_others(phantom_splits, tmp_path):
+    one, again, other = (
+        train_tiny(phantom_splits, tmp_path / name, epochs=1, seed=seed)[0]
+        for name, seed in (("one", 0), ("again", 0), ("other", 5))
+    )
+    assert same_weights(one, again)
+    assert not same_weights(one, other)
+
+
+def test_bf16_trains_and_saves_fp32(phantom_splits, tmp_path):
+    folder, _ = train_tiny(phantom_splits, tmp_path / "run", epochs=1, precision="bf16")
+    for value in load_file(folder / "model.safetensors").values():
+        assert value.dtype in (torch.float32, torch.int64)
+        assert torch.isfinite(value).all()
+
+
+def test_overfits_one_batch(phantom_splits, tmp_path):
+    labels = np.asarray(phantom_splits["train"]["label"])
+    batch = phantom_splits["train"].select([*np.flatnonzero(labels == 0)[:8], *np.flatnonzero(labels == 1)[:8]])
+    few = type(phantom_splits)({**phantom_splits, "train": batch, "dev": batch})
+    _, lines = train_tiny(few, tmp_path / "run", epochs=20, learning_rate=1e-2, **STILL)
+    assert lines[-1]["train_loss"] < 0.3 * lines[0]["train_loss"]
+
+
+def test_a_run_without_a_saved_step_does_not_keep_its_folder(phantom_splits, tmp_path):
+    wild = {"learning_rate": 1e30, "max_gradient_norm": 1e30, "max_skipped_steps": 1, "epochs": 3}
+    with pytest.raises(TrainingError, match=r"more than max_skipped_steps \(1\)"):
+        train_tiny(phantom_splits, tmp_path / "run", **wild)
+    assert not (tmp_path / "run" / "checkpoint").exists()
+    shutil.rmtree(tmp_path / "run" / "states", ignore_errors=True)
+    assert (tmp_path / "run" / "run.json").exists()
+    train_tiny(phantom_splits, tmp_path / "run", epochs=1)
+
+
+def test_predictions_are_in_the_order_of_the_rows(phantom_splits, checkpoint):
+    model = MuraForImageClassification.from_pretrained(checkpoint)
+    views = ViewDataset(phantom_splits["dev"], MuraImageProcessor.from_pretrained(checkpoint))
+    found = predict_views(model, views, Accelerator(cpu=True), batch_size=7)
+    assert found.study_ids == list(phantom_splits["dev"]["study_id"])
+    with torch.inference_mode():
+        single = [float(model(view["pixel_values"][None]).logits.softmax(-1)[0, 1]) for view in views]
+    np.testing.assert_allclose(found.probabilities, single, atol=1e-5)
+    studies, means = aggregate_studies(found.study_ids, found.probabilities)
+    by_study = found.by_study()
+    assert list(by_study) == studies
+    np.testing.assert_allclose([row[0] for row in by_study.values()], means)
+    labels = dict(zip(phantom_splits["dev"]["study_id"], phantom_splits["dev"]["label"], strict=True))
+    assert {study: row[1] for study, row in by_study.items()} == labels
+
+
+@pytest.mark.slow
+def test_fusenet_goes_through_its_stages(phantom_splits, tmp_path, monkeypatch):
+    seen, written = {}, []
+    start, save = MuraFuseNetForImageClassification.start_stage, trainer.save_state
+
+    def note_weights(model, name):
+        seen[name] = {key: value.clone() for key, value in model.state_dict().items()}
+        start(model, name)
+
+    def note_best(run, fresh=None):
+        save(run, fresh)
+        if fresh and run.progress.stage == 0:
+            written.append(load_file(run.state / "best.safetensors"))
+
+    monkeypatch.setattr(MuraFuseNetForImageClassification, "start_stage", note_weights)
+    monkeypatch.setattr(trainer, "save_state", note_best)
+    stages = [
+        {"trains": "global", "epochs": 2, "learning_rate": 1e-2}, {"trains": "local", "epochs": 1},
+        {"trains": "fusion", "epochs": 1},
+    ]  # fmt: skip
+    folder, lines = train_tiny(phantom_splits, tmp_path / "run", family="fusenet", stages=stages)
+    assert [(line["stage"], line["epoch"]) for line in lines] == [
+        ("global", 1), ("global", 2), ("local", 1), ("fusion", 1),
+    ]  # fmt: skip
+    assert all(line["dev"] for line in lines)
+    # The next stage starts from the best epoch of the one before.
+    best = 1 + (lines[1]["dev"]["auroc"] > lines[0]["dev"]["auroc"])
+    assert len(written) == best
+    assert all(torch.equal(seen["local"][key], value) for key, value in written[best - 1].items())
+    model = MuraFuseNetForImageClassification.from_pretrained(folder)
+    kept = model.state_dict()
+    for key, value in kept.items():
+        assert (not torch.equal(seen["fusion"][key], value)) == key.startswith("classifier."), key
+    assert not torch.equal(kept["local_branch.classifier.weight"], kept["global_branch.classifier.weight"])
+    record = read_record(folder)
+    assert (record["stage"], record["epoch"], record["dev"]) == ("fusion", 1, lines[-1]["dev"])
+    assert auroc_on_dev(model, phantom_splits, folder) == pytest.approx(lines[-1]["dev"]["auroc"], abs=1e-6)
+
+
+def test_the_embedding_is_trained_first_and_not_judged(phantom_splits, tmp_path):
+    folder, lines = train_tiny(
+        phantom_splits, tmp_path / "run", family="metric_learning", sampling="classes", classes_per_batch=4,
+        samples_per_class=4, classes_over="label_and_part", metric_loss="batch_hard_triplet",
+        model_kwargs={"embedding_size": 8},
+        stages=[{"trains": "embedding", "epochs": 1}, {"trains": "classifier", "epochs": 1}],
+    )  # fmt: skip
+    assert [(line["stage"], line["dev"] is None) for line in lines] == [("embedding", True), ("classifier", False)]
+    assert MuraForMetricLearning.from_pretrained(folder).config.embedding_size == 8
+
+
+def test_joint_training_adds_the_weighted_loss_on_embeddings(phantom_splits, tmp_path):
+    losses = {}
+    for weight in (0.0, 1.0, 3.0):
+        _, lines = train_tiny(
+            phantom_splits, tmp_path / str(weight), family="metric_learning", batch_size=len(phantom_splits["train"]),
+            metric_loss="triplet_margin", metric_loss_options={"margin": 0.5}, metric_weight=weight, epochs=1,
+        )  # fmt: skip
+        losses[weight] = lines[0]["train_loss"]  # of one step, before the weights changed
+    assert losses[3.0] - losses[0.0] == pytest.approx(3 * (losses[1.0] - losses[0.0]), rel=1e-4)
+    assert losses[1.0] > losses[0.0]
+
+
+@pytest.mark.parametrize("pooling", ["gated_attention", "max", "noisy_or"])
+def test_studies_are_trained_and_judged_whole(pooling, phantom_splits, tmp_path):
+    folder, lines = train_tiny(
+        phantom_splits, tmp_path / "run", level="study", batch_size=6, epochs=1, sampling="balanced",
+        model_kwargs={"study_pooling": pooling},
+    )  # fmt: skip
+    model = MuraForImageClassification.from_pretrained(folder).eval()
+    assert auroc_on_dev(model, phantom_splits, folder) == pytest.approx(lines[0]["dev"]["auroc"], abs=1e-6)
+    views = ViewDataset(phantom_splits["dev"], MuraImageProcessor.from_pretrained(folder))
+    found = predict_views(model, views, Accelerator(cpu=True), batch_size=9)
+    for study, (probability, *_) in list(found.by_study().items())[:4]:
+        rows = [row for row, one in enumerate(found.study_ids) if one == study]
+        pixels = torch.stack([views[row]["pixel_values"] for row in rows])
+        with torch.inference_mode():
+            output = model(pixels[None])
+        assert probability == pytest.approx(float(output.study_logits[0, 1].exp()), abs=1e-5)
+        np.testing.assert_allclose(found.probabilities[rows], output.view_logits[0].softmax(-1)[:, 1], atol=1e-5)
+    with pytest.raises(ValueError, match="predict again"):
+        found.with_probabilities(found.probabilities)
+
+
+def test_hard_rows_are_drawn_by_their_loss(phantom_splits, tmp_path, monkeypatch):
+    calls, take = [], HardSampler.set_losses
+    monkeypatch.setattr(
+        HardSampler, "set_losses", lambda self, rows, losses: (calls.append((rows, losses)), take(self, rows, losses))
+    )
+    train_tiny(phantom_splits, tmp_path / "run", sampling="hard", epochs=2)
+    n, batch = len(phantom_splits["train"]), 16
+    (rows, losses), (second_rows, _) = calls
+    second = HardSampler(n, 0.5, 0)
+    take(second, rows, losses)
+    second.set_epoch(1)
+    assert second_rows.tolist() == list(second)[: len(rows)]
+    assert len(rows) == len(losses) == n // batch * batch  # an incomplete batch is left out
+    assert len(set(rows.tolist())) == len(rows)
+    assert (losses > 0).all()
+
+
+def test_the_moving_average_is_judged_and_kept(phantom_splits, tmp_path, monkeypatch):
+    averages = []
+    spy_on(monkeypatch, "start_stage", lambda self, _: averages.append(self.ema))
+    folder, lines = train_tiny(phantom_splits, tmp_path / "run", ema_decay=0.9, epochs=1)
+    assert isinstance(averages[0], ModelEmaV3)
+    kept = load_file(folder / "model.safetensors")
+    assert all(torch.equal(value, kept[key]) for key, value in averages[0].module.state_dict().items())
+    assert not same_weights(folder, train_tiny(phantom_splits, tmp_path / "plain", epochs=1)[0])
+    model = MuraForImageClassification.from_pretrained(folder)
+    assert auroc_on_dev(model, phantom_splits, folder) == pytest.approx(lines[0]["dev"]["auroc"], abs=1e-6)
+
+
+def test_the_average_of_the_best_epochs_is_kept_with_both_figures(phantom_splits, tmp_path, monkeypatch):
+    judged, evaluate = {}, Trainer.evaluate
+
+    def note(self, model, **options):
+        found = evaluate(self, model, **options)
+        weights = {key: value.clone() for key, value in model.state_dict().items()}
+        judged.setdefault(self.progress.epoch + 1, (found.study_metrics()["auroc"], weights))
+        return found
+
+    monkeypatch.setattr(Trainer, "evaluate", note)
+    folder, lines = train_tiny(phantom_splits, tmp_path / "run", average_top_k=2, epochs=3)
+    record = read_record(folder)
+    best = sorted((1, 2, 3), key=lambda epoch: (-judged[epoch][0], epoch))[:2]
+    assert record["averaged"]["epochs"] == sorted(best)
+    for key, value in load_file(folder / "model.safetensors").items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, sum(judged[epoch][1][key] for epoch in best) / 2)
+    assert record["dev"] == record["averaged"]["dev"]
+    assert record["averaged"]["dev_of_best_epoch"] == lines[best[0] - 1]["dev"]
+    model = MuraForImageClassification.from_pretrained(folder)
+    assert auroc_on_dev(model, phantom_splits, folder) == pytest.approx(record["dev"]["auroc"], abs=1e-6)
+    assert not (tmp_path / "run" / "states").exists()
+
+
+def test_a_signal_while_the_average_is_judged_stops_too(phantom_splits, tmp_path, monkeypatch):
+    average = trainer.average_weights
+
+    def send(*given):
+        signal.raise_signal(signal.SIGTERM)
+        return average(*given)
+
+    monkeypatch.setattr(trainer, "average_weights", send)
+    with pytest.raises(TrainingStopped, match="SIGTERM at the average of the best epochs"):
+        train_tiny(phantom_splits, tmp_path / "run", average_top_k=2, epochs=2)
+    monkeypatch.setattr(trainer, "average_weights", average)
+    folder, _ = train_tiny(phantom_splits, tmp_path / "run", average_top_k=2, epochs=2)
+    assert read_record(folder)["averaged"]["epochs"] == [1, 2]
+    assert read_record(folder)["resumed"] == 1
+
+
+def test_stops_without_improvement_on_dev(phantom_splits, tmp_path):
+    # With a learning rate of almost zero every epoch is like the first, and of two equal epochs the earlier is kept.
+    folder, lines = train_tiny(
+        phantom_splits, tmp_path / "run", patience=2, epochs=9, learning_rate=1e-30, optimizer="sgd", train_last=0,
+    )  # fmt: skip
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    assert read_record(folder)["epoch"] == 1
+
+
+def test_a_frozen_backbone_does_not_change(phantom_splits, tmp_path):
+    one, _ = train_tiny(phantom_splits, tmp_path / "one", train_last=0, epochs=1)
+    two, _ = train_tiny(phantom_splits, tmp_path / "two", train_last=0, epochs=2, learning_rate=1e-2, optimizer="adam")
+    before, after = (load_file(folder / "model.safetensors") for folder in (one, two))
+    changed = {key for key, value in after.items() if not torch.equal(value, before[key])}
+    assert changed == {"classifier.weight", "classifier.bias"}
+
+
+def test_finding_types_are_learned_from_rows_that_have_one(phantom_splits, tmp_path):
+    types = sorted({kind for kind in phantom_splits["train"]["finding"] if kind})
+    options = {"finding_weight": 1.0, "model_kwargs": {"finding_types": types}, "epochs": 1}
+    _, lines = train_tiny(phantom_splits, tmp_path / "run", **options)
+    _, without = train_tiny(phantom_splits, tmp_path / "plain", epochs=1)
+    assert lines[0]["train_loss"] - without[0]["train_loss"] == pytest.approx(np.log(len(types)), rel=0.2)
+    options["model_kwargs"] = {"finding_types": ["bone", "stone"]}
+    with pytest.raises(DatasetError, match=r"types bone, stone, but the data have degeneration, .*displaced_fracture"):
+        train_tiny(phantom_splits, tmp_path / "no", **options)
+
+
+@pytest.fixture
+def break_loss(monkeypatch):
+    """Makes the loss of chosen calls NaN."""
+
+    def choose(calls):
+        compute, count = trainer.batch_loss, [0]
+
+        def spy(*given, **named):
+            count[0] += 1
+            loss = compute(*given, **named)
+            return loss * float("nan") if count[0] in calls else loss
+
+        monkeypatch.setattr(trainer, "batch_loss", spy)
+
+    return choose
+
+
+def test_a_step_without_a_finite_loss_changes_nothing_but_the_count(break_loss, phantom_splits, tmp_path, monkeypatch):
+    break_loss({2, 6})
+    noted, make_step = [], Trainer.train_step
+
+    def spy(self, iterator, number):
+        before = {name: value.clone() for name, value in self.model.state_dict().items()}
+        average = {name: value.clone() for name, value in self.ema.module.state_dict().items()}
+        result = make_step(self, iterator, number)
+        after = self.model.state_dict()
+        moved = [name for name in before if not torch.equal(before[name], after[name])]
+        noted.append((result.skipped, len([name for name in moved if not name.endswith("num_batches_tracked")])))
+        if result.skipped:
+            kept = self.ema.module.state_dict()
+            assert all(torch.equal(value, kept[name]) for name, value in average.items())
+        return result
+
+    monkeypatch.setattr(Trainer, "train_step", spy)
+    folder, lines = train_tiny(phantom_splits, tmp_path / "run", ema_decay=0.9, epochs=2)
+    assert [number for number, (skipped, _) in enumerate(noted, 1) if skipped] == [2, 6]
+    assert all(moved == 0 if skipped else moved > 10 for skipped, moved in noted)
+    assert [line["skipped_steps"] for line in lines] == [1, 1]
+    assert all(torch.isfinite(value).all() for value in load_file(folder / "model.safetensors").values())
+
+
+def test_too_many_of_them_end_the_run_and_earlier_epochs_stay(break_loss, phantom_splits, tmp_path):
+    break_loss(range(6, 99))
+    with pytest.raises(TrainingError, match="not finite in 2 steps of the epoch, more than max_skipped_steps"):
+        train_tiny(phantom_splits, tmp_path / "run", epochs=3, max_skipped_steps=1)
+    kept = load_file(tmp_path / "run" / "checkpoint" / "model.safetensors")  # of the first epoch
+    assert all(torch.isfinite(value).all() for value in kept.values())
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+def test_gradients_are_accumulated_over_a_step(phantom_splits, tmp_path):
+    """Without batch norm and dropout, four batches of four equal one of sixteen."""
+    losses = {}
+    for size, batches in ((16, 1), (4, 4)):
+        _, lines = train_tiny(
+            phantom_splits, tmp_path / str(size), batch_size=size, accumulation=batches, epochs=1,
+            backbone="convnext_atto", backbone_kwargs={"dims": [8, 16, 24, 32], "depths": [1, 1, 1, 1]},
+            class_weighting=False, max_gradient_norm=0,
+        )  # fmt: skip
+        losses[size] = (lines[0]["train_loss"], lines[0]["dev_loss"])
+    rest = len(phantom_splits["train"]) % 16
+    assert losses[4] == pytest.approx(losses[16], rel=1e-3 if rest < 4 else 0.1)
+
+
+def test_mixing_compiling_and_tracking(phantom_splits, tmp_path, monkeypatch):
+    places, compiled, logged, mix = [], [], [], trainer.mix_batch
+
+    def note_place(batch, config, place):
+        places.append(tuple(place))
+        mixed = mix(batch, config, place)
+        assert "share" in mixed
+        return mixed
+
+    monkeypatch.setattr(trainer, "mix_batch", note_place)
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, *_, **__: compiled.append(type(self).__name__))
+    monkeypatch.setattr(Accelerator, "log", lambda self, values, step=None: logged.append((step, values)))
+    _, lines = train_tiny(phantom_splits, tmp_path / "run", mixup=0.4, cutmix=1.0, epochs=2, compile=True)
+    assert len(places) == len(set(places)) == 8  # each step has a draw of its own
+    assert [line["train"] for line in lines] == [None, None]
+    assert compiled == ["MuraForImageClassification"]
+    assert [step for step, _ in logged] == [4, 8]
+    assert [values["dev_auroc"] for _, values in logged] == [line["dev"]["auroc"] for line in lines]
+
+
+def test_unsupported_precisions_and_missing_trackers_are_refused(phantom_splits, tmp_path):
+    with pytest.raises(ConfigError, match="fp16"):
+        train_tiny(phantom_splits, tmp_path / "run", precision="fp16")
+    with pytest.raises(ConfigError, match="nonsense"):
+        make_accelerator(TINY, cpu=True, tracker="nonsense")
+    with pytest.raises(ConfigError, match="both must be above 0"):
+        train(phantom_splits, TINY, tmp_path / "run", data_description={}, cpu=True, save_steps=0)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_tiny_version_of_ours_trains(phantom_splits, tmp_path, phantom_files):
+    ours = load_config("ours")
+    kwargs = {**ours.model.backbone_kwargs, "depths": [1, 1, 1, 1], "dims": [8, 8, 16, 16]}
+    tiny = ours.replace(
+        pretrained=False, backbone="convnext_atto", image_size=64, epochs=1, backbone_kwargs=kwargs, batch_size=4,
+        precision="fp32", **{name: TINY.split_options()[name] for name in ("dev_fraction", "calib_fraction")},
+    )  # fmt: skip
+    folder, lines = train_tiny(phantom_splits, tmp_path / "run", tiny)
+    assert [line["stage"] for line in lines] == ["views"]
+    predictor = StudyPredictor.from_pretrained(folder, device="cpu")
+    assert predictor.model.config.test_time_flip
+    study = predictor(phantom_files)
+    assert 0 < study.probability < 1
+    assert all(view.heatmap is not None for view in study.views)
+
+
+def test_the_trainer_of_transformers_works_too(phantom_splits, tmp_path):
+    processor = MuraImageProcessor(size={"height": SIDE, "width": SIDE})
+    views = ViewDataset(phantom_splits["train"].select(range(8)), processor)
+    theirs = TransformersTrainer(
+        make_model(body_part_head=True),
+        TrainingArguments(
+            output_dir=tmp_path / "run", max_steps=5, per_device_train_batch_size=4, gradient_accumulation_steps=2,
+            learning_rate=1e-3, logging_steps=1, save_strategy="no", report_to="none", use_cpu=True,
+            disable_tqdm=True, lr_scheduler_type="constant",
+        ),
+        train_dataset=views,
+    )  # fmt: skip
+    with torch.no_grad():
+        before = theirs.model.train()(**default_data_collator([views[n] for n in range(8)])).loss.item()
+    theirs.train()
+    losses = [entry["loss"] for entry in theirs.state.log_history if "loss" in entry]
+    assert losses[0] == pytest.approx(before, rel=0.4)  # a mean over what was accumulated, not a sum
+    assert losses[-1] < 0.8 * losses[0]
+    theirs.save_model(tmp_path / "model")
+    images = torch.stack([views[n]["pixel_values"] for n in range(4)])
+    with torch.no_grad():
+        expected = theirs.model.eval()(images).logits
+        found = MuraForImageClassification.from_pretrained(tmp_path / "model")(images).logits
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
