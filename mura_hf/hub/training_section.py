@@ -64,7 +64,11 @@ def _start(training: dict[str, Any]) -> str:
     base = training.get("base")
     if base and base["sha256"] is not None:
         return f"initialized from `{base['name']}`"
-    return "initialized from timm's weights" if base or (training.get("arguments") or training["recipe"])["pretrained"] else "trained from scratch"
+    return (
+        "initialized from timm's weights"
+        if base or (training.get("arguments") or training["recipe"])["pretrained"]
+        else "trained from scratch"
+    )
 
 
 def _list_members(members: dict[str, Any] | None, remarks: dict[str, str]) -> str:
