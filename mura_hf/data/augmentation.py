@@ -1,6 +1,6 @@
 """Augmentation of gray planes, drawn from (seed, epoch, index) alone."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -90,40 +90,37 @@ class Change:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Ranges of the random changes to a training picture.
-
-    Attributes:
-        flip: Probability of a lateral inversion.
-        rotation: Largest rotation to either side, in degrees (MURA paper: 30).
-        scale: Largest relative change of size; .1 means .9 to 1.1.
-        shift: Largest shift as a share of the side.
-        brightness: Largest change of brightness, as a share of the full range.
-        contrast: Largest relative change of contrast.
-        random_crop: Whether the crop lies anywhere instead of in the middle, where the processor resizes to more than
-            it crops (256 to 224 in study D).
-        resized_crop: Smallest share of the area that is cropped and resized (Szegedy et al., arXiv 1409.4842, who take
-            .08); 1 leaves it out.
-        resized_crop_aspect: Largest change of its aspect, 1 or above.
-        erasing: Probability that holes are blackened (DeVries and Taylor, arXiv 1708.04552).
-        erasing_holes: Most holes.
-        erasing_side: Largest side of a hole, as a share of the picture's.
+    """Ranges of the random changes to a training image.
 
     Raises:
-        ValueError: If a value is out of its range, or both ways to crop are asked for.
+        ValueError: If a value is out of its range, or both ways to crop are chosen.
     """
 
-    flip: float = 0.5
-    rotation: float = 30.0
-    scale: float = 0.1
-    shift: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    random_crop: bool = False
-    resized_crop: float = 1.0
-    resized_crop_aspect: float = 4 / 3
-    erasing: float = 0.0
-    erasing_holes: int = 4
-    erasing_side: float = 0.2
+    flip: float = field(default=0.5, metadata={"help": "Probability of a lateral inversion."})
+    rotation: float = field(
+        default=30.0, metadata={"help": "Largest rotation to either side, in degrees (MURA paper: 30)."}
+    )
+    scale: float = field(default=0.1, metadata={"help": "Largest relative change of size; .1 means .9 to 1.1."})
+    shift: float = field(default=0.0, metadata={"help": "Largest shift, as a share of the side."})
+    brightness: float = field(
+        default=0.0, metadata={"help": "Largest change of brightness, as a share of the full range."}
+    )
+    contrast: float = field(default=0.0, metadata={"help": "Largest relative change of contrast."})
+    random_crop: bool = field(
+        default=False, metadata={"help": "Crop anywhere instead of in the center, if images are resized to more."}
+    )
+    resized_crop: float = field(
+        default=1.0,
+        metadata={"help": "Smallest share of the area that is cropped and resized (arXiv 1409.4842: .08); 1 is off."},
+    )
+    resized_crop_aspect: float = field(default=4 / 3, metadata={"help": "Largest change of its aspect ratio."})
+    erasing: float = field(
+        default=0.0, metadata={"help": "Probability that holes are blackened (cutout, arXiv 1708.04552)."}
+    )
+    erasing_holes: int = field(default=4, metadata={"help": "Largest number of holes."})
+    erasing_side: float = field(
+        default=0.2, metadata={"help": "Largest side of a hole, as a share of the image's shorter side."}
+    )
 
     def __post_init__(self) -> None:
         ranges = {
