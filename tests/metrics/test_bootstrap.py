@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from bootstrap_speed import figures_of_scikit_learn, measure_bootstrap_cost, measure_coverage
+from bootstrap import _figures_of_scikit_learn, measure_coverage, measure_speed
 from sklearn.metrics import roc_auc_score
 
 from mura_hf.metrics import bootstrap_confidence_intervals, bootstrap_mean, classification_metrics, paired_bootstrap
@@ -73,7 +73,7 @@ def test_paired_differences_equal_a_loop_with_scikit_learn():
     found = paired_bootstrap(LABELS, PROBABILITIES, OTHERS, PATIENTS, n_resamples=80, level=0.9, seed=4)
     rows = []
     for chosen in [np.arange(120), *_resamples(80, 4)]:
-        a, b = (figures_of_scikit_learn(LABELS[chosen], values[chosen]) for values in (PROBABILITIES, OTHERS))
+        a, b = (_figures_of_scikit_learn(LABELS[chosen], values[chosen]) for values in (PROBABILITIES, OTHERS))
         rows.append({name: a[name] - b[name] for name in a})
     assert list(found) == list(FIGURES)
     for name in rows[0]:
@@ -143,10 +143,10 @@ def test_resamples_of_one_class_equal_a_loop(label):
 
 @pytest.mark.slow
 def test_speed_and_coverage():
-    found = measure_bootstrap_cost(n_resamples=40, progress=False)
+    found = measure_speed(n_resamples=40)
     assert found["times_as_fast"] >= 10
     assert found["largest_difference"] <= 1e-9
-    found = measure_coverage(n_simulations=500, n_resamples=400, progress=False)
+    found = measure_coverage(n_simulations=500, n_resamples=400)
     assert found.pop("simulations") == 500
     assert set(found) == set(FIGURES) - {"ece"}
     for name, share in found.items():
