@@ -76,7 +76,7 @@ def test_from_phantoms_to_an_exported_checkpoint_with_its_card(run, tmp_path, ph
     assert "trained on synthetic phantoms" in measured.stdout
     run("render_card.py", checkpoint, "--name", "mura-tiny", "--output", checkpoint / "README.md")
     card = (checkpoint / "README.md").read_text()
-    assert "comes with it: `predictor.similar(study)`" in card
+    assert "`predictor.similar(study)` finds the most similar ones" in card
     for words in (
         "# mura-tiny",
         "pointing game",
@@ -102,7 +102,7 @@ def test_convert_checkpoint(run, tmp_path, phantom_files):
     )  # fmt: skip
     assert "epoch -> left out" in done.stdout
     assert "122 weights, 1 left out" in done.stdout
-    assert "neither evaluated nor given a card" in done.stdout
+    assert "cannot be evaluated or given a card" in done.stdout
     assert len(json.loads((tmp_path / "report.json").read_text())["keys"]) == 123
     assert 0 < StudyPredictor.from_pretrained(tmp_path / "out")(phantom_files).probability < 1
 
@@ -157,5 +157,5 @@ def test_show_boxes(run, tmp_path, phantom_tree):
 def test_an_error_is_a_sentence_without_traceback(run, tmp_path):
     done = run("train.py", "--config", "phantom", "--data_dir", tmp_path, "--output_dir", tmp_path / "run")
     assert done.code == 1
-    assert "holds no train_labeled_studies.csv" in done.stderr
+    assert "contains no train_labeled_studies.csv" in done.stderr
     assert "Traceback" not in done.stderr

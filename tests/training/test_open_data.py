@@ -92,7 +92,7 @@ def test_two_epochs_calibration_evaluation_and_a_card_that_credits(key, tmp_path
             assert f"| {name} | {figures['n']} | {figures['n_abnormal']} | {figures['auroc']:.3f} (" in card
         assert any(line.startswith("shows upper limb") for line in describe_evaluation(report))
         assert "study of the upper limb" in card
-        assert "Its stated use is the upper limb" in card
+        assert "Its intended use is the upper limb" in card
         one_box = [label == 1 and len(boxes) == 1 for label, boxes in zip(rows["label"], rows["boxes"], strict=True)]
         hands = ["hand" in region for region in rows["region"]]
         assert report["pointing"]["hand"]["n"] == np.sum(np.logical_and(one_box, hands)) < sum(one_box)
@@ -120,7 +120,7 @@ def test_another_copy_is_refused_unless_the_manifest_clears_it(tmp_path):
     lines = table.read_text().splitlines()
     seen = {f"{study}.jpg" for study in datasets["train"]["study_id"]}
     table.write_text("\n".join(line for line in lines if line.split(",")[0] not in list(seen)[:40]))
-    with pytest.raises(DatasetError, match="patients of its valid were in train"):
+    with pytest.raises(DatasetError, match="patients of its valid were then in train"):
         load_split(folder, tmp_path / "data", "valid")
     with pytest.raises(DatasetError, match="may hold training patients"):
         load_split(folder, tmp_path / "data", "calib")
