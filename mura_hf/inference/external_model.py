@@ -208,7 +208,7 @@ def load_external(
         config: Its configuration, from `AutoConfig`.
         dtype: Dtype of the weights.
         pinned: `{"revision": ...}` if a revision was given, else empty.
-        abnormal_label: The label that means abnormal; inferred from its words if None.
+        abnormal_label: The label that means abnormal; inferred from the label texts if None.
 
     Returns:
         The model, in evaluation mode, and its processor.

@@ -168,7 +168,7 @@ def load_checkpoint(source: Source, dtype: str | torch.dtype, abnormal_label: st
     Args:
         source: Result of `find_source`.
         dtype: Dtype of the weights.
-        abnormal_label: The label of an external checkpoint that means abnormal; inferred from its words if None.
+        abnormal_label: The label of an external checkpoint that means abnormal; inferred from the label texts if None.
 
     Raises:
         CheckpointError: If it does not classify normal against abnormal.

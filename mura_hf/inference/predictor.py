@@ -89,7 +89,7 @@ class StudyPredictor:
             revision: Branch, tag or commit on the Hub.
             device: Device of the model; by default the accelerator if there is one, else the CPU.
             dtype: Dtype of the weights.
-            abnormal_label: The label of an external checkpoint that means abnormal, if its words do not say so.
+            abnormal_label: The label of an external checkpoint that means abnormal, if the label texts do not say so.
 
         Raises:
             CheckpointError: If the checkpoint cannot be found, does not classify normal against abnormal, does not say
