@@ -1,10 +1,10 @@
 """Evaluation of a checkpoint on a dataset. The public names of `mura_hf.metrics` can be imported from here as well."""
 
-# ruff: noqa: E402
+# ruff: noqa: E402 - the extra is checked before the imports
 
 from ..common import require_extra
 
-require_extra("train", "accelerate", "datasets", "sklearn", "scipy", "matplotlib", "yaml")
+require_extra("train", "accelerate", "datasets", "sklearn", "scipy", "matplotlib", "numba", "yaml")
 
 from ..metrics import (
     EvaluationReport,

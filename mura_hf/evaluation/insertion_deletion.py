@@ -14,8 +14,8 @@ from ..inference import StudyPredictor
 from ..metrics import bootstrap_mean
 from ..models import BODY_PARTS
 from ..radiographs import read_radiograph
-from .pointing_game import body_part_of, select_abnormal
-from .prediction_cache import image_source
+from .pointing_game import select_abnormal
+from .prediction_cache import body_part_of, image_source
 
 N_VIEWS = 48
 STEPS = 12

@@ -10,11 +10,11 @@ import numpy as np
 from datasets import Dataset, Image
 from tqdm.auto import tqdm
 
+from ..data.views import group_studies
 from ..errors import DatasetError
 from ..inference import StudyPredictor
-from ..models import BODY_PARTS
 from ..radiographs import Radiograph, read_radiograph
-from .prediction_cache import image_source
+from .prediction_cache import body_part_of, image_source
 from .shifts import Shift, ShiftCollection
 
 N_STUDIES = 200
@@ -57,10 +57,8 @@ def measure_masking(
     if not len(rows):
         raise DatasetError("there are no images to paint over; choose another split")
     detectors: dict[str, Callable[[np.ndarray], list[Box]]] = {"corners": corner_boxes, "markers": marker_boxes}
-    members: dict[str, list[int]] = {}
-    for number, study in enumerate(rows["study_id"]):
-        members.setdefault(study, []).append(number)
-    studies, rows = list(members), rows.cast_column("image", Image(decode=False))
+    members, rows = group_studies(rows["study_id"]), rows.cast_column("image", Image(decode=False))
+    studies = list(members)
     shifts, taken = ShiftCollection(list(detectors)), dict.fromkeys(detectors, 0)
     for number in tqdm(np.random.default_rng(seed).permutation(len(studies)), desc="Masking", disable=not progress):
         wanted = [factor for factor in detectors if taken[factor] < n_studies]
@@ -68,7 +66,7 @@ def measure_masking(
             break
         views = rows.select(members[studies[number]])
         radiographs = [read_radiograph(image_source(image)) for image in views["image"]]
-        part = None if views[0]["body_part"] is None else BODY_PARTS[views[0]["body_part"]]
+        part = body_part_of(views[0])
         detected = {factor: [detectors[factor](one.pixels) for one in radiographs] for factor in wanted}
         detected = {factor: boxes for factor, boxes in detected.items() if any(boxes)}
         if not detected:

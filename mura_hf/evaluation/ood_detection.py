@@ -27,7 +27,7 @@ from ..radiographs import read_radiograph
 from ..retrieval import OODDetector, feature_means
 from ..retrieval.ood_detection import FALSE_ALARM_RATE
 from .calibration import add_to_training_record
-from .prediction_cache import image_source, spread_indices
+from .prediction_cache import body_part_of, image_source, spread_indices
 
 MAX_TRAIN_VIEWS = 5_000
 """More views of train would hardly change the covariance of a few hundred channels."""
@@ -105,7 +105,7 @@ def groups_of(rows: Dataset) -> list[str]:
     if "region" in rows.column_names and any(rows["region"]):
         shown = [(region or _UNKNOWN).split("+") for region in rows["region"]]
         return [next((region for region in regions if region in _SCOPE), regions[0]) for regions in shown]
-    return [_UNKNOWN if part is None else BODY_PARTS[part] for part in rows["body_part"]]
+    return [body_part_of({"body_part": part}) or _UNKNOWN for part in rows["body_part"]]
 
 
 def is_outside(group: str) -> bool:
@@ -240,9 +240,7 @@ def _studies(rows: Dataset) -> Iterator[tuple[list[Any], str | None, str]]:
     plain = rows.cast_column("image", Image(decode=False))
     for members in group_studies(rows["study_id"]).values():
         views = [plain[index] for index in members]
-        part = views[0]["body_part"]
-        files = [image_source(view["image"]) for view in views]
-        yield files, None if part is None else BODY_PARTS[part], views[0]["patient_id"]
+        yield [image_source(view["image"]) for view in views], body_part_of(views[0]), views[0]["patient_id"]
 
 
 def list_images(folder: Path) -> list[tuple[str, int, int]]:

@@ -14,8 +14,7 @@ from ..errors import CheckpointError, DatasetError
 from ..explain import localize
 from ..inference import StudyPredictor
 from ..metrics import bootstrap_mean
-from ..models import BODY_PARTS
-from .prediction_cache import image_source, spread_indices
+from .prediction_cache import body_part_of, image_source, spread_indices
 
 _GRID = 64  # side of the mean heatmaps
 
@@ -145,11 +144,6 @@ def find_heatmap(predictor: StudyPredictor, row: dict[str, Any]) -> np.ndarray:
         reasons = [warning for warning in study.warnings if warning.startswith("No heatmap")]
         raise CheckpointError(reasons[0] if reasons else f"{predictor.checkpoint} gives no heatmaps")
     return heatmap
-
-
-def body_part_of(row: dict[str, Any]) -> str | None:
-    """Returns the name of a row's body part; None if it is unknown."""
-    return None if row["body_part"] is None else BODY_PARTS[row["body_part"]]
 
 
 def select_abnormal(rows: Dataset, n: int) -> Dataset:

@@ -17,7 +17,7 @@ from transformers import AutoModelForImageClassification
 
 from ..common import home_folder, replace_file
 from ..data import UNKNOWN_PART, ViewDataset
-from ..models import MuraImageProcessor
+from ..models import BODY_PARTS, MuraImageProcessor
 from ..models.golden_mura import digest_files, digest_weights
 from ..training import SplitPredictions, predict_views
 
@@ -193,6 +193,11 @@ def _read(file: Path, rows: Dataset) -> SplitPredictions:
 def spread_indices(n: int, most: int) -> np.ndarray:
     """Returns at most `most` different indices below `n`, evenly spaced and ascending: int64."""
     return np.unique(np.linspace(0, n - 1, min(most, n)).astype(int))
+
+
+def body_part_of(row: dict[str, Any]) -> str | None:
+    """Returns the name of a row's body part; None if it is unknown."""
+    return None if row["body_part"] is None else BODY_PARTS[row["body_part"]]
 
 
 def image_source(image: dict[str, Any]) -> Any:

@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
+from ..data.views import group_studies
 from ..errors import CheckpointError
 from ..inference import StudyPredictor
 from ..metrics import GroupReport, bootstrap_mean, paired_bootstrap
-from ..models import BODY_PARTS, LABELS
+from ..models import LABELS
 from ..retrieval import FOLDER, Neighbour, RetrievalIndex, encode_rows
+from .prediction_cache import body_part_of
 from .splits import load_splits
 
 PRECISION_AT = 5
@@ -74,10 +76,7 @@ def take_views(rows: Dataset, most: int | None, seed: int = 0) -> Dataset:
     """
     if most is None or most >= len(rows):
         return rows
-    members: dict[str, list[int]] = {}
-    for row, study in enumerate(rows["study_id"]):
-        members.setdefault(study, []).append(row)
-    studies = list(members.values())
+    studies = list(group_studies(rows["study_id"]).values())
     taken: list[int] = []
     for number in np.random.default_rng(seed).permutation(len(studies)):
         if len(taken) + len(studies[number]) > most:
@@ -148,7 +147,7 @@ def _read_studies(rows: Dataset) -> dict[str, dict[str, Any]]:
                 "rows": [],
                 "patient_id": row["patient_id"],
                 "label": LABELS[row["label"]],
-                "body_part": None if row["body_part"] is None else BODY_PARTS[row["body_part"]],
+                "body_part": body_part_of(row),
                 "finding": None,
             },
         )

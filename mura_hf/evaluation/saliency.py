@@ -1,6 +1,5 @@
 """Evaluation of heatmaps: by boxes, by added findings, by the prediction, and by what the model has learned."""
 
-from collections import defaultdict
 from functools import partial
 from itertools import combinations
 from typing import Any
@@ -8,13 +7,14 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from ..data.views import group_studies
 from ..inference import StudyPredictor
 from ..metrics import bootstrap_mean
 from ..models import BODY_PARTS
 from ..phantoms import MIX, render_phantom
 from . import insertion_deletion, randomization
-from .pointing_game import PointingGame, body_part_of, compare_with_box, play_pointing_game, views_with_one_box
-from .prediction_cache import PredictionCache
+from .pointing_game import PointingGame, compare_with_box, play_pointing_game, views_with_one_box
+from .prediction_cache import PredictionCache, body_part_of
 
 N_PHANTOMS = 210
 """Phantom patients of `measure_sensitivity`."""
@@ -86,10 +86,8 @@ def projection_agreement(game: PointingGame) -> dict[str, Any] | None:
         and `neither`, the other shares; `kappa`, the agreement on hits beyond chance (None if all views are alike).
         None if no study has two such views.
     """
-    studies = defaultdict(list)
-    for number, study in enumerate(game.rows["study_id"]):
-        studies[study].append(number)
-    pairs = np.asarray([pair for members in studies.values() for pair in combinations(members, 2)], int)
+    studies = group_studies(game.rows["study_id"]).values()
+    pairs = np.asarray([pair for members in studies for pair in combinations(members, 2)], int)
     if not len(pairs):
         return None
     hits = game.hits[pairs]  # [pairs, 2]
