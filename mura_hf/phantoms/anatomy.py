@@ -1,6 +1,6 @@
 """Anatomy of one patient's body part, and the field that its film covers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -36,13 +36,17 @@ class Anatomy:
     lung: Body | None = None
 
 
+def _skin(build: BodyBuilder, points: Sequence[tuple[float, ...]], wall: float = 3.0) -> None:
+    """Adds flesh along points (x, y, z, a, b) in adult mm."""
+    build.skin([tuple(value * build.patient.size for value in point) for point in points], wall)
+
+
 def _forearm_flesh(build: BodyBuilder) -> None:
-    s = build.patient.size
     rows = [
         (340, 46, 44), (255, 48, 42), (190, 46, 40), (90, 35, 29), (45, 28, 22), (12, 27, 19.5), (-18, 31, 18),
         (-50, 36, 16), (-76, 38, 13.5), (-90, 38, 9.5), (-101, 35, 6.5),
     ]  # fmt: skip
-    build.skin([(0, y * s, 0, a * s, b * s) for y, a, b in rows], wall=2.4)
+    _skin(build, [(0, y, 0, a, b) for y, a, b in rows], wall=2.4)
 
 
 def _move(build: BodyBuilder, first: int, turn: np.ndarray, shift: tuple[float, float, float]) -> None:
@@ -109,22 +113,20 @@ def _bent_humerus(build: BodyBuilder, flexion: float, stretch: tuple[float, floa
 
 
 def _elbow(build: BodyBuilder, flexion: float) -> _Field:
-    s = build.patient.size
     add_radius(build, (180, 228), joint=1.0)
     add_ulna(build, (180, 250))
     build.loose = [tuple(range(len(build.bones)))]
     _bent_humerus(build, flexion, (14, 72))
     rows = [(FOREARM + 28, 30, 26), (FOREARM + 6, 43, 37), (190, 46, 40), (90, 35, 29)]
-    build.skin([(0, y * s, 0, a * s, b * s) for y, a, b in rows], wall=3)
+    _skin(build, [(0, y, 0, a, b) for y, a, b in rows])
     turn = rotation(0, flexion)
     rows = [(-26, 30, 26), (-4, 43, 37), (40, 43, 40), (140, 45, 45)]
     hinge = np.array([0, FOREARM + 2, 0])
-    build.skin([(*((turn @ np.array([0.0, y, 0]) + hinge) * s), a * s, b * s) for y, a, b in rows], wall=3)
+    _skin(build, [(*(turn @ np.array([0.0, y, 0]) + hinge), a, b) for y, a, b in rows])
     return (-56, FOREARM - 76, 56, FOREARM + 82)
 
 
 def _humerus(build: BodyBuilder, flexion: float) -> _Field:
-    s = build.patient.size
     add_radius(build, None)
     add_ulna(build, None)
     _move(build, 0, np.eye(3), (0, -FOREARM - 2, 0))
@@ -134,14 +136,8 @@ def _humerus(build: BodyBuilder, flexion: float) -> _Field:
     _move(build, first, rotation(2, np.pi), (-22, 294, 0))
     build.bones[first:] = [replace(bone, breakable=None) for bone in build.bones[first:]]
     rows = [(-150, 36, 30), (-60, 45, 40), (0, 46, 40), (60, 45, 44), (150, 50, 49), (230, 55, 53), (318, 46, 46)]
-    build.skin([(0, y * s, 0, a * s, b * s) for y, a, b in rows])
-    build.skin(
-        [
-            (-66 * s, 368 * s, 0, 60 * s, 50 * s),
-            (-112 * s, 282 * s, -5 * s, 72 * s, 80 * s),
-            (-124 * s, 130 * s, -5 * s, 72 * s, 90 * s),
-        ]
-    )
+    _skin(build, [(0, y, 0, a, b) for y, a, b in rows])
+    _skin(build, [(-66, 368, 0, 60, 50), (-112, 282, -5, 72, 80), (-124, 130, -5, 72, 90)])
     return (-72, -34, 62, 338)
 
 
@@ -151,28 +147,9 @@ def _shoulder(build: BodyBuilder, flexion: float) -> _Field:
     build.loose = [(0,)]
     _move(build, 0, rotation(2, np.pi), (-22, 296, 0))
     add_shoulder_girdle(build)
-    build.skin(
-        [
-            (-38 * s, -46 * s, 0, 36 * s, 42 * s),
-            (-46 * s, 50 * s, 0, 44 * s, 46 * s),
-            (-50 * s, 170 * s, 0, 42 * s, 44 * s),
-        ]
-    )
-    build.skin(
-        [
-            (10 * s, -56 * s, -4 * s, 50 * s, 42 * s),
-            (60 * s, -10 * s, -6 * s, 80 * s, 66 * s),
-            (90 * s, 60 * s, -8 * s, 100 * s, 88 * s),
-            (100 * s, 150 * s, -8 * s, 110 * s, 96 * s),
-        ]
-    )
-    build.skin(
-        [
-            (20 * s, -52 * s, -10 * s, 26 * s, 30 * s),
-            (80 * s, -72 * s, -10 * s, 46 * s, 46 * s),
-            (140 * s, -130 * s, -8 * s, 50 * s, 50 * s),
-        ]
-    )
+    _skin(build, [(-38, -46, 0, 36, 42), (-46, 50, 0, 44, 46), (-50, 170, 0, 42, 44)])
+    _skin(build, [(10, -56, -4, 50, 42), (60, -10, -6, 80, 66), (90, 60, -8, 100, 88), (100, 150, -8, 110, 96)])
+    _skin(build, [(20, -52, -10, 26, 30), (80, -72, -10, 46, 46), (140, -130, -8, 50, 50)])
     build.lung = Body("lung", (make_ball((112 * s, 90 * s, -10 * s), (54 * s, 44 * s, 105 * s), wall=1.0),), 1.0)
     return (-84, -72, 84, 104)
 

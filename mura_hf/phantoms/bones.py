@@ -245,7 +245,8 @@ def add_humerus(build: BodyBuilder, stretch: tuple[float, float] | None, joint: 
             wall=[0.9, 0.9, 1.1, 1.4, 2.3, 3.4, 3.9, 3.7, 2.5, 1.4, 0.9, 0.8],
             filling=[1.0, 0.9, 0.7, 0.7, 0.5, 0.15, 0.1, 0.15, 0.45, 0.85, 1.0, 1.0],
         ),
-        build.ball((-12 * s, 0, 3 * s), (8.5 * s, 9.5 * s, 9.5 * s), wall=0.8, filling=1.1),  # capitulum
+        # capitulum and trochlea
+        build.ball((-12 * s, 0, 3 * s), (8.5 * s, 9.5 * s, 9.5 * s), wall=0.8, filling=1.1),
         build.loft(
             (-6 * s, 1 * s, 1 * s),
             (19 * s, -1 * s, 1 * s),
@@ -253,17 +254,14 @@ def add_humerus(build: BodyBuilder, stretch: tuple[float, float] | None, joint: 
             wall=0.9,
             filling=1.1,
             caps=(3 * s, 3 * s),
-        ),  # trochlea
-        build.ball(
-            (25 * s, 12 * s, -2 * s), (5 * s, 5 * s, 7.5 * s), along=(0.5, -1, 0), wall=0.9
-        ),  # medial epicondyle
+        ),
+        # medial and lateral epicondyle, head, greater tubercle
+        build.ball((25 * s, 12 * s, -2 * s), (5 * s, 5 * s, 7.5 * s), along=(0.5, -1, 0), wall=0.9),
         build.ball((-21 * s, 11 * s, 0), (4 * s, 5 * s, 7 * s), along=(-0.35, -1, 0), wall=0.9),
         build.ball(
             (17 * s, 303 * s, -3 * s), (22.5 * s, 22.5 * s, 20 * s), along=(0.75, 0.66, -0.1), wall=0.8, filling=1.1
-        ),  # head
-        build.ball(
-            (-9 * s, 300 * s, 2 * s), (8.0 * s, 11 * s, 15 * s), along=(0.15, 1, 0), wall=0.9
-        ),  # greater tubercle
+        ),
+        build.ball((-9 * s, 300 * s, 2 * s), (8.0 * s, 11 * s, 15 * s), along=(0.15, 1, 0), wall=0.9),
     ]
     index = build.bone("humerus", *lofts, melt=4.0 * s, breakable=_stretch(stretch, length), joint=joint)
     return index
@@ -273,95 +271,46 @@ def _stretch(stretch: tuple[float, float] | None, length: float) -> tuple[float,
     return None if stretch is None else (stretch[0] / length, stretch[1] / length)
 
 
+# Start and end, sections, wall, filling and caps of each part, then options of `BodyBuilder.loft`.
+_SCAPULA: tuple[tuple[Any, ...], ...] = (
+    ((14, -22, -16), (40, 106, -30), [(0, 14, 2.5, 8, 0), (0.2, 26, 1.6, 14, 0), (0.55, 18, 1.5, 6, 0), (1, 6, 3)],
+     [0.8, 0.5, 0.5, 0.9], [0.8, 0.2, 0.2, 0.8], (3, 5), {"turn": 0.3}),
+    ((-12, -24, -6), (-9, 16, -8), [(0, 5, 9), (0.5, 7.5, 14), (1, 5, 10)], 0.9, 1.1, (6, 6), {}),
+    ((-6, 8, -9), (39, 104, -29), [(0, 7, 7), (0.5, 3.6, 4.5), (1, 5, 4)], 1.3, 0.5, (2, 4), {}),
+    ((2, -25, -4), (-16, -14, 26), [(0, 7, 7), (0.5, 6.5, 6), (1, 5.5, 6)], 0.9, 0.8, (2, 5), {"bow": (0, 6)}),
+    ((54, -10, -32), (-28, -44, -30), [(0, 2.2, 4), (0.5, 4.0, 7), (0.85, 5.5, 9), (1, 5.5, 9)], 0.9, 0.6, (2, 4), {}),
+    ((-24, -43, -30), (-46, -38, -6), [(0, 8, 5), (1, 8, 4.2)], 1.0, 0.8, (3, 5), {}),
+)  # fmt: skip
+_CLAVICLE = (
+    (-38, -43, -4), (110, -34, 18),
+    [(0, 9, 4.6), (0.15, 7.5, 4.8, 0, -5), (0.45, 5.6, 5.6, 0, 3), (0.75, 6, 6.4, 0, 10), (1, 9, 9.5)],
+    [0.9, 1.4, 2.3, 2.1, 1.1], [0.9, 0.6, 0.25, 0.4, 0.9], (3, 3), {"bow": (-6, 0)},
+)  # fmt: skip
+
+
 def add_shoulder_girdle(build: BodyBuilder) -> None:
     """Adds scapula, clavicle and upper ribs for a humeral head near (-40, -8, 0), with y pointing down."""
     s = build.patient.size
 
-    def at(*values: float) -> tuple[float, ...]:
+    def scaled(values: Sequence[float]) -> tuple[Any, ...]:
         return tuple(value * s for value in values)
 
-    def loft(
-        start: tuple[float, ...], end: tuple[float, ...], rows: Sequence[tuple[float, ...]], **options: Any
-    ) -> Loft:
-        return build.loft(start, end, [(row[0], *(value * s for value in row[1:])) for row in rows], **options)
+    def loft(start: Any, end: Any, rows: Any, wall: Any, filling: Any, caps: Any, options: dict[str, Any]) -> Loft:
+        sections = [(row[0], *scaled(row[1:])) for row in rows]
+        options = {name: scaled(value) if name == "bow" else value for name, value in options.items()}
+        return build.loft(
+            scaled(start), scaled(end), sections, wall=wall, filling=filling, caps=scaled(caps), **options
+        )
 
-    scapula = [
-        loft(
-            at(14, -22, -16),
-            at(40, 106, -30),
-            [(0, 14, 2.5, 8, 0), (0.2, 26, 1.6, 14, 0), (0.55, 18, 1.5, 6, 0), (1, 6, 3)],
-            wall=[0.8, 0.5, 0.5, 0.9],
-            filling=[0.8, 0.2, 0.2, 0.8],
-            caps=(3 * s, 5 * s),
-            turn=0.3,
-        ),
-        loft(
-            at(-12, -24, -6),
-            at(-9, 16, -8),
-            [(0, 5, 9), (0.5, 7.5, 14), (1, 5, 10)],
-            wall=0.9,
-            filling=1.1,
-            caps=(6 * s, 6 * s),
-        ),
-        loft(
-            at(-6, 8, -9),
-            at(39, 104, -29),
-            [(0, 7, 7), (0.5, 3.6, 4.5), (1, 5, 4)],
-            wall=1.3,
-            filling=0.5,
-            caps=(2 * s, 4 * s),
-        ),
-        loft(
-            at(2, -25, -4),
-            at(-16, -14, 26),
-            [(0, 7, 7), (0.5, 6.5, 6), (1, 5.5, 6)],
-            wall=0.9,
-            filling=0.8,
-            caps=(2 * s, 5 * s),
-            bow=(0, 6 * s),
-        ),
-        loft(
-            at(54, -10, -32),
-            at(-28, -44, -30),
-            [(0, 2.2, 4), (0.5, 4.0, 7), (0.85, 5.5, 9), (1, 5.5, 9)],
-            wall=0.9,
-            filling=0.6,
-            caps=(2 * s, 4 * s),
-        ),
-        loft(
-            at(-24, -43, -30), at(-46, -38, -6), [(0, 8, 5), (1, 8, 4.2)], wall=1.0, filling=0.8, caps=(3 * s, 5 * s)
-        ),
-    ]
-    build.bone("scapula", *scapula, melt=4 * s)
-    rows = [(0, 9, 4.6), (0.15, 7.5, 4.8, 0, -5), (0.45, 5.6, 5.6, 0, 3), (0.75, 6, 6.4, 0, 10), (1, 9, 9.5)]
-    clavicle = loft(
-        at(-38, -43, -4),
-        at(110, -34, 18),
-        rows,
-        wall=[0.9, 1.4, 2.3, 2.1, 1.1],
-        filling=[0.9, 0.6, 0.25, 0.4, 0.9],
-        caps=(3 * s, 3 * s),
-        bow=(-6 * s, 0),
-    )
-    build.bone("clavicle", clavicle, breakable=(0.12, 0.72))
+    build.bone("scapula", *(loft(*part) for part in _SCAPULA), melt=4 * s)
+    build.bone("clavicle", loft(*_CLAVICLE), breakable=(0.12, 0.72))
     for number in range(6):
         reach = 62 + 9 * min(number, 3) + 2 * number
         centre = np.array([128.0, -18.0 + 24.0 * number, -12.0])
         angles = np.linspace(-0.75 * np.pi, 0.62 * np.pi, 13) + np.pi
         # Around the chest, and down towards the front.
-        points = [
-            centre + np.array([reach * np.cos(a), 18 * np.sin(a) * -1.0, 0.78 * reach * np.sin(a)]) for a in angles
-        ]
-        parts = [
-            loft(
-                tuple((a - 0.12 * (b - a)) * s),  # they overlap, so that there is no wall between them
-                tuple((b + 0.12 * (b - a)) * s),
-                [(0, 2.6, 5.0), (1, 2.6, 5.0)],
-                wall=0.7,
-                filling=0.45,
-                caps=(0.0, 0.0),
-                wobble=0.0,
-            )
-            for a, b in pairwise(points)
-        ]
-        build.bone(f"rib {number + 1}", *parts, melt=2.0 * s)
+        points = [centre + np.array([reach * np.cos(a), -18 * np.sin(a), 0.78 * reach * np.sin(a)]) for a in angles]
+        # The parts overlap, so that there is no wall between them.
+        ends = [(a - 0.12 * (b - a), b + 0.12 * (b - a)) for a, b in pairwise(points)]
+        rib = [loft(*both, [(0, 2.6, 5.0), (1, 2.6, 5.0)], 0.7, 0.45, (0.0, 0.0), {"wobble": 0.0}) for both in ends]
+        build.bone(f"rib {number + 1}", *rib, melt=2.0 * s)

@@ -11,11 +11,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
-from ..common import BODY_PARTS
+from ..common import BODY_PARTS, require_extra
 from ..errors import DatasetError
 from .film import EXPOSURES
 from .findings import FINDINGS, MIX, UNUSUAL_FINDINGS
@@ -140,18 +138,6 @@ def _write_studies(root: Path, size: int, exposure: str, studies: tuple[_Study, 
     return [rows[key] for key in sorted(rows)]
 
 
-_SCHEMA = pa.schema(
-    [
-        ("path", pa.string()),
-        ("finding", pa.string()),
-        ("seed", pa.int64()),
-        ("height", pa.int32()),
-        ("width", pa.int32()),
-    ]
-    + [(prefix + name, pa.int32()) for prefix in ("", "decoy_") for name in _CORNERS]
-)
-
-
 def write_phantom_mura(
     root: str | Path,
     n_studies: int,
@@ -203,6 +189,7 @@ def write_phantom_mura(
         ValueError: If `n_studies` is below 2, `valid_fraction` is outside of (0, 1), a body part, finding or exposure
             is unknown, shares do not add up, or `views_tell` is combined with `counterfactuals`.
     """
+    require_extra("train", "pyarrow")
     root = Path(root)
     if n_studies < 2 or not 0 < valid_fraction < 1:
         raise ValueError(
@@ -238,7 +225,7 @@ def write_phantom_mura(
         labelled = [f"{study.folder}/,{int(study.abnormal)}" for job in jobs for study in job if study.split == split]
         (tree / f"{split}_image_paths.csv").write_text("".join(f"{path}\n" for path in images))
         (tree / f"{split}_labeled_studies.csv").write_text("".join(f"{line}\n" for line in labelled))
-    pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), tree / "findings.parquet")
+    _write_table(rows, tree / "findings.parquet")
     made: dict[str, Any] = {"n_studies": n_studies, "seed": seed, "valid_fraction": valid_fraction, "size": size}
     made |= {"twins": counterfactuals, "views_tell": views_tell}
     unusual: dict[str, Any] = {"body_parts": body_parts and list(body_parts), "findings": findings and list(findings)}
@@ -248,6 +235,17 @@ def write_phantom_mura(
     made |= {"exposure": exposure} if exposure != "standard" else {}
     (tree / PROVENANCE_FILE).write_text(json.dumps(made, indent=2) + "\n")
     return tree
+
+
+def _write_table(rows: list[dict[str, object]], file: Path) -> None:
+    import pyarrow as pa  # of the extra "train"
+    import pyarrow.parquet as pq
+
+    texts, sizes = ("path", "finding"), ("height", "width")
+    corners = [prefix + name for prefix in ("", "decoy_") for name in _CORNERS]
+    fields = [*((name, pa.string()) for name in texts), ("seed", pa.int64())]
+    schema = pa.schema([*fields, *((name, pa.int32()) for name in (*sizes, *corners))])
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), file)
 
 
 def _shifted(mix: Mapping[str, float], shares: Mapping[str, float]) -> dict[str, float]:

@@ -6,8 +6,11 @@ import shutil
 from types import SimpleNamespace
 
 import huggingface_hub
+import numpy as np
 import pytest
+import torch
 from huggingface_hub import HfApi
+from PIL import Image
 
 from mura_hf.common import BUNDLED
 from mura_hf.hub import commit, push
@@ -85,3 +88,51 @@ def hub_environment(url, home, **more):
         "HF_ENDPOINT": url, "HF_HOME": str(home), "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1", **more,
     }  # fmt: skip
+
+
+ALONE = """
+import json, sys
+sys.modules["mura_hf"] = None  # any import of the package raises from here on
+import torch
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModel, AutoModelForImageClassification, pipeline
+
+names, *files = sys.argv[1:]
+out = {}
+for name in names.split(","):
+    processor = AutoImageProcessor.from_pretrained(name, trust_remote_code=True)
+    model = AutoModelForImageClassification.from_pretrained(name, trust_remote_code=True)
+    pixels = processor([Image.open(file) for file in files], return_tensors="pt")["pixel_values"]
+    with torch.inference_mode():
+        logits, study = model(pixels).logits, model(pixels[None]).study_logits
+    read = pipeline("mura-study-classification", model=name, trust_remote_code=True, device="cpu")
+    found = {"module": type(model).__module__.split(".")[0], "class": type(model).__name__}
+    found["pixel_values"] = pixels.double().ravel()[::997].tolist()
+    found |= {"logits": logits.tolist(), "study_logits": study[0].tolist()}
+    found["probability"] = read([files], views=True)[0]["probability"]
+    if found["class"] == "MuraForImageClassification":
+        with torch.inference_mode():
+            model = AutoModel.from_pretrained(name, trust_remote_code=True)
+            found["codes"] = model(pixels).pooler_output.tolist()
+        classify = pipeline("image-classification", model=name, trust_remote_code=True, device="cpu")
+        found["scores"] = {row["label"]: row["score"] for row in classify(files[0])}
+    out[name] = found
+print(json.dumps(out))
+"""
+"""Loads checkpoints with transformers and timm alone: names separated by commas, then the files of one study."""
+
+
+def check_alone(found, model, processor, files):
+    """What `ALONE` printed about one checkpoint equals the results of the package."""
+    pixels = processor([Image.open(file) for file in files], return_tensors="pt")["pixel_values"]
+    with torch.inference_mode():
+        views, study = model(pixels), model(pixels[None]).study_logits[0]
+    assert (found["module"], found["class"]) == ("transformers_modules", type(model).__name__)
+    np.testing.assert_array_equal(found["pixel_values"], pixels.double().ravel()[::997])
+    np.testing.assert_allclose(found["logits"], views.logits, atol=1e-5)
+    np.testing.assert_allclose(found["study_logits"], study, atol=1e-5)
+    assert found["probability"] == pytest.approx(float(study.softmax(-1)[1]), abs=1e-5)
+    if "codes" in found:
+        np.testing.assert_allclose(found["codes"], views.pooler_output, atol=1e-5)
+        expected = dict(zip(("normal", "abnormal"), views.logits[0].softmax(-1).tolist(), strict=True))
+        assert found["scores"] == pytest.approx(expected, abs=1e-5)

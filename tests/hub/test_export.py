@@ -9,10 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 from PIL import Image
 from safetensors.numpy import load_file, save_file
-from transformers import pipeline
 
 from mura_hf import (
     CardError,
@@ -30,31 +28,7 @@ from mura_hf.inference import loading
 from mura_hf.inference.loading import LazyIndex, Source
 from mura_hf.models import CLASSIFIERS
 from tests.conftest import make_checkpoint, make_model
-
-ALONE = """
-import json, sys
-sys.modules["mura_hf"] = None  # any import of the package raises from here on
-import numpy as np, torch
-from PIL import Image
-from transformers import AutoImageProcessor, AutoModel, AutoModelForImageClassification, pipeline
-
-folder, file = sys.argv[1:]
-processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=True)
-model = AutoModelForImageClassification.from_pretrained(folder, trust_remote_code=True)
-pixel_values = processor(Image.open(file), return_tensors="pt")["pixel_values"]
-with torch.inference_mode():
-    logits = model(pixel_values).logits
-    code = AutoModel.from_pretrained(folder, trust_remote_code=True)(pixel_values).pooler_output
-scores = pipeline("image-classification", model=folder, trust_remote_code=True, device="cpu")(file)
-print(json.dumps({
-    "module": type(model).__module__,
-    "pixel_values": pixel_values.numpy().astype(float).ravel()[::997].tolist(),
-    "logits": logits[0].tolist(),
-    "code": code[0].tolist(),
-    "scores": {row["label"]: row["score"] for row in scores},
-}))
-"""
-
+from tests.hub.conftest import ALONE, check_alone
 
 PREPROCESS = """
 import sys
@@ -69,57 +43,14 @@ np.save("pixel_values.npy", processor(Image.open(sys.argv[2]), return_tensors="n
 """
 
 
-FAMILIES = """
-import json, sys
-sys.modules["mura_hf"] = None
-from pathlib import Path
-import torch
-from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
-
-root, out = Path(sys.argv[1]), {}
-views, planes = torch.load(sys.argv[2])
-for folder in sorted(root.iterdir()):
-    AutoImageProcessor.from_pretrained(folder, trust_remote_code=True)
-    model = AutoModelForImageClassification.from_pretrained(folder, trust_remote_code=True)
-    with torch.no_grad():
-        logits, study = model(views[:, 0]).logits, model(views).study_logits
-    name = type(model)
-    read = pipeline("mura-study-classification", model=folder, trust_remote_code=True, device="cpu")
-    answer = read([list(planes)], views=True)[0]["probability"]
-    out[folder.name] = [name.__module__.split(".")[0], name.__name__, logits.tolist(), study.tolist(), answer]
-print(json.dumps(out))
-"""
-
-
-def _run_alone(forks, code, folder, file, cwd, hidden=""):
+def run_alone(forks, code, *arguments, cwd):
     environment = {**os.environ, "HF_HOME": str(cwd), "HF_HUB_OFFLINE": "1"}
-    return forks.run("-c", code, folder, file, *hidden.split(), env=environment, cwd=cwd)
+    return forks.run("-c", code, *arguments, env=environment, cwd=cwd)
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     return export_checkpoint(BUNDLED["mura-phantom"], tmp_path_factory.mktemp("export") / "out")
-
-
-def test_works_where_the_package_cannot_be_imported(forks, exported, phantom_files, tmp_path):
-    done = _run_alone(forks, ALONE, exported, phantom_files[0], tmp_path)
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert "transformers_modules" in found["module"]
-
-    model = MuraForImageClassification.from_pretrained(BUNDLED["mura-phantom"])
-    pixel_values = MuraImageProcessor.from_pretrained(BUNDLED["mura-phantom"])(
-        Image.open(phantom_files[0]), return_tensors="pt"
-    )["pixel_values"]
-    with torch.inference_mode():
-        output = model(pixel_values)
-    scores = pipeline("image-classification", model=str(BUNDLED["mura-phantom"]), device="cpu")(phantom_files[0])
-    np.testing.assert_array_equal(found["pixel_values"], pixel_values.numpy().astype(float).ravel()[::997])
-    np.testing.assert_allclose(found["logits"], output.logits[0], atol=1e-5)
-    np.testing.assert_allclose(found["code"], output.pooler_output[0], atol=1e-5)
-    for row in scores:
-        assert found["scores"][row["label"]] == pytest.approx(row["score"], abs=1e-5)
-    assert set(found["scores"]) == {"normal", "abnormal"}
 
 
 @pytest.fixture(scope="module")
@@ -130,23 +61,16 @@ def exported_families(tmp_path_factory):
     return out
 
 
-def test_every_family_works_where_the_package_cannot_be_imported(forks, exported_families, tmp_path):
-    torch.manual_seed(0)
-    views = torch.randn(2, 2, 3, 64, 64)
-    planes = torch.randint(0, 255, (2, 64, 64), dtype=torch.uint8)
-    torch.save((views, planes), tmp_path / "views.pt")
-    pixels = MuraImageProcessor(size={"height": 64, "width": 64})(list(planes), return_tensors="pt")["pixel_values"]
-    done = _run_alone(forks, FAMILIES, exported_families, str(tmp_path / "views.pt"), tmp_path)
+def test_every_family_works_where_the_package_cannot_be_imported(
+    forks, exported, exported_families, phantom_files, tmp_path
+):
+    folders = {str(exported_families / family): make_model(family) for family in CLASSIFIERS}
+    folders[str(exported)] = MuraForImageClassification.from_pretrained(BUNDLED["mura-phantom"])
+    done = run_alone(forks, ALONE, ",".join(folders), *phantom_files, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
-    assert set(found) == set(CLASSIFIERS)
-    for family, (module, name, logits, study, answer) in found.items():
-        model = make_model(family)
-        assert (module, name) == ("transformers_modules", type(model).__name__)
-        with torch.no_grad():
-            np.testing.assert_allclose(logits, model(views[:, 0]).logits, atol=1e-5)
-            np.testing.assert_allclose(study, model(views).study_logits, atol=1e-5)
-            assert answer == pytest.approx(float(model(pixels[None]).study_logits.softmax(-1)[0, 1]), abs=1e-5)
+    for folder, model in folders.items():
+        check_alone(found[folder], model, MuraImageProcessor.from_pretrained(folder), phantom_files)
 
 
 def test_each_family_takes_the_files_that_it_needs_and_no_others(exported_families):
@@ -178,9 +102,8 @@ def test_preprocessing_travels_along(forks, checkpoint, phantom_files, tmp_path,
         enhance=["high_frequency_emphasis", "unsharp", *([] if "cv2" in hidden else ["clahe_lab"])],
     )
     processor.save_pretrained(folder)
-    done = _run_alone(
-        forks, PREPROCESS, export_checkpoint(folder, tmp_path / "out"), phantom_files[0], tmp_path, hidden
-    )
+    out = export_checkpoint(folder, tmp_path / "out")
+    done = run_alone(forks, PREPROCESS, out, phantom_files[0], *hidden.split(), cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     expected = processor(Image.open(phantom_files[0]), return_tensors="np")["pixel_values"]
     np.testing.assert_array_equal(np.load(tmp_path / "pixel_values.npy"), expected)
@@ -189,9 +112,8 @@ def test_preprocessing_travels_along(forks, checkpoint, phantom_files, tmp_path,
 def test_clahe_without_opencv_is_a_clear_sentence(forks, checkpoint, phantom_files, tmp_path):
     folder = shutil.copytree(checkpoint, tmp_path / "checkpoint")
     MuraImageProcessor(enhance="clahe_gray").save_pretrained(folder)
-    done = _run_alone(
-        forks, PREPROCESS, export_checkpoint(folder, tmp_path / "out"), phantom_files[0], tmp_path, "cv2"
-    )
+    out = export_checkpoint(folder, tmp_path / "out")
+    done = run_alone(forks, PREPROCESS, out, phantom_files[0], "cv2", cwd=tmp_path)
     assert done.returncode == 1
     assert "CLAHE in enhance needs OpenCV: pip install opencv-python-headless" in done.stderr
 
