@@ -29,7 +29,7 @@ _STUDY_KEYS = {
     "differs",
     "systems",
 }
-_SYSTEM_KEYS = {"system", "recipe", "baseline", "body_parts", "figures"}
+_SYSTEM_KEYS = {"system", "config", "baseline", "body_parts", "figures"}
 _FIGURE_KEYS = {"metric", "level", "split", "note"}
 _CLAIM_KEYS = {"system", "metric", "part", "split", "figure", "against", "its_metric", "its_level", "its_value"}
 
@@ -57,7 +57,7 @@ class PublishedSystem:
     """A system of a study and its figures."""
 
     name: str
-    recipe: str | None  # name of the config that reproduces it
+    config: str | None  # name of the config that reproduces it
     baseline: str | None  # "random" if it does not look at images
     body_parts: tuple[str, ...]  # what it was trained and measured on
     figures: tuple[PublishedFigure, ...]
@@ -146,7 +146,7 @@ def _system(values: dict[str, Any], study: dict[str, Any]) -> PublishedSystem:
                 figures.append(PublishedFigure(part=part, value=value, digits=digits, **fields))
     return PublishedSystem(
         name=values["system"],
-        recipe=values.get("recipe"),
+        config=values.get("config"),
         baseline=values.get("baseline"),
         body_parts=tuple(values.get("body_parts", study.get("body_parts", BODY_PARTS))),
         figures=tuple(figures),

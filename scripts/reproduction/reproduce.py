@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             options.output_dir,
             studies,
             budget=Budget(options.epochs, options.fraction, options.image_size, options.from_scratch),
-            recipes=options.configs,
+            configs=options.configs,
             cpu=options.cpu,
             num_workers=options.num_workers,
             cache_dir=options.cache_dir or home_folder() / "pixels",

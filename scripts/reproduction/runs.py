@@ -84,12 +84,12 @@ class PlannedRun:
     """One training, or a baseline.
 
     Attributes:
-        recipe: Name of the config; None for a baseline.
+        config: Name of the config; None for a baseline.
         baseline: "random"; None for a training.
         body_parts: Body parts that it is trained and measured on.
     """
 
-    recipe: str | None
+    config: str | None
     baseline: str | None
     body_parts: tuple[str, ...]
 
@@ -97,37 +97,37 @@ class PlannedRun:
     def name(self) -> str:
         """Name of its folder."""
         parts = [] if self.body_parts == tuple(BODY_PARTS) else list(self.body_parts)
-        return "-".join([Path(self.recipe or self.baseline or "").stem, *parts])
+        return "-".join([Path(self.config or self.baseline or "").stem, *parts])
 
 
 def run_of(system: PublishedSystem) -> PlannedRun | None:
     """The run of a published system; None if there is none."""
-    if system.recipe is None and system.baseline is None:
+    if system.config is None and system.baseline is None:
         return None
-    return PlannedRun(system.recipe, system.baseline, system.body_parts)
+    return PlannedRun(system.config, system.baseline, system.body_parts)
 
 
-def plan_runs(studies: Sequence[PublishedStudy], recipes: Sequence[str] | None = None) -> list[PlannedRun]:
+def plan_runs(studies: Sequence[PublishedStudy], configs: Sequence[str] | None = None) -> list[PlannedRun]:
     """The runs of studies, each once, in order.
 
     Args:
         studies: Published studies.
-        recipes: Configs to run; all if None.
+        configs: Configs to run; all if None.
 
     Raises:
         ConfigError: If a config belongs to none of the studies.
     """
     runs = [run_of(system) for study in studies for system in study.systems]
     known = dict.fromkeys(run for run in runs if run is not None)
-    if recipes is None:
+    if configs is None:
         return list(known)
-    names = {run.recipe or run.baseline for run in known}
-    if unknown := [name for name in recipes if name not in names]:
+    names = {run.config or run.baseline for run in known}
+    if unknown := [name for name in configs if name not in names]:
         raise ConfigError(
             f"{', '.join(unknown)}: no such config in these studies; there are "
             f"{', '.join(sorted(name for name in names if name))}"
         )
-    return [run for run in known if (run.recipe or run.baseline) in recipes]
+    return [run for run in known if (run.config or run.baseline) in configs]
 
 
 def load_study_config(name: str) -> TrainingConfig:
@@ -222,7 +222,7 @@ def reproduce(
     studies: Sequence[str],
     *,
     budget: Budget | None = None,
-    recipes: Sequence[str] | None = None,
+    configs: Sequence[str] | None = None,
     cpu: bool = False,
     num_workers: int = 0,
     cache_dir: str | Path | None = None,
@@ -238,7 +238,7 @@ def reproduce(
         output_dir: Gets a folder for each run, below `runs`.
         studies: Keys of `load_published`.
         budget: How far the training is shortened; not at all if None.
-        recipes: Configs to run; all of the studies' if None.
+        configs: Configs to run; all of the studies' if None.
         cpu: Whether to stay on the CPU.
         num_workers: Processes that read files.
         cache_dir: As in `train`.
@@ -249,7 +249,7 @@ def reproduce(
         TrainingStopped: If a signal stopped a training, which can be resumed.
     """
     output_dir = Path(output_dir).absolute()
-    runs = plan_runs([load_published()[key] for key in studies], recipes)
+    runs = plan_runs([load_published()[key] for key in studies], configs)
     found = Reproduction(detect_source(data_dir).key, budget or Budget())
     state = _fresh_state(cpu)
     with state.main_process_first():
@@ -304,7 +304,7 @@ def _run(
     """The record of a run: from its file, or from training and measuring it now."""
     state = _fresh_state(cpu)
     with state.main_process_first():
-        config = None if run.recipe is None else shorten(run.recipe, budget, output_dir / _CONFIGS)
+        config = None if run.config is None else shorten(run.config, budget, output_dir / _CONFIGS)
     chosen: dict[str, Any] = {} if run.body_parts == tuple(BODY_PARTS) else {"body_parts": list(run.body_parts)}
     datasets, source = load_data(data_dir, **chosen, **(config or TrainingConfig()).split_options())
     datasets["train"] = take_patients(datasets["train"], budget.fraction, seed=0)

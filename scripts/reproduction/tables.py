@@ -35,7 +35,7 @@ class ComparisonRow:
     Attributes:
         study: Key of the study.
         system: Name of the system.
-        recipe: Our config, or the baseline; None if there is none.
+        config: Our config, or the baseline; None if there is none.
         part: A body part, or "all" of the system's.
         metric: Name of the figures.
         level: "image" or "study"; of both figures.
@@ -53,7 +53,7 @@ class ComparisonRow:
 
     study: str
     system: str
-    recipe: str | None
+    config: str | None
     part: str
     metric: str
     level: str
@@ -107,7 +107,7 @@ def _row(
                 ("split", f"the study's figure is of {split_names()[figure.split]}, ours of {_our_split(reached)}")
             )
     return ComparisonRow(
-        study.key, system.name, system.recipe or system.baseline, figure.part, figure.metric, figure.level,
+        study.key, system.name, system.config or system.baseline, figure.part, figure.metric, figure.level,
         split_names()[figure.split], figure.printed, **ours, reasons=tuple(reasons), flags=flags, note=figure.note,
     )  # fmt: skip
 
@@ -118,7 +118,7 @@ def _row_of_our_own(
     ours, reasons = _measured(system, ALL_PARTS, metric, level, reached)
     reasons.append(("no figure", "the study gives no figure for it"))
     return ComparisonRow(
-        study.key, system.name, system.recipe, ALL_PARTS, metric, level, None, None, **ours, reasons=tuple(reasons),
+        study.key, system.name, system.config, ALL_PARTS, metric, level, None, None, **ours, reasons=tuple(reasons),
         flags=(), note=None,
     )  # fmt: skip
 
@@ -139,9 +139,9 @@ def _measured(
         reasons.append(("data", f"our figures are of {_our_split(reached)}"))
     elif not record["whole_valid"]:
         reasons.append(("data", "this copy of MURA lacks a part of the official valid set"))
-    if run.recipe is not None and (budget := reached.budget.describe()):
+    if run.config is not None and (budget := reached.budget.describe()):
         reasons.append(("budget", f"our training was shortened: {budget}"))
-    if reached.budget.from_scratch and run.recipe is not None and starts_pretrained(run.recipe):
+    if reached.budget.from_scratch and run.config is not None and starts_pretrained(run.config):
         reasons.append(("start", "our weights start at random, the study's from ImageNet's"))
     # A run on a single body part has no separate figures for it.
     place = "overall" if part == ALL_PARTS or run.body_parts == (part,) else part
@@ -240,7 +240,7 @@ def _section(
     for row in rows:
         cells = [
             row.system,
-            f"`{row.recipe}`" if row.recipe else "",
+            f"`{row.config}`" if row.config else "",
             row.part,
             f"{_METRICS.get(row.metric, row.metric)} of {'images' if row.level == 'image' else 'studies'}",
             row.split or "",

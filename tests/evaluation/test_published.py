@@ -24,19 +24,19 @@ MURA = {"key": "mura"}
 STUDIES = Path(__file__).parents[2] / "scripts" / "reproduction"
 
 
-def _figures(key, recipe):
-    systems = [system for system in load_published()[key].systems if system.recipe == recipe]
+def _figures(key, config):
+    systems = [system for system in load_published()[key].systems if system.config == config]
     return {(one.metric, one.part, one.split): one for system in systems for one in system.figures}
 
 
 def test_every_config_of_a_study_has_its_system():
     for key, study in load_published().items():
         own = {name for name in config_names([STUDIES]) if name.startswith(f"{key.lower()}_")} or {"mura_paper"}
-        assert {system.recipe for system in study.systems if system.recipe} == own - NOT_IN_THE_STUDIES
+        assert {system.config for system in study.systems if system.config} == own - NOT_IN_THE_STUDIES
 
 
 @pytest.mark.parametrize(
-    ("key", "recipe", "figure", "printed"),
+    ("key", "config", "figure", "printed"),
     [
         ("A", "a_siamese_densenet169_clahe_256", ("accuracy", "finger", "valid"), ".780"),
         ("A", "a_siamese_resnet50_256", ("kappa", "finger", "train"), ".053"),
@@ -47,8 +47,8 @@ def test_every_config_of_a_study_has_its_system():
         ("mura_paper", "mura_paper", ("kappa", "finger", "hidden_test"), ".389"),
     ],
 )
-def test_figures_are_those_that_the_studies_printed(key, recipe, figure, printed):
-    assert _figures(key, recipe)[figure].printed == printed
+def test_figures_are_those_that_the_studies_printed(key, config, figure, printed):
+    assert _figures(key, config)[figure].printed == printed
 
 
 def test_body_parts_of_study_d_add_up_to_its_total():

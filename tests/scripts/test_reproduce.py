@@ -135,7 +135,7 @@ def test_runs_with_other_settings_are_not_mixed(reached, phantom_tree):
     changed = folder.parent / "one.yaml"
     kept = changed.read_text()
     changed.write_text(yaml.safe_dump({**CHEAP, "learning_rate": 0.5}))
-    found = reproduce(phantom_tree, folder, ["Z"], recipes=[str(changed)], budget=BUDGET, cpu=True)
+    found = reproduce(phantom_tree, folder, ["Z"], configs=[str(changed)], budget=BUDGET, cpu=True)
     changed.write_text(kept)
     assert "learning_rate" in found.failed["one"]
 
@@ -144,7 +144,7 @@ def test_a_trained_run_is_only_measured_and_a_signal_stops_at_once(reached, phan
     config = str(reached[0].parent / "one.yaml")
 
     def run():
-        return reproduce(phantom_tree, tmp_path, ["Z"], recipes=[config], budget=BUDGET, cpu=True)
+        return reproduce(phantom_tree, tmp_path, ["Z"], configs=[config], budget=BUDGET, cpu=True)
 
     def stop(error):
         def stopped(*args, **options):
@@ -223,25 +223,25 @@ def _rows(key, run, **changes):
 
 
 def test_only_the_same_data_split_and_budget_are_a_comparison():
-    rows = {row.metric: row for row in _rows("B", "b_he") if row.recipe == "b_he"}
+    rows = {row.metric: row for row in _rows("B", "b_he") if row.config == "b_he"}
     assert rows["accuracy"].reasons == ()
     assert (rows["accuracy"].ours, rows["accuracy"].low) == (0.8, 0.7)
     assert [word for word, _ in rows["f1"].reasons] == ["metric"]
-    other = next(row for row in _rows("B", "b_he") if row.recipe == "b_frozen")
+    other = next(row for row in _rows("B", "b_he") if row.config == "b_frozen")
     assert [word for word, _ in other.reasons] == ["not run"]
-    of_d = [row for row in _rows("D", "d_resnet50") if row.recipe == "d_resnet50" and row.part == "all"]
+    of_d = [row for row in _rows("D", "d_resnet50") if row.config == "d_resnet50" and row.part == "all"]
     assert {row.level for row in of_d} == {"study"}
     assert [[word for word, _ in row.reasons] for row in of_d] == [["split"], ["split"]]
-    partial = [row for row in _rows("B", "b_he", whole_valid=False) if row.recipe == "b_he"]
+    partial = [row for row in _rows("B", "b_he", whole_valid=False) if row.config == "b_he"]
     assert partial[0].reasons[0][0] == "data"
-    of_train = [row for row in _rows("A", "a_siamese_resnet50_128-finger") if row.recipe == "a_siamese_resnet50_128"]
+    of_train = [row for row in _rows("A", "a_siamese_resnet50_128-finger") if row.config == "a_siamese_resnet50_128"]
     assert [row.ours for row in of_train] == [None, None, 0.8, 0.6]
 
 
 def test_one_answer_for_all_is_marked_in_our_figures():
     figures = {"accuracy": 0.5, "kappa": 0.0, "f1": 0.0, "n": 10, "sensitivity": 0.0, "specificity": 1.0}
     level = {"overall": {"figures": figures, "intervals": {}}}
-    assert [row.constant for row in _rows("B", "b_he", image=level) if row.recipe == "b_he"] == [True, True]
+    assert [row.constant for row in _rows("B", "b_he", image=level) if row.config == "b_he"] == [True, True]
     ranked = {"overall": {"figures": {**figures, "auroc": 0.9}, "intervals": {}}}
     rows = [row for row in _rows("D", "d_resnet50", study=ranked) if row.ours is not None]
     assert {row.metric: row.constant for row in rows} == {"accuracy": True, "auroc": False}
