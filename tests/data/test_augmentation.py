@@ -11,7 +11,7 @@ def _draws(augmentation, n=60):
     return [augmentation.draw(0, 0, index) for index in range(n)]
 
 
-def test_nothing_changes_where_nothing_is_asked_for():
+def test_zero_ranges_change_nothing():
     change = Augmentation(**STILL).draw(0, 0, 0)
     np.testing.assert_array_equal(change.erase(change.tone(change.place(PLANE))), PLANE)
 
@@ -102,6 +102,6 @@ class TestHoles:
         ({"random_crop": True, "resized_crop": 0.5}, "two ways to crop"),
     ],
 )
-def test_odd_settings_are_refused(options, message):
+def test_invalid_settings_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         Augmentation(**options)

@@ -15,8 +15,8 @@ RNG = np.random.default_rng(2)
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """700 small pictures: two or three parts of a cache."""
-    folder = tmp_path_factory.mktemp("pictures")
+    """700 small images: two or three parts of a cache."""
+    folder = tmp_path_factory.mktemp("images")
     for number in range(700):
         Image.fromarray(RNG.integers(0, 256, (24, 20), dtype=np.uint8)).save(folder / f"{number:04d}.png")
     return sorted(map(str, folder.glob("*.png")))
@@ -61,7 +61,7 @@ def test_is_built_once_and_shared_by_subsets(files, processor, tmp_path, monkeyp
     assert {part: part.stat().st_mtime_ns for part in _parts(tmp_path)} == before
     built = []
     monkeypatch.setattr("mura_hf.data.cache._build", lambda parts, *rest: built.extend(parts) or _fail())
-    with pytest.raises(KeyboardInterrupt):  # only the part that is cut short is asked for
+    with pytest.raises(KeyboardInterrupt):  # only the part that lost a file is built
         _build(files[:-1], processor, tmp_path)
     assert len(built) == 1
 
@@ -80,7 +80,7 @@ def test_another_setting_or_a_changed_file_is_another_cache(files, processor, tm
     later = MuraImageProcessor(size={"height": 16, "width": 16}, crop_border=True, image_mean=[0.1] * 3)
     n_parts = len(_parts(folder))
     _build(copies, later, folder)
-    assert len(_parts(folder)) == n_parts  # what comes after the cached half makes no new one
+    assert len(_parts(folder)) == n_parts  # settings that apply after the cache
     Image.fromarray(255 - np.asarray(Image.open(copies[4]))).save(copies[4])
     fresh = _build(copies, processor, folder)
     _check(fresh, copies, processor)
@@ -105,8 +105,9 @@ cache.build_pixel_cache(sys.argv[4:], processor, sys.argv[3], workers=1, progres
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("call", "point"), [(1, "fsync"), (1, "replace"), (2, "fsync"), (2, "replace")])
-def test_a_killed_build_is_never_taken_for_a_whole_one(call, point, forks, files, processor, tmp_path):
+def test_a_killed_build_is_never_taken_for_a_complete_one(call, point, forks, files, processor, tmp_path):
     done = forks.run("-c", _KILLED, call, point, tmp_path, *files)
     assert done.returncode == -signal.SIGKILL
     assert len(_parts(tmp_path)) < call  # another thread may not have come as far
@@ -115,7 +116,7 @@ def test_a_killed_build_is_never_taken_for_a_whole_one(call, point, forks, files
     assert not [*tmp_path.glob("*/*.unfinished")]
 
 
-def test_a_part_that_was_cut_short_is_made_again(files, processor, tmp_path):
+def test_a_truncated_part_is_built_again(files, processor, tmp_path):
     _build(files, processor, tmp_path)
     for part, size in zip(_parts(tmp_path), (100, 0), strict=False):
         os.truncate(part, size)
@@ -143,16 +144,17 @@ raise SystemExit(sum(os.waitpid(pid, 0)[1] for pid in children) > 0)
 """
 
 
-def test_two_processes_may_ask_at_once(forks, files, processor, tmp_path):
+@pytest.mark.slow
+def test_two_processes_may_build_at_once(forks, files, processor, tmp_path):
     done = forks.run("-c", _TWO, tmp_path, *files)
     assert done.returncode == 0, done.stderr[-2000:]
     expected = sum(int(prepare_view(file, processor).plane.astype(int).sum()) for file in files)
     assert [int(line) for line in done.stdout.split()] == [expected, expected]
 
 
-def test_a_bad_file_is_named_and_the_rest_is_kept(files, processor, tmp_path):
+def test_a_bad_file_is_named_and_other_parts_are_kept(files, processor, tmp_path):
     bad = tmp_path / "zzz.png"
-    bad.write_bytes(b"not a picture")
+    bad.write_bytes(b"not an image")
     with pytest.raises(RadiographError, match=r"zzz\.png"):
         _build([*files, str(bad)], processor, tmp_path / "cache")
     assert _parts(tmp_path / "cache")
@@ -160,17 +162,11 @@ def test_a_bad_file_is_named_and_the_rest_is_kept(files, processor, tmp_path):
         _build([str(tmp_path / "gone.png")], processor, tmp_path / "cache")
 
 
-def test_no_files_make_an_empty_cache(processor, tmp_path):
+def test_folders(files, processor, tmp_path, monkeypatch):
     assert len(_build([], processor, tmp_path)) == 0
-
-
-def test_lies_in_the_users_folder_where_none_is_named(files, processor, tmp_path, monkeypatch):
     monkeypatch.setenv("MURA_HOME", str(tmp_path))
-    build_pixel_cache(files[:5], processor, progress=False)
-    assert len([*tmp_path.glob("pixels/*/*.arrow")]) >= 1
-
-
-def test_a_folder_that_cannot_be_written_is_said_to_be(files, processor, tmp_path):
+    build_pixel_cache(files[:5], processor, progress=False)  # in the user's folder by default
+    assert [*tmp_path.glob("pixels/*/*.arrow")]
     (tmp_path / "file").write_text("")
     with pytest.raises(DatasetError, match="cannot be written"):
         _build(files[:5], processor, tmp_path / "file")

@@ -2,107 +2,85 @@ import shutil
 
 import numpy as np
 import pytest
-from datasets import Image
 
 from mura_hf import DatasetError, MuraImageProcessor
 from mura_hf.data import OPEN_FEATURES, ViewDataset, load_grazpedwri
 
-from ..open_trees import write_grazpedwri
-
-
-@pytest.fixture(scope="module")
-def graz(tmp_path_factory):
-    root = tmp_path_factory.mktemp("grazpedwri")
-    return root, *write_grazpedwri(root)
+from .conftest import all_rows, check_patients
 
 
 @pytest.fixture
-def changed(graz, tmp_path):
-    return shutil.copytree(graz[0], tmp_path / "copy")
+def changed(grazpedwri, tmp_path):
+    """A copy that may be changed."""
+    return shutil.copytree(grazpedwri[0], tmp_path / "copy")
 
 
-def _all(datasets):
-    return [row for rows in datasets.values() for row in rows.cast_column("image", Image(decode=False))]
-
-
-def test_rows_are_those_of_the_table(graz, capsys):
-    root, records, truth = graz
+def test_rows_are_those_of_the_table(grazpedwri, capsys):
+    root, records, boxes = grazpedwri
     datasets = load_grazpedwri(root)
     assert set(datasets["train"].features) == set(OPEN_FEATURES)
-    rows = {row["image"]["path"].rsplit("/", 1)[-1][:-4]: row for row in _all(datasets)}
+    assert check_patients(datasets) == 40
+    rows = {row["image"]["path"].rsplit("/", 1)[-1][:-4]: row for row in all_rows(datasets)}
     assert set(rows) == {record["filestem"] for record in records}
     broken = {(r["patient_id"], r["study_number"]) for r in records if r["fracture_visible"]}
     for record in records:
         row = rows[record["filestem"]]
-        assert row["fracture"] == bool(record["fracture_visible"])
-        assert row["hardware"] == bool(record["metal"])
-        assert row["cast"] == bool(record["cast"])
+        flags = [bool(record[name]) for name in ("fracture_visible", "metal", "cast")]
+        assert [row["fracture"], row["hardware"], row["cast"]] == flags
         assert row["patient_id"] == str(record["patient_id"])
         assert row["study_id"] == f"{record['patient_id']}/{record['study_number']}"
         assert row["label"] == ((record["patient_id"], record["study_number"]) in broken)
         if row["fracture"]:
-            np.testing.assert_allclose(row["boxes"], [truth[record["filestem"]]], atol=1)
+            np.testing.assert_allclose(row["boxes"], [boxes[record["filestem"]]], atol=1)
         else:
-            assert row["boxes"] == []  # metal and letters are not what makes it abnormal
-    told = capsys.readouterr().err
-    assert f"images                {len(records):9} of   20327" in told
-    assert "patients                     40 of    6091" in told
+            assert row["boxes"] == []  # metal and letters have boxes too, but are not abnormal
+    printed = capsys.readouterr().err
+    assert f"images                {len(records):9} of   20327" in printed
+    assert "patients                     40 of    6091" in printed
 
 
-def test_patients_are_never_split(graz):
-    patients = [set(rows["patient_id"]) for rows in load_grazpedwri(graz[0]).values()]
-    assert all(patients)
-    assert sum(map(len, patients)) == len(set.union(*patients)) == 40
-
-
-def test_hardware_may_count(graz):
-    root, records, truth = graz
-    rows = _all(load_grazpedwri(root, abnormal=["fracture", "hardware"]))
+def test_hardware_may_count_as_abnormal(grazpedwri):
+    root, records, boxes = grazpedwri
+    rows = all_rows(load_grazpedwri(root, abnormal=["fracture", "hardware"]))
     either = {(r["patient_id"], r["study_number"]) for r in records if r["fracture_visible"] or r["metal"]}
     assert {tuple(map(int, row["study_id"].split("/"))) for row in rows if row["label"]} == either
-    assert sum(len(row["boxes"]) for row in rows) == len(truth)
+    assert sum(len(row["boxes"]) for row in rows) == len(boxes)
 
 
-def test_sixteen_bits_are_read_and_boxes_lie_on_them(graz):
-    rows = load_grazpedwri(graz[0])["train"]
+def test_16_bit_files_are_read_with_their_boxes(grazpedwri):
+    rows = load_grazpedwri(grazpedwri[0])["dev"]
     views = ViewDataset(rows, MuraImageProcessor(size={"height": 64, "width": 64}))
-    marked = [views[index]["regions"].any().item() for index in range(len(rows))]
-    assert marked == [bool(boxes) for boxes in rows["boxes"]]
+    assert [views[index]["regions"].any().item() for index in range(len(rows))] == list(map(bool, rows["boxes"]))
     assert views[0]["pixel_values"].std() > 0.3
 
 
-class TestRefusals:
-    def test_a_missing_picture_is_named(self, changed):
-        gone = sorted(changed.glob("images_part1/*.png"))[0]
-        gone.unlink()
-        with pytest.raises(DatasetError, match=f"{gone.stem}, but there is no such image"):
-            load_grazpedwri(changed)
-
-    def test_a_picture_that_is_there_twice(self, changed):
-        twice = sorted(changed.glob("images_part1/*.png"))[0]
-        shutil.copy(twice, changed / "images_part2")
-        with pytest.raises(DatasetError, match="exists 2 times"):
-            load_grazpedwri(changed)
-
-    def test_a_patient_that_is_not_known(self, changed):
-        file = changed / "dataset.csv"
-        file.write_text(file.read_text(encoding="utf-8-sig").replace("_M009,1,", "_M009,,", 1))
-        with pytest.raises(DatasetError, match="patient_id is '', but must be a number"):
-            load_grazpedwri(changed)
-
-    def test_an_image_listed_twice(self, changed):
-        file = changed / "dataset.csv"
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-        file.write_text("\n".join([*lines, lines[3]]))
-        with pytest.raises(DatasetError, match="twice"):
-            load_grazpedwri(changed)
-
-    def test_no_table(self, tmp_path):
-        with pytest.raises(DatasetError, match="give the folder of GRAZPEDWRI-DX"):
-            load_grazpedwri(tmp_path)
-
-
-def test_pictures_that_the_table_does_not_name_are_told(changed, capsys):
+def test_unlisted_images_are_reported(changed, capsys):
     shutil.copy(sorted(changed.glob("images_part1/*.png"))[0], changed / "images_part1" / "more.png")
     load_grazpedwri(changed)
     assert "1 images that dataset.csv does not name are ignored, such as more" in capsys.readouterr().err
+
+
+class TestRefusals:
+    def test_a_missing_or_repeated_image(self, changed):
+        image = sorted(changed.glob("images_part1/*.png"))[0]
+        copy = shutil.copy(image, changed / "images_part2" / image.name)
+        with pytest.raises(DatasetError, match="exists 2 times"):
+            load_grazpedwri(changed)
+        image.unlink()
+        copy.unlink()
+        with pytest.raises(DatasetError, match=f"{image.stem}, but there is no such image"):
+            load_grazpedwri(changed)
+
+    def test_an_invalid_table(self, changed):
+        file = changed / "dataset.csv"
+        text = file.read_text(encoding="utf-8-sig")
+        for content, message in (
+            (text.replace("_M009,1,", "_M009,,", 1), "patient_id is '', but must be a number"),
+            (text + text.splitlines()[3], "twice"),
+        ):
+            file.write_text(content)
+            with pytest.raises(DatasetError, match=message):
+                load_grazpedwri(changed)
+        file.unlink()
+        with pytest.raises(DatasetError, match="give the folder of GRAZPEDWRI-DX"):
+            load_grazpedwri(changed)

@@ -1,9 +1,11 @@
 import datasets as hf_datasets
 import pytest
-from datasets import ClassLabel, Dataset, DatasetDict, Image, Value, concatenate_datasets
+from datasets import Dataset, DatasetDict, Image, Value, concatenate_datasets
 
 from mura_hf import DatasetError, MuraImageProcessor, load_mura
 from mura_hf.data import FEATURES, SOURCES, ViewDataset, load_data, load_hub
+
+from .conftest import check_patients
 
 
 @pytest.fixture(autouse=True)
@@ -12,15 +14,21 @@ def _own_cache(tmp_path_factory, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def rows(phantom_tree):
+def train_and_valid(phantom_tree):
     loaded = load_mura(phantom_tree)
-    return concatenate_datasets([loaded["train"], loaded["dev"]]).select_columns(list(FEATURES)), loaded["valid"]
+    train = concatenate_datasets([loaded["train"], loaded["dev"]])
+    return [rows.select_columns(list(FEATURES)) for rows in (train, loaded["valid"])]
+
+
+@pytest.fixture(scope="module")
+def train(train_and_valid):
+    return train_and_valid[0]
 
 
 def _write(folder, **splits):
     folder.mkdir(parents=True)
-    for split, chosen in splits.items():
-        chosen.to_parquet(folder / f"{split}-00000-of-00001.parquet")  # pictures and all
+    for split, rows in splits.items():
+        rows.to_parquet(folder / f"{split}-00000-of-00001.parquet")  # including the images
     return folder
 
 
@@ -28,104 +36,89 @@ def _studies(rows):
     return set(rows["study_id"])
 
 
-def test_a_folder_of_parquet_files_is_what_was_written(rows, tmp_path, phantom_tree, capsys):
-    train, valid = rows
-    root = _write(tmp_path / "films", train=train, validation=valid.select_columns(list(FEATURES)))
+def _replace(rows, column, values):
+    return rows.remove_columns(column).add_column(column, values)
+
+
+def test_a_folder_of_parquet_files(train_and_valid, tmp_path, capsys):
+    train, valid = train_and_valid
+    root = _write(tmp_path / "films", train=train, validation=valid)
     loaded, source = load_data(root, dev_fraction=0.2, calib_fraction=0.2, seed=1)
     assert source is SOURCES["hub"]
     assert "the split validation serves as valid" in capsys.readouterr().err
     assert list(loaded) == ["train", "dev", "calib", "valid"]
     assert all(split.features == FEATURES for split in loaded.values())
     assert _studies(loaded["valid"]) == _studies(valid)
-    cut = [loaded[name] for name in ("train", "dev", "calib")]
-    assert set().union(*map(_studies, cut)) == _studies(train)
-    assert sum(len(set(one["patient_id"])) for one in cut) == len(set(train["patient_id"]))
-    # The same pixels as from the files, beside the same facts.
+    assert set().union(*(_studies(loaded[name]) for name in ("train", "dev", "calib"))) == _studies(train)
+    check_patients(loaded)
+    # The pixels are those of the files, beside the same facts.
     processor = MuraImageProcessor(size={"height": 32, "width": 32})
-    expected = {(row["study_id"], row["view"]): row for row in valid.cast_column("image", Image(decode=False))}
-    for row in loaded["valid"].cast_column("image", Image(decode=False)).select(range(4)):
-        twin = expected[row["study_id"], row["view"]]
-        assert {key: row[key] for key in row if key != "image"} == {key: twin[key] for key in row if key != "image"}
-    one, other = ViewDataset(loaded["valid"], processor), ViewDataset(valid, processor)
-    places = {(study, view): n for n, (study, view) in enumerate(zip(valid["study_id"], valid["view"], strict=True))}
-    row = loaded["valid"][0]
-    assert (one[0]["pixel_values"] == other[places[row["study_id"], row["view"]]]["pixel_values"]).all()
+    views, originals = ViewDataset(loaded["valid"], processor), ViewDataset(valid, processor)
+    places = {key: n for n, key in enumerate(zip(valid["study_id"], valid["view"], strict=True))}
+    for index, row in enumerate(loaded["valid"].cast_column("image", Image(decode=False)).select(range(4))):
+        place = places[row["study_id"], row["view"]]
+        original = originals.rows[place]
+        assert {**row, "image": None} == {**original, "image": None}
+        assert (views[index]["pixel_values"] == originals[place]["pixel_values"]).all()
 
 
-def test_what_is_missing_is_cut_by_patient(rows, tmp_path, capsys):
-    train, _ = rows
-    plain = train.remove_columns(["body_part", "view"]).cast_column("label", ClassLabel(names=["normal", "abnormal"]))
-    labels = [["normal", "abnormal"][one] for one in plain["label"]]
-    plain = plain.remove_columns("label").add_column("label", labels)
+def test_missing_splits_are_taken_from_train_by_patient(train, tmp_path, capsys):
+    words = [["normal", "abnormal"][label] for label in train["label"]]
+    plain = _replace(train.remove_columns(["body_part", "view"]), "label", words)
     DatasetDict({"train": plain}).save_to_disk(tmp_path / "saved")
     loaded = load_hub(tmp_path / "saved", valid_fraction=0.25)
     assert "25% of the patients become valid" in capsys.readouterr().err
-    patients = {name: set(split["patient_id"]) for name, split in loaded.items()}
-    assert all(patients.values())
-    assert sum(map(len, patients.values())) == len(set(train["patient_id"]))
+    assert check_patients(loaded) == len(set(train["patient_id"]))
     assert set(loaded["train"]["body_part"]) == {None}
     study = loaded["train"]["study_id"][0]
-    views = [
-        view for one, view in zip(loaded["train"]["study_id"], loaded["train"]["view"], strict=True) if one == study
-    ]
+    pairs = zip(loaded["train"]["study_id"], loaded["train"]["view"], strict=True)
+    views = [view for one, view in pairs if one == study]
     assert views == list(range(1, len(views) + 1))
 
 
-def test_validation_chooses_and_test_is_held_out(rows, tmp_path):
-    train, valid = rows
-    patients = sorted(set(train["patient_id"]))
-    for_dev = set(patients[:6])
-    dev = train.filter(lambda row: row["patient_id"] in for_dev)
-    rest = train.filter(lambda row: row["patient_id"] not in for_dev)
-    root = _write(tmp_path / "films", train=rest, validation=dev, test=valid.select_columns(list(FEATURES)))
-    loaded = load_hub(root, body_parts=["wrist", "hand", "elbow"])
-    parts = loaded["train"].features["body_part"]
+def test_validation_serves_as_dev_if_there_is_test(train_and_valid, tmp_path):
+    train, valid = train_and_valid
+    for_dev = set(sorted(set(train["patient_id"]))[:6])
+    dev, rest = (train.filter(lambda row, wanted=w: (row["patient_id"] in for_dev) == wanted) for w in (True, False))
+    root = _write(tmp_path / "films", train=rest, validation=dev, test=valid)
+    parts = ["wrist", "hand", "elbow"]
+    loaded = load_hub(root, body_parts=parts)
+    name_of = loaded["train"].features["body_part"].int2str
     for name, original in (("dev", dev), ("valid", valid)):
-        kept = {row["study_id"] for row in original if parts.int2str(row["body_part"]) in ("wrist", "hand", "elbow")}
-        assert _studies(loaded[name]) == kept
+        assert _studies(loaded[name]) == {row["study_id"] for row in original if name_of(row["body_part"]) in parts}
     with pytest.raises(DatasetError, match="cannot be divided into folds"):
         load_hub(root, fold=1)
 
 
-def test_studies_of_the_same_name_are_told_apart(rows, tmp_path, capsys):
-    train, _ = rows
-    numbers = [study.rsplit("/", 1)[1] for study in train["study_id"]]
-    kinds = [f"{study.split('/')[0]} {number}" for study, number in zip(train["study_id"], numbers, strict=True)]
-    renamed = train.remove_columns("study_id").add_column("study_id", kinds)
-    loaded = load_hub(_write(tmp_path / "films", train=renamed))
+def test_studies_of_the_same_name_are_separated_by_patient(train, tmp_path, capsys):
+    names = ["{0} {2}".format(*study.split("/")) for study in train["study_id"]]
+    loaded = load_hub(_write(tmp_path / "films", train=_replace(train, "study_id", names)))
     assert "a study is identified by both" in capsys.readouterr().err
     assert len(set().union(*map(_studies, loaded.values()))) == len(_studies(train))
 
 
-def _changed(rows, column, value):
-    values = list(rows[column])
-    values[2] = value
-    return rows.remove_columns(column).add_column(column, values)
+def _with_value(rows, column, value):
+    return _replace(rows, column, [*rows[column][:2], value, *rows[column][3:]])
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda rows: rows.remove_columns(["patient_id", "label"]), "lacks the columns label, patient_id"),
-        (lambda rows: rows.remove_columns("image").add_column("image", ["a.png"] * len(rows)), "cast_column"),
-        (lambda rows: _changed(rows, "label", 3), "row 2: label is 3"),
-        (lambda rows: _changed(rows, "patient_id", None), "row 2: patient_id is empty"),
-        (lambda rows: _changed(rows.cast_column("body_part", Value("string")), "body_part", "knee"), "body_part is"),
+        (lambda rows: _replace(rows, "image", ["a.png"] * len(rows)), "cast_column"),
+        (lambda rows: _with_value(rows, "label", 3), "row 2: label is 3"),
+        (lambda rows: _with_value(rows, "patient_id", None), "row 2: patient_id is empty"),
+        (lambda rows: _with_value(rows.cast_column("body_part", Value("string")), "body_part", "knee"), "body_part is"),
     ],
 )  # fmt: skip
-def test_what_is_not_as_it_should_be_is_named(change, message, rows, tmp_path):
-    train, _ = rows
+def test_invalid_columns_and_values(change, message, train, tmp_path):
     with pytest.raises(DatasetError, match=message):
         load_hub(_write(tmp_path / "films", train=change(train)))
 
 
-def test_a_patient_in_two_splits_is_refused(rows, tmp_path):
-    train, _ = rows
+def test_other_refusals(train, tmp_path):
     with pytest.raises(DatasetError, match=r"is in train and in valid"):
         load_hub(_write(tmp_path / "films", train=train, test=train.select(range(5))))
-
-
-def test_what_is_nowhere_is_said(tmp_path):
     with pytest.raises(DatasetError, match="nobody/nothing is neither a folder nor an available dataset"):
         load_data("nobody/nothing")
     DatasetDict({"test": Dataset.from_dict({"label": [0]})}).save_to_disk(tmp_path / "odd")

@@ -1,28 +1,21 @@
 import pytest
 
 from mura_hf import DatasetError
-from mura_hf.data import SOURCES, detect_source, load_data
-
-from ..open_trees import write_fracatlas, write_grazpedwri
+from mura_hf.data import SOURCES, describe_positive_class, detect_source, load_data
 
 
-def test_each_dataset_is_known_by_its_files(phantom_tree, tmp_path):
-    write_fracatlas(tmp_path / "atlas", n=100, size=48)
-    write_grazpedwri(tmp_path / "graz", n_patients=20, size=48)
-    found = {}
-    for root in (phantom_tree, tmp_path / "atlas", tmp_path / "graz"):
-        datasets, source = load_data(root, dev_fraction=0.1, calib_fraction=0.1, seed=1)
-        assert detect_source(root) is source is SOURCES[source.key]
-        found[source.key] = datasets
-    assert set(found) == {"phantoms", "fracatlas", "grazpedwri"}
-    assert all(list(datasets) == ["train", "dev", "calib", "valid"] for datasets in found.values())
-    chosen, _ = load_data(tmp_path / "atlas", regions=["shoulder"], abnormal=["hardware"])
+def test_each_dataset_is_detected_by_its_files(phantom_tree, fracatlas, grazpedwri):
+    for key, root in (("phantoms", phantom_tree), ("fracatlas", fracatlas[0]), ("grazpedwri", grazpedwri[0])):
+        datasets, source = load_data(root, dev_fraction=0.15, calib_fraction=0.15, seed=1)
+        assert detect_source(root) is source is SOURCES[key]
+        assert list(datasets) == ["train", "dev", "calib", "valid"]
+    chosen, _ = load_data(fracatlas[0], regions=["shoulder"], abnormal=["hardware"])
     assert set(chosen["train"]["region"]) == {"shoulder"}
     with pytest.raises(ValueError, match="body_parts cannot be chosen for FracAtlas"):
-        load_data(tmp_path / "atlas", body_parts=["wrist"])
+        load_data(fracatlas[0], body_parts=["wrist"])
 
 
-def test_what_is_none_of_them_is_refused(tmp_path):
+def test_other_folders_are_refused(tmp_path):
     with pytest.raises(DatasetError, match=r"contains no train_labeled_studies\.csv"):
         load_data(tmp_path)
     (tmp_path / "dataset.csv").write_text("a,b\n")
@@ -30,8 +23,17 @@ def test_what_is_none_of_them_is_refused(tmp_path):
         load_data(tmp_path)
 
 
-def test_what_must_be_credited_is():
+def test_credits_and_licenses():
     for key in ("fracatlas", "grazpedwri"):
         assert "CC BY 4.0" in SOURCES[key].credit
         assert SOURCES[key].license == "cc-by-4.0"
     assert SOURCES["mura"].license == "other"
+
+
+def test_descriptions_of_the_positive_class_in_records():
+    written = SOURCES["fracatlas"].to_dict()
+    assert written["abnormal_means"] == written["positive_class_description"] == describe_positive_class(written)
+    assert describe_positive_class({"abnormal_means": "as in old records"}) == "as in old records"
+    assert describe_positive_class({"key": "mura"}) == SOURCES["mura"].positive_class_description
+    assert "fracture or hardware is visible" in describe_positive_class({"abnormal": ["fracture", "hardware"]})
+    assert describe_positive_class({}) is None

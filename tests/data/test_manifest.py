@@ -1,7 +1,7 @@
 import json
 import stat
-from pathlib import Path
 
+import check_splits as script
 import pytest
 
 from mura_hf import DatasetError
@@ -9,7 +9,6 @@ from mura_hf.data import home_folder, make_manifest, manifest_source, read_manif
 
 KEY = b"0123456789abcdef"
 MEMBERS = [("train", "a"), ("train", "b"), ("dev", "c"), ("train", "a")]
-SCRIPT = Path(__file__).parents[2] / "scripts" / "check_splits.py"
 
 
 def test_no_patient_can_be_read_from_it(tmp_path):
@@ -27,7 +26,7 @@ def test_round_trip(tmp_path):
     assert {split: len(patients) for split, patients in manifest.splits.items()} == {"train": 2, "dev": 1}
 
 
-def test_a_planted_leak_is_caught():
+def test_a_shared_patient_is_found():
     clean = make_manifest(MEMBERS, "MURA", KEY)
     assert clean.shared_with(clean) == {}
     leaky = make_manifest([*MEMBERS, ("dev", "b")], "MURA", KEY)
@@ -35,7 +34,7 @@ def test_a_planted_leak_is_caught():
     assert clean.shared_with(leaky) == {("train", "train"): 2, ("train", "dev"): 1, ("dev", "dev"): 1}
 
 
-def test_the_same_number_in_other_data_is_another_patient():
+def test_the_same_id_in_another_dataset_is_another_patient():
     mine, theirs = (make_manifest(MEMBERS, source, KEY) for source in ("MURA", "FracAtlas"))
     assert mine.shared_with(theirs) == {}
     sources = [manifest_source({"name": "phantoms", "made_with": {"seed": seed}}) for seed in (1, 2)]
@@ -59,14 +58,14 @@ def test_the_machines_key_is_made_once_and_is_private(tmp_path, monkeypatch):
         make_manifest(MEMBERS, "MURA")
 
 
-def test_home_is_where_it_is_said_to_be(tmp_path, monkeypatch):
+def test_home_folder_without_its_variable(tmp_path, monkeypatch):
     monkeypatch.delenv("MURA_HOME")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert home_folder() == tmp_path / "mura_hf"
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"algorithm": "none", "key_id": "", "splits": {}}'])
-def test_what_is_no_manifest_is_refused(text, tmp_path):
+def test_other_files_are_refused(text, tmp_path):
     (tmp_path / "m.json").write_text(text)
     with pytest.raises(DatasetError, match="not a split manifest"):
         read_manifest(tmp_path / "m.json")
@@ -74,19 +73,19 @@ def test_what_is_no_manifest_is_refused(text, tmp_path):
         read_manifest(tmp_path / "nowhere.json")
 
 
-def test_the_command(forks, tmp_path):
+def test_the_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     for name, members in (("clean", MEMBERS), ("leaky", [*MEMBERS, ("dev", "b")]), ("other", [("valid", "x")])):
         write_manifest(make_manifest(members, "MURA", KEY), tmp_path / f"{name}.json")
-
-    def run(*arguments):
-        return forks.run(SCRIPT, *arguments, cwd=tmp_path)
-
-    assert run("clean.json").returncode == 0
-    leak = run("leaky.json")
-    assert leak.returncode == 1
-    assert "dev and train share 1 patients" in leak.stdout
-    assert run("clean.json", "other.json").returncode == 0
-    assert run("clean.json", "leaky.json", "--pairs", "dev:dev").returncode == 1
-    assert run("leaky.json", "--pairs", "train:dev").returncode == 1
-    assert run("clean.json", "nowhere.json").returncode == 1
-    assert run("clean.json", "--pairs", "dev:test").returncode == 2
+    script.main(["clean.json"])
+    script.main(["clean.json", "other.json"])
+    for arguments, code in (
+        (["leaky.json"], 1),
+        (["clean.json", "leaky.json", "--pairs", "dev:dev"], 1),
+        (["leaky.json", "--pairs", "train:dev"], 1),
+        (["clean.json", "--pairs", "dev:test"], 2),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            script.main(arguments)
+        assert ended.value.code == code
+    assert "dev and train share 1 patients" in capsys.readouterr().out

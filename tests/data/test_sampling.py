@@ -6,7 +6,7 @@ import pytest
 from mura_hf.data import BalancedSampler, GroupSampler, HardSampler, PerClassSampler
 
 
-def test_every_row_once_and_twins_side_by_side():
+def test_every_row_once_and_groups_side_by_side():
     keys = [0, 1, 0, 3, 1, 5, 6, 7]
     sampler = GroupSampler(keys, len(keys), seed=4)
     order = list(sampler)
