@@ -1,31 +1,271 @@
+import threading
+
 import pytest
+import timm
+import torch
+from torch import nn
 
 from mura_hf import CheckpointError, MuraConfig, MuraForImageClassification
-from mura_hf.models.backbone_mura import SmallCnn, create_backbone
+from mura_hf.models.backbone_mura import (
+    SMALL_CNNS,
+    SmallCnn,
+    backbone_stages,
+    create_backbone,
+    create_small_cnn,
+    feature_shape,
+    freeze_backbone,
+    freeze_norm_statistics,
+)
+from tests.conftest import SMALL
 
 
-def test_densenet169_counts_as_study_e_prints_it():
-    backbone = create_backbone(MuraConfig(backbone="densenet169"))
-    parameters = sum(parameter.numel() for parameter in backbone.parameters())
-    statistics = sum(value.numel() for name, value in backbone.named_buffers() if "running" in name)
+def _count(tensors):
+    return sum(tensor.numel() for tensor in tensors)
+
+
+def _statistics(module):
+    return _count(value for name, value in module.named_buffers() if "running" in name)
+
+
+def test_densenet169_has_the_counts_of_study_e():
+    with torch.device("meta"):
+        backbone = create_backbone(MuraConfig(backbone="densenet169"))
+    parameters, statistics = _count(backbone.parameters()), _statistics(backbone)
     assert (parameters, statistics, parameters + statistics) == (12_484_480, 158_400, 12_642_880)
 
 
-def test_our_names_are_built_as_the_config_says():
-    backbone = create_backbone(
-        MuraConfig(backbone="cnn4", image_size=48, num_channels=1, backbone_kwargs={"dropout": 0.1})
-    )
-    assert isinstance(backbone, SmallCnn)
-    assert backbone.stages[0][0].in_channels == 1
-    assert backbone.image_size == 48
-    assert backbone.dropout.p == 0.1
-
-
-def test_an_unknown_name_is_told_both_lists():
+def test_unknown_names_and_missing_weights():
     with pytest.raises(CheckpointError, match=r"'cnn3'.*timm\.list_models.*cnn2, cnn4, cnn15, wrist_cnn"):
         create_backbone(MuraConfig(backbone="cnn3"))
-
-
-def test_ours_have_no_pretrained_weights():
     with pytest.raises(CheckpointError, match="no pretrained weights for wrist_cnn: it is trained from scratch"):
         MuraForImageClassification.from_timm("wrist_cnn", image_size=32)
+
+
+def test_the_feature_shape_is_found_while_other_threads_use_the_backbone():
+    config = MuraConfig(**SMALL)
+    backbone = create_backbone(config).eval().requires_grad_(False)
+    image = torch.zeros(1, 3, SMALL["image_size"], SMALL["image_size"])
+    expected = backbone.forward_features(image)
+    wrong, ended = [], threading.Event()
+
+    def predict():
+        while not ended.is_set():
+            try:
+                with torch.no_grad():
+                    if not torch.equal(backbone.forward_features(image), expected):
+                        wrong.append("another result")
+            except Exception as error:
+                wrong.append(error)
+
+    threads = [threading.Thread(target=predict) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(12):
+            assert len(feature_shape(backbone, config)) == 4
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+    assert wrong == []
+
+
+class TestSmallCnns:
+    @pytest.mark.parametrize(("outputs", "trainable"), [(1, 3_309_441), (2, 3_309_441 + 129)])
+    def test_wrist_cnn_has_the_counts_of_study_e(self, outputs, trainable):
+        cnn = create_small_cnn("wrist_cnn")
+        whole = nn.Sequential(cnn, nn.Linear(cnn.head_hidden_size, outputs))
+        assert cnn.fc.in_features == 25_088
+        assert _count(parameter for parameter in whole.parameters() if parameter.requires_grad) == trainable
+        assert (_statistics(whole), trainable + _statistics(whole)) == (480, 3_309_921 + 129 * (outputs - 1))
+
+    @pytest.mark.parametrize(("name", "convolutions", "norms"), [("cnn2", 2, 0), ("cnn4", 4, 0), ("cnn15", 13, 13)])
+    def test_layers_are_those_of_study_c(self, name, convolutions, norms):
+        model = MuraForImageClassification(MuraConfig(backbone=name, image_size=32))
+        kinds = [type(module) for module in model.modules()]
+        assert kinds.count(nn.Conv2d) == convolutions
+        assert sum(issubclass(kind, nn.Conv2d | nn.Linear) for kind in kinds) == convolutions + 2
+        assert kinds.count(nn.BatchNorm2d) == norms
+
+    @pytest.mark.parametrize("name", SMALL_CNNS)
+    def test_interface_is_that_of_timm(self, name):
+        torch.manual_seed(0)
+        cnn = create_small_cnn(name, num_channels=1, image_size=70).eval()
+        feature_map = cnn.forward_features(torch.randn(2, 1, 70, 70)).detach().requires_grad_(True)
+        side = 70 >> len(SMALL_CNNS[name].stages)
+        assert feature_map.shape == (2, cnn.num_features, side, side)
+        code = cnn.forward_head(feature_map, pre_logits=True)
+        assert code.shape == (2, cnn.head_hidden_size)
+        assert cnn.feature_info[-1]["num_chs"] == cnn.num_features
+        assert all(isinstance(cnn.get_submodule(info["module"]), nn.Sequential) for info in cnn.feature_info)
+        # The head is linear except for its ReLU, so the gradient consists of the weights of the active units.
+        (gradient,) = torch.autograd.grad(code.sum(), feature_map)
+        active = (cnn.fc(feature_map.flatten(1)) > 0).float()
+        torch.testing.assert_close(gradient.flatten(1), active @ cnn.fc.weight)
+        assert gradient.abs().max() > 0
+
+    @pytest.mark.parametrize(("name", "steps"), [("cnn2", 25), ("cnn4", 40), ("cnn15", 6), ("wrist_cnn", 30)])
+    def test_signals_keep_their_scale_and_a_small_batch_is_memorized(self, name, steps):
+        torch.manual_seed(0)
+        cnn = create_small_cnn(name, image_size=32)
+        whole = nn.Sequential(cnn, nn.Linear(cnn.head_hidden_size, 2)).train()
+        pixel_values, labels = torch.randn(8, 3, 32, 32), torch.arange(8) % 2
+        assert 0.1 < cnn(pixel_values).std().item() < 10
+        optimizer = torch.optim.Adam(whole.parameters(), lr=1e-3)
+        losses = []
+        for _ in range(steps):
+            loss = nn.functional.cross_entropy(whole(pixel_values), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        assert min(losses[-5:]) < 0.2 * losses[0]
+
+    def test_meta_device(self):
+        with torch.device("meta"):
+            cnn = create_small_cnn("cnn15", image_size=64)
+        assert all(tensor.is_meta for tensor in cnn.state_dict().values())
+        assert {name for name, _ in cnn.named_buffers()} <= set(cnn.state_dict())
+
+    def test_other_sizes_are_rejected(self):
+        cnn = create_small_cnn("wrist_cnn", image_size=64)
+        with pytest.raises(CheckpointError, match=r"wrist_cnn was built for 64 x 64 px, but the input has 96 x 64"):
+            cnn(torch.zeros(1, 3, 96, 64))
+        with pytest.raises(CheckpointError, match=r"maps of 4 x 4, not 1 x 1"):
+            cnn.forward_head(torch.zeros(1, 128, 1, 1))
+        for name, smallest in (("cnn2", 4), ("cnn4", 16), ("cnn15", 32), ("wrist_cnn", 16)):
+            create_small_cnn(name, image_size=smallest).train()(torch.randn(2, 3, smallest, smallest))
+            with pytest.raises(CheckpointError, match=f"image_size is {smallest - 1}: {name} .* at least {smallest}"):
+                create_small_cnn(name, image_size=smallest - 1)
+
+    def test_options_of_the_config(self):
+        fields = {"image_size": 48, "num_channels": 1, "backbone_kwargs": {"dropout": 0.1}}
+        backbone = create_backbone(MuraConfig(backbone="cnn4", **fields))
+        assert isinstance(backbone, SmallCnn)
+        assert (backbone.stages[0][0].in_channels, backbone.image_size, backbone.dropout.p) == (1, 48, 0.1)
+        wrist = create_small_cnn("wrist_cnn", options={"dropout": 0})
+        assert [module.p for module in wrist.modules() if isinstance(module, nn.Dropout)] == [0.0] * 4
+
+    @pytest.mark.parametrize(
+        ("name", "options", "message"),
+        [
+            ("cnn2", {"dropout": 0.5}, "cnn2 has no option dropout; .* may hold nothing"),
+            ("cnn4", {"output_stride": 16}, "cnn4 has no option output_stride; .* may hold dropout"),
+            ("cnn4", {"dropout": 1}, r"dropout of cnn4 .* is 1; .* \[0, 1\)"),
+            ("cnn4", {"dropout": True}, "is True"),
+            ("cnn4", {"dropout": "0.5"}, "is '0.5'"),
+        ],
+    )
+    def test_invalid_options_are_rejected(self, name, options, message):
+        with pytest.raises(CheckpointError, match=message):
+            create_small_cnn(name, image_size=32, options=options)
+
+
+# Name, side in px, number of stages, and prefixes of the parameters of the last stage and of the one before.
+BACKBONES = [
+    (
+        "densenet169",
+        32,
+        4,
+        ("features.denseblock4.", "features.norm5."),
+        ("features.denseblock3.", "features.transition3."),
+    ),
+    ("resnet50", 32, 4, ("layer4.",), ("layer3.",)),
+    ("convnext_atto", 32, 4, ("stages.3.", "head.norm."), ("stages.2.",)),
+    ("convnext_tiny_hnf", 32, 4, ("stages.3.", "norm_pre."), ("stages.2.",)),
+    ("swin_tiny_patch4_window7_224", 56, 4, ("layers.3.", "norm."), ("layers.2.",)),
+    ("vit_tiny_patch16_224", 32, 12, ("blocks.11.", "norm."), ("blocks.10.",)),
+    ("vit_medium_patch16_reg1_gap_256", 32, 12, ("blocks.11.", "norm.", "fc_norm."), ("blocks.10.",)),
+    ("vit_small_patch16_rope_mixed_224", 32, 12, ("blocks.11.", "norm."), ("blocks.10.",)),  # rope.freqs serve all
+    ("efficientnet_b0", 32, 7, ("blocks.6.", "conv_head.", "bn2."), ("blocks.5.",)),
+    ("inception_v3", 96, 12, ("Mixed_7c.",), ("Mixed_7b.",)),
+    ("cnn2", 32, 2, ("stages.1.", "fc."), ("stages.0.",)),
+    ("cnn4", 32, 4, ("stages.3.", "fc."), ("stages.2.",)),
+    ("cnn15", 32, 5, ("stages.4.", "fc."), ("stages.3.",)),
+    ("wrist_cnn", 32, 4, ("stages.3.", "fc."), ("stages.2.",)),
+]
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+def _trained(backbone):
+    return {name for name, parameter in backbone.named_parameters() if parameter.requires_grad}
+
+
+class TestFreezing:
+    @pytest.mark.parametrize(("name", "side", "count", "last", "before"), BACKBONES)
+    def test_the_requested_stages_are_trained(self, name, side, count, last, before):
+        with torch.device("meta"):
+            backbone = create_backbone(MuraConfig(backbone=name, image_size=side))
+        names = [parameter for parameter, _ in backbone.named_parameters()]
+        stem, *stages = backbone_stages(backbone)
+        assert len(stages) == count
+        assert sorted(parameter for stage in [stem, *stages] for parameter in stage) == sorted(names)
+        assert bool(stem) == (name not in SMALL_CNNS)
+        for train_last, expected in (
+            (1, {parameter for parameter in names if parameter.startswith(last)}),
+            (2, {parameter for parameter in names if parameter.startswith(last + before)}),
+            (count, set(names) - set(stem)),
+            (0, set()),
+            (None, set(names)),
+        ):
+            freeze_backbone(backbone, train_last)
+            assert _trained(backbone) == expected
+
+    @pytest.mark.parametrize("train_last", [0, 1])
+    @pytest.mark.parametrize(
+        ("name", "side", "slim"),
+        [
+            ("densenet169", 32, {"growth_rate": 4, "block_config": [2, 2, 2, 2]}),
+            ("resnet10t", 32, {"channels": [8, 8, 8, 8]}),
+            ("efficientnet_b0", 32, {}),
+            ("inception_v3", 96, {}),
+            ("cnn15", 32, None),
+            ("wrist_cnn", 32, None),
+        ],
+    )
+    def test_frozen_norms_keep_their_statistics(self, name, side, slim, train_last):
+        torch.manual_seed(0)
+        backbone = create_backbone(MuraConfig(backbone=name, image_size=side, backbone_kwargs=slim))
+        freeze_backbone(backbone, train_last)
+        trained = _trained(backbone)
+        before = {key: value.clone() for key, value in backbone.named_buffers() if key.endswith(STATISTICS)}
+        assert before
+        backbone.train()
+        freeze_norm_statistics(backbone)
+        assert backbone.training
+        backbone.forward_head(backbone.forward_features(torch.randn(4, 3, side, side)), pre_logits=True)
+        for key, value in backbone.named_buffers():
+            if key.endswith(STATISTICS):
+                changed = not torch.equal(value, before[key])
+                assert changed == (key.rpartition(".")[0] + ".weight" in trained), key
+
+    def test_partly_trained_norms_are_not_frozen(self):
+        norms = nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm1d(2), nn.BatchNorm1d(2, affine=False), nn.LayerNorm(2))
+        norms.requires_grad_(False)
+        norms[1].bias.requires_grad_(True)
+        freeze_norm_statistics(norms.train())
+        assert [norm.training for norm in norms] == [False, True, True, True]
+
+    @pytest.mark.parametrize("name", ["pit_ti_224", "poolformer_s12", "csatv2", "rdnet_tiny"])
+    def test_backbones_without_stages_are_rejected(self, name):
+        with torch.device("meta"):
+            backbone = timm.create_model(name, num_classes=0)
+        with pytest.raises(CheckpointError, match=rf"{name} does not define its stages; .*0 .*None .*densenet169"):
+            freeze_backbone(backbone, 1)
+        assert _trained(backbone) == {key for key, _ in backbone.named_parameters()}
+        freeze_backbone(backbone, 0)
+        assert not _trained(backbone)
+
+    def test_invalid_numbers_are_rejected(self):
+        class OnePiece(nn.Linear):
+            def group_matcher(self, coarse=False):
+                return {"stem": "^weight"}
+
+        with pytest.raises(CheckpointError, match="OnePiece is not divided into stages; use train_last 0"):
+            freeze_backbone(OnePiece(2, 2), 1)
+        backbone = timm.create_model("resnet10t", num_classes=0)
+        with pytest.raises(CheckpointError, match="train_last is 5, but resnet10t has 4 stages; give at most that"):
+            freeze_backbone(backbone, 5)
+        with pytest.raises(CheckpointError, match="train_last is -1"):
+            freeze_backbone(backbone, -1)
+        assert all(parameter.requires_grad for parameter in backbone.parameters())

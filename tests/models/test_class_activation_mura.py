@@ -22,7 +22,7 @@ EIGHT = np.ones((3, 3))
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_equals_captum_without_its_last_step(sign):
+def test_equals_captum_without_the_relu(sign):
     model, pictures = make_model(), torch.randn(3, 3, 64, 64)
     with torch.no_grad():
         model.classifier.weight.mul_(sign)
@@ -38,7 +38,7 @@ def test_equals_captum_without_its_last_step(sign):
     torch.testing.assert_close(found, expected)
 
 
-def test_is_the_classic_map_where_pooling_is_a_mean():
+def test_is_the_class_activation_map_of_mean_pooling():
     torch.manual_seed(0)
     features = nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU())(torch.randn(2, 1, 12, 10)).detach()
     weights = torch.randn(6)
@@ -69,7 +69,7 @@ def _reference(values, threshold):
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (7, 1), (9, 13), (24, 24)])
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7])
-def test_regions_are_those_of_scipy(shape, threshold):
+def test_regions_equal_scipy(shape, threshold):
     rng = np.random.default_rng(sum(shape))
     maps = rng.random((150, *shape)).astype(np.float32)
     maps[::2] = ndimage.gaussian_filter(maps[::2], (0, 1, 1))  # larger regions beside scattered ones
@@ -77,7 +77,7 @@ def test_regions_are_those_of_scipy(shape, threshold):
     np.testing.assert_allclose(found, [_reference(values, threshold) for values in maps], atol=1e-6)
 
 
-def test_a_snake_is_followed_to_its_end():
+def test_long_regions_are_followed_to_the_end():
     snake = np.zeros((33, 33), np.float32)
     snake[::2] = 1
     for turn, row in enumerate(range(1, 33, 2)):
@@ -97,13 +97,10 @@ def test_a_snake_is_followed_to_its_end():
     assert found.tolist() == [[0, 0, 1, 1]] * 4
 
 
-def test_corners_touch():
-    values = torch.eye(5)
-    values[0, 4] = values[0, 3] = 1
-    assert largest_region(values[None], 0.5).tolist() == [[0, 0, 1, 1]]
-
-
-def test_a_constant_map_is_framed_whole_and_of_equal_regions_the_one_that_ends_first_wins():
+def test_constant_maps_ties_and_corners():
+    touching = torch.eye(5)
+    touching[0, 4] = touching[0, 3] = 1
+    assert largest_region(touching[None], 0.5).tolist() == [[0, 0, 1, 1]]  # corners touch
     maps = torch.zeros(3, 4, 8)
     maps[0] = 3.0
     maps[1, 0, 6:] = maps[1, 3, :2] = 1
@@ -111,7 +108,7 @@ def test_a_constant_map_is_framed_whole_and_of_equal_regions_the_one_that_ends_f
     assert largest_region(maps, 0.5).tolist() == [[0, 0, 1, 1], [0.75, 0, 1, 0.25], [0.375, 0, 0.75, 0.25]]
 
 
-def test_maps_of_one_batch_do_not_touch_each_other():
+def test_maps_of_a_batch_are_independent():
     maps = torch.rand(20, 11, 11)
     together = largest_region(maps, 0.6)
     torch.testing.assert_close(together, torch.cat([largest_region(one[None], 0.6) for one in maps]))
@@ -119,7 +116,7 @@ def test_maps_of_one_batch_do_not_touch_each_other():
 
 @pytest.mark.parametrize("square", [False, True])
 @pytest.mark.parametrize("least", [0.1, 0.25, 1.0])
-def test_widened_boxes_hold_the_old_ones_inside_the_picture(least, square):
+def test_expanded_boxes_contain_the_old_ones(least, square):
     rng = np.random.default_rng(0)
     ends = np.sort(rng.random((200, 2, 2)), axis=1)  # [box, start or stop, axis]
     boxes = torch.tensor(ends.reshape(200, 4), dtype=torch.float32)
@@ -137,7 +134,7 @@ def test_widened_boxes_hold_the_old_ones_inside_the_picture(least, square):
     assert middles[free].abs().max() < 1e-6 if free.any() else least == 1.0
 
 
-def test_crops_are_plain_slices_resized():
+def test_crops_are_resized_slices():
     pictures = torch.randn(4, 3, 40, 60)
     boxes = torch.tensor(
         [[0.0, 0.0, 1.0, 1.0], [0.5, 0.25, 0.75, 0.5], [0.51, 0.26, 0.74, 0.49], [0.9, 0.0, 1.0, 0.1]]
@@ -148,15 +145,12 @@ def test_crops_are_plain_slices_resized():
         part = picture[None, :, top:bottom, left:right]
         expected = functional.interpolate(part, (12, 12), mode="bilinear", antialias=True)[0]
         torch.testing.assert_close(crop, expected)
-
-
-def test_a_crop_of_the_right_size_is_the_slice_itself():
-    picture = torch.randn(1, 3, 64, 64)
     box = torch.tensor([[0.25, 0.5, 0.5, 0.75]])
-    assert torch.equal(crop_and_resize(picture, box, 16), picture[:, :, 32:48, 16:32])
+    image = torch.randn(1, 3, 64, 64)
+    assert torch.equal(crop_and_resize(image, box, 16), image[:, :, 32:48, 16:32])
 
 
-def test_edges_are_the_smallest_whole_pixels_around_a_box():
+def test_pixels_of_a_box_are_the_smallest_around_it():
     rng = np.random.default_rng(1)
     for height, width in ((56, 56), (320, 300), (7, 1023)):
         ends = np.sort(rng.integers(0, 57, (100, 2, 2)), axis=1)

@@ -1,54 +1,110 @@
+import json
+
 import pytest
 
 from mura_hf import MuraConfig
-from mura_hf.common import BODY_PARTS as DATA_BODY_PARTS
-from mura_hf.models import BODY_PARTS
+from mura_hf.common import BODY_PARTS as COMMON_BODY_PARTS
+from mura_hf.models import BODY_PARTS, MuraEnsembleConfig, MuraFuseNetConfig, MuraSpecializedConfig
+from mura_hf.models.modeling_mura_metric_learning import MuraMetricLearningConfig
 from mura_hf.phantoms import BODY_PARTS as PHANTOM_BODY_PARTS
 
 
-def test_defaults_are_those_of_the_field():
+def test_defaults():
     config = MuraConfig()
     assert config.id2label == {0: "normal", 1: "abnormal"}
     assert config.label2id == {"normal": 0, "abnormal": 1}
     assert config.num_labels == 2
     assert config.operating_points == {"paper": 0.5}
+    assert config.default_operating_point == "paper"
+    assert MuraConfig(operating_points={"screening": 0.2, "other": 0.6}).default_operating_point == "screening"
 
 
-def test_all_rooms_name_the_same_parts_in_the_same_order():
-    assert BODY_PARTS == PHANTOM_BODY_PARTS == DATA_BODY_PARTS == tuple(sorted(BODY_PARTS))
+def test_all_rooms_list_the_same_body_parts():
+    assert BODY_PARTS == PHANTOM_BODY_PARTS == COMMON_BODY_PARTS == tuple(sorted(BODY_PARTS))
 
 
-def test_survives_a_round_trip(tmp_path):
-    config = MuraConfig(backbone="resnet18", temperature=1.7, operating_points={"paper": 0.5, "sensitivity_95": 0.2})
+def test_round_trip_under_the_new_and_the_former_name(tmp_path):
+    points = {"paper": 0.5, "sensitivity_95": 0.2}
+    config = MuraConfig(
+        backbone="resnet18", temperature=1.7, operating_points=points, positive_class_description="a fracture"
+    )
     config.save_pretrained(tmp_path)
     again = MuraConfig.from_pretrained(tmp_path)
     assert again.to_diff_dict() == config.to_diff_dict()
-    assert again.temperature == 1.7
+    assert (again.temperature, again.positive_class_description) == (1.7, "a fracture")
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert written.pop("positive_class_description") == written["abnormal_means"] == "a fracture"
+    (tmp_path / "config.json").write_text(json.dumps(written))  # as the first edition writes it
+    assert MuraConfig.from_pretrained(tmp_path).positive_class_description == "a fracture"
+
+
+MEMBER = {"model_type": "mura", "backbone": "resnet10t"}
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "message"),
+    ("kind", "fields", "message"),
     [
-        ("temperature", 0, "above 0"),
-        ("temperature", float("nan"), "finite"),
-        ("study_intercept", float("inf"), "finite"),
-        ("backbone_kwargs", {"checkpoint_path": "/tmp/upload"}, "may not hold checkpoint_path"),
-        ("backbone_kwargs", {"pretrained_cfg_overlay": {"file": "x"}}, "may not hold pretrained_cfg_overlay"),
-        ("backbone_kwargs", {"features_only": True}, "may not hold features_only"),
-        ("study_slope", -1.0, "above 0"),
-        ("study_pooling", "sum", "must be one of mean"),
-        ("operating_points", {"odd": 1.5}, r"in \[0, 1\]"),
-        ("operating_points", {}, "at least one"),
-        ("backbone", "hf-hub:someone/something", "without a source"),
-        ("num_labels", 1, "two labels"),
-        ("id2label", {0: "abnormal", 1: "normal"}, "label 0 must be 'normal'"),
+        (MuraConfig, {"temperature": 0}, "above 0"),
+        (MuraConfig, {"temperature": float("nan")}, "finite"),
+        (MuraConfig, {"study_intercept": float("inf")}, "finite"),
+        (MuraConfig, {"study_slope": -1.0}, "above 0"),
+        (MuraConfig, {"study_pooling": "sum"}, "must be one of mean"),
+        (MuraConfig, {"operating_points": {"odd": 1.5}}, r"in \[0, 1\]"),
+        (MuraConfig, {"operating_points": {}}, "at least one"),
+        (MuraConfig, {"backbone": "hf-hub:someone/something"}, "without a source"),
+        (MuraConfig, {"backbone_kwargs": {"checkpoint_path": "/tmp/upload"}}, "may not hold checkpoint_path"),
+        (MuraConfig, {"backbone_kwargs": {"pretrained_cfg_overlay": {}}}, "may not hold pretrained_cfg_overlay"),
+        (MuraConfig, {"backbone_kwargs": {"features_only": True}}, "may not hold features_only"),
+        (MuraConfig, {"num_labels": 1}, "two labels"),
+        (MuraConfig, {"id2label": {0: "abnormal", 1: "normal"}}, "label 0 must be 'normal'"),
+        (MuraConfig, {"image_size": "large"}, "image_size"),
+        (MuraConfig, {"head_layers": [8, 0]}, "widths"),
+        (MuraConfig, {"attention_size": 0}, "widths"),
+        (MuraConfig, {"head_dropout": 1.0}, r"\[0, 1\)"),
+        (MuraConfig, {"head_dropout": -0.1}, r"\[0, 1\)"),
+        (MuraConfig, {"head_dropout": [0.5], "head_layers": [8]}, r"layer of the head \(2\)"),
+        (MuraConfig, {"head_dropout": [0.5, 0.5]}, r"layer of the head \(1\)"),
+        (MuraConfig, {"head_activation": "gelu"}, "relu, none"),
+        (MuraConfig, {"head_init": "ones"}, "small, he, xavier, random"),
+        (MuraConfig, {"finding_types": ["fracture"]}, "at least two different types"),
+        (MuraConfig, {"finding_types": ["fracture", "fracture"]}, "at least two different types"),
+        (
+            MuraConfig,
+            {"test_time_flip": True, "study_pooling": "gated_attention", "head_layers": [8]},
+            "leave out head_layers",
+        ),
+        (MuraMetricLearningConfig, {"embedding_size": 0}, "embedding_size is 0"),
+        (MuraFuseNetConfig, {"test_time_flip": True}, "not for FuseNet"),
+        (MuraFuseNetConfig, {"crop_map": "edges"}, "gradcam, channel_max"),
+        (MuraFuseNetConfig, {"crop_threshold": 1.0}, "crop_threshold"),
+        (MuraFuseNetConfig, {"crop_min_share": 0.0}, "crop_min_share"),
+        (MuraFuseNetConfig, {"local_size": 0}, "local_size is 0"),
+        (MuraEnsembleConfig, {}, "at least two members"),
+        (MuraEnsembleConfig, {"members": {"a": MEMBER}}, "at least two members"),
+        (MuraEnsembleConfig, {"members": {"a": MEMBER, "b.c": MEMBER}}, "'b.c': use names without a dot"),
+        (MuraEnsembleConfig, {"members": {"a": MEMBER, "values": MEMBER}}, "'values'"),
+        (MuraEnsembleConfig, {"members": {"a": {"model_type": "vit"}, "b": MEMBER}}, "of type 'vit'; .*one of mura"),
+        (MuraEnsembleConfig, {"members": {"a": {"model_type": "mura_ensemble"}, "b": MEMBER}}, "'mura_ensemble'"),
+        (MuraEnsembleConfig, {"member_weights": {"a": 1.0}}, "each of a, b a weight"),
+        (MuraEnsembleConfig, {"member_weights": {"a": 0.5, "c": 0.5}}, "each of a, b a weight"),
+        (MuraEnsembleConfig, {"member_weights": {"a": 0.5, "b": 0.6}}, "must sum to 1"),
+        (MuraEnsembleConfig, {"member_weights": {"a": -0.5, "b": 1.5}}, "not negative"),
+        (MuraEnsembleConfig, {"test_time_flip": True}, "in the configurations of the members"),
+        (MuraSpecializedConfig, {"members": {"wrist": MEMBER}, "test_time_flip": True}, "configurations of the"),
+        (MuraSpecializedConfig, {}, "has no entries"),
+        (MuraSpecializedConfig, {"members": {"knee": MEMBER}}, "has knee: its keys must be body parts"),
+        (MuraSpecializedConfig, {"members": {"wrist": {"model_type": "vit"}}}, "member for wrist is of type 'vit'"),
+        (MuraSpecializedConfig, {"members": {"wrist": MEMBER}, "router": MEMBER}, "with body_part_head=True"),
+        (
+            MuraSpecializedConfig,
+            {"members": {"wrist": MEMBER}, "router": {"model_type": "mura_ensemble"}},
+            "the router is of type 'mura_ensemble'",
+        ),
     ],
 )
-def test_refuses_what_cannot_be(field, value, message):
-    with pytest.raises(ValueError, match=message):
-        MuraConfig(**{field: value})
-
-
-def test_refuses_a_wrong_type():
-    with pytest.raises(Exception, match="image_size"):
-        MuraConfig(image_size="large")
+def test_invalid_values_are_rejected(kind, fields, message):
+    if kind is MuraEnsembleConfig and ({"member_weights", "test_time_flip"} & set(fields)):
+        fields = {"members": {"a": MEMBER, "b": MEMBER}, **fields}
+    with pytest.raises(Exception, match=message) as caught:
+        kind(**fields)
+    assert "image_size" in fields or isinstance(caught.value, ValueError) or "Strict" in type(caught.value).__name__

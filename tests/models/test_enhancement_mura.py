@@ -17,7 +17,7 @@ def _apply(*enhance, plane=PLANE):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_changes_the_picture_and_repeats_itself(name):
+def test_filters_are_deterministic_and_take_any_shape(name):
     found = _apply(name)
     assert (found.dtype, found.shape) == (np.uint8, PLANE.shape)
     assert (found != PLANE).mean() > 0.05
@@ -27,24 +27,18 @@ def test_changes_the_picture_and_repeats_itself(name):
         np.testing.assert_array_equal(_apply(name), found)
     finally:
         cv2.setNumThreads(threads)
+    for shape in ((1, 1), (1, 40), (300, 3), (37, 53)):
+        plane = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        assert _apply(name, plane=plane).shape == shape
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (300, 3), (37, 53)])
-def test_any_shape_will_do(name, shape):
-    plane = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    assert _apply(name, plane=plane).shape == shape
-
-
-def test_clahe_on_gray_is_opencvs():
+def test_clahe_equals_opencv():
     expected = cv2.createCLAHE(clipLimit=3.0, tileGridSize=(4, 4)).apply(PLANE)
     np.testing.assert_array_equal(_apply({"name": "clahe_gray", "clip_limit": 3, "tiles": 4}), expected)
-
-
-def test_clahe_on_lab_goes_by_rgb_and_back_to_luminance():
+    # In LAB: by RGB, and back to luminance.
     lab = cv2.cvtColor(np.dstack([PLANE] * 3), cv2.COLOR_RGB2LAB)
-    lightness, *colours = cv2.split(lab)
-    merged = cv2.merge([cv2.createCLAHE(clipLimit=2.0, tileGridSize=(8, 8)).apply(lightness), *colours])
+    lightness, *colors = cv2.split(lab)
+    merged = cv2.merge([cv2.createCLAHE(clipLimit=2.0, tileGridSize=(8, 8)).apply(lightness), *colors])
     red, green, blue = cv2.split(cv2.cvtColor(merged, cv2.COLOR_LAB2RGB).astype(int))
     luminance = (19595 * red + 38470 * green + 7471 * blue + 32768) >> 16  # ITU-R 601 in 16-bit fractions
     np.testing.assert_array_equal(_apply("clahe"), luminance)
@@ -54,7 +48,7 @@ def test_clahe_on_lab_goes_by_rgb_and_back_to_luminance():
 
 @pytest.mark.parametrize(("cutoff", "low", "high"), [(0.05, 0.5, 1.25), (0.02, 1.0, 2.0), (0.1, 0.0, 1.0)])
 def test_high_frequency_emphasis_is_a_gaussian_high_pass(cutoff, low, high):
-    # scipy blurs in space: a Gaussian of 1 / (2 pi cutoff) pixels; its "reflect" mirrors as ours does.
+    # scipy blurs in space, with a Gaussian of 1 / (2 pi cutoff) pixels; "reflect" mirrors as this filter does.
     smooth = gaussian_filter(PLANE.astype(float), 1 / (2 * np.pi * cutoff), mode="reflect", truncate=8)
     expected = np.clip(low * PLANE + (high - low) * (PLANE - smooth), 0, 255)
     found = _apply({"name": "high_frequency_emphasis", "cutoff": cutoff, "low": low, "high": high})
@@ -63,29 +57,29 @@ def test_high_frequency_emphasis_is_a_gaussian_high_pass(cutoff, low, high):
 
 @pytest.mark.parametrize("side", [64, 96, 256])
 def test_a_cutoff_means_the_same_detail_at_every_size(side):
-    frequency = 4 / 64  # cycles a pixel
+    frequency = 4 / 64  # cycles per pixel
     wave = 128 + 50 * np.cos(2 * np.pi * frequency * (np.arange(side) + 0.5))
     found = _apply("high_frequency_emphasis", plane=np.tile(np.rint(wave).astype(np.uint8), (side, 1)))
     gain = 0.5 + 0.75 * (1 - np.exp(-(frequency**2) / (2 * 0.05**2)))
     np.testing.assert_allclose(found[side // 2], 0.5 * 128 + gain * (wave - 128), atol=1.5)
 
 
-def test_unsharp_adds_what_a_blur_takes_away():
+def test_unsharp_adds_the_difference_from_a_blur():
     blurred = np.asarray(Image.fromarray(PLANE).filter(ImageFilter.GaussianBlur(3))).astype(float)
     expected = np.clip(PLANE + 0.7 * (PLANE - blurred), 0, 255)
     found = _apply({"name": "unsharp", "radius": 3, "amount": 0.7})
     assert np.abs(found - expected).max() <= 1
-    spared = _apply({"name": "unsharp", "radius": 3, "amount": 0.7, "threshold": 255})
-    np.testing.assert_array_equal(spared, PLANE)
+    unchanged = _apply({"name": "unsharp", "radius": 3, "amount": 0.7, "threshold": 255})
+    np.testing.assert_array_equal(unchanged, PLANE)
 
 
-def test_filters_run_in_their_order():
+def test_filters_run_in_order():
     found = _apply("high_frequency_emphasis", "clahe_gray")
     np.testing.assert_array_equal(found, _apply("clahe_gray", plane=_apply("high_frequency_emphasis")))
     assert (found != _apply("clahe_gray", "high_frequency_emphasis")).any()
 
 
-def test_a_choice_is_written_out_with_every_setting():
+def test_defaults_are_written_out():
     assert complete_filters(None) == complete_filters([]) == []
     full = {"name": "clahe", "space": "gray", "clip_limit": 2.0, "tiles": 8}
     for form in ("clahe_gray", ["clahe_gray"], {"name": "clahe", "space": "gray"}, (full,)):
@@ -114,12 +108,12 @@ def test_a_choice_is_written_out_with_every_setting():
         (3, "or a list"),
     ],
 )
-def test_refuses_what_it_does_not_know(enhance, message):
+def test_invalid_filters_are_rejected(enhance, message):
     with pytest.raises(ValueError, match=message):
         complete_filters(enhance)
 
 
-def test_without_opencv_only_clahe_is_missing(monkeypatch):
+def test_only_clahe_needs_opencv(monkeypatch):
     monkeypatch.setattr(enhancement_mura, "cv2", None)
     with pytest.raises(ImportError, match="pip install opencv-python-headless"):
         complete_filters("clahe_gray")

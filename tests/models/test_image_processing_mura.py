@@ -19,7 +19,7 @@ def _processor(**options):
     return MuraImageProcessor(size={"height": 48, "width": 48}, **options)
 
 
-def test_every_input_form_gives_the_same_values():
+def test_all_input_forms_give_the_same_values():
     gray = Image.fromarray(PLANE)
     forms = [
         gray,
@@ -42,14 +42,17 @@ def test_every_input_form_gives_the_same_values():
     assert torch.equal(together, reference.expand(len(forms), -1, -1, -1))
 
 
-def test_normalises_by_mean_and_deviation():
+def test_normalization():
     processor = _processor(image_mean=[0.5, 0.4, 0.3], image_std=[0.1, 0.2, 0.4])
     values = processor.to_pixel_values(PLANE[None])
     for channel, (mean, std) in enumerate(zip((0.5, 0.4, 0.3), (0.1, 0.2, 0.4), strict=True)):
         np.testing.assert_allclose(values[0, channel], (PLANE / 255 - mean) / std, rtol=1e-5, atol=1e-5)
+    found = MuraImageProcessor(**NORMALIZATIONS["minus_one_to_one"]).to_pixel_values(np.array([[[0, 255]]], np.uint8))
+    np.testing.assert_allclose(found, np.tile([-1.0, 1.0], (1, 3, 1, 1)).reshape(1, 3, 1, 2))
+    assert MuraImageProcessor(**NORMALIZATIONS["imagenet"]).image_mean == MuraImageProcessor().image_mean
 
 
-def test_letterbox_keeps_the_shape_and_squash_does_not():
+def test_letterbox_and_squash():
     white = np.full((90, 60), 200, np.uint8)
     boxed = _processor(resize_mode="letterbox").prepare_plane(white)
     assert boxed.shape == (48, 48)
@@ -59,21 +62,7 @@ def test_letterbox_keeps_the_shape_and_squash_does_not():
     assert (_processor(resize_mode="squash").prepare_plane(white) == 200).all()
 
 
-@pytest.mark.parametrize("mode", ["letterbox", "squash"])
-@pytest.mark.parametrize(("height", "width"), [(90, 60), (60, 90), (200, 200)])
-def test_a_map_lands_where_it_came_from(mode, height, width):
-    picture = np.zeros((height, width), np.uint8)
-    row, column = int(0.7 * height), int(0.3 * width)
-    picture[row - 5 : row + 5, column - 5 : column + 5] = 255
-    processor = _processor(resize_mode=mode)
-    restored = processor.restore_map(processor.prepare_plane(picture).astype(np.float32), height, width)
-    assert restored.shape == (height, width)
-    rows, columns = np.nonzero(restored > 0.5 * restored.max())
-    assert abs(rows.mean() - row) <= 3
-    assert abs(columns.mean() - column) <= 3
-
-
-def test_survives_a_round_trip(tmp_path):
+def test_round_trip(tmp_path):
     options = {
         "resize_mode": "squash",
         "image_mean": [0.1, 0.2, 0.3],
@@ -102,12 +91,12 @@ def test_survives_a_round_trip(tmp_path):
         ([], "no images"),
     ],
 )
-def test_refuses_what_it_would_misread(picture, message):
+def test_unsupported_images_are_rejected(picture, message):
     with pytest.raises(ValueError, match=message):
         _processor()(picture, return_tensors="pt")
 
 
-def test_a_picture_that_was_cut_off_at_white_is_warned_about(caplog):
+def test_clipped_images_cause_a_warning(caplog):
     logger = logging.getLogger("transformers")
     logger.addHandler(caplog.handler)  # transformers keeps its messages from the root logger
     try:
@@ -133,23 +122,20 @@ def test_a_picture_that_was_cut_off_at_white_is_warned_about(caplog):
         ({"image_std": [float("nan")] * 3}, "above 0"),
     ],
 )
-def test_refuses_odd_settings(options, message):
+def test_invalid_settings_are_rejected(options, message):
     with pytest.raises(ValueError, match=message):
         MuraImageProcessor(**options)
 
 
-def test_refuses_to_pad():
-    with pytest.raises(ValueError, match="resize_mode"):
-        _processor()(PLANE, do_pad=True)
-
-
-def test_turns_a_picture_as_its_exif_says():
+def test_exif_orientation_is_applied():
     turned = Image.fromarray(PLANE)
     turned.getexif()[0x0112] = 6
     np.testing.assert_array_equal(_processor().gray_plane(turned), np.rot90(PLANE, -1))
 
 
-def test_options_of_a_call_count():
+def test_options_of_a_call():
+    with pytest.raises(ValueError, match="resize_mode"):
+        _processor()(PLANE, do_pad=True)
     values = _processor()(PLANE, do_normalize=False, return_tensors="np")["pixel_values"]
     assert values.min() >= 0
     assert values.max() <= 1
@@ -169,7 +155,7 @@ def test_options_of_a_call_count():
         {"size": {"height": 40, "width": 64}},
     ],
 )
-def test_new_options_of_a_call_count_too(options):
+def test_options_of_a_call_equal_settings(options):
     framed = np.pad(PLANE, 20)
     by_call = _processor()(framed, return_tensors="np", **options)["pixel_values"]
     by_setting = MuraImageProcessor(**{"size": {"height": 48, "width": 48}, **options})
@@ -190,7 +176,7 @@ def test_a_call_can_leave_the_size_alone():
 
 
 @pytest.mark.parametrize(("height", "width", "top", "left"), [(30, 40, 9, 4), (31, 41, 8, 3), (48, 48, 0, 0)])
-def test_crops_the_middle_as_transformers_does(height, width, top, left):
+def test_center_crop_equals_transformers(height, width, top, left):
     processor = _processor(do_center_crop=True, crop_size={"height": height, "width": width})
     planes = RNG.integers(0, 256, (3, 48, 48), dtype=np.uint8)
     found = processor.center_crop(planes)
@@ -199,7 +185,7 @@ def test_crops_the_middle_as_transformers_does(height, width, top, left):
     np.testing.assert_array_equal(_processor().center_crop(planes), planes)
 
 
-def test_filters_see_the_picture_without_its_bars():
+def test_filters_do_not_see_the_letterbox():
     tall = RNG.integers(0, 256, (90, 45), dtype=np.uint8)
     boxed = _processor(enhance="clahe_gray").prepare_plane(tall)
     alone = np.asarray(Image.fromarray(tall).resize((24, 48), Image.Resampling.BILINEAR))
@@ -210,7 +196,7 @@ def test_filters_see_the_picture_without_its_bars():
 
 @pytest.mark.parametrize("mode", ["letterbox", "squash"])
 @pytest.mark.parametrize("border", [False, True])
-def test_a_mask_goes_the_way_of_its_picture(mode, border):
+def test_a_mask_is_transformed_like_its_image(mode, border):
     mask = np.zeros((90, 60), np.uint8)
     mask[20:70, 15:50] = 255
     processor = _processor(resize_mode=mode, crop_border=border)
@@ -221,11 +207,25 @@ def test_a_mask_goes_the_way_of_its_picture(mode, border):
     np.testing.assert_array_equal(enhanced.prepare_mask(mask, field), processor.prepare_plane(mask))
 
 
+@pytest.mark.parametrize("mode", ["letterbox", "squash"])
+@pytest.mark.parametrize(("height", "width"), [(90, 60), (60, 90), (200, 200)])
+def test_a_map_is_restored_to_its_position(mode, height, width):
+    image = np.zeros((height, width), np.uint8)
+    row, column = int(0.7 * height), int(0.3 * width)
+    image[row - 5 : row + 5, column - 5 : column + 5] = 255
+    processor = _processor(resize_mode=mode)
+    restored = processor.restore_map(processor.prepare_plane(image).astype(np.float32), height, width)
+    assert restored.shape == (height, width)
+    rows, columns = np.nonzero(restored > 0.5 * restored.max())
+    assert abs(rows.mean() - row) <= 3
+    assert abs(columns.mean() - column) <= 3
+
+
 @pytest.mark.parametrize("resolution", [1, 4])
 @pytest.mark.parametrize("crop", [None, {"height": 40, "width": 32}, {"height": 35, "width": 45}])
 @pytest.mark.parametrize("border", [False, True])
 @pytest.mark.parametrize("mode", ["letterbox", "squash"])
-def test_a_map_comes_back_through_crop_and_border(mode, border, crop, resolution):
+def test_a_map_is_restored_through_crop_and_border(mode, border, crop, resolution):
     picture = np.zeros((180, 130), np.uint8)
     picture[20:150, 10:120] = RNG.integers(60, 90, (130, 110))
     picture[75:87, 68:80] = 255
@@ -251,10 +251,3 @@ def test_a_map_comes_back_through_crop_and_border(mode, border, crop, resolution
     share = min(1, height / placed[2]) * min(1, width / placed[3])
     assert (reach == 1).mean() == pytest.approx(share * whole.mean(), abs=0.02)
     assert set(np.unique(reach)) <= {0.0, 1.0}
-
-
-def test_normalisations_by_name():
-    black_and_white = np.array([[[0, 255]]], np.uint8)
-    found = MuraImageProcessor(**NORMALIZATIONS["minus_one_to_one"]).to_pixel_values(black_and_white)
-    np.testing.assert_allclose(found, np.tile([-1.0, 1.0], (1, 3, 1, 1)).reshape(1, 3, 1, 2))
-    assert MuraImageProcessor(**NORMALIZATIONS["imagenet"]).image_mean == MuraImageProcessor().image_mean

@@ -4,19 +4,33 @@ import numpy as np
 import pytest
 import timm
 import torch
-from safetensors.torch import load_file, save_file
-from transformers import Trainer, TrainingArguments
+from captum.attr import LayerAttribution, LayerGradCam
+from safetensors.torch import save_file
+from transformers import Trainer, TrainingArguments, pipeline
 
-from mura_hf import CheckpointError, MuraConfig, MuraForImageClassification, MuraForStudyClassification, MuraModel
+from mura_hf import (
+    CheckpointError,
+    MuraConfig,
+    MuraForImageClassification,
+    MuraForStudyClassification,
+    MuraModel,
+    StudyPredictor,
+    read_radiograph,
+)
+from mura_hf.explain import grad_cam
+from mura_hf.models import MuraEnsembleForImageClassification
+from mura_hf.models.backbone_mura import SMALL_CNNS
+from tests.conftest import SIDE, check_round_trip, make_checkpoint, make_model
 
-ARCHITECTURES = [
-    ("densenet169", 64),
-    ("resnet50", 64),
-    ("convnext_tiny", 64),
-    ("efficientnet_b0", 64),
-    ("vit_small_patch16_224", 64),
-    ("swin_tiny_patch4_window7_224", 112),
-]
+ARCHITECTURES = {
+    "densenet169": {"growth_rate": 8, "block_config": [2, 2, 2, 2]},
+    "resnet50": {"layers": [1, 1, 1, 1]},
+    "convnext_tiny": {"depths": [1, 1, 1, 1], "dims": [16, 32, 48, 64]},
+    "efficientnet_b0": {},
+    "vit_small_patch16_224": {"depth": 2},
+    "swin_tiny_patch4_window7_224": {"embed_dim": 24, "depths": [2, 2], "num_heads": [2, 2]},
+    **dict.fromkeys(SMALL_CNNS),
+}
 
 
 def _model(backbone="resnet10t", cls=MuraForImageClassification, **fields):
@@ -24,71 +38,53 @@ def _model(backbone="resnet10t", cls=MuraForImageClassification, **fields):
     return cls(MuraConfig(backbone=backbone, **{"image_size": 64, "body_part_head": True, **fields})).eval()
 
 
-@pytest.mark.parametrize(("backbone", "side"), ARCHITECTURES)
-def test_what_is_saved_is_loaded(backbone, side, tmp_path):
-    model = _model(backbone, image_size=side)
+@pytest.mark.parametrize("backbone", ARCHITECTURES)
+def test_round_trip_of_each_architecture(backbone, tmp_path):
+    side = 112 if "swin" in backbone else 64
+    model = _model(backbone, image_size=side, backbone_kwargs=ARCHITECTURES[backbone])
     pixel_values = torch.randn(2, 3, side, side)
     model.save_pretrained(tmp_path)
     again = MuraForImageClassification.from_pretrained(tmp_path)
     with torch.inference_mode():
         first, second = model(pixel_values), again(pixel_values)
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
-    # Where in memory weights lie may change the last digit.
+    # The memory alignment of the weights may change the last digit.
     scale = float(first.logits.std())
     torch.testing.assert_close(first.logits, second.logits, rtol=0, atol=1e-4 * scale)
     torch.testing.assert_close(first.body_part_logits, second.body_part_logits, rtol=0, atol=1e-4 * scale)
     assert scale > 0
 
 
-def test_backbone_is_the_one_of_timm():
-    model = _model("resnet18").mura
-    reference = timm.create_model("resnet18", pretrained=False, num_classes=0)
-    reference.load_state_dict(model.backbone.state_dict())
+def test_backbone_and_its_initialization_are_those_of_timm():
+    torch.manual_seed(3)
+    reference = timm.create_model("resnet18", num_classes=0)
+    torch.manual_seed(3)
+    model = MuraModel(MuraConfig(backbone="resnet18")).eval()
+    found = model.backbone.state_dict()
+    assert all(torch.equal(found[key], value) for key, value in reference.state_dict().items())
     pixel_values = torch.randn(2, 3, 64, 64)
     with torch.inference_mode():
         output = model(pixel_values)
         torch.testing.assert_close(output.pooler_output, reference.eval()(pixel_values))
         torch.testing.assert_close(output.last_hidden_state, reference.forward_features(pixel_values))
-
-
-def test_new_backbones_keep_timms_initialisation():
-    torch.manual_seed(3)
-    expected = timm.create_model("resnet18", num_classes=0).state_dict()
-    torch.manual_seed(3)
-    found = MuraModel(MuraConfig(backbone="resnet18")).backbone.state_dict()
-    assert all(torch.equal(found[key], value) for key, value in expected.items())
-
-
-def test_backbone_arguments_reach_timm():
     fine = _model("resnet10t", backbone_kwargs={"output_stride": 8})
     assert fine.mura.extract(torch.zeros(1, 3, 64, 64)).shape[-2:] == (8, 8)
 
 
-def test_study_is_the_mean_of_its_views_probabilities():
+def test_a_study_is_the_mean_of_the_probabilities_of_its_views():
     model = _model(cls=MuraForStudyClassification)
     pixel_values = torch.randn(2, 3, 3, 64, 64)
     mask = torch.tensor([[True, True, True], [True, False, False]])
     with torch.inference_mode():
         output = model(pixel_values, mask)
         views = [MuraForImageClassification.forward(model, pixel_values[study]).logits.softmax(-1) for study in (0, 1)]
-    expected = torch.stack([views[0].mean(0), views[1][0]])
-    torch.testing.assert_close(output.study_logits.exp(), expected)
+    torch.testing.assert_close(output.study_logits.exp(), torch.stack([views[0].mean(0), views[1][0]]))
     torch.testing.assert_close(output.view_weights, torch.tensor([[1 / 3] * 3, [1.0, 0.0, 0.0]]))
     assert torch.equal(output.view_logits[1, 1:], torch.zeros(2, 2))
     assert output.body_part_logits.exp().sum(-1).tolist() == pytest.approx([1, 1])
 
 
-def test_padding_does_not_matter():
-    model = _model(cls=MuraForStudyClassification)
-    views = torch.randn(1, 2, 3, 64, 64)
-    padded = torch.cat([views, torch.full((1, 2, 3, 64, 64), 1e6)], dim=1)
-    with torch.inference_mode():
-        short = model(views)
-        long = model(padded, torch.tensor([[True, True, False, False]]))
-    torch.testing.assert_close(short.study_logits, long.study_logits)
-
-
-def test_calibration_is_folded_in():
+def test_calibration_is_applied():
     plain = _model(cls=MuraForStudyClassification)
     calibrated = copy.deepcopy(plain)
     calibrated.config.update({"temperature": 2.0, "study_slope": 1.5, "study_intercept": -0.4})
@@ -102,7 +98,7 @@ def test_calibration_is_folded_in():
     assert float(output.study_logits.exp()[0, 1]) == pytest.approx(float(expected), abs=1e-5)
 
 
-def test_study_logits_stay_finite_where_views_are_certain():
+def test_study_logits_of_certain_views_are_finite():
     model = _model(cls=MuraForStudyClassification)
     with torch.no_grad():
         model.classifier.weight.zero_()
@@ -126,97 +122,40 @@ def test_losses_are_cross_entropies():
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 64, 64), (1, 0, 3, 64, 64)])
-def test_study_refuses_odd_shapes(shape):
+def test_study_model_rejects_other_shapes(shape):
     with pytest.raises(ValueError, match="view"):
         _model(cls=MuraForStudyClassification)(torch.zeros(shape))
 
 
-def test_score_map_of_one_place_is_the_logit():
+def test_score_map():
     model = _model("mobilenetv3_small_050")
     feature_map = torch.rand(2, model.mura.backbone.num_features, 1, 1)
     with torch.inference_mode():
         logits = model.classify(feature_map).logits
         torch.testing.assert_close(model.score_map(feature_map)[:, 0, 0], logits[:, 1] - logits[:, 0])
+    for backbone in ("cnn4", "vit_tiny_patch16_224"):
+        model = _model(backbone)
+        with torch.inference_mode(), pytest.raises(CheckpointError, match="set region_weight to 0, or choose"):
+            model.score_map(model.mura.extract(torch.zeros(1, 3, 64, 64)))
 
 
-class TestLoading:
-    def test_the_base_model_loads_from_a_classifier(self, checkpoint):
-        model = MuraModel.from_pretrained(checkpoint)
-        whole = MuraForImageClassification.from_pretrained(checkpoint)
-        pixel_values = torch.randn(1, 3, 64, 64)
-        with torch.inference_mode():
-            torch.testing.assert_close(model(pixel_values).pooler_output, whole(pixel_values).pooler_output)
-
-    @pytest.mark.parametrize("change", ["missing", "left over", "reshaped"])
-    def test_keys_must_fit_exactly(self, change, checkpoint, tmp_path):
-        weights = load_file(checkpoint / "model.safetensors")
-        if change == "missing":
-            del weights["mura.backbone.layer1.0.conv1.weight"]
-        elif change == "left over":
-            weights["mura.backbone.layer9.weight"] = torch.zeros(3)
-        else:
-            weights["classifier.weight"] = torch.zeros(2, 7)
-        save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
-        (tmp_path / "config.json").write_text((checkpoint / "config.json").read_text())
-        with pytest.raises(CheckpointError, match="does not fit MuraForImageClassification"):
-            MuraForImageClassification.from_pretrained(tmp_path)
-
-    def test_heads_alone_may_start_anew(self, checkpoint, tmp_path):
-        options = {"ignore_mismatched_sizes": True}
-        headless = MuraConfig.from_pretrained(checkpoint, body_part_head=False)
-        model = MuraForImageClassification.from_pretrained(checkpoint, config=headless, **options)
-        assert model.body_part_classifier is None
-        model.save_pretrained(tmp_path)
-        whole = MuraConfig.from_pretrained(tmp_path, body_part_head=True)
-        anew = MuraForImageClassification.from_pretrained(tmp_path, config=whole, **options)
-        assert 0 < anew.body_part_classifier.weight.abs().max() < 1
-        with pytest.raises(CheckpointError, match="missing: body_part_classifier"):
-            MuraForImageClassification.from_pretrained(tmp_path, config=whole)
-        other = MuraConfig.from_pretrained(checkpoint, backbone="resnet18")
-        with pytest.raises(CheckpointError, match="heads alone may be initialized again"):
-            MuraForImageClassification.from_pretrained(checkpoint, config=other, **options)
-
-    def test_no_pickles(self, checkpoint, tmp_path):
-        torch.save(load_file(checkpoint / "model.safetensors"), tmp_path / "pytorch_model.bin")
-        (tmp_path / "config.json").write_text((checkpoint / "config.json").read_text())
-        with pytest.raises(OSError, match="safetensors"):
-            MuraForImageClassification.from_pretrained(tmp_path)
-        with pytest.raises(CheckpointError, match="safetensors files only"):
-            MuraForImageClassification.from_pretrained(checkpoint, use_safetensors=False)
-
-    def test_loading_information_is_given_on_request(self, checkpoint):
-        _, info = MuraForImageClassification.from_pretrained(checkpoint, output_loading_info=True)
-        assert not info["missing_keys"]
-
-    def test_an_unknown_backbone_is_named(self):
-        with pytest.raises(CheckpointError, match="'densnet169'"):
-            MuraModel(MuraConfig(backbone="densnet169"))
-
-
-def test_from_timm_takes_pretrained_weights(tmp_path):
+def test_from_timm_loads_pretrained_weights(tmp_path):
     torch.manual_seed(5)
     source = timm.create_model("resnet10t", pretrained=False)
     save_file(source.state_dict(), tmp_path / "weights.safetensors")
-    model = MuraForImageClassification.from_timm(
-        "resnet10t", pretrained_cfg_overlay={"file": str(tmp_path / "weights.safetensors")}, body_part_head=True
-    )
+    overlay = {"file": str(tmp_path / "weights.safetensors")}
+    model = MuraForImageClassification.from_timm("resnet10t", pretrained_cfg_overlay=overlay, body_part_head=True)
     loaded = model.mura.backbone.state_dict()
     for key, value in source.state_dict().items():
         if not key.startswith("fc."):
             np.testing.assert_array_equal(loaded[key].numpy(), value.numpy())
-    assert (
-        MuraModel.from_timm("resnet10t", pretrained_cfg_overlay={"file": str(tmp_path / "weights.safetensors")})
-        .backbone.conv1[0]
-        .weight.equal(source.conv1[0].weight)
-    )
+    base = MuraModel.from_timm("resnet10t", pretrained_cfg_overlay=overlay)
+    assert base.backbone.conv1[0].weight.equal(source.conv1[0].weight)
 
 
-def test_from_timm_says_when_there_are_no_weights():
+def test_from_timm_explains_missing_weights(tmp_path):
     with pytest.raises(CheckpointError, match="no pretrained weights for resnet10t"):
         MuraForImageClassification.from_timm("resnet10t", pretrained_cfg_overlay={"hf_hub_id": None, "url": ""})
-
-
-def test_from_timm_says_why_weights_cannot_be_had(tmp_path):
     with pytest.raises(CheckpointError, match="check the network"):
         MuraModel.from_timm("resnet10t")  # tests run without a network
     with pytest.raises(CheckpointError, match="weight tag"):
@@ -230,12 +169,14 @@ def test_from_timm_says_why_weights_cannot_be_had(tmp_path):
         MuraModel.from_timm("resnet10t", pretrained_cfg_overlay={"file": str(other)})
 
 
-def test_a_backbone_of_several_streams_is_refused_in_words():
+def test_unusable_backbones_are_named():
     with pytest.raises(CheckpointError, match="several feature tensors"):
         _model("crossvit_tiny_240", image_size=240)(torch.zeros(1, 3, 240, 240))
+    with pytest.raises(CheckpointError, match="'densnet169'"):
+        MuraModel(MuraConfig(backbone="densnet169"))
 
 
-def test_transformers_own_trainer_trains_and_evaluates(tmp_path):
+def test_transformers_trainer_trains_and_evaluates(tmp_path):
     torch.manual_seed(0)
     rows = [{"pixel_values": torch.randn(3, 64, 64), "labels": index % 2} for index in range(8)]
     trainer = Trainer(
@@ -251,8 +192,98 @@ def test_transformers_own_trainer_trains_and_evaluates(tmp_path):
     assert found["eval_rows"] == 8
 
 
-@pytest.mark.parametrize("backbone", ["cnn4", "vit_tiny_patch16_224"])
-def test_backbones_without_places_to_score_are_refused_in_words(backbone):
-    model = _model(backbone)
-    with torch.inference_mode(), pytest.raises(CheckpointError, match="set region_weight to 0, or choose"):
-        model.score_map(model.mura.extract(torch.zeros(1, 3, 64, 64)))
+FIELDS = {"body_part_head": True, "finding_types": ["fracture", "other"], "temperature": 1.7}
+
+
+def _pair(family="mura", **fields):
+    """The same model without and with test_time_flip."""
+    plain, flipping = (make_model(family, test_time_flip=flip, **fields) for flip in (False, True))
+    flipping.load_state_dict(plain.state_dict())
+    return plain, flipping
+
+
+class TestTestTimeFlip:
+    @pytest.fixture(scope="class")
+    def views(self):
+        return torch.randn(3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(4))
+
+    @pytest.mark.parametrize("family", ["mura", "mura_metric_learning"])
+    def test_is_the_mean_in_evaluation_mode(self, family, views):
+        plain, flipping = _pair(family, **FIELDS)
+        with torch.no_grad():
+            one, other, found = plain(views), plain(views.flip(-1)), flipping(views)
+        assert {"logits", "body_part_logits", "finding_logits", "pooler_output"} <= set(one.keys())
+        for name in set(one.keys()) - {"feature_map"}:
+            torch.testing.assert_close(found[name], (one[name] + other[name]) / 2)
+        assert (one.logits - other.logits).abs().max() > 1e-3
+        assert torch.equal(found.feature_map, one.feature_map)
+        assert torch.equal(found.mirrored_feature_map, other.feature_map.flip(-1))
+        assert torch.equal(plain.train()(views).logits, flipping.train()(views).logits)
+
+    @pytest.mark.parametrize("pooling", ["mean", "max", "noisy_or", "gated_attention"])
+    def test_studies_are_invariant_to_mirroring(self, pooling, views):
+        _, flipping = _pair(study_pooling=pooling, **FIELDS)
+        study = views.view(1, 3, 3, SIDE, SIDE)
+        with torch.no_grad():
+            of_views, found, mirrored = flipping(views), flipping(study), flipping(study.flip(-1))
+            single = flipping(views[:1, None])
+        torch.testing.assert_close(found.view_logits[0], of_views.logits)
+        torch.testing.assert_close(single.study_logits, of_views.logits[:1].log_softmax(-1), atol=1e-4, rtol=1e-4)
+        for name in ("study_logits", "view_logits", "view_weights", "body_part_logits", "finding_logits"):
+            assert torch.equal(found[name], mirrored[name]), name
+
+    @pytest.mark.parametrize("backbone", ["resnet10t", "swin_tiny_patch4_window7_224", "cnn2"])
+    def test_heatmaps_are_the_mean_with_the_mirrored_one(self, backbone, views):
+        fields = {"backbone": backbone}
+        if backbone != "resnet10t":
+            slim = {"embed_dim": 8, "depths": [1, 1], "num_heads": [1, 1]} if "swin" in backbone else None
+            fields |= {"backbone_kwargs": slim}
+        plain, flipping = _pair(**fields)
+        with torch.no_grad():
+            one, other = plain(views).feature_map, plain(views.flip(-1)).feature_map
+
+        def evidence(feature_map):
+            probe = torch.nn.Identity()
+            layer = LayerGradCam(lambda given: plain.score(probe(given)), probe)
+            return layer.attribute(feature_map.clone()).detach()
+
+        raw = ((evidence(one) + evidence(other).flip(-1)) / 2).relu()
+        expected = LayerAttribution.interpolate(raw, (SIDE, SIDE), interpolate_mode="bicubic")[:, 0].clamp_min(0)
+        expected = expected / expected.amax((1, 2), keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+        found = grad_cam(flipping, views)
+        assert expected.amax() == 1
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(grad_cam(flipping, views.flip(-1)).flip(-1), found, rtol=1e-4, atol=1e-5)
+
+    def test_tokens_are_averaged(self, views):
+        slim = {"depth": 1, "embed_dim": 24, "num_heads": 3}
+        _, flipping = _pair(backbone="vit_tiny_patch16_224", backbone_kwargs=slim)
+        with torch.no_grad():
+            found = flipping(views)
+            assert torch.equal(found.logits, flipping(views.flip(-1)).logits)
+        assert found.mirrored_feature_map is None
+
+    def test_is_stored_in_the_checkpoint(self, tmp_path, phantom_files):
+        plain, flipping = _pair()
+        predictor = StudyPredictor.from_pretrained(make_checkpoint(tmp_path, flipping), device="cpu")
+        found = predictor(phantom_files)
+        assert predictor.model.config.test_time_flip
+        images = [read_radiograph(file).pixels for file in phantom_files]
+        pixels = predictor.processor(images=images, return_tensors="pt")["pixel_values"]
+        with torch.no_grad():
+            without = plain(pixels).logits
+            expected = ((without + plain(pixels.flip(-1)).logits) / 2).softmax(-1)[:, 1].tolist()
+        assert [view.probability for view in found.views] == pytest.approx(expected, abs=1e-5)
+        assert found.probability == pytest.approx(sum(expected) / len(expected), abs=1e-5)
+        assert found.probability != pytest.approx(float(without.softmax(-1)[:, 1].mean()), abs=1e-5)
+        scores = pipeline("image-classification", model=str(tmp_path), device="cpu")(phantom_files[0])
+        assert {row["label"]: row["score"] for row in scores}["abnormal"] == pytest.approx(expected[0], abs=1e-5)
+
+    def test_members_of_an_ensemble(self, tmp_path, views):
+        plain, flipping = _pair()
+        model = MuraEnsembleForImageClassification.from_members({"one": flipping, "two": make_model(seed=5)})
+        check_round_trip(model, tmp_path / "ensemble")
+        with torch.no_grad():
+            found = model(views).members["one"].logits
+            torch.testing.assert_close(found, (plain(views).logits + plain(views.flip(-1)).logits) / 2)
+        assert grad_cam(model, views).shape == (3, SIDE, SIDE)

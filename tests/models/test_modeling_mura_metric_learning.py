@@ -25,7 +25,7 @@ def _train(model, steps=3):
         optimizer.step()
 
 
-def test_what_is_saved_is_loaded(tmp_path):
+def test_round_trip(tmp_path):
     check_round_trip(_siamese(body_part_head=True, study_pooling="gated_attention", temperature=1.4), tmp_path)
 
 
@@ -42,23 +42,21 @@ def test_is_a_linear_embedding_of_the_code_and_a_classifier_on_it():
     assert output.embeddings.norm(dim=1).std() > 1e-4  # not normalised
 
 
-def test_other_heads_look_at_the_code():
-    model = _siamese(body_part_head=True, finding_types=["a", "b"])
+def test_other_heads_use_the_code_and_one_position_scores_like_the_map():
+    model, feature_map = (
+        _siamese(body_part_head=True, finding_types=["a", "b"], temperature=1.7),
+        torch.rand(2, 32, 1, 1),
+    )
     with torch.no_grad():
+        logits = model.classify(feature_map).logits
+        torch.testing.assert_close(model.score_map(feature_map)[:, 0, 0], logits[:, 1] - logits[:, 0])
         output = model(torch.randn(2, 3, 64, 64))
         torch.testing.assert_close(output.body_part_logits, model.body_part_classifier(output.pooler_output))
         torch.testing.assert_close(output.finding_logits, model.finding_classifier(output.pooler_output))
 
 
-def test_the_score_map_of_one_place_is_the_logit():
-    model, feature_map = _siamese(temperature=1.7), torch.rand(2, 32, 1, 1)
-    with torch.no_grad():
-        logits = model.classify(feature_map).logits
-        torch.testing.assert_close(model.score_map(feature_map)[:, 0, 0], logits[:, 1] - logits[:, 0])
-
-
 @pytest.mark.parametrize("stage", ["joint", "embedding", "classifier"])
-def test_each_stage_trains_its_part_and_nothing_else(stage):
+def test_a_stage_trains_only_its_part(stage):
     model = _siamese(head_layers=[6], head_batch_norm=True)
     model.train()
     model.start_stage(stage)
@@ -73,7 +71,7 @@ def test_each_stage_trains_its_part_and_nothing_else(stage):
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_embeddings_no_longer_move_while_the_classifier_is_trained(late):
+def test_embeddings_are_fixed_while_the_classifier_is_trained(late):
     model, views = _siamese(), torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         before = model(views).embeddings
@@ -106,8 +104,3 @@ def test_from_timm_takes_pretrained_weights(tmp_path):
     assert model.embedding.out_features == 9
     loaded = model.mura.backbone.state_dict()
     assert all(torch.equal(loaded[name], value) for name, value in source.state_dict().items() if name[:3] != "fc.")
-
-
-def test_an_embedding_has_a_width():
-    with pytest.raises(ValueError, match="embedding_size is 0"):
-        MuraMetricLearningConfig(embedding_size=0)
