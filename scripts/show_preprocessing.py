@@ -85,7 +85,7 @@ def _cells(plane: np.ndarray, size: int) -> list[_Cell]:
         size=square, crop_border=True, do_center_crop=True, crop_size={"height": kept, "width": kept}
     )
     field = x0, y0, x1, y1 = letterbox.find_field(plane)
-    squashed, boxed = squash.prepare_plane(plane), letterbox.prepare_plane(plane, crop_border=False)
+    squashed, boxed = squash.prepare_plane(plane), MuraImageProcessor(size=square).prepare_plane(plane)
     inside = letterbox.prepare_mask(np.full_like(plane, 255), (0, 0, *plane.shape[::-1])) > 0
     start = (size - kept) // 2
     middle = (start, start, start + kept, start + kept)

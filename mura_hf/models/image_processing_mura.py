@@ -1,5 +1,6 @@
 """Image processor of all model families."""
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,22 @@ NORMALIZATIONS = {
 """Common normalizations by name: `MuraImageProcessor(**NORMALIZATIONS["minus_one_to_one"])`. Most pretrained weights
 of timm use `"imagenet"`; `"minus_one_to_one"` maps black to -1 and white to 1.
 """
+
+_SETTINGS = (
+    "do_resize",
+    "size",
+    "resize_mode",
+    "resample",
+    "crop_border",
+    "enhance",
+    "do_center_crop",
+    "crop_size",
+    "do_rescale",
+    "rescale_factor",
+    "do_normalize",
+    "image_mean",
+    "image_std",
+)
 
 
 class MuraImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
@@ -121,57 +138,33 @@ class MuraImageProcessor(PilBackend):
         """
         return to_gray_plane(image)
 
-    def find_field(self, plane: np.ndarray, *, crop_border: bool | None = None) -> tuple[int, int, int, int]:
+    def find_field(self, plane: np.ndarray) -> tuple[int, int, int, int]:
         """Finds the part of an image that is resized.
 
         Args:
             plane: uint8 `[H, W]`, from `gray_plane`.
-            crop_border: As in the processor by default.
 
         Returns:
             x0, y0, x1, y1 in pixels of the image, x1 and y1 exclusive; the whole image unless `crop_border`.
         """
-        if self.crop_border if crop_border is None else crop_border:
-            return find_field_inside_border(plane)
-        return 0, 0, plane.shape[1], plane.shape[0]
+        return find_field_inside_border(plane) if self.crop_border else (0, 0, plane.shape[1], plane.shape[0])
 
-    def prepare_plane(
-        self,
-        plane: np.ndarray,
-        *,
-        do_resize: bool = True,
-        size: SizeDict | None = None,
-        resize_mode: str | None = None,
-        resample: PILImageResampling | None = None,
-        crop_border: bool | None = None,
-        enhance: Any = None,
-    ) -> np.ndarray:
+    def prepare_plane(self, plane: np.ndarray) -> np.ndarray:
         """Does all deterministic steps: border crop, resizing, enhancement, letterbox.
 
         Args:
             plane: uint8 `[H, W]`, from `gray_plane`.
-            do_resize: Whether to resize to `size`; without it there is no letterbox.
-            size: As in the processor by default, like the following arguments.
-            resize_mode: `"letterbox"` or `"squash"`.
-            resample: Interpolation.
-            crop_border: Whether to crop the uniform border.
-            enhance: Filters; an empty list for none.
 
         Returns:
             uint8 `[size.height, size.width]`.
-
-        Raises:
-            ValueError: If a setting is unknown or out of range.
         """
-        x0, y0, x1, y1 = self.find_field(plane, crop_border=crop_border)
-        filters = self.enhance if enhance is None else complete_filters(enhance)
-        inner = plane[y0:y1, x0:x1]
-        if not do_resize:
-            return apply_filters(inner, filters)
-        size, mode = size or self.size, check_resize_mode(resize_mode or self.resize_mode)
-        resample = self.resample if resample is None else resample
+        x0, y0, x1, y1 = self.find_field(plane)
+        field = plane[y0:y1, x0:x1]
+        if not self.do_resize:  # only for a single call
+            return apply_filters(field, self.enhance)
+        size = self.size.height, self.size.width
         return resize_to_canvas(
-            inner, (size.height, size.width), mode, resample, lambda resized: apply_filters(resized, filters)
+            field, size, self.resize_mode, self.resample, lambda resized: apply_filters(resized, self.enhance)
         )
 
     def prepare_mask(self, mask: np.ndarray, field: tuple[int, int, int, int]) -> np.ndarray:
@@ -188,15 +181,11 @@ class MuraImageProcessor(PilBackend):
         size = self.size.height, self.size.width
         return resize_to_canvas(mask[y0:y1, x0:x1], size, self.resize_mode, self.resample)
 
-    def center_crop(
-        self, planes: np.ndarray, *, do_center_crop: bool | None = None, crop_size: SizeDict | None = None
-    ) -> np.ndarray:
+    def center_crop(self, planes: np.ndarray) -> np.ndarray:
         """Crops the center of prepared planes or masks if `do_center_crop`.
 
         Args:
             planes: `[..., height, width]` of any type.
-            do_center_crop: As in the processor by default.
-            crop_size: As in the processor by default.
 
         Returns:
             `[..., crop_size.height, crop_size.width]`; unchanged unless `do_center_crop`.
@@ -204,29 +193,19 @@ class MuraImageProcessor(PilBackend):
         Raises:
             ValueError: If there is no `crop_size`, or the planes are smaller.
         """
-        if not (self.do_center_crop if do_center_crop is None else do_center_crop):
+        if not self.do_center_crop:
             return planes
-        height, width = _height_and_width(crop_size or self.crop_size, "crop_size")
+        height, width = _height_and_width(self.crop_size, "crop_size")
         top, left = find_center(planes.shape[-2:], (height, width))
         return planes[..., top : top + height, left : left + width]
 
-    def to_pixel_values(
-        self,
-        planes: np.ndarray,
-        *,
-        do_rescale: bool | None = None,
-        rescale_factor: float | None = None,
-        do_normalize: bool | None = None,
-        image_mean: float | tuple[float, ...] | None = None,
-        image_std: float | tuple[float, ...] | None = None,
-    ) -> np.ndarray:
+    def to_pixel_values(self, planes: np.ndarray) -> np.ndarray:
         """Rescales and normalizes gray planes, uint8 `[B, h, w]`, and repeats them to float32 `[B, C, h, w]`."""
         scaled = np.asarray(planes, np.float32)[:, None]
-        if self.do_rescale if do_rescale is None else do_rescale:
-            scaled = scaled * np.float32(rescale_factor or self.rescale_factor)
-        mean = np.atleast_1d(np.asarray(self.image_mean if image_mean is None else image_mean, np.float32))
-        std = np.atleast_1d(np.asarray(self.image_std if image_std is None else image_std, np.float32))
-        if not (self.do_normalize if do_normalize is None else do_normalize):
+        if self.do_rescale:
+            scaled = scaled * np.float32(self.rescale_factor)
+        mean, std = (np.atleast_1d(np.asarray(values, np.float32)) for values in (self.image_mean, self.image_std))
+        if not self.do_normalize:
             mean, std = np.zeros_like(mean), np.ones_like(std)
         return (scaled - mean[None, :, None, None]) / std[None, :, None, None]
 
@@ -269,39 +248,20 @@ class MuraImageProcessor(PilBackend):
         return self.gray_plane(image)[None]
 
     def _preprocess(
-        self,
-        images: list[np.ndarray],
-        do_resize: bool,
-        size: SizeDict,
-        do_rescale: bool,
-        rescale_factor: float,
-        do_normalize: bool,
-        image_mean: float | tuple[float, ...] | None,
-        image_std: float | tuple[float, ...] | None,
-        return_tensors: str | TensorType | None,
-        do_center_crop: bool | None = None,
-        crop_size: SizeDict | None = None,
-        do_pad: bool | None = None,
-        **kwargs: Any,
+        self, images: list[np.ndarray], return_tensors: str | TensorType | None = None, **kwargs: Any
     ) -> BatchFeature:
-        if do_pad:
+        if kwargs.get("do_pad"):
             raise ValueError("do_pad is not supported; resize_mode says how an image fills its size")
         if not images:
             raise ValueError("there are no images to process; give at least one")
-        options = {name: kwargs[name] for name in ("resize_mode", "resample", "crop_border", "enhance")}
-        values = []
-        for image in images:
-            plane = self.prepare_plane(image[0], do_resize=do_resize, size=size, **options)
-            plane = self.center_crop(plane, do_center_crop=do_center_crop, crop_size=crop_size)
-            pixels = self.to_pixel_values(
-                plane[None],
-                do_rescale=do_rescale,
-                rescale_factor=rescale_factor,
-                do_normalize=do_normalize,
-                image_mean=image_mean,
-                image_std=image_std,
-            )
-            values.append(pixels[0])
+        call = copy.copy(self)  # with the settings of this call
+        for name in _SETTINGS:
+            if kwargs.get(name) is not None:
+                setattr(call, name, kwargs[name])
+        check_resize_mode(call.resize_mode)
+        call.enhance = complete_filters(call.enhance)
+        planes = [call.center_crop(call.prepare_plane(image[0])) for image in images]
+        values = [call.to_pixel_values(plane[None])[0] for plane in planes]
         return BatchFeature(data={"pixel_values": values}, tensor_type=return_tensors)
 
 
