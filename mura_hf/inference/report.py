@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from reportlab.pdfgen.canvas import Canvas
 
 DISCLAIMER = (
-    "Not a medical device. For research and teaching, never for the care of a patient. Where nothing is flagged, a "
-    "fracture is not excluded. What is marked is where the model looked, not what is there."
+    "Not a medical device. For research and teaching, never for the care of a patient. A study that is not flagged "
+    "may still have a fracture. Marks show where the model looked, not what is there."
 )
 _MARGIN, _GAP, _BETWEEN = 42.0, 10.0, 4.0  # points
 _SIDE = 900  # largest side of an embedded view in pixels
