@@ -1,4 +1,4 @@
-"""Augmentation of gray planes, drawn from (seed, epoch, index) alone."""
+"""Random augmentation of gray images, drawn from seed, epoch and row only."""
 
 from dataclasses import dataclass, field
 
@@ -8,18 +8,19 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Change:
-    """One drawn change; the same geometry serves a picture and the mask that belongs to it.
+    """One drawn change. Its geometry applies to an image and to its mask.
 
     Attributes:
-        flipped: Whether left and right change places.
-        degrees: Rotation around the middle, counterclockwise.
-        scale: Of size, around the middle.
-        shift: To the right and down, as shares of width and height.
-        gain: Of contrast.
-        offset: Of brightness, in gray levels.
-        crop: None, or where the crop lies in the room there is for it, each in [0, 1): down, across.
-        window: None, or the share of the area and the aspect (width over height) of a crop that is resized.
-        holes: Middle and side of each square hole, as shares of the picture: down, across, side.
+        flipped: Whether left and right are swapped.
+        degrees: Rotation around the centre, counterclockwise.
+        scale: Scaling factor around the centre.
+        shift: Shift to the right and down, relative to width and height.
+        gain: Factor of the contrast.
+        offset: Change of brightness in gray levels.
+        crop: Relative position of the crop, down and across, each in [0, 1). None for no crop.
+        window: Relative area and aspect ratio (width over height) of a crop that is resized. None for a crop without
+            resizing.
+        holes: Relative centre (down, across) and side of each square hole.
     """
 
     flipped: bool
@@ -33,25 +34,25 @@ class Change:
     holes: tuple[tuple[float, float, float], ...] = ()
 
     def place(self, plane: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
-        """Changes the place of what a gray plane shows, uint8 `[h, w]`.
+        """Applies the geometry to an image, uint8 `[h, w]`.
 
         Args:
-            plane: The picture.
-            size: Height and width of the crop, where one was drawn; the plane's own where None.
+            plane: The image.
+            size: Height and width of the crop, if one was drawn. Defaults to the size of the image.
         """
-        return self._move(plane, size, cv2.INTER_LINEAR)
+        return self._warp(plane, size, cv2.INTER_LINEAR)
 
     def regions(self, mask: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
-        """Changes the place of a mask, uint8 `[h, w]`, as that of the picture."""
-        return self._move(mask, size, cv2.INTER_NEAREST)
+        """Applies the geometry to a mask, uint8 `[h, w]`."""
+        return self._warp(mask, size, cv2.INTER_NEAREST)
 
     def tone(self, plane: np.ndarray) -> np.ndarray:
-        """Changes brightness and contrast, uint8 `[h, w]`."""
+        """Applies brightness and contrast to an image, uint8 `[h, w]`."""
         values = np.arange(256, dtype=np.float32) * np.float32(self.gain) + np.float32(self.offset)
         return cv2.LUT(plane, np.clip(np.rint(values), 0, 255).astype(np.uint8))
 
     def erase(self, plane: np.ndarray) -> np.ndarray:
-        """Blackens the holes in a plane or mask, uint8 `[h, w]`."""
+        """Sets the holes in an image or mask, uint8 `[h, w]`, to 0."""
         if not self.holes:
             return plane
         erased, (height, width) = plane.copy(), plane.shape
@@ -61,18 +62,18 @@ class Change:
             erased[rows, max(0, round(across * width - half)) : round(across * width + half)] = 0
         return erased
 
-    def _move(self, values: np.ndarray, size: tuple[int, int] | None, interpolation: int) -> np.ndarray:
+    def _warp(self, values: np.ndarray, size: tuple[int, int] | None, interpolation: int) -> np.ndarray:
         height, width = values.shape
         matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), self.degrees, self.scale)
         matrix[:, 2] += self.shift[0] * width, self.shift[1] * height
-        turned = np.ascontiguousarray(values[:, ::-1] if self.flipped else values)
+        flipped = np.ascontiguousarray(values[:, ::-1] if self.flipped else values)
         if self.crop is not None and size is not None:
-            matrix = self._crop(values.shape, size) @ np.vstack([matrix, (0, 0, 1)])
+            matrix = self._crop_matrix(values.shape, size) @ np.vstack([matrix, (0, 0, 1)])
             height, width = size
-        return cv2.warpAffine(turned, matrix, (width, height), flags=interpolation)
+        return cv2.warpAffine(flipped, matrix, (width, height), flags=interpolation)
 
-    def _crop(self, shape: tuple[int, ...], size: tuple[int, int]) -> np.ndarray:
-        """What moves the crop of a picture onto the size that is wanted, float64 `[2, 3]`."""
+    def _crop_matrix(self, shape: tuple[int, ...], size: tuple[int, int]) -> np.ndarray:
+        """Returns the matrix that maps the crop of an image to the output size, float64 `[2, 3]`."""
         assert self.crop is not None
         down, across = self.crop
         if self.window is None:
@@ -84,8 +85,8 @@ class Change:
         rows = min(shape[0], np.sqrt(area * shape[0] * shape[1] / aspect))
         columns = min(shape[1], np.sqrt(area * shape[0] * shape[1] * aspect))
         top, left = down * (shape[0] - rows), across * (shape[1] - columns)
-        larger = np.diag([size[1] / columns, size[0] / rows])
-        return np.hstack([larger, larger @ [[0.5 - left], [0.5 - top]] - 0.5])  # middles of pixels, not corners
+        zoom = np.diag([size[1] / columns, size[0] / rows])
+        return np.hstack([zoom, zoom @ [[0.5 - left], [0.5 - top]] - 0.5])  # centres of pixels, not corners
 
 
 @dataclass(frozen=True)
@@ -132,37 +133,36 @@ class Augmentation:
             if not low <= getattr(self, name) <= high:  # also catches NaN
                 raise ValueError(f"{name} is {getattr(self, name)}: it must lie in [{low}, {high}]")
         if self.random_crop and self.resized_crop < 1:
-            raise ValueError("random_crop and resized_crop are two ways to crop; choose one")
+            raise ValueError("random_crop and resized_crop exclude each other; choose one")
 
     def draw(self, seed: int, epoch: int, index: int) -> Change:
-        """Draws the change of one picture.
+        """Draws the change of one image. Equal arguments give equal changes, in every worker.
 
         Args:
-            seed: Of the run.
-            epoch: Number of the epoch.
-            index: Row of the picture in its dataset; with seed and epoch it fixes the draw, whatever the worker.
+            seed: Seed of the run.
+            epoch: Index of the epoch.
+            index: Row of the image in its dataset, or its key.
         """
         rng = np.random.default_rng([seed, epoch, index])
         flip, *rest = rng.random(7)
-        turn, scale, right, down, light, contrast = (2 * value - 1 for value in rest)
-        # Each number has its place in the sequence, used or not, so that switching one thing on moves no other.
+        rotation, scale, right, down, brightness, contrast = (2 * value - 1 for value in rest)
+        # Every number is drawn whether it is used or not, so that enabling one change does not affect the others.
         place, area, aspect, erased, holes = tuple(rng.random(2)), *rng.random(4)
         resized = self.resized_crop < 1
-        middles = rng.random((self.erasing_holes, 3)) * (1, 1, self.erasing_side)
+        centres = rng.random((self.erasing_holes, 3)) * (1, 1, self.erasing_side)
         n_holes = 1 + int(holes * self.erasing_holes) if erased < self.erasing else 0
+        window = None
+        if resized:
+            share = self.resized_crop + area * (1 - self.resized_crop)
+            window = (share, float(self.resized_crop_aspect ** (2 * aspect - 1)))
         return Change(
             flipped=bool(flip < self.flip),
-            degrees=turn * self.rotation,
+            degrees=rotation * self.rotation,
             scale=1 + scale * self.scale,
             shift=(right * self.shift, down * self.shift),
             gain=1 + contrast * self.contrast,
-            offset=light * self.brightness * 255,
+            offset=brightness * self.brightness * 255,
             crop=(float(place[0]), float(place[1])) if resized or self.random_crop else None,
-            window=(
-                self.resized_crop + area * (1 - self.resized_crop),
-                float(self.resized_crop_aspect ** (2 * aspect - 1)),
-            )
-            if resized
-            else None,
-            holes=tuple((float(down), float(across), float(side)) for down, across, side in middles[:n_holes]),
+            window=window,
+            holes=tuple((float(down), float(across), float(side)) for down, across, side in centres[:n_holes]),
         )

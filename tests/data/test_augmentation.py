@@ -99,7 +99,7 @@ class TestHoles:
         ({"resized_crop": 0.0}, "resized_crop is 0.0"),
         ({"erasing_holes": 0}, "erasing_holes is 0"),
         ({"rotation": float("nan")}, "rotation is nan"),
-        ({"random_crop": True, "resized_crop": 0.5}, "two ways to crop"),
+        ({"random_crop": True, "resized_crop": 0.5}, "exclude each other"),
     ],
 )
 def test_invalid_settings_are_refused(options, message):
