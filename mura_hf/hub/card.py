@@ -303,7 +303,7 @@ def _collect_values(records: dict[str, Any], folder: Path, name: str) -> dict[st
         "needs_part": config["model_type"] == "mura_specialized" and not config.get("router"),
         "section": training_section(training),
         "command": training_command(training),
-        "recipe_is_known": training["recipe"]["name"] in config_names(),
+        "config_is_known": training["recipe"]["name"] in config_names(),
         "calibrated": _calibration(records) != _UNCALIBRATED,
         "bands": (min(band[0], threshold), max(band[1], threshold)) if has_band else None,
         "figures": _FIGURES,

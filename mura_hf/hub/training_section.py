@@ -157,21 +157,21 @@ def training_section(training: dict[str, Any]) -> list[str]:
     bases = [line for base in bases_of(training) for line in _describe_base(base, training)]
     if not training.get("members"):
         return [*_describe_steps(training), *bases]
-    members, recipes = [], dict[str, str]()
+    members, configs = [], dict[str, str]()
     for name, member in training["members"].items():
         seed = f", seed {member['seed']}" if "seed" in member else ""  # missing in old records
         auroc = member["dev"]["auroc"]
         members.append(
             f"{name} (config `{member['recipe']}`{seed}, epoch {member['epoch']}, AUROC on dev {auroc:.3f})"
         )
-        if "settings" in member and member["recipe"] not in recipes:
+        if "settings" in member and member["recipe"] not in configs:
             own = {"recipe": member["settings"], "arguments": member.get("arguments"), "averaged": None}
             one = {**training, **member, **own}
-            recipes[member["recipe"]] = " ".join(_describe_steps(one))
+            configs[member["recipe"]] = " ".join(_describe_steps(one))
     return [
         f"The members were trained independently, and the best epoch of each by {training['selected_by']} was kept: "
         f"{', '.join(members)}.",
-        *(f"Config `{name}`: {steps}" for name, steps in recipes.items() if steps),
+        *(f"Config `{name}`: {steps}" for name, steps in configs.items() if steps),
         *bases,
     ]
 
@@ -183,16 +183,16 @@ def _part(stage: dict[str, Any]) -> str:
 
 def _describe_steps(training: dict[str, Any]) -> list[str]:
     """Stages, selection of the weights, and methods of one training."""
-    recipe = training.get("arguments") or training["recipe"]
-    patches = recipe.get("patches") or {"epochs": 0}  # a section of its own in records of the first edition
-    stages, first, sentences = recipe.get("stages") or [], "", []
+    arguments = training.get("arguments") or training["recipe"]
+    patches = arguments.get("patches") or {"epochs": 0}  # a section of its own in records of the first edition
+    stages, first, sentences = arguments.get("stages") or [], "", []
     if patches["epochs"]:
         first = f"{patches['epochs']} epochs on patches of {patches['size']} px around the findings, then "
     if stages:
         planned = ", ".join(f"{_part(stage)} ({_describe_stage(stage, bool(first))})" for stage in stages)
         sentences.append(f"Trained for {first}in stages: {planned}." if first else f"Trained in stages: {planned}.")
     elif first:
-        sentences.append(f"Trained for {first}{recipe['epochs']} on whole views.")
+        sentences.append(f"Trained for {first}{arguments['epochs']} on whole views.")
     averaged = training.get("averaged")
     if averaged:
         epochs = ", ".join(map(str, averaged["epochs"]))
@@ -202,26 +202,30 @@ def _describe_steps(training: dict[str, Any]) -> list[str]:
             f"against {before:.3f} of the best epoch alone."
         )
     else:
-        epochs = stages[-1]["epochs"] if stages else recipe["epochs"]
+        epochs = stages[-1]["epochs"] if stages else arguments["epochs"]
         where = f" of the stage {_part(stages[-1])}" if stages else " on whole views" if patches["epochs"] else ""
         if epochs > 1:
             sentences.append(
                 f"The weights are those of epoch {training['epoch']} of {epochs}{where}, the best by "
                 f"{training['selected_by']}."
             )
-    if recipe.get("ema_decay"):
-        sentences.append(f"They are an exponential moving average with decay {recipe['ema_decay']}.")
-    mixed = [f"{name} with Beta({recipe[name]}, {recipe[name]})" for name in ("mixup", "cutmix") if recipe.get(name)]
+    if arguments.get("ema_decay"):
+        sentences.append(f"They are an exponential moving average with decay {arguments['ema_decay']}.")
+    mixed = [
+        f"{name} with Beta({arguments[name]}, {arguments[name]})"
+        for name in ("mixup", "cutmix")
+        if arguments.get(name)
+    ]
     if mixed:
         sentences.append(f"Training images were mixed: {', '.join(mixed)}.")
-    if recipe.get("layer_decay", 1) < 1:
+    if arguments.get("layer_decay", 1) < 1:
         sentences.append(
-            f"The learning rate decreases by a factor of {recipe['layer_decay']} per layer, from the heads downwards."
+            f"The learning rate decreases by a factor of {arguments['layer_decay']} per layer, from the heads down."
         )
-    if recipe.get("region_weight"):
+    if arguments.get("region_weight"):
         sentences.append(
             "The loss includes a term on the class activation map inside and outside of the boxes, with weight "
-            f"{recipe['region_weight']}."
+            f"{arguments['region_weight']}."
         )
     return sentences
 

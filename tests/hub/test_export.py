@@ -259,7 +259,7 @@ def test_what_does_not_belong_to_an_index_is_named(indexed):
     for changed, message in (
         ({"data": {"key": "phantoms", "note": "XR_WRIST/patient11185/study1_positive"}}, "names a patient or a study"),
         ({"data": {"key": "phantoms", "pixels": [0] * 5000}}, "a list of 5000 numbers"),
-        ({"build": "Jane Doe"}, "its random word is none"),
+        ({"build": "Jane Doe"}, "invalid build id"),
     ):
         (place / "index.json").write_text(json.dumps({**record, **changed}))
         with pytest.raises(CheckpointError, match=message):
