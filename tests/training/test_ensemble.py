@@ -61,7 +61,7 @@ def test_an_ensemble_is_the_weighted_mean_and_its_members_are_not_trained_twice(
     expected = sum(weights[name] * answers[name] for name in answers)
     np.testing.assert_allclose(whole.study_probabilities()[0], expected, atol=1e-5)
     assert record["dev"]["auroc"] == pytest.approx(whole.study_metrics()["auroc"], abs=1e-6)
-    assert {name: told["config"] for name, told in record["members"].items()} == {
+    assert {name: one["config"] for name, one in record["members"].items()} == {
         "plain": "plain",
         "crossed": "crossed",
     }
@@ -94,13 +94,13 @@ def test_a_config_named_again_is_trained_with_another_seed(phantom_splits, confi
     assert {name: member.config.training.seed for name, member in plan.items()} == {"plain-3": 3, "plain-4": 4}
     folder, _ = train_tiny(phantom_splits, tmp_path / "run", **options)
     record = read_record(folder)
-    assert {name: told["seed"] for name, told in record["members"].items()} == {"plain-3": 3, "plain-4": 4}
+    assert {name: one["seed"] for name, one in record["members"].items()} == {"plain-3": 3, "plain-4": 4}
     assert record["arguments"]["members"] == ["plain", "plain"]  # and no path
     for seed in (3, 4):  # each is cut as the ensemble says
         one = read_record(tmp_path / "run" / f"plain-{seed}" / "checkpoint")
         assert (one["arguments"]["seed"], one["data"]["cut"]["seed"]) == (seed, 3)
         assert record["members"][f"plain-{seed}"]["arguments"] == one["arguments"]
-    assert record["seconds"] >= sum(told["seconds"] for told in record["members"].values())
+    assert record["seconds"] >= sum(one["seconds"] for one in record["members"].values())
     one, other = (
         MuraForImageClassification.from_pretrained(tmp_path / "run" / name / "checkpoint").state_dict()
         for name in ("plain-3", "plain-4")
