@@ -58,7 +58,7 @@ def test_the_package_has_these():
         ("model_kwargs: {temperature: 2.0}", "fitted on calib"),
         ("model_kwargs: {head_layers: [0]}", "cannot be built: .* widths"),
         ("model_kwargs: {head_layers: wide}", "cannot be built: .*head_layers"),
-        ("head_dropout: [0.1, 0.2]", "one for each of the head's linear layers"),
+        ("head_dropout: [0.1, 0.2]", "a list with one rate for each linear layer"),
         ("optimizer: lion", "must be one of adamw, adam, sgd"),
         ("schedule: linear", "must be one of cosine, constant, step, plateau"),
         ("warmup_fraction: 1.5", r"must be in \[0, 1\)"),
