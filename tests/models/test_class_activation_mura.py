@@ -23,7 +23,7 @@ EIGHT = np.ones((3, 3))
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_equals_captum_without_the_relu(sign):
-    model, pictures = make_model(), torch.randn(3, 3, 64, 64)
+    model, images = make_model(), torch.randn(3, 3, 64, 64)
     with torch.no_grad():
         model.classifier.weight.mul_(sign)
 
@@ -32,8 +32,8 @@ def test_equals_captum_without_the_relu(sign):
         return logits[:, 1] - logits[:, 0]
 
     layer = model.mura.backbone.layer4[-1]
-    expected = LayerGradCam(difference, layer).attribute(pictures, relu_attributions=False)[:, 0].detach()
-    found = gradient_map(model.score, model(pictures).feature_map)
+    expected = LayerGradCam(difference, layer).attribute(images, relu_attributions=False)[:, 0].detach()
+    found = gradient_map(model.score, model(images).feature_map)
     assert bool((expected < 0).any()) == (sign < 0)  # what speaks against it is kept
     torch.testing.assert_close(found, expected)
 
@@ -48,12 +48,12 @@ def test_is_the_class_activation_map_of_mean_pooling():
 
 
 def test_works_in_inference_mode_and_leaves_no_gradient():
-    model, pictures = make_model(), torch.randn(1, 3, 64, 64)
-    expected = gradient_map(model.score, model(pictures).feature_map)
+    model, images = make_model(), torch.randn(1, 3, 64, 64)
+    expected = gradient_map(model.score, model(images).feature_map)
     assert not expected.requires_grad
     assert all(parameter.grad is None for parameter in model.parameters())
     with torch.inference_mode():
-        torch.testing.assert_close(gradient_map(model.score, model(pictures).feature_map), expected)
+        torch.testing.assert_close(gradient_map(model.score, model(images).feature_map), expected)
 
 
 def _reference(values, threshold):
@@ -135,14 +135,14 @@ def test_expanded_boxes_contain_the_old_ones(least, square):
 
 
 def test_crops_are_resized_slices():
-    pictures = torch.randn(4, 3, 40, 60)
+    images = torch.randn(4, 3, 40, 60)
     boxes = torch.tensor(
         [[0.0, 0.0, 1.0, 1.0], [0.5, 0.25, 0.75, 0.5], [0.51, 0.26, 0.74, 0.49], [0.9, 0.0, 1.0, 0.1]]
     )
     slices = [(0, 40, 0, 60), (10, 20, 30, 45), (10, 20, 30, 45), (0, 4, 54, 60)]
-    found = crop_and_resize(pictures, boxes, 12)
-    for picture, (top, bottom, left, right), crop in zip(pictures, slices, found, strict=True):
-        part = picture[None, :, top:bottom, left:right]
+    found = crop_and_resize(images, boxes, 12)
+    for image, (top, bottom, left, right), crop in zip(images, slices, found, strict=True):
+        part = image[None, :, top:bottom, left:right]
         expected = functional.interpolate(part, (12, 12), mode="bilinear", antialias=True)[0]
         torch.testing.assert_close(crop, expected)
     box = torch.tensor([[0.25, 0.5, 0.5, 0.75]])
@@ -163,9 +163,9 @@ def test_pixels_of_a_box_are_the_smallest_around_it():
 
 
 def test_half_precision_is_resized_as_float32():
-    pictures = torch.randn(1, 3, 32, 48).bfloat16()
-    found = resize(pictures, 20)
+    images = torch.randn(1, 3, 32, 48).bfloat16()
+    found = resize(images, 20)
     assert found.dtype == torch.bfloat16
-    expected = functional.interpolate(pictures.float(), (20, 20), mode="bilinear", antialias=True)
+    expected = functional.interpolate(images.float(), (20, 20), mode="bilinear", antialias=True)
     assert torch.equal(found, expected.bfloat16())
-    assert torch.equal(resize(pictures[..., :32], 32), pictures[..., :32])
+    assert torch.equal(resize(images[..., :32], 32), images[..., :32])

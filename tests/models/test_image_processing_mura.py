@@ -81,7 +81,7 @@ def test_round_trip(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("picture", "message"),
+    ("image", "message"),
     [
         (Image.fromarray(PLANE.astype(np.uint16) * 257), "more than 8 bits"),
         (PLANE.astype(np.uint16), "uint8"),
@@ -91,9 +91,9 @@ def test_round_trip(tmp_path):
         ([], "no images"),
     ],
 )
-def test_unsupported_images_are_rejected(picture, message):
+def test_unsupported_images_are_rejected(image, message):
     with pytest.raises(ValueError, match=message):
-        _processor()(picture, return_tensors="pt")
+        _processor()(image, return_tensors="pt")
 
 
 def test_clipped_images_cause_a_warning(caplog):
@@ -188,8 +188,8 @@ def test_center_crop_equals_transformers(height, width, top, left):
 def test_filters_do_not_see_the_letterbox():
     tall = RNG.integers(0, 256, (90, 45), dtype=np.uint8)
     boxed = _processor(enhance="clahe_gray").prepare_plane(tall)
-    alone = np.asarray(Image.fromarray(tall).resize((24, 48), Image.Resampling.BILINEAR))
-    np.testing.assert_array_equal(boxed[:, 12:36], apply_filters(alone, complete_filters("clahe_gray")))
+    resized = np.asarray(Image.fromarray(tall).resize((24, 48), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(boxed[:, 12:36], apply_filters(resized, complete_filters("clahe_gray")))
     assert not boxed[:, :12].any()
     assert not boxed[:, 36:].any()
 
@@ -226,13 +226,13 @@ def test_a_map_is_restored_to_its_position(mode, height, width):
 @pytest.mark.parametrize("border", [False, True])
 @pytest.mark.parametrize("mode", ["letterbox", "squash"])
 def test_a_map_is_restored_through_crop_and_border(mode, border, crop, resolution):
-    picture = np.zeros((180, 130), np.uint8)
-    picture[20:150, 10:120] = RNG.integers(60, 90, (130, 110))
-    picture[75:87, 68:80] = 255
+    image = np.zeros((180, 130), np.uint8)
+    image[20:150, 10:120] = RNG.integers(60, 90, (130, 110))
+    image[75:87, 68:80] = 255
     processor = _processor(resize_mode=mode, crop_border=border, do_center_crop=crop is not None, crop_size=crop)
-    field = processor.find_field(picture)
+    field = processor.find_field(image)
     assert (field != (0, 0, 130, 180)) == border
-    seen = processor.center_crop(processor.prepare_plane(picture))
+    seen = processor.center_crop(processor.prepare_plane(image))
     height, width = seen.shape
     assert (height, width) == processor.output_size
     values = np.repeat(np.repeat(seen.astype(np.float32), resolution, 0), resolution, 1)

@@ -12,7 +12,9 @@ from mura_hf import (
     CheckpointError,
     MuraConfig,
     MuraForImageClassification,
+    MuraForMetricLearning,
     MuraForStudyClassification,
+    MuraFuseNetForImageClassification,
     MuraModel,
     StudyPredictor,
     read_radiograph,
@@ -20,7 +22,7 @@ from mura_hf import (
 from mura_hf.explain import grad_cam
 from mura_hf.models import MuraEnsembleForImageClassification
 from mura_hf.models.backbone_mura import SMALL_CNNS
-from tests.conftest import SIDE, check_round_trip, make_checkpoint, make_model
+from tests.conftest import SIDE, SMALL, check_round_trip, make_checkpoint, make_model
 
 ARCHITECTURES = {
     "densenet169": {"growth_rate": 8, "block_config": [2, 2, 2, 2]},
@@ -139,18 +141,28 @@ def test_score_map():
             model.score_map(model.mura.extract(torch.zeros(1, 3, 64, 64)))
 
 
-def test_from_timm_loads_pretrained_weights(tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        (MuraModel, {}),
+        (MuraForImageClassification, {"body_part_head": True}),
+        (MuraForMetricLearning, {"embedding_size": 9}),
+        (MuraFuseNetForImageClassification, {"crop_threshold": 0.6}),
+    ],
+)
+def test_from_timm_loads_pretrained_weights(kind, fields, tmp_path):
     torch.manual_seed(5)
-    source = timm.create_model("resnet10t", pretrained=False)
+    source = timm.create_model("resnet10t", channels=[8, 16, 24, 32])
     save_file(source.state_dict(), tmp_path / "weights.safetensors")
     overlay = {"file": str(tmp_path / "weights.safetensors")}
-    model = MuraForImageClassification.from_timm("resnet10t", pretrained_cfg_overlay=overlay, body_part_head=True)
-    loaded = model.mura.backbone.state_dict()
-    for key, value in source.state_dict().items():
-        if not key.startswith("fc."):
-            np.testing.assert_array_equal(loaded[key].numpy(), value.numpy())
-    base = MuraModel.from_timm("resnet10t", pretrained_cfg_overlay=overlay)
-    assert base.backbone.conv1[0].weight.equal(source.conv1[0].weight)
+    model = kind.from_timm(**SMALL, **fields, pretrained_cfg_overlay=overlay)
+    assert type(model.config) is kind.config_class
+    assert all(getattr(model.config, name) == value for name, value in fields.items())
+    backbones = [module for name, module in model.named_modules() if name.split(".")[-1] == "backbone"]
+    assert len(backbones) == (2 if kind is MuraFuseNetForImageClassification else 1)
+    for backbone in backbones:
+        loaded = backbone.state_dict()
+        assert all(torch.equal(loaded[key], value) for key, value in source.state_dict().items() if key[:3] != "fc.")
 
 
 def test_from_timm_explains_missing_weights(tmp_path):

@@ -39,14 +39,14 @@ def test_is_the_weighted_mean_of_probabilities(members, shares):
         study = model(views, mask)
         expected = _mean(members, shares, lambda member: member(views[:, 0]).logits)
         studies = {name: member(views, mask) for name, member in members.items()}
-        views_alone = _mean(members, shares, lambda member: member(views[0]).logits)
-        alone = _mean(members, shares, lambda member: member(views[0][:, None]).study_logits)
+        of_views = _mean(members, shares, lambda member: member(views[0]).logits)
+        single = _mean(members, shares, lambda member: member(views[0][:, None]).study_logits)
     torch.testing.assert_close(output.logits.softmax(-1), expected)
     whole = sum(shares[name] * one.study_logits.exp() for name, one in studies.items())
     torch.testing.assert_close(study.study_logits.exp(), whole)
     torch.testing.assert_close(study.pooled_logit, torch.logit(whole[:, 1]), atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(study.view_logits[0].softmax(-1), views_alone)
-    torch.testing.assert_close(torch.sigmoid(study.single_view_logit[0]), alone[:, 1])
+    torch.testing.assert_close(study.view_logits[0].softmax(-1), of_views)
+    torch.testing.assert_close(torch.sigmoid(study.single_view_logit[0]), single[:, 1])
     weights = sum(shares[name] * one.view_weights for name, one in studies.items())
     torch.testing.assert_close(study.view_weights, weights)
     torch.testing.assert_close(study.view_weights.sum(1), torch.ones(2))
@@ -78,7 +78,7 @@ def test_round_trip(ensemble, tmp_path):
     check_round_trip(ensemble, tmp_path)
 
 
-def test_shares_go_by_name_whatever_the_order_in_the_file(members, ensemble, tmp_path):
+def test_weights_are_matched_by_name(members, ensemble, tmp_path):
     ensemble.save_pretrained(tmp_path)
     written = json.loads((tmp_path / "config.json").read_text())
     assert list(written["members"]) == ["alpha", "beta", "zeta"] != list(members)
@@ -91,7 +91,7 @@ def test_shares_go_by_name_whatever_the_order_in_the_file(members, ensemble, tmp
     assert again.config.weights == SHARES
 
 
-def test_a_share_of_nothing_is_nothing(members):
+def test_a_member_with_weight_0_has_no_influence(members):
     views = torch.randn(2, 2, 3, 64, 64)
     two = {name: members[name] for name in ("zeta", "beta")}
     model = MuraEnsembleForImageClassification.from_members(two, weights={"zeta": 0.0, "beta": 1.0})
@@ -102,7 +102,7 @@ def test_a_share_of_nothing_is_nothing(members):
         )
 
 
-def test_body_parts_are_the_mean_of_those_who_know():
+def test_body_parts_are_the_mean_of_members_with_the_head():
     members = {"one": make_model(seed=1, body_part_head=True), "two": make_model(seed=2, body_part_head=True)}
     model = MuraEnsembleForImageClassification.from_members({**members, "blind": make_model(seed=3)})
     views = torch.randn(3, 2, 3, 64, 64)
@@ -121,7 +121,7 @@ def test_members_share_one_processor():
         MuraEnsembleForImageClassification.from_members(members, processors={"a": first, "b": second})
 
 
-def test_says_that_it_saw_phantoms_alone_where_all_members_did():
+def test_phantoms_are_recorded_if_all_members_saw_only_phantoms():
     synthetic, real = make_model(seed=1, trained_on_phantoms=True), make_model(seed=2)
     for members, expected in (({"a": synthetic, "b": synthetic}, True), ({"a": synthetic, "b": real}, False)):
         assert MuraEnsembleForImageClassification.from_members(members).config.trained_on_phantoms is expected

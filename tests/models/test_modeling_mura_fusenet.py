@@ -2,15 +2,13 @@ import copy
 
 import numpy as np
 import pytest
-import timm
 import torch
-from safetensors.torch import save_file
 from torch.nn import functional
 
 from mura_hf import CheckpointError, MuraFuseNetForImageClassification
 from mura_hf.models import MuraFuseNetConfig
 from mura_hf.models.class_activation_mura import crop_and_resize, expand_boxes, gradient_map, largest_region, resize
-from tests.conftest import SMALL, check_round_trip, make_model
+from tests.conftest import check_round_trip, make_model
 
 
 def _fusenet(**fields):
@@ -97,8 +95,8 @@ class TestStages:
 
 @pytest.mark.parametrize("square", [False, True])
 @pytest.mark.parametrize("crop_map", ["gradcam", "channel_max"])
-def test_equals_its_parts_run_by_hand(crop_map, square):
-    model, views = _fusenet(crop_map=crop_map, crop_square=square, crop_threshold=0.6, local_size=48), _pictures(4)
+def test_equals_its_parts(crop_map, square):
+    model, views = _fusenet(crop_map=crop_map, crop_square=square, crop_threshold=0.6, local_size=48), _spots(4)
     with torch.no_grad():
         output = model(views)
         whole = model.global_branch(views)
@@ -119,15 +117,15 @@ def test_equals_its_parts_run_by_hand(crop_map, square):
     torch.testing.assert_close(output.local_logits, part.logits)
 
 
-def _pictures(n, side=64):
+def _spots(n, side=64):
     """Noise with a bright spot, somewhere else in each."""
     torch.manual_seed(2)
-    pictures = torch.randn(n, 3, side, side)
-    for number, picture in enumerate(pictures):
+    images = torch.randn(n, 3, side, side)
+    for number, image in enumerate(images):
         row, column = divmod(number * 37 % 16, 4)
         step = side // 4
-        picture[:, row * step : (row + 1) * step, column * step : (column + 1) * step] += 4
-    return pictures
+        image[:, row * step : (row + 1) * step, column * step : (column + 1) * step] += 4
+    return images
 
 
 def _unseen(side, small, seed=0):
@@ -141,9 +139,9 @@ def _unseen(side, small, seed=0):
 
 
 @pytest.mark.parametrize("full_resolution", [False, True])
-def test_full_resolution_alone_sees_what_the_small_picture_lost(full_resolution):
+def test_only_full_resolution_sees_the_lost_detail(full_resolution):
     model = _fusenet(full_resolution=full_resolution)
-    plain = _pictures(2, side=128)
+    plain = _spots(2, side=128)
     detailed = plain + 2 * _unseen(128, 64)
     assert (plain - detailed).std() > 0.5
     torch.testing.assert_close(resize(plain, 64), resize(detailed, 64), atol=1e-4, rtol=0)
@@ -159,7 +157,7 @@ def test_full_resolution_alone_sees_what_the_small_picture_lost(full_resolution)
     torch.testing.assert_close(small.global_logits, first.global_logits)
 
 
-def test_from_global_takes_over_a_trained_model():
+def test_from_global_starts_from_a_trained_model():
     source = make_model(
         head_layers=[5], head_dropout=[0.2, 0.1], body_part_head=True, study_pooling="gated_attention", temperature=2.0
     )
@@ -181,20 +179,6 @@ def test_from_global_takes_over_a_trained_model():
         torch.testing.assert_close(output.body_part_logits, source(views).body_part_logits)
     for name, value in model.global_branch.state_dict().items():
         assert torch.equal(model.local_branch.state_dict()[name], value)
-
-
-def test_from_timm_fills_both_branches(tmp_path):
-    torch.manual_seed(5)
-    source = timm.create_model("resnet10t", channels=[8, 16, 24, 32])
-    save_file(source.state_dict(), tmp_path / "weights.safetensors")
-    overlay = {"file": str(tmp_path / "weights.safetensors")}
-    model = MuraFuseNetForImageClassification.from_timm(**SMALL, crop_threshold=0.6, pretrained_cfg_overlay=overlay)
-    assert model.config.crop_threshold == 0.6
-    for branch in (model.global_branch, model.local_branch):
-        loaded = branch.mura.backbone.state_dict()
-        assert all(
-            torch.equal(loaded[name], value) for name, value in source.state_dict().items() if name[:3] != "fc."
-        )
 
 
 def test_unsuitable_sizes_and_backbones_are_rejected():

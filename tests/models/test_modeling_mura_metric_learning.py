@@ -5,8 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from mura_hf.models import MuraForMetricLearning, MuraMetricLearningConfig
-from tests.conftest import SMALL, check_round_trip, make_model
+from tests.conftest import check_round_trip, make_model
 
 
 def _siamese(**fields):
@@ -88,19 +87,3 @@ def test_embeddings_are_fixed_while_the_classifier_is_trained(late):
     model.train()
     model.start_stage("joint")
     assert all(module.training for module in model.modules() if isinstance(module, nn.BatchNorm2d))
-
-
-def test_from_timm_takes_pretrained_weights(tmp_path):
-    import timm
-    from safetensors.torch import save_file
-
-    torch.manual_seed(5)
-    source = timm.create_model("resnet10t", channels=[8, 16, 24, 32])
-    save_file(source.state_dict(), tmp_path / "weights.safetensors")
-    model = MuraForMetricLearning.from_timm(
-        **SMALL, embedding_size=9, pretrained_cfg_overlay={"file": str(tmp_path / "weights.safetensors")}
-    )
-    assert isinstance(model.config, MuraMetricLearningConfig)
-    assert model.embedding.out_features == 9
-    loaded = model.mura.backbone.state_dict()
-    assert all(torch.equal(loaded[name], value) for name, value in source.state_dict().items() if name[:3] != "fc.")

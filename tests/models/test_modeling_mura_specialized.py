@@ -20,7 +20,7 @@ def members():
 
 @pytest.fixture(scope="module")
 def router():
-    """Calls bright pictures a wrist, dark ones an elbow."""
+    """Calls bright images a wrist, dark ones an elbow."""
     model, bright, dark = make_model(body_part_head=True), torch.full((1, 3, 64, 64), 2.0), torch.zeros(1, 3, 64, 64)
     with torch.no_grad():
         middle, away = (model.mura(dark).pooler_output, model.mura(bright).pooler_output)

@@ -92,8 +92,8 @@ def test_what_counts_as_a_study(phantom, studies):
 
 def test_forms_of_a_view(phantom, studies):
     file = studies[0][0]
-    picture = Image.open(file)
-    views = [picture, np.asarray(picture), torch.from_numpy(np.array(picture)), Path(file).read_bytes()]
+    image = Image.open(file)
+    views = [image, np.asarray(image), torch.from_numpy(np.array(image)), Path(file).read_bytes()]
     views.append(read_radiograph(file).pixels)
     expected = phantom(file)
     for view in views:
