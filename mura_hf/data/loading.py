@@ -105,7 +105,7 @@ SOURCES = {
                 "a fracture is visible in a view of the study; other findings alone count as normal"
             ),
             license="cc-by-4.0",
-            held_out="patients of GRAZPEDWRI-DX that were kept apart",
+            held_out="held-out patients of GRAZPEDWRI-DX",
             credit=(
                 "Trained on GRAZPEDWRI-DX by Nagy E., Janisch M., Hrzic F., Sorantin E. and Tschauner S., Scientific "
                 "Data 9, 222 (2022), doi 10.1038/s41597-022-01328-z, data doi 10.6084/m9.figshare.14825193, CC BY 4.0 "
@@ -123,7 +123,7 @@ SOURCES = {
             positive_class_description="what its metadata.csv calls abnormal",
             license="other",
             license_name="as-the-data-allow",
-            held_out="patients of the same folder that were kept apart",
+            held_out="held-out patients of the same folder",
         ),
         DataSource(
             key="hub",
@@ -132,7 +132,7 @@ SOURCES = {
             positive_class_description="what the dataset's labels call abnormal",
             license="other",
             license_name="as-the-data-allow",
-            held_out="patients of the same dataset that were kept apart",
+            held_out="held-out patients of the same dataset",
         ),
     )
 }
