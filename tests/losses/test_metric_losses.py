@@ -106,7 +106,7 @@ def test_a_loss_is_built_by_name():
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"name": "batch_hard"}, "unknown name 'batch_hard'; did you mean .batch_hard_triplet"),
         ({"name": "hinge"}, "unknown name 'hinge'; choose one of triplet_margin, semi_hard_triplet"),
@@ -119,6 +119,6 @@ def test_a_loss_is_built_by_name():
         ({"name": "triplet_focal", "reduction": "means"}, "reduction is 'means'"),
     ],
 )
-def test_unknown_names_and_options_are_refused_with_the_near_one(settings, told):
-    with pytest.raises(ConfigError, match=told):
+def test_unknown_names_and_options_are_refused(settings, message):
+    with pytest.raises(ConfigError, match=message):
         build_metric_loss(settings)
