@@ -9,7 +9,6 @@ from ..common import BODY_PARTS, require_extra
 
 require_extra("phantoms", "numba", "scipy")
 
-from .dicom_files import TRANSFER_SYNTAXES, encode_dicom
 from .film import EXPOSURES
 from .findings import FINDINGS, MIX, UNUSUAL_FINDINGS
 from .mura_tree import phantom_record, write_phantom_mura
@@ -21,11 +20,9 @@ __all__ = [
     "EXPOSURES",
     "FINDINGS",
     "MIX",
-    "TRANSFER_SYNTAXES",
     "UNRELATED_KINDS",
     "UNUSUAL_FINDINGS",
     "Phantom",
-    "encode_dicom",
     "locate_finding",
     "phantom_record",
     "render_phantom",

@@ -15,13 +15,14 @@ from typing import Any
 
 import cv2
 import numpy as np
+from dicom_files import TRANSFER_SYNTAXES, encode_dicom
 from harness import run_benchmark
 from PIL import Image
 from pydicom.tag import Tag
 from tqdm.auto import tqdm
 
 from mura_hf.errors import RadiographError
-from mura_hf.phantoms import TRANSFER_SYNTAXES, encode_dicom, render_phantom
+from mura_hf.phantoms import render_phantom
 from mura_hf.radiographs import GuardedReader
 
 SIDES = (96, 512, 1600)

@@ -2,11 +2,11 @@ import csv
 
 import numpy as np
 import pytest
+from dicom_files import encode_dicom
 from PIL import Image as PillowImage
 
 from mura_hf import DatasetError, MuraImageProcessor, read_radiograph
 from mura_hf.data import FEATURES, ViewDataset, load_folder
-from mura_hf.phantoms import encode_dicom
 
 from .conftest import all_rows, check_patients
 

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dicom_files import encode_dicom
 
 from mura_hf.demo.reading import MAX_VIEWS, read_files, read_study
-from mura_hf.phantoms import encode_dicom, render_phantom
+from mura_hf.phantoms import render_phantom
 from mura_hf.radiographs import GuardedReader, read_radiograph
 
 NOT_A_PICTURE = "{} is not a PNG, JPEG or DICOM file, or its header is damaged; export it as one of these."

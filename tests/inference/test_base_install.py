@@ -6,11 +6,11 @@ import sys
 
 import numpy as np
 import pytest
+from dicom_files import encode_dicom
 from PIL import Image
 
 from mura_hf import StudyPredictor
 from mura_hf.common import BUNDLED
-from mura_hf.phantoms.dicom_files import encode_dicom
 
 HIDDEN = (
     "accelerate", "datasets", "faiss", "gradio", "numba", "pandas", "playwright", "pyarrow", "reportlab", "scipy",

@@ -5,10 +5,9 @@ import io
 import cv2
 import numpy as np
 import pydicom
+from dicom_files import TRANSFER_SYNTAXES
 from PIL import Image
 from pydicom.dataset import Dataset
-
-from mura_hf.phantoms import TRANSFER_SYNTAXES
 
 RNG = np.random.default_rng(2)
 FILM = cv2.GaussianBlur(RNG.random((90, 60)), (0, 0), 2)

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from dicom_files import TRANSFER_SYNTAXES, encode_dicom
 from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.pixels import pixel_array
 
 from mura_hf import RadiographError, read_radiograph
-from mura_hf.phantoms import TRANSFER_SYNTAXES, encode_dicom
 from mura_hf.radiographs import dicom_pixels
 
 from .films import FILM, changed, with_syntax

@@ -3,9 +3,9 @@ import io
 import numpy as np
 import pydicom
 import pytest
+from dicom_files import encode_dicom
 
 from mura_hf import RadiographError, read_radiograph
-from mura_hf.phantoms import encode_dicom
 
 from .films import BYTES, COLOURS, EXACT, FILM, FULL, LUMINANCE, changed, encode_png
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dicom_files import encode_dicom
 from PIL import Image
 
 from mura_hf import RadiographError, read_radiograph
-from mura_hf.phantoms import encode_dicom
 from mura_hf.radiographs import GuardedReader
 from mura_hf.radiographs.guarded import WorkerLostError, _receive_radiograph
 

@@ -5,12 +5,12 @@ import zlib
 import cv2
 import numpy as np
 import pytest
+from dicom_files import encode_dicom
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from mura_hf import Radiograph, RadiographError, read_radiograph
-from mura_hf.phantoms import encode_dicom
 from mura_hf.radiographs import read_levels
 
 RNG = np.random.default_rng(1)

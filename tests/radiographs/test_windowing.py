@@ -3,6 +3,7 @@ import io
 import numpy as np
 import pydicom
 import pytest
+from dicom_files import encode_dicom
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -10,7 +11,6 @@ from pydicom.dataset import Dataset
 from pydicom.pixels import apply_modality_lut, apply_voi, apply_windowing
 
 from mura_hf import read_radiograph
-from mura_hf.phantoms import encode_dicom
 from mura_hf.radiographs.windowing import WINDOWS, count_values, find_percentiles, window_percentiles
 
 from .films import BYTES, FILM, FULL, changed, encode_png, make_lut

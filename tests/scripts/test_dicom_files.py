@@ -3,8 +3,9 @@ import io
 import numpy as np
 import pydicom
 import pytest
+from dicom_files import TRANSFER_SYNTAXES, encode_dicom
 
-from mura_hf.phantoms import TRANSFER_SYNTAXES, encode_dicom, render_phantom
+from mura_hf.phantoms import render_phantom
 
 PIXELS = render_phantom(5, body_part="hand", finding=None).pixels[::4, ::4]
 

@@ -1,10 +1,15 @@
-"""Phantoms as DICOM files, in all transfer syntaxes that are common for radiographs."""
+"""Pixels as DICOM files in all transfer syntaxes that are common for radiographs, for benchmarks and tests."""
 
 import hashlib
 import io
 from typing import Any
 
+import imagecodecs
 import numpy as np
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.pixels.encoders import RLELosslessEncoder
+from pydicom.uid import UID, generate_uid
 
 TRANSFER_SYNTAXES = {
     "implicit little endian": "1.2.840.10008.1.2",
@@ -47,10 +52,6 @@ def encode_dicom(
     Raises:
         ValueError: If the syntax is unknown.
     """
-    from pydicom.dataset import Dataset, FileMetaDataset
-    from pydicom.encaps import encapsulate
-    from pydicom.uid import UID, generate_uid
-
     if syntax not in TRANSFER_SYNTAXES:
         raise ValueError(f"unknown syntax {syntax!r}; known are {', '.join(TRANSFER_SYNTAXES)}")
     colour = photometric not in ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
@@ -96,16 +97,12 @@ def encode_dicom(
 
 
 def _compress(picture: np.ndarray, syntax: str, header: Any) -> bytes | bytearray:
-    import imagecodecs
-
     bits = header.BitsStored
     # Codestreams without signed values store the lowest bits.
     plain = (picture.view(f"u{picture.dtype.itemsize}") & ((1 << bits) - 1)).astype(
         picture.dtype.str.replace("i", "u")
     )
     if syntax == "RLE":
-        from pydicom.pixels.encoders import RLELosslessEncoder
-
         return RLELosslessEncoder.encode(
             np.ascontiguousarray(plain),
             rows=header.Rows,
