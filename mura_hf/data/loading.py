@@ -85,7 +85,7 @@ SOURCES = {
                 "fractured, as two radiologists saw it; hardware and other findings alone count as normal"
             ),
             license="cc-by-4.0",
-            held_out="images of FracAtlas from other blocks of twenty consecutive numbers, because it does not identify patients",
+            held_out="images of FracAtlas from other blocks of twenty numbers, because it does not identify patients",
             credit=(
                 "Trained on FracAtlas by Abedeen I., Rahman M. A., Prottyasha F. Z., Ahmed T., Chowdhury T. M. and "
                 "Shatabda S., Scientific Data 10, 521 (2023), doi 10.1038/s41597-023-02432-4, data doi "
