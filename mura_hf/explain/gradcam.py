@@ -19,11 +19,10 @@ def class_activation_map(part: Explained) -> torch.Tensor:
     """Closed form without a gradient: channels weighted by the linear layer that follows the pooling, cut at 0.
 
     Zhou et al., "Learning deep features for discriminative localization", arXiv 1512.04150, equation 2, with the
-    difference of the weights of the two classes. If a network ends in global average pooling and one linear layer,
-    this equals Grad-CAM at the input of the pooling.
+    difference of the weights of the two classes. Equals Grad-CAM at the input of the pooling.
 
     Raises:
-        CheckpointError: If the network does not end like this.
+        CheckpointError: If the network does not end in global average pooling and one linear layer.
     """
     if part.channel_weights is None:
         raise CheckpointError(
@@ -70,16 +69,10 @@ def layer_cam(part: Explained) -> torch.Tensor:
 def merge_parts(
     parts: Sequence[Explained], draw: Callable[[Explained], torch.Tensor], n: int, size: tuple[int, int]
 ) -> torch.Tensor:
-    """Weighted mean of the maps of all parts, each enlarged to its place and divided by its maximum.
-
-    Args:
-        parts: Parts of a prediction from `model.explain`.
-        draw: Function from a part to its map `[n, h, w]`, not negative.
-        n: Number of images.
-        size: Height and width of the result.
+    """Weighted mean of the maps that `draw` makes of the parts, each enlarged to its place and divided by its maximum.
 
     Returns:
-        float32 `[n, height, width]` in [0, 1], each divided by its maximum.
+        float32 `[n, *size]` in [0, 1], one per image, each divided by its maximum.
     """
     maps = torch.zeros(n, *size, device=parts[0].feature_map.device)
     for part in parts:
@@ -93,8 +86,8 @@ def _place(maps: torch.Tensor, boxes: torch.Tensor | None, size: tuple[int, int]
     if boxes is None:
         return normalize(enlarge(maps, size))
     placed = maps.new_zeros(len(maps), *size)
-    for plane, small, edges in zip(placed, maps, boxes_to_pixels(boxes, *size).tolist(), strict=True):
-        left, top, right, bottom = edges
+    for plane, small, box in zip(placed, maps, boxes_to_pixels(boxes, *size).tolist(), strict=True):
+        left, top, right, bottom = box
         plane[top:bottom, left:right] = enlarge(small[None], (bottom - top, right - left))[0]
     return normalize(placed)
 
@@ -117,11 +110,19 @@ def normalize(maps: torch.Tensor) -> torch.Tensor:
 def enlarge(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Resizes maps `[n, h, w]`, not negative.
 
-    Bicubic, so that the peak may be between the centres of the coarse positions, where bilinear always puts it. With
-    the 12 x 12 positions of mura-phantom, the hottest pixel is then in the finding's box in 80 % of the views instead
-    of 74 %.
+    Bicubic, so that the peak may be between the coarse positions, and not only at their centres as in bilinear maps:
+    mura-phantom's hottest pixel is then in the finding's box in 80 % of the views instead of 74 %.
     """
     return functional.interpolate(maps[:, None], size, mode="bicubic")[:, 0].clamp_min(0)
+
+
+def classify_explainably(
+    model: MuraClassifier, pixel_values: torch.Tensor, body_parts: torch.Tensor | None
+) -> MuraImageClassifierOutput:
+    """Output of the views with all that `model.explain` needs."""
+    given: dict[str, Any] = {} if body_parts is None else {"body_parts": body_parts}
+    with torch.no_grad():
+        return model.classify_views(pixel_values, explainable=True, **given)
 
 
 def grad_cam(
@@ -136,8 +137,7 @@ def grad_cam(
     """Grad-CAM of z_abnormal - z_normal at the input of the last pooling, with Captum's `LayerGradCam`.
 
     Selvaraju et al., arXiv 1610.02391, equations 1 and 2. For two classes, the gradient of the difference of the
-    logits is parallel to that of the probability. Only the head is differentiated, and the hooked layer belongs to
-    this call, so threads may share a model. The output of a prediction saves the second forward pass.
+    logits is parallel to that of the probability. Only the head is differentiated, and threads may share a model.
 
     If a prediction depends on several feature maps, each map is divided by its maximum, and the heatmap is their
     weighted mean: the branches of FuseNet with equal weights, the local one at the place of its crop; the members of
@@ -147,8 +147,8 @@ def grad_cam(
         model: Any classifier in evaluation mode.
         pixel_values: float `[B, C, H, W]`. Give this, `feature_map` or `output`.
         feature_map: `[B, D, h, w]` from the output of a model with one backbone.
-        output: Output of `model.classify_views`, or the field `views` of a `StudyOutput`. Transformers need
-            `explainable=True` there.
+        output: Output of `model.classify_views`, or the field `views` of a `StudyOutput`, which saves the forward
+            pass. Transformers need `explainable=True` there.
         size: Height and width of the result; those of `pixel_values` if None, or of the feature map without them.
         body_parts: int64 `[B]` with `pixel_values`, for models that need the part.
 
@@ -163,9 +163,7 @@ def grad_cam(
     if sum(value is not None for value in (pixel_values, feature_map, output)) != 1:
         raise ValueError("give either pixel_values or feature_map or output")
     if pixel_values is not None:
-        given: dict[str, Any] = {} if body_parts is None else {"body_parts": body_parts}
-        with torch.no_grad():
-            output = model.classify_views(pixel_values, explainable=True, **given)
+        output = classify_explainably(model, pixel_values, body_parts)
         size = size or (pixel_values.shape[-2], pixel_values.shape[-1])
     elif output is None:
         if not isinstance(model, MuraForImageClassification):
@@ -191,20 +189,16 @@ def smooth_grad_cam(
 ) -> torch.Tensor:
     """Mean of `grad_cam` over noisy copies of each image, divided by its maximum.
 
-    Every copy contributes its normalized map, so all have the same weight; a map without positive evidence counts as
-    zeros.
-
     Smilkov et al., "SmoothGrad", arXiv 1706.03825: the mean over copies with Gaussian noise, whose standard deviation
-    is a share of the image's range (max - min). Omeiza et al., "Smooth Grad-CAM++", arXiv 1908.01224, apply it to
-    class activation maps, but smooth the derivatives inside Grad-CAM++; this function averages plain Grad-CAM maps.
+    is a share of the image's range (max - min). Omeiza et al., "Smooth Grad-CAM++", arXiv 1908.01224, smooth the
+    derivatives inside Grad-CAM++; this function averages normalized maps of plain Grad-CAM.
 
     Args:
         model: As for `grad_cam`.
         pixel_values: float `[B, C, H, W]`.
         n_samples: Noisy copies of each image.
         noise: Standard deviation as a share of the image's range over all channels; with 0, equals `grad_cam`.
-        seed: Seed of the noise, which is drawn on the CPU and equal for all images. A map does not depend on the rest
-            of the batch, and global generators are not changed.
+        seed: Seed of the noise, which is equal for all images; global generators are not changed.
         size: Height and width of the result; those of `pixel_values` if None.
         batch_size: Copies per pass through the model.
         body_parts: int64 `[B]`, for models that need the part.
@@ -217,10 +211,8 @@ def smooth_grad_cam(
         ValueError: If a number is out of range, or `pixel_values` is not a batch of images.
     """
     if n_samples < 1 or batch_size < 1 or not noise >= 0:
-        raise ValueError(
-            f"n_samples is {n_samples}, batch_size {batch_size} and noise {noise}: the first two must be 1 or more, "
-            "noise 0 or more"
-        )
+        given = f"n_samples is {n_samples}, batch_size {batch_size} and noise {noise}"
+        raise ValueError(f"{given}: the first two must be 1 or more, noise 0 or more")
     if pixel_values.ndim != 4 or not len(pixel_values):
         raise ValueError(f"pixel_values must be [B, C, H, W] with at least one image, not {list(pixel_values.shape)}")
     if noise == 0:

@@ -10,6 +10,7 @@ from ..models import Explained, MuraClassifier, MuraImageClassifierOutput
 from .gradcam import (
     captum_grad_cam,
     class_activation_map,
+    classify_explainably,
     enlarge,
     find_map_sizes,
     head_gradient,
@@ -39,8 +40,7 @@ class Heatmaps:
     """Model attention for a batch of images.
 
     Attributes:
-        maps: float32 `[B, height, width]` in [0, 1]: the map of each image divided by its maximum. A map without
-            positive evidence is all zeros.
+        maps: float32 `[B, height, width]` in [0, 1], each divided by its maximum; zeros without positive evidence.
         method: One of `METHODS`.
         map_sizes: Height and width of each map before it was enlarged: of the finest feature map that it depends on,
             or the number of windows that were covered.
@@ -52,11 +52,7 @@ class Heatmaps:
 
 
 def check_method(method: str) -> str:
-    """Returns the name of a method, or "auto", unchanged.
-
-    Raises:
-        ValueError: If there is no such method.
-    """
+    """Returns one of `METHODS`, or "auto", unchanged; raises `ValueError` for other names."""
     if method not in (AUTO, *METHODS):
         raise ValueError(f"unknown heatmap method {method!r}; known are {AUTO}, {', '.join(METHODS)}")
     return method
@@ -73,9 +69,9 @@ def explain(
 ) -> Heatmaps:
     """Explains z_abnormal - z_normal with any method.
 
-    "auto" is the cheapest method that equals Grad-CAM for the model: in closed form if each of its networks ends in
-    global average pooling and one linear layer, so that one forward pass gives prediction, code and heatmap; else with
-    one gradient through the layers after the feature maps. `grad_cam` describes how several maps are merged.
+    "auto" is the cheapest method that equals Grad-CAM for the model: "class_activation_map" if each of its networks
+    ends in global average pooling and one linear layer, else "head_gradient". `grad_cam` describes how several maps
+    are merged.
 
     Args:
         model: Any classifier in evaluation mode. Threads may share it.
@@ -101,9 +97,7 @@ def explain(
             maps = occlusion(model, pixel_values, size=size, body_parts=body_parts)
             return Heatmaps(maps, method, [_window_grid(height, width)] * len(maps))
         if output is None:
-            given: dict[str, Any] = {} if body_parts is None else {"body_parts": body_parts}
-            with torch.no_grad():
-                output = model.classify_views(pixel_values, explainable=True, **given)
+            output = classify_explainably(model, pixel_values, body_parts)
     assert output is not None
     parts = model.explain(output)
     map_sizes = find_map_sizes(parts, len(output.logits))
@@ -140,8 +134,7 @@ def occlusion(
         body_parts: int64 `[B]`, for models that need the part.
 
     Returns:
-        float32 `[B, height, width]` in [0, 1]: the map of each image divided by its maximum; all zeros if no square
-        lowers the score.
+        float32 `[B, height, width]` in [0, 1], each divided by its maximum; zeros if no square lowers the score.
 
     Raises:
         ValueError: If the window does not fit into the image, or `batch_size` is below 1.
@@ -151,10 +144,8 @@ def occlusion(
     height, width = pixel_values.shape[-2:]
     side = _window_side(height, width) if window is None else window
     if not 2 <= side <= min(height, width) or batch_size < 1:
-        raise ValueError(
-            f"window is {side} and batch_size {batch_size}: the window must be 2 or more and fit into images of "
-            f"{height} x {width} px, and batch_size 1 or more"
-        )
+        limits = f"the window must be 2 or more and fit into images of {height} x {width} px, and batch_size 1 or more"
+        raise ValueError(f"window is {side} and batch_size {batch_size}: {limits}")
 
     def score(images: torch.Tensor, parts: torch.Tensor | None) -> torch.Tensor:
         given: dict[str, Any] = {} if parts is None else {"body_parts": parts}

@@ -35,18 +35,7 @@ class Region:
 
 
 def localize(heatmap: np.ndarray, threshold: float = 0.7) -> Box | None:
-    """Bounding box of the largest hot region of a heatmap; see `find_regions`.
-
-    Args:
-        heatmap: `[H, W]`, any finite values.
-        threshold: Position between the minimum and the maximum of the map, in (0, 1).
-
-    Returns:
-        The box in pixels of the heatmap; None if the map is constant.
-
-    Raises:
-        ValueError: If the threshold is outside (0, 1), or the map is not two-dimensional and finite.
-    """
+    """Bounding box of the first region of `find_regions`, in pixels of the heatmap; None if the map is constant."""
     regions = find_regions(heatmap, threshold, min_share=1.0)
     return regions[0].box if regions else None
 
@@ -87,11 +76,8 @@ def find_regions(heatmap: np.ndarray, threshold: float = 0.7, *, min_share: floa
         if areas[number] < min_share * areas.max():
             break
         left, top, width, height = (int(value) for value in found[number, : cv2.CC_STAT_AREA])
-        box = Box(left, top, left + width, top + height)
-        inside = labels[box.y0 : box.y1, box.x0 : box.x1] == number + 1
-        area = int(areas[number])
-        mean = float(heat[box.y0 : box.y1, box.x0 : box.x1][inside].mean())
-        regions.append(Region(box, area, area / values.size, mean))
+        box, area = Box(left, top, left + width, top + height), int(areas[number])
+        regions.append(Region(box, area, area / values.size, float(heat[labels == number + 1].mean())))
     return regions
 
 

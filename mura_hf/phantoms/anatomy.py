@@ -5,10 +5,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .bones import FOREARM, add_carpus, add_humerus, add_radius, add_ray, add_shoulder_girdle, add_ulna
-from .camera import rotation
-from .patient import BodyBuilder, Patient, draw_patient
-from .solids import Body, make_ball
+from .bones import FOREARM, BodyBuilder, Patient, add_carpus, add_long_bone, add_ray, add_shoulder_girdle, draw_patient
+from .geometry import Body, make_ball, rotation
 
 _Field = tuple[float, float, float, float]
 
@@ -31,7 +29,7 @@ class Anatomy:
     patient: Patient
     bones: tuple[Body, ...]
     flesh: Body
-    field: tuple[float, float, float, float]
+    field: _Field
     loose: tuple[tuple[int, ...], ...] = ()
     lung: Body | None = None
 
@@ -56,8 +54,8 @@ def _move(build: BodyBuilder, first: int, turn: np.ndarray, shift: tuple[float, 
 
 
 def _hand(build: BodyBuilder, flexion: float) -> _Field:
-    add_radius(build, (6, 30))
-    add_ulna(build, (6, 30))
+    add_long_bone(build, "radius", (6, 30))
+    add_long_bone(build, "ulna", (6, 30))
     add_carpus(build)
     spread = build.rng.uniform(0.85, 1.35)
     for number in range(5):
@@ -67,8 +65,8 @@ def _hand(build: BodyBuilder, flexion: float) -> _Field:
 
 
 def _wrist(build: BodyBuilder, flexion: float) -> _Field:
-    add_radius(build, (5, 55), joint=0.0)
-    add_ulna(build, (5, 55))
+    add_long_bone(build, "radius", (5, 55), joint=0.0)
+    add_long_bone(build, "ulna", (5, 55))
     add_carpus(build)
     for number in range(5):
         add_ray(build, number, breakable=False)
@@ -93,8 +91,8 @@ def _finger(build: BodyBuilder, flexion: float) -> _Field:
 
 
 def _forearm(build: BodyBuilder, flexion: float) -> _Field:
-    add_radius(build, (12, 222), joint=0.0)
-    add_ulna(build, (12, 240))
+    add_long_bone(build, "radius", (12, 222), joint=0.0)
+    add_long_bone(build, "ulna", (12, 240))
     add_carpus(build)
     known = len(build.bones)
     for number in range(1, 5):
@@ -108,13 +106,13 @@ def _forearm(build: BodyBuilder, flexion: float) -> _Field:
 
 def _bent_humerus(build: BodyBuilder, flexion: float, stretch: tuple[float, float] | None) -> None:
     first = len(build.bones)
-    add_humerus(build, stretch)
+    add_long_bone(build, "humerus", stretch)
     _move(build, first, rotation(0, flexion), (0, FOREARM + 2, 0))
 
 
 def _elbow(build: BodyBuilder, flexion: float) -> _Field:
-    add_radius(build, (180, 228), joint=1.0)
-    add_ulna(build, (180, 250))
+    add_long_bone(build, "radius", (180, 228), joint=1.0)
+    add_long_bone(build, "ulna", (180, 250))
     build.loose = [tuple(range(len(build.bones)))]
     _bent_humerus(build, flexion, (14, 72))
     rows = [(FOREARM + 28, 30, 26), (FOREARM + 6, 43, 37), (190, 46, 40), (90, 35, 29)]
@@ -127,10 +125,10 @@ def _elbow(build: BodyBuilder, flexion: float) -> _Field:
 
 
 def _humerus(build: BodyBuilder, flexion: float) -> _Field:
-    add_radius(build, None)
-    add_ulna(build, None)
+    add_long_bone(build, "radius", None)
+    add_long_bone(build, "ulna", None)
     _move(build, 0, np.eye(3), (0, -FOREARM - 2, 0))
-    add_humerus(build, (20, 285), joint=0.0)
+    add_long_bone(build, "humerus", (20, 285), joint=0.0)
     first = len(build.bones)
     add_shoulder_girdle(build)
     _move(build, first, rotation(2, np.pi), (-22, 294, 0))
@@ -143,7 +141,7 @@ def _humerus(build: BodyBuilder, flexion: float) -> _Field:
 
 def _shoulder(build: BodyBuilder, flexion: float) -> _Field:
     s = build.patient.size
-    add_humerus(build, (180, 286), joint=1.0)
+    add_long_bone(build, "humerus", (180, 286), joint=1.0)
     build.loose = [(0,)]
     _move(build, 0, rotation(2, np.pi), (-22, 296, 0))
     add_shoulder_girdle(build)
@@ -154,29 +152,18 @@ def _shoulder(build: BodyBuilder, flexion: float) -> _Field:
     return (-84, -72, 84, 104)
 
 
-_BUILDERS: dict[str, Callable] = {
-    "elbow": _elbow,
-    "finger": _finger,
-    "forearm": _forearm,
-    "hand": _hand,
-    "humerus": _humerus,
-    "shoulder": _shoulder,
-    "wrist": _wrist,
-}
+_BUILDERS: dict[str, Callable[[BodyBuilder, float], _Field]] = {
+    "elbow": _elbow, "finger": _finger, "forearm": _forearm, "hand": _hand, "humerus": _humerus,
+    "shoulder": _shoulder, "wrist": _wrist,
+}  # fmt: skip
 
 
 def build_anatomy(body_part: str, rng: np.random.Generator, flexion: float = 0.0) -> Anatomy:
-    """Draws one patient's body part; the same state of `rng` gives the same patient for any flexion.
-
-    Args:
-        body_part: One of `BODY_PARTS`.
-        rng: Source of the individual variation.
-        flexion: Flexion of the elbow in radians; other parts have no such joint.
-    """
+    """Draws one patient's body part; the same state of `rng` gives the same patient for any flexion of the elbow."""
     patient = draw_patient(rng)
     build = BodyBuilder(patient, rng)
-    field = _BUILDERS[body_part](build, flexion)
-    field = tuple(float(value * patient.size) for value in field)
+    x0, y0, x1, y1 = (float(value * patient.size) for value in _BUILDERS[body_part](build, flexion))
     melt = 7.0 * patient.size if body_part not in ("hand", "finger") else 3.5 * patient.size
     flesh = Body("flesh", tuple(build.flesh), melt)
-    return Anatomy(body_part, patient, tuple(build.bones), flesh, field, tuple(build.loose), build.lung)
+    bones, loose = tuple(build.bones), tuple(build.loose)
+    return Anatomy(body_part, patient, bones, flesh, (x0, y0, x1, y1), loose, build.lung)

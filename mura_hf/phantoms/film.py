@@ -1,4 +1,4 @@
-"""From attenuation to a film: exposure, scatter, noise, blur and display window."""
+"""From attenuation to a film: exposure, scatter, noise, blur, display window, side marker and collimation."""
 
 from dataclasses import dataclass
 
@@ -53,12 +53,10 @@ def develop(
     Scatter and window depend on the patient without the finding, so that a finding changes the film only locally.
 
     Args:
-        total: Attenuation of everything in the beam, float32 `[H, W]`.
-        normal: Part of it from the patient without the finding.
-        flesh: Part of it from soft tissue; the window is computed where there is some.
+        total, normal, flesh: Attenuation of everything in the beam, of the patient without the finding, and of soft
+            tissue, where the window is computed; float32 `[H, W]`.
         exposure: Ranges of the exposure.
-        rng: Generator of the exposure.
-        noise: Generator of the quantum noise.
+        rng, noise: Generators of the exposure and of the quantum noise.
     """
     shape = total.shape
     tenth = cv2.resize(np.exp(-normal), (max(shape[1] // 8, 8), max(shape[0] // 8, 8)), interpolation=cv2.INTER_AREA)
@@ -76,3 +74,38 @@ def develop(
     level = np.maximum(value - low, 0) / max(high * rng.uniform(*exposure.ceiling) - low, 1e-3)
     # A soft shoulder leaves metal whiter than bone.
     return cv2.pow(1.1 * level / cv2.pow(cv2.pow(level, 2.6) + 1.0, 1 / 2.6), rng.uniform(*exposure.gamma))
+
+
+def draw_marker(shape: tuple[int, int], letter: str, rng: np.random.Generator) -> np.ndarray:
+    """Draws a lead letter near a border, attenuation as float32 `[H, W]`."""
+    height, width = shape
+    canvas = np.zeros(shape, np.uint8)
+    size = rng.uniform(0.7, 1.5) * max(height, width) / 512
+    thickness = max(1, round(size * rng.uniform(2.0, 4.0)))
+    x = int(width * (rng.uniform(0.03, 0.12) if rng.random() < 0.5 else rng.uniform(0.82, 0.9)))
+    y = int(height * rng.uniform(0.1, 0.9))
+    font = int(rng.choice([cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX]))
+    cv2.putText(canvas, letter, (x, y), font, size, 255, thickness, cv2.LINE_AA)
+    turned = cv2.getRotationMatrix2D((float(x), float(y)), float(rng.normal(0, 12)), 1.0)
+    canvas = cv2.warpAffine(canvas, turned, (width, height))
+    return canvas.astype(np.float32) * np.float32(rng.uniform(1.0, 2.2) / 255)
+
+
+def collimation(shape: tuple[int, int], rng: np.random.Generator, collimated: bool | None = None) -> np.ndarray:
+    """Transmission of the collimator, float32 `[H, W]` in [0, 1]: dark outside of its slightly rotated blades."""
+    height, width = shape
+    drawn = bool(rng.random() >= 0.45)  # always drawn, so that the blades keep their position
+    if not (drawn if collimated is None else collimated):
+        return np.ones(shape, np.float32)
+    inset = rng.uniform(-0.03, 0.09, 4)
+    corners = np.array([
+        (inset[0] * width, inset[1] * height), ((1 - inset[2]) * width, inset[1] * height),
+        ((1 - inset[2]) * width, (1 - inset[3]) * height), (inset[0] * width, (1 - inset[3]) * height)
+    ])  # fmt: skip
+    turn = rng.normal(0, 0.05)
+    middle = np.array([width / 2, height / 2])
+    c, s = np.cos(turn), np.sin(turn)
+    corners = (corners - middle) @ np.array([[c, s], [-s, c]]) + middle
+    opened = np.zeros(shape, np.uint8)
+    cv2.fillConvexPoly(opened, np.round(corners * 16).astype(np.int32), 255, cv2.LINE_AA, 4)
+    return cv2.GaussianBlur(opened, (0, 0), 1.2).astype(np.float32) / 255 * 0.98 + 0.02

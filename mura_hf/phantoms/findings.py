@@ -1,12 +1,13 @@
 """Findings that make a phantom abnormal, drawn once per patient and so equal in all projections."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from .anatomy import Anatomy
+from .geometry import Body, Loft, make_ball, make_loft
 from .raymarch import NO_CHANGE
-from .solids import Body, Loft, make_ball, make_loft
 
 MIX = {
     "displaced_fracture": 0.26,
@@ -46,14 +47,13 @@ class Finding:
 
 
 def draw_finding(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random.Generator) -> Finding:
-    """Draws position and appearance of a finding.
+    """Draws position and appearance of a finding; the same state of `rng` gives the same finding.
 
     Args:
         kind: One of `FINDINGS` or `UNUSUAL_FINDINGS`.
-        anatomy: The patient in the projection.
-        straight: The same patient with straight joints. It decides what is inside of the film, so that every
-            projection gets the same finding.
-        rng: Generator of the finding; the same state gives the same finding.
+        anatomy, straight: The patient in the projection and with straight joints. The latter decides what is inside of
+            the film, so that every projection gets the same finding.
+        rng: Generator of the finding.
     """
     if kind == "dislocation" and not anatomy.loose:
         kind = "displaced_fracture"
@@ -65,6 +65,10 @@ def _in_sight(anatomy: Anatomy, point: np.ndarray) -> bool:
     x0, y0, x1, y1 = anatomy.field
     margin_x, margin_y = 0.12 * (x1 - x0), 0.12 * (y1 - y0)
     return bool(x0 + margin_x < point[0] < x1 - margin_x and y0 + margin_y < point[1] < y1 - margin_y)
+
+
+def _joint_of(bone: Body) -> np.ndarray:
+    return bone.lofts[0].point(bone.joint or 0.0)
 
 
 def _site(anatomy: Anatomy, straight: Anatomy, rng: np.random.Generator) -> tuple[int, Loft, float, float]:
@@ -109,28 +113,24 @@ def _fracture(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random.Gen
     return Finding(kind, centre, reach, {index: anatomy.bones[index]}, {index: change})
 
 
-def _lytic_lesion(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random.Generator) -> Finding:
-    index, shaft, place, radius = _site(anatomy, straight, rng)
-    change = NO_CHANGE.copy()
-    off, way = radius * rng.uniform(0.0, 0.6), rng.uniform(0, 2 * np.pi)
-    wide = radius * rng.uniform(0.6, 1.1)
-    change[:4] = 2, off * np.cos(way), off * np.sin(way), place
-    change[4:7] = wide, wide * rng.uniform(0.7, 1.1), max(wide, 2.0) * rng.uniform(0.9, 1.9)
-    change[7], change[8], change[9] = rng.uniform(0.12, 0.3), rng.uniform(0.05, 0.16), rng.uniform(0.7, 0.92)
-    change[10] = rng.uniform(0.0, 0.35)
-    centre = shaft.point(place / shaft.length, (float(change[1]), float(change[2])))
-    return Finding(kind, centre, float(change[4:7].max()) * 1.5 + 2, {index: anatomy.bones[index]}, {index: change})
+# Kind of change, least length in mm, then ranges: offset, half axes, width of the edge, roughness, strength[, rim].
+_LESIONS: dict[str, tuple[Any, ...]] = {
+    "lytic_lesion": (2, 2.0, (0, 0.6), (0.6, 1.1), (0.7, 1.1), (0.9, 1.9), (0.12, 0.3), (0.05, 0.16), (0.7, 0.92),
+                     (0, 0.35)),
+    "sclerotic_lesion": (3, 1.5, (0, 0.5), (0.65, 1.05), (0.8, 1.2), (0.9, 1.6), (0.3, 0.6), (0.05, 0.15), (1.5, 3.0)),
+}  # fmt: skip
 
 
-def _sclerotic_lesion(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random.Generator) -> Finding:
-    """Dense bone inside a shaft, with a blurred edge; no bone is removed."""
+def _lesion(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random.Generator) -> Finding:
+    """A hole, or dense bone, inside a shaft, with a blurred edge."""
+    code, least, away, across, deep, along, *rest = _LESIONS[kind]
     index, shaft, place, radius = _site(anatomy, straight, rng)
     change = NO_CHANGE.copy()
-    off, way = radius * rng.uniform(0.0, 0.5), rng.uniform(0, 2 * np.pi)
-    wide = radius * rng.uniform(0.65, 1.05)
-    change[:4] = 3, off * np.cos(way), off * np.sin(way), place
-    change[4:7] = wide, wide * rng.uniform(0.8, 1.2), max(wide, 1.5) * rng.uniform(0.9, 1.6)
-    change[7], change[8], change[9] = rng.uniform(0.3, 0.6), rng.uniform(0.05, 0.15), rng.uniform(1.5, 3.0)
+    off, way = radius * rng.uniform(*away), rng.uniform(0, 2 * np.pi)
+    wide = radius * rng.uniform(*across)
+    change[:4] = code, off * np.cos(way), off * np.sin(way), place
+    change[4:7] = wide, wide * rng.uniform(*deep), max(wide, least) * rng.uniform(*along)
+    change[7 : 7 + len(rest)] = [rng.uniform(*limits) for limits in rest]
     centre = shaft.point(place / shaft.length, (float(change[1]), float(change[2])))
     return Finding(kind, centre, float(change[4:7].max()) * 1.5 + 2, {index: anatomy.bones[index]}, {index: change})
 
@@ -138,11 +138,7 @@ def _sclerotic_lesion(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.ra
 def _degeneration(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random.Generator) -> Finding:
     """Osteophytes at a joint's rim, dense bone beneath its surface, and a narrowed gap."""
     joints = [index for index, bone in enumerate(straight.bones) if bone.joint is not None]
-    seen = [
-        index
-        for index in joints
-        if _in_sight(straight, straight.bones[index].lofts[0].point(straight.bones[index].joint or 0.0))
-    ]
+    seen = [index for index in joints if _in_sight(straight, _joint_of(straight.bones[index]))]
     index = int(rng.choice(seen or joints))
     bone = anatomy.bones[index]
     shaft, at_end = bone.lofts[0], bone.joint == 1.0
@@ -156,29 +152,20 @@ def _degeneration(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random
         lean = outwards * rng.uniform(-0.2, 0.9) + shaft.frame[0] * np.cos(way) + shaft.frame[1] * np.sin(way)
         size = (a + b) / 2 * rng.uniform(0.16, 0.3)
         spurs.append(make_ball(rim, (size, size, size * rng.uniform(1.3, 2.2)), along=tuple(lean), wall=0.8))
-    plate = make_ball(
-        shaft.point(1.0 if at_end else 0.0) + outwards * 0.3,
-        (0.95 * a, 0.95 * b, 1.4),
-        along=tuple(shaft.frame[2]),
-        wall=0.8,
-    )
+    middle = shaft.point(1.0 if at_end else 0.0) + outwards * 0.3
+    plate = make_ball(middle, (0.95 * a, 0.95 * b, 1.4), along=tuple(shaft.frame[2]), wall=0.8)
     change = NO_CHANGE.copy()
     change[:4] = 3, 0, 0, shaft.length if at_end else 0.0
     change[4:7] = 1.3 * a, 1.3 * b, 0.55 * (a + b)
     change[7], change[8], change[9] = 0.6, 0.1, rng.uniform(0.3, 0.7)
-    return Finding(
-        kind,
-        shaft.point(bone.joint or 0.0),
-        1.6 * max(a, b) + 3,
-        {index: replace(bone, lofts=(*bone.lofts, plate, *spurs))},
-        {index: change},
-    )
+    worn = replace(bone, lofts=(*bone.lofts, plate, *spurs))
+    return Finding(kind, _joint_of(bone), 1.6 * max(a, b) + 3, {index: worn}, {index: change})
 
 
 def _dislocation(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random.Generator) -> Finding:
     """Moves the bones beyond a joint away from it."""
     heads = [straight.bones[group[0]] for group in straight.loose]
-    seen = [n for n, head in enumerate(heads) if _in_sight(straight, head.lofts[0].point(head.joint or 0.0))]
+    seen = [n for n, head in enumerate(heads) if _in_sight(straight, _joint_of(head))]
     group = anatomy.loose[int(rng.choice(seen or range(len(heads))))]
     first = anatomy.bones[group[0]]
     shaft = first.lofts[0]
@@ -187,7 +174,7 @@ def _dislocation(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random.
     shift = (shaft.frame[0] * np.cos(way) + shaft.frame[1] * np.sin(way)) * radius * rng.uniform(1.1, 1.8)
     shift = shift + shaft.frame[2] * back * radius * rng.uniform(0.1, 0.7)
     moved = {index: anatomy.bones[index].moved(np.eye(3), shift) for index in group}
-    return Finding(kind, shaft.point(first.joint or 0.0), 1000.0, moved, {})
+    return Finding(kind, _joint_of(first), 1000.0, moved, {})
 
 
 def _rod(start: np.ndarray, end: np.ndarray, radius: float) -> Loft:
@@ -226,13 +213,8 @@ def _hardware(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random.Gen
     # Narrower between the holes, like a compression plate.
     shares = np.linspace(0, 1, 25)
     waist = 1 + 0.1 * np.cos(2 * np.pi * ((shares * 2 - 1) / 0.86 * (count - 1) / 2 + (count - 1) / 2))
-    plate = make_loft(
-        middle - w * half,
-        middle + w * half,
-        [(s, wide * k, thick) for s, k in zip(shares, waist, strict=True)],
-        wall=99.0,
-        caps=(wide, wide),
-    )
+    rows = [(s, wide * k, thick) for s, k in zip(shares, waist, strict=True)]
+    plate = make_loft(middle - w * half, middle + w * half, rows, wall=99.0, caps=(wide, wide))
     plate = replace(plate, frame=np.stack([side, np.cross(w, side), w]).astype(np.float32))
     metal = [Body("plate", (plate,))]
     for spot in spots:
@@ -243,16 +225,9 @@ def _hardware(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random.Gen
         lean /= np.linalg.norm(lean)
         long = 2 * float(np.hypot(row[2] * np.cos(way), row[3] * np.sin(way))) * rng.uniform(0.92, 1.12) + thick
         shank = float(np.clip(0.19 * radius, 0.6, 1.9))
-        metal.append(
-            Body(
-                "screw",
-                (
-                    _rod(head + out * thick, head + lean * long, shank),
-                    _rod(head + out * thick * 1.8, head + lean * thick, wide * 0.5),
-                ),
-                0.2,
-            )
-        )
+        shaft_of_screw = _rod(head + out * thick, head + lean * long, shank)
+        cap = _rod(head + out * thick * 1.8, head + lean * thick, wide * 0.5)
+        metal.append(Body("screw", (shaft_of_screw, cap), 0.2))
     return Finding(kind, centre, 200.0, {}, {}, tuple(metal))
 
 
@@ -260,8 +235,8 @@ _DRAW = {
     "displaced_fracture": _fracture,
     "subtle_fracture": _fracture,
     "hardware": _hardware,
-    "lytic_lesion": _lytic_lesion,
-    "sclerotic_lesion": _sclerotic_lesion,
+    "lytic_lesion": _lesion,
+    "sclerotic_lesion": _lesion,
     "degeneration": _degeneration,
     "dislocation": _dislocation,
 }

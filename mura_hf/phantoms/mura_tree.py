@@ -63,8 +63,8 @@ def _plan(
     n_valid: int,
     seed: int,
     *,
-    counterfactuals: bool,
-    views_tell: bool,
+    counterfactuals: bool = False,
+    views_tell: bool = False,
     planted_marker: bool = False,
     body_parts: Sequence[str] = BODY_PARTS,
     mix: Mapping[str, float] = MIX,
@@ -138,6 +138,18 @@ def _write_studies(root: Path, size: int, exposure: str, studies: tuple[_Study, 
     return [rows[key] for key in sorted(rows)]
 
 
+def _render_jobs(
+    root: Path, size: int, exposure: str, jobs: list[tuple[_Study, ...]], workers: int
+) -> Iterator[list[dict[str, object]]]:
+    """Rows of all jobs in their order, from one process or several."""
+    render = partial(_write_studies, root, size, exposure)
+    if workers == 1:
+        yield from map(render, jobs)
+        return
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(render, jobs, chunksize=4)
+
+
 def write_phantom_mura(
     root: str | Path,
     n_studies: int,
@@ -158,8 +170,8 @@ def write_phantom_mura(
     """Writes synthetic studies as `root/MURA-v1.1/...` with MURA's four headerless CSV files.
 
     It also writes `findings.parquet` (one row per image: path, finding, seed, height, width, the box x0, y0, x1, y1 in
-    pixels if the finding is visible, and for normal images a decoy box, where a finding would have been) and
-    `phantoms.json` (the options). No patient is in both train and valid.
+    pixels of a visible finding, and for normal images a decoy box, where it would have been) and `phantoms.json` (the
+    options). No patient is in both train and valid.
 
     Args:
         root: New or empty folder.
@@ -168,11 +180,11 @@ def write_phantom_mura(
         valid_fraction: Share of the studies in valid.
         size: Pixels on the long side.
         counterfactuals: Whether each abnormal study of train has a counterfactual, the same patient without the
-            finding, as another study (except the last one if there is no space for two). The share of abnormal studies
-            stays the same. Training is faster with such pairs.
+            finding, as another study (except the last one if there is no space for two), at the same share of abnormal
+            studies. Training is faster with such pairs.
         views_tell: Whether abnormal studies have more views, as in MURA: 2.87 instead of 2.65 on average.
         planted_marker: Whether a side marker reveals the label, as a positive control for shortcut detection: in 19 of
-            20 studies, abnormal films have one and normal films have none; in the others, it is reversed.
+            20 studies only abnormal films have one, in the others only normal films.
         body_parts: Some of `BODY_PARTS`; all if None.
         findings: Some of `FINDINGS` and `UNUSUAL_FINDINGS`, in equal shares; those of `MIX` in its shares if None.
         train_shares: Finding -> its share of the abnormal studies of train, to learn a rare finding from more cases
@@ -190,15 +202,16 @@ def write_phantom_mura(
             is unknown, shares do not add up, or `views_tell` is combined with `counterfactuals`.
     """
     require_extra("train", "pyarrow")
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     root = Path(root)
     if n_studies < 2 or not 0 < valid_fraction < 1:
-        raise ValueError(
-            f"n_studies must be 2 or more and valid_fraction between 0 and 1, not {n_studies}, {valid_fraction}"
-        )
+        given = f"{n_studies}, {valid_fraction}"
+        raise ValueError(f"n_studies must be 2 or more and valid_fraction between 0 and 1, not {given}")
     if counterfactuals and views_tell:
         raise ValueError(
-            "both studies of a counterfactual pair have the same views, so views_tell has no effect; "
-            "choose one of the two"
+            "counterfactual pairs have the same views, so views_tell has no effect; choose one of the two"
         )
     _check_known("body part", body_parts, BODY_PARTS)
     _check_known("finding", findings, (*FINDINGS, *UNUSUAL_FINDINGS))
@@ -215,7 +228,7 @@ def write_phantom_mura(
     )  # fmt: skip
     rows: list[dict[str, object]] = []
     with tqdm(total=n_studies, desc="Rendering phantoms", unit="study", disable=not progress) as bar:
-        for job, done in zip(jobs, _render(root, size, exposure, jobs, workers), strict=True):
+        for job, done in zip(jobs, _render_jobs(root, size, exposure, jobs, workers), strict=True):
             rows += done
             bar.update(len(job))
 
@@ -225,27 +238,22 @@ def write_phantom_mura(
         labelled = [f"{study.folder}/,{int(study.abnormal)}" for job in jobs for study in job if study.split == split]
         (tree / f"{split}_image_paths.csv").write_text("".join(f"{path}\n" for path in images))
         (tree / f"{split}_labeled_studies.csv").write_text("".join(f"{line}\n" for line in labelled))
-    _write_table(rows, tree / "findings.parquet")
-    made: dict[str, Any] = {"n_studies": n_studies, "seed": seed, "valid_fraction": valid_fraction, "size": size}
-    made |= {"twins": counterfactuals, "views_tell": views_tell}
-    unusual: dict[str, Any] = {"body_parts": body_parts and list(body_parts), "findings": findings and list(findings)}
-    unusual["train_shares"] = train_shares and dict(train_shares)
+    kinds = {"path": pa.string(), "finding": pa.string(), "seed": pa.int64()}
+    sizes = ["height", "width", *(prefix + name for prefix in ("", "decoy_") for name in _CORNERS)]
+    schema = pa.schema(kinds | dict.fromkeys(sizes, pa.int32()))
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), tree / "findings.parquet")
+    made: dict[str, Any] = {
+        "n_studies": n_studies, "seed": seed, "valid_fraction": valid_fraction, "size": size,
+        "twins": counterfactuals, "views_tell": views_tell,
+    }  # fmt: skip
+    unusual: dict[str, Any] = {
+        "body_parts": body_parts and list(body_parts), "findings": findings and list(findings),
+        "train_shares": train_shares and dict(train_shares), "planted_marker": planted_marker,
+        "exposure": exposure != "standard" and exposure,
+    }  # fmt: skip
     made |= {name: value for name, value in unusual.items() if value}
-    made |= {"planted_marker": True} if planted_marker else {}
-    made |= {"exposure": exposure} if exposure != "standard" else {}
     (tree / PROVENANCE_FILE).write_text(json.dumps(made, indent=2) + "\n")
     return tree
-
-
-def _write_table(rows: list[dict[str, object]], file: Path) -> None:
-    import pyarrow as pa  # of the extra "train"
-    import pyarrow.parquet as pq
-
-    texts, sizes = ("path", "finding"), ("height", "width")
-    corners = [prefix + name for prefix in ("", "decoy_") for name in _CORNERS]
-    fields = [*((name, pa.string()) for name in texts), ("seed", pa.int64())]
-    schema = pa.schema([*fields, *((name, pa.int32()) for name in (*sizes, *corners))])
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), file)
 
 
 def _shifted(mix: Mapping[str, float], shares: Mapping[str, float]) -> dict[str, float]:
@@ -264,24 +272,8 @@ def _check_known(what: str, chosen: Sequence[str] | None, known: Sequence[str]) 
         raise ValueError(f"unknown {what} {', '.join(unknown) or chosen!r}; known are {', '.join(known)}")
 
 
-def _render(
-    root: Path, size: int, exposure: str, jobs: list[tuple[_Study, ...]], workers: int
-) -> Iterator[list[dict[str, object]]]:
-    """Rows of all jobs in their order, from one process or several."""
-    render = partial(_write_studies, root, size, exposure)
-    if workers == 1:
-        yield from map(render, jobs)
-        return
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(render, jobs, chunksize=4)
-
-
 def phantom_record(root: str | Path) -> dict[str, object] | None:
-    """Options that a tree of phantoms was made with; None for other trees.
-
-    Args:
-        root: The folder `MURA-v1.1`, or its parent.
-    """
+    """Options that the tree of phantoms in `root` (`MURA-v1.1`, or its parent) was made with; None for others."""
     inside = Path("MURA-v1.1")
     for folder in (Path(), inside, inside / inside):  # as load_mura looks for the tree
         file = Path(root) / folder / PROVENANCE_FILE

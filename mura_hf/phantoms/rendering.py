@@ -1,7 +1,7 @@
 """`render_phantom`: one synthetic radiograph with the truth about its finding."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -9,13 +9,11 @@ import cv2
 import numpy as np
 
 from ..common import BODY_PARTS
-from .accessories import collimation, draw_marker, make_cast, make_jewel
 from .anatomy import Anatomy, build_anatomy
-from .camera import FOCUS_MM, Camera, rotation
-from .film import EXPOSURES, develop
+from .film import EXPOSURES, collimation, develop, draw_marker
 from .findings import FINDINGS, UNUSUAL_FINDINGS, Finding, draw_finding
-from .raymarch import NO_CHANGE
-from .shadows import Window, cast_shadow
+from .geometry import FOCUS_MM, SAMPLES, Body, Camera, make_loft, rotation
+from .raymarch import NO_CHANGE, Window, cast_shadow
 
 
 @dataclass(frozen=True)
@@ -86,13 +84,11 @@ def render_phantom(
         exposure: One of `EXPOSURES`.
 
     Raises:
-        ValueError: If the body part, the finding or the exposure is unknown, or the seed or view is negative.
+        ValueError: If a name is unknown, or the seed or view is negative.
     """
-    if seed < 0 or view < 0:
-        raise ValueError(f"seed and view must be 0 or more, not {seed} and {view}")
     if exposure not in EXPOSURES:
         raise ValueError(f"unknown exposure {exposure!r}; known are {', '.join(EXPOSURES)}")
-    body_part = _choose_body_part(body_part, finding, _random_stream(seed, _PATIENT, 1))
+    body_part = _choose_body_part(body_part, seed, view, finding)
     anatomy, straight, camera = _set_up(body_part, seed, view, size)
     flesh, bones = _normal_shadows(body_part, seed, view, size)
     drawn = _random_stream(seed, _EXPOSURE, view)
@@ -103,9 +99,8 @@ def render_phantom(
         change, box, finding = _effect_of(body_part, seed, view, size, finding)
     total = normal + change
     if metal:
-        total = total + _attenuation_change(
-            draw_finding("hardware", anatomy, straight, _random_stream(seed, _METALWORK)), anatomy, camera
-        )
+        hardware = draw_finding("hardware", anatomy, straight, _random_stream(seed, _METALWORK))
+        total = total + _attenuation_change(hardware, anatomy, camera)
     total = total + _accessories(anatomy, camera, seed, view, marker=marker, cast=cast, jewel=jewel)
 
     picture = develop(total, normal, flesh, EXPOSURES[exposure], drawn, _random_stream(seed, _NOISE, view))
@@ -119,19 +114,9 @@ def locate_finding(
 ) -> tuple[int, int, int, int] | None:
     """Returns where a patient's finding is, or would be, visible: the `box` of `render_phantom` without the image.
 
-    Args:
-        seed: Seed of the patient.
-        finding: One of `FINDINGS` or `UNUSUAL_FINDINGS`.
-        body_part: As for `render_phantom`.
-        view: Number of the projection.
-        size: Pixels on the long side.
-
-    Raises:
-        ValueError: As `render_phantom`.
+    Arguments and errors are those of `render_phantom`.
     """
-    if seed < 0 or view < 0:
-        raise ValueError(f"seed and view must be 0 or more, not {seed} and {view}")
-    body_part = _choose_body_part(body_part, finding, _random_stream(seed, _PATIENT, 1))
+    body_part = _choose_body_part(body_part, seed, view, finding)
     return _effect_of(body_part, seed, view, size, finding)[1]
 
 
@@ -197,11 +182,8 @@ def _normal_shadows(body_part: str, seed: int, view: int, size: int) -> tuple[np
     anatomy, _, camera = _set_up(body_part, seed, view, size)
     coarse, fine, far = camera.coarser(_COARSE), camera.coarser(_FINE), camera.coarser(_FAR)
     bodies = [(anatomy.flesh, 1.0)] + ([(anatomy.lung, -0.9)] if anatomy.lung else [])
-    flesh = _layer(
-        camera,
-        _COARSE,
-        (cast_shadow(body, coarse, dense=k * _FAT, spongy=k * _MUSCLE, margin=5.0) for body, k in bodies),
-    )
+    soft = (cast_shadow(body, coarse, dense=k * _FAT, spongy=k * _MUSCLE, margin=5.0) for body, k in bodies)
+    flesh = _layer(camera, _COARSE, soft)
     ribs = [bone for bone in anatomy.bones if bone.name.startswith("rib")]
     rest = (bone for bone in anatomy.bones if not bone.name.startswith("rib"))
     bones = _layer(camera, _FINE, (cast_shadow(bone, fine, **_BONE) for bone in rest))
@@ -245,21 +227,50 @@ def _accessories(
     patient, total = _random_stream(seed, _EXTRAS), np.zeros(camera.shape, np.float32)
     chances = patient.random(3)
     if chances[0] < 0.05 if cast is None else cast:
-        plaster = make_cast(anatomy, patient)
-        total += _layer(
-            camera, _FAR, [cast_shadow(plaster, camera.coarser(_FAR), dense=_PLASTER, spongy=0.0, margin=2.0)]
-        )
-    piece = (
-        make_jewel(anatomy, _random_stream(seed, _EXTRAS, 1))
-        if (chances[1] < 0.05 if jewel is None else jewel)
-        else None
-    )
+        far = camera.coarser(_FAR)
+        plaster = cast_shadow(_make_cast(anatomy, patient), far, dense=_PLASTER, spongy=0.0, margin=2.0)
+        total += _layer(camera, _FAR, [plaster])
+    worn = chances[1] < 0.05 if jewel is None else jewel
+    piece = _make_jewel(anatomy, _random_stream(seed, _EXTRAS, 1)) if worn else None
     shadow = piece and cast_shadow(piece, camera, dense=_METAL, spongy=0.0)
     if shadow:
         total[shadow[0]] += shadow[1]
     if chances[2] < 0.6 if marker is None else marker:
         total += draw_marker(camera.shape, "L" if camera.mirrored else "R", _random_stream(seed, _EXTRAS, 10 + view))
     return total
+
+
+def _make_cast(anatomy: Anatomy, rng: np.random.Generator) -> Body:
+    """Makes a plaster shell around the flesh."""
+    away, thick = rng.uniform(1.5, 3.5), rng.uniform(3.0, 6.0)
+    lofts = []
+    for loft in anatomy.flesh.lofts:
+        table = loft.table.copy()
+        table[:, 2:4] += away + thick
+        table[:, 4] = thick * (1 + 0.15 * np.sin(np.linspace(0, rng.uniform(9, 20), SAMPLES)))
+        table[:, 5] = 0.0
+        lofts.append(replace(loft, table=table))
+    return Body("cast", tuple(lofts), anatomy.flesh.melt)
+
+
+def _make_jewel(anatomy: Anatomy, rng: np.random.Generator) -> Body | None:
+    """Makes a ring on a finger or a bracelet at the wrist; None for other body parts."""
+    fingers = [bone for bone in anatomy.bones if bone.name.startswith("proximal phalanx")]
+    if anatomy.body_part in ("hand", "finger") and fingers:
+        shaft = fingers[int(rng.integers(len(fingers)))].lofts[0]
+        inner, long, wall, share = 1.9 * shaft.radius(0.5), rng.uniform(1.5, 3.0), 1.1, 0.35
+    elif anatomy.body_part in ("wrist", "forearm"):
+        shaft = next(bone for bone in anatomy.bones if bone.name == "radius").lofts[0]
+        inner, long, wall, share = 29.0 * anatomy.patient.size, rng.uniform(3.0, 7.0), 1.0, rng.uniform(0.1, 0.2)
+    else:
+        return None
+    middle = shaft.point(share) + (shaft.frame[0] * 9 * anatomy.patient.size if inner > 15 else 0)
+    lean = shaft.frame[2] + rng.normal(0, 0.08, 3)
+    lean /= np.linalg.norm(lean)
+    outer = inner + wall
+    start, end, rows = middle - lean * long / 2, middle + lean * long / 2, [(t, outer, outer * 0.85) for t in (0, 1)]
+    ring = make_loft(start, end, rows, wall=wall, filling=0.0, caps=(0.0, 0.0))
+    return Body("ring", (ring,), 0.1)
 
 
 def _box(change: np.ndarray, finding: Finding, camera: Camera) -> tuple[int, int, int, int] | None:
@@ -280,10 +291,12 @@ def _random_stream(seed: int, stream: int, view: int = 0) -> np.random.Generator
     return np.random.default_rng([seed, stream, view])
 
 
-def _choose_body_part(body_part: str | None, finding: str | None, rng: np.random.Generator) -> str:
-    """Checks the names; draws a body part from `rng` if None."""
+def _choose_body_part(body_part: str | None, seed: int, view: int, finding: str | None) -> str:
+    """Checks the arguments; draws a body part from the seed if None."""
+    if seed < 0 or view < 0:
+        raise ValueError(f"seed and view must be 0 or more, not {seed} and {view}")
     if body_part is None:
-        body_part = BODY_PARTS[int(rng.integers(len(BODY_PARTS)))]
+        body_part = BODY_PARTS[int(_random_stream(seed, _PATIENT, 1).integers(len(BODY_PARTS)))]
     if body_part not in BODY_PARTS:
         raise ValueError(f"unknown body part {body_part!r}; known are {', '.join(BODY_PARTS)}")
     known = (*FINDINGS, *UNUSUAL_FINDINGS)

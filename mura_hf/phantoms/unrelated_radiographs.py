@@ -1,28 +1,154 @@
-"""Chest-like and skull-like phantoms from flat layers of tissue, exposed like the phantoms of limbs."""
+"""Chest-like and skull-like phantoms from flat layers of tissue, exposed like the phantoms of limbs.
+
+Lengths are shares of the film's height from its centre; attenuations are chosen so that films look right.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from .accessories import collimation, draw_marker
-from .film import EXPOSURES, develop
-from .flat_layers import Plane, Points, mirror, wobble
-from .noise import coloured_noise
+from .film import EXPOSURES, collimation, develop, draw_marker
 
-# Lengths are shares of the film's height from its centre; attenuations are chosen so that films look right.
+Points = Sequence[tuple[float, float]] | np.ndarray
+
+
+@dataclass(frozen=True)
+class Plane:
+    """A film and the position of a body on it. Lengths are in units of the film's height; (0, 0) is the centre."""
+
+    shape: tuple[int, int]
+    scale: float  # pixels per unit
+    turn: float  # rotation of the body in radians
+    shift: tuple[float, float]  # to the right and down
+    mirrored: bool
+
+    @classmethod
+    def draw(cls, shape: tuple[int, int], zoom: tuple[float, float], rng: np.random.Generator) -> "Plane":
+        """Draws a position: scaled by about `zoom`, slightly rotated and shifted."""
+        shift = (float(rng.normal(0, 0.025)), float(rng.normal(0, 0.025)))
+        scale = shape[0] * float(rng.uniform(*zoom))
+        return cls(shape, scale, float(rng.normal(0, 0.05)), shift, bool(rng.random() < 0.5))
+
+    def pixels(self, points: Points) -> np.ndarray:
+        """Columns and rows of points, float64 `[n, 2]`."""
+        x, y = np.asarray(points, float).T
+        x = -x if self.mirrored else x
+        c, s = np.cos(self.turn), np.sin(self.turn)
+        turned = np.stack([x * c - y * s + self.shift[0], x * s + y * c + self.shift[1]], 1)
+        return turned * self.scale + np.array([self.shape[1] / 2, self.shape[0] / 2])
+
+    def inside(self, outline: Points) -> np.ndarray:
+        """Share of every pixel inside of a smoothed outline, float32 `[H, W]` in [0, 1]."""
+        canvas = np.zeros(self.shape, np.uint8)
+        curve = np.round(self.pixels(smooth_curve(outline, closed=True)) * 16).astype(np.int32)
+        cv2.fillPoly(canvas, [curve], 255, cv2.LINE_AA, 4)
+        return canvas / np.float32(255)
+
+    def solid(self, outline: Points, rim: float) -> np.ndarray:
+        """Relative thickness of a body with a rounded rim, float32 `[H, W]`: 1 from `rim` units inside on."""
+        depth = cv2.distanceTransform((self.inside(outline) > 0.5).astype(np.uint8), cv2.DIST_L2, 5)
+        share = np.minimum(depth / (rim * self.scale), 1)
+        return cv2.GaussianBlur(np.sqrt(1 - (1 - share) ** 2), (0, 0), max(0.02 * rim * self.scale, 0.5))
+
+    def shell(self, outline: Points, rim: float, wall: float) -> np.ndarray:
+        """Chord through the wall of a hollow body, float32 `[H, W]`; `rim` is the radius of curvature of its rim."""
+        depth = cv2.distanceTransform((self.inside(outline) > 0.5).astype(np.uint8), cv2.DIST_L2, 5) / self.scale
+        outer = np.minimum(depth, rim)
+        inner = np.clip(depth - wall, 0, rim - wall)
+        return _chord(rim, rim - outer) - _chord(rim - wall, rim - wall - inner)
+
+    def tube(self, points: Points, radius: float, *, wall: float = 0.3, filling: float = 0.4) -> np.ndarray:
+        """Chord through a bone along a smoothed path, float32 `[H, W]`.
+
+        The wall is a share of the radius; the filling is the density of the inside relative to the wall.
+        """
+        curve, chord = self.pixels(smooth_curve(points, closed=False)), np.zeros(self.shape, np.float32)
+        window = self._window(curve, radius)
+        ground = np.full(chord[window].shape, 255, np.uint8)
+        if ground.size:
+            path = np.round((curve - (window[1].start, window[0].start)) * 16).astype(np.int32)
+            cv2.polylines(ground, [path], False, 0, 1, cv2.LINE_8, 4)
+        if (ground == 0).any():
+            off = cv2.distanceTransform(ground, cv2.DIST_L2, 5) / self.scale
+            chord[window] = _chord(radius, off) - (1 - filling) * _chord(radius * (1 - wall), off)
+        return chord
+
+    def ball(self, centre: tuple[float, float], axes: tuple[float, float], lean: float = 0.0) -> np.ndarray:
+        """Relative thickness of an ellipsoid, float32 `[H, W]` in [0, 1]."""
+        thickness = np.zeros(self.shape, np.float32)
+        window, u, v = self._around(centre, max(axes), lean)
+        thickness[window] = np.sqrt(np.maximum(1 - (u / axes[0]) ** 2 - (v / axes[1]) ** 2, 0))
+        return thickness
+
+    def block(self, centre: tuple[float, float], half: tuple[float, float], lean: float = 0.0) -> np.ndarray:
+        """Box with rounded corners and a dense rim (a vertebra, a tooth), float32 `[H, W]` in [0, 1]."""
+        thickness = np.zeros(self.shape, np.float32)
+        window, u, v = self._around(centre, sum(half), lean)
+        edge = (np.abs(u / half[0]) ** 5 + np.abs(v / half[1]) ** 5) ** 0.2  # 1 at the surface
+        thickness[window] = np.clip((1 - edge) * 12, 0, 1) * (0.7 + 0.3 * np.clip((edge - 0.7) * 6, 0, 1))
+        return thickness
+
+    def _around(
+        self, centre: tuple[float, float], reach: float, lean: float
+    ) -> tuple[tuple[slice, slice], np.ndarray, np.ndarray]:
+        """Rows and columns within `reach` of a centre, and coordinates there along axes rotated by `lean` radians."""
+        column, row = self.pixels([centre])[0]
+        window = self._window(np.array([[column, row]]), reach)
+        x = (np.arange(window[1].start, window[1].stop) - column)[None] / self.scale
+        y = (np.arange(window[0].start, window[0].stop) - row)[:, None] / self.scale
+        angle = self.turn + (-lean if self.mirrored else lean)
+        return window, x * np.cos(angle) + y * np.sin(angle), -x * np.sin(angle) + y * np.cos(angle)
+
+    def _window(self, pixels: np.ndarray, reach: float) -> tuple[slice, slice]:
+        """Rows and columns of the film within `reach` units of some pixels; empty outside of the film."""
+        low = np.floor(pixels.min(0) - reach * self.scale - 1).astype(int)
+        high = np.ceil(pixels.max(0) + reach * self.scale + 2).astype(int)
+        (left, top), (right, bottom) = np.maximum(low, 0), np.minimum(high, self.shape[::-1])
+        return slice(int(top), max(int(bottom), int(top))), slice(int(left), max(int(right), int(left)))
+
+
+def smooth_curve(points: Points, *, closed: bool) -> np.ndarray:
+    """Smooths a polygon by cutting its corners four times (Chaikin, 1974), float64 `[n, 2]`."""
+    curve = np.asarray(points, float)
+    for _ in range(4):
+        ahead = np.roll(curve, -1, 0) if closed else curve[1:]
+        here = curve if closed else curve[:-1]
+        cut = np.stack([0.75 * here + 0.25 * ahead, 0.25 * here + 0.75 * ahead], 1).reshape(-1, 2)
+        curve = cut if closed else np.concatenate([curve[:1], cut, curve[-1:]])
+    return curve
+
+
+def wobble(points: Points, deviation: float, rng: np.random.Generator) -> np.ndarray:
+    """Moves each point at random."""
+    return np.asarray(points, float) + rng.normal(0, deviation, (len(points), 2))
+
+
+def mirror(points: Points) -> np.ndarray:
+    """Mirrors points at the midline, in the order that closes a shared outline."""
+    return (np.asarray(points, float) * [-1, 1])[::-1]
+
+
+def _chord(radius: float, off: np.ndarray) -> np.ndarray:
+    """Half the chord of a circle at a distance from its centre, float32."""
+    return np.sqrt(np.maximum(radius**2 - np.asarray(off, np.float32) ** 2, 0))
+
+
+def coloured_noise(shape: tuple[int, int], exponent: float, rng: np.random.Generator) -> np.ndarray:
+    """Draws noise with a power spectrum of 1 / frequency ** `exponent`, mean 0 and deviation 1, float32 `[H, W]`."""
+    spectrum = np.fft.rfft2(rng.standard_normal(shape))
+    frequency = np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None])
+    frequency[0, 0] = np.inf
+    noise = np.fft.irfft2(spectrum * frequency ** (-exponent / 2), shape)
+    return ((noise - noise.mean()) / noise.std()).astype(np.float32)
+
+
 _UNDEREXPOSED, _MARKED = 0.1, 0.5  # shares of films
 
 
 def expose(flesh: np.ndarray, bones: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Exposes layers of tissue, with a marker and collimation like the phantoms of limbs.
-
-    Args:
-        flesh: Attenuation of soft tissue, float32 `[H, W]`.
-        bones: Attenuation of bones and metal, float32 `[H, W]`.
-        rng: Generator of exposure, noise, marker and collimation.
-
-    Returns:
-        float32 `[H, W]`, bone bright, not clipped.
-    """
+    """Exposes layers of tissue, with a marker and collimation like the phantoms of limbs."""
     flesh = np.maximum(flesh, 0).astype(np.float32)
     normal = flesh + bones.astype(np.float32)
     total = normal
@@ -61,15 +187,7 @@ _SIDE_HEART = ((-0.14, -0.1), (0.0, -0.12), (0.07, 0.0), (0.05, 0.15), (-0.05, 0
 
 
 def draw_chest(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Draws a frontal or (less often) lateral chest, bone bright.
-
-    Args:
-        shape: Height and width in pixels.
-        rng: Generator of patient, pose and exposure.
-
-    Returns:
-        float32 `[H, W]`, not clipped.
-    """
+    """Draws a frontal or (less often) lateral chest, bone bright: float32 `[H, W]`, not clipped."""
     plane = Plane.draw(shape, (0.9, 1.25), rng)
     flesh, bones = (_lateral if rng.random() < _LATERAL else _frontal)(plane, rng)
     return expose(flesh, bones, rng)
@@ -154,15 +272,9 @@ def _lateral(plane: Plane, rng: np.random.Generator) -> tuple[np.ndarray, np.nda
 def _vessels(
     plane: Plane, start: tuple[float, float], way: float, side: int, rng: np.random.Generator, radius: float = 0.006
 ) -> np.ndarray:
-    """Chord through a vessel and its branches in units, float32 `[H, W]`.
+    """Chord through a vessel and its branches, float32 `[H, W]`, which end at a radius below .002.
 
-    Args:
-        plane: The film.
-        start: Start of the vessel.
-        way: Direction in radians, 0 to the side.
-        side: 1 to the right, -1 to the left.
-        rng: Generator of its course.
-        radius: Radius in units; branches are thinner, and end below .002.
+    The direction `way` is in radians, 0 to the side; `side` is 1 to the right and -1 to the left.
     """
     long = rng.uniform(6, 12) * radius
     end = (start[0] + side * long * float(np.cos(way)), start[1] + long * float(np.sin(way)))
@@ -199,22 +311,14 @@ _SIDE_JAW = ((0.03, 0.13), (0.03, 0.25), (0.0, 0.34), (-0.1, 0.4), (-0.29, 0.43)
 
 
 def draw_skull(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Draws a frontal or lateral skull, bone bright.
-
-    Args:
-        shape: Height and width in pixels.
-        rng: Generator of patient, pose and exposure.
-
-    Returns:
-        float32 `[H, W]`, not clipped.
-    """
+    """Draws a frontal or lateral skull, bone bright: float32 `[H, W]`, not clipped."""
     plane = Plane.draw(shape, (0.8, 1.05), rng)
     flesh, bones = (_lateral_skull if rng.random() < _LATERAL_SKULL else _frontal_skull)(plane, rng)
     bones = np.maximum(bones, 0) * (1 + 0.05 * coloured_noise(shape, 1.5, rng))
     return expose(cv2.GaussianBlur(flesh, (0, 0), 1.2), cv2.GaussianBlur(bones, (0, 0), 0.8), rng)
 
 
-def _both(points: Points | np.ndarray) -> np.ndarray:
+def _both(points: Points) -> np.ndarray:
     """Symmetric outline from its right half, which starts on the midline at the top."""
     return np.concatenate([np.asarray(points, float), mirror(points)])
 
@@ -252,12 +356,9 @@ def _lateral_skull(plane: Plane, rng: np.random.Generator) -> tuple[np.ndarray, 
     bones = _VAULT * plane.shell(wobble(_SIDE_CRANIUM, 0.006, rng), 0.32, rng.uniform(0.015, 0.03))
     bones += 0.22 * plane.solid(wobble(_SIDE_FACE, 0.005, rng), 0.08)
     air = rng.uniform(0.8, 1.2)
-    for centre, axes in (
-        ((-0.26, 0.05), (0.05, 0.05)),
-        ((-0.2, 0.17), (0.075, 0.055)),
-        ((-0.31, -0.05), (0.018, 0.04)),
-        ((-0.1, 0.09), (0.04, 0.028)),
-    ):  # orbit, then the cavities of cheek, brow and base
+    orbit, cheek = ((-0.26, 0.05), (0.05, 0.05)), ((-0.2, 0.17), (0.075, 0.055))
+    brow, middle = ((-0.31, -0.05), (0.018, 0.04)), ((-0.1, 0.09), (0.04, 0.028))
+    for centre, axes in (orbit, cheek, brow, middle):
         bones -= 0.2 * air * plane.solid(_ring(centre, axes), 0.03)
         bones += 0.1 * plane.shell(_ring(centre, axes), 0.05, 0.006) / 0.025
     base = [
@@ -309,6 +410,5 @@ def _add_spine(
     for number in range(8):
         centre = (start[0] + slope * number * step, start[1] + number * step)
         bones += 0.3 * plane.block(centre, (0.042, 0.024), slope)
-        bones += 0.2 * plane.ball(
-            (centre[0] + (0.06 if slope else 0), centre[1] + 0.015), (0.045, 0.012), 0.3 * bool(slope)
-        )
+        spine = (centre[0] + (0.06 if slope else 0), centre[1] + 0.015)
+        bones += 0.2 * plane.ball(spine, (0.045, 0.012), 0.3 * bool(slope))

@@ -1,4 +1,4 @@
-"""Solids in three dimensions: lofts and ellipsoids, and bodies that blend several of them into one.
+"""Solids in space (lofts, ellipsoids, and bodies that blend them), and the diverging beam that they are in.
 
 Coordinates are in mm: x to the side, y along the limb (negative is distal, because fingers point up on a film), z
 towards the detector.
@@ -11,6 +11,7 @@ from functools import cached_property
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
+Vector = Sequence[float] | np.ndarray
 SAMPLES = 128
 """Positions along a loft at which its cross-section is stored."""
 
@@ -61,9 +62,8 @@ class Loft:
         slope = np.diff(self.table[:, 2:4].mean(1)) * (len(self.table) - 1) / self.length
         cosine = np.maximum(1 / np.sqrt(1 + np.append(slope, slope[-1]) ** 2), 0.35)  # the tip of a cap is not an edge
         cosine = np.full(len(self.table), -1.0) if self.ball else cosine
-        return np.column_stack([self.table[:, :2], 1 / self.table[:, 2:4], self.table[:, 4:6], cosine]).astype(
-            np.float32
-        )
+        columns = [self.table[:, :2], 1 / self.table[:, 2:4], self.table[:, 4:6], cosine]
+        return np.column_stack(columns).astype(np.float32)
 
     def corners(self, margin: float) -> np.ndarray:
         """Corners of a bounding box in mm, float64 `[8, 3]`."""
@@ -110,15 +110,11 @@ class Body:
 
     def moved(self, rotation: np.ndarray, shift: np.ndarray) -> "Body":
         """Returns the body rotated about the origin, then shifted."""
-        lofts = tuple(
-            replace(
-                loft,
-                origin=(loft.origin @ rotation.T + shift).astype(np.float32),
-                frame=(loft.frame @ rotation.T).astype(np.float32),
-            )
-            for loft in self.lofts
-        )
-        return replace(self, lofts=lofts)
+        lofts = []
+        for loft in self.lofts:
+            origin, frame = loft.origin @ rotation.T + shift, loft.frame @ rotation.T
+            lofts.append(replace(loft, origin=origin.astype(np.float32), frame=frame.astype(np.float32)))
+        return replace(self, lofts=tuple(lofts))
 
 
 def make_frame(start: np.ndarray, end: np.ndarray, turn: float = 0.0) -> np.ndarray:
@@ -133,8 +129,8 @@ def make_frame(start: np.ndarray, end: np.ndarray, turn: float = 0.0) -> np.ndar
 
 
 def make_loft(
-    start: Sequence[float] | np.ndarray,
-    end: Sequence[float] | np.ndarray,
+    start: Vector,
+    end: Vector,
     sections: Sequence[tuple[float, ...]],
     *,
     wall: float | Sequence[float] = 0.6,
@@ -144,14 +140,11 @@ def make_loft(
     bow: tuple[float, float] = (0.0, 0.0),
     wobble: np.ndarray | None = None,
 ) -> Loft:
-    """Builds a loft.
+    """Builds a loft from start to end, in mm.
 
     Args:
-        start: Start of the axis in mm.
-        end: End of the axis in mm.
         sections: Rows (share, a, b[, cx, cy]) from start to end: half axes and centre in mm.
-        wall: Wall thickness in mm, one value or one per section.
-        filling: Filled share of the inside, one value or one per section.
+        wall, filling: Wall thickness in mm and filled share of the inside, one value or one per section.
         caps: Length in mm over which each end is rounded; 0 leaves it open.
         turn: Rotation of the section about the axis in radians.
         bow: Offset of the middle from the straight line in mm.
@@ -180,12 +173,7 @@ def make_loft(
 
 
 def make_ball(
-    centre: Sequence[float] | np.ndarray,
-    radii: Sequence[float] | np.ndarray,
-    *,
-    along: Sequence[float] = (0.0, 1.0, 0.0),
-    wall: float = 0.6,
-    filling: float = 1.0,
+    centre: Vector, radii: Vector, *, along: Sequence[float] = (0.0, 1.0, 0.0), wall: float = 0.6, filling: float = 1.0
 ) -> Loft:
     """Builds an ellipsoid with half axes (across, across, along) in mm, where `along` gives the direction."""
     direction = np.asarray(along, float)
@@ -194,3 +182,60 @@ def make_ball(
     rows = [(0.0, radii[0], radii[1]), (1.0, radii[0], radii[1])]
     loft = make_loft(middle - reach, middle + reach, rows, wall=wall, filling=filling, caps=(0.0, 0.0))
     return replace(loft, ball=True)
+
+
+FOCUS_MM = 1050.0
+"""Distance from the focus of the tube to the detector in mm."""
+
+
+def rotation(axis: int, angle: float) -> np.ndarray:
+    """Right-handed rotation by `angle` radians about axis 0, 1 or 2."""
+    c, s = np.cos(angle), np.sin(angle)
+    turned = np.eye(3)
+    i, j = (axis + 1) % 3, (axis + 2) % 3
+    turned[i, i], turned[i, j], turned[j, i], turned[j, j] = c, -s, s, c
+    return turned
+
+
+@dataclass(frozen=True)
+class Camera:
+    """One exposure.
+
+    Attributes:
+        pose: float64 `[3, 3]`, rotation from the patient's axes to the room's (z towards the detector).
+        centre: float64 `[3]`, point of the patient in front of the centre of the image, in mm.
+        gap: Distance from that point to the detector in mm.
+        scale: Pixels per mm on the detector.
+        mirrored: Whether this is the other side of the body.
+        shape: Height and width of the image in pixels.
+    """
+
+    pose: np.ndarray
+    centre: np.ndarray
+    gap: float
+    scale: float
+    mirrored: bool
+    shape: tuple[int, int]
+
+    def project(self, points: np.ndarray) -> np.ndarray:
+        """Projects points `[n, 3]` of the patient in mm to pixels `[n, 2]` (column, row)."""
+        room = (np.asarray(points, float) - self.centre) @ self.pose.T
+        enlarged = FOCUS_MM / (FOCUS_MM - self.gap + room[:, 2])
+        across = -room[:, 0] if self.mirrored else room[:, 0]
+        pixels = np.stack([across * enlarged, room[:, 1] * enlarged], 1) * self.scale
+        return pixels + np.array([(self.shape[1] - 1) / 2, (self.shape[0] - 1) / 2])
+
+    def coarser(self, factor: float) -> "Camera":
+        """Returns the same exposure on a detector with pixels about `factor` times as large."""
+        shape = (max(1, round(self.shape[0] / factor)), max(1, round(self.shape[1] / factor)))
+        return replace(self, scale=self.scale * max(shape) / max(self.shape), shape=shape)
+
+    def rays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Focus, centre of pixel (0, 0), and steps to the right and down, in the patient's coordinates in mm."""
+        pitch = 1 / self.scale
+        sign = -1.0 if self.mirrored else 1.0
+        corner = np.array([sign * (1 - self.shape[1]) / 2 * pitch, (1 - self.shape[0]) / 2 * pitch, self.gap])
+        room = (np.array([0, 0, self.gap - FOCUS_MM]), corner)
+        source, corner = (point @ self.pose + self.centre for point in room)
+        right, down = np.array([sign * pitch, 0, 0]) @ self.pose, np.array([0, pitch, 0]) @ self.pose
+        return tuple(value.astype(np.float32) for value in (source, corner, right, down))

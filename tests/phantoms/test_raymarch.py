@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
 
-from mura_hf.phantoms.camera import FOCUS_MM, Camera, rotation
-from mura_hf.phantoms.shadows import cast_shadow, grain_volume
-from mura_hf.phantoms.solids import Body, make_ball, make_loft
+from mura_hf.phantoms.geometry import FOCUS_MM, Body, Camera, make_ball, make_loft, rotation
+from mura_hf.phantoms.raymarch import cast_shadow, grain_volume
 
 CAMERA = Camera(np.eye(3), np.zeros(3), 0.0, 2.0, False, (161, 161))
 
