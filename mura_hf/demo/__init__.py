@@ -1,5 +1,7 @@
 """The browser demo: a Gradio app that reads studies and worklists and compares checkpoints."""
 
+import gc
+
 from ..common import require_extra
 
 require_extra("demo", "gradio", "jinja2", "pyarrow", "reportlab")
@@ -11,6 +13,7 @@ def launch() -> None:
     Raises:
         SystemExit: If the app cannot start; the message says why. Also on SIGTERM, after all uploads are removed.
     """
+    gc.disable()  # takes more than a second of the start; `serve` enables it again
     from .state import make_context
 
     context = make_context()  # its checkpoints load while Gradio is imported

@@ -1,7 +1,5 @@
 """The tab "About", the disclaimer above all tabs, and the privacy notice of a public page."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,32 +19,26 @@ PRIVACY = (
 )
 
 
-@dataclass(frozen=True)
 class PrivacyNotice:
-    """The privacy notice of one tab.
+    """The notice of a public page. Accepted in one tab, it is accepted for all tabs.
 
     Attributes:
-        agree: Button that accepts the notice.
-        gated: Components that are shown after that.
+        gated: Components that are shown after that. Tabs append theirs.
     """
 
-    agree: gr.Button
-    gated: Sequence[Any]
+    def __init__(self) -> None:
+        self.gated: list[Any] = []
+        self._buttons: list[gr.Button] = []
 
+    def add(self) -> None:
+        """Adds the notice with its button to the page."""
+        with gr.Column(elem_classes="privacy"):
+            gr.Markdown(PRIVACY)
+            self._buttons.append(gr.Button("I understand: show the upload box", variant="primary"))
 
-def build_agreement() -> gr.Button:
-    """Adds the notice to the page; returns its button."""
-    with gr.Column(elem_classes="privacy"):
-        gr.Markdown(PRIVACY)
-        return gr.Button("I understand: show the upload box", variant="primary")
-
-
-def connect_notices(notices: Sequence[PrivacyNotice]) -> None:
-    """Accepting the notice of one tab accepts it for all tabs."""
-    buttons = [notice.agree for notice in notices]
-    gated = [component for notice in notices for component in notice.gated]
-    for button in buttons:
-        button.click(
-            lambda: [gr.update(visible=False)] * len(buttons) + [gr.update(visible=True)] * len(gated), None,
-            [*buttons, *gated], api_visibility="private", show_progress="hidden",
-        )  # fmt: skip
+    def connect(self) -> None:
+        """Connects the buttons of all tabs."""
+        outputs = [*self._buttons, *self.gated]
+        updates = [gr.update(visible=component in self.gated) for component in outputs]
+        for button in self._buttons:
+            button.click(lambda: updates, None, outputs, api_visibility="private", show_progress="hidden")

@@ -9,11 +9,11 @@ from typing import Any
 import gradio as gr
 
 from ..errors import MuraError
-from ..inference import sort_rows
+from ..inference import StudyPredictor, sort_rows
 from .middleware import NOT_UPLOADED
 from .reading import check_zip, read_files, read_study
 from .result import is_synthetic
-from .state import AppContext
+from .state import AppContext, CheckpointKey
 from .worklist_controller import gather_studies, read_worklist
 
 _MAX_SIMILAR = 50
@@ -47,9 +47,8 @@ def add_endpoints(context: AppContext) -> None:
         Returns:
             `StudyPrediction.to_dict()`, and `left_out`: a sentence about each file that could not be read.
         """
-        with _call(context, request, views) as files:
-            _check_strings(checkpoint, revision, abnormal_label, body_part, operating_point)
-            predictor = context.checkpoints.get(checkpoint, revision, abnormal_label)
+        key = (checkpoint, revision, abnormal_label)
+        with _call(context, request, views, key, body_part, operating_point) as (predictor, files):
             study, _, problems = read_study(
                 predictor, context.reader, files, body_part or None,
                 operating_point=operating_point or None, heatmaps=heatmaps,
@@ -81,11 +80,10 @@ def add_endpoints(context: AppContext) -> None:
             For each study: study_id, view, label, body_part, finding, distance, and nearest_to, the index of the given
             view that is nearest.
         """
-        with _call(context, request, views) as files:
-            _check_strings(checkpoint, revision, abnormal_label, body_part)
+        key = (checkpoint, revision, abnormal_label)
+        with _call(context, request, views, key, body_part) as (predictor, files):
             if not isinstance(k, int) or not 1 <= k <= _MAX_SIMILAR:
                 raise MuraError(f"k is {k!r}; it must be a number from 1 to {_MAX_SIMILAR}.")
-            predictor = context.checkpoints.get(checkpoint, revision, abnormal_label)
             _, radiographs, problems = read_files(context.reader, files)
             if not radiographs:
                 raise MuraError(" ".join(problems) or "No file was given.")
@@ -115,9 +113,8 @@ def add_endpoints(context: AppContext) -> None:
         Returns:
             One row for each study: `WorklistRow.to_dict()`.
         """
-        with _call(context, request, [archive]) as files:
-            _check_strings(checkpoint, revision, abnormal_label, operating_point)
-            predictor = context.checkpoints.get(checkpoint, revision, abnormal_label)
+        key = (checkpoint, revision, abnormal_label)
+        with _call(context, request, [archive], key, operating_point) as (predictor, files):
             check_zip(Path(files[0]))  # not a CSV file, which could name files of the server
             studies = gather_studies(Path(files[0]), context.limits)
             *_, last = read_worklist(
@@ -135,23 +132,14 @@ def add_endpoints(context: AppContext) -> None:
     gr.api(worklist, api_name="worklist", concurrency_id="worklists", concurrency_limit=1)
 
 
-def _check_strings(*values: Any) -> None:
-    """Checks the types of arguments, because programs can send anything.
-
-    Raises:
-        MuraError: If a value is neither a string nor None.
-    """
-    for value in values:
-        if value is not None and not isinstance(value, str):
-            raise MuraError(f"An argument is {value!r}, which is not a string.")
-
-
 @contextmanager
-def _call(context: AppContext, request: gr.Request, views: Sequence[Any]) -> Iterator[list[str]]:
-    """Holds the files of a call while it runs, and removes them afterwards. Yields their paths.
+def _call(
+    context: AppContext, request: gr.Request, views: Sequence[Any], key: CheckpointKey, *texts: Any
+) -> Iterator[tuple[StudyPredictor, list[str]]]:
+    """Yields the predictor and the paths of the files, which are held while the call runs and removed afterwards.
 
     Raises:
-        gr.Error: If a file was not uploaded, or with the message of an error inside.
+        gr.Error: If a file was not uploaded, if an argument is no string, or with the message of an error inside.
     """
     call = f"call {uuid.uuid4().hex}"
     files = [str(view.get("path", "") if isinstance(view, dict) else view) for view in views or []]
@@ -159,7 +147,10 @@ def _call(context: AppContext, request: gr.Request, views: Sequence[Any]) -> Ite
     try:
         if not all(map(context.uploads.contains, files)):
             raise MuraError(NOT_UPLOADED)
-        yield files
+        for text in (*key, *texts):  # programs can send anything
+            if text is not None and not isinstance(text, str):
+                raise MuraError(f"An argument is {text!r}, which is not a string.")
+        yield context.checkpoints.get(*key), files
     except (MuraError, ValueError) as error:  # ValueError: an unknown body part or operating point
         raise gr.Error(str(error), print_exception=False) from None
     finally:

@@ -2,18 +2,21 @@
 
 import base64
 import json
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import wraps
 from pathlib import Path
 from secrets import token_hex
+from threading import Lock
+from typing import Any
 
 from ..errors import CheckpointError
 from ..inference import StudyPrediction, StudyPredictor
 from ..inference.report import DISCLAIMER, ReportContext, report_pdf
 from .examples import find_example
 from .reading import Progress, read_study
-from .requests import StudyRequest
 from .result import (
     answer_html,
     is_withheld,
@@ -26,7 +29,29 @@ from .state import DEFAULT, FOR_EXAMPLES, AppContext, CheckpointKey
 from .templates import error_html, note_html, render
 from .viewer import viewer_html
 
+_MAX_SESSIONS = 10_000
 _MIME_TYPES = {"pdf": "application/pdf", "json": "application/json"}
+
+
+@dataclass(frozen=True)
+class StudyRequest:
+    """A request to read one study.
+
+    Attributes:
+        files: Paths of the views on the server.
+        checkpoint: Checkpoint that reads the study.
+        body_part: Body part given by the visitor; None if the model should find it.
+        operating_point: Name of the threshold; the default of the checkpoint if None.
+        method: Heatmap method; the cheapest exact one for the model if None.
+        show_anyway: Whether to show the answer even if the study is out of distribution.
+    """
+
+    files: tuple[str, ...]
+    checkpoint: CheckpointKey = DEFAULT
+    body_part: str | None = None
+    operating_point: str | None = None
+    method: str | None = None
+    show_anyway: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,6 +98,19 @@ class StudyPage:
         return self.result is not None and self.result.withheld
 
 
+def _with_errors(method: Callable[..., str]) -> Callable[..., str]:
+    """Returns errors as HTML. A ValueError is a body part that the checkpoint does not allow."""
+
+    @wraps(method)
+    def answer(*args: Any, **kwargs: Any) -> str:
+        try:
+            return method(*args, **kwargs)
+        except (CheckpointError, ValueError) as error:
+            return error_html(str(error))
+
+    return answer
+
+
 class StudyController:
     """Answers what visitors ask about one study. Thread-safe."""
 
@@ -87,14 +125,12 @@ class StudyController:
         """Reads a study. Errors are shown on the page."""
         if not request.files:
             return StudyPage(answer_html(None))
+        points = point = None
         try:
             predictor = self.context.checkpoints.get(*request.checkpoint)
-        except CheckpointError as error:
-            return StudyPage(error_html(str(error)))
-        points = operating_point_choices(predictor)
-        wanted = known_point(predictor, request.operating_point)
-        point, _ = predictor.find_threshold(wanted)
-        try:
+            points = operating_point_choices(predictor)
+            wanted = known_point(predictor, request.operating_point)
+            point, _ = predictor.find_threshold(wanted)
             study, radiographs, problems = read_study(
                 predictor, self.context.reader, request.files, request.body_part,
                 operating_point=wanted, method=request.method, progress=progress,
@@ -107,53 +143,45 @@ class StudyController:
         if study is None:
             return StudyPage(answer, points=points, point=point)
         viewer = viewer_html(study, radiographs, show_anyway=request.show_anyway)
-        views = [replace(view, heatmap=None) for view in study.views]
-        result = StudyResult(
-            replace(request, operating_point=point), replace(study, views=views), tuple(problems)
-        )  # fmt: skip
+        kept = replace(study, views=[replace(view, heatmap=None) for view in study.views])
+        result = StudyResult(replace(request, operating_point=point), kept, tuple(problems))
         return StudyPage(answer, viewer, result, points, point)
 
+    @_with_errors
     def performance(self, result: StudyResult | None, prevalence: float) -> str:
         """HTML of the measured performance of the operating point in use."""
         if result is None or result.withheld:
             return ""
-        try:
-            predictor = self.context.checkpoints.get(*result.request.checkpoint)
-        except CheckpointError as error:
-            return error_html(str(error))
+        predictor = self.context.checkpoints.get(*result.request.checkpoint)
         return performance_html(_report_context(predictor, result, prevalence).performance, prevalence)
 
+    @_with_errors
     def similar(self, result: StudyResult | None, *, same_part: bool) -> str:
         """HTML of the most similar cases."""
         if result is None:
             return note_html("Similar cases are shown after a study was read.")
         if result.withheld:
             return note_html("Not searched: the study does not look like what the checkpoint was trained on.")
-        try:
-            predictor = self.context.checkpoints.get(*result.request.checkpoint)
-        except CheckpointError as error:
-            return error_html(str(error))
+        predictor = self.context.checkpoints.get(*result.request.checkpoint)
         return similar_html(predictor, result.study, same_part=same_part)
 
+    @_with_errors
     def report(self, kind: str, result: StudyResult | None, prevalence: float) -> str:
         """HTML with a report to download, "json" or "pdf". For a PDF the views are read again."""
         if result is None:
             return note_html("Read a study first.")
         request = result.request
-        try:
-            predictor = self.context.checkpoints.get(*request.checkpoint)
-            context = _report_context(predictor, result, prevalence)
-            if kind == "json":
-                return download_html(kind, _json_report(result, context))
-            study, radiographs, problems = read_study(
-                predictor, self.context.reader, request.files, request.body_part,
-                operating_point=known_point(predictor, request.operating_point), method=request.method,
-            )  # fmt: skip
-        except (CheckpointError, ValueError) as error:
-            return error_html(str(error))
+        predictor = self.context.checkpoints.get(*request.checkpoint)
+        context = _report_context(predictor, result, prevalence)
+        if kind == "json":
+            return _download_html(kind, _json_report(result, context))
+        study, radiographs, problems = read_study(
+            predictor, self.context.reader, request.files, request.body_part,
+            operating_point=known_point(predictor, request.operating_point), method=request.method,
+        )  # fmt: skip
         if study is None or len(study.views) < len(result.study.views):
             return error_html(" ".join(problems))
-        return download_html(kind, report_pdf(study, radiographs, context))
+        return _download_html(kind, report_pdf(study, radiographs, context))
 
 
 def _report_context(predictor: StudyPredictor, result: StudyResult, prevalence: float) -> ReportContext:
@@ -191,13 +219,8 @@ def _json_report(result: StudyResult, context: ReportContext) -> bytes:
     return (json.dumps(report, indent=2, allow_nan=False) + "\n").encode()
 
 
-def download_html(kind: str, content: bytes) -> str:
-    """A link to a file inside the page, which the browser downloads at once (`static/download.js`).
-
-    Args:
-        kind: "pdf" or "json".
-        content: Content of the file.
-    """
+def _download_html(kind: str, content: bytes) -> str:
+    """A link to a file inside the page, which the browser downloads at once (`static/download.js`)."""
     return render(
         "download",
         token=token_hex(8),
@@ -219,3 +242,26 @@ def progress_html(files: Sequence[str], read: Sequence[str], total: int) -> str:
     names = [Path(file).name for file in files]
     waiting = [name for name in names if name not in read and not name.lower().endswith(".zip")]
     return render("progress", read=read, waiting=waiting, total=total)
+
+
+class LatestRequests:
+    """The latest request of each browser session. A slow answer to an earlier request is not shown. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._latest: OrderedDict[str, object] = OrderedDict()
+        self._lock = Lock()
+
+    def begin(self, session: str) -> object:
+        """Registers a new request and returns its token. The oldest sessions are forgotten if there are too many."""
+        token = object()
+        with self._lock:
+            self._latest[session] = token
+            self._latest.move_to_end(session)
+            while len(self._latest) > _MAX_SESSIONS:
+                self._latest.popitem(last=False)
+        return token
+
+    def is_latest(self, session: str, token: object) -> bool:
+        """Whether no newer request of this session has begun."""
+        with self._lock:
+            return self._latest.get(session, token) is token

@@ -17,7 +17,6 @@ class ExampleStudy:
     """A synthetic study.
 
     Attributes:
-        body_part: One of the seven body parts.
         label: "normal" or "abnormal".
         finding: Kind of the finding; None if the study is normal.
         files: Paths of its views.
@@ -42,14 +41,11 @@ def load_examples(name: str, folder: Path = EXAMPLES_FOLDER) -> list[ExampleStud
         name: "study" for those of the first tab, "worklist" for those of the worklist.
         folder: Folder with the pictures and `examples.json`.
     """
-    records = json.loads((folder / "examples.json").read_text())
-    return [
-        ExampleStudy(
-            one["body_part"], one["label"], one["finding"], tuple(str(folder / file) for file in one["files"])
-        )
-        for one in records
-        if one["set"] == name
-    ]
+    examples = []
+    for record in json.loads((folder / "examples.json").read_text()):
+        if record.pop("set") == name:
+            examples.append(ExampleStudy(**{**record, "files": tuple(str(folder / file) for file in record["files"])}))
+    return examples
 
 
 def find_example(files: Sequence[str]) -> ExampleStudy | None:

@@ -1,11 +1,18 @@
-"""`UploadGuard`: checks requests before Gradio sees them, and tells `Uploads` who holds which file."""
+"""Guards around Gradio: `UploadGuard` checks requests and notes who holds which file, and the log gets no names.
+
+The messages of exceptions may contain file names, and so names of people.
+"""
 
 import asyncio
 import json
+import logging
 import re
+import traceback
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from typing import Any
 
+import gradio as gr
+from gradio.exceptions import InvalidPathError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
@@ -19,7 +26,9 @@ Send = Callable[[Message], Awaitable[None]]
 
 FULL = "The server has no room for more files at the moment. Try again in a few minutes."
 NOT_UPLOADED = "Files must be uploaded. The server does not read paths or addresses."
+UNEXPECTED = "Something went wrong on the server. Your files are not the cause. Try again."
 
+_log = logging.getLogger("mura_hf.demo")
 _PREFIX = "/gradio_api/"
 _CALLS = re.compile(r"(queue/join|call/[^/]+|call/v2/[^/]+|run/[^/]+|api/[^/]+)/?")
 _CLOSED = re.compile(r"process_recording/?|proxy=.*|file=https?:.*", re.IGNORECASE)  # they write, or fetch from others
@@ -161,3 +170,38 @@ async def _refuse_upload(request: Request, send: Send, status: int, message: str
         drained += len(part.get("body", b""))
         more = part["type"] == "http.request" and part.get("more_body", False)
     await PlainTextResponse(message, status)(request.scope, request.receive, send)
+
+
+class RedactingBlocks(gr.Blocks):
+    """Blocks that log only the type and the place of an exception, and show the visitor one sentence."""
+
+    async def process_api(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Runs a handler like `gr.Blocks`."""
+        try:
+            return await super().process_api(*args, **kwargs)
+        except gr.Error as error:
+            error.print_exception = False
+            raise
+        except InvalidPathError:
+            raise gr.Error(NOT_UPLOADED, print_exception=False) from None
+        except Exception as error:
+            _log.error("%s", describe_exception(error))
+            raise gr.Error(UNEXPECTED, print_exception=False) from None
+
+
+class RedactingFilter(logging.Filter):
+    """Replaces the exceptions of log records by `describe_exception`."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Changes the record and keeps it."""
+        if record.exc_info and record.exc_info[1] is not None:
+            record.msg, record.args = f"{record.msg} {describe_exception(record.exc_info[1])}", ()
+            record.exc_info = record.exc_text = None
+        return True
+
+
+def describe_exception(error: BaseException) -> str:
+    """Type and place of an exception. Its message is left out."""
+    frames = traceback.extract_tb(error.__traceback__)
+    places = [f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in frames[-4:]]
+    return f"{type(error).__name__} at {' > '.join(places)}"

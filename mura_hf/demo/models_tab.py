@@ -20,7 +20,7 @@ from .reading import read_files
 from .result import answer_html, is_withheld
 from .state import DEFAULT, AppContext, CheckpointKey
 from .templates import error_html, probability_text, render
-from .viewer import heatmap_url, image_url
+from .viewer import STATES, heatmap_url, image_url
 
 MAX_CARD = 30_000
 """Characters of a card that the page shows."""
@@ -33,7 +33,6 @@ _UNTRUSTED = (
     "who reads it.</p>"
 )
 _IMAGE_SIDE = 640  # pixels of a view in a comparison
-_SIGNS = {True: "▲ flagged", False: "○ not flagged"}
 
 
 @dataclass(frozen=True)
@@ -51,12 +50,7 @@ class Card:
 
 
 def find_card(name: str, revision: str) -> Card:
-    """Returns the card of a checkpoint, or a sentence if it has none.
-
-    Args:
-        name: Name of the checkpoint; the default checkpoint if empty.
-        revision: Revision on the Hub; the main branch if empty.
-    """
+    """Returns the card of a checkpoint, named as in a `CheckpointKey`, or a sentence if it has none."""
     try:
         source = find_source(name.strip() or None, revision.strip() or None)
     except CheckpointError as error:
@@ -174,39 +168,40 @@ def comparison_html(
         for one in both
     ]
     shown, known = first.shown or second.shown, first.study or second.study
-    rows, views = [], []
-    if shown is not None:
-        rows.append(("Study", _cells(both, [one.shown.probability if one.shown else None for one in both])))
+    rows = [("Study", _cells(both, [one.shown.probability if one.shown else None for one in both]))] if shown else []
     for index, view in enumerate(shown.views if shown else ()):
         values = [one.shown.views[index].single_view_probability if one.shown else None for one in both]
         rows.append((view.name, _cells(both, values)))
-    for index, view in enumerate(known.views if known else ()):
-        figures = [_figure(one, index) for one in both]
-        image = image_url(radiographs[index].pixels, _IMAGE_SIDE)
-        views.append({"name": view.name, "image": image, "figures": figures})
+    views = [
+        {
+            "name": view.name,
+            "image": image_url(radiographs[index].pixels, _IMAGE_SIDE),
+            "figures": [_figure(one, index) for one in both],
+        }
+        for index, view in enumerate(known.views if known else ())
+    ]
     return render("comparison", problems=problems, sides=sides, rows=rows, views=views)
 
 
 def _cells(both: Sequence[Contender], values: Sequence[float | None]) -> list[str]:
     """Both probabilities and their difference."""
-    cells = [
-        one.placeholder if value is None else probability_text(value) for one, value in zip(both, values, strict=True)
-    ]
+    pairs = zip(both, values, strict=True)
+    cells = [one.placeholder if value is None else probability_text(value) for one, value in pairs]
     before, after = values
-    if before is None or after is None:
-        return [*cells, "–"]
-    difference = f"{after - before:+.2f}".replace("-", "−")
+    difference = "–" if before is None or after is None else f"{after - before:+.2f}".replace("-", "−")
     return [*cells, "0.00" if difference.endswith("0.00") else difference]
 
 
 def _figure(one: Contender, index: int) -> dict[str, str | None]:
-    if one.shown is None:
-        return {"side": one.name, "heatmap": None, "caption": one.placeholder}
-    view = one.shown.views[index]
-    caption = f"{_SIGNS[view.flagged]}, P(abnormal) {probability_text(view.single_view_probability)}"
-    if view.heatmap is None:
-        return {"side": one.name, "heatmap": None, "caption": f"{caption}, no heatmap"}
-    return {"side": one.name, "heatmap": heatmap_url(view.heatmap), "caption": caption}
+    caption, heatmap = one.placeholder, None
+    if one.shown is not None:
+        view = one.shown.views[index]
+        caption = f"{STATES[view.flagged][1]}, P(abnormal) {probability_text(view.single_view_probability)}"
+        if view.heatmap is None:
+            caption += ", no heatmap"
+        else:
+            heatmap = heatmap_url(view.heatmap)
+    return {"side": one.name, "heatmap": heatmap, "caption": caption}
 
 
 class ModelsController:

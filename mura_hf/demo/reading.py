@@ -34,10 +34,10 @@ def read_study(
     progress: Progress | None = None,
     **options: Any,
 ) -> tuple[StudyPrediction | None, list[Radiograph], list[str]]:
-    """Reads the files of one study and predicts from those that can be read.
+    """Reads the files of one study as `read_files` does, and predicts from those that can be read.
 
     Args:
-        predictor: Predictor to use.
+        predictor: Predictor to use. Its errors are passed on.
         reader: Decodes the files in separate processes.
         files: Paths of the views, or of ZIP files.
         body_part: Body part; None to let the model find it.
@@ -46,10 +46,6 @@ def read_study(
 
     Returns:
         The prediction, None if no file could be read; the radiographs; and a sentence about each unreadable file.
-
-    Raises:
-        CheckpointError: As raised by the predictor.
-        ValueError: As raised by the predictor.
     """
     names, radiographs, problems = read_files(reader, files, progress=progress)
     if not radiographs:

@@ -71,7 +71,7 @@ def known_point(predictor: StudyPredictor, name: str | None) -> str | None:
 
 
 def performance_html(performance: OperatingPointPerformance | None, prevalence: float) -> str:
-    """The measured performance of an operating point, as counts and as predictive values at a prevalence.
+    """The measured performance of an operating point, as counts and as predictive values.
 
     Args:
         performance: Performance for the body part of the study, or for all; None if it was not measured.

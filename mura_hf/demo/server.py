@@ -1,5 +1,6 @@
-"""Serves the app: theme, limits, and how Gradio is started."""
+"""Builds the page from its tabs, and serves it."""
 
+import gc
 import importlib
 import logging
 import os
@@ -17,10 +18,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ..errors import CheckpointError
-from .app import build_app
-from .log_redaction import RedactingFilter
-from .middleware import UploadGuard
-from .state import AppContext
+from .about_tab import ABOUT, DISCLAIMER, PrivacyNotice
+from .api import add_endpoints
+from .middleware import RedactingBlocks, RedactingFilter, UploadGuard
+from .models_tab import build_models_tab
+from .state import DEFAULT, AppContext
+from .study_tab import FOUND, build_study_tab
+from .worklist_controller import OpenedStudy
+from .worklist_tab import build_worklist_tab
 
 BUSY = "Too many requests at the moment. Your files are still in the box. Try again in a minute."
 NO_MCP = 'MURA_MCP=1 needs a package that is not installed: pip install "gradio[mcp]"'
@@ -28,6 +33,49 @@ NO_MCP = 'MURA_MCP=1 needs a package that is not installed: pip install "gradio[
 _STATIC = Path(__file__).parent / "static"
 _CSS = "\n".join(file.read_text(encoding="utf-8") for file in sorted(_STATIC.glob("*.css")))
 _HEAD = "".join(f"<script>{file.read_text(encoding='utf-8')}</script>" for file in sorted(_STATIC.glob("*.js")))
+
+
+def build_app(context: AppContext) -> gr.Blocks:
+    """Builds the page from its tabs, and its endpoints.
+
+    Raises:
+        CheckpointError: If the default checkpoint, or that of the examples, cannot be loaded.
+    """
+    context.checkpoints.get()
+    with RedactingBlocks(title="mura_hf: abnormality detection in radiographs", analytics_enabled=False) as app:
+        gr.Markdown(DISCLAIMER, elem_id="disclaimer")
+        gr.Markdown(
+            "# mura_hf\nDrop all views of **one** study. You get one answer for the study, and see where the model "
+            "looked.",
+            elem_id="heading",
+        )
+        checkpoint, notice = gr.State(DEFAULT), PrivacyNotice()
+        with gr.Tabs(selected="read", elem_id="tabs") as tabs:
+            with gr.Tab("Read a study", id="read"):
+                study = build_study_tab(context, checkpoint, notice)
+            with gr.Tab("Worklist", id="worklist"):
+                worklist = build_worklist_tab(context, checkpoint, notice)
+            with gr.Tab("Models", id="models"):
+                load_events = build_models_tab(context, checkpoint, study.open_files, study.body_part)
+            with gr.Tab("About", id="about"):
+                gr.Markdown(ABOUT, elem_id="about")
+        add_endpoints(context)
+        notice.connect()
+
+        def show(request: gr.Request, opened: OpenedStudy, point: str) -> tuple[Any, ...]:
+            files = study.open_study(request, opened.files)
+            return gr.Tabs(selected="read"), opened.files, files, opened.body_part or FOUND, point
+
+        opening = worklist.open_event.success(
+            show,
+            [worklist.opened, worklist.point],
+            [tabs, study.files, study.open_files, study.body_part, study.point],
+            api_visibility="private",
+            show_progress="hidden",
+        )
+        for event in (opening, *load_events):
+            study.read_on(event.then)
+    return app
 
 
 def serve_page(context: AppContext) -> None:
@@ -100,6 +148,8 @@ def serve(app: gr.Blocks, context: AppContext, port: int) -> None:
         )
     except OSError as error:
         raise SystemExit(f"The app cannot be served at {context.host}, port {port}: {error}") from None
+    gc.enable()
+    gc.freeze()  # what the start made is never garbage
     try:
         app.block_thread()
     finally:

@@ -6,8 +6,7 @@ import shutil
 import tempfile
 import threading
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineMod
 from huggingface_hub.utils import httpx
 
 from ..common import BUNDLED
-from ..errors import CheckpointError, MuraError
+from ..errors import CheckpointError
 from ..inference import StudyPredictor
 from ..inference.loading import HUB_TIMEOUT
 from ..radiographs import GuardedReader
@@ -75,9 +74,7 @@ class CheckpointCache:
     """
 
     def __init__(self, *, allow_folders: bool, capacity: int = 3, max_bytes: int | None = None) -> None:
-        self.allow_folders = allow_folders
-        self.capacity = capacity
-        self.max_bytes = max_bytes
+        self.allow_folders, self.capacity, self.max_bytes = allow_folders, capacity, max_bytes
         self._loaded: OrderedDict[CheckpointKey, StudyPredictor] = OrderedDict()
         self._lock = threading.Lock()  # guards both dictionaries; not held while a checkpoint loads
         self._loading: defaultdict[CheckpointKey, threading.Lock] = defaultdict(threading.Lock)
@@ -120,16 +117,6 @@ class CheckpointCache:
                         del self._loaded[old]
         return predictor
 
-    def preload(self, keys: Iterable[CheckpointKey]) -> None:
-        """Loads checkpoints in a background thread. Errors are raised by the next `get`."""
-
-        def load() -> None:
-            for key in keys:
-                with suppress(MuraError):
-                    self.get(*key)
-
-        threading.Thread(target=load, name="preload", daemon=True).start()
-
     def _check_name(self, name: str, revision: str, abnormal_label: str) -> None:
         if not name and abnormal_label:
             raise CheckpointError("The abnormal label needs the name of a model; enter a name, or clear the label.")
@@ -140,11 +127,11 @@ class CheckpointCache:
         if not name or name in BUNDLED or (self.allow_folders and Path(name).is_dir()):
             return
         if not _HUB_NAME.fullmatch(name) or Path(name).exists():
-            kinds = f"a Hub name such as user/model, nor one of {', '.join(BUNDLED)}"
-            folders = "" if self.allow_folders else "; local folders can be read only if the app serves on loopback"
+            folders = "; local folders can be read only if the app serves on loopback"
             if self.allow_folders:
-                kinds += ", nor a folder on this machine"
-            raise CheckpointError(f"“{name}” is not {kinds}{folders}.")
+                folders = ", nor a folder on this machine"
+            bundled = ", ".join(BUNDLED)
+            raise CheckpointError(f"“{name}” is not a Hub name such as user/model, nor one of {bundled}{folders}.")
 
     def _check_size(self, name: str, revision: str) -> None:
         if self.max_bytes is None or not name or name in BUNDLED or Path(name).is_dir():
@@ -201,7 +188,9 @@ def make_context() -> AppContext:
     reader = GuardedReader()
     reader.start()
     checkpoints = CheckpointCache(allow_folders=not public, max_bytes=limits.weights_bytes)
-    checkpoints.preload([FOR_EXAMPLES, DEFAULT])
+    loader = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")  # while Gradio is imported
+    for key in (FOR_EXAMPLES, DEFAULT):
+        loader.submit(checkpoints.get, *key)  # `get` raises its errors again
     folder = make_private_folder()
     os.environ["GRADIO_TEMP_DIR"] = tempfile.tempdir = str(folder)  # some routes of Gradio use the system's folder
     shutil.copytree(EXAMPLES_FOLDER, folder / "examples")  # Gradio serves files of its own folder only

@@ -10,11 +10,10 @@ import gradio as gr
 
 from ..common import BODY_PARTS
 from ..explain import AUTO, METHODS
-from .about_tab import PrivacyNotice, build_agreement
-from .controller import StudyController, StudyPage, StudyResult, progress_html
+from .about_tab import PrivacyNotice
+from .controller import LatestRequests, StudyController, StudyPage, StudyRequest, StudyResult, progress_html
 from .examples import EXAMPLES_CHECKPOINT
-from .requests import LatestRequests, StudyRequest
-from .state import DEFAULT, AppContext, CheckpointKey
+from .state import DEFAULT, AppContext
 
 FOUND = "found by the model"
 _PREVALENCE = 10  # percent
@@ -48,7 +47,6 @@ class StudyTab:
         open_files: Paths of the views of the open study, from the box or an example.
         open_study: Returns the new value of `open_files`. The result of a running request is not shown after that.
         point: The operating point.
-        notices: Privacy notices, to be connected with those of other tabs.
         reading: Arguments of the event that reads the open study.
         steps: Arguments of the events that follow.
     """
@@ -58,7 +56,6 @@ class StudyTab:
     open_files: gr.State
     open_study: Callable[[gr.Request, Sequence[str] | None], tuple[str, ...]]
     point: gr.Dropdown
-    notices: list[PrivacyNotice]
     reading: dict[str, Any]
     steps: list[dict[str, Any]]
 
@@ -69,12 +66,13 @@ class StudyTab:
             event = event.then(**step, **_HIDDEN)
 
 
-def build_study_tab(context: AppContext, checkpoint: gr.State) -> StudyTab:
+def build_study_tab(context: AppContext, checkpoint: gr.State, notice: PrivacyNotice) -> StudyTab:
     """Builds the tab. It opens with the answer for the first example.
 
     Args:
         context: State of the server.
         checkpoint: The checkpoint that the visitor chose, a `CheckpointKey`.
+        notice: The privacy notice of a public page.
     """
     controller, latest = StudyController(context), LatestRequests()
     first = context.examples[0].files
@@ -84,7 +82,8 @@ def build_study_tab(context: AppContext, checkpoint: gr.State) -> StudyTab:
     insisted = gr.State(())  # views of the unusual study whose answer the visitor wants to see
     with gr.Row(elem_id="study"):
         with gr.Column(scale=4, min_width=300, elem_id="asking"):
-            agree = build_agreement() if context.public else None
+            if context.public:
+                notice.add()
             with gr.Column(visible=not context.public, elem_id="uploading") as uploading:
                 files = gr.File(label="Views of one study", file_count="multiple", type="filepath", height=160)
                 gr.Markdown(
@@ -97,6 +96,7 @@ def build_study_tab(context: AppContext, checkpoint: gr.State) -> StudyTab:
                     "Add views", file_count="multiple", type="filepath", min_width=90, visible=not context.public,
                     elem_id="add-views",
                 )  # fmt: skip
+            notice.gated += [uploading, add]
             gr.Markdown(
                 "**Examples: synthetic phantoms**, not patients. They are read by "
                 f"`{EXAMPLES_CHECKPOINT}` unless you choose a model."
@@ -132,17 +132,10 @@ def build_study_tab(context: AppContext, checkpoint: gr.State) -> StudyTab:
             scope = gr.Radio([_ANYWHERE, _SAME], value=_ANYWHERE, label="Search in", elem_id="scope")
             similar = gr.HTML(controller.similar(page.result, same_part=False), elem_id="similar")
 
-    def make_request(
-        opened: tuple[str, ...],
-        part: str,
-        named_point: str | None,
-        named_method: str,
-        key: CheckpointKey,
-        wanted: tuple[str, ...],
-    ) -> StudyRequest:
-        part_or_none = None if part == FOUND else part
+    def make_request(opened: tuple[str, ...], part: str, *values: Any) -> StudyRequest:
+        named_point, named_method, key, wanted = values
         key = controller.choose_checkpoint(opened, key)
-        return StudyRequest(opened, key, part_or_none, named_point, named_method, opened == wanted)
+        return StudyRequest(opened, key, None if part == FOUND else part, named_point, named_method, opened == wanted)
 
     def read_study(request: gr.Request, last: StudyResult | None, *values: Any) -> Iterator[dict[Any, Any]]:
         asked = make_request(*values)
@@ -198,27 +191,19 @@ def build_study_tab(context: AppContext, checkpoint: gr.State) -> StudyTab:
     def close_study(request: gr.Request) -> tuple[tuple[str, ...], str]:
         return open_study(request, None), FOUND
 
-    def measure(last: StudyResult | None, percent: float) -> str:
-        return controller.performance(last, percent / 100)
-
-    def search(last: StudyResult | None, where: str) -> str:
-        return controller.similar(last, same_part=where == _SAME)
-
     inputs: list[Any] = [result, open_files, body_part, point, method, checkpoint, insisted]
-    steps: list[dict[str, Any]] = [
-        {"fn": measure, "inputs": [result, prevalence], "outputs": performance},
-        {"fn": search, "inputs": [result, scope], "outputs": similar},
-    ]
-    tab = StudyTab(
-        files,
-        body_part,
-        open_files,
-        open_study,
-        point,
-        [PrivacyNotice(agree, [uploading, add])] if agree else [],
-        {"fn": read_study, "inputs": inputs, "outputs": [answer, views, insist, result, report, point]},
-        steps,
-    )
+    measure: dict[str, Any] = {
+        "fn": lambda last, percent: controller.performance(last, percent / 100),
+        "inputs": [result, prevalence],
+        "outputs": performance,
+    }
+    search: dict[str, Any] = {
+        "fn": lambda last, where: controller.similar(last, same_part=where == _SAME),
+        "inputs": [result, scope],
+        "outputs": similar,
+    }
+    reading = {"fn": read_study, "inputs": inputs, "outputs": [answer, views, insist, result, report, point]}
+    tab = StudyTab(files, body_part, open_files, open_study, point, reading, [measure, search])
     tab.read_on(files.upload(open_study, files, open_files, **_HIDDEN).then)
     tab.read_on(read.click)
     tab.read_on(add.upload(add_views, [files, add], [files, open_files], **_HIDDEN).then)
@@ -228,8 +213,8 @@ def build_study_tab(context: AppContext, checkpoint: gr.State) -> StudyTab:
         tab.read_on(control.input, fn=adjust)
     tab.read_on(insist.click(lambda opened: opened, open_files, insisted, **_HIDDEN).then)
     tab.read_on(files.clear(close_study, None, [open_files, body_part], **_HIDDEN).then)
-    prevalence.input(**steps[0], **_HIDDEN, trigger_mode="always_last")
-    scope.input(**steps[1], **_HIDDEN)
+    prevalence.input(**measure, **_HIDDEN, trigger_mode="always_last")
+    scope.input(**search, **_HIDDEN)
     for button, kind in ((to_pdf, "pdf"), (to_json, "json")):
         button.click(
             lambda last, percent, kind=kind: controller.report(kind, last, percent / 100), [result, prevalence],

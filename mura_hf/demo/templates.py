@@ -1,6 +1,5 @@
 """Renders the HTML of the page from `templates/*.html`. All values are escaped, because names come from strangers."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +52,6 @@ def _encodable(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _format(value: float, specification: str) -> str:
-    return format(value, specification)
-
-
-def _unusual(views: Sequence[Any]) -> list[str]:
-    return [view.name for view in views if view.in_distribution is False]
-
-
 _ENVIRONMENT = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
     autoescape=True,
@@ -70,10 +61,10 @@ _ENVIRONMENT = Environment(
 )
 _ENVIRONMENT.filters |= {
     "encodable": _encodable,
-    "fixed": _format,
+    "fixed": format,
     "of_100": _of_100,
     "operating_point": operating_point_text,
     "probability": probability_text,
-    "unusual": _unusual,
+    "unusual": lambda views: [view.name for view in views if view.in_distribution is False],
     "words": lambda name: name.replace("_", " "),
 }

@@ -30,17 +30,11 @@ _CLAIM_SECONDS = 10.0  # time between the upload of a file and the request that 
 
 @dataclass
 class _Session:
-    """A browser page or a program.
+    """A browser page or a program."""
 
-    Attributes:
-        seen: Time of its last request, or of the end of its last connection.
-        connections: Number of open connections.
-        held: Files and folders that are kept for it, and how often each is held.
-    """
-
-    seen: float
+    seen: float  # time of its last request, or of the end of its last connection
     connections: int = 0
-    held: Counter[Path] = field(default_factory=Counter)
+    held: Counter[Path] = field(default_factory=Counter)  # files and folders, and how often each is held
 
 
 class Uploads:
@@ -70,10 +64,7 @@ class Uploads:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.folder = folder.resolve()
-        self.quota = quota
-        self.grace = grace
-        self.idle = idle
-        self.unclaimed = unclaimed
+        self.quota, self.grace, self.idle, self.unclaimed = quota, grace, idle, unclaimed
         self._clock = clock
         self._lock = threading.RLock()
         self._sessions: dict[str | None, _Session] = {}  # None: the server itself, whose files always stay

@@ -23,7 +23,7 @@ IMAGE_SIDE = 1600  # pixels on the long side, enough to zoom in
 THUMB_SIDE = 160
 _HEAT_SIDE = 320
 _JPEG_QUALITY = 93  # changes less than one gray level on average
-_STATES = {True: ("abnormal", "▲ flagged"), False: ("normal", "○ not flagged")}
+STATES = {True: ("abnormal", "▲ flagged"), False: ("normal", "○ not flagged")}
 
 
 def image_url(pixels: np.ndarray, side: int = IMAGE_SIDE) -> str:
@@ -84,7 +84,7 @@ def _view_values(view: ViewPrediction, radiograph: Radiograph, withheld: bool) -
         unusual = view.in_distribution is False
         kind, state = ("uncertain", "⊘ unusual") if unusual else ("", "not unusual by itself")
         return {**values, "kind": kind, "state": state}
-    values["kind"], values["state"] = _STATES[view.flagged]
+    values["kind"], values["state"] = STATES[view.flagged]
     values["probability"] = probability_text(view.single_view_probability)
     if view.heatmap is not None:
         values["heatmap"] = heatmap_url(view.heatmap)

@@ -7,6 +7,7 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -26,7 +27,7 @@ from ..inference import (
     sort_rows,
 )
 from ..inference.worklist import write_worklist
-from ..radiographs import GuardedReader, Radiograph
+from ..radiographs import GuardedReader
 from .examples import load_examples
 from .reading import MAX_VIEWS, check_zip, is_zip, read_view
 from .result import known_point
@@ -43,14 +44,10 @@ BANDS = {
 }
 """Sign and text of each band, in the order in which the column sorts."""
 
-_COLUMNS = {
-    "study": "Study",
-    "part": "Body part",
-    "chance": "P(abnormal)",
-    "band": "Answer",
-    "views": "Views",
-    "notes": "Notes",
-}
+_COLUMNS = [
+    ("study", "Study"), ("part", "Body part"), ("chance", "P(abnormal)"), ("band", "Answer"), ("views", "Views"),
+    ("notes", "Notes"),
+]  # fmt: skip
 _UNUSUAL = (
     "Unusual studies do not look like the radiographs that the checkpoint was trained on, so its answer may be "
     "meaningless. The downloads contain the answer, and you can see it after you open the study."
@@ -116,11 +113,10 @@ def gather_studies(source: Path, limits: Limits) -> list[StudyFiles]:
 
 def example_worklist() -> list[StudyFiles]:
     """The phantom studies that visitors can try."""
-    studies = []
-    for number, example in enumerate(load_examples("worklist"), 1):
-        views = tuple(StudyFile(Path(file).name, Path(file)) for file in example.files)
-        studies.append(StudyFiles(f"phantom {number}", views))
-    return studies
+    return [
+        StudyFiles(f"phantom {number}", tuple(StudyFile(Path(file).name, Path(file)) for file in example.files))
+        for number, example in enumerate(load_examples("worklist"), 1)
+    ]
 
 
 def read_worklist(
@@ -145,15 +141,11 @@ def read_worklist(
     Raises:
         ValueError: If the checkpoint has no such operating point.
     """
-
-    def read(file: StudyFile) -> Radiograph:
-        return read_view(reader, file)
-
     rows = [_too_many_views(study, predictor) for study in studies if len(study.files) > MAX_VIEWS]
     readable = [study for study in studies if len(study.files) <= MAX_VIEWS]
     start = updated = shown = time.monotonic()
     yield WorklistProgress(rows, len(studies), 0.0, show=bool(rows))
-    coming = predict_rows(predictor, readable, operating_point=operating_point, read=read)
+    coming = predict_rows(predictor, readable, operating_point=operating_point, read=partial(read_view, reader))
     while not (stop is not None and stop.is_set()) and time.monotonic() - start < max_seconds:
         row = next(coming, None)
         if row is None:
@@ -202,7 +194,7 @@ def worklist_html(
         rows=values,
         version=version,
         notices=[*common, *[_UNUSUAL] * any(row["band"] == "unusual" for row in values)],
-        columns=list(_COLUMNS.items()),
+        columns=_COLUMNS,
         bands=[(key, f"{sign} {text}") for key, (sign, text) in BANDS.items()],
         parts=[(part, part) for part in (*BODY_PARTS, UNKNOWN_PART)],
     )
@@ -286,7 +278,7 @@ class WorklistController:
         path = path.strip()
         if upload and path:
             raise DatasetError("Give either a ZIP file or a path, and clear the other one.")
-        if not upload and not path:
+        if not (upload or path):
             raise DatasetError("There is nothing to read yet. Give a ZIP file, or try the phantom studies.")
         if upload:
             check_zip(Path(upload))  # not a CSV file, which could name files of the server

@@ -9,7 +9,7 @@ import gradio as gr
 
 from ..errors import CheckpointError, DatasetError, MuraError
 from ..inference import StudyFiles
-from .about_tab import PrivacyNotice, build_agreement
+from .about_tab import PrivacyNotice
 from .examples import EXAMPLES_CHECKPOINT
 from .result import known_point, operating_point_choices
 from .state import DEFAULT, FOR_EXAMPLES, AppContext, CheckpointKey
@@ -29,21 +29,20 @@ class WorklistTab:
         opened: The study that was opened last, an `OpenedStudy`.
         open_event: The event that sets it. On its success, the study should be shown.
         point: The operating point.
-        notices: Privacy notices, to be connected with those of other tabs.
     """
 
     opened: gr.State
     open_event: Any
     point: gr.Dropdown
-    notices: list[PrivacyNotice]
 
 
-def build_worklist_tab(context: AppContext, checkpoint: gr.State) -> WorklistTab:
+def build_worklist_tab(context: AppContext, checkpoint: gr.State, notice: PrivacyNotice) -> WorklistTab:
     """Builds the tab.
 
     Args:
         context: State of the server.
         checkpoint: The checkpoint that the visitor chose, a `CheckpointKey`.
+        notice: The privacy notice of a public page.
     """
     controller = WorklistController(context)
     default = context.checkpoints.get()
@@ -51,8 +50,10 @@ def build_worklist_tab(context: AppContext, checkpoint: gr.State) -> WorklistTab
     opened = gr.State(None, time_to_live=_KEPT_SECONDS)
     with gr.Row(elem_id="worklist-asking"):
         with gr.Column(scale=5, min_width=300):
-            agree = build_agreement() if context.public else None
+            if context.public:
+                notice.add()
             with gr.Column(visible=not context.public) as uploading:
+                notice.gated.append(uploading)
                 upload = gr.File(
                     label=f"ZIP file with at most {context.limits.studies:,} studies", file_types=[".zip"],
                     type="filepath", height=150, elem_id="worklist-upload",
@@ -147,7 +148,7 @@ def build_worklist_tab(context: AppContext, checkpoint: gr.State) -> WorklistTab
     stop.click(stop_reading, None, None, queue=False, **private)
     checkpoint.change(update_points, [checkpoint, point], point, **private)
     open_event = table.select(open_study, [studies, opened], opened, **private)
-    return WorklistTab(opened, open_event, point, [PrivacyNotice(agree, [uploading])] if agree else [])
+    return WorklistTab(opened, open_event, point)
 
 
 def _buttons(*, reading: bool) -> tuple[Any, Any, Any]:

@@ -23,8 +23,7 @@ import dataclasses
 import os
 import time
 import gradio as gr
-from mura_hf.demo.app import build_app
-from mura_hf.demo.server import serve
+from mura_hf.demo.server import build_app, serve
 from mura_hf.demo.state import make_context
 
 context = make_context()

@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from mura_hf.demo.controller import StudyController, progress_html
-from mura_hf.demo.requests import StudyRequest
+from mura_hf.demo import controller as controllers
+from mura_hf.demo.controller import LatestRequests, StudyController, StudyRequest, progress_html
 from mura_hf.demo.state import DEFAULT
 from mura_hf.demo.state import FOR_EXAMPLES as PHANTOM
 from tests.conftest import make_checkpoint
@@ -144,3 +144,18 @@ def test_a_report_of_removed_files_asks_for_them(controller, tmp_path, phantom_f
     file.unlink()
     assert "upload it again" in controller.report("pdf", result, 0.1)
     assert "Read a study first" in controller.report("pdf", None, 0.1)
+
+
+def test_only_the_latest_request_of_a_session_is_shown(monkeypatch):
+    latest = LatestRequests()
+    first, other = latest.begin("a"), latest.begin("b")
+    assert latest.is_latest("a", first)
+    second = latest.begin("a")
+    assert not latest.is_latest("a", first)
+    assert latest.is_latest("a", second)
+    assert latest.is_latest("b", other)
+    monkeypatch.setattr(controllers, "_MAX_SESSIONS", 3)
+    for name in "cdef":
+        latest.begin(name)
+    assert latest.is_latest("a", "anything")  # forgotten
+    assert not latest.is_latest("f", "anything")

@@ -4,7 +4,6 @@ import json
 import socket
 import sys
 import threading
-import time
 
 import httpx
 import pytest
@@ -29,15 +28,13 @@ BROWSER = {"user-agent": "Mozilla/5.0"}
 
 def test_a_full_queue_refuses_requests_with_a_message(strict_app):
     url = strict_app.url
-    refused, times = [], []
+    refused = []
     function_numbers(url)
 
     def send(number: int) -> None:
-        start = time.monotonic()
         reply = join_queue(url, "slow", [], f"crowd {number}", BROWSER if number % 2 else None)
         if reply.status_code != 200:
             refused.append((number % 2, reply.status_code, reply.json()))
-            times.append(time.monotonic() - start)
 
     crowd = [threading.Thread(target=send, args=(number,)) for number in range(8)]
     for thread in crowd:
@@ -48,7 +45,6 @@ def test_a_full_queue_refuses_requests_with_a_message(strict_app):
     assert {browser for browser, *_ in refused} == {0, 1}
     for browser, status, message in refused:
         assert (status, message) == (429 if browser else 503, {"detail": BUSY})
-    assert max(times) < 2  # one second on an idle machine
     wait_until(lambda: join_queue(url, "slow", [], "late").status_code == 200)
 
 

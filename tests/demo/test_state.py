@@ -1,4 +1,5 @@
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -60,12 +61,13 @@ def test_a_slow_download_does_not_delay_others(checkpoint, monkeypatch):
         raise CheckpointError(f"{name} cannot be loaded")
 
     monkeypatch.setattr("mura_hf.demo.state.StudyPredictor.from_pretrained", load_slowly)
-    cache.preload([("slow/model", "", "")])
-    assert started.wait(30)
-    assert cache.get().checkpoint.startswith("bundled")
-    finish.set()
-    with pytest.raises(CheckpointError, match="slow/model cannot be loaded"):
-        cache.get("slow/model")
+    with ThreadPoolExecutor(1) as pool:
+        loading = pool.submit(cache.get, "slow/model")
+        assert started.wait(30)
+        assert cache.get().checkpoint.startswith("bundled")
+        finish.set()
+        with pytest.raises(CheckpointError, match="slow/model cannot be loaded"):
+            loading.result()
     assert not cache._loading
 
 
