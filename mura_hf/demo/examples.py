@@ -41,11 +41,13 @@ def load_examples(name: str, folder: Path = EXAMPLES_FOLDER) -> list[ExampleStud
         name: "study" for those of the first tab, "worklist" for those of the worklist.
         folder: Folder with the pictures and `examples.json`.
     """
-    examples = []
-    for record in json.loads((folder / "examples.json").read_text()):
-        if record.pop("set") == name:
-            examples.append(ExampleStudy(**{**record, "files": tuple(str(folder / file) for file in record["files"])}))
-    return examples
+    return [
+        ExampleStudy(
+            one["body_part"], one["label"], one["finding"], tuple(str(folder / file) for file in one["files"])
+        )
+        for one in json.loads((folder / "examples.json").read_text())
+        if one["set"] == name
+    ]
 
 
 def find_example(files: Sequence[str]) -> ExampleStudy | None:

@@ -7,12 +7,11 @@ import threading
 
 import httpx
 import pytest
-from playwright.sync_api import expect
 
 from mura_hf.demo.middleware import NOT_UPLOADED
 from mura_hf.demo.server import BUSY, use_mcp
 
-from .running import WAIT, function_numbers, join_queue, read_result, upload_file, wait_until
+from .running import function_numbers, join_queue, read_result, upload_file, wait_until
 
 PARTIAL = b"""POST /gradio_api/upload HTTP/1.1
 host: 127.0.0.1
@@ -104,26 +103,6 @@ def test_files_of_a_session_stay_for_a_moment_after_its_connection_ends(strict_a
         next(stream.iter_lines())
         read_result(url, "visitor")
     assert strict_app.folder.joinpath(file["path"]).exists()  # the connection may come back
-
-
-@pytest.mark.browser
-def test_a_public_page_shows_a_privacy_notice_and_reads_no_folder(browser, strict_app):
-    page = browser.new_page()
-    page.goto(strict_app.url)
-    expect(page.locator("#uploading")).to_have_count(0, timeout=WAIT)
-    page.get_by_role("tab", name="Worklist").click()
-    panel = page.locator("#worklist-asking")
-    expect(panel).to_contain_text("Before you upload", timeout=WAIT)
-    expect(page.locator("#worklist-upload")).to_have_count(0)
-    panel.get_by_role("button", name="I understand").click()
-    expect(page.locator("#worklist-upload")).to_be_visible(timeout=WAIT)
-    expect(page.get_by_label("Or a folder, ZIP or CSV file")).to_have_count(0)
-    page.get_by_role("tab", name="Read a study").click()
-    expect(page.locator("#uploading")).to_be_visible()  # accepted for all tabs
-    page.get_by_role("combobox", name="Heatmap method").click()
-    expect(page.get_by_role("option", name="LayerCAM")).to_be_visible()
-    expect(page.get_by_role("option", name="Occlusion")).to_have_count(0)
-    page.close()
 
 
 def test_mcp_is_off_by_default_and_its_package_is_named(monkeypatch):

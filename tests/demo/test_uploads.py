@@ -3,6 +3,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,31 +11,29 @@ from mura_hf.demo import uploads as module
 from mura_hf.demo.uploads import LOCK, PREFIX, Uploads, make_private_folder
 
 
-class Clock:
-    """Runs with the clock of the file system, and can be put forward."""
-
-    ahead = 0.0
-
-    def __call__(self) -> float:
-        return time.time() + self.ahead
-
-
 @pytest.fixture
 def clock():
-    return Clock()
+    """Runs with the clock of the file system, and can be put forward."""
+    return SimpleNamespace(ahead=0.0)
 
 
 @pytest.fixture
 def uploads(tmp_path, clock):
-    return Uploads(tmp_path / "folder", quota=1000, grace=60, idle=3600, unclaimed=90, clock=clock)
+    return Uploads(
+        tmp_path / "folder", quota=1000, grace=60, idle=3600, unclaimed=90, clock=lambda: time.time() + clock.ahead
+    )
 
 
-def _upload(uploads: Uploads, name: str, content: bytes = b"12345") -> str:
+def _upload(uploads: Uploads, name: str, content: bytes = b"12345") -> Path:
     """Like Gradio: one folder for each content."""
     file = uploads.folder / content.hex()[:16] / name
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(content)
-    return str(file)
+    return file
+
+
+def _sweep(uploads, clock, ahead):
+    _sweep(uploads, clock, ahead)
 
 
 def test_unclaimed_files_are_removed_within_two_minutes_and_those_of_the_server_stay(uploads, clock):
@@ -44,16 +43,14 @@ def test_unclaimed_files_are_removed_within_two_minutes_and_those_of_the_server_
     partial.write_bytes(b"half")
     gone = _upload(uploads, "a.png")
     uploads.sweep()
-    assert Path(gone).exists()
-    clock.ahead = 91
-    uploads.sweep()
-    assert not Path(gone).parent.exists()
+    assert gone.exists()
+    _sweep(uploads, clock, 91)
+    assert not gone.parent.exists()
     assert not partial.exists()
     uploads.hold("one", [kept])
     uploads.release("one")
-    clock.ahead = 100_000
-    uploads.sweep()
-    assert Path(kept).exists()
+    _sweep(uploads, clock, 100_000)
+    assert kept.exists()
 
 
 def test_files_of_a_session_stay_while_it_is_connected(uploads, clock):
@@ -62,16 +59,13 @@ def test_files_of_a_session_stay_while_it_is_connected(uploads, clock):
     made = uploads.new_folder("one")
     (made / "made.png").write_bytes(b"1")
     with uploads.connected("one"):
-        clock.ahead = 3000
-        uploads.sweep()
-        assert Path(file).exists()
+        _sweep(uploads, clock, 3000)
+        assert file.exists()
         assert (made / "made.png").exists()
-    clock.ahead = 3059
-    uploads.sweep()
-    assert Path(file).exists()
-    clock.ahead = 3062
-    uploads.sweep()
-    assert not Path(file).exists()
+    _sweep(uploads, clock, 3059)
+    assert file.exists()
+    _sweep(uploads, clock, 3062)
+    assert not file.exists()
     assert not made.exists()
 
 
@@ -79,35 +73,27 @@ def test_a_session_without_requests_loses_its_files_after_an_hour(uploads, clock
     file = _upload(uploads, "a.png")
     with uploads.connected("one"):
         uploads.hold("one", [file])
-        clock.ahead = 3601
-        uploads.sweep()
-        assert not Path(file).exists()
+        _sweep(uploads, clock, 3601)
+        assert not file.exists()
         later = _upload(uploads, "b.png")
         uploads.hold("one", [later])
         clock.ahead += 1000
         uploads.sweep()
-        assert Path(later).exists()
+        assert later.exists()
 
 
-def test_a_file_of_two_sessions_is_removed_with_the_second(uploads):
+def test_a_file_stays_until_the_last_session_and_call_let_it_go(uploads):
     file = _upload(uploads, "a.png")
     for session in ("one", "two"):
         uploads.hold(session, [file])
     for session in ("one", "one"):  # the second time without effect
         uploads.release(session)
-        assert Path(file).exists()
-    uploads.release("two")
-    assert not Path(file).exists()
-
-
-def test_each_call_of_a_session_lets_go_of_its_own_files(uploads):
-    file = _upload(uploads, "a.png")
-    uploads.hold("one", [file])
-    uploads.hold("one", [file])
-    uploads.let_go("one", [file])
-    assert Path(file).exists()
-    uploads.let_go("one", [file])
-    assert not Path(file).exists()
+        assert file.exists()
+    uploads.hold("two", [file])
+    uploads.let_go("two", [file])
+    assert file.exists()
+    uploads.let_go("two", [file])
+    assert not file.exists()
 
 
 def test_a_file_that_another_visitor_uploads_too_is_not_removed_before_it_is_claimed(uploads, clock):
@@ -116,15 +102,14 @@ def test_a_file_that_another_visitor_uploads_too_is_not_removed_before_it_is_cla
     uploads.hold("one", [file])
     uploads.arrived([_upload(uploads, "a.png")])
     uploads.release("one")
-    assert Path(file).exists()
+    assert file.exists()
     uploads.hold("two", [file])
     with uploads.uploading(5):  # it may be the same file again
         uploads.release("two")
-        assert Path(file).exists()
+        assert file.exists()
     uploads.arrived([file])
-    clock.ahead = 91
-    uploads.sweep()
-    assert not Path(file).exists()
+    _sweep(uploads, clock, 91)
+    assert not file.exists()
 
 
 def test_paths_outside_are_neither_held_nor_removed(uploads, tmp_path):
@@ -145,11 +130,10 @@ def test_files_of_a_running_upload_stay(uploads, clock):
     with uploads.uploading(100) as room:
         assert room
         first = _upload(uploads, "first.png")
-        clock.ahead = 600
-        uploads.sweep()
-        assert Path(first).exists()
+        _sweep(uploads, clock, 600)
+        assert first.exists()
     uploads.sweep()
-    assert not Path(first).exists()
+    assert not first.exists()
 
 
 def test_unclaimed_files_make_room_if_the_quota_is_exceeded(uploads, clock):
@@ -164,28 +148,19 @@ def test_unclaimed_files_make_room_if_the_quota_is_exceeded(uploads, clock):
             assert room
             with uploads.uploading(200) as second:
                 assert not second  # the first upload needs the room
-        assert not Path(free).exists()
-        assert Path(held).exists()
+        assert not free.exists()
+        assert held.exists()
         assert uploads.used_bytes() == 600
         uploads.hold("one", [_upload(uploads, "more.png", b"m" * 400)])
         with uploads.uploading(1) as room:
             assert not room
 
 
-def test_the_folder_is_private_and_removed_at_the_end(tmp_path):
-    folder = make_private_folder(tmp_path)
-    assert folder.stat().st_mode & 0o777 == 0o700
-    uploads = Uploads(folder)
-    uploads.start(0.01)
-    _upload(uploads, "a.png")
-    uploads.close()
-    assert not folder.exists()
-
-
 def test_folders_of_killed_processes_are_removed_and_those_of_living_ones_stay(tmp_path):
     code = f"""
 import runpy, time
 from pathlib import Path
+from types import SimpleNamespace
 module = runpy.run_path({module.__file__!r})
 folder = module["make_private_folder"](Path({str(tmp_path)!r}))
 (folder / "a.png").write_bytes(b"1")
@@ -206,7 +181,12 @@ time.sleep(600)
         assert killed.exists()  # it is too young to be sure
         for path in (killed / LOCK, living / LOCK, without_lock):
             os.utime(path, (1, 1))
-        make_private_folder(tmp_path)
+        folder = make_private_folder(tmp_path)
+        assert folder.stat().st_mode & 0o777 == 0o700
+        uploads = Uploads(folder)
+        uploads.start(0.01)
+        uploads.close()
+        assert not folder.exists()
         assert not killed.exists()
         assert not without_lock.exists()
         assert (living / "a.png").exists()

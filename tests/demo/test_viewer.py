@@ -19,7 +19,7 @@ def _decode(url, kind):
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.removeprefix(f"data:image/{kind};base64,")))))
 
 
-def test_pictures_keep_their_gray_levels_and_large_ones_shrink():
+def test_pictures_keep_their_gray_levels_and_heatmaps_are_transparent_without_attention():
     pixels = read_radiograph(load_examples("study")[0].files[0]).pixels
     shown = _decode(image_url(pixels), "jpeg").astype(float)
     assert shown.shape == pixels.shape
@@ -27,9 +27,6 @@ def test_pictures_keep_their_gray_levels_and_large_ones_shrink():
     large = np.zeros((3000, 1500), np.float32)
     assert _decode(image_url(large), "jpeg").shape == (IMAGE_SIDE, IMAGE_SIDE // 2)
     assert max(_decode(image_url(large, THUMB_SIDE), "jpeg").shape) == THUMB_SIDE
-
-
-def test_a_heatmap_is_transparent_where_there_is_no_attention():
     heat = _decode(heatmap_url(np.linspace(0, 1, 120 * 80, dtype=np.float32).reshape(120, 80)), "png")
     assert heat.shape == (120, 80, 4)
     assert heat[0, 0, 3] == 0

@@ -22,7 +22,7 @@ from mura_hf.demo.worklist_controller import (
     safe_name,
     summary_text,
     worklist_html,
-)
+)  # fmt: skip
 from mura_hf.errors import DatasetError
 from mura_hf.inference import (
     OOD_WARNING,
@@ -34,7 +34,7 @@ from mura_hf.inference import (
     sort_rows,
     worklist_csv,
     worklist_json,
-)
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def test_safe_names(name, safe):
     assert safe is None or found == safe
 
 
-def test_copies_of_equal_names_stay_apart(tmp_path):
+def test_copies_of_equal_names_stay_apart_and_those_of_examples_are_recognised(controller, tmp_path):
     sources = [tmp_path / "a" / "x.png", tmp_path / "b" / "X.png"]
     for number, source in enumerate(sources):
         source.parent.mkdir()
@@ -147,11 +147,7 @@ def test_copies_of_equal_names_stay_apart(tmp_path):
     assert [Path(path).read_text() for path in paths] == ["0", "1"]
     assert problems == ["gone.png no longer exists, so it was left out."]
 
-
-def test_an_opened_phantom_is_recognised(controller):
-    studies = example_worklist()
-    assert len(studies) == 12
-    opened, _ = controller.open("dora", studies, 3)
+    opened, _ = controller.open("dora", example_worklist(), 3)
     assert find_example(opened.files).body_part == "finger"
 
 
@@ -200,7 +196,7 @@ def test_signs_and_words_beside_colour():
     assert summary_text(ROWS) == "1 flagged, 1 uncertain, 1 nothing flagged, 1 unusual, not answered, 1 no answer"
 
 
-def test_the_answer_for_an_unusual_study_is_withheld():
+def test_the_answer_for_an_unusual_study_is_withheld_and_notes_are_beside_their_row():
     html = worklist_html(ROWS, NUMBERS)
     head, body = next(row for row in _rows(html) if 'data-band="unusual"' in row[0])
     assert "data-chance" not in head
@@ -208,9 +204,6 @@ def test_the_answer_for_an_unusual_study_is_withheld():
     assert html.count("Unusual studies do not look like") == 1
     assert OOD_WARNING not in html
     assert "Unusual studies" not in worklist_html(ROWS[:3], NUMBERS)
-
-
-def test_common_warnings_are_shown_once_and_others_in_their_row():
     html = worklist_html(ROWS, NUMBERS, ["Of all."])
     assert html.count("Of all.") == 1
     assert "<li>Of this one.</li>" in html

@@ -1,0 +1,553 @@
+"""The page as visitors use it. Each test loads it once and walks through one tab."""
+
+import io
+import json
+import re
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
+from playwright.sync_api import expect
+from pypdf import PdfReader
+
+from mura_hf import StudyPredictor
+from mura_hf.demo.examples import load_examples
+from mura_hf.demo.templates import probability_text
+from mura_hf.inference import WorklistRow, find_studies, predict_rows, sort_rows, worklist_csv, worklist_json
+from tests.inference.external import save_external
+
+from .running import WAIT
+
+pytestmark = pytest.mark.browser
+
+TABS = ("Read a study", "Worklist", "Models", "About")
+MODEL_NAME = "Name, Hub name or local folder"
+STUDIES = {  # folder: number of the example, number of views
+    "XR_WRIST/patient00001/study1_positive": (10, 2),
+    "XR_HAND/patient00002/study1_negative": (7, 2),
+    "ward 2/<b>patient 10": (4, 1),
+    "ward 2/<b>patient 9": (3, 1),
+}
+
+
+def open_tab(page, name):
+    page.get_by_role("tab", name=name).click()
+    expect(page.get_by_role("tab", name=name)).to_have_attribute("aria-selected", "true", timeout=WAIT)
+
+
+def choose(page, label, option):
+    page.get_by_role("combobox", name=label).click()
+    page.get_by_role("option", name=option).first.click()
+
+
+def choose_model(page, name):
+    open_tab(page, "Models")
+    choose(page, MODEL_NAME, name)
+    page.get_by_role("button", name="Load the model").click()
+    expect(page.locator("#model-state")).to_contain_text(name, timeout=WAIT)
+
+
+def load_model(page, name, label=""):
+    page.get_by_role("combobox", name=MODEL_NAME).fill(str(name))
+    page.get_by_label("Abnormal label").fill(label)
+    page.get_by_role("button", name="Load the model").click()
+
+
+def clear(page):
+    page.locator("#uploading").get_by_label("Clear").first.click()
+    expect(page.locator("#answer .empty")).to_be_visible(timeout=WAIT)
+
+
+def upload(page, *files):
+    """Drops files into the empty box, or adds them to those in it."""
+    box = page.locator("#uploading input[type=file]")
+    more = page.locator("#uploading").get_by_label("Remove this file").count() > 0
+    (page.get_by_test_id("Add views-upload-button") if more else box.first).set_input_files(list(files))
+
+
+def download(page, label):
+    with page.expect_download() as given:
+        page.get_by_role("button", name=label).click()
+    return given.value.suggested_filename, Path(given.value.path()).read_bytes()
+
+
+def test_every_tab_is_accessible_fits_the_window_and_works_by_keyboard(page):
+    found = []
+    for tab in TABS:
+        open_tab(page, tab)
+        for dark in (False, True):
+            page.evaluate(f"document.body.classList.toggle('dark', {json.dumps(dark)})")
+            for violation in Axe().run(page).response["violations"]:
+                if violation["impact"] in ("serious", "critical"):
+                    nodes = [(node["html"][:200], node["failureSummary"][:300]) for node in violation["nodes"][:3]]
+                    found.append((tab, dark, violation["id"], nodes))
+        for width in (360, 1920, 1280):
+            page.set_viewport_size({"width": width, "height": 900})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, tab
+    assert found == [], json.dumps(found, indent=1)
+    corners = []
+    for dark in ("true", "false"):
+        page.evaluate(f"document.body.classList.toggle('dark', {dark})")
+        with Image.open(io.BytesIO(page.screenshot())) as image:
+            corners.append(np.asarray(image.convert("L"))[-40:, :4].mean())
+    assert corners[0] < 90 < corners[1]
+    open_tab(page, TABS[0])
+
+    def tab_to(selector):
+        for _ in range(80):
+            page.keyboard.press("Tab")
+            if page.evaluate(f"document.activeElement !== null && document.activeElement.matches({selector!r})"):
+                return
+        pytest.fail(f"{selector} is not reached by the keyboard")
+
+    tab_to("#examples button")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.locator("#answer .answer")).to_contain_text("hand", timeout=WAIT)
+    page.locator("#read").focus()
+    tab_to("#views .thumb")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.locator("#views .thumb").nth(1)).to_have_attribute("aria-pressed", "true")
+    tab_to("#views .stage")
+    for key, output, shown in (("h", "split", "100 %"), ("+", "zoom", "140 %")):
+        page.keyboard.press(key)
+        expect(page.locator(f"mura-viewer output[data-of={output}]")).to_have_text(shown)
+    before = page.locator("#views .stack:visible").get_attribute("style")
+    page.keyboard.press("ArrowDown")
+    expect(page.locator("#views .stack:visible")).not_to_have_attribute("style", before)
+    page.keyboard.press("n")
+    expect(page.locator("#views .thumb").nth(0)).to_have_attribute("aria-pressed", "true")
+    page.get_by_role("combobox", name="Operating point").focus()
+    for key in ("ArrowDown", "ArrowUp", "Home", "Enter"):
+        page.keyboard.press(key)
+    expect(page.locator("#answer .answer")).to_be_visible()
+    page.get_by_role("tab", name="Read a study").focus()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("tab", name="Worklist")).to_have_attribute("aria-selected", "true")
+
+
+def screenshot(page):
+    stack = page.locator("#views .view:visible .stack")
+    stack.evaluate("stack => window.scrollBy(0, stack.getBoundingClientRect().top - 100)")  # below the disclaimer
+    with Image.open(io.BytesIO(stack.screenshot())) as image:
+        return np.asarray(image.convert("RGB")).astype(float)
+
+
+def test_the_first_page_its_viewer_settings_and_reports(page):
+    answer, performance = page.locator("#answer .answer"), page.locator("#achieved")
+    expect(answer).to_contain_text("bundled: mura-phantom")
+    expect(answer).to_contain_text("Abnormal: flagged")
+    expect(page.locator("#views .film")).to_have_count(3)
+    expect(page.locator("#similar li")).to_have_count(5)
+    expect(performance).to_contain_text("of the wrist")
+    page.mouse.wheel(0, 3000)
+    expect(page.locator("#disclaimer")).to_contain_text("Not a medical device")
+    expect(page.locator("#disclaimer")).to_be_in_viewport()
+
+    viewer = page.locator("mura-viewer").first
+    page.locator("#views .box:visible").first.wait_for()
+    before = screenshot(page)
+    assert (np.ptp(before, axis=2) > 40).mean() > 0.001  # colours
+    split = viewer.get_by_label("Original against heatmap")
+    split.fill("100")
+    expect(viewer.locator("output[data-of=split]")).to_have_text("100 %")
+    viewer.get_by_label("Box", exact=True).uncheck()
+    plain = screenshot(page)
+    assert not (np.ptp(plain, axis=2) > 40).any()  # the radiograph alone is gray
+    split.fill("50")
+    half, middle = screenshot(page), plain.shape[1] // 2
+    assert np.abs(half[:, : middle - 4] - plain[:, : middle - 4]).mean() < 0.5
+    split.fill("0")
+    viewer.get_by_label("Heatmap opacity").fill("0")
+    assert np.abs(screenshot(page) - plain).mean() < 0.5
+    viewer.get_by_label("Invert", exact=True).check()
+    assert np.abs(screenshot(page) - (255 - plain)).mean() < 3
+    viewer.get_by_label("Invert", exact=True).uncheck()
+    viewer.get_by_label("Window width").fill("50")
+    assert np.abs(screenshot(page) - np.clip((plain - 127.5) / 0.5 + 127.5, 0, 255)).mean() < 3
+    viewer.get_by_role("button", name="Reset").click()
+    assert np.abs(screenshot(page) - before).mean() < 0.5
+    stack = page.locator("#views .view:visible .stack")
+    size = stack.bounding_box()["width"]
+    for button, times in (("Zoom in", 1.4), ("Fit", 1)):
+        viewer.get_by_role("button", name=button).click()
+        assert stack.bounding_box()["width"] == pytest.approx(times * size, rel=0.01)
+    viewer.get_by_label("Heatmap opacity").fill("20")
+    token = viewer.get_attribute("data-answer")
+    page.get_by_role("button", name="Read the study").click()
+    expect(viewer).not_to_have_attribute("data-answer", token, timeout=WAIT)
+    expect(page.locator("#views .heat:visible")).to_have_css("opacity", "0.2")  # settings stay
+    page.locator("#scope").get_by_label("Same body part").check()
+    expect(page.locator("#similar li").filter(has_text="wrist, distance")).to_have_count(5, timeout=WAIT)
+
+    study = json.loads(download(page, "Report as JSON")[1])["study"]
+    name, content = download(page, "Report as PDF")
+    pdf = PdfReader(io.BytesIO(content))
+    assert (name, len(pdf.pages)) == ("study-report.pdf", 1)
+    assert len(pdf.pages[0].images) == 6  # three views, each beside its overlay
+    text, value = re.sub(r"\s+", " ", pdf.pages[0].extract_text()), study["probability"]
+    shown = "above 0.999" if value >= 0.9995 else f"{value:.3f}"
+    for words in ("Abnormal: flagged", "bundled: mura-phantom", "Not a medical device", f"P(abnormal) {shown}"):
+        assert words in text
+    assert all(view["name"] in text for view in study["views"])
+    assert f"P(abnormal) {probability_text(value)}" in answer.inner_text()
+
+    expect(performance).to_contain_text("If 10 of 100 studies are abnormal")
+    choose(page, "Operating point", "Few misses")
+    expect(answer).to_contain_text(re.compile(r"flagged strictly above 0\.1782.*“Few misses”"), timeout=WAIT)
+    few_misses = performance.inner_text()
+    choose(page, "Operating point", "Few false alarms")
+    expect(answer).to_contain_text("“Few false alarms”", timeout=WAIT)
+    expect(performance).not_to_have_text(few_misses)
+    page.locator("#prevalence input[type=range]").press("End")
+    expect(performance).to_contain_text("If 90 of 100 studies are abnormal", timeout=WAIT)
+    choose(page, "Body part", "elbow")
+    expect(answer).to_contain_text("elbow (given by you)", timeout=WAIT)
+    expect(performance).to_contain_text("of the elbow")
+
+    choose(page, "Heatmap method", "Smooth Grad-CAM")
+    for example in (1, 2):  # while the first study is still read; the last choice counts
+        page.locator("#examples button").nth(example).click()
+        page.wait_for_timeout(600)
+    expect(answer).to_contain_text("forearm", timeout=WAIT)
+    choose(page, "Heatmap method", "LayerCAM")
+    expect(page.locator("#views")).to_contain_text("The heatmap (layer cam)", timeout=WAIT)
+    expect(page.locator("#views .name").first).to_contain_text("forearm")
+
+
+def test_uploads_and_an_unusual_study(page, tmp_path):
+    views = []
+    for number, picture in enumerate(load_examples("worklist")[10].files[:2]):
+        with Image.open(picture) as image:  # as hospitals export them: 16 bits, of which 12 are used
+            Image.fromarray(np.asarray(image).astype(np.uint16) * 16).save(tmp_path / f"wrist_{number}.png")
+        views.append(str(tmp_path / f"wrist_{number}.png"))
+    answer, insist = page.locator("#answer .answer"), page.get_by_role("button", name="Show the answer anyway")
+    upload(page, *views)
+    # The default checkpoint was trained on real films, so a phantom is out of distribution.
+    expect(answer).to_contain_text("Not answered", timeout=WAIT)
+    expect(answer).to_contain_text("bundled: mura-film")
+    expect(page.locator("#views img.film")).to_have_count(2)
+    expect(page.locator("#views img.heat")).to_have_count(0)
+    assert "P(abnormal)" not in page.locator("#views").inner_text() + answer.inner_text()
+    insist.click()
+    expect(answer).to_contain_text("Abnormal means fractured", timeout=WAIT)
+    expect(page.locator("#answer .notice").first).to_be_visible()
+    expect(page.locator("#views img.heat")).to_have_count(2)
+    expect(insist).to_have_count(0)
+    page.get_by_label("Remove this file").first.click()
+    expect(page.locator("#views .view")).to_have_count(1, timeout=WAIT)
+    expect(answer).to_contain_text("Not answered")  # it is another study now
+    insist.click()
+    expect(page.locator("#views .probability")).to_have_count(1, timeout=WAIT)
+    # One view is the whole study and has its probability.
+    assert page.locator("#views .probability").inner_text() in answer.locator(".chance").inner_text()
+    clear(page)
+    expect(page.locator("#views .view")).to_have_count(0)
+    expect(page.locator("#achieved")).to_have_text("")
+    page.locator("#examples button").nth(1).click()
+    expect(answer).to_contain_text("bundled: mura-phantom", timeout=WAIT)
+    expect(page.locator("#answer .notice")).to_contain_text("synthetic")
+    choose_model(page, "mura-film")
+    open_tab(page, TABS[0])
+    expect(answer).to_contain_text("bundled: mura-film", timeout=WAIT)
+
+    choose_model(page, "mura-phantom")
+    open_tab(page, TABS[0])
+    upload(page, *views)
+    expect(page.locator("#views .view")).to_have_count(2, timeout=WAIT)
+    expect(answer).to_contain_text("wrist")
+    expect(page.locator("#views img.heat")).to_have_count(2)
+    values = [float(text.split()[-1]) for text in page.locator("#views .probability").all_text_contents()]
+    assert page.locator("#views .film").first.evaluate("image => image.complete && image.naturalWidth > 100")
+    # The view with the higher probability is shown first; a click shows the other one.
+    first = page.locator("#views .view:visible .name").inner_text()
+    assert first == f"wrist_{int(np.argmax(values))}.png" or values[0] == values[1]
+    page.locator("#views .thumb[aria-pressed=false]").click()
+    expect(page.locator("#views .view:visible .name")).not_to_have_text(first)
+    expect(page.locator("#views .view:visible")).to_have_count(1)
+    copy, bad, packed = tmp_path / "copy.png", tmp_path / "x.png", tmp_path / "study.zip"
+    copy.write_bytes(Path(views[0]).read_bytes())
+    bad.write_text("Dear doctor, please find enclosed")
+    upload(page, str(copy), str(bad))  # added to the open study
+    expect(page.locator("#answer .notice").filter(has_text="same")).to_contain_text("copy.png", timeout=WAIT)
+    expect(page.locator("#answer .notice.bad")).to_contain_text("x.png is not a PNG, JPEG or DICOM file")
+    expect(page.locator("#views .view")).to_have_count(3)
+    clear(page)
+    upload(page, str(bad))
+    expect(page.locator("#answer .notice.bad")).to_contain_text("no view left to read", timeout=WAIT)
+    expect(page.locator("#views .view")).to_have_count(0)
+    expect(page.locator("#similar")).to_contain_text("after a study was read")
+    clear(page)
+    with zipfile.ZipFile(packed, "w") as opened:
+        for file in views:
+            opened.write(file, Path(file).name)
+    upload(page, str(packed))
+    expect(page.locator("#views .view .name")).to_have_text(["wrist_0.png", "wrist_1.png"], timeout=WAIT)
+
+
+def test_models_their_cards_errors_and_the_comparison_of_two(page, checkpoint, tmp_path):
+    open_tab(page, "Models")
+    page.get_by_role("button", name="Card of the model in use").click()
+    card, text, facts, state = (page.locator(f"#model-{name}") for name in ("card", "card-text", "facts", "state"))
+    expect(card.locator("h1")).to_have_text("mura-film")
+    assert "license:" not in card.inner_text()
+    expect(card.locator("img")).to_have_count(4)
+    assert card.locator("img").evaluate_all("images => images.every(image => image.naturalWidth > 100)")
+    page.get_by_role("combobox", name=MODEL_NAME).fill("mura-phantom")
+    page.get_by_role("combobox", name=MODEL_NAME).press("Enter")  # like the button
+    expect(state).to_contain_text("mura-phantom", timeout=WAIT)
+    expect(card.locator("h1")).to_have_text("mura-phantom", timeout=WAIT)
+    expect(facts).to_contain_text(StudyPredictor.from_pretrained("mura-phantom").weights_sha256[:12])
+    load_model(page, "nobody/nothing")
+    expect(state).to_contain_text("Not loaded.", timeout=WAIT)
+    expect(state).to_contain_text("The previous model stays in use.")
+    expect(card.locator("h1")).to_have_text("mura-phantom")
+    load_model(page, checkpoint)
+    expect(state).to_contain_text("resnet10t", timeout=WAIT)
+    expect(text).to_contain_text("has no model card")
+    expect(facts).to_contain_text("Not measured for these weights.")
+    open_tab(page, TABS[0])
+    expect(page.locator("#answer .answer")).to_contain_text(f"folder: {checkpoint.name}", timeout=WAIT)
+
+    # The card of another author is text and loads nothing; the fixture `page` checks all requests.
+    folder = save_external(tmp_path / "vit", "vit", labels=("LABEL_0", "LABEL_1"))
+    (folder / "README.md").write_text(
+        "---\nlicense: mit\n---\n# Mine\n![x](http://127.0.0.2/x.png)\n<img src='http://127.0.0.2/y.png'><script>1</script>"
+    )
+    open_tab(page, "Models")
+    load_model(page, folder)
+    expect(state).to_contain_text("Abnormal label", timeout=WAIT)
+    load_model(page, folder, "LABEL_1")
+    expect(text).to_contain_text("![x](http://127.0.0.2/x.png)", timeout=WAIT)
+    expect(text).to_contain_text("<img src=")
+    assert text.locator("img, a, script").count() == 0
+    expect(card.locator("img")).to_have_count(0)
+    assert "license" not in text.inner_text()
+
+    open_tab(page, TABS[0])
+    upload(page, load_examples("worklist")[10].files[0])
+    expect(page.locator("#views .name").first).to_contain_text("phantom11_wrist_1.png", timeout=WAIT)
+    open_tab(page, "Models")
+    compared, sides = page.locator("#compared .compared"), page.locator("#compared .side")
+
+    def compare(**names):
+        for side, name in names.items():
+            page.get_by_role("combobox", name=f"Checkpoint {side}").fill(name)
+            page.get_by_role("combobox", name=f"Checkpoint {side}").press("Enter")
+        page.get_by_role("button", name="Compare").click()
+
+    compare(A="mura-phantom", B="mura-film")
+    expect(sides).to_have_count(2, timeout=WAIT)
+    expect(sides.first).to_contain_text(re.compile(r"P\(abnormal\) (above |below )?0\.\d\d"))
+    expect(sides.first).to_contain_text("bundled: mura-phantom")
+    expect(sides.last).to_contain_text("Not answered")  # a phantom is not a film
+    expect(compared.locator("tbody tr")).to_have_count(2)
+    expect(compared.locator("tbody tr").last).to_contain_text("phantom11_wrist_1.png")
+    expect(compared.locator("img.heat")).to_have_count(1)
+    page.set_viewport_size({"width": 700, "height": 900})
+    boxes = [sides.nth(place).bounding_box() for place in range(2)]
+    assert boxes[1]["y"] > boxes[0]["y"] + boxes[0]["height"]
+    compare(B="nobody/nothing")
+    expect(sides.last.locator(".notice")).to_contain_text("nobody/nothing", timeout=WAIT)
+    expect(sides.first).to_contain_text("P(abnormal)")
+    open_tab(page, TABS[0])
+    clear(page)
+    open_tab(page, "Models")
+    expect(compared).to_have_count(0)  # it was about the closed study
+    compare()
+    expect(page.locator("#compared")).to_contain_text("Open a study first", timeout=WAIT)
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    """A few studies, one with a broken view, and one without a good view."""
+    file, examples = tmp_path_factory.mktemp("archive") / "monday.zip", load_examples("worklist")
+    with zipfile.ZipFile(file, "w") as opened:
+        for folder, (number, n_views) in STUDIES.items():
+            for view, picture in enumerate(examples[number].files[:n_views], 1):
+                opened.write(picture, f"{folder}/image{view}.png")
+        opened.writestr("ward 2/<b>patient 9/image2.png", b"no picture")
+        opened.writestr("ward 3/image1.png", b"no picture")
+    return file
+
+
+@pytest.fixture(scope="module")
+def long_archive(tmp_path_factory):
+    """Six hundred small studies."""
+    file, buffer = tmp_path_factory.mktemp("archive") / "long.zip", io.BytesIO()
+    with Image.open(load_examples("worklist")[10].files[0]) as image:
+        image.resize((96, 128)).save(buffer, "PNG")
+    with zipfile.ZipFile(file, "w") as opened:
+        for number in range(1200):
+            opened.writestr(f"patient {number // 2}/image{number % 2}.png", buffer.getvalue())
+    return file
+
+
+def start(page, file):
+    page.set_input_files("#worklist-upload input[type=file]", str(file))
+    shown = re.compile(rf"{file.stem}\s*{file.suffix}")  # the name may be broken where the box is narrow
+    expect(page.locator("#worklist-upload")).to_contain_text(shown, timeout=WAIT)
+    page.get_by_role("button", name="Read the studies").click()
+
+
+def names(page):
+    return page.locator("mura-worklist tbody tr:not([hidden]) th").all_text_contents()
+
+
+def test_a_worklist_its_errors_rows_files_and_opened_studies(page, archive, tmp_path):
+    choose_model(page, "mura-phantom")
+    open_tab(page, "Worklist")
+    progress, read = page.locator("#worklist-progress"), page.get_by_role("button", name="Read the studies")
+    path, remove = (
+        page.get_by_label("Or a folder, ZIP or CSV file"),
+        page.locator("#worklist-upload").get_by_label("Clear"),
+    )
+    expect(page.locator("#worklist-help")).to_contain_text("each folder that contains pictures is one study")
+    read.click()
+    expect(progress.locator(".notice")).to_contain_text("There is nothing to read yet", timeout=WAIT)
+    wrong = tmp_path / "wrong.zip"
+    wrong.write_text("This is a letter.")
+    start(page, wrong)
+    expect(progress.locator(".notice")).to_contain_text("wrong.zip is not a ZIP file, or it is damaged", timeout=WAIT)
+    expect(read).to_be_enabled()
+    remove.click()
+    with zipfile.ZipFile(archive) as opened:
+        opened.extractall(tmp_path / "films")
+    path.fill(str(tmp_path / "films"))
+    choose(page, "Operating point", "Few misses")
+    read.click()
+    expect(progress).to_contain_text("Read 5 of 5 studies", timeout=WAIT)
+    expect(progress).to_contain_text("“Few misses”")
+    choose(page, "Operating point", "Rule of the MURA paper")
+    path.fill("")
+    start(page, archive)
+    expect(progress).to_contain_text("“Rule of the MURA paper”", timeout=WAIT)
+
+    rows = sort_rows(predict_rows(StudyPredictor.from_pretrained("mura-phantom"), find_studies(archive)))
+    first = names(page)
+    assert first == [row.study for row in rows]
+    assert download(page, "Download CSV") == ("worklist.csv", worklist_csv(rows).encode())
+    name, content = download(page, "Download JSON")
+    found = [WorklistRow.from_dict(row) for row in json.loads(content)]
+    assert (name, content.decode()) == ("worklist.json", worklist_json(found))
+    for row, expected in zip(found, rows, strict=True):
+        assert row.probability == pytest.approx(expected.probability, abs=1e-5)
+        assert {**row.to_dict(), "probability": 0} == {**expected.to_dict(), "probability": 0}
+    expect(progress).to_contain_text("1 no answer")
+    table = page.locator("mura-worklist")
+    expect(table.locator("tr", has_text="patient 9").locator(".notes")).to_contain_text("Left out: image2.png is not")
+    expect(table.locator("tr", has_text="ward 3").locator(".band")).to_contain_text("No answer")
+    expect(table.locator(".notice")).to_have_count(1)  # of the checkpoint, for all studies
+    assert table.locator("tbody b").count() == 0
+
+    header = table.locator("thead th")
+    expect(header.nth(2)).to_have_attribute("aria-sort", "descending")
+    page.get_by_role("button", name="Study", exact=True).click()
+    expect(header.nth(0)).to_have_attribute("aria-sort", "ascending")
+    expect(header.nth(2)).to_have_attribute("aria-sort", "none")
+    assert names(page) == [
+        "ward 2/<b>patient 9", "ward 2/<b>patient 10", "ward 3", "XR_HAND/patient00002/study1",
+        "XR_WRIST/patient00001/study1",
+    ]  # fmt: skip
+    page.get_by_role("button", name="P(abnormal)").press("Enter")
+    assert names(page) == first
+    page.get_by_role("button", name="P(abnormal)").press("Enter")
+    expect(header.nth(2)).to_have_attribute("aria-sort", "ascending")
+    assert names(page) == [*first[:4][::-1], first[4]]  # studies without an answer stay last
+    table.get_by_label("Body part").select_option("hand")
+    assert names(page) == ["XR_HAND/patient00002/study1"]
+    expect(table.locator(".shown")).to_have_text("1 of 5 studies")
+    table.get_by_label("Body part").select_option("")
+    table.get_by_label("Answer").select_option("failed")
+    assert names(page) == ["ward 3"]
+    table.get_by_label("Answer").select_option("")
+
+    table.locator("tr", has_text="XR_WRIST").locator(".band").click()
+    study, answer = page.get_by_role("tab", name="Read a study"), page.locator("#answer .answer")
+    expect(study).to_have_attribute("aria-selected", "true", timeout=WAIT)
+    expect(answer).to_contain_text("wrist (given by you)", timeout=WAIT)
+    expect(page.locator("#views img.film")).to_have_count(2)
+    open_tab(page, "Worklist")
+    wanted = names(page)[1]
+    table.locator(".open").first.focus()
+    page.keyboard.press("ArrowDown")
+    expect(page.get_by_role("button", name=f"Open {wanted}")).to_be_focused()
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowUp")  # there is none above the first
+    expect(table.locator(".open").first).to_be_focused()
+    page.get_by_role("button", name="Open ward 2/<b>patient 9").press("Enter")
+    expect(study).to_have_attribute("aria-selected", "true", timeout=WAIT)
+    expect(answer).to_contain_text("Body part found", timeout=WAIT)
+    expect(page.locator("#views img.film")).to_have_count(1)
+    expect(page.locator("#answer .notice.bad")).to_contain_text("image2.png is not a PNG")
+
+
+def test_rows_appear_during_reading_which_ends_by_stop_or_when_the_visitor_leaves(browser, app, page, long_archive):
+    open_tab(page, "Worklist")
+    page.evaluate(
+        """() => {
+            window.seen = [];
+            const note = () => window.seen.push(document.querySelector("#worklist-progress").innerText);
+            new MutationObserver(note).observe(document.querySelector("#worklist-progress"),
+                { subtree: true, childList: true, characterData: true });
+        }"""
+    )
+    start(page, long_archive)
+    rows, progress = page.locator("mura-worklist tbody tr"), page.locator("#worklist-progress")
+    expect(rows.nth(3)).to_be_visible(timeout=WAIT)
+    page.get_by_role("button", name="Study", exact=True).click()
+    page.locator("mura-worklist .open").first.focus()
+    count = rows.count()
+    page.wait_for_function(f"document.querySelectorAll('mura-worklist tbody tr').length > {count}", timeout=WAIT)
+    shown = names(page)
+    assert shown == sorted(shown, key=lambda name: int(name.split()[-1]))
+    expect(page.get_by_role("button", name=f"Open {shown[0]}", exact=True)).to_be_focused()
+    assert progress.locator("progress").get_attribute("max") == "600"
+    page.get_by_role("button", name="Stop").click()
+    expect(progress).to_contain_text(re.compile(r"Stopped\. Read \d+ of 600 studies"), timeout=WAIT)
+    read = int(re.search(r"Read (\d+) of", progress.inner_text())[1])
+    assert download(page, "Download CSV")[1].count(b"\n") == read + 1
+    pattern = re.compile(r"Read \d+ of 600 studies · [\d.]+ studies a second · about \d+ (s|min) left")
+    assert any(pattern.search(text) for text in page.evaluate("window.seen"))
+    expect(page.get_by_role("button", name="Read the studies")).to_be_enabled()
+    expect(page.get_by_role("button", name="Stop")).to_be_disabled()
+
+    other = browser.new_page()
+    other.goto(app.url)
+    open_tab(other, "Worklist")
+    start(other, long_archive)
+    expect(other.locator("#worklist-progress")).to_contain_text("studies a second", timeout=WAIT)
+    page.get_by_role("button", name="Try it with twelve phantom studies").click()
+    expect(progress).to_contain_text("one worklist at a time", timeout=WAIT)
+    other.close()
+    expect(progress).to_contain_text("Read 12 of 12 studies", timeout=WAIT)
+    expect(progress).to_contain_text("bundled: mura-phantom")
+    expect(rows).to_have_count(12)
+    page.locator("mura-worklist .open").first.click()
+    expect(page.get_by_role("tab", name="Read a study")).to_have_attribute("aria-selected", "true", timeout=WAIT)
+    expect(page.locator("#views .name").first).to_contain_text("phantom", timeout=WAIT)
+    expect(page.locator("#answer .answer")).to_contain_text("bundled: mura-phantom")
+
+
+def test_a_public_page_shows_a_privacy_notice_and_reads_no_folder(browser, strict_app):
+    page = browser.new_page()
+    page.goto(strict_app.url)
+    expect(page.locator("#uploading")).to_have_count(0, timeout=WAIT)
+    open_tab(page, "Worklist")
+    panel = page.locator("#worklist-asking")
+    expect(panel).to_contain_text("Before you upload", timeout=WAIT)
+    expect(page.locator("#worklist-upload")).to_have_count(0)
+    panel.get_by_role("button", name="I understand").click()
+    expect(page.locator("#worklist-upload")).to_be_visible(timeout=WAIT)
+    expect(page.get_by_label("Or a folder, ZIP or CSV file")).to_have_count(0)
+    open_tab(page, TABS[0])
+    expect(page.locator("#uploading")).to_be_visible()  # accepted for all tabs
+    page.get_by_role("combobox", name="Heatmap method").click()
+    expect(page.get_by_role("option", name="LayerCAM")).to_be_visible()
+    expect(page.get_by_role("option", name="Occlusion")).to_have_count(0)
+    page.close()
