@@ -17,14 +17,7 @@ from ..inference import StudyPrediction, StudyPredictor
 from ..inference.report import DISCLAIMER, ReportContext, report_pdf
 from .examples import find_example
 from .reading import Progress, read_study
-from .result import (
-    answer_html,
-    is_withheld,
-    known_point,
-    operating_point_choices,
-    performance_html,
-    similar_html,
-)
+from .result import answer_html, is_withheld, known_point, operating_point_choices, performance_html, similar_html
 from .state import DEFAULT, FOR_EXAMPLES, AppContext, CheckpointKey
 from .templates import error_html, note_html, render
 from .viewer import viewer_html
@@ -35,38 +28,23 @@ _MIME_TYPES = {"pdf": "application/pdf", "json": "application/json"}
 
 @dataclass(frozen=True)
 class StudyRequest:
-    """A request to read one study.
+    """A request to read one study."""
 
-    Attributes:
-        files: Paths of the views on the server.
-        checkpoint: Checkpoint that reads the study.
-        body_part: Body part given by the visitor; None if the model should find it.
-        operating_point: Name of the threshold; the default of the checkpoint if None.
-        method: Heatmap method; the cheapest exact one for the model if None.
-        show_anyway: Whether to show the answer even if the study is out of distribution.
-    """
-
-    files: tuple[str, ...]
+    files: tuple[str, ...]  # paths of the views on the server
     checkpoint: CheckpointKey = DEFAULT
-    body_part: str | None = None
-    operating_point: str | None = None
-    method: str | None = None
-    show_anyway: bool = False
+    body_part: str | None = None  # given by the visitor; None if the model should find it
+    operating_point: str | None = None  # None for the default of the checkpoint
+    method: str | None = None  # of the heatmaps; None for the cheapest exact one
+    show_anyway: bool = False  # show the answer even if the study is out of distribution
 
 
 @dataclass(frozen=True)
 class StudyResult:
-    """A request with its answer, small enough to keep for every visitor.
+    """A request with its answer, small enough to keep for every visitor."""
 
-    Attributes:
-        request: The request, with the operating point that was used.
-        study: The prediction without heatmaps.
-        problems: Sentences about files that could not be read.
-    """
-
-    request: StudyRequest
-    study: StudyPrediction
-    problems: tuple[str, ...] = ()
+    request: StudyRequest  # with the operating point that was used
+    study: StudyPrediction  # without heatmaps
+    problems: tuple[str, ...] = ()  # sentences about files that could not be read
 
     @property
     def withheld(self) -> bool:
@@ -76,21 +54,13 @@ class StudyResult:
 
 @dataclass(frozen=True)
 class StudyPage:
-    """What the page shows for a study.
-
-    Attributes:
-        answer: HTML of the answer.
-        viewer: HTML of the views; empty if there are none.
-        result: The result to keep; None if there is no answer.
-        points: Labels and names of the operating points; None if no checkpoint was loaded.
-        point: The operating point in use.
-    """
+    """What the page shows for a study."""
 
     answer: str
-    viewer: str = ""
-    result: StudyResult | None = None
-    points: list[tuple[str, str]] | None = None
-    point: str | None = None
+    viewer: str = ""  # empty without views
+    result: StudyResult | None = None  # None without an answer
+    points: list[tuple[str, str]] | None = None  # operating points; None if no checkpoint was loaded
+    point: str | None = None  # the operating point in use
 
     @property
     def withheld(self) -> bool:

@@ -14,13 +14,7 @@ EXAMPLES_CHECKPOINT = "mura-phantom"
 
 @dataclass(frozen=True)
 class ExampleStudy:
-    """A synthetic study.
-
-    Attributes:
-        label: "normal" or "abnormal".
-        finding: Kind of the finding; None if the study is normal.
-        files: Paths of its views.
-    """
+    """A synthetic study with the paths of its views. The label is "normal" or "abnormal"."""
 
     body_part: str
     label: str

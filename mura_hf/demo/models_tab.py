@@ -39,14 +39,17 @@ _IMAGE_SIDE = 640  # pixels of a view in a comparison
 class Card:
     """A model card without its front matter.
 
-    Attributes:
-        text: Its Markdown.
-        trusted: Whether it comes with the package and may be shown as Markdown with pictures. Other cards are shown as
-            plain text, because a picture in them could reveal who reads it.
+    It is trusted, and shown as Markdown with pictures, only if it comes with the package: a picture in another card
+    could reveal who reads it.
     """
 
     text: str
     trusted: bool
+
+    @property
+    def shown(self) -> tuple[str, str]:
+        """Its Markdown and its HTML, one of which is empty."""
+        return (self.text, "") if self.trusted else ("", f"{_UNTRUSTED}<pre>{escape(self.text)}</pre>")
 
 
 def find_card(name: str, revision: str) -> Card:
@@ -128,13 +131,7 @@ def _input_text(predictor: StudyPredictor) -> str:
 
 @dataclass(frozen=True)
 class Contender:
-    """One of two compared checkpoints.
-
-    Attributes:
-        name: "A" or "B".
-        study: Its prediction; None if there is none.
-        error: Why there is none.
-    """
+    """A compared checkpoint, "A" or "B", with its prediction or the error instead."""
 
     name: str
     study: StudyPrediction | None
@@ -154,14 +151,7 @@ class Contender:
 def comparison_html(
     first: Contender, second: Contender, radiographs: Sequence[Radiograph], problems: Sequence[str] = ()
 ) -> str:
-    """Both answers, the probabilities of each view with their difference, and each view with both heatmaps.
-
-    Args:
-        first: Shown on the left, or above.
-        second: Shown on the right, or below.
-        radiographs: The views that both checkpoints read.
-        problems: A sentence about each view that could not be read.
-    """
+    """Both answers, the probabilities of each view with their difference, and each view with both heatmaps."""
     both = (first, second)
     sides = [
         {"name": one.name, "answer": error_html(one.error) if one.study is None else answer_html(one.study)}
@@ -276,10 +266,9 @@ def build_models_tab(context: AppContext, checkpoint: gr.State, files: Component
         second = gr.Dropdown(bundled, value=bundled[-1], allow_custom_value=True, label="Checkpoint B", min_width=140)
         compare = gr.Button("Compare", min_width=140, elem_id="compare")
     compared = gr.HTML("", elem_id="compared", js_on_load=None, apply_default_css=False)
-    markdown, plain = _card_values(card_now)
     with gr.Accordion("Card of the model in use", open=False, elem_id="model-card-box"):
-        card = gr.Markdown(markdown, elem_id="model-card", latex_delimiters=[])
-        card_text = gr.HTML(plain, elem_id="model-card-text", js_on_load=None, apply_default_css=False)
+        card = gr.Markdown(card_now.shown[0], elem_id="model-card", latex_delimiters=[])
+        card_text = gr.HTML(card_now.shown[1], elem_id="model-card-text", js_on_load=None, apply_default_css=False)
 
     def choose(wanted_name: str | None, wanted_revision: str, label: str, last: CheckpointKey) -> tuple[Any, ...]:
         key = (wanted_name or "", wanted_revision, label)
@@ -289,7 +278,7 @@ def build_models_tab(context: AppContext, checkpoint: gr.State, files: Component
             sentence = f"**Not loaded.** {_escape_markdown(str(error).rstrip('.'))}. The previous model stays in use."
             return last, sentence, *[gr.skip()] * 5
         names = gr.update(choices=[*bundled, *[key[0]] * (bool(key[0]) and key[0] not in bundled)])
-        return key, description, table, *_card_values(text), names, names
+        return key, description, table, *text.shown, names, names
 
     def compare_both(
         paths: Sequence[str] | None, part: str | None, one: str | None, other: str | None, last: CheckpointKey
@@ -312,8 +301,3 @@ def build_models_tab(context: AppContext, checkpoint: gr.State, files: Component
     for component in components:  # a comparison is about one study and two checkpoints
         component.change(lambda: "", None, compared, api_visibility="private", show_progress="hidden")
     return load_events
-
-
-def _card_values(card: Card) -> tuple[str, str]:
-    """The card as Markdown and as HTML, one of which is empty."""
-    return (card.text, "") if card.trusted else ("", f"{_UNTRUSTED}<pre>{escape(card.text)}</pre>")

@@ -34,27 +34,16 @@ FOR_EXAMPLES: CheckpointKey = (EXAMPLES_CHECKPOINT, "", "")
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of the page and its endpoints.
+    """Limits of the page and its endpoints."""
 
-    Attributes:
-        upload_bytes: Size of one upload, all its files together.
-        studies: Number of studies in one worklist.
-        folder_bytes: Size of all uploads on the server.
-        queue: Number of waiting requests. Further requests are refused with a message.
-        concurrency: Number of requests of one kind that run at the same time.
-        threads: Number of threads that serve the page.
-        seconds: Duration of one worklist.
-        weights_bytes: Size of the weights of a checkpoint on the Hub; None for no limit.
-    """
-
-    upload_bytes: int = 1 << 30
-    studies: int = 2_000
-    folder_bytes: int = 4 << 30
-    queue: int = 32
-    concurrency: int = 2
-    threads: int = 24
-    seconds: float = 3600.0
-    weights_bytes: int | None = None
+    upload_bytes: int = 1 << 30  # of one upload, all its files together
+    studies: int = 2_000  # of one worklist
+    folder_bytes: int = 4 << 30  # of all uploads on the server
+    queue: int = 32  # waiting requests; further requests are refused with a message
+    concurrency: int = 2  # requests of one kind that run at the same time
+    threads: int = 24  # that serve the page
+    seconds: float = 3600.0  # of one worklist
+    weights_bytes: int | None = None  # of a checkpoint on the Hub; None for no limit
 
 
 LOCAL_LIMITS = Limits()
@@ -150,25 +139,14 @@ class CheckpointCache:
 
 @dataclass(frozen=True)
 class AppContext:
-    """The state of the server. Threads share it.
-
-    Attributes:
-        checkpoints: Loaded checkpoints by name.
-        reader: Decodes uploads in separate processes.
-        uploads: Uploaded files and how long they are kept.
-        limits: Limits of the page and its endpoints.
-        examples: Synthetic studies that visitors can open.
-        public: Whether other people can reach the page. If so, a privacy notice comes before the first upload, and
-            folders of this machine cannot be read.
-        host: Address at which the app serves.
-    """
+    """The state of the server. Threads share it."""
 
     checkpoints: CheckpointCache
     reader: GuardedReader
     uploads: Uploads
     limits: Limits
     examples: list[ExampleStudy]
-    public: bool
+    public: bool  # whether other people can reach the page: then with a privacy notice, and without local folders
     host: str = LOCAL_HOSTS[0]
 
     def close(self) -> None:

@@ -39,25 +39,15 @@ _READING: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class StudyTab:
-    """What the other tabs need of this one.
+    """What the other tabs need of this one."""
 
-    Attributes:
-        files: The upload box.
-        body_part: The body part given by the visitor, or `FOUND`.
-        open_files: Paths of the views of the open study, from the box or an example.
-        open_study: Returns the new value of `open_files`. The result of a running request is not shown after that.
-        point: The operating point.
-        reading: Arguments of the event that reads the open study.
-        steps: Arguments of the events that follow.
-    """
-
-    files: gr.File
-    body_part: gr.Dropdown
-    open_files: gr.State
-    open_study: Callable[[gr.Request, Sequence[str] | None], tuple[str, ...]]
+    files: gr.File  # the upload box
+    body_part: gr.Dropdown  # the body part given by the visitor, or `FOUND`
+    open_files: gr.State  # paths of the views of the open study, from the box or an example
+    open_study: Callable[[gr.Request, Sequence[str] | None], tuple[str, ...]]  # returns the new `open_files`
     point: gr.Dropdown
-    reading: dict[str, Any]
-    steps: list[dict[str, Any]]
+    reading: dict[str, Any]  # arguments of the event that reads the open study
+    steps: list[dict[str, Any]]  # arguments of the events that follow
 
     def read_on(self, listener: Callable[..., Any], **changes: Any) -> None:
         """Reads the open study when an event happens, such as `button.click` or `event.then`."""

@@ -47,9 +47,7 @@ class Uploads:
     Args:
         folder: Folder that belongs to this process.
         quota: Maximum number of bytes in the folder. Files that nobody holds are removed to make room.
-        grace: Seconds that a session outlives its last connection.
-        idle: Seconds that a session outlives its last request.
-        unclaimed: Seconds that a file waits for the request that names it.
+        grace, idle, unclaimed: See above.
         clock: Returns seconds since the epoch, like the times of files.
     """
 

@@ -61,33 +61,20 @@ _MAX_SESSIONS = 1000  # whose worklists can be stopped
 
 @dataclass(frozen=True)
 class WorklistProgress:
-    """How much of a worklist was read.
+    """How much of a worklist was read."""
 
-    Attributes:
-        rows: Rows so far, in the order of reading. The list goes on growing.
-        total: Number of studies.
-        seconds: Time since the start.
-        show: Whether the table should be updated.
-        ended: Whether this is the last update.
-    """
-
-    rows: list[WorklistRow]
+    rows: list[WorklistRow]  # in the order of reading; the list goes on growing
     total: int
     seconds: float
-    show: bool
+    show: bool  # whether the table should be updated
     ended: bool = False
 
 
 @dataclass(frozen=True)
 class OpenedStudy:
-    """A study of the worklist to be opened in the tab "Read a study".
+    """A study of the worklist to be opened in the tab "Read a study"."""
 
-    Attributes:
-        files: Paths of its views on the server.
-        body_part: One of the seven if it is known, else None.
-    """
-
-    files: list[str]
+    files: list[str]  # paths of its views on the server
     body_part: str | None
 
 
@@ -130,19 +117,20 @@ def read_worklist(
 ) -> Iterator[WorklistProgress]:
     """Reads studies like `predict_rows`, and yields the progress about every half second.
 
-    Args:
-        predictor: Predictor to use.
-        studies: Studies found by `gather_studies`. One with more than `MAX_VIEWS` views is not read.
-        reader: Decodes the views in separate processes.
-        operating_point: Name of the threshold; the default of the checkpoint if None.
-        stop: Stops reading after the current study.
-        max_seconds: Time after which reading stops.
+    A study with more than `MAX_VIEWS` views is not read. Reading ends after the current study if `stop` is set or
+    `max_seconds` are over.
 
     Raises:
         ValueError: If the checkpoint has no such operating point.
     """
-    rows = [_too_many_views(study, predictor) for study in studies if len(study.files) > MAX_VIEWS]
-    readable = [study for study in studies if len(study.files) <= MAX_VIEWS]
+    rows: list[WorklistRow] = []
+    readable: list[StudyFiles] = []
+    for study in studies:
+        if len(study.files) <= MAX_VIEWS:
+            readable.append(study)
+            continue
+        error = f"One folder contains {len(study.files):,} views; a study may have {MAX_VIEWS} here. Nothing was read."
+        rows.append(WorklistRow(study.name, body_part=study.body_part, error=error, checkpoint=predictor.checkpoint))
     start = updated = shown = time.monotonic()
     yield WorklistProgress(rows, len(studies), 0.0, show=bool(rows))
     coming = predict_rows(predictor, readable, operating_point=operating_point, read=partial(read_view, reader))
@@ -154,16 +142,10 @@ def read_worklist(
         now = time.monotonic()
         if now - updated >= _PAUSE:
             show = now - shown >= max(_PAUSE, len(rows) / _ROWS_PER_SECOND)
-            shown = now if show else shown
-            updated = now
+            updated, shown = now, now if show else shown
             yield WorklistProgress(rows, len(studies), now - start, show)
     coming.close()  # type: ignore[attr-defined]  # a generator; this ends its thread
     yield WorklistProgress(rows, len(studies), time.monotonic() - start, show=True, ended=True)
-
-
-def _too_many_views(study: StudyFiles, predictor: StudyPredictor) -> WorklistRow:
-    error = f"One folder contains {len(study.files):,} views; a study may have {MAX_VIEWS} here. Nothing was read."
-    return WorklistRow(study.name, body_part=study.body_part, error=error, checkpoint=predictor.checkpoint)
 
 
 def band_of(row: WorklistRow) -> str:
@@ -180,8 +162,7 @@ def worklist_html(
 
     Args:
         rows: Rows in any order.
-        numbers: Number of each study by its name. The script of the page opens studies by number, because a name may
-            contain anything.
+        numbers: Number of each study by its name. The script opens studies by number, since a name may be anything.
         common: Warnings about all studies. They are shown once above the table.
         version: Differs whenever the rows differ, so that the script notices.
     """
@@ -312,16 +293,9 @@ class WorklistController:
     def open(
         self, session: str, studies: list[StudyFiles], number: Any, last: OpenedStudy | None = None
     ) -> tuple[OpenedStudy, list[str]]:
-        """Copies the views of a study to files of its own.
+        """Copies the views of a study to files of its own, and removes those of the study that was opened before.
 
-        Args:
-            session: Session that holds the files.
-            studies: The worklist.
-            number: Number of the study. It comes from the page and may be anything.
-            last: The study that was opened before. Its files are removed.
-
-        Returns:
-            The study, and sentences about views that were left out.
+        The number comes from the page and may be anything. Also returns sentences about views that were left out.
 
         Raises:
             DatasetError: If there is no such study, or none of its views exists any more.

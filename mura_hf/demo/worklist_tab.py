@@ -23,16 +23,10 @@ _HELP = (Path(__file__).parent / "templates" / "worklist_help.md").read_text(enc
 
 @dataclass(frozen=True)
 class WorklistTab:
-    """What the page needs of this tab.
+    """What the page needs of this tab."""
 
-    Attributes:
-        opened: The study that was opened last, an `OpenedStudy`.
-        open_event: The event that sets it. On its success, the study should be shown.
-        point: The operating point.
-    """
-
-    opened: gr.State
-    open_event: Any
+    opened: gr.State  # the study that was opened last, an `OpenedStudy`
+    open_event: Any  # sets it; on its success, the study should be shown
     point: gr.Dropdown
 
 
