@@ -28,13 +28,9 @@ _VERDICTS = {"negative", "neg", "free", "absent", "absence"}
 
 
 def find_abnormal(labels: Sequence[str], place: str, wanted: str | None = None) -> int:
-    """Returns the index of the label that means abnormal.
+    """Returns the index of the label that means abnormal: the `wanted` one, or else according to the label texts.
 
-    Args:
-        labels: The two labels, in the checkpoint's order.
-        place: Name of the checkpoint in messages.
-        wanted: The label that means abnormal, if the caller names it. Case is ignored unless the labels differ only
-            by case.
+    Case is ignored in `wanted`, unless the two labels differ only by case.
 
     Raises:
         CheckpointError: If `wanted` is not one of the labels; or, without it, unless one label means abnormal and the
@@ -103,30 +99,16 @@ _NO_TOKEN_GRID = {"hiera", "perceiver", "perceiver_learned", "imagegpt"}
 
 @strict
 class ExternalConfig(MuraBaseConfig):
-    r"""
-    Configuration of an external checkpoint: it is not calibrated, and the probabilities of views are averaged.
-
-    Args:
-        backbone (`str`, *optional*, defaults to `""`):
-            The architecture or model type.
-        study_pooling (`str`, *optional*, defaults to `"mean"`):
-            Always `"mean"`.
-    """
+    """Configuration of an external checkpoint: it is not calibrated, and the probabilities of views are averaged."""
 
     model_type = "external"
 
-    backbone: str = ""
+    backbone: str = ""  # the architecture or model type
     study_pooling: str = "mean"
 
 
 class ExternalClassifier(MuraClassifier):
-    """Adapts a two-class image classifier of transformers to `MuraClassifier`.
-
-    Args:
-        model: The model.
-        config: Its adapted configuration.
-        abnormal: Index of its output that means abnormal.
-    """
+    """Adapts a two-class image classifier of transformers, whose output `abnormal` means abnormal."""
 
     config: ExternalConfig
     config_class = ExternalConfig
@@ -139,18 +121,14 @@ class ExternalClassifier(MuraClassifier):
         self._no_layer = f"the layers of a network of type {config.backbone} were not searched"
 
     def find_layer(self, shape: tuple[int, int, int]) -> None:
-        """Finds the layer for heatmaps, by running noise through the model.
-
-        Args:
-            shape: Channels, height and width of the model's input.
-        """
+        """Finds the layer for heatmaps, by running noise of a shape `[C, H, W]` through the model."""
         self._layer = None
         self._no_layer = (
             f"a network of type {self.config.backbone} has no layer whose positions correspond to those of the image "
             "and determine the prediction"
         )
         if self.model.config.model_type not in _NO_TOKEN_GRID:
-            self._layer = find_map_layer(self.model, lambda pixels: _difference(self._logits(pixels)), shape)
+            self._layer = find_map_layer(self.model, self._difference, shape)
 
     def classify_views(
         self, pixel_values: torch.Tensor, explainable: bool = False, **options: Any
@@ -169,11 +147,7 @@ class ExternalClassifier(MuraClassifier):
         )
 
     def explain(self, output: MuraImageClassifierOutput) -> list[Explained]:
-        """Returns the explained layer.
-
-        Raises:
-            CheckpointError: If there is no such layer, or the output was made without `explainable`.
-        """
+        """Returns the explained layer."""
         if self._layer is None:
             raise CheckpointError(f"{self._no_layer}; the method occlusion needs none")
         if output.layer_outputs is None:
@@ -184,9 +158,9 @@ class ExternalClassifier(MuraClassifier):
         """Logits `[B, 2]` for normal and abnormal."""
         return self.model(pixel_values=pixel_values).logits[:, self.order]
 
-
-def _difference(logits: torch.Tensor) -> torch.Tensor:
-    return logits[:, 1] - logits[:, 0]
+    def _difference(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        logits = self._logits(pixel_values)
+        return logits[:, 1] - logits[:, 0]
 
 
 EXTERNAL_WARNING = (
@@ -201,92 +175,24 @@ _REFUSED_ARGUMENTS = ("cache_dir", "checkpoint_path", "exportable", "features_on
 def load_external(
     place: str, config: Any, dtype: str | torch.dtype, pinned: dict[str, str], abnormal_label: str | None
 ) -> tuple[ExternalClassifier, ExternalProcessor]:
-    """Loads an external checkpoint. Code that comes with it is never run, and pickled weights are never read.
+    """Loads an external checkpoint, in evaluation mode, and its processor.
 
-    Args:
-        place: Folder or Hub name.
-        config: Its configuration, from `AutoConfig`.
-        dtype: Dtype of the weights.
-        pinned: `{"revision": ...}` if a revision was given, else empty.
-        abnormal_label: The label that means abnormal; inferred from the label texts if None.
-
-    Returns:
-        The model, in evaluation mode, and its processor.
+    Code that comes with it is never run, and pickled weights are never read. `pinned` is `{"revision": ...}` or empty.
 
     Raises:
         CheckpointError: If it does not have two labels, it is unclear which one means abnormal, weights are missing or
             pickled, or it has no image processor.
     """
-    check_outputs(place, config)
+    _check_config(place, config)
     labels = [str(config.id2label[index]) for index in range(2)]
     abnormal = find_abnormal(labels, place, abnormal_label)
-    if config.model_type == "timm_wrapper":
-        _check_timm(place, config)
-    processor = _load_processor(place, pinned)
-    model = _load_model(place, config, dtype, pinned)
-    own = ExternalConfig(
-        backbone=config.architecture if config.model_type == "timm_wrapper" else config.model_type,
-        positive_class_description=(
-            f"what the authors of this checkpoint labelled “{labels[abnormal]}”, as opposed to "
-            f"“{labels[1 - abnormal]}”; see its card for their definition"
-        ),
-    )
-    adapted = ExternalClassifier(model, own, abnormal).eval().requires_grad_(False)
-    channels = next((weight.shape[1] for weight in model.parameters() if weight.ndim == 4), 3)  # of the first layer
-    external = ExternalProcessor(processor, gray=channels == 1)
-    pixel_values = external([np.eye(64, dtype=np.uint8)])["pixel_values"]
-    adapted.find_layer(tuple(pixel_values.shape[1:]))
-    return adapted, external
-
-
-def check_outputs(place: str, config: Any) -> None:
-    """Checks that a checkpoint is a classifier with two classes.
-
-    Raises:
-        CheckpointError: If it has another number of labels, or several labels at a time.
-    """
-    labels = config.id2label or {}
-    if config.num_labels == 1:
-        raise CheckpointError(
-            f"{place} has one output, which transformers treats as a regression without a defined meaning. Give it "
-            "two labels: the weight w and bias b of one logit become the weights 0 and w, and the biases 0 and b"
-        )
-    if config.num_labels != 2 or not {0, 1} <= set(labels):
-        names = ", ".join(f"“{name}”" for name in list(labels.values())[:4]) + ", ..." * (len(labels) > 4)
-        raise CheckpointError(
-            f"{place} is a checkpoint of type {config.model_type!r} with {config.num_labels} labels ({names}); a "
-            "classifier of normal against abnormal has two"
-        )
-    kind = getattr(config, "problem_type", None)
-    if kind not in (None, "single_label_classification"):
-        raise CheckpointError(
-            f"{place} was trained for {kind}, where two labels do not exclude each other: there is no probability of "
-            "abnormal against normal"
-        )
-
-
-def _check_timm(place: str, config: Any) -> None:
-    refused = [name for name in config.model_args or {} if name in _REFUSED_ARGUMENTS or name.startswith("pretrained")]
-    if refused:
-        raise CheckpointError(f"{place}: model_args in its config.json may not hold {', '.join(refused)}")
-    if ":" in config.architecture or "/" in config.architecture:
-        raise CheckpointError(
-            f"{place}: architecture in its config.json is {config.architecture!r}; it must be the plain name "
-            "of a timm architecture"
-        )
-
-
-def _load_processor(place: str, pinned: dict[str, str]) -> Any:
     try:
-        return AutoImageProcessor.from_pretrained(place, trust_remote_code=False, **pinned)
+        processor = AutoImageProcessor.from_pretrained(place, trust_remote_code=False, **pinned)
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{place} has no image processor that transformers knows (preprocessor_config.json), so its "
             "preprocessing is unknown; save that of its base model beside its weights, with save_pretrained"
         ) from error
-
-
-def _load_model(place: str, config: Any, dtype: str | torch.dtype, pinned: dict[str, str]) -> Any:
     try:
         model, info = AutoModelForImageClassification.from_pretrained(
             place,
@@ -311,4 +217,48 @@ def _load_model(place: str, config: Any, dtype: str | torch.dtype, pinned: dict[
             f"{place} has no weights for {', '.join(missing[:4])}{', ...' * (len(missing) > 4)}, so its "
             "predictions would be random; it may be a base model that was not fine-tuned"
         )
-    return model
+    own = ExternalConfig(
+        backbone=config.architecture if config.model_type == "timm_wrapper" else config.model_type,
+        positive_class_description=(
+            f"what the authors of this checkpoint labelled “{labels[abnormal]}”, as opposed to "
+            f"“{labels[1 - abnormal]}”; see its card for their definition"
+        ),
+    )
+    adapted = ExternalClassifier(model, own, abnormal).eval().requires_grad_(False)
+    channels = next((weight.shape[1] for weight in model.parameters() if weight.ndim == 4), 3)  # of the first layer
+    external = ExternalProcessor(processor, gray=channels == 1)
+    pixel_values = external([np.eye(64, dtype=np.uint8)])["pixel_values"]
+    adapted.find_layer(tuple(pixel_values.shape[1:]))
+    return adapted, external
+
+
+def _check_config(place: str, config: Any) -> None:
+    """Checks that a checkpoint is a classifier with two classes, and that a config of timm is harmless."""
+    labels = config.id2label or {}
+    if config.num_labels == 1:
+        raise CheckpointError(
+            f"{place} has one output, which transformers treats as a regression without a defined meaning. Give it "
+            "two labels: the weight w and bias b of one logit become the weights 0 and w, and the biases 0 and b"
+        )
+    if config.num_labels != 2 or not {0, 1} <= set(labels):
+        names = ", ".join(f"“{name}”" for name in list(labels.values())[:4]) + ", ..." * (len(labels) > 4)
+        raise CheckpointError(
+            f"{place} is a checkpoint of type {config.model_type!r} with {config.num_labels} labels ({names}); a "
+            "classifier of normal against abnormal has two"
+        )
+    kind = getattr(config, "problem_type", None)
+    if kind not in (None, "single_label_classification"):
+        raise CheckpointError(
+            f"{place} was trained for {kind}, where two labels do not exclude each other: there is no probability of "
+            "abnormal against normal"
+        )
+    if config.model_type != "timm_wrapper":
+        return
+    refused = [name for name in config.model_args or {} if name in _REFUSED_ARGUMENTS or name.startswith("pretrained")]
+    if refused:
+        raise CheckpointError(f"{place}: model_args in its config.json may not hold {', '.join(refused)}")
+    if ":" in config.architecture or "/" in config.architecture:
+        raise CheckpointError(
+            f"{place}: architecture in its config.json is {config.architecture!r}; it must be the plain name "
+            "of a timm architecture"
+        )

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,15 +12,6 @@ from ..errors import CheckpointError
 from ..models.geometry_mura import to_gray_plane
 
 _MARGIN = 0.1  # share of a side that is ignored at either end, where interpolation distorts the ramp
-
-
-class Window(NamedTuple):
-    """The part of an image that the model sees, in pixels of the image. It may extend beyond the image (padding)."""
-
-    left: float
-    top: float
-    right: float
-    bottom: float
 
 
 class ExternalProcessor:
@@ -51,23 +42,14 @@ class ExternalProcessor:
     def restore_map(
         self, values: np.ndarray, height: int, width: int, field: tuple[int, int, int, int] | None = None
     ) -> np.ndarray:
-        """Maps a heatmap of `pixel_values` back to the original image.
-
-        Args:
-            values: Heatmap over `pixel_values`, float32 `[h, w]` at any resolution.
-            height: Height of the original in pixels.
-            width: Width of the original in pixels.
-            field: Ignored; it is always the whole image.
-
-        Returns:
-            float32 `[height, width]`; 0 outside of what the model saw.
+        """Maps a heatmap back, like `MuraImageProcessor.restore_map`; it is 0 outside of what the model saw.
 
         Raises:
             CheckpointError: If the part of the image that the model sees cannot be determined.
         """
-        window = self._window(height, width)
-        rows = _weights(values.shape[0], height, window.top, window.bottom)
-        columns = _weights(values.shape[1], width, window.left, window.right)
+        left, top, right, bottom = self._window(height, width)
+        rows = _weights(values.shape[0], height, top, bottom)
+        columns = _weights(values.shape[1], width, left, right)
         return rows @ np.asarray(values, np.float32) @ columns.T
 
     def _run(self, pictures: list[Image.Image]) -> torch.Tensor:
@@ -81,11 +63,10 @@ class ExternalProcessor:
             )
         return pixel_values.float()
 
-    def _measure(self, height: int, width: int) -> Window:
+    def _measure(self, height: int, width: int) -> tuple[float, float, float, float]:
         """Measures what the model sees of images of a size, by processing gray ramps. Works for any linear geometry.
 
-        Raises:
-            CheckpointError: If the output is not a ramp.
+        Returns left, top, right and bottom in pixels of the image; they lie outside of it if the processor pads.
         """
         black, white = (self._run([Image.new("L", (width, height), level)])[0, 0] for level in (0, 255))
         across = np.broadcast_to((np.arange(width) + 0.5) / width, (height, width))
@@ -97,15 +78,13 @@ class ExternalProcessor:
             shares = torch.where(reached, (levels - black) / (white - black), torch.nan)
             edges.append(_fit_edges(torch.nanmean(shares, dim=1 - axis).double().numpy() * side, side))
         (left, right), (top, bottom) = edges
-        return Window(left, top, right, bottom)
+        return left, top, right, bottom
 
 
 def _fit_edges(places: np.ndarray, side: int) -> tuple[float, float]:
-    """First and last edge of the visible part along one axis.
+    """First and last edge of the visible part along one axis, from the centre of each processed pixel (NaN outside).
 
-    Args:
-        places: Centre of each processed pixel in pixels of the original; NaN outside.
-        side: Length of the original in pixels.
+    All of them are in pixels of the original, whose length is `side`.
     """
     inside = np.flatnonzero(np.isfinite(places))
     margin = int(np.ceil(_MARGIN * len(inside)))

@@ -39,12 +39,7 @@ def list_views(views: Iterable[View], names: Sequence[str] | None) -> tuple[list
 
 
 def read_view(view: View, name: str, processor: MuraImageProcessor | ExternalProcessor) -> Radiograph:
-    """Reads one view.
-
-    Args:
-        view: The view in any supported form.
-        name: Its name in error messages.
-        processor: The image processor; it converts arrays and PIL images to gray levels.
+    """Reads a view in any supported form; `name` is its name in error messages.
 
     Raises:
         RadiographError: If it cannot be read.

@@ -3,8 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from huggingface_hub import (
@@ -29,13 +28,10 @@ from ..common import BUNDLED, DEFAULT
 from ..errors import CheckpointError
 from ..models import (
     CLASSIFIERS,
-    GOLDEN_FILE,
     LABELS,
-    Golden,
     MuraClassifier,
     MuraForStudyClassification,
     MuraImageProcessor,
-    read_golden,
 )
 from ..models.golden_mura import digest_weights
 from ..retrieval import CODES, FOLDER, OOD_FILE, RECORD, ROWS, OODDetector, RetrievalIndex
@@ -61,18 +57,20 @@ class Source:
     revision: str | None
     name: str
 
+    @property
+    def pinned(self) -> dict[str, str]:
+        """`{"revision": ...}` if a revision was given, else empty."""
+        return {} if self.revision is None else {"revision": self.revision}
+
 
 def find_source(name_or_path: str | os.PathLike[str] | None, revision: str | None = None) -> Source:
-    """Finds a checkpoint. The Hub is asked once, with a short timeout, if the checkpoint is not in the local cache.
+    """Finds a checkpoint; see `StudyPredictor.from_pretrained` for the arguments.
 
-    Args:
-        name_or_path: Hub name, local folder, or name of a bundled checkpoint such as "mura-phantom". If None, the
-            environment variable `MURA_CHECKPOINT`, or else the default checkpoint.
-        revision: Branch, tag or commit on the Hub.
+    The Hub is asked once, with a short timeout, if the checkpoint is not in the local cache.
 
     Raises:
-        CheckpointError: If there is no such folder or Hub name, the Hub cannot be reached, or a revision is given for
-            a folder.
+        CheckpointError: If there is no such folder or Hub name, the Hub cannot be reached, or a folder is given a
+            revision.
     """
     location = str(name_or_path or os.environ.get("MURA_CHECKPOINT") or DEFAULT)
     bundled = None if isinstance(name_or_path, Path) else BUNDLED.get(location)
@@ -100,34 +98,29 @@ def find_source(name_or_path: str | os.PathLike[str] | None, revision: str | Non
     return Source(location, revision, location if revision is None else f"{location}@{revision}")
 
 
+_HUB_ERRORS: dict[type[Exception], str] = {
+    GatedRepoError: "{name} is gated: accept its terms on the Hub, and run `hf auth login`",
+    RepositoryNotFoundError: (
+        "{name} is no folder on this machine, and the Hub has no such model that you may read; check the name"
+    ),
+    RevisionNotFoundError: "{name} has no revision {revision!r} on the Hub; check its branches and tags",
+    EntryNotFoundError: "{name} has no config.json on the Hub, so it is not a checkpoint of transformers",
+    HfHubHTTPError: "{name} cannot be downloaded: the Hub answers {error}",
+    OfflineModeIsEnabled: (
+        "{name} is no folder on this machine nor in its cache, and HF_HUB_OFFLINE forbids asking the Hub"
+    ),
+    Exception: ("{name} is no folder on this machine, and the Hub cannot be reached; check the name and the network"),
+}
+"""Subclasses come before their bases."""
+
+
 def _check_hub(name: str, revision: str | None) -> None:
     """Asks the Hub without retries; those of transformers would take half a minute for a misspelt name."""
     try:
         get_hf_file_metadata(hf_hub_url(name, "config.json", revision=revision), timeout=HUB_TIMEOUT)
-    except GatedRepoError as error:
-        raise CheckpointError(f"{name} is gated: accept its terms on the Hub, and run `hf auth login`") from error
-    except RepositoryNotFoundError as error:
-        raise CheckpointError(
-            f"{name} is no folder on this machine, and the Hub has no such model that you may read; check the name"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise CheckpointError(
-            f"{name} has no revision {revision!r} on the Hub; check its branches and tags"
-        ) from error
-    except EntryNotFoundError as error:
-        raise CheckpointError(
-            f"{name} has no config.json on the Hub, so it is not a checkpoint of transformers"
-        ) from error
-    except HfHubHTTPError as error:
-        raise CheckpointError(f"{name} cannot be downloaded: the Hub answers {error}") from error
-    except OfflineModeIsEnabled as error:
-        raise CheckpointError(
-            f"{name} is no folder on this machine nor in its cache, and HF_HUB_OFFLINE forbids asking the Hub"
-        ) from error
     except Exception as error:  # any network failure
-        raise CheckpointError(
-            f"{name} is no folder on this machine, and the Hub cannot be reached; check the name and the network"
-        ) from error
+        message = next(text for kind, text in _HUB_ERRORS.items() if isinstance(error, kind))
+        raise CheckpointError(message.format(name=name, revision=revision, error=error)) from error
 
 
 def find_file(source: Source, name: str) -> Path | None:
@@ -154,29 +147,19 @@ def find_weights(source: Source) -> Path | None:
     return Path(config).parent if isinstance(config, str) else None
 
 
-class Loaded(NamedTuple):
-    """A loaded checkpoint, and warnings that belong to each of its predictions."""
+def load_checkpoint(
+    source: Source, dtype: str | torch.dtype, abnormal_label: str | None
+) -> tuple[MuraClassifier, MuraImageProcessor | ExternalProcessor, list[str]]:
+    """Loads model and image processor, and lists the warnings that belong to each prediction.
 
-    model: MuraClassifier
-    processor: MuraImageProcessor | ExternalProcessor
-    warnings: list[str]
-
-
-def load_checkpoint(source: Source, dtype: str | torch.dtype, abnormal_label: str | None) -> Loaded:
-    """Loads model and image processor. Code that comes with a checkpoint is never run.
-
-    Args:
-        source: Result of `find_source`.
-        dtype: Dtype of the weights.
-        abnormal_label: The label of an external checkpoint that means abnormal; inferred from the label texts if None.
+    Code that comes with a checkpoint is never run.
 
     Raises:
         CheckpointError: If it does not classify normal against abnormal.
     """
     place = source.location
-    pinned = {} if source.revision is None else {"revision": source.revision}
     try:
-        config = AutoConfig.from_pretrained(place, trust_remote_code=False, **pinned)
+        config = AutoConfig.from_pretrained(place, trust_remote_code=False, **source.pinned)
     except ValueError as error:
         if "trust_remote_code" not in str(error):
             raise
@@ -184,55 +167,25 @@ def load_checkpoint(source: Source, dtype: str | torch.dtype, abnormal_label: st
             f"{place} needs code of its own, which is never run here; use a model type that transformers knows"
         ) from error
     if config.model_type not in CLASSIFIERS:
-        model, processor = load_external(place, config, dtype, pinned, abnormal_label)
-        return Loaded(model, processor, [EXTERNAL_WARNING])
+        model, processor = load_external(place, config, dtype, source.pinned, abnormal_label)
+        return model, processor, [EXTERNAL_WARNING]
     if abnormal_label is not None and abnormal_label.strip().casefold() != LABELS[1]:
         raise CheckpointError(
             f"{place} is a checkpoint of mura_hf, whose labels are “{LABELS[0]}” and “{LABELS[1]}”; leave "
             f"abnormal_label “{abnormal_label}” out"
         )
     kind: Any = MuraForStudyClassification if config.model_type == "mura" else CLASSIFIERS[config.model_type]
-    return Loaded(
-        kind.from_pretrained(place, config=config, dtype=dtype, **pinned),
-        MuraImageProcessor.from_pretrained(place, **pinned),
-        [],
-    )
+    model = kind.from_pretrained(place, config=config, dtype=dtype, **source.pinned)
+    return model, MuraImageProcessor.from_pretrained(place, **source.pinned), []
 
 
-class LazyIndex:
-    """The retrieval index of a checkpoint, opened on first use. Threads may share it.
+def load_index(source: Source, model: MuraClassifier, processor: Any) -> RetrievalIndex | None:
+    """Opens the retrieval index of a checkpoint; None if it has none.
 
-    Args:
-        source: The checkpoint; None for a model made in memory, which has no index.
-        model: Its model.
-        processor: Its image processor.
+    Raises:
+        CheckpointError: If the Hub cannot be reached, or the index is damaged or belongs to other weights or settings.
+        ImportError: If pyarrow is not installed (extra `train`).
     """
-
-    def __init__(self, source: Source | None, model: MuraClassifier, processor: Any) -> None:
-        self._source = source
-        self._model, self._processor = model, processor
-        self._lock = Lock()
-        self._opened = False
-        self._index: RetrievalIndex | None = None
-
-    def get(self) -> RetrievalIndex | None:
-        """Returns the index; None if the checkpoint has none.
-
-        Raises:
-            CheckpointError: If the Hub cannot be reached, or the index is damaged or belongs to other weights or
-                settings.
-            ImportError: If pyarrow is not installed (extra `train`).
-        """
-        with self._lock:
-            if not self._opened:
-                folder = None if self._source is None else _find_index(self._source)
-                if folder is not None:
-                    self._index = RetrievalIndex.load(folder, self._model, self._processor)
-                self._opened = True
-            return self._index
-
-
-def _find_index(source: Source) -> Path | None:
     place = Path(source.location)
     if not place.is_dir():
         try:
@@ -250,7 +203,8 @@ def _find_index(source: Source) -> Path | None:
                 f"the Hub cannot be asked whether {source.name} has an index of studies: it cannot be reached; check "
                 "the network"
             ) from error
-    return place / FOLDER if (place / FOLDER).is_dir() else None
+    folder = place / FOLDER
+    return RetrievalIndex.load(folder, model, processor) if folder.is_dir() else None
 
 
 TOLERANCE = 1e-3
@@ -265,23 +219,8 @@ UNREADABLE = (
 )
 
 
-def load_golden(source: Source) -> Golden | None:
-    """Returns the golden check of a checkpoint; None if it has none.
-
-    Raises:
-        ValueError: If it cannot be read.
-    """
-    file = find_file(source, GOLDEN_FILE)
-    return None if file is None else read_golden(file)
-
-
 def golden_warning(difference: float, dtype: torch.dtype) -> str | None:
-    """Returns a warning if the logits of the golden check differ by more than rounding.
-
-    Args:
-        difference: Largest difference of a logit.
-        dtype: Dtype of the weights.
-    """
+    """Returns a warning if the logits of the golden check differ by more than rounding: `difference` at most."""
     if difference <= (TOLERANCE if dtype in (torch.float32, torch.float64) else HALF_TOLERANCE):
         return None
     return (

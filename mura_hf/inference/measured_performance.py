@@ -10,7 +10,6 @@ from ..metrics import predictive_values
 
 OVERALL = "overall"
 """Group of all studies."""
-_GROUP_KINDS = ("groups", "regions")
 
 
 @dataclass(frozen=True)
@@ -58,9 +57,8 @@ class OperatingPointPerformance:
         Raises:
             ValueError: If the prevalence is out of range.
         """
-        sensitivity, specificity = (
-            math.nan if rate is None else rate for rate in (self.sensitivity, self.specificity)
-        )
+        rates = (self.sensitivity, self.specificity)
+        sensitivity, specificity = (math.nan if rate is None else rate for rate in rates)
         positive, negative = map(float, predictive_values(sensitivity, specificity, prevalence))
         return positive if math.isfinite(positive) else None, negative if math.isfinite(negative) else None
 
@@ -88,9 +86,7 @@ class MeasuredPerformance:
 def read_measured_performance(file: Path, weights: str | None) -> MeasuredPerformance:
     """Reads `evaluation.json`. The file is untrusted: missing or invalid entries count as not measured.
 
-    Args:
-        file: The file.
-        weights: SHA-256 of the checkpoint's weights. Figures of other weights are ignored.
+    Figures of other weights than those with the SHA-256 `weights` are ignored.
     """
     try:
         report = json.loads(file.read_text(encoding="utf-8"))
@@ -105,11 +101,12 @@ def read_measured_performance(file: Path, weights: str | None) -> MeasuredPerfor
 
 def _read_groups(name: str, point: dict[str, Any], held_out: str) -> dict[str, OperatingPointPerformance]:
     found = {}
-    for kind in _GROUP_KINDS:
+    for kind in ("groups", "regions"):
         for group, row in point.get(kind, {}).items():
-            (true_negatives, false_positives), (false_negatives, true_positives) = (
-                tuple(map(_check_count, counts)) for counts in row["confusion"]
-            )
+            (true_negatives, false_positives), (false_negatives, true_positives) = row["confusion"]
+            for count in (true_negatives, false_positives, false_negatives, true_positives):
+                if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count < 10**9:
+                    raise ValueError(f"{count!r} is not a number of studies")
             found[group] = OperatingPointPerformance(
                 name,
                 float(point["threshold"]),
@@ -122,9 +119,3 @@ def _read_groups(name: str, point: dict[str, Any], held_out: str) -> dict[str, O
                 n_flagged_normal=false_positives,
             )
     return found
-
-
-def _check_count(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 10**9:
-        raise ValueError(f"{value!r} is not a number of studies")
-    return value

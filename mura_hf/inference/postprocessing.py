@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,19 +17,18 @@ from .prediction import StudyPrediction, ViewPrediction, find_band
 
 
 def compute_heatmaps(
-    model: MuraClassifier, output: StudyOutput, pixel_values: torch.Tensor, body_part: str | None, method: str
-) -> Heatmaps:
-    """Computes heatmaps at the resolution of the model's input.
-
-    Args:
-        model: The model.
-        output: Its output for one study, with `explainable=True`.
-        pixel_values: Views of the study, float `[V, C, H, W]`.
-        body_part: The body part, if it was given.
-        method: One of `METHODS`, or "auto".
+    model: MuraClassifier,
+    processor: MuraImageProcessor | ExternalProcessor,
+    output: StudyOutput,
+    pixel_values: torch.Tensor,
+    radiographs: Sequence[Radiograph],
+    body_part: str | None,
+    method: str,
+) -> tuple[Heatmaps, list[np.ndarray]]:
+    """Returns heatmaps of the model's input, and those of the views: float32 `[H, W]` in [0, 1] at their own size.
 
     Raises:
-        CheckpointError: If the method does not work for this model.
+        CheckpointError: If the method does not work for this model, or the geometry of its processor is unknown.
     """
     parts = None
     if model.NEEDS_PART:
@@ -37,29 +36,16 @@ def compute_heatmaps(
         part = BODY_PARTS.index(body_part) if body_part is not None or routed is None else int(routed[0].argmax())
         parts = torch.full((len(pixel_values),), part, device=model.device)
     pixel_values = pixel_values.to(model.device, model.dtype)
-    return explain(model, pixel_values, output=output.views, method=method, body_parts=parts)
-
-
-def restore_heatmaps(
-    maps: torch.Tensor, radiographs: Sequence[Radiograph], processor: MuraImageProcessor | ExternalProcessor
-) -> Iterator[np.ndarray]:
-    """Maps heatmaps back to the views: float32 `[H, W]` in [0, 1] at each view's own size.
-
-    Args:
-        maps: Heatmaps of the model's input, float32 `[V, h, w]` in [0, 1].
-        radiographs: The views.
-        processor: The image processor that prepared them.
-
-    Raises:
-        CheckpointError: If the geometry of an external processor is unknown.
-    """
-    for small, radiograph in zip(maps.cpu().numpy(), radiographs, strict=True):
+    found = explain(model, pixel_values, output=output.views, method=method, body_parts=parts)
+    maps = []
+    for small, radiograph in zip(found.maps.cpu().numpy(), radiographs, strict=True):
         field = processor.find_field(radiograph.to_uint8())
         height, width = radiograph.pixels.shape
         restored = np.clip(processor.restore_map(small, height, width, field), 0.0, 1.0)
         # Normalised by the maximum inside the view; attention on the padding is ignored.
         peak = float(restored.max())
-        yield restored / peak if peak > 0 else restored
+        maps.append(restored / peak if peak > 0 else restored)
+    return found, maps
 
 
 BODY_PART_CONFIDENCE = 0.9
@@ -73,16 +59,13 @@ def find_conflicts(
 ) -> list[str]:
     """Returns warnings about views that cannot be one study: duplicates, and several patients, sides or body parts.
 
-    Args:
-        names: Names of the V views.
-        radiographs: The views.
-        part_probabilities: Predicted probability of each body part, `[V, 7]`; None without a body-part head. The body
-            part of a file's header takes precedence.
+    The body part of a file's header takes precedence over the predicted `part_probabilities` `[V, 7]`.
     """
-    warnings = []
-    for places in _group([_digest(radiograph) for radiograph in radiographs]).values():
-        if len(places) > 1:
-            warnings.append(f"{_join(names, places)} show the same picture, which is counted once per file.")
+    warnings = [
+        f"{_join(names, places)} show the same picture, which is counted once per file."
+        for places in _group([_digest(radiograph) for radiograph in radiographs]).values()
+        if len(places) > 1
+    ]
     patients = _group([radiograph.patient_hash for radiograph in radiographs])
     if len(patients) > 1:
         divided = "; ".join(_join(names, places) for places in patients.values())
@@ -90,14 +73,15 @@ def find_conflicts(
             f"These views are of {len(patients)} patients, according to the files: {divided}. Give the views of one "
             "study."
         )
-    sides = _group([radiograph.side for radiograph in radiographs])
-    if len(sides) > 1:
-        divided = "; ".join(f"{side}: {_join(names, places)}" for side, places in sorted(sides.items()))
-        warnings.append(f"These views are of both sides, according to the files: {divided}. A study is of one side.")
-    parts = _group([_find_part(view, part_probabilities, place) for place, view in enumerate(radiographs)])
-    if len(parts) > 1:
-        divided = "; ".join(f"{part}: {_join(names, places)}" for part, places in sorted(parts.items()))
-        warnings.append(f"These views seem to show different body parts: {divided}. A study is of one body part.")
+    parts = [_find_part(view, part_probabilities, place) for place, view in enumerate(radiographs)]
+    for values, beginning, end in (
+        ([view.side for view in radiographs], "are of both sides, according to the files", "side"),
+        (parts, "seem to show different body parts", "body part"),
+    ):
+        groups = _group(values)
+        if len(groups) > 1:
+            divided = "; ".join(f"{value}: {_join(names, places)}" for value, places in sorted(groups.items()))
+            warnings.append(f"These views {beginning}: {divided}. A study is of one {end}.")
     return warnings
 
 
@@ -138,33 +122,30 @@ def view_part_probabilities(output: StudyOutput, ood_result: OODResult | None) -
     return found if ood_result is None else found * np.asarray(ood_result.views)[:, None]
 
 
-def make_views(
+def make_prediction(
     output: StudyOutput,
+    config: Any,
     names: Sequence[str],
     radiographs: Sequence[Radiograph],
-    threshold: float,
     *,
-    ood_result: OODResult | None = None,
-    heatmaps: Sequence[np.ndarray] | None = None,
-    map_sizes: Sequence[tuple[int, int]] | None = None,
-) -> list[ViewPrediction]:
-    """Makes the predictions of the views of one study.
+    threshold: float,
+    body_part: str | None,
+    ood_result: OODResult | None,
+    heatmaps: Heatmaps | None,
+    maps: Sequence[np.ndarray],
+    **fields: Any,
+) -> StudyPrediction:
+    """Makes the prediction of one study; `fields` are further fields of `StudyPrediction`.
 
-    Args:
-        output: Output of the model for this study.
-        names: Names of the V views.
-        radiographs: The views.
-        threshold: Threshold of the operating point. A view is flagged if a study of it alone would be.
-        ood_result: Result of the out-of-distribution detector, if there is one.
-        heatmaps: Heatmaps at the size of the views, if there are any.
-        map_sizes: Sizes of the model's own maps, if there are any.
+    A view is flagged if a study of it alone would be. `maps` are the heatmaps at the size of the views.
     """
-    probabilities = output.view_logits[0].cpu().double().softmax(-1)[:, 1].tolist()  # accelerators may lack float64
+    probability = float(output.study_logits[0].cpu().double().softmax(-1)[1])  # accelerators may lack float64
+    probabilities = output.view_logits[0].cpu().double().softmax(-1)[:, 1].tolist()
     single = torch.sigmoid(output.single_view_logit[0].cpu().double()).tolist()
     weights = output.view_weights[0].tolist()
     views = []
     for place, (name, radiograph) in enumerate(zip(names, radiographs, strict=True)):
-        heatmap, flagged = None if heatmaps is None else heatmaps[place], single[place] > threshold
+        heatmap, flagged = None if heatmaps is None else maps[place], single[place] > threshold
         views.append(
             ViewPrediction(
                 name=name,
@@ -173,36 +154,13 @@ def make_views(
                 weight=weights[place],
                 flagged=flagged,
                 heatmap=heatmap,
-                map_size=None if map_sizes is None else map_sizes[place],
+                map_size=None if heatmaps is None else heatmaps.map_sizes[place],
                 regions=find_regions(heatmap) if heatmap is not None and flagged else [],
                 height=radiograph.pixels.shape[0],
                 width=radiograph.pixels.shape[1],
                 in_distribution=None if ood_result is None else ood_result.views[place],
             )
         )
-    return views
-
-
-def make_prediction(
-    output: StudyOutput,
-    config: Any,
-    *,
-    threshold: float,
-    body_part: str | None,
-    ood_result: OODResult | None,
-    **fields: Any,
-) -> StudyPrediction:
-    """Makes the prediction of one study.
-
-    Args:
-        output: Output of the model for this study.
-        config: Configuration of the model.
-        threshold: Threshold of the operating point.
-        body_part: The body part if it was given, else None.
-        ood_result: Result of the out-of-distribution detector, if there is one.
-        **fields: Other fields of `StudyPrediction`.
-    """
-    probability = float(output.study_logits[0].cpu().double().softmax(-1)[1])
     parts = _probabilities(output.body_part_logits, BODY_PARTS)
     return StudyPrediction(
         probability=probability,
@@ -215,8 +173,10 @@ def make_prediction(
         body_part_given=body_part is not None,
         body_part_probabilities=parts,
         finding_probabilities=_probabilities(output.finding_logits, getattr(config, "finding_types", None) or ()),
+        views=views,
         in_distribution=None if ood_result is None else ood_result.in_distribution,
         unusual_percentile=None if ood_result is None else ood_result.percentile,
+        heatmap_method=None if heatmaps is None else heatmaps.method,
         positive_class_description=config.positive_class_description,
         **fields,
     )

@@ -2,15 +2,17 @@
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property
+from threading import Lock
 from typing import Any
 
 import numpy as np
 import torch
 
 from ..errors import CheckpointError
-from ..explain import AUTO, check_method
-from ..models import BODY_PARTS, Golden, MuraClassifier, MuraImageProcessor, StudyOutput
+from ..explain import AUTO, Heatmaps, check_method
+from ..models import BODY_PARTS, GOLDEN_FILE, Golden, MuraClassifier, MuraImageProcessor, StudyOutput, read_golden
 from ..models.golden_mura import digest_weights
 from ..radiographs import Radiograph
 from ..retrieval import Neighbour, OODDetector, OODResult, RetrievalIndex, View, feature_means, view_codes
@@ -19,25 +21,17 @@ from .inputs import check_device, check_dtype, list_views, read_view
 from .loading import (
     OOD_WARNING,
     UNREADABLE,
-    LazyIndex,
     Source,
     find_file,
     find_source,
     find_weights,
     golden_warning,
     load_checkpoint,
-    load_golden,
+    load_index,
     load_ood_detector,
 )
 from .measured_performance import MeasuredPerformance, read_measured_performance
-from .postprocessing import (
-    compute_heatmaps,
-    find_conflicts,
-    make_prediction,
-    make_views,
-    restore_heatmaps,
-    view_part_probabilities,
-)
+from .postprocessing import compute_heatmaps, find_conflicts, make_prediction, view_part_probabilities
 from .prediction import PHANTOM_WARNING, StudyPrediction
 
 
@@ -68,7 +62,9 @@ class StudyPredictor:
         self.ood_detector = ood_detector
         self.warnings = [PHANTOM_WARNING] * model.config.trained_on_phantoms + list(warnings)
         self._source = source
-        self._index = LazyIndex(source, self.model, processor)
+        self._index: RetrievalIndex | None = None
+        self._index_is_open = source is None  # a model made in memory has none
+        self._index_lock = Lock()
 
     @classmethod
     def from_pretrained(
@@ -104,10 +100,10 @@ class StudyPredictor:
             detector, problem = load_ood_detector(source)
             warnings += [] if problem is None else [problem]
             predictor = cls(model, processor, source.name, warnings, detector, source)
+            golden, file = None, find_file(source, GOLDEN_FILE)
             try:
-                golden = load_golden(source)
+                golden = None if file is None else read_golden(file)
             except ValueError:
-                golden = None
                 predictor.warnings.append(UNREADABLE)
             predictor._test_run(golden)
         except CheckpointError:
@@ -120,11 +116,7 @@ class StudyPredictor:
         return predictor
 
     def _test_run(self, golden: Golden | None) -> None:
-        """Runs one picture, so that a broken checkpoint fails when it is loaded, and compares its golden check.
-
-        Raises:
-            CheckpointError: If processor and model do not fit, or an output is not finite.
-        """
+        """Runs one picture, so that a broken checkpoint fails when it is loaded, and compares its golden check."""
         gradient = np.rint(np.linspace(0, 255, 4096)).astype(np.uint8).reshape(64, 64)
         picture = gradient if golden is None else golden.picture
         pixel_values = self.processor(images=[picture], return_tensors="pt")["pixel_values"]
@@ -183,34 +175,32 @@ class StudyPredictor:
             ood_result = self.ood_detector.detect(feature_means(output.views).cpu().numpy())
             warnings += [] if ood_result.in_distribution else [OOD_WARNING]
         warnings += find_conflicts(names, radiographs, view_part_probabilities(output, ood_result))
-        maps, found = None, None
+        found: Heatmaps | None = None
+        maps: list[np.ndarray] = []
         if heatmaps:
             try:
-                found = compute_heatmaps(self.model, output, pixel_values, body_part, method)
-                maps = [*restore_heatmaps(found.maps, radiographs, self.processor)]
+                found, maps = compute_heatmaps(
+                    self.model, self.processor, output, pixel_values, radiographs, body_part, method
+                )
             except CheckpointError as error:
-                found = None
                 warnings.append(f"No heatmap: {error}.")
+        codes = None
+        with suppress(CheckpointError):  # external networks may have none
+            codes = view_codes(self.model, output.views).cpu().numpy()  # type: ignore[arg-type]
         return make_prediction(
             output,
             self.model.config,
+            names,
+            radiographs,
             threshold=threshold,
             body_part=body_part,
             ood_result=ood_result,
-            views=make_views(
-                output,
-                names,
-                radiographs,
-                threshold,
-                ood_result=ood_result,
-                heatmaps=maps,
-                map_sizes=None if found is None else found.map_sizes,
-            ),
+            heatmaps=found,
+            maps=maps,
             operating_point=point,
-            heatmap_method=None if found is None else found.method,
             checkpoint=self.checkpoint,
             warnings=warnings,
-            codes=self._codes(output),
+            codes=codes,
         )
 
     def predict_many(self, studies: Iterable[Iterable[View]], **options: Any) -> Iterator[StudyPrediction]:
@@ -226,7 +216,12 @@ class StudyPredictor:
             CheckpointError: If it is damaged, or belongs to other weights or settings.
             ImportError: If pyarrow is not installed (extra `train`).
         """
-        return self._index.get()
+        with self._index_lock:
+            if not self._index_is_open:
+                assert self._source is not None
+                self._index = load_index(self._source, self.model, self.processor)
+                self._index_is_open = True
+            return self._index
 
     def similar(
         self,
@@ -246,8 +241,7 @@ class StudyPredictor:
         Raises:
             CheckpointError: If the checkpoint has no index, or one that does not fit it.
             ImportError: If pyarrow is not installed (extra `train`).
-            RadiographError: If a view cannot be read.
-            ValueError: As a call, and if the body part is unknown or k is below 1.
+            ValueError: As a call, and if k is below 1.
         """
         index = self.index
         if index is None:
@@ -294,12 +288,6 @@ class StudyPredictor:
             output: StudyOutput = self.model(pixel_values[None].contiguous(), explainable=explainable, **options)
         self._check_finite(output.study_logits, output.view_logits)
         return output
-
-    def _codes(self, output: StudyOutput) -> np.ndarray | None:
-        try:
-            return view_codes(self.model, output.views).cpu().numpy()  # type: ignore[arg-type]
-        except CheckpointError:  # external networks may have none
-            return None
 
     def _check_finite(self, *logits: torch.Tensor) -> None:
         if not all(torch.isfinite(values).all() for values in logits):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from xml.sax.saxutils import escape
 
 import cv2
@@ -20,8 +20,16 @@ from .loading import OOD_WARNING
 from .measured_performance import OVERALL, OperatingPointPerformance
 from .prediction import StudyPrediction, ViewPrediction
 
-if TYPE_CHECKING:
-    from reportlab.pdfgen.canvas import Canvas
+require_extra("demo", "reportlab")
+
+from reportlab.lib.colors import HexColor  # noqa: E402
+from reportlab.lib.pagesizes import A4  # noqa: E402
+from reportlab.lib.styles import ParagraphStyle  # noqa: E402
+from reportlab.lib.utils import ImageReader  # noqa: E402
+from reportlab.pdfbase import pdfmetrics  # noqa: E402
+from reportlab.pdfbase.ttfonts import TTFont  # noqa: E402
+from reportlab.pdfgen.canvas import Canvas  # noqa: E402
+from reportlab.platypus import KeepInFrame, Paragraph  # noqa: E402
 
 DISCLAIMER = (
     "Not a medical device. For research and teaching, never for the care of a patient. A study that is not flagged "
@@ -62,17 +70,9 @@ def report_pdf(study: StudyPrediction, radiographs: Sequence[Radiograph], contex
         radiographs: Its views, in the same order.
         context: Content beside the prediction.
 
-    Returns:
-        Content of the PDF file.
-
     Raises:
-        ImportError: If ReportLab is not installed (extra `demo`).
         ValueError: If the number of views differs from that of the prediction.
     """
-    require_extra("demo", "reportlab")
-    from reportlab.lib.pagesizes import A4
-    from reportlab.pdfgen.canvas import Canvas
-
     if len(radiographs) != len(study.views):
         raise ValueError(f"the prediction has {len(study.views)} views, but {len(radiographs)} were given")
     _register_fonts()
@@ -94,8 +94,6 @@ def report_pdf(study: StudyPrediction, radiographs: Sequence[Radiograph], contex
 def _register_fonts() -> None:
     """Registers DejaVu, which covers most languages of file names. It comes with matplotlib, which Captum requires."""
     import matplotlib
-    from reportlab.pdfbase import pdfmetrics
-    from reportlab.pdfbase.ttfonts import TTFont
 
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     pdfmetrics.registerFont(TTFont(_FONT, folder / "DejaVuSans.ttf"))
@@ -104,10 +102,6 @@ def _register_fonts() -> None:
 
 
 def _paragraph(text: str, size: float = 9, colour: str = "#1c2733", after: float = 3) -> Any:
-    from reportlab.lib.colors import HexColor
-    from reportlab.lib.styles import ParagraphStyle
-    from reportlab.platypus import Paragraph
-
     style = ParagraphStyle(
         f"mura-{size}", fontName=_FONT, fontSize=size, leading=size * 1.35, textColor=HexColor(colour),
         spaceAfter=after, splitLongWords=1,
@@ -116,14 +110,12 @@ def _paragraph(text: str, size: float = 9, colour: str = "#1c2733", after: float
 
 
 def _draw(
-    page: "Canvas", story: list[Any], x: float, y: float, width: float, height: float, *, bottom: bool = False
+    page: Canvas, story: list[Any], x: float, y: float, width: float, height: float, *, bottom: bool = False
 ) -> float:
     """Draws paragraphs into a rectangle with the upper edge `y`, shrunk if they do not fit.
 
     Returns the used height; or with `bottom=True`, which aligns them at the lower edge, the y of their upper edge.
     """
-    from reportlab.platypus import KeepInFrame
-
     frame = KeepInFrame(width, height, story, mode="shrink")
     _, used = frame.wrapOn(page, width, height)
     if bottom:
@@ -134,60 +126,57 @@ def _draw(
 
 
 def _head(study: StudyPrediction, context: ReportContext) -> list[Any]:
-    story = [_paragraph("mura_hf: radiographic study", 8, "#5b6b79"), *_prediction(study, context)]
-    story += [
-        _paragraph(f"• {escape(warning)}", 8, "#7a4b00", 2)
-        for warning in study.warnings
-        if not (context.withheld and warning == OOD_WARNING)
-    ]
-    story += [_paragraph(f"• Left out: {escape(problem)}", 8, "#a02318", 2) for problem in context.left_out]
-    return story
-
-
-def _prediction(study: StudyPrediction, context: ReportContext) -> list[Any]:
+    story = [_paragraph("mura_hf: radiographic study", 8, "#5b6b79")]
     if context.withheld:
-        return [
+        story += [
             _paragraph("<b>Not answered</b>", 17, after=6),
             _paragraph(
                 "This does not look like the radiographs that the checkpoint was trained on, so its prediction may be "
                 "meaningless and is not shown."
             ),
         ]
-    part = "not predicted by this checkpoint"
-    if study.body_part is not None:
-        given = study.body_part_given
-        chance = "" if given else f"probability {_format_probability(study.body_part_probabilities[study.body_part])}"
-        part = f"{study.body_part} ({'given' if given else f'predicted, {chance}'})"
-    return [
-        _paragraph(
-            f"<b>{_VERDICT[study.band]}</b>, P(abnormal) {_format_probability(study.probability)}", 17, after=6
-        ),
-        _paragraph(
-            f"Operating point <b>{escape(study.operating_point.replace('_', ' '))}</b>: flagged strictly above "
-            f"{study.threshold:g}; this study is <b>{'flagged' if study.label == 'abnormal' else 'not flagged'}</b>. "
-            f"Body part: <b>{escape(part)}</b>. Abnormal means "
-            f"{escape(study.positive_class_description or 'what the labels of its training data called abnormal')}."
-        ),
-        *_performance(context),
+    else:
+        part = "not predicted by this checkpoint"
+        if study.body_part is not None:
+            how = "given"
+            if not study.body_part_given:
+                chance = study.body_part_probabilities[study.body_part]
+                how = f"predicted, probability {_format_probability(chance)}"
+            part = f"{study.body_part} ({how})"
+        verdict = f"<b>{_VERDICT[study.band]}</b>, P(abnormal) {_format_probability(study.probability)}"
+        positive = study.positive_class_description or "what the labels of its training data called abnormal"
+        story += [
+            _paragraph(verdict, 17, after=6),
+            _paragraph(
+                f"Operating point <b>{escape(study.operating_point.replace('_', ' '))}</b>: flagged strictly above "
+                f"{study.threshold:g}; this study is "
+                f"<b>{'flagged' if study.label == 'abnormal' else 'not flagged'}</b>. "
+                f"Body part: <b>{escape(part)}</b>. Abnormal means {escape(positive)}."
+            ),
+            _paragraph(_performance(context)),
+        ]
+    story += [
+        _paragraph(f"• {escape(warning)}", 8, "#7a4b00", 2)
+        for warning in study.warnings
+        if not (context.withheld and warning == OOD_WARNING)
     ]
+    return story + [_paragraph(f"• Left out: {escape(text)}", 8, "#a02318", 2) for text in context.left_out]
 
 
-def _performance(context: ReportContext) -> list[Any]:
+def _performance(context: ReportContext) -> str:
     found = context.performance
     if found is None:
-        return [_paragraph("The performance at this operating point was not measured.")]
+        return "The performance at this operating point was not measured."
     where = "studies of all body parts" if found.group == OVERALL else f"studies of the {found.group}"
     positive, negative = found.predictive_values(context.prevalence)
-    hits = f"<b>{found.n_flagged_abnormal} of {found.n_abnormal}</b> abnormal studies flagged"
-    alarms = f"<b>{found.n_flagged_normal} of {found.n_normal}</b> normal ones flagged"
-    return [
-        _paragraph(
-            f"Measured on {escape(found.held_out)}, {escape(where)}: {hits} (sensitivity "
-            f"{_format_rate(found.sensitivity)}), {alarms} (specificity {_format_rate(found.specificity)}). "
-            f"Where {context.prevalence:.0%} of the studies are abnormal: positive predictive value "
-            f"{_format_rate(positive)}, negative {_format_rate(negative)}."
-        )
-    ]
+    return (
+        f"Measured on {escape(found.held_out)}, {escape(where)}: "
+        f"<b>{found.n_flagged_abnormal} of {found.n_abnormal}</b> abnormal studies flagged (sensitivity "
+        f"{_format_rate(found.sensitivity)}), <b>{found.n_flagged_normal} of {found.n_normal}</b> normal ones flagged "
+        f"(specificity {_format_rate(found.specificity)}). "
+        f"Where {context.prevalence:.0%} of the studies are abnormal: positive predictive value "
+        f"{_format_rate(positive)}, negative {_format_rate(negative)}."
+    )
 
 
 def _format_probability(probability: float) -> str:
@@ -203,11 +192,8 @@ def _format_rate(value: float | None) -> str:
 
 def _foot(study: StudyPrediction, context: ReportContext) -> list[Any]:
     weights = f", weights SHA-256 {context.weights_sha256}" if context.weights_sha256 else ""
-    method = (
-        f" Heatmaps: {study.heatmap_method.replace('_', ' ')}."
-        if study.heatmap_method and not context.withheld
-        else ""
-    )
+    shown = study.heatmap_method and not context.withheld
+    method = f" Heatmaps: {study.heatmap_method.replace('_', ' ')}." if shown else ""  # type: ignore[union-attr]
     return [
         _paragraph(f"Checkpoint {escape(study.checkpoint)}{weights}.{method}", 7, "#5b6b79", 2),
         _paragraph(f"Made {context.made:%Y-%m-%d %H:%M %Z}".rstrip() + ".", 7, "#5b6b79", 2),
@@ -216,7 +202,7 @@ def _foot(study: StudyPrediction, context: ReportContext) -> list[Any]:
 
 
 def _draw_views(
-    page: "Canvas",
+    page: Canvas,
     study: StudyPrediction,
     radiographs: Sequence[Radiograph],
     context: ReportContext,
@@ -224,10 +210,11 @@ def _draw_views(
 ) -> None:
     """Draws a grid of views, each beside its overlay and above its caption; `space` is x, y, width, height."""
     x, y, width, height = space
-    pictures = [
-        _pictures(view, radiograph, context.withheld)
-        for view, radiograph in zip(study.views, radiographs, strict=True)
-    ]
+    pictures = []
+    for view, radiograph in zip(study.views, radiographs, strict=True):
+        pictures.append([_fit(radiograph.to_uint8())])
+        if view.heatmap is not None and not context.withheld:
+            pictures[-1].append(_fit(draw_overlay(radiograph.pixels, view.heatmap, view.regions[:1])))
     columns = _columns(pictures, width, height)
     cell_width, cell_height = width / columns, height / -(-len(pictures) // columns)
     for number, (view, side_by_side) in enumerate(zip(study.views, pictures, strict=True)):
@@ -235,10 +222,12 @@ def _draw_views(
         top = y + height - number // columns * cell_height
         scale = _scale(side_by_side, cell_width, cell_height)
         for picture in side_by_side:
-            _draw_picture(page, picture, left, top - picture.height * scale, scale)
+            bottom = top - picture.height * scale
+            page.drawImage(ImageReader(picture), left, bottom, picture.width * scale, picture.height * scale)
             left += picture.width * scale + _BETWEEN
+        left = x + number % columns * cell_width
         below = top - side_by_side[0].height * scale - 2
-        _draw(page, _caption(view, context.withheld), x + number % columns * cell_width, below, cell_width - _GAP, 22)
+        _draw(page, [_caption(view, context.withheld)], left, below, cell_width - _GAP, 22)
 
 
 def _scale(pictures: Sequence[Image.Image], width: float, height: float) -> float:
@@ -256,36 +245,16 @@ def _columns(pictures: Sequence[Sequence[Image.Image]], width: float, height: fl
     )
 
 
-def _caption(view: ViewPrediction, withheld: bool) -> list[Any]:
-    name = f"<b>{escape(view.name)}</b>"
-    if withheld:
-        return [_paragraph(f"{name}, {view.width} × {view.height} px", 7, after=0)]
-    word = "flagged" if view.flagged else "not flagged"
-    return [
-        _paragraph(
-            f"{name}: P(abnormal) {_format_probability(view.single_view_probability)} by itself, {word}, "
-            f"weight {view.weight:.2f}, {view.width} × {view.height} px",
-            7,
-            after=0,
-        )
-    ]
-
-
-def _pictures(view: ViewPrediction, radiograph: Radiograph, withheld: bool) -> list[Image.Image]:
-    film = np.rint(np.clip(radiograph.pixels, 0, 1) * 255).astype(np.uint8)
-    pictures = [_fit(film)]
-    if view.heatmap is not None and not withheld:
-        pictures.append(_fit(draw_overlay(radiograph.pixels, view.heatmap, view.regions[:1])))
-    return pictures
+def _caption(view: ViewPrediction, withheld: bool) -> Any:
+    prediction = (
+        f": P(abnormal) {_format_probability(view.single_view_probability)} by itself, "
+        f"{'flagged' if view.flagged else 'not flagged'}, weight {view.weight:.2f}"
+    )
+    text = f"<b>{escape(view.name)}</b>{'' if withheld else prediction}, {view.width} × {view.height} px"
+    return _paragraph(text, 7, after=0)
 
 
 def _fit(pixels: np.ndarray) -> Image.Image:
     scale = min(1.0, _SIDE / max(pixels.shape[:2]))
     size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
     return Image.fromarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA) if scale < 1 else pixels)
-
-
-def _draw_picture(page: "Canvas", picture: Image.Image, x: float, y: float, scale: float) -> None:
-    from reportlab.lib.utils import ImageReader
-
-    page.drawImage(ImageReader(picture), x, y, picture.width * scale, picture.height * scale)

@@ -113,19 +113,16 @@ _Found = tuple[str, StudyFile, str | None]  # study, file, body part
 
 def _in_folder(root: Path) -> Iterable[_Found]:
     count = 0
-    whole = _PART.search(root.resolve().as_posix())
-    part = whole["part"].lower() if whole else None
+    part = whole["part"].lower() if (whole := _PART.search(root.resolve().as_posix())) else None
     for folder, folders, names in os.walk(root, onerror=_raise, followlinks=False):
-        for link in (Path(folder) / name for name in folders):
-            if link.is_symlink():
-                raise DatasetError(
-                    f"{link} is a link to a folder, and links are not followed; name that folder itself"
-                )
+        for link in filter(Path.is_symlink, (Path(folder) / name for name in folders)):
+            raise DatasetError(f"{link} is a link to a folder, and links are not followed; name that folder itself")
         folders[:] = sorted(name for name in folders if not _NOT_VIEWS.match(name))
         inside = Path(folder).relative_to(root).as_posix()
         for name in names:
             if _is_view(name):
-                count = _checked(root, count + 1)
+                count += 1
+                _check_count(root, count)
                 yield root.name if inside == "." else inside, StudyFile(name, Path(folder) / name), part
 
 
@@ -135,7 +132,7 @@ def _in_zip(source: Path) -> Iterable[_Found]:
             members = opened.infolist()
     except (*_ZIP_ERRORS, ValueError) as error:
         raise DatasetError(f"{source.name} is damaged ({error}); pack it again") from error
-    _checked(source, len(members))
+    _check_count(source, len(members))
     for member in members:
         place = PurePosixPath(member.filename.replace("\\", "/"))
         if member.is_dir() or any(_NOT_VIEWS.match(part) for part in place.parts) or not _is_view(place.name):
@@ -151,7 +148,7 @@ def _in_csv(source: Path) -> Iterable[_Found]:
         lines = [(rows.line_num, cells) for cells in rows if any(cell.strip() for cell in cells)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"{source} cannot be read as a CSV file ({error}); save it as UTF-8") from error
-    _checked(source, len(lines))
+    _check_count(source, len(lines))
     header = [cell.strip().lower() for cell in lines[0][1]] if lines else []
     path, study = (next((header.index(name) for name in names if name in header), None) for names in _COLUMNS.values())
     if path is None:
@@ -198,8 +195,12 @@ def _group(found: Iterable[_Found]) -> list[StudyFiles]:
         known = part or (named["part"].lower() if named else None)
         if known in BODY_PARTS:
             parts.setdefault(place, known)
-    short = {place: _short(place) for place in files}
+    # Without the label; for folders of MURA also without what precedes them, as in `load_mura`.
     bare = {place: _LABEL.sub(r"\1", place) for place in files}
+    short = {
+        place: name[named.start() :].lstrip("/") if (named := _PART.search(place)) and _LABEL.search(place) else name
+        for place, name in bare.items()
+    }
     often = Counter(name for place in files for name in {short[place], bare[place]})
     studies = [
         StudyFiles(
@@ -210,14 +211,6 @@ def _group(found: Iterable[_Found]) -> list[StudyFiles]:
         for place, views in files.items()
     ]
     return sorted(studies, key=lambda study: _natural(study.name))
-
-
-def _short(place: str) -> str:
-    """Name of a folder without the label; for folders of MURA, the name of the study in `load_mura`."""
-    named = _PART.search(place)
-    if named is None or not _LABEL.search(place):
-        return _LABEL.sub(r"\1", place)
-    return _LABEL.sub(r"\1", place[named.start() :].lstrip("/"))
 
 
 def _raise(error: OSError) -> None:
@@ -235,7 +228,6 @@ def _natural(name: str) -> list[tuple[bool, int, str]]:
     return [(bool(place % 2), int(cell) if place % 2 else 0, cell) for place, cell in enumerate(cells)]
 
 
-def _checked(source: Path, count: int) -> int:
+def _check_count(source: Path, count: int) -> None:
     if count > MAX_FILES:
         raise DatasetError(f"{source} holds more than {MAX_FILES:,} files; give it in parts")
-    return count

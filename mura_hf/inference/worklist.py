@@ -11,7 +11,8 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,19 +98,53 @@ def predict_rows(
         ValueError: If the checkpoint has no such operating point.
     """
     predictor.find_threshold(operating_point)
-    remaining = iter(studies)
 
-    def views_of(study: StudyFiles) -> tuple[StudyFiles, list[str], list[Radiograph], list[str]]:
-        return study, *_read_views(study, read)
+    def read_views(study: StudyFiles) -> tuple[list[str], list[Radiograph], list[str]]:
+        names, radiographs, left_out = [], [], []
+        for file in study.files:
+            try:
+                radiographs.append(read(file))
+                names.append(file.name)
+            except MuraError as error:
+                left_out.append(str(error))
+        return names, radiographs, left_out
 
     with ThreadPoolExecutor(1, thread_name_prefix="worklist") as ahead:
-        first = next(remaining, None)
-        waiting = None if first is None else ahead.submit(views_of, first)
-        while waiting is not None:
-            study, names, radiographs, left_out = waiting.result()
-            following = next(remaining, None)
-            waiting = None if following is None else ahead.submit(views_of, following)
-            yield _predict_row(predictor, study, names, radiographs, left_out, operating_point)
+        waiting = ((study, ahead.submit(read_views, study)) for study in studies)
+        following = next(waiting, None)
+        while following is not None:
+            study, reading = following
+            views = reading.result()
+            following = next(waiting, None)
+            yield _predict_row(predictor, study, *views, operating_point)
+
+
+def _predict_row(
+    predictor: StudyPredictor,
+    study: StudyFiles,
+    names: list[str],
+    radiographs: list[Radiograph],
+    left_out: list[str],
+    operating_point: str | None,
+) -> WorklistRow:
+    row = WorklistRow(
+        study.name,
+        study.body_part,
+        n_views=len(radiographs),
+        left_out=tuple(left_out),
+        checkpoint=predictor.checkpoint,
+    )
+    if not radiographs:
+        return replace(row, error="No view could be read.")
+    try:
+        prediction = predictor(
+            radiographs, names=names, body_part=study.body_part, operating_point=operating_point, heatmaps=False
+        )
+    except (MuraError, ValueError) as error:  # ValueError: the checkpoint has no model for the body part
+        return replace(row, error=str(error))
+    copied = ("body_part", "probability", "band", "label", "in_distribution", "operating_point", "threshold")
+    values = {name: getattr(prediction, name) for name in copied}
+    return replace(row, warnings=tuple(prediction.warnings), **values)
 
 
 def sort_rows(rows: Iterable[WorklistRow]) -> list[WorklistRow]:
@@ -142,56 +177,6 @@ def worklist_csv(rows: Sequence[WorklistRow]) -> str:
 def worklist_json(rows: Sequence[WorklistRow]) -> str:
     """Returns a JSON list of rows."""
     return json.dumps([row.to_dict() for row in rows], indent=1, allow_nan=False) + "\n"
-
-
-def _read_views(study: StudyFiles, read: Read) -> tuple[list[str], list[Radiograph], list[str]]:
-    names, radiographs, left_out = [], [], []
-    for file in study.files:
-        try:
-            radiographs.append(read(file))
-            names.append(file.name)
-        except MuraError as error:
-            left_out.append(str(error))
-    return names, radiographs, left_out
-
-
-def _predict_row(
-    predictor: StudyPredictor,
-    study: StudyFiles,
-    names: list[str],
-    radiographs: list[Radiograph],
-    left_out: list[str],
-    operating_point: str | None,
-) -> WorklistRow:
-    known: dict[str, Any] = {
-        "study": study.name,
-        "n_views": len(radiographs),
-        "left_out": tuple(left_out),
-        "checkpoint": predictor.checkpoint,
-    }
-    if not radiographs:
-        return WorklistRow(body_part=study.body_part, error="No view could be read.", **known)
-    try:
-        prediction = predictor(
-            radiographs,
-            names=names,
-            body_part=study.body_part,
-            operating_point=operating_point,
-            heatmaps=False,
-        )
-    except (MuraError, ValueError) as error:  # ValueError: the checkpoint has no model for the body part
-        return WorklistRow(body_part=study.body_part, error=str(error), **known)
-    return WorklistRow(
-        body_part=prediction.body_part,
-        probability=prediction.probability,
-        band=prediction.band,
-        label=prediction.label,
-        in_distribution=prediction.in_distribution,
-        warnings=tuple(prediction.warnings),
-        operating_point=prediction.operating_point,
-        threshold=prediction.threshold,
-        **known,
-    )
 
 
 def _cell(value: Any) -> str:
@@ -253,7 +238,9 @@ def make_worklist(
     left = [study for study in own if study.name not in done]
     part = output.with_name(f"{output.name}.part-{rank}")
     try:
-        _repair(part, identity)
+        # Without an incomplete last line.
+        kept = _lines(part) or [identity]
+        replace_file(part, "".join(json.dumps(line) + "\n" for line in kept).encode())
         with part.open("a", encoding="utf-8") as lines, tqdm(
             total=len(own), initial=len(rows), desc="Reading studies", unit="study",
             disable=rank > 0 or not progress,
@@ -284,9 +271,17 @@ def make_worklist(
 
 def _identity(predictor: StudyPredictor, studies: Sequence[StudyFiles], operating_point: str) -> dict[str, Any]:
     """Everything that must be equal for a run to continue."""
+
+    def stamp(path: Path) -> list[int] | None:
+        try:
+            known = path.stat()
+        except OSError:
+            return None
+        return [known.st_size, known.st_mtime_ns]
+
     digest = hashlib.sha256()
     for study in studies:
-        files = [(str(file.path), file.member, _stamp(file.path)) for file in study.files]
+        files = [(str(file.path), file.member, stamp(file.path)) for file in study.files]
         digest.update(json.dumps([study.name, study.body_part, files]).encode())
     return {
         "checkpoint": predictor.checkpoint,
@@ -296,32 +291,19 @@ def _identity(predictor: StudyPredictor, studies: Sequence[StudyFiles], operatin
     }
 
 
-def _stamp(path: Path) -> list[int] | None:
-    try:
-        known = path.stat()
-    except OSError:
-        return None
-    return [known.st_size, known.st_mtime_ns]
-
-
 def _parts(output: Path) -> list[Path]:
     found = output.parent.glob(f"{glob.escape(output.name)}.part-*")
     return sorted(file for file in found if file.name.rpartition("-")[2].isdecimal())
 
 
-def _lines(file: Path) -> Iterator[dict[str, Any]]:
+def _lines(file: Path) -> list[dict[str, Any]]:
     """The complete lines of a file; a kill may have cut off the last one."""
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return
-    for line in text.splitlines(keepends=True):
-        if not line.endswith("\n"):
-            return
-        try:
-            yield json.loads(line)
-        except ValueError:
-            return
+    lines = []
+    with suppress(OSError, ValueError):
+        for line in file.read_text(encoding="utf-8").splitlines(keepends=True):
+            if line.endswith("\n"):
+                lines.append(json.loads(line))
+    return lines
 
 
 def _read_part(file: Path, identity: dict[str, Any]) -> dict[str, WorklistRow]:
@@ -330,20 +312,11 @@ def _read_part(file: Path, identity: dict[str, Any]) -> dict[str, WorklistRow]:
     Raises:
         DatasetError: If they belong to another run.
     """
-    lines = _lines(file)
-    known = next(lines, None)
-    if known is None:
-        return {}
+    known, *rows = _lines(file) or [identity]
     if known != identity:
         others = [name for name in identity if known.get(name) != identity[name]]
         raise DatasetError(
             f"{file} holds rows of another run ({', '.join(others).replace('_', ' ')} differ); remove it, or name "
             "another output"
         )
-    return {row["study"]: WorklistRow.from_dict(row) for row in lines}
-
-
-def _repair(file: Path, identity: dict[str, Any]) -> None:
-    """Removes an incomplete last line; creates the file if it does not exist."""
-    kept = list(_lines(file)) or [identity]
-    replace_file(file, "".join(json.dumps(line) + "\n" for line in kept).encode())
+    return {row["study"]: WorklistRow.from_dict(row) for row in rows}

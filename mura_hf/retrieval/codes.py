@@ -18,7 +18,6 @@ from ..models import (
     MuraSpecializedForImageClassification,
 )
 
-_UNKNOWN_PART = -1
 _NOT_IN_CODES = {
     "_name_or_path", "abnormal_means", "architectures", "auto_map", "custom_pipelines", "dtype", "finding_types",
     "id2label", "label2id", "operating_points", "positive_class_description", "study_intercept", "study_pooling",
@@ -93,7 +92,7 @@ def _code_width(member: Any) -> int:
 
 
 def feature_means(output: MuraImageClassifierOutput) -> torch.Tensor:
-    """Returns the spatial mean of the last feature maps, whatever pooling the prediction uses.
+    """Returns the spatial mean of the last feature maps, float32 `[B, D]`, whatever pooling the prediction uses.
 
     Max pooling keeps only the strongest positions of an image; the mean describes all of it. The branches of FuseNet
     and the members of an ensemble are concatenated. With `test_time_flip`, the means of both mirror images are
@@ -102,17 +101,9 @@ def feature_means(output: MuraImageClassifierOutput) -> torch.Tensor:
     Args:
         output: Output of `model.classify_views`, or `StudyOutput.views`.
 
-    Returns:
-        float32 `[B, D]` on the model's device, detached.
-
     Raises:
         CheckpointError: If the model has no feature map, or routes views to models whose maps are not comparable.
     """
-    return torch.cat([_mean(maps) for maps in _feature_maps(output)], dim=1)
-
-
-def _feature_maps(output: Any) -> list[tuple[torch.Tensor, ...]]:
-    """The feature maps; each with that of the mirror image, if there is one."""
     if getattr(output, "rows", None) is not None:
         raise CheckpointError(
             "this checkpoint has one model per body part, whose feature maps are not comparable, so it cannot detect "
@@ -120,40 +111,31 @@ def _feature_maps(output: Any) -> list[tuple[torch.Tensor, ...]]:
         )
     members = getattr(output, "members", None)
     if members is not None:
-        return [maps for _, member in sorted(members.items()) for maps in _feature_maps(member)]
+        return torch.cat([feature_means(member) for _, member in sorted(members.items())], dim=1)
     if output.feature_map is None:
         raise CheckpointError("this checkpoint has no feature map, so it cannot detect studies out of distribution")
-    mirrored, local = output.mirrored_feature_map, getattr(output, "local_feature_map", None)
-    maps: list[tuple[torch.Tensor, ...]] = [
-        (output.feature_map,) if mirrored is None else (output.feature_map, mirrored)
-    ]
-    return maps if local is None else [*maps, (local,)]
 
+    def mean(maps: torch.Tensor) -> torch.Tensor:
+        return maps.detach().float().mean((2, 3) if maps.ndim == 4 else 1)
 
-def _mean(maps: tuple[torch.Tensor, ...]) -> torch.Tensor:
-    means = [one.detach().float().mean((2, 3) if one.ndim == 4 else 1) for one in maps]
-    return torch.stack(means).mean(0)
+    means = [mean(output.feature_map)]
+    if output.mirrored_feature_map is not None:
+        means[0] = torch.stack([means[0], mean(output.mirrored_feature_map)]).mean(0)
+    local = getattr(output, "local_feature_map", None)
+    return torch.cat(means if local is None else [*means, mean(local)], dim=1)
 
 
 def encode_planes(
     planes: Sequence[np.ndarray], model: MuraClassifier, processor: Any, body_parts: Sequence[int | None]
 ) -> torch.Tensor:
-    """Encodes grayscale images with one forward pass.
+    """Encodes gray images, uint8 `[H, W]` each, with one forward pass: float32 `[n, D]` on the CPU.
 
-    Args:
-        planes: Images, uint8 `[H, W]` each.
-        model: The model, in evaluation mode.
-        processor: Its image processor.
-        body_parts: Index into `BODY_PARTS` of each image, or None if unknown. Only models with one member per body
-            part read it.
-
-    Returns:
-        float32 `[n, D]` on the CPU.
+    Only models with one member per body part read `body_parts`, the index into `BODY_PARTS` of each image.
     """
     pixel_values = processor(images=list(planes), return_tensors="pt")["pixel_values"]
     options: dict[str, Any] = {}
     if model.NEEDS_PART:
-        parts = [_UNKNOWN_PART if part is None else part for part in body_parts]
+        parts = [-1 if part is None else part for part in body_parts]
         options["body_parts"] = torch.tensor(parts, device=model.device)
     with torch.no_grad():
         output = model.classify_views(pixel_values.to(model.device, model.dtype), **options)
@@ -165,10 +147,6 @@ def digest_encoder(model: MuraClassifier, processor: Any) -> str:
 
     Weights are rounded to bfloat16 first, so that a model loaded in bfloat16 has the same digest. Calibration and
     operating points are ignored. Takes about 0.1 s for 15 million weights.
-
-    Args:
-        model: The model.
-        processor: Its image processor, ours or an external one.
     """
     settings = getattr(processor, "processor", processor).to_dict()
     known = {

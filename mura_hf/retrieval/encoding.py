@@ -7,8 +7,8 @@ modification times, and the thumbnail size. Parts are written atomically.
 import hashlib
 import io
 import os
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,19 +43,10 @@ def encode_rows(
     parts_dir: Path | None = None,
     progress: bool = True,
 ) -> tuple[torch.Tensor, list[bytes] | None]:
-    """Encodes every view of a dataset split.
-
-    Args:
-        rows: Split of one of the package's loaders.
-        model: The model, in evaluation mode, on its device.
-        processor: Its image processor.
-        batch_size: Views per forward pass.
-        thumbnail_side: Longer side of the thumbnails in pixels; None for no thumbnails.
-        parts_dir: Folder for finished parts, which the next call reuses; None to keep none.
-        progress: Whether to show a progress bar.
+    """Encodes every view of a dataset split, see `RetrievalIndex.build`.
 
     Returns:
-        Codes, float32 `[N, D]`, and the thumbnails as WebP files.
+        Codes, float32 `[N, D]`, and the thumbnails as WebP files if `thumbnail_side` is given.
 
     Raises:
         RadiographError: If a file cannot be read. The message names it.
@@ -67,7 +58,8 @@ def encode_rows(
 
     files = rows.cast_column("image", ImageFeature(decode=False))
     encoder = digest_encoder(model, processor)
-    parts: list[dict[str, torch.Tensor]] = []
+    codes: list[torch.Tensor] = []
+    thumbnails: list[bytes] = []
     with (
         tqdm(total=len(rows), desc="Building the index", unit="view", disable=not progress) as bar,
         ThreadPoolExecutor(os.cpu_count() or 1) as pool,
@@ -77,17 +69,19 @@ def encode_rows(
             file = None
             if parts_dir is not None:
                 file = parts_dir / f"{_digest_part(encoder, part, thumbnail_side)}.safetensors"
-            tensors = None if file is None else _read_part(file)
+            tensors = None
+            with suppress(SafetensorError, OSError):  # a missing or damaged part is computed again
+                tensors = None if file is None else load_file(file)
             if tensors is None:
                 tensors = _encode_part(part, model, processor, batch_size, thumbnail_side, pool)
                 if file is not None:
                     _write_part(file, tensors)
-            parts.append(tensors)
+            codes.append(tensors["codes"])
+            if thumbnail_side is not None:
+                stream = io.BytesIO(tensors["pictures"].numpy().tobytes())
+                thumbnails += [stream.read(length) for length in tensors["lengths"].tolist()]
             bar.update(len(part))
-    codes = torch.cat([part["codes"] for part in parts])
-    if thumbnail_side is None:
-        return codes, None
-    return codes, [picture for part in parts for picture in _split(part["pictures"], part["lengths"])]
+    return torch.cat(codes), None if thumbnail_side is None else thumbnails
 
 
 def make_thumbnail(plane: np.ndarray, side: int) -> bytes:
@@ -128,12 +122,6 @@ def _read_plane(image: dict[str, Any]) -> np.ndarray:
     return read_levels(path) if content is None else read_levels(content, name=path)
 
 
-def _split(pictures: torch.Tensor, lengths: torch.Tensor) -> Sequence[bytes]:
-    ends = np.cumsum(lengths.numpy())
-    content = pictures.numpy().tobytes()
-    return [content[end - length : end] for end, length in zip(ends.tolist(), lengths.tolist(), strict=True)]
-
-
 def _digest_part(encoder: str, part: "Dataset", thumbnail_side: int | None) -> str:
     digest = hashlib.sha256(f"{encoder}\0{thumbnail_side}\0{part['body_part']!r}".encode())
     for image in part["image"]:
@@ -147,14 +135,6 @@ def _digest_part(encoder: str, part: "Dataset", thumbnail_side: int | None) -> s
             raise DatasetError(f"{path} cannot be read ({error.strerror}); load the dataset again") from error
         digest.update(f"\0{os.path.abspath(path)}\0{status.st_size}\0{status.st_mtime_ns}".encode())
     return digest.hexdigest()[:32]
-
-
-def _read_part(file: Path) -> dict[str, torch.Tensor] | None:
-    """Reads a finished part; None if it does not exist or is damaged."""
-    try:
-        return load_file(file) if file.is_file() else None
-    except (SafetensorError, OSError):
-        return None
 
 
 def _write_part(file: Path, tensors: dict[str, torch.Tensor]) -> None:

@@ -67,10 +67,16 @@ class RetrievalIndex:
     Args:
         stored: Content of its files.
         searcher: Searcher of its codes.
+
+    Attributes:
+        record: Its description.
+        rows: Table with a row per view.
+        codes: Codes of all views as stored, `[N, D]`; of length 1 if the metric is cosine.
     """
 
     def __init__(self, stored: StoredIndex, searcher: Searcher) -> None:
         self.record = stored.record
+        self.codes = stored.codes
         self.rows = stored.rows
         self._stored = stored
         self._searcher = searcher
@@ -82,11 +88,6 @@ class RetrievalIndex:
 
     def __len__(self) -> int:
         return len(self.rows)
-
-    @property
-    def codes(self) -> torch.Tensor:
-        """Codes of all views as stored, `[N, D]`; of length 1 if the metric is cosine."""
-        return self._stored.codes
 
     @classmethod
     def build(
@@ -147,14 +148,15 @@ class RetrievalIndex:
         codes = _normalize(codes, metric)
         codes = codes.half() if half else codes
         single = codes.float()
-        build, encoder = secrets.token_hex(16), digest_encoder(model, processor)
-        record = IndexRecord(build, encoder, metric, data, split, factory, parameters)
+        record = IndexRecord(
+            secrets.token_hex(16), digest_encoder(model, processor), metric, data, split, factory, parameters
+        )
         stored = StoredIndex(record, codes, sum_squares(single), make_rows(dataset, thumbnails))
         searcher: Searcher = ExactSearcher(single, stored.squares)
         if factory is not None:
             searcher = FaissSearcher.build(single, factory, parameters)
         index = cls(stored, searcher)
-        index.attach(model, processor)
+        index._model, index._processor = model, processor
         return index
 
     def save(self, folder: str | os.PathLike[str]) -> None:
@@ -188,23 +190,16 @@ class RetrievalIndex:
         if record.factory is not None:
             searcher = FaissSearcher.load(codes, Path(folder) / record.faiss_name, record.parameters)
         index = cls(stored, searcher)
-        if model is not None:
-            index.attach(model, processor)
-        return index
-
-    def attach(self, model: MuraClassifier, processor: Any) -> None:
-        """Sets the model that encodes query images.
-
-        Raises:
-            CheckpointError: If its weights, configuration or processor differ from those that made the index.
-        """
-        if digest_encoder(model, processor) != self.record.coder:
+        if model is None:
+            return index
+        if digest_encoder(model, processor) != record.coder:
             raise CheckpointError(
                 "the index was made with other weights, or with other settings of the model or image processor, or "
                 "the model was loaded in half precision, so codes are not comparable; load the model as it was, or "
                 "build the index again with scripts/build_index.py"
             )
-        self._model, self._processor = model, processor
+        index._model, index._processor = model, processor
+        return index
 
     def search(
         self,
@@ -232,16 +227,17 @@ class RetrievalIndex:
                 "the index has no model to encode images with; load it with a model, or use StudyPredictor.similar"
             )
         views: list[Any] = [image] if isinstance(image, _SINGLE_VIEW) else list(image)
-        planes = [self._read_plane(view) for view in views]
+        planes = []
+        for view in views:
+            if isinstance(view, Radiograph):
+                planes.append(view.to_uint8())
+            elif isinstance(view, Image.Image | np.ndarray):
+                planes.append(self._processor.gray_plane(view))
+            else:
+                planes.append(read_levels(view))
         known = None if body_part is None else BODY_PARTS.index(_check_part(body_part))
         codes = encode_planes(planes, self._model, self._processor, [known] * len(planes))
         return self.search_codes(codes, k, body_part, exclude_patient)
-
-    def _read_plane(self, view: Any) -> np.ndarray:
-        """A view as gray levels, uint8 `[H, W]`."""
-        if isinstance(view, Radiograph):
-            return view.to_uint8()
-        return self._processor.gray_plane(view) if isinstance(view, Image.Image | np.ndarray) else read_levels(view)
 
     def search_codes(
         self,
@@ -287,15 +283,12 @@ class RetrievalIndex:
         wanted = min(_VIEWS_PER_STUDY * k, len(self))
         while True:
             distances, rows = self._searcher.search(queries, wanted, allowed)
-            views = np.repeat(np.arange(len(queries)), wanted).reshape(rows.shape)
-            found = rows >= 0
-            order = np.lexsort((rows[found], distances[found]))
+            views, places = np.nonzero(rows >= 0)
+            near, found = distances[views, places], rows[views, places]
+            order = np.lexsort((found, near))
             best: dict[int, tuple[float, int, int]] = {}
             for distance, row, view in zip(
-                distances[found][order].tolist(),
-                rows[found][order].tolist(),
-                views[found][order].tolist(),
-                strict=True,
+                near[order].tolist(), found[order].tolist(), views[order].tolist(), strict=True
             ):
                 best.setdefault(int(self._studies[row]), (distance, row, view))
             # Views that were not returned are farther away than the last one of each query.

@@ -21,7 +21,6 @@ FALSE_ALARM_RATE = 0.05
 
 _MIN_CALIB_VIEWS = 60  # with fewer, single views would determine the threshold
 _MIN_GROUP_VIEWS = 20  # with fewer, a group mean would be the code of a single patient
-_TOO_SMALL = ""
 _MAX_DIRECTIONS = 512
 _SOFTENING = 0.03  # share of a channel's mean size at which its scale turns from linear to logarithmic
 
@@ -104,8 +103,13 @@ class OODDetector:
                 f"calib has {len(calib_codes)} views of what the checkpoint is for; an out-of-distribution threshold "
                 f"needs at least {_MIN_CALIB_VIEWS}: give more studies or a larger calib_fraction"
             )
-        names = _merge_small(groups, is_outside)
-        kept = names != _TOO_SMALL
+        # Small groups of either side are merged; if the merged group is small as well, it is left out.
+        names = np.asarray([f"{'out' if group in outside else 'in'}:{group}" for group in groups])
+        for rename in (lambda name: name.partition(":")[0] + ":", lambda name: ""):
+            found, counts = np.unique(names, return_counts=True)
+            small = set(found[counts < _MIN_GROUP_VIEWS])
+            names = np.asarray([rename(name) if name in small else name for name in names])
+        kept = names != ""
         codes, names = np.asarray(codes, np.float64)[kept], names[kept]
         scales = _SOFTENING * np.abs(codes).mean(0) + 1e-9
         transformed = np.arcsinh(codes / scales)
@@ -128,11 +132,7 @@ class OODDetector:
         return cls(**{**vars(fitted), "calib": fitted.score(calib_codes)})
 
     def score(self, codes: np.ndarray) -> np.ndarray:
-        """Returns how unusual views are, float32 `[n, K]`; higher is more unusual.
-
-        Args:
-            codes: `feature_means` of the views, float `[n, D]`.
-        """
+        """Returns how unusual views with these `feature_means` are, float32 `[n, K]`; higher is more unusual."""
         projected = np.arcsinh(np.asarray(codes, np.float32) / self.scales) @ self.whitening
         squares = np.stack([((projected - mean) ** 2).sum(1) for mean in self.means], axis=1)
         near = squares[:, self.inside].min(1)
@@ -145,22 +145,16 @@ class OODDetector:
         return find_thresholds(self.calib, n_views)
 
     def detect(self, codes: np.ndarray) -> OODResult:
-        """Classifies one study by its most unusual view.
-
-        Args:
-            codes: `feature_means` of its views, float `[V, D]`.
-        """
+        """Classifies one study by the most unusual of its views, from their `feature_means` `[V, D]`."""
         scores = self.score(codes)
         views = np.all(scores <= self.thresholds(len(codes)), axis=1).tolist()
         # Of several scores the more unusual one counts, for calib as for the study.
-        known, found = self._rank(self.calib), self._rank(scores)
+        known, found = (
+            np.max([np.searchsorted(np.sort(column), one) for column, one in zip(self.calib.T, of.T, strict=True)], 0)
+            for of in (self.calib, scores)
+        )
         share = float((known < found.max()).mean())
         return OODResult(all(views), 100.0 * share ** len(codes), views)
-
-    def _rank(self, scores: np.ndarray) -> np.ndarray:
-        """The largest number of calib's views below each view in one of the scores, int `[n]`."""
-        columns = zip(self.calib.T, scores.T, strict=True)
-        return np.max([np.searchsorted(np.sort(known), found) for known, found in columns], axis=0)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes the detector into the folder of a checkpoint."""
@@ -173,11 +167,7 @@ class OODDetector:
 
     @classmethod
     def load(cls, file: str | os.PathLike[str], weights: str) -> "OODDetector":
-        """Reads the file of `save`.
-
-        Args:
-            file: The file.
-            weights: SHA-256 of the weights that it is used with.
+        """Reads the file of `save`, for a checkpoint whose weights have the SHA-256 `weights`.
 
         Raises:
             CheckpointError: If it is damaged, or was made for other weights.
@@ -188,7 +178,22 @@ class OODDetector:
                 metadata = opened.metadata() or {}
             tensors["inside"] = tensors["inside"].astype(bool)
             detector = cls(**tensors, weights=metadata.get("weights", ""))
-            detector._check()
+            channels, directions = detector.whitening.shape
+            fits = (
+                detector.scales.shape == (channels,)
+                and detector.means.shape == (len(detector.inside), directions)
+                and detector.inside.any()
+                and detector.calib.ndim == 2
+                and len(detector.calib) > 0
+                and detector.calib.shape[1] == 2 - int(detector.inside.all())
+                and all(
+                    np.isfinite(one).all()
+                    for one in (detector.scales, detector.whitening, detector.means, detector.calib)
+                )
+                and (detector.scales > 0).all()
+            )
+            if not fits:
+                raise ValueError("its arrays do not fit each other")
         except Exception as error:  # a file may hold anything
             raise CheckpointError(
                 f"{file} cannot be read ({error}); write it again with scripts/calibrate.py"
@@ -197,24 +202,9 @@ class OODDetector:
             raise CheckpointError(f"{file} was made for other weights; write it again with scripts/calibrate.py")
         return detector
 
-    def _check(self) -> None:
-        channels, directions = self.whitening.shape
-        valid = (
-            self.scales.shape == (channels,)
-            and self.means.shape == (len(self.inside), directions)
-            and self.inside.any()
-            and self.calib.ndim == 2
-            and len(self.calib) > 0
-            and self.calib.shape[1] == 2 - int(self.inside.all())
-            and all(np.isfinite(one).all() for one in (self.scales, self.whitening, self.means, self.calib))
-            and (self.scales > 0).all()
-        )
-        if not valid:
-            raise ValueError("its arrays do not fit each other")
-
 
 def find_thresholds(calib: np.ndarray, n_views: int = 1) -> np.ndarray:
-    """Returns the scores above which a view, and with it its study, is out of distribution.
+    """Returns the scores `[K]` above which a view, and with it its study of `n_views` views, is out of distribution.
 
     Split conformal prediction (Vovk et al. 2005): of n + 1 exchangeable views, at most a given share scores above the
     threshold. The share is `FALSE_ALARM_RATE` per study, divided between its views (Šidák, as if they were
@@ -224,22 +214,7 @@ def find_thresholds(calib: np.ndarray, n_views: int = 1) -> np.ndarray:
     Args:
         calib: Scores of calib's views, float `[n, K]`; higher is more unusual.
         n_views: Number of views of the study.
-
-    Returns:
-        float `[K]`.
     """
     n, kinds = calib.shape
     kept = (1 - FALSE_ALARM_RATE / kinds) ** (1 / n_views)
     return np.sort(calib, axis=0)[min(n, math.ceil((n + 1) * kept)) - 1]
-
-
-def _merge_small(groups: Sequence[str], outside: np.ndarray) -> np.ndarray:
-    """Group names with the prefix "in:" or "out:". Small groups of either side are merged; if the merged group is
-    small as well, it is named `_TOO_SMALL`.
-    """
-    names = np.asarray([f"{'out' if out else 'in'}:{group}" for group, out in zip(groups, outside, strict=True)])
-    for rename in (lambda name: name.partition(":")[0] + ":", lambda name: _TOO_SMALL):
-        kinds, counts = np.unique(names, return_counts=True)
-        small = set(kinds[counts < _MIN_GROUP_VIEWS])
-        names = np.asarray([rename(name) if name in small else name for name in names])
-    return names

@@ -33,6 +33,15 @@ def sum_squares(codes: torch.Tensor) -> torch.Tensor:
     return torch.cat(blocks) if blocks else torch.empty(0)
 
 
+def _keep_nearest(
+    codes: torch.Tensor, query: torch.Tensor, candidates: np.ndarray, distances: np.ndarray, rows: np.ndarray
+) -> None:
+    """Writes the nearest of some sorted candidates into a line of distances and of rows."""
+    found = exact_distances(codes.numpy(), query.numpy(), candidates)
+    order = np.argsort(found, kind="stable")[: len(rows)]
+    distances[: len(order)], rows[: len(order)] = found[order], candidates[order]
+
+
 class ExactSearcher:
     """Finds exactly the neighbours that a search in float64 would find. Threads may share it.
 
@@ -85,10 +94,8 @@ class ExactSearcher:
                     candidates = np.sort(places[offset].numpy()[nearest[offset].numpy() <= bound])
                 else:
                     candidates = np.flatnonzero(values[offset].numpy() <= bound)
-                found = exact_distances(self.codes.numpy(), batch[offset].numpy(), candidates)
-                order = np.argsort(found, kind="stable")[:k]
-                distances[start + offset, : len(order)] = found[order]
-                rows[start + offset, : len(order)] = candidates[order]
+                place = start + offset
+                _keep_nearest(self.codes, batch[offset], candidates, distances[place], rows[place])
         return distances, rows
 
     def _products(self, queries: torch.Tensor) -> torch.Tensor:
@@ -124,12 +131,7 @@ class FaissSearcher:
 
     @classmethod
     def build(cls, codes: torch.Tensor, factory: str, parameters: str = "") -> "FaissSearcher":
-        """Trains and fills an index.
-
-        Args:
-            codes: float32 `[N, D]`.
-            factory: FAISS factory string, such as "IVF1024,SQ8".
-            parameters: FAISS search parameters, such as "nprobe=8".
+        """Trains and fills an index, see `RetrievalIndex.build`.
 
         Raises:
             CheckpointError: If FAISS is not installed.
@@ -191,9 +193,7 @@ class FaissSearcher:
                 if len(candidates) < k and wanted < len(self.codes) and (line >= 0).all():
                     unfinished.append(place)
                     continue
-                found = exact_distances(self.codes.numpy(), queries[place].numpy(), candidates)
-                order = np.argsort(found, kind="stable")[:k]
-                distances[place, : len(order)], rows[place, : len(order)] = found[order], candidates[order]
+                _keep_nearest(self.codes, queries[place], candidates, distances[place], rows[place])
             wanted, places = 4 * wanted, np.asarray(unfinished, np.int64)
         return distances, rows
 

@@ -99,24 +99,19 @@ def make_rows(dataset: "Dataset", thumbnails: Sequence[bytes] | None = None) -> 
 
     findings = dataset["finding"] if "finding" in dataset.column_names else [None] * len(dataset)
     columns: dict[str, Sequence[Any]] = {
-        "study_id": dataset["study_id"],
-        "patient_id": dataset["patient_id"],
-        "view": dataset["view"],
+        **{name: list(dataset[name]) for name in ("study_id", "patient_id", "view")},
         "label": [LABELS[label] for label in dataset["label"]],
         "body_part": [None if part is None else BODY_PARTS[part] for part in dataset["body_part"]],
         "finding": [finding or None for finding in findings],
         "thumbnail": [None] * len(dataset) if thumbnails is None else thumbnails,
     }
-    return pa.Table.from_pydict({name: list(values) for name, values in columns.items()}, schema=schema)
+    return pa.Table.from_pydict(columns, schema=schema)
 
 
 def write_index(folder: Path, stored: StoredIndex, write_faiss: Callable[[Path], None] | None = None) -> None:
     """Writes the files of an index. Each one replaces its predecessor atomically, the record last.
 
-    Args:
-        folder: Target folder; created if missing.
-        stored: The content.
-        write_faiss: Function that writes FAISS's file to a path; None if the index has none.
+    `write_faiss` writes FAISS's file to a path, if the index has one.
 
     Raises:
         DatasetError: If a file cannot be written.
@@ -124,11 +119,12 @@ def write_index(folder: Path, stored: StoredIndex, write_faiss: Callable[[Path],
     import pyarrow.parquet as pq
 
     build = {_BUILD: stored.record.build}
-    faiss = None if write_faiss is None else stored.record.faiss_name
-    fresh = {name: folder / f"{name}.unfinished" for name in (faiss, CODES, ROWS, RECORD) if name is not None}
+    faiss = stored.record.faiss_name
+    names = (CODES, ROWS, RECORD) if write_faiss is None else (faiss, CODES, ROWS, RECORD)
+    fresh = {name: folder / f"{name}.unfinished" for name in names}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if faiss is not None and write_faiss is not None:
+        if write_faiss is not None:
             write_faiss(fresh[faiss])
         tensors = {"codes": stored.codes.contiguous(), "squares": stored.squares}
         save_file(tensors, fresh[CODES], metadata={"format": "pt", **build})
@@ -139,7 +135,7 @@ def write_index(folder: Path, stored: StoredIndex, write_faiss: Callable[[Path],
                 os.fsync(opened.fileno())
             os.replace(file, folder / name)
         for old in folder.glob("index-*.faiss"):
-            if old.name != faiss:
+            if old.name not in names:
                 old.unlink()
     except (OSError, SafetensorError) as error:
         raise DatasetError(
@@ -148,11 +144,7 @@ def write_index(folder: Path, stored: StoredIndex, write_faiss: Callable[[Path],
 
 
 def read_record(folder: Path) -> IndexRecord:
-    """Reads the record of an index.
-
-    Raises:
-        CheckpointError: If it is missing or invalid.
-    """
+    """Reads the record of an index; raises `CheckpointError` if it is missing or invalid."""
     file = folder / RECORD
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
@@ -172,11 +164,7 @@ def read_record(folder: Path) -> IndexRecord:
 
 
 def read_index(folder: Path) -> StoredIndex:
-    """Opens the files of an index. Codes are memory-mapped.
-
-    Raises:
-        CheckpointError: If a file is missing or damaged, or the files belong to different builds.
-    """
+    """Opens an index; raises `CheckpointError` if a file is missing, damaged or of another build."""
     schema = row_schema()
     import pyarrow as pa
     import pyarrow.parquet as pq

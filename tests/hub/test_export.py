@@ -25,7 +25,7 @@ from mura_hf.common import BUNDLED
 from mura_hf.hub import export_checkpoint, push, render_card
 from mura_hf.hub.push_checks import check_checkpoint
 from mura_hf.inference import loading
-from mura_hf.inference.loading import LazyIndex, Source
+from mura_hf.inference.loading import Source, load_index
 from mura_hf.models import CLASSIFIERS
 from tests.conftest import make_checkpoint, make_model
 from tests.hub.conftest import ALONE, check_alone
@@ -301,8 +301,8 @@ def test_what_was_pushed_finds_similar_studies(indexed, api, phantom_files, monk
     push(folder, "tester/x", api=api, progress=False)
     monkeypatch.setattr(loading, "snapshot_download", partial(api.snapshot_download, cache_dir=tmp_path))
     here = StudyPredictor.from_pretrained(folder, device="cpu")
-    there = LazyIndex(Source("tester/x", None, "tester/x"), here.model, here.processor).get()
+    there = load_index(Source("tester/x", None, "tester/x"), here.model, here.processor)
     assert there.search(phantom_files[:1]) == here.similar(phantom_files[:1])
     assert {path.name for path in tmp_path.rglob("*.*") if path.is_symlink()} == {name[10:] for name in INDEX}
     with pytest.raises(CheckpointError, match="tester/y has an index of studies: it cannot be reached"):
-        LazyIndex(Source("tester/y", None, "tester/y"), here.model, here.processor).get()
+        load_index(Source("tester/y", None, "tester/y"), here.model, here.processor)

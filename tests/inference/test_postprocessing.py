@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from mura_hf import MuraImageProcessor, Radiograph, StudyPredictor, read_radiograph
 from mura_hf.explain import Heatmaps, find_regions, grad_cam, localize
@@ -18,29 +17,27 @@ NAMES = ["a.png", "b.png", "c.png"]
 def test_heatmaps_and_boxes_have_the_size_of_the_view(flagging, phantom_files):
     study = flagging(phantom_files)
     for view, file in zip(study.views, phantom_files, strict=True):
-        with Image.open(file) as image:
-            assert view.heatmap.shape == (image.height, image.width) == (view.height, view.width)
+        radiograph = read_radiograph(file)
+        assert view.heatmap.shape == radiograph.pixels.shape == (view.height, view.width)
         assert view.heatmap.dtype == np.float32
         assert view.heatmap.min() >= 0
         assert view.heatmap.max() == pytest.approx(1)
-        assert 0 <= view.box.x0 < view.box.x1 <= view.width
-        assert 0 <= view.box.y0 < view.box.y1 <= view.height
-        assert view.heatmap[view.box.y0 : view.box.y1, view.box.x0 : view.box.x1].max() >= 0.7
         assert view.regions == find_regions(view.heatmap)
         assert view.box == localize(view.heatmap) == view.regions[0].box
+        small = grad_cam(flagging.model, flagging.pixel_values([radiograph]))[0].numpy()
+        expected = flagging.processor.restore_map(small, *radiograph.pixels.shape)
+        assert np.corrcoef(view.heatmap.ravel(), expected.ravel())[0, 1] > 0.999
 
 
-def test_the_heatmap_is_grad_cam_mapped_back_to_the_view(flagging, phantom_files):
-    radiograph = read_radiograph(phantom_files[0])
-    small = grad_cam(flagging.model, flagging.pixel_values([radiograph]))[0].numpy()
-    expected = flagging.processor.restore_map(small, *radiograph.pixels.shape)
-    found = flagging([radiograph]).views[0].heatmap
-    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.999
-
-
-@pytest.mark.parametrize("border", [False, True])
-@pytest.mark.parametrize("crop", [None, {"height": 48, "width": 40}])
-@pytest.mark.parametrize("mode", ["letterbox", "squash"])
+@pytest.mark.parametrize(
+    ("mode", "crop", "border"),
+    [
+        ("letterbox", None, False),
+        ("squash", {"height": 48, "width": 40}, False),
+        ("letterbox", {"height": 48, "width": 40}, True),
+        ("squash", None, True),
+    ],
+)
 def test_heatmap_and_box_come_back_through_every_preprocessing_step(flagging, monkeypatch, mode, crop, border):
     picture = np.zeros((170, 130), np.uint8)
     picture[20:150, 10:110] = np.random.default_rng(0).integers(60, 90, (130, 100))
@@ -149,6 +146,6 @@ def test_conflicts(views):
 
 
 def test_predictions_warn_about_conflicts(predictor, phantom_files):
-    study = predictor([phantom_files[0], phantom_files[0]], names=["one.png", "two.png"])
+    study = predictor([phantom_files[0], phantom_files[0]], names=["one.png", "two.png"], heatmaps=False)
     assert any(warning.startswith("one.png and two.png show the same picture") for warning in study.warnings)
-    assert not any("same picture" in warning for warning in predictor(phantom_files).warnings)
+    assert not any("same picture" in warning for warning in predictor(phantom_files, heatmaps=False).warnings)

@@ -28,7 +28,6 @@ from mura_hf.inference.prediction import find_band
 from mura_hf.models import BODY_PARTS, CLASSIFIERS
 from mura_hf.retrieval import view_codes
 from tests.conftest import make_checkpoint, make_model
-from tests.inference.external import save_external
 from tests.inference.threads import check_threads
 
 POOLINGS = {"mura_ensemble": "ensemble", "mura_specialized": "specialized"}
@@ -106,13 +105,14 @@ def test_poolings_and_finding_types(pooling, phantom_files, tmp_path):
 
 def test_fusenet_at_full_resolution_gets_larger_images(phantom_files, tmp_path):
     model = make_model("mura_fusenet", full_resolution=True)
-    folder, coarse = (make_checkpoint(tmp_path / name, model) for name in ("fine", "coarse"))
+    folder = make_checkpoint(tmp_path / "fine", model)
+    coarse = StudyPredictor.from_pretrained(folder, device="cpu")(phantom_files, heatmaps=False)
     MuraImageProcessor(size={"height": 128, "width": 128}).save_pretrained(folder)
-    study = StudyPredictor.from_pretrained(folder, device="cpu")(phantom_files)
+    study = StudyPredictor.from_pretrained(folder, device="cpu")(phantom_files, heatmaps=False)
     with torch.no_grad():
         expected = model(_pixel_values(folder, phantom_files)[None]).study_logits[0, 1].exp()
     assert study.probability == pytest.approx(float(expected), abs=1e-5)
-    assert study.probability != StudyPredictor.from_pretrained(coarse, device="cpu")(phantom_files).probability
+    assert study.probability != coarse.probability
 
 
 def test_every_form_of_input_gives_the_same(predictor, phantom_files):
@@ -128,41 +128,35 @@ def test_every_form_of_input_gives_the_same(predictor, phantom_files):
 
 
 def test_the_body_part_may_be_given(predictor, phantom_files):
-    study = predictor(phantom_files, body_part="elbow")
+    study = predictor(phantom_files, body_part="elbow", heatmaps=False)
     assert (study.body_part, study.body_part_given) == ("elbow", True)
     assert sum(study.body_part_probabilities.values()) == pytest.approx(1)
     with pytest.raises(ValueError, match="'knee'"):
         predictor(phantom_files, body_part="knee")
 
 
-class TestSpecialized:
-    def test_the_given_body_part_selects_the_model(self, folders, phantom_files):
-        predictor = StudyPredictor.from_pretrained(folders["mura_specialized"], device="cpu")
-        pixel_values = _pixel_values(folders["mura_specialized"], phantom_files)
-        model = make_model("mura_specialized")
-        for part in ("wrist", "elbow"):
-            study = predictor(phantom_files, body_part=part)
-            with torch.no_grad():
-                expected = model.members[part](pixel_values[None]).study_logits[0, 1].exp()
-            assert study.probability == pytest.approx(float(expected), abs=1e-5)
-            assert (study.body_part, study.body_part_given, study.body_part_probabilities) == (part, True, {})
-
-    def test_without_a_router_the_body_part_must_be_given(self, phantom_files, tmp_path):
-        model = CLASSIFIERS["mura_specialized"].from_members({"wrist": make_model()})
-        predictor = StudyPredictor.from_pretrained(make_checkpoint(tmp_path / "wrist", model), device="cpu")
-        with pytest.raises(ValueError, match="no router that predicts the body part: give body_part"):
-            predictor(phantom_files)
-        with pytest.raises(ValueError, match="no model for body part hand; it has wrist"):
-            predictor(phantom_files, body_part="hand")
-        assert 0 < predictor(phantom_files, body_part="wrist").probability < 1
-
-    def test_a_damaged_router_is_found_on_loading(self, tmp_path):
-        router = make_model(body_part_head=True)
+def test_specialized_models(folders, phantom_files, tmp_path):
+    folder, model = folders["mura_specialized"], make_model("mura_specialized")
+    predictor = StudyPredictor.from_pretrained(folder, device="cpu")
+    for part in ("wrist", "elbow"):
+        study = predictor(phantom_files, body_part=part, heatmaps=False)
         with torch.no_grad():
-            router.body_part_classifier.bias.fill_(float("nan"))
-        model = CLASSIFIERS["mura_specialized"].from_members({"wrist": make_model()}, router=router)
-        with pytest.raises(CheckpointError, match="weights are damaged"):
-            StudyPredictor.from_pretrained(make_checkpoint(tmp_path / "damaged", model), device="cpu")
+            expected = model.members[part](_pixel_values(folder, phantom_files)[None]).study_logits[0, 1].exp()
+        assert study.probability == pytest.approx(float(expected), abs=1e-5)
+        assert (study.body_part, study.body_part_given, study.body_part_probabilities) == (part, True, {})
+    model = CLASSIFIERS["mura_specialized"].from_members({"wrist": make_model()})
+    predictor = StudyPredictor.from_pretrained(make_checkpoint(tmp_path / "wrist", model), device="cpu")
+    with pytest.raises(ValueError, match="no router that predicts the body part: give body_part"):
+        predictor(phantom_files)
+    with pytest.raises(ValueError, match="no model for body part hand; it has wrist"):
+        predictor(phantom_files, body_part="hand")
+    assert 0 < predictor(phantom_files, body_part="wrist").probability < 1
+    router = make_model(body_part_head=True)
+    with torch.no_grad():
+        router.body_part_classifier.bias.fill_(float("nan"))
+    model = CLASSIFIERS["mura_specialized"].from_members({"wrist": make_model()}, router=router)
+    with pytest.raises(CheckpointError, match="weights are damaged"):
+        StudyPredictor.from_pretrained(make_checkpoint(tmp_path / "damaged", model), device="cpu")
 
 
 def test_phantom_checkpoints_always_warn(predictor, phantom_files, tmp_path):
@@ -197,20 +191,13 @@ def test_predict_many_streams(predictor, phantom_files):
     assert len(list(stream)) == len(phantom_files) - 1
 
 
-@pytest.mark.parametrize(
-    ("probability", "band"),
-    [(0.1, "normal"), (0.3, "normal"), (0.31, "uncertain"), (0.8, "uncertain"), (0.9, "abnormal")],
-)
-def test_bands(probability, band):
-    label = "abnormal" if probability > 0.5 else "normal"
+def test_bands():
     points = {"paper": 0.5, "sensitivity_95": 0.3, "specificity_95": 0.8}
-    assert find_band(probability, 0.5, points) == band
-    assert find_band(probability, 0.5, {"paper": 0.5}) == label
-    assert find_band(probability, 0.5, {**points, "sensitivity_95": 0.9}) == label
-
-
-def test_the_uncertain_band_is_extended_to_the_threshold():
-    points = {"sensitivity_95": 0.1, "specificity_95": 0.3}
+    probabilities = (0.1, 0.3, 0.31, 0.8, 0.9)
+    assert [find_band(p, 0.5, points)[:1] for p in probabilities] == list("nnuua")
+    for others in ({"paper": 0.5}, {**points, "sensitivity_95": 0.9}):  # then it is the label
+        assert [find_band(p, 0.5, others)[:1] for p in probabilities] == list("nnnaa")
+    points = {"sensitivity_95": 0.1, "specificity_95": 0.3}  # extended to the threshold
     assert [find_band(p, 0.5, points)[:1] for p in (0.1, 0.2, 0.4, 0.5, 0.51)] == list("nuuua")
     assert [find_band(p, 0.05, points)[:1] for p in (0.05, 0.08, 0.3, 0.31)] == list("nuua")
 
@@ -239,73 +226,69 @@ def test_sixteen_threads_share_a_predictor(phantom_files, tmp_path, method):
     check_threads(predictor, phantom_files, method=method)
 
 
-class TestErrors:
-    def test_views_are_named(self, predictor, phantom_files):
-        with pytest.raises(RadiographError, match="view 2 is empty"):
-            predictor([phantom_files[0], b""])
-        with pytest.raises(RadiographError, match="view 1: float pixels"):
-            predictor([np.full((40, 40), 7.0)])
-        for pixels in (np.zeros((0, 5)), np.full((40, 40), 2.0), np.ones((40, 40))):
-            with pytest.raises(RadiographError, match="view 1"):
-                predictor([Radiograph(pixels.astype(np.float32), 8, "array")])
+def test_errors_name_the_view(predictor, phantom_files):
+    with pytest.raises(RadiographError, match="view 2 is empty"):
+        predictor([phantom_files[0], b""])
+    with pytest.raises(RadiographError, match="view 1: float pixels"):
+        predictor([np.full((40, 40), 7.0)])
+    for pixels in (np.zeros((0, 5)), np.full((40, 40), 2.0), np.ones((40, 40))):
+        with pytest.raises(RadiographError, match="view 1"):
+            predictor([Radiograph(pixels.astype(np.float32), 8, "array")])
 
-    @pytest.mark.parametrize(
-        "view",
-        [
-            "study.png", b"bytes", Path("study.png"), Image.new("L", (64, 64)), np.zeros((3, 64, 64)),
-            torch.zeros(64, 64), Radiograph(np.zeros((64, 64), np.float32), 8, "array"), {"view": "study.png"}, 7,
-        ],
-        ids=lambda view: type(view).__name__,
-    )  # fmt: skip
-    def test_a_study_is_a_list(self, predictor, view):
+
+def test_a_study_is_a_list_of_views(predictor, phantom_files):
+    for view in (
+        "study.png", b"bytes", Path("study.png"), Image.new("L", (64, 64)), np.zeros((3, 64, 64)),
+        torch.zeros(64, 64), Radiograph(np.zeros((64, 64), np.float32), 8, "array"), {"view": "study.png"}, 7,
+    ):  # fmt: skip
         with pytest.raises(ValueError, match="as a list"):
             predictor(view)
+    with pytest.raises(ValueError, match="at least one"):
+        predictor([])
+    with pytest.raises(ValueError, match="1 views but 2 names"):
+        predictor(phantom_files[:1], names=["a", "b"])
 
-    def test_numbers_of_views_and_names(self, predictor, phantom_files):
-        with pytest.raises(ValueError, match="at least one"):
-            predictor([])
-        with pytest.raises(ValueError, match="1 views but 2 names"):
-            predictor(phantom_files[:1], names=["a", "b"])
 
-    def test_checkpoints(self, checkpoint, tmp_path):
-        with pytest.raises(CheckpointError, match="neither a folder on this machine nor a Hub name"):
-            StudyPredictor.from_pretrained(tmp_path / "nowhere")
-        with pytest.raises(CheckpointError, match="cannot be loaded"):
-            StudyPredictor.from_pretrained(tmp_path)
-        (tmp_path / "config.json").write_text(json.dumps({"model_type": "no_such_kind"}))
-        with pytest.raises(CheckpointError, match=r"cannot be loaded.*no_such_kind"):
-            StudyPredictor.from_pretrained(tmp_path)
-        assert StudyPredictor.from_pretrained(checkpoint, abnormal_label="Abnormal").checkpoint.startswith("folder")
-        with pytest.raises(CheckpointError, match="leave abnormal_label “normal” out"):
-            StudyPredictor.from_pretrained(checkpoint, abnormal_label="normal")
+def test_refused_checkpoints_and_options(checkpoint, tmp_path):
+    with pytest.raises(CheckpointError, match="neither a folder on this machine nor a Hub name"):
+        StudyPredictor.from_pretrained(tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match="cannot be loaded"):
+        StudyPredictor.from_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "no_such_kind"}))
+    with pytest.raises(CheckpointError, match=r"cannot be loaded.*no_such_kind"):
+        StudyPredictor.from_pretrained(tmp_path)
+    assert StudyPredictor.from_pretrained(checkpoint, abnormal_label="Abnormal").checkpoint.startswith("folder")
+    with pytest.raises(CheckpointError, match="leave abnormal_label “normal” out"):
+        StudyPredictor.from_pretrained(checkpoint, abnormal_label="normal")
+    with pytest.raises(ValueError, match="device 'warp' cannot be used"):
+        StudyPredictor.from_pretrained(checkpoint, device="warp")
+    with pytest.raises(ValueError, match="floating point"):
+        StudyPredictor.from_pretrained(checkpoint, dtype="float7")
 
-    def test_device_and_dtype(self, checkpoint):
-        with pytest.raises(ValueError, match="device 'warp' cannot be used"):
-            StudyPredictor.from_pretrained(checkpoint, device="warp")
-        with pytest.raises(ValueError, match="floating point"):
-            StudyPredictor.from_pretrained(checkpoint, dtype="float7")
 
-    @pytest.mark.parametrize("damage", ["truncated", "nan", "mistyped", "arguments", "channels", "edge"])
-    def test_damaged_checkpoints(self, damage, checkpoint, tmp_path):
-        folder = shutil.copytree(checkpoint, tmp_path / "damaged")
-        weights, config, processor = (
-            folder / name for name in ("model.safetensors", "config.json", "preprocessor_config.json")
-        )
-        if damage == "truncated":
-            weights.write_bytes(weights.read_bytes()[:5000])
-        elif damage == "nan":
-            tensors = load_file(weights) | {"classifier.bias": torch.full((2,), float("nan"))}
-            save_file(tensors, weights, metadata={"format": "pt"})
-        else:
-            file, changes = {
-                "mistyped": (config, {"temperature": "1"}),
-                "arguments": (config, {"backbone_kwargs": {"no_such_thing": 1}}),
-                "channels": (processor, {"image_mean": [0.5, 0.5], "image_std": [0.5, 0.5]}),
-                "edge": (processor, {"size": {"shortest_edge": 64}}),
-            }[damage]
-            file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
-        with pytest.raises(CheckpointError):
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("config.json", {"temperature": "1"}),
+        ("config.json", {"backbone_kwargs": {"no_such_thing": 1}}),
+        ("preprocessor_config.json", {"image_mean": [0.5, 0.5], "image_std": [0.5, 0.5]}),
+        ("preprocessor_config.json", {"size": {"shortest_edge": 64}}),
+        ("model.safetensors", None),
+    ],
+)
+def test_damaged_checkpoints(name, changes, checkpoint, tmp_path):
+    folder = shutil.copytree(checkpoint, tmp_path / "damaged")
+    file = folder / name
+    if changes is None:
+        tensors = load_file(file) | {"classifier.bias": torch.full((2,), float("nan"))}
+        save_file(tensors, file, metadata={"format": "pt"})
+        with pytest.raises(CheckpointError, match="NaN"):
             StudyPredictor.from_pretrained(folder)
+        file.write_bytes(file.read_bytes()[:5000])
+    else:
+        file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    with pytest.raises(CheckpointError):
+        StudyPredictor.from_pretrained(folder)
 
 
 def test_the_default_checkpoint(monkeypatch, checkpoint):
@@ -349,8 +332,3 @@ class TestSimilar:
         assert predictor(phantom_files).codes.shape == (len(phantom_files), 32)
         with pytest.raises(CheckpointError, match="made with other weights"):
             predictor.similar(phantom_files)
-
-    def test_external_checkpoints_have_codes_if_they_have_a_feature_map(self, phantom_files, tmp_path):
-        for kind, has_codes in (("resnet", True), ("hiera", False)):
-            predictor = StudyPredictor.from_pretrained(save_external(tmp_path / kind, kind), device="cpu")
-            assert (predictor(phantom_files).codes is not None) == has_codes

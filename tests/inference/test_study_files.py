@@ -31,20 +31,15 @@ def _names(studies):
     return {study.name: [file.name for file in study.files] for study in studies}
 
 
-def test_each_folder_with_pictures_is_a_study(tree):
+def test_each_folder_with_pictures_is_a_study(tree, tmp_path):
     studies = find_studies(tree)
     assert _names(studies) == {"arm 2": ["b2.png", "b10.png"], "arm 10": ["one.png"]}
     assert [study.name for study in studies] == ["arm 2", "arm 10"]
     assert {study.body_part for study in studies} == {None}
-
-
-def test_a_zip_file_holds_the_same_studies_and_bytes(tree, tmp_path):
     packed = find_studies(_zip(tree, tmp_path / "films.zip"))
-    assert _names(packed) == _names(find_studies(tree))
+    assert _names(packed) == _names(studies)
     assert packed[0].files[0].content() == (tree / "arm 2" / "b2.png").read_bytes()
-
-
-def test_images_at_the_top_are_one_study_named_after_the_source(tree, tmp_path):
+    # Images at the top are one study, named after the source.
     assert _names(find_studies(tree / "arm 2")) == {"arm 2": ["b2.png", "b10.png"]}
     assert _names(find_studies(_zip(tree / "arm 2", tmp_path / "left arm.zip"))) == {"left arm": ["b2.png", "b10.png"]}
 
@@ -58,6 +53,9 @@ def test_a_tree_of_mura_gives_the_studies_of_load_mura_without_their_labels(phan
     listed = find_studies(phantom_tree / "valid_image_paths.csv")
     assert [(study.name, study.body_part) for study in listed] == [(study.name, study.body_part) for study in studies]
     assert all(file.path.is_file() for study in listed for file in study.files)
+    for study in find_studies(phantom_tree / "valid" / "XR_WRIST"):
+        assert study.body_part == "wrist"
+        assert not study.name.endswith(("positive", "negative"))
 
 
 def test_the_same_study_of_two_trees_stays_two(phantom_tree, tmp_path):
@@ -109,18 +107,16 @@ def test_missing_and_empty_sources(tmp_path):
         find_studies(tmp_path / "film.png")
 
 
-def test_too_many_files_are_refused(tree, tmp_path, monkeypatch):
-    monkeypatch.setattr(study_files, "MAX_FILES", 2)
-    for source in (tree, _zip(tree, tmp_path / "films.zip")):
-        with pytest.raises(DatasetError, match="more than 2 files"):
-            find_studies(source)
-
-
-def test_a_member_larger_than_any_film_is_refused_whatever_the_zip_file_says(tree, tmp_path, monkeypatch):
-    file = find_studies(_zip(tree, tmp_path / "films.zip"))[0].files[0]
-    monkeypatch.setattr(study_files, "MAX_BYTES", 100)
+def test_limits_of_folders_and_zip_files(tree, tmp_path, monkeypatch):
+    packed = _zip(tree, tmp_path / "films.zip")
+    file = find_studies(packed)[0].files[0]
+    monkeypatch.setattr(study_files, "MAX_BYTES", 100)  # whatever the ZIP file says
     with pytest.raises(RadiographError, match=r"b2\.png is larger than"):
         file.content()
+    monkeypatch.setattr(study_files, "MAX_FILES", 2)
+    for source in (tree, packed):
+        with pytest.raises(DatasetError, match="more than 2 files"):
+            find_studies(source)
 
 
 def test_damaged_and_missing_members(tree, tmp_path):
@@ -140,12 +136,6 @@ def test_names_that_archives_write(tmp_path, phantom_files):
     for name in ("1.2.840.113619.2.55", "1²2.png", "IM000001"):
         shutil.copy(phantom_files[0], tmp_path / "s1" / name)
     assert len(find_studies(tmp_path)[0].files) == 3
-
-
-def test_a_subfolder_of_mura_gives_the_body_part_but_no_label(phantom_tree):
-    for study in find_studies(phantom_tree / "valid" / "XR_WRIST"):
-        assert study.body_part == "wrist"
-        assert not study.name.endswith(("positive", "negative"))
 
 
 def test_links_to_folders_are_an_error(tree, tmp_path):

@@ -1,13 +1,10 @@
 import pytest
 import torch
-from transformers import AutoConfig
 
 from mura_hf import CheckpointError
-from mura_hf.inference.external_model import load_external
 from mura_hf.models import BODY_PARTS, CLASSIFIERS, MuraImageClassifierOutput
 from mura_hf.retrieval import feature_means, view_codes
 from tests.conftest import make_model
-from tests.inference.external import save_external
 
 VIEWS = torch.randn(5, 3, 64, 64, generator=torch.Generator().manual_seed(5))
 
@@ -59,15 +56,12 @@ def test_codes_of_two_body_parts_are_orthogonal():
     torch.testing.assert_close(single, codes[[0, 3, 4]], rtol=1e-5, atol=1e-5)
 
 
-def test_external_checkpoints_have_codes_if_they_have_a_feature_map(tmp_path):
-    for kind, has_map in (("resnet", True), ("hiera", False)):
-        folder = save_external(tmp_path / kind, kind)
-        model, _ = load_external(str(folder), AutoConfig.from_pretrained(folder), torch.float32, {}, None)
-        if has_map:
-            assert _codes(model).shape == (5, 32)
-        else:
-            with pytest.raises(CheckpointError, match="no pooled code"):
-                _codes(model)
+def test_a_network_without_a_feature_map_has_no_codes():
+    output = MuraImageClassifierOutput(logits=torch.zeros(1, 2))
+    with pytest.raises(CheckpointError, match="no pooled code"):
+        view_codes(make_model(), output)
+    with pytest.raises(CheckpointError, match="no feature map"):
+        feature_means(output)
 
 
 @torch.no_grad()
@@ -95,8 +89,6 @@ def test_feature_means_of_members_and_branches_are_concatenated():
     assert feature_means(output).shape == (5, 2 * output.feature_map.shape[1])
 
 
-def test_feature_means_of_tokens_and_without_a_map():
+def test_feature_means_of_tokens():
     tokens = torch.randn(2, 9, 5)
     torch.testing.assert_close(feature_means(MuraImageClassifierOutput(feature_map=tokens)), tokens.mean(1))
-    with pytest.raises(CheckpointError, match="no feature map"):
-        feature_means(MuraImageClassifierOutput(logits=torch.zeros(1, 2)))

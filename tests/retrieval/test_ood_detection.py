@@ -45,35 +45,25 @@ def test_scores_are_squared_mahalanobis_distances_to_the_nearest_group():
 
 def test_studies_out_of_distribution_are_detected(detector):
     rng = np.random.default_rng(2)
-    alike = [detector.detect(_draw(rng, 2, (0.0, 0.8)[n % 2])) for n in range(1000)]
-    assert np.mean([not one.in_distribution for one in alike]) < 2 * FALSE_ALARM_RATE
-    legs = [detector.detect(_draw(rng, 1, -2.5)) for _ in range(200)]
-    assert np.mean([one.in_distribution for one in legs]) < 0.05
+    for n_views in (1, 2, 4):  # more views raise the threshold, and not the false alarm rate
+        alike = [detector.detect(_draw(rng, n_views, (0.0, 0.8)[n % 2])) for n in range(600)]
+        assert np.mean([not one.in_distribution for one in alike]) < 2 * FALSE_ALARM_RATE
+        shares = np.asarray([one.percentile for one in alike])
+        assert 40 < np.median(shares) < 60
+        assert 0.02 < (shares > 95).mean() < 0.09
+        assert 0 <= shares.min() <= shares.max() <= 100
+    assert (np.diff([detector.thresholds(n) for n in (1, 2, 5)], axis=0) >= 0).all()
+    legs = _draw(rng, 200, -2.5)
+    assert np.mean([detector.detect(leg[None]).in_distribution for leg in legs]) < 0.05
+    assert (detector.score(legs)[:, 1] > detector.thresholds()[1]).mean() > 0.95  # although they are not far
     far = detector.detect(rng.uniform(0, 30, (1, D)))
     assert not far.in_distribution
     assert far.percentile == 100
-
-
-def test_views_near_a_group_outside_are_out_of_distribution_although_they_are_not_far(detector):
-    legs = _draw(np.random.default_rng(3), 300, -2.5)
-    scores, thresholds = detector.score(legs), detector.thresholds()
-    assert (scores[:, 1] > thresholds[1]).mean() > 0.95
-    assert detector.calib.shape == (300, 2)
-
-
-def test_one_view_out_of_distribution_decides_for_the_study(detector):
+    # One view decides for the study.
     fine = _draw(np.random.default_rng(4), 1, 0.4)
     result = detector.detect(np.concatenate([fine, np.full((1, D), 40.0, np.float32)]))
     assert result.views == [True, False]
     assert not result.in_distribution
-
-
-def test_more_views_raise_the_threshold_and_not_the_false_alarm_rate(detector):
-    assert (np.diff([detector.thresholds(n) for n in (1, 2, 5)], axis=0) >= 0).all()
-    rng = np.random.default_rng(10)
-    for n_views in (1, 4):
-        alarms = [not detector.detect(_draw(rng, n_views, (0.0, 0.8)[n % 2])).in_distribution for n in range(800)]
-        assert np.mean(alarms) < 2 * FALSE_ALARM_RATE
 
 
 def test_thresholds_leave_the_share_of_alarms_that_conformal_prediction_promises():
@@ -84,15 +74,6 @@ def test_thresholds_leave_the_share_of_alarms_that_conformal_prediction_promises
         one = OODDetector(np.ones(1), np.ones((1, 1)), np.zeros((1, 1)), np.ones(1, bool), scores, "")
         alarms.append((rng.normal(size=500) > one.thresholds()[0]).mean())
     assert 0.8 * FALSE_ALARM_RATE < np.mean(alarms) < 1.05 * FALSE_ALARM_RATE
-
-
-def test_percentiles_count_the_studies_that_are_less_unusual(detector):
-    rng = np.random.default_rng(7)
-    shares = [detector.detect(_draw(rng, 2, (0.0, 0.8)[n % 2])).percentile for n in range(600)]
-    assert 40 < np.median(shares) < 60
-    assert 0.02 < np.mean(np.asarray(shares) > 95) < 0.09
-    assert min(shares) >= 0
-    assert max(shares) <= 100
 
 
 def test_small_groups_are_merged_and_wide_codes_are_cut_to_their_main_directions():
@@ -126,25 +107,25 @@ def test_save_and_load_give_the_same(detector, tmp_path):
         OODDetector.load(tmp_path / OOD_FILE, "abd")
 
 
-@pytest.mark.parametrize("damage", ["cut", "missing", "more", "shape", "nan"])
-def test_a_damaged_file_is_reported_by_name(detector, tmp_path, damage):
+def test_a_damaged_file_is_reported_by_name(detector, tmp_path):
     detector.save(tmp_path)
     file = tmp_path / OOD_FILE
     tensors = load_file(file)
-    if damage == "cut":
-        file.write_bytes(file.read_bytes()[:-9])
-    else:
-        if damage == "missing":
-            del tensors["means"]
-        elif damage == "more":
-            tensors["codes"] = np.zeros((9, 9), np.float32)
-        elif damage == "shape":
-            tensors["scales"] = tensors["scales"][1:]
+    nan = np.full_like(tensors["calib"], np.nan)
+    without = {name: value for name, value in tensors.items() if name != "means"}
+    for damaged in (
+        without,
+        {**tensors, "codes": np.zeros((9, 9), np.float32)},
+        {**tensors, "scales": tensors["scales"][1:]},
+        {**tensors, "calib": nan},
+        None,
+    ):
+        if damaged is None:
+            file.write_bytes(file.read_bytes()[:-9])
         else:
-            tensors["calib"][0] = np.nan
-        save_file(tensors, file, {"weights": "abc"})
-    with pytest.raises(CheckpointError, match=f"{OOD_FILE} cannot be read"):
-        OODDetector.load(file, "abc")
+            save_file(damaged, file, {"weights": "abc"})
+        with pytest.raises(CheckpointError, match=f"{OOD_FILE} cannot be read"):
+            OODDetector.load(file, "abc")
 
 
 def test_too_few_views_are_refused():
