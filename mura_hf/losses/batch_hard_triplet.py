@@ -20,21 +20,7 @@ def batch_hard_triplet_loss(
     D*_ap is the distance from the anchor to the farthest sample with its label, D*_an that to the nearest sample with
     another label. Anchors without one of them are skipped. By default, distances are Euclidean, not squared, and
     embeddings are not normalized. Source: Hermans et al., "In defense of the triplet loss for person
-    re-identification", arXiv 1703.07737, equation 5.
-
-    Args:
-        embeddings: `[B, E]`.
-        labels: int64 `[B]`.
-        margin: How much farther than the positive the negative has to be, in units of the distance.
-        squared: Whether to square distances.
-        normalize: Whether to divide embeddings by their 2-norm first.
-        reduction: "sum" over the anchors, "mean", or "mean_nonzero" over those whose loss is not 0.
-
-    Returns:
-        Scalar, float32 (float64 for float64 embeddings); 0 with a gradient if the batch has no triplet.
-
-    Raises:
-        ValueError: If the shapes do not match or the reduction is unknown.
+    re-identification", arXiv 1703.07737, equation 5. Arguments are those of `triplet_margin_loss`.
     """
     values = prepare_embeddings(embeddings, labels, normalize)
     farthest, nearest, valid = hardest_distances(values, labels, squared)

@@ -92,12 +92,7 @@ class _SelectedDistances(torch.autograd.Function):
 
 
 def reduce_losses(losses: torch.Tensor, valid: torch.Tensor, reduction: str) -> torch.Tensor:
-    """Reduces losses to a scalar; 0 with a zero gradient if none is valid.
-
-    Args:
-        losses: Tensor of any shape.
-        valid: bool of the same shape; other entries are ignored.
-        reduction: "sum"; "mean" over the valid entries; "mean_nonzero" over those that are not 0.
+    """Reduces the valid losses by "sum", "mean", or "mean_nonzero" (over those that are not 0).
 
     Raises:
         ValueError: If the reduction is unknown.

@@ -23,20 +23,16 @@ def selectively_contrastive_triplet_loss(
     triplet only pushes it away, with weight lambda = `negative_weight`, and does not move the positive.
     Source: Xuan et al., "Hard negative examples are hard, but useful", arXiv 2007.12749.
 
+    The loss of a hard triplet with negative similarities is negative. Other arguments are those of
+    `triplet_margin_loss`.
+
     Args:
         embeddings: `[B, E]`.
         labels: int64 `[B]`.
         negative_weight: lambda.
         positives: "hardest", the least similar sample with the anchor's label; "easiest", the most similar one; or
             "all", a triplet for each.
-        reduction: "mean" over the triplets, "sum", or "mean_nonzero" over those whose loss is not 0. The loss of a
-            hard triplet with negative similarities is negative.
-
-    Returns:
-        Scalar, float32 (float64 for float64 embeddings); 0 with a gradient if the batch has no triplet.
-
-    Raises:
-        ValueError: If the shapes do not match, or an option is unknown.
+        reduction: As in `triplet_margin_loss`.
     """
     if positives not in POSITIVES:
         raise ValueError(f"positives is {positives!r}: it must be one of {', '.join(POSITIVES)}")

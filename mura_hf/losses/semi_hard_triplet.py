@@ -23,21 +23,8 @@ def semi_hard_triplet_loss(
     the band; this loss keeps the nearest. sentence-transformers and TensorFlow use the farthest negative for such
     pairs, whose triplet is hard, and count pairs beyond the margin in their mean.
 
-    Source: Schroff et al., "FaceNet", arXiv 1503.03832, equation 4 and the text around it, with normalized embeddings.
-
-    Args:
-        embeddings: `[B, E]`.
-        labels: int64 `[B]`.
-        margin: Width of the band, in units of the (squared) distance.
-        squared: Whether to square the Euclidean distances.
-        normalize: Whether to divide embeddings by their 2-norm first.
-        reduction: "mean" over the mined triplets, "mean_nonzero" over those whose loss is not 0, or "sum".
-
-    Returns:
-        Scalar, float32 (float64 for float64 embeddings); 0 with a gradient if the batch has no semi-hard triplet.
-
-    Raises:
-        ValueError: If the shapes do not match or the reduction is unknown.
+    Arguments are those of `triplet_margin_loss`; `margin` is the width of the band. Source: Schroff et al., "FaceNet",
+    arXiv 1503.03832, equation 4 and the text around it, with normalized embeddings.
     """
     distances = pair_distances(prepare_embeddings(embeddings, labels, normalize), squared)
     positive, negative = pair_masks(labels)

@@ -30,20 +30,8 @@ def triplet_focal_loss(
     right direction. Embeddings that are not normalized may start in this range: choose sigma close to their distances,
     or normalize them.
 
-    Args:
-        embeddings: `[B, E]`.
-        labels: int64 `[B]`.
-        margin: How much larger the exponential of the negative has to be than that of the positive.
-        sigma: Scale of the distances, above 0. Smaller values give the hardest anchors more weight.
-        squared: Whether to square distances.
-        normalize: Whether to divide embeddings by their 2-norm first.
-        reduction: "sum" over the anchors, "mean", or "mean_nonzero" over those whose loss is not 0.
-
-    Returns:
-        Scalar, float32 (float64 for float64 embeddings); 0 with a gradient if the batch has no triplet.
-
-    Raises:
-        ValueError: If sigma is not above 0, the shapes do not match or the reduction is unknown.
+    `sigma` is the scale of the distances, above 0; smaller values give the hardest anchors more weight. `margin` is
+    added to the exponentials. Other arguments are those of `triplet_margin_loss`.
     """
     if not sigma > 0:
         raise ValueError(f"sigma is {sigma}: it must be above 0")

@@ -21,30 +21,26 @@ class SmallCnnPlan:
 
     Args:
         stages: Filters of the 3 x 3 convolutions of each stage. Each stage ends with 2 x 2 max pooling.
-        code_size: Width of the fully connected layer after the flattened feature map; its output is the pooled code.
         batch_norm: Whether batch normalization follows each convolution.
         stage_dropout: Dropout rate after each stage; None for no such layers.
         code_dropout: Dropout rate on the pooled code; None for no such layer.
     """
 
     stages: tuple[tuple[int, ...], ...]
-    code_size: int
     batch_norm: bool = False
     stage_dropout: float | None = None
     code_dropout: float | None = None
 
 
 SMALL_CNNS: dict[str, SmallCnnPlan] = {
-    "cnn2": SmallCnnPlan(((16,), (32,)), code_size=128),
-    "cnn4": SmallCnnPlan(((16,), (32,), (64,), (128,)), code_size=128, code_dropout=0.5),
+    "cnn2": SmallCnnPlan(((16,), (32,))),
+    "cnn4": SmallCnnPlan(((16,), (32,), (64,), (128,)), code_dropout=0.5),
     "cnn15": SmallCnnPlan(
-        ((16, 16), (32, 32), (64, 64, 64), (128, 128, 128), (128, 128, 128)),
-        code_size=128,
-        batch_norm=True,
-        code_dropout=0.5,
+        ((16, 16), (32, 32), (64, 64, 64), (128, 128, 128), (128, 128, 128)), batch_norm=True, code_dropout=0.5
     ),
-    "wrist_cnn": SmallCnnPlan(((16,), (32,), (64,), (128,)), code_size=128, batch_norm=True, stage_dropout=0.1),
+    "wrist_cnn": SmallCnnPlan(((16,), (32,), (64,), (128,)), batch_norm=True, stage_dropout=0.1),
 }
+_CODE_SIZE = 128  # width of the fully connected layer after the flattened feature map
 
 
 class SmallCnn(nn.Module):
@@ -62,16 +58,7 @@ class SmallCnn(nn.Module):
     for `cnn15`, and batch norm only there are our choice. So are rate (.1) and place of the dropout of `wrist_cnn`.
     Weights are initialized after He et al. (arXiv 1502.01852), biases with zero.
 
-    Args:
-        plan: Layers of the network.
-        num_channels: Input channels.
-        image_size: Side of the square input in pixels. The fully connected layer fits this size only.
-        name: Name for error messages.
-
-    Attributes:
-        num_features: Channels of the feature map.
-        head_hidden_size: Width of the pooled code.
-        feature_info: Channels, reduction and module name of each stage, as in timm.
+    The attributes are those of timm. The fully connected layer fits one input size, `image_size` pixels a side.
 
     Raises:
         CheckpointError: If the image size is too small for the pooling layers.
@@ -90,16 +77,12 @@ class SmallCnn(nn.Module):
         self.name, self.image_size = name, image_size
         self.map_size = image_size // smallest
         self.num_features = plan.stages[-1][-1]
-        self.head_hidden_size = plan.code_size
-        self.feature_info = [
-            {"num_chs": widths[-1], "reduction": 2 ** (index + 1), "module": f"stages.{index}"}
-            for index, widths in enumerate(plan.stages)
-        ]
+        self.head_hidden_size = _CODE_SIZE
         inputs = [num_channels, *(widths[-1] for widths in plan.stages[:-1])]
         self.stages = nn.Sequential(
             *(_make_stage(channels, widths, plan) for channels, widths in zip(inputs, plan.stages, strict=True))
         )
-        self.fc = nn.Linear(self.num_features * self.map_size**2, plan.code_size)
+        self.fc = nn.Linear(self.num_features * self.map_size**2, _CODE_SIZE)
         self.relu = nn.ReLU()
         self.dropout = nn.Identity() if plan.code_dropout is None else nn.Dropout(plan.code_dropout)
         for module in self.modules():
@@ -108,11 +91,7 @@ class SmallCnn(nn.Module):
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
     def forward_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Returns the last feature map `[B, D, h, w]` of `[B, C, image_size, image_size]`.
-
-        Raises:
-            CheckpointError: If the input has another size.
-        """
+        """Returns the last feature map `[B, D, h, w]` of `[B, C, image_size, image_size]`; no other size fits."""
         height, width = pixel_values.shape[-2:]
         if (height, width) != (self.image_size, self.image_size):
             raise CheckpointError(
@@ -126,9 +105,6 @@ class SmallCnn(nn.Module):
         """Returns the pooled code `[B, head_hidden_size]` of a feature map from `forward_features`.
 
         `pre_logits` has no effect: there is no classifier, as in timm with `num_classes=0`.
-
-        Raises:
-            CheckpointError: If the map has another size.
         """
         height, width = feature_map.shape[-2:]
         if (height, width) != (self.map_size, self.map_size):
@@ -166,11 +142,7 @@ def create_small_cnn(
 ) -> SmallCnn:
     """Builds one of `SMALL_CNNS`.
 
-    Args:
-        name: Key of `SMALL_CNNS`.
-        num_channels: Input channels.
-        image_size: Side of the square input in pixels.
-        options: `backbone_kwargs` of a configuration; `dropout` replaces the rate of the dropout layers.
+    `options` are the `backbone_kwargs` of a configuration; `dropout` replaces the rate of the dropout layers.
 
     Raises:
         CheckpointError: If an option is unknown, the rate is not in [0, 1), or the image size is too small.
@@ -186,20 +158,16 @@ def create_small_cnn(
         rate = options["dropout"]
         if not isinstance(rate, float | int) or isinstance(rate, bool) or not 0 <= rate < 1:
             raise CheckpointError(f"dropout of {name} in backbone_kwargs is {rate!r}; it must be a rate in [0, 1)")
-        plan = replace(
-            plan,
-            stage_dropout=None if plan.stage_dropout is None else float(rate),
-            code_dropout=None if plan.code_dropout is None else float(rate),
-        )
+        present = [name for name in ("stage_dropout", "code_dropout") if getattr(plan, name) is not None]
+        changes: Any = dict.fromkeys(present, float(rate))
+        plan = replace(plan, **changes)
     return SmallCnn(plan, num_channels=num_channels, image_size=image_size, name=name)
 
 
 def create_backbone(config: MuraConfig, **options: Any) -> Any:
     """Builds the backbone of a configuration, without a classifier.
 
-    Args:
-        config: Configuration that names the architecture.
-        **options: Further arguments of `timm.create_model`.
+    `options` are further arguments of `timm.create_model`.
 
     Raises:
         CheckpointError: If the architecture or its weight tag is unknown, or a small network does not fit the
@@ -230,12 +198,9 @@ def create_backbone(config: MuraConfig, **options: Any) -> Any:
 
 
 def load_timm_weights(backbone: nn.Module, config: MuraConfig, overlay: dict[str, Any] | None) -> None:
-    """Loads timm's pretrained weights into a backbone from `create_backbone`.
+    """Loads timm's pretrained weights into the backbone of a configuration.
 
-    Args:
-        backbone: Backbone of this configuration.
-        config: Configuration that names the architecture and, after a dot, the weight tag.
-        overlay: `pretrained_cfg_overlay` of `timm.create_model`.
+    `overlay` is the `pretrained_cfg_overlay` of `timm.create_model`.
 
     Raises:
         CheckpointError: If there are no pretrained weights, they cannot be read, or they do not fit.
@@ -283,12 +248,7 @@ def feature_shape(backbone: nn.Module, config: MuraConfig) -> torch.Size | None:
 
 
 def check_feature_map(backbone: nn.Module, config: MuraConfig, purpose: str) -> None:
-    """Checks that a backbone has a spatial feature map.
-
-    Args:
-        backbone: Backbone of this configuration.
-        config: Configuration with the input size.
-        purpose: What the map is needed for, for the error message.
+    """Checks that the backbone of a configuration has a spatial feature map, which `purpose` needs.
 
     Raises:
         CheckpointError: If the features are tokens or several tensors.
@@ -346,11 +306,8 @@ def backbone_stages(backbone: nn.Module) -> list[list[str]]:
 def freeze_backbone(backbone: nn.Module, train_last: int | None) -> None:
     """Sets `requires_grad` of the parameters of a backbone.
 
+    With `train_last` None, everything is trained; with 0, nothing; with k, the last k stages and what follows them.
     Dropout in frozen stages stays active; for batch norm see `freeze_norm_statistics`.
-
-    Args:
-        backbone: Backbone from `create_backbone`.
-        train_last: None trains everything, 0 nothing, k the last k stages and what follows them.
 
     Raises:
         CheckpointError: If the backbone has fewer stages or does not define them, or the number is negative. Nothing
@@ -389,18 +346,3 @@ def freeze_norm_statistics(module: nn.Module) -> None:
 def _architecture(backbone: nn.Module) -> str:
     config: Any = getattr(backbone, "pretrained_cfg", None) or {}
     return config.get("architecture") or type(backbone).__name__
-
-
-__all__ = [
-    "SMALL_CNNS",
-    "SmallCnn",
-    "SmallCnnPlan",
-    "backbone_stages",
-    "check_feature_map",
-    "create_backbone",
-    "create_small_cnn",
-    "feature_shape",
-    "freeze_backbone",
-    "freeze_norm_statistics",
-    "load_timm_weights",
-]

@@ -19,10 +19,9 @@ def gradient_map(score: Callable[[torch.Tensor], torch.Tensor], feature_map: tor
     """Computes Grad-CAM without the final ReLU, so that evidence against the score is negative.
 
     Channels are weighted by the mean gradient of the score (Selvaraju et al., arXiv 1610.02391, equations 1 and 2).
-    Only the layers after the feature map are differentiated.
 
     Args:
-        score: Function from a feature map to the explained score, `[B]`.
+        score: Function from a feature map to the explained score, `[B]`. Only this function is differentiated.
         feature_map: `[B, D, h, w]`.
 
     Returns:
@@ -102,26 +101,13 @@ def expand_boxes(boxes: torch.Tensor, min_side: float, *, square: bool) -> torch
 
 
 def boxes_to_pixels(boxes: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Converts boxes `[B, 4]` from fractions to int64 pixels, expanded to whole ones.
-
-    Returns:
-        Left, top, right and bottom; right and bottom are exclusive.
-    """
+    """Converts boxes `[B, 4]` from fractions to int64 pixels, expanded to whole ones; ends are exclusive."""
     edges = boxes * torch.tensor([width, height, width, height], device=boxes.device)
     return torch.cat([(edges[:, :2] + 1e-3).floor(), (edges[:, 2:] - 1e-3).ceil()], dim=1).long()
 
 
 def crop_and_resize(images: torch.Tensor, boxes: torch.Tensor, side: int) -> torch.Tensor:
-    """Crops one box from each image and resizes it; see `resize`.
-
-    Args:
-        images: `[B, C, H, W]`.
-        boxes: `[B, 4]` as fractions; expanded to whole pixels.
-        side: Side of the result in pixels.
-
-    Returns:
-        `[B, C, side, side]`.
-    """
+    """Crops a box `[B, 4]`, in fractions, from each image `[B, C, H, W]`, and resizes it as `resize` does."""
     edges = boxes_to_pixels(boxes, images.shape[-2], images.shape[-1]).tolist()
     return torch.cat(
         [
@@ -169,15 +155,9 @@ class MapLayer:
     """Access to the output of a layer while the network runs. Threads may share it.
 
     The forward hook stays on the layer. It only acts in threads that are inside `cut` or `watch`.
-
-    Args:
-        name: Name of the layer.
-        module: The layer.
-        grid: Layout of its output.
     """
 
-    def __init__(self, name: str, module: nn.Module, grid: Grid) -> None:
-        self.name = name
+    def __init__(self, module: nn.Module, grid: Grid) -> None:
         self.grid = grid
         self._cut: dict[int, list[torch.Tensor]] = {}  # by thread; a threading.local cannot be copied
         self._watched: dict[int, list[torch.Tensor]] = {}
@@ -216,34 +196,29 @@ class MapLayer:
             del lists[thread]
 
     def explain(self, logits: torch.Tensor, outputs: tuple[torch.Tensor, ...]) -> Explained:
-        """Describes how logits depend on the outputs of the layer, for heatmaps.
+        """Describes how logits `[n, 2]` depend on the outputs of the layer, for heatmaps.
 
         The returned score is linear with the gradient of the logits, which is all that Grad-CAM needs, so the network
-        does not run again.
-
-        Args:
-            logits: `[n, 2]`, with the graph that begins at the outputs.
-            outputs: The tensors from `cut`: of the images, and of their mirror images if those were used.
+        does not run again. `outputs` come from `cut`: of the images, and of their mirror images if those were used.
         """
+
+        def join(outputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
+            first, *mirrored = (self.grid.to_map(output.detach()) for output in outputs)
+            return torch.cat([first, *(values.flip(-1) for values in mirrored)], dim=1)
+
         with torch.inference_mode(False), torch.enable_grad():
             difference = (logits[:, 1] - logits[:, 0]).sum()
             gradients = torch.autograd.grad(difference, outputs, retain_graph=True)
-            maps, slope = (self._join(values) for values in (outputs, gradients))
+            maps, slope = join(outputs), join(gradients)
         return Explained(maps, lambda values: (values * slope).sum((1, 2, 3)))
-
-    def _join(self, outputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        """Concatenates outputs as maps along the channels; maps of mirror images are mirrored back."""
-        first, *mirrored = (self.grid.to_map(output.detach()) for output in outputs)
-        return torch.cat([first, *(values.flip(-1) for values in mirrored)], dim=1)
 
 
 _INSIDE_ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)
 _MAX_PREFIX_TOKENS = 8  # class, distillation and register tokens; no known network has more
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Candidate:
-    name: str
     module: nn.Module
     output: torch.Tensor
     grid: Grid
@@ -264,25 +239,19 @@ def find_map_layer(
         model: Network in evaluation mode.
         score: Function from pixel values `[B, C, H, W]` to the explained score, `[B]`.
         shape: C, H and W.
-
-    Returns:
-        The layer, or None if there is none.
     """
     candidates: list[_Candidate] = []
     this_thread = threading.get_ident()
 
-    def make_hook(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            ours = threading.get_ident() == this_thread  # other threads may use the network at the same time
-            if ours and isinstance(output, torch.Tensor) and output.requires_grad and output.is_floating_point():
-                grid = _find_grid(output, shape[1:])
-                if grid is not None:
-                    candidates.append(_Candidate(name, module, output, grid))
-
-        return hook
+    def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+        ours = threading.get_ident() == this_thread  # other threads may use the network at the same time
+        if ours and isinstance(output, torch.Tensor) and output.requires_grad and output.is_floating_point():
+            grid = _find_grid(output, shape[1:])
+            if grid is not None:
+                candidates.append(_Candidate(module, output, grid))
 
     named = [(name, module) for name, module in model.named_modules() if not _INSIDE_ATTENTION.search(name)]
-    hooks = [module.register_forward_hook(make_hook(name)) for name, module in named if name]
+    hooks = [module.register_forward_hook(hook) for name, module in named if name]
     weight = next(model.parameters())
     noise = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)).to(weight.device, weight.dtype)
     try:
@@ -293,13 +262,14 @@ def find_map_layer(
     finally:
         for handle in hooks:
             handle.remove()
-    relevant = [
-        candidate
-        for candidate, gradient in zip(candidates, gradients, strict=True)
-        if gradient is not None and _has_spatial_gradient(candidate.grid, gradient)
-    ]
+    relevant = []
+    for candidate, gradient in zip(candidates, gradients, strict=True):
+        if gradient is not None:
+            positions = (candidate.grid.to_map(gradient).abs().sum(1) > 0).flatten(1).sum(1)
+            if bool((positions > 1).all()):
+                relevant.append(candidate)
     best = _select(relevant)
-    return None if best is None else MapLayer(best.name, best.module, best.grid)
+    return None if best is None else MapLayer(best.module, best.grid)
 
 
 def _select(candidates: list[_Candidate]) -> _Candidate | None:
@@ -308,16 +278,9 @@ def _select(candidates: list[_Candidate]) -> _Candidate | None:
     normed = [candidate for candidate in tokens if "norm" in type(candidate.module).__name__.casefold()]
     maps = [candidate for candidate in candidates if candidate.grid.kind != "tokens"]
     last = max([*maps[-1:], *normed[-1:]], key=candidates.index, default=None)
-    if tokens and (
-        last is None or (last.grid.kind != "tokens" and candidates.index(tokens[-1]) > candidates.index(last))
-    ):
-        return tokens[-1]
+    if last is None or last.grid.kind != "tokens":
+        return max([*maps[-1:], *tokens[-1:]], key=candidates.index, default=None)
     return last
-
-
-def _has_spatial_gradient(grid: Grid, gradient: torch.Tensor) -> bool:
-    """Whether the score depends on more than one position of the grid."""
-    return bool((grid.to_map(gradient).abs().sum(1) > 0).flatten(1).sum(1).gt(1).all())
 
 
 def _find_grid(output: torch.Tensor, image: tuple[int, ...]) -> Grid | None:
@@ -340,30 +303,11 @@ def _find_grid(output: torch.Tensor, image: tuple[int, ...]) -> Grid | None:
 
 def _has_aspect(height: int, width: int, image: tuple[int, ...]) -> bool:
     """Whether a map has the aspect ratio of the image, within one row, and at most half its size."""
-    return (
-        2 <= height <= image[0] // 2 and 2 <= width <= image[1] // 2 and abs(height - width * image[0] / image[1]) < 1
-    )
+    same_aspect = abs(height - width * image[0] / image[1]) < 1
+    return same_aspect and 2 <= height <= image[0] // 2 and 2 <= width <= image[1] // 2
 
 
 def _is_patch_grid(height: int, width: int, image: tuple[int, ...]) -> bool:
     """Whether the grid divides the image into square patches without a remainder."""
-    return (
-        _has_aspect(height, width, image)
-        and image[0] % height == 0
-        and image[1] % width == 0
-        and image[0] // height == image[1] // width
-    )
-
-
-__all__ = [
-    "Grid",
-    "MapLayer",
-    "boxes_to_pixels",
-    "crop_and_resize",
-    "expand_boxes",
-    "find_map_layer",
-    "gradient_map",
-    "is_mean",
-    "largest_region",
-    "resize",
-]
+    side = image[0] // height
+    return _has_aspect(height, width, image) and (height * side, width * side) == tuple(image)

@@ -5,13 +5,14 @@ exported checkpoint brings these files along as remote code.
 """
 
 import math
+import re
 from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
 try:  # not "from ..", which transformers would look for among the files of an exported checkpoint
-    from mura_hf.errors import CheckpointError
+    from mura_hf.errors import CheckpointError as CheckpointError
 except ImportError:  # the files of an exported checkpoint are loaded without the package
 
     class CheckpointError(Exception):  # type: ignore[no-redef]
@@ -20,19 +21,15 @@ except ImportError:  # the files of an exported checkpoint are loaded without th
 
 BODY_PARTS = ("elbow", "finger", "forearm", "hand", "humerus", "shoulder", "wrist")
 LABELS = ("normal", "abnormal")
-STUDY_POOLINGS = ("mean", "max", "noisy_or", "gated_attention")
-HEAD_ACTIVATIONS = ("relu", "none")
-HEAD_INITS = ("small", "he", "xavier", "random")
+_CHOICES = {
+    "study_pooling": ("mean", "max", "noisy_or", "gated_attention"),
+    "head_activation": ("relu", "none"),
+    "head_init": ("small", "he", "xavier", "random"),
+}
 
 # A configuration may come from a stranger. It must not point timm to files or change the interface of the backbone.
-_FORBIDDEN_ARGUMENTS = (
-    "cache_dir",
-    "checkpoint_path",
-    "exportable",
-    "features_only",
-    "in_chans",
-    "num_classes",
-    "scriptable",
+_FORBIDDEN = re.compile(
+    "pretrained.*|cache_dir|checkpoint_path|exportable|features_only|in_chans|num_classes|scriptable"
 )
 
 
@@ -40,6 +37,8 @@ _FORBIDDEN_ARGUMENTS = (
 class MuraBaseConfig(PreTrainedConfig):
     r"""
     Base of all configurations: labels, calibration, and what the checkpoint was trained on.
+
+    Configurations raise a `ValueError` if a value is out of range.
 
     Args:
         temperature (`float`, *optional*, defaults to 1.0):
@@ -60,9 +59,6 @@ class MuraBaseConfig(PreTrainedConfig):
         test_time_flip (`bool`, *optional*, defaults to `False`):
             Whether to average logits and heatmaps over each view and its mirror image in evaluation mode. This doubles
             the cost. Ensembles and specialized models set it in the configurations of their members.
-
-    Raises:
-        ValueError: If the labels are not `LABELS`, or a value is out of range.
     """
 
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["feature_map", "mirrored_feature_map", "pooler_output"]
@@ -79,10 +75,8 @@ class MuraBaseConfig(PreTrainedConfig):
     label2id: dict[str, int] | dict[str, str] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
-        if kwargs.get("num_labels", len(LABELS)) != len(LABELS):
-            raise ValueError(
-                f"num_labels is {kwargs['num_labels']}: a mura model has two labels, {LABELS[0]} and {LABELS[1]}"
-            )
+        if kwargs.get("num_labels", 2) != 2:
+            raise ValueError(f"num_labels is {kwargs['num_labels']}: a mura model has two labels, {LABELS}")
         if self.id2label is None:
             self.id2label = dict(enumerate(LABELS))
         if self.label2id is None:
@@ -93,20 +87,19 @@ class MuraBaseConfig(PreTrainedConfig):
         if self.positive_class_description is None:
             self.positive_class_description = former_name
         super().__post_init__(**kwargs)
-        if dict(self.id2label) != dict(enumerate(LABELS)):
-            raise ValueError(f"id2label is {self.id2label}: label 0 must be {LABELS[0]!r} and label 1 {LABELS[1]!r}")
-        if not 0 < self.temperature < math.inf:
-            raise ValueError(f"temperature is {self.temperature}: it must be above 0 and finite")
-        if not math.isfinite(self.study_intercept):
-            raise ValueError(f"study_intercept is {self.study_intercept}: it must be finite")
-        if not 0 < self.study_slope < math.inf:
-            raise ValueError(
-                f"study_slope is {self.study_slope}: it must be above 0, because calibration must keep the order"
-            )
-        if not self.operating_points or not all(0 <= value <= 1 for value in self.operating_points.values()):
-            raise ValueError(
-                f"operating_points is {self.operating_points}: it needs at least one threshold, all in [0, 1]"
-            )
+        self._check(
+            "id2label", dict(self.id2label) == dict(enumerate(LABELS)), "label 0 must be 'normal', 1 'abnormal'"
+        )
+        self._check("temperature", 0 < self.temperature < math.inf, "it must be above 0 and finite")
+        self._check("study_intercept", math.isfinite(self.study_intercept), "it must be finite")
+        keeps_order = 0 < self.study_slope < math.inf
+        self._check("study_slope", keeps_order, "it must be above 0, because calibration must keep the order")
+        in_range = self.operating_points and all(0 <= value <= 1 for value in self.operating_points.values())
+        self._check("operating_points", in_range, "it needs at least one threshold, all in [0, 1]")
+
+    def _check(self, name: str, valid: Any, rule: str) -> None:
+        if not valid:
+            raise ValueError(f"{name} is {getattr(self, name)!r}: {rule}")
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as plain values, with the former name `abnormal_means` too."""
@@ -157,9 +150,6 @@ class MuraConfig(MuraBaseConfig):
             al., arXiv 1802.04712, equation 9).
         attention_size (`int`, *optional*, defaults to 128):
             Hidden width of the gated attention.
-
-    Raises:
-        ValueError: If a value is out of range.
     """
 
     model_type = "mura"
@@ -180,40 +170,32 @@ class MuraConfig(MuraBaseConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        choices = {
-            "study_pooling": STUDY_POOLINGS,
-            "head_activation": HEAD_ACTIVATIONS,
-            "head_init": HEAD_INITS,
-        }
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} is {getattr(self, name)!r}: it must be one of {', '.join(known)}")
-        if any(width < 1 for width in self.head_layers or []) or self.attention_size < 1:
-            raise ValueError("head_layers and attention_size are widths: they must be 1 or more")
+        for name, known in _CHOICES.items():
+            self._check(name, getattr(self, name) in known, f"it must be one of {', '.join(known)}")
+        for name, width in (("head_layers", min(self.head_layers or [1])), ("attention_size", self.attention_size)):
+            self._check(name, width >= 1, "widths must be 1 or more")
         rates, layers = self.head_dropouts, 1 + len(self.head_layers or [])
-        if len(rates) != layers or not all(0 <= rate < 1 for rate in rates):
-            raise ValueError(
-                f"head_dropout is {self.head_dropout}: give one rate in [0, 1), or a list with one rate for each "
-                f"linear layer of the head ({layers})"
-            )
+        self._check(
+            "head_dropout",
+            len(rates) == layers and all(0 <= rate < 1 for rate in rates),
+            f"give one rate in [0, 1), or a list with one rate for each linear layer of the head ({layers})",
+        )
         types = self.finding_types
-        if types is not None and (len(types) < 2 or len(set(types)) < len(types)):
-            raise ValueError(f"finding_types is {types}: it must name at least two different types")
+        different = types is None or 2 <= len(types) == len(set(types))
+        self._check("finding_types", different, "it must name at least two different types")
         if self.test_time_flip and self.study_pooling == "gated_attention" and self.head_layers:
             raise ValueError(
                 "test_time_flip with gated_attention needs a head of one layer, because it averages codes and expects "
                 "averaged logits; leave out head_layers, or use one of the two only"
             )
-        names = self.backbone_kwargs or {}
-        forbidden = [name for name in names if name in _FORBIDDEN_ARGUMENTS or name.startswith("pretrained")]
+        forbidden = [name for name in self.backbone_kwargs or {} if _FORBIDDEN.fullmatch(name)]
         if forbidden:
             raise ValueError(
                 f"backbone_kwargs may not hold {', '.join(forbidden)}; from_timm loads pretrained weights"
             )
-        if ":" in self.backbone:
-            raise ValueError(
-                f"backbone is {self.backbone!r}: give the bare name of a timm architecture, without a source"
-            )
+        self._check(
+            "backbone", ":" not in self.backbone, "give the bare name of a timm architecture, without a source"
+        )
 
     @property
     def head_dropouts(self) -> list[float]:
@@ -221,15 +203,3 @@ class MuraConfig(MuraBaseConfig):
         if isinstance(self.head_dropout, list):
             return [float(rate) for rate in self.head_dropout]
         return [float(self.head_dropout)] * (1 + len(self.head_layers or []))
-
-
-__all__ = [
-    "BODY_PARTS",
-    "HEAD_ACTIVATIONS",
-    "HEAD_INITS",
-    "LABELS",
-    "STUDY_POOLINGS",
-    "CheckpointError",
-    "MuraBaseConfig",
-    "MuraConfig",
-]

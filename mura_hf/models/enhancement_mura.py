@@ -23,20 +23,14 @@ def clahe(plane: np.ndarray, *, space: str, clip_limit: float, tiles: int) -> np
     """Contrast-limited adaptive histogram equalization.
 
     In LAB, the plane is converted to gray RGB, and only L is equalized. The result is the luminance of the RGB image,
-    because OpenCV's conversion back leaves the channels one level apart.
+    because OpenCV's conversion back leaves the channels one level apart. Source: Zuiderveld, "Contrast Limited
+    Adaptive Histogram Equalization", Graphics Gems IV (1994), pages 474-485, as OpenCV computes it.
 
     Args:
         plane: uint8 `[H, W]`.
         space: `"gray"` or `"lab"`.
         clip_limit: Maximum of a histogram bin, as a multiple of that of a uniform histogram.
         tiles: Tiles along each side.
-
-    Returns:
-        uint8 `[H, W]`.
-
-    Source:
-        Zuiderveld, "Contrast Limited Adaptive Histogram Equalization", Graphics Gems IV (1994), pages 474-485, as
-        OpenCV computes it.
     """
     equalizer = cv2.createCLAHE(clipLimit=clip_limit, tileGridSize=(tiles, tiles))
     if space == "gray":
@@ -51,7 +45,9 @@ def high_frequency_emphasis(plane: np.ndarray, *, cutoff: float, low: float, hig
 
     `low` is k1, the gain of a uniform tone; `high` is k1 + k2, the gain of the finest detail. A `low` below 1 darkens
     the image, so Gonzalez & Woods equalize the histogram afterwards; here, put `"clahe_gray"` after this filter. The
-    plane is mirrored at its edges before the transform, so that opposite edges do not influence each other.
+    plane is mirrored at its edges before the transform, so that opposite edges do not influence each other. Source:
+    Gonzalez & Woods, Digital Image Processing, 4th edition, section 4.9, "Unsharp masking, high-boost filtering, and
+    high-frequency-emphasis filtering"; the defaults are those of its chest radiograph (k1 .5, k2 .75).
 
     Args:
         plane: uint8 `[H, W]`.
@@ -59,13 +55,6 @@ def high_frequency_emphasis(plane: np.ndarray, *, cutoff: float, low: float, hig
             It means the same detail for every image size.
         low: Gain of frequency 0.
         high: Gain far above the cutoff.
-
-    Returns:
-        uint8 `[H, W]`, rounded and clipped to [0, 255].
-
-    Source:
-        Gonzalez & Woods, Digital Image Processing, 4th edition, section 4.9, "Unsharp masking, high-boost filtering,
-        and high-frequency-emphasis filtering"; the defaults are those of its chest radiograph (k1 .5, k2 .75).
     """
     height, width = plane.shape
     mirrored = np.pad(plane.astype(np.float32), ((0, height), (0, width)), mode="symmetric")
@@ -83,18 +72,14 @@ def high_frequency_emphasis(plane: np.ndarray, *, cutoff: float, low: float, hig
 def unsharp(plane: np.ndarray, *, radius: float, amount: float, threshold: int) -> np.ndarray:
     """Unsharp masking: adds the difference from a Gaussian blur.
 
+    Source: Gonzalez & Woods, Digital Image Processing, 4th edition, section 3.6, "Unsharp masking and highboost
+    filtering", as Pillow's `ImageFilter.UnsharpMask` computes it.
+
     Args:
         plane: uint8 `[H, W]`.
         radius: Standard deviation of the blur in pixels of the processed image.
         amount: Factor of the added difference; Pillow rounds it to hundredths.
         threshold: Smaller differences, in gray levels, are not added, which avoids noise.
-
-    Returns:
-        uint8 `[H, W]`.
-
-    Source:
-        Gonzalez & Woods, Digital Image Processing, 4th edition, section 3.6, "Unsharp masking and highboost
-        filtering", as Pillow's `ImageFilter.UnsharpMask` computes it.
     """
     sharpener = ImageFilter.UnsharpMask(radius=radius, percent=round(100 * amount), threshold=threshold)
     return np.asarray(Image.fromarray(plane).filter(sharpener))
@@ -163,17 +148,11 @@ def complete_filters(enhance: Any) -> list[dict[str, Any]]:
             `"clahe"`, `"clahe_lab"`, `"clahe_gray"`, `"high_frequency_emphasis"` and `"unsharp"`; settings are the
             arguments of the functions of this module.
 
-    Returns:
-        A dict for each filter, with its name and all settings.
-
     Raises:
         ValueError: If a filter or a setting is unknown, or a value is out of range.
         ImportError: If a filter needs OpenCV and it is not installed.
     """
-    if enhance is None:
-        return []
-    if isinstance(enhance, str | Mapping):
-        enhance = [enhance]
+    enhance = [] if enhance is None else [enhance] if isinstance(enhance, str | Mapping) else enhance
     if not isinstance(enhance, Iterable):
         raise ValueError(f"enhance is {enhance!r}: it must be a filter's name, a dict with its settings, or a list")
     return [_complete(filter_) for filter_ in enhance]
@@ -213,6 +192,3 @@ def _complete(filter_: Any) -> dict[str, Any]:
 def _suggest(name: str, known: list[str]) -> str:
     similar = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {similar[0]!r}?" if similar else f"; choose one of {', '.join(known)}"
-
-
-__all__ = ["apply_filters", "clahe", "complete_filters", "high_frequency_emphasis", "unsharp"]

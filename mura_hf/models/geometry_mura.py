@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps
 from transformers.utils import logging
 
@@ -35,20 +36,15 @@ def to_gray_plane(image: Any) -> np.ndarray:
         rgb = image if image.mode in ("L", "RGB") else image.convert("RGB")
         plane = np.asarray(rgb.convert("L"))
     else:
-        plane = _plane_from_array(_to_array(image))
+        if isinstance(image, torch.Tensor):  # numpy has no bfloat16
+            image = (image.float() if image.is_floating_point() else image).detach().cpu()
+        plane = _plane_from_array(np.asarray(image))
     if plane.size and np.count_nonzero(plane == 255) > 0.9 * plane.size:
         logger.warning(
             "More than nine tenths of an image are pure white. If its file has 16 bits, the values were clipped "
             "before they got here: read it with mura_hf.read_radiograph, which windows it."
         )
     return plane
-
-
-def _to_array(image: Any) -> np.ndarray:
-    if not hasattr(image, "detach"):
-        return np.asarray(image)
-    tensor = image.detach().cpu()
-    return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
 
 
 def _plane_from_array(array: np.ndarray) -> np.ndarray:
@@ -130,27 +126,10 @@ def _count_border_lines(lines: np.ndarray, limit: int, tones: dict[str, int], si
     return count
 
 
-def check_resize_mode(mode: str | None) -> str:
-    """Returns a resize mode.
-
-    Raises:
-        ValueError: If it is unknown.
-    """
-    if mode not in RESIZE_MODES:
-        raise ValueError(f"resize_mode is {mode!r}: it must be one of {', '.join(RESIZE_MODES)}")
-    return mode
-
-
 def find_placement(original: tuple[int, ...], size: tuple[int, int], mode: str) -> tuple[int, int, int, int]:
-    """Computes where the resized image is placed on the canvas.
+    """Returns top, left, height and width of an image after resizing to a canvas.
 
-    Args:
-        original: Height and width of the image in pixels.
-        size: Height and width of the canvas in pixels.
-        mode: One of `RESIZE_MODES`.
-
-    Returns:
-        top, left, height, width in pixels of the canvas.
+    `original` and `size` are height and width of the image and the canvas, `mode` is one of `RESIZE_MODES`.
     """
     if mode == "squash":
         return 0, 0, size[0], size[1]
@@ -174,9 +153,6 @@ def resize_to_canvas(
         mode: One of `RESIZE_MODES`.
         resample: One of `PIL.Image.Resampling`.
         enhance: Function that is applied to the resized plane and keeps its shape.
-
-    Returns:
-        uint8 `[height, width]`.
     """
     top, left, height, width = find_placement(plane.shape, size, mode)
     resized = np.asarray(Image.fromarray(plane).resize((width, height), resample=Image.Resampling(resample)))
@@ -204,11 +180,7 @@ def find_center(size: tuple[int, int], crop: tuple[int, int]) -> tuple[int, int]
 
 
 def resize_back(
-    values: np.ndarray,
-    field: tuple[int, int],
-    size: tuple[int, int],
-    crop: tuple[int, int],
-    mode: str,
+    values: np.ndarray, field: tuple[int, int], size: tuple[int, int], crop: tuple[int, int], mode: str
 ) -> np.ndarray:
     """Resizes a map of the processed image back to the field that was resized for it.
 
@@ -243,15 +215,3 @@ def resize_back(
     columns = left + (np.arange(field[1]) + 0.5) * inner_width / field[1] - beside
     visible = ((rows >= 0) & (rows < crop[0]))[:, None] & ((columns >= 0) & (columns < crop[1]))
     return np.where(visible, np.asarray(resized), np.float32(0))
-
-
-__all__ = [
-    "RESIZE_MODES",
-    "check_resize_mode",
-    "find_center",
-    "find_field_inside_border",
-    "find_placement",
-    "resize_back",
-    "resize_to_canvas",
-    "to_gray_plane",
-]

@@ -19,13 +19,7 @@ GOLDEN_FILE = "golden.safetensors"
 
 
 class Golden(NamedTuple):
-    """Content of a golden check.
-
-    Attributes:
-        picture: Image, uint8 `[H, W]`.
-        body_part: Index into `BODY_PARTS`.
-        logits: float32 `[1, 2]`, computed where the checkpoint was made.
-    """
+    """A picture, uint8 `[H, W]`, index of its body part, and logits `[1, 2]` from where the checkpoint was made."""
 
     picture: np.ndarray
     body_part: int
@@ -35,15 +29,7 @@ class Golden(NamedTuple):
 def write_golden(
     folder: str | os.PathLike[str], model: Any, processor: Any, picture: np.ndarray, body_part: int
 ) -> None:
-    """Writes `golden.safetensors` into a checkpoint folder.
-
-    Args:
-        folder: Checkpoint folder.
-        model: Its model.
-        processor: Its image processor.
-        picture: Image, uint8 `[H, W]`.
-        body_part: Index into `BODY_PARTS`.
-    """
+    """Writes `golden.safetensors` into a checkpoint folder, for a picture, uint8 `[H, W]`, of a body part."""
     tensors = {
         "picture": torch.from_numpy(np.ascontiguousarray(picture)),
         "body_part": torch.tensor([body_part]),
@@ -77,13 +63,8 @@ def read_golden(file: str | os.PathLike[str]) -> Golden:
 def golden_difference(folder: str | os.PathLike[str], model: Any, processor: Any) -> float:
     """Returns the largest difference between new logits and those of the golden check; about 1e-5 is rounding.
 
-    Args:
-        folder: Checkpoint folder.
-        model: Its model.
-        processor: Its image processor.
-
     Raises:
-        ValueError: If the golden check cannot be read.
+        ValueError: If the golden check of the folder cannot be read.
     """
     golden = read_golden(os.path.join(folder, GOLDEN_FILE))
     return float((_predict(model, processor, golden.picture, golden.body_part) - golden.logits).abs().max())
@@ -114,14 +95,3 @@ def digest_files(files: Sequence[Path]) -> str:
 def _digest_file(file: Path) -> Any:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256")
-
-
-__all__ = [
-    "GOLDEN_FILE",
-    "Golden",
-    "digest_files",
-    "digest_weights",
-    "golden_difference",
-    "read_golden",
-    "write_golden",
-]

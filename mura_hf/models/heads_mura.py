@@ -71,6 +71,11 @@ class GatedAttention(nn.Module):
         return self.score(torch.tanh(self.value(codes)) * torch.sigmoid(self.gate(codes)))[..., 0]
 
 
+def make_attention(in_features: int, config: MuraConfig) -> GatedAttention | None:
+    """Builds the attention over views if the configuration asks for it."""
+    return GatedAttention(in_features, config.attention_size) if config.study_pooling == "gated_attention" else None
+
+
 _TINY = -30.0  # below it, log(1 + exp(x)) and exp(x) - 1 equal exp(x) to the last digit
 
 
@@ -108,15 +113,10 @@ def pool_views(view_logits: torch.Tensor, mask: torch.Tensor, how: str) -> tuple
 
 
 def pool_codes(scores: torch.Tensor, codes: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Averages the codes of views, weighted by attention.
-
-    Args:
-        scores: `[B, V]` from `GatedAttention`.
-        codes: `[B, V, D]`.
-        mask: bool `[B, V]`, False for padding.
+    """Averages the codes of views `[B, V, D]`, weighted by the softmax of their attention scores `[B, V]`.
 
     Returns:
-        Code of each study `[B, D]`, and weights of the views `[B, V]`: the softmax of the scores, 0 for padding.
+        Code of each study `[B, D]`, and weights of the views `[B, V]`, 0 for padding.
     """
     weights = scores.masked_fill(~mask, -torch.inf).softmax(1)
     return (weights[..., None] * codes).sum(1), weights
@@ -125,12 +125,9 @@ def pool_codes(scores: torch.Tensor, codes: torch.Tensor, mask: torch.Tensor) ->
 def mean_log_probabilities(
     logits: torch.Tensor | None, mask: torch.Tensor, weights: torch.Tensor | None = None
 ) -> torch.Tensor | None:
-    """Returns the log of the mean class probabilities of each study, `[B, K]`.
+    """Returns the log of the (weighted) mean class probabilities of each study, `[B, K]`.
 
-    Args:
-        logits: `[n, K]` of the unpadded views; the result is None without them.
-        mask: bool `[B, V]`, False for padding.
-        weights: `[B, V]`; equal weights if None.
+    `logits` `[n, K]` are those of the unpadded views; without them, the result is None.
     """
     if logits is None:
         return None
@@ -164,16 +161,3 @@ def check_view_mask(pixel_values: torch.Tensor, view_mask: torch.Tensor | None) 
     if mask.shape != (studies, views) or not bool(mask.any(1).all()):
         raise ValueError("view_mask must be [studies, views] with at least one view in each study")
     return mask
-
-
-__all__ = [
-    "GatedAttention",
-    "MuraHead",
-    "MuraHeadNorm",
-    "check_view_mask",
-    "make_head",
-    "mean_log_probabilities",
-    "pool_codes",
-    "pool_views",
-    "scatter_views",
-]

@@ -12,15 +12,12 @@ from transformers.image_utils import (
     IMAGENET_STANDARD_MEAN,
     IMAGENET_STANDARD_STD,
     PILImageResampling,
-    SizeDict,
 )
 from transformers.processing_utils import ImagesKwargs
-from transformers.utils import TensorType
 
 from .enhancement_mura import apply_filters, complete_filters
 from .geometry_mura import (
     RESIZE_MODES,
-    check_resize_mode,
     find_center,
     find_field_inside_border,
     resize_back,
@@ -35,22 +32,6 @@ NORMALIZATIONS = {
 """Common normalizations by name: `MuraImageProcessor(**NORMALIZATIONS["minus_one_to_one"])`. Most pretrained weights
 of timm use `"imagenet"`; `"minus_one_to_one"` maps black to -1 and white to 1.
 """
-
-_SETTINGS = (
-    "do_resize",
-    "size",
-    "resize_mode",
-    "resample",
-    "crop_border",
-    "enhance",
-    "do_center_crop",
-    "crop_size",
-    "do_rescale",
-    "rescale_factor",
-    "do_normalize",
-    "image_mean",
-    "image_std",
-)
 
 
 class MuraImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
@@ -111,7 +92,7 @@ class MuraImageProcessor(PilBackend):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        check_resize_mode(self.resize_mode)
+        _check_resize_mode(self.resize_mode)
         if not self.do_resize or self.do_pad:
             raise ValueError(
                 "do_resize must be True and do_pad False: a checkpoint has one image size, and resize_mode says how "
@@ -131,33 +112,19 @@ class MuraImageProcessor(PilBackend):
         return chosen.height, chosen.width
 
     def gray_plane(self, image: Any) -> np.ndarray:
-        """Converts an image to a gray plane, uint8 `[H, W]`; see `to_gray_plane`.
-
-        Raises:
-            ValueError: If the image has more than 8 bits, values out of range or an unsupported shape.
-        """
+        """Converts an image to a gray plane, uint8 `[H, W]`; see `to_gray_plane`."""
         return to_gray_plane(image)
 
     def find_field(self, plane: np.ndarray) -> tuple[int, int, int, int]:
-        """Finds the part of an image that is resized.
-
-        Args:
-            plane: uint8 `[H, W]`, from `gray_plane`.
+        """Finds the part of a gray plane that is resized: the whole image unless `crop_border`.
 
         Returns:
-            x0, y0, x1, y1 in pixels of the image, x1 and y1 exclusive; the whole image unless `crop_border`.
+            x0, y0, x1, y1 in pixels of the image; x1 and y1 are exclusive.
         """
         return find_field_inside_border(plane) if self.crop_border else (0, 0, plane.shape[1], plane.shape[0])
 
     def prepare_plane(self, plane: np.ndarray) -> np.ndarray:
-        """Does all deterministic steps: border crop, resizing, enhancement, letterbox.
-
-        Args:
-            plane: uint8 `[H, W]`, from `gray_plane`.
-
-        Returns:
-            uint8 `[size.height, size.width]`.
-        """
+        """Does all deterministic steps on a gray plane: border crop, resizing to `size`, enhancement, letterbox."""
         x0, y0, x1, y1 = self.find_field(plane)
         field = plane[y0:y1, x0:x1]
         if not self.do_resize:  # only for a single call
@@ -170,25 +137,15 @@ class MuraImageProcessor(PilBackend):
     def prepare_mask(self, mask: np.ndarray, field: tuple[int, int, int, int]) -> np.ndarray:
         """Transforms a mask of an image as `prepare_plane` transforms the image, without enhancement.
 
-        Args:
-            mask: uint8 `[H, W]` of the size of the image; 255 inside, 0 outside.
-            field: From `find_field` of the image.
-
-        Returns:
-            uint8 `[size.height, size.width]`, interpolated like the image; values above 127 are inside.
+        `mask` is uint8 `[H, W]`, 255 inside and 0 outside, and `field` that of the image. The result is interpolated
+        like the image; values above 127 are inside.
         """
         x0, y0, x1, y1 = field
         size = self.size.height, self.size.width
         return resize_to_canvas(mask[y0:y1, x0:x1], size, self.resize_mode, self.resample)
 
     def center_crop(self, planes: np.ndarray) -> np.ndarray:
-        """Crops the center of prepared planes or masks if `do_center_crop`.
-
-        Args:
-            planes: `[..., height, width]` of any type.
-
-        Returns:
-            `[..., crop_size.height, crop_size.width]`; unchanged unless `do_center_crop`.
+        """Crops the center of prepared planes or masks, `[..., height, width]` of any type, if `do_center_crop`.
 
         Raises:
             ValueError: If there is no `crop_size`, or the planes are smaller.
@@ -210,11 +167,7 @@ class MuraImageProcessor(PilBackend):
         return (scaled - mean[None, :, None, None]) / std[None, :, None, None]
 
     def restore_map(
-        self,
-        values: np.ndarray,
-        height: int,
-        width: int,
-        field: tuple[int, int, int, int] | None = None,
+        self, values: np.ndarray, height: int, width: int, field: tuple[int, int, int, int] | None = None
     ) -> np.ndarray:
         """Maps values that were computed on `pixel_values`, such as a heatmap, back to the original image.
 
@@ -247,28 +200,28 @@ class MuraImageProcessor(PilBackend):
         """Converts an image to a gray plane with a channel axis, uint8 `[1, H, W]`."""
         return self.gray_plane(image)[None]
 
-    def _preprocess(
-        self, images: list[np.ndarray], return_tensors: str | TensorType | None = None, **kwargs: Any
-    ) -> BatchFeature:
+    def _preprocess(self, images: list[np.ndarray], return_tensors: Any = None, **kwargs: Any) -> BatchFeature:
         if kwargs.get("do_pad"):
             raise ValueError("do_pad is not supported; resize_mode says how an image fills its size")
         if not images:
             raise ValueError("there are no images to process; give at least one")
         call = copy.copy(self)  # with the settings of this call
-        for name in _SETTINGS:
-            if kwargs.get(name) is not None:
-                setattr(call, name, kwargs[name])
-        check_resize_mode(call.resize_mode)
+        for name, value in kwargs.items():
+            if value is not None:
+                setattr(call, name, value)
+        _check_resize_mode(call.resize_mode)
         call.enhance = complete_filters(call.enhance)
         planes = [call.center_crop(call.prepare_plane(image[0])) for image in images]
         values = [call.to_pixel_values(plane[None])[0] for plane in planes]
         return BatchFeature(data={"pixel_values": values}, tensor_type=return_tensors)
 
 
-def _height_and_width(size: SizeDict | None, name: str) -> tuple[int, int]:
+def _check_resize_mode(mode: str | None) -> None:
+    if mode not in RESIZE_MODES:
+        raise ValueError(f"resize_mode is {mode!r}: it must be one of {', '.join(RESIZE_MODES)}")
+
+
+def _height_and_width(size: Any, name: str) -> tuple[int, int]:
     if size is None or not (size.height and size.width) or min(size.height, size.width) < 1:
         raise ValueError(f"{name} is {None if size is None else dict(size)}: give height and width in pixels")
     return size.height, size.width
-
-
-__all__ = ["NORMALIZATIONS", "RESIZE_MODES", "MuraImageProcessor", "MuraImageProcessorKwargs"]

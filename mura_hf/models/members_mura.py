@@ -19,7 +19,7 @@ MEMBER_MODELS: dict[str, type[Any]] = {
 
 # transformers writes these fields into every configuration, but they say nothing about a member. The labels are always
 # the same, and their indices would come back from JSON as strings.
-_OMITTED_FIELDS = (
+_OMITTED_FIELDS = {
     "_name_or_path",
     "architectures",
     "auto_map",
@@ -27,21 +27,12 @@ _OMITTED_FIELDS = (
     "id2label",
     "label2id",
     "transformers_version",
-)
+}
 
 
 @strict
 class MuraMembersConfig(MuraBaseConfig):
-    r"""
-    Base of configurations with members.
-
-    Args:
-        members (`dict[str, dict]`, *optional*):
-            Configuration of each member by name.
-
-    Raises:
-        ValueError: If the configuration is of another type, or `test_time_flip` is set.
-    """
+    """Base of configurations with `members`: the configuration of each member by name."""
 
     members: dict[str, Any] | None = None
 
@@ -50,20 +41,19 @@ class MuraMembersConfig(MuraBaseConfig):
         if kind != self.model_type:
             raise ValueError(f"a configuration of type {kind!r} cannot be loaded as type {self.model_type!r}")
         super().__post_init__(**kwargs)
-        if self.test_time_flip:
-            raise ValueError("set test_time_flip in the configurations of the members, not in the one around them")
+        self._check("test_time_flip", not self.test_time_flip, "set it in the configurations of the members")
 
 
 class MuraMembersModel(MuraClassifier):
     """Base of models with members."""
 
     config: MuraMembersConfig
+    members: Any  # a ModuleDict
 
     def __init__(self, config: MuraMembersConfig):
         super().__init__(config)
-        self.members = nn.ModuleDict(
-            {name: build_member(values, name) for name, values in (config.members or {}).items()}
-        )
+        members = config.members or {}
+        self.members = nn.ModuleDict({name: build_member(values, name) for name, values in members.items()})
 
     @classmethod
     def _join(cls, members: Mapping[str, MuraClassifier], processors: Mapping[str, Any] | None, **fields: Any) -> Any:
@@ -78,11 +68,7 @@ class MuraMembersModel(MuraClassifier):
 
 
 def read_member(values: Any, where: str) -> MuraConfig:
-    """Creates the configuration of a member from its dict in a checkpoint.
-
-    Args:
-        values: The dict.
-        where: Name of the member, for the error message.
+    """Creates the configuration of a member from its dict; `where` names the member in the error message.
 
     Raises:
         ValueError: If models of its type cannot be members.
@@ -116,10 +102,7 @@ def describe_member(model: MuraClassifier) -> dict[str, Any]:
 
 
 def check_processors(processors: Mapping[str, Any]) -> None:
-    """Checks that members can share one image processor.
-
-    Args:
-        processors: Image processor of each member by name.
+    """Checks that members, whose processors are given by name, can share one.
 
     Raises:
         CheckpointError: If two differ; the message names the settings.
@@ -138,14 +121,3 @@ def check_processors(processors: Mapping[str, Any]) -> None:
                 f"members {first} and {name} preprocess images differently, in {details}; members of one checkpoint "
                 "share one processor, so train them with the same preprocessing"
             )
-
-
-__all__ = [
-    "MEMBER_MODELS",
-    "MuraMembersConfig",
-    "MuraMembersModel",
-    "build_member",
-    "check_processors",
-    "describe_member",
-    "read_member",
-]

@@ -9,8 +9,9 @@ from torch import nn
 from .backbone_mura import SMALL_CNNS, create_backbone, feature_shape, load_timm_weights
 from .class_activation_mura import MapLayer, find_map_layer, is_mean
 from .configuration_mura import BODY_PARTS, CheckpointError, MuraConfig
-from .heads_mura import GatedAttention, MuraHead, check_view_mask, make_head, pool_codes
+from .heads_mura import MuraHead, check_view_mask, make_attention, make_head
 from .modeling_mura_base import (
+    HEADS,
     Explained,
     MuraClassifier,
     MuraImageClassifierOutput,
@@ -49,13 +50,7 @@ class MuraTimmModel(MuraPreTrainedModel):
 class MuraModel(MuraTimmModel):
     """A backbone without heads: returns the feature map and the pooled code of a radiograph."""
 
-    _keys_to_ignore_on_load_unexpected = [
-        r"^classifier\.",
-        r"^body_part_classifier\.",
-        r"^finding_classifier\.",
-        r"^attention\.",
-        r"^embedding\.",
-    ]
+    _keys_to_ignore_on_load_unexpected = [rf"^{HEADS}\."]
 
     def __init__(self, config: MuraConfig):
         super().__init__(config)
@@ -101,13 +96,11 @@ class MuraForImageClassification(MuraTimmModel, MuraClassifier):
         size = self.mura.hidden_size
         self.dropout = nn.Dropout(config.head_dropouts[0])
         self.classifier = make_head(self._classifier_input_size(size), config.num_labels, config)
-        self.body_part_classifier = (
-            MuraHead(size, len(BODY_PARTS), config.head_init) if config.body_part_head else None
-        )
-        types = config.finding_types
-        self.finding_classifier = MuraHead(size, len(types), config.head_init) if types else None
-        attentive = config.study_pooling == "gated_attention"
-        self.attention = GatedAttention(size, config.attention_size) if attentive else None
+        parts = len(BODY_PARTS) if config.body_part_head else 0
+        self.body_part_classifier = MuraHead(size, parts, config.head_init) if parts else None
+        types = len(config.finding_types or [])
+        self.finding_classifier = MuraHead(size, types, config.head_init) if types else None
+        self.attention = make_attention(size, config)
         self._map_layers: list[MapLayer | None] = []  # for networks on tokens: the map layer, once it was searched for
         self.post_init()
 
@@ -136,51 +129,31 @@ class MuraForImageClassification(MuraTimmModel, MuraClassifier):
     def classify_views(
         self, pixel_values: torch.Tensor, explainable: bool = False, **given: Any
     ) -> MuraImageClassifierOutput:
-        """Computes logits of views `[B, C, H, W]`, without a loss.
-
-        With `test_time_flip` they are averaged with the logits of the mirrored views in evaluation mode.
-        """
-        classify = self._classify_explainable if explainable and not self.training else self._classify
-        output = classify(pixel_values)
+        """As `MuraClassifier.classify_views`; `test_time_flip` averages over mirror images in evaluation mode."""
+        layer = self._map_layer() if explainable and not self.training else None
+        output = self._classify(pixel_values, layer)
         if self.training or not self.config.test_time_flip:
             return output
-        return output.mean_with(classify(pixel_values.flip(-1)))
+        return output.mean_with(self._classify(pixel_values.flip(-1), layer))
 
-    def _classify(self, pixel_values: torch.Tensor) -> MuraImageClassifierOutput:
-        return self.classify(self.mura.extract(pixel_values))
-
-    def _classify_explainable(self, pixel_values: torch.Tensor) -> MuraImageClassifierOutput:
-        """As `_classify`; networks on tokens keep the graph from the map layer."""
-        with _MAP_LAYER_LOCK:
-            if not self._map_layers:
-                self._map_layers = [self._find_map_layer()]
-            layer = self._map_layers[0]
+    def _classify(self, pixel_values: torch.Tensor, layer: MapLayer | None) -> MuraImageClassifierOutput:
         if layer is None:
-            return self._classify(pixel_values)
+            return self.classify(self.mura.extract(pixel_values))
         with layer.cut() as outputs:
-            output = self._classify(pixel_values)
+            output = self.classify(self.mura.extract(pixel_values))
         output.layer_outputs = (outputs[-1],)
         return output
 
-    def _find_map_layer(self) -> MapLayer | None:
-        config = self.config
-        shape = feature_shape(self.mura.backbone, config)
-        if shape is None or len(shape) != 3:
-            return None
-        side = config.image_size
-        return find_map_layer(
-            self, lambda pixels: self.score(self.mura.extract(pixels)), (config.num_channels, side, side)
-        )
-
-    def pool(
-        self, view_logits: torch.Tensor, codes: torch.Tensor | None, mask: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """As `MuraClassifier.pool`; with gated attention, the weighted mean of the codes is classified."""
-        if self.attention is None or codes is None:
-            return super().pool(view_logits, codes, mask)
-        code, weights = pool_codes(self.attention(codes), codes, mask)
-        logits = self.code_logits(code)
-        return logits[:, 1] - logits[:, 0], weights
+    def _map_layer(self) -> MapLayer | None:
+        """The layer that heatmaps are computed from, for networks on tokens."""
+        with _MAP_LAYER_LOCK:
+            if not self._map_layers:
+                config, found = self.config, None
+                if len(feature_shape(self.mura.backbone, config) or ()) == 3:
+                    shape = (config.num_channels, config.image_size, config.image_size)
+                    found = find_map_layer(self, lambda pixels: self.score(self.mura.extract(pixels)), shape)
+                self._map_layers = [found]
+            return self._map_layers[0]
 
     def explain(self, output: MuraImageClassifierOutput) -> list[Explained]:
         """Returns the feature map, concatenated with that of the mirrored views if there is one.
@@ -188,8 +161,7 @@ class MuraForImageClassification(MuraTimmModel, MuraClassifier):
         For networks on tokens, the map is taken from the layer that `find_map_layer` finds.
 
         Raises:
-            CheckpointError: If there is no map, or the network works on tokens and the output was not computed with
-                `explainable`.
+            CheckpointError: If there is no map; networks on tokens need an output computed with `explainable`.
         """
         if output.layer_outputs is not None:
             (layer,) = self._map_layers
@@ -247,21 +219,10 @@ class MuraForStudyClassification(MuraForImageClassification):
     """Classifies studies of several views. It has the config and the weights of `MuraForImageClassification`."""
 
     def forward(self, pixel_values: torch.Tensor, *args: Any, **kwargs: Any) -> StudyOutput:
-        """Classifies studies; see `MuraClassifier.forward` for the further arguments.
+        """As `MuraClassifier.forward`, for studies `[B, V, C, H, W]` only.
 
         By default, with p the mean of the views' probabilities of abnormal, the probability of the study is
         `sigmoid(study_slope * logit(p) + study_intercept)`.
-
-        Args:
-            pixel_values: float `[B, V, C, H, W]`.
-            *args: As in `MuraClassifier.forward`.
-            **kwargs: As in `MuraClassifier.forward`.
-
-        Raises:
-            ValueError: If a study has no view, or the shapes do not match.
         """
         check_view_mask(pixel_values, None)
         return super().forward(pixel_values, *args, **kwargs)
-
-
-__all__ = ["MuraForImageClassification", "MuraForStudyClassification", "MuraModel", "MuraTimmModel"]

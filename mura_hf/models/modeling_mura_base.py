@@ -17,6 +17,7 @@ from .heads_mura import (
     MuraHeadNorm,
     check_view_mask,
     mean_log_probabilities,
+    pool_codes,
     pool_views,
     scatter_views,
 )
@@ -48,8 +49,8 @@ class MuraImageClassifierOutput(ModelOutput):
         pooler_output: The pooled code `[B, D']`; None for models with several backbones.
         mirrored_feature_map: Feature map of the mirrored views, mirrored back, with `test_time_flip`. The other
             fields, except `feature_map`, are then means over both.
-        layer_outputs: For networks on tokens, if the output is to be explained: output of the layer that heatmaps are
-            computed from, then that for the mirrored views. They are leaves of the graph of `logits`.
+        layer_outputs: For networks on tokens, if `explainable`: output of the layer that heatmaps are computed from,
+            then that for the mirrored views. They are leaves of the graph of `logits`.
     """
 
     loss: torch.Tensor | None = None
@@ -92,8 +93,7 @@ class StudyOutput(ModelOutput):
         single_view_logit: `[B, V]`, calibrated log-odds of abnormal of a study that has only this view.
         view_weights: `[B, V]`, share of each view in the result of its study; shares sum to 1.
         body_part_logits: `[B, 7]`, log of the mean probability over the views, if the checkpoint has this head.
-        finding_logits: `[B, F]`, log of the mean probability weighted with `view_weights`, if the checkpoint has this
-            head.
+        finding_logits: `[B, F]`, as `body_part_logits`, but weighted with `view_weights`.
         feature_map: `[B, V, ...]`; None for models with several backbones.
         pooler_output: `[B, V, D']`; None for models with several backbones.
         views: Output for the unpadded views, concatenated.
@@ -134,7 +134,7 @@ class Explained(NamedTuple):
     channel_weights: torch.Tensor | None = None
 
 
-_HEADS = re.compile(r"(^|\.)(classifier|body_part_classifier|finding_classifier|attention|embedding)\.")
+HEADS = "(classifier|body_part_classifier|finding_classifier|attention|embedding)"  # names of modules, as a pattern
 
 
 class MuraPreTrainedModel(PreTrainedModel):
@@ -167,35 +167,28 @@ class MuraPreTrainedModel(PreTrainedModel):
         Raises:
             CheckpointError: If weights are missing, left over or of another shape, or there is no safetensors file.
         """
+        name = pretrained_model_name_or_path
         if kwargs.get("use_safetensors") is False:
-            raise CheckpointError(
-                f"{pretrained_model_name_or_path}: mura checkpoints are loaded from safetensors files only"
-            )
-        kwargs["use_safetensors"] = True
+            raise CheckpointError(f"{name}: mura checkpoints are loaded from safetensors files only")
         wants_info = kwargs.pop("output_loading_info", False)
-        tolerant = kwargs.get("ignore_mismatched_sizes", False)
+        kwargs |= {"use_safetensors": True, "output_loading_info": True}
         try:
-            model, info = super().from_pretrained(
-                pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
-            )
+            model, info = super().from_pretrained(name, *model_args, **kwargs)
         except RuntimeError as error:
             if "size mismatch" not in str(error) and "mismatched" not in str(error):
                 raise
-            raise CheckpointError(f"{pretrained_model_name_or_path} does not fit {cls.__name__}: {error}") from error
-        wrong = {
-            what: sorted(key if isinstance(key, str) else key[0] for key in info[f"{what}_keys"])
-            for what in ("missing", "unexpected", "mismatched")
-        }
-        if tolerant:  # only heads can be initialized again, because nothing initializes weights of the backbone
-            wrong = {what: [key for key in keys if not _HEADS.search(key)] for what, keys in wrong.items()}
-        if any(wrong.values()):
-            details = "; ".join(
-                f"{what}: {', '.join(keys[:4])}" + ", ..." * (len(keys) > 4) for what, keys in wrong.items() if keys
-            )
+            raise CheckpointError(f"{name} does not fit {cls.__name__}: {error}") from error
+        wrong = []
+        for what in ("missing", "unexpected", "mismatched"):
+            keys = sorted(key if isinstance(key, str) else key[0] for key in info[f"{what}_keys"])
+            if kwargs.get("ignore_mismatched_sizes"):  # for heads only: nothing initializes weights of the backbone
+                keys = [key for key in keys if not re.search(rf"(^|\.){HEADS}\.", key)]
+            if keys:
+                wrong.append(f"{what}: {', '.join(keys[:4])}" + ", ..." * (len(keys) > 4))
+        if wrong:
             raise CheckpointError(
-                f"{pretrained_model_name_or_path} does not fit {cls.__name__} with its config ({details}). "
-                "Use the class and config that it was saved with. With ignore_mismatched_sizes=True, heads alone may "
-                "be initialized again."
+                f"{name} does not fit {cls.__name__} with its config ({'; '.join(wrong)}). Use the class and config "
+                "that it was saved with. With ignore_mismatched_sizes=True, heads alone may be initialized again."
             )
         return (model, info) if wants_info else model
 
@@ -230,7 +223,7 @@ class MuraClassifier(MuraPreTrainedModel):
         super().__init__(config)
 
     def post_init(self) -> None:
-        """Finishes the initialization; see `PreTrainedModel.post_init`."""
+        """See `PreTrainedModel.post_init`."""
         super().post_init()
         # MuraModel ignores heads when it is loaded. transformers would inherit that from the inner model.
         self._keys_to_ignore_on_load_unexpected: set[str] = set()
@@ -238,13 +231,10 @@ class MuraClassifier(MuraPreTrainedModel):
     def classify_views(
         self, pixel_values: torch.Tensor, explainable: bool = False, **given: Any
     ) -> MuraImageClassifierOutput:
-        """Computes logits of views, without a loss.
+        """Computes logits of views `[B, C, H, W]`, without a loss.
 
-        Args:
-            pixel_values: float `[B, C, H, W]`.
-            explainable: Whether the output will be passed to `explain`. Networks on tokens then keep the graph from
-                the layer that heatmaps are computed from; it makes no difference for others.
-            **given: `body_parts`, for models that need them.
+        With `explainable`, the output can be passed to `explain`: networks on tokens then keep the graph from the
+        layer that heatmaps are computed from. `given` holds `body_parts` for models that need them.
         """
         raise NotImplementedError
 
@@ -286,15 +276,10 @@ class MuraClassifier(MuraPreTrainedModel):
             pixel_values: float `[B, C, H, W]` for views, `[B, V, C, H, W]` for studies.
             view_mask: For studies: bool `[B, V]`, False for padding; all True by default.
             labels: int64 `[B]`, 0 normal and 1 abnormal. If given, `loss` is the cross entropy.
-            body_parts: int64 `[B]`, indices into `BODY_PARTS`, -1 if unknown. Their cross entropy is added to the
-                loss.
-            findings: int64 `[B]`, indices into `finding_types` of the config, -1 if unknown or absent. Their cross
-                entropy is added to the loss.
+            body_parts: int64 `[B]`, indices into `BODY_PARTS`, -1 if unknown; adds their cross entropy to the loss.
+            findings: int64 `[B]`, indices into `finding_types`, -1 if unknown or absent; as `body_parts`.
             explainable: See `classify_views`.
             **kwargs: Ignored.
-
-        Returns:
-            `MuraImageClassifierOutput` for views, `StudyOutput` for studies.
 
         Raises:
             ValueError: If body parts or findings are given to a model without that head, a study has no view, or the
@@ -340,12 +325,17 @@ class MuraClassifier(MuraPreTrainedModel):
     def pool(
         self, view_logits: torch.Tensor, codes: torch.Tensor | None, mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Pools views with logits `[B, V, 2]` and codes `[B, V, D']`.
+        """Pools views with logits `[B, V, 2]` and codes `[B, V, D']`, which gated attention averages and classifies.
 
         Returns:
             Log-odds of the studies `[B]` before calibration, and weights of the views `[B, V]`.
         """
-        return pool_views(view_logits, mask, getattr(self.config, "study_pooling", "mean"))
+        attention = getattr(self, "attention", None)
+        if attention is None or codes is None:
+            return pool_views(view_logits, mask, getattr(self.config, "study_pooling", "mean"))
+        code, weights = pool_codes(attention(codes), codes, mask)
+        logits = self.code_logits(code)
+        return logits[:, 1] - logits[:, 0], weights
 
     def calibrate(self, pooled_logit: torch.Tensor) -> torch.Tensor:
         """Returns calibrated log-probabilities of normal and abnormal, `[B, 2]`, of pooled log-odds `[B]`."""
@@ -368,13 +358,3 @@ def _add_loss(
     summed = nn.functional.cross_entropy(logits, targets, ignore_index=-1, reduction="sum")
     added = summed / (targets >= 0).sum().clamp_min(1)
     return added if loss is None else loss + added
-
-
-__all__ = [
-    "Explained",
-    "MuraClassifier",
-    "MuraImageClassifierOutput",
-    "MuraModelOutput",
-    "MuraPreTrainedModel",
-    "StudyOutput",
-]

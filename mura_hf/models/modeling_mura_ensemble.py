@@ -20,13 +20,10 @@ class MuraEnsembleConfig(MuraMembersConfig):
     Configuration of an ensemble, in addition to the fields of `MuraBaseConfig`.
 
     Args:
-        members (`dict[str, dict]`, *optional*):
-            Configuration of each member by name.
+        members (`dict[str, dict]`):
+            Configuration of each of at least two members, by name.
         member_weights (`dict[str, float]`, *optional*):
             Weight of each member by name; they sum to 1. Equal weights by default.
-
-    Raises:
-        ValueError: If there are fewer than two members, or the weights do not match them.
     """
 
     model_type = "mura_ensemble"
@@ -48,12 +45,10 @@ class MuraEnsembleConfig(MuraMembersConfig):
         for name, values in members.items():
             read_member(values, f"member {name}")
         self.members = dict(sorted(members.items()))  # the order in config.json
-        weights = self.weights
-        if set(weights) != set(members) or min(weights.values()) < 0 or abs(sum(weights.values()) - 1) > 1e-4:
-            raise ValueError(
-                f"member_weights is {self.member_weights}: give each of {', '.join(self.members)} a weight that is "
-                "not negative; the weights must sum to 1"
-            )
+        values = self.weights.values()
+        valid = set(self.weights) == set(members) and min(values) >= 0 and abs(sum(values) - 1) <= 1e-4
+        names = ", ".join(self.members)
+        self._check("member_weights", valid, f"give each of {names} a weight that is not negative; they must sum to 1")
 
     @property
     def weights(self) -> dict[str, float]:
@@ -98,12 +93,12 @@ class MuraEnsembleForImageClassification(MuraMembersModel):
         weights: Mapping[str, float] | None = None,
         **config: Any,
     ) -> "MuraEnsembleForImageClassification":
-        """Combines trained models into an ensemble; their weights are copied.
+        """Combines trained models, given by name, into an ensemble; their weights are copied.
 
         Args:
-            members: Models by name.
-            processors: Image processors by name. If given, they must be equal.
-            weights: Weights by name, which sum to 1; equal if None.
+            members: The models.
+            processors: Their image processors. If given, they must be equal.
+            weights: Weights in the mean, which sum to 1; equal if None.
             **config: Further fields of `MuraEnsembleConfig`.
 
         Raises:
@@ -117,27 +112,19 @@ class MuraEnsembleForImageClassification(MuraMembersModel):
         self, pixel_values: torch.Tensor, explainable: bool = False, **given: Any
     ) -> MuraEnsembleOutput:
         """Computes logits of views `[B, C, H, W]`: log of the mean probability, divided by the temperature."""
-        return self._combine(
-            {name: member.classify_views(pixel_values, explainable=explainable) for name, member in self._named()}
-        )
+        members = self.members.items()
+        return self._combine({name: model.classify_views(pixel_values, explainable) for name, model in members})
 
     def classify_studies(
-        self,
-        pixel_values: torch.Tensor,
-        view_mask: torch.Tensor | None = None,
-        explainable: bool = False,
-        **given: Any,
+        self, pixel_values: torch.Tensor, view_mask: torch.Tensor | None = None, **given: Any
     ) -> StudyOutput:
         """Classifies studies `[B, V, C, H, W]`, without a loss."""
         mask = check_view_mask(pixel_values, view_mask)
-        outputs = {
-            name: member.classify_studies(pixel_values, mask, explainable=explainable)
-            for name, member in self._named()
-        }
-        study = self._mean({name: output.study_logits for name, output in outputs.items()})
-        view_logits = self._mean({name: output.view_logits for name, output in outputs.items()})
+        outputs = {name: model.classify_studies(pixel_values, mask, **given) for name, model in self.members.items()}
+        study = self._mean([output.study_logits for output in outputs.values()])
+        view_logits = self._mean([output.view_logits for output in outputs.values()])
         pooled = study[:, 1] - study[:, 0]
-        single_view = self._mean({name: _to_logits(output.single_view_logit) for name, output in outputs.items()})
+        single_view = self._mean([_to_logits(output.single_view_logit) for output in outputs.values()])
         weights = self.config.weights
         return StudyOutput(
             study_logits=self.calibrate(pooled),
@@ -159,24 +146,21 @@ class MuraEnsembleForImageClassification(MuraMembersModel):
         assert output.members is not None
         return [
             explained._replace(weight=self.config.weights[name] * explained.weight)
-            for name, member in self._named()
-            for explained in member.explain(output.members[name])
+            for name, model in self.members.items()
+            for explained in model.explain(output.members[name])
         ]
-
-    def _named(self) -> list[tuple[str, Any]]:
-        return list(self.members.items())
 
     def _combine(self, members: dict[str, Any]) -> MuraEnsembleOutput:
         return MuraEnsembleOutput(
-            logits=self._mean({name: output.logits for name, output in members.items()}) / self.config.temperature,
+            logits=self._mean([output.logits for output in members.values()]) / self.config.temperature,
             body_part_logits=_mean_of_known([output.body_part_logits for output in members.values()]),
             members=members,
         )
 
-    def _mean(self, logits: dict[str, torch.Tensor]) -> torch.Tensor:
+    def _mean(self, logits: list[torch.Tensor]) -> torch.Tensor:
         """Log of the weighted mean of the members' probabilities."""
-        stacked = torch.stack([values.log_softmax(-1) for values in logits.values()])
-        weights = stacked.new_tensor([self.config.weights[name] for name in logits])
+        stacked = torch.stack([values.log_softmax(-1) for values in logits])
+        weights = stacked.new_tensor([self.config.weights[name] for name in self.members])
         return torch.logsumexp(stacked + weights.log().view(-1, *[1] * (stacked.ndim - 1)), dim=0)
 
 
@@ -189,6 +173,3 @@ def _mean_of_known(logits: list[torch.Tensor | None]) -> torch.Tensor | None:
     """Log of the mean probability over the members with this head; None if no member has it."""
     known = [values.log_softmax(-1) for values in logits if values is not None]
     return torch.stack(known).exp().mean(0).clamp_min(1e-30).log() if known else None
-
-
-__all__ = ["MuraEnsembleConfig", "MuraEnsembleForImageClassification", "MuraEnsembleOutput"]

@@ -1,6 +1,7 @@
 """The `mura_fusenet` family: a global branch, a local branch on a crop that the first selects, and their fusion."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 from .backbone_mura import SMALL_CNNS, check_feature_map, load_timm_weights
 from .class_activation_mura import crop_and_resize, expand_boxes, gradient_map, is_mean, largest_region, resize
 from .configuration_mura import CheckpointError, MuraConfig
-from .heads_mura import GatedAttention, MuraHead, pool_codes, pool_views
+from .heads_mura import MuraHead, make_attention, pool_views
 from .modeling_mura import MuraForImageClassification
 from .modeling_mura_base import Explained, MuraClassifier, MuraImageClassifierOutput
 
@@ -52,9 +53,6 @@ class MuraFuseNetConfig(MuraConfig):
             branch sees. Otherwise the crop is taken from what the global branch sees.
         local_size (`int`, *optional*, defaults to `image_size`):
             Side of the resized crop in pixels.
-
-    Raises:
-        ValueError: If a value is out of range.
     """
 
     model_type = "mura_fusenet"
@@ -68,17 +66,15 @@ class MuraFuseNetConfig(MuraConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        if self.crop_map not in CROP_MAPS:
-            raise ValueError(f"crop_map is {self.crop_map!r}: it must be one of {', '.join(CROP_MAPS)}")
-        if not 0 < self.crop_threshold < 1 or not 0 < self.crop_min_share <= 1:
-            raise ValueError("crop_threshold must lie between 0 and 1, and crop_min_share above 0 and at most at 1")
+        self._check("crop_map", self.crop_map in CROP_MAPS, f"it must be one of {', '.join(CROP_MAPS)}")
+        self._check("crop_threshold", 0 < self.crop_threshold < 1, "it must lie between 0 and 1")
+        self._check("crop_min_share", 0 < self.crop_min_share <= 1, "it must be above 0 and at most 1")
+        self._check("local_size", self.local_size is None or self.local_size >= 1, "it must be 1 or more")
         if self.test_time_flip:
             raise ValueError(
                 "test_time_flip is not for FuseNet, which would crop a view and its mirror image at different places; "
                 "leave it out, or use a model with one branch"
             )
-        if self.local_size is not None and self.local_size < 1:
-            raise ValueError(f"local_size is {self.local_size}: it must be 1 or more")
 
     def branch(self, image_size: int) -> MuraConfig:
         """Returns the configuration of a branch: the same backbone and head, without calibration."""
@@ -131,8 +127,7 @@ class MuraFuseNetForImageClassification(MuraClassifier):
         check_feature_map(self.global_branch.mura.backbone, config, "FuseNet")
         size = 2 * self.global_branch.mura.hidden_size
         self.classifier = MuraHead(size, config.num_labels, config.head_init)
-        attentive = config.study_pooling == "gated_attention"
-        self.attention = GatedAttention(size, config.attention_size) if attentive else None
+        self.attention = make_attention(size, config)
         self.post_init()
 
     @classmethod
@@ -149,9 +144,7 @@ class MuraFuseNetForImageClassification(MuraClassifier):
     def from_global(cls, model: MuraForImageClassification, **config: Any) -> "MuraFuseNetForImageClassification":
         """Builds a FuseNet whose branches start from a trained model of the `mura` family.
 
-        Args:
-            model: The trained model.
-            **config: Further fields of `MuraFuseNetConfig`.
+        `config` holds further fields of `MuraFuseNetConfig`.
 
         Raises:
             CheckpointError: If the model is of another family.
@@ -215,14 +208,10 @@ class MuraFuseNetForImageClassification(MuraClassifier):
     def pool(
         self, view_logits: torch.Tensor, codes: torch.Tensor | None, mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """As `MuraForImageClassification.pool`, over the codes of both branches."""
-        if self.attention is None:
-            return super().pool(view_logits, codes, mask)
-        if codes is None or self.stage != "fusion":
+        """As `MuraClassifier.pool`; gated attention is for the codes of both branches, which `fusion` alone has."""
+        if self.attention is not None and self.stage != "fusion":
             return pool_views(view_logits, mask, "mean")
-        code, weights = pool_codes(self.attention(codes), codes, mask)
-        logits = self.code_logits(code)
-        return logits[:, 1] - logits[:, 0], weights
+        return super().pool(view_logits, codes, mask)
 
     def explain(self, output: MuraImageClassifierOutput) -> list[Explained]:
         """Returns the maps of both branches; that of the local branch covers its crop."""
@@ -240,26 +229,21 @@ class MuraFuseNetForImageClassification(MuraClassifier):
             return logits[:, 1] - logits[:, 0]
 
         code: Any = output.pooler_output
-        direction = self.classifier.weight.detach()[1] - self.classifier.weight.detach()[0]
-        weights = [
-            part / self.config.temperature if is_mean(part_code, values) else None
-            for part, part_code, values in zip(direction.chunk(2), code.chunk(2, dim=1), maps, strict=True)
-        ]
+        weight = self.classifier.weight.detach()
+        directions = ((weight[1] - weight[0]) / self.config.temperature).chunk(2)
         return [
-            Explained(maps[0], lambda values: score(values, 0), weight=0.5, channel_weights=weights[0]),
             Explained(
-                maps[1], lambda values: score(values, 1), boxes=output.boxes, weight=0.5, channel_weights=weights[1]
-            ),
+                maps[branch],
+                partial(score, branch=branch),
+                boxes=output.boxes if branch else None,
+                weight=0.5,
+                channel_weights=directions[branch] if is_mean(code.chunk(2, dim=1)[branch], maps[branch]) else None,
+            )
+            for branch in (0, 1)
         ]
 
     def start_stage(self, name: str) -> None:
-        """Selects what is trained: `global`, `local` or `fusion`.
-
-        From `global` to `local`, the local branch takes the weights of the global one.
-
-        Raises:
-            ValueError: If there is no such stage.
-        """
+        """As `MuraClassifier.start_stage`; from `global` to `local`, the local branch takes the global weights."""
         if name == "local" and self.stage == "global":
             self.local_branch.load_state_dict(self.global_branch.state_dict())
         super().start_stage(name)
@@ -278,6 +262,3 @@ class MuraFuseNetForImageClassification(MuraClassifier):
         if self.stage != "local":
             self.local_branch.eval()
         return self
-
-
-__all__ = ["BRANCH_FIELDS", "CROP_MAPS", "MuraFuseNetConfig", "MuraFuseNetForImageClassification", "MuraFuseNetOutput"]

@@ -20,9 +20,6 @@ class MuraMetricLearningConfig(MuraConfig):
     Args:
         embedding_size (`int`, *optional*, defaults to 128):
             Width of the embedding.
-
-    Raises:
-        ValueError: If a value is out of range.
     """
 
     model_type = "mura_metric_learning"
@@ -31,8 +28,7 @@ class MuraMetricLearningConfig(MuraConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        if self.embedding_size < 1:
-            raise ValueError(f"embedding_size is {self.embedding_size}: it must be 1 or more")
+        self._check("embedding_size", self.embedding_size >= 1, "it must be 1 or more")
 
 
 @dataclass
@@ -90,16 +86,9 @@ class MuraForMetricLearning(MuraForImageClassification):
         )
 
     def start_stage(self, name: str) -> None:
-        """Selects which parameters are trained: `joint`, `embedding` or `classifier`.
-
-        Raises:
-            ValueError: If there is no such stage.
-        """
+        """As `MuraClassifier.start_stage`."""
         super().start_stage(name)
         for parameter_name, parameter in self.named_parameters():
             classifies = parameter_name.startswith("classifier.")
             parameter.requires_grad_({"joint": True, "embedding": not classifies, "classifier": classifies}[name])
         self.train(self.training)
-
-
-__all__ = ["MuraForMetricLearning", "MuraMetricLearningConfig", "MuraMetricLearningOutput"]

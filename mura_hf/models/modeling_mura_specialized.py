@@ -19,13 +19,10 @@ class MuraSpecializedConfig(MuraMembersConfig):
     Configuration of a specialized model, in addition to the fields of `MuraBaseConfig`.
 
     Args:
-        members (`dict[str, dict]`, *optional*):
-            Configuration of the model of each body part, one of `BODY_PARTS`.
+        members (`dict[str, dict]`):
+            Configuration of the model of each body part, one or more of `BODY_PARTS`.
         router (`dict`, *optional*):
             Configuration of a model with a body-part head, which predicts the part if it is not given.
-
-    Raises:
-        ValueError: If there is no member, a name is not a body part, or the router has no body-part head.
     """
 
     model_type = "mura_specialized"
@@ -87,11 +84,11 @@ class MuraSpecializedForImageClassification(MuraMembersModel):
         router: MuraClassifier | None = None,
         **config: Any,
     ) -> "MuraSpecializedForImageClassification":
-        """Combines trained models into one; their weights are copied.
+        """Combines trained models, given by body part, into one; their weights are copied.
 
         Args:
-            members: Models by body part.
-            processors: Image processors by body part or "router". If given, they must be equal.
+            members: The models.
+            processors: Their image processors, and that of the "router". If given, they must be equal.
             router: Model that predicts the part if it is not given.
             **config: Further fields of `MuraSpecializedConfig`.
 
@@ -112,25 +109,20 @@ class MuraSpecializedForImageClassification(MuraMembersModel):
         body_parts: torch.Tensor | None = None,
         **given: Any,
     ) -> MuraSpecializedOutput:
-        """Computes logits of views, without a loss.
+        """As `MuraClassifier.classify_views`.
 
-        Args:
-            pixel_values: float `[B, C, H, W]`.
-            explainable: As in `MuraClassifier.classify_views`.
-            body_parts: int64 `[B]`, indices into `BODY_PARTS`; -1 if the router is to predict the part.
-            **given: Ignored.
+        `body_parts` are int64 `[B]`, indices into `BODY_PARTS`; -1 if the router is to predict the part.
 
         Raises:
             ValueError: If a part is not given and there is no router, or there is no model for a part.
         """
         routed = self._route(pixel_values, body_parts)
-        rows = self._rows(_fill_parts(body_parts, routed))
+        rows = self._rows(body_parts, routed)
         members = {
-            part: self._member(part).classify_views(pixel_values[places], explainable=explainable)
-            for part, places in rows.items()
+            part: self.members[part].classify_views(pixel_values[places], explainable) for part, places in rows.items()
         }
         return MuraSpecializedOutput(
-            logits=_merge({part: output.logits for part, output in members.items()}, rows) / self.config.temperature,
+            logits=_merge([output.logits for output in members.values()], rows) / self.config.temperature,
             body_part_logits=routed,
             members=members,
             rows=rows,
@@ -140,23 +132,21 @@ class MuraSpecializedForImageClassification(MuraMembersModel):
         self,
         pixel_values: torch.Tensor,
         view_mask: torch.Tensor | None = None,
-        explainable: bool = False,
         body_parts: torch.Tensor | None = None,
         **given: Any,
     ) -> StudyOutput:
         """Classifies studies `[B, V, C, H, W]`, without a loss; `body_parts` `[B]` as in `classify_views`."""
         mask = check_view_mask(pixel_values, view_mask)
-        view_parts = None if body_parts is None else body_parts[:, None].expand(mask.shape)[mask]
-        view_routed = self._route(pixel_values[mask], view_parts)
+        view_routed = self._route(pixel_values[mask], body_parts)
         routed = mean_log_probabilities(view_routed, mask)
-        rows = self._rows(_fill_parts(body_parts, routed))
+        rows = self._rows(body_parts, routed)
         studies = {
-            part: self._member(part).classify_studies(pixel_values[places], mask[places], explainable=explainable)
+            part: self.members[part].classify_studies(pixel_values[places], mask[places], **given)
             for part, places in rows.items()
         }
 
         def merged(name: str) -> torch.Tensor:
-            return _merge({part: output[name] for part, output in studies.items()}, rows)
+            return _merge([output[name] for output in studies.values()], rows)
 
         logits = merged("study_logits")
         pooled = logits[:, 1] - logits[:, 0]
@@ -189,7 +179,7 @@ class MuraSpecializedForImageClassification(MuraMembersModel):
         return [
             explained._replace(rows=rows[part])
             for part, found in members.items()
-            for explained in self._member(part).explain(found)
+            for explained in self.members[part].explain(found)
         ]
 
     def check_part(self, part: str | None) -> None:
@@ -206,9 +196,6 @@ class MuraSpecializedForImageClassification(MuraMembersModel):
         if part is not None and part not in self.members:
             raise ValueError(f"this checkpoint has no model for body part {part}; it has {', '.join(self.members)}")
 
-    def _member(self, part: str) -> Any:
-        return self.members[part]
-
     def _route(self, pixel_values: torch.Tensor, body_parts: torch.Tensor | None) -> torch.Tensor | None:
         """Body-part logits of views from the router; None if all parts are given."""
         if body_parts is not None and bool((body_parts >= 0).all()):
@@ -217,8 +204,10 @@ class MuraSpecializedForImageClassification(MuraMembersModel):
         assert self.router is not None
         return self.router.classify_views(pixel_values).body_part_logits
 
-    def _rows(self, parts: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Rows of the batch by body part."""
+    def _rows(self, given: torch.Tensor | None, logits: torch.Tensor | None) -> dict[str, torch.Tensor]:
+        """Rows of the batch by body part: as given, or as predicted where that is -1 or missing."""
+        predicted: Any = given if logits is None else logits.argmax(-1)
+        parts = predicted if given is None else torch.where(given >= 0, given, predicted)
         rows = {}
         for index in sorted(set(parts.tolist())):
             part = BODY_PARTS[index]
@@ -227,19 +216,6 @@ class MuraSpecializedForImageClassification(MuraMembersModel):
         return rows
 
 
-def _fill_parts(given: torch.Tensor | None, logits: torch.Tensor | None) -> torch.Tensor:
-    """Body parts as given; predicted ones where they are -1 or not given at all."""
-    if logits is None:
-        assert given is not None
-        return given
-    predicted = logits.argmax(-1)
-    return predicted if given is None else torch.where(given >= 0, given, predicted)
-
-
-def _merge(values: dict[str, torch.Tensor], rows: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Values by body part, in the order of the batch."""
-    order = torch.cat([rows[part] for part in values])
-    return torch.cat(list(values.values()))[torch.argsort(order)]
-
-
-__all__ = ["MuraSpecializedConfig", "MuraSpecializedForImageClassification", "MuraSpecializedOutput"]
+def _merge(values: list[torch.Tensor], rows: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Puts values, one tensor for each body part in `rows`, into the order of the batch."""
+    return torch.cat(values)[torch.argsort(torch.cat(list(rows.values())))]

@@ -11,6 +11,7 @@ from transformers import Pipeline
 
 from .configuration_mura import BODY_PARTS, LABELS
 from .geometry_mura import to_gray_plane
+from .heads_mura import scatter_views
 
 STUDY_TASK = "mura-study-classification"
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -84,12 +85,7 @@ class MuraStudyClassificationPipeline(Pipeline):
         return preprocess, forward, {name: value for name, value in postprocess.items() if value is not None}
 
     def preprocess(self, input_: Any, timeout: float = 30.0) -> dict[str, torch.Tensor]:
-        """Reads the views of one study.
-
-        Returns:
-            `pixel_values` `[V, C, H, W]` and `n_views` `[1]`. A batch concatenates the views of its studies, so it
-            needs their number.
-        """
+        """Returns `pixel_values` `[V, C, H, W]` of one study, and `n_views`, as a batch concatenates all views."""
         views = list(input_) if isinstance(input_, list | tuple) else [input_]
         if not views:
             raise ValueError("a study is empty; it needs at least one view")
@@ -99,24 +95,16 @@ class MuraStudyClassificationPipeline(Pipeline):
 
     def _forward(self, input_tensors: dict[str, torch.Tensor], body_part: str | None = None) -> dict[str, Any]:
         counts, views = input_tensors["n_views"].tolist(), input_tensors["pixel_values"]
-        mask = torch.zeros(len(counts), max(counts), dtype=torch.bool, device=views.device)
-        for row, count in zip(mask, counts, strict=True):
-            row[:count] = True
-        studies = views.new_zeros(*mask.shape, *views.shape[1:])
-        studies[mask] = views
+        mask = torch.arange(max(counts), device=views.device) < torch.tensor(counts, device=views.device)[:, None]
+        studies = scatter_views(views, mask)
         given = {}
         if body_part is not None and self.model.NEEDS_PART:
             given["body_parts"] = torch.full((len(counts),), BODY_PARTS.index(body_part), device=views.device)
         output = self.model(studies, view_mask=mask, **given)
         if not torch.isfinite(output.study_logits).all():
             raise ValueError("the logits of the model are not finite; its weights are damaged")
-        return {
-            "study_logits": output.study_logits,
-            "view_logits": output.view_logits,
-            "view_weights": output.view_weights,
-            "body_part_logits": output.body_part_logits,
-            "n_views": input_tensors["n_views"],
-        }
+        names = ("study_logits", "view_logits", "view_weights", "body_part_logits")
+        return {**{name: getattr(output, name) for name in names}, "n_views": input_tensors["n_views"]}
 
     def postprocess(
         self,
@@ -190,6 +178,3 @@ def _open_image(content: bytes, name: str) -> Image.Image:
         raise ValueError(
             f"{name} is neither PNG nor JPEG; for DICOM give mura_hf.read_radiograph(file).pixels"
         ) from error
-
-
-__all__ = ["STUDY_TASK", "MuraStudyClassificationPipeline"]
