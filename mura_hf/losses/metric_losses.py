@@ -27,13 +27,7 @@ METRIC_LOSSES: dict[str, Callable[..., torch.Tensor]] = {
 
 
 def build_metric_loss(settings: Mapping[str, Any]) -> MetricLoss:
-    """Builds a loss from its name and options.
-
-    Args:
-        settings: `name`, one of `METRIC_LOSSES`, and options: `{"name": "triplet_margin", "margin": 0.5}`.
-
-    Returns:
-        Function of embeddings `[B, E]` and labels int64 `[B]` that returns a scalar.
+    """Builds a loss of embeddings `[B, E]` and labels int64 `[B]` from `{"name": "triplet_margin", "margin": 0.5}`.
 
     Raises:
         ConfigError: If the name or an option is unknown, or a value has the wrong type or range.

@@ -24,10 +24,7 @@ def prepare_embeddings(embeddings: torch.Tensor, labels: torch.Tensor, normalize
 
 
 def pair_masks(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns which pairs (anchor, other) are positive and which negative, bool `[B, B]` each.
-
-    An anchor is not its own positive.
-    """
+    """Returns which pairs of an anchor and another sample are positive and which negative, bool `[B, B]` each."""
     same = labels[:, None] == labels[None, :]
     return same.logical_xor(torch.eye(len(labels), dtype=torch.bool, device=labels.device)), ~same
 
@@ -48,11 +45,6 @@ def hardest_distances(
 
     The pairs are selected by squared distances from one matrix product, of centered embeddings for precision; pairs
     that are equal up to rounding may be swapped. Their distances are then computed from differences.
-
-    Args:
-        embeddings: `[B, E]` from `prepare_embeddings`.
-        labels: int64 `[B]`.
-        squared: Whether to square distances.
 
     Returns:
         Distance of the farthest positive, distance of the nearest negative, and whether the anchor has both (bool),

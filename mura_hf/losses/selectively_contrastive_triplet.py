@@ -23,16 +23,9 @@ def selectively_contrastive_triplet_loss(
     triplet only pushes it away, with weight lambda = `negative_weight`, and does not move the positive.
     Source: Xuan et al., "Hard negative examples are hard, but useful", arXiv 2007.12749.
 
-    The loss of a hard triplet with negative similarities is negative. Other arguments are those of
-    `triplet_margin_loss`.
-
-    Args:
-        embeddings: `[B, E]`.
-        labels: int64 `[B]`.
-        negative_weight: lambda.
-        positives: "hardest", the least similar sample with the anchor's label; "easiest", the most similar one; or
-            "all", a triplet for each.
-        reduction: As in `triplet_margin_loss`.
+    The loss of a hard triplet with negative similarities is negative. `positives` is "hardest", the least similar
+    sample with the anchor's label; "easiest", the most similar one; or "all", a triplet for each. Other arguments are
+    those of `triplet_margin_loss`.
     """
     if positives not in POSITIVES:
         raise ValueError(f"positives is {positives!r}: it must be one of {', '.join(POSITIVES)}")

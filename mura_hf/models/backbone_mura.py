@@ -66,7 +66,7 @@ class SmallCnn(nn.Module):
 
     output_fmt = "NCHW"
 
-    def __init__(self, plan: SmallCnnPlan, *, num_channels: int = 3, image_size: int = 224, name: str = "this CNN"):
+    def __init__(self, plan: SmallCnnPlan, *, num_channels: int, image_size: int, name: str):
         super().__init__()
         smallest = 2 ** len(plan.stages)
         if image_size < smallest:
@@ -137,19 +137,12 @@ def _make_stage(channels: int, widths: tuple[int, ...], plan: SmallCnnPlan) -> n
     return nn.Sequential(*layers)
 
 
-def create_small_cnn(
-    name: str, *, num_channels: int = 3, image_size: int = 224, options: dict[str, Any] | None = None
-) -> SmallCnn:
-    """Builds one of `SMALL_CNNS`.
-
-    `options` are the `backbone_kwargs` of a configuration; `dropout` replaces the rate of the dropout layers.
-
-    Raises:
-        CheckpointError: If an option is unknown, the rate is not in [0, 1), or the image size is too small.
-    """
+def _create_small_cnn(config: MuraConfig) -> SmallCnn:
+    name, options = config.backbone, config.backbone_kwargs or {}
     plan = SMALL_CNNS[name]
-    known = [] if plan.stage_dropout is None and plan.code_dropout is None else ["dropout"]
-    unknown = [option for option in options or {} if option not in known]
+    dropouts = [field for field in ("stage_dropout", "code_dropout") if getattr(plan, field) is not None]
+    known = ["dropout"] if dropouts else []
+    unknown = [option for option in options if option not in known]
     if unknown:
         raise CheckpointError(
             f"{name} has no option {', '.join(unknown)}; backbone_kwargs may hold {', '.join(known) or 'nothing'}"
@@ -158,10 +151,9 @@ def create_small_cnn(
         rate = options["dropout"]
         if not isinstance(rate, float | int) or isinstance(rate, bool) or not 0 <= rate < 1:
             raise CheckpointError(f"dropout of {name} in backbone_kwargs is {rate!r}; it must be a rate in [0, 1)")
-        present = [name for name in ("stage_dropout", "code_dropout") if getattr(plan, name) is not None]
-        changes: Any = dict.fromkeys(present, float(rate))
+        changes: Any = dict.fromkeys(dropouts, float(rate))
         plan = replace(plan, **changes)
-    return SmallCnn(plan, num_channels=num_channels, image_size=image_size, name=name)
+    return SmallCnn(plan, num_channels=config.num_channels, image_size=config.image_size, name=name)
 
 
 def create_backbone(config: MuraConfig, **options: Any) -> Any:
@@ -174,12 +166,7 @@ def create_backbone(config: MuraConfig, **options: Any) -> Any:
             configuration.
     """
     if config.backbone in SMALL_CNNS:
-        return create_small_cnn(
-            config.backbone,
-            num_channels=config.num_channels,
-            image_size=config.image_size,
-            options=config.backbone_kwargs,
-        )
+        return _create_small_cnn(config)
     import timm
 
     if not timm.is_model(config.backbone):

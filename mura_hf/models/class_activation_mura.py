@@ -296,8 +296,10 @@ def _find_grid(output: torch.Tensor, image: tuple[int, ...]) -> Grid | None:
         for prefix in range(min(_MAX_PREFIX_TOKENS, output.shape[1]) + 1):
             count = output.shape[1] - prefix
             height = isqrt(count * image[0] // image[1])
-            if height and count % height == 0 and _is_patch_grid(height, count // height, image):
-                return Grid("tokens", height, count // height, prefix)
+            width, patch = (count // height, image[0] // height) if height else (0, 0)
+            whole = height * width == count and (height * patch, width * patch) == tuple(image)  # of square patches
+            if whole and _has_aspect(height, width, image):
+                return Grid("tokens", height, width, prefix)
     return None
 
 
@@ -305,9 +307,3 @@ def _has_aspect(height: int, width: int, image: tuple[int, ...]) -> bool:
     """Whether a map has the aspect ratio of the image, within one row, and at most half its size."""
     same_aspect = abs(height - width * image[0] / image[1]) < 1
     return same_aspect and 2 <= height <= image[0] // 2 and 2 <= width <= image[1] // 2
-
-
-def _is_patch_grid(height: int, width: int, image: tuple[int, ...]) -> bool:
-    """Whether the grid divides the image into square patches without a remainder."""
-    side = image[0] // height
-    return _has_aspect(height, width, image) and (height * side, width * side) == tuple(image)

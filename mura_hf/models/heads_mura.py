@@ -150,14 +150,12 @@ def check_view_mask(pixel_values: torch.Tensor, view_mask: torch.Tensor | None) 
     Raises:
         ValueError: If a study has no view, or the shapes do not match.
     """
-    if pixel_values.ndim != 5:
-        raise ValueError(
-            f"pixel_values must be [studies, views, channels, height, width], not {list(pixel_values.shape)}"
-        )
-    studies, views = pixel_values.shape[:2]
+    shape = pixel_values.shape
+    if len(shape) != 5:
+        raise ValueError(f"pixel_values must be [studies, views, channels, height, width], not {list(shape)}")
     if view_mask is None:
-        view_mask = torch.ones(studies, views, dtype=torch.bool, device=pixel_values.device)
+        view_mask = torch.ones(shape[:2], dtype=torch.bool, device=pixel_values.device)
     mask = view_mask.to(torch.bool)
-    if mask.shape != (studies, views) or not bool(mask.any(1).all()):
+    if mask.shape != shape[:2] or not bool(mask.any(1).all()):
         raise ValueError("view_mask must be [studies, views] with at least one view in each study")
     return mask

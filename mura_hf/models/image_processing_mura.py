@@ -169,13 +169,9 @@ class MuraImageProcessor(PilBackend):
     def restore_map(
         self, values: np.ndarray, height: int, width: int, field: tuple[int, int, int, int] | None = None
     ) -> np.ndarray:
-        """Maps values that were computed on `pixel_values`, such as a heatmap, back to the original image.
+        """Maps values `[h, w]` that were computed on `pixel_values`, such as a heatmap, back to the original image.
 
-        Args:
-            values: float32 `[h, w]`, covering `pixel_values`, at any resolution.
-            height: Height of the original in pixels.
-            width: Width of the original in pixels.
-            field: From `find_field` of the original; the whole image if None.
+        `height` and `width` are those of the original, and `field` is its `find_field`; the whole image if None.
 
         Returns:
             float32 `[height, width]`; 0 outside the field and outside the center crop.

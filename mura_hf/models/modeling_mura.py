@@ -95,7 +95,8 @@ class MuraForImageClassification(MuraTimmModel, MuraClassifier):
         self.mura = MuraModel(config)
         size = self.mura.hidden_size
         self.dropout = nn.Dropout(config.head_dropouts[0])
-        self.classifier = make_head(self._classifier_input_size(size), config.num_labels, config)
+        # MuraForMetricLearning classifies an embedding of the code.
+        self.classifier = make_head(getattr(config, "embedding_size", size), config.num_labels, config)
         parts = len(BODY_PARTS) if config.body_part_head else 0
         self.body_part_classifier = MuraHead(size, parts, config.head_init) if parts else None
         types = len(config.finding_types or [])
@@ -104,15 +105,12 @@ class MuraForImageClassification(MuraTimmModel, MuraClassifier):
         self._map_layers: list[MapLayer | None] = []  # for networks on tokens: the map layer, once it was searched for
         self.post_init()
 
-    def _classifier_input_size(self, code_size: int) -> int:
-        return code_size
-
     def _classifier_input(self, code: torch.Tensor) -> torch.Tensor:
         return code
 
     def code_logits(self, code: torch.Tensor) -> torch.Tensor:
         """Returns logits `[B, 2]` of pooled codes `[B, D']`."""
-        return self.classifier(self.dropout(code)) / self.config.temperature
+        return self.classifier(self.dropout(self._classifier_input(code))) / self.config.temperature
 
     def classify(self, feature_map: torch.Tensor) -> MuraImageClassifierOutput:
         """Runs everything after the backbone on a feature map from `MuraModel.extract`."""

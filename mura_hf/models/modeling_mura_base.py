@@ -282,8 +282,7 @@ class MuraClassifier(MuraPreTrainedModel):
             **kwargs: Ignored.
 
         Raises:
-            ValueError: If body parts or findings are given to a model without that head, a study has no view, or the
-                shapes do not match.
+            ValueError: If body parts or findings are given without a head for them, or shapes do not match.
         """
         given: dict[str, Any] = {"explainable": explainable} if explainable else {}
         if self.NEEDS_PART:

@@ -16,18 +16,8 @@ from .modeling_mura import MuraForImageClassification
 from .modeling_mura_base import Explained, MuraClassifier, MuraImageClassifierOutput
 
 CROP_MAPS = ("gradcam", "channel_max")
-BRANCH_FIELDS = (
-    "backbone",
-    "backbone_kwargs",
-    "num_channels",
-    "head_layers",
-    "head_dropout",
-    "head_batch_norm",
-    "head_activation",
-    "head_init",
-    "body_part_head",
-    "finding_types",
-)
+_OWN_FIELDS = ("image_size", "study_pooling", "attention_size")
+BRANCH_FIELDS = tuple(name for name in MuraConfig.__annotations__ if name not in _OWN_FIELDS)
 """Fields that FuseNet and its branches have in common."""
 _MAP_SIDE = 56  # pixels; the map is enlarged to this side before its hottest region is found
 
@@ -86,11 +76,10 @@ class MuraFuseNetOutput(MuraImageClassifierOutput):
     """A `MuraImageClassifierOutput` of FuseNet; `pooler_output` holds the codes of both branches.
 
     Attributes:
-        global_logits: `[B, 2]` of the global branch.
-        local_logits: `[B, 2]` of the local branch; None in the stage `global`.
-        local_feature_map: `[B, D, h, w]` of the local branch; None in the stage `global`.
-        boxes: `[B, 4]`, left, top, right and bottom of the crop as fractions of the image sides; None in the stage
-            `global`.
+        global_logits: `[B, 2]` of the global branch. All others are None in the stage `global`.
+        local_logits: `[B, 2]` of the local branch.
+        local_feature_map: `[B, D, h, w]` of the local branch.
+        boxes: `[B, 4]`, left, top, right and bottom of the crop as fractions of the image sides.
     """
 
     global_logits: torch.Tensor | None = None

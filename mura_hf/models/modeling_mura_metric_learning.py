@@ -56,15 +56,8 @@ class MuraForMetricLearning(MuraForImageClassification):
         self.embedding = MuraHead(self.mura.hidden_size, config.embedding_size, config.head_init)
         self.post_init()
 
-    def _classifier_input_size(self, code_size: int) -> int:
-        return self.config.embedding_size
-
     def _classifier_input(self, code: torch.Tensor) -> torch.Tensor:
         return self.embedding(code)
-
-    def code_logits(self, code: torch.Tensor) -> torch.Tensor:
-        """Returns logits `[B, 2]` of pooled codes `[B, D']`."""
-        return super().code_logits(self.embedding(code))
 
     def code_direction(self) -> torch.Tensor | None:
         """As `MuraForImageClassification.code_direction`, through the embedding."""
@@ -77,7 +70,7 @@ class MuraForMetricLearning(MuraForImageClassification):
         embeddings = self.embedding(code)
         dropped = self.dropout(code)
         return MuraMetricLearningOutput(
-            logits=super().code_logits(embeddings),
+            logits=self.classifier(self.dropout(embeddings)) / self.config.temperature,
             body_part_logits=None if self.body_part_classifier is None else self.body_part_classifier(dropped),
             finding_logits=None if self.finding_classifier is None else self.finding_classifier(dropped),
             feature_map=feature_map,

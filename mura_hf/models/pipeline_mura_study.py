@@ -2,6 +2,7 @@
 
 import os
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
@@ -144,37 +145,31 @@ class MuraStudyClassificationPipeline(Pipeline):
 def _read_view(view: Any, number: int, timeout: float) -> Any:
     """A view as a gray plane, uint8 `[H, W]`; not through RGB, which would silently clip 16 bits."""
     name = os.fspath(view) if isinstance(view, str | os.PathLike) else f"view {number}"
-    if isinstance(view, str | bytes | bytearray | os.PathLike):
-        view = _open_image(_read_content(view, name, timeout), name)
     try:
+        if isinstance(view, str | os.PathLike):
+            view = _read_file(name, timeout)
+        if isinstance(view, bytes | bytearray):
+            if view.startswith(_PNG) and view[_PNG_BIT_DEPTH : _PNG_BIT_DEPTH + 1] > b"\x08":
+                raise ValueError(
+                    "16 bits per channel must be windowed first: give mura_hf.read_radiograph(file).pixels"
+                )
+            view = Image.open(BytesIO(view), formats=("PNG", "JPEG"))
         return to_gray_plane(view)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
-    except OSError as error:  # Pillow decodes only now
-        raise ValueError(f"{name} is damaged: {error}") from error
-
-
-def _read_content(view: Any, name: str, timeout: float) -> bytes:
-    if isinstance(view, bytes | bytearray):
-        return bytes(view)
-    try:
-        if name.startswith(("http://", "https://")):
-            with urlopen(Request(name, headers={"User-Agent": "mura_hf"}), timeout=timeout) as response:
-                return response.read()
-        with open(name, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise ValueError(f"{name} cannot be read: {error}; give a path, a URL or an image") from error
-
-
-def _open_image(content: bytes, name: str) -> Image.Image:
-    if content.startswith(_PNG) and content[_PNG_BIT_DEPTH : _PNG_BIT_DEPTH + 1] > b"\x08":
-        raise ValueError(
-            f"{name} has 16 bits per channel and must be windowed first: give mura_hf.read_radiograph(file).pixels"
-        )
-    try:
-        return Image.open(BytesIO(content), formats=("PNG", "JPEG"))
     except UnidentifiedImageError as error:
         raise ValueError(
             f"{name} is neither PNG nor JPEG; for DICOM give mura_hf.read_radiograph(file).pixels"
         ) from error
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    except OSError as error:  # from Pillow, which decodes only in to_gray_plane
+        raise ValueError(f"{name} is damaged: {error}") from error
+
+
+def _read_file(name: str, timeout: float) -> bytes:
+    try:
+        if name.startswith(("http://", "https://")):
+            with urlopen(Request(name, headers={"User-Agent": "mura_hf"}), timeout=timeout) as response:
+                return response.read()
+        return Path(name).read_bytes()
+    except OSError as error:
+        raise ValueError(f"it cannot be read: {error}; give a path, a URL or an image") from error

@@ -1,9 +1,8 @@
-"""What holds for every loss on embeddings, and how recipes name them."""
+"""What holds for every loss on embeddings, and how training configs name them."""
 
 import pytest
 import torch
 
-from mura_hf import losses
 from mura_hf.errors import ConfigError
 from mura_hf.losses import METRIC_LOSSES, build_metric_loss, triplet_margin_loss
 from mura_hf.losses.pairs import REDUCTIONS
@@ -11,11 +10,6 @@ from mura_hf.losses.pairs import REDUCTIONS
 from .by_hand import batch
 
 every_loss = pytest.mark.parametrize("loss", METRIC_LOSSES.values(), ids=METRIC_LOSSES)
-
-
-def test_every_loss_is_exported():
-    assert {loss.__name__ for loss in METRIC_LOSSES.values()} <= set(losses.__all__)
-    assert len(METRIC_LOSSES) == 5
 
 
 @every_loss
@@ -39,11 +33,6 @@ def test_half_precision_is_computed_in_single(loss):
         assert rounded.grad.any()
         exact = loss(rounded.detach().double(), labels)
         torch.testing.assert_close(found.detach().double(), exact, rtol=1e-5, atol=0)
-
-
-@every_loss
-def test_autocast_changes_nothing(loss):
-    embeddings, labels = batch(16, 8)
     alone, inside = (embeddings.float().requires_grad_() for _ in range(2))
     loss(alone, labels).backward()
     with torch.autocast("cpu", torch.bfloat16):
@@ -81,14 +70,7 @@ def test_identical_embeddings_have_a_finite_gradient(loss):
 
 
 @every_loss
-def test_the_order_of_the_batch_does_not_matter(loss):
-    embeddings, labels = batch()
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(loss(embeddings[order], labels[order]), loss(embeddings, labels))
-
-
-@every_loss
-def test_refuses_shapes_and_reductions(loss):
+def test_rejects_shapes_and_reductions(loss):
     embeddings, labels = batch()
     with pytest.raises(ValueError, match=r"must be \[B, E\] and \[B\]"):
         loss(embeddings, labels[:-1])
@@ -119,6 +101,6 @@ def test_a_loss_is_built_by_name():
         ({"name": "triplet_focal", "reduction": "means"}, "reduction is 'means'"),
     ],
 )
-def test_unknown_names_and_options_are_refused(settings, message):
+def test_unknown_names_and_options_are_rejected(settings, message):
     with pytest.raises(ConfigError, match=message):
         build_metric_loss(settings)

@@ -1,4 +1,5 @@
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import timm
@@ -11,12 +12,15 @@ from mura_hf.models.backbone_mura import (
     SmallCnn,
     backbone_stages,
     create_backbone,
-    create_small_cnn,
     feature_shape,
     freeze_backbone,
     freeze_norm_statistics,
 )
 from tests.conftest import SMALL
+
+
+def create_small_cnn(name, image_size=224, options=None, **fields):
+    return create_backbone(MuraConfig(backbone=name, image_size=image_size, backbone_kwargs=options, **fields))
 
 
 def _count(tensors):
@@ -46,28 +50,19 @@ def test_the_feature_shape_is_found_while_other_threads_use_the_backbone():
     backbone = create_backbone(config).eval().requires_grad_(False)
     image = torch.zeros(1, 3, SMALL["image_size"], SMALL["image_size"])
     expected = backbone.forward_features(image)
-    wrong, ended = [], threading.Event()
+    ended = threading.Event()
 
     def predict():
         while not ended.is_set():
-            try:
-                with torch.no_grad():
-                    if not torch.equal(backbone.forward_features(image), expected):
-                        wrong.append("another result")
-            except Exception as error:
-                wrong.append(error)
+            assert torch.equal(backbone.forward_features(image), expected)
 
-    threads = [threading.Thread(target=predict) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    try:
-        for _ in range(12):
-            assert len(feature_shape(backbone, config)) == 4
-    finally:
-        ended.set()
-        for thread in threads:
-            thread.join()
-    assert wrong == []
+    with ThreadPoolExecutor() as pool:
+        predicting = pool.submit(predict)
+        try:
+            assert all(len(feature_shape(backbone, config)) == 4 for _ in range(6))
+        finally:
+            ended.set()
+        predicting.result()
 
 
 class TestSmallCnns:
@@ -87,24 +82,7 @@ class TestSmallCnns:
         assert sum(issubclass(kind, nn.Conv2d | nn.Linear) for kind in kinds) == convolutions + 2
         assert kinds.count(nn.BatchNorm2d) == norms
 
-    @pytest.mark.parametrize("name", SMALL_CNNS)
-    def test_interface_is_that_of_timm(self, name):
-        torch.manual_seed(0)
-        cnn = create_small_cnn(name, num_channels=1, image_size=70).eval()
-        feature_map = cnn.forward_features(torch.randn(2, 1, 70, 70)).detach().requires_grad_(True)
-        side = 70 >> len(SMALL_CNNS[name].stages)
-        assert feature_map.shape == (2, cnn.num_features, side, side)
-        code = cnn.forward_head(feature_map, pre_logits=True)
-        assert code.shape == (2, cnn.head_hidden_size)
-        assert cnn.feature_info[-1]["num_chs"] == cnn.num_features
-        assert all(isinstance(cnn.get_submodule(info["module"]), nn.Sequential) for info in cnn.feature_info)
-        # The head is linear except for its ReLU, so the gradient consists of the weights of the active units.
-        (gradient,) = torch.autograd.grad(code.sum(), feature_map)
-        active = (cnn.fc(feature_map.flatten(1)) > 0).float()
-        torch.testing.assert_close(gradient.flatten(1), active @ cnn.fc.weight)
-        assert gradient.abs().max() > 0
-
-    @pytest.mark.parametrize(("name", "steps"), [("cnn2", 25), ("cnn4", 40), ("cnn15", 6), ("wrist_cnn", 30)])
+    @pytest.mark.parametrize(("name", "steps"), [("cnn2", 25), ("cnn15", 6), ("wrist_cnn", 30)])
     def test_signals_keep_their_scale_and_a_small_batch_is_memorized(self, name, steps):
         torch.manual_seed(0)
         cnn = create_small_cnn(name, image_size=32)
@@ -114,18 +92,11 @@ class TestSmallCnns:
         optimizer = torch.optim.Adam(whole.parameters(), lr=1e-3)
         losses = []
         for _ in range(steps):
-            loss = nn.functional.cross_entropy(whole(pixel_values), labels)
+            losses.append(nn.functional.cross_entropy(whole(pixel_values), labels))
             optimizer.zero_grad()
-            loss.backward()
+            losses[-1].backward()
             optimizer.step()
-            losses.append(loss.item())
         assert min(losses[-5:]) < 0.2 * losses[0]
-
-    def test_meta_device(self):
-        with torch.device("meta"):
-            cnn = create_small_cnn("cnn15", image_size=64)
-        assert all(tensor.is_meta for tensor in cnn.state_dict().values())
-        assert {name for name, _ in cnn.named_buffers()} <= set(cnn.state_dict())
 
     def test_other_sizes_are_rejected(self):
         cnn = create_small_cnn("wrist_cnn", image_size=64)
@@ -133,14 +104,13 @@ class TestSmallCnns:
             cnn(torch.zeros(1, 3, 96, 64))
         with pytest.raises(CheckpointError, match=r"maps of 4 x 4, not 1 x 1"):
             cnn.forward_head(torch.zeros(1, 128, 1, 1))
-        for name, smallest in (("cnn2", 4), ("cnn4", 16), ("cnn15", 32), ("wrist_cnn", 16)):
+        for name, smallest in (("cnn2", 4), ("cnn4", 16), ("cnn15", 32)):
             create_small_cnn(name, image_size=smallest).train()(torch.randn(2, 3, smallest, smallest))
             with pytest.raises(CheckpointError, match=f"image_size is {smallest - 1}: {name} .* at least {smallest}"):
                 create_small_cnn(name, image_size=smallest - 1)
 
     def test_options_of_the_config(self):
-        fields = {"image_size": 48, "num_channels": 1, "backbone_kwargs": {"dropout": 0.1}}
-        backbone = create_backbone(MuraConfig(backbone="cnn4", **fields))
+        backbone = create_small_cnn("cnn4", image_size=48, num_channels=1, options={"dropout": 0.1})
         assert isinstance(backbone, SmallCnn)
         assert (backbone.stages[0][0].in_channels, backbone.image_size, backbone.dropout.p) == (1, 48, 0.1)
         wrist = create_small_cnn("wrist_cnn", options={"dropout": 0})
@@ -163,13 +133,7 @@ class TestSmallCnns:
 
 # Name, side in px, number of stages, and prefixes of the parameters of the last stage and of the one before.
 BACKBONES = [
-    (
-        "densenet169",
-        32,
-        4,
-        ("features.denseblock4.", "features.norm5."),
-        ("features.denseblock3.", "features.transition3."),
-    ),
+    ("densenet121", 32, 4, ("denseblock4.", "norm5."), ("denseblock3.", "transition3.")),  # in "features."
     ("resnet50", 32, 4, ("layer4.",), ("layer3.",)),
     ("convnext_atto", 32, 4, ("stages.3.", "head.norm."), ("stages.2.",)),
     ("convnext_tiny_hnf", 32, 4, ("stages.3.", "norm_pre."), ("stages.2.",)),
@@ -202,8 +166,8 @@ class TestFreezing:
         assert sorted(parameter for stage in [stem, *stages] for parameter in stage) == sorted(names)
         assert bool(stem) == (name not in SMALL_CNNS)
         for train_last, expected in (
-            (1, {parameter for parameter in names if parameter.startswith(last)}),
-            (2, {parameter for parameter in names if parameter.startswith(last + before)}),
+            (1, {one for one in names if one.removeprefix("features.").startswith(last)}),
+            (2, {one for one in names if one.removeprefix("features.").startswith(last + before)}),
             (count, set(names) - set(stem)),
             (0, set()),
             (None, set(names)),
@@ -217,10 +181,7 @@ class TestFreezing:
         [
             ("densenet169", 32, {"growth_rate": 4, "block_config": [2, 2, 2, 2]}),
             ("resnet10t", 32, {"channels": [8, 8, 8, 8]}),
-            ("efficientnet_b0", 32, {}),
-            ("inception_v3", 96, {}),
             ("cnn15", 32, None),
-            ("wrist_cnn", 32, None),
         ],
     )
     def test_frozen_norms_keep_their_statistics(self, name, side, slim, train_last):

@@ -5,7 +5,6 @@ import pytest
 import torch
 from captum.attr import LayerGradCam
 from scipy import ndimage
-from torch import nn
 from torch.nn import functional
 
 from mura_hf.models.class_activation_mura import (
@@ -36,24 +35,10 @@ def test_equals_captum_without_the_relu(sign):
     found = gradient_map(model.score, model(images).feature_map)
     assert bool((expected < 0).any()) == (sign < 0)  # what speaks against it is kept
     torch.testing.assert_close(found, expected)
-
-
-def test_is_the_class_activation_map_of_mean_pooling():
-    torch.manual_seed(0)
-    features = nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU())(torch.randn(2, 1, 12, 10)).detach()
-    weights = torch.randn(6)
-    found = gradient_map(lambda values: values.mean((2, 3)) @ weights, features)
-    expected = torch.einsum("d,bdhw->bhw", weights, features) / (10 * 8)
-    torch.testing.assert_close(found, expected)
-
-
-def test_works_in_inference_mode_and_leaves_no_gradient():
-    model, images = make_model(), torch.randn(1, 3, 64, 64)
-    expected = gradient_map(model.score, model(images).feature_map)
-    assert not expected.requires_grad
+    assert not found.requires_grad
     assert all(parameter.grad is None for parameter in model.parameters())
     with torch.inference_mode():
-        torch.testing.assert_close(gradient_map(model.score, model(images).feature_map), expected)
+        torch.testing.assert_close(gradient_map(model.score, model(images).feature_map), found)
 
 
 def _reference(values, threshold):
@@ -68,7 +53,7 @@ def _reference(values, threshold):
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (7, 1), (9, 13), (24, 24)])
-@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7])
+@pytest.mark.parametrize("threshold", [0.3, 0.7])
 def test_regions_equal_scipy(shape, threshold):
     rng = np.random.default_rng(sum(shape))
     maps = rng.random((150, *shape)).astype(np.float32)
@@ -80,21 +65,10 @@ def test_regions_equal_scipy(shape, threshold):
 def test_long_regions_are_followed_to_the_end():
     snake = np.zeros((33, 33), np.float32)
     snake[::2] = 1
-    for turn, row in enumerate(range(1, 33, 2)):
-        snake[row, 32 if turn % 2 == 0 else 0] = 1
-    spiral, place, step = np.zeros((33, 33), np.float32), np.array([0, 0]), np.array([0, 1])
-    spiral[0, 0] = 1
-    for length in [32, 32, 32, 30, 30, 28, 28, 26, 26, 24, 24, 22, 22]:
-        for _ in range(length):
-            place = place + step
-            spiral[tuple(place)] = 1
-        step = np.array([step[1], -step[0]])
-    spiral[16, 16] = 1
-    maps = np.stack([snake, spiral, snake.T, spiral.T])
-    assert [ndimage.label(values, EIGHT)[1] for values in maps] == [1, 2, 1, 2]
-    found = largest_region(torch.tensor(maps), 0.5)
-    np.testing.assert_allclose(found, [_reference(values, 0.5) for values in maps])
-    assert found.tolist() == [[0, 0, 1, 1]] * 4
+    snake[1::4, 32] = snake[3::4, 0] = 1
+    maps = np.stack([snake, snake.T, snake[::-1]])
+    assert [ndimage.label(values, EIGHT)[1] for values in maps] == [1, 1, 1]
+    assert largest_region(torch.tensor(maps), 0.5).tolist() == [[0, 0, 1, 1]] * 3
 
 
 def test_constant_maps_ties_and_corners():
@@ -106,12 +80,6 @@ def test_constant_maps_ties_and_corners():
     maps[1, 0, 6:] = maps[1, 3, :2] = 1
     maps[2, :3, 0] = maps[2, 0, 3:6] = 1  # the upright one begins first and ends last
     assert largest_region(maps, 0.5).tolist() == [[0, 0, 1, 1], [0.75, 0, 1, 0.25], [0.375, 0, 0.75, 0.25]]
-
-
-def test_maps_of_a_batch_are_independent():
-    maps = torch.rand(20, 11, 11)
-    together = largest_region(maps, 0.6)
-    torch.testing.assert_close(together, torch.cat([largest_region(one[None], 0.6) for one in maps]))
 
 
 @pytest.mark.parametrize("square", [False, True])
@@ -148,6 +116,9 @@ def test_crops_are_resized_slices():
     box = torch.tensor([[0.25, 0.5, 0.5, 0.75]])
     image = torch.randn(1, 3, 64, 64)
     assert torch.equal(crop_and_resize(image, box, 16), image[:, :, 32:48, 16:32])
+    half = images.bfloat16()  # resized in float32
+    expected = functional.interpolate(half.float(), (20, 20), mode="bilinear", antialias=True)
+    assert torch.equal(resize(half, 20), expected.bfloat16())
 
 
 def test_pixels_of_a_box_are_the_smallest_around_it():
@@ -160,12 +131,3 @@ def test_pixels_of_a_box_are_the_smallest_around_it():
         for (start, stop), edges in zip(ends.tolist(), found.tolist(), strict=True):
             assert edges[:2] == [start[0] * width // 56, start[1] * height // 56]
             assert edges[2:] == [math.ceil(stop[0] * width / 56), math.ceil(stop[1] * height / 56)]
-
-
-def test_half_precision_is_resized_as_float32():
-    images = torch.randn(1, 3, 32, 48).bfloat16()
-    found = resize(images, 20)
-    assert found.dtype == torch.bfloat16
-    expected = functional.interpolate(images.float(), (20, 20), mode="bilinear", antialias=True)
-    assert torch.equal(found, expected.bfloat16())
-    assert torch.equal(resize(images[..., :32], 32), images[..., :32])

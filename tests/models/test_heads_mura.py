@@ -1,4 +1,5 @@
 import math
+from itertools import product
 
 import mpmath
 import numpy as np
@@ -15,7 +16,6 @@ from mura_hf.models.heads_mura import (
     MuraHeadNorm,
     check_view_mask,
     make_head,
-    pool_codes,
     pool_views,
     scatter_views,
 )
@@ -23,55 +23,41 @@ from tests.conftest import make_model
 
 PLAIN = ("mean", "max", "noisy_or")
 ALL = (*PLAIN, "gated_attention")
+FAMILIES = ("mura_metric_learning", "mura_fusenet")
 
 
 class TestHead:
-    def test_order_of_layers(self):
-        single = make_head(32, 2, MuraConfig())
-        assert isinstance(single, MuraHead)
-        assert single.weight.shape == (2, 32)
-        config = MuraConfig(head_layers=[8, 6], head_dropout=[0.1, 0.2, 0.3], head_batch_norm=True)
-        head = make_head(4, 2, config)
-        hidden = ["MuraHead", "MuraHeadNorm", "ReLU", "Dropout"]
-        assert [type(layer).__name__ for layer in head] == [*hidden, *hidden, "MuraHead"]
-        assert [layer.p for layer in head if isinstance(layer, nn.Dropout)] == [0.2, 0.3]
-
-    def test_head_of_study_c(self):
-        model = make_model(head_layers=[256, 128, 32], head_dropout=[0.5, 0.5, 0.0, 0.0], head_activation="none")
-        assert model.dropout.p == 0.5
-        linear = [layer for layer in model.classifier if isinstance(layer, nn.Linear)]
-        assert [(layer.in_features, layer.out_features) for layer in linear] == [
-            (32, 256), (256, 128), (128, 32), (32, 2),
-        ]  # fmt: skip
-        assert [type(layer).__name__ for layer in model.classifier] == ["MuraHead", "Dropout"] * 3 + ["MuraHead"]
-        assert [layer.p for layer in model.classifier if isinstance(layer, nn.Dropout)] == [0.5, 0.0, 0.0]
-        code = torch.randn(5, 32)
-        matrix, shift = np.eye(32), np.zeros(32)
-        with torch.no_grad():
-            for layer in linear:
-                layer.bias.normal_()
-                weight = layer.weight.double().numpy()
-                matrix, shift = weight @ matrix, weight @ shift + layer.bias.double().numpy()
-            found = model.code_logits(code)
-        np.testing.assert_allclose(found, code.double().numpy() @ matrix.T + shift, rtol=1e-4, atol=1e-4)
-
+    @pytest.mark.parametrize("norm", [False, True])
     @pytest.mark.parametrize("activation", ["relu", "none"])
-    def test_equals_the_formula_with_batch_norm(self, activation):
+    def test_equals_the_formula(self, activation, norm):
         torch.manual_seed(0)
-        head = make_head(4, 2, MuraConfig(head_layers=[8], head_batch_norm=True, head_activation=activation))
-        code, first, norm = torch.randn(16, 4), head[0], head[1]
-        with torch.no_grad():
-            norm.weight.uniform_(0.5, 2)
-            norm.bias.normal_()
-        hidden = code @ first.weight.T + first.bias
-        hidden = (hidden - hidden.mean(0)) / torch.sqrt(hidden.var(0, unbiased=False) + norm.eps)
-        hidden = hidden * norm.weight + norm.bias
-        hidden = hidden.clamp_min(0) if activation == "relu" else hidden
-        torch.testing.assert_close(head(code), hidden @ head[-1].weight.T + head[-1].bias)
+        config = MuraConfig(
+            head_layers=[8, 6], head_dropout=[0.5, 0.0, 0.0], head_batch_norm=norm, head_activation=activation
+        )
+        head, code = make_head(4, 2, config), torch.randn(16, 4)
+        hidden = ["MuraHead", *["MuraHeadNorm"] * norm, *["ReLU"] * (activation == "relu"), "Dropout"]
+        assert [type(layer).__name__ for layer in head] == [*hidden, *hidden, "MuraHead"]
+        assert [layer.out_features for layer in head if isinstance(layer, MuraHead)] == [8, 6, 2]
+        expected = code
+        for layer in head:
+            if isinstance(layer, MuraHead):
+                expected = expected @ layer.weight.T + layer.bias
+            if isinstance(layer, MuraHeadNorm):
+                with torch.no_grad():
+                    layer.weight.uniform_(0.5, 2)
+                    layer.bias.normal_()
+                expected = (expected - expected.mean(0)) / torch.sqrt(expected.var(0, unbiased=False) + layer.eps)
+                expected = expected * layer.weight + layer.bias
+            if isinstance(layer, nn.Dropout) and activation == "relu":
+                expected = expected.clamp_min(0)
+        torch.testing.assert_close(head(code), expected)
+        assert isinstance(make_head(32, 2, MuraConfig()), MuraHead)
 
     @pytest.mark.parametrize("place", [0, 1])
     def test_dropout_is_active_in_training_only(self, place):
-        model = make_model(head_layers=[2000], head_dropout=[0.4, 0.0] if place == 0 else [0.0, 0.4])
+        rates = [0.4, 0.0] if place == 0 else [0.0, 0.4]
+        model = make_model(head_layers=[2000], head_dropout=rates)
+        assert [model.dropout.p, model.classifier[-2].p] == rates
         seen = []
         watched = model.classifier[0 if place == 0 else -1]
         watched.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0]))
@@ -111,13 +97,6 @@ class TestHead:
         assert torch.equal(model.classifier[1].weight, torch.ones(400))
         embedding = make_model("mura_metric_learning", head_init="he", embedding_size=400).embedding
         assert float(embedding.weight.detach().std()) == pytest.approx(math.sqrt(2 / 32), rel=0.05)
-        fused = make_model("mura_fusenet", head_init="he").classifier
-        assert float(fused.weight.detach().std()) == pytest.approx(math.sqrt(2 / 64), rel=0.25)
-        norm = MuraHeadNorm(3)
-        norm(torch.randn(9, 3) + 5)
-        norm.initialize()
-        assert torch.equal(norm.running_mean, torch.zeros(3))
-        assert torch.equal(norm.running_var, torch.ones(3))
 
 
 class TestFindings:
@@ -134,12 +113,10 @@ class TestFindings:
         gradient = model.finding_classifier.weight.grad
         assert torch.isfinite(gradient).all()
         assert bool(gradient.any()) == bool(known.any())
-
-    def test_findings_need_a_head(self):
         with pytest.raises(ValueError, match="no head for them; set finding_types"):
-            make_model()(torch.zeros(1, 3, 64, 64), findings=torch.tensor([0]))
+            make_model()(views, findings=findings)
 
-    @pytest.mark.parametrize("pooling", ALL)
+    @pytest.mark.parametrize("pooling", ["noisy_or", "gated_attention"])
     def test_types_of_a_study_are_weighted_like_its_views(self, pooling):
         model = make_model(finding_types=["a", "b"], study_pooling=pooling)
         views, mask = torch.randn(2, 3, 3, 64, 64), torch.tensor([[True] * 3, [True, False, True]])
@@ -173,7 +150,7 @@ def _reference(margins, how):
 
 
 class TestPooling:
-    @pytest.mark.parametrize("spread", [1.0, 20.0, 200.0])
+    @pytest.mark.parametrize("spread", [1.0, 200.0])
     @pytest.mark.parametrize("how", PLAIN)
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
     def test_equals_the_formula_on_probabilities(self, how, spread, dtype):
@@ -214,35 +191,20 @@ class TestPooling:
         reversed_pooled, reversed_weights = pool_views(views.flip(1), mask, how)
         torch.testing.assert_close(reversed_pooled, pooled)
         torch.testing.assert_close(reversed_weights.flip(1), weights)
+        if how == "max":  # of equal views, one has all the weight
+            shares = pool_views(torch.zeros(1, 3, 2), torch.tensor([[False, True, True]]), "max")[1]
+            assert shares.tolist() == [[0, 1, 0]]
 
-    def test_ties_and_unknown_poolings(self):
-        _, weights = pool_views(torch.zeros(1, 3, 2), torch.tensor([[False, True, True]]), "max")
-        assert weights.tolist() == [[0, 1, 0]]
+    def test_unknown_poolings_are_rejected(self):
         with pytest.raises(ValueError, match="'sum'; choose mean, max or noisy_or"):
             pool_views(torch.zeros(1, 1, 2), torch.ones(1, 1, dtype=torch.bool), "sum")
 
-    def test_attention_is_a_softmax_over_true_views(self):
-        scores, codes = torch.randn(2, 3).double(), torch.randn(2, 3, 5).double()
-        mask = torch.tensor([[True, True, True], [True, False, True]])
-        code, weights = pool_codes(scores, codes, mask)
-        for study in range(2):
-            true = mask[study].numpy()
-            shares = np.exp(scores[study].numpy()[true])
-            shares /= shares.sum()
-            np.testing.assert_allclose(weights[study].numpy()[true], shares)
-            np.testing.assert_allclose(code[study], shares @ codes[study].numpy()[true])
-        assert weights[1, 1] == 0
-
     def test_gated_attention_is_the_formula_of_the_paper(self):
         attention, codes = GatedAttention(6, 5).double(), torch.randn(2, 3, 6).double()
-        value, gate, score = (
-            {name: parameter.detach().numpy() for name, parameter in layer.named_parameters()}
-            for layer in (attention.value, attention.gate, attention.score)
-        )
-        for found, code in zip(attention(codes).flatten().tolist(), codes.flatten(0, 1).numpy(), strict=True):
-            gated = 1 / (1 + np.exp(-(gate["weight"] @ code + gate["bias"])))
-            expected = score["weight"] @ (np.tanh(value["weight"] @ code + value["bias"]) * gated) + score["bias"]
-            assert found == pytest.approx(float(expected[0]), abs=1e-12)
+        layers = (attention.value, attention.gate, attention.score)
+        (v, b), (u, c), (w, d) = ([one.detach() for one in layer.parameters()] for layer in layers)
+        gated = torch.tanh(codes @ v.T + b) / (1 + torch.exp(-(codes @ u.T + c)))
+        torch.testing.assert_close(attention(codes), (gated @ w.T + d)[..., 0])
 
     @pytest.mark.parametrize(
         ("shape", "mask", "message"),
@@ -259,8 +221,7 @@ class TestPooling:
         placed = scatter_views(values, torch.tensor([[True, False], [True, True]]))
         assert placed.tolist() == [[[0, 1], [0, 0]], [[2, 3], [4, 5]]]
 
-    @pytest.mark.parametrize("how", ALL)
-    @pytest.mark.parametrize("family", ["mura", "mura_metric_learning", "mura_fusenet"])
+    @pytest.mark.parametrize(("family", "how"), [*product(["mura"], ALL), *product(FAMILIES, ["gated_attention"])])
     def test_a_study_of_one_view_equals_the_view(self, family, how):
         model, view = make_model(family, study_pooling=how), torch.randn(2, 3, 64, 64)
         with torch.no_grad():
@@ -288,8 +249,7 @@ class TestPooling:
         model, views = make_model(study_pooling="gated_attention", head_layers=[8]), torch.randn(2, 3, 3, 64, 64)
         study = model(views, labels=torch.tensor([0, 1]))
         codes, attention = study.pooler_output, model.attention
-        scores = torch.tanh(codes @ attention.value.weight.T) * torch.sigmoid(codes @ attention.gate.weight.T)
-        weights = (scores @ attention.score.weight.T)[..., 0].softmax(1)
+        weights = attention(codes).softmax(1)
         logits = model.classifier((weights[..., None] * codes).sum(1))
         torch.testing.assert_close(study.view_weights, weights)
         torch.testing.assert_close(study.study_logits, logits.log_softmax(-1))

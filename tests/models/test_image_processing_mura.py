@@ -43,23 +43,21 @@ def test_all_input_forms_give_the_same_values():
 
 
 def test_normalization():
-    processor = _processor(image_mean=[0.5, 0.4, 0.3], image_std=[0.1, 0.2, 0.4])
-    values = processor.to_pixel_values(PLANE[None])
-    for channel, (mean, std) in enumerate(zip((0.5, 0.4, 0.3), (0.1, 0.2, 0.4), strict=True)):
-        np.testing.assert_allclose(values[0, channel], (PLANE / 255 - mean) / std, rtol=1e-5, atol=1e-5)
+    mean, std = [0.5, 0.4, 0.3], [0.1, 0.2, 0.4]
+    values = _processor(image_mean=mean, image_std=std).to_pixel_values(PLANE[None])[0]
+    expected = (PLANE[..., None] / 255 - mean) / std
+    np.testing.assert_allclose(values, np.moveaxis(expected, -1, 0), rtol=1e-5, atol=1e-5)
     found = MuraImageProcessor(**NORMALIZATIONS["minus_one_to_one"]).to_pixel_values(np.array([[[0, 255]]], np.uint8))
     np.testing.assert_allclose(found, np.tile([-1.0, 1.0], (1, 3, 1, 1)).reshape(1, 3, 1, 2))
     assert MuraImageProcessor(**NORMALIZATIONS["imagenet"]).image_mean == MuraImageProcessor().image_mean
 
 
 def test_letterbox_and_squash():
-    white = np.full((90, 60), 200, np.uint8)
-    boxed = _processor(resize_mode="letterbox").prepare_plane(white)
-    assert boxed.shape == (48, 48)
-    assert (boxed[:, :8] == 0).all()
-    assert (boxed[:, 8:40] == 200).all()
-    assert (boxed[:, 40:] == 0).all()
-    assert (_processor(resize_mode="squash").prepare_plane(white) == 200).all()
+    resized = Image.fromarray(PLANE).resize((32, 48), Image.Resampling.BILINEAR)
+    enhanced = apply_filters(np.asarray(resized), complete_filters("clahe_gray"))  # without the bars
+    boxed = _processor(resize_mode="letterbox", enhance="clahe_gray").prepare_plane(PLANE)
+    np.testing.assert_array_equal(boxed, np.pad(enhanced, ((0, 0), (8, 8))))
+    assert (_processor(resize_mode="squash").prepare_plane(np.full((90, 60), 200, np.uint8)) == 200).all()
 
 
 def test_round_trip(tmp_path):
@@ -96,14 +94,10 @@ def test_unsupported_images_are_rejected(image, message):
         _processor()(image, return_tensors="pt")
 
 
-def test_clipped_images_cause_a_warning(caplog):
-    logger = logging.getLogger("transformers")
-    logger.addHandler(caplog.handler)  # transformers keeps its messages from the root logger
-    try:
-        _processor()(np.full((40, 40), 255, np.uint8), return_tensors="pt")
-        assert "read_radiograph" in caplog.text
-    finally:
-        logger.removeHandler(caplog.handler)
+def test_clipped_images_cause_a_warning(caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    _processor()(np.full((40, 40), 255, np.uint8), return_tensors="pt")
+    assert "read_radiograph" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -133,19 +127,6 @@ def test_exif_orientation_is_applied():
     np.testing.assert_array_equal(_processor().gray_plane(turned), np.rot90(PLANE, -1))
 
 
-def test_options_of_a_call():
-    with pytest.raises(ValueError, match="resize_mode"):
-        _processor()(PLANE, do_pad=True)
-    values = _processor()(PLANE, do_normalize=False, return_tensors="np")["pixel_values"]
-    assert values.min() >= 0
-    assert values.max() <= 1
-    squashed = _processor()(PLANE, resize_mode="squash", return_tensors="np")["pixel_values"]
-    same = _processor(resize_mode="squash")(PLANE, return_tensors="np")["pixel_values"]
-    np.testing.assert_array_equal(squashed, same)
-    nearest = _processor()(PLANE, resample=Image.Resampling.NEAREST, return_tensors="np")["pixel_values"]
-    assert (nearest != _processor()(PLANE, return_tensors="np")["pixel_values"]).any()
-
-
 @pytest.mark.parametrize(
     "options",
     [
@@ -153,6 +134,9 @@ def test_options_of_a_call():
         {"crop_border": True},
         {"enhance": ["clahe_gray", {"name": "unsharp", "radius": 1}]},
         {"size": {"height": 40, "width": 64}},
+        {"resize_mode": "squash"},
+        {"resample": Image.Resampling.NEAREST},
+        {"image_std": [0.3, 0.2, 0.1]},
     ],
 )
 def test_options_of_a_call_equal_settings(options):
@@ -163,7 +147,7 @@ def test_options_of_a_call_equal_settings(options):
     assert by_call.shape[2:] == by_setting.output_size
     plain = _processor()(framed, return_tensors="np")["pixel_values"]
     assert by_call.shape != plain.shape or (by_call != plain).any()
-    off = {"do_center_crop": False, "crop_border": False, "enhance": [], "size": {"height": 48, "width": 48}}
+    off = {name: getattr(_processor(), name) for name in options}
     np.testing.assert_array_equal(by_setting(framed, return_tensors="np", **off)["pixel_values"], plain)
 
 
@@ -173,6 +157,8 @@ def test_a_call_can_leave_the_size_alone():
     np.testing.assert_array_equal(np.rint(values["pixel_values"][0, 0] * 255), expected)
     with pytest.raises(ValueError, match="does not fit"):
         _processor()(PLANE, do_resize=False, do_center_crop=True, crop_size={"height": 91, "width": 20})
+    with pytest.raises(ValueError, match="resize_mode"):
+        _processor()(PLANE, do_pad=True)
 
 
 @pytest.mark.parametrize(("height", "width", "top", "left"), [(30, 40, 9, 4), (31, 41, 8, 3), (48, 48, 0, 0)])
@@ -183,15 +169,6 @@ def test_center_crop_equals_transformers(height, width, top, left):
     np.testing.assert_array_equal(found, planes[:, top : top + height, left : left + width])
     np.testing.assert_array_equal(found, reference_center_crop(planes, (height, width)))
     np.testing.assert_array_equal(_processor().center_crop(planes), planes)
-
-
-def test_filters_do_not_see_the_letterbox():
-    tall = RNG.integers(0, 256, (90, 45), dtype=np.uint8)
-    boxed = _processor(enhance="clahe_gray").prepare_plane(tall)
-    resized = np.asarray(Image.fromarray(tall).resize((24, 48), Image.Resampling.BILINEAR))
-    np.testing.assert_array_equal(boxed[:, 12:36], apply_filters(resized, complete_filters("clahe_gray")))
-    assert not boxed[:, :12].any()
-    assert not boxed[:, 36:].any()
 
 
 @pytest.mark.parametrize("mode", ["letterbox", "squash"])
@@ -207,22 +184,8 @@ def test_a_mask_is_transformed_like_its_image(mode, border):
     np.testing.assert_array_equal(enhanced.prepare_mask(mask, field), processor.prepare_plane(mask))
 
 
-@pytest.mark.parametrize("mode", ["letterbox", "squash"])
-@pytest.mark.parametrize(("height", "width"), [(90, 60), (60, 90), (200, 200)])
-def test_a_map_is_restored_to_its_position(mode, height, width):
-    image = np.zeros((height, width), np.uint8)
-    row, column = int(0.7 * height), int(0.3 * width)
-    image[row - 5 : row + 5, column - 5 : column + 5] = 255
-    processor = _processor(resize_mode=mode)
-    restored = processor.restore_map(processor.prepare_plane(image).astype(np.float32), height, width)
-    assert restored.shape == (height, width)
-    rows, columns = np.nonzero(restored > 0.5 * restored.max())
-    assert abs(rows.mean() - row) <= 3
-    assert abs(columns.mean() - column) <= 3
-
-
 @pytest.mark.parametrize("resolution", [1, 4])
-@pytest.mark.parametrize("crop", [None, {"height": 40, "width": 32}, {"height": 35, "width": 45}])
+@pytest.mark.parametrize("crop", [None, {"height": 35, "width": 45}])
 @pytest.mark.parametrize("border", [False, True])
 @pytest.mark.parametrize("mode", ["letterbox", "squash"])
 def test_a_map_is_restored_through_crop_and_border(mode, border, crop, resolution):
@@ -238,9 +201,7 @@ def test_a_map_is_restored_through_crop_and_border(mode, border, crop, resolutio
     values = np.repeat(np.repeat(seen.astype(np.float32), resolution, 0), resolution, 1)
     restored = processor.restore_map(values, 180, 130, field)
     assert restored.shape == (180, 130)
-    rows, columns = np.nonzero(restored > 160)
-    assert abs(rows.mean() - 80.5) <= 1.5
-    assert abs(columns.mean() - 73.5) <= 1.5
+    assert np.argwhere(restored > 160).mean(0) == pytest.approx([80.5, 73.5], abs=1.5)
     # A map that is 1 everywhere says where the model could see: nowhere outside the field or the crop.
     reach = processor.restore_map(np.ones((height * resolution, width * resolution), np.float32), 180, 130, field)
     x0, y0, x1, y1 = field

@@ -20,17 +20,16 @@ from mura_hf import (
     read_radiograph,
 )
 from mura_hf.explain import grad_cam
-from mura_hf.models import MuraEnsembleForImageClassification
 from mura_hf.models.backbone_mura import SMALL_CNNS
-from tests.conftest import SIDE, SMALL, check_round_trip, make_checkpoint, make_model
+from tests.conftest import SIDE, SMALL, make_checkpoint, make_model
 
 ARCHITECTURES = {
     "densenet169": {"growth_rate": 8, "block_config": [2, 2, 2, 2]},
     "resnet50": {"layers": [1, 1, 1, 1]},
     "convnext_tiny": {"depths": [1, 1, 1, 1], "dims": [16, 32, 48, 64]},
-    "efficientnet_b0": {},
+    "mobilenetv3_small_050": {},
     "vit_small_patch16_224": {"depth": 2},
-    "swin_tiny_patch4_window7_224": {"embed_dim": 24, "depths": [2, 2], "num_heads": [2, 2]},
+    "swin_tiny_patch4_window7_224": {"embed_dim": 24, "depths": [2, 2], "num_heads": [2, 2], "window_size": 4},
     **dict.fromkeys(SMALL_CNNS),
 }
 
@@ -42,19 +41,15 @@ def _model(backbone="resnet10t", cls=MuraForImageClassification, **fields):
 
 @pytest.mark.parametrize("backbone", ARCHITECTURES)
 def test_round_trip_of_each_architecture(backbone, tmp_path):
-    side = 112 if "swin" in backbone else 64
-    model = _model(backbone, image_size=side, backbone_kwargs=ARCHITECTURES[backbone])
-    pixel_values = torch.randn(2, 3, side, side)
+    model = _model(backbone, backbone_kwargs=ARCHITECTURES[backbone])
     model.save_pretrained(tmp_path)
-    again = MuraForImageClassification.from_pretrained(tmp_path)
+    again, pixel_values = MuraForImageClassification.from_pretrained(tmp_path), torch.randn(2, 3, 64, 64)
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
     with torch.inference_mode():
         first, second = model(pixel_values), again(pixel_values)
-    assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
-    # The memory alignment of the weights may change the last digit.
-    scale = float(first.logits.std())
-    torch.testing.assert_close(first.logits, second.logits, rtol=0, atol=1e-4 * scale)
-    torch.testing.assert_close(first.body_part_logits, second.body_part_logits, rtol=0, atol=1e-4 * scale)
-    assert scale > 0
+    for name in ("logits", "body_part_logits"):  # the memory alignment of the weights may change the last digit
+        assert first[name].std() > 0
+        torch.testing.assert_close(first[name], second[name], rtol=0, atol=1e-4 * float(first.logits.std()))
 
 
 def test_backbone_and_its_initialization_are_those_of_timm():
@@ -73,41 +68,20 @@ def test_backbone_and_its_initialization_are_those_of_timm():
     assert fine.mura.extract(torch.zeros(1, 3, 64, 64)).shape[-2:] == (8, 8)
 
 
-def test_a_study_is_the_mean_of_the_probabilities_of_its_views():
-    model = _model(cls=MuraForStudyClassification)
-    pixel_values = torch.randn(2, 3, 3, 64, 64)
-    mask = torch.tensor([[True, True, True], [True, False, False]])
-    with torch.inference_mode():
-        output = model(pixel_values, mask)
-        views = [MuraForImageClassification.forward(model, pixel_values[study]).logits.softmax(-1) for study in (0, 1)]
-    torch.testing.assert_close(output.study_logits.exp(), torch.stack([views[0].mean(0), views[1][0]]))
-    torch.testing.assert_close(output.view_weights, torch.tensor([[1 / 3] * 3, [1.0, 0.0, 0.0]]))
-    assert torch.equal(output.view_logits[1, 1:], torch.zeros(2, 2))
-    assert output.body_part_logits.exp().sum(-1).tolist() == pytest.approx([1, 1])
-
-
-def test_calibration_is_applied():
+def test_a_study_is_the_calibrated_mean_of_the_probabilities_of_its_views():
     plain = _model(cls=MuraForStudyClassification)
-    calibrated = copy.deepcopy(plain)
-    calibrated.config.update({"temperature": 2.0, "study_slope": 1.5, "study_intercept": -0.4})
-    views = torch.randn(1, 3, 3, 64, 64)
+    model = copy.deepcopy(plain)
+    model.config.update({"temperature": 2.0, "study_slope": 1.5, "study_intercept": -0.4})
+    views, mask = torch.randn(2, 3, 3, 64, 64), torch.tensor([[True, True, True], [True, False, False]])
     with torch.inference_mode():
-        raw = plain(views).view_logits
-        output = calibrated(views)
-    torch.testing.assert_close(output.view_logits, raw / 2)
-    mean = (raw / 2).softmax(-1)[0, :, 1].mean().double()
-    expected = torch.sigmoid(1.5 * torch.log(mean / (1 - mean)) - 0.4)
-    assert float(output.study_logits.exp()[0, 1]) == pytest.approx(float(expected), abs=1e-5)
-
-
-def test_study_logits_of_certain_views_are_finite():
-    model = _model(cls=MuraForStudyClassification)
-    with torch.no_grad():
-        model.classifier.weight.zero_()
-        model.classifier.bias.copy_(torch.tensor([0.0, 300.0]))
-    output = model(torch.zeros(1, 2, 3, 64, 64), labels=torch.tensor([0]))
-    assert torch.isfinite(output.study_logits).all()
-    assert torch.isfinite(output.loss)
+        output = model(views, mask)
+        logits = torch.stack([MuraForImageClassification.forward(plain, study).logits for study in views]) / 2
+    torch.testing.assert_close(output.view_logits, logits * mask[..., None])
+    chances = logits.softmax(-1)[..., 1]
+    mean = torch.stack([chances[0].mean(), chances[1, 0]])
+    torch.testing.assert_close(output.study_logits.exp()[:, 1], torch.sigmoid(1.5 * torch.logit(mean) - 0.4))
+    torch.testing.assert_close(output.view_weights, torch.tensor([[1 / 3] * 3, [1.0, 0.0, 0.0]]))
+    assert output.body_part_logits.exp().sum(-1).tolist() == pytest.approx([1, 1])
 
 
 def test_losses_are_cross_entropies():
@@ -182,26 +156,16 @@ def test_from_timm_explains_missing_weights(tmp_path):
 
 
 def test_unusable_backbones_are_named():
-    with pytest.raises(CheckpointError, match="several feature tensors"):
+    with torch.device("meta"), pytest.raises(CheckpointError, match="several feature tensors"):
         _model("crossvit_tiny_240", image_size=240)(torch.zeros(1, 3, 240, 240))
-    with pytest.raises(CheckpointError, match="'densnet169'"):
-        MuraModel(MuraConfig(backbone="densnet169"))
 
 
 def test_transformers_trainer_trains_and_evaluates(tmp_path):
-    torch.manual_seed(0)
     rows = [{"pixel_values": torch.randn(3, 64, 64), "labels": index % 2} for index in range(8)]
-    trainer = Trainer(
-        model=_model(),
-        args=TrainingArguments(str(tmp_path), num_train_epochs=1, report_to=[], use_cpu=True, disable_tqdm=True),
-        train_dataset=rows,
-        eval_dataset=rows,
-        compute_metrics=lambda found: {"rows": len(found.label_ids)},
-    )
+    args = TrainingArguments(str(tmp_path), num_train_epochs=1, report_to=[], use_cpu=True, disable_tqdm=True)
+    trainer = Trainer(make_model(), args, train_dataset=rows, eval_dataset=rows)
     trainer.train()
-    found = trainer.evaluate()
-    assert np.isfinite(found["eval_loss"])
-    assert found["eval_rows"] == 8
+    assert np.isfinite(trainer.evaluate()["eval_loss"])
 
 
 FIELDS = {"body_part_head": True, "finding_types": ["fracture", "other"], "temperature": 1.7}
@@ -232,7 +196,7 @@ class TestTestTimeFlip:
         assert torch.equal(found.mirrored_feature_map, other.feature_map.flip(-1))
         assert torch.equal(plain.train()(views).logits, flipping.train()(views).logits)
 
-    @pytest.mark.parametrize("pooling", ["mean", "max", "noisy_or", "gated_attention"])
+    @pytest.mark.parametrize("pooling", ["noisy_or", "gated_attention"])
     def test_studies_are_invariant_to_mirroring(self, pooling, views):
         _, flipping = _pair(study_pooling=pooling, **FIELDS)
         study = views.view(1, 3, 3, SIDE, SIDE)
@@ -244,12 +208,18 @@ class TestTestTimeFlip:
         for name in ("study_logits", "view_logits", "view_weights", "body_part_logits", "finding_logits"):
             assert torch.equal(found[name], mirrored[name]), name
 
-    @pytest.mark.parametrize("backbone", ["resnet10t", "swin_tiny_patch4_window7_224", "cnn2"])
-    def test_heatmaps_are_the_mean_with_the_mirrored_one(self, backbone, views):
-        fields = {"backbone": backbone}
-        if backbone != "resnet10t":
-            slim = {"embed_dim": 8, "depths": [1, 1], "num_heads": [1, 1]} if "swin" in backbone else None
-            fields |= {"backbone_kwargs": slim}
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {},
+            {"backbone": "cnn2", "backbone_kwargs": None},
+            {
+                "backbone": "swin_tiny_patch4_window7_224",
+                "backbone_kwargs": {"embed_dim": 8, "depths": [1, 1], "num_heads": [1, 1]},
+            },
+        ],
+    )
+    def test_heatmaps_are_the_mean_with_the_mirrored_one(self, fields, views):
         plain, flipping = _pair(**fields)
         with torch.no_grad():
             one, other = plain(views).feature_map, plain(views.flip(-1)).feature_map
@@ -267,14 +237,6 @@ class TestTestTimeFlip:
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(grad_cam(flipping, views.flip(-1)).flip(-1), found, rtol=1e-4, atol=1e-5)
 
-    def test_tokens_are_averaged(self, views):
-        slim = {"depth": 1, "embed_dim": 24, "num_heads": 3}
-        _, flipping = _pair(backbone="vit_tiny_patch16_224", backbone_kwargs=slim)
-        with torch.no_grad():
-            found = flipping(views)
-            assert torch.equal(found.logits, flipping(views.flip(-1)).logits)
-        assert found.mirrored_feature_map is None
-
     def test_is_stored_in_the_checkpoint(self, tmp_path, phantom_files):
         plain, flipping = _pair()
         predictor = StudyPredictor.from_pretrained(make_checkpoint(tmp_path, flipping), device="cpu")
@@ -283,19 +245,7 @@ class TestTestTimeFlip:
         images = [read_radiograph(file).pixels for file in phantom_files]
         pixels = predictor.processor(images=images, return_tensors="pt")["pixel_values"]
         with torch.no_grad():
-            without = plain(pixels).logits
-            expected = ((without + plain(pixels.flip(-1)).logits) / 2).softmax(-1)[:, 1].tolist()
+            expected = ((plain(pixels).logits + plain(pixels.flip(-1)).logits) / 2).softmax(-1)[:, 1].tolist()
         assert [view.probability for view in found.views] == pytest.approx(expected, abs=1e-5)
-        assert found.probability == pytest.approx(sum(expected) / len(expected), abs=1e-5)
-        assert found.probability != pytest.approx(float(without.softmax(-1)[:, 1].mean()), abs=1e-5)
         scores = pipeline("image-classification", model=str(tmp_path), device="cpu")(phantom_files[0])
         assert {row["label"]: row["score"] for row in scores}["abnormal"] == pytest.approx(expected[0], abs=1e-5)
-
-    def test_members_of_an_ensemble(self, tmp_path, views):
-        plain, flipping = _pair()
-        model = MuraEnsembleForImageClassification.from_members({"one": flipping, "two": make_model(seed=5)})
-        check_round_trip(model, tmp_path / "ensemble")
-        with torch.no_grad():
-            found = model(views).members["one"].logits
-            torch.testing.assert_close(found, (plain(views).logits + plain(views.flip(-1)).logits) / 2)
-        assert grad_cam(model, views).shape == (3, SIDE, SIDE)

@@ -25,37 +25,38 @@ def ensemble(members):
     return MuraEnsembleForImageClassification.from_members(members, weights=SHARES)
 
 
-def _mean(members, shares, answer):
-    return sum(shares[name] * answer(member).softmax(-1) for name, member in members.items())
-
-
 @pytest.mark.parametrize("shares", [SHARES, None])
 def test_is_the_weighted_mean_of_probabilities(members, shares):
     model = MuraEnsembleForImageClassification.from_members(members, weights=shares)
     shares = shares or dict.fromkeys(members, 1 / 3)
     views, mask = torch.randn(2, 3, 3, 64, 64), torch.tensor([[True, True, True], [True, False, True]])
+
+    def mean(logits):
+        return sum(shares[name] * logits(member).softmax(-1) for name, member in members.items())
+
     with torch.no_grad():
         output = model(views[:, 0])
         study = model(views, mask)
-        expected = _mean(members, shares, lambda member: member(views[:, 0]).logits)
+        expected = mean(lambda member: member(views[:, 0]).logits)
         studies = {name: member(views, mask) for name, member in members.items()}
-        of_views = _mean(members, shares, lambda member: member(views[0]).logits)
-        single = _mean(members, shares, lambda member: member(views[0][:, None]).study_logits)
+        of_views = mean(lambda member: member(views[0]).logits)
+        single = mean(lambda member: member(views[0][:, None]).study_logits)
     torch.testing.assert_close(output.logits.softmax(-1), expected)
     whole = sum(shares[name] * one.study_logits.exp() for name, one in studies.items())
     torch.testing.assert_close(study.study_logits.exp(), whole)
     torch.testing.assert_close(study.pooled_logit, torch.logit(whole[:, 1]), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(study.view_logits[0].softmax(-1), of_views)
     torch.testing.assert_close(torch.sigmoid(study.single_view_logit[0]), single[:, 1])
-    weights = sum(shares[name] * one.view_weights for name, one in studies.items())
-    torch.testing.assert_close(study.view_weights, weights)
+    torch.testing.assert_close(
+        study.view_weights, sum(shares[name] * one.view_weights for name, one in studies.items())
+    )
     torch.testing.assert_close(study.view_weights.sum(1), torch.ones(2))
     assert not study.view_logits[1, 1].any()
     assert study.single_view_logit[1, 1] == 0
     assert (set(output.members), study.feature_map) == (set(members), None)
 
 
-def test_is_calibrated_as_a_whole(members, ensemble):
+def test_is_calibrated_as_a_whole(ensemble):
     views = torch.randn(2, 2, 3, 64, 64)
     with torch.no_grad():
         plain, plain_view = ensemble(views), ensemble(views[:, 0]).logits
@@ -66,20 +67,9 @@ def test_is_calibrated_as_a_whole(members, ensemble):
     torch.testing.assert_close(view, plain_view / 1.5)
 
 
-def test_weights_are_copied(members, ensemble):
-    name, value = next(iter(members["zeta"].state_dict().items()))
-    with torch.no_grad():
-        ensemble.members["zeta"].state_dict()[name].add_(1)
-    assert not torch.equal(ensemble.members["zeta"].state_dict()[name], value)
-
-
-def test_round_trip(ensemble, tmp_path):
+def test_round_trip_and_weights_by_name(members, ensemble, tmp_path):
     ensemble.config.update({"study_slope": 1.2})
     check_round_trip(ensemble, tmp_path)
-
-
-def test_weights_are_matched_by_name(members, ensemble, tmp_path):
-    ensemble.save_pretrained(tmp_path)
     written = json.loads((tmp_path / "config.json").read_text())
     assert list(written["members"]) == ["alpha", "beta", "zeta"] != list(members)
     assert written["member_weights"] == SHARES
@@ -88,18 +78,19 @@ def test_weights_are_matched_by_name(members, ensemble, tmp_path):
     again, views = MuraEnsembleForImageClassification.from_pretrained(tmp_path), torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(again(views).logits, ensemble(views).logits)
+        first = next(ensemble.members["zeta"].parameters())
+        first.add_(1)  # weights are copies
     assert again.config.weights == SHARES
+    assert not torch.equal(first, next(members["zeta"].parameters()))
 
 
 def test_a_member_with_weight_0_has_no_influence(members):
-    views = torch.randn(2, 2, 3, 64, 64)
-    two = {name: members[name] for name in ("zeta", "beta")}
+    two, views = {name: members[name] for name in ("zeta", "beta")}, torch.randn(2, 2, 3, 64, 64)
     model = MuraEnsembleForImageClassification.from_members(two, weights={"zeta": 0.0, "beta": 1.0})
     with torch.no_grad():
         torch.testing.assert_close(model(views).study_logits, members["beta"](views).study_logits)
-        torch.testing.assert_close(
-            model(views[:, 0]).logits.softmax(-1), members["beta"](views[:, 0]).logits.softmax(-1)
-        )
+        found, expected = (one(views[:, 0]).logits.softmax(-1) for one in (model, members["beta"]))
+        torch.testing.assert_close(found, expected)
 
 
 def test_body_parts_are_the_mean_of_members_with_the_head():
@@ -111,22 +102,14 @@ def test_body_parts_are_the_mean_of_members_with_the_head():
         torch.testing.assert_close(model(views).body_part_logits.softmax(-1), sum(expected) / 2)
 
 
-def test_members_share_one_processor():
-    first, second = (MuraImageProcessor(size={"height": side, "width": side}) for side in (64, 96))
-    check_processors({"a": first, "b": MuraImageProcessor(size={"height": 64, "width": 64})})
-    with pytest.raises(CheckpointError, match=r"members a and b preprocess images differently, in size \(.*64.*96"):
-        check_processors({"a": first, "b": second})
-    members = {"a": make_model(seed=1), "b": make_model(seed=2)}
-    with pytest.raises(CheckpointError, match="differently"):
-        MuraEnsembleForImageClassification.from_members(members, processors={"a": first, "b": second})
-
-
-def test_phantoms_are_recorded_if_all_members_saw_only_phantoms():
+def test_what_members_must_share(ensemble, members):
+    from_members = MuraEnsembleForImageClassification.from_members
+    small, again, large = (MuraImageProcessor(size={"height": side, "width": side}) for side in (64, 64, 96))
+    check_processors({"a": small, "b": again})
     synthetic, real = make_model(seed=1, trained_on_phantoms=True), make_model(seed=2)
-    for members, expected in (({"a": synthetic, "b": synthetic}, True), ({"a": synthetic, "b": real}, False)):
-        assert MuraEnsembleForImageClassification.from_members(members).config.trained_on_phantoms is expected
-
-
-def test_an_ensemble_cannot_be_a_member(ensemble, members):
+    with pytest.raises(CheckpointError, match=r"members a and b preprocess images differently, in size \(.*64.*96"):
+        from_members({"a": synthetic, "b": real}, processors={"a": small, "b": large})
+    assert from_members({"a": synthetic, "b": synthetic}).config.trained_on_phantoms
+    assert not from_members({"a": synthetic, "b": real}).config.trained_on_phantoms
     with pytest.raises(CheckpointError, match="'mura_ensemble' cannot be a member; use one of mura"):
-        MuraEnsembleForImageClassification.from_members({**members, "all": ensemble})
+        from_members({**members, "all": ensemble})

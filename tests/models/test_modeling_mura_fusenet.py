@@ -15,26 +15,19 @@ def _fusenet(**fields):
     return make_model("mura_fusenet", **fields)
 
 
-def _train(model, steps=2):
+def _train(model):
     torch.manual_seed(1)
-    chosen = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.SGD(chosen, lr=0.5)
-    for _ in range(steps):
+    optimizer = torch.optim.SGD([one for one in model.parameters() if one.requires_grad], lr=0.5)
+    for _ in range(2):
         model.train()  # as a trainer does at the start of every epoch
         optimizer.zero_grad()
         model(torch.randn(2, 2, 3, 64, 64), labels=torch.tensor([0, 1])).loss.backward()
         optimizer.step()
 
 
-def _moved(before, model):
-    return {name for name, value in model.state_dict().items() if not torch.equal(before[name], value)}
-
-
-@pytest.mark.parametrize("fields", [{}, {"crop_map": "channel_max", "local_size": 48, "full_resolution": True}])
-def test_round_trip(fields, tmp_path):
-    check_round_trip(
-        _fusenet(study_pooling="gated_attention", temperature=1.3, body_part_head=True, **fields), tmp_path
-    )
+def test_round_trip(tmp_path):
+    fields = {"crop_map": "channel_max", "local_size": 48, "full_resolution": True, "body_part_head": True}
+    check_round_trip(_fusenet(study_pooling="gated_attention", temperature=1.3, **fields), tmp_path)
 
 
 class TestStages:
@@ -50,51 +43,38 @@ class TestStages:
         assert trained == {name for name, _ in model.named_parameters() if name.startswith(starts)}
         before = copy.deepcopy(model.state_dict())
         _train(model)
-        moved = _moved(before, model)  # batch norms' statistics among them
+        # Statistics of batch norms included; the bias of the score cancels out in the softmax.
+        moved = {name for name, value in model.state_dict().items() if not torch.equal(before[name], value)}
         assert all(name.startswith(starts) for name in moved)
-        # The score's bias cancels out in the softmax.
         assert {name for name in before if name.startswith(starts)} - moved <= {"attention.score.bias"}
 
     def test_the_local_branch_starts_from_the_global_one(self):
         model = _fusenet()
         model.start_stage("global")
         _train(model)
-        trained = copy.deepcopy(model.global_branch.state_dict())
         model.start_stage("local")
-        local = model.local_branch.state_dict()
-        assert all(torch.equal(local[name], value) for name, value in trained.items())
+        whole, local = model.global_branch.state_dict(), model.local_branch.state_dict()
+        assert all(torch.equal(local[name], value) for name, value in whole.items())
         _train(model)
         started = copy.deepcopy(model.local_branch.state_dict())
         model.start_stage("local")  # a second time, it goes on
         assert all(torch.equal(model.local_branch.state_dict()[name], value) for name, value in started.items())
 
     def test_logits_are_those_of_the_stage(self):
-        model, views = _fusenet(temperature=2.0), torch.randn(3, 3, 64, 64)
+        model, views = _fusenet(temperature=2.0, study_pooling="gated_attention"), torch.randn(3, 2, 3, 64, 64)
         with torch.no_grad():
-            fused = model(views)
+            fused = model(views[:, 0])
             torch.testing.assert_close(fused.logits, model.classifier(fused.pooler_output) / 2)
-            model.start_stage("local")
-            local = model(views)
-            assert torch.equal(local.logits, local.local_logits / 2)
-            assert torch.equal(local.local_logits, fused.local_logits)
-            model.start_stage("global")
-            whole = model(views)
-            assert torch.equal(whole.logits, whole.global_logits / 2)
-            assert torch.equal(whole.global_logits, fused.global_logits)
-        assert whole.local_logits is whole.boxes is whole.pooler_output is None
-
-    def test_studies_of_every_stage_pool_its_logits(self):
-        model, views = _fusenet(study_pooling="gated_attention"), torch.randn(2, 3, 3, 64, 64)
-        for stage in ("global", "local"):
-            model.start_stage(stage)
-            with torch.no_grad():
-                study = model(views)
-            expected = study.view_logits.softmax(-1).mean(1)
-            torch.testing.assert_close(study.study_logits.exp(), expected)
+            for stage in ("local", "global"):
+                model.start_stage(stage)
+                output, study = model(views[:, 0]), model(views)
+                assert torch.equal(output.logits, output[f"{stage}_logits"] / 2)
+                assert torch.equal(output[f"{stage}_logits"], fused[f"{stage}_logits"])
+                torch.testing.assert_close(study.study_logits.exp(), study.view_logits.softmax(-1).mean(1))
+        assert output.local_logits is output.boxes is output.pooler_output is None
 
 
-@pytest.mark.parametrize("square", [False, True])
-@pytest.mark.parametrize("crop_map", ["gradcam", "channel_max"])
+@pytest.mark.parametrize(("crop_map", "square"), [("gradcam", False), ("gradcam", True), ("channel_max", False)])
 def test_equals_its_parts(crop_map, square):
     model, views = _fusenet(crop_map=crop_map, crop_square=square, crop_threshold=0.6, local_size=48), _spots(4)
     with torch.no_grad():
@@ -120,71 +100,66 @@ def test_equals_its_parts(crop_map, square):
 def _spots(n, side=64):
     """Noise with a bright spot, somewhere else in each."""
     torch.manual_seed(2)
-    images = torch.randn(n, 3, side, side)
+    images, step = torch.randn(n, 3, side, side), side // 4
     for number, image in enumerate(images):
         row, column = divmod(number * 37 % 16, 4)
-        step = side // 4
         image[:, row * step : (row + 1) * step, column * step : (column + 1) * step] += 4
     return images
 
 
-def _unseen(side, small, seed=0):
+def _unseen(side, small):
     """A pattern that resizing to the small side turns to nothing: outer products from the null space of one axis."""
     matrix = resize(torch.eye(side)[:, None, None].expand(-1, 1, side, -1).contiguous(), small)[:, 0, 0].T.numpy()
-    *_, rows = np.linalg.svd(matrix.astype(np.float64))
-    null = rows[small:]
-    rng = np.random.default_rng(seed)
-    pattern = null.T @ rng.normal(size=(len(null), 3, len(null))).transpose(1, 0, 2) @ null
-    return torch.tensor(pattern, dtype=torch.float32)
+    null = np.linalg.svd(matrix.astype(np.float64))[2][small:]
+    weights = np.random.default_rng(0).normal(size=(3, len(null), len(null)))
+    return torch.tensor(null.T @ weights @ null, dtype=torch.float32)
 
 
 @pytest.mark.parametrize("full_resolution", [False, True])
 def test_only_full_resolution_sees_the_lost_detail(full_resolution):
-    model = _fusenet(full_resolution=full_resolution)
-    plain = _spots(2, side=128)
+    model, plain = _fusenet(full_resolution=full_resolution), _spots(2, side=128)
     detailed = plain + 2 * _unseen(128, 64)
     assert (plain - detailed).std() > 0.5
     torch.testing.assert_close(resize(plain, 64), resize(detailed, 64), atol=1e-4, rtol=0)
     with torch.no_grad():
-        first, second = model(plain), model(detailed)
+        first, second, small = model(plain), model(detailed), model(resize(plain, 64))
     torch.testing.assert_close(first.global_logits, second.global_logits, atol=1e-3, rtol=0)
+    torch.testing.assert_close(small.global_logits, first.global_logits)
     torch.testing.assert_close(first.boxes, second.boxes)
     assert first.boxes[:, 2:].sub(first.boxes[:, :2]).amin() < 1
     difference = (first.logits - second.logits).abs().max()
     assert difference > 0.02 if full_resolution else difference < 1e-3
-    with torch.no_grad():
-        small = model(resize(plain, 64))
-    torch.testing.assert_close(small.global_logits, first.global_logits)
 
 
 def test_from_global_starts_from_a_trained_model():
-    source = make_model(
-        head_layers=[5], head_dropout=[0.2, 0.1], body_part_head=True, study_pooling="gated_attention", temperature=2.0
-    )
-    model = MuraFuseNetForImageClassification.from_global(source, local_size=48, crop_threshold=0.5).eval()
-    assert (model.config.image_size, model.config.local_size, model.config.crop_threshold) == (64, 48, 0.5)
-    assert model.config.temperature == 1
-    assert not model.config.trained_on_phantoms
-    source.config.trained_on_phantoms = True
-    assert MuraFuseNetForImageClassification.from_global(source).config.trained_on_phantoms
-    assert not MuraFuseNetForImageClassification.from_global(
-        source, trained_on_phantoms=False
-    ).config.trained_on_phantoms
-    with pytest.raises(CheckpointError, match="'mura_metric_learning'"):
-        MuraFuseNetForImageClassification.from_global(make_model("mura_metric_learning"))
-    views = torch.randn(2, 3, 64, 64)
+    fields = {"head_layers": [5], "head_dropout": [0.2, 0.1], "body_part_head": True, "temperature": 2.0}
+    source, views = make_model(study_pooling="gated_attention", **fields), torch.randn(2, 3, 64, 64)
+    from_global = MuraFuseNetForImageClassification.from_global
+    model = from_global(source, local_size=48, crop_threshold=0.5).eval()
+    found = model.config
+    assert (found.image_size, found.local_size, found.crop_threshold, found.temperature) == (64, 48, 0.5, 1)
     with torch.no_grad():
         output = model(views)
         torch.testing.assert_close(output.global_logits, 2 * source(views).logits)
         torch.testing.assert_close(output.body_part_logits, source(views).body_part_logits)
-    for name, value in model.global_branch.state_dict().items():
-        assert torch.equal(model.local_branch.state_dict()[name], value)
+    local = model.local_branch.state_dict()
+    assert all(torch.equal(local[name], value) for name, value in model.global_branch.state_dict().items())
+    assert not found.trained_on_phantoms
+    source.config.trained_on_phantoms = True
+    assert from_global(source).config.trained_on_phantoms
+    assert not from_global(source, trained_on_phantoms=False).config.trained_on_phantoms
+    with pytest.raises(CheckpointError, match="'mura_metric_learning'"):
+        from_global(make_model("mura_metric_learning"))
 
 
-def test_unsuitable_sizes_and_backbones_are_rejected():
-    with pytest.raises(CheckpointError, match=r"vit_tiny_patch16_224 has no feature map .*which FuseNet needs"):
-        MuraFuseNetForImageClassification(MuraFuseNetConfig(backbone="vit_tiny_patch16_224", image_size=64))
-    with pytest.raises(CheckpointError, match="takes one input size, so local_size"):
-        MuraFuseNetForImageClassification(MuraFuseNetConfig(backbone="cnn4", image_size=64, local_size=32))
-    with pytest.raises(CheckpointError, match=r"no feature map .*64 px.* such as resnet50"):
-        MuraFuseNetForImageClassification(MuraFuseNetConfig(backbone="crossvit_tiny_240", image_size=64))
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"backbone": "vit_tiny_patch16_224"}, r"vit_tiny_patch16_224 has no feature map .*which FuseNet needs"),
+        ({"backbone": "cnn4", "local_size": 32}, "takes one input size, so local_size"),
+        ({"backbone": "crossvit_tiny_240"}, r"no feature map .*64 px.* such as resnet50"),
+    ],
+)
+def test_unsuitable_sizes_and_backbones_are_rejected(fields, message):
+    with torch.device("meta"), pytest.raises(CheckpointError, match=message):
+        MuraFuseNetForImageClassification(MuraFuseNetConfig(image_size=64, **fields))
