@@ -202,12 +202,9 @@ def _download_html(kind: str, content: bytes) -> str:
 
 
 def progress_html(files: Sequence[str], read: Sequence[str], total: int) -> str:
-    """Progress of reading a study.
+    """Progress of reading a study: its files, names of the views that were read, and the number of views.
 
-    Args:
-        files: The uploaded files.
-        read: Names of the views that were read, also of those in ZIP files.
-        total: Number of views.
+    Views in ZIP files are listed once they are read.
     """
     names = [Path(file).name for file in files]
     waiting = [name for name in names if name not in read and not name.lower().endswith(".zip")]

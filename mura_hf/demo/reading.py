@@ -36,13 +36,7 @@ def read_study(
 ) -> tuple[StudyPrediction | None, list[Radiograph], list[str]]:
     """Reads the files of one study as `read_files` does, and predicts from those that can be read.
 
-    Args:
-        predictor: Predictor to use. Its errors are passed on.
-        reader: Decodes the files in separate processes.
-        files: Paths of the views, or of ZIP files.
-        body_part: Body part; None to let the model find it.
-        progress: As for `read_files`.
-        options: `operating_point`, `method` and `heatmaps` of the predictor.
+    `options` are those of the predictor, whose errors are passed on.
 
     Returns:
         The prediction, None if no file could be read; the radiographs; and a sentence about each unreadable file.

@@ -32,13 +32,7 @@ def is_withheld(study: StudyPrediction | None, show_anyway: bool = False) -> boo
 
 
 def answer_html(study: StudyPrediction | None, problems: Sequence[str] = (), *, show_anyway: bool = False) -> str:
-    """The answer for a study with its warnings and the files that could not be read.
-
-    Args:
-        study: The prediction; None if no view could be read.
-        problems: A sentence about each file that could not be read.
-        show_anyway: Whether to show the answer even if the study is out of distribution.
-    """
+    """The answer for a study, with its warnings and a sentence about each file that could not be read."""
     if study is None:
         return render("answer", study=None, problems=problems, warnings=())
     withheld = is_withheld(study, show_anyway)
@@ -71,23 +65,12 @@ def known_point(predictor: StudyPredictor, name: str | None) -> str | None:
 
 
 def performance_html(performance: OperatingPointPerformance | None, prevalence: float) -> str:
-    """The measured performance of an operating point, as counts and as predictive values.
-
-    Args:
-        performance: Performance for the body part of the study, or for all; None if it was not measured.
-        prevalence: Share of abnormal studies at the visitor's site, in (0, 1).
-    """
+    """The measured performance of an operating point, as counts and as predictive values at a prevalence in (0, 1)."""
     return render("performance", performance=performance, prevalence=prevalence, overall=OVERALL)
 
 
 def similar_html(predictor: StudyPredictor, study: StudyPrediction, *, same_part: bool) -> str:
-    """The studies in the index of a checkpoint that look most like a study, or a sentence if there are none.
-
-    Args:
-        predictor: The predictor with the index.
-        study: Its prediction for the study.
-        same_part: Whether to search only studies of the same body part.
-    """
+    """The studies in the index of a checkpoint that look most like a study, or a sentence if there are none."""
     if same_part and study.body_part is None:
         return note_html("This checkpoint does not predict the body part; choose one, or search the whole database.")
     try:

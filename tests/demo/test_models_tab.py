@@ -21,17 +21,6 @@ def _table(html):
     return [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in re.findall(r"<tr>(.*?)</tr>", html)]
 
 
-@pytest.fixture
-def card(tmp_path):
-    """Writes a card and reads it."""
-
-    def write(text, trusted=False):
-        (tmp_path / "README.md").write_bytes(text.encode() if isinstance(text, str) else text)
-        return read_card(tmp_path / "README.md", trusted=trusted).text
-
-    return write
-
-
 @pytest.mark.parametrize("name", ["", *BUNDLED])
 def test_bundled_cards_are_shown_with_their_pictures(name, monkeypatch):
     monkeypatch.delenv("MURA_CHECKPOINT", raising=False)
@@ -56,16 +45,19 @@ def test_cards_of_other_authors_are_text(checkpoint, tmp_path):
     assert "cannot be read" in find_card("nobody/nothing", "").text
 
 
-def test_odd_cards(card, tmp_path):
-    long = card("a" * (MAX_CARD + 1234))
+def test_odd_cards(tmp_path):
+    def card(content, trusted=False):
+        (tmp_path / "README.md").write_bytes(content)
+        return read_card(tmp_path / "README.md", trusted=trusted).text
+
+    long = card(b"a" * (MAX_CARD + 1234))
     assert long.startswith("a" * MAX_CARD + "\n\n[Cut here")
     assert "1,234 more characters" in long
-    assert len(long) < MAX_CARD + 100
-    assert card("---\nno end") == "---\nno end"
-    assert "has no model card" in card("---\na: 1\n---\n")
+    assert card(b"---\nno end") == "---\nno end"
+    assert "has no model card" in card(b"---\na: 1\n---\n")
     assert card(b"\xff\xfe card").endswith("card")
     assert "has no model card" in read_card(tmp_path / "nowhere.md", trusted=False).text
-    without_plot = card("# mine\n\n![The ROC curve](roc.png)\n", trusted=True)
+    without_plot = card(b"# mine\n\n![The ROC curve](roc.png)\n", trusted=True)
     assert without_plot == "# mine\n\n*The ROC curve: not available here; see the card on the Hub.*"
 
 

@@ -160,39 +160,26 @@ def test_folders_of_killed_processes_are_removed_and_those_of_living_ones_stay(t
     code = f"""
 import runpy, time
 from pathlib import Path
-from types import SimpleNamespace
 module = runpy.run_path({module.__file__!r})
-folder = module["make_private_folder"](Path({str(tmp_path)!r}))
-(folder / "a.png").write_bytes(b"1")
-print(folder, flush=True)
+print(module["make_private_folder"](Path({str(tmp_path)!r})), flush=True)
 time.sleep(600)
 """
-    processes = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    try:
-        killed, living = (Path(process.stdout.readline().strip()) for process in processes)
-        processes[0].kill()
-        processes[0].wait()
-        elsewhere = tmp_path / "elsewhere"
-        elsewhere.mkdir()
-        (tmp_path / f"{PREFIX}link").symlink_to(elsewhere)
-        without_lock = tmp_path / f"{PREFIX}early"
-        without_lock.mkdir()
-        make_private_folder(tmp_path)
-        assert killed.exists()  # it is too young to be sure
-        for path in (killed / LOCK, living / LOCK, without_lock):
-            os.utime(path, (1, 1))
-        folder = make_private_folder(tmp_path)
-        assert folder.stat().st_mode & 0o777 == 0o700
-        uploads = Uploads(folder)
-        uploads.start(0.01)
-        uploads.close()
-        assert not folder.exists()
-        assert not killed.exists()
-        assert not without_lock.exists()
-        assert (living / "a.png").exists()
-        assert elsewhere.exists()
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-            process.stdout.close()
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        killed = Path(process.stdout.readline().strip())
+        process.kill()
+    (killed / "a.png").write_bytes(b"1")
+    living = make_private_folder(tmp_path)
+    assert living.stat().st_mode & 0o777 == 0o700
+    assert killed.exists()  # it is too young to be sure
+    elsewhere, without_lock = tmp_path / "elsewhere", tmp_path / f"{PREFIX}early"
+    for folder in (elsewhere, without_lock):
+        folder.mkdir()
+    (tmp_path / f"{PREFIX}link").symlink_to(elsewhere)
+    for path in (killed / LOCK, living / LOCK, without_lock):
+        os.utime(path, (1, 1))
+    make_private_folder(tmp_path)
+    assert [path.exists() for path in (killed, without_lock, living, elsewhere)] == [False, False, True, True]
+    uploads = Uploads(living)
+    uploads.start(0.01)
+    uploads.close()
+    assert not living.exists()
