@@ -33,7 +33,8 @@ def _upload(uploads: Uploads, name: str, content: bytes = b"12345") -> Path:
 
 
 def _sweep(uploads, clock, ahead):
-    _sweep(uploads, clock, ahead)
+    clock.ahead = ahead
+    uploads.sweep()
 
 
 def test_unclaimed_files_are_removed_within_two_minutes_and_those_of_the_server_stay(uploads, clock):
