@@ -88,15 +88,14 @@ def _fracture(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random.Gen
     """A jagged fracture: displaced, or a hairline with hardly any step."""
     index, shaft, place, radius = _site(anatomy, straight, rng)
     change = NO_CHANGE.copy()
-    change[0], change[1] = 1, place
     lean, about = np.tan(np.deg2rad(rng.uniform(5, 50))), rng.uniform(0, 2 * np.pi)
-    change[2], change[3] = lean * np.cos(about), lean * np.sin(about)
+    change[:4] = 1, place, lean * np.cos(about), lean * np.sin(about)
     change[10], change[11] = 0.10 * radius + 0.15, 1 / (0.22 * radius + 0.4)
     change[14] = -1e4
     if kind == "displaced_fracture":
         way = rng.uniform(0, 2 * np.pi)
         far = radius * rng.uniform(0.45, 1.3)
-        change[4], change[5], change[6] = far * np.cos(way), far * np.sin(way), radius * rng.uniform(-0.6, 0.2)
+        change[4:7] = far * np.cos(way), far * np.sin(way), radius * rng.uniform(-0.6, 0.2)
         change[7] = radius * rng.uniform(1.7, 2.1) + 2  # within the reach, so that the box contains all of it
         change[8], change[9] = rng.uniform(0.5, 1.4) + 0.08 * radius, 0.95
     else:
@@ -232,11 +231,6 @@ def _hardware(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random.Gen
 
 
 _DRAW = {
-    "displaced_fracture": _fracture,
-    "subtle_fracture": _fracture,
-    "hardware": _hardware,
-    "lytic_lesion": _lesion,
-    "sclerotic_lesion": _lesion,
-    "degeneration": _degeneration,
-    "dislocation": _dislocation,
-}
+    "displaced_fracture": _fracture, "subtle_fracture": _fracture, "hardware": _hardware, "lytic_lesion": _lesion,
+    "sclerotic_lesion": _lesion, "degeneration": _degeneration, "dislocation": _dislocation,
+}  # fmt: skip

@@ -24,10 +24,7 @@ class Phantom:
         pixels: uint8 `[H, W]`, bone bright.
         mask: bool `[H, W]`, pixels that the finding changed; all False without a finding.
         box: Half-open (x0, y0, x1, y1) around the finding in pixels; None if it is not visible in this projection.
-        body_part: One of `BODY_PARTS`.
-        finding: The finding, or None.
-        view: Number of the projection.
-        seed: Seed of the patient.
+        body_part, finding, view, seed: See `render_phantom`; `finding` as drawn, or None.
     """
 
     pixels: np.ndarray

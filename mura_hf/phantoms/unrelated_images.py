@@ -303,10 +303,6 @@ _STREAM = 30  # different from the streams of `render_phantom`
 def render_unrelated(seed: int, kind: str, size: int = 512) -> np.ndarray:
     """Draws one unrelated image.
 
-    Noise is white, coloured, striped or salt and pepper. Text is a page of a report, table, journal or slide. Textures
-    are clouds, wood, fur, bricks, water, pebbles and heaps of objects. Chest and skull are phantoms from flat layers
-    of tissue, exposed like the phantoms of limbs.
-
     Args:
         seed: 0 or more; the same seed gives the same image.
         kind: One of `UNRELATED_KINDS`.

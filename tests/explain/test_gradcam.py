@@ -1,10 +1,8 @@
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-import numpy as np
 import pytest
 import torch
-from captum.attr import LayerGradCam
 
 from mura_hf import CheckpointError, MuraConfig, MuraForImageClassification
 from mura_hf.explain import grad_cam, smooth_grad_cam
@@ -22,38 +20,14 @@ def _model(backbone, **fields):
     return model
 
 
-def _correlation(first, second):
-    return np.corrcoef(first.ravel(), second.ravel())[0, 1]
-
-
-@pytest.mark.parametrize(
-    ("backbone", "layer"),
-    [
-        ("resnet50", lambda net: net.layer4[-1]),
-        ("densenet169", lambda net: net.features.norm5),  # timm's norm5 ends with the ReLU, as it must
-    ],
-)
-def test_equals_captums_own_call(backbone, layer):
-    model = _model(backbone)
-    pixel_values = torch.randn(3, 3, 96, 96)
-
-    def difference(values):
-        logits = model(values).logits
-        return logits[:, 1] - logits[:, 0]
-
-    expected = LayerGradCam(difference, layer(model.mura.backbone)).attribute(pixel_values, relu_attributions=True)
-    found = grad_cam(model, pixel_values, size=tuple(expected.shape[-2:]))
-    for one, other in zip(found.numpy(), expected[:, 0].detach().numpy(), strict=True):
-        assert one.std() > 0.01
-        assert _correlation(one, other) >= 0.999
-
-
-def test_is_scaled_to_one_at_the_size_of_the_input():
-    maps = grad_cam(_model("resnet10t"), torch.randn(2, 3, 96, 64))
-    assert maps.shape == (2, 96, 64)
-    assert maps.dtype == torch.float32
+def test_is_scaled_to_one_at_the_size_of_the_input_and_leaves_the_model_as_it_was():
+    model = _model("resnet10t").requires_grad_(False)
+    maps = grad_cam(model, torch.randn(2, 3, 96, 64))
+    assert (maps.shape, maps.dtype) == ((2, 96, 64), torch.float32)
     assert maps.min() >= 0
     assert maps.amax(dim=(1, 2)).tolist() == pytest.approx([1, 1])
+    assert not any(module._forward_hooks for module in model.modules())
+    assert all(parameter.grad is None for parameter in model.parameters())
 
 
 def test_a_given_feature_map_saves_the_forward_pass():
@@ -69,14 +43,9 @@ def test_a_given_feature_map_saves_the_forward_pass():
         grad_cam(model, pixel_values, feature_map=feature_map)
 
 
-def test_swin_has_a_map_and_tokens_must_be_asked_for():
-    assert (
-        grad_cam(
-            _model("swin_tiny_patch4_window7_224", backbone_kwargs={"img_size": 112}), torch.randn(1, 3, 112, 112)
-        ).std()
-        > 0
-    )
-    model, pictures = _model("vit_tiny_patch16_224"), torch.randn(1, 3, 96, 96)
+def test_tokens_must_be_asked_for():
+    model, pictures = _model("vit_tiny_patch16_224", backbone_kwargs={"depth": 3, "embed_dim": 48}), _pictures(1)
+    pictures = torch.nn.functional.interpolate(pictures, (96, 96))
     with pytest.raises(CheckpointError, match=r"vit_tiny_patch16_224 works on tokens.*explainable=True"):
         grad_cam(model, output=model(pictures))
     torch.testing.assert_close(
@@ -96,29 +65,13 @@ def test_works_inside_inference_mode_and_without_evidence(method):
     assert not method(model, pixel_values).any()
 
 
-def test_leaves_the_model_as_it_was():
-    model = _model("resnet10t").requires_grad_(False)
-    grad_cam(model, torch.randn(1, 3, 96, 96))
-    assert not any(module._forward_hooks for module in model.modules())
-    assert all(parameter.grad is None for parameter in model.parameters())
-
-
 def test_threads_may_share_a_model():
     model = _model("resnet10t").requires_grad_(False)
-    inputs = [torch.randn(1, 3, 96, 96) for _ in range(8)]
-    alone = [grad_cam(model, values) for values in inputs]
-    together = [None] * len(inputs)
-
-    def work(place):
-        together[place] = grad_cam(model, inputs[place])
-
-    threads = [threading.Thread(target=work, args=(place,)) for place in range(len(inputs))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for one, other in zip(alone, together, strict=True):
-        torch.testing.assert_close(one, other)
+    inputs = [torch.randn(1, 3, 96, 96) for _ in range(6)]
+    with ThreadPoolExecutor(len(inputs)) as pool:
+        together = list(pool.map(partial(grad_cam, model), inputs))
+    for values, found in zip(inputs, together, strict=True):
+        torch.testing.assert_close(found, grad_cam(model, values))
 
 
 def _pictures(n):
@@ -220,13 +173,6 @@ def test_one_feature_map_does_not_explain_several(family):
         grad_cam(make_model(family), feature_map=torch.rand(1, 32, 2, 2))
 
 
-def test_a_member_may_work_on_tokens():
-    members = {"a": make_model(), "b": make_model(backbone="vit_tiny_patch16_224", backbone_kwargs=None)}
-    model, pictures = CLASSIFIERS["mura_ensemble"].from_members(members), _pictures(2)
-    both = sum(grad_cam(member, pictures) for member in members.values())
-    torch.testing.assert_close(grad_cam(model, pictures), _scaled(both))
-
-
 SIDE = 64
 
 
@@ -276,21 +222,12 @@ def test_a_map_depends_neither_on_its_neighbours_nor_on_the_batch_size(model, pi
     both = smooth_grad_cam(model, pixel_values, n_samples=4)
     alone = smooth_grad_cam(model, pixel_values[1:], n_samples=4, batch_size=3)
     torch.testing.assert_close(alone[0], both[1], rtol=1e-4, atol=1e-5)
-
-
-def test_smooth_grad_cam_is_scaled_to_one_at_the_requested_size(model, pixel_values):
-    maps = smooth_grad_cam(model, pixel_values[..., :48], n_samples=2)
-    assert maps.shape == (2, SIDE, 48)
-    assert maps.dtype == torch.float32
-    assert maps.min() >= 0
-    assert maps.amax(dim=(1, 2)).tolist() == pytest.approx([1, 1])
     assert smooth_grad_cam(model, pixel_values, n_samples=2, size=(5, 7)).shape == (2, 5, 7)
 
 
-def test_refuses_numbers_out_of_range(model, pixel_values):
-    for options in ({"n_samples": 0}, {"noise": -0.1}, {"batch_size": 0}):
-        with pytest.raises(ValueError, match="must be 1 or more"):
-            smooth_grad_cam(model, pixel_values, **options)
-    for values in (pixel_values[0], pixel_values[:0]):
-        with pytest.raises(ValueError, match=r"must be \[B, C, H, W\]"):
-            smooth_grad_cam(model, values)
+@pytest.mark.parametrize("options", [{"n_samples": 0}, {"noise": -0.1}, {"batch_size": 0}])
+def test_refuses_numbers_out_of_range(options, model, pixel_values):
+    with pytest.raises(ValueError, match="must be 1 or more"):
+        smooth_grad_cam(model, pixel_values, **options)
+    with pytest.raises(ValueError, match=r"must be \[B, C, H, W\]"):
+        smooth_grad_cam(model, pixel_values[:0])

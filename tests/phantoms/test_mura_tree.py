@@ -20,20 +20,13 @@ def _digest(root):
     ).hexdigest()
 
 
-@pytest.mark.parametrize("counterfactuals", [False, True])
-def test_same_bytes_with_one_and_two_processes(counterfactuals, tmp_path):
-    one, two = (
-        write_phantom_mura(
-            tmp_path / str(workers),
-            10,
-            seed=7,
-            size=96,
-            workers=workers,
-            counterfactuals=counterfactuals,
-            progress=False,
-        )
-        for workers in (1, 2)
-    )
+def _studies(n, **options):
+    return [study for job in _plan(n, 10, 0, **options) for study in job]
+
+
+def test_same_bytes_with_one_and_two_processes(tmp_path):
+    made = {"seed": 7, "size": 64, "counterfactuals": True, "progress": False}
+    one, two = (write_phantom_mura(tmp_path / str(workers), 6, workers=workers, **made) for workers in (1, 2))
     assert _digest(one) == _digest(two)
 
 
@@ -71,18 +64,13 @@ def test_truth_lies_beside_the_pictures(phantom_tree):
     assert np.mean([row["x0"] is not None or row["decoy_x0"] is not None for row in rows]) > 0.8
 
 
-def test_every_kind_of_finding_comes_in_its_share(tmp_path):
-    tree = write_phantom_mura(tmp_path, 150, seed=4, size=64, progress=False)
-    rows = pq.read_table(tree / "findings.parquet").to_pylist()
-    studies = {row["path"].rsplit("/", 1)[0]: row["finding"] for row in rows}
-    found = [finding for finding in studies.values() if finding]
-    assert set(found) == set(FINDINGS)
-    assert found.count("hardware") <= 0.3 * len(found)
-    assert found.count("subtle_fracture") >= 0.15 * len(found)  # a quarter is planned
+def test_every_kind_of_finding_comes_in_its_share():
+    found = [study.finding for study in _studies(4000) if study.abnormal]
+    assert {kind: found.count(kind) / len(found) for kind in set(found)} == pytest.approx(MIX, abs=0.03)
 
 
 def test_counterfactual_pairs_are_one_patient_with_and_without_the_finding(tmp_path):
-    tree = write_phantom_mura(tmp_path, 40, seed=2, size=64, counterfactuals=True, progress=False)
+    tree = write_phantom_mura(tmp_path, 20, seed=2, size=64, counterfactuals=True, progress=False)
     studies = defaultdict(list)
     for row in pq.read_table(tree / "findings.parquet").to_pylist():
         studies[row["seed"]].append(row)
@@ -100,7 +88,7 @@ def test_counterfactual_pairs_are_one_patient_with_and_without_the_finding(tmp_p
                 assert [row[corner] for corner in ("x0", "y0", "x1", "y1")] == [
                     normal[name][f"decoy_{corner}"] for corner in ("x0", "y0", "x1", "y1")
                 ]
-    assert paired >= 8
+    assert paired >= 4
     assert alone <= 1  # the last one, where there is no room for two
     labels = [row["finding"] is not None for rows in studies.values() for row in rows]
     assert 0.25 < np.mean(labels) < 0.55
@@ -112,7 +100,7 @@ def test_views_are_as_many_as_in_mura():
     # MURA v1.1 train: 2.65 views a normal and 2.87 an abnormal study.
     assert [view_shares(tilt) @ counts for tilt in _TILTS] == pytest.approx([2.65, 2.87], abs=0.01)
     for views_tell, gap in ((False, 0.0), (True, 0.22)):
-        plan = [study for job in _plan(20_000, 10, 0, counterfactuals=False, views_tell=views_tell) for study in job]
+        plan = _studies(8_000, views_tell=views_tell)
         means = [np.mean([s.views for s in plan if s.abnormal == abnormal]) for abnormal in (False, True)]
         assert means[1] - means[0] == pytest.approx(gap, abs=0.07)
     assert {study.views for study in plan} == set(range(1, 12))
@@ -140,7 +128,7 @@ def test_refuses_a_folder_that_is_not_empty_and_options_that_do_not_fit(tmp_path
 
 def test_a_tree_of_some_parts_findings_and_another_exposure(tmp_path):
     chosen = {"body_parts": ["wrist", "hand"], "findings": ["sclerotic_lesion"], "exposure": "underexposed"}
-    tree = write_phantom_mura(tmp_path / "odd", 16, seed=3, size=64, progress=False, **chosen)
+    tree = write_phantom_mura(tmp_path / "odd", 8, seed=3, size=64, progress=False, **chosen)
     rows = pq.read_table(tree / "findings.parquet").to_pylist()
     assert {row["finding"] for row in rows} == {None, "sclerotic_lesion"}
     assert {row["path"].split("/")[2] for row in rows} == {"XR_WRIST", "XR_HAND"}
@@ -152,19 +140,19 @@ def test_a_tree_of_some_parts_findings_and_another_exposure(tmp_path):
 
 def test_more_of_a_finding_in_train_leaves_valid_as_it_is(tmp_path):
     made = {"seed": 3, "size": 64, "valid_fraction": 0.5, "progress": False}
-    plain = write_phantom_mura(tmp_path / "plain", 80, **made)
-    more = write_phantom_mura(tmp_path / "more", 80, train_shares={"dislocation": 0.9}, **made)
+    plain = write_phantom_mura(tmp_path / "plain", 12, **made)
+    more = write_phantom_mura(tmp_path / "more", 12, train_shares={"dislocation": 1.0}, **made)
     of_plain, of_more = (pq.read_table(tree / "findings.parquet").to_pylist() for tree in (plain, more))
-    assert [row for row in of_plain if "/valid/" in row["path"]] == [
-        row for row in of_more if "/valid/" in row["path"]
-    ]
     assert [row["path"] for row in of_plain] == [row["path"] for row in of_more]
-    for path in (row["path"] for row in of_plain if "/valid/" in row["path"]):
-        assert (tmp_path / "plain" / path).read_bytes() == (tmp_path / "more" / path).read_bytes()
-    shown = [row["finding"] for row in of_more if "/train/" in row["path"] and row["finding"]]
-    before = [row["finding"] for row in of_plain if "/train/" in row["path"] and row["finding"]]
-    assert shown.count("dislocation") > 2 * before.count("dislocation")
-    assert phantom_record(more)["train_shares"] == {"dislocation": 0.9}
+    for before, after in zip(of_plain, of_more, strict=True):
+        if "/valid/" in before["path"]:
+            assert before == after
+            assert (tmp_path / "plain" / before["path"]).read_bytes() == (
+                tmp_path / "more" / after["path"]
+            ).read_bytes()
+        elif after["finding"]:  # drawn as a fracture where no joint is visible
+            assert after["finding"] in ("dislocation", "displaced_fracture")
+    assert phantom_record(more)["train_shares"] == {"dislocation": 1.0}
     assert "train_shares" not in phantom_record(plain)
 
 
@@ -179,12 +167,7 @@ def test_the_other_findings_of_train_keep_their_proportions():
 
 
 def test_a_planted_marker_tells_the_label_in_most_studies():
-    plan = [
-        study
-        for job in _plan(2000, 10, 0, counterfactuals=True, views_tell=False, planted_marker=True)
-        for study in job
-    ]
-    assert np.mean([study.marker == study.abnormal for study in plan]) == pytest.approx(0.95, abs=0.02)
-    plain = [study for job in _plan(2000, 10, 0, counterfactuals=True, views_tell=False) for study in job]
+    planted, plain = (_studies(2000, counterfactuals=True, planted_marker=marked) for marked in (True, False))
+    assert np.mean([study.marker == study.abnormal for study in planted]) == pytest.approx(0.95, abs=0.02)
     assert all(study.marker is None for study in plain)
-    assert [study.seed for study in plain] == [study.seed for study in plan]
+    assert [study.seed for study in plain] == [study.seed for study in planted]

@@ -28,9 +28,7 @@ def test_a_hollow_tube_is_its_wall():
     picture = _picture(Body("tube", (tube,)))
     assert picture[80, 80] == pytest.approx(6, rel=0.15)  # the distance is of first order, so walls come out thin
     inner = 2 * np.sqrt(15**2 - 13.5**2)
-    assert picture[80, 80 + 27] == pytest.approx(
-        inner, rel=0.15
-    )  # through the wall's edge: more than through its face
+    assert picture[80, 80 + 27] == pytest.approx(inner, rel=0.15)  # at the wall's edge: more than through its face
     filled = _picture(Body("tube", (tube,)), spongy=1.0)
     np.testing.assert_allclose(filled, picture, atol=1e-5)  # nothing inside that could be filled
 
