@@ -25,12 +25,13 @@ from ..models import (
     MuraSpecializedForImageClassification,
     check_processors,
 )
-from .arguments import COMPOSED, FAMILIES, TrainingConfig
+from .arguments import TrainingConfig
 from .checkpointing import FINISHED_FILE, RUN_FILE, identify_run, is_finished, write_identity
 from .configs import config_name, load_config
 from .initialization import build_processor
 from .prediction import predict_views
 from .records import CHECKPOINT_FOLDER, describe_metrics, make_record, save_checkpoint, write_split_manifest
+from .validation import COMPOSED, FAMILIES
 
 ROUTER = "router"
 _BATCH_SIZE = 32

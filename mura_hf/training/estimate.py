@@ -11,11 +11,12 @@ import torch
 from accelerate.state import AcceleratorState
 from datasets import DatasetDict
 
-from .arguments import COMPOSED, TrainingConfig
+from .arguments import TrainingConfig
 from .ensemble import plan_members
 from .prediction import predict_views
 from .processes import make_accelerator
 from .trainer import Trainer, check_data
+from .validation import COMPOSED
 
 _STEPS = 3
 _DEV_BATCHES = 2

@@ -12,8 +12,9 @@ from ..common import did_you_mean
 from ..data import load_data, split_digest
 from ..errors import CheckpointError, ConfigError, MuraError
 from ..models import MuraImageProcessor
-from .arguments import COMPOSED, FAMILIES, TIMM, TrainingConfig, free_config_fields
+from .arguments import TrainingConfig
 from .initialization import Base, find_base
+from .validation import COMPOSED, FAMILIES, TIMM, free_config_fields
 
 _CHOICES = ("body_parts", "regions", "abnormal")
 

@@ -18,7 +18,8 @@ from ..common import BUNDLED
 from ..errors import CheckpointError, ConfigError
 from ..models import CLASSIFIERS, MuraBaseConfig, MuraImageProcessor, MuraModel
 from ..models.golden_mura import digest_weights
-from .arguments import FAMILIES, TrainingConfig
+from .arguments import TrainingConfig
+from .validation import FAMILIES
 
 _FORMER_NAMES = {"bundled": "mura-phantom"}
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")

@@ -20,7 +20,8 @@ from ..data import (
 )
 from ..errors import ConfigError
 from ..models import MuraImageProcessor
-from .arguments import FAMILIES, UNJUDGED, TrainingConfig, TrainingStage
+from .arguments import TrainingConfig, TrainingStage
+from .validation import FAMILIES, UNJUDGED
 
 EpochSampler = GroupSampler | BalancedSampler | PerClassSampler | HardSampler
 

@@ -26,7 +26,7 @@ from ..errors import ConfigError, DatasetError, TrainingError, TrainingStopped
 from ..losses import build_metric_loss
 from ..models import MuraImageProcessor, MuraModel
 from ..models.backbone_mura import freeze_backbone
-from .arguments import COMPOSED, TrainingConfig
+from .arguments import TrainingConfig
 from .checkpointing import (
     BEST_FILE,
     FINISHED_FILE,
@@ -61,6 +61,7 @@ from .records import (
     write_split_manifest,
 )
 from .stage import Stage, make_stages
+from .validation import COMPOSED
 
 _BAR_INTERVAL = 10  # steps
 _PLOT_INTERVAL = 60.0  # seconds
