@@ -4,21 +4,9 @@ from ..common import require_extra
 
 require_extra("train", "accelerate", "datasets", "scipy", "sklearn", "yaml")
 
-from .arguments import (  # noqa: E402
-    DataArguments,
-    ModelArguments,
-    TrainingArguments,
-    TrainingConfig,
-    TrainingStage,
-)
+from .arguments import TrainingArguments, TrainingConfig, TrainingStage  # noqa: E402
 from .checkpointing import FINISHED_FILE  # noqa: E402
-from .configs import (  # noqa: E402
-    command_line_options,
-    config_from_record,
-    config_names,
-    load_config,
-    read_command_line,
-)
+from .configs import command_line_options, config_from_record, config_names, load_config, read_command_line  # noqa: E402
 from .ensemble import fit_member_weights  # noqa: E402
 from .estimate import estimate  # noqa: E402
 from .fine_tuning import keep_split_of_base  # noqa: E402
@@ -26,14 +14,13 @@ from .initialization import build_model, build_processor, describe_base  # noqa:
 from .prediction import SplitPredictions, predict_views  # noqa: E402
 from .processes import leave_processes  # noqa: E402
 from .records import CHECKPOINT_FOLDER, MANIFEST_FILE  # noqa: E402
-from .trainer import Trainer, train  # noqa: E402
+from .running import train  # noqa: E402
+from .trainer import Trainer  # noqa: E402
 
 __all__ = [
     "CHECKPOINT_FOLDER",
     "FINISHED_FILE",
     "MANIFEST_FILE",
-    "DataArguments",
-    "ModelArguments",
     "SplitPredictions",
     "Trainer",
     "TrainingArguments",

@@ -97,22 +97,18 @@ def save_state(trainer: "Trainer", fresh: dict[str, Any] | None = None) -> None:
     Raises:
         TrainingError: If the state cannot be written. The state before stays.
     """
-    accelerator, before = trainer.accelerator, trainer.state
+    accelerator, folder = trainer.accelerator, trainer.output_dir / STATES_FOLDER
+    main, process_file = accelerator.is_main_process, _process_file(accelerator.process_index)
     trainer.progress.seconds = trainer.seconds()
-    folder = trainer.output_dir / STATES_FOLDER
-    number = 1 if before is None else state_number(before) + 1
-    unfinished = folder / f"tmp-{number}"
-    problem: Exception | None = None
-    if accelerator.is_main_process:
-        problem = _attempt(lambda: _write_shared(trainer, fresh or {}, begin_state(folder, number)))
+    number = 1 if trainer.state is None else state_number(trainer.state) + 1
+    unfinished, own = folder / f"tmp-{number}", _to_bytes(trainer.epoch_metrics.state_dict())
+    problem = _attempt(lambda: _write_shared(trainer, fresh or {}, begin_state(folder, number))) if main else None
     accelerator.wait_for_everyone()
-    own = _to_bytes(trainer.epoch_metrics.state_dict())
-    problem = problem or _attempt(lambda: put_file(unfinished, _process_file(accelerator.process_index), own))
+    problem = problem or _attempt(lambda: put_file(unfinished, process_file, own))
     failed = trainer.processes.maximum(int(problem is not None))[0]
-    if accelerator.is_main_process and not failed:
+    if main and not failed:
         problem = _attempt(lambda: commit_state(unfinished, number))
-    failed = trainer.processes.maximum(int(problem is not None))[0]
-    if failed:
+    if trainer.processes.maximum(int(failed or problem is not None))[0]:
         raise _cannot_write(trainer.output_dir, problem)
     trainer.state, trainer.saved_at = folder / f"state-{number}", time.monotonic()
 
@@ -135,9 +131,7 @@ def load_state(trainer: "Trainer") -> None:
 
 
 def resume(trainer: "Trainer") -> bool:
-    """Finds the newest complete state of a run, from which it then continues.
-
-    Prints which states are damaged, and where the run continues.
+    """Finds the newest complete state of a run, and prints which are damaged, and where the run continues.
 
     Returns:
         Whether there is one. If so, call `load_state` once its stage is set up.
@@ -159,7 +153,7 @@ def resume(trainer: "Trainer") -> bool:
     if accelerator.is_main_process:
         for damage in damages:
             tqdm.write(f"{damage}, so the run goes back to the state before it")
-        _remove_after(folder, 0 if state is None else state_number(state))
+        remove_after(folder, 0 if state is None else state_number(state))
     accelerator.wait_for_everyone()
     if state is None:
         return False
@@ -190,11 +184,7 @@ def top_file(epoch: int) -> str:
 
 @contextmanager
 def explain_full_disk(folder: Path) -> Iterator[None]:
-    """Turns errors of writing to a full disk into one sentence.
-
-    Raises:
-        TrainingError: If the disk is full.
-    """
+    """Turns errors of writing to a full disk into a `TrainingError` of one sentence."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -276,11 +266,7 @@ def commit_state(fresh: Path, number: int) -> Path:
 
 
 def newest_state(folder: Path) -> tuple[Path | None, list[str]]:
-    """Finds the newest complete state.
-
-    Returns:
-        Its folder, None if there is none; and a sentence for each newer one that is damaged.
-    """
+    """Folder of the newest complete state, None if there is none; and a sentence for each newer damaged one."""
     damages: list[str] = []
     for number in sorted(_numbers(folder), reverse=True):
         state = folder / f"state-{number}"
@@ -294,8 +280,7 @@ def newest_state(folder: Path) -> tuple[Path | None, list[str]]:
 def find_damage(state: Path) -> str | None:
     """What is wrong with a state; None if it is as it was written."""
     try:
-        hashes = json.loads((state / _MANIFEST).read_text())
-        for name, digest in hashes.items():
+        for name, digest in json.loads((state / _MANIFEST).read_text()).items():
             if _hash(state / name) != digest:
                 return f"{name} is not as it was written"
     except FileNotFoundError as error:
@@ -310,7 +295,7 @@ def state_number(state: Path) -> int:
     return int(state.name.removeprefix("state-"))
 
 
-def _remove_after(folder: Path, number: int) -> None:
+def remove_after(folder: Path, number: int) -> None:
     """Removes states after the one that a run continues from, and unfinished ones."""
     for other in _numbers(folder):
         if other > number:
@@ -320,9 +305,7 @@ def _remove_after(folder: Path, number: int) -> None:
 
 
 def _numbers(folder: Path) -> list[int]:
-    if not folder.is_dir():
-        return []
-    return [int(match[1]) for path in folder.iterdir() if (match := _STATE.fullmatch(path.name))]
+    return [int(match[1]) for path in folder.glob("state-*") if (match := _STATE.fullmatch(path.name))]
 
 
 def _hash(file: Path) -> str:
@@ -339,13 +322,8 @@ def identify_run(config: TrainingConfig, datasets: DatasetDict, processes: int) 
         if rows is not None:
             columns = [rows[name] for name in ("study_id", "label", "body_part") if name in rows.column_names]
             digest.update(json.dumps([split, columns], default=str).encode())
-    identity = {
-        "arguments": config.to_dict(),
-        "split_digest": split_digest(studies),
-        "rows_digest": digest.hexdigest(),
-        "processes": processes,
-    }
-    return json.loads(json.dumps(identity))
+    identity = {"arguments": config.to_dict(), "split_digest": split_digest(studies)}
+    return json.loads(json.dumps({**identity, "rows_digest": digest.hexdigest(), "processes": processes}))
 
 
 def write_identity(file: Path, identity: dict[str, Any]) -> None:

@@ -40,13 +40,7 @@ _EDGE = 1e-12
 
 @dataclasses.dataclass(frozen=True)
 class Member:
-    """A planned member.
-
-    Attributes:
-        config: Its config.
-        datasets: What it is trained on.
-        body_part: Its body part; None for all.
-    """
+    """A planned member: its config, what it is trained on, and its body part (None for all)."""
 
     config: TrainingConfig
     datasets: DatasetDict
@@ -65,10 +59,7 @@ def plan_members(config: TrainingConfig, datasets: DatasetDict) -> dict[str, Mem
         DatasetError: If the data have no body parts, or the dev set of a part lacks a class.
         CheckpointError: If members have different preprocessing.
     """
-    if config.model.family == "ensemble":
-        plan = _plan_ensemble(config, datasets)
-    else:
-        plan = _plan_specialized(config, datasets)
+    plan = (_plan_ensemble if config.model.family == "ensemble" else _plan_specialized)(config, datasets)
     for name, member in plan.items():
         if member.config.model.family in COMPOSED:
             raise ConfigError(f"member {name} consists of members itself; use configs of single models")
@@ -98,7 +89,7 @@ def _plan_specialized(config: TrainingConfig, datasets: DatasetDict) -> dict[str
         name = BODY_PARTS[part]
         rows = DatasetDict(
             {
-                split: every.select(np.flatnonzero(np.asarray([one == part for one in every["body_part"]], bool)))
+                split: every.select([row for row, one in enumerate(every["body_part"]) if one == part])
                 for split, every in datasets.items()
             }
         )
@@ -138,12 +129,7 @@ def train_members(
         config: Config of an ensemble or a specialized model.
         output_dir: New folder, or the folder of the same run; finished members may be there already.
         train_one: Trains a member: `(datasets, config, folder, data_description=...)`.
-        data_description: What the data are.
-        trained_on_phantoms: Whether they are synthetic.
-        cpu: Use the CPU even if there is an accelerator.
-
-    Returns:
-        Folder of the checkpoint.
+        data_description: What the data are; the other arguments are those of `train`.
 
     Raises:
         DatasetError: If the folder contains something else, or a member with other settings or data.
@@ -181,18 +167,13 @@ def train_members(
     views = ViewDataset(datasets["dev"], processor)
     dev = predict_views(prepared, views, accelerator, batch_size=_BATCH_SIZE, progress="dev").study_metrics()
     members = {name: _summarize(folder) for name, folder in folders.items()}
+    weights = model.config.weights if config.model.family == "ensemble" else None
+    # Members may have been trained long before.
+    seconds = round(time.monotonic() - started + sum(member["seconds"] for member in members.values()), 1)
     record = make_record(
-        config,
-        datasets,
-        data_description,
-        accelerator,
-        epoch=None,
-        dev=dev,
-        members=members,
-        member_weights=model.config.weights if config.model.family == "ensemble" else None,
-        # Members may have been trained long before.
-        seconds=round(time.monotonic() - started + sum(member["seconds"] for member in members.values()), 1),
-    )
+        config, datasets, data_description, accelerator, epoch=None, dev=dev, members=members, member_weights=weights,
+        seconds=seconds,
+    )  # fmt: skip
     if accelerator.is_main_process:
         tqdm.write(f"{len(plan)} members: dev studies {describe_metrics(dev)}")
         write_split_manifest(datasets, data_description, output_dir)
@@ -208,11 +189,7 @@ def _new_accelerator(cpu: bool) -> Accelerator:
 
 
 def _combine(
-    config: TrainingConfig,
-    plan: dict[str, Member],
-    folders: dict[str, Path],
-    datasets: DatasetDict,
-    accelerator: Accelerator,
+    config: TrainingConfig, plan: dict[str, Member], folders: dict[str, Path], datasets: DatasetDict, accelerator: Any
 ) -> tuple[Any, MuraImageProcessor]:
     """The combined model of trained members, and its image processor."""
     models = {name: FAMILIES[plan[name].config.model.family].from_pretrained(folders[name]) for name in plan}

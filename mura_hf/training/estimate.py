@@ -15,7 +15,8 @@ from .arguments import TrainingConfig
 from .ensemble import plan_members
 from .prediction import predict_views
 from .processes import make_accelerator
-from .trainer import Trainer, check_data
+from .running import check_data
+from .trainer import Trainer
 from .validation import COMPOSED
 
 _STEPS = 3
@@ -32,12 +33,7 @@ def estimate(
 ) -> dict[str, Any]:
     """Trains three steps of each stage of a config and measures them. Writes nothing but the pixel cache.
 
-    Args:
-        datasets: See `train`.
-        config: All arguments. All members of a config are measured.
-        cpu: See `train`.
-        num_workers: See `train`.
-        cache_dir: See `train`.
+    Args: as for `train`. All members of a config are measured.
 
     Returns:
         `data`: studies and views of each split. `models`: for each trained model (named as the config, or as the
@@ -73,10 +69,9 @@ def estimate(
         unit = 2**20 if sys.platform == "darwin" else 2**10
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
     assert accelerator is not None
+    data = {split: {"studies": len(set(rows["study_id"])), "views": len(rows)} for split, rows in datasets.items()}
     return {
-        "data": {
-            split: {"studies": len(set(rows["study_id"])), "views": len(rows)} for split, rows in datasets.items()
-        },
+        "data": data,
         "models": models,
         "peak_megabytes": round(peak),
         "seconds": round(seconds),
@@ -102,25 +97,15 @@ def _measure(trainer: Trainer) -> tuple[dict[str, Any], float]:
         dev_seconds = _measure_dev(trainer) if stage.judged else 0.0
         epochs = stage.config.training.epochs
         seconds += epochs * (trainer.steps * pace + dev_seconds)
-        stages.append(
-            {
-                "name": stage.name,
-                "steps": trainer.steps,
-                "epochs": epochs,
-                "losses": losses,
-                "seconds_a_step": pace,
-                "seconds_of_dev": dev_seconds,
-            }
-        )
+        numbers = {"steps": trainer.steps, "epochs": epochs, "losses": losses}
+        stages.append({"name": stage.name, **numbers, "seconds_a_step": pace, "seconds_of_dev": dev_seconds})
         trained = sum(one.numel() for one in trainer.model.parameters() if one.requires_grad)
         trainer.end_stage()
         trainer.progress.next_stage()
-    parameters = sum(one.numel() for one in trainer.model.parameters())
-    training = trainer.config.training
-    copies = 1 + bool(training.ema_decay) + 1 + max(0, training.average_top_k)
+    parameters, training = sum(one.numel() for one in trainer.model.parameters()), trainer.config.training
+    copies = 2 + bool(training.ema_decay) + training.average_top_k
     megabytes = round(4 * (copies * parameters + 2 * trained) / 2**20, 1)
-    found = {"parameters": parameters, "trained": trained, "state_megabytes": megabytes, "stages": stages}
-    return found, seconds
+    return {"parameters": parameters, "trained": trained, "state_megabytes": megabytes, "stages": stages}, seconds
 
 
 def _measure_dev(trainer: Trainer) -> float:

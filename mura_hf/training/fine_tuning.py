@@ -94,15 +94,9 @@ def _timm_changes(config: TrainingConfig, name: str) -> dict[str, Any]:
         hint = did_you_mean(weights, timm.list_models()) or "; check the name"
         raise ConfigError(f"timm has no backbone {weights!r}{hint}")
     same = weights.partition(".")[0] == config.model.backbone.partition(".")[0]
-    return {
-        "backbone": weights,
-        "backbone_kwargs": config.model.backbone_kwargs if same else None,
-        "pretrained": False,
-        "init_from": name,
-        "init_heads": False,
-        "image_mean": None,
-        "image_std": None,
-    }
+    kwargs = config.model.backbone_kwargs if same else None
+    start = {"pretrained": False, "init_from": name, "init_heads": False, "image_mean": None, "image_std": None}
+    return {"backbone": weights, "backbone_kwargs": kwargs, **start}
 
 
 def _model_kwargs(config: TrainingConfig, found: Any, family: str, messages: list[str]) -> dict[str, Any]:
@@ -125,11 +119,8 @@ def _preprocessing(base: Base, *, full_resolution: bool, side: int) -> dict[str,
         raise CheckpointError(f"init_from: the image processor of {base.name} cannot be read: {error}") from error
     size, crop = processor.size, processor.crop_size if processor.do_center_crop else processor.size
     default = MuraImageProcessor()
-    unusual = [
-        name
-        for name in ("do_normalize", "do_rescale", "rescale_factor")
-        if getattr(processor, name) != getattr(default, name)
-    ]
+    names = ("do_normalize", "do_rescale", "rescale_factor")
+    unusual = [name for name in names if getattr(processor, name) != getattr(default, name)]
     if Resampling(processor.resample) != Resampling(default.resample):
         unusual.append("resample")
     if size.height != size.width or crop.height != crop.width:
@@ -205,11 +196,8 @@ def keep_split_of_base(
         message = f"{base.name} was trained on these data; its split is kept, so that dev and calib are new to it."
         return config.replace(**known), {}, None if same else message
     trained = set(theirs["train"]["patient_id"])
-    counts = {
-        split: len(trained & set(datasets[split]["patient_id"]))
-        for split in ("dev", "calib", "valid")
-        if split in datasets
-    }
+    splits = [split for split in ("dev", "calib", "valid") if split in datasets]
+    counts = {split: len(trained & set(datasets[split]["patient_id"])) for split in splits}
     if not any(counts.values()):
         return config, {}, None
     named = ", ".join(f"{count} of {split}" for split, count in counts.items() if count)

@@ -125,11 +125,7 @@ class Base:
     revision: str | None
 
     def read_config(self) -> MuraBaseConfig:
-        """Reads its configuration.
-
-        Raises:
-            CheckpointError: If it is no checkpoint of this package.
-        """
+        """Reads its configuration; raises `CheckpointError` if it is no checkpoint of this package."""
         try:
             config = AutoConfig.from_pretrained(self.folder, trust_remote_code=False)
         except Exception as error:  # a foreign checkpoint may be wrong in any way
@@ -214,13 +210,11 @@ def _describe(name: str) -> dict[str, Any]:
 
 def _name_of(folder: Path) -> str:
     """Name on the card of a checkpoint folder, else the folder's name (for a run's checkpoint, that of the run)."""
-    card = folder / "README.md"
-    if card.is_file():
-        try:
-            named = ModelCard.load(card).data.model_name
-        except Exception:  # a malformed card has no name
-            named = None
-        if named:
-            return str(named)
+    try:
+        named = ModelCard.load(folder / "README.md").data.model_name
+    except Exception:  # no card, or a malformed one
+        named = None
+    if named:
+        return str(named)
     place = folder.resolve()
     return place.parent.name if place.name == "checkpoint" else place.name

@@ -44,12 +44,9 @@ def read_targets(config: TrainingConfig, rows: Dataset, device: torch.device) ->
         DatasetError: If the data have none of the finding types of the config.
         ValueError: If a class is missing and classes are weighted.
     """
-    labels, first = rows["label"], range(len(rows))
-    if config.data.level == "study":
-        rows_of_studies: dict[str, int] = {}
-        for row, study in enumerate(rows["study_id"]):
-            rows_of_studies.setdefault(study, row)
-        first = list(rows_of_studies.values())  # type: ignore[assignment]
+    labels, first = rows["label"], list(range(len(rows)))
+    if config.data.level == "study":  # the first row of each
+        first = list({study: row for row, study in reversed(list(enumerate(rows["study_id"])))}.values())[::-1]
     weights = None
     if config.training.class_weighting:
         weights = class_weights(torch.tensor([labels[row] for row in first])).to(device)
@@ -77,7 +74,7 @@ def batch_loss(
     accelerator: Accelerator,
     model: torch.nn.Module,
 ) -> torch.Tensor:
-    """The loss of a batch: class-weighted cross entropy, and further losses of the config.
+    """The loss of a batch, a scalar: class-weighted cross entropy, and further losses of the config.
 
     Args:
         output: Output of the model, for views or for studies.
@@ -88,9 +85,6 @@ def batch_loss(
         metric_loss: Loss on embeddings, `(embeddings [B, E], classes [B])` to a scalar, or None.
         accelerator: Its autocast is used.
         model: The unwrapped model, which computes the class activation map.
-
-    Returns:
-        Scalar.
     """
     if metric_loss is not None and trains == "embedding":
         return metric_loss(output.embeddings, _metric_classes(config, batch))
@@ -113,7 +107,6 @@ def class_logits(output: Any) -> torch.Tensor:
 
 
 def _label_loss(output: Any, batch: dict[str, torch.Tensor], config: TrainingConfig, targets: Targets) -> torch.Tensor:
-    """Losses of the heads."""
     training, logits = config.training, class_logits(output)
     loss = weighted_cross_entropy(logits, batch["labels"], targets.weights, label_smoothing=training.label_smoothing)
     if output.body_part_logits is not None:

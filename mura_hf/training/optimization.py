@@ -26,13 +26,8 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Opti
     """The optimizer of a config over all trained parameters, in the groups of `parameter_groups`.
 
     With "adam" and "sgd" weight decay is torch's L2 term, with "adamw" it is decoupled.
-
-    Raises:
-        ValueError: If no parameter is trained.
-        ConfigError: If `layer_decay` is below 1, but the layers of the backbone are not known.
     """
-    training = config.training
-    rate = training.learning_rate
+    training, rate = config.training, config.training.learning_rate
     groups = parameter_groups(
         model, learning_rate=rate, weight_decay=training.weight_decay, layer_decay=training.layer_decay
     )
@@ -42,20 +37,11 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Opti
 
 
 class LearningRateSchedule:
-    """The learning rate of a stage: linear warmup over `warmup_fraction` of the steps, then `schedule` of the config.
-
-    Args:
-        optimizer: Optimizer whose learning rates are set.
-        config: Config of the stage.
-        steps_per_epoch: Steps per epoch.
-    """
+    """The learning rate of a stage: linear warmup over `warmup_fraction` of the steps, then `schedule`."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, config: TrainingConfig, steps_per_epoch: int) -> None:
-        self.training = config.training
-        self.steps_per_epoch = steps_per_epoch
-        self.factor = 1.0
-        self.lowest = float("inf")
-        self.waited = 0
+        self.training, self.steps_per_epoch = config.training, steps_per_epoch
+        self.factor, self.lowest, self.waited = 1.0, float("inf"), 0
         steps = steps_per_epoch * self.training.epochs
         self.warmup = round(self.training.warmup_fraction * steps)
         self.inner = (
@@ -92,7 +78,6 @@ class LearningRateSchedule:
         self.inner.load_state_dict(state["inner"])
 
     def _share(self, step: int) -> float:
-        """Share of the peak at a step."""
         if step < self.warmup:
             return step / self.warmup
         if self.training.schedule == "step":
@@ -108,7 +93,6 @@ class _WithHead:
         self.head = nn.Parameter(requires_grad=False)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Parameters of the backbone, and one for the head."""
         yield from self.backbone.named_parameters()
         yield _HEAD, self.head
 
@@ -158,14 +142,10 @@ def parameter_groups(
 
 
 def _plain_groups(parameters: Iterable[nn.Parameter], rate: float, weight_decay: float) -> list[dict[str, Any]]:
-    decayed: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
+    groups: list[dict[str, Any]] = [{"params": [], "lr": rate, "weight_decay": one} for one in (weight_decay, 0.0)]
     for parameter in parameters:
-        (decayed if parameter.ndim > 1 else others).append(parameter)
-    return [
-        {"params": decayed, "lr": rate, "weight_decay": weight_decay},
-        {"params": others, "lr": rate, "weight_decay": 0.0},
-    ]
+        groups[parameter.ndim <= 1]["params"].append(parameter)
+    return groups
 
 
 def _layer_groups(inner: MuraModel, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
@@ -181,13 +161,7 @@ def _layer_groups(inner: MuraModel, weight_decay: float, layer_decay: float) -> 
 
 
 def is_among_best(top: Mapping[int, float], score: float, k: int) -> bool:
-    """Whether a new epoch belongs to the k best; of two equal epochs the earlier one does.
-
-    Args:
-        top: Epoch -> score of the best so far.
-        score: Score of the new epoch.
-        k: How many are kept.
-    """
+    """Whether a new epoch belongs to the k best in `top` (epoch -> score); of two equal ones the earlier does."""
     return len(top) < k or score > min(top.values())
 
 

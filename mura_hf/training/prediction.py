@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,23 +20,13 @@ _EDGE = 1e-12
 _VIEWS_PER_STUDY = 3  # about
 
 SELECTIONS = {
-    "auroc": "AUROC",
-    "auprc": "AUPRC",
-    "kappa": "kappa",
-    "f1": "F1",
-    "accuracy": "accuracy",
-    "brier": "Brier score",
-}
+    "auroc": "AUROC", "auprc": "AUPRC", "kappa": "kappa", "f1": "F1", "accuracy": "accuracy", "brier": "Brier score",
+}  # fmt: skip
 """Study-level figures on dev that can select an epoch -> their names in sentences."""
 
 
 def selection_score(metrics: Mapping[str, Any], select_by: str) -> float:
-    """Score by which an epoch is ranked, higher is better; minus infinity if the figure is not defined.
-
-    Args:
-        metrics: `classification_metrics` of the studies of dev.
-        select_by: A key of `SELECTIONS`.
-    """
+    """Score by which an epoch is ranked, higher is better; minus infinity if the figure is not defined."""
     value = metrics[select_by]
     if value is None:
         return float("-inf")
@@ -102,12 +92,7 @@ class SplitPredictions:
         return classification_metrics(labels, means, threshold)
 
     def cross_entropy(self, *, studies: bool = False, weights: np.ndarray | None = None) -> float:
-        """Mean over views, or studies, of -w log P(true label).
-
-        Args:
-            studies: Mean over studies instead of views.
-            weights: Weights of normal and abnormal, `[2]`; None for 1 and 1.
-        """
+        """Mean over views, or studies, of -w log P(true label), with the weights of normal and abnormal `[2]`."""
         found, labels = self.study_probabilities() if studies else (self.probabilities, self.labels)
         correct = np.clip(np.where(labels == 1, found, 1 - found), _EDGE, 1)
         return float(-np.mean(np.log(correct) * (1.0 if weights is None else np.asarray(weights)[labels])))
@@ -153,10 +138,8 @@ def predict_views(
             if studies is not None:
                 inputs["view_mask"] = batch["view_mask"]
             output = model(pixel_values=batch["pixel_values"], **inputs)
-            found = {
-                "index": batch["index"],
-                **_predictions(output, batch.get("view_mask"), accelerator, bare.config),
-            }
+            found = _predictions(output, batch.get("view_mask"), accelerator, bare.config)
+            found["index"] = batch["index"]
             for name, values in accelerator.gather_for_metrics(found).items():
                 collected.setdefault(name, []).append(values.cpu().numpy())
             if after_batch is not None:
@@ -219,16 +202,16 @@ def _by_view(batches: list[np.ndarray], order: np.ndarray, studies: StudyDataset
     return values
 
 
+@dataclass
 class EpochMetrics:
     """Collects rows, predictions and losses of the steps of an epoch in one process.
 
     Values stay on the device until they are needed, so that no step waits for them.
     """
 
-    def __init__(self) -> None:
-        self.rows: list[torch.Tensor] = []
-        self.margins: list[torch.Tensor] = []
-        self.losses: list[torch.Tensor] = []
+    rows: list[torch.Tensor] = field(default_factory=list)
+    margins: list[torch.Tensor] = field(default_factory=list)
+    losses: list[torch.Tensor] = field(default_factory=list)
 
     def add(self, rows: torch.Tensor, logits: torch.Tensor) -> None:
         """Adds a batch: its rows `[B]` and logits `[B, 2]`."""
@@ -282,20 +265,12 @@ class EpochResult:
         return hashlib.sha256(before.encode() + self.rows.astype("<i8").tobytes()).hexdigest()
 
     def losses(self, views: ViewDataset | StudyDataset) -> np.ndarray:
-        """Cross entropy of each row, float64 `[n]`, without class weights and label smoothing.
-
-        Args:
-            views: The dataset of the rows.
-        """
+        """Cross entropy of each row of `views`, float64 `[n]`, without class weights and label smoothing."""
         labels = _labels_and_studies(views)[0][self.rows]
         return np.logaddexp(0, np.where(labels == 1, -self.margins, self.margins))
 
     def study_metrics(self, views: ViewDataset | StudyDataset) -> dict[str, Any]:
-        """`classification_metrics` of the studies, with augmented images and the weights at the time of each step.
-
-        Args:
-            views: The dataset of the rows.
-        """
+        """`classification_metrics` of the studies, with augmented images and the weights at the time of each step."""
         labels, ids = _labels_and_studies(views)
         studies, means = aggregate_studies([ids[row] for row in self.rows], expit(self.margins))
         known = {ids[row]: labels[row] for row in self.rows}

@@ -49,9 +49,10 @@ def make_accelerator(
         )
     except ValueError as error:
         raise ConfigError(f"precision {precision}, tracker {tracker}: {error}") from error
-    if precision == "fp16" and accelerator.device.type == "cpu":
+    on_cpu = accelerator.device.type == "cpu"
+    if precision == "fp16" and on_cpu:
         raise ConfigError("fp16 needs a GPU; set precision to bf16 or fp32")
-    if precision == "bf16" and accelerator.device.type == "cpu" and not cpu_has_bf16():
+    if precision == "bf16" and on_cpu and not cpu_has_bf16():
         warnings.warn(
             "this processor has no instructions for bf16, so bf16 is much slower than fp32; set precision to fp32",
             stacklevel=2,
@@ -67,11 +68,7 @@ def cpu_has_bf16() -> bool:
 
 
 class ProcessGroup:
-    """Lets processes agree on numbers over a CPU channel, which does not wait for a GPU.
-
-    Args:
-        accelerator: Accelerator of the run. Every process creates its group at the same place.
-    """
+    """Lets processes agree on numbers over a CPU channel, which does not wait for a GPU."""
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.single = accelerator.num_processes == 1
@@ -115,8 +112,7 @@ class StopSignals:
     """
 
     def __init__(self) -> None:
-        self.received = 0
-        self._since = 0.0
+        self.received, self._since = 0, 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopSignals":

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from datasets import DatasetDict
@@ -52,33 +53,19 @@ def write_history(history: list[dict[str, Any]], folder: Path) -> None:
 
 
 def make_record(
-    config: TrainingConfig,
-    datasets: DatasetDict,
-    data_description: dict[str, Any],
-    accelerator: Accelerator,
-    **results: Any,
+    config: TrainingConfig, datasets: DatasetDict, data_description: Any, accelerator: Accelerator, **results: Any
 ) -> dict[str, Any]:
-    """Content of `training.json`.
-
-    Args:
-        config: Config of the run.
-        datasets: All splits.
-        data_description: What the data are.
-        accelerator: Accelerator of the run.
-        **results: Results, such as `epoch`, `dev` and `seconds`.
-    """
+    """Content of `training.json`; `results` are `epoch`, `dev`, `seconds` and the like."""
     studies = ((split, study) for split, rows in datasets.items() for study in rows["study_id"])
     base = describe_base(config)
     # The record is part of the checkpoint and must not show paths of this machine.
     start = config.model.init_from
     if base and base["sha256"] and base["revision"] is None and start not in BUNDLED:
         start = base["name"]
+    members, router = [config_name(name) for name in config.model.members], config.model.router
     arguments = {
-        **config.to_dict(),
-        "init_from": start,
-        "members": [config_name(name) for name in config.model.members],
-        "router": config.model.router and config_name(config.model.router),
-    }
+        **config.to_dict(), "init_from": start, "members": members, "router": router and config_name(router),
+    }  # fmt: skip
     former = {"model": config.model.model_kwargs, "augmentation": dataclasses.asdict(config.augmentation)}
     return {
         "arguments": arguments,
@@ -105,21 +92,9 @@ def write_split_manifest(datasets: DatasetDict, data_description: dict[str, Any]
 
 
 def save_checkpoint(
-    model: Any,
-    processor: MuraImageProcessor,
-    record: dict[str, Any],
-    folder: Path,
-    weights: dict[str, Any] | None = None,
+    model: Any, processor: MuraImageProcessor, record: dict[str, Any], folder: Path, weights: Any = None
 ) -> None:
-    """Replaces the checkpoint. The old one stays until the new one is complete.
-
-    Args:
-        model: The model.
-        processor: Its image processor.
-        record: From `make_record`.
-        folder: Folder of the checkpoint.
-        weights: Weights to save instead of the model's own.
-    """
+    """Replaces the checkpoint; the old one stays until the new one is complete. `weights` replace the model's own."""
     fresh, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     shutil.rmtree(fresh, ignore_errors=True)
     model.save_pretrained(fresh, state_dict=weights)
@@ -172,8 +147,8 @@ def plot_curves(history: Sequence[dict[str, Any]], path: str | Path, *, selected
     axes[0].set(title="Loss", xlabel="Epoch")
     for axis, (name, label) in zip(axes[1:], (("auroc", "AUROC"), ("kappa", "Cohen's kappa")), strict=True):
         for split, color, marker in (("train", _TRAIN_COLOR, "o"), ("dev", _DEV_COLOR, "s")):
-            values = [_value(history[epoch - 1].get(split), name) for epoch in judged]
-            axis.plot(judged, values, marker=marker, color=color, label=split)
+            values = [(history[epoch - 1].get(split) or {}).get(name) for epoch in judged]
+            axis.plot(judged, np.asarray(values, float), marker=marker, color=color, label=split)
         axis.set(title=f"{label} of studies", xlabel="Epoch", ylim=(min(0.0, axis.get_ylim()[0]), 1.02))
     last = [epoch for epoch in judged if history[epoch - 1]["stage"] == history[-1]["stage"]]
     if last:  # the checkpoint is the best epoch of the last stage
@@ -186,8 +161,3 @@ def plot_curves(history: Sequence[dict[str, Any]], path: str | Path, *, selected
         axis.grid(alpha=0.3)
         axis.xaxis.get_major_locator().set_params(integer=True)
     figure.savefig(path, dpi=120)
-
-
-def _value(metrics: dict[str, Any] | None, name: str) -> float:
-    value = (metrics or {}).get(name)
-    return float("nan") if value is None else float(value)

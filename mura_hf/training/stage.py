@@ -84,13 +84,7 @@ def _ignore_signals(worker: int) -> None:
 def make_stages(
     config: TrainingConfig, rows: Dataset, processor: MuraImageProcessor, cache: PixelCache | None
 ) -> list[Stage]:
-    """The stages of a config, or one stage of whole views if it names none.
-
-    Args:
-        config: Config of the run.
-        rows: The split train.
-        processor: Image processor of the model.
-        cache: Cache of the prepared images; None reads each file in each epoch.
+    """The stages of a config on the rows of train, or one stage of whole views if it names none.
 
     Raises:
         ConfigError: If the rows have fewer classes than a batch needs, or a FuseNet has no stages.
@@ -132,15 +126,13 @@ def _make_sampler(
     config: TrainingConfig, rows: Dataset, used: Sequence[int], keys: Sequence[int] | None
 ) -> EpochSampler:
     """The order in which a stage draws its rows."""
-    data, seed = config.data, config.training.seed
+    data, seed, labels = config.data, config.training.seed, rows["label"]
     if data.sampling == "hard":
         return HardSampler(len(used), data.hard_share, seed)
     if data.sampling == "balanced":
-        labels = rows["label"]
         return BalancedSampler([labels[n] for n in used], seed)
     if data.sampling == "classes":
-        labels, parts = rows["label"], rows["body_part"]
-        both = data.classes_over == "label_and_part"
+        parts, both = rows["body_part"], data.classes_over == "label_and_part"
         classes = [(labels[n], parts[n] if both else None) for n in used]
         try:
             return PerClassSampler(classes, data.classes_per_batch, data.samples_per_class, seed)

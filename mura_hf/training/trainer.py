@@ -1,12 +1,12 @@
-"""Training with Accelerate: `train` for any config, `Trainer` for one model."""
+"""`Trainer`: trains one model with Accelerate, stage by stage."""
 
 import hashlib
 import math
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,33 +22,25 @@ from tqdm.auto import tqdm
 
 from ..data import HardSampler, PixelCache, ViewDataset, build_pixel_cache
 from ..data.loading import describe_positive_class
-from ..errors import ConfigError, DatasetError, TrainingError, TrainingStopped
+from ..errors import TrainingError, TrainingStopped
 from ..losses import build_metric_loss
 from ..models import MuraImageProcessor, MuraModel
 from ..models.backbone_mura import freeze_backbone
 from .arguments import TrainingConfig
 from .checkpointing import (
     BEST_FILE,
-    FINISHED_FILE,
-    RUN_FILE,
     STATES_FOLDER,
     Progress,
-    clear_states,
-    explain_full_disk,
-    identify_run,
-    is_finished,
     load_state,
     resume,
     save_state,
     top_file,
-    write_identity,
 )
-from .ensemble import train_members
 from .initialization import build_model, build_processor
 from .objective import batch_loss, class_logits, mix_batch, read_targets
 from .optimization import LearningRateSchedule, average_weights, is_among_best, make_optimizer, with_epoch
 from .prediction import EpochMetrics, SplitPredictions, predict_views, selection_score
-from .processes import ProcessGroup, StopSignals, make_accelerator
+from .processes import ProcessGroup, StopSignals
 from .records import (
     CHECKPOINT_FOLDER,
     describe_metrics,
@@ -61,126 +53,9 @@ from .records import (
     write_split_manifest,
 )
 from .stage import Stage, make_stages
-from .validation import COMPOSED
 
 _BAR_INTERVAL = 10  # steps
 _PLOT_INTERVAL = 60.0  # seconds
-
-
-def train(
-    datasets: DatasetDict,
-    config: TrainingConfig,
-    output_dir: str | Path,
-    *,
-    data_description: dict[str, Any],
-    trained_on_phantoms: bool = False,
-    cpu: bool = False,
-    num_workers: int = 0,
-    cache_dir: str | Path | None = None,
-    save_minutes: float = 10.0,
-    save_steps: int | None = None,
-    tracker: str | None = None,
-) -> Path:
-    """Trains a model and keeps the epoch with the best study-level figure on `dev` (`select_by` of the config).
-
-    Writes into `output_dir`: `checkpoint/` (model, processor, `training.json`), `metrics.jsonl` (a line per epoch),
-    `curves.png`, `finished.json` at the end, and `split_manifest.json`, which stays on this machine. Class weights
-    come from `train`. `valid` is not used, and `calib` only for the member weights of an ensemble. Each judged stage
-    starts the next one from its best epoch; the checkpoint is the best epoch of the last stage. Ensembles and
-    specialized models have a folder for each member beside `checkpoint/`.
-
-    Until the end, `states/` holds the state of the run. A run that was killed continues when it is called again with
-    the same arguments, and makes exactly the steps it would have made. SIGTERM and SIGINT save the state and stop all
-    processes within a step. Processes on several machines need a folder that all of them see.
-
-    Args:
-        datasets: Splits of `load_mura`, or of another loader.
-        config: All arguments.
-        output_dir: New or empty folder, or the folder of the same run.
-        data_description: What the data are, for `training.json`.
-        trained_on_phantoms: Whether the data are synthetic; the checkpoint then says so with each prediction.
-        cpu: Use the CPU even if there is an accelerator.
-        num_workers: Processes that read files; 0 reads in this process.
-        cache_dir: Folder of the pixel cache, which is built before the first epoch; None reads each file each time.
-        save_minutes: Save the state at least this often, and after each epoch.
-        save_steps: Also save the state after this many steps.
-        tracker: Name of an Accelerate tracker, such as "tensorboard" or "wandb".
-
-    Returns:
-        Folder of the checkpoint.
-
-    Raises:
-        DatasetError: If the output folder contains something else, `dev` lacks a class, or the config needs boxes or
-            finding types that the data do not have.
-        ConfigError: If the device does not support the precision, or there is no such tracker.
-        TrainingStopped: After SIGTERM or SIGINT; the state is saved.
-        TrainingError: If too many steps had no finite loss, or the disk is full; earlier states stay.
-    """
-    output_dir = Path(output_dir)
-    if not save_minutes > 0 or (save_steps is not None and save_steps < 1):
-        raise ConfigError(f"save_minutes is {save_minutes}, save_steps {save_steps}: both must be above 0")
-    options: dict[str, Any] = {
-        "trained_on_phantoms": trained_on_phantoms, "cpu": cpu, "num_workers": num_workers, "cache_dir": cache_dir,
-        "save_minutes": save_minutes, "save_steps": save_steps, "tracker": tracker,
-    }  # fmt: skip
-    with explain_full_disk(output_dir):
-        if config.model.family not in COMPOSED:
-            return _train_one(datasets, config, output_dir, data_description=data_description, **options)
-        return train_members(
-            datasets, config, output_dir, train_one=partial(_train_one, **options), data_description=data_description,
-            trained_on_phantoms=trained_on_phantoms, cpu=cpu,
-        )  # fmt: skip
-
-
-def _train_one(
-    datasets: DatasetDict,
-    config: TrainingConfig,
-    output_dir: Path,
-    *,
-    cpu: bool,
-    tracker: str | None,
-    data_description: dict[str, Any],
-    **options: Any,
-) -> Path:
-    """Trains one model, unless it is finished."""
-    check_data(datasets, config)
-    accelerator = make_accelerator(config, cpu=cpu, tracker=tracker, folder=output_dir)
-    identity = identify_run(config, datasets, accelerator.num_processes)
-    finished = is_finished(output_dir, identity)
-    accelerator.wait_for_everyone()
-    if not finished:
-        if accelerator.is_main_process:
-            output_dir.mkdir(parents=True, exist_ok=True)
-            if not (output_dir / STATES_FOLDER).exists():
-                write_identity(output_dir / RUN_FILE, identity)
-        trainer = Trainer(datasets, config, output_dir, accelerator, data_description=data_description, **options)
-        trainer.train()
-        if accelerator.is_main_process:
-            write_identity(output_dir / FINISHED_FILE, identity)
-    if accelerator.is_main_process:
-        clear_states(output_dir)
-    accelerator.wait_for_everyone()
-    for one in accelerator.trackers:  # not end_training, which would also end the process group
-        one.finish()
-    return output_dir / CHECKPOINT_FOLDER
-
-
-def check_data(datasets: DatasetDict, config: TrainingConfig) -> None:
-    """Checks that a config can be trained on the data.
-
-    Raises:
-        DatasetError: See `train`.
-    """
-    if set(datasets["dev"]["label"]) != {0, 1}:
-        raise DatasetError(
-            "dev needs normal and abnormal studies to select an epoch; use more studies or a larger dev_fraction"
-        )
-    patches = any(stage.patch_size is not None for stage in config.training.stages)
-    if (config.training.region_weight or patches) and "boxes" not in datasets["train"].column_names:
-        raise DatasetError(
-            "the config has a region_weight or stages on patches, but the data have no boxes; set region_weight to 0 "
-            "and leave the patches out, or use data with boxes"
-        )
 
 
 @dataclass(frozen=True)
@@ -204,16 +79,7 @@ class Trainer:
     """Trains one model, stage by stage.
 
     Args:
-        datasets: All splits.
-        config: All arguments; of a family that is trained as one model.
-        output_dir: Output folder.
-        accelerator: From `make_accelerator`.
-        data_description: What the data are.
-        trained_on_phantoms: Whether they are synthetic.
-        num_workers: Processes that read files.
-        cache_dir: Folder of the pixel cache, or None.
-        save_minutes: Save the state at least this often.
-        save_steps: Also save it after this many steps.
+        accelerator: From `make_accelerator`. The other arguments are those of `train`.
 
     Attributes:
         model: The unwrapped model.
@@ -280,12 +146,7 @@ class Trainer:
             self._plot(now=True)
 
     def train_stage(self, stage: Stage, *, last: bool, resumed: bool) -> None:
-        """Trains a stage. A judged one ends with the weights of its best epoch, another with those of its last.
-
-        Raises:
-            TrainingStopped: If a signal stopped the run.
-            TrainingError: If the run cannot continue.
-        """
+        """Trains a stage. A judged one ends with the weights of its best epoch, another with those of its last."""
         self.start_stage(stage)
         progress = self.progress
         if resumed:
@@ -370,14 +231,9 @@ class Trainer:
                     bar.set_postfix_str(self._describe_step(result.loss, pace), refresh=False)
 
     def train_step(self, iterator: Iterator[dict[str, torch.Tensor]], step: int) -> StepResult:
-        """Makes a step of the optimizer, over `accumulation` batches.
+        """Makes step `step` of the epoch with the next `accumulation` batches.
 
-        If a loss or gradient is not finite on any process, weights, averages and batch norm statistics stay as they
-        are.
-
-        Args:
-            iterator: Over the loader, from the first batch of the step.
-            step: Number of the step in the epoch.
+        If a loss or gradient is not finite on any process, weights, averages and batch norm statistics stay.
         """
         training, progress, accelerator = self.stage.config.training, self.progress, self.accelerator
         save_now = int(self._is_save_due())
@@ -418,10 +274,8 @@ class Trainer:
             place = (self.progress.total, number, accelerator.process_index)
             torch.manual_seed(_derive_seed(config.training.seed, *place))
             batch = mix_batch(batch, config, place)
-            if number + 1 < n_batches:
-                with accelerator.no_sync(self.prepared):
-                    output, loss = self._forward_backward(batch, n_batches)
-            else:
+            last = number + 1 == n_batches
+            with nullcontext() if last else accelerator.no_sync(self.prepared):
                 output, loss = self._forward_backward(batch, n_batches)
             total += loss.detach() / n_batches
             seen.append((batch["index"], class_logits(output).detach()))
@@ -442,12 +296,7 @@ class Trainer:
         return output, loss
 
     def evaluate(self, model: Any, *, save_on_stop: bool = True) -> SplitPredictions:
-        """Predictions of a model on dev.
-
-        Args:
-            model: The model, or its moving average.
-            save_on_stop: Whether to save the state if a signal stops the run.
-        """
+        """Predictions of a model on dev. A signal stops them, after the state is saved if `save_on_stop`."""
 
         def check_signals() -> None:
             stop = self.processes.maximum(self.signals.received)[0]
@@ -466,13 +315,8 @@ class Trainer:
         return found
 
     def _end_epoch(self, *, last: bool) -> None:
-        """Evaluates an epoch on dev, saves the state and the checkpoint, and reports."""
-        stage, progress, accelerator, training = (
-            self.stage,
-            self.progress,
-            self.accelerator,
-            self.stage.config.training,
-        )
+        stage, progress, accelerator = self.stage, self.progress, self.accelerator
+        training = stage.config.training
         if not self.epoch_metrics.rows:
             raise TrainingError(
                 f"no step of {stage.name}, epoch {progress.epoch + 1}, had a finite loss; lower its learning_rate"
@@ -490,18 +334,16 @@ class Trainer:
         progress.samples = result.digest(progress.samples)
         if isinstance(stage.sampler, HardSampler):
             stage.sampler.set_losses(result.rows, result.losses(stage.views))
-        entry: dict[str, Any] = {
-            "stage": stage.name, "epoch": progress.epoch + 1, "train_loss": result.loss, "train": None, "dev": None,
-        }  # fmt: skip
+        entry: dict[str, Any] = {"stage": stage.name, "epoch": progress.epoch + 1, "train_loss": result.loss}
+        entry |= {"train": None, "dev": None}
         score = None
         if found is not None:
             if not (training.mixup or training.cutmix):  # predictions of mixed views belong to no single view
                 entry["train"] = result.study_metrics(stage.views)
             weights = None if self.targets.weights is None else self.targets.weights.cpu().numpy()
             studies = self.config.data.level == "study"
-            entry |= {
-                "dev": found.study_metrics(), "dev_loss": found.cross_entropy(studies=studies, weights=weights),
-            }  # fmt: skip
+            entry["dev"] = found.study_metrics()
+            entry["dev_loss"] = found.cross_entropy(studies=studies, weights=weights)
             self.schedule.end_epoch(entry["dev_loss"])
             score = selection_score(entry["dev"], training.select_by)
         entry |= {"skipped_steps": progress.skipped, "seconds": self.seconds(), "samples": progress.samples}
@@ -534,9 +376,8 @@ class Trainer:
         training, progress = self.stage.config.training, self.progress
         if progress.epoch >= training.epochs:
             return True
-        if progress.step or progress.best is None or not training.patience:
-            return False
-        if progress.epoch - progress.best["epoch"] < training.patience:
+        waiting = progress.step or progress.best is None or not training.patience
+        if waiting or progress.epoch - progress.best["epoch"] < training.patience:  # type: ignore[index]
             return False
         if self.accelerator.is_main_process:
             name = self.stage.name.capitalize()
@@ -571,7 +412,6 @@ class Trainer:
             save_checkpoint(self.model, self.processor, self._record(), folder, weights=weights)
 
     def _record(self, **results: Any) -> dict[str, Any]:
-        """`training.json` of the epoch that is kept."""
         best = self.progress.best or {}
         found = {name: best.get(name) for name in ("stage", "epoch", "dev")}
         found |= {"seconds": self.seconds(), "samples": self.progress.samples, "resumed": self.progress.resumed}
@@ -591,14 +431,12 @@ class Trainer:
         return after_steps or time.monotonic() - self.saved_at > self.save_seconds
 
     def _plot(self, *, now: bool = False) -> None:
-        """Plots curves.png, at most once a minute."""
         if self.progress.history and (now or time.monotonic() - self.plotted_at > _PLOT_INTERVAL):
             selected_by = self.config.training.select_by
             plot_curves(self.progress.history, self.output_dir / "curves.png", selected_by=selected_by)
             self.plotted_at = time.monotonic()
 
     def _stopped(self, number: int, *, averaging: bool = False) -> TrainingStopped:
-        """The error that ends a run after a signal."""
         progress = self.progress
         where = f"{self.stage.name}, epoch {progress.epoch + 1}, step {progress.step} of {self.steps}"
         return TrainingStopped(
@@ -617,7 +455,6 @@ class Trainer:
         return text + f", run ends in {tqdm.format_interval(round(left * pace))}"
 
     def _check_skipped(self) -> None:
-        """Reports a skipped step, and ends the run if there were too many."""
         progress, most = self.progress, self.stage.config.training.max_skipped_steps
         where = f"{self.stage.name}, epoch {progress.epoch + 1}, step {progress.step}"
         if self.accelerator.is_main_process:
@@ -631,23 +468,14 @@ class Trainer:
 
 
 def start_training(model: Any, trains: str, train_last: int | None) -> None:
-    """Puts a model into a stage, and freezes all but the last stages of the backbones that it trains.
-
-    Args:
-        model: Any classifier.
-        trains: One of its `STAGES`.
-        train_last: See `TrainingArguments`.
-    """
+    """Puts a model into one of its `STAGES`, and freezes all but the last stages of the backbones that it trains."""
     model.start_stage(trains)
-    if train_last is None:
-        return
-    for inner in model.modules():
+    for inner in model.modules() if train_last is not None else ():
         if isinstance(inner, MuraModel) and any(parameter.requires_grad for parameter in inner.parameters()):
             freeze_backbone(inner.backbone, train_last)
 
 
 def _derive_seed(*parts: int | str) -> int:
-    """A seed of 63 bits."""
     return int.from_bytes(hashlib.sha256(" ".join(map(str, parts)).encode()).digest()[:8], "big") >> 1
 
 
@@ -663,7 +491,6 @@ def _not_finite(what: str) -> TrainingError:
 
 
 def _flatten(entry: dict[str, Any]) -> dict[str, float]:
-    """The numbers of an epoch's record, for trackers."""
     found = {name: value for name, value in entry.items() if isinstance(value, int | float)}
     for split in ("train", "dev"):
         found |= {f"{split}_{name}": value for name, value in (entry[split] or {}).items() if value is not None}
@@ -673,7 +500,6 @@ def _flatten(entry: dict[str, Any]) -> dict[str, float]:
 def _open_cache(
     datasets: DatasetDict, processor: MuraImageProcessor, folder: str | Path, accelerator: Accelerator
 ) -> PixelCache:
-    """The cache of train and dev, built by the main process while the others wait."""
     images = [datasets[split].cast_column("image", Image(decode=False))["image"] for split in ("train", "dev")]
     files = [image["path"] for column in images for image in column if image["bytes"] is None]
     with accelerator.main_process_first():

@@ -68,13 +68,13 @@ def train_in_fork(tree: Path, folder: Path, cache: Path, changes: dict[str, Any]
 
 
 def _run(tree: Path, folder: Path, cache: Path, changes: dict[str, Any]) -> None:
-    from mura_hf.training import trainer
+    from mura_hf.training import running
 
     torch.set_num_threads(1)
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
     os.dup2(quiet, 2)
-    trainer.clear_states = lambda output_dir: None  # the last state is what is compared
+    running.clear_states = lambda output_dir: None  # the last state is what is compared
     config = CONFIG.replace(**changes)
     train(
         load_mura(tree, **config.split_options()),

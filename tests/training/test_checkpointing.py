@@ -19,7 +19,7 @@ from mura_hf.common import put_file
 from mura_hf.errors import TrainingError
 from mura_hf.training import train
 from mura_hf.training.checkpointing import (
-    _remove_after,
+    remove_after,
     begin_state,
     commit_state,
     find_damage,
@@ -226,7 +226,7 @@ def test_a_damaged_state_is_passed_over(harm, tmp_path):
     assert len(damages) == 1
     assert str(state) in damages[0]
     assert "is damaged" in damages[0]
-    _remove_after(states, state_number(before))
+    remove_after(states, state_number(before))
     assert [path.name for path in states.iterdir()] == ["state-1"]
 
 
@@ -237,5 +237,5 @@ def test_an_unfinished_folder_is_no_state(tmp_path):
     assert newest_state(states) == (state, [])
     assert begin_state(states, 2).is_dir()
     assert not any((states / "tmp-2").iterdir())  # empty again
-    _remove_after(states, 1)
+    remove_after(states, 1)
     assert [path.name for path in states.iterdir()] == ["state-1"]

@@ -1,0 +1,137 @@
+"""`train`: trains any config, as one model or member by member."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from datasets import DatasetDict
+
+from ..errors import ConfigError, DatasetError
+from .arguments import TrainingConfig
+from .checkpointing import (
+    FINISHED_FILE,
+    RUN_FILE,
+    STATES_FOLDER,
+    clear_states,
+    explain_full_disk,
+    identify_run,
+    is_finished,
+    write_identity,
+)
+from .ensemble import train_members
+from .processes import make_accelerator
+from .records import CHECKPOINT_FOLDER
+from .trainer import Trainer
+from .validation import COMPOSED
+
+
+def train(
+    datasets: DatasetDict,
+    config: TrainingConfig,
+    output_dir: str | Path,
+    *,
+    data_description: dict[str, Any],
+    trained_on_phantoms: bool = False,
+    cpu: bool = False,
+    num_workers: int = 0,
+    cache_dir: str | Path | None = None,
+    save_minutes: float = 10.0,
+    save_steps: int | None = None,
+    tracker: str | None = None,
+) -> Path:
+    """Trains a model and keeps the epoch with the best study-level figure on `dev` (`select_by` of the config).
+
+    Writes into `output_dir`: `checkpoint/` (model, processor, `training.json`), `metrics.jsonl` (a line per epoch),
+    `curves.png`, `finished.json` at the end, and `split_manifest.json`, which stays on this machine. Class weights
+    come from `train`. `valid` is not used, and `calib` only for the member weights of an ensemble. Each judged stage
+    starts the next one from its best epoch; the checkpoint is the best epoch of the last stage. Ensembles and
+    specialized models have a folder for each member beside `checkpoint/`.
+
+    Until the end, `states/` holds the state of the run. A run that was killed continues when it is called again with
+    the same arguments, and makes exactly the steps it would have made. SIGTERM and SIGINT save the state and stop all
+    processes within a step. Processes on several machines need a folder that all of them see.
+
+    Args:
+        datasets: Splits of `load_mura`, or of another loader.
+        config: All arguments.
+        output_dir: New or empty folder, or the folder of the same run.
+        data_description: What the data are, for `training.json`.
+        trained_on_phantoms: Whether the data are synthetic; the checkpoint then says so with each prediction.
+        cpu: Use the CPU even if there is an accelerator.
+        num_workers: Processes that read files; 0 reads in this process.
+        cache_dir: Folder of the pixel cache, which is built before the first epoch; None reads each file each time.
+        save_minutes: Save the state at least this often, and after each epoch.
+        save_steps: Also save the state after this many steps.
+        tracker: Name of an Accelerate tracker, such as "tensorboard" or "wandb".
+
+    Returns:
+        Folder of the checkpoint.
+
+    Raises:
+        DatasetError: If the output folder contains something else, `dev` lacks a class, or the config needs boxes or
+            finding types that the data do not have.
+        ConfigError: If the device does not support the precision, or there is no such tracker.
+        TrainingStopped: After SIGTERM or SIGINT; the state is saved.
+        TrainingError: If too many steps had no finite loss, or the disk is full; earlier states stay.
+    """
+    output_dir = Path(output_dir)
+    if not save_minutes > 0 or (save_steps is not None and save_steps < 1):
+        raise ConfigError(f"save_minutes is {save_minutes}, save_steps {save_steps}: both must be above 0")
+    shared: dict[str, Any] = {"trained_on_phantoms": trained_on_phantoms, "cpu": cpu}
+    train_one = partial(
+        _train_one, **shared, num_workers=num_workers, cache_dir=cache_dir, save_minutes=save_minutes,
+        save_steps=save_steps, tracker=tracker,
+    )  # fmt: skip
+    with explain_full_disk(output_dir):
+        if config.model.family not in COMPOSED:
+            return train_one(datasets, config, output_dir, data_description=data_description)
+        return train_members(
+            datasets, config, output_dir, train_one=train_one, data_description=data_description, **shared
+        )
+
+
+def _train_one(
+    datasets: DatasetDict,
+    config: TrainingConfig,
+    output_dir: Path,
+    *,
+    cpu: bool,
+    tracker: str | None,
+    data_description: dict[str, Any],
+    **options: Any,
+) -> Path:
+    """Trains one model, unless it is finished."""
+    check_data(datasets, config)
+    accelerator = make_accelerator(config, cpu=cpu, tracker=tracker, folder=output_dir)
+    identity = identify_run(config, datasets, accelerator.num_processes)
+    finished = is_finished(output_dir, identity)
+    accelerator.wait_for_everyone()
+    if not finished:
+        if accelerator.is_main_process:
+            output_dir.mkdir(parents=True, exist_ok=True)
+            if not (output_dir / STATES_FOLDER).exists():
+                write_identity(output_dir / RUN_FILE, identity)
+        trainer = Trainer(datasets, config, output_dir, accelerator, data_description=data_description, **options)
+        trainer.train()
+        if accelerator.is_main_process:
+            write_identity(output_dir / FINISHED_FILE, identity)
+    if accelerator.is_main_process:
+        clear_states(output_dir)
+    accelerator.wait_for_everyone()
+    for one in accelerator.trackers:  # not end_training, which would also end the process group
+        one.finish()
+    return output_dir / CHECKPOINT_FOLDER
+
+
+def check_data(datasets: DatasetDict, config: TrainingConfig) -> None:
+    """Checks that a config can be trained on the data; raises `DatasetError` as `train` does."""
+    if set(datasets["dev"]["label"]) != {0, 1}:
+        raise DatasetError(
+            "dev needs normal and abnormal studies to select an epoch; use more studies or a larger dev_fraction"
+        )
+    patches = any(stage.patch_size is not None for stage in config.training.stages)
+    if (config.training.region_weight or patches) and "boxes" not in datasets["train"].column_names:
+        raise DatasetError(
+            "the config has a region_weight or stages on patches, but the data have no boxes; set region_weight to 0 "
+            "and leave the patches out, or use data with boxes"
+        )
