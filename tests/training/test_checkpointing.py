@@ -19,11 +19,11 @@ from mura_hf.common import put_file
 from mura_hf.errors import TrainingError
 from mura_hf.training import train
 from mura_hf.training.checkpointing import (
-    remove_after,
     begin_state,
     commit_state,
     find_damage,
     newest_state,
+    remove_after,
     state_number,
 )
 
