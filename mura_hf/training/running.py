@@ -78,7 +78,7 @@ def train(
     if not save_minutes > 0 or (save_steps is not None and save_steps < 1):
         raise ConfigError(f"save_minutes is {save_minutes}, save_steps {save_steps}: both must be above 0")
     shared: dict[str, Any] = {"trained_on_phantoms": trained_on_phantoms, "cpu": cpu}
-    train_one = partial(
+    train_one: Any = partial(
         _train_one, **shared, num_workers=num_workers, cache_dir=cache_dir, save_minutes=save_minutes,
         save_steps=save_steps, tracker=tracker,
     )  # fmt: skip
