@@ -279,10 +279,6 @@ def test_wrong_options_are_explained(options, message, capsys):
     assert message in str(caught.value) + capsys.readouterr().err
 
 
-def test_a_classifier_for_each_body_part():
-    assert read("--config", "mura_paper", "--each_body_part").model.family == "specialized"
-
-
 def test_ours_has_weights_and_rates_that_fall_to_a_twentieth():
     ours = load_config("ours")
     known = timm.get_pretrained_cfg(ours.model.backbone)

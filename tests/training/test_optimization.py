@@ -207,23 +207,6 @@ def test_a_backbone_without_known_layers_is_refused(monkeypatch):
         parameter_groups(model, learning_rate=0.1, weight_decay=0.3, layer_decay=0.9)
 
 
-def test_rates_move_weights_by_layers():
-    model = _model("convnext_atto", depths=[1, 1, 1, 1], dims=[8, 8, 16, 16])
-    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    optimizer = torch.optim.SGD(parameter_groups(model, learning_rate=1.0, weight_decay=0.0, layer_decay=DECAY))
-    for parameter in model.parameters():
-        parameter.grad = torch.ones_like(parameter)
-    optimizer.step()
-    moved = {name: float((before[name] - parameter.detach()).mean()) for name, parameter in model.named_parameters()}
-    assert moved["classifier.weight"] == pytest.approx(1.0, abs=1e-5)
-    assert moved["mura.backbone.stem.0.weight"] == pytest.approx(DECAY**5, abs=1e-5)
-
-
-def test_nothing_to_train_is_refused():
-    with pytest.raises(ValueError, match="raise train_last"):
-        parameter_groups(nn.Linear(2, 2).requires_grad_(False), learning_rate=1.0, weight_decay=0.0, layer_decay=0.5)
-
-
 def _weights(value):
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     for parameter in model.parameters():

@@ -6,8 +6,8 @@ from mura_hf import ConfigError, DatasetError, load_mura
 from mura_hf.data import GroupSampler
 from mura_hf.phantoms import write_phantom_mura
 from mura_hf.training import TrainingConfig, build_processor
+from mura_hf.training.running import check_data
 from mura_hf.training.stage import make_stages
-from mura_hf.training.trainer import check_data
 
 from .conftest import TINY
 

@@ -132,6 +132,7 @@ def test_patches_first_with_or_without_cache(phantom_splits, tmp_path, monkeypat
     assert same_weights(folder, cached)
 
 
+@pytest.mark.slow
 def test_same_seed_same_weights_and_another_seed_others(phantom_splits, tmp_path):
     one, again, other = (
         train_tiny(phantom_splits, tmp_path / name, epochs=1, seed=seed)[0]
@@ -148,11 +149,12 @@ def test_bf16_trains_and_saves_fp32(phantom_splits, tmp_path):
         assert torch.isfinite(value).all()
 
 
+@pytest.mark.slow
 def test_overfits_one_batch(phantom_splits, tmp_path):
     labels = np.asarray(phantom_splits["train"]["label"])
     batch = phantom_splits["train"].select([*np.flatnonzero(labels == 0)[:8], *np.flatnonzero(labels == 1)[:8]])
     few = type(phantom_splits)({**phantom_splits, "train": batch, "dev": batch})
-    _, lines = train_tiny(few, tmp_path / "run", epochs=20, learning_rate=1e-2, **STILL)
+    _, lines = train_tiny(few, tmp_path / "run", epochs=12, learning_rate=1e-2, **STILL)
     assert lines[-1]["train_loss"] < 0.3 * lines[0]["train_loss"]
 
 
@@ -221,6 +223,7 @@ def test_fusenet_goes_through_its_stages(phantom_splits, tmp_path, monkeypatch):
     assert auroc_on_dev(model, phantom_splits, folder) == pytest.approx(lines[-1]["dev"]["auroc"], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_the_embedding_is_trained_first_and_not_judged(phantom_splits, tmp_path):
     folder, lines = train_tiny(
         phantom_splits, tmp_path / "run", family="metric_learning", sampling="classes", classes_per_batch=4,
@@ -232,6 +235,7 @@ def test_the_embedding_is_trained_first_and_not_judged(phantom_splits, tmp_path)
     assert MuraForMetricLearning.from_pretrained(folder).config.embedding_size == 8
 
 
+@pytest.mark.slow
 def test_joint_training_adds_the_weighted_loss_on_embeddings(phantom_splits, tmp_path):
     losses = {}
     for weight in (0.0, 1.0, 3.0):
@@ -244,7 +248,7 @@ def test_joint_training_adds_the_weighted_loss_on_embeddings(phantom_splits, tmp
     assert losses[1.0] > losses[0.0]
 
 
-@pytest.mark.parametrize("pooling", ["gated_attention", "max", "noisy_or"])
+@pytest.mark.parametrize("pooling", ["gated_attention", pytest.param("noisy_or", marks=pytest.mark.slow)])
 def test_studies_are_trained_and_judged_whole(pooling, phantom_splits, tmp_path):
     folder, lines = train_tiny(
         phantom_splits, tmp_path / "run", level="study", batch_size=6, epochs=1, sampling="balanced",
@@ -334,6 +338,7 @@ def test_a_signal_while_the_average_is_judged_stops_too(phantom_splits, tmp_path
     assert read_record(folder)["resumed"] == 1
 
 
+@pytest.mark.slow
 def test_stops_without_improvement_on_dev(phantom_splits, tmp_path):
     # With a learning rate of almost zero every epoch is like the first, and of two equal epochs the earlier is kept.
     folder, lines = train_tiny(
@@ -343,6 +348,7 @@ def test_stops_without_improvement_on_dev(phantom_splits, tmp_path):
     assert read_record(folder)["epoch"] == 1
 
 
+@pytest.mark.slow
 def test_a_frozen_backbone_does_not_change(phantom_splits, tmp_path):
     one, _ = train_tiny(phantom_splits, tmp_path / "one", train_last=0, epochs=1)
     two, _ = train_tiny(phantom_splits, tmp_path / "two", train_last=0, epochs=2, learning_rate=1e-2, optimizer="adam")
@@ -351,6 +357,7 @@ def test_a_frozen_backbone_does_not_change(phantom_splits, tmp_path):
     assert changed == {"classifier.weight", "classifier.bias"}
 
 
+@pytest.mark.slow
 def test_finding_types_are_learned_from_rows_that_have_one(phantom_splits, tmp_path):
     types = sorted({kind for kind in phantom_splits["train"]["finding"] if kind})
     options = {"finding_weight": 1.0, "model_kwargs": {"finding_types": types}, "epochs": 1}
@@ -412,6 +419,7 @@ def test_too_many_of_them_end_the_run_and_earlier_epochs_stay(break_loss, phanto
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_gradients_are_accumulated_over_a_step(phantom_splits, tmp_path):
     """Without batch norm and dropout, four batches of four equal one of sixteen."""
     losses = {}
@@ -473,6 +481,7 @@ def test_a_tiny_version_of_ours_trains(phantom_splits, tmp_path, phantom_files):
     assert all(view.heatmap is not None for view in study.views)
 
 
+@pytest.mark.slow
 def test_the_trainer_of_transformers_works_too(phantom_splits, tmp_path):
     processor = MuraImageProcessor(size={"height": SIDE, "width": SIDE})
     views = ViewDataset(phantom_splits["train"].select(range(8)), processor)
