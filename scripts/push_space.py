@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         force=options.force,
     )
     if options.dry_run:
-        print(f"{result.readme}\nDry run for {result.repo_id}; nothing was sent. Files:")
+        print(f"{result.card}\nDry run for {result.repo_id}; nothing was sent. Files:")
     for name, size in result.files:
         print(f"{size:12,d}  {name}")
     if not options.dry_run:

@@ -6,16 +6,16 @@ from ..common import require_extra
 require_extra("train", "jinja2", "matplotlib", "sklearn", "yaml")
 
 from .card import render_card
+from .commit import PushResult
 from .conversion import Conversion, ConvertedKey, convert_checkpoint
 from .export import export_checkpoint
-from .push import PushResult, push
-from .space import SpaceResult, push_space, stage_space
+from .push import push
+from .space import push_space, stage_space
 
 __all__ = [
     "Conversion",
     "ConvertedKey",
     "PushResult",
-    "SpaceResult",
     "convert_checkpoint",
     "export_checkpoint",
     "push",

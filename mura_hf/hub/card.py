@@ -3,9 +3,8 @@
 import json
 import math
 import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedError
@@ -20,15 +19,8 @@ from .export import index_is_exported
 from .training_section import bases_of, model_rows, training_command, training_section
 
 
-@dataclass(frozen=True)
-class CardBlock:
-    """A required block of every card.
-
-    Attributes:
-        name: Name of its template, `card_blocks/NAME.md`.
-        title: Its heading.
-        needs: Values of the records that it requires, each as `record.key.key`.
-    """
+class CardBlock(NamedTuple):
+    """A block of every card: its template `card_blocks/NAME.md`, its heading, and the values that it requires."""
 
     name: str
     title: str
@@ -36,8 +28,6 @@ class CardBlock:
 
 
 METADATA = CardBlock("metadata", "Metadata", ("training.data.name", "evaluation.study.overall.figures"))
-"""The YAML header, which has no template."""
-
 BLOCKS = (
     CardBlock("about", "What it is", ("config.model_type", "training.data.name")),
     CardBlock("use", "Intended use", ("training.data.name",)),
@@ -63,7 +53,7 @@ BLOCKS = (
     CardBlock("licence", "Licence", ("training.data.name",)),
     CardBlock("citation", "Citation", ("training.versions",)),
 )  # fmt: skip
-"""The blocks in the order of the card."""
+"""The blocks in the order of the card. `METADATA`, the YAML header, has no template."""
 
 _TEMPLATES = Path(__file__).parent / "card_blocks"
 _RECORDS = {
@@ -120,9 +110,8 @@ def render_card(folder: str | Path, name: str, *, pictures: str = "") -> str:
     records = _read_records(folder)
     _check_blocks(records, folder)
     _check_fit(records, folder)
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    loader = FileSystemLoader(_TEMPLATES)
+    environment = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"figure": _format_figure, "change": _format_change}
     texts = []
     try:
@@ -136,8 +125,7 @@ def render_card(folder: str | Path, name: str, *, pictures: str = "") -> str:
             texts.append(text if block is BLOCKS[0] else f"## {block.title}\n\n{text}")
     except (UndefinedError, KeyError) as error:
         raise CardError(f"a record of {folder} lacks a value that the card shows: {error}") from error
-    body = "\n\n".join([f"# {name}", *texts])
-    return f"---\n{metadata.to_yaml()}\n---\n\n{body}\n"
+    return "\n\n".join([f"---\n{metadata.to_yaml()}\n---", f"# {name}", *texts]) + "\n"
 
 
 def _read_records(folder: Path) -> dict[str, Any]:
@@ -210,11 +198,7 @@ def _calibration(records: dict[str, Any]) -> dict[str, float]:
 
 
 def sources_of(records: dict[str, Any]) -> tuple[DataSource, DataSource]:
-    """Data that a checkpoint was trained on, and data that it was evaluated on.
-
-    Raises:
-        CardError: If a record names unknown data.
-    """
+    """Data that a checkpoint was trained on, and data that it was evaluated on."""
     trained = records["training"]["data"]
     key = trained.get("key", "phantoms" if records["config"]["trained_on_phantoms"] else "mura")
     evaluated = records["evaluation"].get("data", {"key": key})
@@ -237,12 +221,7 @@ def _strictest_licence(records: dict[str, Any]) -> DataSource:
 
 
 def card_metadata(records: dict[str, Any], name: str) -> ModelCardData:
-    """YAML header of a card.
-
-    Args:
-        records: `config`, `training` and `evaluation` of a checkpoint.
-        name: Its name on the Hub.
-    """
+    """YAML header of a card from the records of a checkpoint."""
     phantoms, held_out = records["config"]["trained_on_phantoms"], sources_of(records)[1]
     synthetic = held_out.key == "phantoms"
     split, figures = records["evaluation"]["split"], records["evaluation"]["study"]["overall"]["figures"]
@@ -283,8 +262,8 @@ def _collect_values(records: dict[str, Any], folder: Path, name: str) -> dict[st
     config, training = records["config"], records["training"]
     source, held_out = sources_of(records)
     bases = _base_sources(records)
-    made_with = training["data"].get("made_with")  # options of phantoms; missing for other data
-    regions = training["data"].get("regions", "all")
+    data, made_with = training["data"], training["data"].get("made_with")  # options of phantoms
+    regions = data.get("regions", "all")
     points, threshold = config["operating_points"], records["evaluation"]["threshold"]
     band = [points[one] for one in ("sensitivity_95", "specificity_95") if one in points]
     has_band = len(band) == 2 and band[0] < band[1]
@@ -297,7 +276,7 @@ def _collect_values(records: dict[str, Any], folder: Path, name: str) -> dict[st
         "strictest": _strictest_licence(records),
         "cited": [one.citation for one in dict.fromkeys([source, *bases, held_out]) if one.citation],
         "covers": source.covers if regions == "all" else f"of {' or '.join(regions)} (one view)",
-        "positive_class_description": describe_positive_class({"key": source.key, **training["data"]}),
+        "positive_class_description": describe_positive_class({"key": source.key, **data}),
         "files": '"arm.png"' if source.key == "fracatlas" else '"wrist_frontal.png", "wrist_lateral.png"',
         "model": model_rows(records),
         "needs_part": config["model_type"] == "mura_specialized" and not config.get("router"),

@@ -22,17 +22,14 @@ _AUXILIARY = re.compile(r"(AuxLogits|aux\d?|aux_classifier)\.")
 
 @dataclass(frozen=True)
 class ConvertedKey:
-    """What became of one weight.
-
-    Attributes:
-        source: Its name in the file; None if the file does not have it.
-        target: Its name in the checkpoint; None if it was left out.
-        note: How it was changed, or why it was left out or added; empty if it was copied as it is.
-    """
+    """What became of one weight."""
 
     source: str | None
+    """Its name in the file; None if the file does not have it."""
     target: str | None
+    """Its name in the checkpoint; None if it was left out."""
     note: str = ""
+    """How it was changed, or why it was left out or added; empty if it was copied as it is."""
 
     @property
     def is_added_counter(self) -> bool:
@@ -286,28 +283,23 @@ def _convert_head(
             else "two outputs: which of them means abnormal? Set abnormal_index to 0 or 1"
         )
         raise CheckpointError(f"{file}: the head has {question}")
-    note = "the head"
-    bias_note = "not in the file, set to 0" if bias is None else note
-    bias = torch.zeros(outputs) if bias is None else bias
-    change = ""
+    note, head, keys = "the head", {}, []
     if single_logit:
-        change = "; one logit z becomes the two logits 0 and z, whose softmax is its sigmoid"
-        head = {"weight": torch.cat([torch.zeros_like(weight), weight]), "bias": torch.cat([bias * 0, bias])}
+        note += "; one logit z becomes the two logits 0 and z, whose softmax is its sigmoid"
     elif abnormal_index == 0:
-        change = "; rows swapped, because abnormal is second here"
-        head = {"weight": weight.flip(0), "bias": bias.flip(0)}
-    else:
-        head = {"weight": weight, "bias": bias}
-    weight_key, bias_key = f"{layer}.weight", f"{layer}.bias"
-    keys = [
-        ConvertedKey(sources.get(weight_key, weight_key), "classifier.weight", note + change),
-        ConvertedKey(
-            sources.get(bias_key, bias_key) if bias_key in rest else None,
-            "classifier.bias",
-            bias_note + change if bias_key in rest else bias_note,
-        ),
-    ]
-    return {part: value.float() for part, value in head.items()}, keys
+        note += "; rows swapped, because abnormal is second here"
+    for part, value in (("weight", weight), ("bias", torch.zeros(outputs) if bias is None else bias)):
+        if single_logit:
+            value = torch.cat([torch.zeros_like(value), value])
+        elif abnormal_index == 0:
+            value = value.flip(0)
+        head[part] = value.float()
+        name = f"{layer}.{part}"
+        if name in rest:
+            keys.append(ConvertedKey(sources.get(name, name), f"classifier.{part}", note))
+        else:
+            keys.append(ConvertedKey(None, f"classifier.{part}", "not in the file, set to 0"))
+    return head, keys
 
 
 def _few(names: list[str]) -> str:

@@ -8,7 +8,6 @@ stays on this machine.
 import json
 import re
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +26,8 @@ SHARED_DATA = ("phantoms", "fracatlas", "grazpedwri")
 _REQUIRED = ("config.json", "model.safetensors", "preprocessor_config.json")
 _MODELS = Path(__file__).parents[1] / "models"
 _PROCESSOR_MAP = {"AutoImageProcessor": "image_processing_mura.MuraImageProcessor"}
-_PIPELINES: dict[str, dict[str, Any]] = {
-    STUDY_TASK: {
-        "impl": f"pipeline_mura_study.{MuraStudyClassificationPipeline.__name__}",
-        "pt": ["AutoModelForImageClassification"],
-        "type": "image",
-    }
-}
+_PIPELINE = f"pipeline_mura_study.{MuraStudyClassificationPipeline.__name__}"
+_PIPELINES = {STUDY_TASK: {"impl": _PIPELINE, "pt": ["AutoModelForImageClassification"], "type": "image"}}
 _SIBLING = re.compile(r"^from \.(\w+) import", re.MULTILINE)
 
 _INDEX_TENSORS = {"codes", "squares", "sketch_mean", "sketch_basis", "sketch_vectors"}
@@ -103,9 +97,8 @@ def model_code_names() -> set[str]:
 
 def _code_files(kind: str) -> list[str]:
     """Code files that a checkpoint of a type needs: of its classes, and of all siblings that they import."""
-    classes: Iterable[str] = [*_auto_map(kind).values(), *_PROCESSOR_MAP.values(), _PIPELINES[STUDY_TASK]["impl"]]
     found: set[str] = set()
-    waiting = [name.partition(".")[0] for name in classes]
+    waiting = [name.partition(".")[0] for name in (*_auto_map(kind).values(), *_PROCESSOR_MAP.values(), _PIPELINE)]
     while waiting:
         module = waiting.pop()
         if module not in found:
@@ -121,36 +114,24 @@ def load_model(folder: Path) -> tuple[Any, MuraImageProcessor]:
 
 
 def index_is_exported(folder: str | Path) -> bool:
-    """Whether a checkpoint has an index of data that may be shared.
-
-    Raises:
-        CheckpointError: If there is an index whose record cannot be read.
-    """
+    """Whether a checkpoint has an index of data that may be shared."""
     place = Path(folder) / FOLDER
     return place.is_dir() and (read_record(place).data or {}).get("key") in SHARED_DATA
 
 
 def index_files(folder: str | Path) -> list[Path]:
-    """Files of a checkpoint's index that are exported; empty if it may not be shared.
-
-    Raises:
-        CheckpointError: If there is an index whose record cannot be read.
-    """
+    """Files of a checkpoint's index that are exported; empty if it may not be shared, or needs a file of FAISS."""
     place = Path(folder) / FOLDER
-    if (
-        not index_is_exported(folder) or read_record(place).factory is not None
-    ):  # FAISS needs a file that is not shared
-        return []
-    return [place / name for name in (RECORD, CODES, ROWS)]
+    shared = index_is_exported(folder) and read_record(place).factory is None
+    return [place / name for name in (RECORD, CODES, ROWS)] if shared else []
 
 
 def check_index(folder: str | Path) -> None:
     """Checks that an index to be exported belongs to its checkpoint and holds only what may be shared.
 
     Raises:
-        CheckpointError: If the index is damaged, made with other weights or needs FAISS; if there is another file
-            beside it, an unknown tensor, a picture that is not a thumbnail of a phantom, or an id of MURA. The message
-            names it.
+        CheckpointError: If the index is damaged, made with other weights or needs FAISS, or if there is another file,
+            an unknown tensor, a picture that is not a thumbnail of a phantom, or an id of MURA. The message names it.
     """
     folder = Path(folder)
     place = folder / FOLDER
@@ -172,10 +153,7 @@ def check_index(folder: str | Path) -> None:
     notes = set(index.rows.schema.metadata or {}) - {b"build"}
     if notes:
         raise CheckpointError(f"{place / ROWS} holds more than rows ({len(notes)} notes); {_REBUILD}")
-    _check_rows(index, place / ROWS, phantoms=(record.data or {}).get("key") == "phantoms")
-
-
-def _check_rows(index: RetrievalIndex, file: Path, *, phantoms: bool) -> None:
+    file, phantoms = place / ROWS, (record.data or {}).get("key") == "phantoms"
     for row in index.rows.to_pylist():
         picture = row.pop("thumbnail")
         if picture is not None and not phantoms:

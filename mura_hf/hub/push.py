@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,32 +14,9 @@ from transformers.utils import logging
 from ..errors import CardError, CheckpointError
 from ..metrics import plot_evaluation
 from .card import render_card
-from .commit import commit_folder, explain_errors, list_files
+from .commit import CARD, PushResult, explain_errors, list_files, push_folder
 from .export import HUB_RECORD, export_checkpoint
-from .push_checks import CARD, NOT_PUSHED, check_checkpoint, check_golden, check_text
-
-
-@dataclass(frozen=True)
-class PushResult:
-    """What a push did, or would do.
-
-    Attributes:
-        repo_id: "user/model".
-        url: Page of the commit; None after a dry run.
-        commit: Hash of the commit; None after a dry run.
-        changed: Whether this push made the commit; False if nothing was new, and after a dry run.
-        files: Names and sizes in bytes.
-        card: Text of the card.
-        golden_difference: Largest difference of the golden logits after download; None after a dry run.
-    """
-
-    repo_id: str
-    url: str | None
-    commit: str | None
-    changed: bool
-    files: list[tuple[str, int]]
-    card: str
-    golden_difference: float | None
+from .push_checks import NOT_PUSHED, check_checkpoint, check_golden, check_text
 
 
 def push(
@@ -84,29 +61,29 @@ def push(
     check_checkpoint(folder)
     with TemporaryDirectory(prefix="mura_hf_push_") as place, _progress_bars(progress):
         staged = Path(place, "staged")
-        card = _stage(folder, staged, repo_id)
+        _stage(folder, staged, repo_id)
         check_golden(folder)
-        files = list_files(staged)
-        if dry_run:
-            return PushResult(repo_id, None, None, False, files, card, None)
         api = api or HfApi(token=token)
-        made = commit_folder(
+        result = push_folder(
             api,
             staged,
             repo_id,
             repo_type="model",
             message=commit_message or f"Push {repo_id.rpartition('/')[2]}",
             record=folder / HUB_RECORD,
+            dry_run=dry_run,
             revision=revision,
             private=private,
             force=force,
         )
-        difference = _verify(api, repo_id, made.commit, staged, Path(place, "downloaded"))
-    return PushResult(repo_id, made.url, made.commit, made.changed, files, card, difference)
+        if result.commit is None:
+            return result
+        difference = _verify(api, repo_id, result.commit, staged, Path(place, "downloaded"))
+    return replace(result, golden_difference=difference)
 
 
-def _stage(folder: Path, staged: Path, repo_id: str) -> str:
-    """Writes the files to push into a folder and returns the text of the card."""
+def _stage(folder: Path, staged: Path, repo_id: str) -> None:
+    """Writes the files to push into a folder."""
     card = render_card(folder, repo_id)
     export_checkpoint(folder, staged)
     for name in NOT_PUSHED:
@@ -117,7 +94,6 @@ def _stage(folder: Path, staged: Path, repo_id: str) -> str:
         raise CardError(f"the plots of {folder} cannot be drawn ({error}); run scripts/evaluate.py again") from error
     (staged / CARD).write_bytes(card.encode())
     check_text(staged, [CARD])
-    return card
 
 
 def _verify(api: HfApi, repo_id: str, commit: str, staged: Path, cache: Path) -> float:
@@ -141,11 +117,9 @@ def _verify(api: HfApi, repo_id: str, commit: str, staged: Path, cache: Path) ->
 @contextmanager
 def _progress_bars(shown: bool) -> Iterator[None]:
     """Hides the progress bars of the Hub's client and of the loader inside the block, unless `shown`."""
-    hub = not shown and not are_progress_bars_disabled()
-    loader = not shown and logging.is_progress_bar_enabled()
-    if hub:
+    hub, loader = not are_progress_bars_disabled(), logging.is_progress_bar_enabled()
+    if not shown:
         disable_progress_bars()
-    if loader:
         logging.disable_progress_bar()
     try:
         yield

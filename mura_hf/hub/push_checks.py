@@ -18,11 +18,11 @@ from ..models import BODY_PARTS, GOLDEN_FILE, golden_difference
 from ..models.golden_mura import digest_weights
 from ..retrieval import FOLDER, OOD_FILE, OODDetector
 from ..retrieval import RECORD as INDEX_RECORD
+from .commit import CARD
 from .export import HUB_RECORD, check_index, index_is_exported, load_model, model_code_names
 
 RECORDS = ("config.json", "preprocessor_config.json", "training.json", "evaluation.json")
 WEIGHTS = "model.safetensors"
-CARD = "README.md"
 NOT_PUSHED = (CARD, HUB_RECORD, ".gitattributes", *PLOTS)
 """Files that a checkpoint's folder may hold, but that are not pushed as they are. Card and plots are rendered again
 from the records, because the name of a picture does not prove what it shows.
@@ -127,9 +127,7 @@ def _check_values(file: Path) -> None:
 
 
 def _count_numbers(value: Any) -> int:
-    if isinstance(value, list):
-        return sum(map(_count_numbers, value))
-    return int(isinstance(value, int | float))
+    return sum(map(_count_numbers, value)) if isinstance(value, list) else isinstance(value, int | float)
 
 
 def check_tensors(file: Path) -> None:

@@ -3,7 +3,6 @@
 import re
 import shutil
 import tomllib
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,7 +16,7 @@ from ..errors import HubError
 from ..metrics import PLOTS
 from ..models import GOLDEN_FILE
 from ..retrieval import ROWS
-from .commit import commit_folder, list_files
+from .commit import CARD, PushResult, list_files, push_folder
 from .export import HUB_RECORD, check_index, index_files
 from .push_checks import check_golden_picture, check_tensors, check_text
 
@@ -29,27 +28,6 @@ _RECORD = "spaces.json"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
-@dataclass(frozen=True)
-class SpaceResult:
-    """What pushing a Space did, or would do.
-
-    Attributes:
-        repo_id: "user/space".
-        url: Page of the commit; None after a dry run.
-        commit: Hash of the commit; None after a dry run.
-        changed: Whether this push made the commit.
-        files: Names and sizes in bytes.
-        readme: README.md of the Space with its front matter.
-    """
-
-    repo_id: str
-    url: str | None
-    commit: str | None
-    changed: bool
-    files: list[tuple[str, int]]
-    readme: str
-
-
 def push_space(
     repo_id: str,
     *,
@@ -59,7 +37,7 @@ def push_space(
     force: bool = False,
     token: str | None = None,
     api: HfApi | None = None,
-) -> SpaceResult:
+) -> PushResult:
     """Pushes the demo, this package and its bundled checkpoints as a Space, in one commit.
 
     Args:
@@ -78,38 +56,23 @@ def push_space(
         CheckpointError: If a file names a patient or a study.
     """
     with TemporaryDirectory(prefix="mura_hf_space_") as place:
-        staged = stage_space(place, title=repo_id.rpartition("/")[2], checkpoint=checkpoint)
-        readme, files = (staged / "README.md").read_text(), list_files(staged)
-        if dry_run:
-            return SpaceResult(repo_id, None, None, False, files, readme)
-        made = commit_folder(
+        return push_folder(
             api or HfApi(token=token),
-            staged,
+            stage_space(place, title=repo_id.rpartition("/")[2], checkpoint=checkpoint),
             repo_id,
             repo_type="space",
             message=f"Push the app of mura_hf {_version()}",
             record=home_folder() / _RECORD,
+            dry_run=dry_run,
             private=private,
             force=force,
         )
-    return SpaceResult(repo_id, made.url, made.commit, made.changed, files, readme)
 
 
 def stage_space(folder: str | Path, *, title: str, checkpoint: str | None = None) -> Path:
-    """Writes the files of a Space into a new or empty folder, where `python app.py` starts it.
+    """Writes the files of a Space into a new or empty folder, where `python app.py` starts it, and returns the folder.
 
-    Args:
-        folder: Where to write.
-        title: Title of the Space.
-        checkpoint: Hub name of the checkpoint to start with; the package's default if None.
-
-    Returns:
-        `folder`.
-
-    Raises:
-        HubError: If this is not a checkout of the package, it holds a file that does not belong to it, or the
-            checkpoint is not a Hub name.
-        CheckpointError: If a file names a patient or a study.
+    Arguments and errors are those of `push_space`.
     """
     folder, root = Path(folder), _PACKAGE.parent
     missing = [name for name in ("pyproject.toml", "app.py", "LICENSE") if not (root / name).is_file()]
@@ -133,7 +96,7 @@ def stage_space(folder: str | Path, *, title: str, checkpoint: str | None = None
     (folder / "app.py").write_text(app)
     requirements = sorted([*project["dependencies"], *project["optional-dependencies"]["demo"]])
     (folder / "requirements.txt").write_text("\n".join(requirements) + "\n")
-    (folder / "README.md").write_text(_readme(project, title, checkpoint))
+    (folder / CARD).write_text(_readme(project, title, checkpoint))
     return folder
 
 

@@ -27,12 +27,7 @@ _CONVNEXT_BLOCK = {"0": "conv_dw", "2": "norm", "3": "mlp.fc1", "5": "mlp.fc2"}
 
 
 class Weights(NamedTuple):
-    """Content of a file.
-
-    Attributes:
-        tensors: Name in the file -> tensor.
-        others: Name of every other entry of the file -> why it is not a weight.
-    """
+    """Tensors of a file by name, and every other entry with the reason why it is not a weight."""
 
     tensors: dict[str, torch.Tensor]
     others: dict[str, str]
@@ -116,11 +111,6 @@ def rename_for_timm(
 ) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Renames and reshapes weights as timm's architecture needs them, with timm's own conversion if it has one.
 
-    Args:
-        tensors: Weights by name, without prefixes.
-        backbone: The architecture as timm builds it.
-        architecture: timm's name of it.
-
     Returns:
         The weights by their new names, and new name -> old name. Weights that timm computes from several others have
         no old name.
@@ -141,11 +131,9 @@ def rename_for_timm(
 def _find_filter(architecture: str) -> Callable[..., dict[str, torch.Tensor]] | None:
     """timm's conversion of foreign weights for an architecture; it is private to timm's modules."""
     module = sys.modules[timm.model_entrypoint(architecture.partition(".")[0]).__module__]
-    for name in _FILTERS:
-        convert = getattr(module, name, None)
+    for convert in (getattr(module, name, None) for name in _FILTERS):
         if convert is not None:
-            takes_model = convert.__code__.co_argcount > 1
-            return convert if takes_model else lambda tensors, backbone, convert=convert: convert(tensors)
+            return lambda *arguments, convert=convert: convert(*arguments[: convert.__code__.co_argcount])
     return None
 
 

@@ -22,11 +22,7 @@ _FAMILIES = {
 
 
 def model_rows(records: dict[str, Any]) -> list[tuple[str, str]]:
-    """Rows of the card's table about the model, as (name, value).
-
-    Args:
-        records: `config`, `preprocessor_config` and `training` of a checkpoint.
-    """
+    """Rows of the card's table about the model, as (name, value), from the records of a checkpoint."""
     config = CLASSIFIERS[records["config"]["model_type"]].config_class.from_dict(records["config"])
     processor = records["preprocessor_config"]
     size = processor.get("crop_size") or processor["size"]
@@ -114,9 +110,6 @@ def training_command(training: dict[str, Any]) -> str:
 
     Arguments that differ from the package's config of that name are options. A config in a file of the user is only
     named; all its arguments are in `training.json`.
-
-    Args:
-        training: Content of `training.json`.
     """
     config, data, base = config_from_record(training), training["data"], training.get("base")
     known = config.name in config_names()
@@ -149,11 +142,7 @@ def training_command(training: dict[str, Any]) -> str:
 
 
 def training_section(training: dict[str, Any]) -> list[str]:
-    """Sentences about the training, one per line of the card.
-
-    Args:
-        training: Content of `training.json`.
-    """
+    """Sentences about the training in `training.json`, one per line of the card."""
     bases = [line for base in bases_of(training) for line in _describe_base(base, training)]
     if not training.get("members"):
         return [*_describe_steps(training), *bases]
@@ -176,11 +165,6 @@ def training_section(training: dict[str, Any]) -> list[str]:
     ]
 
 
-def _part(stage: dict[str, Any]) -> str:
-    """The part of the model that a stage trains."""
-    return stage.get("trains") or "all"
-
-
 def _describe_steps(training: dict[str, Any]) -> list[str]:
     """Stages, selection of the weights, and methods of one training."""
     arguments = training.get("arguments") or training["recipe"]
@@ -189,8 +173,8 @@ def _describe_steps(training: dict[str, Any]) -> list[str]:
     if patches["epochs"]:
         first = f"{patches['epochs']} epochs on patches of {patches['size']} px around the findings, then "
     if stages:
-        planned = ", ".join(f"{_part(stage)} ({_describe_stage(stage, bool(first))})" for stage in stages)
-        sentences.append(f"Trained for {first}in stages: {planned}." if first else f"Trained in stages: {planned}.")
+        planned = ", ".join(_describe_stage(stage, bool(first)) for stage in stages)
+        sentences.append(f"Trained {f'for {first}' if first else ''}in stages: {planned}.")
     elif first:
         sentences.append(f"Trained for {first}{arguments['epochs']} on whole views.")
     averaged = training.get("averaged")
@@ -203,7 +187,13 @@ def _describe_steps(training: dict[str, Any]) -> list[str]:
         )
     else:
         epochs = stages[-1]["epochs"] if stages else arguments["epochs"]
-        where = f" of the stage {_part(stages[-1])}" if stages else " on whole views" if patches["epochs"] else ""
+        where = (
+            f" of the stage {stages[-1].get('trains') or 'all'}"
+            if stages
+            else " on whole views"
+            if patches["epochs"]
+            else ""
+        )
         if epochs > 1:
             sentences.append(
                 f"The weights are those of epoch {training['epoch']} of {epochs}{where}, the best by "
@@ -211,13 +201,9 @@ def _describe_steps(training: dict[str, Any]) -> list[str]:
             )
     if arguments.get("ema_decay"):
         sentences.append(f"They are an exponential moving average with decay {arguments['ema_decay']}.")
-    mixed = [
-        f"{name} with Beta({arguments[name]}, {arguments[name]})"
-        for name in ("mixup", "cutmix")
-        if arguments.get(name)
-    ]
-    if mixed:
-        sentences.append(f"Training images were mixed: {', '.join(mixed)}.")
+    if mixed := {name: arguments[name] for name in ("mixup", "cutmix") if arguments.get(name)}:
+        methods = ", ".join(f"{name} with Beta({value}, {value})" for name, value in mixed.items())
+        sentences.append(f"Training images were mixed: {methods}.")
     if arguments.get("layer_decay", 1) < 1:
         sentences.append(
             f"The learning rate decreases by a factor of {arguments['layer_decay']} per layer, from the heads down."
@@ -233,15 +219,11 @@ def _describe_steps(training: dict[str, Any]) -> list[str]:
 def _describe_stage(stage: dict[str, Any], after_patches: bool) -> str:
     size = stage.get("patch_size")  # missing in old records
     images = f" on patches of {size} px around the findings" if size else " on whole views" if after_patches else ""
-    return f"{stage['epochs']} epoch{'s' * (stage['epochs'] > 1)}{images}"
+    return f"{stage.get('trains') or 'all'} ({stage['epochs']} epoch{'s' * (stage['epochs'] > 1)}{images})"
 
 
 def bases_of(training: dict[str, Any]) -> list[dict[str, Any]]:
-    """Checkpoints that the weights, or those of members, started from, without repetition.
-
-    Args:
-        training: Content of `training.json`.
-    """
+    """Checkpoints that the weights, or those of members, started from, without repetition."""
     of_members = [member.get("base") for member in (training.get("members") or {}).values()]
     found = [base for base in [training.get("base"), *of_members] if base]
     return [base for number, base in enumerate(found) if base not in found[:number]]

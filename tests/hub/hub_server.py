@@ -8,6 +8,7 @@ import hashlib
 import json
 import socket
 import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,19 +27,19 @@ class Blob:
     large: bool
 
     @property
-    def sha256(self) -> str:
-        return hashlib.sha256(self.content).hexdigest()
+    def etag(self) -> str:
+        return hashlib.sha256(self.content).hexdigest() if self.large else self.oid
 
     @property
     def oid(self) -> str:
-        """Hash of git's blob; of the pointer for a large file."""
-        pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{self.sha256}\nsize {len(self.content)}\n"
-        stored = pointer.encode() if self.large else self.content
+        """Hash of git's blob; of the SHA-256 for a large file."""
+        stored = self.etag.encode() if self.large else self.content
         return hashlib.sha1(f"blob {len(stored)}\0".encode() + stored).hexdigest()
 
-    @property
-    def etag(self) -> str:
-        return self.sha256 if self.large else self.oid
+    def entry(self, path: str) -> dict[str, Any]:
+        size = len(self.content)
+        large = {"lfs": {"oid": self.etag, "size": size, "pointerSize": 134}} if self.large else {}
+        return {"type": "file", "path": path, "size": size, "oid": self.oid, **large}
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,7 @@ class Repo:
     branches: dict[str, str] = field(default_factory=dict)
 
     def find(self, revision: str) -> str | None:
-        if revision in self.branches:
-            return self.branches[revision]
-        return next((commit for commit in self.commits if commit == revision), None)
+        return self.branches.get(revision, revision if revision in self.commits else None)
 
     def add(self, tree: dict[str, Blob], title: str, branch: str = "main") -> str:
         parent = self.branches.get(branch)
@@ -68,47 +67,24 @@ class Repo:
         return commit
 
 
-def entry(path: str, blob: Blob) -> dict[str, Any]:
-    entry: dict[str, Any] = {"type": "file", "path": path, "size": len(blob.content), "oid": blob.oid}
-    if blob.large:
-        entry["lfs"] = {"oid": blob.sha256, "size": len(blob.content), "pointerSize": 134}
-    return entry
-
-
-def upload_mode(one: dict[str, Any], tree: dict[str, Blob]) -> dict[str, Any]:
-    large = one["path"].endswith(".safetensors") or b"\0" in base64.b64decode(one["sample"])
-    there = tree.get(one["path"])
-    known = {} if there is None else {"oid": there.etag}
-    return {"path": one["path"], "uploadMode": "lfs" if large else "regular", "shouldIgnore": False, **known}
-
-
 class HubServer(ThreadingHTTPServer):
-    """The Hub; `with HubServer() as hub` serves until the end of the block.
-
-    Attributes:
-        repos: By "models/owner/name" and "spaces/owner/name".
-        store: Large files that arrived, by SHA-256.
-        requests: Method and path of all requests, in their order.
-        cut: From "put", "commit" or "answer" (to a commit that was made) and its number, whether to cut the
-            connection.
-        before_commit: Called once before the next commit is handled.
-        card_errors: Errors to report for the metadata of cards.
-        full: Whether to refuse further large files.
-    """
+    """The Hub; `with HubServer() as hub` serves until the end of the block."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.repos: dict[str, Repo] = {}
-        self.store: dict[str, bytes] = {}
+        self.repos: dict[str, Repo] = {}  # by "models/owner/name" and "spaces/owner/name"
+        self.store: dict[str, bytes] = {}  # large files that arrived, by SHA-256
         self.requests: list[tuple[str, str]] = []
+        # Whether to cut the connection at a "put", "commit" or "answer" (to a commit that was made) of this number.
         self.cut: Callable[[str, int], bool] = lambda what, number: False
-        self.before_commit: Callable[[], Any] | None = None
+        self.before_commit: Callable[[], Any] | None = None  # called once before the next commit is handled
         self.card_errors: list[str] = []
-        self.full = False
-        self._counts: dict[str, int] = {}
-        self._lock = threading.RLock()
+        self.full = False  # whether to refuse further large files
+        self.counts: Counter[str] = Counter()
+        self.lock = threading.RLock()
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
     def __enter__(self) -> "HubServer":
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
@@ -120,23 +96,13 @@ class HubServer(ThreadingHTTPServer):
         self._thread.join()
         self.server_close()
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-    @property
-    def cdn(self) -> str:
-        """Another host, for the client as for the Hub's own: it goes there without its token."""
-        return f"http://localhost:{self.server_address[1]}"
-
     def cuts(self, what: str) -> bool:
-        with self._lock:
-            self._counts[what] = self._counts.get(what, 0) + 1
-            return self.cut(what, self._counts[what])
+        with self.lock:
+            self.counts[what] += 1
+            return self.cut(what, self.counts[what])
 
     def head(self, repo: str) -> Commit:
-        found = self.repos[repo]
-        return found.commits[found.branches["main"]]
+        return self.repos[repo].commits[self.repos[repo].branches["main"]]
 
     def files(self, repo: str) -> dict[str, bytes]:
         return {path: blob.content for path, blob in self.head(repo).tree.items()}
@@ -149,37 +115,26 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *args: object) -> None:
         pass
 
-    def do_HEAD(self) -> None:
-        self._serve()
-
-    def do_GET(self) -> None:
-        self._serve()
-
-    def do_POST(self) -> None:
-        self._serve()
-
-    def do_PUT(self) -> None:
-        self._serve()
-
     def _serve(self) -> None:
         url = urlsplit(self.path)
         parts = [unquote(part) for part in url.path.strip("/").split("/")]
         self.server.requests.append((self.command, url.path))
-        if self.command == "PUT" and parts[0] == "put":
+        if parts[0] == "put":
             return self._put(parts[1])
         if parts[0] == "cdn":
             if self.headers.get("Authorization"):
                 return self._refuse(400, "", "the token went to another host")
             return self._answer(200, self.server.store[parts[1]], {"ETag": f'"{parts[1]}"'})
         if parts[0] == "api":
-            with self.server._lock:
+            with self.server.lock:
                 return self._api(parts[1:])
         kind, rest = ("spaces", parts[1:]) if parts[0] == "spaces" else ("models", parts)
-        if rest[2:5] == ["info", "lfs", "objects"]:
-            return self._large([*rest[:1], rest[1].removesuffix(".git")], kind, rest[5])
-        if rest[2:3] == ["resolve"]:
-            return self._resolve(kind, rest)
-        return self._refuse(404, "EntryNotFound")
+        repo = self._repo(kind, f"{rest[0]}/{rest[1].removesuffix('.git')}")
+        if repo is None:
+            return None
+        return self._resolve(repo, rest[3:]) if rest[2] == "resolve" else self._large(parts, rest[-1])
+
+    do_HEAD = do_GET = do_POST = do_PUT = _serve  # noqa: N815 - names of the base class
 
     # What the client asks of the API.
 
@@ -189,8 +144,7 @@ class _Handler(BaseHTTPRequestHandler):
         if parts == ["validate-yaml"]:
             self._body()
             errors = [{"message": message} for message in self.server.card_errors]
-            body = json.dumps({"errors": errors, "warnings": []}).encode()
-            return self._answer(400 if errors else 200, body, {"Content-Type": "application/json"})
+            return self._json({"errors": errors, "warnings": []}, 400 if errors else 200)
         if parts == ["repos", "create"]:
             return self._create()
         kind, name, what = parts[0], "/".join(parts[1:3]), parts[3:]
@@ -199,14 +153,13 @@ class _Handler(BaseHTTPRequestHandler):
         if repo is None:
             return None
         if what[:1] == ["commit"]:
-            return self._commit(repo, kind, name, what[1])
+            return self._commit(repo, name, what[1])
         if what[:1] == ["branch"]:
             if self._may_write():
                 repo.branches[what[1]] = repo.branches["main"]
                 self._json({})
             return None
-        revision = what[1] if len(what) > 1 else "main"
-        commit = repo.find(revision)
+        commit = repo.find(what[1] if len(what) > 1 else "main")
         if commit is None:
             return self._refuse(404, "RevisionNotFound")
         tree = repo.commits[commit].tree
@@ -214,71 +167,65 @@ class _Handler(BaseHTTPRequestHandler):
             siblings = [{"rfilename": path} for path in tree]
             return self._json({"id": name, "sha": commit, "private": repo.private, "siblings": siblings, "tags": []})
         if what[0] == "tree":
-            return self._json([entry(path, blob) for path, blob in sorted(tree.items())])
+            return self._json([blob.entry(path) for path, blob in sorted(tree.items())])
         if what[0] == "preupload" and self._may_write():
-            return self._json({"files": [upload_mode(one, tree) for one in json.loads(body)["files"]]})
-        return self._refuse(404, "EntryNotFound")
+            return self._json({"files": [self._upload_mode(one, tree) for one in json.loads(body)["files"]]})
+        return None
+
+    @staticmethod
+    def _upload_mode(one: dict[str, Any], tree: dict[str, Blob]) -> dict[str, Any]:
+        large = one["path"].endswith(".safetensors") or b"\0" in base64.b64decode(one["sample"])
+        known = {"oid": tree[one["path"]].etag} if one["path"] in tree else {}
+        return {"path": one["path"], "uploadMode": "lfs" if large else "regular", "shouldIgnore": False, **known}
 
     def _create(self) -> None:
         asked = json.loads(self._body())
         if not self._may_write():
             return None
-        kind = f"{asked.get('type') or 'model'}s"
-        name = f"{asked.get('organization') or OWNER}/{asked['name']}"
-        if f"{kind}/{name}" in self.server.repos:
-            return self._refuse(409, "", "You already created this repo")
+        kind, name = f"{asked.get('type') or 'model'}s", f"{asked.get('organization') or OWNER}/{asked['name']}"
         repo = Repo(private=asked.get("visibility") == "private" or bool(asked.get("private")))
-        repo.add(
-            {".gitattributes": Blob(b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n", False)}, "initial commit"
-        )
+        repo.add({".gitattributes": Blob(b"*.safetensors filter=lfs\n", False)}, "initial commit")
         self.server.repos[f"{kind}/{name}"] = repo
         return self._json({"url": f"{self.server.url}/{'spaces/' if kind == 'spaces' else ''}{name}", "name": name})
 
-    def _commit(self, repo: Repo, kind: str, name: str, branch: str) -> None:
-        if self.server.before_commit is not None:
-            hook, self.server.before_commit = self.server.before_commit, None
+    def _commit(self, repo: Repo, name: str, branch: str) -> None:
+        hook, self.server.before_commit = self.server.before_commit, None
+        if hook is not None:
             hook()
         if self.server.cuts("commit"):
             return self._cut()
-        lines = [json.loads(line) for line in self._body().splitlines() if line.strip()]
+        header, *lines = [json.loads(line) for line in self._body().splitlines() if line.strip()]
         if not self._may_write():
             return None
-        header = lines[0]["value"]
-        head = repo.branches.get(branch)
-        if header.get("parentCommit") not in (None, head):
+        if header["value"].get("parentCommit") not in (None, repo.branches[branch]):
             return self._refuse(412, "", "A commit has happened since. Please refresh and try again.")
-        tree = dict(repo.commits[head].tree) if head else {}
-        for line in lines[1:]:
+        tree = dict(repo.commits[repo.branches[branch]].tree)
+        for line in lines:
             value = line["value"]
             if line["key"] == "file":
                 tree[value["path"]] = Blob(base64.b64decode(value["content"]), False)
             elif line["key"] == "lfsFile":
-                if value["oid"] not in self.server.store:
-                    return self._refuse(400, "", f"{value['path']} was not uploaded")
                 tree[value["path"]] = Blob(self.server.store[value["oid"]], True)
             elif line["key"] == "deletedFile":
                 del tree[value["path"]]
-        commit = repo.add(tree, header["summary"], branch)
+        commit = repo.add(tree, header["value"]["summary"], branch)
         if self.server.cuts("answer"):
             return self._hang_up()
         return self._json({"commitUrl": f"{self.server.url}/{name}/commit/{commit}", "commitOid": commit})
 
     # Large files, and what is downloaded.
 
-    def _large(self, name: list[str], kind: str, what: str) -> None:
+    def _large(self, parts: list[str], what: str) -> None:
         body = json.loads(self._body())
-        if self._repo(kind, "/".join(name)) is None or not self._may_write():
+        if not self._may_write():
             return None
         if what == "verify":
             return self._json({}) if body["oid"] in self.server.store else self._refuse(404, "EntryNotFound")
+        verify = {"href": f"{self.server.url}/{'/'.join(parts[:-1])}/verify"}
         objects = []
         for one in body["objects"]:
-            there = one["oid"] in self.server.store
-            verify = (
-                f"{self.server.url}/{'spaces/' * (kind == 'spaces')}{name[0]}/{name[1]}.git/info/lfs/objects/verify"
-            )
-            actions = {"upload": {"href": f"{self.server.url}/put/{one['oid']}"}, "verify": {"href": verify}}
-            objects.append(one if there else {**one, "actions": actions})
+            actions = {"upload": {"href": f"{self.server.url}/put/{one['oid']}"}, "verify": verify}
+            objects.append(one if one["oid"] in self.server.store else {**one, "actions": actions})
         return self._json({"transfer": "basic", "objects": objects})
 
     def _put(self, oid: str) -> None:
@@ -292,21 +239,20 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.store[oid] = content
         return self._json({})
 
-    def _resolve(self, kind: str, parts: list[str]) -> None:
-        repo = self._repo(kind, "/".join(parts[:2]))
-        if repo is None:
-            return None
-        commit = repo.find(parts[3])
+    def _resolve(self, repo: Repo, parts: list[str]) -> None:
+        commit = repo.find(parts[0])
         if commit is None:
             return self._refuse(404, "RevisionNotFound")
-        blob = repo.commits[commit].tree.get("/".join(parts[4:]))
+        blob = repo.commits[commit].tree.get("/".join(parts[1:]))
         if blob is None:
             return self._refuse(404, "EntryNotFound", commit=commit)
         headers = {"X-Repo-Commit": commit, "ETag": f'"{blob.etag}"'}
         if not blob.large:
             return self._answer(200, blob.content, headers)
-        headers |= {"X-Linked-Etag": f'"{blob.sha256}"', "X-Linked-Size": str(len(blob.content))}
-        return self._answer(302, b"", {**headers, "Location": f"{self.server.cdn}/cdn/{blob.sha256}"})
+        headers |= {"X-Linked-Etag": f'"{blob.etag}"', "X-Linked-Size": str(len(blob.content))}
+        # "localhost" is another host for the client, as the Hub's own CDN is: it goes there without its token.
+        cdn = f"http://localhost:{self.server.server_address[1]}/cdn/{blob.etag}"
+        return self._answer(302, b"", {**headers, "Location": cdn})
 
     # Who asks, and answers.
 
@@ -346,8 +292,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         self.connection.shutdown(socket.SHUT_RDWR)
 
-    def _json(self, value: Any) -> None:
-        self._answer(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
+    def _json(self, value: Any, status: int = 200) -> None:
+        self._answer(status, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
     def _refuse(self, status: int, code: str, message: str = "", commit: str | None = None) -> None:
         headers = {"X-Error-Code": code, "X-Error-Message": message, "X-Repo-Commit": commit}

@@ -8,7 +8,7 @@ from huggingface_hub import HfApi
 
 from mura_hf import HubError
 from mura_hf.hub import commit as commit_module
-from mura_hf.hub.commit import WAITS, commit_folder
+from mura_hf.hub.commit import WAITS, push_folder
 from tests.hub.conftest import writes_of
 from tests.hub.hub_server import READ_TOKEN, TOKEN, Blob
 
@@ -33,7 +33,7 @@ def folder(tmp_path):
 def put(folder, api, tmp_path):
     def put(api=api, name=NAME, **options):
         options = {"repo_type": "model", "message": OURS, "record": tmp_path / "hub.json", **options}
-        return commit_folder(api, folder, name, **options)
+        return push_folder(api, folder, name, **options)
 
     return put
 
@@ -123,7 +123,7 @@ def test_a_commit_that_is_cut_leaves_nothing_and_a_short_cut_heals(put, hub):
         put()
     assert list(hub.files(REPO)) == [".gitattributes"]
     assert len(hub.store) == 3
-    first = hub._counts["commit"] + 1
+    first = hub.counts["commit"] + 1
     hub.cut = lambda what, number: number == first
     hub.requests.clear()
     assert put().commit == hub.repos[REPO].branches["main"]

@@ -138,7 +138,7 @@ def test_dry_run_and_force(hub, api):
     dry = push_space(NAME, api=api, dry_run=True)
     assert (hub.requests, dry.commit) == ([], None)
     pushed = push_space(NAME, api=api)
-    assert (pushed.files, pushed.readme) == (dry.files, dry.readme)
+    assert (pushed.files, pushed.card) == (dry.files, dry.card)
     assert (Path(os.environ["MURA_HOME"]) / "spaces.json").is_file()
     theirs = hub.repos[REPO].add({**hub.head(REPO).tree, "theirs.py": Blob(b"x = 1\n", False)}, "Of somebody else")
     with pytest.raises(HubError, match=f"{theirs}, which was not pushed from here"):

@@ -82,12 +82,12 @@ def test_what_a_base_sets_is_no_option():
 
 
 def test_records_of_the_first_edition():
-    commands = {
-        name: training_command(json.loads((folder / "training.json").read_text())) for name, folder in BUNDLED.items()
-    }
-    assert commands["mura-film"].startswith("python scripts/train.py --config films --seed 0 --data_dir FracAtlas")
-    assert "--config phantom --init_from mura-phantom-1 --epochs 3" in commands["mura-phantom"]
-    assert "--stages '[]'" in commands["mura-phantom"]
+    film, phantom = (
+        training_command(json.loads((BUNDLED[name] / "training.json").read_text()))
+        for name in ("mura-film", "mura-phantom")
+    )
+    assert film.startswith("python scripts/train.py --config films --seed 0 --data_dir FracAtlas")
+    assert "--config phantom --init_from mura-phantom-1 --epochs 3 --stages '[]'" in phantom
 
 
 RECIPE = {"epochs": 8, "patches": {"epochs": 0, "size": 112}}
