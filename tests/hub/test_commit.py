@@ -159,27 +159,24 @@ def test_a_newer_remote_is_replaced_by_force_only(put, folder, hub, tmp_path):
         put(record=tmp_path / "other.json")  # of a folder that never pushed
 
 
-def test_a_push_from_elsewhere_in_the_meantime_is_not_overwritten(put, folder, hub):
+@pytest.mark.parametrize("force", [False, True])
+def test_a_push_from_elsewhere_in_the_meantime_is_not_overwritten(put, folder, hub, force):
     put()
     (folder / "config.json").write_text("[]\n")
     hub.before_commit = lambda: hub.repos[REPO].add({"theirs.md": Blob(b"!", False)}, "Meanwhile")
     with pytest.raises(HubError, match=f"somebody else pushed to {NAME} during this push, and nothing was written"):
-        put()
+        put(force=force)
     assert list(hub.files(REPO)) == ["theirs.md"]
 
 
-@pytest.mark.parametrize(
-    ("token", "message"), [(False, "hf auth login"), (READ_TOKEN, f"may not write to {NAME}"), ("hf_no", "hf auth")]
-)
-def test_who_may_not_push_learns_why(put, hub, token, message):
-    with pytest.raises(HubError, match=message):
-        put(api=HfApi(endpoint=hub.url, token=token))
+def test_who_may_not_push_and_no_network(put, hub, monkeypatch):
+    for token, message in ((False, "hf auth login"), (READ_TOKEN, f"may not write to {NAME}"), ("hf_no", "hf auth")):
+        with pytest.raises(HubError, match=message):
+            put(api=HfApi(endpoint=hub.url, token=token))
     assert not hub.repos
-
-
-def test_no_network(put, hub, monkeypatch):
     with pytest.raises(HubError, match="connection to the Hub was lost"):
         put(api=HfApi(endpoint="http://127.0.0.1:9", token=TOKEN))
+    hub.requests.clear()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(HubError, match="HF_HUB_OFFLINE is set"):
         put()

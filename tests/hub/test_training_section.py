@@ -50,30 +50,25 @@ def test_the_command_gives_the_same_config_again(name, changes):
     assert read(command) == config
 
 
-def test_data_and_place_are_named():
+def test_data_place_families_files_and_bases():
     data = {"key": "fracatlas", "regions": ["hand", "shoulder"], "body_parts": "all", "abnormal": ["fracture"]}
     command = training_command(record(load_config("ours", fold=2), data=data, processes=2, device="cpu"))
     assert command.startswith("ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 scripts/train.py --config ours")
     assert "--fold 2 --regions hand shoulder --abnormal fracture --data_dir FracAtlas" in command
     assert command.endswith("--output_dir runs/ours --cpu")
-    assert "--data_dir somebody/films" in training_command(
-        record(load_config("ours"), data={"dataset": "somebody/films"})
-    )
-
-
-def test_families_files_and_bases():
-    parts = load_config("ours").replace(family="specialized")
-    assert "--config ours --each_body_part --seed" in training_command(record(parts))
-    own = load_config("ours").replace(name="tiny", epochs=7)
-    assert "--config tiny.yaml --epochs 7 --seed" in training_command(record(own))
-    tuned = load_config("fine_tune").replace(
-        pretrained=False, init_from="/home/me/x", init_heads=True, learning_rate=1e-5, batch_size=4
-    )
+    ours = load_config("ours")
+    hub = training_command(record(ours, data={"dataset": "somebody/films"}))
+    assert "--data_dir somebody/films" in hub
+    assert "--config ours --each_body_part --seed" in training_command(record(ours.replace(family="specialized")))
+    own = training_command(record(ours.replace(name="tiny", epochs=7)))
+    assert "--config tiny.yaml --epochs 7 --seed" in own
+    changes = {"pretrained": False, "init_from": "/home/me/x", "init_heads": True, "learning_rate": 1e-5}
+    tuned = load_config("fine_tune").replace(**changes)
     command = training_command(record(tuned, base={"name": "somebody/mura", "revision": "abc"}))
-    assert "--init_from somebody/mura@abc --batch_size 4 --learning_rate 1e-05 --seed" in command
-    each = tuned.replace(family="specialized")
-    assert "--each_body_part" in training_command(record(each, base={"name": "mura-phantom", "revision": None}))
+    assert "--init_from somebody/mura@abc --learning_rate 1e-05 --seed" in command
     assert "/home" not in command
+    each = record(tuned.replace(family="specialized"), base={"name": "mura-phantom", "revision": None})
+    assert "--each_body_part" in training_command(each)
 
 
 def test_what_a_base_sets_is_no_option():
@@ -90,85 +85,78 @@ def test_records_of_the_first_edition():
     assert "--config phantom --init_from mura-phantom-1 --epochs 3 --stages '[]'" in phantom
 
 
-RECIPE = {"epochs": 8, "patches": {"epochs": 0, "size": 112}}
-PATCHES = {**RECIPE, "patches": {"epochs": 5, "size": 96}}
+DEV = "the best by study-level AUROC on dev"
 BASE = {
-    "name": "mura-phantom",
-    "revision": None,
-    "sha256": "0123456789abcdef" * 4,
-    "heads": True,
+    "name": "mura-phantom", "revision": None, "sha256": "0123456789abcdef" * 4, "heads": True,
     "trained_on": [{"key": "phantoms", "name": "phantoms"}, {"key": "mura", "name": "MURA v1.1"}],
-}
+}  # fmt: skip
 TIMM = {"name": "timm/resnet50.a1_in1k", "revision": None, "sha256": None, "heads": False, "trained_on": None}
-RECORD = {"recipe": RECIPE, "selected_by": "study-level AUROC on dev", "epoch": 3}
+OTHER = {**BASE, "revision": "f" * 40, "heads": False, "trained_on": None}
 BRANCHES = [{"trains": "global", "epochs": 4}, {"trains": "local", "epochs": 1}, {"trains": "fusion", "epochs": 6}]
 PATCH_STAGES = [{"trains": "all", "epochs": 6, "patch_size": 224}, {"trains": "all", "epochs": 2, "patch_size": None}]
+AVERAGED = {"epochs": [2, 7], "dev": {"auroc": 0.91}, "dev_of_best_epoch": {"auroc": 0.925}}
 
 
-class TestSection:
-    @pytest.mark.parametrize(
-        ("recipe", "more", "sentences"),
-        [
-            (RECIPE, {}, ["The weights are those of epoch 3 of 8, the best by study-level AUROC on dev."]),
-            (
-                PATCHES, {},
-                ["Trained for 5 epochs on patches of 96 px around the findings, then 8 on whole views.",
-                 "The weights are those of epoch 3 of 8 on whole views, the best by"],
-            ),
-            (
-                {**RECIPE, "stages": BRANCHES}, {},
-                ["Trained in stages: global (4 epochs), local (1 epoch), fusion (6 epochs).",
-                 "The weights are those of epoch 3 of 6 of the stage fusion, the best by"],
-            ),
-            (
-                {**RECIPE, "stages": PATCH_STAGES}, {},
-                ["Trained in stages: all (6 epochs on patches of 224 px around the findings), all (2 epochs)."],
-            ),
-            (
-                {**RECIPE, "ema_decay": 0.999},
-                {"averaged": {"epochs": [2, 7], "dev": {"auroc": 0.91}, "dev_of_best_epoch": {"auroc": 0.925}}},
-                ["The weights are the mean of the best epochs (2, 7) by study-level AUROC on dev: AUROC 0.910, "
-                 "against 0.925 of the best epoch alone.", "They are an exponential moving average with decay 0.999."],
-            ),
-            (
-                {**RECIPE, "mixup": 0.2, "cutmix": 0.0, "layer_decay": 0.9, "region_weight": 1.5}, {},
-                ["", "Training images were mixed: mixup with Beta(0.2, 0.2).", "The learning rate decreases by a "
-                 "factor of 0.9 per layer", "The loss includes a term on the class activation map inside and outside"],
-            ),
-            (RECIPE, {"base": TIMM}, ["", "The backbone was initialized from timm's weights `timm/resnet50.a1_in1k`"]),
-            (
-                RECIPE, {"base": BASE},
-                ["", "Initialized from the checkpoint `mura-phantom` (SHA-256 0123456789ab...), trained on phantoms, "
-                 "before that on MURA v1.1: its backbone, and its heads where they fit."],
-            ),
-            (
-                RECIPE,
-                {"base": {**BASE, "revision": "f" * 40, "heads": False, "trained_on": None},
-                 "data": {"known_to_base": {"train": 3, "valid": 0}}},
-                ["", "Initialized from the checkpoint `mura-phantom` (commit ffffffffffff on the Hub), trained on "
-                 "data that its records do not name: its backbone.", "It was trained on patients of these data (3 of"],
-            ),
-        ],
-    )  # fmt: skip
-    def test_describes_one_training(self, recipe, more, sentences):
-        found = training_section({**RECORD, "recipe": recipe, **more})
-        assert len(found) >= len(sentences)
-        for sentence, expected in zip(found, sentences, strict=False):
-            assert sentence.startswith(expected)
+@pytest.mark.parametrize(
+    ("recipe", "more", "sentences"),
+    [
+        ({}, {}, [f"The weights are those of epoch 3 of 8, {DEV}."]),
+        (
+            {"patches": {"epochs": 5, "size": 96}}, {},
+            ["Trained for 5 epochs on patches of 96 px around the findings, then 8 on whole views.",
+             f"The weights are those of epoch 3 of 8 on whole views, {DEV}."],
+        ),
+        (
+            {"stages": BRANCHES}, {},
+            ["Trained in stages: global (4 epochs), local (1 epoch), fusion (6 epochs).",
+             f"The weights are those of epoch 3 of 6 of the stage fusion, {DEV}."],
+        ),
+        (
+            {"stages": PATCH_STAGES}, {},
+            ["Trained in stages: all (6 epochs on patches of 224 px around the findings), all (2 epochs)."],
+        ),
+        (
+            {"ema_decay": 0.999}, {"averaged": AVERAGED},
+            ["The weights are the mean of the best epochs (2, 7) by study-level AUROC on dev: AUROC 0.910, "
+             "against 0.925 of the best epoch alone.", "They are an exponential moving average with decay 0.999."],
+        ),
+        (
+            {"mixup": 0.2, "cutmix": 0.0, "layer_decay": 0.9, "region_weight": 1.5}, {},
+            ["Training images were mixed: mixup with Beta(0.2, 0.2).", "The learning rate decreases by a factor of "
+             "0.9 per layer, from", "The loss includes a term on the class activation map inside and outside of the"],
+        ),
+        ({}, {"base": TIMM}, ["The backbone was initialized from timm's weights `timm/resnet50.a1_in1k`."]),
+        (
+            {}, {"base": BASE},
+            ["Initialized from the checkpoint `mura-phantom` (SHA-256 0123456789ab...), trained on phantoms, "
+             "before that on MURA v1.1: its backbone, and its heads where they fit."],
+        ),
+        (
+            {}, {"base": OTHER, "data": {"known_to_base": {"train": 3, "valid": 0}}},
+            ["Initialized from the checkpoint `mura-phantom` (commit ffffffffffff on the Hub), trained on data that "
+             "its records do not name: its backbone.", "It was trained on patients of these data (3 of train), so"],
+        ),
+    ],
+)  # fmt: skip
+def test_one_training(recipe, more, sentences):
+    recipe = {"epochs": 8, "patches": {"epochs": 0, "size": 112}, **recipe}
+    found = training_section({"recipe": recipe, "selected_by": "study-level AUROC on dev", "epoch": 3, **more})
+    for sentence in sentences:
+        assert sentence in "\n".join(found)
 
-    def test_describes_members_and_each_recipe_and_base_once(self):
-        member = {"recipe": "film", "epoch": 1, "dev": {"auroc": 0.8}, "seconds": 3.0, "base": BASE}
-        member["settings"] = {**PATCHES, "region_weight": 1.0}
-        members = {f"film-{seed}": {**member, "seed": seed} for seed in (0, 1)}
-        first, second, third = training_section({**RECORD, "epoch": None, "members": members})
-        assert "film-1 (config `film`, seed 1, epoch 1, AUROC on dev 0.800)" in first
-        assert second.startswith(
-            "Config `film`: Trained for 5 epochs on patches of 96 px around the findings, then 8 on"
-        )
-        assert "class activation map" in second
-        assert BASE["name"] in third
-        assert bases_of({"members": members, "base": None}) == [BASE]
-        old = {"elbow": {"recipe": "p_base", "epoch": 2, "dev": {"auroc": 0.8}, "base": None}}  # no seed, no settings
-        (only,) = training_section({**RECORD, "members": old})
-        assert "elbow (config `p_base`, epoch 2, AUROC on dev 0.800)" in only
-        assert bases_of({"members": old}) == []
+
+def test_members_and_each_recipe_and_base_once():
+    member = {"recipe": "film", "epoch": 1, "dev": {"auroc": 0.8}, "seconds": 3.0, "base": BASE}
+    member["settings"] = {"epochs": 8, "patches": {"epochs": 5, "size": 96}, "region_weight": 1.0}
+    members = {f"film-{seed}": {**member, "seed": seed} for seed in (0, 1)}
+    training = {"recipe": {"epochs": 8}, "selected_by": "AUROC", "epoch": None, "members": members, "base": None}
+    first, second, third = training_section(training)
+    assert "film-1 (config `film`, seed 1, epoch 1, AUROC on dev 0.800)" in first
+    assert second.startswith("Config `film`: Trained for 5 epochs on patches of 96 px around the findings, then 8 on")
+    assert "class activation map" in second
+    assert BASE["name"] in third
+    assert bases_of(training) == [BASE]
+    old = {"elbow": {"recipe": "p_base", "epoch": 2, "dev": {"auroc": 0.8}, "base": None}}  # no seed, no settings
+    (only,) = training_section({**training, "members": old})
+    assert "elbow (config `p_base`, epoch 2, AUROC on dev 0.800)" in only
+    assert bases_of({"members": old}) == []
