@@ -26,7 +26,7 @@ from mura_hf.inference import loading
 from mura_hf.inference.loading import Source, load_index
 from mura_hf.models import CLASSIFIERS
 from tests.conftest import make_checkpoint, make_model
-from tests.hub.conftest import ALONE, check_alone
+from tests.hub.conftest import ALONE, change_record, check_alone
 
 PREPROCESS = """
 import sys
@@ -113,13 +113,6 @@ def test_every_file_is_there(exported):
     assert all((exported / name).is_file() for name in wanted)
     for name in wanted - {"config.json", "preprocessor_config.json"}:
         assert (exported / name).read_bytes() == (source / name).read_bytes()
-
-
-def test_the_package_loads_an_export_without_its_code(exported, phantom_files):
-    first, second = (
-        StudyPredictor.from_pretrained(folder)(phantom_files) for folder in (exported, BUNDLED["mura-phantom"])
-    )
-    assert first.probability == second.probability
 
 
 def test_refuses_half_a_checkpoint_and_never_writes_over_anything(checkpoint, tmp_path):
@@ -247,16 +240,12 @@ def test_what_does_not_belong_to_an_index_is_named(indexed):
     pq.write_table(rows.replace_schema_metadata({**rows.schema.metadata, b"who": b"Jane Doe"}), place / "rows.parquet")
     with pytest.raises(CheckpointError, match="holds more than rows"):
         check_checkpoint(folder)
+    folder = indexed()
+    change_record(folder / "preprocessor_config.json", "image_mean", to=[0.4, 0.4, 0.4])
+    with pytest.raises(CheckpointError, match="made with other weights, or with other settings"):
+        check_checkpoint(folder)
     folder = indexed(factory="Flat")
     with pytest.raises(CheckpointError, match="searches with FAISS, whose files are not loaded from others"):
-        check_checkpoint(folder)
-
-
-def test_an_index_of_other_weights_stops_the_push(indexed):
-    folder = indexed()
-    config = json.loads((folder / "preprocessor_config.json").read_text())
-    (folder / "preprocessor_config.json").write_text(json.dumps({**config, "image_mean": [0.4, 0.4, 0.4]}))
-    with pytest.raises(CheckpointError, match="made with other weights, or with other settings"):
         check_checkpoint(folder)
 
 
@@ -265,9 +254,7 @@ def test_a_card_is_about_the_index_that_is_there(indexed, built):
     built().save(folder / "retrieval")  # after the evaluation
     with pytest.raises(CardError, match=r"evaluation\.json is not about the index in retrieval/"):
         render_card(folder, "mine")
-    evaluation = json.loads((folder / "evaluation.json").read_text())
-    del evaluation["retrieval"]
-    (folder / "evaluation.json").write_text(json.dumps(evaluation))
+    change_record(folder / "evaluation.json", "retrieval")
     with pytest.raises(CardError, match="is not about the index"):
         render_card(folder, "mine")
     shutil.rmtree(folder / "retrieval")

@@ -164,11 +164,9 @@ def test_golden_logits_of_other_weights_stop_the_push(pushable):
 
 
 def test_a_model_by_body_part_has_a_golden_picture_of_a_part_that_it_knows(tmp_path):
-    folder = make_checkpoint(tmp_path, make_model("mura_specialized"))
+    folder = make_checkpoint(tmp_path, make_model("mura_specialized"))  # of elbow and wrist
     write_golden_check(folder)
-    assert (
-        BODY_PARTS[int(load_file(folder / "golden.safetensors")["body_part"])] == "elbow"
-    )  # it has no other but wrist
+    assert BODY_PARTS[int(load_file(folder / "golden.safetensors")["body_part"])] == "elbow"
     assert check_golden(folder) < 1e-4
     check_golden_picture(folder)
 
