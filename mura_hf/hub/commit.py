@@ -82,19 +82,10 @@ def push_folder(
     private: bool = True,
     force: bool = False,
 ) -> PushResult:
-    """Makes a repository hold exactly the files of a folder, in one commit. Creates the repository if needed.
+    """Makes a repository hold exactly the files of a folder (with a README.md), in one commit.
 
-    Args:
-        api: Client of the Hub.
-        folder: Files to push, with a README.md.
-        repo_id: "user/name".
-        repo_type: "model" or "space".
-        message: Title of the commit.
-        record: JSON file with the last commit that was pushed from here to each repository.
-        dry_run: Whether to stop before any request.
-        revision: Branch, created if missing; main if None.
-        private: Whether only the owner may see the repository.
-        force: Whether to replace a commit that is not in `record`.
+    Creates repository ("model" or "space") and branch if needed. `record` is the JSON file with the last commit that
+    was pushed from here to each repository; another commit is replaced only with `force`.
 
     Raises:
         HubError: If the Hub cannot be reached or refuses, the repository holds a commit that is not in `record`, or
@@ -110,23 +101,24 @@ def push_folder(
     with explain_errors(repo_id):
         first, is_new = _open_branch(api, repo, revision, private)
         additions = [CommitOperationAdd(name, str(folder / name)) for name, _ in files]
-        head, changed = first, False
+        changed = False
         for wait in (*WAITS, None):
-            operations, has_files = _find_differences(api, repo, head, additions)
-            if not operations:  # also if an earlier try made the commit, but its answer was lost
-                break
-            if head != first:
-                raise HubError(
-                    f"somebody else pushed to {repo_id} during this push, and nothing was written; look at "
-                    f"{page}/{revision or 'main'} and push again, with --force (force=True) to replace it"
-                )
-            if has_files and not (force or is_new or head in _read_record(record).values()):
-                raise HubError(
-                    f"{repo_id} holds the commit {head}, which was not pushed from here; look at {page}/{head}, and "
-                    "replace it with --force (force=True)"
-                )
-            changed = True
             try:
+                head = _find_head(api, repo, revision) if changed else first
+                operations, has_files = _find_differences(api, repo, head, additions)
+                if not operations:  # also if an earlier try made the commit, but its answer was lost
+                    break
+                if head != first:
+                    raise HubError(
+                        f"somebody else pushed to {repo_id} during this push, and nothing was written; look at "
+                        f"{page}/{revision or 'main'} and push again, with --force (force=True) to replace it"
+                    )
+                if has_files and not (force or is_new or head in _read_record(record).values()):
+                    raise HubError(
+                        f"{repo_id} holds the commit {head}, which was not pushed from here; look at {page}/{head}, "
+                        "and replace it with --force (force=True)"
+                    )
+                changed = True
                 with warnings.catch_warnings():
                     # The rows of an index belong to the weights that they were computed with.
                     warnings.filterwarnings("ignore", message="It seems that you are about to commit a data file")
@@ -138,9 +130,7 @@ def push_folder(
                 moved = isinstance(error, HfHubHTTPError) and error.response.status_code in _MOVED
                 if wait is None or not (moved or _is_transient(error)):
                     raise
-                if not moved:
-                    time.sleep(wait)
-                head = _find_head(api, repo, revision)
+                time.sleep(0 if moved else wait)
     _write_record(record, repo_id if revision is None else f"{repo_id}@{revision}", head)
     return PushResult(repo_id, files, card, f"{page}/{head}", head, changed)
 

@@ -39,17 +39,12 @@ class ConvertedKey:
 
 @dataclass(frozen=True)
 class Conversion:
-    """A checkpoint made from the weights of another project.
-
-    Attributes:
-        folder: Folder of the checkpoint.
-        architecture: timm's name of the architecture.
-        keys: One entry for each weight in the file, in its order, and for each that the file does not have.
-    """
+    """A checkpoint made from the weights of another project."""
 
     folder: Path
     architecture: str
     keys: list[ConvertedKey] = field(default_factory=list)
+    """One entry for each weight in the file, in its order, and for each that the file does not have."""
 
     @property
     def left_out(self) -> list[ConvertedKey]:

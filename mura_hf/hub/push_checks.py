@@ -24,9 +24,7 @@ from .export import HUB_RECORD, check_index, index_is_exported, load_model, mode
 RECORDS = ("config.json", "preprocessor_config.json", "training.json", "evaluation.json")
 WEIGHTS = "model.safetensors"
 NOT_PUSHED = (CARD, HUB_RECORD, ".gitattributes", *PLOTS)
-"""Files that a checkpoint's folder may hold, but that are not pushed as they are. Card and plots are rendered again
-from the records, because the name of a picture does not prove what it shows.
-"""
+"""Files that are not pushed as they are: the name of a picture does not prove what it shows, so it is drawn again."""
 
 _KNOWN_FOLDERS = (".cache", "__pycache__", FOLDER)
 _MAX_NUMBERS = 128  # in a list of a record, curves excepted: more may be codes, or a picture
@@ -41,12 +39,10 @@ _MURA_ID = re.compile(r"patient\d{5}|XR_[A-Z]+[/\\]|study\d+_(?:positive|negativ
 
 
 def check_checkpoint(folder: str | Path) -> None:
-    """Checks that a checkpoint's folder may be pushed to the Hub.
+    """Raises a `CheckpointError` that names the file if a checkpoint's folder may not be pushed to the Hub.
 
-    Raises:
-        CheckpointError: If a file is missing, does not belong to a checkpoint, names a study or a patient, holds
-            weights of half precision, or shows a picture that is not a phantom; or if an index that would be pushed
-            holds something that must not be shared. The message names the file.
+    A file is missing, does not belong to a checkpoint, names a study or a patient, holds weights of half precision, or
+    shows a picture that is not a phantom; or an index that would be pushed holds something that must not be shared.
     """
     folder = Path(folder)
     _check_names(folder)
@@ -82,11 +78,7 @@ def _check_names(folder: Path) -> None:
 
 
 def check_text(folder: Path, names: Iterable[str]) -> None:
-    """Checks that text files name no study or patient in MURA's way.
-
-    Raises:
-        CheckpointError: If one does; the message names file and line.
-    """
+    """Raises a `CheckpointError` with file and line if a text file names a study or patient in MURA's way."""
     for name in names:
         try:
             lines = (folder / name).read_text(encoding="utf-8").splitlines()
@@ -131,11 +123,7 @@ def _count_numbers(value: Any) -> int:
 
 
 def check_tensors(file: Path) -> None:
-    """Checks that a safetensors file names no study or patient, and that weights are in single precision.
-
-    Raises:
-        CheckpointError: If one of this is not so, or it is not a safetensors file.
-    """
+    """Raises a `CheckpointError` if a safetensors file is damaged or names a patient, or weights are not float32."""
     try:
         with safe_open(file, framework="np") as opened:
             metadata = opened.metadata() or {}
@@ -159,11 +147,7 @@ def check_tensors(file: Path) -> None:
 
 
 def check_golden(folder: str | Path) -> float:
-    """Computes the golden logits again and returns their largest difference from the stored ones.
-
-    Raises:
-        CheckpointError: If the checkpoint cannot be loaded, or the difference is larger than rounding.
-    """
+    """Computes the golden logits again and returns their largest difference, or raises if rounding is exceeded."""
     folder = Path(folder)
     try:
         difference = golden_difference(folder, *load_model(folder))
@@ -182,11 +166,7 @@ def check_golden(folder: str | Path) -> float:
 
 
 def check_golden_picture(folder: str | Path) -> None:
-    """Checks that the picture of the golden check is the expected phantom, not a patient's radiograph.
-
-    Raises:
-        CheckpointError: If it is another picture, or the file holds anything else.
-    """
+    """Raises a `CheckpointError` unless the golden check shows the expected phantom and holds nothing else."""
     file = Path(folder) / GOLDEN_FILE
     rerun = "run scripts/evaluate.py, which writes it again"
     try:

@@ -34,11 +34,7 @@ class Weights(NamedTuple):
 
 
 def read_state_dict(file: Path) -> Weights:
-    """Reads a `.pth` or `.safetensors` file. Pickled objects are refused, so no code in the file is run.
-
-    Raises:
-        CheckpointError: If the file is missing or damaged, contains pickled objects, or holds no weights.
-    """
+    """Reads a `.pth` or `.safetensors` file. Pickled objects are refused, so no code in the file is run."""
     if not file.is_file():
         raise CheckpointError(f"{file} is not a file on this machine; give one with weights, such as best.pth")
     if file.suffix == ".safetensors":
@@ -91,11 +87,7 @@ def bare_name(name: str) -> str:
 
 
 def strip_prefixes(names: list[str], architecture: str) -> dict[str, str]:
-    """Maps names in the file to names without prefixes of wrappers and without the name of the architecture.
-
-    Raises:
-        CheckpointError: If two names become the same.
-    """
+    """Maps names in the file to names without prefixes of wrappers and without the name of the architecture."""
     bare = {name: bare_name(bare_name(name).removeprefix(f"{architecture}.")) for name in names}
     repeated = sorted(short for short, count in Counter(bare.values()).items() if count > 1)
     if repeated:
@@ -111,9 +103,7 @@ def rename_for_timm(
 ) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Renames and reshapes weights as timm's architecture needs them, with timm's own conversion if it has one.
 
-    Returns:
-        The weights by their new names, and new name -> old name. Weights that timm computes from several others have
-        no old name.
+    Also returns new name -> old name. Weights that timm computes from several others have no old name.
     """
     # torchvision before 2018 called norm1 of a DenseNet norm.1; timm's conversion misses the counters among them.
     fixed = {re.sub(r"(denselayer\d+\.norm)\.(\d)(\.num_batches_tracked)$", r"\1\2\3", name): name for name in tensors}
