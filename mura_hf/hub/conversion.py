@@ -124,9 +124,8 @@ def convert_checkpoint(
             f"224 px, but not at {image_size} px; set image_size to 224"
         )
     probe = create_backbone(MuraConfig(backbone=architecture, image_size=image_size))
-    named, origins = rename_for_timm(
-        {bare[name]: value for name, value in weights.tensors.items()}, probe, architecture
-    )
+    tensors = {bare[name]: value for name, value in weights.tensors.items()}
+    named, origins = rename_for_timm(tensors, probe, architecture)
     channels = _count_channels(file, probe, named)
     processor = _make_processor(image_size, resize_mode, image_mean, image_std, channels)
     with torch.random.fork_rng(devices=[]):

@@ -187,13 +187,9 @@ def _describe_steps(training: dict[str, Any]) -> list[str]:
         )
     else:
         epochs = stages[-1]["epochs"] if stages else arguments["epochs"]
-        where = (
-            f" of the stage {stages[-1].get('trains') or 'all'}"
-            if stages
-            else " on whole views"
-            if patches["epochs"]
-            else ""
-        )
+        where = " on whole views" if patches["epochs"] else ""
+        if stages:
+            where = f" of the stage {stages[-1].get('trains') or 'all'}"
         if epochs > 1:
             sentences.append(
                 f"The weights are those of epoch {training['epoch']} of {epochs}{where}, the best by "
