@@ -95,7 +95,6 @@ def test_public_only_on_request(put, hub):
     assert not hub.repos[REPO].private
     with pytest.raises(HubError, match="is public on the Hub, but this push is private"):
         put()
-    assert not put(private=False).changed
 
 
 def test_an_upload_that_is_cut_leaves_nothing_and_the_next_push_sends_the_rest(put, hub, tmp_path, monkeypatch):
