@@ -8,40 +8,13 @@ from PIL import Image
 
 from mura_hf.phantoms import render_phantom
 
-GRAZ_COLUMNS = [
-    "filestem",
-    "patient_id",
-    "study_number",
-    "timehash",
-    "gender",
-    "age",
-    "laterality",
-    "projection",
-    "initial_exam",
-    "ao_classification",
-    "cast",
-    "diagnosis_uncertain",
-    "osteopenia",
-    "fracture_visible",
-    "metal",
-    "pixel_spacing",
-    "device_manufacturer",
-]
-ATLAS_COLUMNS = [
-    "image_id",
-    "hand",
-    "leg",
-    "hip",
-    "shoulder",
-    "mixed",
-    "hardware",
-    "multiscan",
-    "fractured",
-    "fracture_count",
-    "frontal",
-    "lateral",
-    "oblique",
-]
+GRAZ_COLUMNS = (
+    "filestem patient_id study_number timehash gender age laterality projection initial_exam ao_classification cast "
+    "diagnosis_uncertain osteopenia fracture_visible metal pixel_spacing device_manufacturer"
+).split()
+ATLAS_COLUMNS = (
+    "image_id hand leg hip shoulder mixed hardware multiscan fractured fracture_count frontal lateral oblique"
+).split()
 
 
 def _write(file, columns, rows, encoding="utf-8"):
@@ -57,7 +30,7 @@ def _yolo(phantom, number):
     return f"{number} {(x0 + x1) / 2 / width} {(y0 + y1) / 2 / height} {(x1 - x0) / width} {(y1 - y0) / height}\n"
 
 
-def write_grazpedwri(root, n_patients=40, size=96):
+def write_grazpedwri(root, n_patients=40, size=96, draw=render_phantom):
     """Wrists with 16 bits in two folders, boxes as YOLO files, a table with a byte-order mark; boxes by stem."""
     (root / "labels").mkdir(parents=True)
     rng, rows, truth = np.random.default_rng(3), [], {}
@@ -67,7 +40,7 @@ def write_grazpedwri(root, n_patients=40, size=96):
             for view in range(2):
                 stem = f"{patient:04d}_{1_000_000 + 17 * patient:010d}_{study:02d}_WRI-L{view + 1}_M009"
                 kind = "displaced_fracture" if broken else "hardware" if metal else None
-                phantom = render_phantom(1000 * patient + study, body_part="wrist", view=view, size=size, finding=kind)
+                phantom = draw(1000 * patient + study, body_part="wrist", view=view, size=size, finding=kind)
                 folder = root / f"images_part{1 + patient % 2}"
                 folder.mkdir(exist_ok=True)
                 Image.fromarray(phantom.pixels.astype(np.uint16) * 200).save(folder / f"{stem}.png")
@@ -88,7 +61,7 @@ def write_grazpedwri(root, n_patients=40, size=96):
     return rows, truth
 
 
-def write_fracatlas(root, n=260, size=96):
+def write_fracatlas(root, n=260, size=96, draw=render_phantom):
     """Arms and shoulders as JPEG in two folders, boxes as YOLO files where fractured."""
     for folder in ("images/Fractured", "images/Non_fractured", "Annotations/YOLO"):
         (root / folder).mkdir(parents=True)
@@ -96,7 +69,7 @@ def write_fracatlas(root, n=260, size=96):
     for number in range(n):
         part = ("hand", "wrist", "shoulder")[number % 3]
         kind = "displaced_fracture" if number % 4 == 1 else "hardware" if number % 23 == 2 else None
-        phantom = render_phantom(5000 + number, body_part=part, size=size, finding=kind)
+        phantom = draw(5000 + number, body_part=part, size=size, finding=kind)
         broken = kind == "displaced_fracture" and phantom.box is not None
         name = f"IMG{number:07d}"
         file = root / "images" / ("Fractured" if broken else "Non_fractured") / f"{name}.jpg"

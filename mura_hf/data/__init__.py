@@ -8,20 +8,17 @@ from ..common import home_folder, require_extra
 # ruff: noqa: E402 - the check must come before the imports that need the extra
 require_extra("train", "datasets", "pyarrow", "filelock")
 
-from .augmentation import Augmentation
 from .cache import PixelCache, build_pixel_cache
 from .folder import load_folder
-from .fracatlas import load_fracatlas
-from .grazpedwri import load_grazpedwri
 from .hub import HUB_PREFIX, load_hub
 from .loading import SOURCES, DataSource, describe_positive_class, detect_source, load_data
 from .manifest import SplitManifest, make_manifest, manifest_source, read_manifest, write_manifest
 from .mura import load_mura
-from .open_data import OPEN_FEATURES
+from .open_data import OPEN_FEATURES, load_fracatlas, load_grazpedwri
 from .sampling import BalancedSampler, GroupSampler, HardSampler, PerClassSampler
-from .splits import FEATURES, split_digest, split_patients, split_patients_evenly
+from .splits import FEATURES, SplitOptions, split_digest, split_patients, split_patients_evenly
 from .verification import Verification, verify_mura
-from .views import UNKNOWN_PART, PreparedView, StudyDataset, ViewDataset, collate_studies, prepare_view
+from .views import UNKNOWN_PART, Augmentation, PreparedView, StudyDataset, ViewDataset, collate_studies, prepare_view
 
 __all__ = [
     "FEATURES",
@@ -38,6 +35,7 @@ __all__ = [
     "PixelCache",
     "PreparedView",
     "SplitManifest",
+    "SplitOptions",
     "StudyDataset",
     "Verification",
     "ViewDataset",

@@ -14,7 +14,6 @@ import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -65,21 +64,12 @@ class PixelCache(Mapping[str, PreparedView]):
     def __iter__(self) -> Iterator[str]:
         return iter(self._rows_of)
 
-    def __contains__(self, file: object) -> bool:
-        return file in self._rows_of
-
     def __getitem__(self, file: str) -> PreparedView:
         row = self._rows_of[file]
         assert self._rows is not None
         plane, shape, field = self._rows[row].columns
         pixels = np.frombuffer(plane[0].as_buffer(), np.uint8).reshape(self._size)
         return PreparedView(pixels, tuple(shape[0].as_py()), tuple(field[0].as_py()))
-
-
-@dataclass(frozen=True)
-class _Part:
-    path: Path
-    files: tuple[str, ...]
 
 
 def build_pixel_cache(
@@ -106,28 +96,24 @@ def build_pixel_cache(
         DatasetError: If a file does not exist, or the folder is not writable.
     """
     files = sorted({os.path.abspath(file) for file in files})
-    settings = _settings(processor)
+    kept = {name: value for name, value in processor.to_dict().items() if name not in _LATER}
+    versions = {name: version(name) for name in _DECODERS}
+    settings = json.dumps([kept, versions, _FORMAT], sort_keys=True, default=str)  # what pixels depend on
     root = Path(folder) if folder is not None else home_folder() / "pixels"
     place = root / hashlib.sha256(settings.encode()).hexdigest()[:16]
-    parts = [_Part(place / f"{_digest(settings, part)}.arrow", tuple(part)) for part in _divide(files)]
+    parts = {place / f"{_digest(settings, part)}.arrow": part for part in _divide(files)}
     if not all(map(_is_complete, parts)):
         try:
             place.mkdir(parents=True, exist_ok=True)
             with _lock(place, progress):
-                _build([part for part in parts if not _is_complete(part)], settings, processor, workers, progress)
+                missing = {path: part for path, part in parts.items() if not _is_complete(path)}
+                _build(missing, settings, processor, workers, progress)
         except OSError as error:
             raise DatasetError(
                 f"the pixel cache in {place} cannot be written ({error.strerror or error}); choose another folder, or "
                 "run without a cache"
             ) from error
-    return PixelCache(files, [part.path for part in parts], (processor.size.height, processor.size.width))
-
-
-def _settings(processor: MuraImageProcessor) -> str:
-    """Returns everything but the files that cached pixels depend on."""
-    kept = {name: value for name, value in processor.to_dict().items() if name not in _LATER}
-    versions = {name: version(name) for name in _DECODERS}
-    return json.dumps([kept, versions, _FORMAT], sort_keys=True, default=str)
+    return PixelCache(files, list(parts), (processor.size.height, processor.size.width))
 
 
 def _divide(files: Sequence[str]) -> Iterator[list[str]]:
@@ -153,14 +139,14 @@ def _digest(settings: str, files: Sequence[str]) -> str:
     return digest.hexdigest()[:32]
 
 
-def _is_complete(part: _Part) -> bool:
+def _is_complete(part: Path) -> bool:
     """Checks that a part begins and ends as it should; a damaged disk may truncate even a complete one."""
     try:
-        with part.path.open("rb") as file:
+        with part.open("rb") as file:
             file.seek(-len(_END), os.SEEK_END)
             if file.read() != _END:
                 return False
-        with pa.memory_map(str(part.path)) as stored:
+        with pa.memory_map(str(part)) as stored:
             return pa.ipc.open_stream(stored).schema == _SCHEMA
     except (OSError, pa.ArrowInvalid):
         return False
@@ -185,16 +171,16 @@ def _lock(place: Path, progress: bool) -> Iterator[None]:
 
 
 def _build(
-    parts: Sequence[_Part], settings: str, processor: MuraImageProcessor, workers: int | None, progress: bool
+    parts: dict[Path, list[str]], settings: str, processor: MuraImageProcessor, workers: int | None, progress: bool
 ) -> None:
-    total = sum(len(part.files) for part in parts)
+    total = sum(map(len, parts.values()))
     # Decoding, resizing and writing release the GIL, and a process takes longer to import torch than a thread to read
     # a thousand radiographs. There is one thread more than cores, since one of them usually waits for the disk.
     with (
         tqdm(total=total, desc="Building the pixel cache", unit="view", disable=not progress) as bar,
         ThreadPoolExecutor((workers or os.cpu_count() or 1) + 1) as pool,
     ):
-        jobs = [pool.submit(_write_part, part, settings, processor) for part in parts]
+        jobs = [pool.submit(_write_part, path, files, settings, processor) for path, files in parts.items()]
         try:
             for job in as_completed(jobs):
                 bar.update(job.result())
@@ -203,21 +189,17 @@ def _build(
             raise
 
 
-def _write_part(part: _Part, settings: str, processor: MuraImageProcessor) -> int:
+def _write_part(part: Path, files: Sequence[str], settings: str, processor: MuraImageProcessor) -> int:
     """Writes a part atomically and returns its number of views."""
-    views = [prepare_view(file, processor) for file in part.files]
-    if _digest(settings, part.files) != part.path.stem:
-        raise DatasetError(f"files in {os.path.dirname(part.files[0])} changed while they were read; start again")
-    columns = {
-        "plane": [view.plane.tobytes() for view in views],
-        "shape": [view.shape for view in views],
-        "field": [view.field for view in views],
-    }
-    unfinished = part.path.with_suffix(".unfinished")
+    views = [prepare_view(file, processor) for file in files]
+    if _digest(settings, files) != part.stem:
+        raise DatasetError(f"files in {os.path.dirname(files[0])} changed while they were read; start again")
+    rows = [{"plane": view.plane.tobytes(), "shape": view.shape, "field": view.field} for view in views]
+    unfinished = part.with_suffix(".unfinished")
     with unfinished.open("wb") as file:
         with pa.ipc.new_stream(file, _SCHEMA) as stream:
-            stream.write_table(pa.Table.from_pydict(columns, schema=_SCHEMA))
+            stream.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA))
         file.flush()
         os.fsync(file.fileno())
-    os.replace(unfinished, part.path)
+    os.replace(unfinished, part)
     return len(views)

@@ -3,15 +3,25 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from datasets import DatasetDict
 
 from ..common import BODY_PARTS
 from ..errors import DatasetError
 from ..models.configuration_mura import LABELS
-from .mura import check_body_parts
-from .open_data import check_studies, read_table, report, split_and_load
-from .splits import FEATURES, Row, SplitOptions
+from .splits import (
+    FEATURES,
+    Row,
+    SplitOptions,
+    assign_patients,
+    check_body_parts,
+    check_studies,
+    make_splits,
+    number_views,
+    read_table,
+    report,
+)
 
 TABLE = "metadata.csv"
 _REQUIRED = ("file_name", "label")
@@ -21,15 +31,7 @@ _SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
 
 
 def load_folder(
-    root: str | os.PathLike[str],
-    body_parts: Sequence[str] | None = None,
-    dev_fraction: float = 0.08,
-    calib_fraction: float = 0.08,
-    valid_fraction: float = 0.2,
-    seed: int = 0,
-    *,
-    fold: int | None = None,
-    n_folds: int = 5,
+    root: str | os.PathLike[str], body_parts: Sequence[str] | None = None, **split_options: Any
 ) -> DatasetDict:
     """Loads a folder of radiographs with a `metadata.csv`: PNG, JPEG or DICOM, 8 or 16 bit. Decodes no file.
 
@@ -41,12 +43,7 @@ def load_folder(
     Args:
         root: The folder.
         body_parts: Body parts to load. Defaults to every row, including those without a body part.
-        dev_fraction: Fraction of the patients outside valid for `dev`.
-        calib_fraction: Fraction of the patients outside valid for `calib`.
-        valid_fraction: Fraction of all patients for `valid`, independent of the seed.
-        seed: Seed of the splits.
-        fold: As in `load_mura`.
-        n_folds: As in `load_mura`.
+        **split_options: See `SplitOptions`.
 
     Returns:
         Splits `train`, `dev`, `calib`, `valid` with the columns of `FEATURES`. If any file is neither PNG nor JPEG,
@@ -55,11 +52,10 @@ def load_folder(
     Raises:
         DatasetError: If the table or a file is missing, a value is invalid, or rows contradict each other. The message
             names line and file.
-        ValueError: If a body part is unknown or the fractions are invalid.
+        ValueError: If a body part is unknown or an option is invalid.
     """
     wanted = None if body_parts is None else check_body_parts(body_parts)
-    options = SplitOptions({"dev": dev_fraction, "calib": calib_fraction}, seed, fold=fold, n_folds=n_folds)
-    root = Path(root)
+    options, root = SplitOptions(**split_options), Path(root)
     table = root / TABLE
     records = read_table(table, _REQUIRED, f"radiographs with {TABLE}")
     rows: dict[str, Row] = {}
@@ -70,14 +66,12 @@ def load_folder(
         rows[row["image"]] = row
     check_studies(list(rows.values()), table)
     _report(table, records[0], rows)
-    views: dict[str, int] = {}
     ordered = sorted(rows.values(), key=lambda row: (row["study_id"], row["image"]))
-    for row in ordered:
-        row["view"] = views[row["study_id"]] = views.get(row["study_id"], 0) + 1
+    number_views(ordered)
     chosen = [row for row in ordered if wanted is None or row["body_part"] in wanted]
     if not chosen:
         raise DatasetError(f"{table} names no study of {', '.join(wanted or ())}; choose other body parts")
-    return split_and_load(chosen, options, valid_fraction, FEATURES, root)
+    return make_splits(chosen, assign_patients(chosen, options, root), FEATURES)
 
 
 def _make_row(record: dict[str, str], root: Path, where: str) -> Row:

@@ -12,9 +12,19 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, concaten
 from ..common import BODY_PARTS
 from ..errors import DatasetError
 from ..models.configuration_mura import LABELS
-from .mura import ANNOTATION_FILE, check_body_parts
-from .open_data import VALID_SEED, check_studies, report
-from .splits import FEATURES, SPLITS, Row, SplitOptions, assign_patients, make_dataset
+from .mura import ANNOTATION_FILE
+from .splits import (
+    FEATURES,
+    SPLITS,
+    Row,
+    SplitOptions,
+    assign_patients,
+    check_body_parts,
+    check_studies,
+    make_dataset,
+    number_views,
+    report,
+)
 
 HUB_PREFIX = "hub:"
 """Optional prefix of a dataset name, needed if a folder has the same name."""
@@ -27,7 +37,7 @@ _NAMES_OF_SPLITS = {
     "dev": ("dev", "validation", "val"),
     "calib": ("calib",),
 }
-_LABELS: dict[Any, int] = {0: 0, 1: 1, "0": 0, "1": 1, **{name: number for number, name in enumerate(LABELS)}}
+_LABELS: dict[Any, int] = {0: 0, 1: 1, "0": 0, "1": 1, LABELS[0]: 0, LABELS[1]: 1}
 
 
 def find_dataset(root: str | os.PathLike[str]) -> str | None:
@@ -47,15 +57,7 @@ def find_dataset(root: str | os.PathLike[str]) -> str | None:
 
 
 def load_hub(
-    root: str | os.PathLike[str],
-    body_parts: Sequence[str] | None = None,
-    dev_fraction: float = 0.08,
-    calib_fraction: float = 0.08,
-    valid_fraction: float = 0.2,
-    seed: int = 0,
-    *,
-    fold: int | None = None,
-    n_folds: int = 5,
+    root: str | os.PathLike[str], body_parts: Sequence[str] | None = None, **split_options: Any
 ) -> DatasetDict:
     """Loads a dataset of the Hub, a folder of Parquet files, or a folder that `save_to_disk` wrote. Decodes no image.
 
@@ -69,12 +71,7 @@ def load_hub(
     Args:
         root: The folder, or "owner/name" on the Hub, optionally with "hub:" before it and "@revision" after it.
         body_parts: Body parts to load. Defaults to every row.
-        dev_fraction: As in `load_folder`.
-        calib_fraction: As in `load_folder`.
-        valid_fraction: As in `load_folder`.
-        seed: Seed of the splits.
-        fold: As in `load_mura`.
-        n_folds: As in `load_mura`.
+        **split_options: See `SplitOptions`.
 
     Returns:
         Splits `train`, `dev`, `calib`, `valid` with the columns of `FEATURES`.
@@ -82,47 +79,37 @@ def load_hub(
     Raises:
         DatasetError: If it cannot be loaded, a column or split is missing, a value is invalid, or a patient is in two
             splits.
-        ValueError: If a body part is unknown or the fractions are invalid.
+        ValueError: If a body part is unknown or an option is invalid.
     """
     wanted = None if body_parts is None else check_body_parts(body_parts)
-    fractions = {"dev": dev_fraction, "calib": calib_fraction}
-    SplitOptions(fractions, seed, fold=fold, n_folds=n_folds)  # checks them before anything is downloaded
+    options = SplitOptions(**split_options)
     name = find_dataset(root) or str(root)
     found = _load(name)
     names, messages = _match_splits(found, name)
-    if fold is not None and "dev" in names:
+    if options.fold is not None and "dev" in names:
         raise DatasetError(f"{name} has a dev split ({names['dev']}), so it cannot be divided into folds")
-    images, by_split = [], {}
-    for split, original in names.items():
-        images.append(found[original].select_columns(["image"]).cast_column("image", Image(decode=False)))
-        by_split[split] = _read_rows(found[original], f"{name}, split {original}")
+    by_split = {split: _read_rows(found[other], f"{name}, split {other}") for split, other in names.items()}
     rows = [row for split in by_split.values() for row in split]
     if _complete_ids(rows):
         messages.append(f"{name}: patients share values of study_id, so a study is identified by both.")
     check_studies(rows, name)
     # Patients are assigned over all rows, so that a patient stays in one split whichever body parts are loaded.
-    splits = _splits_of_patients(by_split, name)
-    try:
-        rest = by_split["train"]
-        if "valid" not in by_split:
-            splits |= assign_patients(rest, SplitOptions({"valid": valid_fraction}, VALID_SEED))
-            rest = [row for row in rest if splits[row["patient_id"]] != "valid"]
-            messages.append(f"{name} has no held-out split, so {valid_fraction:.0%} of the patients become valid.")
-        missing = {split: share for split, share in fractions.items() if split not in by_split}
-        if missing:
-            splits |= assign_patients(rest, SplitOptions(missing, seed, fold=fold, n_folds=n_folds))
-    except ValueError as error:
-        raise DatasetError(f"{name} is too small: {error}") from error
+    splits = _splits_of_patients(by_split, name) | assign_patients(by_split["train"], options, name, given=names)
+    if "valid" not in names:
+        messages.append(f"{name} has no held-out split, so {options.valid_fraction:.0%} of the patients become valid.")
     report(messages)
     order = sorted(range(len(rows)), key=lambda n: (rows[n]["study_id"], rows[n]["view"]))
     if wanted is not None:
         order = [n for n in order if rows[n]["body_part"] in wanted]
     if not order:
         raise DatasetError(f"{name} has no study of {', '.join(wanted or BODY_PARTS)}; choose other body parts")
-    all_images = concatenate_datasets(images)
+    columns = [
+        found[other].select_columns(["image"]).cast_column("image", Image(decode=False)) for other in names.values()
+    ]
+    images = concatenate_datasets(columns)
     return DatasetDict(
         {
-            split: _select(all_images, rows, [n for n in order if splits[rows[n]["patient_id"]] == split])
+            split: _select(images, rows, [n for n in order if splits[rows[n]["patient_id"]] == split])
             for split in SPLITS
         }
     )
@@ -204,16 +191,11 @@ def _values(dataset: Dataset, column: str) -> list[Any]:
 
 def _complete_ids(rows: Sequence[Row]) -> bool:
     """Makes study ids unique across patients and numbers views without a number. Returns whether ids were changed."""
-    patients: dict[str, set[str]] = {}
-    for row in rows:
-        patients.setdefault(row["study_id"], set()).add(row["patient_id"])
-    shared = any(len(ids) > 1 for ids in patients.values())
-    counts: dict[str, int] = {}
-    for row in rows:
-        if shared:
-            row["study_id"] = f"{row['patient_id']}/{row['study_id']}"
-        counts[row["study_id"]] = counts.get(row["study_id"], 0) + 1
-        row["view"] = counts[row["study_id"]] if row["view"] is None else row["view"]
+    patients = {row["study_id"]: row["patient_id"] for row in rows}
+    shared = any(row["patient_id"] != patients[row["study_id"]] for row in rows)
+    for row in rows if shared else ():
+        row["study_id"] = f"{row['patient_id']}/{row['study_id']}"
+    number_views(rows)
     return shared
 
 

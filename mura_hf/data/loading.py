@@ -10,10 +10,9 @@ from datasets import DatasetDict
 
 from ..errors import DatasetError
 from .folder import TABLE, load_folder
-from .fracatlas import load_fracatlas
-from .grazpedwri import load_grazpedwri
 from .hub import find_dataset, load_hub
-from .mura import find_tree, is_synthetic, load_mura
+from .mura import ANNOTATION_FILE, find_tree, load_mura
+from .open_data import load_fracatlas, load_grazpedwri
 
 
 @dataclass(frozen=True)
@@ -21,16 +20,12 @@ class DataSource:
     """Description of a dataset, as model cards need it.
 
     Attributes:
-        key: Short name.
-        name: Full name.
         covers: Which studies a checkpoint trained on it is for.
         positive_class_description: What the positive class is, in words that follow "abnormal means".
         license: License identifier of the Hub for the card of weights trained on the data.
         held_out: Description of `valid`.
-        license_name: Name of the license if the identifier is "other".
-        license_link: Link to it.
-        credit: Attribution that the license requires, if any.
-        citation: Publication to cite, if any.
+        license_name: Name of the license if the identifier is "other"; `license_link` links to it.
+        credit: Attribution that the license requires.
     """
 
     key: str
@@ -139,8 +134,7 @@ SOURCES = {
 """Supported datasets by key."""
 
 _LOADERS: dict[str, tuple[Any, set[str]]] = {
-    "mura": (load_mura, {"body_parts", "stratified"}),
-    "phantoms": (load_mura, {"body_parts", "stratified"}),
+    **dict.fromkeys(("mura", "phantoms"), (load_mura, {"body_parts", "stratified"})),
     "folder": (load_folder, {"body_parts"}),
     "hub": (load_hub, {"body_parts"}),
     "fracatlas": (load_fracatlas, {"regions", "abnormal"}),
@@ -152,8 +146,8 @@ def describe_positive_class(description: dict[str, Any]) -> str | None:
     """Returns what the positive class is, in words that follow "abnormal means", or None if it is unknown.
 
     Args:
-        description: The `data` block of a record: `DataSource.to_dict()`, and `abnormal` if it was chosen. Blocks of
-            older versions may have only some of the fields.
+        description: The `data` block of a record: `DataSource.to_dict()`, and `abnormal` if it was chosen. Older
+            records may lack fields.
     """
     chosen = description.get("abnormal")
     if chosen:
@@ -184,7 +178,7 @@ def detect_source(root: str | os.PathLike[str]) -> DataSource:
         raise DatasetError(
             f"{table} belongs to neither FracAtlas nor GRAZPEDWRI-DX; mura_hf/data/README.md lists what is supported"
         )
-    return SOURCES["phantoms" if is_synthetic(find_tree(root)) else "mura"]
+    return SOURCES["phantoms" if (find_tree(root) / ANNOTATION_FILE).is_file() else "mura"]
 
 
 def load_data(
@@ -203,8 +197,8 @@ def load_data(
         body_parts: Body parts to load, except for FracAtlas and GRAZPEDWRI-DX.
         regions: Regions of FracAtlas to load.
         abnormal: Findings that count as abnormal in FracAtlas and GRAZPEDWRI-DX. Defaults to fractures.
-        stratified: As in `load_mura`. Other datasets are always stratified.
-        **split_options: `dev_fraction`, `calib_fraction`, `seed`, `fold` and `n_folds`, as in `load_mura`.
+        stratified: See `SplitOptions`. Datasets other than MURA are always stratified.
+        **split_options: Other fields of `SplitOptions`.
 
     Raises:
         DatasetError: If it is none of the supported datasets, or its loader finds an error.

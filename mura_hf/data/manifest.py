@@ -34,13 +34,10 @@ class SplitManifest:
     splits: dict[str, frozenset[str]]
 
     def shared_with(self, other: "SplitManifest") -> dict[tuple[str, str], int]:
-        """Counts the patients that pairs of splits share.
+        """Returns (split, split of `other`) -> number of shared patients, if positive.
 
         Args:
             other: Another manifest, or the same one to compare its different splits.
-
-        Returns:
-            (split of this manifest, split of the other) -> number of shared patients, if positive.
 
         Raises:
             DatasetError: If the keys differ.
@@ -72,10 +69,7 @@ def make_manifest(members: Iterable[tuple[str, str]], source: str, key: bytes | 
 
 
 def manifest_source(description: Mapping[str, Any]) -> str:
-    """Returns the name of a dataset for `make_manifest`, from the `data` block of training.json.
-
-    Synthetic datasets that were generated with different settings have different names.
-    """
+    """Returns the name of a dataset, with the settings of synthetic data, from the `data` block of training.json."""
     made_with = description.get("made_with")
     return description["name"] + (json.dumps(made_with, sort_keys=True) if made_with else "")
 
@@ -91,25 +85,16 @@ def write_manifest(manifest: SplitManifest, file: str | Path) -> None:
 
 
 def read_manifest(file: str | Path) -> SplitManifest:
-    """Reads a manifest.
-
-    Raises:
-        DatasetError: If the file cannot be read or is not a manifest.
-    """
+    """Reads a manifest. Raises `DatasetError` if the file is not one."""
     try:
         record = json.loads(Path(file).read_text())
         if record["algorithm"] != _ALGORITHM:
             raise ValueError(f"its algorithm is {record['algorithm']}")
-        splits: Mapping[str, list[str]] = record["splits"]
-        return SplitManifest(str(record["key_id"]), {split: frozenset(hashes) for split, hashes in splits.items()})
-    except OSError as error:
-        raise DatasetError(
-            f"{file} cannot be read ({error.strerror}); training writes one into its output folder"
-        ) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DatasetError(
-            f"{file} is not a split manifest ({error}); training writes one into its output folder"
-        ) from error
+        splits = {split: frozenset(hashes) for split, hashes in record["splits"].items()}
+        return SplitManifest(str(record["key_id"]), splits)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        problem = "cannot be read" if isinstance(error, OSError) else "is not a split manifest"
+        raise DatasetError(f"{file} {problem} ({error}); training writes one into its output folder") from error
 
 
 def _machine_key() -> bytes:

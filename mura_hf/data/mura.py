@@ -3,10 +3,10 @@
 import csv
 import os
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,7 +21,7 @@ from .mura_release import (
     refuse_withdrawn_counts,
     refuse_withdrawn_name,
 )
-from .splits import BOXES, FEATURES, Row, SplitOptions, assign_patients, make_splits
+from .splits import BOXES, FEATURES, Row, SplitOptions, assign_patients, check_body_parts, make_splits, report
 
 ANNOTATIONS = Features({"boxes": BOXES, "decoys": BOXES, "finding": Value("string"), "twin": Value("string")})
 """Additional columns of synthetic data. `boxes`: bounding boxes of findings; `decoys`: where a finding would be, for
@@ -34,23 +34,14 @@ ANNOTATION_FILE = "findings.parquet"
 
 
 def load_mura(
-    root: str | os.PathLike[str],
-    body_parts: Sequence[str] | None = None,
-    dev_fraction: float = 0.08,
-    calib_fraction: float = 0.08,
-    seed: int = 0,
-    *,
-    fold: int | None = None,
-    n_folds: int = 5,
-    stratified: bool = True,
+    root: str | os.PathLike[str], body_parts: Sequence[str] | None = None, **split_options: Any
 ) -> DatasetDict:
     """Loads MURA v1.1, or synthetic radiographs in its layout. Checks that each file exists, but decodes none.
 
     All layouts in circulation are accepted: lists with or without a header, any line ends and row order, one more
     nested folder, and copies without lists, whose folders are scanned. Images and labels are joined by study path.
-    `dev` (selection, early stopping) and `calib` (calibration, thresholds) are taken from the official train set by
-    patient: no patient is in two splits, and every listed patient keeps its split whichever files are missing and
-    whichever body parts are requested. `valid` is the official one.
+    `valid` is the official one, and the other splits are taken from the official train set. Every listed patient keeps
+    its split whichever files are missing and whichever body parts are requested.
 
     Differences are reported on stderr, with a table if the copy differs from the official counts. A study without
     folder makes the copy partial. A file that is missing from the folder of its study is an error until
@@ -59,13 +50,7 @@ def load_mura(
     Args:
         root: The folder `MURA-v1.1`, or its parent.
         body_parts: Body parts to load. Defaults to all.
-        dev_fraction: Fraction of the train patients for `dev`. Ignored if `fold` is given.
-        calib_fraction: Fraction of the train patients for `calib`.
-        seed: Seed of the splits.
-        fold: Cross-validation: the train patients outside `calib` are divided into `n_folds`, and this one, from 0 on,
-            becomes `dev`. `calib` and `valid` are the same for every fold.
-        n_folds: Number of folds.
-        stratified: Whether to give every split the same shares of body parts and labels.
+        **split_options: See `SplitOptions`.
 
     Returns:
         Splits `train`, `dev`, `calib`, `valid` with the columns of `FEATURES`, ordered by study and view. `study_id`
@@ -75,12 +60,9 @@ def load_mura(
     Raises:
         DatasetError: If it is MURA v1.0, files are missing, rows contradict each other, a patient is in train and in
             valid, or there are too few patients.
-        ValueError: If a body part is unknown, the fractions are negative or sum to 1 or more, or there is no such
-            fold.
+        ValueError: If a body part is unknown or an option is invalid.
     """
-    wanted = check_body_parts(body_parts)
-    fractions = {"dev": dev_fraction, "calib": calib_fraction}
-    options = SplitOptions(fractions, seed, fold=fold, n_folds=n_folds, stratified=stratified)
+    wanted, options = check_body_parts(body_parts), SplitOptions(**split_options)
     copy = list_files(Path(root), wanted)
     if copy.missing:
         raise DatasetError(
@@ -88,37 +70,20 @@ def load_mura(
             "run scripts/verify_mura.py to quarantine them and continue without them"
         )
     _report(copy, wanted)
+    rows = [*copy.present["train"], *copy.present["valid"]]
     if copy.is_synthetic:
-        _add_annotations(copy)
-    try:
-        # Over all listed rows, so that a patient stays in one split whichever subset is loaded.
-        splits = assign_patients(copy.rows["train"], options)
-    except ValueError as error:
-        raise DatasetError(f"{copy.tree} is too small: {error}") from error
-    rows: dict[str, list[Row]] = {"valid": copy.present["valid"]}
-    for row in copy.present["train"]:
-        rows.setdefault(splits[row["patient_id"]], []).append(row)
-    return make_splits(rows, Features({**FEATURES, **ANNOTATIONS}) if copy.is_synthetic else FEATURES)
-
-
-def check_body_parts(body_parts: Sequence[str] | None) -> tuple[str, ...]:
-    """Returns the requested body parts, all seven if None.
-
-    Raises:
-        ValueError: If one is unknown, or a string is given instead of a list.
-    """
-    if isinstance(body_parts, str):
-        raise ValueError(f"body_parts must be a list such as [{body_parts!r}], not the string {body_parts!r}")
-    wanted = tuple(BODY_PARTS if body_parts is None else body_parts)
-    unknown = sorted(set(wanted) - set(BODY_PARTS))
-    if unknown or not wanted:
-        raise ValueError(f"unknown body parts {unknown}; choose among {', '.join(BODY_PARTS)}")
-    return wanted
-
-
-def is_synthetic(tree: Path) -> bool:
-    """Returns whether a folder with train and valid holds synthetic data."""
-    return (tree / ANNOTATION_FILE).is_file()
+        annotations = _read_annotations(copy.tree / ANNOTATION_FILE)
+        for row in rows:
+            if row["name"] not in annotations:  # for example a real radiograph that was copied into the folder
+                raise DatasetError(
+                    f"{copy.tree}: {ANNOTATION_FILE} does not name {row['name']}, so it may not be synthetic; move it "
+                    "elsewhere, or generate the dataset again"
+                )
+            row |= annotations[row["name"]]
+    # Over all listed rows, so that a patient stays in one split whichever subset is loaded.
+    splits = assign_patients(copy.rows["train"], options, copy.tree, given=("valid",))
+    splits |= dict.fromkeys((row["patient_id"] for row in copy.rows["valid"]), "valid")
+    return make_splits(rows, splits, Features({**FEATURES, **ANNOTATIONS}) if copy.is_synthetic else FEATURES)
 
 
 def _report(copy: "MuraCopy", body_parts: Sequence[str]) -> None:
@@ -139,20 +104,7 @@ def _report(copy: "MuraCopy", body_parts: Sequence[str]) -> None:
     for names, what in ((copy.unlisted, "images that no list names"), (copy.unexpected, "unexpected entries")):
         if names:
             messages.append(f"{tree}: {len(names)} {what} are ignored, such as {names[0]}.")
-    if messages:
-        print("\n".join(messages), file=sys.stderr)
-
-
-def _add_annotations(copy: "MuraCopy") -> None:
-    """Adds the columns of `ANNOTATIONS` to the present rows."""
-    annotations = _read_annotations(copy.tree / ANNOTATION_FILE)
-    for row in (*copy.present["train"], *copy.present["valid"]):
-        if row["name"] not in annotations:  # for example a real radiograph that was copied into the folder
-            raise DatasetError(
-                f"{copy.tree}: {ANNOTATION_FILE} does not name {row['name']}, so it may not be synthetic; move it "
-                "elsewhere, or generate the dataset again"
-            )
-        row |= annotations[row["name"]]
+    report(messages)
 
 
 def _read_annotations(file: Path) -> dict[str, Row]:
@@ -162,8 +114,8 @@ def _read_annotations(file: Path) -> dict[str, Row]:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise DatasetError(f"{file} is damaged ({reason}); generate the dataset again") from error
     corners = ["x0", "y0", "x1", "y1"]
-    decoy_corners = [f"decoy_{name}" for name in corners]
-    absent = {"path", "seed", "finding", *corners, *decoy_corners} - set(table.column_names)
+    decoys = [f"decoy_{name}" for name in corners]
+    absent = {"path", "seed", "finding", *corners, *decoys} - set(table.column_names)
     if absent:
         raise DatasetError(f"{file} lacks the columns {', '.join(sorted(absent))}; generate the dataset again")
 
@@ -173,7 +125,7 @@ def _read_annotations(file: Path) -> dict[str, Row]:
     return {
         _from_split(row["path"]): {
             "boxes": boxes(row, corners),
-            "decoys": boxes(row, decoy_corners),
+            "decoys": boxes(row, decoys),
             "finding": row["finding"],
             "twin": f"{row['seed']}/{row['path'].rsplit('/', 1)[-1]}",
         }
@@ -228,11 +180,7 @@ class MuraCopy:
 
 
 def list_files(root: Path, body_parts: Sequence[str]) -> MuraCopy:
-    """Reads the lists of a copy, or its folders if a list is missing, and checks which files exist.
-
-    Args:
-        root: The folder `MURA-v1.1`, or its parent.
-        body_parts: Body parts whose files are checked.
+    """Reads the lists of a copy, or its folders if a list is missing, and checks which files of some parts exist.
 
     Raises:
         DatasetError: If there is no copy, it is MURA v1.0, rows contradict each other, or a patient is in both splits.
@@ -241,7 +189,9 @@ def list_files(root: Path, body_parts: Sequence[str]) -> MuraCopy:
     inner = tree / "MURA-v1.1"  # some copies have their images in here, and their lists beside it
     beside = any((tree / split).is_dir() for split in _SPLITS_ON_DISK)
     nested = not beside and any((inner / split).is_dir() for split in _SPLITS_ON_DISK)
-    copy = MuraCopy(tree, inner if nested else tree, is_synthetic(tree), quarantined=read_quarantine(tree))
+    copy = MuraCopy(
+        tree, inner if nested else tree, (tree / ANNOTATION_FILE).is_file(), quarantined=read_quarantine(tree)
+    )
     for split in _SPLITS_ON_DISK:
         copy.rows[split] = _make_rows(copy, split, _list_images(copy, split))
     if not any(copy.rows.values()):
@@ -265,11 +215,7 @@ def list_files(root: Path, body_parts: Sequence[str]) -> MuraCopy:
 
 
 def find_tree(root: Path) -> Path:
-    """Finds the folder with the lists of MURA, or at least with train or valid, in `root` or up to two levels below.
-
-    Raises:
-        DatasetError: If there is none, or only MURA v1.0.
-    """
+    """Finds the folder with the lists of MURA, or at least with train or valid: `root` or up to two levels below."""
     candidates = (root, root / "MURA-v1.1", root / "MURA-v1.1" / "MURA-v1.1")
     for candidate in candidates:
         if any((candidate / name).is_file() for name in LISTS):
@@ -278,11 +224,11 @@ def find_tree(root: Path) -> Path:
         if all((candidate / name).is_file() for name in _WITHDRAWN_LISTS):
             refuse_withdrawn_name(candidate, ["MURA-v1.0"])
         if any(any((candidate / split).glob("XR_*")) for split in _SPLITS_ON_DISK):
-            refuse_withdrawn_name(candidate, [])
+            refuse_withdrawn_name(candidate)
             return candidate
     for candidate in (root, root / "MURA-v1.0"):
         if candidate.is_dir():
-            refuse_withdrawn_name(candidate, [])
+            refuse_withdrawn_name(candidate)
     raise DatasetError(
         f"{root} contains no train_labeled_studies.csv and no folder train/XR_..., nor does a folder MURA-v1.1 in it; "
         "give the folder into which MURA v1.1 was unpacked, or generate synthetic data with scripts/make_phantoms.py"
@@ -419,12 +365,8 @@ def _find_present(copy: MuraCopy, split: str, body_parts: Sequence[str]) -> list
             copy.absent.append(folder)
             continue
         listed = {os.path.basename(row["name"]): row for row in rows}
-        for file, row in listed.items():
-            if row["name"] in copy.quarantined:
-                continue
-            if file in files:
-                present.append(row)
-            else:
-                copy.missing.append(row["name"])
+        kept = [(file in files, row) for file, row in listed.items() if row["name"] not in copy.quarantined]
+        present += [row for exists, row in kept if exists]
+        copy.missing += [row["name"] for exists, row in kept if not exists]
         copy.unlisted += [f"{folder}/{name}" for name in sorted(files - set(listed))]
     return present

@@ -23,12 +23,12 @@ class Count(NamedTuple):
     @property
     def images(self) -> int:
         """Images of both labels."""
-        return self.normal_images + self.abnormal_images
+        return sum(self[:2])
 
     @property
     def studies(self) -> int:
         """Studies of both labels."""
-        return self.normal_studies + self.abnormal_studies
+        return sum(self[2:])
 
 
 OFFICIAL_COUNTS: dict[str, dict[str, Count]] = {
@@ -62,7 +62,7 @@ WITHDRAWN_IMAGES = 40_895
 """Images of MURA v1.0."""
 
 
-def refuse_withdrawn_name(tree: Path, names: Iterable[str]) -> None:
+def refuse_withdrawn_name(tree: Path, names: Iterable[str] = ()) -> None:
     """Raises `DatasetError` if the folder or a listed path is named MURA v1.0."""
     if any("mura-v1.0" in name.lower() for name in (tree.name, *names)):
         raise _withdrawn(tree, "according to its name")
@@ -109,20 +109,14 @@ def compare_counts(counts: dict[str, dict[str, Count]], body_parts: Sequence[str
     if all(found == official for *_, found, official in pairs):
         return None
 
-    def line(split: str, part: str, found: Sequence[Count], official: Sequence[Count]) -> str:
-        images, studies = (
-            [sum(getattr(count, kind) for count in counts) for counts in (found, official)]
-            for kind in ("images", "studies")
-        )
-        return f"{split:6}{part:10}{images[0]:8} of {images[1]:8}{studies[0]:10} of {studies[1]:8}"
-
     lines = [f"{'split':6}{'part':10}{'images':>8} of {'official':>8}{'studies':>10} of {'official':>8}"]
-    for split, part, found, official in pairs:
+    totals = [Count(*map(sum, zip(*(pair[place] for pair in pairs), strict=True))) for place in (2, 3)]
+    for split, part, found, official in (*pairs, ("all", "", totals[0], totals[1])):
         more = any(one > other for one, other in zip(found, official, strict=True))
-        note = "" if found == official else "   more than the official number" if more else "   differs"
-        lines.append(line(split, part, [found], [official]) + note)
-    *_, all_found, all_official = zip(*pairs, strict=True)
-    return "\n".join([*lines, line("all", "", all_found, all_official)])
+        note = "" if not part or found == official else "   more than the official number" if more else "   differs"
+        images, studies = f"{found.images:8} of {official.images:8}", f"{found.studies:10} of {official.studies:8}"
+        lines.append(f"{split:6}{part:10}{images}{studies}{note}")
+    return "\n".join(lines)
 
 
 QUARANTINE_FILE = "quarantine.csv"
@@ -134,8 +128,7 @@ _HEADER = ["path", "reason"]
 def read_quarantine(tree: Path) -> dict[str, str]:
     """Reads the quarantine manifest of a copy: path from the split on -> reason. Empty if there is no manifest.
 
-    Raises:
-        DatasetError: If the manifest is damaged. Ignoring it would let damaged files in.
+    A damaged manifest is an error, since ignoring it would let damaged files in.
     """
     file = tree / QUARANTINE_FILE
     if not file.exists():
@@ -151,15 +144,7 @@ def read_quarantine(tree: Path) -> dict[str, str]:
 
 
 def write_quarantine(tree: Path, reasons: dict[str, str]) -> None:
-    """Replaces the quarantine manifest atomically, or removes it if there are no reasons.
-
-    Args:
-        tree: Folder with the lists of MURA.
-        reasons: Path from the split on -> reason.
-
-    Raises:
-        DatasetError: If it cannot be written.
-    """
+    """Replaces the quarantine manifest of a copy atomically, or removes it if there are no reasons."""
     file = tree / QUARANTINE_FILE
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([_HEADER, *sorted(reasons.items())])

@@ -1,6 +1,5 @@
 """Samplers: the order in which rows are drawn in training. It depends on seed and epoch only, in every process."""
 
-from collections import deque
 from collections.abc import Hashable, Iterator, Sequence
 
 import numpy as np
@@ -16,7 +15,7 @@ class _EpochSampler(Sampler[int]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Sets the epoch, which determines the order together with the seed."""
+        """Sets the epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -35,7 +34,7 @@ class GroupSampler(_EpochSampler):
     Args:
         keys: Group of each row. Every row is a group of its own if None.
         n: Number of rows.
-        seed: Seed of the order.
+        seed: Seed.
     """
 
     def __init__(self, keys: Sequence[Hashable] | None, n: int, seed: int = 0) -> None:
@@ -51,11 +50,8 @@ class BalancedSampler(_EpochSampler):
     """Draws equally many rows of every class, in random order. Rows of small classes are repeated equally often.
 
     Args:
-        classes: Class of each row.
-        seed: Seed of the order.
-
-    Raises:
-        ValueError: If there are no rows.
+        classes: Class of each row, at least one.
+        seed: Seed.
     """
 
     def __init__(self, classes: Sequence[Hashable], seed: int = 0) -> None:
@@ -80,10 +76,10 @@ class PerClassSampler(_EpochSampler):
         classes: Class of each row.
         n_classes: P, from 2 to the number of classes.
         n_samples: K, at least 1. Rows of a class with fewer than K rows are repeated.
-        seed: Seed of the order.
+        seed: Seed.
 
     Raises:
-        ValueError: If there are no rows, or `n_classes` or `n_samples` is out of range.
+        ValueError: If `n_classes` or `n_samples` is out of range.
     """
 
     def __init__(self, classes: Sequence[Hashable], n_classes: int, n_samples: int, seed: int = 0) -> None:
@@ -93,8 +89,7 @@ class PerClassSampler(_EpochSampler):
                 f"batches of {n_classes} classes with {n_samples} rows each cannot be made of {len(self.groups)} "
                 "classes; n_classes must be 2 to the number of classes, and n_samples at least 1"
             )
-        self.n_classes = n_classes
-        self.n_samples = n_samples
+        self.n_classes, self.n_samples = n_classes, n_samples
         batch_size = n_classes * n_samples
         super().__init__(max(1, len(classes) // batch_size) * batch_size, seed)
 
@@ -126,9 +121,6 @@ class HardSampler(_EpochSampler):
 
     Attributes:
         losses: float64 `[n]`, last loss of each row, NaN if it was never drawn.
-
-    Raises:
-        ValueError: If there are no rows, or the share is out of range.
     """
 
     _MAX_LOSS = 4.0
@@ -141,15 +133,7 @@ class HardSampler(_EpochSampler):
         super().__init__(n, seed)
 
     def set_losses(self, rows: Sequence[int] | np.ndarray, losses: Sequence[float] | np.ndarray) -> None:
-        """Stores the latest losses of rows.
-
-        Args:
-            rows: `[m]` row indices. The last loss counts for repeated rows.
-            losses: `[m]` losses, 0 or larger.
-
-        Raises:
-            ValueError: If a loss is negative or not finite.
-        """
+        """Stores losses `[m]`, 0 or larger, of row indices `[m]`. The last loss counts for repeated rows."""
         latest = np.asarray(losses, np.float64)
         if not (latest >= 0).all() or not np.isfinite(latest).all():
             raise ValueError("losses must be finite and not negative")
@@ -179,7 +163,7 @@ class _Deck:
     def __init__(self, rows: Sequence[int], rng: np.random.Generator) -> None:
         self.rows = np.asarray(rows)
         self.rng = rng
-        self.left: deque[int] = deque()
+        self.left: list[int] = []
 
     def deal(self, n: int) -> list[int]:
         """Returns the next `n` rows, without repetition if there are that many."""
@@ -187,8 +171,8 @@ class _Deck:
         while len(dealt) < n:
             if not self.left:
                 again = set(dealt)  # these come last
-                self.left.extend(sorted(self.rng.permutation(self.rows).tolist(), key=lambda row: row in again))
-            dealt.append(self.left.popleft())
+                self.left = sorted(self.rng.permutation(self.rows).tolist(), key=lambda row: row in again)
+            dealt.append(self.left.pop(0))
         return dealt
 
 

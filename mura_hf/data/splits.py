@@ -1,15 +1,19 @@
-"""Columns of the datasets, and how patients are assigned to splits. No patient is ever in two splits."""
+"""What all loaders share: columns, arguments, and how patients are assigned to splits. No patient is ever in two."""
 
+import csv
 import hashlib
+import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Value
 
 from ..common import BODY_PARTS
+from ..errors import DatasetError
 from ..models.configuration_mura import LABELS
 
 FEATURES = Features(
@@ -28,87 +32,116 @@ BOXES = List(List(Value("int32"), length=4))
 """Bounding boxes of findings: x0, y0, x1, y1 in pixels of the file, with x1 and y1 exclusive."""
 
 SPLITS = ("train", "dev", "calib", "valid")
+_VALID_SEED = 0  # valid is the same whatever the seed of a run, so that runs can be compared
 
 Row = dict[str, Any]
 
 
-def make_splits(rows: dict[str, list[Row]], features: Features) -> DatasetDict:
-    """Builds a `DatasetDict` with all of `SPLITS`; splits without rows are empty."""
-    return DatasetDict({name: make_dataset(rows.get(name, []), features) for name in SPLITS})
-
-
-def make_dataset(rows: Sequence[Row], features: Features) -> Dataset:
-    """Builds a `Dataset` with the columns of `features`; other keys of the rows are ignored."""
-    return Dataset.from_dict({name: [row[name] for row in rows] for name in features}, features=features)
-
-
 @dataclass(frozen=True)
 class SplitOptions:
-    """How patients are assigned to splits.
+    """Arguments of all loaders that say how patients are assigned to splits.
 
     Attributes:
-        fractions: Split -> fraction of the patients. The rest is `train`.
-        seed: Seed of the assignment.
-        fold: Cross-validation: the patients outside the other splits are divided into `n_folds`, and this one, from 0
-            on, becomes `dev`. Its fraction is ignored then.
+        dev_fraction: Fraction of the patients outside `valid` for `dev` (selection, early stopping).
+        calib_fraction: Fraction of the patients outside `valid` for `calib` (calibration, thresholds).
+        valid_fraction: Fraction of all patients for `valid`, independent of the seed. Ignored if the dataset has an
+            official `valid`, as MURA does.
+        seed: Seed of the other splits.
+        fold: Cross-validation: the patients outside `valid` and `calib` are divided into `n_folds`, and this one, from
+            0 on, becomes `dev`. `dev_fraction` is ignored then. `calib` and `valid` are the same for every fold.
         n_folds: Number of folds.
         stratified: Whether every split gets the same shares of body parts and labels, as far as patients allow.
 
     Raises:
-        ValueError: If a fraction is negative, the fractions sum to 1 or more, or there is no such fold.
+        ValueError: If a fraction is negative, fractions sum to 1 or more, or there is no such fold.
     """
 
-    fractions: dict[str, float]
+    dev_fraction: float = 0.08
+    calib_fraction: float = 0.08
+    valid_fraction: float = 0.2
     seed: int = 0
     fold: int | None = None
     n_folds: int = 5
     stratified: bool = True
 
     def __post_init__(self) -> None:
-        _check_fractions(self.fractions)
+        _check_fractions({"dev": self.dev_fraction, "calib": self.calib_fraction})
+        _check_fractions({"valid": self.valid_fraction})
         if self.n_folds < 2:
             raise ValueError(f"n_folds is {self.n_folds}, but must be at least 2")
         if self.fold is not None and not 0 <= self.fold < self.n_folds:
             raise ValueError(f"fold is {self.fold}, but with {self.n_folds} folds must be 0 to {self.n_folds - 1}")
 
 
-def assign_patients(rows: Iterable[Row], options: SplitOptions) -> dict[str, str]:
-    """Assigns every patient to a split.
+def assign_patients(
+    rows: Sequence[Row], options: SplitOptions, source: object, given: Container[str] = ()
+) -> dict[str, str]:
+    """Assigns patients to `valid`, independent of the seed, then the others to `dev`, `calib` and `train`.
 
     Args:
         rows: Rows with `patient_id`, `study_id`, `label` and `region` or `body_part`.
         options: How to split.
+        source: Name of the dataset in messages.
+        given: Splits that the dataset has already. No patient of `rows` is assigned to them.
 
     Returns:
         Patient -> split.
 
     Raises:
-        ValueError: If there are too few patients.
+        DatasetError: If there are too few patients.
     """
+    fractions = {"dev": options.dev_fraction, "calib": options.calib_fraction}
+    fractions = {name: share for name, share in fractions.items() if name not in given}
+    try:
+        splits: dict[str, str] = {}
+        if "valid" not in given:
+            splits = _assign(rows, {"valid": options.valid_fraction}, _VALID_SEED, options.stratified)
+            rows = [row for row in rows if splits[row["patient_id"]] != "valid"]
+        if options.fold is None:
+            return splits | _assign(rows, fractions, options.seed, options.stratified)
+        fractions.pop("dev", None)
+        share = (1 - sum(fractions.values())) / options.n_folds
+        fractions |= {f"fold {number}": share for number in range(1, options.n_folds)}
+        chosen = f"fold {options.fold}" if options.fold else "train"  # the rest, "train", serves as fold 0
+        for patient, split in _assign(rows, fractions, options.seed, options.stratified).items():
+            splits[patient] = "calib" if split == "calib" else "dev" if split == chosen else "train"
+        return splits
+    except ValueError as error:
+        raise DatasetError(f"{source} is too small: {error}") from error
+
+
+def _assign(rows: Iterable[Row], fractions: dict[str, float], seed: int, stratified: bool) -> dict[str, str]:
     studies: dict[str, list[Row]] = {}
     for row in rows:
         studies.setdefault(row["study_id"], []).append(row)
     first_views = [views[0] for views in studies.values()]
     patients = [row["patient_id"] for row in first_views]
-    fractions = options.fractions
-    if options.fold is not None:
-        fractions = {name: share for name, share in fractions.items() if name != "dev"}
-        share = (1 - sum(fractions.values())) / options.n_folds
-        fractions = fractions | {f"fold {number}": share for number in range(1, options.n_folds)}
-    if options.stratified:
-        strata = [f"{row.get('region', row['body_part'])} {row['label']}" for row in first_views]
-        sizes = [len(views) for views in studies.values()]
-        splits = split_patients_evenly(patients, strata, sizes, fractions, seed=options.seed)
-    else:
-        splits = split_patients(patients, fractions, seed=options.seed)
-    if options.fold is None:
-        return splits
-    # The rest, "train", serves as fold 0.
-    folds = {"train": 0} | {f"fold {number}": number for number in range(1, options.n_folds)}
-    return {
-        patient: split if split not in folds else "dev" if folds[split] == options.fold else "train"
-        for patient, split in splits.items()
-    }
+    if not stratified:
+        return split_patients(patients, fractions, seed=seed)
+    strata = [f"{row.get('region', row['body_part'])} {row['label']}" for row in first_views]
+    return split_patients_evenly(patients, strata, [len(views) for views in studies.values()], fractions, seed=seed)
+
+
+def make_splits(rows: Sequence[Row], splits: dict[str, str], features: Features) -> DatasetDict:
+    """Builds a `DatasetDict` with all of `SPLITS`; splits without rows are empty.
+
+    Args:
+        rows: Rows with the columns of `features`. Other keys are ignored.
+        splits: Patient -> split.
+        features: Columns. If any file is neither PNG nor JPEG, `image` contains paths instead of images, since Pillow
+            cannot open DICOM when a row is accessed.
+    """
+    if any(Path(row["image"]).suffix.lower() not in (".png", ".jpg", ".jpeg") for row in rows):
+        features = Features({**features, "image": Image(decode=False)})
+    by_split: dict[str, list[Row]] = {name: [] for name in SPLITS}
+    for row in rows:
+        by_split[splits[row["patient_id"]]].append(row)
+    return DatasetDict({name: make_dataset(chosen, features) for name, chosen in by_split.items()})
+
+
+def make_dataset(rows: Sequence[Row], features: Features) -> Dataset:
+    """Builds a `Dataset` with the columns of `features`; other keys of the rows are ignored."""
+    return Dataset.from_dict({name: [row[name] for row in rows] for name in features}, features=features)
 
 
 def split_patients(
@@ -221,3 +254,74 @@ def _too_few(n_patients: int, fractions: dict[str, float], rest: str) -> str:
         f"{n_patients} patients cannot be split into {', '.join(fractions)} and {rest} with the fractions "
         f"{fractions}; give more patients or smaller fractions"
     )
+
+
+def check_body_parts(body_parts: Sequence[str] | None) -> tuple[str, ...]:
+    """Returns the requested body parts, all seven if None.
+
+    Raises:
+        ValueError: If one is unknown, or a string is given instead of a list.
+    """
+    if isinstance(body_parts, str):
+        raise ValueError(f"body_parts must be a list such as [{body_parts!r}], not the string {body_parts!r}")
+    wanted = tuple(BODY_PARTS if body_parts is None else body_parts)
+    unknown = sorted(set(wanted) - set(BODY_PARTS))
+    if unknown or not wanted:
+        raise ValueError(f"unknown body parts {unknown}; choose among {', '.join(BODY_PARTS)}")
+    return wanted
+
+
+def check_studies(rows: Sequence[Row], source: object) -> None:
+    """Raises `DatasetError` if views of a study differ in label or body part."""
+    studies: dict[str, Row] = {}
+    for row in rows:
+        first = studies.setdefault(row["study_id"], row)
+        for column in ("label", "body_part"):
+            if row[column] != first[column]:
+                raise DatasetError(
+                    f"{source}: study {row['study_id']} has {column} {first[column]} and {row[column]}, but a study "
+                    "has one"
+                )
+
+
+def number_views(rows: Iterable[Row]) -> None:
+    """Gives rows without `view` their number in the study, from 1 on."""
+    counts: Counter[str] = Counter()
+    for row in rows:
+        counts[row["study_id"]] += 1
+        if row.get("view") is None:
+            row["view"] = counts[row["study_id"]]
+
+
+def read_table(file: Path, columns: Sequence[str], what: str) -> list[dict[str, str]]:
+    """Reads a CSV file with a header, with or without a byte-order mark.
+
+    Args:
+        file: Path.
+        columns: Required columns.
+        what: Description of the dataset for messages.
+
+    Raises:
+        DatasetError: If the file is missing, empty or not UTF-8, or lacks columns or values.
+    """
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as lines:
+            reader = csv.DictReader(lines)
+            rows = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(f"{file} cannot be read ({error}); give the folder of {what}") from error
+    absent = [name for name in columns if name not in (reader.fieldnames or [])]
+    if absent:
+        raise DatasetError(f"{file} lacks the columns {', '.join(absent)}; give the folder of {what}")
+    if not rows:
+        raise DatasetError(f"{file} has no rows; give the folder of {what}")
+    for number, row in enumerate(rows, 2):
+        if None in row or any(row[name] is None for name in columns):
+            raise DatasetError(f"{file}, line {number}: the number of values differs from that of the header")
+    return rows
+
+
+def report(messages: Sequence[str]) -> None:
+    """Prints messages on stderr."""
+    if messages:
+        print("\n".join(messages), file=sys.stderr)

@@ -10,8 +10,9 @@ from tqdm.auto import tqdm
 
 from ..errors import RadiographError
 from ..radiographs import read_levels
-from .mura import LISTS, check_body_parts, list_files
+from .mura import LISTS, list_files
 from .mura_release import compare_counts, count_rows, write_quarantine
+from .splits import check_body_parts
 
 _MISSING = "missing"
 _MAX_SIDE = 512  # pixels, in MURA
@@ -60,9 +61,7 @@ def verify_mura(
         progress: Whether to show a progress bar.
 
     Raises:
-        DatasetError: If it is not a copy of MURA v1.1, its lists contradict each other, or the manifest cannot be
-            written.
-        ValueError: If a body part is unknown.
+        DatasetError: As `load_mura`, or if the manifest cannot be written.
     """
     wanted = check_body_parts(body_parts)
     copy = list_files(Path(root), wanted)

@@ -14,7 +14,7 @@ from transformers import AutoConfig
 
 from ..common import replace_file
 from ..data import UNKNOWN_PART
-from ..data.fracatlas import REGION_GROUPS
+from ..data.open_data import REGION_GROUPS
 from ..errors import DatasetError
 from ..inference import StudyPredictor
 from ..metrics import (

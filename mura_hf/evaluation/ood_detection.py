@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from transformers import AutoModelForImageClassification
 
 from ..data import ViewDataset
-from ..data.fracatlas import REGION_GROUPS
+from ..data.open_data import REGION_GROUPS
 from ..data.views import group_studies
 from ..errors import CheckpointError, DatasetError
 from ..inference import StudyPredictor

@@ -9,7 +9,7 @@ import numpy as np
 from datasets import Dataset, Image
 from tqdm.auto import tqdm
 
-from ..data.fracatlas import REGION_GROUPS
+from ..data.open_data import REGION_GROUPS
 from ..errors import CheckpointError, DatasetError
 from ..explain import localize
 from ..inference import StudyPredictor

@@ -16,7 +16,7 @@ from compare import change_predictions, compare_configs, take_studies
 from harness import CONFIGS, DATA, RUNS, run_benchmark
 
 from mura_hf.data import home_folder, load_data
-from mura_hf.data.fracatlas import REGION_GROUPS
+from mura_hf.data.open_data import REGION_GROUPS
 from mura_hf.errors import DatasetError
 from mura_hf.evaluation import describe_source
 from mura_hf.training import load_config

@@ -12,7 +12,7 @@ from .conftest import change_json
 @pytest.fixture
 def trained(phantom_tree, tmp_path):
     """A folder that claims to be trained on a cut of the tree."""
-    datasets = load_mura(phantom_tree, ["hand", "wrist"], 0.3, 0.2, seed=4)
+    datasets = load_mura(phantom_tree, ["hand", "wrist"], dev_fraction=0.3, calib_fraction=0.2, seed=4)
     digest = split_digest((name, study) for name, rows in datasets.items() for study in rows["study_id"])
     record = {
         "recipe": {"dev_fraction": 0.3, "calib_fraction": 0.2, "seed": 4, "stratified": True},
