@@ -8,13 +8,40 @@ from PIL import Image
 
 from mura_hf.phantoms import render_phantom
 
-GRAZ_COLUMNS = (
-    "filestem patient_id study_number timehash gender age laterality projection initial_exam ao_classification cast "
-    "diagnosis_uncertain osteopenia fracture_visible metal pixel_spacing device_manufacturer"
-).split()
-ATLAS_COLUMNS = (
-    "image_id hand leg hip shoulder mixed hardware multiscan fractured fracture_count frontal lateral oblique"
-).split()
+GRAZ_COLUMNS = [
+    "filestem",
+    "patient_id",
+    "study_number",
+    "timehash",
+    "gender",
+    "age",
+    "laterality",
+    "projection",
+    "initial_exam",
+    "ao_classification",
+    "cast",
+    "diagnosis_uncertain",
+    "osteopenia",
+    "fracture_visible",
+    "metal",
+    "pixel_spacing",
+    "device_manufacturer",
+]
+ATLAS_COLUMNS = [
+    "image_id",
+    "hand",
+    "leg",
+    "hip",
+    "shoulder",
+    "mixed",
+    "hardware",
+    "multiscan",
+    "fractured",
+    "fracture_count",
+    "frontal",
+    "lateral",
+    "oblique",
+]
 
 
 def _write(file, columns, rows, encoding="utf-8"):
