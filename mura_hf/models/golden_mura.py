@@ -75,7 +75,8 @@ def _predict(model: Any, processor: Any, picture: np.ndarray, body_part: int) ->
     pixels = processor(images=[picture], return_tensors="pt")["pixel_values"]
     given = {"body_parts": torch.tensor([body_part])} if model.NEEDS_PART else {}
     with torch.no_grad():
-        return model.eval()(pixels.to(model.device), **given).logits.float().cpu().contiguous()
+        output = model.eval().classify_views(pixels.to(model.device), **given)  # also of models for studies
+    return output.logits.float().cpu().contiguous()
 
 
 def digest_weights(checkpoint: str | os.PathLike[str]) -> str:
