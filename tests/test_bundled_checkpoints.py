@@ -53,7 +53,7 @@ def test_phantom_classifies_and_localises(phantom):
 
 
 def test_phantom_follows_the_finding_and_not_the_marker(phantom):
-    changes = audit_shortcuts(phantom, counterfactuals=14, progress=False).record["counterfactuals"]
+    changes = audit_shortcuts(phantom, counterfactuals=14).record["counterfactuals"]
     assert changes["finding"]["median"] >= 0.4
     assert changes["marker"]["median_absolute"] <= 0.05
     assert changes["ring"]["median_absolute"] <= 0.05

@@ -19,14 +19,18 @@ from ..metrics import (
 )
 from .calibration import calibrate_checkpoint
 from .compare import compare_checkpoints
-from .evaluation import evaluate_checkpoint, measure_baselines
-from .finalize import FinalizeResult, finalize_checkpoint
-from .masking import measure_masking
+from .evaluation import FinalizeResult, evaluate_checkpoint, finalize_checkpoint, measure_baselines
 from .ood_detection import fit_ood_detector, measure_ood_detection
 from .pointing_game import PointingGame, play_pointing_game
 from .published import load_published
 from .retrieval import index_checkpoint, measure_retrieval
-from .shortcuts import ShortcutAudit, audit_shortcuts, draw_largest_shifts, measure_counterfactuals
+from .shortcuts import (
+    ShortcutAudit,
+    audit_shortcuts,
+    draw_largest_shifts,
+    measure_counterfactuals,
+    measure_masking,
+)
 from .splits import describe_source, load_split, load_splits
 from .summary import (
     describe_calibration,

@@ -50,9 +50,9 @@ def calibrate_checkpoint(
         cache_dir: Folder of cached predictions, see `PredictionCache`.
 
     Returns:
-        `temperature`, `study_slope`, `study_intercept`, `operating_points` (see `choose_operating_points`), the number
-        of studies `n` and `n_abnormal`, and `before` and `after`: `brier`, `ece` and `cross_entropy` on these same
-        studies, so `after` is optimistic.
+        `temperature`, `study_slope`, `study_intercept`, `operating_points`, the numbers `n` and `n_abnormal` of
+        studies, and `before` and `after`: `brier`, `ece` and `cross_entropy` on these same studies, so `after` is
+        optimistic.
 
     Raises:
         DatasetError: If the rows lack a class.
@@ -67,12 +67,8 @@ def calibrate_checkpoint(
     scaled, _ = change_temperature(cache, predictions, temperature).study_probabilities()
     slope, intercept = (round(value, 4) for value in fit_study_calibration(scaled, labels))
     after = calibrate_studies(scaled, slope, intercept)
-    fit: dict[str, Any] = {
-        "temperature": temperature,
-        "study_slope": slope,
-        "study_intercept": intercept,
-        "operating_points": choose_operating_points(labels, after),
-    }
+    fit: dict[str, Any] = dict(zip(CALIBRATION, (temperature, slope, intercept), strict=True))
+    fit["operating_points"] = choose_operating_points(labels, after)
     record = {
         **fit,
         "n": len(labels),
@@ -82,8 +78,7 @@ def calibrate_checkpoint(
     }
     if accelerator.is_main_process:
         config = AutoConfig.from_pretrained(folder)
-        for name, value in fit.items():
-            setattr(config, name, value)
+        config.update(fit)
         with tempfile.TemporaryDirectory() as temporary:
             config.save_pretrained(temporary)
             replace_file(folder / "config.json", (Path(temporary) / "config.json").read_bytes())
@@ -110,8 +105,8 @@ def _logit(probabilities: np.ndarray) -> np.ndarray:
 def probability_errors(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
     """Computes `brier` score, `ece` and `cross_entropy` (mean of -log P(true label))."""
     figures = classification_metrics(labels, probabilities)
-    errors = {name: float(value) for name in ("brier", "ece") if (value := figures[name]) is not None}
     of_truth = np.clip(np.where(labels == 1, probabilities, 1 - probabilities), _EPSILON, 1)
+    errors = {name: value for name in ("brier", "ece") if (value := figures[name]) is not None}
     return {**errors, "cross_entropy": float(-np.log(of_truth).mean())}
 
 

@@ -11,7 +11,7 @@ from transformers import AutoConfig
 from ..common import replace_file
 from ..errors import DatasetError
 from ..metrics import paired_bootstrap
-from .evaluation import N_RESAMPLES, StudyScores, calibrate_single_views
+from .evaluation import N_RESAMPLES, score_levels
 from .prediction_cache import PredictionCache, digest_rows
 from .summary import with_old_names
 
@@ -40,8 +40,8 @@ def compare_checkpoints(
         cache_dir: Folder of cached predictions, see `PredictionCache`.
 
     Returns:
-        The new content of `evaluation.json`. Its `comparison` holds the other `checkpoint` (the name of its folder),
-        its `weights_sha256`, and for `image` and `study` the difference of each metric.
+        The new content of `evaluation.json`. Its `comparison` holds `checkpoint` (the name of the other's folder),
+        `weights_sha256`, and for `image` and `study` the difference of each metric.
 
     Raises:
         DatasetError: If the two checkpoints were trained on different cuts of the data, so that one may have been
@@ -53,30 +53,24 @@ def compare_checkpoints(
             "measured on; compare checkpoints of the same data and cut"
         )
     accelerator, file = Accelerator(cpu=cpu), Path(folder) / "evaluation.json"
-    thresholds, scores, images, weights = [], [], [], []
+    thresholds, levels, weights = [], [], []
     for place in (folder, other):
         cache = PredictionCache(place, rows, accelerator, batch_size=batch_size, cache_dir=cache_dir)
-        predictions = cache.predict(progress=f"Comparing {Path(place).name}")
         config = AutoConfig.from_pretrained(place)
+        predictions = cache.predict(progress=f"Comparing {Path(place).name}")
+        levels.append(score_levels(predictions, config.study_slope, config.study_intercept))
         thresholds.append(config.operating_points[config.default_operating_point])
-        calibration = config.study_slope, config.study_intercept
-        scores.append(StudyScores.of(predictions, *calibration))
-        images.append(calibrate_single_views(predictions, *calibration))
         weights.append(cache.weights_sha256)
     report = json.loads(file.read_text())
     n_studies = report["study"]["overall"]["figures"]["n"]
-    if report["weights_sha256"] != weights[0] or n_studies != len(scores[0].labels):
+    if report["weights_sha256"] != weights[0] or n_studies != len(levels[0]["study"].labels):
         raise DatasetError(f"{file} is about other weights or studies; evaluate {folder} on these first")
-    pair, patients = (thresholds[0], thresholds[1]), predictions.patient_ids
-    ours, theirs = scores
-    report["comparison"] = {
-        "checkpoint": Path(other).resolve().name,
-        "weights_sha256": weights[1],
-        "image": paired_bootstrap(predictions.labels, images[0], images[1], patients, pair, N_RESAMPLES),
-        "study": paired_bootstrap(
-            ours.labels, ours.probabilities, theirs.probabilities, ours.patients, pair, N_RESAMPLES
-        ),
-    }
+    report["comparison"] = {"checkpoint": Path(other).resolve().name, "weights_sha256": weights[1]}
+    for level, ours in levels[0].items():
+        pair = ours.probabilities, levels[1][level].probabilities
+        report["comparison"][level] = paired_bootstrap(
+            ours.labels, *pair, ours.patients, (thresholds[0], thresholds[1]), N_RESAMPLES
+        )
     report = with_old_names(report)
     if accelerator.is_main_process:
         replace_file(file, (json.dumps(report, indent=2) + "\n").encode())

@@ -1,21 +1,22 @@
 """Evaluates a checkpoint on a split: metrics of images and studies, baselines, operating points, heatmaps and more."""
 
 import json
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
-from datasets import Dataset
-from transformers import AutoConfig
+from accelerate.state import AcceleratorState
+from datasets import Dataset, DatasetDict
+from transformers import AutoConfig, AutoModelForImageClassification
 
 from ..common import replace_file
 from ..data import UNKNOWN_PART
-from ..data.open_data import REGION_GROUPS
-from ..errors import DatasetError
+from ..errors import CheckpointError, DatasetError
 from ..inference import StudyPredictor
 from ..metrics import (
     OPERATING_POINTS,
@@ -31,19 +32,18 @@ from ..metrics import (
     random_baseline,
     view_count_baseline,
 )
-from ..models import BODY_PARTS, MuraBaseConfig
+from ..models import BODY_PARTS, LABELS, MuraBaseConfig, MuraImageProcessor, write_golden
 from ..models.golden_mura import digest_files
+from ..phantoms import render_phantom
 from ..retrieval import FOLDER, OOD_FILE, read_record
 from ..training import SplitPredictions
-from . import masking, ood_detection
-from .calibration import CALIBRATION, change_temperature, probability_errors
-from .golden import write_golden_check
-from .ood_detection import list_images, measure_ood_detection
-from .prediction_cache import PredictionCache
+from . import ood_detection, shortcuts
+from .calibration import CALIBRATION, calibrate_checkpoint, change_temperature, probability_errors
+from .ood_detection import fit_ood_detector, list_images, measure_ood_detection
+from .prediction_cache import PredictionCache, region_members
 from .published import comparable_figures
 from .retrieval import measure_retrieval
 from .saliency import measure_saliency
-from .shortcuts import audit_shortcuts
 from .summary import with_old_names
 
 N_RESAMPLES = 2000
@@ -51,6 +51,12 @@ N_RESAMPLES = 2000
 
 PREVALENCE = 0.1
 """Default share of abnormal studies for the predictive values."""
+
+_GOLDEN_SEED, _GOLDEN_PART = 820_000, "wrist"
+_PROCESS_GROUP_VARIABLES = (
+    "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT",
+    "TORCHELASTIC_RUN_ID",
+)  # fmt: skip
 
 
 def evaluate_checkpoint(
@@ -78,26 +84,17 @@ def evaluate_checkpoint(
         split: Name of the split.
         train: Data that the baselines are fitted to; None skips the baselines.
         data: Description of the rows, from `load_splits`; None if they are like the data of training.
-        threshold: A study is called abnormal strictly above it; default is the checkpoint's own, as in
-            `StudyPredictor`.
+        threshold: A study is called abnormal strictly above it; default is that of the checkpoint.
         prevalence: Share of abnormal studies for the predictive values, in (0, 1).
         batch_size: Number of views per step.
         counterfactuals: Number of phantom patients for `measure_counterfactuals`. If 0, the shortcut audit paints over
             corners and markers of the split's own images instead.
-        ood_folders: Name -> folder of images that the checkpoint should flag as out of distribution, in addition to
-            generated ones; see `measure_ood_detection`.
+        ood_folders: Name -> folder of images that should be flagged as out of distribution, besides generated ones.
         cpu: Whether to stay on the CPU.
         cache_dir: Folder of the cache, see `PredictionCache`.
 
     Returns:
-        The content of `evaluation.json`. `image` and `study`: metrics with 95 % intervals and confusion matrices,
-        `overall` and by body part (see `measure_levels`). `curves` of the studies. `calibration_effect`: errors of the
-        probabilities before and after calibration. `operating_points`: the config's thresholds, overall and by body
-        part (`groups`) and by region (`regions`), with predictive values at `prevalence`. `baselines`. `published`:
-        see `comparable_figures`. `randomization` and other evaluations of heatmaps: see `measure_saliency`.
-        `ood_detection`, if the checkpoint has a detector: see `measure_ood_detection`. `retrieval`, if it has an
-        index: see `measure_retrieval`. `shortcuts`: see `audit_shortcuts`. `region` and `finding`: metrics by region
-        and by kind of finding, if the rows have these. Renamed fields also appear under their former names.
+        The content of `evaluation.json`. The README of this folder lists its fields and their methods.
 
     Raises:
         DatasetError: If the split is empty.
@@ -117,8 +114,15 @@ def evaluate_checkpoint(
         threshold, how = config.operating_points[point], OPERATING_POINTS.get(point, f"operating point {point}")
     calibration = {"slope": config.study_slope, "intercept": config.study_intercept}
     levels = measure_levels(predictions, threshold, **calibration)
-    scores = StudyScores.of(predictions, **calibration)
-    regions, findings = _values_of_studies(rows, "region"), _values_of_studies(rows, "finding")
+    scores = score_levels(predictions, **calibration)["study"]
+    regions = region_members(_values_of_studies(rows, "region", scores))
+    regions = {name: members for name, members in regions.items() if members.any()}
+    kinds = np.asarray(_values_of_studies(rows, "finding", scores))
+    findings = {str(kind): (kinds == kind) | (scores.labels == 0) for kind in sorted(set(kinds) - {""})}
+    known, found_parts = predictions.body_parts != UNKNOWN_PART, predictions.found_parts
+    recognised = None
+    if found_parts is not None and known.any():
+        recognised = float(np.mean((found_parts == predictions.body_parts)[known]))
     report = {
         "split": split,
         **({"data": data} if data else {}),
@@ -134,11 +138,11 @@ def evaluate_checkpoint(
         "prevalence": prevalence,
         "operating_points": _operating_points(scores, config, prevalence, regions),
         "published": comparable_figures(data, split, levels),
-        "body_part_accuracy": _body_part_accuracy(predictions),
+        "body_part_accuracy": recognised,
     }
     if train is not None and len(train):
         report["baselines"] = measure_baselines(train, rows)
-    for name, groups in (("region", scores.by_region(regions)), ("finding", scores.by_finding(findings))):
+    for name, groups in (("region", regions), ("finding", findings)):
         if groups:
             report[name] = {group: scores.measure(members, threshold) for group, members in groups.items()}
     if accelerator.is_main_process:
@@ -151,8 +155,8 @@ def evaluate_checkpoint(
 
 
 @dataclass(frozen=True, eq=False)
-class StudyScores:
-    """Calibrated probabilities of a split's studies, in first-seen order; all arrays are `[n]`."""
+class Scores:
+    """Calibrated probabilities of images or studies; all arrays are `[n]`."""
 
     study_ids: list[str]
     probabilities: np.ndarray  # float64, calibrated P(abnormal)
@@ -160,81 +164,45 @@ class StudyScores:
     patients: np.ndarray
     body_parts: np.ndarray  # indices
 
-    @classmethod
-    def of(cls, predictions: SplitPredictions, slope: float = 1.0, intercept: float = 0.0) -> "StudyScores":
-        """Pools the predictions for views and calibrates the studies (see `calibrate_studies`)."""
-        studies = predictions.by_study()
-        means, labels, patients, parts = (np.asarray(column) for column in zip(*studies.values(), strict=True))
-        return cls(list(studies), calibrate_studies(means, slope, intercept), labels, patients, parts)
-
-    def by_region(self, regions: dict[str, str]) -> dict[str, np.ndarray]:
-        """Returns name in `REGION_GROUPS` -> bool `[n]`, which studies show a region of it; empty ones are left out.
-
-        `regions` maps the id of a study to the regions that it shows, joined by "+".
-        """
-        shown = [set(regions.get(study, "").split("+")) for study in self.study_ids]
-        groups = {name: np.asarray([bool(one & set(group)) for one in shown]) for name, group in REGION_GROUPS.items()}
-        return {name: members for name, members in groups.items() if members.any()}
-
-    def by_finding(self, findings: dict[str, str]) -> dict[str, np.ndarray]:
-        """Returns kind of finding -> bool `[n]`, the studies with it and all normal studies."""
-        kinds = np.asarray([findings.get(study, "") for study in self.study_ids])
-        return {str(kind): (kinds == kind) | (self.labels == 0) for kind in sorted(set(kinds) - {""})}
+    def by_body_part(self) -> dict[str, np.ndarray]:
+        """Returns body part -> bool `[n]`; parts that do not occur are left out."""
+        members = {part: self.body_parts == index for index, part in enumerate(BODY_PARTS)}
+        return {part: inside for part, inside in members.items() if inside.any()}
 
     def measure(self, members: np.ndarray, threshold: float) -> dict[str, Any]:
-        """Returns the metrics of some studies, bool `[n]`, see `GroupReport`."""
-        return GroupReport.measure(
-            self.labels[members], self.probabilities[members], self.patients[members], threshold=threshold,
-            n_resamples=N_RESAMPLES,
-        ).to_dict()  # fmt: skip
+        """Returns the metrics of some rows, bool `[n]`, see `GroupReport`."""
+        chosen = self.labels[members], self.probabilities[members], self.patients[members]
+        return GroupReport.measure(*chosen, threshold=threshold, n_resamples=N_RESAMPLES).to_dict()
 
 
-def _by_body_part(parts: np.ndarray) -> dict[str, np.ndarray]:
-    """Body part -> bool `[n]`; parts that do not occur are left out."""
-    return {part: parts == index for index, part in enumerate(BODY_PARTS) if (parts == index).any()}
+def score_levels(predictions: SplitPredictions, slope: float = 1.0, intercept: float = 0.0) -> dict[str, Scores]:
+    """Calibrates predictions (see `calibrate_studies`): `image`, each view as a study of its own, and `study`."""
+    studies = predictions.by_study()
+    pooled, labels, patients, parts = (np.asarray(column) for column in zip(*studies.values(), strict=True))
+    single = predictions.single_view_probabilities
+    single = calibrate_studies(predictions.probabilities if single is None else single, slope, intercept)
+    owners = np.asarray(predictions.patient_ids)
+    return {
+        "image": Scores(predictions.study_ids, single, predictions.labels, owners, predictions.body_parts),
+        "study": Scores(list(studies), calibrate_studies(pooled, slope, intercept), labels, patients, parts),
+    }
 
 
 def measure_levels(
     predictions: SplitPredictions, threshold: float = 0.5, *, slope: float = 1.0, intercept: float = 0.0
 ) -> dict[str, EvaluationReport]:
-    """Measures images and studies, overall and by body part, with intervals from a bootstrap over patients.
-
-    Args:
-        predictions: Predictions for the views of a split.
-        threshold: A row is called abnormal strictly above it.
-        slope: Slope of the studies' calibration, see `calibrate_studies`.
-        intercept: Intercept of the studies' calibration.
-
-    Returns:
-        `image`, where each view is a study of its own, and `study`.
-    """
-    scores = StudyScores.of(predictions, slope, intercept)
-    images = calibrate_single_views(predictions, slope, intercept)
-    levels: dict[str, tuple[Any, ...]] = {
-        "image": (predictions.labels, images, predictions.patient_ids, _by_body_part(predictions.body_parts)),
-        "study": (scores.labels, scores.probabilities, scores.patients, _by_body_part(scores.body_parts)),
-    }
+    """Measures the `image` and `study` scores of `score_levels`, overall and by body part."""
     return {
         level: EvaluationReport.measure(
-            labels, probabilities, patients, groups=parts, threshold=threshold, n_resamples=N_RESAMPLES
+            scores.labels, scores.probabilities, scores.patients, groups=scores.by_body_part(), threshold=threshold,
+            n_resamples=N_RESAMPLES,
         )
-        for level, (labels, probabilities, patients, parts) in levels.items()
-    }
-
-
-def calibrate_single_views(predictions: SplitPredictions, slope: float, intercept: float) -> np.ndarray:
-    """Returns the calibrated P(abnormal) of each view as a study of its own, `[n]`."""
-    values = predictions.single_view_probabilities
-    return calibrate_studies(predictions.probabilities if values is None else values, slope, intercept)
+        for level, scores in score_levels(predictions, slope, intercept).items()
+    }  # fmt: skip
 
 
 def measure_baselines(train: Dataset, held_out: Dataset, *, seed: int = 0) -> dict[str, dict[str, Any]]:
-    """Measures the baselines of `mura_hf.metrics` on the studies of a split.
-
-    Args:
-        train: Data that the share of abnormal studies, overall and by number of views, is taken from.
-        held_out: The split.
-        seed: Seed of the random baseline.
+    """Measures the baselines of `mura_hf.metrics`, fitted to `train`, on the studies of a split.
 
     Returns:
         `random`, `constant` and `view_count`, each with `figures` and 95 % `intervals` over patients.
@@ -245,13 +213,9 @@ def measure_baselines(train: Dataset, held_out: Dataset, *, seed: int = 0) -> di
         "constant": constant_baseline(len(labels), float(train_labels.mean())),
         "view_count": view_count_baseline(train_views, train_labels, views),
     }
-    return {
-        name: {
-            "figures": classification_metrics(labels, values),
-            "intervals": bootstrap_confidence_intervals(labels, values, patients),
-        }
-        for name, values in baselines.items()
-    }
+    figures = {name: classification_metrics(labels, values) for name, values in baselines.items()}
+    intervals = {name: bootstrap_confidence_intervals(labels, values, patients) for name, values in baselines.items()}
+    return {name: {"figures": figures[name], "intervals": intervals[name]} for name in baselines}
 
 
 def _count_views(rows: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -261,84 +225,155 @@ def _count_views(rows: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return studies.size().to_numpy(), first["label"].to_numpy(), first["patient_id"].to_numpy()
 
 
-def _values_of_studies(rows: Dataset, column: str) -> dict[str, str]:
-    """Study id -> its value in a column, for studies that have one; empty if the rows lack the column."""
-    if column not in rows.column_names:
-        return {}
-    return {study: value for study, value in zip(rows["study_id"], rows[column], strict=True) if value}
+def _values_of_studies(rows: Dataset, column: str, scores: Scores) -> list[str]:
+    """Value of each study in a column; empty if unknown."""
+    values = rows[column] if column in rows.column_names else [None] * len(rows)
+    known = {study: value for study, value in zip(rows["study_id"], values, strict=True) if value}
+    return [known.get(study, "") for study in scores.study_ids]
 
 
 def _calibration_effect(
-    cache: PredictionCache, predictions: SplitPredictions, scores: StudyScores, config: MuraBaseConfig
+    cache: PredictionCache, predictions: SplitPredictions, scores: Scores, config: MuraBaseConfig
 ) -> dict[str, Any]:
     """Errors of the studies' probabilities `before` calibration (None if there is none) and `after`."""
-    states: dict[str, StudyScores | None] = {"before": None, "after": scores}
+    effect: dict[str, Any] = {"before": None}
+    states = {"after": scores.probabilities}
     if (config.temperature, config.study_slope, config.study_intercept) != (1, 1, 0):
-        states["before"] = StudyScores.of(change_temperature(cache, predictions, 1.0, current=config.temperature))
-    return {
-        when: None if state is None else {
-            **probability_errors(state.labels, state.probabilities),
-            "reliability": measure_reliability(state.labels, state.probabilities),
-        }
-        for when, state in states.items()
-    }  # fmt: skip
+        plain = change_temperature(cache, predictions, 1.0, current=config.temperature)
+        states["before"] = plain.study_probabilities()[0]
+    for when, values in states.items():
+        reliability = measure_reliability(scores.labels, values)
+        effect[when] = {**probability_errors(scores.labels, values), "reliability": reliability}
+    return effect
 
 
 def _operating_points(
-    scores: StudyScores, config: MuraBaseConfig, prevalence: float, regions: dict[str, str]
+    scores: Scores, config: MuraBaseConfig, prevalence: float, regions: dict[str, np.ndarray]
 ) -> dict[str, Any]:
     """Name -> `threshold`, how it was `chosen`, and its figures by `groups` (body parts) and `regions`."""
     assert config.operating_points is not None
-    groups = {("groups", "overall"): np.ones(len(scores.labels), bool)}
-    groups |= {("groups", name): members for name, members in _by_body_part(scores.body_parts).items()}
-    groups |= {("regions", name): members for name, members in scores.by_region(regions).items()}
+    everything = {"overall": np.ones(len(scores.labels), bool)}
     known = [name for name in OPERATING_POINTS if name in config.operating_points]  # a config sorts its own by name
     report: dict[str, Any] = {
         name: {"threshold": config.operating_points[name], "chosen": OPERATING_POINTS.get(name, "set in the config")}
         for name in dict.fromkeys([*known, *config.operating_points])
     }
-    for (kind, name), members in groups.items():
-        measured = measure_operating_points(
-            scores.labels[members], scores.probabilities[members], scores.patients[members], config.operating_points,
-            prevalence, n_resamples=N_RESAMPLES,
-        )  # fmt: skip
-        for point, row in measured.items():
-            del row["threshold"]
-            report[point].setdefault(kind, {})[name] = row
+    for kind, groups in (("groups", everything | scores.by_body_part()), ("regions", regions)):
+        for name, members in groups.items():
+            chosen = scores.labels[members], scores.probabilities[members], scores.patients[members]
+            measured = measure_operating_points(*chosen, config.operating_points, prevalence, n_resamples=N_RESAMPLES)
+            for point, row in measured.items():
+                del row["threshold"]
+                report[point].setdefault(kind, {})[name] = row
     return report
-
-
-def _body_part_accuracy(predictions: SplitPredictions) -> float | None:
-    """Share of views whose body part is recognised; None without that head, or if no body part is known."""
-    known = predictions.body_parts != UNKNOWN_PART
-    if predictions.found_parts is None or not known.any():
-        return None
-    return float(np.mean(predictions.found_parts[known] == predictions.body_parts[known]))
 
 
 def _measure_by_view(
-    cache: PredictionCache, scores: StudyScores, counterfactuals: int, ood_folders: Mapping[str, str | Path]
+    cache: PredictionCache, scores: Scores, counterfactuals: int, ood_folders: Mapping[str, str | Path]
 ) -> dict[str, Any]:
     """Runs the measurements that need a `StudyPredictor`."""
     predictor = StudyPredictor.from_pretrained(cache.checkpoint, device=cache.accelerator.device)
-    rows = cache.rows
+    rows, index = cache.rows, cache.checkpoint / FOLDER
     report = measure_saliency(cache, predictor, phantoms=counterfactuals > 0)
     if predictor.ood_detector is not None:
+        n_images = ood_detection.N_IMAGES
         settings: dict[str, Any] = {
             "detector": digest_files([cache.checkpoint / OOD_FILE]),
             "folders": {name: list_images(Path(folder)) for name, folder in ood_folders.items()},
-            "images": ood_detection.N_IMAGES,
+            "images": n_images,
         }
-        measure = partial(measure_ood_detection, predictor, rows, ood_folders, n_images=ood_detection.N_IMAGES)
-        report["ood_detection"] = cache.measure_once("ood_detection", settings, measure)
-    index = cache.checkpoint / FOLDER
+        report["ood_detection"] = cache.measure_once(
+            "ood_detection", settings, lambda: measure_ood_detection(predictor, rows, ood_folders, n_images=n_images)
+        )
     if index.is_dir():
         own = dict(zip(scores.study_ids, scores.probabilities.tolist(), strict=True))
-        measure = partial(measure_retrieval, predictor, rows, own)
-        report["retrieval"] = cache.measure_once("retrieval", {"build": read_record(index).build}, measure)
-    options: dict[str, Any] = {"counterfactuals": counterfactuals, "n_studies": masking.N_STUDIES}
+        report["retrieval"] = cache.measure_once(
+            "retrieval", {"build": read_record(index).build}, lambda: measure_retrieval(predictor, rows, own)
+        )
+    options: dict[str, Any] = {"counterfactuals": counterfactuals, "n_studies": shortcuts.N_STUDIES}
     audited = None if counterfactuals else rows
     report["shortcuts"] = cache.measure_once(
-        "shortcuts", options, lambda: audit_shortcuts(predictor, audited, **options).record
+        "shortcuts", options, lambda: shortcuts.audit_shortcuts(predictor, audited, **options).record
     )
     return report
+
+
+@lru_cache(maxsize=len(BODY_PARTS))
+def golden_image(body_part: str = _GOLDEN_PART) -> np.ndarray:
+    """Returns the phantom of every golden check, which can be shared with any checkpoint: uint8 `[H, W]`."""
+    image = render_phantom(_GOLDEN_SEED, body_part=body_part, finding="displaced_fracture").pixels
+    image.setflags(write=False)
+    return image
+
+
+def write_golden_check(folder: str | Path) -> None:
+    """Writes a checkpoint's output for one phantom to `golden.safetensors`; repeat it if weights or config change."""
+    model = AutoModelForImageClassification.from_pretrained(folder)
+    # A model for single body parts may lack the wrist.
+    part = next(iter(getattr(model, "members", None) or [_GOLDEN_PART])) if model.NEEDS_PART else _GOLDEN_PART
+    processor = MuraImageProcessor.from_pretrained(folder)
+    write_golden(folder, model, processor, golden_image(part).copy(), BODY_PARTS.index(part))
+
+
+@dataclass
+class FinalizeResult:
+    """What was measured after training."""
+
+    calibration: dict[str, Any] | None = None  # from `calibrate_checkpoint`; None if it was skipped
+    evaluation: dict[str, Any] | None = None  # from `evaluate_checkpoint`; None if it was skipped
+    skipped: list[str] = field(default_factory=list)  # sentences that say what was skipped, and why
+
+
+def finalize_checkpoint(
+    folder: str | Path,
+    datasets: DatasetDict,
+    *,
+    data: dict[str, Any] | None = None,
+    batch_size: int = 32,
+    cpu: bool = False,
+) -> FinalizeResult:
+    """Calibrates a new checkpoint, fits its OOD detector, evaluates it on `valid` and writes its golden check.
+
+    Steps that the data do not allow are skipped. The calling process works alone: after distributed training, call
+    this from the main process once the others have left.
+
+    Args:
+        folder: The checkpoint.
+        datasets: The splits that it was trained with.
+        data: Description of the data for `evaluation.json`, from `describe_source`.
+        batch_size: Number of views per step.
+        cpu: Whether to stay on the CPU.
+    """
+    for name in _PROCESS_GROUP_VARIABLES:
+        os.environ.pop(name, None)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    options: dict[str, Any] = {"batch_size": batch_size, "cpu": cpu}
+    result = FinalizeResult()
+    if missing := _missing_labels(datasets["calib"]):
+        result.skipped.append(
+            f"Not calibrated: calib has no {missing} study. Give more studies or a larger calib_fraction, or run "
+            "scripts/calibrate.py later."
+        )
+    else:
+        result.calibration = calibrate_checkpoint(folder, datasets["calib"], **options)
+    try:
+        if "train" not in datasets:
+            raise DatasetError("the data have no train split")
+        fit_ood_detector(folder, datasets["train"], datasets["calib"], **options)
+    except (CheckpointError, DatasetError) as error:
+        result.skipped.append(f"No out-of-distribution detection: {error}.")
+    if len(datasets["valid"]):
+        result.evaluation = evaluate_checkpoint(
+            folder, datasets["valid"], "valid", train=datasets.get("train"), data=data, **options
+        )
+        if missing := _missing_labels(datasets["valid"]):
+            result.skipped.append(f"valid has no {missing} study, so metrics such as AUROC are undefined.")
+    else:
+        result.skipped.append("Not evaluated: the data have no valid split. A card needs an evaluation.")
+        write_golden_check(folder)
+    return result
+
+
+def _missing_labels(rows: Dataset) -> str:
+    """Names the labels that no row has; empty if both are present."""
+    return " and no ".join(LABELS[label] for label in sorted({0, 1} - set(rows["label"])))

@@ -1,23 +1,9 @@
-"""Masking: paints corners and markers of real radiographs over and compares the predictions."""
+"""Image operations of the shortcut audit: detects corners and markers, moves boxes, and paints them over."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import partial
-from typing import Any
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from datasets import Dataset, Image
-from tqdm.auto import tqdm
-
-from ..data.views import group_studies
-from ..errors import DatasetError
-from ..inference import StudyPredictor
-from ..radiographs import Radiograph, read_radiograph
-from .prediction_cache import body_part_of, image_source
-from .shifts import Shift, ShiftCollection
-
-N_STUDIES = 200
 
 Box = tuple[int, int, int, int]
 """x0, y0, x1, y1 in pixels, half open."""
@@ -33,83 +19,6 @@ _DARKER = 0.9  # share of a letter's surroundings that must be darker than the l
 _MARGIN = 0.012  # of the long side, around a letter
 
 
-def measure_masking(
-    predictor: StudyPredictor, rows: Dataset, n_studies: int = N_STUDIES, seed: int = 0, *, progress: bool = True
-) -> ShiftCollection:
-    """Paints over the corners, and the bright compact objects near the border, and compares the predictions.
-
-    Painting over changes predictions by itself. As a control, boxes of the same size are painted over at random places
-    along the border.
-
-    Args:
-        predictor: The checkpoint.
-        rows: Rows of any dataset, of patients that the checkpoint has not seen.
-        n_studies: Largest number of studies for each factor, drawn at random among those that show it.
-        seed: Seed of the draw and of the control's places.
-        progress: Whether to show a progress bar.
-
-    Returns:
-        Shifts of the factors `corners` and `markers`. Studies without a detected marker do not count for `markers`.
-
-    Raises:
-        DatasetError: If there are no rows.
-    """
-    if not len(rows):
-        raise DatasetError("there are no images to paint over; choose another split")
-    detectors: dict[str, Callable[[np.ndarray], list[Box]]] = {"corners": corner_boxes, "markers": marker_boxes}
-    members, rows = group_studies(rows["study_id"]), rows.cast_column("image", Image(decode=False))
-    studies = list(members)
-    shifts, taken = ShiftCollection(list(detectors)), dict.fromkeys(detectors, 0)
-    for number in tqdm(np.random.default_rng(seed).permutation(len(studies)), desc="Masking", disable=not progress):
-        wanted = [factor for factor in detectors if taken[factor] < n_studies]
-        if not wanted:
-            break
-        views = rows.select(members[studies[number]])
-        radiographs = [read_radiograph(image_source(image)) for image in views["image"]]
-        part = body_part_of(views[0])
-        detected = {factor: [detectors[factor](one.pixels) for one in radiographs] for factor in wanted}
-        detected = {factor: boxes for factor, boxes in detected.items() if any(boxes)}
-        if not detected:
-            continue
-
-        def predict(radiographs: list[Radiograph], part: str | None = part) -> Any:
-            return predictor(radiographs, body_part=part, heatmaps=False)
-
-        before = predict(radiographs)
-        for factor, boxes in detected.items():
-            taken[factor] += 1
-            rng = np.random.default_rng([seed, int(number), list(detectors).index(factor)])
-            elsewhere = [
-                move_boxes(one, image.pixels.shape, rng) for one, image in zip(boxes, radiographs, strict=True)
-            ]
-            masked, control = _paint(radiographs, boxes), _paint(radiographs, elsewhere)
-            areas = [sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in one) for one in boxes]
-            view = int(np.argmax(areas))
-            shift = Shift(
-                factor=factor,
-                study=studies[number],
-                patient=views[0]["patient_id"],
-                label=views[0]["label"],
-                before=before.probability,
-                after=predict(masked).probability,
-                threshold=before.threshold,
-                control=predict(control).probability,
-            )
-            shifts.add(shift, partial(_images, radiographs[view], masked[view]))
-    return shifts
-
-
-def _images(before: Radiograph, after: Radiograph) -> tuple[np.ndarray, ...]:
-    return before.to_uint8(), after.to_uint8()
-
-
-def _paint(radiographs: list[Radiograph], boxes: list[list[Box]]) -> list[Radiograph]:
-    return [
-        replace(image, pixels=fill_boxes(image.pixels, one)) if one else image
-        for image, one in zip(radiographs, boxes, strict=True)
-    ]
-
-
 def corner_boxes(pixels: np.ndarray) -> list[Box]:
     """Returns the four corners of an image `[H, W]`."""
     height, width = pixels.shape
@@ -121,13 +30,7 @@ def marker_boxes(pixels: np.ndarray) -> list[Box]:
     """Detects bright, compact, isolated objects near the border: lead letters, labels, clips.
 
     Candidates are brighter than a morphological opening of the image. Those that are bright, small, close to a border
-    and surrounded by darker pixels are kept, so metal in the middle of the image is ignored.
-
-    Args:
-        pixels: float32 `[H, W]` in [0, 1], bone bright.
-
-    Returns:
-        Boxes with a margin; may be empty.
+    and surrounded by darker pixels are kept, so metal in the middle of the image is ignored. The boxes have a margin.
     """
     scale = min(1.0, _SIDE / max(pixels.shape))
     small = cv2.resize(pixels.astype(np.float32), None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
@@ -151,13 +54,9 @@ def marker_boxes(pixels: np.ndarray) -> list[Box]:
 
 
 def _is_letter(small: np.ndarray, letter: np.ndarray, corner: tuple[int, int], box: Box) -> bool:
-    """Returns whether a bright object has the size of a letter, lies near a border, and is isolated.
+    """Returns whether an object has the size of a letter, lies near a border, and is isolated.
 
-    Args:
-        small: The image.
-        letter: bool `[h, w]`, pixels of the object within its bounding rectangle.
-        corner: Column and row of the rectangle.
-        box: The rectangle with a margin.
+    `letter` bool `[h, w]` are its pixels in its rectangle at `corner` (column, row); `box` is that with a margin.
     """
     (height, width), (rows, columns) = letter.shape, small.shape
     down, across = (np.flatnonzero(letter.any(axis)) + start for axis, start in ((1, corner[1]), (0, corner[0])))
@@ -179,12 +78,9 @@ def _is_letter(small: np.ndarray, letter: np.ndarray, corner: tuple[int, int], b
 
 
 def move_boxes(boxes: Sequence[Box], shape: tuple[int, int], rng: np.random.Generator) -> list[Box]:
-    """Moves boxes to random places at the same distance from a border, away from the given ones if there is room.
+    """Moves boxes in an image of this shape to random places at the same distance from a border.
 
-    Args:
-        boxes: The boxes.
-        shape: Height and width of the image.
-        rng: Source of randomness.
+    The places lie away from the given boxes if there is room.
     """
     moved: list[Box] = []
     for x0, y0, x1, y1 in boxes:
@@ -210,14 +106,9 @@ def _overlap(one: Box, other: Box) -> bool:
 
 
 def fill_boxes(pixels: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:
-    """Paints boxes over by inpainting (Telea, J. Graphics Tools 9, 2004), with soft edges.
+    """Paints boxes in an image, float32 `[H, W]` in [0, 1], over; pixels outside of them stay equal.
 
-    Args:
-        pixels: float32 `[H, W]` in [0, 1].
-        boxes: What to paint over.
-
-    Returns:
-        float32 `[H, W]`; equal to `pixels` outside the boxes.
+    They are inpainted (Telea, J. Graphics Tools 9, 2004) with soft edges.
     """
     height, width = pixels.shape
     mask = np.zeros(pixels.shape, np.uint8)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from ..radiographs import read_radiograph
 from ..retrieval import OODDetector, feature_means
 from ..retrieval.ood_detection import FALSE_ALARM_RATE
 from .calibration import add_to_training_record
-from .prediction_cache import body_part_of, image_source, spread_indices
+from .prediction_cache import body_part_of, has_regions, image_source, spread_indices
 
 MAX_TRAIN_VIEWS = 5_000
 """More views of train would hardly change the covariance of a few hundred channels."""
@@ -102,7 +103,7 @@ def groups_of(rows: Dataset) -> list[str]:
 
     Rows without regions are grouped by body part.
     """
-    if "region" in rows.column_names and any(rows["region"]):
+    if has_regions(rows):
         shown = [(region or _UNKNOWN).split("+") for region in rows["region"]]
         return [next((region for region in regions if region in _SCOPE), regions[0]) for regions in shown]
     return [body_part_of({"body_part": part}) or _UNKNOWN for part in rows["body_part"]]
@@ -134,7 +135,6 @@ def measure_ood_detection(
     ood_folders: Mapping[str, str | Path] | None = None,
     *,
     n_images: int = N_IMAGES,
-    progress: bool = True,
 ) -> dict[str, Any]:
     """Measures how often a checkpoint flags held-out studies (false alarms) and OOD images (detections).
 
@@ -143,7 +143,6 @@ def measure_ood_detection(
         rows: A split that it has not seen. Rows out of scope are a kind of their own.
         ood_folders: Name -> folder of images that should be flagged. At most 250 are taken, evenly spaced.
         n_images: Number of generated images of each kind.
-        progress: Whether to show progress bars.
 
     Returns:
         `alarms`: `n` studies in scope, the share `refused`, and `low` and `high` (95 % interval from a bootstrap over
@@ -159,20 +158,20 @@ def measure_ood_detection(
     if not len(inside):
         raise DatasetError("no row is in the scope of the checkpoint, so false alarms cannot be counted")
     flags, patients = [], []
-    for files, part, patient in tqdm(list(_studies(inside)), desc="OOD: held-out", disable=not progress):
+    for files, part, patient in tqdm(list(_studies(inside)), desc="OOD: held-out"):
         flags.append(_is_flagged(predictor, files, part))
         patients.append(patient)
-    low, high = bootstrap_mean(np.asarray(flags, float), patients)
-    if low == high:  # all flags are equal: Wilson's interval as if each patient had one study
-        n = len(set(patients))
-        low, high = _wilson(n * all(flags), n)
-    report: dict[str, Any] = {
-        "alarms": {"n": len(flags), "refused": float(np.mean(flags)), "low": low, "high": high},
-        "kinds": {},
+    interval = bootstrap_mean(np.asarray(flags, float), patients)
+    if interval[0] == interval[1]:  # all flags are equal: Wilson's interval as if each patient had one study
+        interval = _wilson(len(set(patients)) * all(flags), len(set(patients)))
+    kinds = tqdm(
+        ood_images(predictor, inside, outside, ood_folders, n_images=n_images).items(),
+        desc="OOD: kinds",
+    )
+    report = {
+        "alarms": _share(flags, interval),
+        "kinds": {name: _count_flags(predictor, images) for name, images in kinds},
     }
-    kinds = ood_images(predictor, inside, outside, ood_folders, n_images=n_images)
-    for name, images in tqdm(kinds.items(), desc="OOD: kinds", disable=not progress):
-        report["kinds"][name] = _count_flags(predictor, images)
     if predictor.model.config.trained_on_phantoms:
         report["unseen_detector"] = _count_flags(predictor, _phantoms(n_images, "underexposed"))
     return report
@@ -189,28 +188,18 @@ def ood_images(
 ) -> dict[str, Iterable[Any]]:
     """Returns kind -> images that a checkpoint should flag; see `measure_ood_detection`.
 
-    Args:
-        predictor: The checkpoint.
-        inside: Rows in scope, for negatives.
-        outside: Rows out of scope.
-        ood_folders: Name -> folder of further images.
-        n_images: Number of generated images of each kind.
-        first_seed: Seed of the first of them.
+    Negatives are made of rows in scope (`inside`); the images of all rows `outside` are a kind.
     """
-    files = [study[0][0] for study in _studies(inside)]
+    files, seeds = [study[0][0] for study in _studies(inside)], range(first_seed, first_seed + n_images)
     kinds: dict[str, Iterable[Any]] = {
         "inverted": (255 - read_radiograph(files[n]).to_uint8() for n in spread_indices(len(files), n_images)),
-        **{kind: _unrelated(kind, n_images, first_seed) for kind in UNRELATED_KINDS},
+        **{kind: map(partial(render_unrelated, kind=kind), seeds) for kind in UNRELATED_KINDS},
     }
     if not predictor.model.config.trained_on_phantoms:
         kinds["phantoms"] = _phantoms(n_images, "standard", first_seed)
     if len(outside):
         kinds["other regions of the body"] = [study[0][0] for study in _studies(outside)]
     return kinds | {name: _images_in(Path(folder)) for name, folder in (ood_folders or {}).items()}
-
-
-def _unrelated(kind: str, n: int, first_seed: int) -> Iterator[np.ndarray]:
-    return (render_unrelated(first_seed + number, kind) for number in range(n))
 
 
 def _phantoms(n: int, exposure: str, first_seed: int = _FIRST_SEED) -> Iterator[np.ndarray]:
@@ -226,8 +215,11 @@ def _is_flagged(predictor: StudyPredictor, images: list[Any], part: str | None =
 
 def _count_flags(predictor: StudyPredictor, images: Iterable[Any]) -> dict[str, Any]:
     flags = [_is_flagged(predictor, [image]) for image in images]
-    low, high = _wilson(sum(flags), len(flags))
-    return {"n": len(flags), "refused": float(np.mean(flags)), "low": low, "high": high}
+    return _share(flags, _wilson(sum(flags), len(flags)))
+
+
+def _share(flags: list[bool], interval: tuple[float, float]) -> dict[str, Any]:
+    return {"n": len(flags), "refused": float(np.mean(flags)), "low": interval[0], "high": interval[1]}
 
 
 def _wilson(k: int, n: int) -> tuple[float, float]:
@@ -245,8 +237,7 @@ def _studies(rows: Dataset) -> Iterator[tuple[list[Any], str | None, str]]:
 
 def list_images(folder: Path) -> list[tuple[str, int, int]]:
     """Returns path, size and time of the images that `measure_ood_detection` takes from a folder."""
-    files = [(file, os.stat(file)) for file in _images_in(folder)]
-    return [(file, status.st_size, status.st_mtime_ns) for file, status in files]
+    return [(file, os.stat(file).st_size, os.stat(file).st_mtime_ns) for file in _images_in(folder)]
 
 
 def _images_in(folder: Path) -> list[str]:

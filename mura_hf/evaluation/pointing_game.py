@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import cv2
@@ -9,12 +10,15 @@ import numpy as np
 from datasets import Dataset, Image
 from tqdm.auto import tqdm
 
-from ..data.open_data import REGION_GROUPS
+from ..data.views import group_studies
 from ..errors import CheckpointError, DatasetError
 from ..explain import localize
 from ..inference import StudyPredictor
-from ..metrics import bootstrap_mean
-from .prediction_cache import body_part_of, image_source, spread_indices
+from ..metrics import mean_with_interval
+from ..models import BODY_PARTS
+from ..phantoms import MIX, render_phantom
+from .prediction_cache import body_part_of, has_regions, image_source, region_members
+from .shortcuts import draw_findings
 
 _GRID = 64  # side of the mean heatmaps
 
@@ -45,24 +49,44 @@ class PointingGame:
         patients = np.asarray(self.rows["patient_id"])
         report = {}
         for name, members in _groups(self.rows).items():
-            if not members.any():
-                continue
-            hits, overlap, inside = (
-                _summary(values[members], guesses[members], patients[members])
-                for values, guesses in zip((self.hits, self.overlaps, self.inside), self.constant, strict=True)
-            )
-            report[name] = {
-                "n": int(members.sum()),
-                "hits": hits.pop("mean"),
-                **hits,
-                "cold": float(self.cold[members].mean()),
-                "overlap": overlap,
-                "inside": inside,
-            }
+            if members.any():
+                hits, overlap, inside = (
+                    {
+                        **mean_with_interval(values[members], patients[members]),
+                        "constant": float(guesses[members].mean()),
+                    }
+                    for values, guesses in zip((self.hits, self.overlaps, self.inside), self.constant, strict=True)
+                )
+                report[name] = {
+                    "n": int(members.sum()),
+                    "hits": hits.pop("mean"),
+                    **hits,
+                    "cold": float(self.cold[members].mean()),
+                    "overlap": overlap,
+                    "inside": inside,
+                }
         return report
 
 
-def play_pointing_game(predictor: StudyPredictor, rows: Dataset, *, progress: bool = True) -> PointingGame:
+def _groups(rows: Dataset) -> dict[str, np.ndarray]:
+    """Name of a group -> which views are in it, bool `[n]`."""
+    areas = np.asarray([(x1 - x0) * (y1 - y0) for ((x0, y0, x1, y1),) in rows["boxes"]])
+    lower, upper = np.quantile(areas, [1 / 3, 2 / 3])
+    groups = {
+        "overall": np.ones(len(rows), bool),
+        "small": areas <= lower,
+        "medium": (areas > lower) & (areas <= upper),
+        "large": areas > upper,
+    }
+    if has_regions(rows):
+        groups |= region_members(rows["region"])
+    if "finding" in rows.column_names:
+        kinds = np.asarray([kind or "unknown" for kind in rows["finding"]])
+        groups |= {str(kind): kinds == kind for kind in sorted(set(kinds))}
+    return groups
+
+
+def play_pointing_game(predictor: StudyPredictor, rows: Dataset) -> PointingGame:
     """Compares the heatmap of every abnormal view that has exactly one box with this box, whatever the prediction.
 
     The baseline is a constant guess: the mean heatmap over all views of the same region, or of the same body part if
@@ -72,7 +96,6 @@ def play_pointing_game(predictor: StudyPredictor, rows: Dataset, *, progress: bo
     Args:
         predictor: The checkpoint.
         rows: Rows of `load_mura` with boxes, of patients that the checkpoint has not seen.
-        progress: Whether to show a progress bar.
 
     Raises:
         DatasetError: If the rows have no boxes, no view has exactly one, or the checkpoint has no heatmaps.
@@ -83,7 +106,7 @@ def play_pointing_game(predictor: StudyPredictor, rows: Dataset, *, progress: bo
     if not len(chosen):
         raise DatasetError("no abnormal view has exactly one box")
     figures, shapes, small = [], [], []
-    for row in tqdm(chosen, desc="Pointing game", disable=not progress):
+    for row in tqdm(chosen, desc="Pointing game"):
         try:
             heatmap = find_heatmap(predictor, row)
         except CheckpointError as error:
@@ -92,14 +115,13 @@ def play_pointing_game(predictor: StudyPredictor, rows: Dataset, *, progress: bo
         shapes.append(heatmap.shape)
         small.append(cv2.resize(heatmap, (_GRID, _GRID), interpolation=cv2.INTER_AREA))
     constant, boxes = np.zeros((3, len(chosen))), chosen["boxes"]
-    regions = list(chosen["region" if _has_regions(chosen) else "body_part"])
+    regions = list(chosen["region" if has_regions(chosen) else "body_part"])
     for region in set(regions):
         members = [n for n, one in enumerate(regions) if one == region]
-        if len(members) == 1:
-            continue  # its mean heatmap would be its own
-        mean = np.mean([small[n] for n in members], axis=0)
-        for n in members:
-            constant[:, n] = compare_with_box(cv2.resize(mean, shapes[n][::-1]), boxes[n][0])
+        if len(members) > 1:  # else its mean heatmap would be its own
+            mean = np.mean([small[n] for n in members], axis=0)
+            for n in members:
+                constant[:, n] = compare_with_box(cv2.resize(mean, shapes[n][::-1]), boxes[n][0])
     hits, overlaps, inside, cold = (np.asarray(values) for values in zip(*figures, strict=True))
     return PointingGame(chosen, hits, overlaps, inside, cold, constant)
 
@@ -115,9 +137,7 @@ def views_with_one_box(rows: Dataset) -> list[int]:
 def compare_with_box(heatmap: np.ndarray, box: Sequence[int]) -> tuple[bool, float, float]:
     """Returns whether the hottest pixel lies in a box, the IoU of `localize` with it, and the share of heat in it.
 
-    Args:
-        heatmap: `[H, W]`, 0 or above.
-        box: x0, y0, x1 and y1, half open.
+    The heatmap `[H, W]` is 0 or above; the box is x0, y0, x1 and y1, half open.
     """
     if not heatmap.max() > 0:
         return False, 0.0, 0.0
@@ -146,42 +166,77 @@ def find_heatmap(predictor: StudyPredictor, row: dict[str, Any]) -> np.ndarray:
     return heatmap
 
 
-def select_abnormal(rows: Dataset, n: int) -> Dataset:
-    """Selects at most `n` evenly spaced abnormal views, not decoded; any views if none is abnormal.
+def projection_agreement(game: PointingGame) -> dict[str, Any] | None:
+    """Measures how often the heatmaps of two projections of one study point at the same finding.
 
-    Heatmaps show evidence for abnormal, so those of normal views are rightly empty.
+    Two heatmaps do so if each hottest pixel lies in the box of its own view. All pairs of a study's views count.
+
+    Returns:
+        `n` pairs; `both`, the share in which both hit the finding, with `low` and `high` (95 % interval from a
+        bootstrap over patients) and `expected`, that share for independent views with the same share of hits; `one`
+        and `neither`, the other shares; `kappa`, the agreement on hits beyond chance (None if all views are alike).
+        None if no study has two such views.
     """
-    abnormal = np.flatnonzero(np.asarray(rows["label"]) == 1)
-    candidates = abnormal if len(abnormal) else np.arange(len(rows))
-    rows = rows.cast_column("image", Image(decode=False))
-    return rows.select(candidates[spread_indices(len(candidates), n)])
-
-
-def _summary(values: np.ndarray, guesses: np.ndarray, patients: np.ndarray) -> dict[str, float]:
-    low, high = bootstrap_mean(values, patients)
-    return {"mean": float(np.mean(values)), "low": low, "high": high, "constant": float(guesses.mean())}
-
-
-def _has_regions(rows: Dataset) -> bool:
-    return "region" in rows.column_names and any(rows["region"])
-
-
-def _groups(rows: Dataset) -> dict[str, np.ndarray]:
-    """Name of a group -> which views are in it, bool `[n]`."""
-    areas = np.asarray([(x1 - x0) * (y1 - y0) for ((x0, y0, x1, y1),) in rows["boxes"]])
-    lower, upper = np.quantile(areas, [1 / 3, 2 / 3])
-    groups = {
-        "overall": np.ones(len(rows), bool),
-        "small": areas <= lower,
-        "medium": (areas > lower) & (areas <= upper),
-        "large": areas > upper,
+    studies = group_studies(game.rows["study_id"]).values()
+    pairs = np.asarray([pair for members in studies for pair in combinations(members, 2)], int)
+    if not len(pairs):
+        return None
+    hits = game.hits[pairs]  # [pairs, 2]
+    rate, neither = hits.mean(), float((~hits.any(1)).mean())
+    agreement, by_chance = float((hits[:, 0] == hits[:, 1]).mean()), float(rate**2 + (1 - rate) ** 2)
+    both = mean_with_interval(hits.all(1), np.asarray(game.rows["patient_id"])[pairs[:, 0]])
+    return {
+        "n": len(pairs),
+        "both": both.pop("mean"),
+        **both,
+        "expected": float(rate**2),
+        "one": 1 - agreement,
+        "neither": neither,
+        "kappa": (agreement - by_chance) / (1 - by_chance) if by_chance < 1 else None,
     }
-    if _has_regions(rows):
-        shown = [set((region or "").split("+")) for region in rows["region"]]
-        groups |= {
-            name: np.asarray([bool(one & set(group)) for one in shown]) for name, group in REGION_GROUPS.items()
-        }
-    if "finding" in rows.column_names:
-        kinds = np.asarray([kind or "unknown" for kind in rows["finding"]])
-        groups |= {str(kind): kinds == kind for kind in sorted(set(kinds))}
-    return groups
+
+
+def measure_sensitivity(
+    predictor: StudyPredictor, n: int, seed: int = 2_000_000, *, size: int = 512
+) -> dict[str, Any]:
+    """Renders views with and without a finding, equal bit for bit elsewhere, and compares their heatmaps.
+
+    A difference is caused by the finding, since nothing else was changed; heat that lies there without it is habit.
+
+    Args:
+        predictor: A checkpoint with heatmaps.
+        n: Number of patients with one view each; those whose finding is not visible in the view do not count.
+        seed: Seed of the first patient. Seeds of a training tree below 2^32 are unlikely to occur again.
+        size: Long side in pixels.
+
+    Returns:
+        `overall` and each kind of finding: `n`; `inside` and `inside_without`, the mean share of the heat inside the
+        finding's box with and without the finding; their `difference` with `low` and `high` (95 % interval from a
+        bootstrap over patients); `hits` and `hits_without`, the shares whose hottest pixel lies in the box; and
+        `area`, the mean share of the image that the box covers.
+    """
+    rows: dict[str, list[dict[str, float]]] = {"overall": [], **{kind: [] for kind in MIX}}
+    for number, drawn in enumerate(tqdm(draw_findings(n, seed), desc="Added findings")):
+        part, view = BODY_PARTS[number % len(BODY_PARTS)], (number // len(BODY_PARTS)) % 3
+        abnormal, normal = (
+            render_phantom(seed + number, body_part=part, view=view, finding=finding, size=size)
+            for finding in (drawn, None)
+        )
+        if abnormal.box is None or abnormal.finding is None:
+            continue
+        x0, y0, x1, y1 = abnormal.box
+        row = {"area": (x1 - x0) * (y1 - y0) / abnormal.pixels.size}
+        for suffix, phantom in (("", abnormal), ("_without", normal)):
+            heatmap = predictor([phantom.pixels], body_part=part).views[0].heatmap
+            assert heatmap is not None
+            row[f"hits{suffix}"], _, row[f"inside{suffix}"] = compare_with_box(heatmap, abnormal.box)
+        for name in ("overall", abnormal.finding):
+            rows[name].append(row)
+    report = {}
+    for name, members in rows.items():
+        if members:
+            columns = {key: np.asarray([row[key] for row in members], np.float64) for key in members[0]}
+            difference = mean_with_interval(columns["inside"] - columns["inside_without"], range(len(members)))
+            means = {key: float(values.mean()) for key, values in columns.items()}
+            report[name] = {"n": len(members), **means, "difference": difference.pop("mean"), **difference}
+    return report

@@ -4,7 +4,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,6 +17,7 @@ from transformers import AutoModelForImageClassification
 
 from ..common import home_folder, replace_file
 from ..data import UNKNOWN_PART, ViewDataset
+from ..data.open_data import REGION_GROUPS
 from ..models import BODY_PARTS, MuraImageProcessor
 from ..models.golden_mura import digest_files, digest_weights
 from ..training import SplitPredictions, predict_views
@@ -30,6 +31,8 @@ _LIBRARIES = (
     "torch", "torchvision", "timm", "transformers", "numpy", "scipy", "pillow", "opencv-python-headless", "captum",
     "pydicom", "imagecodecs", "numba",
 )  # fmt: skip
+
+_ARRAYS = ("probabilities", "found_parts", "single_view_probabilities")
 
 
 class PredictionCache:
@@ -45,9 +48,6 @@ class PredictionCache:
         accelerator: Where the model runs.
         batch_size: Number of views per step.
         cache_dir: Folder of the cache; default `answers` in `home_folder()`. Its files may be deleted at any time.
-
-    Attributes:
-        weights_sha256: Digest of the checkpoint's weights.
     """
 
     def __init__(
@@ -70,15 +70,14 @@ class PredictionCache:
     def predict(self, *, temperature: float | None = None, progress: str = "Predicting") -> SplitPredictions:
         """Returns the predictions for all views.
 
-        Args:
-            temperature: Replaces the temperature in the config.
-            progress: Text of the progress bar.
+        `temperature` replaces the temperature in the config; `progress` is the text of the progress bar.
         """
         config = self._config()
         if temperature is not None:
             config["temperature"] = temperature
-        relevant = {name: value for name, value in config.items() if name not in _POSTPROCESSING_FIELDS}
-        file = self._file("predictions", relevant, "npz")
+        for name in _POSTPROCESSING_FIELDS:
+            config.pop(name, None)
+        file = self._file("predictions", config, "npz")
         if file.is_file():
             return _read(file, self.rows)
         model = AutoModelForImageClassification.from_pretrained(self.checkpoint)
@@ -92,23 +91,24 @@ class PredictionCache:
             progress=progress,
         )
         if self.accelerator.is_main_process:
-            _write(file, predictions)
+            arrays: dict[str, Any] = {name: getattr(predictions, name) for name in _ARRAYS}
+            if predictions.pooled is not None:
+                arrays |= {"studies": list(predictions.pooled), "pooled": list(predictions.pooled.values())}
+            buffer = io.BytesIO()
+            np.savez(buffer, **{name: values for name, values in arrays.items() if values is not None})
+            _store(file, buffer.getvalue())
         return predictions
 
     def measure_once(self, name: str, settings: dict[str, Any], measure: Callable[[], Any]) -> Any:
         """Returns the JSON-serialisable result of `measure`, from the cache if it was measured before.
 
-        Args:
-            name: Name of the measurement.
-            settings: Everything that it depends on besides checkpoint and split.
-            measure: Computes the result.
+        `settings` is everything that it depends on besides checkpoint and split.
         """
         file = self._file(name, {"config": self._config(), **settings}, "json")
         if file.is_file():
             return json.loads(file.read_text())
         result = json.loads(json.dumps(measure()))
-        file.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(file, json.dumps(result).encode())
+        _store(file, json.dumps(result).encode())
         return result
 
     def _config(self) -> dict[str, Any]:
@@ -157,20 +157,9 @@ def _digest_code() -> str:
     return digest_files(sorted(Path(__file__).parents[1].rglob("*.py")))
 
 
-def _write(file: Path, predictions: SplitPredictions) -> None:
-    arrays: dict[str, Any] = {"probabilities": predictions.probabilities}
-    if predictions.found_parts is not None:
-        arrays["found_parts"] = predictions.found_parts
-    if predictions.pooled is not None:
-        arrays |= {
-            "single_view_probabilities": predictions.single_view_probabilities,
-            "studies": np.asarray(list(predictions.pooled)),
-            "pooled": np.asarray(list(predictions.pooled.values())),
-        }
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
+def _store(file: Path, content: bytes) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(file, buffer.getvalue())
+    replace_file(file, content)
 
 
 def _read(file: Path, rows: Dataset) -> SplitPredictions:
@@ -179,14 +168,12 @@ def _read(file: Path, rows: Dataset) -> SplitPredictions:
         if "pooled" in arrays:
             pooled = dict(zip(arrays["studies"].tolist(), arrays["pooled"].tolist(), strict=True))
         return SplitPredictions(
-            probabilities=arrays["probabilities"],
             labels=np.asarray(rows["label"]),
             study_ids=list(rows["study_id"]),
             patient_ids=list(rows["patient_id"]),
             body_parts=np.asarray([UNKNOWN_PART if part is None else part for part in rows["body_part"]]),
-            found_parts=arrays.get("found_parts"),
             pooled=pooled,
-            single_view_probabilities=arrays.get("single_view_probabilities"),
+            **{name: arrays.get(name) for name in _ARRAYS},
         )
 
 
@@ -203,3 +190,14 @@ def body_part_of(row: dict[str, Any]) -> str | None:
 def image_source(image: dict[str, Any]) -> Any:
     """Returns the path of an image of the column `image` with `Image(decode=False)`, or its bytes if it has these."""
     return image["path"] if image["bytes"] is None else image["bytes"]
+
+
+def has_regions(rows: Dataset) -> bool:
+    """Returns whether the rows say which regions of the body they show."""
+    return "region" in rows.column_names and any(rows["region"])
+
+
+def region_members(shown: Iterable[str | None]) -> dict[str, np.ndarray]:
+    """Returns name in `REGION_GROUPS` -> which of `shown` (regions joined by "+") have a region of it, bool `[n]`."""
+    sets = [set((regions or "").split("+")) for regions in shown]
+    return {name: np.asarray([bool(one & set(group)) for one in sets]) for name, group in REGION_GROUPS.items()}

@@ -10,7 +10,7 @@ from datasets import Dataset
 from ..data.views import group_studies
 from ..errors import CheckpointError
 from ..inference import StudyPredictor
-from ..metrics import GroupReport, bootstrap_mean, paired_bootstrap
+from ..metrics import GroupReport, mean_with_interval, paired_bootstrap
 from ..models import LABELS
 from ..retrieval import FOLDER, Neighbour, RetrievalIndex, encode_rows
 from .prediction_cache import body_part_of
@@ -24,7 +24,6 @@ VOTERS = 25
 
 _PROPERTIES = ("body_part", "label", "finding")
 _FIGURES = ("auroc", "kappa", "sensitivity", "specificity")
-_UNFINISHED = f"{FOLDER}.unfinished"
 
 
 def index_checkpoint(
@@ -55,11 +54,9 @@ def index_checkpoint(
         ValueError: If an option is invalid, or there are no studies.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder} is not a folder on this machine; give the folder of a checkpoint")
     datasets, data = load_splits(folder, data_dir, split)
     predictor = StudyPredictor.from_pretrained(folder, device="cpu" if cpu else None)
-    rows, parts_dir = take_views(datasets[split], max_views), folder / _UNFINISHED
+    rows, parts_dir = take_views(datasets[split], max_views), folder / f"{FOLDER}.unfinished"
     index = RetrievalIndex.build(
         rows, predictor.model, predictor.processor, data=data, split=split, parts_dir=parts_dir, **options
     )
@@ -87,18 +84,13 @@ def take_views(rows: Dataset, most: int | None, seed: int = 0) -> Dataset:
     return rows.select(sorted(taken))
 
 
-def measure_retrieval(
-    predictor: StudyPredictor, rows: Dataset, probabilities: dict[str, float], *, progress: bool = True
-) -> dict[str, Any]:
+def measure_retrieval(predictor: StudyPredictor, rows: Dataset, probabilities: dict[str, float]) -> dict[str, Any]:
     """Searches a checkpoint's index for each study of a split, excluding studies of the same patient.
-
-    A study is found by the nearest of its views; see `RetrievalIndex`.
 
     Args:
         predictor: A checkpoint with an index.
         rows: Studies of patients that the checkpoint has not seen.
         probabilities: Study id -> the checkpoint's own calibrated P(abnormal).
-        progress: Whether to show a progress bar.
 
     Returns:
         `index`: its `build`, `studies`, `views`, `split` and `metric`. `n` studies. `precision`: for `body_part`,
@@ -114,7 +106,7 @@ def measure_retrieval(
     index = predictor.index
     if index is None:
         raise CheckpointError(f"{predictor.checkpoint} has no index; build one with scripts/build_index.py")
-    codes, _ = encode_rows(rows, predictor.model, predictor.processor, progress=progress)
+    codes, _ = encode_rows(rows, predictor.model, predictor.processor)
     studies = _read_studies(rows)
     neighbours = {
         name: index.search_codes(codes[study["rows"]], VOTERS, exclude_patient=study["patient_id"])
@@ -137,23 +129,17 @@ def measure_retrieval(
 
 def _read_studies(rows: Dataset) -> dict[str, dict[str, Any]]:
     """Study id -> its row indices `rows`, `patient_id`, and `label`, `body_part` and `finding` as words."""
-    columns = ["study_id", "patient_id", "label", "body_part", *({"finding"} & set(rows.column_names))]
-    studies: dict[str, dict[str, Any]] = {}
-    for index, values in enumerate(zip(*(rows[name] for name in columns), strict=True)):
-        row = dict(zip(columns, values, strict=True))
-        study = studies.setdefault(
-            row["study_id"],
-            {
-                "rows": [],
-                "patient_id": row["patient_id"],
-                "label": LABELS[row["label"]],
-                "body_part": body_part_of(row),
-                "finding": None,
-            },
-        )
-        study["rows"].append(index)
-        study["finding"] = study["finding"] or row.get("finding")
-    return studies
+    table = rows.remove_columns("image").to_list()
+    return {
+        study: {
+            "rows": members,
+            "patient_id": table[members[0]]["patient_id"],
+            "label": LABELS[table[members[0]]["label"]],
+            "body_part": body_part_of(table[members[0]]),
+            "finding": next((found for row in members if (found := table[row].get("finding"))), None),
+        }
+        for study, members in group_studies(rows["study_id"]).items()
+    }
 
 
 def _precision(
@@ -171,15 +157,9 @@ def _precision(
         np.mean([known[one.study_id] == value for one in neighbours[study][:PRECISION_AT]])
         for study, value in asked.items()
     ]
-    low, high = bootstrap_mean(shares, [studies[study]["patient_id"] for study in asked])
-    return {
-        "n": len(asked),
-        "at": PRECISION_AT,
-        "mean": float(np.mean(shares)),
-        "low": low,
-        "high": high,
-        "chance": float(np.mean([values.count(value) / len(values) for value in asked.values()])),
-    }
+    chances = [values.count(value) / len(values) for value in asked.values()]
+    mean = mean_with_interval(shares, [studies[study]["patient_id"] for study in asked])
+    return {"n": len(asked), "at": PRECISION_AT, **mean, "chance": float(np.mean(chances))}
 
 
 def _classification(

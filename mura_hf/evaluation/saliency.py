@@ -1,170 +1,276 @@
 """Evaluation of heatmaps: by boxes, by added findings, by the prediction, and by what the model has learned."""
 
-from functools import partial
-from itertools import combinations
+import copy
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import cv2
 import numpy as np
+import torch
+from datasets import Dataset, Image
+from scipy.stats import spearmanr
+from torch import nn
+from torch.nn import functional
 from tqdm.auto import tqdm
 
-from ..data.views import group_studies
+from ..errors import CheckpointError
+from ..explain import explain
 from ..inference import StudyPredictor
-from ..metrics import bootstrap_mean
-from ..models import BODY_PARTS
-from ..phantoms import MIX, render_phantom
-from . import insertion_deletion, randomization
-from .pointing_game import PointingGame, compare_with_box, play_pointing_game, views_with_one_box
-from .prediction_cache import PredictionCache, body_part_of
+from ..metrics import mean_with_interval
+from ..models import BODY_PARTS, MuraForImageClassification
+from ..radiographs import read_radiograph
+from .pointing_game import (
+    find_heatmap,
+    measure_sensitivity,
+    play_pointing_game,
+    projection_agreement,
+    views_with_one_box,
+)
+from .prediction_cache import PredictionCache, body_part_of, image_source, spread_indices
 
-N_PHANTOMS = 210
-"""Phantom patients of `measure_sensitivity`."""
+SIZES: dict[str, dict[str, Any]] = {
+    "randomization": {"n_views": 24, "n_seeds": 5, "steps": 8},
+    "insertion_deletion": {"n_views": 48, "steps": 12},
+    "sensitivity": {"n": 210},
+}
+"""Options of the measurements in `measure_saliency`."""
+
+_GRID = 24  # side at which two heatmaps are compared
+_BLUR = 5 / 224  # standard deviation of the blur as a share of the image's side, as in RISE
 
 
 def measure_saliency(cache: PredictionCache, predictor: StudyPredictor, *, phantoms: bool) -> dict[str, Any]:
     """Runs every evaluation of heatmaps that checkpoint and data allow.
 
-    Args:
-        cache: Checkpoint and split.
-        predictor: The checkpoint.
-        phantoms: Whether to run `measure_sensitivity`, which renders phantoms.
-
     Returns:
         `randomization`, see `measure_randomization`. If the checkpoint has heatmaps: `insertion_deletion`, see
-        `measure_insertion_deletion`; `sensitivity`, see `measure_sensitivity`; with boxes, `pointing_game`, see
-        `PointingGame.report`, and `projections`, see `projection_agreement`.
+        `measure_insertion_deletion`; with `phantoms`, `sensitivity`, see `measure_sensitivity`; with boxes,
+        `pointing_game`, see `PointingGame.report`, and `projections`, see `projection_agreement`.
     """
     rows = cache.rows
-    options: dict[str, Any] = {
-        "n_views": randomization.N_VIEWS,
-        "n_seeds": randomization.N_SEEDS,
-        "steps": randomization.STEPS,
-    }
-    measure = partial(randomization.measure_randomization, predictor, rows, **options)
-    report = {"randomization": cache.measure_once("randomization", options, measure)}
+
+    def measure(name: str, function: Callable[..., Any], *given: Any) -> dict[str, Any]:
+        return {name: cache.measure_once(name, SIZES[name], lambda: function(predictor, *given, **SIZES[name]))}
+
+    report = measure("randomization", measure_randomization, rows)
     if "none" in report["randomization"]:
         return report
-    options = {"n_views": insertion_deletion.N_VIEWS, "steps": insertion_deletion.STEPS}
-    measure = partial(insertion_deletion.measure_insertion_deletion, predictor, rows, **options)
-    report["insertion_deletion"] = cache.measure_once("insertion_deletion", options, measure)
-    if _has_heatmaps_of_boxes(predictor, cache):
-        report |= cache.measure_once("pointing_game", {}, partial(_pointing_game, predictor, cache))
-    if phantoms:
-        options = {"n": N_PHANTOMS}
-        measure = partial(measure_sensitivity, predictor, **options)
-        report["sensitivity"] = cache.measure_once("sensitivity", options, measure)
-    return report
+    report |= measure("insertion_deletion", measure_insertion_deletion, rows)
+    if _has_heatmaps_of_boxes(predictor, rows):
+        report |= cache.measure_once("pointing_game", {}, lambda: _pointing_game(predictor, rows))
+    return report | (measure("sensitivity", measure_sensitivity) if phantoms else {})
 
 
-def _has_heatmaps_of_boxes(predictor: StudyPredictor, cache: PredictionCache) -> bool:
+def _has_heatmaps_of_boxes(predictor: StudyPredictor, rows: Dataset) -> bool:
     """Returns whether a view has exactly one box, and the checkpoint a heatmap for its body part."""
-    chosen = views_with_one_box(cache.rows)
+    chosen = views_with_one_box(rows)
     if not chosen:
         return False
     ramp = np.tile(np.arange(64, dtype=np.uint8), (64, 1))
-    part = body_part_of({"body_part": cache.rows["body_part"][chosen[0]]})
+    part = body_part_of({"body_part": rows["body_part"][chosen[0]]})
     return predictor([ramp], body_part=part).views[0].heatmap is not None
 
 
-def _pointing_game(predictor: StudyPredictor, cache: PredictionCache) -> dict[str, Any]:
-    game = play_pointing_game(predictor, cache.rows)
+def _pointing_game(predictor: StudyPredictor, rows: Dataset) -> dict[str, Any]:
+    game = play_pointing_game(predictor, rows)
     agreement = projection_agreement(game)
     return {"pointing_game": game.report(), **({} if agreement is None else {"projections": agreement})}
 
 
-def projection_agreement(game: PointingGame) -> dict[str, Any] | None:
-    """Measures how often the heatmaps of two projections of one study point at the same finding.
+def select_abnormal(rows: Dataset, n: int) -> Dataset:
+    """Selects at most `n` evenly spaced abnormal views, not decoded; any views if none is abnormal.
 
-    Pixels of two projections do not correspond, but the boxes of a finding do. Two heatmaps point at the same place if
-    each hottest pixel lies in the box of its own view. All pairs of a study's views that show the finding count.
+    Heatmaps show evidence for abnormal, so those of normal views are rightly empty.
+    """
+    abnormal = np.flatnonzero(np.asarray(rows["label"]) == 1)
+    candidates = abnormal if len(abnormal) else np.arange(len(rows))
+    rows = rows.cast_column("image", Image(decode=False))
+    return rows.select(candidates[spread_indices(len(candidates), n)])
+
+
+def measure_randomization(
+    predictor: StudyPredictor, rows: Dataset, *, n_views: int, n_seeds: int, steps: int
+) -> dict[str, Any]:
+    """Compares heatmaps with those of the same model after its weights were shuffled.
+
+    These are the tests of Adebayo et al., "Sanity checks for saliency maps", arXiv 1810.03292, section 4: all layers
+    at once, and cascading from the output down to the input. Weights are shuffled within each tensor instead of drawn
+    anew, so their scale stays the same. Heatmaps are compared by the absolute rank correlation at 24 x 24 pixels. A
+    value near 1 means that heatmaps show the image's edges, whatever the model has learned.
 
     Args:
-        game: From `play_pointing_game`.
+        predictor: The checkpoint.
+        rows: Evenly spaced abnormal views are taken from these.
+        n_views: Number of views.
+        n_seeds: Number of times that all layers are shuffled.
+        steps: Number of steps of the cascade, which is run once.
 
     Returns:
-        `n` pairs; `both`, the share in which both hit the finding, with `low` and `high` (95 % interval from a
-        bootstrap over patients) and `expected`, that share for independent views with the same share of hits; `one`
-        and `neither`, the other shares; `kappa`, the agreement on hits beyond chance (None if all views are alike).
-        None if no study has two such views.
+        `n` and `seeds`; `constant` and `constant_shuffled`, the share of heatmaps with the same value everywhere,
+        before and after shuffling; `median_absolute_correlation` over pairs that are not constant (None if there are
+        none), with `low` and `high`, the lowest and the highest median of a seed; `cascade`, for each step the share
+        of `layers` shuffled, counted from the output, `constant` and `median_absolute_correlation`. If the checkpoint
+        has no heatmaps, only `none`, the reason.
     """
-    studies = group_studies(game.rows["study_id"]).values()
-    pairs = np.asarray([pair for members in studies for pair in combinations(members, 2)], int)
-    if not len(pairs):
-        return None
-    hits = game.hits[pairs]  # [pairs, 2]
-    both, neither = hits.all(1), ~hits.any(1)
-    rate = hits.mean()
-    agreement, by_chance = float((both | neither).mean()), float(rate**2 + (1 - rate) ** 2)
-    low, high = bootstrap_mean(both, np.asarray(game.rows["patient_id"])[pairs[:, 0]])
+    views = select_abnormal(rows, n_views)
+    try:
+        originals = [_downscale(find_heatmap(predictor, row)) for row in views]
+    except CheckpointError as error:
+        return {"none": str(error)}
+
+    def compare(model: Any) -> tuple[list[float], int]:
+        """Returns the correlations of pairs that are not constant, and the number of constant heatmaps."""
+        shuffled_predictor = copy.copy(predictor)
+        shuffled_predictor.model = model
+        maps = [_downscale(find_heatmap(shuffled_predictor, row)) for row in views]
+        pairs = [pair for pair in zip(originals, maps, strict=True) if not any(map(_is_constant, pair))]
+        return [abs(float(spearmanr(*pair).statistic)) for pair in pairs], sum(map(_is_constant, maps))
+
+    by_seed = []
+    for seed in tqdm(range(n_seeds), desc="Shuffling weights"):
+        shuffled = copy.deepcopy(predictor.model)
+        _shuffle([*shuffled.parameters(), *shuffled.buffers()], seed)
+        by_seed.append(compare(shuffled))
+    medians = [float(np.median(found)) for found, _ in by_seed if found]
+    cascade = []
+    for step in tqdm(range(1, steps + 1), desc="Shuffling from the output down"):
+        shuffled = copy.deepcopy(predictor.model)
+        stacks = [stack[: round(len(stack) * step / steps)] for stack in _layers(shuffled)]
+        modules = {id(module): module for stack in stacks for module in stack}.values()
+        weights = [[*module.parameters(recurse=False), *module.buffers(recurse=False)] for module in modules]
+        _shuffle([values for own in weights for values in own], seed=0)
+        found, constant = compare(shuffled)
+        cascade.append({
+            "layers": step / steps,
+            "constant": constant / len(views),
+            "median_absolute_correlation": _median(found),
+        })  # fmt: skip
     return {
-        "n": len(pairs),
-        "both": float(both.mean()),
-        "low": low,
-        "high": high,
-        "expected": float(rate**2),
-        "one": 1 - agreement,
-        "neither": float(neither.mean()),
-        "kappa": (agreement - by_chance) / (1 - by_chance) if by_chance < 1 else None,
+        "n": len(views),
+        "seeds": n_seeds,
+        "constant": sum(map(_is_constant, originals)) / len(views),
+        "constant_shuffled": sum(constant for _, constant in by_seed) / (len(views) * n_seeds),
+        "median_absolute_correlation": _median([value for found, _ in by_seed for value in found]),
+        "low": min(medians, default=None),
+        "high": max(medians, default=None),
+        "cascade": cascade,
     }
 
 
-def measure_sensitivity(
-    predictor: StudyPredictor, n: int = N_PHANTOMS, seed: int = 2_000_000, *, size: int = 512, progress: bool = True
-) -> dict[str, Any]:
-    """Renders views with and without a finding, equal bit for bit elsewhere, and compares their heatmaps.
+def _downscale(heatmap: np.ndarray) -> np.ndarray:
+    return cv2.resize(heatmap, (_GRID, _GRID), interpolation=cv2.INTER_AREA).ravel()
 
-    Without the finding its place looks normal, so heat that still lies there is habit. A difference between the two is
-    caused by the finding, since nothing else was changed.
+
+def _is_constant(values: np.ndarray) -> bool:
+    return bool(values.max() - values.min() < 1e-6)
+
+
+def _median(values: list[float]) -> float | None:
+    return float(np.median(values)) if values else None
+
+
+@torch.no_grad()
+def _shuffle(weights: Iterable[torch.Tensor], seed: int) -> None:
+    """Shuffles the values within each tensor in place."""
+    generator = torch.Generator().manual_seed(seed)
+    for values in weights:
+        if values.is_floating_point() and values.numel() > 1:
+            order = torch.randperm(values.numel(), generator=generator).to(values.device)
+            values.copy_(values.reshape(-1)[order].view(values.shape))
+
+
+def _layers(model: nn.Module) -> list[list[nn.Module]]:
+    """Returns the modules with own weights of each network in a model, from the output down.
+
+    Modules are registered in the order in which they run, heads after the backbone.
+    """
+    networks: list[nn.Module] = [one for one in model.modules() if isinstance(one, MuraForImageClassification)]
+    networks = networks or [model]
+    inside = {id(module) for network in networks for module in network.modules()}
+    above = [module for module in model.modules() if id(module) not in inside]
+    stacks = [[*above, *reversed(list(network.modules()))] for network in networks]
+    return [[module for module in stack if any(True for _ in module.parameters(recurse=False))] for stack in stacks]
+
+
+def measure_insertion_deletion(
+    predictor: StudyPredictor, rows: Dataset, *, n_views: int, steps: int
+) -> dict[str, Any]:
+    """Measures insertion and deletion curves (Petsiuk et al., "RISE", arXiv 1806.07421, section 4.1).
+
+    For `deletion`, pixels are replaced by the image's mean, hottest first. A good heatmap makes P(abnormal) fall
+    early: a small area under the curve. For `insertion`, pixels are put back into a blurred image, and a good heatmap
+    makes P(abnormal) rise early: a large area. The baseline is a random map of the same resolution, enlarged in the
+    same way.
 
     Args:
         predictor: A checkpoint with heatmaps.
-        n: Number of patients with one view each. Body parts take turns; findings have the shares of `MIX`. Patients
-            whose finding is not visible in the view do not count.
-        seed: Seed of the first patient. Seeds of a training tree below 2^32 are unlikely to occur again.
-        size: Long side in pixels.
-        progress: Whether to show a progress bar.
+        rows: Evenly spaced abnormal views are taken from these. Views with an empty heatmap do not count.
+        n_views: Largest number of views.
+        steps: Number of steps in which pixels are replaced.
 
     Returns:
-        `overall` and each kind of finding: `n`; `inside` and `inside_without`, the mean share of the heat inside the
-        finding's box with and without the finding; their `difference` with `low` and `high` (95 % interval from a
-        bootstrap over patients); `hits` and `hits_without`, the shares whose hottest pixel lies in the box; and
-        `area`, the mean share of the image that the box covers.
+        `n`, and `deletion` and `insertion`: `area` and `random_area`, means in [0, 1]; their `difference` with `low`
+        and `high` (95 % interval from a bootstrap over patients); and `curve` and `random_curve`, the mean probability
+        after each step (`steps + 1` values). Only `n` if every heatmap is empty.
     """
-    rng = np.random.default_rng([seed, 0])
-    kinds = rng.choice(list(MIX), size=n, p=np.array(list(MIX.values())) / sum(MIX.values()))
-    rows: dict[str, list[tuple[float, ...]]] = {"overall": [], **{kind: [] for kind in MIX}}
-    for number in tqdm(range(n), desc="Added findings", disable=not progress):
-        part, patient = BODY_PARTS[number % len(BODY_PARTS)], seed + number
-        view = (number // len(BODY_PARTS)) % 3
-        pair = [
-            render_phantom(patient, body_part=part, view=view, finding=finding, size=size)
-            for finding in (str(kinds[number]), None)
-        ]
-        box, kind = pair[0].box, pair[0].finding
-        if box is None or kind is None:
-            continue
-        row: list[float] = []
-        for phantom in pair:
-            heatmap = predictor([phantom.pixels], body_part=part).views[0].heatmap
-            assert heatmap is not None
-            hit, _, inside = compare_with_box(heatmap, box)
-            row += [inside, float(hit)]
-        area = (box[2] - box[0]) * (box[3] - box[1]) / pair[0].pixels.size
-        for name in ("overall", kind):
-            rows[name].append((*row, area))
-    return {name: _sensitivity_summary(np.asarray(values)) for name, values in rows.items() if values}
+    curves, patients = [], []
+    for number, row in enumerate(tqdm(select_abnormal(rows, n_views), "Insertion and deletion")):
+        of_view = _curves(predictor, row, steps, number)
+        if of_view is not None:
+            patients.append(row["patient_id"])
+            curves.append(of_view)
+    if not patients:
+        return {"n": 0}
+    report: dict[str, Any] = {"n": len(patients)}
+    for name in ("deletion", "insertion"):
+        values = np.stack([of_view[name] for of_view in curves])
+        areas = np.trapezoid(values, dx=1 / steps, axis=2)
+        difference = mean_with_interval(areas[:, 0] - areas[:, 1], patients)
+        curve, random_curve = ([round(float(value), 4) for value in values[:, by].mean(0)] for by in (0, 1))
+        report[name] = {
+            "area": float(areas[:, 0].mean()),
+            "random_area": float(areas[:, 1].mean()),
+            "difference": difference.pop("mean"),
+            **difference,
+            "curve": curve,
+            "random_curve": random_curve,
+        }
+    return report
 
 
-def _sensitivity_summary(values: np.ndarray) -> dict[str, Any]:
-    inside, hits, inside_without, hits_without, area = values.T
-    low, high = bootstrap_mean(inside - inside_without, np.arange(len(values)))
-    return {
-        "n": len(values),
-        "inside": float(inside.mean()),
-        "inside_without": float(inside_without.mean()),
-        "difference": float((inside - inside_without).mean()),
-        "low": low,
-        "high": high,
-        "hits": float(hits.mean()),
-        "hits_without": float(hits_without.mean()),
-        "area": float(area.mean()),
-    }
+def _curves(predictor: StudyPredictor, row: dict[str, Any], steps: int, seed: int) -> dict[str, np.ndarray] | None:
+    """P(abnormal) of a view after each step, by its heatmap and by a random map: each `[2, steps + 1]`.
+
+    None if the heatmap is empty.
+    """
+    model = predictor.model
+    pixels = predictor.pixel_values([read_radiograph(image_source(row["image"]))]).to(model.device, model.dtype)
+    options: dict[str, Any] = {}
+    part = body_part_of(row)
+    if model.NEEDS_PART and part is not None:
+        options["body_parts"] = torch.tensor([BODY_PARTS.index(part)], device=model.device)
+    heatmaps = explain(model, pixels, **options)
+    if not heatmaps.maps.any():
+        return None
+    height, width = pixels.shape[-2:]
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.rand(1, 1, *heatmaps.map_sizes[0], generator=generator)
+    noise = functional.interpolate(noise, (height, width), mode="bicubic")[:, 0].to(model.device)
+    mean = pixels.mean((2, 3), keepdim=True).expand_as(pixels)
+    planes = pixels[0].float().cpu().numpy()
+    blurred = np.stack([cv2.GaussianBlur(plane, (0, 0), _BLUR * min(height, width)) for plane in planes])
+    soft = torch.from_numpy(blurred)[None].to(pixels)
+    curves: dict[str, list[np.ndarray]] = {"deletion": [], "insertion": []}
+    for heat in (heatmaps.maps + 1e-6 * noise, noise):  # cold pixels follow in random order
+        rank = heat.flatten().argsort(descending=True).argsort().view(1, 1, height, width) / heat.numel()
+        shares = torch.linspace(0, 1, steps + 1, device=model.device).view(-1, 1, 1, 1)
+        replaced = rank < shares
+        curves["deletion"].append(_probabilities(model, torch.where(replaced, mean, pixels), options))
+        curves["insertion"].append(_probabilities(model, torch.where(replaced, pixels, soft), options))
+    return {name: np.stack(values) for name, values in curves.items()}
+
+
+@torch.no_grad()
+def _probabilities(model: Any, images: torch.Tensor, options: dict[str, Any]) -> np.ndarray:
+    options = {name: values.expand(len(images)) for name, values in options.items()}
+    return model.classify_views(images, **options).logits.double().softmax(-1)[:, 1].cpu().numpy()

@@ -1,21 +1,32 @@
 """Shortcut audit: do predictions depend on anything that does not show the patient?"""
 
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, Image
 from tqdm.auto import tqdm
 
+from ..data.views import group_studies
 from ..errors import DatasetError
 from ..inference import StudyPredictor
+from ..metrics import mean_with_interval
 from ..models import BODY_PARTS, LABELS
 from ..phantoms import MIX, render_phantom
-from .masking import N_STUDIES, measure_masking
-from .shifts import LIMIT, Shift, ShiftCollection
+from ..radiographs import Radiograph, read_radiograph
+from .masking import Box, corner_boxes, fill_boxes, marker_boxes, move_boxes
+from .prediction_cache import body_part_of, image_source
+
+LIMIT = 0.05
+"""Largest mean absolute change of a study's probability at which something does not count as a shortcut."""
+
+CAUGHT, CLEARED, UNDECIDED, EXPECTED = "caught", "cleared", "undecided", "expected"
+
+N_STUDIES = 200
+"""Largest number of studies of `measure_masking` in an evaluation."""
 
 FACTORS: dict[str, dict[str, bool]] = {
     "marker": {"marker": True},
@@ -29,56 +40,146 @@ FACTORS: dict[str, dict[str, bool]] = {
 EXPECTED_FACTORS = ("finding", *MIX, "metal")
 """Factors that should change predictions; plates and wires are abnormal in MURA's sense."""
 
+_DETECTORS: dict[str, Callable[[np.ndarray], list[Box]]] = {"corners": corner_boxes, "markers": marker_boxes}
 _HIDING = ("cast", "ring")  # may hide a finding, so a lower probability would be no shortcut
 _PLAIN: dict[str, Any] = {"marker": False, "collimated": False, "cast": False, "jewel": False}
 _VIEWS = 3
+_N_LARGEST = 6
 _STRIP, _GAP = 20, 6  # pixels: height of a line of text, and distance between a pair
 
 
+@dataclass(frozen=True)
+class Shift:
+    """The prediction for one study with and without a change."""
+
+    factor: str  # what was changed, such as "marker"
+    study: str
+    patient: str
+    label: int  # 0 normal, 1 abnormal
+    before: float  # P(abnormal) without the change
+    after: float  # P(abnormal) with the change
+    threshold: float  # abnormal above it
+    control: float | None = None  # P(abnormal) after a change of the same size that should not matter
+    images: tuple[np.ndarray, ...] = ()  # before and after, uint8 `[H, W]`, of the view that changes most
+
+    @property
+    def size(self) -> float:
+        """Absolute change of the probability."""
+        return abs(self.after - self.before)
+
+
+class ShiftCollection:
+    """Shifts by factor, in the order of `factors`. Images are kept for the largest shifts only."""
+
+    def __init__(self, factors: Sequence[str] = ()) -> None:
+        self._shifts: dict[str, list[Shift]] = {factor: [] for factor in factors}
+        self.largest: dict[str, list[Shift]] = {}  # factor -> shifts with their images, in descending order
+
+    def add(self, shift: Shift, images: Sequence[np.ndarray | Radiograph] = ()) -> None:
+        """Adds the shift of a study with the images before and after."""
+        self._shifts.setdefault(shift.factor, []).append(shift)
+        largest = self.largest.setdefault(shift.factor, [])
+        if len(largest) < _N_LARGEST or shift.size > largest[-1].size:
+            pixels = tuple(one.to_uint8() if isinstance(one, Radiograph) else one for one in images)
+            largest.append(replace(shift, images=pixels))
+            largest.sort(key=lambda one: one.size, reverse=True)
+            del largest[_N_LARGEST:]
+
+    def report(self, expected: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+        """Summarises each factor.
+
+        Args:
+            expected: Factors that should change predictions and are therefore not judged.
+
+        Returns:
+            Factor -> `n` studies; the change of their probabilities: `mean` with `low` and `high`, `mean_absolute`
+            with `absolute_low` and `absolute_high`, `median`, `median_absolute`, and the percentiles `p05` and `p95`;
+            `flips`, the share of studies that cross the threshold; `normal` and `abnormal` with `n`, `mean`, `low` and
+            `high`. With a control also `control`, its mean absolute change, and `excess` with `excess_low` and
+            `excess_high`, by how much the factor's is larger. Intervals are 95 % intervals from a bootstrap over
+            patients. `verdict` judges the mean absolute change, or the excess if there is a control: "caught" if the
+            whole interval lies above `LIMIT`, "cleared" if none of it does, else "undecided"; or "expected".
+        """
+        return {factor: _summary(shifts, factor in expected) for factor, shifts in self._shifts.items() if shifts}
+
+
+def _summary(shifts: list[Shift], expected: bool) -> dict[str, Any]:
+    change = np.array([shift.after - shift.before for shift in shifts])
+    labels, patients = (np.array([getattr(shift, name) for shift in shifts]) for name in ("label", "patient"))
+    absolute = mean_with_interval(np.abs(change), patients)
+    p05, median, p95 = np.quantile(change, [0.05, 0.5, 0.95]).tolist()
+    row: dict[str, Any] = {
+        "n": len(shifts),
+        **mean_with_interval(change, patients),
+        "mean_absolute": absolute["mean"],
+        "absolute_low": absolute["low"],
+        "absolute_high": absolute["high"],
+        "median": median,
+        "median_absolute": float(np.median(np.abs(change))),
+        "p05": p05,
+        "p95": p95,
+        "flips": float(np.mean([(one.before > one.threshold) != (one.after > one.threshold) for one in shifts])),
+    }
+    for label, name in enumerate(LABELS):
+        members = labels == label
+        if members.any():
+            row[name] = {"n": int(members.sum()), **mean_with_interval(change[members], patients[members])}
+    judged = absolute
+    controls = [abs(shift.control - shift.before) for shift in shifts if shift.control is not None]
+    if len(controls) == len(shifts):
+        judged = mean_with_interval(np.abs(change) - controls, patients)
+        row["control"] = float(np.mean(controls))
+        row |= {"excess": judged["mean"], "excess_low": judged["low"], "excess_high": judged["high"]}
+    verdict = CAUGHT if judged["low"] > LIMIT else CLEARED if judged["high"] <= LIMIT else UNDECIDED
+    return {**row, "verdict": EXPECTED if expected else verdict}
+
+
+def draw_findings(n: int, seed: int) -> list[str]:
+    """Draws the kinds of finding of `n` phantom patients with the shares of `MIX`."""
+    shares = np.array(list(MIX.values()))
+    return np.random.default_rng([seed, 0]).choice(list(MIX), size=n, p=shares / shares.sum()).tolist()
+
+
 def measure_counterfactuals(
-    predictor: StudyPredictor, n: int = 210, seed: int = 1_000_000, *, size: int = 512, progress: bool = True
+    predictor: StudyPredictor, n: int = 210, seed: int = 1_000_000, *, size: int = 512
 ) -> ShiftCollection:
     """Renders pairs of studies that differ in one factor only, and compares the predictions.
 
-    Outside the factor the images of a pair are equal bit for bit. Findings are added to normal patients. Other factors
-    are added to normal and to abnormal patients in turn, because something that indicates "normal" changes no
-    prediction that is normal already. Casts and rings are only added to normal patients, since they hide findings.
+    Outside the factor the images of a pair are equal bit for bit. Findings, and casts and rings, which hide findings,
+    are added to normal patients. Other factors are added to normal and to abnormal patients in turn, because something
+    that indicates "normal" changes no prediction that is normal already.
 
     Args:
         predictor: The checkpoint.
         n: Number of patients with three views each. Body parts take turns; findings have the shares of `MIX`.
         seed: Seed of the first patient. Seeds of a training tree below 2^32 are unlikely to occur again.
         size: Long side in pixels.
-        progress: Whether to show a progress bar.
 
     Returns:
         Shifts of `finding` (all kinds), each kind of `MIX`, and each of `FACTORS`. Patients whose images a factor does
         not change (a shoulder wears no ring; a collimator may lie outside the image) do not count for it.
     """
-    rng = np.random.default_rng([seed, 0])
-    kinds = rng.choice(list(MIX), size=n, p=np.array(list(MIX.values())) / sum(MIX.values()))
     shifts = ShiftCollection(["finding", *MIX, *FACTORS])
-    for number in tqdm(range(n), desc="Counterfactuals", disable=not progress):
-        part, patient, kind = BODY_PARTS[number % len(BODY_PARTS)], seed + number, str(kinds[number])
-        abnormal = {**_PLAIN, "finding": kind}
+    for number, kind in enumerate(tqdm(draw_findings(n, seed), desc="Counterfactuals")):
+        part, patient = BODY_PARTS[number % len(BODY_PARTS)], seed + number
         bases = {factor: number // len(BODY_PARTS) % 2 if factor not in _HIDING else 0 for factor in FACTORS}
-        variants = [_PLAIN, abnormal]
+        variants = [_PLAIN, {**_PLAIN, "finding": kind}]
         variants += [{**variants[bases[factor]], **option} for factor, option in FACTORS.items()]
         studies: list[list[np.ndarray]] = [[] for _ in variants]
+        rendered = kind  # may be another kind that suits the body part
         for view in range(_VIEWS):  # view by view, because the variants share cached shadows
             for study, options in zip(studies, variants, strict=True):
                 phantom = render_phantom(patient, body_part=part, view=view, size=size, **options)
                 study.append(phantom.pixels)
-                kind = phantom.finding or kind
+                rendered = phantom.finding or rendered
         predictions = [predictor(study, body_part=part, heatmaps=False) for study in studies]
-        pairs = [("finding", 0, 1), (kind, 0, 1)]
+        pairs = [("finding", 0, 1), (rendered, 0, 1)]
         pairs += [(factor, base, index) for index, (factor, base) in enumerate(bases.items(), 2)]
         for factor, before, after in pairs:
             changed = [int((one != other).sum()) for one, other in zip(studies[before], studies[after], strict=True)]
             if factor in FACTORS and not any(changed):
                 continue
             view = int(np.argmax(changed))
-            images = (studies[before][view], studies[after][view])
             shift = Shift(
                 factor=factor,
                 study=f"{part} {patient}",
@@ -88,21 +189,81 @@ def measure_counterfactuals(
                 after=predictions[after].probability,
                 threshold=predictions[before].threshold,
             )
-            shifts.add(shift, partial(tuple, images))
+            shifts.add(shift, (studies[before][view], studies[after][view]))
     return shifts
+
+
+def measure_masking(
+    predictor: StudyPredictor, rows: Dataset, n_studies: int = N_STUDIES, seed: int = 0
+) -> ShiftCollection:
+    """Paints over the corners, and the bright compact objects near the border, and compares the predictions.
+
+    Painting over changes predictions by itself, so boxes elsewhere along the border are painted over as a control.
+
+    Args:
+        predictor: The checkpoint.
+        rows: Rows of any dataset, of patients that the checkpoint has not seen.
+        n_studies: Largest number of studies for each factor, drawn at random among those that show it.
+        seed: Seed of the draw and of the control's places.
+
+    Returns:
+        Shifts of the factors `corners` and `markers`. Studies without a detected marker do not count for `markers`.
+
+    Raises:
+        DatasetError: If there are no rows.
+    """
+    if not len(rows):
+        raise DatasetError("there are no images to paint over; choose another split")
+    members, rows = group_studies(rows["study_id"]), rows.cast_column("image", Image(decode=False))
+    studies = list(members)
+    shifts, taken = ShiftCollection(list(_DETECTORS)), dict.fromkeys(_DETECTORS, 0)
+    for number in tqdm(np.random.default_rng(seed).permutation(len(studies)), desc="Masking"):
+        wanted = [factor for factor in _DETECTORS if taken[factor] < n_studies]
+        if not wanted:
+            break
+        views = rows.select(members[studies[number]])
+        radiographs = [read_radiograph(image_source(image)) for image in views["image"]]
+        detected = {factor: [_DETECTORS[factor](one.pixels) for one in radiographs] for factor in wanted}
+        detected = {factor: boxes for factor, boxes in detected.items() if any(boxes)}
+        if not detected:
+            continue
+        options: dict[str, Any] = {"body_part": body_part_of(views[0]), "heatmaps": False}
+        before = predictor(radiographs, **options)
+        for factor, boxes in detected.items():
+            taken[factor] += 1
+            rng = np.random.default_rng([seed, int(number), list(_DETECTORS).index(factor)])
+            elsewhere = [
+                move_boxes(one, image.pixels.shape, rng) for one, image in zip(boxes, radiographs, strict=True)
+            ]
+            masked = _paint(radiographs, boxes)
+            shift = Shift(
+                factor=factor,
+                study=studies[number],
+                patient=views[0]["patient_id"],
+                label=views[0]["label"],
+                before=before.probability,
+                after=predictor(masked, **options).probability,
+                threshold=before.threshold,
+                control=predictor(_paint(radiographs, elsewhere), **options).probability,
+            )
+            view = int(np.argmax([sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in one) for one in boxes]))
+            shifts.add(shift, (radiographs[view], masked[view]))
+    return shifts
+
+
+def _paint(radiographs: list[Radiograph], boxes: list[list[Box]]) -> list[Radiograph]:
+    return [
+        replace(image, pixels=fill_boxes(image.pixels, one)) if one else image
+        for image, one in zip(radiographs, boxes, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
 class ShortcutAudit:
-    """Result of `audit_shortcuts`.
+    """Result of `audit_shortcuts`."""
 
-    `record` has plain values: `limit`, and if measured `counterfactuals` (also as `twins`, its former name) and
-    `masking`, from `ShiftCollection.report`. `largest` maps each factor to the largest shifts with images. These show
-    patients, so do not share them.
-    """
-
-    record: dict[str, Any]
-    largest: dict[str, list[Shift]]
+    record: dict[str, Any]  # `limit`, and if measured `counterfactuals` (formerly `twins`) and `masking`, as reported
+    largest: dict[str, list[Shift]]  # factor -> largest shifts with images, which show patients: do not share them
 
 
 def audit_shortcuts(
@@ -112,7 +273,6 @@ def audit_shortcuts(
     counterfactuals: int = 0,
     n_studies: int = N_STUDIES,
     size: int = 512,
-    progress: bool = True,
 ) -> ShortcutAudit:
     """Measures how far predictions shift with things that are no findings.
 
@@ -123,7 +283,6 @@ def audit_shortcuts(
             metal and a finding (`measure_counterfactuals`); 0 skips this.
         n_studies: Largest number of studies of `rows`.
         size: Long side of the phantoms in pixels.
-        progress: Whether to show progress bars.
 
     Raises:
         ValueError: If both parts are skipped.
@@ -133,14 +292,13 @@ def audit_shortcuts(
     record: dict[str, Any] = {"limit": LIMIT}
     largest: dict[str, list[Shift]] = {}
     if counterfactuals:
-        added = measure_counterfactuals(predictor, counterfactuals, size=size, progress=progress)
+        added = measure_counterfactuals(predictor, counterfactuals, size=size)
         record["counterfactuals"] = record["twins"] = added.report(EXPECTED_FACTORS)
-        kept = set(FACTORS)
-        largest |= {factor: shifts for factor, shifts in added.largest().items() if factor in kept}
+        largest |= {factor: shifts for factor, shifts in added.largest.items() if factor in FACTORS}
     if rows is not None:
-        masked = measure_masking(predictor, rows, n_studies, progress=progress)
+        masked = measure_masking(predictor, rows, n_studies)
         record["masking"] = masked.report()
-        largest |= {f"{factor} painted over": shifts for factor, shifts in masked.largest().items()}
+        largest |= {f"{factor} painted over": shifts for factor, shifts in masked.largest.items()}
     return ShortcutAudit(record, largest)
 
 
@@ -165,7 +323,8 @@ def draw_largest_shifts(
         cells = [_draw_pair(shift, side) for shift in shifts[:columns]]
         cells += [np.zeros_like(cells[0])] * (columns - len(cells))
         title = np.zeros((_STRIP, columns * cells[0].shape[1]), np.uint8)
-        lines += [_write(title, f"{factor}: without it (left) and with it (right)"), np.hstack(cells)]
+        _write(title, f"{factor}: without it (left) and with it (right)")
+        lines += [title, np.hstack(cells)]
     if not cv2.imwrite(str(path), np.vstack(lines)):
         raise DatasetError(f"{path} cannot be written; check that its folder exists and is writable")
 
@@ -182,8 +341,7 @@ def _draw_pair(shift: Shift, side: int) -> np.ndarray:
     return cell
 
 
-def _write(strip: np.ndarray, text: str) -> np.ndarray:
-    """Writes text into a strip of an image, in place, and returns the strip."""
+def _write(strip: np.ndarray, text: str) -> None:
+    """Writes text into a strip of an image, in place."""
     origin = (3, strip.shape[0] - 6)
     strip[:] = cv2.putText(strip.copy(), text, origin, cv2.FONT_HERSHEY_SIMPLEX, 0.42, 235, 1, cv2.LINE_AA)
-    return strip

@@ -16,6 +16,22 @@ FORMER_NAMES = {
 }
 """Field of `evaluation.json` -> its name in the first edition. Files have both for now."""
 
+_TEMPLATES = {
+    "pointing_game": "Pointing game: {overall[hits]:.3f} ({overall[low]:.3f}-{overall[high]:.3f}) of {overall[n]} "
+    "views, a constant guess {overall[constant]:.3f}; overlap of the boxes {overall[overlap][mean]:.3f}, share of "
+    "the heat inside {overall[inside][mean]:.3f}",
+    "projections": "Both of two projections point at the finding: {both:.3f} of {n} pairs, {expected:.3f} by chance",
+    "sensitivity": "Added findings: {overall[inside]:.3f} of the heat in the finding's box, "
+    "{overall[inside_without]:.3f} without the finding",
+    "insertion_deletion": "Area under P(abnormal): deletion {deletion[area]:.3f}, in random order "
+    "{deletion[random_area]:.3f}; insertion {insertion[area]:.3f}, in random order {insertion[random_area]:.3f}",
+    "randomization": "Heatmaps and those of shuffled weights: median absolute rank correlation "
+    "{median_absolute_correlation:.3f}",
+    "comparison": "AUROC of the studies minus that of {checkpoint}: {study[auroc][difference]:+.3f} "
+    "({study[auroc][low]:+.3f} to {study[auroc][high]:+.3f})",
+}
+"""Field of `evaluation.json` -> its line of `describe_evaluation`."""
+
 
 def with_old_names(report: dict[str, Any]) -> dict[str, Any]:
     """Returns an evaluation whose renamed fields are present under both names, whichever name it has."""
@@ -77,19 +93,25 @@ def describe_evaluation(report: dict[str, Any]) -> list[str]:
             f"({alarms['low']:.3f}-{alarms['high']:.3f}), and of each of {len(kinds)} kinds of unrelated images at "
             f"least {kinds[least]['refused']:.3f} ({least})"
         )
-    lines += _describe_heatmaps(report)
+    described = {name: report[name] for name in _TEMPLATES if name in report}
+    if not described.get("insertion_deletion", {}).get("n"):
+        described.pop("insertion_deletion", None)  # every heatmap is empty
+    if described["randomization"].get("median_absolute_correlation") is None:
+        del described["randomization"]
+    lines += [_TEMPLATES[name].format(**row) for name, row in described.items()]
     if "retrieval" in report:
-        lines += _describe_retrieval(report["retrieval"])
-    if "comparison" in report:
-        row = report["comparison"]["study"]["auroc"]
-        lines.append(
-            f"AUROC of the studies minus that of {report['comparison']['checkpoint']}: {row['difference']:+.3f} "
-            f"({row['low']:+.3f} to {row['high']:+.3f})"
+        shares = (
+            f"{name.replace('_', ' ')} {row['mean']:.3f} (chance {row['chance']:.3f})"
+            for name, row in report["retrieval"]["precision"].items()
         )
+        lines.append(
+            f"Share of the {PRECISION_AT} nearest studies in the index with the same value: {', '.join(shares)}"
+        )
+        votes, own = (report["retrieval"]["classification"][name]["auroc"] for name in ("neighbours", "classifier"))
+        if votes is not None:
+            lines.append(f"AUROC of the {VOTERS} nearest studies' labels {votes:.3f}, of the classifier {own:.3f}")
     lines += describe_shortcuts(report["shortcuts"])
-    if report["trained_on_phantoms"]:
-        lines.append(PHANTOM_WARNING)
-    return lines
+    return [*lines, PHANTOM_WARNING] if report["trained_on_phantoms"] else lines
 
 
 def _number(value: float | None) -> str:
@@ -123,51 +145,6 @@ def describe_shortcuts(record: dict[str, Any]) -> list[str]:
         lines.append(
             f"Caught means that the whole interval lies above {record['limit']:g}, cleared that none of it does."
         )
-    return lines
-
-
-def _describe_heatmaps(report: dict[str, Any]) -> list[str]:
-    lines = []
-    if "pointing_game" in report:
-        row = report["pointing_game"]["overall"]
-        lines.append(
-            f"Pointing game: {row['hits']:.3f} ({row['low']:.3f}-{row['high']:.3f}) of {row['n']} views, a constant "
-            f"guess {row['constant']:.3f}; overlap of the boxes {row['overlap']['mean']:.3f}, share of the heat "
-            f"inside {row['inside']['mean']:.3f}"
-        )
-    if "projections" in report:
-        row = report["projections"]
-        lines.append(
-            f"Both of two projections point at the finding: {row['both']:.3f} of {row['n']} pairs, "
-            f"{row['expected']:.3f} by chance"
-        )
-    if "sensitivity" in report:
-        row = report["sensitivity"]["overall"]
-        lines.append(
-            f"Added findings: {row['inside']:.3f} of the heat in the finding's box, {row['inside_without']:.3f} "
-            "without the finding"
-        )
-    curves = report.get("insertion_deletion", {})
-    if curves.get("n"):
-        areas = (
-            f"{name} {curves[name]['area']:.3f}, in random order {curves[name]['random_area']:.3f}"
-            for name in ("deletion", "insertion")
-        )
-        lines.append(f"Area under P(abnormal): {'; '.join(areas)}")
-    if (correlation := report["randomization"].get("median_absolute_correlation")) is not None:
-        lines.append(f"Heatmaps and those of shuffled weights: median absolute rank correlation {correlation:.3f}")
-    return lines
-
-
-def _describe_retrieval(record: dict[str, Any]) -> list[str]:
-    shares = (
-        f"{name.replace('_', ' ')} {row['mean']:.3f} (chance {row['chance']:.3f})"
-        for name, row in record["precision"].items()
-    )
-    lines = [f"Share of the {PRECISION_AT} nearest studies in the index with the same value: {', '.join(shares)}"]
-    votes, own = (record["classification"][name]["auroc"] for name in ("neighbours", "classifier"))
-    if votes is not None:
-        lines.append(f"AUROC of the {VOTERS} nearest studies' labels {votes:.3f}, of the classifier {own:.3f}")
     return lines
 
 

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 
 from ..errors import CheckpointError
-from ..evaluation.golden import golden_image
+from ..evaluation.evaluation import golden_image
 from ..inference.loading import TOLERANCE
 from ..metrics import PLOTS
 from ..models import BODY_PARTS, GOLDEN_FILE, golden_difference

@@ -1,7 +1,7 @@
 """Metrics of a binary classifier: arrays in, figures out. Nothing here needs a model or a dataset."""
 
 from .baselines import constant_baseline, random_baseline, view_count_baseline
-from .bootstrap import bootstrap_confidence_intervals, bootstrap_mean, paired_bootstrap
+from .bootstrap import bootstrap_confidence_intervals, bootstrap_mean, mean_with_interval, paired_bootstrap
 from .calibration import calibrate_studies, fit_study_calibration, fit_temperature
 from .classification import (
     aggregate_studies,
@@ -31,6 +31,7 @@ __all__ = [
     "fit_study_calibration",
     "fit_temperature",
     "matrix_metrics",
+    "mean_with_interval",
     "measure_curves",
     "measure_operating_points",
     "measure_reliability",

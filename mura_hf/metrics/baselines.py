@@ -11,15 +11,7 @@ def random_baseline(n: int, seed: int = 0) -> np.ndarray:
 
 
 def constant_baseline(n: int, probability: float) -> np.ndarray:
-    """Returns the same probability for every row, float64 `[n]`.
-
-    Args:
-        n: Number of rows.
-        probability: P(abnormal): 0 for always normal, 1 for always abnormal, or the share of abnormal in train.
-
-    Raises:
-        ValueError: If the probability lies outside [0, 1].
-    """
+    """Returns the same P(abnormal) in [0, 1] for every row, such as the share of abnormal in train: float64 `[n]`."""
     if not 0 <= probability <= 1:
         raise ValueError(f"probability is {probability}: it must lie in [0, 1]")
     return np.full(n, float(probability))

@@ -71,9 +71,7 @@ def paired_bootstrap(
         probabilities_b: `[n]` or `[runs, n]`, P(abnormal) by model b.
         groups: `[n]`, the patient of each row.
         threshold: A row is called abnormal strictly above it; a pair gives a and b different thresholds.
-        n_resamples: Number of resamples.
-        level: Coverage of the interval.
-        seed: Seed of the resampling.
+        n_resamples, level, seed: See `bootstrap_confidence_intervals`.
 
     Returns:
         Metric -> `difference` on the data itself, its percentile interval `low` and `high`, and a two-sided `p_value`:
@@ -112,14 +110,19 @@ def bootstrap_mean(
 ) -> tuple[float, float]:
     """Computes the percentile interval (low, high) of the mean of `values` `[n]`.
 
-    The arguments are those of `bootstrap_confidence_intervals`.
-
-    Raises:
-        ValueError: If lengths differ or there are no rows.
+    Takes and raises the same as `bootstrap_confidence_intervals`.
     """
     numbers = np.asarray(values, np.float64)
     counts = resample_counts(groups, len(numbers), n_resamples, seed)
     return percentile_interval(counts @ numbers / counts.sum(1), level)
+
+
+def mean_with_interval(
+    values: Sequence[float] | np.ndarray, groups: Sequence[Hashable] | np.ndarray
+) -> dict[str, float]:
+    """Returns the `mean` of values `[n]`, and `low` and `high` from `bootstrap_mean`."""
+    low, high = bootstrap_mean(values, groups)
+    return {"mean": float(np.mean(np.asarray(values, np.float64))), "low": low, "high": high}
 
 
 def weighted_figures(
@@ -179,8 +182,7 @@ def _areas(truth: np.ndarray, values: np.ndarray, counts: np.ndarray) -> tuple[n
 
 def _sum_ties(counts: np.ndarray, order: np.ndarray, starts: np.ndarray, selected: np.ndarray) -> np.ndarray:
     """Weights of the selected rows, summed over runs of equal values: `[resamples, runs]`."""
-    weights = counts[:, order] * selected[order]
-    return weights if len(starts) == len(order) else np.add.reduceat(weights, starts, axis=1)
+    return np.add.reduceat(counts[:, order] * selected[order], starts, axis=1)
 
 
 def _check(
@@ -207,11 +209,7 @@ def percentile_interval(sample: np.ndarray, level: float) -> tuple[float, float]
 
 
 def resample_counts(groups: Sequence[Hashable] | np.ndarray, n: int, n_resamples: int, seed: int) -> np.ndarray:
-    """Draws resamples of whole groups and counts how often each row is drawn: float64 `[n_resamples, n]`.
-
-    Raises:
-        ValueError: If there are not exactly `n` groups, or none.
-    """
+    """Draws resamples of whole groups and counts how often each row is drawn: float64 `[n_resamples, n]`."""
     if n != len(groups) or not n:
         raise ValueError(f"{n} values and {len(groups)} groups; need the same number, not 0")
     numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}

@@ -62,10 +62,7 @@ def confusion_matrix(
 
 
 def matrix_metrics(matrix: Sequence[Sequence[int]]) -> dict[str, float | None]:
-    """Computes the metrics that follow from a confusion matrix.
-
-    Args:
-        matrix: From `confusion_matrix`.
+    """Computes the metrics that follow from a matrix of `confusion_matrix`.
 
     Returns:
         `accuracy`, `sensitivity`, `specificity`, `precision`, `f1` (of abnormal) and `kappa` (Cohen's, unweighted:
@@ -106,11 +103,7 @@ def check_predictions(
 
 
 def measure_curves(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
-    """Computes the points of the curves that `plot_evaluation` draws.
-
-    Args:
-        labels: `[n]`, 0 normal and 1 abnormal.
-        probabilities: float64 `[n]`, P(abnormal) in [0, 1].
+    """Computes the points of the curves that `plot_evaluation` draws, from labels and P(abnormal) `[n]`.
 
     Returns:
         `roc` with `false_positive_rate` and `sensitivity`, and `precision_recall` with `sensitivity` and `precision`.
@@ -133,14 +126,9 @@ def _round(values: np.ndarray) -> list[float]:
 
 
 def measure_reliability(labels: np.ndarray, probabilities: np.ndarray) -> list[dict[str, Any]]:
-    """Computes a reliability diagram (Niculescu-Mizil and Caruana, ICML 2005).
+    """Computes a reliability diagram (Niculescu-Mizil and Caruana, ICML 2005) from labels and P(abnormal) `[n]`.
 
-    Args:
-        labels: `[n]`, 0 normal and 1 abnormal.
-        probabilities: float64 `[n]`, P(abnormal) in [0, 1].
-
-    Returns:
-        For each bin that is not empty: `n`, `n_abnormal`, `mean` probability and `share` of abnormal.
+    Returns `n`, `n_abnormal`, `mean` probability and `share` of abnormal of each bin that is not empty.
     """
     bins, truth = bin_indices(np.asarray(probabilities)), np.asarray(labels)
     return [

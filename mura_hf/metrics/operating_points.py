@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from .bootstrap import percentile_interval, resample_counts
-from .classification import check_predictions, confusion_matrix, matrix_metrics
+from .classification import check_predictions, confusion_matrix
 
 OPERATING_POINTS = {
     "paper": "above .5 of the calibrated probability, the rule of the MURA paper",
@@ -94,7 +94,7 @@ def measure_operating_points(
         ValueError: If lengths differ, there are no studies, or the prevalence lies outside (0, 1).
     """
     truth, values = check_predictions(labels, probabilities)
-    counts = resample_counts(groups, len(truth), n_resamples, seed=0)
+    counts = np.vstack([np.ones(len(truth)), resample_counts(groups, len(truth), n_resamples, seed=0)])
     report = {}
     for name, threshold in thresholds.items():
         correct = (values > threshold) == (truth == 1)
@@ -104,36 +104,23 @@ def measure_operating_points(
             )
         derived = predictive_values(sensitivity, specificity, prevalence)
         samples = dict(zip(_FIGURES, (sensitivity, specificity, *derived), strict=True))
-        matrix = confusion_matrix(truth, values, threshold)
-        metrics = matrix_metrics(matrix)
-        known = np.asarray([metrics[figure] for figure in _FIGURES[:2]], np.float64)  # None becomes nan
-        figures = zip(_FIGURES, (*known, *predictive_values(known[0], known[1], prevalence)), strict=True)
+        finite = {figure: sample[1:][np.isfinite(sample[1:])] for figure, sample in samples.items()}
         report[name] = {
             "threshold": threshold,
-            "confusion": matrix,
-            "figures": {figure: float(value) if np.isfinite(value) else None for figure, value in figures},
-            "intervals": {
-                figure: percentile_interval(sample[np.isfinite(sample)], 0.95)
-                for figure, sample in samples.items()
-                if np.isfinite(sample).any()
-            },
+            "confusion": confusion_matrix(truth, values, threshold),
+            "figures": {name: float(one[0]) if np.isfinite(one[0]) else None for name, one in samples.items()},
+            "intervals": {name: percentile_interval(sample, 0.95) for name, sample in finite.items() if len(sample)},
         }
     return report
 
 
 def predictive_values(sensitivity: Any, specificity: Any, prevalence: float) -> tuple[Any, Any]:
-    """Computes predictive values at a prevalence by Bayes' rule (Altman and Bland, BMJ 309, 1994).
+    """Computes predictive values at a prevalence in (0, 1) by Bayes' rule (Altman and Bland, BMJ 309, 1994).
 
-    Args:
-        sensitivity: A number or an array in [0, 1].
-        specificity: A number or an array in [0, 1].
-        prevalence: Share of abnormal studies, in (0, 1).
+    Sensitivity and specificity are numbers or arrays in [0, 1].
 
     Returns:
         P(abnormal | called abnormal) and P(normal | called normal); nan if nothing is called so.
-
-    Raises:
-        ValueError: If the prevalence lies outside (0, 1).
     """
     if not 0 < prevalence < 1:
         raise ValueError(f"prevalence is {prevalence}: it must lie between 0 and 1")

@@ -1,6 +1,5 @@
 """Plots of an evaluation, drawn from its JSON record alone."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,31 +23,19 @@ def plot_evaluation(report: dict[str, Any], folder: str | Path) -> list[Path]:
     Raises:
         KeyError: If the report lacks a value.
     """
-    drawings: dict[str, Callable[[Any, dict[str, Any]], None]] = {
-        "reliability.png": _reliability,
-        "body_parts.png": _body_parts,
-    }
-    if report["curves"]["roc"] is not None:
-        drawings |= {"roc.png": _roc, "precision_recall.png": _precision_recall}
-    written = []
-    for name in PLOTS:
-        if name in drawings:
-            height = 1.6 + 0.36 * len(_groups(report))
-            figure = _figure((8.0, height) if name == "body_parts.png" else (5.0, 5.0))
-            drawings[name](figure, report)
-            path = Path(folder) / name
-            figure.savefig(path, dpi=100, metadata={"Software": None})  # the same bytes every time
-            written.append(path)
-    return written
-
-
-def _figure(size: tuple[float, float]) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    drawings = dict(zip(PLOTS, (_roc, _precision_recall, _reliability, _body_parts), strict=True))
+    written = []
+    for name in PLOTS[2:] if report["curves"]["roc"] is None else PLOTS:
+        size = (8.0, 1.6 + 0.36 * len(_groups(report))) if name == "body_parts.png" else (5.0, 5.0)
+        figure = Figure(figsize=size, layout="constrained")
+        FigureCanvasAgg(figure)
+        drawings[name](figure, report)
+        written.append(Path(folder) / name)
+        figure.savefig(written[-1], dpi=100, metadata={"Software": None})  # the same bytes every time
+    return written
 
 
 def _roc(figure: Any, report: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from mura_hf import StudyPredictor
 from mura_hf.common import BUNDLED
 from mura_hf.data import load_data
 from mura_hf.evaluation import audit_shortcuts, describe_source
-from mura_hf.evaluation.shifts import CAUGHT, CLEARED
+from mura_hf.evaluation.shortcuts import CAUGHT, CLEARED
 from mura_hf.phantoms import write_phantom_mura
 from mura_hf.training import load_config, train
 

@@ -14,7 +14,6 @@ import numpy as np
 from mura_hf.data.mura_release import OFFICIAL_COUNTS, WITHDRAWN_VALID_STUDIES
 from mura_hf.evaluation.published import (
     ALL_PARTS,
-    Claim,
     PublishedFigure,
     PublishedStudy,
     PublishedSystem,
@@ -160,6 +159,27 @@ def _all_matrices(
 
 
 @dataclass(frozen=True)
+class Claim:
+    """A comparison with a figure of others that a study makes. None stands for all, or for several figures."""
+
+    metric: str
+    against: str  # whose figure it is compared with
+    its_metric: str
+    its_level: str
+    its_value: str | None = None
+    system: str | None = None
+    part: str | None = None
+    split: str | None = None
+    printed: str | None = None  # which figure, as a share, if a system has several
+
+    def is_about(self, system: PublishedSystem, figure: PublishedFigure) -> bool:
+        """Returns whether a figure is among those that are compared."""
+        wanted = (self.metric, self.system, self.part, self.split, self.printed)
+        has = (figure.metric, system.name, figure.part, figure.split, figure.printed)
+        return all(one in (None, other) for one, other in zip(wanted, has, strict=True))
+
+
+@dataclass(frozen=True)
 class Flag:
     """What is wrong with figures of a study.
 
@@ -198,7 +218,7 @@ def find_flags(study: PublishedStudy) -> list[Flag]:
         if study.taken_for == "study":
             flags.append(_only_of_images(system, accuracies))
     for claim in study.claims:
-        flags += _check_claim(study, claim)
+        flags += _check_claim(study, Claim(**claim))
     return [flag for flag in flags if flag is not None]
 
 

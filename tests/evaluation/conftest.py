@@ -9,7 +9,15 @@ import pytest
 from datasets import DatasetDict
 
 from mura_hf import load_mura
-from mura_hf.evaluation import evaluate_checkpoint, insertion_deletion, masking, ood_detection, randomization, saliency
+from mura_hf.data import split_digest
+from mura_hf.evaluation import (
+    evaluate_checkpoint,
+    fit_ood_detector,
+    index_checkpoint,
+    ood_detection,
+    saliency,
+    shortcuts,
+)
 
 CALIBRATED = {"temperature": 0.3, "study_slope": 1.7, "study_intercept": -0.4, "operating_points": {"youden": 0.42}}
 
@@ -17,16 +25,15 @@ CALIBRATED = {"temperature": 0.3, "study_slope": 1.7, "study_intercept": -0.4, "
 @pytest.fixture(scope="session", autouse=True)
 def _fast_evaluation():
     """Fewer views, seeds and steps in every evaluation."""
+    sizes = {
+        "randomization": {"n_views": 3, "n_seeds": 1, "steps": 2},
+        "insertion_deletion": {"n_views": 3, "steps": 2},
+        "sensitivity": {"n": 7},
+    }
     with pytest.MonkeyPatch.context() as patch:
-        for module, sizes in {
-            randomization: {"N_VIEWS": 3, "N_SEEDS": 1, "STEPS": 2},
-            insertion_deletion: {"N_VIEWS": 3, "STEPS": 2},
-            saliency: {"N_PHANTOMS": 7},
-            ood_detection: {"N_IMAGES": 2},
-            masking: {"N_STUDIES": 5},
-        }.items():
-            for name, value in sizes.items():
-                patch.setattr(module, name, value)
+        patch.setattr(saliency, "SIZES", sizes)
+        patch.setattr(ood_detection, "N_IMAGES", 2)
+        patch.setattr(shortcuts, "N_STUDIES", 5)
         yield
 
 
@@ -57,11 +64,22 @@ def change_json(file: Path, **values: Any) -> None:
 
 
 @pytest.fixture(scope="session")
-def evaluated(checkpoint, datasets, tmp_path_factory):
-    """A checkpoint with a calibration, evaluated on valid, and its cache."""
+def evaluated(checkpoint, phantom_tree, datasets, tmp_path_factory):
+    """A calibrated checkpoint that claims to be trained on the phantoms, with detector and index, and its cache.
+
+    It was evaluated on valid.
+    """
     base = tmp_path_factory.mktemp("evaluated")
     folder = shutil.copytree(checkpoint, base / "checkpoint")
     change_json(folder / "config.json", **CALIBRATED)
+    digest = split_digest((name, study) for name, rows in datasets.items() for study in rows["study_id"])
+    cut = {"dev_fraction": 0.1, "calib_fraction": 0.4, "seed": 0, "stratified": True}
+    record = {"recipe": {"name": "x"}, "data": {"key": "phantoms", "split_digest": digest, "cut": cut}}
+    (folder / "training.json").write_text(json.dumps(record))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mura_hf.retrieval.ood_detection._MIN_CALIB_VIEWS", 10)
+        fit_ood_detector(folder, datasets["train"], datasets["calib"], cpu=True)
+    index_checkpoint(folder, phantom_tree, thumbnail_side=24, cpu=True, progress=False)
     evaluate_checkpoint(
         folder, datasets["valid"], "valid", train=datasets["train"], prevalence=0.2, cpu=True, cache_dir=base / "cache"
     )

@@ -3,22 +3,27 @@ import shutil
 
 import numpy as np
 import pytest
+from datasets import DatasetDict
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
-from mura_hf import DatasetError, StudyPredictor
-from mura_hf.evaluation import describe_evaluation, evaluate_checkpoint, measure_baselines
+from mura_hf import DatasetError, MuraForImageClassification, MuraImageProcessor, StudyPredictor, load_mura
+from mura_hf.evaluation import (
+    describe_calibration,
+    describe_evaluation,
+    evaluate_checkpoint,
+    finalize_checkpoint,
+    measure_baselines,
+)
 from mura_hf.evaluation.summary import FORMER_NAMES
 from mura_hf.metrics import PLOTS, classification_metrics
-from mura_hf.models import BODY_PARTS, CLASSIFIERS
+from mura_hf.models import BODY_PARTS, CLASSIFIERS, golden_difference
 from tests.conftest import make_checkpoint, make_model
 
 from .conftest import change_json
 
 FAMILIES = {
     "one view": lambda: make_model(body_part_head=True),
-    "metric learning": lambda: make_model("mura_metric_learning"),
     "gated attention": lambda: make_model(study_pooling="gated_attention"),
-    "noisy or": lambda: make_model(study_pooling="noisy_or"),
     "fusenet": lambda: make_model("mura_fusenet", full_resolution=True),
     "ensemble": lambda: CLASSIFIERS["mura_ensemble"].from_members(
         {"one": make_model(seed=1), "other": make_model("mura_fusenet", seed=2)}, weights={"one": 0.7, "other": 0.3}
@@ -87,6 +92,9 @@ def test_everything_is_reported(evaluated, rows):
     lines = "\n".join(describe_evaluation(report))
     assert "Pointing game" in lines
     assert "Both of two projections" in lines
+    assert "Out of distribution: flags" in lines
+    assert f"label {report['retrieval']['precision']['label']['mean']:.3f}" in lines
+    assert report["retrieval"]["classification"]["classifier"]["auroc"] == pytest.approx(overall["figures"]["auroc"])
     assert {path.name for path in folder.glob("*.png")} == set(PLOTS)
     assert (folder / "golden.safetensors").is_file()
 
@@ -170,3 +178,40 @@ def test_the_command_prints_and_compares(evaluated, phantom_tree, datasets, tmp_
         main([str(folder), *place, "--ood", "legs"])
     with pytest.raises(SystemExit, match="not a folder on this machine"):
         main([str(tmp_path / "nowhere"), *place])
+
+
+def test_calibrated_then_evaluated(phantom_tree, folder, monkeypatch):
+    datasets = load_mura(phantom_tree, dev_fraction=0.1, calib_fraction=0.6)
+    monkeypatch.setenv("RANK", "0")  # left over from a process group that has ended
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done = finalize_checkpoint(folder, datasets, data={"key": "phantoms"}, cpu=True)
+    config = json.loads((folder / "config.json").read_text())
+    assert done.calibration["study_slope"] == config["study_slope"]
+    assert done.evaluation["calibration"]["study_slope"] == config["study_slope"]
+    assert json.loads((folder / "evaluation.json").read_text())["split"] == "valid"
+    assert done.skipped == []
+    assert (folder / "in_distribution.safetensors").exists()
+    model = MuraForImageClassification.from_pretrained(folder)
+    processor = MuraImageProcessor.from_pretrained(folder)
+    assert golden_difference(folder, model, processor) < 1e-5
+    processor.resize_mode = "squash"
+    assert golden_difference(folder, model, processor) > 1e-4
+    assert f"{len(set(datasets['valid']['study_id'])):5d} studies" in describe_evaluation(done.evaluation)[0]
+    assert f"temperature {config['temperature']:g}" in describe_calibration(done.calibration)[0]
+
+
+def test_steps_that_the_data_do_not_allow_are_skipped(datasets, folder):
+    nothing = datasets["valid"].select([])
+    normal = datasets["calib"].filter(lambda row: row["label"] == 0)
+    done = finalize_checkpoint(folder, DatasetDict({"calib": normal, "valid": nothing}), cpu=True)
+    assert (done.calibration, done.evaluation) == (None, None)
+    assert "calib has no abnormal study" in done.skipped[0]
+    assert "No out-of-distribution detection: the data have no train" in done.skipped[1]
+    assert "no valid split" in done.skipped[2]
+    assert (folder / "golden.safetensors").exists()
+    assert json.loads((folder / "config.json").read_text()).get("study_slope", 1.0) == 1.0
+    done = finalize_checkpoint(folder, DatasetDict({"calib": nothing, "valid": normal}), cpu=True)
+    assert "no normal and no abnormal study" in done.skipped[0]
+    assert "No out-of-distribution detection" in done.skipped[1]
+    assert "valid has no abnormal study" in done.skipped[2]
+    assert "auroc not defined" in describe_evaluation(done.evaluation)[0]

@@ -8,39 +8,29 @@ from datasets import Dataset
 from PIL import Image
 
 from mura_hf import CheckpointError, DatasetError, StudyPredictor
-from mura_hf.evaluation import describe_evaluation, describe_ood_detector, evaluate_checkpoint
+from mura_hf.evaluation import describe_ood_detector
 from mura_hf.evaluation.ood_detection import fit_ood_detector, groups_of, in_scope, measure_ood_detection
 from mura_hf.inference import OOD_WARNING
+from mura_hf.models import BODY_PARTS
 from mura_hf.phantoms import UNRELATED_KINDS, render_unrelated
 from mura_hf.retrieval import OOD_FILE
-from mura_hf.retrieval import ood_detection as detector_module
 from tests.conftest import make_checkpoint, make_model
 
 
-@pytest.fixture(scope="module")
-def fitted(datasets, checkpoint, tmp_path_factory):
-    """A checkpoint with an OOD detector, and the record of the fit."""
-    folder = shutil.copytree(checkpoint, tmp_path_factory.mktemp("fitted") / "checkpoint")
-    (folder / "training.json").write_text(json.dumps({"seconds": 1.5}))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(detector_module, "_MIN_CALIB_VIEWS", 10)
-        record = fit_ood_detector(folder, datasets["train"], datasets["calib"], cpu=True)
-    return folder, record
-
-
-def test_the_fit_is_recorded(datasets, fitted):
-    folder, record = fitted
+def test_the_fit_is_recorded(datasets, evaluated):
+    training = json.loads((evaluated[0] / "training.json").read_text())
+    record = training["ood_detection"]
+    assert training["in_distribution"] == record  # the former name
+    assert training["recipe"] == {"name": "x"}
     assert record["n_views"] == len(datasets["train"]) == sum(record["groups"].values())
     assert record["n"] == len(datasets["calib"])
-    assert set(record["groups"]) <= {"elbow", "finger", "forearm", "hand", "humerus", "shoulder", "wrist"}
+    assert set(record["groups"]) <= set(BODY_PARTS)
     assert record["outside"] == []
-    training = json.loads((folder / "training.json").read_text())
-    assert training == {"seconds": 1.5, "ood_detection": record, "in_distribution": record}
     assert f"{record['n_views']} views of train" in describe_ood_detector(record)[0]
 
 
-def test_a_predictor_flags_unrelated_images_and_not_calib(datasets, fitted, phantom_files):
-    predictor = StudyPredictor.from_pretrained(fitted[0], device="cpu")
+def test_a_predictor_flags_unrelated_images_and_not_calib(datasets, evaluated, phantom_files):
+    predictor = StudyPredictor.from_pretrained(evaluated[0], device="cpu")
     study = predictor([*phantom_files, render_unrelated(1, "text", size=128)], heatmaps=False)
     assert (study.in_distribution, study.unusual_percentile) == (False, 100)
     assert study.views[-1].in_distribution is False
@@ -58,9 +48,9 @@ def test_a_predictor_flags_unrelated_images_and_not_calib(datasets, fitted, phan
     assert OOD_WARNING not in study.warnings
 
 
-def test_a_detector_for_other_weights_is_not_used(fitted, tmp_path):
+def test_a_detector_for_other_weights_is_not_used(evaluated, tmp_path):
     other = make_checkpoint(tmp_path / "other", make_model(seed=5))
-    shutil.copy(fitted[0] / OOD_FILE, other)
+    shutil.copy(evaluated[0] / OOD_FILE, other)
     study = StudyPredictor.from_pretrained(other, device="cpu")([np.eye(64, dtype=np.uint8)])
     assert study.in_distribution is study.unusual_percentile is None
     assert any("made for other weights" in warning for warning in study.warnings)
@@ -95,7 +85,7 @@ def test_flags_are_counted_by_kind(rows, tmp_path):
     for number in range(3):
         Image.fromarray(render_unrelated(number, "noise", size=96)).save(tmp_path / f"{number}.png")
     predictor = _FlagsArrays()
-    report = measure_ood_detection(predictor, rows, {"sand": tmp_path}, n_images=4, progress=False)
+    report = measure_ood_detection(predictor, rows, {"sand": tmp_path}, n_images=4)
     assert set(report["kinds"]) == {"inverted", *UNRELATED_KINDS, "phantoms", "sand"}
     assert "unseen_detector" not in report
     assert (report["kinds"]["sand"]["n"], report["kinds"]["sand"]["refused"]) == (3, 0)
@@ -106,11 +96,4 @@ def test_flags_are_counted_by_kind(rows, tmp_path):
         assert 0 <= row["low"] <= row["refused"] <= row["high"] <= 1
         assert row["low"] < row["high"]
     with pytest.raises(DatasetError, match="has no images"):
-        measure_ood_detection(predictor, rows, {"none": tmp_path / "nowhere"}, n_images=1, progress=False)
-
-
-def test_evaluation_measures_the_detector_if_there_is_one(rows, fitted, tmp_path):
-    folder = shutil.copytree(fitted[0], tmp_path / "checkpoint")
-    report = evaluate_checkpoint(folder, rows.select(range(12)), "valid", cpu=True)
-    assert report["refusal"] == report["ood_detection"]  # the former name
-    assert "Out of distribution: flags" in "\n".join(describe_evaluation(report))
+        measure_ood_detection(predictor, rows, {"none": tmp_path / "nowhere"}, n_images=1)

@@ -1,12 +1,14 @@
+import json
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from datasets import Image
 
 from mura_hf import DatasetError, StudyPredictor
 from mura_hf.evaluation import play_pointing_game
-from mura_hf.evaluation.pointing_game import compare_with_box
+from mura_hf.evaluation.pointing_game import compare_with_box, measure_sensitivity, projection_agreement
 from mura_hf.explain import localize
 from mura_hf.models import BODY_PARTS
 
@@ -31,7 +33,7 @@ class Pointer:
 
 
 def play(places, rows):
-    return play_pointing_game(Pointer(places), rows, progress=False)
+    return play_pointing_game(Pointer(places), rows)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +49,7 @@ def boxes(boxed):
 def test_hits_are_counted_inside_the_box_as_it_is(train_rows, boxed, boxes):
     inside = [(y0, x1 - 1) for x0, y0, x1, y1 in boxes]
     pointer = Pointer(inside)
-    report = play_pointing_game(pointer, train_rows, progress=False).report()
+    report = play_pointing_game(pointer, train_rows).report()
     assert report["overall"]["hits"] == 1
     assert pointer.parts == [BODY_PARTS[part] for part in boxed["body_part"]]  # models by body part need it
     assert report["overall"]["n"] == len(boxes)
@@ -70,7 +72,7 @@ def test_a_constant_place_is_no_better_than_the_constant_guess(train_rows, boxes
 
 def test_figures_of_a_real_checkpoint(boxed, checkpoint):
     predictor, rows = StudyPredictor.from_pretrained(checkpoint, device="cpu"), boxed.select(range(12))
-    overall = play_pointing_game(predictor, rows, progress=False).report()["overall"]
+    overall = play_pointing_game(predictor, rows).report()["overall"]
     hits, inside, overlaps = [], [], []
     for row in rows.cast_column("image", Image(decode=False)):
         heat = predictor([row["image"]["path"]]).views[0].heatmap
@@ -104,3 +106,37 @@ def test_figures_of_one_heatmap():
     assert compare_with_box(heat, (12, 4, 16, 8)) == (False, pytest.approx(8 / 24), pytest.approx(8 / 16.5))
     assert compare_with_box(heat, (0, 0, 3, 3)) == (False, 0.0, 0.0)
     assert compare_with_box(np.zeros((20, 30)), (0, 0, 3, 3)) == (False, 0.0, 0.0)
+
+
+def test_projections_agree_as_counted(boxed, boxes):
+    studies = boxed["study_id"]
+    hit = [number % 3 != 0 for number in range(len(boxes))]
+    inside = [(box[1], box[0]) for box in boxes]
+    places = [place if one else None for place, one in zip(inside, hit, strict=True)]
+    pairs = [(hit[i], hit[j]) for i in range(len(hit)) for j in range(i + 1, len(hit)) if studies[i] == studies[j]]
+    found = projection_agreement(play(places, boxed))
+    assert found["n"] == len(pairs) > 5
+    assert found["both"] == pytest.approx(np.mean([all(pair) for pair in pairs]))
+    assert found["neither"] == pytest.approx(np.mean([not any(pair) for pair in pairs]))
+    assert found["both"] + found["one"] + found["neither"] == pytest.approx(1)
+    assert found["expected"] == pytest.approx(np.mean(pairs) ** 2)
+    assert -1 <= found["kappa"] < 1
+    assert projection_agreement(play(inside, boxed))["both"] == 1
+    first = [n for n, study in enumerate(studies) if study not in studies[:n]]  # one view of each study
+    assert projection_agreement(play([(0, 0)] * len(first), boxed.select(first))) is None
+
+
+def test_heat_follows_an_added_finding(monkeypatch):
+    predictor = StudyPredictor.from_pretrained("mura-phantom", device="cpu")
+    found = measure_sensitivity(predictor, 7, size=256)
+    assert json.loads(json.dumps(found)) == found
+    overall = found["overall"]
+    assert 0 < overall["n"] <= 7
+    assert sum(row["n"] for name, row in found.items() if name != "overall") == overall["n"]
+    assert overall["difference"] == pytest.approx(overall["inside"] - overall["inside_without"])
+    assert overall["low"] <= overall["difference"] <= overall["high"]
+    assert overall["inside"] > overall["area"]
+
+    inner = predictor.pixel_values  # a model that cannot see the finding
+    monkeypatch.setattr(predictor, "pixel_values", lambda images: inner(images) * 0 + torch.linspace(0, 1, 384))
+    assert measure_sensitivity(predictor, 3, size=128)["overall"]["difference"] == 0

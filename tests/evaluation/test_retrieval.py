@@ -1,44 +1,23 @@
-import json
-import shutil
-
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from mura_hf import CheckpointError, DatasetError, StudyPredictor
-from mura_hf.data import split_digest
+from mura_hf import CheckpointError, StudyPredictor
 from mura_hf.evaluation import (
-    describe_evaluation,
     describe_index,
-    evaluate_checkpoint,
     index_checkpoint,
     measure_retrieval,
 )
 from mura_hf.evaluation.retrieval import take_views
 from mura_hf.models import BODY_PARTS, LABELS
-from mura_hf.phantoms import write_phantom_mura
 
 
-@pytest.fixture(scope="module")
-def indexed(checkpoint, phantom_tree, datasets, tmp_path_factory):
-    """A checkpoint that claims to be trained on the phantoms, with an index of its train."""
-    folder = shutil.copytree(checkpoint, tmp_path_factory.mktemp("indexed") / "checkpoint")
-    digest = split_digest((name, study) for name, rows in datasets.items() for study in rows["study_id"])
-    cut = {"dev_fraction": 0.1, "calib_fraction": 0.4, "seed": 0, "stratified": True}
-    record = {"recipe": {"name": "x"}, "data": {"key": "phantoms", "split_digest": digest, "cut": cut}}
-    (folder / "training.json").write_text(json.dumps(record))
-    index = index_checkpoint(folder, phantom_tree, thumbnail_side=24, cpu=True, progress=False)
-    assert f"{len(datasets['train'])} views of train" in describe_index(index)[0]
-    assert not (folder / "retrieval.unfinished").exists()
-    return folder
-
-
-def test_figures_are_those_of_each_study_searched_alone(indexed, phantom_tree, rows):
-    predictor, studies = StudyPredictor.from_pretrained(indexed, device="cpu"), {}
+def test_figures_are_those_of_each_study_searched_alone(evaluated, phantom_tree, rows):
+    predictor, studies = StudyPredictor.from_pretrained(evaluated[0], device="cpu"), {}
     for row in rows.remove_columns("image"):
         studies.setdefault(row["study_id"], row)
     own = {study: number / 100 for number, study in enumerate(studies)}
-    found = measure_retrieval(predictor, rows, own, progress=False)
+    found = measure_retrieval(predictor, rows, own)
     assert (found["n"], found["index"]["views"]) == (len(studies), len(predictor.index))
     same, votes, labels = {"label": [], "body_part": []}, [], []
     for study, row in studies.items():
@@ -62,22 +41,14 @@ def test_figures_are_those_of_each_study_searched_alone(indexed, phantom_tree, r
     assert classification["difference"]["auroc"]["difference"] == pytest.approx(votes_auroc - own_auroc)
 
 
-def test_an_evaluation_searches_the_index_if_there_is_one(indexed, checkpoint, rows):
-    report = evaluate_checkpoint(indexed, rows, "valid", cpu=True)
-    lines = "\n".join(describe_evaluation(json.loads((indexed / "evaluation.json").read_text())))
-    assert f"label {report['retrieval']['precision']['label']['mean']:.3f}" in lines
-    classifier = report["retrieval"]["classification"]["classifier"]["auroc"]
-    assert classifier == pytest.approx(report["study"]["overall"]["figures"]["auroc"])
+def test_the_index_is_that_of_the_training_data(evaluated, checkpoint, datasets, rows, phantom_tree):
+    predictor = StudyPredictor.from_pretrained(evaluated[0], device="cpu")
+    assert f"{len(datasets['train'])} views of train" in describe_index(predictor.index)[0]
+    assert not (evaluated[0] / "retrieval.unfinished").exists()
     with pytest.raises(CheckpointError, match="has no index"):
-        measure_retrieval(StudyPredictor.from_pretrained(checkpoint, device="cpu"), rows, {}, progress=False)
-
-
-def test_only_the_training_data_are_indexed(indexed, tmp_path, phantom_tree):
-    other = write_phantom_mura(tmp_path / "other", 30, seed=9, size=64, workers=1, progress=False)
-    with pytest.raises(DatasetError, match="is not what"):
-        index_checkpoint(indexed, other, cpu=True, progress=False)
-    with pytest.raises(CheckpointError, match="is not a folder"):
-        index_checkpoint(tmp_path / "nowhere", phantom_tree)
+        measure_retrieval(StudyPredictor.from_pretrained(checkpoint, device="cpu"), rows, {})
+    with pytest.raises(CheckpointError, match=r"no training\.json"):  # see `load_splits`
+        index_checkpoint(checkpoint, phantom_tree, cpu=True)
 
 
 def test_whole_studies_are_drawn(train_rows):

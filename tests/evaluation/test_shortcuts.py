@@ -15,7 +15,7 @@ from mura_hf.evaluation import (
     measure_counterfactuals,
     measure_masking,
 )
-from mura_hf.evaluation.shortcuts import EXPECTED_FACTORS
+from mura_hf.evaluation.shortcuts import EXPECTED_FACTORS, LIMIT, Shift, ShiftCollection
 from mura_hf.models import BODY_PARTS
 from mura_hf.phantoms import FINDINGS, write_phantom_mura
 
@@ -32,7 +32,7 @@ class _Brightness:
 
 
 def test_shifts_of_counterfactuals_are_those_of_the_images():
-    shifts = measure_counterfactuals(_Brightness(), 28, size=96, progress=False)
+    shifts = measure_counterfactuals(_Brightness(), 28, size=96)
     report = shifts.report(EXPECTED_FACTORS)
     assert report["finding"]["n"] == report["marker"]["n"] == report["cast"]["n"] == report["metal"]["n"] == 28
     assert report["ring"]["n"] == 16  # elbows, humeri and shoulders wear none
@@ -47,7 +47,7 @@ def test_shifts_of_counterfactuals_are_those_of_the_images():
         assert "abnormal" not in report[factor]  # casts and rings hide findings
     assert {report[factor]["verdict"] for factor in ("finding", "metal", "hardware")} == {"expected"}
     assert report["marker"]["verdict"] == "cleared"
-    for factor, largest in shifts.largest().items():
+    for factor, largest in shifts.largest.items():
         for shift in largest:
             before, after = shift.images
             assert (before != after).any() or factor not in ("marker", "collimation", "cast", "ring")
@@ -55,9 +55,7 @@ def test_shifts_of_counterfactuals_are_those_of_the_images():
 
 def test_the_same_seed_gives_the_same_figures(checkpoint):
     predictor = StudyPredictor.from_pretrained(checkpoint, device="cpu")
-    first, again, other = (
-        measure_counterfactuals(predictor, 2, seed=seed, size=96, progress=False).report() for seed in (5, 5, 50)
-    )
+    first, again, other = (measure_counterfactuals(predictor, 2, seed=seed, size=96).report() for seed in (5, 5, 50))
     assert first == again
     assert first["finding"]["mean"] != pytest.approx(other["finding"]["mean"])
 
@@ -102,7 +100,7 @@ def models(planted):
 
 
 def test_a_planted_marker_is_caught_and_a_model_that_ignores_it_cleared(models):
-    caught, cleared = (audit_shortcuts(one, counterfactuals=14, size=SIZE, progress=False).record for one in models)
+    caught, cleared = (audit_shortcuts(one, counterfactuals=14, size=SIZE).record for one in models)
     row = caught["counterfactuals"]["marker"]
     assert row["verdict"] == "caught"
     assert row["absolute_low"] > 0.05
@@ -117,7 +115,7 @@ def test_a_planted_marker_is_caught_and_a_model_that_ignores_it_cleared(models):
 
 
 def test_painting_a_planted_marker_over_is_caught_too(models, planted, tmp_path):
-    caught, plain = (audit_shortcuts(one, planted["valid"], n_studies=40, progress=False) for one in models)
+    caught, plain = (audit_shortcuts(one, planted["valid"], n_studies=40) for one in models)
     row = caught.record["masking"]["markers"]
     assert row["verdict"] == "caught"
     assert row["mean"] < -0.05  # without its marker an image looks normal
@@ -127,7 +125,7 @@ def test_painting_a_planted_marker_over_is_caught_too(models, planted, tmp_path)
     sheet = cv2.imread(str(tmp_path / "worst.png"), cv2.IMREAD_GRAYSCALE)
     assert sheet.shape[1] == 3 * 206
     assert sheet.std() > 10
-    assert measure_masking(models[0], planted["valid"], 40, progress=False).report() == caught.record["masking"]
+    assert measure_masking(models[0], planted["valid"], 40).report() == caught.record["masking"]
 
 
 def test_nothing_to_audit_is_an_error(models, planted, tmp_path):
@@ -137,3 +135,54 @@ def test_nothing_to_audit_is_an_error(models, planted, tmp_path):
         measure_masking(models[0], planted["valid"].select([]))
     with pytest.raises(DatasetError, match="nothing to draw"):
         draw_largest_shifts({}, tmp_path / "worst.png")
+
+
+def _shifts(changes, *, controls=None, before=0.48, factor="marker"):
+    shifts = ShiftCollection()
+    for number, change in enumerate(changes):
+        control = None if controls is None else before + controls[number]
+        shift = Shift(factor, f"s{number}", f"p{number // 2}", number % 2, before, before + change, 0.5, control)
+        shifts.add(shift, [np.zeros((2, 2), np.uint8)] * 2)
+    return shifts
+
+
+def test_figures_of_known_shifts():
+    changes = [0.1, -0.1, 0.3, 0.01]
+    row = _shifts(changes).report()["marker"]
+    assert row["n"] == 4
+    assert row["mean"] == pytest.approx(np.mean(changes))
+    assert row["mean_absolute"] == pytest.approx(np.mean(np.abs(changes)))
+    assert row["median_absolute"] == pytest.approx(0.1)
+    assert row["flips"] == 0.5  # .58 and .78 are above .5
+    assert row["normal"] == {"n": 2, "mean": pytest.approx(0.2), "low": pytest.approx(0.1), "high": pytest.approx(0.3)}
+    assert row["abnormal"]["mean"] == pytest.approx(-0.045)
+    # The two patients have mean changes of 0 and .155, and these are the ends of their bootstrap.
+    assert (row["low"], row["high"]) == (pytest.approx(0.0), pytest.approx(0.155))
+    assert "control" not in row
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [([0.2] * 9, "caught"), ([-0.2] * 9, "caught"), ([0.01] * 9, "cleared"), ([0.3] + [0.0] * 5, "undecided")],
+)
+def test_the_verdict_is_about_the_whole_interval(changes, verdict):
+    row = _shifts(changes).report()["marker"]
+    assert row["verdict"] == verdict
+    assert (row["absolute_low"] > LIMIT) == (verdict == "caught")
+    assert (row["absolute_high"] <= LIMIT) == (verdict == "cleared")
+    assert _shifts(changes).report(["marker"])["marker"]["verdict"] == "expected"
+
+
+def test_the_excess_over_the_control_is_judged():
+    row = _shifts([0.2] * 6, controls=[-0.2] * 6).report()["marker"]
+    assert row["control"] == pytest.approx(0.2)
+    assert row["excess"] == pytest.approx(0)
+    assert row["verdict"] == "cleared"
+    assert _shifts([0.2] * 6, controls=[0.01] * 6).report()["marker"]["verdict"] == "caught"
+
+
+def test_images_are_kept_of_the_largest_shifts():
+    changes = [0.01 * number for number in (3, 9, 1, 8, 2, 7, 4, 6, 5, 0)]
+    largest = _shifts(changes).largest["marker"]
+    assert [shift.study for shift in largest] == ["s1", "s3", "s5", "s7", "s8", "s6"]
+    assert all(len(shift.images) == 2 for shift in largest)

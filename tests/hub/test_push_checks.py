@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from mura_hf import CheckpointError
 from mura_hf.common import BUNDLED
-from mura_hf.evaluation.golden import write_golden_check
+from mura_hf.evaluation.evaluation import write_golden_check
 from mura_hf.hub import push
 from mura_hf.hub.push_checks import (
     NOT_PUSHED,

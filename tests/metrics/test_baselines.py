@@ -11,10 +11,6 @@ def test_random_draws_are_uniform_and_follow_the_seed():
     assert np.var(draws) == pytest.approx(1 / 12, abs=0.002)
     np.testing.assert_array_equal(draws[:5], random_baseline(5, seed=1))
     assert not np.array_equal(draws[:5], random_baseline(5, seed=2))
-    labels = np.r_[np.ones(4000, int), np.zeros(6000, int)]
-    figures = classification_metrics(labels, random_baseline(10_000))  # as good as study E's
-    for name in ("accuracy", "sensitivity", "specificity", "auroc"):
-        assert figures[name] == pytest.approx(0.5, abs=0.03)
 
 
 def test_constant_equals_the_constant_answers_of_study_c():
