@@ -18,8 +18,13 @@ from ..metrics import (
     paired_bootstrap,
 )
 from .calibration import calibrate_checkpoint
-from .compare import compare_checkpoints
-from .evaluation import FinalizeResult, evaluate_checkpoint, finalize_checkpoint, measure_baselines
+from .evaluation import (
+    FinalizeResult,
+    compare_checkpoints,
+    evaluate_checkpoint,
+    finalize_checkpoint,
+    measure_baselines,
+)
 from .ood_detection import fit_ood_detector, measure_ood_detection
 from .pointing_game import PointingGame, play_pointing_game
 from .published import load_published

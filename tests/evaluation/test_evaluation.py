@@ -8,6 +8,7 @@ from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 from mura_hf import DatasetError, MuraForImageClassification, MuraImageProcessor, StudyPredictor, load_mura
 from mura_hf.evaluation import (
+    compare_checkpoints,
     describe_calibration,
     describe_evaluation,
     evaluate_checkpoint,
@@ -109,7 +110,6 @@ def test_a_model_without_heatmaps_calibration_and_train_is_evaluated(rows, tmp_p
     assert "No heatmap" in report["randomization"]["none"]
     assert (report["threshold"], report["threshold_chosen"]) == (0.3, "given to the evaluation")
     assert report["calibration_effect"]["before"] is None
-    assert (folder / "evaluation.json").is_file()
 
 
 def test_invalid_arguments_are_refused(rows, checkpoint):
@@ -122,21 +122,14 @@ def test_invalid_arguments_are_refused(rows, checkpoint):
 def test_baselines_of_studies(datasets):
     found = measure_baselines(datasets["train"], datasets["valid"])
     assert list(found) == ["random", "constant", "view_count"]
-    studies = {}
-    for split in ("train", "valid"):
-        studies[split] = {}
-        for study, label in zip(datasets[split]["study_id"], datasets[split]["label"], strict=True):
-            studies[split].setdefault(study, []).append(label)
-    truth = [labels[0] for labels in studies["valid"].values()]
+    tables = [datasets[split].remove_columns("image").to_pandas() for split in ("train", "valid")]
+    train, valid = (table.groupby("study_id", sort=False)["label"].agg(["size", "first"]) for table in tables)
+    truth, overall = valid["first"], train["first"].mean()
     constant = found["constant"]["figures"]
     assert (constant["n"], constant["auroc"]) == (len(truth), 0.5)
     assert constant["kappa"] == pytest.approx(0, abs=1e-12)
-    # The smoothed share of abnormal studies with as many views.
-    train = list(studies["train"].values())
-    overall, expected = np.mean([labels[0] for labels in train]), []
-    for labels in studies["valid"].values():
-        same = [one[0] for one in train if len(one) == len(labels)]
-        expected.append((sum(same) + 10 * overall) / (len(same) + 10))
+    same = [train["first"][train["size"] == size] for size in valid["size"]]  # studies with as many views
+    expected = [(one.sum() + 10 * overall) / (len(one) + 10) for one in same]
     figures = found["view_count"]["figures"]
     assert figures["auroc"] == pytest.approx(roc_auc_score(truth, expected))
     assert figures["kappa"] == pytest.approx(cohen_kappa_score(truth, np.array(expected) > 0.5))
@@ -158,24 +151,16 @@ def test_baselines_and_the_audit_are_commands(checkpoint, phantom_tree, tmp_path
         audit([str(checkpoint), "--output_dir", str(tmp_path)])
 
 
-def test_the_command_prints_and_compares(evaluated, phantom_tree, datasets, tmp_path, capsys):
+def test_the_command_prints_and_compares(evaluated, phantom_tree, tmp_path, capsys):
     from evaluate import main
 
-    from mura_hf.data import split_digest
-
-    digest = split_digest((name, study) for name, rows in datasets.items() for study in rows["study_id"])
-    cut = {"dev_fraction": 0.1, "calib_fraction": 0.4, "seed": 0, "stratified": True}
-    folder = shutil.copytree(evaluated[0], tmp_path / "one")
-    record = {"recipe": {"name": "x"}, "data": {"key": "phantoms", "split_digest": digest, "cut": cut}}
-    (folder / "training.json").write_text(json.dumps(record))
-    other = shutil.copytree(folder, tmp_path / "other")
+    folder, other = (shutil.copytree(evaluated[0], tmp_path / name) for name in ("one", "other"))
     place = ["--data_dir", str(phantom_tree), "--cpu", "--cache_dir", str(evaluated[1])]
     main([str(folder), *place, "--prevalence", "0.2", "--against", str(other)])
     assert "AUROC of the studies minus that of other: +0.000" in capsys.readouterr().out
-    with pytest.raises(SystemExit):
-        main([str(folder), *place, "--against", str(other), "--threshold", "0.5"])
-    with pytest.raises(SystemExit):
-        main([str(folder), *place, "--ood", "legs"])
+    for invalid in (["--against", str(other), "--threshold", "0.5"], ["--ood", "legs"]):
+        with pytest.raises(SystemExit):
+            main([str(folder), *place, *invalid])
     with pytest.raises(SystemExit, match="not a folder on this machine"):
         main([str(tmp_path / "nowhere"), *place])
 
@@ -215,3 +200,32 @@ def test_steps_that_the_data_do_not_allow_are_skipped(datasets, folder):
     assert "No out-of-distribution detection" in done.skipped[1]
     assert "valid has no abnormal study" in done.skipped[2]
     assert "auroc not defined" in describe_evaluation(done.evaluation)[0]
+
+
+def test_differences_are_those_of_the_predictors(rows, evaluated, tmp_path):
+    place = {"cpu": True, "cache_dir": evaluated[1]}
+    first = shutil.copytree(evaluated[0], tmp_path / "first")
+    second = make_checkpoint(tmp_path / "second", make_model(seed=4))
+    report = compare_checkpoints(first, second, rows, rows, **place)
+    assert json.loads((first / "evaluation.json").read_text()) == json.loads(json.dumps(report))
+    assert report["comparison"]["checkpoint"] == "second"
+    assert report["against"] == report["comparison"]  # the former name
+    assert "minus that of second" in "\n".join(describe_evaluation(report))
+    figures = []
+    for folder in (first, second):
+        predictor, studies = StudyPredictor.from_pretrained(folder, device="cpu"), {}
+        for study, label, image in zip(rows["study_id"], rows["label"], rows["image"], strict=True):
+            studies.setdefault(study, (label, []))[1].append(np.asarray(image))
+        values = [predictor(views, heatmaps=False).probability for _, views in studies.values()]
+        threshold = predictor.model.config.operating_points[predictor.model.config.default_operating_point]
+        figures.append(classification_metrics([label for label, _ in studies.values()], values, threshold))
+    for name in ("auroc", "brier", "sensitivity"):
+        row = report["comparison"]["study"][name]
+        assert row["difference"] == pytest.approx(figures[0][name] - figures[1][name], abs=1e-5)
+        assert row["low"] <= row["difference"] <= row["high"]
+
+    with pytest.raises(DatasetError, match="cut in different ways"):
+        compare_checkpoints(first, second, rows, rows.select(range(5)), **place)
+    make_checkpoint(first, make_model(seed=5))
+    with pytest.raises(DatasetError, match="other weights or studies"):
+        compare_checkpoints(first, second, rows, rows, **place)

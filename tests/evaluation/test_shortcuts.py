@@ -7,7 +7,7 @@ import pytest
 from datasets import Image
 from sklearn.linear_model import LogisticRegression
 
-from mura_hf import DatasetError, Radiograph, StudyPredictor, load_mura, read_radiograph
+from mura_hf import DatasetError, Radiograph, load_mura, read_radiograph
 from mura_hf.evaluation import (
     audit_shortcuts,
     describe_shortcuts,
@@ -53,9 +53,8 @@ def test_shifts_of_counterfactuals_are_those_of_the_images():
             assert (before != after).any() or factor not in ("marker", "collimation", "cast", "ring")
 
 
-def test_the_same_seed_gives_the_same_figures(checkpoint):
-    predictor = StudyPredictor.from_pretrained(checkpoint, device="cpu")
-    first, again, other = (measure_counterfactuals(predictor, 2, seed=seed, size=96).report() for seed in (5, 5, 50))
+def test_the_same_seed_gives_the_same_figures():
+    first, again, other = (measure_counterfactuals(_Brightness(), 2, seed, size=64).report() for seed in (5, 5, 50))
     assert first == again
     assert first["finding"]["mean"] != pytest.approx(other["finding"]["mean"])
 
@@ -103,7 +102,6 @@ def test_a_planted_marker_is_caught_and_a_model_that_ignores_it_cleared(models):
     caught, cleared = (audit_shortcuts(one, counterfactuals=14, size=SIZE).record for one in models)
     row = caught["counterfactuals"]["marker"]
     assert row["verdict"] == "caught"
-    assert row["absolute_low"] > 0.05
     assert row["mean"] > 0.1  # the marker indicates abnormal
     assert cleared["counterfactuals"]["marker"]["verdict"] == "cleared"
     lines = "\n".join(describe_shortcuts(caught))
@@ -137,11 +135,11 @@ def test_nothing_to_audit_is_an_error(models, planted, tmp_path):
         draw_largest_shifts({}, tmp_path / "worst.png")
 
 
-def _shifts(changes, *, controls=None, before=0.48, factor="marker"):
+def _shifts(changes, *, controls=None):
     shifts = ShiftCollection()
     for number, change in enumerate(changes):
-        control = None if controls is None else before + controls[number]
-        shift = Shift(factor, f"s{number}", f"p{number // 2}", number % 2, before, before + change, 0.5, control)
+        control = None if controls is None else 0.48 + controls[number]
+        shift = Shift("marker", f"s{number}", f"p{number // 2}", number % 2, 0.48, 0.48 + change, 0.5, control)
         shifts.add(shift, [np.zeros((2, 2), np.uint8)] * 2)
     return shifts
 
@@ -175,9 +173,7 @@ def test_the_verdict_is_about_the_whole_interval(changes, verdict):
 
 def test_the_excess_over_the_control_is_judged():
     row = _shifts([0.2] * 6, controls=[-0.2] * 6).report()["marker"]
-    assert row["control"] == pytest.approx(0.2)
-    assert row["excess"] == pytest.approx(0)
-    assert row["verdict"] == "cleared"
+    assert (row["control"], row["excess"], row["verdict"]) == (pytest.approx(0.2), pytest.approx(0), "cleared")
     assert _shifts([0.2] * 6, controls=[0.01] * 6).report()["marker"]["verdict"] == "caught"
 
 
