@@ -45,9 +45,7 @@ def calibrate_checkpoint(
     Args:
         folder: The checkpoint.
         rows: The split `calib`, which was used neither for training nor for selection.
-        batch_size: Number of views per step.
-        cpu: Whether to stay on the CPU.
-        cache_dir: Folder of cached predictions, see `PredictionCache`.
+        batch_size, cpu, cache_dir: See `evaluate_checkpoint`.
 
     Returns:
         `temperature`, `study_slope`, `study_intercept`, `operating_points`, the numbers `n` and `n_abnormal` of

@@ -318,9 +318,7 @@ def compare_checkpoints(
         other: The checkpoint to compare it with.
         rows: The split.
         other_rows: The split as the other checkpoint's training cut it.
-        batch_size: Number of views per step.
-        cpu: Whether to stay on the CPU.
-        cache_dir: Folder of cached predictions, see `PredictionCache`.
+        batch_size, cpu, cache_dir: See `evaluate_checkpoint`.
 
     Returns:
         The new content of `evaluation.json`. Its `comparison` holds `checkpoint` (the name of the other's folder),
@@ -403,8 +401,7 @@ def finalize_checkpoint(
         folder: The checkpoint.
         datasets: The splits that it was trained with.
         data: Description of the data for `evaluation.json`, from `describe_source`.
-        batch_size: Number of views per step.
-        cpu: Whether to stay on the CPU.
+        batch_size, cpu: See `evaluate_checkpoint`.
     """
     for name in _PROCESS_GROUP_VARIABLES:
         os.environ.pop(name, None)

@@ -57,8 +57,7 @@ def fit_ood_detector(
         folder: The checkpoint.
         train: The data that it was trained on.
         calib: The split that sets the threshold, which was used neither for training nor for selection.
-        batch_size: Number of views per step.
-        cpu: Whether to stay on the CPU.
+        batch_size, cpu: See `evaluate_checkpoint`.
 
     Returns:
         `n_views` of train, `groups` (name -> number of views), the groups `outside` the scope, `n` views of calib, and
@@ -164,16 +163,14 @@ def measure_ood_detection(
     interval = bootstrap_mean(np.asarray(flags, float), patients)
     if interval[0] == interval[1]:  # all flags are equal: Wilson's interval as if each patient had one study
         interval = _wilson(len(set(patients)) * all(flags), len(set(patients)))
-    kinds = tqdm(
-        ood_images(predictor, inside, outside, ood_folders, n_images=n_images).items(),
-        desc="OOD: kinds",
-    )
+    kinds = tqdm(ood_images(predictor, inside, outside, ood_folders, n_images=n_images).items(), desc="OOD: kinds")
     report = {
         "alarms": _share(flags, interval),
-        "kinds": {name: _count_flags(predictor, images) for name, images in kinds},
+        "kinds": {name: _share([_is_flagged(predictor, [image]) for image in images]) for name, images in kinds},
     }
     if predictor.model.config.trained_on_phantoms:
-        report["unseen_detector"] = _count_flags(predictor, _phantoms(n_images, "underexposed"))
+        unseen = _phantoms(n_images, "underexposed")
+        report["unseen_detector"] = _share([_is_flagged(predictor, [image]) for image in unseen])
     return report
 
 
@@ -213,13 +210,10 @@ def _is_flagged(predictor: StudyPredictor, images: list[Any], part: str | None =
     return predictor(images, body_part=part, heatmaps=False).in_distribution is False
 
 
-def _count_flags(predictor: StudyPredictor, images: Iterable[Any]) -> dict[str, Any]:
-    flags = [_is_flagged(predictor, [image]) for image in images]
-    return _share(flags, _wilson(sum(flags), len(flags)))
-
-
-def _share(flags: list[bool], interval: tuple[float, float]) -> dict[str, Any]:
-    return {"n": len(flags), "refused": float(np.mean(flags)), "low": interval[0], "high": interval[1]}
+def _share(flags: list[bool], interval: tuple[float, float] | None = None) -> dict[str, Any]:
+    """Share of flagged studies with its interval, by default Wilson's."""
+    low, high = interval or _wilson(sum(flags), len(flags))
+    return {"n": len(flags), "refused": float(np.mean(flags)), "low": low, "high": high}
 
 
 def _wilson(k: int, n: int) -> tuple[float, float]:
