@@ -182,7 +182,8 @@ def _areas(truth: np.ndarray, values: np.ndarray, counts: np.ndarray) -> tuple[n
 
 def _sum_ties(counts: np.ndarray, order: np.ndarray, starts: np.ndarray, selected: np.ndarray) -> np.ndarray:
     """Weights of the selected rows, summed over runs of equal values: `[resamples, runs]`."""
-    return np.add.reduceat(counts[:, order] * selected[order], starts, axis=1)
+    weights = counts[:, order] * selected[order]
+    return weights if len(starts) == len(order) else np.add.reduceat(weights, starts, axis=1)
 
 
 def _check(
