@@ -132,9 +132,9 @@ def _kill(process: Any) -> bool:
 
 def end_of(folder: Path) -> dict[str, Any]:
     """The end of a run: its last state, the digest of the samples of each epoch, and the weights of its checkpoint."""
-    state, told = newest_state(folder / STATES_FOLDER)
+    state, problems = newest_state(folder / STATES_FOLDER)
     if state is None:
-        raise RuntimeError(f"{folder} holds no whole state: {told}")
+        raise RuntimeError(f"{folder} holds no whole state: {problems}")
     progress = json.loads((state / "progress.json").read_text())
     return {
         "training": torch.load(state / "training.pt", weights_only=True),
