@@ -60,7 +60,7 @@ HOME_VARIABLE = "MURA_HOME"
 
 
 def home_folder() -> Path:
-    """Returns the folder for the pixel cache and the key of split manifests, and creates it if needed.
+    """Returns the folder for caches and for the key of split manifests, and creates it if needed.
 
     It is `MURA_HOME` if that variable is set, else `mura_hf` in the cache folder of the user (`XDG_CACHE_HOME`
     or `~/.cache`).

@@ -20,12 +20,15 @@ class DataSource:
     """Description of a dataset, as model cards need it.
 
     Attributes:
+        key: Key in `SOURCES`.
+        name: Name on cards.
         covers: Which studies a checkpoint trained on it is for.
         positive_class_description: What the positive class is, in words that follow "abnormal means".
         license: License identifier of the Hub for the card of weights trained on the data.
         held_out: Description of `valid`.
         license_name: Name of the license if the identifier is "other"; `license_link` links to it.
         credit: Attribution that the license requires.
+        citation: Publication to cite.
     """
 
     key: str

@@ -108,7 +108,7 @@ def normalize(maps: torch.Tensor) -> torch.Tensor:
 
 
 def enlarge(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Resizes maps `[n, h, w]`, not negative.
+    """Resizes maps `[n, h, w]`. Negative values of the interpolation become 0.
 
     Bicubic, so that the peak may be between the coarse positions, and not only at their centres as in bilinear maps:
     mura-phantom's hottest pixel is then in the finding's box in 80 % of the views instead of 74 %.

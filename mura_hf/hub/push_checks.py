@@ -41,8 +41,8 @@ _MURA_ID = re.compile(r"patient\d{5}|XR_[A-Z]+[/\\]|study\d+_(?:positive|negativ
 def check_checkpoint(folder: str | Path) -> None:
     """Raises a `CheckpointError` that names the file if a checkpoint's folder may not be pushed to the Hub.
 
-    A file is missing, does not belong to a checkpoint, names a study or a patient, holds weights of half precision, or
-    shows a picture that is not a phantom; or an index that would be pushed holds something that must not be shared.
+    It may not if a file is missing, does not belong to a checkpoint, names a study or a patient, holds weights of half
+    precision, or shows a picture that is not a phantom, or if its index would be pushed but must not be shared.
     """
     folder = Path(folder)
     _check_names(folder)

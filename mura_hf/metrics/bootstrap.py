@@ -108,9 +108,14 @@ def bootstrap_mean(
     level: float = 0.95,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Computes the percentile interval (low, high) of the mean of `values` `[n]`.
+    """Computes the percentile interval (low, high) of the mean of any numbers.
 
-    Takes and raises the same as `bootstrap_confidence_intervals`.
+    Args:
+        values: `[n]`.
+        groups, n_resamples, level, seed: See `bootstrap_confidence_intervals`.
+
+    Raises:
+        ValueError: If lengths differ, or there are no values.
     """
     numbers = np.asarray(values, np.float64)
     counts = resample_counts(groups, len(numbers), n_resamples, seed)

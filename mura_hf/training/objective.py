@@ -17,6 +17,8 @@ from ..losses import class_weights, region_loss, weighted_cross_entropy
 from .arguments import TrainingConfig
 
 UNKNOWN_FINDING = -1
+"""Target of rows without a finding type; ignored by the loss."""
+
 SHARE = "share"
 """Key of a mixed batch: scalar, the share of a view's own pixels; the rest is its partner's."""
 
