@@ -241,7 +241,7 @@ def measure_untrusted(count: int = 5000, seed: int = 0, sides: tuple[int, ...] =
         }
 
 
-TOPICS = {"untrusted": (measure_untrusted, {"count": 300, "seed": 5, "sides": (96, 320)})}
+TOPICS = {"untrusted": (measure_untrusted, {"count": 120, "seed": 5, "sides": (96, 320)})}
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:

@@ -188,10 +188,10 @@ def measure_fusenet(
 TOPICS = {
     "import": (measure_import, {"repeats": 1}),
     "predict": (measure_prediction, {"names": ["mura-phantom"], "rounds": 2}),
-    "explain": (measure_heatmaps, {"image_size": 192, "rounds": 5}),
+    "explain": (measure_heatmaps, {"backbones": ["resnet50"], "image_size": 160, "rounds": 5}),
     "fusenet": (
         measure_fusenet,
-        {"backbone": "resnet34", "image_size": 160, "full_size": 366, "views": 2, "rounds": 5},
+        {"backbone": "resnet18", "image_size": 128, "full_size": 293, "views": 2, "rounds": 5},
     ),
 }
 

@@ -65,8 +65,8 @@ def check_system(
         weights and predictions; `heatmaps`, whether the study has them, and `why_not`, the warning if it has none.
     """
     torch.manual_seed(0)
-    config = _shrink(load_config(name, [CONFIGS]), side, slim)
-    processor, model = build_processor(config), _build(config, side, slim)
+    config = shrink_config(name, side, slim)
+    processor, model = build_processor(config), build_system(config, side, slim)
     pixels = processor(images=images, return_tensors="pt")["pixel_values"]
     stages = {
         trains: overfit(
@@ -159,8 +159,9 @@ def overfit(
     return {"frozen": frozen, "steps": len(losses) - 1, "left": losses[-1] / losses[0]}
 
 
-def _shrink(config: TrainingConfig, side: int, slim: bool) -> TrainingConfig:
-    """The config for small images and without downloads."""
+def shrink_config(name: str, side: int, slim: bool) -> TrainingConfig:
+    """A config for small images and without downloads."""
+    config = load_config(name, [CONFIGS])
     given = config.model
     larger = None if given.resize_size is None else side * given.resize_size // given.image_size
     kinds = [options for family, options in _SLIM.items() if slim and given.backbone.startswith(family)]
@@ -171,11 +172,11 @@ def _shrink(config: TrainingConfig, side: int, slim: bool) -> TrainingConfig:
     )  # fmt: skip
 
 
-def _build(config: TrainingConfig, side: int, slim: bool) -> Any:
+def build_system(config: TrainingConfig, side: int, slim: bool) -> Any:
     """The untrained model of a config, with its members."""
 
     def load(name: str) -> Any:
-        return _build(_shrink(load_config(name, [CONFIGS]), side, slim), side, slim)
+        return build_system(shrink_config(name, side, slim), side, slim)
 
     if config.model.family == "ensemble":
         members = {name: load(name) for name in config.model.members}
@@ -183,7 +184,7 @@ def _build(config: TrainingConfig, side: int, slim: bool) -> Any:
     if config.model.family == "specialized":
         one = config.replace(family="classifier", router=None)
         found = None if config.model.router is None else load(config.model.router)
-        models = {part: _build(one, side, slim) for part in BODY_PARTS}
+        models = {part: build_system(one, side, slim) for part in BODY_PARTS}
         return MuraSpecializedForImageClassification.from_members(models, router=found)
     return build_model(config, trained_on_phantoms=True)
 

@@ -20,8 +20,9 @@ from transformers import AutoConfig
 from mura_hf import DatasetError, load_mura
 from mura_hf.data import load_fracatlas
 from mura_hf.metrics import bootstrap_confidence_intervals, classification_metrics, paired_bootstrap
-from mura_hf.training import load_config
+from mura_hf.training import FINISHED_FILE, load_config
 
+from ..conftest import make_checkpoint, make_model
 from ..open_trees import write_fracatlas
 
 TINY = {
@@ -53,15 +54,16 @@ def compared(datasets, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def on_films(tmp_path_factory):
-    """Two configs on FracAtlas, with groups of regions and thresholds from calib."""
+    """Finished runs of two models on FracAtlas, compared by groups of regions with thresholds from calib."""
     folder = tmp_path_factory.mktemp("films")
-    write_fracatlas(folder / "data", n=200, size=48)
-    (folder / "plain.yaml").write_text(yaml.safe_dump(TINY))
-    (folder / "boxes.yaml").write_text(yaml.safe_dump({"extends": "plain.yaml", "region_weight": 1.0}))
-    pairs = [(str(folder / "boxes.yaml"), str(folder / "plain.yaml"))]
-    datasets = load_fracatlas(folder / "data", dev_fraction=0.2, calib_fraction=0.2)
+    write_fracatlas(folder / "data", n=120, size=48)
+    for seed, name in enumerate(("plain", "boxes")):
+        run = folder / "runs" / f"{name}-0"
+        (make_checkpoint(run / "checkpoint", make_model(seed=seed)) / "training.json").write_text('{"seconds": 1}')
+        (run / FINISHED_FILE).write_text("{}")
+    datasets = load_fracatlas(folder / "data", dev_fraction=0.0, calib_fraction=0.3, valid_fraction=0.4)
     report = compare_configs(
-        datasets, pairs, folder / "runs", seeds=[0], data_description={"name": "films"}, cpu=True,
+        datasets, [("boxes", "plain")], folder / "runs", seeds=[0], data_description={"name": "films"}, cpu=True,
         regions={"hand": ["hand"], "upper limb": ["hand", "shoulder"]}, match_prevalence=True,
     )  # fmt: skip
     return folder / "runs", datasets, report
@@ -93,10 +95,10 @@ def test_finished_runs_are_not_trained_again(compared, datasets):
     folder, pairs, options, report = compared
     weights = folder / "one-0" / "checkpoint" / "model.safetensors"
     before = weights.stat().st_mtime_ns
-    (folder / "other-1" / "finished.json").unlink()  # as if it had been interrupted
+    (folder / "other-1" / FINISHED_FILE).unlink()  # as if it had been interrupted
     assert compare_configs(datasets, pairs, folder, **options)["pairs"] == report["pairs"]
     assert weights.stat().st_mtime_ns == before
-    assert (folder / "other-1" / "finished.json").is_file()
+    assert (folder / "other-1" / FINISHED_FILE).is_file()
 
 
 def test_the_same_weights_with_other_predictions(compared, datasets, tmp_path):

@@ -5,17 +5,11 @@ from label_leakage import LIMITS, measure_leakage
 from PIL import Image
 
 from mura_hf import DatasetError, load_mura
-from mura_hf.phantoms import write_phantom_mura
 
 
-@pytest.fixture(scope="module")
-def splits(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("leakage")
-    tree = write_phantom_mura(folder, 120, seed=9, size=64, valid_fraction=0.5, progress=False)
-    return load_mura(tree, dev_fraction=0.0, calib_fraction=0.0)
+def test_images_that_reveal_their_label_are_caught(phantom_tree, tmp_path):
+    splits = load_mura(phantom_tree, dev_fraction=0.5, calib_fraction=0.0)
 
-
-def test_images_that_reveal_their_label_are_caught(splits, tmp_path):
     def brighten(row, index):
         with Image.open(row["image"]["path"]) as image:
             pixels = np.asarray(image.convert("L"))
@@ -23,11 +17,11 @@ def test_images_that_reveal_their_label_are_caught(splits, tmp_path):
         Image.fromarray(np.maximum(pixels, 30) if row["label"] else pixels).save(file)  # a haze over abnormal images
         return {"image": {"path": str(file), "bytes": None}}
 
-    hazy = {
-        name: splits[name].cast_column("image", ImageFeature(decode=False)).map(brighten, with_indices=True)
-        for name in ("train", "valid")
-    }
-    found = measure_leakage(hazy["train"], hazy["valid"], epochs=1)
+    fit, held_out = (
+        splits[name].cast_column("image", ImageFeature(decode=False)).map(brighten, with_indices=True)
+        for name in ("train", "dev")
+    )
+    found = measure_leakage(fit, held_out, epochs=1)
     assert set(found) == set(LIMITS)
     for name, row in found.items():
         assert 0 <= row["low"] <= row["auroc"] <= row["high"] <= 1, name
@@ -36,4 +30,4 @@ def test_images_that_reveal_their_label_are_caught(splits, tmp_path):
     assert found["thumbnail"]["auroc"] > 0.8
     assert not found["histogram"]["passed"]
     with pytest.raises(DatasetError, match="no boxes"):
-        measure_leakage(splits["train"].remove_columns("boxes"), splits["valid"])
+        measure_leakage(splits["train"].remove_columns("boxes"), splits["dev"])
