@@ -157,7 +157,7 @@ class TrainingArguments(_Arguments):
     stages: list[TrainingStage] = _arg([], "Stages of the run (see `TrainingStage`). Default: one stage.")
     train_last: int | None = _arg(
         None,
-        "Train only this many last stages of the backbone, and the heads.",
+        "Train only this many last stages of the backbone, and the heads; 0 freezes the whole backbone.",
         _NOT_NEGATIVE,
     )
     seed: int = _arg(0, "Seed of the split, the weights, the order and the augmentation.")
@@ -178,7 +178,9 @@ class TrainingArguments(_Arguments):
     plateau_patience: int = _arg(1, "See `schedule`.", _NOT_NEGATIVE)
     plateau_factor: float = _arg(0.1, "See `schedule`.", _POSITIVE)
     max_gradient_norm: float = _arg(1.0, "Clip gradients to this norm; 0 does not clip.", _NOT_NEGATIVE)
-    max_skipped_steps: int = _arg(20, "Most steps per epoch that are skipped as not finite.", _NOT_NEGATIVE)
+    max_skipped_steps: int = _arg(
+        20, "Skip steps whose loss or gradient is not finite; more in an epoch than this end the run.", _NOT_NEGATIVE
+    )
     precision: Literal["fp32", "bf16", "fp16"] = _arg("fp32", "bf16 and fp16 use autocast; fp16 needs a GPU.")
     channels_last: bool = _arg(True, "Keep images and kernels in channels-last memory format.")
     compile: bool = _arg(False, "Use `torch.compile`, which takes a minute or more at the start.")

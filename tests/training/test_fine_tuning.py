@@ -97,6 +97,8 @@ def test_a_run_goes_on_from_it_and_says_so(phantom_splits, tmp_path):
     (tmp_path / "base" / "training.json").write_text(json.dumps({"data": {"key": "fracatlas", "name": "FracAtlas"}}))
     config, _ = fine_tune(TINY.replace(epochs=1, learning_rate=1e-9, image_size=32), tmp_path / "base")
     made, _ = train_tiny(phantom_splits, tmp_path / "run", config)
+    with pytest.raises(CheckpointError, match=r"give .*checkpoint"):
+        fine_tune(TINY, made.parent)  # a run folder is not its checkpoint
     record = read_record(made)
     assert record["base"]["name"] == record["arguments"]["init_from"] == "base"  # a record shows no path
     assert len(record["base"]["sha256"]) == 64
@@ -171,12 +173,6 @@ def test_what_is_not_there_is_named(name, error, message):
         fine_tune(TINY, name)
 
 
-def test_a_run_folder_is_not_its_checkpoint(tmp_path):
-    save_base(tmp_path / "checkpoint")
-    with pytest.raises(CheckpointError, match=r"give .*checkpoint"):
-        fine_tune(TINY, tmp_path)
-
-
 def test_a_backbone_of_timm_brings_its_normalisation(monkeypatch):
     config, _ = fine_tune(load_config("phantom"), "timm:resnetv2_50x1_bit.goog_in21k", region_weight=0.0, stages=[])
     assert config.model.backbone_kwargs is None
@@ -240,14 +236,6 @@ def test_of_some_parts_of_them_the_known_are_counted(trained_base, phantom_tree)
 
 def test_other_data_are_split_as_the_config_says(trained_base, phantom_tree, tmp_path):
     tree = write_phantom_mura(tmp_path / "tree", 12, seed=9, size=64, progress=False)
-    config = TINY.replace(init_from=str(trained_base), seed=7)
-    assert keep_split_of_base(config, load_mura(tree, **config.split_options()), tree, {}, source="phantoms") == (
-        config,
-        {},
-        None,
-    )
-    assert keep_split_of_base(TINY, load_mura(tree, **TINY.split_options()), tree, {}, source="phantoms") == (
-        TINY,
-        {},
-        None,
-    )
+    for config in (TINY.replace(init_from=str(trained_base), seed=7), TINY):
+        own = load_mura(tree, **config.split_options())
+        assert keep_split_of_base(config, own, tree, {}, source="phantoms") == (config, {}, None)

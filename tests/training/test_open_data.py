@@ -1,6 +1,6 @@
-"""Two epochs on each open dataset, through cache, crops and a card."""
+"""An epoch on each open dataset, through cache, crops and a card."""
 
-import json
+import shutil
 
 import numpy as np
 import pytest
@@ -19,59 +19,55 @@ from mura_hf.evaluation import (
     load_splits,
 )
 from mura_hf.hub import render_card
-from mura_hf.training import MANIFEST_FILE, load_config, train
+from mura_hf.training import MANIFEST_FILE, train
 
 from ..open_trees import write_fracatlas, write_grazpedwri
+from .conftest import TINY
 
-TINY = load_config(
-    "ours",
-    level="view",
-    layer_decay=1.0,
-    ema_decay=0.0,
-    average_top_k=0,
-    label_smoothing=0.0,
-    pretrained=False,
-    crop_border=True,
-    random_crop=True,
-    body_part_head=False,
-    sampling="balanced",
-    learning_rate=1e-3,
-    model_kwargs={},
-    backbone="resnet10t",
-    backbone_kwargs={"channels": [8, 16, 24, 32]},
-    image_size=64,
-    resize_size=72,
-    epochs=2,
-    batch_size=16,
-    precision="fp32",
-    region_weight=0.5,
+CONFIG = TINY.replace(
+    crop_border=True, random_crop=True, resize_size=72, sampling="balanced", epochs=1, region_weight=0.5,
     dev_fraction=0.2,
-    calib_fraction=0.2,
-)
+)  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def _fresh_state():
+WRITERS = {"fracatlas": (write_fracatlas, {"n": 160}), "grazpedwri": (write_grazpedwri, {"n_patients": 30})}
+
+
+def run(key, folder):
+    """Trains for an epoch on a small tree of a dataset; returns the checkpoint, the splits and their source."""
     AcceleratorState._reset_state(reset_partial_state=True)
+    write, size = WRITERS[key]
+    write(folder / "data", size=64, **size)
+    config = CONFIG.replace(body_part_head=key == "grazpedwri")
+    datasets, source = load_data(folder / "data", **config.split_options())
+    checkpoint = train(
+        datasets, config, folder / "run", data_description=describe_source(source, folder / "data"), cpu=True,
+        cache_dir=folder / "cache",
+    )  # fmt: skip
+    return checkpoint, datasets, source
+
+
+@pytest.fixture(scope="module")
+def fracatlas(tmp_path_factory):
+    return run("fracatlas", tmp_path_factory.mktemp("fracatlas"))
+
+
+@pytest.fixture(scope="module")
+def grazpedwri(tmp_path_factory):
+    return run("grazpedwri", tmp_path_factory.mktemp("grazpedwri"))
 
 
 @pytest.mark.parametrize("key", ["fracatlas", "grazpedwri"])
 @pytest.mark.slow
-def test_two_epochs_calibration_evaluation_and_a_card_that_credits(key, tmp_path):
-    root = tmp_path / "data"
-    {"fracatlas": write_fracatlas, "grazpedwri": write_grazpedwri}[key](root)
-    config = TINY.replace(body_part_head=key == "grazpedwri")
-    datasets, source = load_data(root, **config.split_options())
-    folder = train(
-        datasets, config, tmp_path / "run", data_description=describe_source(source, root), cpu=True,
-        cache_dir=tmp_path / "cache",
-    )  # fmt: skip
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert [line["epoch"] for line in lines] == [1, 2]
-    assert [*tmp_path.glob("cache/*/*.arrow")]
+def test_an_epoch_calibration_evaluation_and_a_card_that_credits(key, request):
+    folder, datasets, source = request.getfixturevalue(key)
+    home = folder.parents[1]
+    root = home / "data"
+    assert len((home / "run" / "metrics.jsonl").read_text().splitlines()) == 1
+    assert [*home.glob("cache/*/*.arrow")]
     processor = MuraImageProcessor.from_pretrained(folder)
     assert (processor.size.height, processor.output_size, processor.crop_border) == (72, (64, 64), True)
-    manifest = read_manifest(tmp_path / "run" / MANIFEST_FILE)
+    manifest = read_manifest(home / "run" / MANIFEST_FILE)
     assert manifest.shared_with(manifest) == {}
     assert {split: len(patients) for split, patients in manifest.splits.items()} == {
         split: len(set(rows["patient_id"])) for split, rows in datasets.items()
@@ -110,16 +106,15 @@ def test_two_epochs_calibration_evaluation_and_a_card_that_credits(key, tmp_path
 
 
 @pytest.mark.slow
-def test_another_copy_is_refused_unless_the_manifest_clears_it(tmp_path):
-    write_fracatlas(tmp_path / "data", n=160, size=48)
-    config = TINY.replace(epochs=1)
-    datasets, source = load_data(tmp_path / "data", **config.split_options())
-    description = describe_source(source, tmp_path / "data")
-    folder = train(datasets, config, tmp_path / "run", data_description=description, cpu=True)
+def test_another_copy_is_refused_unless_the_manifest_clears_it(fracatlas, tmp_path):
+    checkpoint, datasets, _ = fracatlas
+    for name in ("data", "run"):
+        shutil.copytree(checkpoint.parents[1] / name, tmp_path / name)
+    folder = tmp_path / "run" / checkpoint.name
     table = tmp_path / "data" / "dataset.csv"
     lines = table.read_text().splitlines()
     seen = {f"{study}.jpg" for study in datasets["train"]["study_id"]}
-    table.write_text("\n".join(line for line in lines if line.split(",")[0] not in list(seen)[:40]))
+    table.write_text("\n".join(line for line in lines if line.split(",")[0] not in sorted(seen)[:40]))
     with pytest.raises(DatasetError, match="patients of its valid were then in train"):
         load_split(folder, tmp_path / "data", "valid")
     with pytest.raises(DatasetError, match="may hold training patients"):

@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,6 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 from safetensors.torch import load_file
-from timm.utils import ModelEmaV3
 from transformers import Trainer as TransformersTrainer
 from transformers import TrainingArguments, default_data_collator
 
@@ -57,11 +57,73 @@ def spy_on(monkeypatch, name, note):
     monkeypatch.setattr(Trainer, name, spy)
 
 
+def watch(datasets, folder, broken=(), **changes):
+    """Trains with a moving average and notes what happens; the loss of the steps in `broken` is NaN."""
+    seen = SimpleNamespace(steps=[], judged={}, places=[], compiled=[], logged=[])
+    make_step, evaluate, mix, compute = Trainer.train_step, Trainer.evaluate, trainer.mix_batch, trainer.batch_loss
+
+    def changed(model, before):
+        after = model.state_dict()
+        return [name for name in before if not torch.equal(before[name], after[name])]
+
+    def copy(model):
+        return {name: value.clone() for name, value in model.state_dict().items()}
+
+    def spy_on_step(self, iterator, number):
+        weights, average = copy(self.model), copy(self.ema.module)
+        result = make_step(self, iterator, number)
+        moved = [name for name in changed(self.model, weights) if not name.endswith("num_batches_tracked")]
+        seen.steps.append((result.skipped, len(moved), len(changed(self.ema.module, average))))
+        return result
+
+    def spy_on_evaluate(self, model, **options):
+        found = evaluate(self, model, **options)
+        seen.judged[self.progress.epoch + 1] = SimpleNamespace(
+            auroc=found.study_metrics()["auroc"], weights=copy(model), differs=bool(changed(self.model, copy(model)))
+        )
+        return found
+
+    def spy_on_mix(batch, config, place):
+        seen.places.append(tuple(place))
+        mixed = mix(batch, config, place)
+        assert ("share" in mixed) == bool(config.training.mixup)
+        return mixed
+
+    def spy_on_loss(*given, **named):
+        return compute(*given, **named) * (float("nan") if len(seen.places) in broken else 1)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "train_step", spy_on_step)
+        patch.setattr(Trainer, "evaluate", spy_on_evaluate)
+        patch.setattr(trainer, "mix_batch", spy_on_mix)
+        patch.setattr(trainer, "batch_loss", spy_on_loss)
+        patch.setattr(torch.nn.Module, "compile", lambda self, *_, **__: seen.compiled.append(type(self).__name__))
+        patch.setattr(Accelerator, "log", lambda self, values, step=None: seen.logged.append((step, values)))
+        seen.checkpoint, seen.lines = train_tiny(datasets, folder, ema_decay=0.9, **changes)
+    return seen
+
+
+PLAIN = {"region_weight": 0.5, "ema_decay": 0.9}
+
+
 @pytest.fixture(scope="module")
-def run(phantom_splits, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run") / "run"
-    train_tiny(phantom_splits, folder, region_weight=0.5)
-    return folder
+def plain(phantom_splits, tmp_path_factory):
+    return watch(phantom_splits, tmp_path_factory.mktemp("plain") / "run", region_weight=0.5)
+
+
+@pytest.fixture(scope="module")
+def run(plain):
+    """Folder of a finished run."""
+    return plain.checkpoint.parent
+
+
+@pytest.fixture(scope="module")
+def mixed(phantom_splits, tmp_path_factory):
+    """A run with mixed views, two steps without a finite loss, and an average of the best epochs."""
+    return watch(
+        phantom_splits, tmp_path_factory.mktemp("mixed") / "run", broken={2, 6}, mixup=0.4, cutmix=1.0, epochs=3,
+        average_top_k=2, compile=True,
+    )  # fmt: skip
 
 
 def test_leaves_a_checkpoint_with_its_record(run, phantom_splits):
@@ -69,7 +131,7 @@ def test_leaves_a_checkpoint_with_its_record(run, phantom_splits):
     assert (model.config.trained_on_phantoms, model.config.temperature, model.dtype) == (True, 1, torch.float32)
     assert MuraImageProcessor.from_pretrained(run / "checkpoint").size.height == 64
     record = read_record(run / "checkpoint")
-    assert TrainingConfig.from_dict(record["arguments"]) == TINY.replace(region_weight=0.5)
+    assert TrainingConfig.from_dict(record["arguments"]) == TINY.replace(**PLAIN)
     assert record["recipe"]["augmentation"]["rotation"] == 30  # as readers of the first edition expect it
     assert record["data"]["studies"]["valid"] == len(set(phantom_splits["valid"]["study_id"]))
     assert len(record["data"]["split_digest"]) == 64
@@ -82,35 +144,38 @@ def test_leaves_a_checkpoint_with_its_record(run, phantom_splits):
     ]  # fmt: skip
 
 
-def test_keeps_the_best_epoch_by_study_auroc_on_dev(run, phantom_splits):
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+def test_keeps_the_moving_average_of_the_best_epoch_by_study_auroc_on_dev(plain, phantom_splits):
+    folder, lines = plain.checkpoint, plain.lines
     assert [line["epoch"] for line in lines] == [1, 2]
-    record = read_record(run / "checkpoint")
+    record = read_record(folder)
     best = max(lines, key=lambda line: line["dev"]["auroc"])
     assert (record["epoch"], record["dev"]) == (best["epoch"], best["dev"])
-    model = MuraForImageClassification.from_pretrained(run / "checkpoint")
-    assert auroc_on_dev(model, phantom_splits, run / "checkpoint") == pytest.approx(best["dev"]["auroc"], abs=1e-6)
+    judged, kept = plain.judged[best["epoch"]], load_file(folder / "model.safetensors")
+    assert judged.differs  # from the weights that are trained
+    assert all(torch.equal(kept[name], value) for name, value in judged.weights.items())
+    model = MuraForImageClassification.from_pretrained(folder)
+    assert auroc_on_dev(model, phantom_splits, folder) == pytest.approx(best["dev"]["auroc"], abs=1e-6)
 
 
 def test_never_writes_over_another_run(run, phantom_splits, tmp_path):
     before = (run / "checkpoint" / "model.safetensors").stat().st_mtime_ns
-    assert train_tiny(phantom_splits, run, region_weight=0.5)[0] == run / "checkpoint"  # finished already
+    assert train_tiny(phantom_splits, run, **PLAIN)[0] == run / "checkpoint"  # finished already
     identity = json.loads((run / "finished.json").read_text())
     former = {**identity["arguments"], "model": {}, "patches": {"epochs": 0}, "augmentation": {"flip": 0.5}}
     (run / "finished.json").write_text(json.dumps({**identity, "recipe": former} | {"arguments": None}))
     old = json.loads((run / "finished.json").read_text())
     del old["arguments"]
     (run / "finished.json").write_text(json.dumps(old))  # of the first edition
-    train_tiny(phantom_splits, run, region_weight=0.5)
+    train_tiny(phantom_splits, run, **PLAIN)
     (run / "finished.json").write_text(json.dumps(identity))
     assert (run / "checkpoint" / "model.safetensors").stat().st_mtime_ns == before
     with pytest.raises(DatasetError, match=r"other settings: epochs was 2, now 3"):
-        train_tiny(phantom_splits, run, region_weight=0.5, epochs=3)
+        train_tiny(phantom_splits, run, **PLAIN, epochs=3)
     rows = phantom_splits["train"]
     flipped = rows.map(lambda label: {"label": 1 - label}, input_columns="label")
     for other in (rows.select(range(40)), flipped):
         with pytest.raises(DatasetError, match="the data, or their split, are different"):
-            train_tiny(type(phantom_splits)({**phantom_splits, "train": other}), run, region_weight=0.5)
+            train_tiny(type(phantom_splits)({**phantom_splits, "train": other}), run, **PLAIN)
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(DatasetError, match=r"is not empty \(it contains notes.txt\)"):
         train_tiny(phantom_splits, tmp_path)
@@ -130,16 +195,6 @@ def test_patches_first_with_or_without_cache(phantom_splits, tmp_path, monkeypat
         trained_on_phantoms=True, cpu=True, cache_dir=tmp_path / "cache",
     )  # fmt: skip
     assert same_weights(folder, cached)
-
-
-@pytest.mark.slow
-def test_same_seed_same_weights_and_another_seed_others(phantom_splits, tmp_path):
-    one, again, other = (
-        train_tiny(phantom_splits, tmp_path / name, epochs=1, seed=seed)[0]
-        for name, seed in (("one", 0), ("again", 0), ("other", 5))
-    )
-    assert same_weights(one, again)
-    assert not same_weights(one, other)
 
 
 def test_bf16_trains_and_saves_fp32(phantom_splits, tmp_path):
@@ -286,40 +341,18 @@ def test_hard_rows_are_drawn_by_their_loss(phantom_splits, tmp_path, monkeypatch
     assert (losses > 0).all()
 
 
-def test_the_moving_average_is_judged_and_kept(phantom_splits, tmp_path, monkeypatch):
-    averages = []
-    spy_on(monkeypatch, "start_stage", lambda self, _: averages.append(self.ema))
-    folder, lines = train_tiny(phantom_splits, tmp_path / "run", ema_decay=0.9, epochs=1)
-    assert isinstance(averages[0], ModelEmaV3)
-    kept = load_file(folder / "model.safetensors")
-    assert all(torch.equal(value, kept[key]) for key, value in averages[0].module.state_dict().items())
-    assert not same_weights(folder, train_tiny(phantom_splits, tmp_path / "plain", epochs=1)[0])
-    model = MuraForImageClassification.from_pretrained(folder)
-    assert auroc_on_dev(model, phantom_splits, folder) == pytest.approx(lines[0]["dev"]["auroc"], abs=1e-6)
-
-
-def test_the_average_of_the_best_epochs_is_kept_with_both_figures(phantom_splits, tmp_path, monkeypatch):
-    judged, evaluate = {}, Trainer.evaluate
-
-    def note(self, model, **options):
-        found = evaluate(self, model, **options)
-        weights = {key: value.clone() for key, value in model.state_dict().items()}
-        judged.setdefault(self.progress.epoch + 1, (found.study_metrics()["auroc"], weights))
-        return found
-
-    monkeypatch.setattr(Trainer, "evaluate", note)
-    folder, lines = train_tiny(phantom_splits, tmp_path / "run", average_top_k=2, epochs=3)
-    record = read_record(folder)
-    best = sorted((1, 2, 3), key=lambda epoch: (-judged[epoch][0], epoch))[:2]
+def test_the_average_of_the_best_epochs_is_kept_with_both_figures(mixed, phantom_splits):
+    record, judged = read_record(mixed.checkpoint), mixed.judged
+    best = sorted((1, 2, 3), key=lambda epoch: (-judged[epoch].auroc, epoch))[:2]
     assert record["averaged"]["epochs"] == sorted(best)
-    for key, value in load_file(folder / "model.safetensors").items():
+    for name, value in load_file(mixed.checkpoint / "model.safetensors").items():
         if value.is_floating_point():
-            torch.testing.assert_close(value, sum(judged[epoch][1][key] for epoch in best) / 2)
+            torch.testing.assert_close(value, sum(judged[epoch].weights[name] for epoch in best) / 2)
     assert record["dev"] == record["averaged"]["dev"]
-    assert record["averaged"]["dev_of_best_epoch"] == lines[best[0] - 1]["dev"]
-    model = MuraForImageClassification.from_pretrained(folder)
-    assert auroc_on_dev(model, phantom_splits, folder) == pytest.approx(record["dev"]["auroc"], abs=1e-6)
-    assert not (tmp_path / "run" / "states").exists()
+    assert record["averaged"]["dev_of_best_epoch"] == mixed.lines[best[0] - 1]["dev"]
+    model = MuraForImageClassification.from_pretrained(mixed.checkpoint)
+    assert auroc_on_dev(model, phantom_splits, mixed.checkpoint) == pytest.approx(record["dev"]["auroc"], abs=1e-6)
+    assert not (mixed.checkpoint.parent / "states").exists()
 
 
 def test_a_signal_while_the_average_is_judged_stops_too(phantom_splits, tmp_path, monkeypatch):
@@ -349,10 +382,14 @@ def test_stops_without_improvement_on_dev(phantom_splits, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_frozen_backbone_does_not_change(phantom_splits, tmp_path):
-    one, _ = train_tiny(phantom_splits, tmp_path / "one", train_last=0, epochs=1)
-    two, _ = train_tiny(phantom_splits, tmp_path / "two", train_last=0, epochs=2, learning_rate=1e-2, optimizer="adam")
-    before, after = (load_file(folder / "model.safetensors") for folder in (one, two))
+def test_a_frozen_backbone_does_not_change(phantom_splits, tmp_path, monkeypatch):
+    before = {}
+    spy_on(
+        monkeypatch, "start_stage",
+        lambda self, _: before.update({name: value.clone() for name, value in self.model.state_dict().items()}),
+    )  # fmt: skip
+    folder, _ = train_tiny(phantom_splits, tmp_path / "run", train_last=0, epochs=1, learning_rate=1e-2)
+    after = load_file(folder / "model.safetensors")
     changed = {key for key, value in after.items() if not torch.equal(value, before[key])}
     assert changed == {"classifier.weight", "classifier.bias"}
 
@@ -369,51 +406,18 @@ def test_finding_types_are_learned_from_rows_that_have_one(phantom_splits, tmp_p
         train_tiny(phantom_splits, tmp_path / "no", **options)
 
 
-@pytest.fixture
-def break_loss(monkeypatch):
-    """Makes the loss of chosen calls NaN."""
-
-    def choose(calls):
-        compute, count = trainer.batch_loss, [0]
-
-        def spy(*given, **named):
-            count[0] += 1
-            loss = compute(*given, **named)
-            return loss * float("nan") if count[0] in calls else loss
-
-        monkeypatch.setattr(trainer, "batch_loss", spy)
-
-    return choose
+def test_a_step_without_a_finite_loss_changes_nothing_but_the_count(mixed):
+    assert [number for number, (skipped, *_) in enumerate(mixed.steps, 1) if skipped] == [2, 6]
+    assert all(moved == moved_average == 0 for skipped, moved, moved_average in mixed.steps if skipped)
+    assert all(moved > 10 for skipped, moved, _ in mixed.steps if not skipped)
+    assert [line["skipped_steps"] for line in mixed.lines] == [1, 1, 0]
+    weights = load_file(mixed.checkpoint / "model.safetensors")
+    assert all(torch.isfinite(value).all() for value in weights.values())
 
 
-def test_a_step_without_a_finite_loss_changes_nothing_but_the_count(break_loss, phantom_splits, tmp_path, monkeypatch):
-    break_loss({2, 6})
-    noted, make_step = [], Trainer.train_step
-
-    def spy(self, iterator, number):
-        before = {name: value.clone() for name, value in self.model.state_dict().items()}
-        average = {name: value.clone() for name, value in self.ema.module.state_dict().items()}
-        result = make_step(self, iterator, number)
-        after = self.model.state_dict()
-        moved = [name for name in before if not torch.equal(before[name], after[name])]
-        noted.append((result.skipped, len([name for name in moved if not name.endswith("num_batches_tracked")])))
-        if result.skipped:
-            kept = self.ema.module.state_dict()
-            assert all(torch.equal(value, kept[name]) for name, value in average.items())
-        return result
-
-    monkeypatch.setattr(Trainer, "train_step", spy)
-    folder, lines = train_tiny(phantom_splits, tmp_path / "run", ema_decay=0.9, epochs=2)
-    assert [number for number, (skipped, _) in enumerate(noted, 1) if skipped] == [2, 6]
-    assert all(moved == 0 if skipped else moved > 10 for skipped, moved in noted)
-    assert [line["skipped_steps"] for line in lines] == [1, 1]
-    assert all(torch.isfinite(value).all() for value in load_file(folder / "model.safetensors").values())
-
-
-def test_too_many_of_them_end_the_run_and_earlier_epochs_stay(break_loss, phantom_splits, tmp_path):
-    break_loss(range(6, 99))
+def test_too_many_of_them_end_the_run_and_earlier_epochs_stay(phantom_splits, tmp_path):
     with pytest.raises(TrainingError, match="not finite in 2 steps of the epoch, more than max_skipped_steps"):
-        train_tiny(phantom_splits, tmp_path / "run", epochs=3, max_skipped_steps=1)
+        watch(phantom_splits, tmp_path / "run", broken=range(6, 99), epochs=3, max_skipped_steps=1)
     kept = load_file(tmp_path / "run" / "checkpoint" / "model.safetensors")  # of the first epoch
     assert all(torch.isfinite(value).all() for value in kept.values())
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 1
@@ -434,24 +438,12 @@ def test_gradients_are_accumulated_over_a_step(phantom_splits, tmp_path):
     assert losses[4] == pytest.approx(losses[16], rel=1e-3 if rest < 4 else 0.1)
 
 
-def test_mixing_compiling_and_tracking(phantom_splits, tmp_path, monkeypatch):
-    places, compiled, logged, mix = [], [], [], trainer.mix_batch
-
-    def note_place(batch, config, place):
-        places.append(tuple(place))
-        mixed = mix(batch, config, place)
-        assert "share" in mixed
-        return mixed
-
-    monkeypatch.setattr(trainer, "mix_batch", note_place)
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, *_, **__: compiled.append(type(self).__name__))
-    monkeypatch.setattr(Accelerator, "log", lambda self, values, step=None: logged.append((step, values)))
-    _, lines = train_tiny(phantom_splits, tmp_path / "run", mixup=0.4, cutmix=1.0, epochs=2, compile=True)
-    assert len(places) == len(set(places)) == 8  # each step has a draw of its own
-    assert [line["train"] for line in lines] == [None, None]
-    assert compiled == ["MuraForImageClassification"]
-    assert [step for step, _ in logged] == [4, 8]
-    assert [values["dev_auroc"] for _, values in logged] == [line["dev"]["auroc"] for line in lines]
+def test_mixing_compiling_and_tracking(mixed):
+    assert len(mixed.places) == len(set(mixed.places)) == 12  # each step has a draw of its own
+    assert [line["train"] for line in mixed.lines] == [None] * 3
+    assert mixed.compiled == ["MuraForImageClassification"]
+    assert [step for step, _ in mixed.logged] == [4, 8, 12]
+    assert [values["dev_auroc"] for _, values in mixed.logged] == [line["dev"]["auroc"] for line in mixed.lines]
 
 
 def test_unsupported_precisions_and_missing_trackers_are_refused(phantom_splits, tmp_path):
