@@ -101,9 +101,8 @@ def test_a_signal_ends_it_with_its_number(run, script, tiny, phantom_tree, tmp_p
     assert (asked["cpu"], asked["cache_dir"], asked["trained_on_phantoms"]) == (True, None, True)
 
 
-@pytest.mark.parametrize("option", ["--estimate", "--dry_run"])
-def test_an_estimate_is_printed(option, run, tiny, phantom_tree):
-    code, out, _ = run("--config", tiny, "--data_dir", phantom_tree, option, "--cpu", "--no_cache")
+def test_an_estimate_is_printed(run, tiny, phantom_tree):
+    code, out, _ = run("--config", tiny, "--data_dir", phantom_tree, "--estimate", "--cpu", "--no_cache")
     assert code == 0
     data, model, stage, memory, time = out.splitlines()[-5:]
     assert re.match(r"Data: train \d+ studies \(\d+ views\), dev ", data)
