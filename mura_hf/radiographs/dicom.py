@@ -22,15 +22,15 @@ from ..errors import RadiographError
 from .dicom_pixels import (
     EXPLICIT_BIG,
     EXPLICIT_LITTLE,
+    FOR_PROCESSING,
     IMPLICIT_LITTLE,
     PixelLayout,
     check_kind,
     check_transfer_syntax,
-    is_for_processing,
     read_stored,
 )
 from .radiograph import Radiograph, find_body_part, hash_patient
-from .windowing import StoredValues, gray_tones, palette_tones, window_percentiles
+from .windowing import StoredValues, gray_tones, palette_tones, read_word, window_percentiles
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -119,19 +119,19 @@ def _read(data: bytes, name: str, frame: int | None) -> Radiograph:
         notes.append(f"{name} has {layout.frames} frames; only the first was read.")
     if not 0 <= (frame or 0) < layout.frames:
         raise RadiographError(f"{name} has frames 0 to {layout.frames - 1}; there is no frame {frame}.")
-    if is_for_processing(header):
+    if header.get("SOPClassUID") == FOR_PROCESSING or read_word(header, "PresentationIntentType") == "FOR PROCESSING":
         notes.append(f"{name} holds raw detector values, not yet processed for display; predictions may mislead.")
     stored, precision = read_stored(data, layout, frame or 0, name)
     pixels, ignored_window = _to_display(header, layout, stored, precision, little_endian=bool(little_endian))
     if ignored_window:
         notes.append(f"{name} specifies a window that shows nothing; the percentiles of its pixels were used instead.")
-    side = str(header.get("ImageLaterality") or header.get("Laterality") or "").strip().upper()
+    side = read_word(header, "ImageLaterality") or read_word(header, "Laterality")
     return Radiograph(
         pixels,
-        layout.bits_stored,
-        "DICOM",
-        _read_body_part(header),
-        tuple(notes),
+        bit_depth=layout.bits_stored,
+        source_format="DICOM",
+        body_part=_read_body_part(header),
+        warnings=tuple(notes),
         side={"L": "left", "R": "right"}.get(side),
         patient_hash=hash_patient(str(header.get("PatientID") or "")),
     )
@@ -164,7 +164,7 @@ def _to_display(
         if bits > 8:
             return window_percentiles(stored), False
         return stored.astype(np.float32) / np.float32((1 << bits) - 1), False
-    values = StoredValues.of_image(stored, precision, bits=bits, signed=layout.signed, little_endian=little_endian)
+    values = StoredValues(stored, precision, bits=bits, signed=layout.signed, little_endian=little_endian)
     if layout.photometric == "PALETTE COLOR":
         return palette_tones(header, values)[stored], False
     tones, ignored_window = gray_tones(header, values)
@@ -172,7 +172,7 @@ def _to_display(
 
 
 def _read_body_part(header: "Dataset") -> str | None:
-    examined, regions = header.get("BodyPartExamined"), header.get("AnatomicRegionSequence")
-    if examined or not regions:
-        return find_body_part(str(examined or ""))
-    return find_body_part(str(regions[0].get("CodeMeaning") or ""))
+    text, regions = header.get("BodyPartExamined"), header.get("AnatomicRegionSequence")
+    if not text and regions:
+        text = regions[0].get("CodeMeaning")
+    return find_body_part(str(text or ""))

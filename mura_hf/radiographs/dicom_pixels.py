@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 
 from ..errors import RadiographError
-from .radiograph import check_size
+from .radiograph import MAX_PIXELS, TOO_LARGE
+from .windowing import read_word
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -42,11 +43,11 @@ _START_OF_FRAME = {
     **dict.fromkeys(JPEG_LS, (0xF7,)),
 }
 
-_FOR_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.1.1"
+FOR_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.1.1"
 _RADIOGRAPHS = (
     "1.2.840.10008.5.1.4.1.1.1",  # computed radiography
     "1.2.840.10008.5.1.4.1.1.1.1",  # digital X-ray for presentation
-    _FOR_PROCESSING,
+    FOR_PROCESSING,
 )
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # prefix of the multi-frame kinds .7.1 to .7.4 too
 _MODALITIES = ("CR", "DX", "RG")  # RG: digitised film
@@ -102,17 +103,13 @@ def check_kind(header: "Dataset", storage: str, name: str) -> None:
     modality must be CR, DX, RG or missing; for secondary captures also OT or SC. Fluoroscopy (RF) is refused because
     its images differ from those of MURA.
 
-    Args:
-        header: Elements of the file.
-        storage: Storage class of the file meta information, used if the elements contain none.
-        name: Name of the file in messages.
+    `storage` is the storage class of the file meta information, used if the elements contain none.
 
     Raises:
-        RadiographError: If it contains something else. The message names it in words of the standard, never of the
-            file.
+        RadiographError: If it contains something else, which is named in words of the standard, never of the file.
     """
     storage = str(header.get("SOPClassUID") or storage)
-    modality = str(header.get("Modality") or "").strip().upper()
+    modality = read_word(header, "Modality")
     captured = storage.startswith(_SECONDARY_CAPTURE)
     other_class = bool(storage) and not captured and storage not in _RADIOGRAPHS
     kind = _official_name(storage) if other_class else ""  # "" for private storage classes
@@ -130,12 +127,6 @@ def check_kind(header: "Dataset", storage: str, name: str) -> None:
     raise RadiographError(f"{name} is not a radiograph but {what}; give computed or digital radiographs (CR, DX).")
 
 
-def is_for_processing(header: "Dataset") -> bool:
-    """Returns whether the values are raw detector values, before the vendor's processing for display."""
-    intent = str(header.get("PresentationIntentType") or "").strip().upper()
-    return header.get("SOPClassUID") == _FOR_PROCESSING or intent == "FOR PROCESSING"
-
-
 def _official_name(uid: str) -> str:
     """Returns the name of a UID of the standard, and "" for any other UID."""
     from pydicom.uid import UID
@@ -146,29 +137,17 @@ def _official_name(uid: str) -> str:
 
 @dataclass(frozen=True)
 class PixelLayout:
-    """Layout of the pixels according to the header (PS3.3 C.7.6.3).
+    """Layout of the pixels according to the header (PS3.3 C.7.6.3)."""
 
-    Attributes:
-        syntax: UID of the transfer syntax.
-        rows: Height in pixels.
-        columns: Width in pixels.
-        frames: Number of frames, at least 1.
-        samples: Values per pixel: 1, or 3 for colours.
-        photometric: Photometric interpretation, such as "MONOCHROME2".
-        bits_allocated: 8 or 16.
-        bits_stored: Number of used bits.
-        signed: Whether values are two's complement.
-    """
-
-    syntax: str
+    syntax: str  # UID of the transfer syntax
     rows: int
     columns: int
-    frames: int
-    samples: int
-    photometric: str
-    bits_allocated: int
+    frames: int  # at least 1
+    samples: int  # per pixel: 1, or 3 for colours
+    photometric: str  # photometric interpretation, such as "MONOCHROME2"
+    bits_allocated: int  # 8 or 16
     bits_stored: int
-    signed: bool
+    signed: bool  # values are two's complement
 
     @classmethod
     def from_header(cls, header: "Dataset", syntax: str, name: str) -> "PixelLayout":
@@ -190,7 +169,8 @@ class PixelLayout:
             bits_stored=int(header.get("BitsStored") or header.BitsAllocated),
             signed=header.get("PixelRepresentation") == 1,
         )
-        check_size(name, layout.columns, layout.rows)
+        if layout.rows * layout.columns > MAX_PIXELS:
+            raise RadiographError(f"{name} ({layout.columns} x {layout.rows}) has {TOO_LARGE}")
         high_bit = header.get("HighBit")
         if layout.bits_allocated not in (8, 16) or not 1 <= layout.bits_stored <= layout.bits_allocated:
             raise RadiographError(f"{name} stores its pixels in neither 8 nor 16 bits; export it as PNG with 16 bits.")
@@ -208,15 +188,9 @@ class PixelLayout:
 def read_stored(data: bytes, layout: PixelLayout, frame: int, name: str) -> tuple[np.ndarray, int]:
     """Decodes one frame.
 
-    Args:
-        data: Content of the file.
-        layout: Layout according to its header.
-        frame: Index of the frame.
-        name: Name of the file in messages.
-
     Returns:
-        uint8 or uint16 `[H, W]`: the bit patterns of a gray image or the luminance of a colour image. And how many of
-        the lowest bits a pattern uses.
+        uint8 or uint16 `[H, W]`, the bit patterns of a gray image or the luminance of a colour image, and the number
+        of lowest bits that they use.
 
     Raises:
         RadiographError: If there are no pixels, or the compressed image contradicts the header.
@@ -311,8 +285,7 @@ def _decode_jpeg(coded: bytes, layout: PixelLayout, name: str) -> tuple[np.ndarr
 def _parse_jpeg_header(coded: bytes) -> tuple[int, int, int, int, int, bool]:
     """Parses the header of a JPEG or JPEG-LS codestream (ITU-T T.81, section B.2).
 
-    Returns:
-        Start-of-frame marker, height, width, components, precision, and whether there is a JFIF or Adobe marker.
+    Returns start-of-frame marker, height, width, components, precision, and if there is a JFIF or Adobe marker.
     """
     if coded[:2] != b"\xff\xd8":
         raise ValueError("no JPEG codestream")

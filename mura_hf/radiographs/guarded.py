@@ -4,6 +4,7 @@ The protocol: a frame is four bytes of length (big-endian) and JSON of that leng
 request, and float32 pixels follow an answer. `guarded_worker` implements the other side.
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ import numpy as np
 
 from ..common import BODY_PARTS
 from ..errors import RadiographError
-from .radiograph import HASH_LENGTH, MAX_PIXELS, Radiograph, check_radiograph, hash_key
+from .radiograph import HASH_BYTES, MAX_PIXELS, Radiograph, check_radiograph, hash_key
 
 _PROGRAM = Path(__file__).with_name("guarded_worker.py")
 _LENGTH = struct.Struct(">I")
@@ -31,8 +33,7 @@ _MAX_TEXT = 2000  # characters of a sentence
 _MAX_WARNINGS = 8
 _PIPE_BYTES = 1 << 20  # Linux's maximum without privileges; its default of 64 KiB makes transfers slow
 _START_SECONDS = 60.0
-_HASH = re.compile(f"[0-9a-f]{{{HASH_LENGTH}}}")
-_FORMATS = ("PNG", "JPEG", "DICOM")
+_HASH = re.compile(f"[0-9a-f]{{{2 * HASH_BYTES}}}")
 
 # A decoder needs no secrets of the server, so only these variables are passed on. A single thread keeps the address
 # space small, since every thread reserves a part of it.
@@ -79,11 +80,9 @@ class GuardedReader:
     def start(self) -> None:
         """Starts all workers without waiting until they are ready."""
         idle = []
-        while not self._idle.empty():
-            try:
+        with contextlib.suppress(queue.Empty):
+            while True:
                 idle.append(self._idle.get_nowait())
-            except queue.Empty:
-                break
         for worker in idle:
             self._idle.put(self._ensure_alive(worker))
 
@@ -163,17 +162,10 @@ class WorkerLostError(Exception):
 
 
 class WorkerProcess:
-    """A fresh interpreter that runs `guarded_worker.py`.
+    """A fresh interpreter that runs `guarded_worker.py`. `files` counts the files that it was given.
 
-    All methods that wait take a `deadline` of `time.monotonic`. They raise `TimeoutError` after it and
-    `WorkerLostError` if the process ends or sends something invalid.
-
-    Args:
-        memory_bytes: As in `GuardedReader`.
-
-    Attributes:
-        files: Number of files that it was given.
-        pid: Process id.
+    Methods that wait take a `deadline` of `time.monotonic`. They raise `TimeoutError` after it, and `WorkerLostError`
+    if the process ends or sends something invalid.
     """
 
     def __init__(self, memory_bytes: int) -> None:
@@ -200,18 +192,15 @@ class WorkerProcess:
                 fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
     def is_alive(self) -> bool:
-        """Returns whether the process runs."""
         return self._process.poll() is None
 
     def end(self) -> None:
-        """Kills the process and waits for its end."""
         self._process.kill()
         for pipe in self._pipes:
             pipe.close()
         self._process.wait()
 
     def peak_bytes(self) -> int:
-        """Returns its maximum resident memory so far, or 0 if the system does not report it."""
         try:
             status = Path(f"/proc/{self.pid}/status").read_text()
         except OSError:
@@ -240,7 +229,6 @@ class WorkerProcess:
                     raise WorkerLostError from None
 
     def receive(self, deadline: float) -> dict[str, Any]:
-        """Receives the JSON object of an answer."""
         (length,) = _LENGTH.unpack(self.receive_bytes(_LENGTH.size, deadline))
         if length > _MAX_JSON:
             raise WorkerLostError
@@ -253,7 +241,6 @@ class WorkerProcess:
         return answer
 
     def receive_bytes(self, length: int, deadline: float) -> bytearray:
-        """Receives exactly `length` bytes."""
         received = bytearray(length)
         left = memoryview(received)
         while left:
@@ -277,32 +264,37 @@ def _wait(pipe: int, event: int, deadline: float) -> None:
         raise TimeoutError
 
 
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= _MAX_TEXT
+
+
+# A compromised worker may answer anything, so each field is checked before it is used.
+_IS_VALID: dict[str, Callable[[Any], bool]] = {
+    "shape": lambda shape: (
+        isinstance(shape, list)
+        and len(shape) == 2
+        and all(type(side) is int and side > 0 for side in shape)
+        and shape[0] * shape[1] <= MAX_PIXELS
+    ),
+    "bit_depth": lambda bits: type(bits) is int and 1 <= bits <= 16,
+    "source_format": lambda source_format: source_format in ("PNG", "JPEG", "DICOM"),
+    "body_part": lambda part: part in (None, *BODY_PARTS),
+    "side": lambda side: side in (None, "left", "right"),
+    "patient_hash": lambda code: code is None or (isinstance(code, str) and _HASH.fullmatch(code) is not None),
+    "warnings": lambda texts: isinstance(texts, list) and len(texts) <= _MAX_WARNINGS and all(map(_is_text, texts)),
+}
+
+
 def _receive_radiograph(worker: WorkerProcess, deadline: float) -> Radiograph | str:
-    """Receives the radiograph, or the error message about the file.
-
-    A compromised worker may answer anything, so types, sizes and words are checked before they are used.
-    """
+    """Receives the radiograph, or the error message about the file."""
     answer = worker.receive(deadline)
-    if "error" in answer:
-        return _check_text(answer["error"])
-    shape, warnings = answer.get("shape"), answer.get("warnings")
-    if not (isinstance(shape, list) and len(shape) == 2 and all(type(side) is int and side > 0 for side in shape)):
+    error = answer.get("error")
+    if _is_text(error):
+        return str(error)
+    fields = {key: answer.get(key) for key in _IS_VALID}
+    if error is not None or not all(is_valid(fields[key]) for key, is_valid in _IS_VALID.items()):
         raise WorkerLostError
-    if shape[0] * shape[1] > MAX_PIXELS or not isinstance(warnings, list) or len(warnings) > _MAX_WARNINGS:
-        raise WorkerLostError
-    bit_depth, source_format, body_part = (answer.get(key) for key in ("bit_depth", "source_format", "body_part"))
-    side, patient = answer.get("side"), answer.get("patient_hash")
-    valid = source_format in _FORMATS and body_part in (None, *BODY_PARTS) and side in (None, "left", "right")
-    valid = valid and (patient is None or (isinstance(patient, str) and _HASH.fullmatch(patient) is not None))
-    if type(bit_depth) is not int or not 1 <= bit_depth <= 16 or not valid:
-        raise WorkerLostError
-    received = worker.receive_bytes(4 * shape[0] * shape[1], deadline)
-    pixels = np.frombuffer(received, "<f4").reshape(shape).astype(np.float32, copy=False)
-    texts = tuple(map(_check_text, warnings))
-    return Radiograph(pixels, bit_depth, str(source_format), body_part, texts, side=side, patient_hash=patient)
-
-
-def _check_text(value: Any) -> str:
-    if not isinstance(value, str) or len(value) > _MAX_TEXT:
-        raise WorkerLostError
-    return value
+    height, width = fields.pop("shape")
+    received = worker.receive_bytes(4 * height * width, deadline)
+    pixels = np.frombuffer(received, "<f4").reshape(height, width).astype(np.float32, copy=False)
+    return Radiograph(pixels, **{**fields, "warnings": tuple(fields["warnings"])})

@@ -18,11 +18,7 @@ _FIELDS = ("bit_depth", "source_format", "body_part", "side", "patient_hash", "w
 
 
 def serve(memory_bytes: int) -> None:
-    """Answers requests until the input ends.
-
-    Args:
-        memory_bytes: Address space that a file may take on top of what the process uses at its start.
-    """
+    """Answers requests until the input ends. `memory_bytes` is as in `GuardedReader`."""
     requests, answers = _take_channels()
     read_radiograph, radiograph_error, use_hash_key = _import_reader()
     os.dup2(1, 2)  # errors of the start are shown by the server, later output of decoders is discarded

@@ -18,6 +18,8 @@ from ..errors import RadiographError
 MAX_PIXELS = 40_000_000
 """Larger images are refused before they are decoded."""
 
+TOO_LARGE = f"more than {MAX_PIXELS // 1_000_000} megapixels, which no radiograph needs; export it smaller."
+
 MIN_SIDE = 16
 """Smallest height and width in pixels."""
 
@@ -56,24 +58,6 @@ class Radiograph:
     def to_image(self) -> Image.Image:
         """Returns an 8-bit gray PIL image, for example for a plain transformers pipeline."""
         return Image.fromarray(self.to_uint8())
-
-
-def check_size(name: str, width: int, height: int) -> None:
-    """Checks the size that a header gives, before anything is decoded.
-
-    Raises:
-        RadiographError: If there are more than `MAX_PIXELS` pixels.
-    """
-    if width * height > MAX_PIXELS:
-        raise RadiographError(too_large(name, f" ({width} x {height})"))
-
-
-def too_large(name: str, size: str = "") -> str:
-    """Returns the error message for an image of more than `MAX_PIXELS` pixels."""
-    return (
-        f"{name} has more than {MAX_PIXELS // 1_000_000} megapixels{size}, which no radiograph needs; export it "
-        "smaller."
-    )
 
 
 def check_radiograph(radiograph: Radiograph, name: str) -> Radiograph:
@@ -149,9 +133,7 @@ def find_body_part(text: str) -> str | None:
     return found.pop() if len(found) == 1 and not set(_OTHER_PARTS.split()).intersection(words) else None
 
 
-_HASH_BYTES = 12
-HASH_LENGTH = 2 * _HASH_BYTES
-"""Number of characters of a patient hash."""
+HASH_BYTES = 12
 
 _key = secrets.token_bytes(32)
 
@@ -171,7 +153,7 @@ def hash_patient(patient: str) -> str | None:
     normalized = " ".join(patient.replace("\0", " ").split())
     if not normalized:
         return None
-    return hashlib.blake2b(normalized.encode(), key=_key, digest_size=_HASH_BYTES).hexdigest()
+    return hashlib.blake2b(normalized.encode(), key=_key, digest_size=HASH_BYTES).hexdigest()
 
 
 def hash_key() -> str:

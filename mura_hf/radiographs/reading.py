@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import RadiographError
-from .radiograph import Radiograph, check_levels, check_radiograph, check_size, too_large
+from .radiograph import MAX_PIXELS, TOO_LARGE, Radiograph, check_levels, check_radiograph
 from .windowing import window_percentiles
 
 MAX_BYTES = 256 << 20
@@ -114,14 +114,15 @@ def _decode(data: bytes, name: str) -> tuple[np.ndarray, int, str]:
     try:
         image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # the warning may be set to raise
-        raise RadiographError(too_large(name)) from None
+        raise RadiographError(f"{name} has {TOO_LARGE}") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, struct.error) as error:
         raise RadiographError(
             f"{name} is not a PNG, JPEG or DICOM file, or its header is damaged; export it as one of these."
         ) from error
     with image:
         source_format = "PNG" if image.format == "PNG" else "JPEG"  # "MPO" is JPEG too
-        check_size(name, image.width, image.height)
+        if image.width * image.height > MAX_PIXELS:
+            raise RadiographError(f"{name} ({image.width} x {image.height}) has {TOO_LARGE}")
         frames = getattr(image, "n_frames", 1)
         if frames > 1 and source_format == "PNG":
             raise RadiographError(f"{name} is an animation of {frames} frames; give each view as a separate file.")

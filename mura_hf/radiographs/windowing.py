@@ -5,7 +5,6 @@ is looked up once at the end.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -68,7 +67,7 @@ def find_percentiles(table: np.ndarray, counts: np.ndarray) -> tuple[float, floa
 
 
 def scale(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Maps [low, high] to [0, 1] and clips the rest. Returns float32, all zeros if the range is empty."""
+    """Maps [low, high] to float32 in [0, 1] and clips the rest. All zeros if the range is empty."""
     if high <= low:
         return np.zeros(values.shape, np.float32)
     return np.clip((values.astype(np.float32) - np.float32(low)) / np.float32(high - low), 0.0, 1.0)
@@ -99,39 +98,27 @@ WINDOWS: dict[str, Callable[[np.ndarray, float, float], np.ndarray]] = {
 """VOI LUT Function (0028,1056) -> function that maps float64 values to [0, 1], given center and width."""
 
 
-@dataclass(frozen=True)
 class StoredValues:
     """The possible stored values of one image and how often they occur.
 
-    Attributes:
+    Args:
+        stored: uint8 or uint16 `[H, W]`, bit patterns that use the lowest `precision` bits.
+        precision: At most 16.
         bits: Bits Stored, 1 to 16.
         signed: Whether values are two's complement.
+        little_endian: Byte order of the lookup tables in the file.
+
+    Attributes:
         numbers: float64 `[256]` or `[65536]`, the number that each bit pattern represents.
         counts: int64 of the same length, how often each pattern occurs.
-        little_endian: Byte order of the lookup tables in the file.
     """
 
-    bits: int
-    signed: bool
-    numbers: np.ndarray
-    counts: np.ndarray
-    little_endian: bool
-
-    @classmethod
-    def of_image(
-        cls, stored: np.ndarray, precision: int, *, bits: int, signed: bool, little_endian: bool
-    ) -> "StoredValues":
-        """Counts the values of an image whose bit patterns use the lowest `precision` bits."""
-        counts = count_values(stored)
-        numbers = np.arange(len(counts), dtype=np.float64)
+    def __init__(self, stored: np.ndarray, precision: int, *, bits: int, signed: bool, little_endian: bool) -> None:
+        self.bits, self.signed, self.little_endian = bits, signed, little_endian
+        self.counts = count_values(stored)
+        self.numbers = np.arange(len(self.counts), dtype=np.float64)
         if signed:
-            numbers = np.where(numbers >= 1 << (precision - 1), numbers - (1 << precision), numbers)
-        return cls(bits, signed, numbers, counts, little_endian)
-
-    def limits(self) -> np.ndarray:
-        """Returns the smallest and the largest number that fits into the stored bits, float64 `[2]`."""
-        low = -(1 << (self.bits - 1)) if self.signed else 0
-        return np.array([low, low + (1 << self.bits) - 1], np.float64)
+            self.numbers[self.numbers >= 1 << (precision - 1)] -= 1 << precision
 
 
 def gray_tones(header: "Dataset", stored: StoredValues) -> tuple[np.ndarray, bool]:
@@ -155,8 +142,8 @@ def gray_tones(header: "Dataset", stored: StoredValues) -> tuple[np.ndarray, boo
             limits = find_percentiles(values, _counts_without_padding(header, stored))
         tones = scale(values, *limits)
     tones = np.clip(tones, 0, 1).astype(np.float32)
-    inverted = _word(header, "PhotometricInterpretation") == "MONOCHROME1"
-    if inverted or _word(header, "PresentationLUTShape") == "INVERSE":
+    inverted = read_word(header, "PhotometricInterpretation") == "MONOCHROME1"
+    if inverted or read_word(header, "PresentationLUTShape") == "INVERSE":
         tones = np.float32(1) - tones
     return tones, bool(shows_nothing)
 
@@ -187,7 +174,9 @@ def _apply_modality(header: "Dataset", stored: StoredValues) -> tuple[np.ndarray
         item = header.ModalityLUTSequence[0]
         values, largest = _look_up(item.LUTDescriptor, item.LUTData, stored.numbers, stored.little_endian)
         return values, (0.0, largest)
-    numbers, limits = stored.numbers, stored.limits()
+    numbers = stored.numbers
+    lowest = -(1 << (stored.bits - 1)) if stored.signed else 0
+    limits = np.array([lowest, lowest + (1 << stored.bits) - 1], np.float64)
     slope, intercept = _number(header, "RescaleSlope"), _number(header, "RescaleIntercept")
     # A slope of 0 or of an absurd size is ignored.
     if slope and intercept is not None and abs(slope) + abs(intercept) < 1e12 and abs(slope) > 1e-12:
@@ -201,7 +190,7 @@ def _apply_window(header: "Dataset", values: np.ndarray, stored: StoredValues) -
         item = header.VOILUTSequence[0]
         tones, largest = _look_up(item.LUTDescriptor, item.LUTData, np.rint(values), stored.little_endian)
         return tones / largest
-    function = _word(header, "VOILUTFunction")
+    function = read_word(header, "VOILUTFunction")
     function = function if function in WINDOWS else "LINEAR"
     center, width = _number(header, "WindowCenter"), _number(header, "WindowWidth")
     if center is None or width is None or not (width >= 1 if function == "LINEAR" else width > 0):
@@ -254,5 +243,6 @@ def _number(header: "Dataset", keyword: str) -> float | None:
     return number if np.isfinite(number) else None
 
 
-def _word(header: "Dataset", keyword: str) -> str:
+def read_word(header: "Dataset", keyword: str) -> str:
+    """Returns the text of an element in upper case without spaces around it, and "" if it is missing."""
     return str(header.get(keyword) or "").strip().upper()

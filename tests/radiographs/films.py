@@ -50,7 +50,9 @@ def make_lut(values, first=0, bits=16):
     return [item]
 
 
-def encode_png(values):
+def encode(image, file_format="PNG", **options):
+    """The file of an array or of a Pillow image."""
+    image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
     buffer = io.BytesIO()
-    Image.fromarray(values).save(buffer, "PNG")
+    image.save(buffer, file_format, **options)
     return buffer.getvalue()

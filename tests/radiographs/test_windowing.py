@@ -13,7 +13,7 @@ from pydicom.pixels import apply_modality_lut, apply_voi, apply_windowing
 from mura_hf import read_radiograph
 from mura_hf.radiographs.windowing import WINDOWS, count_values, find_percentiles, window_percentiles
 
-from .films import BYTES, FILM, FULL, changed, encode_png, make_lut
+from .films import BYTES, FILM, FULL, changed, encode, make_lut
 
 
 class TestPercentiles:
@@ -68,7 +68,7 @@ class TestWindows:
 class TestTones:
     def test_16_bits_are_windowed_like_png(self):
         for values in (FILM, FILM * 16):
-            png, dicom = read_radiograph(encode_png(values)), read_radiograph(encode_dicom(values))
+            png, dicom = read_radiograph(encode(values)), read_radiograph(encode_dicom(values))
             np.testing.assert_allclose(dicom.pixels, png.pixels, atol=1e-6)
             inverted = encode_dicom(values.max() - values, photometric="MONOCHROME1")
             np.testing.assert_allclose(read_radiograph(inverted).pixels, png.pixels, atol=1 / 255)
@@ -114,8 +114,7 @@ class TestTones:
     def test_presentation_lut_shape_inverse(self):
         plain = read_radiograph(encode_dicom(FILM)).pixels
         for photometric, shape in (("MONOCHROME2", "INVERSE"), ("MONOCHROME1", "INVERSE"), ("MONOCHROME1", None)):
-            elements = {"PresentationLUTShape": shape} if shape else {}
-            data = encode_dicom(FILM, photometric=photometric, **elements)
+            data = encode_dicom(FILM, photometric=photometric, **({"PresentationLUTShape": shape} if shape else {}))
             np.testing.assert_array_equal(read_radiograph(data).pixels, np.float32(1) - plain)
 
     def test_padding_does_not_move_the_window(self):
@@ -157,11 +156,10 @@ class TestLookupTables:
 
     def test_palette(self):
         ramps = {"Red": np.arange(256), "Green": np.arange(256)[::-1], "Blue": np.full(256, 40)}
-        dataset = pydicom.dcmread(io.BytesIO(encode_dicom(BYTES, photometric="PALETTE COLOR")))
+        elements = {}
         for colour, ramp in ramps.items():
-            dataset.add_new(f"{colour}PaletteColorLookupTableDescriptor", "US", [256, 0, 16])
-            dataset.add_new(f"{colour}PaletteColorLookupTableData", "OW", (ramp.astype("<u2") * 257).tobytes())
-        buffer = io.BytesIO()
-        dataset.save_as(buffer)
+            elements[f"{colour}PaletteColorLookupTableDescriptor"] = [256, 0, 16]
+            elements[f"{colour}PaletteColorLookupTableData"] = (ramp.astype("<u2") * 257).tobytes()
+        data = changed(encode_dicom(BYTES, photometric="PALETTE COLOR"), **elements)
         expected = (0.299 * BYTES + 0.587 * (255 - BYTES) + 0.114 * 40) / 255
-        np.testing.assert_allclose(read_radiograph(buffer.getvalue()).pixels, expected, atol=1e-4)
+        np.testing.assert_allclose(read_radiograph(data).pixels, expected, atol=1e-4)
