@@ -72,7 +72,7 @@ class GuardedReader:
         self.ended = 0
         self.peak_bytes = 0
         self._count = workers
-        self._idle: queue.LifoQueue[WorkerProcess | None] = queue.LifoQueue()  # None: a worker that is not started
+        self._idle: queue.LifoQueue[_WorkerProcess | None] = queue.LifoQueue()  # None: a worker that is not started
         for _ in range(workers):
             self._idle.put(None)
         self._closing = threading.Lock()
@@ -150,18 +150,18 @@ class GuardedReader:
             raise RadiographError(result)
         return check_radiograph(result, name)
 
-    def _ensure_alive(self, worker: "WorkerProcess | None") -> "WorkerProcess":
+    def _ensure_alive(self, worker: "_WorkerProcess | None") -> "_WorkerProcess":
         if worker is not None and not worker.is_alive():
             worker.end()  # closes its pipes
             worker = None
-        return worker or WorkerProcess(self.memory_bytes)
+        return worker or _WorkerProcess(self.memory_bytes)
 
 
 class WorkerLostError(Exception):
     """The worker ended or sent an invalid answer."""
 
 
-class WorkerProcess:
+class _WorkerProcess:
     """A fresh interpreter that runs `guarded_worker.py`. `files` counts the files that it was given.
 
     Methods that wait take a `deadline` of `time.monotonic`. They raise `TimeoutError` after it, and `WorkerLostError`
@@ -201,6 +201,7 @@ class WorkerProcess:
         self._process.wait()
 
     def peak_bytes(self) -> int:
+        """Returns its maximum resident memory so far, or 0 if the system does not report it."""
         try:
             status = Path(f"/proc/{self.pid}/status").read_text()
         except OSError:
@@ -285,7 +286,7 @@ _IS_VALID: dict[str, Callable[[Any], bool]] = {
 }
 
 
-def _receive_radiograph(worker: WorkerProcess, deadline: float) -> Radiograph | str:
+def _receive_radiograph(worker: _WorkerProcess, deadline: float) -> Radiograph | str:
     """Receives the radiograph, or the error message about the file."""
     answer = worker.receive(deadline)
     error = answer.get("error")
