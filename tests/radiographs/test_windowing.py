@@ -156,10 +156,11 @@ class TestLookupTables:
 
     def test_palette(self):
         ramps = {"Red": np.arange(256), "Green": np.arange(256)[::-1], "Blue": np.full(256, 40)}
-        elements = {}
+        dataset = pydicom.dcmread(io.BytesIO(encode_dicom(BYTES, photometric="PALETTE COLOR")))
         for colour, ramp in ramps.items():
-            elements[f"{colour}PaletteColorLookupTableDescriptor"] = [256, 0, 16]
-            elements[f"{colour}PaletteColorLookupTableData"] = (ramp.astype("<u2") * 257).tobytes()
-        data = changed(encode_dicom(BYTES, photometric="PALETTE COLOR"), **elements)
+            dataset.add_new(f"{colour}PaletteColorLookupTableDescriptor", "US", [256, 0, 16])
+            dataset.add_new(f"{colour}PaletteColorLookupTableData", "OW", (ramp.astype("<u2") * 257).tobytes())
+        buffer = io.BytesIO()
+        dataset.save_as(buffer)
         expected = (0.299 * BYTES + 0.587 * (255 - BYTES) + 0.114 * 40) / 255
-        np.testing.assert_allclose(read_radiograph(data).pixels, expected, atol=1e-4)
+        np.testing.assert_allclose(read_radiograph(buffer.getvalue()).pixels, expected, atol=1e-4)
