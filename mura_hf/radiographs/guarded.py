@@ -292,7 +292,7 @@ def _receive_radiograph(worker: _WorkerProcess, deadline: float) -> Radiograph |
     error = answer.get("error")
     if _is_text(error):
         return str(error)
-    fields = {key: answer.get(key) for key in _IS_VALID}
+    fields: dict[str, Any] = {key: answer.get(key) for key in _IS_VALID}
     if error is not None or not all(is_valid(fields[key]) for key, is_valid in _IS_VALID.items()):
         raise WorkerLostError
     height, width = fields.pop("shape")
