@@ -48,7 +48,7 @@ def build_metric_loss(settings: Mapping[str, Any]) -> MetricLoss:
             raise ConfigError(f"metric loss {name}: unknown option {key!r}{known}")
         kind = type(defaults[key])
         if type(value) not in ((int, float) if kind is float else (kind,)):
-            expected = {float: "a number", bool: "true or false", str: "a word"}[kind]
+            expected = {float: "a number", int: "an integer", bool: "true or false", str: "a word"}[kind]
             raise ConfigError(f"metric loss {name}: {key} is {value!r}, but must be {expected}")
     loss = partial(METRIC_LOSSES[name], **options)
     try:  # on a dummy batch, so that a value out of range stops the training before it starts

@@ -72,7 +72,7 @@ def develop(
     high = float(np.percentile(body, 99.6)) if body.size else 1.0
     low = float(np.percentile(plain, 1.0)) + rng.uniform(*exposure.floor) * high
     level = np.maximum(value - low, 0) / max(high * rng.uniform(*exposure.ceiling) - low, 1e-3)
-    # A soft shoulder leaves metal whiter than bone.
+    # A smooth upper end of the curve keeps metal whiter than bone.
     return cv2.pow(1.1 * level / cv2.pow(cv2.pow(level, 2.6) + 1.0, 1 / 2.6), rng.uniform(*exposure.gamma))
 
 

@@ -35,7 +35,7 @@ class Stage:
         trains: Part of the model that is trained; see `start_stage` of the models.
         config: The config as it holds in this stage.
         views: Views or studies of train.
-        rows: Rows of them that the stage uses.
+        rows: Indices into `views` that the stage uses.
         sampler: Order of an epoch, as places in `rows`.
         first_epoch: Number of epochs in the stages before.
         judged: Whether its epochs are judged on dev, and the best one is kept.
