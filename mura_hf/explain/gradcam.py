@@ -110,7 +110,7 @@ def normalize(maps: torch.Tensor) -> torch.Tensor:
 def enlarge(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Resizes maps `[n, h, w]`. Negative values of the interpolation become 0.
 
-    Bicubic, so that the peak may lie between the coarse positions. In bilinear maps it is always at one of their centers.
+    Bicubic, so that the peak may lie between the coarse positions. A bilinear map peaks at one of their centers.
     """
     return functional.interpolate(maps[:, None], size, mode="bicubic")[:, 0].clamp_min(0)
 
