@@ -1,15 +1,22 @@
 """Chest-like and skull-like phantoms from flat layers of tissue, exposed like the phantoms of limbs.
 
-Lengths are shares of the film's height from its centre; attenuations are chosen so that films look right.
+`outlines.json` holds the shapes. Lengths are shares of the film's height from its centre; attenuations are chosen so
+that films look right.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
 
 from .film import EXPOSURES, collimation, develop, draw_marker
+
+_OUTLINES = json.loads((Path(__file__).parent / "outlines.json").read_text())
+_CHEST, _SIDE_CHEST = _OUTLINES["frontal_chest"], _OUTLINES["lateral_chest"]
+_SKULL, _SIDE_SKULL = _OUTLINES["frontal_skull"], _OUTLINES["lateral_skull"]
 
 Points = Sequence[tuple[float, float]] | np.ndarray
 
@@ -160,30 +167,6 @@ def expose(flesh: np.ndarray, bones: np.ndarray, rng: np.random.Generator) -> np
 
 _LATERAL = 0.25  # share of the images
 _RIB, _VESSEL, _BONE = 25.0, 7.0, 0.32
-_TORSO = (
-    (0.075, -0.75), (0.08, -0.46), (0.12, -0.41), (0.28, -0.40), (0.42, -0.36), (0.47, -0.24), (0.45, -0.1),
-    (0.40, 0.05), (0.38, 0.3), (0.39, 0.75)
-)  # fmt: skip
-_LUNG = (
-    (0.09, -0.36), (0.16, -0.36), (0.225, -0.28), (0.275, -0.12), (0.30, 0.05), (0.31, 0.2), (0.315, 0.27),
-    (0.28, 0.21), (0.2, 0.16), (0.1, 0.15), (0.05, 0.19), (0.05, 0.0), (0.045, -0.2), (0.05, -0.33)
-)  # fmt: skip
-_HEART = (
-    (-0.06, -0.16), (0.05, -0.20), (0.085, -0.15), (0.075, -0.08), (0.13, 0.0), (0.2, 0.1), (0.2, 0.18),
-    (0.1, 0.22), (-0.05, 0.21), (-0.09, 0.12), (-0.07, 0.0)
-)  # fmt: skip
-_CLAVICLE = ((0.03, -0.26), (0.09, -0.285), (0.16, -0.29), (0.24, -0.33), (0.33, -0.365))
-_SCAPULA = ((0.25, -0.33), (0.35, -0.36), (0.36, -0.28), (0.31, -0.15), (0.27, -0.02), (0.26, -0.15))
-
-_SIDE_TORSO = (
-    (-0.1, -0.75), (-0.12, -0.44), (-0.24, -0.3), (-0.3, -0.1), (-0.31, 0.1), (-0.3, 0.75), (0.33, 0.75),
-    (0.34, 0.3), (0.38, 0.0), (0.36, -0.25), (0.22, -0.42), (0.16, -0.75)
-)  # fmt: skip
-_SIDE_LUNG = (
-    (-0.03, -0.36), (0.1, -0.38), (0.23, -0.25), (0.28, 0.0), (0.27, 0.25), (0.22, 0.31), (0.1, 0.2), (-0.05, 0.15),
-    (-0.2, 0.22), (-0.26, 0.22), (-0.25, 0.0), (-0.2, -0.2), (-0.12, -0.3)
-)  # fmt: skip
-_SIDE_HEART = ((-0.14, -0.1), (0.0, -0.12), (0.07, 0.0), (0.05, 0.15), (-0.05, 0.2), (-0.22, 0.22), (-0.23, 0.08))
 
 
 def draw_chest(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
@@ -196,11 +179,11 @@ def draw_chest(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
 def _frontal(plane: Plane, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Attenuation of flesh and of bones, float32 `[H, W]` each."""
     wide, low = rng.uniform(0.9, 1.1), rng.uniform(-0.03, 0.05)  # width of the body, and depth of the breath
-    right = wobble(_TORSO, 0.006, rng) * [wide, 1]
+    right = wobble(_CHEST["torso"], 0.006, rng) * [wide, 1]
     flesh = 0.95 * plane.solid(np.concatenate([right, mirror(right)]), 0.22)
     sides = []
     for side, drop in ((-1, 0.0), (1, 0.02)):
-        lung = wobble(_LUNG, 0.006, rng) * [side * wide, 1]
+        lung = wobble(_CHEST["lung"], 0.006, rng) * [side * wide, 1]
         lung[5:11, 1] += low + drop
         sides.append(plane.solid(lung, 0.06))
         for _ in range(7):
@@ -208,7 +191,7 @@ def _frontal(plane: Plane, rng: np.random.Generator) -> tuple[np.ndarray, np.nda
     lungs = np.maximum(*sides)
     flesh = flesh - 0.62 * lungs * (1 + 0.06 * coloured_noise(plane.shape, 2.0, rng))
     flesh += 0.15 * plane.solid([(-0.05, -0.4), (0.05, -0.4), (0.06, 0.3), (-0.06, 0.3)], 0.05)
-    heart = wobble(_HEART, 0.006, rng) * rng.uniform(0.9, 1.2)
+    heart = wobble(_CHEST["heart"], 0.006, rng) * rng.uniform(0.9, 1.2)
     flesh += 0.42 * plane.solid(heart, 0.09)
     flesh -= 0.16 * plane.tube([(0.005, -0.6), (0.0, -0.3), (0.0, -0.13)], 0.02, filling=1.0, wall=0.9) / 0.02
     if rng.random() < 0.4:  # breasts
@@ -236,8 +219,8 @@ def _frontal_bones(plane: Plane, wide: float, rng: np.random.Generator) -> np.nd
             for path, thick, share in ((back, radius, 1.0), (front, 1.2 * radius, 0.6)):
                 points = wobble(path, 0.003, rng) * [side, 1]
                 bones += share * _RIB * plane.tube(points, thick, wall=0.25, filling=0.35)
-        bones += _RIB * plane.tube(wobble(_CLAVICLE, 0.004, rng) * [side, 1], 0.014, wall=0.25)
-        bones += 0.3 * _BONE * plane.solid(wobble(_SCAPULA, 0.006, rng) * [side, 1], 0.03)
+        bones += _RIB * plane.tube(wobble(_CHEST["clavicle"], 0.004, rng) * [side, 1], 0.014, wall=0.25)
+        bones += 0.3 * _BONE * plane.solid(wobble(_CHEST["scapula"], 0.006, rng) * [side, 1], 0.03)
         bones += 0.7 * _BONE * plane.ball((side * 0.41, -0.33), (0.05, 0.052))
         bones += 0.5 * _RIB * plane.tube([(side * 0.42, -0.3), (side * 0.45, -0.1), (side * 0.47, 0.1)], 0.024)
     return bones
@@ -245,13 +228,13 @@ def _frontal_bones(plane: Plane, wide: float, rng: np.random.Generator) -> np.nd
 
 def _lateral(plane: Plane, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Attenuation of flesh and of bones, float32 `[H, W]` each; the sternum is on the left."""
-    flesh = 1.05 * plane.solid(wobble(_SIDE_TORSO, 0.006, rng), 0.2)
-    lungs = plane.solid(wobble(_SIDE_LUNG, 0.008, rng), 0.07)
+    flesh = 1.05 * plane.solid(wobble(_SIDE_CHEST["torso"], 0.006, rng), 0.2)
+    lungs = plane.solid(wobble(_SIDE_CHEST["lung"], 0.008, rng), 0.07)
     flesh = flesh - 0.68 * lungs * (1 + 0.06 * coloured_noise(plane.shape, 2.0, rng))
     for _ in range(10):
         way = rng.uniform(-np.pi, np.pi)
         flesh += _VESSEL * _vessels(plane, (0.02, -0.07), way, 1, rng)
-    flesh += 0.4 * plane.solid(wobble(_SIDE_HEART, 0.008, rng), 0.08)
+    flesh += 0.4 * plane.solid(wobble(_SIDE_CHEST["heart"], 0.008, rng), 0.08)
     flesh -= 0.14 * plane.tube([(0.03, -0.6), (0.03, -0.3), (0.04, -0.1)], 0.02, filling=1.0, wall=0.9) / 0.02
     bones = np.zeros(plane.shape, np.float32)
     for y in np.arange(-0.62, 0.62, rng.uniform(0.055, 0.065)):
@@ -288,27 +271,6 @@ def _vessels(
 _LATERAL_SKULL = 0.5  # share of the images
 _VAULT, _TUBE, _TOOTH = 5.5, 9.0, 0.55
 
-_HEAD = ((0.0, -0.47), (0.2, -0.45), (0.32, -0.28), (0.33, -0.05), (0.28, 0.12), (0.25, 0.3), (0.18, 0.44))
-_NECK = ((0.17, 0.5), (0.17, 0.75))
-_CRANIUM = ((0.0, -0.45), (0.19, -0.43), (0.3, -0.27), (0.31, -0.06), (0.25, 0.07), (0.1, 0.12))
-_FACE = ((0.0, -0.02), (0.17, -0.02), (0.23, 0.06), (0.21, 0.13), (0.14, 0.22), (0.1, 0.28), (0.0, 0.29))
-_CHEEK_CAVITY = ((0.06, 0.12), (0.15, 0.115), (0.13, 0.19), (0.08, 0.23))
-_NOSE = ((0.0, 0.03), (0.025, 0.07), (0.05, 0.16), (0.045, 0.21), (0.0, 0.215))
-_BROW_CAVITY = ((0.0, -0.08), (0.05, -0.12), (0.09, -0.09), (0.07, -0.055), (0.0, -0.04))
-_JAW = ((0.225, 0.11), (0.225, 0.25), (0.2, 0.33), (0.11, 0.41), (0.0, 0.43))
-
-_SIDE_HEAD = (
-    (-0.36, -0.1), (-0.31, -0.33), (-0.1, -0.47), (0.14, -0.47), (0.35, -0.32), (0.41, -0.08), (0.34, 0.12),
-    (0.26, 0.3), (0.28, 0.75), (-0.02, 0.75), (-0.06, 0.48), (-0.3, 0.48), (-0.35, 0.38), (-0.36, 0.26),
-    (-0.42, 0.17), (-0.36, 0.05)
-)  # fmt: skip
-_SIDE_CRANIUM = (
-    (-0.34, -0.1), (-0.29, -0.31), (-0.1, -0.45), (0.13, -0.45), (0.33, -0.31), (0.39, -0.09), (0.33, 0.08),
-    (0.2, 0.16), (0.05, 0.15), (-0.08, 0.08), (-0.2, 0.03), (-0.31, 0.01)
-)  # fmt: skip
-_SIDE_FACE = ((-0.32, -0.02), (-0.33, 0.12), (-0.3, 0.22), (-0.29, 0.29), (-0.12, 0.28), (-0.04, 0.16), (-0.05, 0.04))
-_SIDE_JAW = ((0.03, 0.13), (0.03, 0.25), (0.0, 0.34), (-0.1, 0.4), (-0.29, 0.43))
-
 
 def draw_skull(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     """Draws a frontal or lateral skull, bone bright: float32 `[H, W]`, not clipped."""
@@ -325,9 +287,9 @@ def _both(points: Points) -> np.ndarray:
 
 def _frontal_skull(plane: Plane, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Attenuation of flesh and of bones, float32 `[H, W]` each."""
-    flesh = 0.75 * plane.solid(_both(wobble((*_HEAD, *_NECK), 0.005, rng)), 0.15)
-    bones = _VAULT * plane.shell(_both(wobble(_CRANIUM, 0.006, rng)), 0.3, rng.uniform(0.015, 0.03))
-    bones += 0.25 * plane.solid(_both(wobble(_FACE, 0.006, rng)), 0.06)
+    flesh = 0.75 * plane.solid(_both(wobble((*_SKULL["head"], *_SKULL["neck"]), 0.005, rng)), 0.15)
+    bones = _VAULT * plane.shell(_both(wobble(_SKULL["cranium"], 0.006, rng)), 0.3, rng.uniform(0.015, 0.03))
+    bones += 0.25 * plane.solid(_both(wobble(_SKULL["face"], 0.006, rng)), 0.06)
     spread, air = rng.uniform(0.95, 1.08), rng.uniform(0.8, 1.2)
     for side in (-1, 1):
         eye = (side * 0.112 * spread, 0.035)
@@ -335,15 +297,15 @@ def _frontal_skull(plane: Plane, rng: np.random.Generator) -> tuple[np.ndarray, 
         bones -= 0.2 * air * plane.solid(_ring(eye, (0.074, 0.062)), 0.05)
         ridge = [(side * 0.02, 0.07), (side * 0.1, 0.04), (side * 0.19, 0.06), (side * 0.26, 0.11)]
         bones += _TUBE * 0.8 * plane.tube(wobble(ridge, 0.006, rng), 0.028, wall=0.5)
-        bones -= 0.24 * air * plane.solid(wobble(_CHEEK_CAVITY, 0.004, rng) * [side, 1], 0.03)
+        bones -= 0.24 * air * plane.solid(wobble(_SKULL["cheek_cavity"], 0.004, rng) * [side, 1], 0.03)
         cheek = [(side * 0.2, -0.03), (side * 0.2, 0.08), (side * 0.235, 0.11), (side * 0.16, 0.15)]
         bones += _TUBE * 0.6 * plane.tube(wobble(cheek, 0.004, rng), 0.014)
         bones -= 0.12 * plane.ball((side * 0.026, 0.16), (0.015, 0.035))
         bones += 0.25 * plane.ball((side * 0.25, 0.17), (0.025, 0.06))  # mastoid
-    bones -= 0.22 * air * plane.solid(_both(wobble(_NOSE, 0.003, rng)), 0.025)
+    bones -= 0.22 * air * plane.solid(_both(wobble(_SKULL["nose"], 0.003, rng)), 0.025)
     bones += _TUBE * plane.tube(wobble([(0, 0.04), (0, 0.12), (0, 0.21)], 0.003, rng), 0.004)
-    bones -= 0.15 * air * plane.solid(_both(wobble(_BROW_CAVITY, 0.007, rng)), 0.02)
-    right = wobble(_JAW, 0.004, rng)
+    bones -= 0.15 * air * plane.solid(_both(wobble(_SKULL["brow_cavity"], 0.007, rng)), 0.02)
+    right = wobble(_SKULL["jaw"], 0.004, rng)
     bones += _TUBE * plane.tube(np.concatenate([right, mirror(right)[1:]]), 0.034, wall=0.22)
     _add_teeth(bones, plane, [(x, 0.27 + 1.6 * x * x) for x in np.linspace(-0.1, 0.1, 11)], rng)
     _add_spine(bones, plane, (0.0, 0.3), 0.0, rng)
@@ -352,9 +314,9 @@ def _frontal_skull(plane: Plane, rng: np.random.Generator) -> tuple[np.ndarray, 
 
 def _lateral_skull(plane: Plane, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Attenuation of flesh and of bones, float32 `[H, W]` each; the face is on the left."""
-    flesh = 0.75 * plane.solid(wobble(_SIDE_HEAD, 0.005, rng), 0.14)
-    bones = _VAULT * plane.shell(wobble(_SIDE_CRANIUM, 0.006, rng), 0.32, rng.uniform(0.015, 0.03))
-    bones += 0.22 * plane.solid(wobble(_SIDE_FACE, 0.005, rng), 0.08)
+    flesh = 0.75 * plane.solid(wobble(_SIDE_SKULL["head"], 0.005, rng), 0.14)
+    bones = _VAULT * plane.shell(wobble(_SIDE_SKULL["cranium"], 0.006, rng), 0.32, rng.uniform(0.015, 0.03))
+    bones += 0.22 * plane.solid(wobble(_SIDE_SKULL["face"], 0.005, rng), 0.08)
     air = rng.uniform(0.8, 1.2)
     orbit, cheek = ((-0.26, 0.05), (0.05, 0.05)), ((-0.2, 0.17), (0.075, 0.055))
     brow, middle = ((-0.31, -0.05), (0.018, 0.04)), ((-0.1, 0.09), (0.04, 0.028))
@@ -369,7 +331,7 @@ def _lateral_skull(plane: Plane, rng: np.random.Generator) -> tuple[np.ndarray, 
     for _ in range(25):  # air cells behind the ear
         spot = (float(rng.normal(0.12, 0.025)), float(rng.normal(0.17, 0.025)))
         bones -= 0.1 * plane.ball(spot, (0.009, 0.009))
-    bones += _TUBE * 0.9 * plane.tube(wobble(_SIDE_JAW, 0.004, rng), 0.036, wall=0.22)
+    bones += _TUBE * 0.9 * plane.tube(wobble(_SIDE_SKULL["jaw"], 0.004, rng), 0.036, wall=0.22)
     bones += _TUBE * 0.5 * plane.tube([(-0.06, 0.2), (-0.05, 0.28), (-0.02, 0.34)], 0.025)
     bones += _TUBE * 0.5 * plane.tube([(-0.33, 0.02), (-0.36, 0.09)], 0.01)  # nose
     bones += _TUBE * 0.5 * plane.tube([(-0.21, 0.1), (-0.12, 0.12), (0.02, 0.13)], 0.011)  # cheek bone
