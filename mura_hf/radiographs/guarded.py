@@ -25,6 +25,7 @@ import numpy as np
 from ..common import BODY_PARTS
 from ..errors import RadiographError
 from .radiograph import HASH_BYTES, MAX_PIXELS, Radiograph, check_radiograph, hash_key
+from .reading import READABLE_FORMATS
 
 _PROGRAM = Path(__file__).with_name("guarded_worker.py")
 _LENGTH = struct.Struct(">I")
@@ -278,7 +279,7 @@ _IS_VALID: dict[str, Callable[[Any], bool]] = {
         and shape[0] * shape[1] <= MAX_PIXELS
     ),
     "bit_depth": lambda bits: type(bits) is int and 1 <= bits <= 16,
-    "source_format": lambda source_format: source_format in ("PNG", "JPEG", "DICOM"),
+    "source_format": lambda source_format: source_format in READABLE_FORMATS,
     "body_part": lambda part: part in (None, *BODY_PARTS),
     "side": lambda side: side in (None, "left", "right"),
     "patient_hash": lambda code: code is None or (isinstance(code, str) and _HASH.fullmatch(code) is not None),

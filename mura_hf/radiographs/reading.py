@@ -1,12 +1,22 @@
-"""`read_radiograph` reads one file into a `Radiograph`. PNG and JPEG are decoded here, DICOM in `dicom`."""
+"""`read_radiograph` reads one file into a `Radiograph`. Pictures are decoded here, DICOM in `dicom`."""
 
 import io
+import re
 import struct
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import (  # the plugins, since Pillow would otherwise load all it has when it meets TIFF or WebP
+    BmpImagePlugin,  # noqa: F401
+    Image,
+    ImageOps,
+    JpegImagePlugin,  # noqa: F401
+    PngImagePlugin,  # noqa: F401
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,  # noqa: F401
+)
 
 from ..errors import RadiographError
 from .radiograph import MAX_PIXELS, TOO_LARGE, Radiograph, check_levels, check_radiograph
@@ -15,7 +25,31 @@ from .windowing import window_percentiles
 MAX_BYTES = 256 << 20
 """Longer files are refused without reading them."""
 
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+HEAD_BYTES = 512
+"""Length of the beginning of a file that `detect_format` needs."""
+
+READABLE_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WebP", "DICOM")
+"""Formats of `read_radiograph`."""
+
+_READABLE_TEXT = f"{', '.join(READABLE_FORMATS[:-1])} or {READABLE_FORMATS[-1]}"
+_PICTURES = {"PNG": "PNG", "JPEG": "JPEG", "MPO": "JPEG", "TIFF": "TIFF", "BMP": "BMP", "WEBP": "WebP"}
+_SIGNATURES = {
+    rb"\x89PNG\r\n\x1a\n": "PNG",
+    rb"\xff\xd8\xff": "JPEG",
+    rb"II[*+]\0|MM\0[*+]": "TIFF",
+    rb"BM.{12}[\x0c(4@8l|]\0\0\0": "BMP",  # with the length of its second header, since texts begin with BM too
+    rb"RIFF.{4}WEBP": "WebP",
+    rb".{4}ftyp(hei|hev|mif1|msf1)": "HEIC",
+    rb".{4}ftypavi": "AVIF",
+    rb"\0\0\0\x0c(jP  |JXL )\r\n\x87\n|\xff\x4f\xff\x51|\xff\x0a": "JPEG 2000 or JPEG XL",
+    rb"GIF8": "GIF",
+    rb"8BPS": "Photoshop",
+    rb"%PDF": "PDF",
+    rb"PK\x03\x04|Rar!|7z\xbc\xaf|\x1f\x8b": "an archive",
+    rb"\x93NUMPY": "NumPy",
+    rb"NRRD000|.{344}(n\+1|ni1)\0": "a volume (NRRD or NIfTI)",
+}
+_WAYS_OUT = {"an archive": "unpack it", "a volume (NRRD or NIfTI)": "export the radiograph as DICOM or PNG"}
 _MODES_OF_8_BITS = ("L", "RGB", "1", "P", "PA", "LA", "La", "RGBA", "RGBa", "RGBX")
 
 
@@ -24,10 +58,10 @@ def read_radiograph(
 ) -> Radiograph:
     """Reads one view.
 
-    PNG and JPEG files with 8 bits keep their gray levels. PNG files with 16 bits are windowed by their own
-    percentiles. Colours are converted to luminance, palettes are looked up, transparency is dropped, and the EXIF
-    orientation is applied. DICOM files are windowed as they specify, else like PNG files of the same bit depth. No
-    patient data is kept.
+    The format is detected by the content; the name does not matter. PNG, JPEG, TIFF, BMP and WebP files with 8 bits
+    keep their gray levels. PNG and TIFF files with 16 bits are windowed by their own percentiles. Colours are
+    converted to luminance, palettes are looked up, transparency is dropped, and the EXIF orientation is applied. DICOM
+    files are windowed as they specify, else like PNG files of the same bit depth. No patient data is kept.
 
     Args:
         source: Path of a file, or its content.
@@ -36,8 +70,8 @@ def read_radiograph(
             `Radiograph.warnings`. Other files have frame 0 only.
 
     Raises:
-        RadiographError: If it is not a readable PNG, JPEG or DICOM radiograph. The message names the file, what is
-            wrong, and what to do.
+        RadiographError: If it is not a readable radiograph in one of `READABLE_FORMATS`. The message names the file,
+            what is wrong, and what to do.
     """
     data, name = _read_content(source, name)
     if looks_like_dicom(data):
@@ -68,6 +102,18 @@ def read_levels(source: str | Path | bytes | bytearray, *, name: str | None = No
             check_levels(pixels, name)
             return pixels
     return read_radiograph(data, name=name).to_uint8()
+
+
+def detect_format(head: bytes) -> str | None:
+    """Returns the format of a file: one of `READABLE_FORMATS`, another one such as "HEIC", or None if it is unknown.
+
+    Args:
+        head: The content of the file, or its first `HEAD_BYTES`.
+    """
+    if looks_like_dicom(head):
+        return "DICOM"
+    found = (name for signature, name in _SIGNATURES.items() if re.match(signature, head[:HEAD_BYTES], re.DOTALL))
+    return next(found, None)
 
 
 def looks_like_dicom(data: bytes) -> bool:
@@ -106,27 +152,32 @@ def _read_content(source: str | Path | bytes | bytearray, name: str | None) -> t
 
 
 def _decode(data: bytes, name: str) -> tuple[np.ndarray, int, str]:
-    """Decodes a PNG or JPEG file.
+    """Decodes a file other than DICOM.
 
     Returns:
         The pixels, uint8 `[H, W]` for a bit depth of 8, else float32 `[H, W]` in [0, 1]; the bit depth; the format.
     """
+    detected = detect_format(data)
+    if detected is not None and detected not in READABLE_FORMATS:
+        way_out = _WAYS_OUT.get(detected, "save it as JPEG or PNG")
+        raise RadiographError(f"{name} is {detected}, which is not supported; {way_out}.")
     try:
-        image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
+        image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "TIFF", "BMP", "WEBP"))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # the warning may be set to raise
         raise RadiographError(f"{name} has {TOO_LARGE}") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, struct.error) as error:
         raise RadiographError(
-            f"{name} is not a PNG, JPEG or DICOM file, or its header is damaged; export it as one of these."
+            f"{name} is not a {_READABLE_TEXT} file, or its header is damaged; export it as one of these."
+            if detected is None
+            else f"{name} is a {detected} file with a damaged header or of an unusual kind; export it as 8-bit PNG."
         ) from error
     with image:
-        source_format = "PNG" if image.format == "PNG" else "JPEG"  # "MPO" is JPEG too
+        source_format = _PICTURES[image.format or ""]
         if image.width * image.height > MAX_PIXELS:
             raise RadiographError(f"{name} ({image.width} x {image.height}) has {TOO_LARGE}")
-        frames = getattr(image, "n_frames", 1)
-        if frames > 1 and source_format == "PNG":
-            raise RadiographError(f"{name} is an animation of {frames} frames; give each view as a separate file.")
         try:
+            if source_format != "JPEG" and _has_more_frames(image):  # of a JPEG file these are previews
+                raise RadiographError(f"{name} has several pages or frames; give each view as a separate file.")
             image.load()
             return *_to_gray(image, data, name), source_format
         except RadiographError:
@@ -137,12 +188,26 @@ def _decode(data: bytes, name: str) -> tuple[np.ndarray, int, str]:
             raise RadiographError(f"{name} is damaged or cut short ({error}); copy or export it again.") from error
 
 
+def _has_more_frames(image: Image.Image) -> bool:
+    """Tries the second frame, since a damaged TIFF file may claim any number of them."""
+    try:
+        image.seek(1)
+    except EOFError:
+        return False
+    return True
+
+
 def _to_gray(image: Image.Image, data: bytes, name: str) -> tuple[np.ndarray, int]:
     """Converts a decoded image to gray, as in `_decode`, and returns its bit depth."""
+    is_tiff = isinstance(image, TiffImagePlugin.TiffImageFile)
     # The header chunk of a PNG file comes first (PNG specification, section 5.6) and holds the bit depth at byte 24.
-    if data.startswith(_PNG_SIGNATURE) and data[24] == 16:
+    bits = max(image.tag_v2.get(258, (1,))) if is_tiff else data[24] if image.format == "PNG" else 8
+    if 8 < bits <= 16:
         if image.mode in ("I", "F") or image.mode.startswith("I;"):
-            values = np.asarray(ImageOps.exif_transpose(image)).astype(np.uint16)
+            values = np.asarray(ImageOps.exif_transpose(image))
+            values = (values + (32768 if values.min() < 0 else 0)).astype(np.uint16)  # TIFF may have signed values
+            if is_tiff and image.tag_v2.get(262) == 0:  # white is zero (TIFF 6.0, section 4)
+                values = ~values
         else:
             values = _decode_16_bit_colours(image, data)
         return window_percentiles(values), 16
@@ -155,7 +220,7 @@ def _to_gray(image: Image.Image, data: bytes, name: str) -> tuple[np.ndarray, in
 
 
 def _decode_16_bit_colours(image: Image.Image, data: bytes) -> np.ndarray:
-    """Returns the luminance, uint16 `[H, W]`, of a 16-bit colour PNG file. Pillow keeps only the upper 8 bits."""
+    """Returns the luminance, uint16 `[H, W]`, of a 16-bit colour file. Pillow keeps only the upper 8 bits."""
     flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     if decoded is None or decoded.dtype != np.uint16:

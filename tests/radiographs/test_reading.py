@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mura_hf import Radiograph, RadiographError, read_radiograph
-from mura_hf.radiographs import read_levels
+from mura_hf.radiographs import HEAD_BYTES, detect_format, read_levels
 
-from .films import BYTES, COLOURS, LUMINANCE, encode
+from .films import BYTES, COLOURS, FILM, LUMINANCE, encode
 
 IMAGE = Image.fromarray(BYTES)
 PALETTE = IMAGE.convert("P")
@@ -37,17 +37,56 @@ def test_one_bit_and_colour_png():
     np.testing.assert_array_equal(read_radiograph(encode(COLOURS)).to_uint8(), LUMINANCE)
 
 
-@pytest.mark.parametrize(("file_format", "mode"), [("PNG", "L"), ("JPEG", "L"), ("JPEG", "RGB")])
-def test_jpeg_and_exif_orientation(file_format, mode):
+@pytest.mark.parametrize(
+    ("file_format", "mode"),
+    [("PNG", "L"), ("JPEG", "L"), ("JPEG", "RGB"), ("TIFF", "L"), ("TIFF", "RGB"), ("BMP", "L"), ("WebP", "RGB")],
+)
+def test_formats_and_exif_orientation(file_format, mode):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be shown a quarter turn clockwise
     for options, expected in (({}, BYTES), ({"exif": exif}, np.rot90(BYTES, -1))):
-        radiograph = read_radiograph(encode(IMAGE.convert(mode), file_format, quality=95, **options))
-        assert radiograph.source_format == file_format
+        if file_format == "BMP" and options:
+            continue  # has no such item
+        data = encode(IMAGE.convert(mode), file_format, quality=95, **options)
+        radiograph = read_radiograph(data)
+        assert radiograph.source_format == file_format == detect_format(data[:HEAD_BYTES])
         assert np.abs(radiograph.pixels * 255 - expected).mean() < 2
 
 
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA"])
+@pytest.mark.parametrize(
+    ("file_format", "options"),
+    [("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}), ("BMP", {}), ("WebP", {"lossless": True})],
+)
+def test_lossless_formats_agree_with_png(file_format, options, mode):
+    image = Image.fromarray(COLOURS).convert(mode)
+    expected = read_radiograph(encode(image)).pixels
+    if (file_format, mode) == ("WebP", "P"):  # is stored as colours
+        image = image.convert("RGB")
+    np.testing.assert_array_equal(read_radiograph(encode(image, file_format, **options)).pixels, expected)
+
+
 class TestSixteenBits:
+    @pytest.mark.parametrize(
+        "options", [{}, {"compression": "tiff_adobe_deflate"}, {"tiffinfo": {274: 6}}, {"tiffinfo": {262: 0}}]
+    )
+    def test_tiff_agrees_with_png(self, options):
+        expected = read_radiograph(encode(FILM)).pixels
+        if 274 in options.get("tiffinfo", {}):
+            expected = np.rot90(expected, -1)
+        if 262 in options.get("tiffinfo", {}):  # white is zero
+            expected = 1 - expected
+        radiograph = read_radiograph(encode(FILM, "TIFF", **options))
+        assert (radiograph.bit_depth, radiograph.source_format) == (16, "TIFF")
+        np.testing.assert_allclose(radiograph.pixels, expected, atol=1e-6)
+
+    def test_signed_and_colour_tiff(self):
+        expected = read_radiograph(encode(FILM)).pixels
+        signed = encode((FILM.astype(np.int16) - 2000).view(np.uint16), "TIFF", tiffinfo={339: 2})
+        colours = cv2.imencode(".tif", np.dstack([FILM] * 3))[1].tobytes()
+        for data in (signed, colours):
+            np.testing.assert_allclose(read_radiograph(data).pixels, expected, atol=1e-3)
+
     @pytest.mark.parametrize("top", [1023, 4095, 65535])
     def test_the_used_range_is_windowed(self, top):
         values = (BYTES / 255 * top).astype(np.uint16)
@@ -85,8 +124,19 @@ def _claim_size(side):
     ("data", "message"),
     [
         (b"", "x.png is empty"),
-        (b"Dear doctor, please find enclosed", "x.png is not a PNG, JPEG or DICOM file"),
-        (encode(IMAGE, "BMP"), "not a PNG, JPEG or DICOM"),
+        (b"Dear doctor, please find enclosed", "x.png is not a PNG, JPEG, TIFF, BMP, WebP or DICOM file"),
+        (b"\0\0\0\x18ftypheic" + bytes(200), "x.png is HEIC, which is not supported; save it as JPEG or PNG"),
+        (b"\0\0\0\x18ftypavif" + bytes(200), "x.png is AVIF, which is not supported; save it as JPEG or PNG"),
+        (encode(IMAGE, "GIF"), "x.png is GIF, which is not supported; save it as JPEG or PNG"),
+        (b"%PDF-1.7\n", "x.png is PDF, which is not supported; save it as JPEG or PNG"),
+        (b"PK\3\4" + bytes(99), "x.png is an archive, which is not supported; unpack it"),
+        (bytes(344) + b"n+1\0", r"x.png is a volume \(NRRD or NIfTI\)"),
+        (encode(IMAGE, "TIFF", save_all=True, append_images=[IMAGE]), "several pages or frames"),
+        (encode(IMAGE, "WebP", save_all=True, append_images=[IMAGE.rotate(90)]), "several pages or frames"),
+        (encode(IMAGE.convert("F"), "TIFF"), "colour mode F"),
+        (encode(IMAGE, "TIFF")[:-900], "damaged or cut short"),
+        (encode(IMAGE, "BMP")[:-900], "damaged or cut short"),
+        (b"II*\0" + bytes(100), "x.png is a TIFF file with a damaged header"),
         (encode(IMAGE)[:300], "damaged or cut short"),
         (encode(IMAGE, "JPEG")[:-60], "damaged or cut short"),
         (encode(BYTES[:8, :8]), "only 8 x 8 pixels"),
@@ -95,7 +145,7 @@ def _claim_size(side):
         (encode(np.full((50, 50), 900, np.uint16)), "same gray level everywhere"),
         (encode(np.tile(BYTES[:, :20], (3, 1))), "more than 12 times"),
         (bytes(128) + b"DICM" + bytes(100), "DICOM that does not say"),
-        (encode(IMAGE, save_all=True, append_images=[IMAGE.rotate(90), IMAGE.rotate(180)]), "animation of 3 frames"),
+        (encode(IMAGE, save_all=True, append_images=[IMAGE.rotate(90), IMAGE.rotate(180)]), "several pages or frames"),
         (_claim_size(9000), "more than 40 megapixels"),
         (_claim_size(30000), "more than 40 megapixels"),
     ],
@@ -115,7 +165,9 @@ def test_missing_file_and_folder(tmp_path):
         read_radiograph(tmp_path)
 
 
-ENCODED = [encode(IMAGE), encode(BYTES.astype(np.uint16) * 200), encode(IMAGE, "JPEG")]
+ENCODED = [encode(BYTES.astype(np.uint16) * 200), encode(FILM, "TIFF", compression="tiff_lzw")] + [
+    encode(IMAGE, file_format) for file_format in ("PNG", "JPEG", "TIFF", "BMP", "WebP")
+]
 
 
 def test_levels_are_those_of_the_radiograph():
