@@ -10,7 +10,9 @@ from mura_hf.demo.reading import read_files, read_study
 from mura_hf.phantoms import render_phantom
 from mura_hf.radiographs import GuardedReader, read_radiograph
 
-NOT_A_PICTURE = "{} is not a PNG, JPEG, TIFF, BMP, WebP or DICOM file, or its header is damaged; export it as one of these."
+NOT_A_PICTURE = (
+    "{} is not a PNG, JPEG, TIFF, BMP, WebP or DICOM file, or its header is damaged; export it as one of these."
+)
 
 
 @pytest.fixture
