@@ -34,7 +34,8 @@ class Radiograph:
     Attributes:
         pixels: float32 `[H, W]` in [0, 1], bone bright.
         bit_depth: Bits per pixel in the file: 8 or 16, or Bits Stored (1 to 16) of a DICOM file.
-        source_format: "PNG", "JPEG", "TIFF", "BMP", "WebP", "DICOM", or "array" for pixels that did not come from a file.
+        source_format: "PNG", "JPEG", "TIFF", "BMP", "WebP" or "DICOM"; "array" for pixels that did not come from a
+            file.
         body_part: One of the seven body parts if the file names one, else None.
         warnings: Sentences about how the file was read that should be shown beside any prediction.
         side: "left" or "right" if the file says so, else None.
