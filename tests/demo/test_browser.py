@@ -275,9 +275,7 @@ def test_uploads_and_an_unusual_study(page, tmp_path):
     bad.write_text("Dear doctor, please find enclosed")
     upload(page, str(copy), str(bad))  # added to the open study
     expect(page.locator("#answer .notice").filter(has_text="same")).to_contain_text("copy.png", timeout=WAIT)
-    expect(page.locator("#answer .notice.bad")).to_contain_text(
-        "x.png is not a PNG, JPEG, TIFF,"
-    )
+    expect(page.locator("#answer .notice.bad")).to_contain_text("x.png is not a PNG, JPEG, TIFF,")
     expect(page.locator("#views .view")).to_have_count(3)
     clear(page)
     upload(page, str(bad))
