@@ -199,14 +199,14 @@ def _has_more_frames(image: Image.Image) -> bool:
 
 def _to_gray(image: Image.Image, data: bytes, name: str) -> tuple[np.ndarray, int]:
     """Converts a decoded image to gray, as in `_decode`, and returns its bit depth."""
-    is_tiff = isinstance(image, TiffImagePlugin.TiffImageFile)
+    tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else None
     # The header chunk of a PNG file comes first (PNG specification, section 5.6) and holds the bit depth at byte 24.
-    bits = max(image.tag_v2.get(258, (1,))) if is_tiff else data[24] if image.format == "PNG" else 8
+    bits = max(tags.get(258, (1,))) if tags is not None else data[24] if image.format == "PNG" else 8
     if 8 < bits <= 16:
         if image.mode in ("I", "F") or image.mode.startswith("I;"):
             values = np.asarray(ImageOps.exif_transpose(image))
             values = (values + (32768 if values.min() < 0 else 0)).astype(np.uint16)  # TIFF may have signed values
-            if is_tiff and image.tag_v2.get(262) == 0:  # white is zero (TIFF 6.0, section 4)
+            if tags is not None and tags.get(262) == 0:  # white is zero (TIFF 6.0, section 4)
                 values = ~values
         else:
             values = _decode_16_bit_colours(image, data)
