@@ -1,10 +1,14 @@
-"""What all rooms share: names of body parts and of bundled checkpoints, durable writes, suggestions, extras."""
+"""What all rooms share: body parts, bundled checkpoints, durable writes, CSV files, suggestions, extras."""
 
+import csv
 import difflib
 import importlib.util
+import io
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 BODY_PARTS = ("elbow", "finger", "forearm", "hand", "humerus", "shoulder", "wrist")
 """The seven body parts of MURA. `mura_hf.models` keeps a copy, because its files also work without this package."""
@@ -54,6 +58,34 @@ def sync_names(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+# What may precede the sign of a formula: white space, characters without width, and the separators of any locale.
+_BEFORE_FORMULA = r"[\s\0-\x1f\x7f\u200b-\u200f\u2060\ufeff,;]"
+_FORMULA = re.compile(rf"(?<!{_BEFORE_FORMULA})({_BEFORE_FORMULA}*+)([-=+@\uff0d\uff1d\uff0b\uff20])")
+_SEPARATORS = frozenset(",;\t\n\v\f\r\x85\u2028\u2029")
+
+
+def escape_formulas(text: str) -> str:
+    """Puts an apostrophe before each sign that makes a spreadsheet calculate a text.
+
+    The signs are = + - @ and their full-width forms, at the start of the text and behind a character that separates
+    cells in some locale (comma, semicolon, tab, line break), also after white space.
+    """
+
+    def escape(found: re.Match[str]) -> str:
+        begins_cell = not found.start() or not _SEPARATORS.isdisjoint(found[1])
+        return f"{found[1]}'{found[2]}" if begins_cell else found[0]
+
+    return _FORMULA.sub(escape, text)
+
+
+def csv_text(rows: Iterable[Iterable[Any]]) -> str:
+    """Returns a CSV file with all cells quoted and formulas escaped (`escape_formulas`). None is an empty cell."""
+    text = io.StringIO(newline="")
+    cells = ([escape_formulas(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
+    csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows(cells)
+    return text.getvalue()
 
 
 HOME_VARIABLE = "MURA_HOME"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ..common import BODY_PARTS, replace_file
+from ..common import BODY_PARTS, escape_formulas, replace_file
 from ..errors import DatasetError
 from .splits import Row
 
@@ -147,7 +147,8 @@ def write_quarantine(tree: Path, reasons: dict[str, str]) -> None:
     """Replaces the quarantine manifest of a copy atomically, or removes it if there are no reasons."""
     file = tree / QUARANTINE_FILE
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([_HEADER, *sorted(reasons.items())])
+    rows = [(path, escape_formulas(reason)) for path, reason in sorted(reasons.items())]  # paths are read back
+    csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows([_HEADER, *rows])
     try:
         if reasons:
             replace_file(file, text.getvalue().encode())

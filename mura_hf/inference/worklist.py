@@ -3,10 +3,8 @@
 A run may be split over several processes (torchrun); a killed run continues where it stopped.
 """
 
-import csv
 import glob
 import hashlib
-import io
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,7 +17,7 @@ from typing import Any
 from torch import distributed
 from tqdm.auto import tqdm
 
-from ..common import replace_file
+from ..common import csv_text, replace_file
 from ..errors import DatasetError, MuraError
 from ..radiographs import Radiograph, read_radiograph
 from .predictor import StudyPredictor
@@ -164,14 +162,11 @@ def sort_rows(rows: Iterable[WorklistRow]) -> list[WorklistRow]:
 def worklist_csv(rows: Sequence[WorklistRow]) -> str:
     """Returns a CSV file with a header.
 
-    Sentences in a cell are separated by " | ". Cells that a spreadsheet would read as a formula start with an
-    apostrophe.
+    Sentences in a cell are separated by " | ". All cells are quoted. An apostrophe stands before text that a
+    spreadsheet would calculate as a formula.
     """
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([field.name for field in fields(WorklistRow)])
-    writer.writerows([_cell(value) for value in row.to_dict().values()] for row in rows)
-    return text.getvalue()
+    header = [field.name for field in fields(WorklistRow)]
+    return csv_text([header, *([_cell(value) for value in row.to_dict().values()] for row in rows)])
 
 
 def worklist_json(rows: Sequence[WorklistRow]) -> str:
@@ -179,13 +174,10 @@ def worklist_json(rows: Sequence[WorklistRow]) -> str:
     return json.dumps([row.to_dict() for row in rows], indent=1, allow_nan=False) + "\n"
 
 
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
+def _cell(value: Any) -> Any:
     if isinstance(value, float):
         return f"{value:.6f}"
-    text = " | ".join(value) if isinstance(value, list) else str(value)
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+    return " | ".join(value) if isinstance(value, list) else value
 
 
 def write_worklist(rows: Sequence[WorklistRow], file: Path) -> None:

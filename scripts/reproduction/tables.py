@@ -1,7 +1,5 @@
 """The table of our figures beside the published ones, as Markdown, CSV and JSON."""
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
@@ -11,7 +9,7 @@ from typing import Any
 from plausibility import Flag, find_flags
 from runs import Reproduction, run_of, starts_pretrained
 
-from mura_hf.common import replace_file
+from mura_hf.common import csv_text, replace_file
 from mura_hf.data import SOURCES
 from mura_hf.evaluation.published import (
     ALL_PARTS,
@@ -280,20 +278,18 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _csv(rows: Sequence[ComparisonRow]) -> str:
-    text = io.StringIO()
     names = [item.name for item in fields(ComparisonRow) if item.name not in ("reasons", "flags", "note")]
-    table = csv.DictWriter(text, [*names, "comparison", "why_not", "flags", "note", "notes_of_the_study"])
-    table.writeheader()
+    table = [[*names, "comparison", "why_not", "flags", "note", "notes_of_the_study"]]
     for row in rows:
         values = asdict(row)
-        table.writerow(
-            {
-                **{name: values[name] for name in names},
-                "comparison": "no" if row.reasons else "yes",
-                "why_not": "; ".join(text for _, text in row.reasons),
-                "flags": "; ".join(row.flags),
-                "note": row.note,
-                "notes_of_the_study": " ".join(load_published()[row.study].notes),
-            }
+        table.append(
+            [
+                *(values[name] for name in names),
+                "no" if row.reasons else "yes",
+                "; ".join(text for _, text in row.reasons),
+                "; ".join(row.flags),
+                row.note,
+                " ".join(load_published()[row.study].notes),
+            ]
         )
-    return text.getvalue()
+    return csv_text(table)
