@@ -51,12 +51,13 @@ def test_calibration_keeps_order_and_certainty():
 
 @pytest.mark.parametrize("fit", [fit_temperature, fit_study_calibration])
 def test_invalid_values_are_refused(fit):
-    with pytest.raises(ValueError, match="one label a value"):
-        fit([0.1, 0.2], [0, 1, 1])
-    with pytest.raises(ValueError, match="both normal and abnormal studies"):
-        fit([0.1, 0.2], [1, 1])
-    with pytest.raises(ValueError, match="finite"):
-        fit([0.1, float("nan")], [0, 1])
+    for values, labels, message in (
+        ([0.1, 0.2], [0, 1, 1], "one label a value"),
+        ([0.1, 0.2], [1, 1], "both normal and abnormal studies"),
+        ([0.1, float("nan")], [0, 1], "finite"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fit(values, labels)
     with pytest.raises(ValueError, match="in \\[0, 1\\]"):
         fit_study_calibration([0.1, 1.2], [0, 1])
 

@@ -41,17 +41,7 @@ def test_equals_scikit_learn(rows, threshold):
     assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-12)
     matrix = reference.confusion_matrix(labels, called, labels=[0, 1])
     assert confusion_matrix(labels, probabilities, threshold) == matrix.tolist()
-
-
-def test_a_known_confusion_matrix():
-    labels = np.repeat([0, 0, 1, 1], [1414, 253, 467, 1063])
-    probabilities = np.repeat([0.0, 1.0, 0.0, 1.0], [1414, 253, 467, 1063])
-    matrix = [[1414, 253], [467, 1063]]
-    assert confusion_matrix(labels, probabilities) == matrix
-    found = classification_metrics(labels, probabilities)
-    assert matrix_metrics(matrix).items() <= found.items()
-    expected = {"accuracy": 0.77479, "kappa": 0.54614, "sensitivity": 0.69477, "specificity": 0.84823}
-    assert {name: found[name] for name in expected} == pytest.approx(expected, abs=5e-6)
+    assert matrix_metrics(matrix.tolist()).items() <= found.items()
 
 
 def test_undefined_metrics_are_none():
@@ -110,10 +100,10 @@ def test_studies_are_pooled_in_first_seen_order(how, expected):
 
 def test_pooling_keeps_small_probabilities_and_refuses_invalid_input():
     assert aggregate_studies(["a"] * 3, [1e-18] * 3, "noisy_or")[1] == pytest.approx(3e-18, rel=1e-9)
-    for value in (1.2, -0.1, float("nan")):
-        with pytest.raises(ValueError, match="noisy_or needs"):
-            aggregate_studies(["a"], [value], "noisy_or")
-    with pytest.raises(ValueError, match="2 study ids"):
-        aggregate_studies(["a", "b"], [0.5])
-    with pytest.raises(ValueError, match="how is 'median'"):
-        aggregate_studies(["a"], [0.5], how="median")
+    for studies, values, how, message in (
+        *((["a"], [value], "noisy_or", "noisy_or needs") for value in (1.2, -0.1, float("nan"))),
+        (["a", "b"], [0.5], "mean", "2 study ids"),
+        (["a"], [0.5], "median", "how is 'median'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            aggregate_studies(studies, values, how)

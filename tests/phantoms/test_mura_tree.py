@@ -1,5 +1,4 @@
 import csv
-import hashlib
 from collections import defaultdict
 
 import numpy as np
@@ -10,14 +9,15 @@ from PIL import Image
 from mura_hf import DatasetError
 from mura_hf.phantoms import FINDINGS, phantom_record, write_phantom_mura
 from mura_hf.phantoms.findings import MIX
-from mura_hf.phantoms.mura_tree import _TILTS, _plan, _shifted, view_shares
+from mura_hf.phantoms.mura_tree import _CORNERS, _TILTS, _plan, _shifted, view_shares
 
 
-def _digest(root):
-    files = sorted(path for path in root.rglob("*") if path.is_file())
-    return hashlib.sha256(
-        b"".join(str(path.relative_to(root)).encode() + path.read_bytes() for path in files)
-    ).hexdigest()
+def _files(root):
+    return {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def _findings(tree):
+    return pq.read_table(tree / "findings.parquet").to_pylist()
 
 
 def _studies(n, **options):
@@ -27,38 +27,35 @@ def _studies(n, **options):
 def test_same_bytes_with_one_and_two_processes(tmp_path):
     made = {"seed": 7, "size": 64, "counterfactuals": True, "progress": False}
     one, two = (write_phantom_mura(tmp_path / str(workers), 6, workers=workers, **made) for workers in (1, 2))
-    assert _digest(one) == _digest(two)
+    assert _files(one) == _files(two)
 
 
 def test_layout_is_that_of_mura(phantom_tree):
-    root = phantom_tree.parent
-    patients = {}
+    written = {str(path.relative_to(phantom_tree.parent)) for path in phantom_tree.rglob("*.png")}
+    patients, listed = {}, []
     for split in ("train", "valid"):
         images = (phantom_tree / f"{split}_image_paths.csv").read_text().splitlines()
         studies = list(csv.reader((phantom_tree / f"{split}_labeled_studies.csv").open()))
-        assert all((root / image).is_file() for image in images)
+        listed += images
         assert {image.rsplit("/", 1)[0] + "/" for image in images} == {study for study, _ in studies}
         for study, label in studies:
             assert study.startswith(f"MURA-v1.1/{split}/XR_")
             assert study.endswith("_positive/" if label == "1" else "_negative/")
         patients[split] = {image.split("/")[3] for image in images}
     assert patients["train"].isdisjoint(patients["valid"])
-    assert len(list(phantom_tree.rglob("*.png"))) == sum(
-        len((phantom_tree / f"{split}_image_paths.csv").read_text().splitlines()) for split in ("train", "valid")
-    )
+    assert sorted(listed) == sorted(written)
 
 
 def test_truth_lies_beside_the_pictures(phantom_tree):
-    rows = pq.read_table(phantom_tree / "findings.parquet").to_pylist()
+    rows = _findings(phantom_tree)
     assert {None, "displaced_fracture", "subtle_fracture"} <= {row["finding"] for row in rows} <= {None, *FINDINGS}
     for row in rows:
         with Image.open(phantom_tree.parent / row["path"]) as image:
             assert image.size == (row["width"], row["height"])
         assert (row["finding"] is not None) == ("_positive/" in row["path"])
-        of_a_finding, of_none = row["x0"] is not None, row["decoy_x0"] is not None
-        assert not of_a_finding or row["finding"] is not None
-        assert not of_none or row["finding"] is None
-        for prefix in ["", *["decoy_"] * of_none] if of_a_finding else ["decoy_"] * of_none:
+        boxes = [prefix for prefix in ("", "decoy_") if row[f"{prefix}x0"] is not None]
+        assert boxes in ([], ["" if row["finding"] else "decoy_"])
+        for prefix in boxes:
             assert 0 <= row[f"{prefix}x0"] < row[f"{prefix}x1"] <= row["width"]
             assert 0 <= row[f"{prefix}y0"] < row[f"{prefix}y1"] <= row["height"]
     assert np.mean([row["x0"] is not None or row["decoy_x0"] is not None for row in rows]) > 0.8
@@ -71,27 +68,22 @@ def test_every_kind_of_finding_comes_in_its_share():
 
 def test_counterfactual_pairs_are_one_patient_with_and_without_the_finding(tmp_path):
     tree = write_phantom_mura(tmp_path, 20, seed=2, size=64, counterfactuals=True, progress=False)
-    studies = defaultdict(list)
-    for row in pq.read_table(tree / "findings.parquet").to_pylist():
-        studies[row["seed"]].append(row)
+    studies, rows = defaultdict(lambda: ({}, {})), _findings(tree)
+    for row in rows:
+        _, split, _, patient, _, name = row["path"].split("/")
+        prefix = "" if row["finding"] else "decoy_"
+        box = [row[prefix + corner] for corner in _CORNERS]
+        studies[row["seed"], split][bool(row["finding"])][name] = (patient, box)
     paired, alone = 0, 0
-    for rows in studies.values():
-        abnormal = {row["path"].rsplit("/", 1)[1]: row for row in rows if row["finding"]}
-        normal = {row["path"].rsplit("/", 1)[1]: row for row in rows if not row["finding"]}
-        assert ("/train/" in rows[0]["path"]) or not (abnormal and normal)
-        alone += "/train/" in rows[0]["path"] and not normal
+    for (_, split), (normal, abnormal) in studies.items():
+        assert split == "train" or not (abnormal and normal)
+        alone += split == "train" and not normal
         if abnormal and normal:
-            assert abnormal.keys() == normal.keys()
+            assert abnormal == normal  # the same patient, and a decoy where the finding is
             paired += 1
-            for name, row in abnormal.items():
-                assert row["path"].split("/")[3] == normal[name]["path"].split("/")[3]  # the patient
-                assert [row[corner] for corner in ("x0", "y0", "x1", "y1")] == [
-                    normal[name][f"decoy_{corner}"] for corner in ("x0", "y0", "x1", "y1")
-                ]
     assert paired >= 4
     assert alone <= 1  # the last one, where there is no room for two
-    labels = [row["finding"] is not None for rows in studies.values() for row in rows]
-    assert 0.25 < np.mean(labels) < 0.55
+    assert 0.25 < np.mean([row["finding"] is not None for row in rows]) < 0.55
 
 
 def test_views_are_as_many_as_in_mura():
@@ -120,36 +112,36 @@ def test_refuses_a_folder_that_is_not_empty_and_options_that_do_not_fit(tmp_path
     with pytest.raises(DatasetError, match="not empty"):
         write_phantom_mura(tmp_path, 4)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
-    with pytest.raises(ValueError, match="n_studies"):
-        write_phantom_mura(tmp_path / "new", 1)
-    with pytest.raises(ValueError, match="choose one of the two"):
-        write_phantom_mura(tmp_path / "new", 20, counterfactuals=True, views_tell=True)
+    for n, options, message in (
+        (1, {}, "n_studies"),
+        (20, {"counterfactuals": True, "views_tell": True}, "choose one of the two"),
+        (4, {"body_parts": ["knee"]}, "unknown body part"),
+        (4, {"findings": ["gout"]}, "unknown finding"),
+        (4, {"findings": []}, "unknown finding"),
+        (4, {"exposure": "night"}, "unknown exposure"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            write_phantom_mura(tmp_path / "new", n, **options)
 
 
 def test_a_tree_of_some_parts_findings_and_another_exposure(tmp_path):
     chosen = {"body_parts": ["wrist", "hand"], "findings": ["sclerotic_lesion"], "exposure": "underexposed"}
     tree = write_phantom_mura(tmp_path / "odd", 8, seed=3, size=64, progress=False, **chosen)
-    rows = pq.read_table(tree / "findings.parquet").to_pylist()
+    rows = _findings(tree)
     assert {row["finding"] for row in rows} == {None, "sclerotic_lesion"}
     assert {row["path"].split("/")[2] for row in rows} == {"XR_WRIST", "XR_HAND"}
     assert chosen.items() <= phantom_record(tree).items()
-    for wrong in ({"body_parts": ["knee"]}, {"findings": ["gout"]}, {"exposure": "night"}, {"findings": []}):
-        with pytest.raises(ValueError, match="unknown"):
-            write_phantom_mura(tmp_path / "none", 4, progress=False, **wrong)
 
 
 def test_more_of_a_finding_in_train_leaves_valid_as_it_is(tmp_path):
     made = {"seed": 3, "size": 64, "valid_fraction": 0.5, "progress": False}
     plain = write_phantom_mura(tmp_path / "plain", 12, **made)
     more = write_phantom_mura(tmp_path / "more", 12, train_shares={"dislocation": 1.0}, **made)
-    of_plain, of_more = (pq.read_table(tree / "findings.parquet").to_pylist() for tree in (plain, more))
-    assert [row["path"] for row in of_plain] == [row["path"] for row in of_more]
-    for before, after in zip(of_plain, of_more, strict=True):
+    assert _files(plain / "valid") == _files(more / "valid")
+    for before, after in zip(_findings(plain), _findings(more), strict=True):
+        assert before["path"] == after["path"]
         if "/valid/" in before["path"]:
             assert before == after
-            assert (tmp_path / "plain" / before["path"]).read_bytes() == (
-                tmp_path / "more" / after["path"]
-            ).read_bytes()
         elif after["finding"]:  # drawn as a fracture where no joint is visible
             assert after["finding"] in ("dislocation", "displaced_fracture")
     assert phantom_record(more)["train_shares"] == {"dislocation": 1.0}

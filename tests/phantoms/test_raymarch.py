@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -41,9 +43,7 @@ def test_bodies_that_overlap_are_counted_once():
 
 def test_a_beam_that_diverges_enlarges_what_is_near_the_focus():
     ball = Body("ball", (make_ball((0, 0, 0), (10, 10, 10), wall=99),))
-    far, near = (
-        (_picture(ball, Camera(np.eye(3), np.zeros(3), gap, 2.0, False, (161, 161))) > 1).sum() for gap in (0.0, 300.0)
-    )
+    far, near = ((_picture(ball, replace(CAMERA, gap=gap)) > 1).sum() for gap in (0.0, 300.0))
     assert near / far == pytest.approx((FOCUS_MM / (FOCUS_MM - 300)) ** 2, rel=0.1)
 
 
