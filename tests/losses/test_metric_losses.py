@@ -124,11 +124,11 @@ def test_value_and_gradient_equal_pytorch_metric_learning(loss, mined, reduction
 
 
 def test_semi_hard_skips_negatives_that_are_not_farther_than_the_positive():
-    labels = torch.tensor([0, 0, 1, 1])
-    line = torch.tensor([[0.0], [1.0], [1.0], [-0.5]])  # seen from 0: positive at 1, negatives at 1 and .5
-    assert semi_hard_triplet_loss(line, labels, margin=0.2, squared=False) == 0
-    line[2] = 1.1  # now .1 farther than the positive
-    assert float(semi_hard_triplet_loss(line, labels, margin=0.2, squared=False)) == pytest.approx(0.1, abs=1e-6)
+    labels = torch.tensor([0, 0, 1, 1, 1])
+    line = torch.tensor([[0.0], [1.0], [1.0], [-0.5], [1.1]])  # from 0: a positive at 1, negatives at 1, .5 and 1.1
+    for n, expected in ((4, 0.0), (5, 0.1)):
+        found = semi_hard_triplet_loss(line[:n], labels[:n], margin=0.2, squared=False)
+        assert float(found) == pytest.approx(expected, abs=1e-6)
 
 
 def test_batch_hard_keeps_its_digits_under_a_common_offset():
