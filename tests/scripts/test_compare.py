@@ -140,12 +140,13 @@ def test_films_are_compared_by_region_with_thresholds_from_calib(on_films):
 
 
 def test_groups_that_do_not_exist_are_refused(on_films, datasets, tmp_path):
-    with pytest.raises(DatasetError, match="'gout'"):
-        compare_configs(datasets, [], tmp_path, data_description={}, findings=["gout"])
-    with pytest.raises(DatasetError, match="of leg"):
-        compare_configs(on_films[1], [], tmp_path, data_description={}, regions={"leg": ["leg"]})
-    with pytest.raises(DatasetError, match="have no regions"):
-        compare_configs(datasets, [], tmp_path, data_description={}, regions={"leg": ["leg"]})
+    for data, groups, message in (
+        (datasets, {"findings": ["gout"]}, "'gout'"),
+        (on_films[1], {"regions": {"leg": ["leg"]}}, "of leg"),
+        (datasets, {"regions": {"leg": ["leg"]}}, "have no regions"),
+    ):
+        with pytest.raises(DatasetError, match=message):
+            compare_configs(data, [], tmp_path, data_description={}, **groups)
 
 
 def test_studies_are_taken_with_all_of_a_patient(datasets):

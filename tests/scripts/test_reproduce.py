@@ -36,23 +36,29 @@ CHEAP = {
 def _study(folder):
     """Two small networks and their ensemble, one that cannot be trained, and random answers on hands."""
     cut = {name: CHEAP[name] for name in ("dev_fraction", "calib_fraction")}
+    files = {name: str(folder / f"{name}.yaml") for name in ("one", "other", "too_few", "both")}
     configs = {
         "one": CHEAP,
         "other": {**CHEAP, "learning_rate": 0.01},
         "too_few": {**CHEAP, "family": "specialized"},  # body parts of a small tree lack a class
-        "both": {"family": "ensemble", "members": [str(folder / "one.yaml"), str(folder / "other.yaml")], **cut},
+        "both": {"family": "ensemble", "members": [files["one"], files["other"]], **cut},
     }
     for name, values in configs.items():
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(values))
-    figures = (
-        PublishedFigure("accuracy", "all", 0.7857, 4, "image", "valid"),
-        PublishedFigure("kappa", "hand", 0.851, 3, "study", "valid"),
-    )
-    systems = [
-        PublishedSystem(name, str(folder / f"{name}.yaml"), None, tuple(BODY_PARTS), figures) for name in configs
-    ]
-    random = PublishedSystem("random", None, "random", ("hand",), (figures[1],))
+    accuracy = PublishedFigure("accuracy", "all", 0.7857, 4, "image", "valid")
+    kappa = PublishedFigure("kappa", "hand", 0.851, 3, "study", "valid")
+    systems = [PublishedSystem(name, file, None, tuple(BODY_PARTS), (accuracy, kappa)) for name, file in files.items()]
+    random = PublishedSystem("random", None, "random", ("hand",), (kappa,))
     return PublishedStudy("Z", "a study", ("a note",), None, {}, (), (*systems, random))
+
+
+def _fails(error):
+    """A function that raises an error, whatever it is given."""
+
+    def fail(*args, **options):
+        raise error
+
+    return fail
 
 
 @pytest.fixture(scope="module")
@@ -146,20 +152,11 @@ def test_a_trained_run_is_only_measured_and_a_signal_stops_at_once(reached, phan
     def run():
         return reproduce(phantom_tree, tmp_path, ["Z"], configs=[config], budget=BUDGET, cpu=True)
 
-    def stop(error):
-        def stopped(*args, **options):
-            raise error
-
-        return stopped
-
-    with monkeypatch.context() as patch:
-        patch.setattr(runs, "train", stop(TrainingStopped("stopped", 15)))
-        with pytest.raises(TrainingStopped):
-            run()
-    with monkeypatch.context() as patch:
-        patch.setattr(runs, "measure_levels", stop(KeyboardInterrupt()))
-        with pytest.raises(KeyboardInterrupt):
-            run()
+    for name, error in (("train", TrainingStopped("stopped", 15)), ("measure_levels", KeyboardInterrupt())):
+        with monkeypatch.context() as patch:
+            patch.setattr(runs, name, _fails(error))
+            with pytest.raises(type(error)):
+                run()
     weights = tmp_path / "runs" / "one" / "checkpoint" / "model.safetensors"
     before = weights.stat().st_mtime_ns
     again = run()
@@ -230,10 +227,9 @@ def test_only_the_same_data_split_and_budget_are_a_comparison():
     other = next(row for row in _rows("B", "b_he") if row.config == "b_frozen")
     assert [word for word, _ in other.reasons] == ["not run"]
     of_d = [row for row in _rows("D", "d_resnet50") if row.config == "d_resnet50" and row.part == "all"]
-    assert {row.level for row in of_d} == {"study"}
-    assert [[word for word, _ in row.reasons] for row in of_d] == [["split"], ["split"]]
-    partial = [row for row in _rows("B", "b_he", whole_valid=False) if row.config == "b_he"]
-    assert partial[0].reasons[0][0] == "data"
+    assert [(row.level, [word for word, _ in row.reasons]) for row in of_d] == [("study", ["split"])] * 2
+    partial = next(row for row in _rows("B", "b_he", whole_valid=False) if row.config == "b_he")
+    assert partial.reasons[0][0] == "data"
     of_train = [row for row in _rows("A", "a_siamese_resnet50_128-finger") if row.config == "a_siamese_resnet50_128"]
     assert [row.ours for row in of_train] == [None, None, 0.8, 0.6]
 
@@ -261,11 +257,7 @@ def test_the_exit_status_of_the_command(reached, monkeypatch, capsys, tmp_path):
     options = ["--study", "Z", "--data_dir", "data", "--output_dir", str(tmp_path / "out")]
     given = {}
 
-    def some_failed(*places, **options):
-        given.update(options)
-        return reached[1]
-
-    monkeypatch.setattr(command, "reproduce", some_failed)
+    monkeypatch.setattr(command, "reproduce", lambda *places, **options: given.update(options) or reached[1])
     with pytest.raises(SystemExit, match="1"):
         command.main([*options, "--epochs", "1", "--fraction", "0.6", "--image_size", "32", "--from_scratch"])
     assert given["budget"] == Budget(1, 0.6, 32, from_scratch=True)
@@ -273,10 +265,7 @@ def test_the_exit_status_of_the_command(reached, monkeypatch, capsys, tmp_path):
     assert shown.out == (tmp_path / "out" / "reproduction.md").read_text()
     assert "1 of 5 runs failed" in shown.err
 
-    def stopped(*places, **options):
-        raise TrainingStopped("stopped", 15)
-
-    monkeypatch.setattr(command, "reproduce", stopped)
+    monkeypatch.setattr(command, "reproduce", _fails(TrainingStopped("stopped", 15)))
     with pytest.raises(SystemExit, match="143"):
         command.main(options)
     with pytest.raises(SystemExit, match="2"):
