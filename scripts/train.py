@@ -10,6 +10,7 @@ The same command again continues a run that was interrupted. Each argument of a 
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from typing import Any
 
 import yaml
 from safetensors import SafetensorError
+from transformers.utils import logging
 
 from mura_hf.common import replace_file
 from mura_hf.data import home_folder, load_data
@@ -27,6 +29,7 @@ from mura_hf.evaluation import (
     describe_estimate,
     describe_evaluation,
     describe_source,
+    describe_verdict,
     finalize_checkpoint,
 )
 from mura_hf.hub import render_card
@@ -34,6 +37,7 @@ from mura_hf.training import (
     TrainingConfig,
     config_names,
     estimate,
+    find_base,
     keep_split_of_base,
     leave_processes,
     read_command_line,
@@ -122,17 +126,23 @@ def run(script: ScriptArguments, config: TrainingConfig) -> None:
     print(f"Best checkpoint: {folder}")
     if all((folder / name).is_file() for name in ("evaluation.json", "README.md")):
         print("Its figures and its card exist already.")
+        print_next(folder)
     elif script.no_evaluate:
         print("Not calibrated and not evaluated: scripts/calibrate.py, evaluate.py and render_card.py do that.")
     else:
-        finish(folder, datasets, description, script)
+        finish(folder, datasets, description, config, script)
 
 
-def finish(folder: Path, datasets: Any, description: dict[str, Any], script: ScriptArguments) -> None:
-    """Calibrates, evaluates and writes the card."""
-    done = finalize_checkpoint(folder, datasets, data=description, cpu=script.cpu)
-    if done.calibration is not None:
-        print(*describe_calibration(done.calibration), sep="\n")
+def finish(
+    folder: Path, datasets: Any, description: dict[str, Any], config: TrainingConfig, script: ScriptArguments
+) -> None:
+    """Calibrates, evaluates, writes the card, and says whether the model is better than its start."""
+    start = None
+    if config.model.init_checkpoint is not None and config.model.init_heads:
+        base = find_base(config.model.init_checkpoint)
+        start = base.name, base.folder
+    done = finalize_checkpoint(folder, datasets, data=description, start=start, cpu=script.cpu)
+    print(*describe_calibration(done.calibration), sep="\n")
     if done.evaluation is not None:
         print(*describe_evaluation(done.evaluation), sep="\n")
         name = script.name or Path(script.output_dir).resolve().name
@@ -142,6 +152,18 @@ def finish(folder: Path, datasets: Any, description: dict[str, Any], script: Scr
         except CardError as error:  # the checkpoint works without a card
             print(f"No card: {error}")
     print(*done.skipped, sep="\n", end="\n" * bool(done.skipped))
+    if done.evaluation is not None:
+        print(f"\n{describe_verdict(done.evaluation)}\n")
+    print_next(folder)
+
+
+def print_next(folder: Path) -> None:
+    """Prints the commands that come next."""
+    place = shlex.quote(str(folder))
+    print("Next, try it in the app, read its card, and push it:")
+    print(f"  MURA_CHECKPOINT={place} python app.py")
+    print(f"  less {place}/README.md")
+    print(f"  python scripts/push_to_hub.py {place} USER/NAME --dry_run")
 
 
 def print_once(*messages: str | None) -> None:
@@ -151,6 +173,7 @@ def print_once(*messages: str | None) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    logging.disable_progress_bar()  # one bar at a time: that of the epoch or measurement
     try:
         script, config, messages = read_command_line(
             argv, ScriptArguments, folders=FOLDERS, description=__doc__,

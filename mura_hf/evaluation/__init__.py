@@ -44,6 +44,7 @@ from .summary import (
     describe_index,
     describe_ood_detector,
     describe_shortcuts,
+    describe_verdict,
 )
 
 __all__ = [
@@ -66,6 +67,7 @@ __all__ = [
     "describe_ood_detector",
     "describe_shortcuts",
     "describe_source",
+    "describe_verdict",
     "draw_largest_shifts",
     "evaluate_checkpoint",
     "finalize_checkpoint",

@@ -9,22 +9,26 @@ import numpy as np
 from accelerate import Accelerator
 from datasets import Dataset
 from scipy.special import expit, logit
+from sklearn.model_selection import StratifiedGroupKFold
 from transformers import AutoConfig
 
 from ..common import replace_file
-from ..errors import DatasetError
 from ..metrics import (
     calibrate_studies,
     choose_operating_points,
     classification_metrics,
     fit_study_calibration,
     fit_temperature,
+    too_few_studies,
 )
 from ..training import SplitPredictions
 from .prediction_cache import PredictionCache
 
 CALIBRATION = ("temperature", "study_slope", "study_intercept")
 """Names of the calibration's values in a checkpoint's config."""
+
+_NONE = (1.0, 1.0, 0.0)  # temperature, slope and intercept that change nothing
+_N_FOLDS = 5
 
 _EPSILON = 1e-12  # keeps logits and logarithms of probabilities finite
 
@@ -39,6 +43,9 @@ def calibrate_checkpoint(
 ) -> dict[str, Any]:
     """Fits temperature, study slope and study intercept, chooses operating points, and writes them to `config.json`.
 
+    A calibration is kept only if it does not raise the Brier score or the calibration error of patients whom it was
+    not fitted to (cross-validation over patients). With fewer studies than `MIN_SIZES`, nothing is fitted.
+
     A record of the fit is added to `training.json` if that exists. An earlier calibration is replaced, and weights
     stay untouched. Earlier evaluations are outdated afterwards; run `evaluate_checkpoint` again.
 
@@ -48,32 +55,43 @@ def calibrate_checkpoint(
         batch_size, cpu, cache_dir: See `evaluate_checkpoint`.
 
     Returns:
-        `temperature`, `study_slope`, `study_intercept`, `operating_points`, the numbers `n` and `n_abnormal` of
-        studies, and `before` and `after`: `brier`, `ece` and `cross_entropy` on these same studies, so `after` is
-        optimistic.
-
-    Raises:
-        DatasetError: If the rows lack a class.
+        `temperature`, `study_slope`, `study_intercept`, `operating_points`, and the numbers `n` and `n_abnormal` of
+        studies. `before` and `held_out`: `brier`, `ece` and `cross_entropy` without calibration, and with the
+        calibration that was fitted to other patients. `after`: the same on the studies of the fit, so it is
+        optimistic. `not_calibrated` and `no_operating_points`: why these were left out, if they were.
     """
-    if set(rows["label"]) != {0, 1}:
-        raise DatasetError("calib needs normal and abnormal studies; use more data or a larger calib_fraction")
     folder, accelerator = Path(folder), Accelerator(cpu=cpu)
-    cache = PredictionCache(folder, rows, accelerator, batch_size=batch_size, cache_dir=cache_dir)
-    predictions = cache.predict(temperature=1.0, progress="Calibrating")
-    temperature = round(fit_temperature(_logit(predictions.probabilities), predictions.labels), 4)
-    before, labels = predictions.study_probabilities()
-    scaled, _ = change_temperature(cache, predictions, temperature).study_probabilities()
-    slope, intercept = (round(value, 4) for value in fit_study_calibration(scaled, labels))
-    after = calibrate_studies(scaled, slope, intercept)
-    fit: dict[str, Any] = dict(zip(CALIBRATION, (temperature, slope, intercept), strict=True))
-    fit["operating_points"] = choose_operating_points(labels, after)
-    record = {
-        **fit,
-        "n": len(labels),
-        "n_abnormal": int(labels.sum()),
-        "before": probability_errors(labels, before),
-        "after": probability_errors(labels, after),
+    known = dict(zip(rows["study_id"], zip(rows["label"], rows["patient_id"], strict=True), strict=True))
+    labels, patients = [label for label, _ in known.values()], [patient for _, patient in known.values()]
+    fit: dict[str, Any] = {**dict(zip(CALIBRATION, _NONE, strict=True)), "operating_points": {"paper": 0.5}}
+    record: dict[str, Any] = {"n": len(labels), "n_abnormal": sum(labels)}
+    reasons = {
+        "not_calibrated": too_few_studies(labels, patients, "calibration"),
+        "no_operating_points": too_few_studies(labels, patients, "operating_points"),
     }
+    if not all(reasons.values()):
+        cache = PredictionCache(folder, rows, accelerator, batch_size=batch_size, cache_dir=cache_dir)
+        predictions = cache.predict(temperature=1.0, progress="Calibrating")
+        probabilities, truth = predictions.study_probabilities()
+        if reasons["not_calibrated"] is None:
+            values, after = _fit(cache, predictions)
+            held_out = _cross_validate(cache, predictions)
+            states = {"before": probabilities, "after": after, "held_out": held_out}
+            record |= {when: probability_errors(truth, one) for when, one in states.items()}
+            worse = [
+                f"{title} from {record['before'][name]:.4f} to {record['held_out'][name]:.4f}"
+                for name, title in (("brier", "Brier score"), ("ece", "calibration error"))
+                if record["held_out"][name] > record["before"][name]
+            ]
+            if worse:
+                raised = " and the ".join(worse)
+                reasons["not_calibrated"] = f"on patients whom it was not fitted to, it would raise the {raised}"
+            else:
+                fit |= dict(zip(CALIBRATION, values, strict=True))
+                probabilities = after
+        if reasons["no_operating_points"] is None:
+            fit["operating_points"] = choose_operating_points(truth, probabilities)
+    record = {**fit, **record, **{name: reason for name, reason in reasons.items() if reason}}
     if accelerator.is_main_process:
         config = AutoConfig.from_pretrained(folder)
         config.update(fit)
@@ -82,6 +100,31 @@ def calibrate_checkpoint(
             replace_file(folder / "config.json", (Path(temporary) / "config.json").read_bytes())
         add_to_training_record(folder, {"calibration": record})
     return record
+
+
+def _fit(
+    cache: PredictionCache, predictions: SplitPredictions, fitted: np.ndarray | None = None
+) -> tuple[tuple[float, float, float], np.ndarray]:
+    """Fits to some studies (bool `[n]`; default all). Returns the values of `CALIBRATION`, and all probabilities."""
+    studies, labels = list(predictions.by_study()), predictions.study_probabilities()[1]
+    fitted = np.ones(len(studies), bool) if fitted is None else fitted
+    views = np.isin(predictions.study_ids, np.asarray(studies)[fitted])
+    temperature = round(fit_temperature(_logit(predictions.probabilities[views]), predictions.labels[views]), 4)
+    scaled, _ = change_temperature(cache, predictions, temperature).study_probabilities()
+    slope, intercept = (round(value, 4) for value in fit_study_calibration(scaled[fitted], labels[fitted]))
+    return (temperature, slope, intercept), calibrate_studies(scaled, slope, intercept)
+
+
+def _cross_validate(cache: PredictionCache, predictions: SplitPredictions) -> np.ndarray:
+    """Probability of each study with a calibration that was fitted to other patients, float64 `[n]`."""
+    probabilities, labels, patients, _ = map(np.asarray, zip(*predictions.by_study().values(), strict=True))
+    held_out = np.empty(len(labels))
+    folds = StratifiedGroupKFold(_N_FOLDS, shuffle=True, random_state=0)
+    for _, members in folds.split(probabilities, labels, patients):
+        fitted = np.ones(len(labels), bool)
+        fitted[members] = False
+        held_out[members] = _fit(cache, predictions, fitted)[1][members]
+    return held_out
 
 
 def change_temperature(

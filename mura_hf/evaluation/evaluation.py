@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForImageClassification
 
 from ..common import replace_file
 from ..data import UNKNOWN_PART
-from ..errors import CheckpointError, DatasetError
+from ..errors import CheckpointError, DatasetError, MuraError
 from ..inference import StudyPredictor
 from ..metrics import (
     OPERATING_POINTS,
@@ -31,6 +31,7 @@ from ..metrics import (
     paired_bootstrap,
     plot_evaluation,
     random_baseline,
+    too_few_studies,
     view_count_baseline,
 )
 from ..models import BODY_PARTS, LABELS, MuraBaseConfig, MuraImageProcessor, write_golden
@@ -134,6 +135,7 @@ def evaluate_checkpoint(
         "weights_sha256": cache.weights_sha256,
         "calibration": {name: getattr(config, name) for name in CALIBRATION},
         **{level: measured.to_dict() for level, measured in levels.items()},
+        "too_few": too_few_studies(scores.labels, scores.patients, "comparison"),
         "curves": levels["study"].curves,
         "calibration_effect": _calibration_effect(cache, predictions, scores, config),
         "prevalence": prevalence,
@@ -305,6 +307,7 @@ def compare_checkpoints(
     rows: Dataset,
     other_rows: Dataset,
     *,
+    start: str | None = None,
     batch_size: int = 32,
     cpu: bool = False,
     cache_dir: str | Path | None = None,
@@ -318,11 +321,13 @@ def compare_checkpoints(
         other: The checkpoint to compare it with.
         rows: The split.
         other_rows: The split as the other checkpoint's training cut it.
+        start: Name of the other checkpoint, if it is the one that training started from.
         batch_size, cpu, cache_dir: See `evaluate_checkpoint`.
 
     Returns:
-        The new content of `evaluation.json`. Its `comparison` holds `checkpoint` (the name of the other's folder),
-        `weights_sha256`, and for `image` and `study` the difference of each metric.
+        The new content of `evaluation.json`. Its `comparison` holds `checkpoint` (`start`, or the name of the other's
+        folder), `is_start`, `weights_sha256`, the other's `auroc` of studies, and for `image` and `study` the
+        difference of each metric; for a start also `known`, the patients of `valid` that it was trained on.
 
     Raises:
         DatasetError: If the two checkpoints were trained on different cuts of the data, so that one may have been
@@ -346,7 +351,17 @@ def compare_checkpoints(
     n_studies = report["study"]["overall"]["figures"]["n"]
     if report["weights_sha256"] != weights[0] or n_studies != len(levels[0]["study"].labels):
         raise DatasetError(f"{file} is about other weights or studies; evaluate {folder} on these first")
-    report["comparison"] = {"checkpoint": Path(other).resolve().name, "weights_sha256": weights[1]}
+    theirs = classification_metrics(levels[1]["study"].labels, levels[1]["study"].probabilities)
+    report["comparison"] = {
+        "checkpoint": start or Path(other).resolve().name,
+        "is_start": start is not None,
+        "weights_sha256": weights[1],
+        "auroc": theirs["auroc"],
+    }
+    if start is not None:
+        training = Path(folder) / "training.json"
+        data = json.loads(training.read_text()).get("data", {}) if training.is_file() else {}
+        report["comparison"]["known"] = data.get("known_to_base", {}).get("valid", 0)
     for level, ours in levels[0].items():
         pair = ours.probabilities, levels[1][level].probabilities
         report["comparison"][level] = paired_bootstrap(
@@ -379,7 +394,7 @@ def write_golden_check(folder: str | Path) -> None:
 class FinalizeResult:
     """What was measured after training."""
 
-    calibration: dict[str, Any] | None = None  # from `calibrate_checkpoint`; None if it was skipped
+    calibration: dict[str, Any]  # from `calibrate_checkpoint`
     evaluation: dict[str, Any] | None = None  # from `evaluate_checkpoint`; None if it was skipped
     skipped: list[str] = field(default_factory=list)  # sentences that say what was skipped, and why
 
@@ -389,6 +404,7 @@ def finalize_checkpoint(
     datasets: DatasetDict,
     *,
     data: dict[str, Any] | None = None,
+    start: tuple[str, Path] | None = None,
     batch_size: int = 32,
     cpu: bool = False,
 ) -> FinalizeResult:
@@ -401,20 +417,14 @@ def finalize_checkpoint(
         folder: The checkpoint.
         datasets: The splits that it was trained with.
         data: Description of the data for `evaluation.json`, from `describe_source`.
+        start: Name and folder of the checkpoint that training started from, to compare with; None without one.
         batch_size, cpu: See `evaluate_checkpoint`.
     """
     for name in _PROCESS_GROUP_VARIABLES:
         os.environ.pop(name, None)
     AcceleratorState._reset_state(reset_partial_state=True)
     options: dict[str, Any] = {"batch_size": batch_size, "cpu": cpu}
-    result = FinalizeResult()
-    if missing := _missing_labels(datasets["calib"]):
-        result.skipped.append(
-            f"Not calibrated: calib has no {missing} study. Give more studies or a larger calib_fraction, or run "
-            "scripts/calibrate.py later."
-        )
-    else:
-        result.calibration = calibrate_checkpoint(folder, datasets["calib"], **options)
+    result = FinalizeResult(calibrate_checkpoint(folder, datasets["calib"], **options))
     try:
         if "train" not in datasets:
             raise DatasetError("the data have no train split")
@@ -425,14 +435,15 @@ def finalize_checkpoint(
         result.evaluation = evaluate_checkpoint(
             folder, datasets["valid"], "valid", train=datasets.get("train"), data=data, **options
         )
-        if missing := _missing_labels(datasets["valid"]):
-            result.skipped.append(f"valid has no {missing} study, so metrics such as AUROC are undefined.")
+        if missing := [LABELS[label] for label in sorted({0, 1} - set(datasets["valid"]["label"]))]:
+            result.skipped.append(f"valid has no {missing[0]} study, so metrics such as AUROC are undefined.")
+        elif start is not None:
+            rows = datasets["valid"]
+            try:
+                result.evaluation = compare_checkpoints(folder, start[1], rows, rows, start=start[0], **options)
+            except MuraError as error:
+                result.skipped.append(f"Not compared with {start[0]}: {error}.")
     else:
         result.skipped.append("Not evaluated: the data have no valid split. A card needs an evaluation.")
         write_golden_check(folder)
     return result
-
-
-def _missing_labels(rows: Dataset) -> str:
-    """Names the labels that no row has; empty if both are present."""
-    return " and no ".join(LABELS[label] for label in sorted({0, 1} - set(rows["label"])))

@@ -25,7 +25,7 @@ from ..models import BODY_PARTS, MuraImageProcessor
 from ..models.golden_mura import digest_weights
 from ..phantoms import UNRELATED_KINDS, render_phantom, render_unrelated
 from ..radiographs import read_radiograph
-from ..retrieval import OODDetector, feature_means
+from ..retrieval import OOD_FILE, OODDetector, feature_means
 from ..retrieval.ood_detection import FALSE_ALARM_RATE
 from .calibration import add_to_training_record
 from .prediction_cache import body_part_of, has_regions, image_source, spread_indices
@@ -51,7 +51,7 @@ def fit_ood_detector(
 
     Views are grouped by region if the rows have regions, else by body part. Views that show nothing of the upper limb
     help in training but are out of scope for checkpoints of this package, so the detector flags them. A record is
-    added to `training.json` if that exists.
+    added to `training.json` if that exists; if there are too few views, it says so, and there is no detector.
 
     Args:
         folder: The checkpoint.
@@ -83,7 +83,13 @@ def fit_ood_detector(
         _read_codes(model.eval(), ViewDataset(rows, processor), accelerator.device, batch_size, f"Reading {name}")
         for name, rows in (("train", train), ("calib", in_scope(calib)))
     )
-    detector = OODDetector.fit(codes, groups, outside, calib_codes, digest_weights(folder))
+    try:
+        detector = OODDetector.fit(codes, groups, outside, calib_codes, digest_weights(folder))
+    except DatasetError as error:
+        if accelerator.is_main_process:
+            (folder / OOD_FILE).unlink(missing_ok=True)
+            add_to_training_record(folder, {"ood_detection": {"not_fitted": f"too few: {error}"}})
+        raise
     record = {
         "n_views": len(codes),
         "groups": {group: groups.count(group) for group in sorted(set(groups))},
@@ -122,7 +128,7 @@ def in_scope(rows: Dataset, *, inside: bool = True) -> Dataset:
 def _read_codes(model: Any, views: ViewDataset, device: torch.device, batch_size: int, progress: str) -> np.ndarray:
     """Codes of views from `feature_means`, float32 `[n, D]`."""
     codes = []
-    for batch in tqdm(DataLoader(views, batch_size), desc=progress):
+    for batch in tqdm(DataLoader(views, batch_size), desc=progress, leave=False):
         pixel_values = batch["pixel_values"].to(device, memory_format=torch.channels_last)
         codes.append(feature_means(model.classify_views(pixel_values)).cpu().numpy())
     return np.concatenate(codes) if codes else np.zeros((0, 1), np.float32)
@@ -157,13 +163,15 @@ def measure_ood_detection(
     if not len(inside):
         raise DatasetError("no row is in the scope of the checkpoint, so false alarms cannot be counted")
     flags, patients = [], []
-    for files, part, patient in tqdm(list(_studies(inside)), desc="OOD: held-out"):
+    for files, part, patient in tqdm(list(_studies(inside)), desc="OOD: held-out", leave=False):
         flags.append(_is_flagged(predictor, files, part))
         patients.append(patient)
     interval = bootstrap_mean(np.asarray(flags, float), patients)
     if interval[0] == interval[1]:  # all flags are equal: Wilson's interval as if each patient had one study
         interval = _wilson(len(set(patients)) * all(flags), len(set(patients)))
-    kinds = tqdm(ood_images(predictor, inside, outside, ood_folders, n_images=n_images).items(), desc="OOD: kinds")
+    kinds = tqdm(
+        ood_images(predictor, inside, outside, ood_folders, n_images=n_images).items(), desc="OOD: kinds", leave=False
+    )
     report = {
         "alarms": _share(flags, interval),
         "kinds": {name: _share([_is_flagged(predictor, [image]) for image in images]) for name, images in kinds},

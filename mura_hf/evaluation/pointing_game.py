@@ -106,7 +106,7 @@ def play_pointing_game(predictor: StudyPredictor, rows: Dataset) -> PointingGame
     if not len(chosen):
         raise DatasetError("no abnormal view has exactly one box")
     figures, shapes, small = [], [], []
-    for row in tqdm(chosen, desc="Pointing game"):
+    for row in tqdm(chosen, desc="Pointing game", leave=False):
         try:
             heatmap = find_heatmap(predictor, row)
         except CheckpointError as error:
@@ -216,7 +216,7 @@ def measure_sensitivity(
         `area`, the mean share of the image that the box covers.
     """
     rows: dict[str, list[dict[str, float]]] = {"overall": [], **{kind: [] for kind in MIX}}
-    for number, drawn in enumerate(tqdm(draw_findings(n, seed), desc="Added findings")):
+    for number, drawn in enumerate(tqdm(draw_findings(n, seed), desc="Added findings", leave=False)):
         part, view = BODY_PARTS[number % len(BODY_PARTS)], (number // len(BODY_PARTS)) % 3
         abnormal, normal = (
             render_phantom(seed + number, body_part=part, view=view, finding=finding, size=size)

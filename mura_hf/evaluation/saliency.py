@@ -127,13 +127,13 @@ def measure_randomization(
         return [abs(float(spearmanr(*pair).statistic)) for pair in pairs], sum(map(_is_constant, maps))
 
     by_seed = []
-    for seed in tqdm(range(n_seeds), desc="Shuffling weights"):
+    for seed in tqdm(range(n_seeds), desc="Shuffling weights", leave=False):
         shuffled = copy.deepcopy(predictor.model)
         _shuffle([*shuffled.parameters(), *shuffled.buffers()], seed)
         by_seed.append(compare(shuffled))
     medians = [float(np.median(found)) for found, _ in by_seed if found]
     cascade = []
-    for step in tqdm(range(1, steps + 1), desc="Shuffling from the output down"):
+    for step in tqdm(range(1, steps + 1), desc="Shuffling from the output down", leave=False):
         shuffled = copy.deepcopy(predictor.model)
         stacks = [stack[: round(len(stack) * step / steps)] for stack in _layers(shuffled)]
         modules = {id(module): module for stack in stacks for module in stack}.values()
@@ -214,7 +214,7 @@ def measure_insertion_deletion(
         after each step (`steps + 1` values). Only `n` if every heatmap is empty.
     """
     curves, patients = [], []
-    for number, row in enumerate(tqdm(select_abnormal(rows, n_views), "Insertion and deletion")):
+    for number, row in enumerate(tqdm(select_abnormal(rows, n_views), "Insertion and deletion", leave=False)):
         of_view = _curves(predictor, row, steps, number)
         if of_view is not None:
             patients.append(row["patient_id"])

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from ..data.views import group_studies
 from ..errors import DatasetError
 from ..inference import StudyPredictor
-from ..metrics import mean_with_interval
+from ..metrics import mean_with_interval, too_few_studies
 from ..models import BODY_PARTS, LABELS
 from ..phantoms import MIX, render_phantom
 from ..radiographs import Radiograph, read_radiograph
@@ -23,7 +23,7 @@ from .prediction_cache import body_part_of, image_source
 LIMIT = 0.05
 """Largest mean absolute change of a study's probability at which something does not count as a shortcut."""
 
-CAUGHT, CLEARED, UNDECIDED, EXPECTED = "caught", "cleared", "undecided", "expected"
+CAUGHT, CLEARED, UNDECIDED, EXPECTED, TOO_FEW = "caught", "cleared", "undecided", "expected", "not measured: too few"
 
 N_STUDIES = 200
 """Largest number of studies of `measure_masking` in an evaluation."""
@@ -98,7 +98,8 @@ class ShiftCollection:
             `high`. With a control also `control`, its mean absolute change, and `excess` with `excess_low` and
             `excess_high`, by how much the factor's is larger. Intervals are 95 % intervals from a bootstrap over
             patients. `verdict` judges the mean absolute change, or the excess if there is a control: "caught" if the
-            whole interval lies above `LIMIT`, "cleared" if none of it does, else "undecided"; or "expected".
+            whole interval lies above `LIMIT`, "cleared" if none of it does, else "undecided"; "expected"; or "not
+            measured: too few" with fewer studies than `MIN_SIZES`.
         """
         return {factor: _summary(shifts, factor in expected) for factor, shifts in self._shifts.items() if shifts}
 
@@ -131,6 +132,8 @@ def _summary(shifts: list[Shift], expected: bool) -> dict[str, Any]:
         row["control"] = float(np.mean(controls))
         row |= {"excess": judged["mean"], "excess_low": judged["low"], "excess_high": judged["high"]}
     verdict = CAUGHT if judged["low"] > LIMIT else CLEARED if judged["high"] <= LIMIT else UNDECIDED
+    if too_few_studies(labels, patients, "shortcuts", (0,) if shifts[0].factor in _HIDING else (0, 1)):
+        verdict = TOO_FEW
     return {**row, "verdict": EXPECTED if expected else verdict}
 
 
@@ -160,7 +163,7 @@ def measure_counterfactuals(
         not change (a shoulder wears no ring; a collimator may lie outside the image) do not count for it.
     """
     shifts = ShiftCollection(["finding", *MIX, *FACTORS])
-    for number, kind in enumerate(tqdm(draw_findings(n, seed), desc="Counterfactuals")):
+    for number, kind in enumerate(tqdm(draw_findings(n, seed), desc="Counterfactuals", leave=False)):
         part, patient = BODY_PARTS[number % len(BODY_PARTS)], seed + number
         bases = {factor: number // len(BODY_PARTS) % 2 if factor not in _HIDING else 0 for factor in FACTORS}
         variants = [_PLAIN, {**_PLAIN, "finding": kind}]
@@ -217,7 +220,7 @@ def measure_masking(
     members, rows = group_studies(rows["study_id"]), rows.cast_column("image", Image(decode=False))
     studies = list(members)
     shifts, taken = ShiftCollection(list(_DETECTORS)), dict.fromkeys(_DETECTORS, 0)
-    for number in tqdm(np.random.default_rng(seed).permutation(len(studies)), desc="Masking"):
+    for number in tqdm(np.random.default_rng(seed).permutation(len(studies)), desc="Masking", leave=False):
         wanted = [factor for factor in _DETECTORS if taken[factor] < n_studies]
         if not wanted:
             break

@@ -46,15 +46,22 @@ def with_old_names(report: dict[str, Any]) -> dict[str, Any]:
 
 def describe_calibration(record: dict[str, Any]) -> list[str]:
     """Describes the result of `calibrate_checkpoint`."""
-    before, after = record["before"], record["after"]
     points = ", ".join(f"{name} {value:g}" for name, value in record["operating_points"].items())
-    return [
-        f"Calibrated on {record['n']} studies of calib, {record['n_abnormal']} of them abnormal: temperature "
-        f"{record['temperature']:g}, study slope {record['study_slope']:g}, intercept {record['study_intercept']:g}.",
-        f"On these, the Brier score is {before['brier']:.4f} before and {after['brier']:.4f} after calibration, the "
-        f"calibration error {before['ece']:.4f} and {after['ece']:.4f}.",
-        f"Operating points (abnormal strictly above): {points}.",
-    ]
+    if "not_calibrated" in record:
+        lines = [f"Not calibrated on calib: {record['not_calibrated']}."]
+    else:
+        before, after = record["before"], record["held_out"]
+        lines = [
+            f"Calibrated on {record['n']} studies of calib, {record['n_abnormal']} of them abnormal: temperature "
+            f"{record['temperature']:g}, study slope {record['study_slope']:g}, intercept "
+            f"{record['study_intercept']:g}.",
+            f"On patients whom it was not fitted to, the Brier score is {before['brier']:.4f} before and "
+            f"{after['brier']:.4f} after calibration, the calibration error {before['ece']:.4f} and "
+            f"{after['ece']:.4f}.",
+        ]
+    if "no_operating_points" in record:
+        return [*lines, f"No operating points but {points}: calib has {record['no_operating_points']}."]
+    return [*lines, f"Operating points (abnormal strictly above): {points}."]
 
 
 def describe_ood_detector(record: dict[str, Any]) -> list[str]:
@@ -112,6 +119,31 @@ def describe_evaluation(report: dict[str, Any]) -> list[str]:
             lines.append(f"AUROC of the {VOTERS} nearest studies' labels {votes:.3f}, of the classifier {own:.3f}")
     lines += describe_shortcuts(report["shortcuts"])
     return [*lines, PHANTOM_WARNING] if report["trained_on_phantoms"] else lines
+
+
+def describe_verdict(report: dict[str, Any]) -> str:
+    """Says in plain words whether a checkpoint is better than the one that it started from, or than guessing.
+
+    Args:
+        report: Result of `evaluate_checkpoint` or `compare_checkpoints`, or the content of an `evaluation.json`.
+    """
+    report = with_old_names(report)
+    overall, compared = report["study"]["overall"], report.get("comparison", {})
+    auroc, from_start = overall["figures"]["auroc"], compared.get("is_start", False)
+    other = f"its start, {compared['checkpoint']}" if from_start else "guessing"
+    instead = f"AUROC {_number(auroc)}" + (f" instead of {_number(compared['auroc'])}" if from_start else "")
+    if auroc is None or report.get("too_few"):
+        reason = (report.get("too_few") or "too few: one class only").removeprefix("too few: ")
+        return f"Too few studies to tell whether it is better than {other}: {reason}. Here: {instead}."
+    if from_start:
+        change, low, high = (compared["study"]["auroc"][name] for name in ("difference", "low", "high"))
+        middle, figures = 0.0, f"a difference of {change:+.3f} (95 % interval {low:+.3f} to {high:+.3f})"
+    else:
+        low, high, middle = *overall["intervals"]["auroc"], 0.5
+        figures = f"95 % interval {low:.3f} to {high:.3f}; guessing gives .5"
+    verdict = "Better" if low > middle else "Worse" if high < middle else "Not shown to be better"
+    seen = f" Its start was trained on {compared['known']} of these patients." if compared.get("known") else ""
+    return f"{verdict} than {other}, on {overall['figures']['n']} held-out studies: {instead}, {figures}.{seen}"
 
 
 def _number(value: float | None) -> str:

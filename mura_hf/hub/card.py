@@ -12,6 +12,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedErro
 from ..common import BUNDLED
 from ..data.loading import SOURCES, DataSource, describe_positive_class
 from ..errors import CardError
+from ..evaluation import describe_verdict
+from ..metrics import MIN_SIZES
 from ..models.golden_mura import digest_weights
 from ..retrieval import FOLDER, read_record
 from ..training import config_names
@@ -285,6 +287,8 @@ def _collect_values(records: dict[str, Any], folder: Path, name: str) -> dict[st
         "config_is_known": training["recipe"]["name"] in config_names(),
         "calibrated": _calibration(records) != _UNCALIBRATED,
         "bands": (min(band[0], threshold), max(band[1], threshold)) if has_band else None,
+        "verdict": describe_verdict(records["evaluation"]),
+        "min_sizes": MIN_SIZES,
         "figures": _FIGURES,
         "baseline_names": _BASELINES,
         "index_is_exported": index_is_exported(folder),

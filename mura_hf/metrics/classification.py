@@ -11,6 +11,17 @@ N_BINS = 15
 POOLINGS = ("mean", "max", "noisy_or")
 """Rules of `aggregate_studies`."""
 
+MIN_SIZES = {
+    "comparison": (10, 10),  # with fewer, a gain of .1 in AUROC is hardly ever found
+    "calibration": (20, 5),  # with fewer, a fitted slope and intercept often raise the Brier score
+    "operating_points": (30, 5),  # with fewer, the true sensitivity at "sensitivity_95" is often below .9
+    "shortcuts": (10, 5),  # with fewer, a shortcut that a few studies show is often cleared
+}
+"""What needs studies -> the smallest numbers of studies, and of their patients, in each class.
+
+`mura_hf/evaluation/README.md` has the simulations behind them. Cross-validation of a calibration needs five patients.
+"""
+
 _DIGITS = 5  # of points on curves
 
 
@@ -47,6 +58,30 @@ def classification_metrics(
         "brier": float(np.mean((values - truth) ** 2)) if n else None,
         "ece": float(np.abs(gaps).sum() / n) if n else None,
     }
+
+
+def too_few_studies(
+    labels: Sequence[int] | np.ndarray,
+    patients: Sequence[Hashable] | np.ndarray,
+    what: str,
+    classes: Sequence[int] = (0, 1),
+) -> str | None:
+    """Says that studies are too few for something, such as "too few: 7 studies, 3 abnormal; ..."; None if not.
+
+    Args:
+        labels: `[n]`, 0 normal and 1 abnormal, one for each study.
+        patients: `[n]`, the patient of each study.
+        what: Key of `MIN_SIZES`.
+        classes: Classes of which there must be enough studies.
+    """
+    (n_studies, n_patients), truth = MIN_SIZES[what], np.asarray(labels)
+    by_class = [[patient for patient, one in zip(patients, truth, strict=True) if one == label] for label in classes]
+    if all(len(found) >= n_studies and len(set(found)) >= n_patients for found in by_class):
+        return None
+    return (
+        f"too few: {len(truth)} studies of {len(set(patients))} patients, {(truth == 1).sum()} abnormal; each class "
+        f"needs {n_studies} studies of {n_patients} patients"
+    )
 
 
 def confusion_matrix(

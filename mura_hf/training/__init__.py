@@ -10,7 +10,7 @@ from .configs import command_line_options, config_from_record, config_names, loa
 from .ensemble import fit_member_weights  # noqa: E402
 from .estimate import estimate  # noqa: E402
 from .fine_tuning import keep_split_of_base  # noqa: E402
-from .initialization import build_model, build_processor, describe_base  # noqa: E402
+from .initialization import build_model, build_processor, describe_base, find_base  # noqa: E402
 from .prediction import SplitPredictions, predict_views  # noqa: E402
 from .processes import leave_processes  # noqa: E402
 from .records import CHECKPOINT_FOLDER, MANIFEST_FILE  # noqa: E402
@@ -33,6 +33,7 @@ __all__ = [
     "config_names",
     "describe_base",
     "estimate",
+    "find_base",
     "fit_member_weights",
     "keep_split_of_base",
     "leave_processes",

@@ -18,6 +18,7 @@ from mura_hf.evaluation import (
     saliency,
     shortcuts,
 )
+from mura_hf.metrics import MIN_SIZES
 
 CALIBRATED = {"temperature": 0.3, "study_slope": 1.7, "study_intercept": -0.4, "operating_points": {"youden": 0.42}}
 
@@ -51,6 +52,13 @@ def rows(datasets):
 def train_rows(phantom_tree):
     """All rows of train, without dev and calib."""
     return load_mura(phantom_tree, dev_fraction=0.0, calib_fraction=0.0)["train"]
+
+
+@pytest.fixture
+def few_suffice(monkeypatch):
+    """The few phantoms of these tests are enough for calibration and verdicts."""
+    for what in MIN_SIZES:
+        monkeypatch.setitem(MIN_SIZES, what, (3, 2))
 
 
 @pytest.fixture

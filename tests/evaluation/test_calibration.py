@@ -1,16 +1,18 @@
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from mura_hf import DatasetError
-from mura_hf.evaluation import calibrate_checkpoint, evaluate_checkpoint
-from mura_hf.metrics import OPERATING_POINTS
+from mura_hf.evaluation import calibrate_checkpoint, calibration, describe_calibration, evaluate_checkpoint
+from mura_hf.metrics import MIN_SIZES, OPERATING_POINTS
+from mura_hf.training import SplitPredictions
 
 
+@pytest.mark.usefixtures("few_suffice")
 def test_config_is_calibrated_and_evaluations_use_it(datasets, checkpoint, tmp_path):
     folder, rows, place = tmp_path / "checkpoint", datasets["calib"], {"cpu": True, "cache_dir": tmp_path / "cache"}
     shutil.copytree(checkpoint, folder)
@@ -41,8 +43,70 @@ def test_config_is_calibrated_and_evaluations_use_it(datasets, checkpoint, tmp_p
         assert {name: effect[name] for name in fit[when]} == pytest.approx(fit[when], abs=1e-6)
 
 
-def test_one_class_is_refused(datasets, folder):
-    normal = datasets["calib"].filter(lambda row: row["label"] == 0)
-    with pytest.raises(DatasetError, match="calib needs normal and abnormal"):
-        calibrate_checkpoint(folder, normal, cpu=True)
-    assert not (folder / "training.json").exists()
+def calibrate(folder, monkeypatch, labels, probabilities, views=1):
+    """Calibrates on studies of one patient each, of which each view has the study's probability."""
+    names = np.repeat([f"s{number}" for number in range(len(labels))], views).tolist()
+    labels, probabilities = np.repeat(labels, views), np.repeat(probabilities, views)
+    rows = {"study_id": names, "patient_id": names, "label": labels.tolist()}
+    parts = np.zeros(len(names), int)
+    found = SplitPredictions(probabilities, labels, names, names, parts, None)
+    monkeypatch.setattr(
+        calibration, "PredictionCache", lambda *args, **options: SimpleNamespace(predict=lambda **_: found)
+    )
+    return calibrate_checkpoint(folder, rows, cpu=True)
+
+
+def draw(n, slope=1.0, shift=0.0, seed=0):
+    """`n` normal and `n` abnormal studies, and probabilities whose logits are off by a slope and a shift."""
+    labels = np.repeat([0, 1], n)
+    evidence = 2 * (labels + np.random.default_rng(seed).normal(size=2 * n) / 1.4) - 1
+    return labels, 1 / (1 + np.exp(-(slope * 2 * evidence / 2 + shift)))
+
+
+@pytest.mark.parametrize(
+    ("n", "options", "fitted"),
+    [
+        (150, {"slope": 4}, True),
+        (150, {"slope": 0.2}, True),
+        (60, {"shift": 2}, True),
+        (60, {"shift": -1.5, "slope": 2}, True),
+        (150, {}, False),
+        (40, {"seed": 3}, False),
+        (300, {"seed": 5}, False),
+    ],
+)
+@pytest.mark.parametrize("views", [1, 3])
+def test_a_calibration_must_not_raise_errors_of_other_patients(n, options, fitted, views, folder, monkeypatch):
+    (folder / "training.json").write_text("{}")
+    record = calibrate(folder, monkeypatch, *draw(n, **options), views=views)
+    worse = [record["held_out"][name] > record["before"][name] for name in ("brier", "ece")]
+    assert ("not_calibrated" not in record) == (not any(worse)) == fitted
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["study_slope"] != 1) == fitted
+    assert len(config["operating_points"]) == 4  # of the probabilities that the checkpoint gives
+    text = describe_calibration(record)[0]
+    assert text.startswith(
+        "Calibrated on " if fitted else "Not calibrated on calib: on patients whom it was not fitted"
+    )
+
+
+@pytest.mark.parametrize("labels", [[], [1] * 90, [0, 1], [0] * 90 + [1] * 19, [0] * 3 + [1] * 4])
+def test_nothing_is_fitted_to_too_few_studies(labels, folder, monkeypatch):
+    (folder / "training.json").write_text("{}")
+    record = calibrate(folder, monkeypatch, np.array(labels, int), np.linspace(0.1, 0.9, len(labels)))
+    config = json.loads((folder / "config.json").read_text())
+    assert (config.get("temperature", 1), config.get("study_slope", 1)) == (1, 1)
+    assert config["operating_points"] == {"paper": 0.5}
+    assert json.loads((folder / "training.json").read_text())["calibration"] == record
+    n = f"too few: {len(labels)} studies of {len(labels)} patients, {sum(labels)} abnormal"
+    assert n in record["not_calibrated"]
+    lines = describe_calibration(record)
+    assert n in lines[0]
+    assert "No operating points but paper 0.5: calib has too few" in lines[1]
+
+
+def test_operating_points_need_more_studies_than_a_calibration(folder, monkeypatch):
+    (n_fit, _), (n_points, _) = MIN_SIZES["calibration"], MIN_SIZES["operating_points"]
+    record = calibrate(folder, monkeypatch, *draw((n_fit + n_points) // 2, slope=5))
+    assert (record["temperature"] > 1, record["operating_points"]) == (True, {"paper": 0.5})
+    assert "not_calibrated" not in record

@@ -11,6 +11,7 @@ from mura_hf.evaluation import (
     compare_checkpoints,
     describe_calibration,
     describe_evaluation,
+    describe_verdict,
     evaluate_checkpoint,
     finalize_checkpoint,
     measure_baselines,
@@ -165,11 +166,13 @@ def test_the_command_prints_and_compares(evaluated, phantom_tree, tmp_path, caps
         main([str(tmp_path / "nowhere"), *place])
 
 
+@pytest.mark.usefixtures("few_suffice")
 def test_calibrated_then_evaluated(phantom_tree, folder, monkeypatch):
     datasets = load_mura(phantom_tree, dev_fraction=0.1, calib_fraction=0.6)
     monkeypatch.setenv("RANK", "0")  # left over from a process group that has ended
     monkeypatch.setenv("WORLD_SIZE", "2")
-    done = finalize_checkpoint(folder, datasets, data={"key": "phantoms"}, cpu=True)
+    start = "somebody/start", make_checkpoint(folder.parent / "start", make_model(seed=4))
+    done = finalize_checkpoint(folder, datasets, data={"key": "phantoms"}, start=start, cpu=True)
     config = json.loads((folder / "config.json").read_text())
     assert done.calibration["study_slope"] == config["study_slope"]
     assert done.evaluation["calibration"]["study_slope"] == config["study_slope"]
@@ -183,23 +186,32 @@ def test_calibrated_then_evaluated(phantom_tree, folder, monkeypatch):
     assert golden_difference(folder, model, processor) > 1e-4
     assert f"{len(set(datasets['valid']['study_id'])):5d} studies" in describe_evaluation(done.evaluation)[0]
     assert f"temperature {config['temperature']:g}" in describe_calibration(done.calibration)[0]
+    compared = done.evaluation["comparison"]
+    assert (compared["checkpoint"], compared["is_start"], compared["known"]) == ("somebody/start", True, 0)
+    difference = done.evaluation["study"]["overall"]["figures"]["auroc"] - compared["auroc"]
+    assert compared["study"]["auroc"]["difference"] == pytest.approx(difference)
+    assert "than its start, somebody/start" in describe_verdict(done.evaluation)
 
 
 def test_steps_that_the_data_do_not_allow_are_skipped(datasets, folder):
     nothing = datasets["valid"].select([])
     normal = datasets["calib"].filter(lambda row: row["label"] == 0)
     done = finalize_checkpoint(folder, DatasetDict({"calib": normal, "valid": nothing}), cpu=True)
-    assert (done.calibration, done.evaluation) == (None, None)
-    assert "calib has no abnormal study" in done.skipped[0]
-    assert "No out-of-distribution detection: the data have no train" in done.skipped[1]
-    assert "no valid split" in done.skipped[2]
+    assert done.evaluation is None
+    assert "0 abnormal; each class needs" in done.calibration["not_calibrated"]
+    assert "No out-of-distribution detection: the data have no train" in done.skipped[0]
+    assert "no valid split" in done.skipped[1]
     assert (folder / "golden.safetensors").exists()
     assert json.loads((folder / "config.json").read_text()).get("study_slope", 1.0) == 1.0
-    done = finalize_checkpoint(folder, DatasetDict({"calib": nothing, "valid": normal}), cpu=True)
-    assert "no normal and no abnormal study" in done.skipped[0]
-    assert "No out-of-distribution detection" in done.skipped[1]
-    assert "valid has no abnormal study" in done.skipped[2]
+    (folder / "training.json").write_text("{}")
+    one_class = DatasetDict({"train": datasets["train"], "calib": nothing, "valid": normal})
+    done = finalize_checkpoint(folder, one_class, start=("start", folder), cpu=True)
+    assert "too few: 0 studies" in done.calibration["no_operating_points"]
+    assert "No out-of-distribution detection" in done.skipped[0]
+    assert "valid has no abnormal study" in done.skipped[1]
     assert "auroc not defined" in describe_evaluation(done.evaluation)[0]
+    assert "Too few studies to tell whether it is better than guessing" in describe_verdict(done.evaluation)
+    assert json.loads((folder / "training.json").read_text())["ood_detection"]["not_fitted"].startswith("too few: ")
 
 
 def test_differences_are_those_of_the_predictors(rows, evaluated, tmp_path):
