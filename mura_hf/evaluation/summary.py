@@ -139,7 +139,7 @@ def describe_verdict(report: dict[str, Any]) -> str:
         change, low, high = (compared["study"]["auroc"][name] for name in ("difference", "low", "high"))
         middle, figures = 0.0, f"a difference of {change:+.3f} (95 % interval {low:+.3f} to {high:+.3f})"
     else:
-        low, high, middle = *overall["intervals"]["auroc"], 0.5
+        (low, high), middle = overall["intervals"]["auroc"], 0.5
         figures = f"95 % interval {low:.3f} to {high:.3f}; guessing gives .5"
     verdict = "Better" if low > middle else "Worse" if high < middle else "Not shown to be better"
     seen = f" Its start was trained on {compared['known']} of these patients." if compared.get("known") else ""
