@@ -1,12 +1,15 @@
 """What all rooms share: body parts, bundled checkpoints, durable writes, CSV files, suggestions, extras."""
 
+import codecs
 import csv
 import difflib
 import importlib.util
 import io
+import json
 import os
 import re
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,55 @@ folder with the same name can be given as "./name".
 
 DEFAULT = "mura-film"
 """The checkpoint that is loaded if none is named."""
+
+
+def read_csv(content: bytes, limit: int | None = None) -> list[tuple[int, list[str]]]:
+    """Reads a table as spreadsheets write it: UTF-8 or UTF-16, separated by commas, semicolons or tabs.
+
+    Args:
+        content: Content of the file.
+        limit: Largest number of lines to read.
+
+    Returns:
+        Number and cells, without white space around them, of each line that is not empty.
+
+    Raises:
+        ValueError: If it is not such a table. The message continues a sentence that begins with the name of the file.
+    """
+    text = _read_text(content)
+    separator = max(",;\t", key=text.lstrip().partition("\n")[0].count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    try:
+        rows = [(reader.line_num, [cell.strip() for cell in row]) for row in islice(reader, limit)]
+    except csv.Error as error:
+        raise ValueError(f"is not a CSV file ({error}); export it again") from error
+    return [(number, row) for number, row in rows if any(row) and row[0] != "sep="]  # a line that Excel may write
+
+
+def read_json_lines(content: bytes, limit: int | None = None) -> list[tuple[int, list[str]]]:
+    """Reads a file with one JSON object per line as such a table, whose header are the keys; see `read_csv`."""
+    records: list[tuple[int, dict[str, object]]] = []
+    for number, line in enumerate(islice(io.StringIO(_read_text(content)), limit), 1):
+        try:
+            record = json.loads(line) if line.strip() else {}
+            records.append((number, dict(record.items())))
+        except (ValueError, AttributeError, RecursionError) as error:
+            raise ValueError(f"has no JSON object in line {number} ({error}); correct the line") from error
+    header = list(dict.fromkeys(key for _, record in records for key in record))
+    values = [(number, [record.get(key) for key in header]) for number, record in records if record]
+    rows = [(number, ["" if value is None else str(value).strip() for value in row]) for number, row in values]
+    return [(0, header), *rows] if rows else []
+
+
+def _read_text(content: bytes) -> str:
+    encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"is neither UTF-8 nor UTF-16 text ({error}); save it as UTF-8") from error
+    if "\0" in text:
+        raise ValueError("contains zero bytes, as UTF-16 text without its mark does; save it as UTF-8")
+    return text
 
 
 def put_file(folder: Path, name: str, content: bytes) -> None:

@@ -1,7 +1,8 @@
 """Classifies many studies and writes a worklist, most likely abnormal first.
 
 SOURCE is a folder in which each subfolder with images is a study, a ZIP file of such folders, or a CSV file
-(MURA's list of paths; or a header with path, study_id and optionally body_part).
+(MURA's list of paths; or a header with path, study_id and optionally patient_id and body_part). A metadata.csv in a
+folder or ZIP file says which of its files are a study.
 
 Several processes: `torchrun --nproc_per_node 2 scripts/predict.py ...`.
 

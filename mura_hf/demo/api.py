@@ -36,7 +36,7 @@ def add_endpoints(context: AppContext) -> None:
         and warnings. Not a medical device.
 
         Args:
-            views: Files of one study: PNG, JPEG or DICOM, or one ZIP file that contains them.
+            views: Files of one study: PNG, JPEG, TIFF, BMP, WebP or DICOM, or one ZIP file that contains them.
             checkpoint: Hub name or name of a bundled checkpoint; the default checkpoint if empty.
             revision: Revision on the Hub.
             abnormal_label: The label that means abnormal, if the labels of the checkpoint do not say so.

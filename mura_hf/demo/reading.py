@@ -145,15 +145,17 @@ def _find_views(files: Sequence[str]) -> tuple[list[StudyFile], list[str]]:
             continue
         try:
             check_zip(file)
-            studies = find_studies(file)
+            found = find_studies(file)
         except DatasetError as error:
             problems.append(f"{str(error).replace(str(file), file.name).rstrip('.')}.")
             continue
-        if len(studies) == 1:
-            views.extend(studies[0].files)
+        n_studies = sum(any(view.readable for view in study.files) for study in found)
+        if n_studies <= 1:
+            inside = [view for study in found for view in study.files]
+            views.extend(sorted(inside, key=lambda view: not view.readable))  # reading the others says why not
         else:
             problems.append(
-                f"{file.name} contains {len(studies)} studies, but this tab reads one; open it in the worklist, or "
+                f"{file.name} contains {n_studies} studies, but this tab reads one; open it in the worklist, or "
                 "drop the views of one study."
             )
     return views, problems

@@ -133,7 +133,7 @@ def _predict_row(
         checkpoint=predictor.checkpoint,
     )
     if not radiographs:
-        return replace(row, error="No view could be read.")
+        return replace(row, error="No view could be read." if study.files else "The folder contains no picture.")
     try:
         prediction = predictor(
             radiographs, names=names, body_part=study.body_part, operating_point=operating_point, heatmaps=False

@@ -2,7 +2,17 @@
 
 from .guarded import GuardedReader
 from .radiograph import MAX_PIXELS, MIN_SIDE, Radiograph, check_radiograph
-from .reading import HEAD_BYTES, MAX_BYTES, READABLE_FORMATS, detect_format, read_levels, read_radiograph
+from .reading import (
+    HEAD_BYTES,
+    MAX_BYTES,
+    READABLE_FORMATS,
+    detect_format,
+    find_kind,
+    is_hidden,
+    read_head,
+    read_levels,
+    read_radiograph,
+)
 
 __all__ = [
     "HEAD_BYTES",
@@ -14,6 +24,9 @@ __all__ = [
     "Radiograph",
     "check_radiograph",
     "detect_format",
+    "find_kind",
+    "is_hidden",
+    "read_head",
     "read_levels",
     "read_radiograph",
 ]

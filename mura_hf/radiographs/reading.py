@@ -1,9 +1,11 @@
 """`read_radiograph` reads one file into a `Radiograph`. Pictures are decoded here, DICOM in `dicom`."""
 
+import codecs
 import io
 import re
 import struct
-from pathlib import Path
+from collections.abc import Callable
+from pathlib import Path, PurePath
 
 import cv2
 import numpy as np
@@ -50,6 +52,15 @@ _SIGNATURES = {
     rb"NRRD000|.{344}(n\+1|ni1)\0": "a volume (NRRD or NIfTI)",
 }
 _WAYS_OUT = {"an archive": "unpack it", "a volume (NRRD or NIfTI)": "export the radiograph as DICOM or PNG"}
+_HIDDEN = re.compile(r"^(\..*|__MACOSX|DICOMDIR|Thumbs\.db|desktop\.ini)$", re.IGNORECASE)
+_DOCUMENTS = (
+    ".txt", ".csv", ".tsv", ".xml", ".htm", ".html", ".log", ".ini", ".md", ".docx", ".xlsx", ".pptx", ".odt", ".ods",
+    ".parquet", ".db", ".exe", ".dll", ".so", ".jar",
+)  # fmt: skip
+_PICTURE_ENDINGS = (
+    ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".webp", ".ima", ".dic", ".dcm_", ".img", ".heic", ".heif", ".avif",
+    ".gif", ".jp2", ".svg",
+)  # fmt: skip
 _MODES_OF_8_BITS = ("L", "RGB", "1", "P", "PA", "LA", "La", "RGBA", "RGBa", "RGBX")
 
 
@@ -116,6 +127,57 @@ def detect_format(head: bytes) -> str | None:
     return next(found, None)
 
 
+def find_kind(name: str, read_head: Callable[[], bytes]) -> str | None:
+    """Returns what a file in a folder of radiographs is, judging by its content.
+
+    Args:
+        name: Its name. Only files with the usual endings of PNG, JPEG and DICOM are not opened.
+        read_head: Returns its first `HEAD_BYTES`; empty if it cannot be opened.
+
+    Returns:
+        "view" if it seems readable; "unreadable" for a picture or an archive that `read_radiograph` refuses; "unknown"
+        for other data; and None for what is no view: hidden and system files, texts, documents, programs.
+    """
+    if is_hidden(name):
+        return None
+    ending = PurePath(name).suffix.lower()
+    if ending in (".png", ".jpg", ".jpeg", ".dcm", ".dicom"):
+        return "view"
+    head = read_head()
+    detected = detect_format(head)
+    if detected in READABLE_FORMATS:
+        return "view"
+    is_named_so = ending in _PICTURE_ENDINGS
+    if ending in _DOCUMENTS or (detected is None and not is_named_so and _is_text(head)):
+        return None
+    is_likely = detected is not None or is_named_so or not ending[1:] or ending[1:].isdecimal()  # UIDs of DICOM
+    return "unreadable" if is_likely else "unknown"
+
+
+def is_hidden(name: str) -> bool:
+    """Returns whether a file or folder of this name is hidden or belongs to the system or to an archive."""
+    return _HIDDEN.match(name) is not None
+
+
+def read_head(file: Path) -> bytes:
+    """Returns the first `HEAD_BYTES` of a file; empty if it is not a regular file or cannot be opened."""
+    try:
+        if not file.is_file():  # a pipe would wait forever
+            return b""
+        with file.open("rb") as opened:
+            return opened.read(HEAD_BYTES)
+    except OSError:
+        return b""
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)  # the last character may be cut off
+    except UnicodeDecodeError:
+        return head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return bool(head) and not re.search(rb"[\0-\x08\x0e-\x1a\x1c-\x1f]", head)
+
+
 def looks_like_dicom(data: bytes) -> bool:
     """Returns whether the content of a file is DICOM, judging by its prefix (PS3.10 section 7.1).
 
@@ -141,6 +203,8 @@ def _read_content(source: str | Path | bytes | bytearray, name: str | None) -> t
                 raise RadiographError(
                     f"{name} is larger than {MAX_BYTES >> 20} MiB, unlike any radiograph; export the single view."
                 )
+            if not (path.is_file() or path.is_dir()):
+                raise RadiographError(f"{name} is not a file but a pipe or a device; give a file.")
             data = path.read_bytes()
         except FileNotFoundError:
             raise RadiographError(f"{name} does not exist (looked for {path}).") from None

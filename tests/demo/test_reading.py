@@ -97,6 +97,12 @@ def test_a_zip_file_may_contain_one_study(predictor, reader, phantom_files, tmp_
     assert [view.name for view in study.views] == ["a.png", "b.png"]
     assert study.probability == predictor(phantom_files[:2]).probability
     assert problems == [NOT_A_PICTURE.format("c.png")]
+    # Files that cannot be read, or not as a view, do not make another study.
+    extra = {"report.pdf": b"%PDF-1.7", "photos/x.heic": b"\0\0\0\x18ftypheic", "docs/a.txt": b"no film"}
+    more = _pack(tmp_path / "more.zip", {**extra, "s/a.JFIF": pictures[0], "s/b": pictures[1], "s/c.png": b"no"})
+    names, _, problems = read_files(reader, [more])
+    assert names == ["a.JFIF", "b"]
+    assert [problem.split(" is ")[0] for problem in sorted(problems)] == ["c.png", "report.pdf", "x.heic"]
     two = _pack(tmp_path / "two.zip", {"1/a.png": pictures[0], "2/a.png": pictures[1]})
     empty, text = _pack(tmp_path / "empty.zip", {"notes.txt": b"Dear doctor"}), tmp_path / "text.zip"
     text.write_text("Dear doctor")

@@ -1,10 +1,17 @@
+import io
+import json
+import re
 import shutil
 import zipfile
 
+import numpy as np
 import pytest
+from dicom_files import encode_dicom
+from PIL import Image
 
 from mura_hf import DatasetError, RadiographError, load_mura
-from mura_hf.inference import StudyFile, find_studies, study_files
+from mura_hf.inference import StudyFile, find_studies, predict_rows, study_files
+from mura_hf.inference.worklist import read_from_disk
 
 
 @pytest.fixture
@@ -42,6 +49,110 @@ def test_each_folder_with_pictures_is_a_study(tree, tmp_path):
     # Images at the top are one study, named after the source.
     assert _names(find_studies(tree / "arm 2")) == {"arm 2": ["b2.png", "b10.png"]}
     assert _names(find_studies(_zip(tree / "arm 2", tmp_path / "left arm.zip"))) == {"left arm": ["b2.png", "b10.png"]}
+
+
+def _encode(file_format, **options):
+    buffer = io.BytesIO()
+    Image.fromarray(PIXELS).save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
+PIXELS = np.random.default_rng(5).integers(0, 256, (60, 40), dtype=np.uint8)
+DICOM = encode_dicom(PIXELS.astype(np.uint16) * 8, bits_stored=12)
+HEIC = b"\0\0\0\x18ftypheic" + bytes(100)
+VIEWS = {
+    "a.jfif": _encode("JPEG"), "b.JPE": _encode("JPEG"), "c.tif": _encode("TIFF"), "d.bmp": _encode("BMP"),
+    "e.webp": _encode("WebP"), "f.IMA": DICOM, "g.dic": DICOM, "h.dcm_": DICOM, "i": DICOM, "k.txt": DICOM,
+    "l.tmp": _encode("PNG"), "1.2.840.10008": DICOM,
+}  # fmt: skip
+REFUSED = {
+    "m.heic": (HEIC, "m.heic is HEIC, which is not supported; save it as JPEG or PNG."),
+    "n.photo": (HEIC, "n.photo is HEIC, which is not supported"),
+    "o.pdf": (b"%PDF-1.7 ", "o.pdf is PDF, which is not supported"),
+    "p.zip": (b"PK\3\4" + bytes(90), "p.zip is an archive, which is not supported; unpack it."),
+    "q.tif": (b"Dear doctor", "q.tif is not a PNG, JPEG, TIFF, BMP, WebP or DICOM file"),
+    "r": (bytes(700), "r is not a PNG, JPEG"),
+    "s.ima": (b"", "s.ima is empty"),
+    "t.raw": (bytes(range(256)) * 4, "t.raw is not a PNG, JPEG"),
+}
+PASSED_OVER = {
+    "notes": b"Befund: unauff\xc3\xa4llig", "notes.txt": "unauffällig".encode("latin-1"), "README.md": b"# Films",
+    "list.xlsx": b"PK\3\4" + bytes(90), ".hidden.png": b"x", "Thumbs.db": bytes(9), "DICOMDIR": DICOM,
+    "report.log": "Bericht".encode("utf-16"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("source", ["folder", "ZIP file"])
+def test_the_content_decides_what_a_view_is_and_nothing_disappears(source, predictor, tmp_path):
+    folder = tmp_path / "films" / "study"
+    folder.mkdir(parents=True)
+    refused = {name: content for name, (content, _) in REFUSED.items()}
+    for name, content in {**VIEWS, **refused, **PASSED_OVER}.items():
+        (folder / name).write_bytes(content)
+    for name in ("no files", "texts", "photos"):
+        (folder.parent / name).mkdir()
+    (folder.parent / "texts" / "notes.txt").write_text("no film")
+    (folder.parent / "photos" / "hand.heic").write_bytes(HEIC)
+    (folder.parent / "model.bin").write_bytes(bytes(range(99)))  # no study, since the studies are below
+    studies = find_studies(folder.parent if source == "folder" else _zip(folder.parent, tmp_path / "films.zip"))
+    assert [study.name for study in studies] == ["no files", "photos", "study", "texts"]
+    assert {file.name for file in studies[2].files} == {*VIEWS, *REFUSED}
+    assert {file.name for file in studies[2].files if not file.readable} == {*REFUSED}
+    empty, photos, row, texts = predict_rows(predictor, studies)
+    assert row.n_views == len(VIEWS)
+    assert row.error is None
+    for (_, message), sentence in zip(REFUSED.values(), row.left_out, strict=True):
+        assert message in sentence
+    assert empty.error == texts.error == "The folder contains no picture."
+    assert (photos.error, len(photos.left_out)) == ("No view could be read.", 1)
+
+
+@pytest.mark.parametrize("source", ["table", "folder", "ZIP file"])
+@pytest.mark.parametrize(
+    ("lines", "names"),
+    [
+        (["file_name,study_id,patient_id", "a.png,1,p1", "b.png,1,p2"], {"p1/1": ["a.png"], "p2/1": ["b.png"]}),
+        (["file_name;study;patient", "sub\\a.png;1;p1", "b.png;1;p1"], {"1": ["a.png", "b.png"]}),
+        (["path\tpatient_id\tstudy_id", "a.png\tp\t1", "sub/a.png\tp\t2"], {"1": ["a.png"], "2": ["a.png"]}),
+        (["label,file_name", "normal,a.png", "normal,b.png"], {"a.png": ["a.png"], "b.png": ["b.png"]}),
+        (["study_id,image,patient", "1,a.png,x", "1,b.png,y", "2,sub/a.png,x"],
+         {"x/1": ["a.png"], "x/2": ["a.png"], "y/1": ["b.png"]}),
+        (["file_name,study_id,patient_id", "a.png,1,p1", "gone.png,1,p1"], {"1": ["a.png", "gone.png"]}),
+    ],
+)  # fmt: skip
+def test_a_study_is_patient_and_study(source, lines, names, tmp_path):
+    folder = tmp_path / "films"
+    (folder / "sub").mkdir(parents=True)
+    pictures = {row.replace("\\", "/") for row in re.findall(r"[\w\\/]+\.png", " ".join(lines))} - {"gone.png"}
+    for name in pictures:
+        (folder / name).write_bytes(VIEWS["l.tmp"])
+    encoding = "utf-16" if ";" in lines[0] else "utf-8-sig"
+    (folder / "metadata.csv").write_bytes("\r\n".join(lines).encode(encoding))
+    (folder / ("sub" if "sub" in " ".join(lines) else ".") / "notes.txt").write_text("no film")
+    studies = find_studies(
+        {"folder": folder, "table": folder / "metadata.csv"}.get(source) or _zip(folder, tmp_path / "films.zip")
+    )
+    assert _names(study for study in studies if study.files) == names
+    for study in studies:
+        for file in study.files:
+            if file.name != "gone.png":
+                assert read_from_disk(file).source_format == "PNG"
+            else:
+                with pytest.raises(RadiographError, match=r"gone\.png (does not exist|cannot be extracted)"):
+                    read_from_disk(file)
+
+
+def test_tables_below_and_files_that_a_table_does_not_name(tmp_path):
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        for name in ("a.png", "b.png"):
+            (tmp_path / split / name).write_bytes(VIEWS["l.tmp"])
+        records = [{"file_name": "a.png", "study_id": "1", "body_part": "XR_HAND"}]
+        (tmp_path / split / "metadata.jsonl").write_text("".join(f"{json.dumps(record)}\n\n" for record in records))
+    found = find_studies(tmp_path)
+    assert _names(found) == {"test": ["b.png"], "test/1": ["a.png"], "train": ["b.png"], "train/1": ["a.png"]}
+    assert [study.body_part for study in found] == [None, "hand"] * 2
+    assert _names(find_studies(_zip(tmp_path, tmp_path.with_suffix(".zip")))) == _names(found)
 
 
 def test_a_tree_of_mura_gives_the_studies_of_load_mura_without_their_labels(phantom_tree):
@@ -86,7 +197,11 @@ def test_a_csv_file_with_a_header(tree):
         ("path,study_id\n,s1\n", "line 2: has no file name"),
         ("path,study_id\na.png,\n", "line 2: has no study name"),
         ("path,study_id\n\na.png,s1\n\nb.png,\n", "line 5: has no study name"),
-        ("path\n\nfolder/a.png\nb.png\n", "line 4: has no study name"),
+        ("path,patient_id\na.png,1\nb.png,\n", "line 3: has no patient name"),
+        ("path,study,body_part\na.png,1,wrist\nb.png,1,hand\n", "study 1 has the body parts wrist and hand"),
+        ("path,study,patient\na.png,b/c,a\nb.png,b/c,d\nc.png,c,a/b\n", "two studies would be called a/b/c"),
+        ("path;study\na.png;1\nb.png\n", "line 3: has fewer cells"),
+        ("a.png;b.png\n", "has no column `path`"),
         (f"path,study_id\n{'a' * 5000}.png,s1\n", "line 2: the path cannot be looked up"),
         ("", "holds no picture"),
     ],
