@@ -77,7 +77,7 @@ def build_study_tab(context: AppContext, checkpoint: gr.State, notice: PrivacyNo
             with gr.Column(visible=not context.public, elem_id="uploading") as uploading:
                 files = gr.File(label="Views of one study", file_count="multiple", type="filepath", height=160)
                 gr.Markdown(
-                    "PNG, JPEG, TIFF, BMP, WebP or DICOM, 8 to 16 bit, or a ZIP file. Clear the box (✕) before the next study.",
+                    "PNG, JPEG, TIFF, BMP, WebP or DICOM, or a ZIP file. Clear the box (✕) before the next study.",
                     elem_classes="fine",
                 )
             with gr.Row(elem_id="doing"):
