@@ -14,6 +14,7 @@ from .middleware import NOT_UPLOADED
 from .reading import check_zip, read_files, read_study
 from .result import is_synthetic
 from .state import AppContext, CheckpointKey
+from .uploads import CALL
 from .worklist_controller import gather_studies, read_worklist
 
 _MAX_SIMILAR = 50
@@ -141,11 +142,11 @@ def _call(
     Raises:
         gr.Error: If a file was not uploaded, if an argument is no string, or with the message of an error inside.
     """
-    call = f"call {uuid.uuid4().hex}"
+    call = f"{CALL}{uuid.uuid4().hex}"
     files = [str(view.get("path", "") if isinstance(view, dict) else view) for view in views or []]
     context.uploads.hold(call, files)
     try:
-        if not all(map(context.uploads.contains, files)):
+        if not all(context.uploads.may_use(request.session_hash, file) for file in files):
             raise MuraError(NOT_UPLOADED)
         for text in (*key, *texts):  # programs can send anything
             if text is not None and not isinstance(text, str):

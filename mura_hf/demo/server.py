@@ -20,7 +20,7 @@ from starlette.responses import Response
 from ..errors import CheckpointError
 from .about_tab import ABOUT, DISCLAIMER, PrivacyNotice
 from .api import add_endpoints
-from .middleware import RedactingBlocks, RedactingFilter, UploadGuard
+from .middleware import RedactingBlocks, RedactingFilter, RequestGuard
 from .models_tab import build_models_tab
 from .state import DEFAULT, AppContext
 from .study_tab import FOUND, build_study_tab
@@ -121,6 +121,7 @@ def serve(app: gr.Blocks, context: AppContext, port: int) -> None:
     logging.getLogger("uvicorn.error").addFilter(RedactingFilter())
     context.uploads.protect()  # files that Gradio copied while the page was built
     limits = context.limits
+    guard = Middleware(RequestGuard, uploads=context.uploads, limits=limits, public=context.public)
     app.queue(max_size=limits.queue, default_concurrency_limit=limits.concurrency, api_open=False)
     try:
         app.launch(
@@ -133,7 +134,7 @@ def serve(app: gr.Blocks, context: AppContext, port: int) -> None:
             max_threads=limits.threads,
             max_file_size=limits.upload_bytes,
             app_kwargs={
-                "middleware": [Middleware(UploadGuard, uploads=context.uploads, limits=limits)],
+                "middleware": [guard],
                 "exception_handlers": {HTTPException: explain_full_queue},
             },
             share=False,

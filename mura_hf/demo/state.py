@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import threading
 from collections import OrderedDict, defaultdict
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from .examples import EXAMPLES_CHECKPOINT, EXAMPLES_FOLDER, ExampleStudy, load_e
 from .uploads import Uploads, make_private_folder
 
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1", "[::1]")
+_PUBLIC_SIGNS = ("SPACE_ID", "GRADIO_ROOT_PATH", "MURA_PUBLIC")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 CheckpointKey = tuple[str, str, str]
@@ -44,11 +46,15 @@ class Limits:
     threads: int = 24  # that serve the page
     seconds: float = 3600.0  # of one worklist
     weights_bytes: int | None = None  # of a checkpoint on the Hub; None for no limit
+    connections: int = 1024  # requests that are being answered, pages that are open among them
+    client_share: float = 1.0  # of `folder_bytes` and `connections` that one address may use
+    min_rate: int = 16 << 10  # bytes per second of an upload, from its first `grace` seconds on
+    grace: float = 10.0
 
 
 LOCAL_LIMITS = Limits()
 PUBLIC_LIMITS = Limits(
-    upload_bytes=200 << 20, studies=200, folder_bytes=1 << 30, seconds=900.0, weights_bytes=1 << 30
+    upload_bytes=200 << 20, studies=200, folder_bytes=1 << 30, seconds=900.0, weights_bytes=1 << 30, client_share=0.5
 )  # fmt: skip
 """Limits if other people can reach the app."""
 
@@ -161,7 +167,7 @@ def make_context() -> AppContext:
     Also sets `GRADIO_TEMP_DIR`, so call it before Gradio is imported.
     """
     host = os.environ.get("GRADIO_SERVER_NAME", LOCAL_HOSTS[0])
-    public = is_public(host, os.environ.get("SPACE_ID"))
+    public = is_public(host, os.environ)
     limits = PUBLIC_LIMITS if public else LOCAL_LIMITS
     reader = GuardedReader()
     reader.start()
@@ -178,6 +184,9 @@ def make_context() -> AppContext:
     return AppContext(checkpoints, reader, uploads, limits, load_examples("study", folder / "examples"), public, host)
 
 
-def is_public(host: str, space: str | None = None) -> bool:
-    """Whether other people can reach an app that serves at this host or in this Space."""
-    return host not in LOCAL_HOSTS or bool(space)
+def is_public(host: str, environment: Mapping[str, str]) -> bool:
+    """Whether an app that serves at this host, with these environment variables, is meant for other people too.
+
+    An app that is not answers no request that comes through a proxy (`middleware.find_proxy`).
+    """
+    return host not in LOCAL_HOSTS or any(environment.get(name, "") not in ("", "0") for name in _PUBLIC_SIGNS)

@@ -6,13 +6,14 @@ or keep those of a closed one, and it does not know the partial files of broken 
 
 import atexit
 import os
+import secrets
 import shutil
 import stat
 import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +25,19 @@ except ImportError:  # Windows: folders of killed processes stay until the syste
 
 PREFIX = "mura_hf_demo_"
 LOCK = ".lock"
+EVERYBODY = ""
+"""Stands for all clients together, as the name of a client."""
+CALL = "call "
+"""Names of calls begin with it. They hold files like sessions, but do not own them."""
+
 _MIN_AGE = 60.0  # seconds; a new folder is not locked at once
 _CLAIM_SECONDS = 10.0  # time between the upload of a file and the request that names it
+_BLOCK = 4 << 10  # bytes that a file counts at least, so that the quota also limits empty files
+_CLIENT_BLOCK = 256 << 10  # the same in the share of a client, which so has at most some thousand files
+
+
+class QuotaExceededError(Exception):
+    """The folder has no room for an upload."""
 
 
 @dataclass
@@ -37,12 +49,21 @@ class _Session:
     held: Counter[Path] = field(default_factory=Counter)  # files and folders, and how often each is held
 
 
+@dataclass(eq=False)
+class Upload:
+    """An upload, with a folder of its own whose name cannot be guessed: who knows a file's path may fetch the file."""
+
+    folder: Path
+    clients: Mapping[str, float]  # who sends it, each with its share of the quota
+    received: int = 0  # bytes
+    running: bool = True
+
+
 class Uploads:
     """The folder for uploads and for files made for visitors. Thread-safe.
 
-    A file stays while a session holds it. Gradio stores files of equal name and content once, so several sessions may
-    hold the same file. A session ends `grace` seconds after its last connection, or `idle` seconds after its last
-    request. A file that nobody holds is removed `unclaimed` seconds after it arrived, also if it is incomplete.
+    A file stays while a session holds it. A session ends `grace` seconds after its last connection, or `idle` seconds
+    after its last request. A file that nobody holds is removed `unclaimed` seconds after it arrived.
 
     Args:
         folder: Folder that belongs to this process.
@@ -66,31 +87,33 @@ class Uploads:
         self._clock = clock
         self._lock = threading.RLock()
         self._sessions: dict[str | None, _Session] = {}  # None: the server itself, whose files always stay
-        self._running: list[tuple[float, int]] = []  # start and bytes of each upload that is going on
-        self._arrived: Counter[Path] = Counter()  # finished uploads of a file that no request has named yet
+        self._uploads: dict[Path, Upload] = {}  # those that are going on, and finished ones whose files are still here
+        self._stored: Counter[str] = Counter()  # bytes of each client and of everybody, without running uploads
+        self._measured = float("-inf")  # when that was found
         self._closed = threading.Event()
 
     def contains(self, file: str | os.PathLike[str]) -> bool:
         """Whether a path is inside the folder, after links are resolved."""
         return self._resolve(file) is not None
 
+    def may_use(self, session: str | None, file: str | os.PathLike[str]) -> bool:
+        """Whether a session may name a file: it is inside the folder, and no other session holds it."""
+        path = self._resolve(file)
+        if path is None:
+            return False
+        with self._lock:
+            owners = [name for name in self._holders(path) if name is None or not name.startswith(CALL)]
+        return not owners or session in owners or None in owners
+
     def protect(self) -> None:
         """Keeps all files that are in the folder now until the process ends."""
         with self._lock:
             self._sessions[None] = _Session(float("inf"), 1, Counter(self._files()))
 
-    def arrived(self, files: Iterable[str]) -> None:
-        """Registers files that were just uploaded. The next request is expected to name them."""
-        with self._lock:
-            self._arrived.update(path for path in map(self._resolve, files) if path is not None)
-
     def hold(self, session: str, files: Iterable[str] = ()) -> None:
         """Keeps files while a session lasts, and notes that the session is active."""
         with self._lock:
-            held = self._touch(session).held
-            for path in filter(None, map(self._resolve, files)):
-                held[path] += 1
-                self._arrived[path] = max(0, self._arrived[path] - 1)
+            self._touch(session).held.update(filter(None, map(self._resolve, files)))
 
     def let_go(self, session: str, files: Iterable[str]) -> None:
         """Undoes one `hold` of each file, and removes the files that nobody holds any more."""
@@ -115,8 +138,9 @@ class Uploads:
 
     def new_folder(self, session: str) -> Path:
         """Makes a folder for files that the server writes for a session. It is removed with the session."""
+        folder = self.folder / f"made-{secrets.token_hex(16)}"
         with self._lock:
-            folder = Path(tempfile.mkdtemp(prefix="made-", dir=self.folder))
+            folder.mkdir(mode=0o700)
             self._touch(session).held[folder] += 1
             return folder
 
@@ -132,24 +156,50 @@ class Uploads:
                 self._touch(session).connections -= 1
 
     @contextmanager
-    def uploading(self, size: int) -> Iterator[bool]:
-        """Use it during an upload of so many bytes. Yields whether the quota has room for it."""
+    def uploading(self, clients: Mapping[str, float], size: int = 0) -> Iterator[Upload]:
+        """Use it during an upload. Its folder is removed if the upload ends with an exception.
+
+        Args:
+            clients: Who sends it: names of clients, each with the share of the quota that it may use.
+            size: Bytes that the client declares. They are not reserved: only what `receive` counts takes room.
+
+        Raises:
+            QuotaExceededError: If there is no room for `size` bytes.
+        """
+        upload = Upload(self.folder / f"upload-{secrets.token_hex(16)}", clients)
+        self._check_room(upload, size)
         with self._lock:
-            if self.used_bytes() + size > self.quota:
-                self._remove_unclaimed(_CLAIM_SECONDS)
-            room = self.used_bytes() + size <= self.quota
-            upload = self._clock(), size if room else 0
-            self._running.append(upload)
+            self._uploads[upload.folder] = upload
         try:
-            yield room
+            yield upload
+        except BaseException:
+            self._remove(upload.folder)
+            raise
         finally:
             with self._lock:
-                self._running.remove(upload)
+                upload.running, self._measured = False, float("-inf")
 
-    def used_bytes(self) -> int:
-        """Bytes of all files in the folder and of all uploads that are going on."""
+    def receive(self, upload: Upload, size: int) -> None:
+        """Counts bytes of a running upload that have arrived.
+
+        Raises:
+            QuotaExceededError: If there is no room for them.
+        """
+        upload.received += size
+        self._check_room(upload)
+
+    def used_bytes(self, client: str = EVERYBODY, *, max_age: float = 0.0) -> int:
+        """Bytes of a client's files and of its running uploads.
+
+        Args:
+            client: Name of the client; everybody by default.
+            max_age: Seconds since the folder was last searched after which it is searched again.
+        """
         with self._lock:
-            return sum(size for _, size in [*self._files().values(), *self._running])
+            if self._clock() - self._measured >= max_age:
+                self._measure()
+            running = [one for one in self._uploads.values() if one.running and client in (EVERYBODY, *one.clients)]
+            return self._stored[client] + sum(one.received for one in running)
 
     def sweep(self) -> None:
         """Ends sessions that are gone, and removes files that nobody has claimed in time."""
@@ -189,9 +239,10 @@ class Uploads:
         return path if path.is_relative_to(self.folder) and path != self.folder else None
 
     def _files(self) -> dict[Path, tuple[float, int]]:
-        """Time of arrival and size of each file."""
+        """Time of arrival and size of each file, except those of running uploads."""
         found = {}
-        for place, _, names in os.walk(self.folder):
+        for place, folders, names in os.walk(self.folder):
+            folders[:] = [name for name in folders if not self._is_running(Path(place, name))]
             for name in names:
                 with suppress(OSError):  # removed meanwhile
                     info = os.lstat(os.path.join(place, name))
@@ -199,30 +250,62 @@ class Uploads:
         found.pop(self.folder / LOCK, None)
         return found
 
-    def _is_held(self, path: Path) -> bool:
+    def _is_running(self, folder: Path) -> bool:
+        return folder in self._uploads and self._uploads[folder].running
+
+    def _measure(self) -> None:
+        self._stored, self._measured = Counter(), self._clock()
+        present: set[Path] = set()
+        for path, (_, size) in self._files().items():
+            self._stored[EVERYBODY] += max(size, _BLOCK)
+            upload = self._uploads.get(self.folder / path.relative_to(self.folder).parts[0])
+            if upload is not None:
+                present.add(upload.folder)
+                self._stored.update(dict.fromkeys(upload.clients, max(size, _CLIENT_BLOCK)))
+        self._uploads = {place: one for place, one in self._uploads.items() if one.running or place in present}
+
+    def _check_room(self, upload: Upload, size: int = 0) -> None:
+        shares = {EVERYBODY: 1.0, **upload.clients}
+
+        def fits(max_age: float) -> bool:
+            return all(
+                self.used_bytes(client, max_age=max_age) + size <= share * self.quota
+                for client, share in shares.items()
+            )
+
+        with self._lock:
+            if fits(max_age=1.0):
+                return
+            if self.used_bytes(max_age=0.1) + size > self.quota:
+                self._remove_unclaimed(_CLAIM_SECONDS)
+            if not fits(max_age=0.1):
+                raise QuotaExceededError
+
+    def _holders(self, path: Path) -> list[str | None]:
         places = (path, *path.parents)
-        return any(place in session.held for session in self._sessions.values() for place in places)
+        return [name for name, session in self._sessions.items() if any(place in session.held for place in places)]
 
     def _remove_if_free(self, path: Path) -> None:
-        """Removes a path, unless somebody holds it or an upload of the same file is running or was not claimed yet."""
-        if not (self._is_held(path) or self._arrived[path] or self._running):
+        if not self._holders(path):
             self._remove(path)
 
     def _remove(self, path: Path) -> None:
-        self._arrived.pop(path, None)
+        self._measured = float("-inf")
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         with suppress(OSError):
             path.unlink()
         with suppress(OSError):  # other files are in the same folder
-            if path.parent != self.folder:
-                path.parent.rmdir()
+            for folder in path.parents:
+                if folder == self.folder:
+                    break
+                folder.rmdir()
 
     def _remove_unclaimed(self, seconds: float) -> None:
-        """Removes files that nobody holds and that arrived so long ago, before any upload that is going on."""
-        latest = min([self._clock() - seconds, *(start for start, _ in self._running)])
+        """Removes files that nobody holds and that arrived so long ago."""
+        latest = self._clock() - seconds
         for path, (came, _) in self._files().items():
-            if came < latest and not self._is_held(path):
+            if came < latest and not self._holders(path):
                 self._remove(path)
 
 

@@ -62,7 +62,7 @@ def app():
 @pytest.fixture(scope="session")
 def strict_app():
     """An app that other people can reach, with small limits and handlers that fail."""
-    with start_app({"GRADIO_SERVER_NAME": "0.0.0.0"}, STRICT) as app:
+    with start_app({"MURA_PUBLIC": "1"}, STRICT) as app:
         yield app
 
 

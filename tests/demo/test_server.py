@@ -2,8 +2,12 @@
 
 import json
 import socket
+import socketserver
 import sys
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import httpx
 import pytest
@@ -13,7 +17,8 @@ from mura_hf.demo.server import BUSY, use_mcp
 
 from .running import function_numbers, join_queue, read_result, upload_file, wait_until
 
-PARTIAL = b"""POST /gradio_api/upload HTTP/1.1
+PARTIAL = (
+    b"""POST /gradio_api/upload HTTP/1.1
 host: 127.0.0.1
 content-type: multipart/form-data; boundary=x
 content-length: 90000
@@ -21,7 +26,9 @@ content-length: 90000
 --x
 content-disposition: form-data; name="files"; filename="half.png"
 
-half""".replace(b"\n", b"\r\n")
+""".replace(b"\n", b"\r\n")
+    + b"0" * 70_000
+)
 BROWSER = {"user-agent": "Mozilla/5.0"}
 
 
@@ -66,19 +73,17 @@ def test_errors_are_explained_and_the_log_contains_no_names(strict_app):
     assert strict_app.process.poll() is None
 
 
-def test_large_uploads_are_refused_and_broken_ones_can_be_removed(strict_app):
+def test_large_uploads_are_refused_and_broken_ones_are_removed(strict_app):
     url = strict_app.url
     large = httpx.post(f"{url}/gradio_api/upload", files={"files": ("a.zip", b"0" * (3 << 20))})
     assert (large.status_code, large.text) == (413, "One upload may have at most 1 MiB. Upload less at once.")
     above = httpx.post(f"{url}/gradio_api/upload", files={"files": ("a.zip", b"0" * ((1 << 20) + 9))})
     assert above.status_code == 413  # Gradio's own limit, for each file
-    before = set(strict_app.folder.glob("tmp*"))
+    before = set(strict_app.folder.glob("upload-*"))
     with socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1]))) as connection:
         connection.sendall(PARTIAL)
-        wait_until(lambda: len(set(strict_app.folder.glob("tmp*")) - before) == 1)
-    # The partial file is in the folder that test_uploads.py sweeps.
-    unsized = httpx.post(f"{url}/gradio_api/upload", content=iter([b"1"]), headers={"content-type": "text/plain"})
-    assert unsized.status_code == 411
+        wait_until(lambda: len(set(strict_app.folder.glob("upload-*")) - before) == 1)
+    wait_until(lambda: set(strict_app.folder.glob("upload-*")) <= before)
 
 
 def test_addresses_that_write_or_fetch_from_others_are_closed(strict_app):
@@ -103,6 +108,68 @@ def test_files_of_a_session_stay_for_a_moment_after_its_connection_ends(strict_a
         next(stream.iter_lines())
         read_result(url, "visitor")
     assert strict_app.folder.joinpath(file["path"]).exists()  # the connection may come back
+
+
+@contextmanager
+def proxy(url: str, *headers: str, version: str = "1.1", host: str | None = None) -> Iterator[str]:
+    """A reverse proxy on a free port that passes each request on with these headers added."""
+    upstream = ("127.0.0.1", int(url.rsplit(":", 1)[1]))
+
+    def pump(read: Callable[[int], bytes], write: Callable[[bytes], None]) -> None:
+        with suppress(OSError):
+            while content := read(1 << 16):
+                write(content)
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            first, *lines = iter(lambda: self.rfile.readline().strip().decode(), "")
+            lines = [line for line in lines if not line.lower().startswith(("connection:", *["host:"] * bool(host)))]
+            lines += [*headers, "Connection: close", *[f"Host: {host}"] * bool(host), "", ""]
+            with socket.create_connection(upstream) as app:
+                app.sendall("\r\n".join([first.replace("HTTP/1.1", f"HTTP/{version}"), *lines]).encode())
+                threading.Thread(target=pump, args=(self.rfile.read1, app.sendall), daemon=True).start()
+                pump(app.recv, self.wfile.write)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("headers", "options"),
+    [
+        (("X-Forwarded-For: 203.0.113.5",), {}),
+        (("X-Real-IP: 203.0.113.5", "X-Forwarded-Proto: https"), {}),
+        ((), {"version": "1.0"}),  # nginx without any option
+        ((), {"host": "mura.example.org"}),
+    ],
+)
+def test_a_private_app_behind_a_proxy_shows_nothing_and_reads_no_folder(app, checkpoint, headers, options):
+    with proxy(app.url, *headers, **options) as address:
+        page = httpx.get(address)
+        assert (page.status_code, "MURA_PUBLIC=1" in page.text, "on this machine" in page.text) == (403, True, False)
+        call = {"data": [[], str(checkpoint)]}
+        assert httpx.post(f"{address}/gradio_api/call/predict_study", json=call).status_code == 403
+    assert "on this machine" in httpx.get(app.url).text
+
+
+def test_a_public_app_on_loopback_works_behind_a_proxy_and_reads_no_folder(strict_app, checkpoint, phantom_files):
+    with proxy(strict_app.url, "X-Forwarded-For: 203.0.113.5", "X-Forwarded-Host: mura.example.org") as address:
+        for url in (address, strict_app.url):  # also who comes without the proxy is a stranger
+            components = httpx.get(f"{url}/config").json()["components"]
+            [box] = [one for one in components if "folder, ZIP or CSV" in str(one["props"].get("label"))]
+            assert not box["props"]["visible"]
+            for name, found in (
+                (str(checkpoint), "only if the app serves on loop"),
+                ("mura-phantom", '"probability"'),
+            ):
+                files = [upload_file(url, Path(file).name, Path(file).read_bytes()) for file in phantom_files]
+                call = {"data": [files, name, "", "", None, None, False]}
+                event = httpx.post(f"{url}/gradio_api/call/predict_study", json=call).json()["event_id"]
+                reply = httpx.get(f"{url}/gradio_api/call/predict_study/{event}", timeout=60).text
+                assert found in reply
 
 
 def test_mcp_is_off_by_default_and_its_package_is_named(monkeypatch):

@@ -89,4 +89,18 @@ def test_weights_that_are_too_large_for_a_public_page_are_not_downloaded(monkeyp
         CheckpointCache(allow_folders=True).get("me/large")
     assert len(calls) == 1
 
-    assert [is_public("127.0.0.1"), is_public("0.0.0.0"), is_public("127.0.0.1", "me/mura")] == [False, True, True]
+
+@pytest.mark.parametrize(
+    ("host", "environment", "public"),
+    [
+        ("127.0.0.1", {}, False),
+        ("localhost", {"MURA_PUBLIC": "0", "GRADIO_ROOT_PATH": "", "SPACE_ID": ""}, False),
+        ("0.0.0.0", {}, True),
+        ("192.168.0.7", {"MURA_PUBLIC": "0"}, True),
+        ("127.0.0.1", {"SPACE_ID": "me/mura"}, True),
+        ("127.0.0.1", {"MURA_PUBLIC": "1"}, True),
+        ("::1", {"GRADIO_ROOT_PATH": "/mura"}, True),
+    ],
+)
+def test_what_makes_an_app_public(host, environment, public):
+    assert is_public(host, environment) is public

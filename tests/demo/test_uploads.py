@@ -2,13 +2,16 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from mura_hf.demo import uploads as module
-from mura_hf.demo.uploads import LOCK, PREFIX, Uploads, make_private_folder
+from mura_hf.demo.uploads import CALL, LOCK, PREFIX, QuotaExceededError, Uploads, make_private_folder
+
+MB = 1 << 20
 
 
 @pytest.fixture
@@ -20,15 +23,16 @@ def clock():
 @pytest.fixture
 def uploads(tmp_path, clock):
     return Uploads(
-        tmp_path / "folder", quota=1000, grace=60, idle=3600, unclaimed=90, clock=lambda: time.time() + clock.ahead
+        tmp_path / "folder", quota=10 * MB, grace=60, idle=3600, unclaimed=90, clock=lambda: time.time() + clock.ahead
     )
 
 
-def _upload(uploads: Uploads, name: str, content: bytes = b"12345") -> Path:
-    """Like Gradio: one folder for each content."""
-    file = uploads.folder / content.hex()[:16] / name
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(content)
+def _upload(uploads: Uploads, name: str, content: bytes = b"12345", clients=None) -> Path:
+    with uploads.uploading(clients or {}, len(content)) as upload:
+        uploads.receive(upload, len(content))
+        file = upload.folder / "as Gradio" / name
+        file.parent.mkdir(parents=True)
+        file.write_bytes(content)
     return file
 
 
@@ -46,7 +50,7 @@ def test_unclaimed_files_are_removed_within_two_minutes_and_those_of_the_server_
     uploads.sweep()
     assert gone.exists()
     _sweep(uploads, clock, 91)
-    assert not gone.parent.exists()
+    assert not gone.parents[1].exists()
     assert not partial.exists()
     uploads.hold("one", [kept])
     uploads.release("one")
@@ -97,20 +101,19 @@ def test_a_file_stays_until_the_last_session_and_call_let_it_go(uploads):
     assert not file.exists()
 
 
-def test_a_file_that_another_visitor_uploads_too_is_not_removed_before_it_is_claimed(uploads, clock):
-    file = _upload(uploads, "a.png")
-    uploads.arrived([file])
-    uploads.hold("one", [file])
-    uploads.arrived([_upload(uploads, "a.png")])
+def test_equal_files_of_two_visitors_are_apart_and_belong_to_those_who_name_them_first(uploads):
+    mine, other, late = (_upload(uploads, "a.png") for _ in range(3))
+    assert len({mine, other, late}) == 3
+    assert len(mine.parents[1].name) > 32  # nobody can guess it
+    uploads.hold("one", [mine])
+    uploads.hold(f"{CALL}2", [late])  # a program without a session
+    for session, file, allowed in (
+        ("one", mine, True), ("two", mine, False), (None, mine, False), ("two", other, True), (None, late, True),
+        ("two", uploads.folder / "none.png", True), ("one", "/etc/passwd", False),
+    ):  # fmt: skip
+        assert uploads.may_use(session, file) is allowed
     uploads.release("one")
-    assert file.exists()
-    uploads.hold("two", [file])
-    with uploads.uploading(5):  # it may be the same file again
-        uploads.release("two")
-        assert file.exists()
-    uploads.arrived([file])
-    _sweep(uploads, clock, 91)
-    assert not file.exists()
+    assert (mine.exists(), other.exists()) == (False, True)
 
 
 def test_paths_outside_are_neither_held_nor_removed(uploads, tmp_path):
@@ -127,34 +130,59 @@ def test_paths_outside_are_neither_held_nor_removed(uploads, tmp_path):
     assert other.exists()
 
 
-def test_files_of_a_running_upload_stay(uploads, clock):
-    with uploads.uploading(100) as room:
-        assert room
-        first = _upload(uploads, "first.png")
+def test_files_of_a_running_upload_stay_and_those_of_a_broken_one_are_removed_at_once(uploads, clock):
+    with pytest.raises(ConnectionError), uploads.uploading({}) as upload:  # noqa: PT012
+        upload.folder.mkdir(parents=True)
+        (upload.folder / "tmp1").write_bytes(b"half")
+        old = _upload(uploads, "old.png")
         _sweep(uploads, clock, 600)
-        assert first.exists()
-    uploads.sweep()
-    assert not first.exists()
+        assert (upload.folder / "tmp1").exists()
+        assert not old.exists()  # a long upload does not keep the files of others
+        raise ConnectionError
+    assert not upload.folder.exists()
+
+
+def test_only_bytes_that_have_arrived_count(uploads):
+    with ExitStack() as stack:
+        running = [stack.enter_context(uploads.uploading({}, 9 * MB)) for _ in range(50)]
+        assert uploads.used_bytes() == 0
+        _upload(uploads, "other.png", b"0" * MB)
+        uploads.receive(running[0], 9 * MB)
+        assert uploads.used_bytes() == 10 * MB
+        with pytest.raises(QuotaExceededError):
+            uploads.receive(running[1], 1)
 
 
 def test_unclaimed_files_make_room_if_the_quota_is_exceeded(uploads, clock):
-    held = _upload(uploads, "held.png", b"h" * 600)
+    held = _upload(uploads, "held.png", b"h" * 6 * MB)
     uploads.hold("one", [held])
     with uploads.connected("one"):
-        free = _upload(uploads, "free.png", b"f" * 300)
-        with uploads.uploading(300) as room:
-            assert not room  # it has just arrived and may be claimed
+        free = _upload(uploads, "free.png", b"f" * 3 * MB)
+        with pytest.raises(QuotaExceededError):  # it has just arrived and may be claimed
+            _upload(uploads, "more.png", b"m" * 3 * MB)
         clock.ahead = 20
-        with uploads.uploading(300) as room:
-            assert room
-            with uploads.uploading(200) as second:
-                assert not second  # the first upload needs the room
-        assert not free.exists()
-        assert held.exists()
-        assert uploads.used_bytes() == 600
-        uploads.hold("one", [_upload(uploads, "more.png", b"m" * 400)])
-        with uploads.uploading(1) as room:
-            assert not room
+        uploads.hold("one", [_upload(uploads, "more.png", b"m" * 4 * MB)])
+        assert (held.exists(), free.exists(), uploads.used_bytes()) == (True, False, 10 * MB)
+        with pytest.raises(QuotaExceededError):
+            _upload(uploads, "last.png", b"l")
+
+
+@pytest.mark.parametrize("content", [b"0" * MB, b"0" * 1000, b""])  # the number of files is limited too
+def test_a_client_cannot_use_more_than_its_share(uploads, content, clock):
+    mallory, other = {"mallory": 0.5}, {"other": 0.5}
+    with pytest.raises(QuotaExceededError):  # noqa: PT012
+        for number in range(100):
+            uploads.hold("mallory", [_upload(uploads, f"{number}.png", content, mallory)])
+    assert 5 * MB <= uploads.used_bytes("mallory") < 6 * MB
+    kept = _upload(uploads, "kept.png", content, other)
+    with pytest.raises(QuotaExceededError):
+        _upload(uploads, "again.png", content, mallory)
+    clock.ahead = 20
+    with pytest.raises(QuotaExceededError):  # files of others do not make room for it
+        _upload(uploads, "again.png", content, mallory)
+    assert kept.exists()
+    uploads.release("mallory")
+    _upload(uploads, "again.png", content, mallory)
 
 
 def test_folders_of_killed_processes_are_removed_and_those_of_living_ones_stay(tmp_path):
