@@ -162,7 +162,7 @@ def test_a_public_app_on_loopback_works_behind_a_proxy_and_reads_no_folder(stric
             [box] = [one for one in components if "folder, ZIP or CSV" in str(one["props"].get("label"))]
             assert not box["props"]["visible"]
             for name, found in (
-                (str(checkpoint), "only if the app serves on loop"),
+                (str(checkpoint), "only if the app serves"),
                 ("mura-phantom", '"probability"'),
             ):
                 files = [upload_file(url, Path(file).name, Path(file).read_bytes()) for file in phantom_files]
