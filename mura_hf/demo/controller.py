@@ -14,7 +14,8 @@ from typing import Any
 
 from ..errors import CheckpointError
 from ..inference import StudyPrediction, StudyPredictor
-from ..inference.report import DISCLAIMER, ReportContext, report_pdf
+from ..inference.prediction import DISCLAIMER
+from ..inference.report import ReportContext, report_pdf
 from .examples import find_example
 from .reading import Progress, read_study
 from .result import answer_html, is_withheld, known_point, operating_point_choices, performance_html, similar_html

@@ -36,7 +36,7 @@ def answer_html(study: StudyPrediction | None, problems: Sequence[str] = (), *, 
     if study is None:
         return render("answer", study=None, problems=problems, warnings=())
     withheld = is_withheld(study, show_anyway)
-    sign, title = _VERDICTS[study.band]
+    sign, title = _VERDICTS[study.probability_band]
     number = f"{len(study.views)} view" + "s" * (len(study.views) != 1)
     share, types = study.unusual_percentile or 0.0, study.finding_probabilities
     return render(
@@ -44,6 +44,7 @@ def answer_html(study: StudyPrediction | None, problems: Sequence[str] = (), *, 
         study=study,
         problems=problems,
         withheld=withheld,
+        band=study.probability_band,
         warnings=[warning for warning in study.warnings if not (withheld and warning == OOD_WARNING)],
         sign=sign,
         title=title,

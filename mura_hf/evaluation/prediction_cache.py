@@ -24,6 +24,7 @@ from ..training import SplitPredictions, predict_views
 
 _POSTPROCESSING_FIELDS = (
     "study_slope", "study_intercept", "operating_points", "positive_class_description", "abnormal_means",
+    "has_ood_detector",
 )  # fmt: skip
 """Config fields that do not affect the predictions of views."""
 

@@ -6,6 +6,9 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+from PIL import Image
+
+from ..models.geometry_mura import to_gray_plane
 
 
 class Box(NamedTuple):
@@ -101,12 +104,12 @@ def colour_heat(heatmap: np.ndarray) -> np.ndarray:
 
 
 def draw_overlay(
-    pixels: np.ndarray, heatmap: np.ndarray, regions: Sequence[Region] = (), *, opacity: float = 0.5
+    pixels: np.ndarray | Image.Image, heatmap: np.ndarray, regions: Sequence[Region] = (), *, opacity: float = 0.5
 ) -> np.ndarray:
     """Draws a heatmap over its radiograph, with frames around the regions of strongest model attention.
 
     Args:
-        pixels: float `[H, W]` in [0, 1], bone bright.
+        pixels: The view, bone bright: float `[H, W]` in [0, 1], uint8 `[H, W]`, or a PIL image of 8 bits.
         heatmap: float `[H, W]` in [0, 1], of the same view.
         regions: Regions from `find_regions`; the frame of the first is twice as thick as the others.
         opacity: Opacity of hot pixels, in [0, 1].
@@ -115,14 +118,22 @@ def draw_overlay(
         uint8 `[H, W, 3]`, RGB.
 
     Raises:
-        ValueError: If the two differ in size, or the opacity is outside [0, 1].
+        ValueError: If the two differ in size, the opacity is outside [0, 1], or the view has other values.
     """
+    heatmap = np.asarray(heatmap)
+    if isinstance(pixels, Image.Image) or not np.issubdtype(np.asarray(pixels).dtype, np.floating):
+        pixels = to_gray_plane(pixels) / np.float32(255)
     if pixels.ndim != 2 or pixels.shape != heatmap.shape:
-        raise ValueError(f"pixels are {pixels.shape} and the heatmap {heatmap.shape}: both must be [H, W] of one view")
+        raise ValueError(
+            f"pixels are {pixels.shape} and the heatmap {heatmap.shape}: both must be [H, W] of one view. Give "
+            "grad_cam or explain the size of the view"
+        )
+    if not (np.min(pixels, initial=0) >= 0 and np.max(pixels, initial=0) <= 1):
+        raise ValueError("float pixels must lie in [0, 1]; divide them by the white of their file first")
     if not 0 <= opacity <= 1:
         raise ValueError(f"opacity is {opacity}: it must be in [0, 1]")
     colours = colour_heat(heatmap)
-    film = np.clip(pixels, 0, 1)[..., None].astype(np.float32) * 255
+    film = pixels[..., None].astype(np.float32) * 255
     share = colours[..., 3:].astype(np.float32) / 255 * opacity
     drawn = np.ascontiguousarray(np.rint((1 - share) * film + share * colours[..., :3]).astype(np.uint8))
     thick = max(2, round(max(pixels.shape) / 200))

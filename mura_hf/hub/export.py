@@ -20,9 +20,6 @@ from ..retrieval import CODES, FOLDER, RECORD, ROWS, RetrievalIndex, read_record
 HUB_RECORD = "hub.json"
 """Commits that were pushed from a folder; stays on this machine."""
 
-SHARED_DATA = ("phantoms", "fracatlas", "grazpedwri")
-"""Keys of data whose index may be shared: made by this package, or licensed under CC BY 4.0."""
-
 _REQUIRED = ("config.json", "model.safetensors", "preprocessor_config.json")
 _MODELS = Path(__file__).parents[1] / "models"
 _PROCESSOR_MAP = {"AutoImageProcessor": "image_processing_mura.MuraImageProcessor"}
@@ -116,7 +113,7 @@ def load_model(folder: Path) -> tuple[Any, MuraImageProcessor]:
 def index_is_exported(folder: str | Path) -> bool:
     """Whether a checkpoint has an index of data that may be shared."""
     place = Path(folder) / FOLDER
-    return place.is_dir() and (read_record(place).data or {}).get("key") in SHARED_DATA
+    return place.is_dir() and read_record(place).may_be_shared
 
 
 def index_files(folder: str | Path) -> list[Path]:

@@ -154,6 +154,11 @@ class ExternalClassifier(MuraClassifier):
             raise CheckpointError("this output was made without explainable=True, so it cannot be explained")
         return [self._layer.explain(output.logits, output.layer_outputs)]
 
+    def save_pretrained(self, save_directory: Any, **options: Any) -> None:
+        """Saves the adapted model; its config records which label means abnormal."""
+        self.model.config.abnormal_label = self.model.config.id2label[self.order[1]]
+        self.model.save_pretrained(save_directory, **options)
+
     def _logits(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Logits `[B, 2]` for normal and abnormal."""
         return self.model(pixel_values=pixel_values).logits[:, self.order]
@@ -185,7 +190,7 @@ def load_external(
     """
     _check_config(place, config)
     labels = [str(config.id2label[index]) for index in range(2)]
-    abnormal = find_abnormal(labels, place, abnormal_label)
+    abnormal = find_abnormal(labels, place, abnormal_label or getattr(config, "abnormal_label", None))
     try:
         processor = AutoImageProcessor.from_pretrained(place, trust_remote_code=False, **pinned)
     except (OSError, ValueError) as error:

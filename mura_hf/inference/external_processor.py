@@ -31,6 +31,10 @@ class ExternalProcessor:
         """Returns `pixel_values`, float32 `[V, C, H, W]`, of images as `gray_plane` takes them."""
         return {"pixel_values": self._run([Image.fromarray(self.gray_plane(image)) for image in images])}
 
+    def save_pretrained(self, save_directory: Any) -> None:
+        """Saves the image processor."""
+        self.processor.save_pretrained(save_directory)
+
     def gray_plane(self, image: Any) -> np.ndarray:
         """Returns an image as gray levels, uint8 `[H, W]`, like `MuraImageProcessor.gray_plane`."""
         return to_gray_plane(image)

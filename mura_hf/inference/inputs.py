@@ -1,8 +1,10 @@
 """Inputs of a predictor: the views of a study, the device and the dtype."""
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,20 +16,30 @@ from ..radiographs import Radiograph, check_radiograph, read_radiograph
 from ..retrieval import View
 from .external_processor import ExternalProcessor
 
-_SINGLE_VIEW = (str, bytes, bytearray, os.PathLike, Image.Image, np.ndarray, torch.Tensor, Radiograph, Mapping)
+_ARRAYS = (np.ndarray, torch.Tensor)
+_SINGLE_VIEW = (str, bytes, bytearray, os.PathLike, Image.Image, Radiograph)
+_URL = re.compile(r"[a-z][a-z0-9+.-]+://|data:", re.IGNORECASE)
 
 
-def list_views(views: Iterable[View], names: Sequence[str] | None) -> tuple[list[View], Sequence[str]]:
+def list_views(views: View | Iterable[View], names: Sequence[str] | None) -> tuple[list[Any], Sequence[str]]:
     """Returns the views of one study as a list, and their names: by default file names, or "view 1" and so on.
 
     Raises:
-        ValueError: If `views` is not an iterable of at least one view, or the number of names differs.
+        ValueError: If `views` is neither a view nor an iterable of at least one, or the number of names differs.
     """
-    if isinstance(views, _SINGLE_VIEW) or not isinstance(views, Iterable):
+    if isinstance(views, _SINGLE_VIEW) or (isinstance(views, _ARRAYS) and views.ndim == 2):
+        views = [views]
+    if isinstance(views, (*_ARRAYS, Mapping)) or not isinstance(views, Iterable):
         raise ValueError(f"give the views of one study as a list, such as [view], not one {type(views).__name__}")
     views = list(views)
     if not views:
         raise ValueError("the list of views is empty; a study has at least one")
+    for number, view in enumerate(views, 1):
+        if not isinstance(view, _SINGLE_VIEW) and not hasattr(view, "__array__"):
+            raise ValueError(
+                f"view {number} is a {type(view).__name__}, but a view is a path, file content, a PIL image, an array "
+                "or a Radiograph. A call takes one study; for several, use predict_many(studies)"
+            )
     if names is None:
         names = [
             Path(view).name if isinstance(view, str | os.PathLike) else f"view {number}"
@@ -46,6 +58,16 @@ def read_view(view: View, name: str, processor: MuraImageProcessor | ExternalPro
     """
     if isinstance(view, Radiograph):
         return check_radiograph(view, name)
+    if isinstance(view, str | os.PathLike):
+        if _URL.match(os.fspath(view)):
+            raise RadiographError(
+                f"{name[:80]} is a URL, and nothing is downloaded here; download the file and give its path"
+            )
+        if os.path.isdir(view):
+            raise RadiographError(
+                f"{name or view} is a folder, not a view; give the files of one study, such as "
+                f"list(Path({str(view)!r}).iterdir()). scripts/predict.py reads a folder of studies"
+            )
     if isinstance(view, str | os.PathLike | bytes | bytearray):
         return read_radiograph(Path(view) if isinstance(view, os.PathLike) else view, name=name)
     try:

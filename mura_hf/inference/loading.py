@@ -235,6 +235,15 @@ OOD_WARNING = (
 )
 
 
+NO_DETECTOR = "Studies out of distribution cannot be detected: "
+"""Begins the warnings about a detector that is missing or cannot be used."""
+
+DETECTOR_IS_MISSING = (
+    f"{NO_DETECTOR}the model was saved without the detector of its checkpoint. Save both with "
+    "StudyPredictor.save_pretrained, or fit a new one with scripts/calibrate.py."
+)
+
+
 def load_ood_detector(source: Source) -> tuple[OODDetector | None, str | None]:
     """Returns the out-of-distribution detector of a checkpoint, if it has one, and a warning if it cannot be used."""
     file, folder = find_file(source, OOD_FILE), find_weights(source)
@@ -243,4 +252,4 @@ def load_ood_detector(source: Source) -> tuple[OODDetector | None, str | None]:
     try:
         return OODDetector.load(file, digest_weights(folder)), None
     except CheckpointError as error:
-        return None, f"Studies out of distribution cannot be detected: {error}."
+        return None, f"{NO_DETECTOR}{error}."

@@ -13,7 +13,7 @@ from ..models import BODY_PARTS, LABELS, MuraClassifier, MuraImageProcessor, Stu
 from ..radiographs import Radiograph
 from ..retrieval import OODResult
 from .external_processor import ExternalProcessor
-from .prediction import StudyPrediction, ViewPrediction, find_band
+from .prediction import OUT_OF_DISTRIBUTION, StudyPrediction, ViewPrediction, find_band
 
 
 def compute_heatmaps(
@@ -133,6 +133,7 @@ def make_prediction(
     ood_result: OODResult | None,
     heatmaps: Heatmaps | None,
     maps: Sequence[np.ndarray],
+    keep_pixels: bool,
     **fields: Any,
 ) -> StudyPrediction:
     """Makes the prediction of one study; `fields` are further fields of `StudyPrediction`.
@@ -159,13 +160,17 @@ def make_prediction(
                 height=radiograph.pixels.shape[0],
                 width=radiograph.pixels.shape[1],
                 in_distribution=None if ood_result is None else ood_result.views[place],
+                pixels=radiograph.pixels if keep_pixels else None,
             )
         )
     parts = _probabilities(output.body_part_logits, BODY_PARTS)
+    band = find_band(probability, threshold, config.operating_points)
+    in_distribution = None if ood_result is None else ood_result.in_distribution
     return StudyPrediction(
         probability=probability,
         label=LABELS[int(probability > threshold)],
-        band=find_band(probability, threshold, config.operating_points),
+        band=OUT_OF_DISTRIBUTION if in_distribution is False else band,
+        probability_band=band,
         threshold=threshold,
         pooling=getattr(config, "study_pooling", config.model_type.removeprefix("mura_")),
         calibrated=(config.study_slope, config.study_intercept) != (1, 0),
@@ -174,7 +179,7 @@ def make_prediction(
         body_part_probabilities=parts,
         finding_probabilities=_probabilities(output.finding_logits, getattr(config, "finding_types", None) or ()),
         views=views,
-        in_distribution=None if ood_result is None else ood_result.in_distribution,
+        in_distribution=in_distribution,
         unusual_percentile=None if ood_result is None else ood_result.percentile,
         heatmap_method=None if heatmaps is None else heatmaps.method,
         positive_class_description=config.positive_class_description,

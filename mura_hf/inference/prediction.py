@@ -1,18 +1,53 @@
-"""`StudyPrediction` and `ViewPrediction`: the result of a `StudyPredictor`."""
+"""`StudyPrediction` and `ViewPrediction`: the result of a `StudyPredictor`, and how it is shown."""
 
+import base64
+import io
 import json
+import os
+import textwrap
 from dataclasses import dataclass, field
-from typing import Any
+from html import escape
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
-from ..explain import Box, Region
+from ..common import require_extra
+from ..explain import Box, Region, draw_overlay
 from ..models import LABELS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PHANTOM_WARNING = (
     "This checkpoint was trained on synthetic phantoms only. Do not use it on real radiographs; choose mura-film "
     "instead."
 )
+DISCLAIMER = (
+    "Not a medical device. For research and teaching, never for the care of a patient. A study that is not flagged "
+    "may still have a fracture. Marks show where the model looked, not what is there."
+)
+OUT_OF_DISTRIBUTION = "out_of_distribution"
+"""Band of a study that does not look like those of training."""
+
+VERDICTS = {
+    "abnormal": "Abnormal: flagged",
+    "uncertain": "Uncertain",
+    "normal": "Nothing flagged",
+    OUT_OF_DISTRIBUTION: "Out of distribution",
+}
+"""Title of each band."""
+
+_MEANINGS = {
+    "abnormal": "The probability is above the threshold.",
+    "uncertain": "The probability lies between the thresholds for high sensitivity and for high specificity.",
+    "normal": "This does not exclude a fracture.",
+    OUT_OF_DISTRIBUTION: (
+        "The study does not look like those that the checkpoint was trained on, so its numbers may be meaningless."
+    ),
+}
+_MAX_NAMES = 4  # of views in a repr
+_HTML_SIDE = 360  # longer side of a view in HTML, in pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +56,8 @@ class ViewPrediction:
 
     Attributes:
         name: File name, or "view 1" and so on.
-        probability: P(abnormal) of this view in [0, 1], before the study's slope and intercept.
+        probability: P(abnormal) of this view in [0, 1], before the study's slope and intercept: what transformers'
+            pipeline for image classification gives.
         single_view_probability: P(abnormal) in [0, 1] of a study that consists of this view only.
         weight: Weight of the view in the study's probability.
         flagged: Whether `single_view_probability` is above the threshold.
@@ -32,6 +68,7 @@ class ViewPrediction:
         height: Height of the view in pixels.
         width: Width of the view in pixels.
         in_distribution: Whether the view is like those of training; None if the checkpoint has no detector.
+        pixels: The view itself, float32 `[H, W]` in [0, 1], bone bright; None if no heatmaps were requested.
     """
 
     name: str
@@ -39,24 +76,41 @@ class ViewPrediction:
     single_view_probability: float
     weight: float
     flagged: bool
-    heatmap: np.ndarray | None
-    map_size: tuple[int, int] | None
-    regions: list[Region]
+    heatmap: np.ndarray | None = field(repr=False)
+    map_size: tuple[int, int] | None = field(repr=False)
+    regions: list[Region] = field(repr=False)
     height: int
     width: int
     in_distribution: bool | None = None
+    pixels: np.ndarray | None = field(default=None, repr=False)
 
     @property
     def box(self) -> Box | None:
         """Bounding box of the largest region; None if there is no region."""
         return self.regions[0].box if self.regions else None
 
+    def overlay(self, *, opacity: float = 0.5) -> Image.Image:
+        """Returns the view with its heatmap and regions, an RGB image at the view's own size.
+
+        Args:
+            opacity: Opacity of hot pixels, in [0, 1].
+
+        Raises:
+            ValueError: If the prediction has no heatmaps, or the opacity is out of range.
+        """
+        if self.heatmap is None or self.pixels is None:
+            raise ValueError(
+                f"{self.name} has no heatmap to draw: call the predictor with heatmaps=True; if it warns that the "
+                'model has none, with method="occlusion"'
+            )
+        return Image.fromarray(draw_overlay(self.pixels, self.heatmap, self.regions, opacity=opacity))
+
     def to_dict(self) -> dict[str, Any]:
-        """Returns all fields except the heatmap as JSON values.
+        """Returns all fields except heatmap and pixels as JSON values.
 
         `alone` is the old name of `single_view_probability`.
         """
-        values = {name: value for name, value in vars(self).items() if name != "heatmap"}
+        values = {name: value for name, value in vars(self).items() if name not in ("heatmap", "pixels")}
         values["alone"] = self.single_view_probability
         values["box"] = self.box and list(self.box)
         values["map_size"] = self.map_size and list(self.map_size)
@@ -66,15 +120,17 @@ class ViewPrediction:
 
 @dataclass(frozen=True, eq=False)
 class StudyPrediction:
-    """Prediction for one study.
+    """Prediction for one study. In a notebook, it shows its verdict and its views.
 
     Attributes:
+        band: "out_of_distribution" if the study does not look like those of training (`in_distribution` is False), so
+            that the other fields may be meaningless; else `probability_band`.
         probability: Calibrated P(abnormal) of the study in [0, 1].
         label: "abnormal" if the probability is strictly above the threshold, else "normal", which means that nothing
             was flagged.
-        band: "normal", "uncertain" or "abnormal". Uncertain lies between the thresholds of sensitivity .95 and
-            specificity .95, and is extended to `threshold` if that lies outside. Without these operating points the
-            band is the label.
+        probability_band: "normal", "uncertain" or "abnormal". Uncertain lies between the thresholds of sensitivity .95
+            and specificity .95, and is extended to `threshold` if that lies outside. Without these operating points it
+            is the label.
         threshold: Threshold of the operating point.
         operating_point: Its name.
         pooling: How views are combined: "mean", "max", "noisy_or" or "gated_attention"; "ensemble" or "specialized" if
@@ -86,7 +142,7 @@ class StudyPrediction:
         finding_probabilities: Probability of each type of finding, given that there is one; empty without such a head.
         views: Predictions of the views, in the order given.
         in_distribution: Whether every view is like those of training (see `OODDetector`); None if the checkpoint has
-            no detector. If False, the prediction may be meaningless.
+            no detector.
         unusual_percentile: How unusual the study is: the share of in-distribution studies with as many views whose
             most unusual view is less unusual, in [0, 100]; None without a detector.
         heatmap_method: Method of the heatmaps, one of `mura_hf.explain.METHODS`; None without heatmaps.
@@ -97,9 +153,10 @@ class StudyPrediction:
         codes: Codes of the views for retrieval, float32 `[V, D]`; None if the model has none.
     """
 
+    band: str
     probability: float
     label: str
-    band: str
+    probability_band: str
     threshold: float
     operating_point: str
     pooling: str
@@ -137,9 +194,102 @@ class StudyPrediction:
         """Returns `to_dict` as JSON."""
         return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
+    def __repr__(self) -> str:
+        views = [f"{view.name} {format_probability(view.single_view_probability)}" for view in self.views]
+        if len(views) > _MAX_NAMES:
+            views[_MAX_NAMES:] = [f"{len(views) - _MAX_NAMES} more"]
+        notes = f"Warnings: {len(self.warnings)}. " if self.warnings else ""
+        return (
+            f"StudyPrediction: {self.band}. {self._summary()} Views: {', '.join(views)}. {notes}Not a medical device."
+        )
+
+    def _summary(self) -> str:
+        how = "given" if self.body_part_given else "predicted"
+        part = "" if self.body_part is None else f" Body part {self.body_part} ({how})."
+        description = self.positive_class_description
+        meaning = "" if description is None else f" Abnormal means {description}."
+        return (
+            f"{_MEANINGS[self.band]} P(abnormal) {format_probability(self.probability)}, threshold {self.threshold:g} "
+            f"({self.operating_point}).{part}{meaning} Checkpoint {self.checkpoint}."
+        )
+
+    def _repr_html_(self) -> str:
+        """Returns the verdict, the views and the warnings as HTML for a notebook."""
+        figures = []
+        for view in self.views:
+            picture = self._picture(view)
+            if picture is None:
+                continue
+            picture.thumbnail((_HTML_SIDE, _HTML_SIDE))
+            stream = io.BytesIO()
+            picture.save(stream, "JPEG", quality=90)
+            name, source = escape(view.name), base64.b64encode(stream.getvalue()).decode()
+            figures.append(
+                f'<figure style="margin:0"><img src="data:image/jpeg;base64,{source}" alt="{name}">'
+                f'<figcaption style="max-width:{_HTML_SIDE}px;overflow-wrap:anywhere">{escape(_caption(view))}'
+                "</figcaption></figure>"
+            )
+        notes = [*self.warnings, DISCLAIMER]
+        return (
+            f'<div class="mura-study"><p><b>{VERDICTS[self.band]}</b>. {escape(self._summary())}</p>'
+            f'<div style="display:flex;flex-wrap:wrap;gap:12px">{"".join(figures)}</div>'
+            f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in notes)}</ul></div>"
+        )
+
+    def _picture(self, view: ViewPrediction) -> Image.Image | None:
+        """Overlay of a view; the view alone if it has no heatmap or the study is out of distribution."""
+        if view.pixels is None:
+            return None
+        if view.heatmap is not None and self.band != OUT_OF_DISTRIBUTION:
+            return view.overlay()
+        return Image.fromarray(draw_overlay(view.pixels, np.zeros_like(view.pixels)))
+
+    def plot(self) -> "Figure":
+        """Draws the verdict and the views with their heatmaps; those of a study out of distribution without them.
+
+        Returns:
+            A matplotlib figure. A notebook shows it once.
+
+        Raises:
+            ImportError: If matplotlib is not installed (extra `train`).
+            ValueError: If the study was predicted with `heatmaps=False`, which does not keep the views.
+        """
+        require_extra("train", "matplotlib")
+        from matplotlib import pyplot
+
+        pictures = [self._picture(view) for view in self.views]
+        if None in pictures:
+            raise ValueError("the prediction does not hold its views; call the predictor with heatmaps=True")
+        columns = min(4, len(pictures))
+        rows = -(-len(pictures) // columns)
+        figure, axes = pyplot.subplots(
+            rows, columns, figsize=(3.6 * max(columns, 2), 4.2 * rows + 0.8), squeeze=False, layout="constrained"
+        )
+        for place in axes.flat:
+            place.axis("off")
+        # File names are not formulas, whatever they hold.
+        options: dict[str, Any] = {"parse_math": False, "wrap": True}
+        for place, view, picture in zip(axes.flat, self.views, pictures, strict=False):
+            place.imshow(picture)
+            place.set_title(textwrap.fill(_caption(view), 44), fontsize=9, **options)
+        figure.suptitle(f"{VERDICTS[self.band]}. {self._summary()}", fontsize=10, **options)
+        figure.supxlabel(DISCLAIMER, fontsize=7, **options)
+        if figure.canvas.required_interactive_framework is None:
+            pyplot.close(figure)  # else a notebook shows it twice, and a script keeps every figure
+        return figure
+
+    def save(self, file: str | os.PathLike[str]) -> None:
+        """Saves the picture of `plot` to a file, whose name ends in .png, .jpg, .pdf or .svg.
+
+        Raises:
+            ImportError: As `plot`.
+            ValueError: As `plot`, or if matplotlib cannot write this kind of file.
+        """
+        self.plot().savefig(file, dpi=150)
+
 
 def find_band(probability: float, threshold: float, operating_points: dict[str, float]) -> str:
-    """Returns the band of a probability, see `StudyPrediction.band`."""
+    """Returns the band of a probability, see `StudyPrediction.probability_band`."""
     sensitive, specific = operating_points.get("sensitivity_95"), operating_points.get("specificity_95")
     low = high = threshold
     if sensitive is not None and specific is not None and sensitive < specific:
@@ -147,3 +297,14 @@ def find_band(probability: float, threshold: float, operating_points: dict[str, 
     if low < probability <= high:
         return "uncertain"
     return LABELS[int(probability > threshold)]
+
+
+def format_probability(probability: float) -> str:
+    """Returns a probability with three decimals, but never 0.000 or 1.000."""
+    if probability < 0.0005:
+        return "below 0.001"
+    return f"{probability:.3f}" if probability < 0.9995 else "above 0.999"
+
+
+def _caption(view: ViewPrediction) -> str:
+    return f"{view.name}: P(abnormal) {format_probability(view.single_view_probability)} by itself"

@@ -1,24 +1,55 @@
 """`StudyPredictor`: from the files of one study to an explained prediction."""
 
 import os
+import shutil
+import warnings as python_warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Lock
 from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub import HfApi
+from safetensors.torch import load_file
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, HubError
 from ..explain import AUTO, Heatmaps, check_method
-from ..models import BODY_PARTS, GOLDEN_FILE, Golden, MuraClassifier, MuraImageProcessor, StudyOutput, read_golden
+from ..models import (
+    BODY_PARTS,
+    GOLDEN_FILE,
+    Golden,
+    MuraClassifier,
+    MuraImageProcessor,
+    StudyOutput,
+    find_body_part,
+    read_golden,
+)
 from ..models.golden_mura import digest_weights
 from ..radiographs import Radiograph
-from ..retrieval import Neighbour, OODDetector, OODResult, RetrievalIndex, View, feature_means, view_codes
+from ..retrieval import (
+    CODES,
+    FOLDER,
+    OOD_FILE,
+    RECORD,
+    ROWS,
+    Neighbour,
+    OODDetector,
+    OODResult,
+    RetrievalIndex,
+    View,
+    feature_means,
+    view_codes,
+)
 from .external_processor import ExternalProcessor
 from .inputs import check_device, check_dtype, list_views, read_view
 from .loading import (
+    DETECTOR_IS_MISSING,
+    NO_DETECTOR,
     OOD_WARNING,
     UNREADABLE,
     Source,
@@ -33,6 +64,10 @@ from .loading import (
 from .measured_performance import MeasuredPerformance, read_measured_performance
 from .postprocessing import compute_heatmaps, find_conflicts, make_prediction, view_part_probabilities
 from .prediction import PHANTOM_WARNING, StudyPrediction
+
+_EVALUATION = "evaluation.json"
+_RECORDS = ("README.md", _EVALUATION, "training.json", GOLDEN_FILE)
+_INDEX_FILES = tuple(f"{FOLDER}/{name}" for name in (RECORD, CODES, ROWS))
 
 
 class StudyPredictor:
@@ -61,6 +96,10 @@ class StudyPredictor:
         self.checkpoint = checkpoint
         self.ood_detector = ood_detector
         self.warnings = [PHANTOM_WARNING] * model.config.trained_on_phantoms + list(warnings)
+        if ood_detector is not None:
+            model.config.has_ood_detector = True
+        elif model.config.has_ood_detector and not any(text.startswith(NO_DETECTOR) for text in warnings):
+            self.warnings.append(DETECTOR_IS_MISSING)
         self._source = source
         self._index: RetrievalIndex | None = None
         self._index_is_open = source is None  # a model made in memory has none
@@ -135,7 +174,7 @@ class StudyPredictor:
 
     def __call__(
         self,
-        views: Iterable[View],
+        views: View | Iterable[View],
         *,
         body_part: str | None = None,
         operating_point: str | None = None,
@@ -146,8 +185,10 @@ class StudyPredictor:
         """Classifies one study, all views in one batch.
 
         Args:
-            views: Paths, file contents, PIL images, arrays (uint8, or float in [0, 1]) or `Radiograph`s.
-            body_part: One of the seven body parts, if known; predicted by the model if None.
+            views: Paths, file contents, PIL images, arrays (uint8, or float in [0, 1]) or `Radiograph`s; or a single
+                one of these.
+            body_part: One of the seven body parts, if known, such as "wrist" or "XR_WRIST"; predicted by the model if
+                None.
             operating_point: Name of a threshold in the checkpoint's config; its default one if None.
             names: Names of the views; their file names if None.
             heatmaps: Whether to compute heatmaps and regions.
@@ -157,12 +198,11 @@ class StudyPredictor:
         Raises:
             RadiographError: If a view cannot be read. The message names it.
             CheckpointError: If the output of the model is not finite.
-            ValueError: If `views` is not a list of at least one view, the body part, operating point or method is
+            ValueError: If there is no view, or one of another kind, the body part, operating point or method is
                 unknown, or a checkpoint with one model per body part has none for this one or cannot predict it.
         """
         views, names = list_views(views, names)
-        if body_part is not None and body_part not in BODY_PARTS:
-            raise ValueError(f"unknown body part {body_part!r}; choose one of {', '.join(BODY_PARTS)}")
+        body_part = None if body_part is None else find_body_part(body_part)
         method = check_method(AUTO if method is None else method)
         point, threshold = self.find_threshold(operating_point)
         radiographs = [read_view(view, name, self.processor) for view, name in zip(views, names, strict=True)]
@@ -197,13 +237,14 @@ class StudyPredictor:
             ood_result=ood_result,
             heatmaps=found,
             maps=maps,
+            keep_pixels=heatmaps,
             operating_point=point,
             checkpoint=self.checkpoint,
             warnings=warnings,
             codes=codes,
         )
 
-    def predict_many(self, studies: Iterable[Iterable[View]], **options: Any) -> Iterator[StudyPrediction]:
+    def predict_many(self, studies: Iterable[View | Iterable[View]], **options: Any) -> Iterator[StudyPrediction]:
         """Classifies studies one after another as they arrive. `options` are those of a call."""
         for views in studies:
             yield self(views, **options)
@@ -225,7 +266,7 @@ class StudyPredictor:
 
     def similar(
         self,
-        study: StudyPrediction | Iterable[View],
+        study: StudyPrediction | View | Iterable[View],
         k: int = 5,
         body_part: str | None = None,
         exclude_patient: str | None = None,
@@ -271,8 +312,130 @@ class StudyPredictor:
     @cached_property
     def measured_performance(self) -> MeasuredPerformance:
         """Measured performance of the operating points, from the checkpoint's `evaluation.json`."""
-        file = None if self._source is None else find_file(self._source, "evaluation.json")
+        file = None if self._source is None else find_file(self._source, _EVALUATION)
         return MeasuredPerformance({}) if file is None else read_measured_performance(file, self.weights_sha256)
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
+        """Saves all that makes a prediction, so that `from_pretrained(save_directory)` gives equal ones.
+
+        That is the model with calibration and operating points, the image processor and the out-of-distribution
+        detector. Of a predictor that was loaded, the index of studies, the card and the records are copied too
+        (`evaluation.json`, `training.json`, golden check), and weights keep the dtype of their file. If the weights
+        were changed since they were loaded, all these and the detector belong to other weights; they are left out,
+        with a warning.
+
+        Args:
+            save_directory: A new or empty folder, or one with a checkpoint, which is replaced.
+
+        Raises:
+            CheckpointError: If the folder holds something else, or the checkpoint that this predictor was loaded from.
+        """
+        folder = Path(save_directory)
+        original = None if self._source is None else find_weights(self._source)
+        if original is not None and folder.resolve() == original.resolve():
+            raise CheckpointError(f"{folder} holds the checkpoint that is to be saved; choose another folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()) and not (folder / "config.json").is_file():
+            raise CheckpointError(f"{folder} is not empty and holds no checkpoint; choose a new folder")
+        for name in (OOD_FILE, *_RECORDS):
+            (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / FOLDER, ignore_errors=True)
+        self.model.save_pretrained(folder)
+        self.processor.save_pretrained(folder)
+        if original is not None:
+            assert self._source is not None
+            if not _have_equal_weights(folder, original):
+                python_warnings.warn(
+                    f"the weights are no longer those of {self.checkpoint}, so its out-of-distribution detector, "
+                    "index, card and records were not saved; scripts/calibrate.py, scripts/build_index.py and "
+                    "scripts/evaluate.py make new ones",
+                    stacklevel=2,
+                )
+                return
+            copied = {name: find_file(self._source, name) for name in (*_RECORDS, *_INDEX_FILES)}
+            for file in (*folder.glob("model*.safetensors*"), *original.glob("model*.safetensors*")):
+                if file.parent == folder:
+                    file.unlink()
+                else:
+                    copied[file.name] = file
+            copied |= {f"{FOLDER}/{file.name}": file for file in original.glob(f"{FOLDER}/index-*.faiss")}
+            for name, found in copied.items():
+                if found is not None:
+                    (folder / name).parent.mkdir(exist_ok=True)
+                    shutil.copyfile(found, folder / name)
+        if self.ood_detector is not None:
+            replace(self.ood_detector, weights=digest_weights(folder)).save(folder)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool = True,
+        revision: str | None = None,
+        token: str | None = None,
+        commit_message: str = "Upload predictor",
+    ) -> str:
+        """Pushes what `save_pretrained` saves to the Hub, but an index only if its pictures may be shared.
+
+        Before you publish a checkpoint, prefer `scripts/push_to_hub.py`: it renders the card from the records, adds
+        the code that makes the checkpoint work without this package, and checks every file for data of patients.
+
+        Args:
+            repo_id: "user/model". The repository is created if needed.
+            private: Whether only the owner may see the repository.
+            revision: Branch, created if missing; main if None.
+            token: Token for the Hub; the one of `hf auth login` if None.
+            commit_message: Message of the commit.
+
+        Returns:
+            URL of the commit.
+
+        Raises:
+            CheckpointError: As `save_pretrained`, or if the index is damaged.
+            HubError: If the Hub cannot be reached or refuses, or the repository is public although `private` is set.
+        """
+        with TemporaryDirectory(prefix="mura_hf_push_") as place:
+            self.save_pretrained(place)
+            if not self._may_share_index():
+                shutil.rmtree(Path(place, FOLDER), ignore_errors=True)
+            try:
+                api = HfApi(token=token)
+                repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+                if private and not api.model_info(repo_id).private:
+                    raise HubError(f"{repo_id} is public; push with private=False, or make it private on the Hub")
+                if revision is not None:
+                    api.create_branch(repo_id, branch=revision, exist_ok=True)
+                with python_warnings.catch_warnings():
+                    # The rows of an index belong to the weights.
+                    python_warnings.filterwarnings("ignore", "It seems that you are about to commit a data file")
+                    return api.upload_folder(
+                        repo_id=repo_id,
+                        folder_path=place,
+                        revision=revision,
+                        commit_message=commit_message,
+                        delete_patterns=[OOD_FILE, *_RECORDS[1:], f"{FOLDER}/*", "model*.safetensors*"],
+                    ).commit_url
+            except HubError:
+                raise
+            except Exception as error:  # the client raises errors of many libraries
+                reason = (str(error).strip().split("\n")[0] or type(error).__name__).rstrip(".")
+                raise HubError(
+                    f"{repo_id} was not pushed: {reason}. Check the name, the network and `hf auth login`"
+                ) from error
+
+    def _may_share_index(self) -> bool:
+        """Whether there is an index of pictures that may be shared; thumbnails may only be those of phantoms."""
+        index = self.index
+        if index is None or not index.record.may_be_shared:
+            return False
+        return index.is_synthetic or index.rows["thumbnail"].null_count == len(index)
+
+    def __repr__(self) -> str:
+        config, detector = self.model.config, "without" if self.ood_detector is None else "with"
+        return (
+            f"StudyPredictor({self.checkpoint!r}, {config.model_type}, {self.model.device}, {self.model.dtype}, "
+            f"operating points {', '.join(config.operating_points)}, {detector} out-of-distribution detector)"
+        )
 
     def pixel_values(self, radiographs: Sequence[Radiograph]) -> torch.Tensor:
         """Returns the input of the model, float32 `[V, C, H, W]`."""
@@ -292,3 +455,14 @@ class StudyPredictor:
     def _check_finite(self, *logits: torch.Tensor) -> None:
         if not all(torch.isfinite(values).all() for values in logits):
             raise CheckpointError(f"{self.checkpoint} outputs NaN or infinity; its weights are damaged")
+
+
+def _have_equal_weights(saved: Path, original: Path) -> bool:
+    """Whether two checkpoints have the same weights, apart from a conversion of the saved ones to another dtype."""
+    first, second = (
+        {name: values for file in folder.glob("model*.safetensors") for name, values in load_file(file).items()}
+        for folder in (saved, original)
+    )
+    return first.keys() == second.keys() and all(
+        torch.equal(values, second[name].to(values.dtype)) for name, values in first.items()
+    )

@@ -18,7 +18,7 @@ from ..explain import draw_overlay
 from ..radiographs import Radiograph
 from .loading import OOD_WARNING
 from .measured_performance import OVERALL, OperatingPointPerformance
-from .prediction import StudyPrediction, ViewPrediction
+from .prediction import DISCLAIMER, VERDICTS, StudyPrediction, ViewPrediction, format_probability
 
 require_extra("demo", "reportlab")
 
@@ -31,14 +31,9 @@ from reportlab.pdfbase.ttfonts import TTFont  # noqa: E402
 from reportlab.pdfgen.canvas import Canvas  # noqa: E402
 from reportlab.platypus import KeepInFrame, Paragraph  # noqa: E402
 
-DISCLAIMER = (
-    "Not a medical device. For research and teaching, never for the care of a patient. A study that is not flagged "
-    "may still have a fracture. Marks show where the model looked, not what is there."
-)
 _MARGIN, _GAP, _BETWEEN = 42.0, 10.0, 4.0  # points
 _SIDE = 900  # largest side of an embedded view in pixels
 _FONT = "mura_hf"
-_VERDICT = {"abnormal": "Abnormal: flagged", "uncertain": "Uncertain", "normal": "Nothing flagged"}
 
 
 @dataclass(frozen=True)
@@ -141,9 +136,9 @@ def _head(study: StudyPrediction, context: ReportContext) -> list[Any]:
             how = "given"
             if not study.body_part_given:
                 chance = study.body_part_probabilities[study.body_part]
-                how = f"predicted, probability {_format_probability(chance)}"
+                how = f"predicted, probability {format_probability(chance)}"
             part = f"{study.body_part} ({how})"
-        verdict = f"<b>{_VERDICT[study.band]}</b>, P(abnormal) {_format_probability(study.probability)}"
+        verdict = f"<b>{VERDICTS[study.probability_band]}</b>, P(abnormal) {format_probability(study.probability)}"
         positive = study.positive_class_description or "what the labels of its training data called abnormal"
         story += [
             _paragraph(verdict, 17, after=6),
@@ -177,13 +172,6 @@ def _performance(context: ReportContext) -> str:
         f"Where {context.prevalence:.0%} of the studies are abnormal: positive predictive value "
         f"{_format_rate(positive)}, negative {_format_rate(negative)}."
     )
-
-
-def _format_probability(probability: float) -> str:
-    """Three decimals, but never 0.000 or 1.000."""
-    if probability < 0.0005:
-        return "below 0.001"
-    return f"{probability:.3f}" if probability < 0.9995 else "above 0.999"
 
 
 def _format_rate(value: float | None) -> str:
@@ -247,7 +235,7 @@ def _columns(pictures: Sequence[Sequence[Image.Image]], width: float, height: fl
 
 def _caption(view: ViewPrediction, withheld: bool) -> Any:
     prediction = (
-        f": P(abnormal) {_format_probability(view.single_view_probability)} by itself, "
+        f": P(abnormal) {format_probability(view.single_view_probability)} by itself, "
         f"{'flagged' if view.flagged else 'not flagged'}, weight {view.weight:.2f}"
     )
     text = f"<b>{escape(view.name)}</b>{'' if withheld else prediction}, {view.width} × {view.height} px"

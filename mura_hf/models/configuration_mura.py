@@ -21,6 +21,20 @@ except ImportError:  # the files of an exported checkpoint are loaded without th
 
 BODY_PARTS = ("elbow", "finger", "forearm", "hand", "humerus", "shoulder", "wrist")
 LABELS = ("normal", "abnormal")
+
+
+def find_body_part(name: str) -> str:
+    """Returns the body part with a name, in any case and with or without MURA's prefix: "XR_WRIST" is "wrist".
+
+    Raises:
+        ValueError: If it is none of `BODY_PARTS`.
+    """
+    part = str(name).strip().lower().removeprefix("xr_")
+    if part not in BODY_PARTS:
+        raise ValueError(f"unknown body part {name!r}; choose one of {', '.join(BODY_PARTS)}")
+    return part
+
+
 _CHOICES = {
     "study_pooling": ("mean", "max", "noisy_or", "gated_attention"),
     "head_activation": ("relu", "none"),
@@ -59,6 +73,9 @@ class MuraBaseConfig(PreTrainedConfig):
         test_time_flip (`bool`, *optional*, defaults to `False`):
             Whether to average logits and heatmaps over each view and its mirror image in evaluation mode. This doubles
             the cost. Ensembles and specialized models set it in the configurations of their members.
+        has_ood_detector (`bool`, *optional*, defaults to `False`):
+            Whether an out-of-distribution detector belongs to the checkpoint, as a file of its own. `StudyPredictor`
+            warns if that file is missing, for example because only the model was saved.
     """
 
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["feature_map", "mirrored_feature_map", "pooler_output"]
@@ -70,6 +87,7 @@ class MuraBaseConfig(PreTrainedConfig):
     trained_on_phantoms: bool = False
     positive_class_description: str | None = None
     test_time_flip: bool = False
+    has_ood_detector: bool = False
 
     id2label: dict[int, str] | dict[str, str] | None = None
     label2id: dict[str, int] | dict[str, str] | None = None

@@ -10,7 +10,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from transformers import Pipeline
 
-from .configuration_mura import BODY_PARTS, LABELS
+from .configuration_mura import BODY_PARTS, LABELS, find_body_part
 from .geometry_mura import to_gray_plane
 from .heads_mura import scatter_views
 
@@ -75,8 +75,7 @@ class MuraStudyClassificationPipeline(Pipeline):
         operating_point: str | None = None,
         timeout: float | None = None,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        if body_part is not None and body_part not in BODY_PARTS:
-            raise ValueError(f"unknown body part {body_part!r}; choose one of {', '.join(BODY_PARTS)}")
+        body_part = None if body_part is None else find_body_part(body_part)
         points = self.model.config.operating_points
         if operating_point is not None and operating_point not in points:
             raise ValueError(f"unknown operating point {operating_point!r}; this checkpoint has {', '.join(points)}")

@@ -20,8 +20,8 @@ from ..models import (
 
 _NOT_IN_CODES = {
     "_name_or_path", "abnormal_means", "architectures", "auto_map", "custom_pipelines", "dtype", "finding_types",
-    "id2label", "label2id", "operating_points", "positive_class_description", "study_intercept", "study_pooling",
-    "study_slope", "temperature", "trained_on_phantoms", "transformers_version",
+    "has_ood_detector", "id2label", "label2id", "operating_points", "positive_class_description", "study_intercept",
+    "study_pooling", "study_slope", "temperature", "trained_on_phantoms", "transformers_version",
 }  # fmt: skip
 """Configuration fields that change predictions or nothing at all, but never a code."""
 _NOT_SETTINGS = {"auto_map", "image_processor_type", "processor_class", "_processor_class"}

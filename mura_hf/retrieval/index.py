@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from ..errors import CheckpointError
-from ..models import BODY_PARTS, MuraClassifier
+from ..models import BODY_PARTS, MuraClassifier, find_body_part
 from ..radiographs import Radiograph, read_levels
 from .codes import digest_encoder, encode_planes
 from .encoding import encode_rows
@@ -85,6 +85,11 @@ class RetrievalIndex:
         self._parts = np.asarray(stored.rows["body_part"].to_pylist(), object)
         self._model: MuraClassifier | None = None
         self._processor: Any = None
+
+    @property
+    def is_synthetic(self) -> bool:
+        """Whether its studies are phantoms, so that no patient is behind them."""
+        return (self.record.data or {}).get("key") == "phantoms"
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -235,7 +240,7 @@ class RetrievalIndex:
                 planes.append(self._processor.gray_plane(view))
             else:
                 planes.append(read_levels(view))
-        known = None if body_part is None else BODY_PARTS.index(_check_part(body_part))
+        known = None if body_part is None else BODY_PARTS.index(find_body_part(body_part))
         codes = encode_planes(planes, self._model, self._processor, [known] * len(planes))
         return self.search_codes(codes, k, body_part, exclude_patient)
 
@@ -263,7 +268,7 @@ class RetrievalIndex:
             raise ValueError("codes contain NaN or infinity")
         allowed = None
         if body_part is not None or exclude_patient is not None:
-            mask = np.ones(len(self), bool) if body_part is None else self._parts == _check_part(body_part)
+            mask = np.ones(len(self), bool) if body_part is None else self._parts == find_body_part(body_part)
             allowed = torch.from_numpy(mask if exclude_patient is None else mask & (self._patients != exclude_patient))
         queries = _normalize(queries, self.record.metric)
         return [
@@ -302,9 +307,3 @@ class RetrievalIndex:
 def _normalize(codes: torch.Tensor, metric: str) -> torch.Tensor:
     """Codes whose Euclidean distances rank as the metric does."""
     return torch.nn.functional.normalize(codes, dim=1) if metric == "cosine" else codes
-
-
-def _check_part(body_part: str) -> str:
-    if body_part not in BODY_PARTS:
-        raise ValueError(f"unknown body part {body_part!r}; choose one of {', '.join(BODY_PARTS)}")
-    return body_part

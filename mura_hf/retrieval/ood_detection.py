@@ -1,5 +1,6 @@
 """Out-of-distribution detection: does a study look like those that the checkpoint was trained on?"""
 
+import json
 import math
 import os
 from collections.abc import Sequence
@@ -157,13 +158,17 @@ class OODDetector:
         return OODResult(all(views), 100.0 * share ** len(codes), views)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Writes the detector into the folder of a checkpoint."""
+        """Writes the detector into the folder of a checkpoint, and marks its config.json (`has_ood_detector`)."""
         tensors = {name: value for name, value in vars(self).items() if name != "weights"}
         tensors["inside"] = tensors["inside"].astype(np.uint8)
         content = save(
             {name: np.ascontiguousarray(value) for name, value in tensors.items()}, {"weights": self.weights}
         )
         replace_file(Path(folder) / OOD_FILE, content)
+        config = Path(folder) / "config.json"
+        if config.is_file():
+            values = {**json.loads(config.read_text(encoding="utf-8")), "has_ood_detector": True}
+            replace_file(config, (json.dumps(values, indent=2, sort_keys=True) + "\n").encode())
 
     @classmethod
     def load(cls, file: str | os.PathLike[str], weights: str) -> "OODDetector":

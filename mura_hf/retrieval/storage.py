@@ -33,6 +33,8 @@ FOLDER = "retrieval"
 """Subfolder of a checkpoint that holds its index."""
 RECORD, CODES, ROWS = "index.json", "codes.safetensors", "rows.parquet"
 METRICS = ("l2", "cosine")
+SHARED_DATA = ("phantoms", "fracatlas", "grazpedwri")
+"""Keys of data whose index may be shared: made by this package, or licensed under CC BY 4.0."""
 _BUILD = "build"
 _REBUILD = "build one with scripts/build_index.py"
 
@@ -58,6 +60,11 @@ class IndexRecord:
     split: str | None = None
     factory: str | None = None
     parameters: str = ""
+
+    @property
+    def may_be_shared(self) -> bool:
+        """Whether the pictures that the codes describe may be shared."""
+        return (self.data or {}).get("key") in SHARED_DATA
 
     @property
     def faiss_name(self) -> str:

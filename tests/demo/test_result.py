@@ -23,7 +23,9 @@ def _text(html):
     [("abnormal", "Abnormal: flagged"), ("uncertain", "Uncertain"), ("normal", "does not exclude a fracture")],
 )
 def test_the_answer_in_words_with_the_meaning_of_abnormal(study, band, words):
-    html = answer_html(dataclasses.replace(study, band=band, positive_class_description="fractured <or> not"))
+    html = answer_html(
+        dataclasses.replace(study, probability_band=band, positive_class_description="fractured <or> not")
+    )
     assert words in html
     assert "Abnormal means fractured &lt;or&gt; not." in html
     assert "does not say what that is" in answer_html(dataclasses.replace(study, positive_class_description=None))

@@ -183,10 +183,13 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._may_write():
             return None
         kind, name = f"{asked.get('type') or 'model'}s", f"{asked.get('organization') or OWNER}/{asked['name']}"
+        described = {"url": f"{self.server.url}/{'spaces/' if kind == 'spaces' else ''}{name}", "name": name}
+        if f"{kind}/{name}" in self.server.repos:
+            return self._json(described, 409)
         repo = Repo(private=asked.get("visibility") == "private" or bool(asked.get("private")))
         repo.add({".gitattributes": Blob(b"*.safetensors filter=lfs\n", False)}, "initial commit")
         self.server.repos[f"{kind}/{name}"] = repo
-        return self._json({"url": f"{self.server.url}/{'spaces/' if kind == 'spaces' else ''}{name}", "name": name})
+        return self._json(described)
 
     def _commit(self, repo: Repo, name: str, branch: str) -> None:
         hook, self.server.before_commit = self.server.before_commit, None

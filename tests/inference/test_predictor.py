@@ -2,16 +2,22 @@
 
 import json
 import shutil
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import HfApi
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForImageClassification
 
 from mura_hf import (
     CheckpointError,
+    HubError,
     MuraForImageClassification,
     MuraImageProcessor,
     Radiograph,
@@ -21,17 +27,31 @@ from mura_hf import (
     load_mura,
     read_radiograph,
 )
-from mura_hf.common import DEFAULT
+from mura_hf.common import BUNDLED, DEFAULT
 from mura_hf.explain import grad_cam
 from mura_hf.inference import PHANTOM_WARNING
-from mura_hf.inference.prediction import find_band
-from mura_hf.models import BODY_PARTS, CLASSIFIERS
-from mura_hf.retrieval import view_codes
+from mura_hf.inference import predictor as predictor_module
+from mura_hf.inference.loading import DETECTOR_IS_MISSING
+from mura_hf.models import BODY_PARTS, CLASSIFIERS, write_golden
+from mura_hf.models.golden_mura import digest_weights
+from mura_hf.retrieval import OODDetector, view_codes
 from tests.conftest import make_checkpoint, make_model
+from tests.hub.hub_server import TOKEN, HubServer
+from tests.inference.external import save_external
 from tests.inference.threads import check_threads
 
 POOLINGS = {"mura_ensemble": "ensemble", "mura_specialized": "specialized"}
+INDEX = ["codes.safetensors", "index.json", "rows.parquet"]
 TOKENS = {"backbone": "vit_tiny_patch16_224", "backbone_kwargs": {"depth": 3, "embed_dim": 48}}
+
+
+def make_detector(in_distribution, width=128, weights=""):
+    """A detector that accepts all studies, or none."""
+    edge = np.full((1, 1), 1e9 if in_distribution else 0.0, np.float32)
+    return OODDetector(
+        np.ones(width, np.float32), np.eye(width, dtype=np.float32), np.zeros((1, width), np.float32),
+        np.ones(1, bool), edge, weights,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -121,18 +141,24 @@ def test_every_form_of_input_gives_the_same(predictor, phantom_files):
     gray = np.asarray(image)
     forms = [file, Path(file), data, bytearray(data), image, gray, gray / np.float32(255), read_radiograph(file)]
     found = [predictor([form]).probability for form in forms]
-    assert found == pytest.approx([found[0]] * len(forms), abs=1e-7)
+    found += [predictor(form).probability for form in (*forms, torch.tensor(gray))]  # a single view
+    assert found == pytest.approx([found[0]] * len(found), abs=1e-7)
     assert len(predictor(file for file in phantom_files).views) == len(phantom_files)
     pixels = np.random.default_rng(0).random((70, 50), dtype=np.float32)
     assert 0 < predictor([Radiograph(pixels, 16, "array")]).probability < 1
 
 
-def test_the_body_part_may_be_given(predictor, phantom_files):
-    study = predictor(phantom_files, body_part="elbow", heatmaps=False)
+@pytest.mark.parametrize("given", ["elbow", "ELBOW", "XR_ELBOW", "xr_Elbow", " Elbow "])
+def test_the_body_part_may_be_given(predictor, phantom_files, given):
+    study = predictor(phantom_files, body_part=given, heatmaps=False)
     assert (study.body_part, study.body_part_given) == ("elbow", True)
     assert sum(study.body_part_probabilities.values()) == pytest.approx(1)
-    with pytest.raises(ValueError, match="'knee'"):
-        predictor(phantom_files, body_part="knee")
+
+
+@pytest.mark.parametrize("given", ["knee", "XR_KNEE", "", "elbow wrist", 3])
+def test_unknown_body_parts(predictor, phantom_files, given):
+    with pytest.raises(ValueError, match=f"unknown body part {given!r}; choose one of elbow, finger"):
+        predictor(phantom_files, body_part=given)
 
 
 def test_specialized_models(folders, phantom_files, tmp_path):
@@ -165,18 +191,6 @@ def test_phantom_checkpoints_always_warn(predictor, phantom_files, tmp_path):
     assert PHANTOM_WARNING in synthetic(phantom_files).warnings
 
 
-def test_json_has_everything_except_arrays_under_new_and_old_names(flagging, phantom_files):
-    study = flagging(phantom_files)
-    values = json.loads(study.to_json())
-    view = values["views"][0]
-    assert set(values) == set(vars(study)) - {"codes"} | {"leading_view", "abnormal_means"}
-    assert set(view) == set(vars(study.views[0])) - {"heatmap"} | {"box", "alone"}
-    assert (values["probability"], values["pooling"]) == (study.probability, study.pooling)
-    assert values["abnormal_means"] == values["positive_class_description"] == study.positive_class_description
-    assert view["box"] == view["regions"][0]["box"] == list(study.views[0].box)
-    assert view["alone"] == view["single_view_probability"] == study.views[0].single_view_probability
-
-
 def test_predict_many_streams(predictor, phantom_files):
     requested = []
 
@@ -189,17 +203,6 @@ def test_predict_many_streams(predictor, phantom_files):
     assert next(stream).probability == predictor([phantom_files[0]]).probability
     assert len(requested) == 1
     assert len(list(stream)) == len(phantom_files) - 1
-
-
-def test_bands():
-    points = {"paper": 0.5, "sensitivity_95": 0.3, "specificity_95": 0.8}
-    probabilities = (0.1, 0.3, 0.31, 0.8, 0.9)
-    assert [find_band(p, 0.5, points)[:1] for p in probabilities] == list("nnuua")
-    for others in ({"paper": 0.5}, {**points, "sensitivity_95": 0.9}):  # then it is the label
-        assert [find_band(p, 0.5, others)[:1] for p in probabilities] == list("nnnaa")
-    points = {"sensitivity_95": 0.1, "specificity_95": 0.3}  # extended to the threshold
-    assert [find_band(p, 0.5, points)[:1] for p in (0.1, 0.2, 0.4, 0.5, 0.51)] == list("nuuua")
-    assert [find_band(p, 0.05, points)[:1] for p in (0.05, 0.08, 0.3, 0.31)] == list("nuua")
 
 
 def test_a_view_is_flagged_if_a_study_of_it_alone_would_be(checkpoint, phantom_files):
@@ -236,17 +239,25 @@ def test_errors_name_the_view(predictor, phantom_files):
             predictor([Radiograph(pixels.astype(np.float32), 8, "array")])
 
 
-def test_a_study_is_a_list_of_views(predictor, phantom_files):
-    for view in (
-        "study.png", b"bytes", Path("study.png"), Image.new("L", (64, 64)), np.zeros((3, 64, 64)),
-        torch.zeros(64, 64), Radiograph(np.zeros((64, 64), np.float32), 8, "array"), {"view": "study.png"}, 7,
-    ):  # fmt: skip
+def test_what_is_not_a_list_of_views(predictor, phantom_files, tmp_path):
+    for views in (np.zeros((3, 64, 64)), torch.zeros(3, 64, 64), {"view": "study.png"}, 7, None):
         with pytest.raises(ValueError, match="as a list"):
-            predictor(view)
+            predictor(views)
+    for nested in ([phantom_files], [tuple(phantom_files)], (iter(phantom_files),), [{"path": "a.png"}], [None], [7]):
+        with pytest.raises(ValueError, match=r"view 1 is a \w+, but a view is .* use predict_many"):
+            predictor(nested)
     with pytest.raises(ValueError, match="at least one"):
         predictor([])
     with pytest.raises(ValueError, match="1 views but 2 names"):
         predictor(phantom_files[:1], names=["a", "b"])
+    for url in ("https://host/wrist.png", "s3://bucket/wrist.png", "data:image/png;base64,AAAA", "FILE:///wrist.png"):
+        with pytest.raises(RadiographError, match="is a URL, and nothing is downloaded here"):
+            predictor([phantom_files[0], url])
+    (tmp_path / "study").mkdir()
+    for folder in (tmp_path / "study", str(tmp_path / "study"), f"{tmp_path}/study/"):
+        for views in (folder, [folder]):
+            with pytest.raises(RadiographError, match=r"study is a folder, not a view; .*iterdir"):
+                predictor(views)
 
 
 def test_refused_checkpoints_and_options(checkpoint, tmp_path):
@@ -298,16 +309,135 @@ def test_the_default_checkpoint(monkeypatch, checkpoint):
     assert StudyPredictor.from_pretrained().checkpoint == f"folder: {checkpoint.name}"
 
 
-class TestSimilar:
-    @pytest.fixture(scope="class")
-    def indexed(self, checkpoint, phantom_tree, tmp_path_factory):
-        """A checkpoint with an index of its training studies."""
-        folder = shutil.copytree(checkpoint, tmp_path_factory.mktemp("indexed") / "checkpoint")
-        predictor = StudyPredictor.from_pretrained(folder, device="cpu")
-        rows = load_mura(phantom_tree)["train"]
-        RetrievalIndex.build(rows, predictor.model, predictor.processor, progress=False).save(folder / "retrieval")
-        return folder
+@pytest.fixture(scope="module")
+def indexed(checkpoint, phantom_tree, tmp_path_factory):
+    """A checkpoint with a detector, records, and an index of its training studies."""
+    folder = shutil.copytree(checkpoint, tmp_path_factory.mktemp("indexed") / "checkpoint")
+    make_detector(False, weights=digest_weights(folder)).save(folder)
+    for name in ("README.md", "training.json"):
+        (folder / name).write_text("{}")
+    shutil.copy(BUNDLED["mura-phantom"] / "evaluation.json", folder)
+    predictor = StudyPredictor.from_pretrained(folder, device="cpu")
+    write_golden(folder, predictor.model, predictor.processor, np.eye(64, dtype=np.uint8), 0)
+    rows, data = load_mura(phantom_tree)["train"], {"key": "phantoms"}
+    RetrievalIndex.build(rows, predictor.model, predictor.processor, data=data, progress=False).save(
+        folder / "retrieval"
+    )
+    return folder
 
+
+def _check_equal(first, second, files):
+    one, other = first(files), second(files)
+    names = set(vars(one)) - {"views", "codes", "checkpoint"}
+    assert {name: getattr(one, name) for name in names} == {name: getattr(other, name) for name in names}
+    assert [view.to_dict() for view in one.views] == [view.to_dict() for view in other.views]
+    for view, again in zip(one.views, other.views, strict=True):
+        np.testing.assert_array_equal(view.heatmap, again.heatmap)
+
+
+class TestSave:
+    @pytest.mark.parametrize("dtype", ["auto", "bfloat16"])
+    @pytest.mark.parametrize("family", list(CLASSIFIERS))
+    def test_every_family_gives_equal_answers_again(self, folders, family, dtype, phantom_files, tmp_path):
+        predictor = StudyPredictor.from_pretrained(folders[family], device="cpu", dtype=dtype)
+        predictor.model.config.study_slope, predictor.model.config.operating_points = 0.5, {"mine": 0.3}
+        for _ in range(2):  # a checkpoint is replaced
+            predictor.save_pretrained(tmp_path / "saved")
+        _check_equal(predictor, StudyPredictor.from_pretrained(tmp_path / "saved", device="cpu"), phantom_files)
+        assert digest_weights(tmp_path / "saved") == digest_weights(folders[family])
+
+    @pytest.mark.parametrize("kind", ["vit", "resnet"])
+    @pytest.mark.parametrize("abnormal", ["LABEL_0", "LABEL_1"])
+    def test_external_checkpoints_keep_their_abnormal_label(self, kind, abnormal, phantom_files, tmp_path):
+        folder = save_external(tmp_path / kind, kind, labels=("LABEL_0", "LABEL_1"))
+        predictor = StudyPredictor.from_pretrained(folder, device="cpu", abnormal_label=abnormal)
+        predictor.save_pretrained(tmp_path / "saved")
+        _check_equal(predictor, StudyPredictor.from_pretrained(tmp_path / "saved", device="cpu"), phantom_files)
+
+    def test_detector_index_and_records_are_kept(self, indexed, phantom_files, tmp_path):
+        predictor = StudyPredictor.from_pretrained(indexed, device="cpu")
+        predictor.save_pretrained(tmp_path / "saved")
+        again = StudyPredictor.from_pretrained(tmp_path / "saved", device="cpu")
+        _check_equal(predictor, again, phantom_files)
+        assert again(phantom_files).band == "out_of_distribution"
+        assert [one.row for one in again.similar(phantom_files)] == [
+            one.row for one in predictor.similar(phantom_files)
+        ]
+        for file in indexed.rglob("*.*"):
+            if file.name != "config.json":
+                assert file.read_bytes() == (tmp_path / "saved" / file.relative_to(indexed)).read_bytes()
+
+    def test_a_predictor_made_in_memory(self, phantom_files, tmp_path):
+        model, processor = make_model(), MuraImageProcessor(size={"height": 64, "width": 64})
+        model = model.to(memory_format=torch.channels_last)  # as a loaded one, whose rounding differs
+        predictor = StudyPredictor(model, processor, "mine", ood_detector=make_detector(False, width=32))
+        predictor.save_pretrained(tmp_path)
+        _check_equal(predictor, StudyPredictor.from_pretrained(tmp_path, device="cpu"), phantom_files)
+
+    @pytest.mark.parametrize("save", ["model of the predictor", "model", "weights and config"])
+    def test_a_model_without_its_detector_warns(self, indexed, phantom_files, tmp_path, save):
+        predictor = StudyPredictor.from_pretrained(indexed, device="cpu")
+        if save == "weights and config":
+            for name in ("model.safetensors", "config.json"):
+                shutil.copy(indexed / name, tmp_path)
+        else:
+            model = predictor.model if "of" in save else AutoModelForImageClassification.from_pretrained(indexed)
+            model.save_pretrained(tmp_path)
+        predictor.processor.save_pretrained(tmp_path)
+        again = StudyPredictor.from_pretrained(tmp_path, device="cpu")
+        assert again(phantom_files).warnings.count(DETECTOR_IS_MISSING) == 1
+        in_memory = StudyPredictor(again.model, again.processor, "mine")
+        assert DETECTOR_IS_MISSING in in_memory(phantom_files, heatmaps=False).warnings
+        assert DETECTOR_IS_MISSING not in predictor(phantom_files, heatmaps=False).warnings
+
+    def test_other_weights_leave_the_records_behind(self, indexed, phantom_files, tmp_path):
+        predictor = StudyPredictor.from_pretrained(indexed, device="cpu")
+        with torch.no_grad():
+            predictor.model.classifier.bias += 1e-3
+        with pytest.warns(UserWarning, match="weights are no longer those of folder: checkpoint, so its out-of-dist"):
+            predictor.save_pretrained(tmp_path)
+        assert {file.name for file in tmp_path.iterdir()} == {
+            "config.json", "model.safetensors", "preprocessor_config.json"
+        }  # fmt: skip
+        again = StudyPredictor.from_pretrained(tmp_path, device="cpu")(phantom_files)
+        assert again.probability == predictor(phantom_files).probability
+        assert DETECTOR_IS_MISSING in again.warnings
+
+    def test_refused_folders(self, indexed, tmp_path):
+        predictor = StudyPredictor.from_pretrained(indexed, device="cpu")
+        with pytest.raises(CheckpointError, match="holds the checkpoint that is to be saved"):
+            predictor.save_pretrained(indexed)
+        (tmp_path / "README.md").write_text("My project")
+        with pytest.raises(CheckpointError, match="is not empty and holds no checkpoint"):
+            predictor.save_pretrained(tmp_path)
+        assert [file.name for file in tmp_path.iterdir()] == ["README.md"]
+
+    def test_push(self, indexed, monkeypatch):
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+        predictor = StudyPredictor.from_pretrained(indexed, device="cpu")
+        with HubServer() as hub:
+            monkeypatch.setattr(predictor_module, "HfApi", partial(HfApi, endpoint=hub.url))
+            expected = {f"retrieval/{name}" for name in INDEX} | {file.name for file in indexed.glob("*.*")}
+            for data in ({"key": "phantoms"}, {"key": "mura"}, None):  # the index of MURA stays here
+                monkeypatch.setattr(predictor.index, "record", replace(predictor.index.record, data=data))
+                url = predictor.push_to_hub("tester/mine", token=TOKEN)
+                assert url.startswith(f"{hub.url}/tester/mine/commit/")
+                files = hub.files("models/tester/mine")
+                assert set(files) - {".gitattributes"} == expected
+                assert files["in_distribution.safetensors"] == (indexed / "in_distribution.safetensors").read_bytes()
+                expected = {name for name in expected if "/" not in name}
+            assert hub.repos["models/tester/mine"].private
+            predictor.push_to_hub("tester/mine", token=TOKEN, revision="next")
+            assert set(hub.repos["models/tester/mine"].branches) == {"main", "next"}
+            with pytest.raises(HubError, match=r"tester/mine was not pushed: .*Check the name, the network"):
+                predictor.push_to_hub("tester/mine", token="hf_wrong")
+            predictor.push_to_hub("tester/open", token=TOKEN, private=False)
+            with pytest.raises(HubError, match="tester/open is public"):
+                predictor.push_to_hub("tester/open", token=TOKEN)
+
+
+class TestSimilar:
     def test_a_prediction_is_searched_without_another_forward_pass(self, indexed, phantom_files, monkeypatch):
         predictor = StudyPredictor.from_pretrained(indexed, device="cpu")
         study = predictor(phantom_files)
@@ -319,7 +449,8 @@ class TestSimilar:
         assert len({one.study_id for one in found}) == 3
         for again in (predictor.similar(phantom_files, k=3), predictor.index.search(phantom_files, k=3)):
             assert [one.row for one in again] == [one.row for one in found]
-        assert {one.body_part for one in predictor.similar(study, body_part="hand")} == {"hand"}
+        for part in ("hand", "XR_HAND"):
+            assert {one.body_part for one in predictor.similar(study, body_part=part)} == {"hand"}
 
     def test_a_missing_index_and_one_of_other_weights(self, indexed, checkpoint, phantom_files, tmp_path):
         predictor = StudyPredictor.from_pretrained(checkpoint, device="cpu")
