@@ -28,13 +28,14 @@ def list_views(views: View | Iterable[View], names: Sequence[str] | None) -> tup
         ValueError: If `views` is neither a view nor an iterable of at least one, or the number of names differs.
     """
     if isinstance(views, _SINGLE_VIEW) or (isinstance(views, _ARRAYS) and views.ndim == 2):
-        views = [views]
-    if isinstance(views, (*_ARRAYS, Mapping)) or not isinstance(views, Iterable):
+        listed: list[Any] = [views]
+    elif isinstance(views, (*_ARRAYS, Mapping)) or not isinstance(views, Iterable):
         raise ValueError(f"give the views of one study as a list, such as [view], not one {type(views).__name__}")
-    views = list(views)
-    if not views:
+    else:
+        listed = list(views)
+    if not listed:
         raise ValueError("the list of views is empty; a study has at least one")
-    for number, view in enumerate(views, 1):
+    for number, view in enumerate(listed, 1):
         if not isinstance(view, _SINGLE_VIEW) and not hasattr(view, "__array__"):
             raise ValueError(
                 f"view {number} is a {type(view).__name__}, but a view is a path, file content, a PIL image, an array "
@@ -43,11 +44,11 @@ def list_views(views: View | Iterable[View], names: Sequence[str] | None) -> tup
     if names is None:
         names = [
             Path(view).name if isinstance(view, str | os.PathLike) else f"view {number}"
-            for number, view in enumerate(views, 1)
+            for number, view in enumerate(listed, 1)
         ]
-    if len(names) != len(views):
-        raise ValueError(f"{len(views)} views but {len(names)} names")
-    return views, names
+    if len(names) != len(listed):
+        raise ValueError(f"{len(listed)} views but {len(names)} names")
+    return listed, names
 
 
 def read_view(view: View, name: str, processor: MuraImageProcessor | ExternalProcessor) -> Radiograph:
