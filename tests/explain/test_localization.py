@@ -40,13 +40,19 @@ def test_area_counts_hot_pixels_not_the_box_and_corners_touch():
 
 
 @pytest.mark.parametrize(
-    ("heatmap", "threshold"), [(np.zeros((2, 2, 2)), 0.7), (np.full((4, 4), np.nan), 0.7), (np.eye(4), 1.0)]
+    ("use", "given", "options", "message"),
+    [
+        (localize, [np.zeros((2, 2, 2))], {}, "heatmap"),
+        (localize, [np.full((4, 4), np.nan)], {}, "heatmap"),
+        (localize, [np.eye(4)], {"threshold": 1.0}, "threshold"),
+        (find_regions, [np.eye(4)], {"min_share": 2}, "min_share is 2"),
+        (draw_overlay, [np.eye(4), np.zeros((4, 5))], {}, "both must be"),
+        (draw_overlay, [np.eye(4), np.eye(4)], {"opacity": 2}, "opacity is 2"),
+    ],
 )
-def test_refuses_invalid_maps(heatmap, threshold):
-    with pytest.raises(ValueError, match=r"heatmap|threshold"):
-        localize(heatmap, threshold)
-    with pytest.raises(ValueError, match="min_share is 2"):
-        find_regions(np.eye(4), min_share=2)
+def test_refuses_invalid_maps(use, given, options, message):
+    with pytest.raises(ValueError, match=message):
+        use(*given, **options)
 
 
 def test_colours_are_clear_where_it_is_cold_and_grow_lighter_with_the_heat():
@@ -107,10 +113,3 @@ def test_every_form_of_a_view_gives_the_same_overlay(form):
 def test_refuses_other_values(view, message):
     with pytest.raises(ValueError, match=message):
         draw_overlay(view, np.zeros((4, 4)))
-
-
-def test_refuses_a_heatmap_of_another_size():
-    with pytest.raises(ValueError, match="both must be"):
-        draw_overlay(np.zeros((4, 4)), np.zeros((4, 5)))
-    with pytest.raises(ValueError, match="opacity is 2"):
-        draw_overlay(np.zeros((4, 4)), np.zeros((4, 4)), opacity=2)

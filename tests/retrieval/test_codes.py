@@ -47,9 +47,8 @@ def test_codes_of_two_body_parts_are_orthogonal():
     wrist, elbow = BODY_PARTS.index("wrist"), BODY_PARTS.index("elbow")
     codes = _codes(model, body_parts=torch.tensor([wrist, elbow, elbow, wrist, wrist]))
     squares, wrists = _squares(codes), VIEWS[[0, 3, 4]]
-    torch.testing.assert_close(
-        squares[[0, 3, 4]][:, [0, 3, 4]], _squares(_codes(model.members["wrist"], wrists)), rtol=1e-4, atol=1e-5
-    )
+    expected = _squares(_codes(model.members["wrist"], wrists))
+    torch.testing.assert_close(squares[[0, 3, 4]][:, [0, 3, 4]], expected, rtol=1e-4, atol=1e-5)
     lengths = (codes**2).sum(1)
     torch.testing.assert_close(squares[0, 1], lengths[0] + lengths[1], rtol=1e-4, atol=1e-5)
     single = _codes(model, wrists, body_parts=torch.full((3,), wrist))
@@ -81,10 +80,8 @@ def test_feature_means_of_mirror_images_are_equal():
 @torch.no_grad()
 def test_feature_means_of_members_and_branches_are_concatenated():
     ensemble = make_model("mura_ensemble")
-    expected = torch.cat(
-        [feature_means(one.classify_views(VIEWS)) for _, one in sorted(ensemble.members.items())], dim=1
-    )
-    torch.testing.assert_close(feature_means(ensemble.classify_views(VIEWS)), expected)
+    members = [feature_means(one.classify_views(VIEWS)) for _, one in sorted(ensemble.members.items())]
+    torch.testing.assert_close(feature_means(ensemble.classify_views(VIEWS)), torch.cat(members, dim=1))
     output = make_model("mura_fusenet").classify_views(VIEWS)
     assert feature_means(output).shape == (5, 2 * output.feature_map.shape[1])
 

@@ -111,19 +111,17 @@ def test_a_damaged_file_is_reported_by_name(detector, tmp_path):
     detector.save(tmp_path)
     file = tmp_path / OOD_FILE
     tensors = load_file(file)
-    nan = np.full_like(tensors["calib"], np.nan)
-    without = {name: value for name, value in tensors.items() if name != "means"}
-    for damaged in (
-        without,
-        {**tensors, "codes": np.zeros((9, 9), np.float32)},
-        {**tensors, "scales": tensors["scales"][1:]},
-        {**tensors, "calib": nan},
-        None,
+    for name, changed in (
+        ("means", None),
+        ("codes", np.zeros((9, 9), np.float32)),
+        ("scales", tensors["scales"][1:]),
+        ("calib", np.full_like(tensors["calib"], np.nan)),
+        ("torn", None),
     ):
-        if damaged is None:
+        damaged = {**tensors, name: changed}
+        save_file({key: value for key, value in damaged.items() if value is not None}, file, {"weights": "abc"})
+        if name == "torn":
             file.write_bytes(file.read_bytes()[:-9])
-        else:
-            save_file(damaged, file, {"weights": "abc"})
         with pytest.raises(CheckpointError, match=f"{OOD_FILE} cannot be read"):
             OODDetector.load(file, "abc")
 
