@@ -9,39 +9,14 @@ from PIL import Image
 from mura_hf.phantoms import render_phantom
 
 GRAZ_COLUMNS = [
-    "filestem",
-    "patient_id",
-    "study_number",
-    "timehash",
-    "gender",
-    "age",
-    "laterality",
-    "projection",
-    "initial_exam",
-    "ao_classification",
-    "cast",
-    "diagnosis_uncertain",
-    "osteopenia",
-    "fracture_visible",
-    "metal",
-    "pixel_spacing",
-    "device_manufacturer",
-]
+    "filestem", "patient_id", "study_number", "timehash", "gender", "age", "laterality", "projection",
+    "initial_exam", "ao_classification", "cast", "diagnosis_uncertain", "osteopenia", "fracture_visible", "metal",
+    "pixel_spacing", "device_manufacturer"
+]  # fmt: skip
 ATLAS_COLUMNS = [
-    "image_id",
-    "hand",
-    "leg",
-    "hip",
-    "shoulder",
-    "mixed",
-    "hardware",
-    "multiscan",
-    "fractured",
-    "fracture_count",
-    "frontal",
-    "lateral",
-    "oblique",
-]
+    "image_id", "hand", "leg", "hip", "shoulder", "mixed", "hardware", "multiscan", "fractured", "fracture_count",
+    "frontal", "lateral", "oblique"
+]  # fmt: skip
 
 
 def _write(file, columns, rows, encoding="utf-8"):
@@ -77,13 +52,11 @@ def write_grazpedwri(root, n_patients=40, size=96, draw=render_phantom):
                     truth[stem] = phantom.box
                 (root / "labels" / f"{stem}.txt").write_text(text)
                 flags = {
-                    "fracture_visible": "1" * (broken and phantom.box is not None),
-                    "metal": "1" * (kind == "hardware"),
-                }
-                rows.append(
-                    {"filestem": stem, "patient_id": patient, "study_number": study, "laterality": "L", **flags}
-                    | {"cast": "1" * (patient % 7 == 0), "projection": view + 1}
-                )
+                    "fracture_visible": broken and phantom.box is not None, "metal": kind == "hardware",
+                    "cast": patient % 7 == 0,
+                }  # fmt: skip
+                row = {"filestem": stem, "patient_id": patient, "study_number": study, "laterality": "L"}
+                rows.append(row | {"projection": view + 1} | {name: "1" * flag for name, flag in flags.items()})
     _write(root / "dataset.csv", GRAZ_COLUMNS, rows, "utf-8-sig")
     return rows, truth
 
@@ -106,8 +79,7 @@ def write_fracatlas(root, n=260, size=96, draw=render_phantom):
             truth[name] = phantom.box
         row = dict.fromkeys(ATLAS_COLUMNS, 0) | {"image_id": f"{name}.jpg", "frontal": 1}
         row |= {"shoulder" if part == "shoulder" else "hand": 1, "hardware": int(kind == "hardware")}
-        rows.append(
-            row | {"fractured": int(broken), "fracture_count": int(broken), "multiscan": int(number % 50 == 7)}
-        )
+        row |= {"fractured": int(broken), "fracture_count": int(broken), "multiscan": int(number % 50 == 7)}
+        rows.append(row)
     _write(root / "dataset.csv", ATLAS_COLUMNS, rows)
     return rows, truth

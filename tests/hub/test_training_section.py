@@ -1,8 +1,10 @@
 import json
 import shlex
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
+import yaml
 
 from mura_hf.common import BUNDLED
 from mura_hf.hub.training_section import _SET_BY_BASE, bases_of, training_command, training_section
@@ -85,64 +87,19 @@ def test_records_of_the_first_edition():
     assert "--config phantom --init_from mura-phantom-1 --epochs 3 --stages '[]'" in phantom
 
 
-DEV = "the best by study-level AUROC on dev"
 BASE = {
     "name": "mura-phantom", "revision": None, "sha256": "0123456789abcdef" * 4, "heads": True,
     "trained_on": [{"key": "phantoms", "name": "phantoms"}, {"key": "mura", "name": "MURA v1.1"}],
 }  # fmt: skip
-TIMM = {"name": "timm/resnet50.a1_in1k", "revision": None, "sha256": None, "heads": False, "trained_on": None}
-OTHER = {**BASE, "revision": "f" * 40, "heads": False, "trained_on": None}
-BRANCHES = [{"trains": "global", "epochs": 4}, {"trains": "local", "epochs": 1}, {"trains": "fusion", "epochs": 6}]
-PATCH_STAGES = [{"trains": "all", "epochs": 6, "patch_size": 224}, {"trains": "all", "epochs": 2, "patch_size": None}]
-AVERAGED = {"epochs": [2, 7], "dev": {"auroc": 0.91}, "dev_of_best_epoch": {"auroc": 0.925}}
 
 
-@pytest.mark.parametrize(
-    ("recipe", "more", "sentences"),
-    [
-        ({}, {}, [f"The weights are those of epoch 3 of 8, {DEV}."]),
-        (
-            {"patches": {"epochs": 5, "size": 96}}, {},
-            ["Trained for 5 epochs on patches of 96 px around the findings, then 8 on whole views.",
-             f"The weights are those of epoch 3 of 8 on whole views, {DEV}."],
-        ),
-        (
-            {"stages": BRANCHES}, {},
-            ["Trained in stages: global (4 epochs), local (1 epoch), fusion (6 epochs).",
-             f"The weights are those of epoch 3 of 6 of the stage fusion, {DEV}."],
-        ),
-        (
-            {"stages": PATCH_STAGES}, {},
-            ["Trained in stages: all (6 epochs on patches of 224 px around the findings), all (2 epochs)."],
-        ),
-        (
-            {"ema_decay": 0.999}, {"averaged": AVERAGED},
-            ["The weights are the mean of the best epochs (2, 7) by study-level AUROC on dev: AUROC 0.910, "
-             "against 0.925 of the best epoch alone.", "They are an exponential moving average with decay 0.999."],
-        ),
-        (
-            {"mixup": 0.2, "cutmix": 0.0, "layer_decay": 0.9, "region_weight": 1.5}, {},
-            ["Training images were mixed: mixup with Beta(0.2, 0.2).", "The learning rate decreases by a factor of "
-             "0.9 per layer, from", "The loss includes a term on the class activation map inside and outside of the"],
-        ),
-        ({}, {"base": TIMM}, ["The backbone was initialized from timm's weights `timm/resnet50.a1_in1k`."]),
-        (
-            {}, {"base": BASE},
-            ["Initialized from the checkpoint `mura-phantom` (SHA-256 0123456789ab...), trained on phantoms, "
-             "before that on MURA v1.1: its backbone, and its heads where they fit."],
-        ),
-        (
-            {}, {"base": OTHER, "data": {"known_to_base": {"train": 3, "valid": 0}}},
-            ["Initialized from the checkpoint `mura-phantom` (commit ffffffffffff on the Hub), trained on data that "
-             "its records do not name: its backbone.", "It was trained on patients of these data (3 of train), so"],
-        ),
-    ],
-)  # fmt: skip
-def test_one_training(recipe, more, sentences):
-    recipe = {"epochs": 8, "patches": {"epochs": 0, "size": 112}, **recipe}
-    found = training_section({"recipe": recipe, "selected_by": "study-level AUROC on dev", "epoch": 3, **more})
-    for sentence in sentences:
-        assert sentence in "\n".join(found)
+@pytest.mark.parametrize("case", yaml.safe_load((Path(__file__).parent / "training_sections.yaml").read_text()))
+def test_one_training(case):
+    recipe = {"epochs": 8, "patches": {"epochs": 0, "size": 112}, **case["recipe"]}
+    training = {"recipe": recipe, "selected_by": "study-level AUROC on dev", "epoch": 3, **case.get("more", {})}
+    found = "\n".join(training_section(training))
+    for sentence in case["sentences"]:
+        assert sentence in found
 
 
 def test_members_and_each_recipe_and_base_once():
