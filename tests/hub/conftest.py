@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import huggingface_hub
@@ -12,8 +13,10 @@ import torch
 from huggingface_hub import HfApi
 from PIL import Image
 
+from mura_hf import CheckpointError
 from mura_hf.common import BUNDLED
 from mura_hf.hub import commit, push
+from mura_hf.hub.push_checks import check_checkpoint
 from mura_hf.retrieval import FOLDER, OOD_FILE
 from tests.hub.hub_server import TOKEN, HubServer
 
@@ -72,6 +75,21 @@ def change_record(file, *path, to=None):
     else:
         inner[path[-1]] = to
     file.write_text(json.dumps(values))
+
+
+@contextmanager
+def changed(file, content=None):
+    """Replaces a file during a block, or removes it if there is no new content."""
+    before = file.read_bytes()
+    file.unlink() if content is None else file.write_bytes(content)
+    yield
+    file.write_bytes(before)
+
+
+def assert_refused(folder, message):
+    """The checkpoint may not leave this machine."""
+    with pytest.raises(CheckpointError, match=message):
+        check_checkpoint(folder)
 
 
 def writes_of(hub):

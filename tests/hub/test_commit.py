@@ -31,11 +31,8 @@ def folder(tmp_path):
 
 @pytest.fixture
 def put(folder, api, tmp_path):
-    def put(api=api, name=NAME, **options):
-        options = {"repo_type": "model", "message": OURS, "record": tmp_path / "hub.json", **options}
-        return push_folder(api, folder, name, **options)
-
-    return put
+    options = {"repo_type": "model", "message": OURS, "record": tmp_path / "hub.json"}
+    return lambda api=api, name=NAME, **changes: push_folder(api, folder, name, **{**options, **changes})
 
 
 def titles(hub):

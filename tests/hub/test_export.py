@@ -26,7 +26,7 @@ from mura_hf.inference import loading
 from mura_hf.inference.loading import Source, load_index
 from mura_hf.models import CLASSIFIERS
 from tests.conftest import make_checkpoint, make_model
-from tests.hub.conftest import ALONE, change_record, check_alone
+from tests.hub.conftest import ALONE, assert_refused, change_record, changed, check_alone
 
 PREPROCESS = """
 import sys
@@ -89,12 +89,9 @@ def test_preprocessing_travels_along_and_clahe_without_opencv_is_an_error(
     folder = shutil.copytree(checkpoint, tmp_path / "checkpoint")
     clahe = [] if hidden == "mura_hf cv2" else ["clahe_lab"]
     processor = MuraImageProcessor(
-        size={"height": 72, "width": 80},
-        do_center_crop=True,
-        crop_size={"height": 64, "width": 64},
-        crop_border=True,
-        enhance=["high_frequency_emphasis", "unsharp", *clahe],
-    )
+        size={"height": 72, "width": 80}, do_center_crop=True, crop_size={"height": 64, "width": 64},
+        crop_border=True, enhance=["high_frequency_emphasis", "unsharp", *clahe],
+    )  # fmt: skip
     processor.save_pretrained(folder)
     out = export_checkpoint(folder, tmp_path / "out")
     done = run_alone(forks, PREPROCESS, out, phantom_files[0], *hidden.split(), cwd=tmp_path)
@@ -116,13 +113,10 @@ def test_every_file_is_there(exported):
 
 
 def test_refuses_half_a_checkpoint_and_never_writes_over_anything(checkpoint, tmp_path):
-    half = tmp_path / "half"
-    half.mkdir()
-    (half / "config.json").write_text((checkpoint / "config.json").read_text())
-    with pytest.raises(CheckpointError, match=r"model\.safetensors, preprocessor_config\.json missing"):
-        export_checkpoint(half, tmp_path / "out")
-    with pytest.raises(CheckpointError, match="not empty"):
-        export_checkpoint(checkpoint, half)
+    half = shutil.copytree(checkpoint, tmp_path / "half", ignore=lambda *_: ["model.safetensors"])
+    for source, target, message in ((half, "out", r"model\.safetensors missing"), (checkpoint, "half", "not empty")):
+        with pytest.raises(CheckpointError, match=message):
+            export_checkpoint(source, tmp_path / target)
 
 
 PHANTOMS = {"key": "phantoms", "name": "phantoms"}
@@ -189,11 +183,9 @@ def test_an_index_of_other_data_stays_here(data, indexed, tmp_path):
 
 def test_an_index_of_open_films_is_exported_without_thumbnails_and_ids_of_mura(indexed):
     folder = indexed(data={"key": "fracatlas"}, thumbnail_side=32)
-    with pytest.raises(CheckpointError, match="thumbnails of films"):
-        check_checkpoint(folder)
+    assert_refused(folder, "thumbnails of films")
     folder = indexed(data={"key": "fracatlas"})  # whose rows are called as MURA's
-    with pytest.raises(CheckpointError, match=r"rows\.parquet names a patient or a study"):
-        check_checkpoint(folder)
+    assert_refused(folder, r"rows\.parquet names a patient or a study")
     _change_rows(folder, study_id=lambda n: f"IMG{n:07d}", patient_id=lambda n: f"IMG{n:07d}")
     assert _names(folder) >= INDEX
 
@@ -212,41 +204,33 @@ def test_what_does_not_belong_to_an_index_is_named(indexed):
     folder = indexed()
     place = folder / "retrieval"
     (place / "film.png").write_bytes(b"x")
-    with pytest.raises(CheckpointError, match=r"film\.png does not belong to an index"):
-        check_checkpoint(folder)
+    assert_refused(folder, r"film\.png does not belong to an index")
     (place / "film.png").unlink()
     _change_rows(folder, thumbnail=lambda n: bytes(30_000))
-    with pytest.raises(CheckpointError, match="a picture of 30000 bytes, too large for a thumbnail"):
-        check_checkpoint(folder)
+    assert_refused(folder, "a picture of 30000 bytes, too large for a thumbnail")
     folder = indexed()
     tensors = load_file(place / "codes.safetensors")
     build = json.loads((place / "index.json").read_text())["build"]
-    for changed, message in (({"films": np.zeros(3)}, {}), ({}, {"made_from": "x"})):
-        save_file({**tensors, **changed}, place / "codes.safetensors", metadata={"build": build, **message})
-        with pytest.raises(CheckpointError, match=r"codes\.safetensors holds (films|made_from)"):
-            check_checkpoint(folder)
+    for more, metadata in (({"films": np.zeros(3)}, {}), ({}, {"made_from": "x"})):
+        save_file({**tensors, **more}, place / "codes.safetensors", metadata={"build": build, **metadata})
+        assert_refused(folder, r"codes\.safetensors holds (films|made_from)")
     folder = indexed()
     record = json.loads((place / "index.json").read_text())
-    for changed, message in (
+    for more, message in (
         ({"data": {"key": "phantoms", "note": "XR_WRIST/patient11185/study1_positive"}}, "names a patient or a study"),
         ({"data": {"key": "phantoms", "pixels": [0] * 5000}}, "a list of 5000 numbers"),
         ({"build": "Jane Doe"}, "invalid build id"),
     ):
-        (place / "index.json").write_text(json.dumps({**record, **changed}))
-        with pytest.raises(CheckpointError, match=message):
-            check_checkpoint(folder)
-    (place / "index.json").write_text(json.dumps(record))
+        with changed(place / "index.json", json.dumps({**record, **more}).encode()):
+            assert_refused(folder, message)
     rows = pq.read_table(place / "rows.parquet")
     pq.write_table(rows.replace_schema_metadata({**rows.schema.metadata, b"who": b"Jane Doe"}), place / "rows.parquet")
-    with pytest.raises(CheckpointError, match="holds more than rows"):
-        check_checkpoint(folder)
+    assert_refused(folder, "holds more than rows")
     folder = indexed()
     change_record(folder / "preprocessor_config.json", "image_mean", to=[0.4, 0.4, 0.4])
-    with pytest.raises(CheckpointError, match="made with other weights, or with other settings"):
-        check_checkpoint(folder)
+    assert_refused(folder, "made with other weights, or with other settings")
     folder = indexed(factory="Flat")
-    with pytest.raises(CheckpointError, match="searches with FAISS, whose files are not loaded from others"):
-        check_checkpoint(folder)
+    assert_refused(folder, "searches with FAISS, whose files are not loaded from others")
 
 
 def test_a_card_is_about_the_index_that_is_there(indexed, built):
