@@ -1,19 +1,29 @@
 """Abnormality detection in musculoskeletal radiographs, in the Hugging Face style. Not a medical device.
 
-Importing the package registers its models and its pipeline with transformers and has no other side effect. Names that
-need more than torch and transformers (datasets, Captum) are imported on first use.
+Importing the package registers its models, its pipeline and the names of its bundled checkpoints with transformers. It
+has no other side effect. Names that need more than torch and transformers, such as Captum, are imported on first use.
 """
 
+import functools
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForImageClassification,
+    AutoProcessor,
+    AutoVideoProcessor,
+)  # fmt: skip
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from .common import BUNDLED
 from .errors import CardError, CheckpointError, ConfigError, DatasetError, HubError, MuraError, RadiographError
 from .models import (
     CLASSIFIERS,
     STUDY_TASK,
+    MuraBaseConfig,
     MuraConfig,
     MuraEnsembleConfig,
     MuraEnsembleForImageClassification,
@@ -25,6 +35,7 @@ from .models import (
     MuraImageProcessor,
     MuraMetricLearningConfig,
     MuraModel,
+    MuraPreTrainedModel,
     MuraSpecializedConfig,
     MuraSpecializedForImageClassification,
     MuraStudyClassificationPipeline,
@@ -50,6 +61,25 @@ for _classifier in CLASSIFIERS.values():
 PIPELINE_REGISTRY.register_pipeline(
     STUDY_TASK, MuraStudyClassificationPipeline, pt_model=AutoModelForImageClassification, type="image"
 )
+
+
+def _name_bundled(kind: Any) -> None:
+    """Lets `from_pretrained` of a class take the names of bundled checkpoints."""
+    load = kind.from_pretrained.__func__
+
+    @functools.wraps(load)
+    def from_pretrained(cls: Any, pretrained_model_name_or_path: Any, *args: Any, **options: Any) -> Any:
+        name = pretrained_model_name_or_path
+        return load(cls, str(BUNDLED[name]) if isinstance(name, str) and name in BUNDLED else name, *args, **options)
+
+    kind.from_pretrained = classmethod(from_pretrained)
+
+
+for _kind in (
+    AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification, AutoProcessor, AutoVideoProcessor,
+    MuraBaseConfig, MuraImageProcessor, MuraPreTrainedModel,
+):  # fmt: skip
+    _name_bundled(_kind)  # pipelines look for processors of every kind
 
 _LAZY = {
     "load_folder": "data",

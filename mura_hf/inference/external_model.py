@@ -1,6 +1,5 @@
 """External checkpoints: two-class image classifiers of transformers or timm, with their own image processor."""
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,18 +12,8 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 from ..errors import CheckpointError
 from ..models import Explained, MuraBaseConfig, MuraClassifier, MuraImageClassifierOutput
 from ..models.class_activation_mura import MapLayer, find_map_layer
+from ..models.configuration_mura import sounds_abnormal
 from .external_processor import ExternalProcessor
-
-_ABNORMAL = re.compile(
-    r"abnormal(it(y|ies))?|anomal(y|ies|ous)|pos(itive)?|fractured?s?|broken|patholog(y|ies|ic|ical)|diseased?s?|"
-    r"lesions?|findings?|injur(y|ies|ed)|yes"
-)
-_NORMAL = re.compile(r"normal|neg(ative)?|healthy|intact|unremarkable")
-_NEGATIONS = {"no", "not", "non", "without", "un"}
-_SINGLE_WORD_NEGATIONS = {"non", "un"}
-_PREFIXES = ("non", "not", "un", "no")
-_VERDICTS = {"negative", "neg", "free", "absent", "absence"}
-"""Words that negate a whole label from any position: "fracture negative", "free of disease"."""
 
 
 def find_abnormal(labels: Sequence[str], place: str, wanted: str | None = None) -> int:
@@ -55,42 +44,6 @@ def find_abnormal(labels: Sequence[str], place: str, wanted: str | None = None) 
         f"{place} has the labels {both}: which of them means abnormal? Set abnormal_label, as in "
         f"StudyPredictor.from_pretrained(..., abnormal_label={labels[1]!r}), or in the app's box “Abnormal label”"
     )
-
-
-def sounds_abnormal(label: str) -> bool | None:
-    """Returns True if the words of a label mean abnormal, False if they mean normal, None if neither or both.
-
-    A negation inverts what follows: "not fractured", "No acute finding", "non-fractured", "unhealthy".
-    """
-    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", label)  # NotFractured
-    words = re.findall(r"[^\W\d_]+", spaced.casefold())
-    if words == ["no"]:
-        return False
-    if words[-1:] == ["no"]:  # "fracture: no"
-        words = ["no", *words[:-1]]
-    negated, senses = False, set()
-    for before, word in zip(["", *words], words, strict=False):
-        sense = _sense(word)
-        if word in _NEGATIONS:
-            negated = not negated
-        elif sense is not None:
-            senses.add(sense != negated)
-        elif before in _SINGLE_WORD_NEGATIONS:  # a "non-displaced fracture" is a fracture
-            negated = not negated
-    if not negated and _VERDICTS & set(words):
-        return False
-    return senses.pop() if len(senses) == 1 else None
-
-
-def _sense(word: str) -> bool | None:
-    """Whether one word, possibly with a negating prefix such as "un", means abnormal."""
-    if _ABNORMAL.fullmatch(word) or _NORMAL.fullmatch(word):
-        return _ABNORMAL.fullmatch(word) is not None
-    for prefix in _PREFIXES:
-        rest = word.removeprefix(prefix)
-        if rest != word and (_ABNORMAL.fullmatch(rest) or _NORMAL.fullmatch(rest)):
-            return _NORMAL.fullmatch(rest) is not None
-    return None
 
 
 _NO_TOKEN_GRID = {"hiera", "perceiver", "perceiver_learned", "imagegpt"}

@@ -9,7 +9,14 @@ from .golden_mura import GOLDEN_FILE, Golden, golden_difference, read_golden, wr
 from .image_processing_mura import MuraImageProcessor
 from .members_mura import check_processors
 from .modeling_mura import MuraForImageClassification, MuraForStudyClassification, MuraModel
-from .modeling_mura_base import Explained, MuraClassifier, MuraImageClassifierOutput, MuraModelOutput, StudyOutput
+from .modeling_mura_base import (
+    Explained,
+    MuraClassifier,
+    MuraImageClassifierOutput,
+    MuraModelOutput,
+    MuraPreTrainedModel,
+    StudyOutput,
+)
 from .modeling_mura_ensemble import MuraEnsembleConfig, MuraEnsembleForImageClassification
 from .modeling_mura_fusenet import MuraFuseNetConfig, MuraFuseNetForImageClassification
 from .modeling_mura_metric_learning import MuraForMetricLearning, MuraMetricLearningConfig
@@ -51,6 +58,7 @@ __all__ = [
     "MuraMetricLearningConfig",
     "MuraModel",
     "MuraModelOutput",
+    "MuraPreTrainedModel",
     "MuraSpecializedConfig",
     "MuraSpecializedForImageClassification",
     "MuraStudyClassificationPipeline",

@@ -10,7 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError
 from torch import nn
+from transformers.utils import SAFE_WEIGHTS_NAME
 
 from .configuration_mura import CheckpointError, MuraConfig
 
@@ -40,6 +43,7 @@ SMALL_CNNS: dict[str, SmallCnnPlan] = {
     ),
     "wrist_cnn": SmallCnnPlan(((16,), (32,), (64,), (128,)), batch_norm=True, stage_dropout=0.1),
 }
+_HUB_TIMEOUT = 5.0  # seconds
 _CODE_SIZE = 128  # width of the fully connected layer after the flattened feature map
 
 
@@ -92,6 +96,10 @@ class SmallCnn(nn.Module):
 
     def forward_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Returns the last feature map `[B, D, h, w]` of `[B, C, image_size, image_size]`; no other size fits."""
+        return self.forward_intermediates(pixel_values)[0]
+
+    def forward_intermediates(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """As `forward_features`, with the feature maps of all stages, as in timm."""
         height, width = pixel_values.shape[-2:]
         if (height, width) != (self.image_size, self.image_size):
             raise CheckpointError(
@@ -99,7 +107,10 @@ class SmallCnn(nn.Module):
                 f"{width}: its fully connected layer fits one size only. Resize the image, or train the network with "
                 "another image_size"
             )
-        return self.stages(pixel_values)
+        feature_maps = [pixel_values]
+        for stage in self.stages:
+            feature_maps.append(stage(feature_maps[-1]))
+        return feature_maps[-1], feature_maps[1:]
 
     def forward_head(self, feature_map: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
         """Returns the pooled code `[B, head_hidden_size]` of a feature map from `forward_features`.
@@ -187,7 +198,7 @@ def create_backbone(config: MuraConfig, **options: Any) -> Any:
 def load_timm_weights(backbone: nn.Module, config: MuraConfig, overlay: dict[str, Any] | None) -> None:
     """Loads timm's pretrained weights into the backbone of a configuration.
 
-    `overlay` is the `pretrained_cfg_overlay` of `timm.create_model`.
+    `overlay` is the `pretrained_cfg_overlay` of `timm.create_model`. Weights in the local cache need no network.
 
     Raises:
         CheckpointError: If there are no pretrained weights, they cannot be read, or they do not fit.
@@ -199,6 +210,7 @@ def load_timm_weights(backbone: nn.Module, config: MuraConfig, overlay: dict[str
             "MuraConfig, or choose a timm backbone"
         )
     try:
+        overlay = overlay or _find_on_hub(getattr(backbone, "pretrained_cfg", None) or {})
         backbone.load_state_dict(create_backbone(config, pretrained=True, pretrained_cfg_overlay=overlay).state_dict())
     except CheckpointError:
         raise
@@ -219,6 +231,23 @@ def load_timm_weights(backbone: nn.Module, config: MuraConfig, overlay: dict[str
             'pretrained_cfg_overlay={"file": path}'
         )
         raise CheckpointError(f"timm's pretrained weights for {name} could not be read {reason}") from error
+
+
+def _find_on_hub(weights: dict[str, Any]) -> dict[str, Any] | None:
+    """Overlay that names the cached file of timm's weights. If there is none, the Hub is asked once.
+
+    timm would ask for two files, six times each, which takes most of a minute without a network.
+    """
+    name = weights.get("hf_hub_id")
+    if not name:
+        return None
+    file = weights.get("hf_hub_filename") or SAFE_WEIGHTS_NAME
+    cached = try_to_load_from_cache(name, file)
+    if isinstance(cached, str):
+        return {"file": cached}
+    with contextlib.suppress(HfHubHTTPError):  # the Hub can be reached, and timm knows other names of the file
+        get_hf_file_metadata(hf_hub_url(name, file), timeout=_HUB_TIMEOUT)
+    return None
 
 
 def feature_shape(backbone: nn.Module, config: MuraConfig) -> torch.Size | None:

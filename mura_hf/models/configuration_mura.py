@@ -46,6 +46,68 @@ _FORBIDDEN = re.compile(
     "pretrained.*|cache_dir|checkpoint_path|exportable|features_only|in_chans|num_classes|scriptable"
 )
 
+_ABNORMAL = re.compile(
+    r"abnormal(it(y|ies))?|anomal(y|ies|ous)|pos(itive)?|fractured?s?|broken|patholog(y|ies|ic|ical)|diseased?s?|"
+    r"lesions?|findings?|injur(y|ies|ed)|yes"
+)
+_NORMAL = re.compile(r"normal|neg(ative)?|healthy|intact|unremarkable")
+_NEGATIONS = {"no", "not", "non", "without", "un"}
+_SINGLE_WORD_NEGATIONS = {"non", "un"}
+_PREFIXES = ("non", "not", "un", "no")
+_VERDICTS = {"negative", "neg", "free", "absent", "absence"}
+"""Words that negate a whole label from any position: "fracture negative", "free of disease"."""
+
+
+def sounds_abnormal(label: str) -> bool | None:
+    """Returns True if the words of a label mean abnormal, False if they mean normal, None if neither or both.
+
+    A negation inverts what follows: "not fractured", "No acute finding", "non-fractured", "unhealthy".
+    """
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", label)  # NotFractured
+    words = re.findall(r"[^\W\d_]+", spaced.casefold())
+    if words == ["no"]:
+        return False
+    if words[-1:] == ["no"]:  # "fracture: no"
+        words = ["no", *words[:-1]]
+    negated, senses = False, set()
+    for before, word in zip(["", *words], words, strict=False):
+        sense = _sense(word)
+        if word in _NEGATIONS:
+            negated = not negated
+        elif sense is not None:
+            senses.add(sense != negated)
+        elif before in _SINGLE_WORD_NEGATIONS:  # a "non-displaced fracture" is a fracture
+            negated = not negated
+    if not negated and _VERDICTS & set(words):
+        return False
+    return senses.pop() if len(senses) == 1 else None
+
+
+def _sense(word: str) -> bool | None:
+    """Whether one word, possibly with a negating prefix such as "un", means abnormal."""
+    if _ABNORMAL.fullmatch(word) or _NORMAL.fullmatch(word):
+        return _ABNORMAL.fullmatch(word) is not None
+    for prefix in _PREFIXES:
+        rest = word.removeprefix(prefix)
+        if rest != word and (_ABNORMAL.fullmatch(rest) or _NORMAL.fullmatch(rest)):
+            return _NORMAL.fullmatch(rest) is not None
+    return None
+
+
+def _ordered_labels(id2label: dict[Any, Any]) -> tuple[str, str]:
+    """Names of the labels 0 and 1; the words of label 0 must not mean abnormal, and those of label 1 not normal."""
+    names = {int(index): label for index, label in id2label.items()}
+    if set(names) != {0, 1} or names[0] == names[1]:
+        raise ValueError(f"id2label is {id2label!r}: a mura model has two different labels, 0 and 1, such as {LABELS}")
+    first, second = names[0], names[1]
+    senses = sounds_abnormal(first), sounds_abnormal(second)
+    if senses[0] != senses[1] and (senses[0] is True or senses[1] is False):
+        raise ValueError(
+            f"id2label is {id2label!r}: label 1 must be the positive class. Set id2label to {{0: {second!r}, 1: "
+            f"{first!r}}} and label2id to {{{second!r}: 0, {first!r}: 1}}, and exchange 0 and 1 in your data"
+        )
+    return first, second
+
 
 @strict
 class MuraBaseConfig(PreTrainedConfig):
@@ -76,9 +138,17 @@ class MuraBaseConfig(PreTrainedConfig):
         has_ood_detector (`bool`, *optional*, defaults to `False`):
             Whether an out-of-distribution detector belongs to the checkpoint, as a file of its own. `StudyPredictor`
             warns if that file is missing, for example because only the model was saved.
+        id2label, label2id (`dict`, *optional*, defaults to "normal" and "abnormal"):
+            Names of the two labels. Index 1 is the positive class. Each follows from the other, and an order that
+            contradicts the words of the names is rejected when it is set.
     """
 
-    keys_to_ignore_at_inference: ClassVar[list[str]] = ["feature_map", "mirrored_feature_map", "pooler_output"]
+    # Trainer hands all other outputs to compute_metrics, which expects the logits alone.
+    keys_to_ignore_at_inference: ClassVar[list[str]] = [
+        "body_part_logits", "finding_logits", "feature_map", "pooler_output", "mirrored_feature_map", "layer_outputs",
+        "embeddings", "global_logits", "local_logits", "local_feature_map", "boxes", "pooled_logit", "view_logits",
+        "single_view_logit", "view_weights", "views",
+    ]  # fmt: skip
 
     temperature: float | int = 1.0
     study_slope: float | int = 1.0
@@ -97,23 +167,29 @@ class MuraBaseConfig(PreTrainedConfig):
             raise ValueError(f"num_labels is {kwargs['num_labels']}: a mura model has two labels, {LABELS}")
         if self.id2label is None:
             self.id2label = dict(enumerate(LABELS))
-        if self.label2id is None:
-            self.label2id = {label: int(index) for index, label in self.id2label.items()}
         if self.operating_points is None:
             self.operating_points = {"paper": 0.5}
         former_name = kwargs.pop("abnormal_means", None)
         if self.positive_class_description is None:
             self.positive_class_description = former_name
         super().__post_init__(**kwargs)
-        self._check(
-            "id2label", dict(self.id2label) == dict(enumerate(LABELS)), "label 0 must be 'normal', 1 'abnormal'"
-        )
         self._check("temperature", 0 < self.temperature < math.inf, "it must be above 0 and finite")
         self._check("study_intercept", math.isfinite(self.study_intercept), "it must be finite")
         keeps_order = 0 < self.study_slope < math.inf
         self._check("study_slope", keeps_order, "it must be above 0, because calibration must keep the order")
         in_range = self.operating_points and all(0 <= value <= 1 for value in self.operating_points.values())
         self._check("operating_points", in_range, "it needs at least one threshold, all in [0, 1]")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Here, because from_pretrained sets its keyword arguments after __post_init__.
+        if name not in ("id2label", "label2id") or value is None:
+            return super().__setattr__(name, value)
+        names = _ordered_labels(value if name == "id2label" else {index: label for label, index in value.items()})
+        known = {int(index): label for label, index in (getattr(self, "label2id", None) or {}).items()}
+        if set(known.values()) == set(names) and known != dict(enumerate(names)):
+            raise ValueError(f"id2label and label2id contradict each other: {name} is {value!r}; set both anew")
+        super().__setattr__("id2label", dict(enumerate(names)))
+        super().__setattr__("label2id", {label: index for index, label in enumerate(names)})
 
     def _check(self, name: str, valid: Any, rule: str) -> None:
         if not valid:

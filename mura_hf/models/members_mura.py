@@ -1,6 +1,7 @@
 """What ensembles and specialized models share: they consist of several members in one checkpoint."""
 
 from collections.abc import Mapping
+from dataclasses import InitVar, dataclass
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -8,7 +9,7 @@ from torch import nn
 
 from .configuration_mura import CheckpointError, MuraBaseConfig, MuraConfig
 from .modeling_mura import MuraForImageClassification
-from .modeling_mura_base import MuraClassifier
+from .modeling_mura_base import MuraClassifier, MuraImageClassifierOutput
 from .modeling_mura_fusenet import MuraFuseNetForImageClassification
 from .modeling_mura_metric_learning import MuraForMetricLearning
 
@@ -42,6 +43,23 @@ class MuraMembersConfig(MuraBaseConfig):
             raise ValueError(f"a configuration of type {kind!r} cannot be loaded as type {self.model_type!r}")
         super().__post_init__(**kwargs)
         self._check("test_time_flip", not self.test_time_flip, "set it in the configurations of the members")
+
+
+@dataclass
+class MuraMembersOutput(MuraImageClassifierOutput):
+    """A `MuraImageClassifierOutput` with attributes that are not among its items, which pipelines split by image.
+
+    Attributes:
+        members: Output of each member; in specialized models, for the views of its body part.
+        rows: int64 `[n]`, positions of these views in the batch, for each body part; None for ensembles.
+    """
+
+    members: InitVar[Any] = None
+    rows: InitVar[Any] = None
+
+    def __post_init__(self, members: Any, rows: Any) -> None:
+        super().__post_init__()
+        self.members, self.rows = members or {}, rows
 
 
 class MuraMembersModel(MuraClassifier):

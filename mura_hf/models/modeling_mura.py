@@ -1,6 +1,7 @@
 """The `mura` family: a backbone with heads, for one view or a study."""
 
 import threading
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 from .backbone_mura import SMALL_CNNS, create_backbone, feature_shape, load_timm_weights
 from .class_activation_mura import MapLayer, find_map_layer, is_mean
 from .configuration_mura import BODY_PARTS, CheckpointError, MuraConfig
-from .heads_mura import MuraHead, check_view_mask, make_attention, make_head
+from .heads_mura import MuraHead, make_attention, make_head
 from .modeling_mura_base import (
     HEADS,
     Explained,
@@ -17,7 +18,6 @@ from .modeling_mura_base import (
     MuraImageClassifierOutput,
     MuraModelOutput,
     MuraPreTrainedModel,
-    StudyOutput,
 )
 
 _MAP_LAYER_LOCK = threading.Lock()  # one thread at a time searches a network for its map layer
@@ -30,11 +30,19 @@ class MuraTimmModel(MuraPreTrainedModel):
     config_class = MuraConfig
 
     @classmethod
-    def from_timm(cls, backbone: str, *, pretrained_cfg_overlay: dict[str, Any] | None = None, **config: Any) -> Any:
+    def from_timm(
+        cls,
+        backbone: str,
+        *,
+        pretrained: bool = True,
+        pretrained_cfg_overlay: dict[str, Any] | None = None,
+        **config: Any,
+    ) -> Any:
         """Builds a model with a pretrained backbone and new heads.
 
         Args:
             backbone: Name of a timm architecture, optionally with a weight tag (`"densenet169.tv_in1k"`).
+            pretrained: Whether to load timm's weights; with False, nothing is downloaded.
             pretrained_cfg_overlay: As in `timm.create_model`; `{"file": path}` reads weights from a local file.
             **config: Fields of the model's config class.
 
@@ -42,8 +50,9 @@ class MuraTimmModel(MuraPreTrainedModel):
             CheckpointError: If the architecture is unknown, or its weights cannot be read or do not fit.
         """
         model = cls(cls.config_class(backbone=backbone, **config))
-        inner: Any = getattr(model, cls.base_model_prefix, model)
-        load_timm_weights(inner.backbone, model.config, pretrained_cfg_overlay)
+        if pretrained:
+            inner: Any = getattr(model, cls.base_model_prefix, model)
+            load_timm_weights(inner.backbone, model.config, pretrained_cfg_overlay)
         return model
 
 
@@ -58,9 +67,22 @@ class MuraModel(MuraTimmModel):
         self.hidden_size = int(getattr(self.backbone, "head_hidden_size", None) or self.backbone.num_features)
         self.post_init()
 
-    def extract(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Returns the last feature map, `[B, D, h, w]` whatever the layout of the backbone; tokens are `[B, N, D]`."""
-        features = self.backbone.forward_features(pixel_values)
+    def extract(self, pixel_values: torch.Tensor, hidden_states: list[torch.Tensor] | None = None) -> torch.Tensor:
+        """Returns the last feature map, `[B, D, h, w]` whatever the layout of the backbone; tokens are `[B, N, D]`.
+
+        The feature maps of all stages are appended to `hidden_states`.
+
+        Raises:
+            CheckpointError: If the backbone returns several tensors.
+            ValueError: If it does not return the features of its stages.
+        """
+        if hidden_states is None:
+            features = self.backbone.forward_features(pixel_values)
+        elif hasattr(self.backbone, "forward_intermediates"):
+            features, stages = self.backbone.forward_intermediates(pixel_values)
+            hidden_states += stages
+        else:
+            raise ValueError(f"backbone {self.config.backbone} has no hidden states; leave output_hidden_states out")
         if not isinstance(features, torch.Tensor):
             raise CheckpointError(
                 f"backbone {self.config.backbone} returns several feature tensors, which these models cannot pool; "
@@ -78,10 +100,19 @@ class MuraModel(MuraTimmModel):
     def _channels_last(self) -> bool:
         return getattr(self.backbone, "output_fmt", "NCHW") == "NHWC"
 
-    def forward(self, pixel_values: torch.Tensor, **kwargs: Any) -> MuraModelOutput:
-        """Runs the backbone on `pixel_values` `[B, C, H, W]`."""
-        feature_map = self.extract(pixel_values)
-        return MuraModelOutput(last_hidden_state=feature_map, pooler_output=self.pool(feature_map))
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        **kwargs: Any,
+    ) -> MuraModelOutput | tuple[Any, ...]:
+        """Runs the backbone on `pixel_values` `[B, C, H, W]`; options as in `MuraClassifier.forward`."""
+        wanted = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        stages: list[torch.Tensor] | None = [] if wanted else None
+        feature_map = self.extract(pixel_values, stages)
+        output = MuraModelOutput(feature_map, self.pool(feature_map), None if stages is None else tuple(stages))
+        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
 
 
 class MuraForImageClassification(MuraTimmModel, MuraClassifier):
@@ -106,6 +137,7 @@ class MuraForImageClassification(MuraTimmModel, MuraClassifier):
         self.post_init()
 
     def _classifier_input(self, code: torch.Tensor) -> torch.Tensor:
+        """What the classifier takes: the code, or an embedding of it."""
         return code
 
     def code_logits(self, code: torch.Tensor) -> torch.Tensor:
@@ -115,31 +147,39 @@ class MuraForImageClassification(MuraTimmModel, MuraClassifier):
     def classify(self, feature_map: torch.Tensor) -> MuraImageClassifierOutput:
         """Runs everything after the backbone on a feature map from `MuraModel.extract`."""
         code = self.mura.pool(feature_map)
-        dropped = self.dropout(code)
+        dropped, classified = self.dropout(code), self._classifier_input(code)
+        is_code = classified is code
+        logits = self.classifier(dropped if is_code else self.dropout(classified))
         return MuraImageClassifierOutput(
-            logits=self.classifier(dropped) / self.config.temperature,
+            logits=logits / self.config.temperature,
             body_part_logits=None if self.body_part_classifier is None else self.body_part_classifier(dropped),
             finding_logits=None if self.finding_classifier is None else self.finding_classifier(dropped),
             feature_map=feature_map,
             pooler_output=code,
+            embeddings=None if is_code else classified,
         )
 
     def classify_views(
-        self, pixel_values: torch.Tensor, explainable: bool = False, **given: Any
+        self,
+        pixel_values: torch.Tensor,
+        explainable: bool = False,
+        hidden_states: list[torch.Tensor] | None = None,
+        **given: Any,
     ) -> MuraImageClassifierOutput:
         """As `MuraClassifier.classify_views`; `test_time_flip` averages over mirror images in evaluation mode."""
         layer = self._map_layer() if explainable and not self.training else None
-        output = self._classify(pixel_values, layer)
+        output = self._classify(pixel_values, layer, hidden_states)
         if self.training or not self.config.test_time_flip:
             return output
         return output.mean_with(self._classify(pixel_values.flip(-1), layer))
 
-    def _classify(self, pixel_values: torch.Tensor, layer: MapLayer | None) -> MuraImageClassifierOutput:
-        if layer is None:
-            return self.classify(self.mura.extract(pixel_values))
-        with layer.cut() as outputs:
-            output = self.classify(self.mura.extract(pixel_values))
-        output.layer_outputs = (outputs[-1],)
+    def _classify(
+        self, pixel_values: torch.Tensor, layer: MapLayer | None, hidden_states: list[torch.Tensor] | None = None
+    ) -> MuraImageClassifierOutput:
+        with nullcontext() if layer is None else layer.cut() as outputs:
+            output = self.classify(self.mura.extract(pixel_values, hidden_states))
+        if outputs is not None:
+            output.layer_outputs = (outputs[-1],)
         return output
 
     def _map_layer(self) -> MapLayer | None:
@@ -214,13 +254,10 @@ class MuraForImageClassification(MuraTimmModel, MuraClassifier):
 
 
 class MuraForStudyClassification(MuraForImageClassification):
-    """Classifies studies of several views. It has the config and the weights of `MuraForImageClassification`."""
+    """Classifies studies of several views. It has the config and the weights of `MuraForImageClassification`.
 
-    def forward(self, pixel_values: torch.Tensor, *args: Any, **kwargs: Any) -> StudyOutput:
-        """As `MuraClassifier.forward`, for studies `[B, V, C, H, W]` only.
+    By default, with p the mean of the views' probabilities of abnormal, the probability of the study is
+    `sigmoid(study_slope * logit(p) + study_intercept)`.
+    """
 
-        By default, with p the mean of the views' probabilities of abnormal, the probability of the study is
-        `sigmoid(study_slope * logit(p) + study_intercept)`.
-        """
-        check_view_mask(pixel_values, None)
-        return super().forward(pixel_values, *args, **kwargs)
+    STUDIES_ONLY = True

@@ -30,10 +30,12 @@ class MuraModelOutput(ModelOutput):
     Attributes:
         last_hidden_state: The feature map `[B, D, h, w]` that is pooled (`[B, N, D]` for networks on tokens).
         pooler_output: The pooled code `[B, D']`.
+        hidden_states: Feature maps of all stages of the backbone `[B, D, h, w]`, with `output_hidden_states`.
     """
 
     last_hidden_state: torch.Tensor = None  # type: ignore[assignment]
     pooler_output: torch.Tensor = None  # type: ignore[assignment]
+    hidden_states: tuple[torch.Tensor, ...] | None = None
 
 
 @dataclass
@@ -51,6 +53,8 @@ class MuraImageClassifierOutput(ModelOutput):
             fields, except `feature_map`, are then means over both.
         layer_outputs: For networks on tokens, if `explainable`: output of the layer that heatmaps are computed from,
             then that for the mirrored views. They are leaves of the graph of `logits`.
+        embeddings: `[B, E]`, not normalized, of models for metric learning.
+        hidden_states: As in `MuraModelOutput`; those of all backbones, one after the other.
     """
 
     loss: torch.Tensor | None = None
@@ -61,6 +65,8 @@ class MuraImageClassifierOutput(ModelOutput):
     pooler_output: torch.Tensor | None = None
     mirrored_feature_map: torch.Tensor | None = None
     layer_outputs: tuple[torch.Tensor, ...] | None = None
+    embeddings: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
 
     def mean_with(self, mirrored: Any) -> Any:
         """Averages this output with that of the mirrored views; spatial fields are kept side by side."""
@@ -97,6 +103,7 @@ class StudyOutput(ModelOutput):
         feature_map: `[B, V, ...]`; None for models with several backbones.
         pooler_output: `[B, V, D']`; None for models with several backbones.
         views: Output for the unpadded views, concatenated.
+        hidden_states: As in `MuraImageClassifierOutput`, each `[B, V, ...]`.
     """
 
     loss: torch.Tensor | None = None
@@ -110,6 +117,7 @@ class StudyOutput(ModelOutput):
     feature_map: torch.Tensor | None = None
     pooler_output: torch.Tensor | None = None
     views: MuraImageClassifierOutput | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
 
 
 class Explained(NamedTuple):
@@ -146,6 +154,7 @@ class MuraPreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ("image",)
     _no_split_modules = ["MuraModel"]
+    supports_gradient_checkpointing = True
     accepts_loss_kwargs = False  # Trainer would pass a number of items, which the losses here do not divide by
 
     @torch.no_grad()
@@ -192,6 +201,17 @@ class MuraPreTrainedModel(PreTrainedModel):
             )
         return (model, info) if wants_info else model
 
+    def _set_gradient_checkpointing(self, enable: bool = True, **options: Any) -> None:
+        # timm recomputes the activations of its backbones in its own way, without the options of transformers.
+        for name, module in self.named_modules():
+            if name.split(".")[-1] == "backbone":
+                try:
+                    module.set_grad_checkpointing(enable)  # type: ignore[operator]
+                except (AttributeError, AssertionError) as error:
+                    raise ValueError(
+                        f"backbone {type(module).__name__} does not support gradient checkpointing; train without it"
+                    ) from error
+
     def train(self, mode: bool = True) -> Any:
         """Sets training mode. Batch norms with frozen parameters stay in evaluation mode and keep their statistics."""
         super().train(mode)
@@ -207,10 +227,12 @@ class MuraClassifier(MuraPreTrainedModel):
         STAGES: Names of the training stages that the model has.
         stage: The current stage; see `start_stage`.
         NEEDS_PART: Whether the model may need the body part as an input.
+        STUDIES_ONLY: Whether `forward` takes studies only.
     """
 
     STAGES: tuple[str, ...] = ("all",)
     NEEDS_PART = False
+    STUDIES_ONLY = False
     stage = "all"
 
     def __init__(self, config: MuraBaseConfig) -> None:
@@ -234,7 +256,8 @@ class MuraClassifier(MuraPreTrainedModel):
         """Computes logits of views `[B, C, H, W]`, without a loss.
 
         With `explainable`, the output can be passed to `explain`: networks on tokens then keep the graph from the
-        layer that heatmaps are computed from. `given` holds `body_parts` for models that need them.
+        layer that heatmaps are computed from. `given` holds `body_parts` for models that need them, and a list
+        `hidden_states` if the feature maps of all stages are to be appended to it.
         """
         raise NotImplementedError
 
@@ -268,8 +291,10 @@ class MuraClassifier(MuraPreTrainedModel):
         body_parts: torch.Tensor | None = None,
         findings: torch.Tensor | None = None,
         explainable: bool = False,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
         **kwargs: Any,
-    ) -> MuraImageClassifierOutput | StudyOutput:
+    ) -> MuraImageClassifierOutput | StudyOutput | tuple[Any, ...]:
         """Classifies views or studies.
 
         Args:
@@ -279,15 +304,22 @@ class MuraClassifier(MuraPreTrainedModel):
             body_parts: int64 `[B]`, indices into `BODY_PARTS`, -1 if unknown; adds their cross entropy to the loss.
             findings: int64 `[B]`, indices into `finding_types`, -1 if unknown or absent; as `body_parts`.
             explainable: See `classify_views`.
+            output_hidden_states: Whether to return the feature maps of all stages; as the config says by default.
+            return_dict: With False, returns a tuple of loss, logits and hidden states, without those that are None.
             **kwargs: Ignored.
 
         Raises:
-            ValueError: If body parts or findings are given without a head for them, or shapes do not match.
+            ValueError: If body parts or findings are given without a head for them, shapes do not match, or the model
+                cannot return hidden states.
         """
         given: dict[str, Any] = {"explainable": explainable} if explainable else {}
         if self.NEEDS_PART:
             given["body_parts"] = body_parts
-        if pixel_values.ndim != 5:
+        if self.config.output_hidden_states if output_hidden_states is None else output_hidden_states:
+            if self.NEEDS_PART:
+                raise ValueError("hidden states differ between body parts; ask one of the members of this model")
+            given["hidden_states"] = []
+        if pixel_values.ndim != 5 and not self.STUDIES_ONLY:
             output: Any = self.classify_views(pixel_values, **given)
             logits = output.logits
         else:
@@ -297,7 +329,15 @@ class MuraClassifier(MuraPreTrainedModel):
         if not self.NEEDS_PART or output.body_part_logits is not None:
             loss = _add_loss(loss, output.body_part_logits, body_parts, "body_parts", "body_part_head=True")
         output.loss = _add_loss(loss, output.finding_logits, findings, "findings", "finding_types")
-        return output
+        if "hidden_states" in given:
+            states = given["hidden_states"]
+            if isinstance(output, StudyOutput):
+                mask = check_view_mask(pixel_values, view_mask)
+                states = [scatter_views(values, mask) for values in states]
+            output.hidden_states = tuple(states)
+        if self.config.return_dict if return_dict is None else return_dict:
+            return output
+        return tuple(value for value in (output.loss, logits, output.hidden_states) if value is not None)
 
     def classify_studies(
         self, pixel_values: torch.Tensor, view_mask: torch.Tensor | None = None, **given: Any

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ from huggingface_hub.dataclasses import strict
 from torch import nn
 
 from .heads_mura import check_view_mask
-from .members_mura import MuraMembersConfig, MuraMembersModel, read_member
+from .members_mura import MuraMembersConfig, MuraMembersModel, MuraMembersOutput, read_member
 from .modeling_mura_base import Explained, MuraClassifier, MuraImageClassifierOutput, StudyOutput
 
 
@@ -64,13 +63,6 @@ class MuraEnsembleConfig(MuraMembersConfig):
         return "ensemble of " + ", ".join(f"{n} {name}" if n > 1 else name for name, n in counted.items())
 
 
-@dataclass
-class MuraEnsembleOutput(MuraImageClassifierOutput):
-    """A `MuraImageClassifierOutput` with the output of each member by name."""
-
-    members: dict[str, Any] | None = None
-
-
 class MuraEnsembleForImageClassification(MuraMembersModel):
     """Averages the probabilities of several models, with equal or fitted weights.
 
@@ -108,12 +100,10 @@ class MuraEnsembleForImageClassification(MuraMembersModel):
         shares = None if weights is None else {name: float(weight) for name, weight in weights.items()}
         return cls._join(members, processors, member_weights=shares, **config)
 
-    def classify_views(
-        self, pixel_values: torch.Tensor, explainable: bool = False, **given: Any
-    ) -> MuraEnsembleOutput:
+    def classify_views(self, pixel_values: torch.Tensor, explainable: bool = False, **given: Any) -> MuraMembersOutput:
         """Computes logits of views `[B, C, H, W]`: log of the mean probability, divided by the temperature."""
         members = self.members.items()
-        return self._combine({name: model.classify_views(pixel_values, explainable) for name, model in members})
+        return self._combine({name: one.classify_views(pixel_values, explainable, **given) for name, one in members})
 
     def classify_studies(
         self, pixel_values: torch.Tensor, view_mask: torch.Tensor | None = None, **given: Any
@@ -142,16 +132,15 @@ class MuraEnsembleForImageClassification(MuraMembersModel):
         Raises:
             CheckpointError: If a member has no feature map.
         """
-        assert isinstance(output, MuraEnsembleOutput)
-        assert output.members is not None
+        assert isinstance(output, MuraMembersOutput)
         return [
             explained._replace(weight=self.config.weights[name] * explained.weight)
             for name, model in self.members.items()
             for explained in model.explain(output.members[name])
         ]
 
-    def _combine(self, members: dict[str, Any]) -> MuraEnsembleOutput:
-        return MuraEnsembleOutput(
+    def _combine(self, members: dict[str, Any]) -> MuraMembersOutput:
+        return MuraMembersOutput(
             logits=self._mean([output.logits for output in members.values()]) / self.config.temperature,
             body_part_logits=_mean_of_known([output.body_part_logits for output in members.values()]),
             members=members,

@@ -121,12 +121,18 @@ class MuraFuseNetForImageClassification(MuraClassifier):
 
     @classmethod
     def from_timm(
-        cls, backbone: str, *, pretrained_cfg_overlay: dict[str, Any] | None = None, **config: Any
+        cls,
+        backbone: str,
+        *,
+        pretrained: bool = True,
+        pretrained_cfg_overlay: dict[str, Any] | None = None,
+        **config: Any,
     ) -> "MuraFuseNetForImageClassification":
         """Builds a FuseNet with pretrained branches; see `MuraModel.from_timm`."""
         model = cls(MuraFuseNetConfig(backbone=backbone, **config))
-        load_timm_weights(model.global_branch.mura.backbone, model.config, pretrained_cfg_overlay)
-        model.local_branch.load_state_dict(model.global_branch.state_dict())
+        if pretrained:
+            load_timm_weights(model.global_branch.mura.backbone, model.config, pretrained_cfg_overlay)
+            model.local_branch.load_state_dict(model.global_branch.state_dict())
         return model
 
     @classmethod
@@ -167,7 +173,7 @@ class MuraFuseNetForImageClassification(MuraClassifier):
         """Computes logits of views `[B, C, H, W]`, without a loss. Every output can be explained."""
         config = self.config
         resized = resize(pixel_values, config.image_size)
-        whole = self.global_branch.classify_views(resized)
+        whole = self.global_branch.classify_views(resized, **given)
         values: dict[str, Any] = {
             "logits": whole.logits / config.temperature,
             "body_part_logits": whole.body_part_logits,
@@ -179,7 +185,8 @@ class MuraFuseNetForImageClassification(MuraClassifier):
             return MuraFuseNetOutput(**values)
         boxes = self.find_boxes(whole)
         source = pixel_values if config.full_resolution else resized
-        part = self.local_branch.classify_views(crop_and_resize(source, boxes, config.local_size or config.image_size))
+        crops = crop_and_resize(source, boxes, config.local_size or config.image_size)
+        part = self.local_branch.classify_views(crops, **given)
         code = torch.cat([whole.pooler_output, part.pooler_output], dim=1)  # type: ignore[list-item]
         values |= {
             "logits": part.logits / config.temperature if self.stage == "local" else self.code_logits(code),

@@ -1,6 +1,5 @@
 """The `mura_metric_learning` family: an embedding that is trained by comparing images, and a classifier on it."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,7 +8,6 @@ from huggingface_hub.dataclasses import strict
 from .configuration_mura import MuraConfig
 from .heads_mura import MuraHead
 from .modeling_mura import MuraForImageClassification
-from .modeling_mura_base import MuraImageClassifierOutput
 
 
 @strict
@@ -29,13 +27,6 @@ class MuraMetricLearningConfig(MuraConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         self._check("embedding_size", self.embedding_size >= 1, "it must be 1 or more")
-
-
-@dataclass
-class MuraMetricLearningOutput(MuraImageClassifierOutput):
-    """A `MuraImageClassifierOutput` with `embeddings` `[B, E]`, which are not normalized."""
-
-    embeddings: torch.Tensor | None = None
 
 
 class MuraForMetricLearning(MuraForImageClassification):
@@ -63,20 +54,6 @@ class MuraForMetricLearning(MuraForImageClassification):
         """As `MuraForImageClassification.code_direction`, through the embedding."""
         direction = super().code_direction()
         return None if direction is None else direction @ self.embedding.weight.detach()
-
-    def classify(self, feature_map: torch.Tensor) -> MuraMetricLearningOutput:
-        """Runs everything after the backbone on a feature map from `MuraModel.extract`."""
-        code = self.mura.pool(feature_map)
-        embeddings = self.embedding(code)
-        dropped = self.dropout(code)
-        return MuraMetricLearningOutput(
-            logits=self.classifier(self.dropout(embeddings)) / self.config.temperature,
-            body_part_logits=None if self.body_part_classifier is None else self.body_part_classifier(dropped),
-            finding_logits=None if self.finding_classifier is None else self.finding_classifier(dropped),
-            feature_map=feature_map,
-            pooler_output=code,
-            embeddings=embeddings,
-        )
 
     def start_stage(self, name: str) -> None:
         """As `MuraClassifier.start_stage`."""

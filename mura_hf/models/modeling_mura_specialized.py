@@ -1,7 +1,6 @@
 """The `mura_specialized` family: one model for each body part in one checkpoint."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,7 +8,14 @@ from huggingface_hub.dataclasses import strict
 
 from .configuration_mura import BODY_PARTS
 from .heads_mura import check_view_mask, mean_log_probabilities
-from .members_mura import MuraMembersConfig, MuraMembersModel, build_member, describe_member, read_member
+from .members_mura import (
+    MuraMembersConfig,
+    MuraMembersModel,
+    MuraMembersOutput,
+    build_member,
+    describe_member,
+    read_member,
+)
 from .modeling_mura_base import Explained, MuraClassifier, MuraImageClassifierOutput, StudyOutput
 
 
@@ -46,19 +52,6 @@ class MuraSpecializedConfig(MuraMembersConfig):
     def backbone(self) -> str:
         """Description of the members' backbones."""
         return "for each body part " + ", ".join(dict.fromkeys(m["backbone"] for m in (self.members or {}).values()))
-
-
-@dataclass
-class MuraSpecializedOutput(MuraImageClassifierOutput):
-    """A `MuraImageClassifierOutput` with the outputs of the members.
-
-    Attributes:
-        members: Output for the views of each body part.
-        rows: int64 `[n]`, positions of these views in the batch, for each body part.
-    """
-
-    members: dict[str, Any] | None = None
-    rows: dict[str, torch.Tensor] | None = None
 
 
 class MuraSpecializedForImageClassification(MuraMembersModel):
@@ -108,7 +101,7 @@ class MuraSpecializedForImageClassification(MuraMembersModel):
         explainable: bool = False,
         body_parts: torch.Tensor | None = None,
         **given: Any,
-    ) -> MuraSpecializedOutput:
+    ) -> MuraMembersOutput:
         """As `MuraClassifier.classify_views`.
 
         `body_parts` are int64 `[B]`, indices into `BODY_PARTS`; -1 if the router is to predict the part.
@@ -121,7 +114,7 @@ class MuraSpecializedForImageClassification(MuraMembersModel):
         members = {
             part: self.members[part].classify_views(pixel_values[places], explainable) for part, places in rows.items()
         }
-        return MuraSpecializedOutput(
+        return MuraMembersOutput(
             logits=_merge([output.logits for output in members.values()], rows) / self.config.temperature,
             body_part_logits=routed,
             members=members,
@@ -160,7 +153,7 @@ class MuraSpecializedForImageClassification(MuraMembersModel):
             single_view_logit=self.adjust(merged("single_view_logit")) * mask,
             view_weights=merged("view_weights"),
             body_part_logits=routed,
-            views=MuraSpecializedOutput(
+            views=MuraMembersOutput(
                 logits=view_logits[mask],
                 body_part_logits=view_routed,
                 members={part: output.views for part, output in studies.items()},
@@ -174,11 +167,10 @@ class MuraSpecializedForImageClassification(MuraMembersModel):
         Raises:
             CheckpointError: If that model has no feature map.
         """
-        assert isinstance(output, MuraSpecializedOutput)
-        members, rows = output.members or {}, output.rows or {}
+        assert isinstance(output, MuraMembersOutput)
         return [
-            explained._replace(rows=rows[part])
-            for part, found in members.items()
+            explained._replace(rows=output.rows[part])
+            for part, found in output.members.items()
             for explained in self.members[part].explain(found)
         ]
 
@@ -191,7 +183,7 @@ class MuraSpecializedForImageClassification(MuraMembersModel):
         if part is None and self.router is None:
             raise ValueError(
                 f"this checkpoint has one model for each of {', '.join(self.members)} and no router that predicts the "
-                "body part: give body_part"
+                "body part: give body_part to StudyPredictor, or to the pipeline mura-study-classification"
             )
         if part is not None and part not in self.members:
             raise ValueError(f"this checkpoint has no model for body part {part}; it has {', '.join(self.members)}")

@@ -10,7 +10,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from transformers import Pipeline
 
-from .configuration_mura import BODY_PARTS, LABELS, find_body_part
+from .configuration_mura import BODY_PARTS, find_body_part
 from .geometry_mura import to_gray_plane
 from .heads_mura import scatter_views
 
@@ -116,7 +116,8 @@ class MuraStudyClassificationPipeline(Pipeline):
         """Returns the result of one study; see `__call__`."""
         # In double precision, as in mura_hf.StudyPredictor.
         probabilities = model_outputs["study_logits"][0].double().softmax(-1).tolist()
-        scores = [{"label": label, "score": score} for label, score in zip(LABELS, probabilities, strict=True)]
+        labels = self.model.config.id2label
+        scores = [{"label": labels[index], "score": score} for index, score in enumerate(probabilities)]
         scores.sort(key=lambda row: row["score"], reverse=True)
         if not views:
             return scores
@@ -128,7 +129,7 @@ class MuraStudyClassificationPipeline(Pipeline):
         of_views = model_outputs["view_logits"][0, :count].double().softmax(-1)[:, 1].tolist()
         weights = model_outputs["view_weights"][0, :count].tolist()
         return {
-            "label": LABELS[int(probabilities[1] > threshold)],
+            "label": labels[int(probabilities[1] > threshold)],
             "probability": probabilities[1],
             "threshold": threshold,
             "operating_point": point,

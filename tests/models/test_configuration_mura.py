@@ -1,12 +1,16 @@
 import json
+import re
 
 import pytest
+from PIL import Image
+from transformers import AutoConfig, AutoModelForImageClassification, pipeline
 
-from mura_hf import MuraConfig
+from mura_hf import MuraConfig, StudyPredictor
 from mura_hf.common import BODY_PARTS as COMMON_BODY_PARTS
 from mura_hf.models import BODY_PARTS, MuraEnsembleConfig, MuraFuseNetConfig, MuraSpecializedConfig
 from mura_hf.models.modeling_mura_metric_learning import MuraMetricLearningConfig
 from mura_hf.phantoms import BODY_PARTS as PHANTOM_BODY_PARTS
+from tests.conftest import make_checkpoint, make_model
 
 
 def test_defaults():
@@ -38,6 +42,43 @@ def test_round_trip_under_the_new_and_the_former_name(tmp_path):
     assert MuraConfig.from_pretrained(tmp_path).positive_class_description == "a fracture"
 
 
+@pytest.mark.parametrize(
+    "labels", [("no fracture", "fracture"), ("negative", "positive"), ("healthy", "lesion"), ("0", "1"), ("A", "B")]
+)
+def test_own_labels(labels, tmp_path):
+    id2label, label2id = dict(enumerate(labels)), {label: index for index, label in enumerate(labels)}
+    make_checkpoint(tmp_path / "start", make_model())
+    for given in ({"id2label": id2label}, {"label2id": label2id}, {"id2label": id2label, "label2id": label2id}):
+        model = AutoModelForImageClassification.from_pretrained(tmp_path / "start", **given)
+        model.save_pretrained(tmp_path / "start")
+        for config in (MuraConfig(**given), model.config, AutoConfig.from_pretrained(tmp_path / "start")):
+            assert (config.id2label, config.label2id, config.num_labels) == (id2label, label2id, 2)
+    view, study = Image.effect_noise((64, 64), 50), StudyPredictor.from_pretrained(tmp_path / "start", device="cpu")
+    scores = pipeline("image-classification", model=str(tmp_path / "start"))(view)
+    for found in (scores, pipeline("mura-study-classification", model=str(tmp_path / "start"))(view)):
+        abnormal = next(row["score"] for row in found if row["label"] == labels[1])
+        assert abnormal == pytest.approx(study([view], heatmaps=False).probability, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "labels", [("abnormal", "normal"), ("fracture", "no_fracture"), ("positive", "0"), ("a", "healthy")]
+)
+def test_labels_in_the_wrong_order_are_rejected_when_they_are_set(labels, tmp_path):
+    id2label, label2id = dict(enumerate(labels)), {label: index for index, label in enumerate(labels)}
+    make_checkpoint(tmp_path, make_model())
+    config = MuraConfig()
+    fix = re.escape(f"Set id2label to {{0: {labels[1]!r}, 1: {labels[0]!r}}}") + ".* exchange 0 and 1 in your data"
+    for call in (
+        lambda: MuraConfig(id2label=id2label, label2id=label2id),
+        lambda: MuraConfig(label2id=label2id),
+        lambda: AutoConfig.from_pretrained(tmp_path, id2label=id2label),
+        lambda: AutoModelForImageClassification.from_pretrained(tmp_path, id2label=id2label, label2id=label2id),
+        lambda: setattr(config, "id2label", id2label),
+    ):
+        with pytest.raises(ValueError, match=fix):
+            call()
+
+
 MEMBER = {"model_type": "mura", "backbone": "resnet10t"}
 
 
@@ -56,7 +97,9 @@ MEMBER = {"model_type": "mura", "backbone": "resnet10t"}
         (MuraConfig, {"backbone_kwargs": {"pretrained_cfg_overlay": {}}}, "may not hold pretrained_cfg_overlay"),
         (MuraConfig, {"backbone_kwargs": {"features_only": True}}, "may not hold features_only"),
         (MuraConfig, {"num_labels": 1}, "two labels"),
-        (MuraConfig, {"id2label": {0: "abnormal", 1: "normal"}}, "label 0 must be 'normal'"),
+        (MuraConfig, {"id2label": {0: "same", 1: "same"}}, "two different labels, 0 and 1"),
+        (MuraConfig, {"id2label": {0: "a", 1: "b", 2: "c"}}, "two different labels, 0 and 1"),
+        (MuraConfig, {"id2label": {0: "A", 1: "B"}, "label2id": {"A": 1, "B": 0}}, "contradict each other"),
         (MuraConfig, {"image_size": "large"}, "image_size"),
         (MuraConfig, {"head_layers": [8, 0]}, "widths"),
         (MuraConfig, {"attention_size": 0}, "widths"),

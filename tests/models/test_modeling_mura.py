@@ -1,12 +1,13 @@
 import copy
+import time
 
-import numpy as np
+import huggingface_hub.constants
 import pytest
 import timm
 import torch
 from captum.attr import LayerAttribution, LayerGradCam
 from safetensors.torch import save_file
-from transformers import Trainer, TrainingArguments, pipeline
+from transformers import pipeline
 
 from mura_hf import (
     CheckpointError,
@@ -75,7 +76,7 @@ def test_a_study_is_the_calibrated_mean_of_the_probabilities_of_its_views():
     views, mask = torch.randn(2, 3, 3, 64, 64), torch.tensor([[True, True, True], [True, False, False]])
     with torch.inference_mode():
         output = model(views, mask)
-        logits = torch.stack([MuraForImageClassification.forward(plain, study).logits for study in views]) / 2
+        logits = torch.stack([plain.classify_views(study).logits for study in views]) / 2
     torch.testing.assert_close(output.view_logits, logits * mask[..., None])
     chances = logits.softmax(-1)[..., 1]
     mean = torch.stack([chances[0].mean(), chances[1, 0]])
@@ -132,6 +133,7 @@ def test_from_timm_loads_pretrained_weights(kind, fields, tmp_path):
     model = kind.from_timm(**SMALL, **fields, pretrained_cfg_overlay=overlay)
     assert type(model.config) is kind.config_class
     assert all(getattr(model.config, name) == value for name, value in fields.items())
+    assert type(kind.from_timm(**SMALL, **fields, pretrained=False)) is kind  # without the file or a download
     backbones = [module for name, module in model.named_modules() if name.split(".")[-1] == "backbone"]
     assert len(backbones) == (2 if kind is MuraFuseNetForImageClassification else 1)
     for backbone in backbones:
@@ -155,17 +157,28 @@ def test_from_timm_explains_missing_weights(tmp_path):
         MuraModel.from_timm("resnet10t", pretrained_cfg_overlay={"file": str(other)})
 
 
+def test_a_failing_download_fails_once(monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    closed = "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", closed)
+    start = time.perf_counter()
+    with pytest.raises(CheckpointError, match=r"could not be read from the Hub \(ConnectError\); check the network"):
+        MuraModel.from_timm("resnet10t")
+    assert time.perf_counter() - start < 5  # a retry would take longer
+
+
+def test_weights_in_the_cache_are_read_without_asking_the_hub(monkeypatch, tmp_path):
+    source = timm.create_model("resnet10t")
+    save_file(source.state_dict(), tmp_path / "model.safetensors")
+    monkeypatch.setattr("mura_hf.models.backbone_mura.try_to_load_from_cache", lambda name, file: str(tmp_path / file))
+    found = MuraModel.from_timm("resnet10t").backbone.state_dict()
+    assert all(torch.equal(value, source.state_dict()[name]) for name, value in found.items())
+
+
 def test_unusable_backbones_are_named():
     with torch.device("meta"), pytest.raises(CheckpointError, match="several feature tensors"):
         _model("crossvit_tiny_240", image_size=240)(torch.zeros(1, 3, 240, 240))
-
-
-def test_transformers_trainer_trains_and_evaluates(tmp_path):
-    rows = [{"pixel_values": torch.randn(3, 64, 64), "labels": index % 2} for index in range(8)]
-    args = TrainingArguments(str(tmp_path), num_train_epochs=1, report_to=[], use_cpu=True, disable_tqdm=True)
-    trainer = Trainer(make_model(), args, train_dataset=rows, eval_dataset=rows)
-    trainer.train()
-    assert np.isfinite(trainer.evaluate()["eval_loss"])
 
 
 FIELDS = {"body_part_head": True, "finding_types": ["fracture", "other"], "temperature": 1.7}

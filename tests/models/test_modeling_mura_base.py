@@ -1,10 +1,13 @@
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import ResNetConfig, ResNetForImageClassification, Trainer, TrainingArguments
 
 from mura_hf import CheckpointError, MuraConfig, MuraForImageClassification, MuraForStudyClassification, MuraModel
 from mura_hf.models import CLASSIFIERS, MuraMetricLearningConfig
-from tests.conftest import SMALL, make_model
+from tests.conftest import SIDE, SMALL, make_model
 
 FAMILIES = ["mura", "mura_metric_learning", "mura_fusenet", "mura_ensemble", "mura_specialized"]
 
@@ -118,3 +121,98 @@ class TestStrictLoading:
             MuraForImageClassification.from_pretrained(checkpoint, use_safetensors=False)
         _, info = MuraForImageClassification.from_pretrained(checkpoint, output_loading_info=True)
         assert not info["missing_keys"]
+
+
+STAGES = [(8, 16, 16), (16, 8, 8), (24, 4, 4), (32, 2, 2)]
+
+
+def _like(kind):
+    """A small model of a family with all heads, or the ResNet of transformers."""
+    if kind == "ResNet":
+        return ResNetForImageClassification(
+            ResNetConfig(embedding_size=8, hidden_sizes=[8, 16, 24, 32], depths=[1] * 4, layer_type="basic")
+        )
+    if kind == "studies":
+        return MuraForStudyClassification(MuraConfig(**SMALL, study_pooling="gated_attention", body_part_head=True))
+    heads = {} if kind in FAMILIES[3:] else {"body_part_head": True, "finding_types": ["fracture", "other"]}
+    return make_model(kind, **heads)
+
+
+class TestLikeTheResNetOfTransformers:
+    """What the tutorials of transformers do works as with `ResNetForImageClassification`."""
+
+    @pytest.mark.parametrize("return_dict", [True, False])
+    @pytest.mark.parametrize("kind", ["ResNet", "studies", *FAMILIES])
+    def test_trainer_with_the_metrics_of_the_tutorial(self, kind, return_dict, tmp_path):
+        def compute_metrics(evaluated):
+            predictions, labels = evaluated
+            return {"accuracy": float((np.argmax(predictions, axis=1) == labels).mean())}
+
+        shape = (2, 3, SIDE, SIDE) if kind == "studies" else (3, SIDE, SIDE)
+        rows = [{"pixel_values": torch.randn(shape), "labels": index % 2, "note": "unused"} for index in range(4)]
+        args = TrainingArguments(
+            str(tmp_path), max_steps=2, per_device_train_batch_size=2, per_device_eval_batch_size=3, report_to=[],
+            use_cpu=True, disable_tqdm=True, save_strategy="no",
+        )  # fmt: skip
+        model = _like(kind)
+        model.config.return_dict = return_dict
+        given = {"train_dataset": rows, "eval_dataset": rows, "compute_metrics": compute_metrics}
+        trainer = Trainer(model, args, data_collator=_collate, **given)
+        assert np.isfinite(trainer.train().training_loss)
+        assert {"eval_loss", "eval_accuracy"} <= set(trainer.evaluate())
+        assert trainer.predict(rows).predictions.shape == (4, 2)
+
+    @pytest.mark.parametrize("kind", ["ResNet", *FAMILIES])
+    def test_tuples_and_hidden_states(self, kind):
+        model, views, labels = _like(kind).eval(), torch.randn(2, 3, SIDE, SIDE), torch.tensor([0, 1])
+        with torch.no_grad():
+            output = model(views, labels=labels)
+            loss, logits = model(views, labels=labels, return_dict=False)
+            assert output.hidden_states is None
+            torch.testing.assert_close((loss, logits), (output.loss, output.logits))
+            assert len(model(views, return_dict=False)) == 1
+            if kind == "mura_specialized":
+                with pytest.raises(ValueError, match="ask one of the members"):
+                    model(views, output_hidden_states=True)
+                return
+            *_, found, states = model(views, labels=labels, return_dict=False, output_hidden_states=True)
+            torch.testing.assert_close(found, output.logits)
+        backbones = {"mura_fusenet": 2, "mura_ensemble": 2}.get(kind, 1)
+        assert [tuple(state.shape[1:]) for state in states][-4:] == STAGES
+        assert len(states) == 5 * backbones
+        if getattr(output, "feature_map", None) is not None:
+            torch.testing.assert_close(states[4], output.feature_map)
+        if kind != "ResNet":
+            with torch.no_grad():
+                study = model(torch.stack([views, views]), output_hidden_states=True)
+            torch.testing.assert_close(study.hidden_states[-1][1], states[-1])
+
+    @pytest.mark.parametrize("backbone", ["cnn4", "vit_tiny_patch16_224", "densenet121", "convnext_atto"])
+    def test_hidden_states_of_other_backbones(self, backbone):
+        model, views = MuraModel(MuraConfig(backbone=backbone, image_size=SIDE)).eval(), torch.randn(1, 3, SIDE, SIDE)
+        with torch.no_grad():
+            feature_map, code, states = model(views, output_hidden_states=True, return_dict=False)
+            expected = model(views)
+        assert len(states) >= 4
+        torch.testing.assert_close((feature_map, code), (expected.last_hidden_state, expected.pooler_output))
+
+    @pytest.mark.parametrize("kind", FAMILIES)
+    def test_gradient_checkpointing_changes_no_gradient(self, kind):
+        model, views, labels = _like(kind).train(), torch.randn(2, 3, SIDE, SIDE), torch.tensor([0, 1])
+        for norm in model.modules():
+            if isinstance(norm, nn.BatchNorm2d):
+                norm.eval()  # recomputing updates the statistics twice
+        gradients = []
+        for _ in range(2):
+            model.zero_grad()
+            model(views, labels=labels).loss.backward()
+            gradients.append([one.grad.clone() for one in model.parameters() if one.grad is not None])
+            model.gradient_checkpointing_enable()
+        torch.testing.assert_close(*gradients)
+        model.gradient_checkpointing_disable()
+        with pytest.raises(ValueError, match="backbone SmallCnn does not support gradient checkpointing"):
+            MuraForImageClassification(MuraConfig(backbone="cnn2", image_size=32)).gradient_checkpointing_enable()
+
+
+def _collate(rows):
+    return {name: torch.stack([torch.as_tensor(row[name]) for row in rows]) for name in ("pixel_values", "labels")}

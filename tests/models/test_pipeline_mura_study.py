@@ -9,8 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
+from datasets import Image as ImageColumn
 from PIL import Image
 from transformers import pipeline
+from transformers.pipelines.pt_utils import KeyDataset
 
 from mura_hf import MuraImageProcessor, StudyPredictor, read_radiograph
 from mura_hf.common import BUNDLED
@@ -60,7 +63,7 @@ def test_every_family_in_batches_of_studies_of_unequal_size(family, studies, tmp
     model = make_model(family, study_slope=1.3, study_intercept=-0.2)
     read = pipeline(TASK, model=str(make_checkpoint(tmp_path, model)), device="cpu")
     processor = MuraImageProcessor.from_pretrained(tmp_path)
-    one_by_one, batched = read(studies, views=True), read(studies, views=True, batch_size=3)
+    one_by_one, batched = read(studies, views=True), read((one for one in studies), views=True, batch_size=3)
     for files, first, second in zip(studies, one_by_one, batched, strict=True):
         pixels = processor([Image.open(file) for file in files], return_tensors="pt")["pixel_values"]
         with torch.no_grad():
@@ -70,6 +73,34 @@ def test_every_family_in_batches_of_studies_of_unequal_size(family, studies, tmp
             assert result["probability"] == pytest.approx(expected, abs=1e-5)
             weights = [view["weight"] for view in result["views"]]
             assert weights == pytest.approx(output.view_weights[0].tolist(), abs=1e-5)
+
+
+class Films(torch.utils.data.Dataset):
+    """The files as a dataset of images."""
+
+    def __init__(self, files):
+        self.files = files
+
+    def __len__(self):
+        return len(self.files)
+
+    def __getitem__(self, index):
+        return Image.open(self.files[index])
+
+
+@pytest.mark.parametrize("family", CLASSIFIERS)
+def test_every_family_in_the_plain_pipeline(family, studies, tmp_path):
+    model, files = make_model(family), [file for study in studies for file in study] * 2
+    classify = pipeline("image-classification", model=str(make_checkpoint(tmp_path, model)), device="cpu")
+    pixels = classify.image_processor([Image.open(file) for file in files], return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        expected = model(pixels).logits.softmax(-1)[:, 1].tolist()
+    table = Dataset.from_dict({"image": files}).cast_column("image", ImageColumn())
+    images = [Image.open(file) for file in files]
+    for size in (1, 2, 3, len(files), 50):
+        for inputs in (files, images, Films(files), KeyDataset(table, "image"), (one for one in images)):
+            found = [probability(scores) for scores in classify(inputs, batch_size=size)]
+            assert found == pytest.approx(expected, abs=1e-5)
 
 
 def test_what_counts_as_a_study(phantom, studies):
