@@ -206,7 +206,7 @@ class MuraPreTrainedModel(PreTrainedModel):
         for name, module in self.named_modules():
             if name.split(".")[-1] == "backbone":
                 try:
-                    module.set_grad_checkpointing(enable)  # type: ignore[operator]
+                    module.set_grad_checkpointing(enable)
                 except (AttributeError, AssertionError) as error:
                     raise ValueError(
                         f"backbone {type(module).__name__} does not support gradient checkpointing; train without it"
