@@ -1,20 +1,32 @@
-"""Pushes the demo as a Gradio Space in one commit. Private by default."""
+"""Pushes the demo as a Gradio Space in one commit, private by default, or writes the Space into a folder."""
 
 import argparse
+import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
 from mura_hf.errors import MuraError
-from mura_hf.hub import push_space
+from mura_hf.hub import push_space, stage_space
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("repo_id", help="name on the Hub, user/space")
-    parser.add_argument("--checkpoint", help="Hub name of the checkpoint to start with (default: the bundled one)")
+    parser.add_argument("repo_id", nargs="?", help="name on the Hub, user/space")
+    parser.add_argument(
+        "--checkpoint", help="Hub name or folder of the checkpoint to start with (default: the bundled one)"
+    )
+    parser.add_argument("--output_dir", help="write the Space into this new folder, and send nothing")
     parser.add_argument("--public", action="store_true", help="make the Space public")
     parser.add_argument("--dry_run", action="store_true", help="list the files and print the README; send nothing")
     parser.add_argument("--force", action="store_true", help="replace a commit that was not pushed from this machine")
     options = parser.parse_args(argv)
+    if options.output_dir is not None:
+        title = (options.repo_id or Path(options.output_dir).resolve().name).rpartition("/")[2]
+        folder = stage_space(options.output_dir, title=title, checkpoint=options.checkpoint)
+        print(f"Space written. Start it with: cd {shlex.quote(str(folder))} && python app.py")
+        return
+    if options.repo_id is None:
+        parser.error("give the name of the Space on the Hub, or --output_dir")
     result = push_space(
         options.repo_id,
         checkpoint=options.checkpoint,

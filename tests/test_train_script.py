@@ -3,15 +3,19 @@
 import importlib.util
 import json
 import re
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from tqdm.auto import tqdm
 
 from mura_hf.errors import TrainingStopped
+from mura_hf.hub import push
 from mura_hf.training import TrainingConfig, load_config
+from tests.conftest import make_checkpoint
 from tests.training.conftest import TINY
 
 
@@ -110,6 +114,47 @@ def test_an_estimate_is_printed(run, tiny, phantom_tree):
     assert re.search(r"Views: 1 epochs of \d steps, .* losses of the first steps \d\.\d{4}, ", stage)
     assert re.match(r"Memory: at most [\d,]+ MB of each process", memory)
     assert re.match(r"Time: about 0 min on cpu, one process, in fp32", time)
+
+
+@pytest.mark.slow
+def test_fine_tuning_on_a_few_films_of_a_folder(run, tiny, phantom_tree, tmp_path, monkeypatch):
+    """From a CSV file to the dry run of a push: one bar at a time, and a verdict in words."""
+    films, shown = tmp_path / "films", set()
+    films.mkdir()
+    lines = ["file_name,label"]
+    for number, file in enumerate(sorted(phantom_tree.glob("*/*/*/*/image1.png"))):
+        shutil.copy(file, films / f"{number}.png")
+        lines.append(f"{number}.png,{int('positive' in str(file))}")
+    (films / "metadata.csv").write_text("\n".join(lines))
+    base = make_checkpoint(tmp_path / "base", backbone_kwargs={"channels": [8, 16, 24, 32]})
+    (base / "training.json").write_text(json.dumps({"data": {"key": "mura", "name": "MURA v1.1"}}))
+    display = tqdm.display
+
+    def count(self, *given, **options):
+        shown.add(len([bar for bar in tqdm._instances if not bar.disable]))
+        return display(self, *given, **options)
+
+    monkeypatch.setattr(tqdm, "display", count)
+    code, out, err = run(
+        "--config", tiny, "--init_from", base, "--data_dir", films, "--output_dir", tmp_path / "run", "--cpu",
+        "--no_cache", "--valid_fraction", 0.5,
+    )  # fmt: skip
+    assert code == 0, err
+    checkpoint = tmp_path / "run" / "checkpoint"
+    verdict, *commands = [line for line in out.splitlines() if line][-5:]
+    assert re.match(r"(Better|Worse|Not shown to be better|Too few studies to tell .*) than its start, base", verdict)
+    assert f"**{verdict}**" in (checkpoint / "README.md").read_text()
+    assert commands[1:] == [
+        f"  MURA_CHECKPOINT={checkpoint} python app.py", f"  less {checkpoint}/README.md",
+        f"  python scripts/push_to_hub.py {checkpoint} USER/NAME --dry_run",
+    ]  # fmt: skip
+    assert "Not calibrated on calib: too few" in out
+    assert "left out, because train names no body part" in err
+    assert max(shown) == 1
+    assert "Loading weights" not in err
+    push(checkpoint, "me/films", dry_run=True)
+    (snippet,) = re.findall(r"```python\n(.*?)```", (checkpoint / "README.md").read_text(), re.DOTALL)
+    assert '["radiograph.png"]' in snippet
 
 
 @pytest.mark.slow

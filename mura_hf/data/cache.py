@@ -177,7 +177,7 @@ def _build(
     # Decoding, resizing and writing release the GIL, and a process takes longer to import torch than a thread to read
     # a thousand radiographs. There is one thread more than cores, since one of them usually waits for the disk.
     with (
-        tqdm(total=total, desc="Building the pixel cache", unit="view", disable=not progress) as bar,
+        tqdm(total=total, desc="Building the pixel cache", unit="view", disable=not progress, leave=False) as bar,
         ThreadPoolExecutor((workers or os.cpu_count() or 1) + 1) as pool,
     ):
         jobs = [pool.submit(_write_part, path, files, settings, processor) for path, files in parts.items()]

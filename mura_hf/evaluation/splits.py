@@ -11,7 +11,7 @@ from ..errors import CheckpointError, DatasetError
 from ..phantoms import phantom_record
 from ..training import MANIFEST_FILE
 
-_CUT_FIELDS = ("dev_fraction", "calib_fraction", "seed", "fold", "n_folds")
+_CUT_FIELDS = ("dev_fraction", "calib_fraction", "valid_fraction", "seed", "fold", "n_folds")
 _SELECTION_FIELDS = ("body_parts", "regions", "abnormal")
 _WITHOUT_OFFICIAL_SPLIT = ("fracatlas", "grazpedwri", "folder", "hub")  # another copy may have another valid
 

@@ -14,6 +14,7 @@ from ..data.loading import SOURCES, DataSource, describe_positive_class
 from ..errors import CardError
 from ..evaluation import describe_verdict
 from ..metrics import MIN_SIZES
+from ..models import BODY_PARTS
 from ..models.golden_mura import digest_weights
 from ..retrieval import FOLDER, read_record
 from ..training import config_names
@@ -279,7 +280,7 @@ def _collect_values(records: dict[str, Any], folder: Path, name: str) -> dict[st
         "cited": [one.citation for one in dict.fromkeys([source, *bases, held_out]) if one.citation],
         "covers": source.covers if regions == "all" else f"of {' or '.join(regions)} (one view)",
         "positive_class_description": describe_positive_class({"key": source.key, **data}),
-        "files": '"arm.png"' if source.key == "fracatlas" else '"wrist_frontal.png", "wrist_lateral.png"',
+        **_example_input(records, source),
         "model": model_rows(records),
         "needs_part": config["model_type"] == "mura_specialized" and not config.get("router"),
         "section": training_section(training),
@@ -294,6 +295,27 @@ def _collect_values(records: dict[str, Any], folder: Path, name: str) -> dict[st
         "index_is_exported": index_is_exported(folder),
         "made_with": {**_PHANTOM_OPTIONS, **made_with} if made_with else None,
     }
+
+
+def _example_input(records: dict[str, Any], source: DataSource) -> dict[str, str]:
+    """Files and body part of a study like those of training, for the card's example.
+
+    Returns:
+        `files` and `files_8bit` (what pipelines of transformers read), as arguments in Python, and `part`.
+    """
+    data, members = records["training"]["data"], records["config"].get("members") or {}
+    parts = [part for part in BODY_PARTS if part in records["evaluation"]["study"] or part in members]
+    part = "wrist" if "wrist" in parts or not parts else parts[0]
+    regions = data.get("regions", "all")
+    stem = part if parts else "radiograph"
+    if source.key == "fracatlas":
+        stem = "arm" if regions == "all" else regions[0]
+    single = sum(data["views"].values()) <= sum(data["studies"].values())
+    views = [stem] if single else [f"{stem}_frontal", f"{stem}_lateral"]
+    suffix = data.get("suffix") or ".png"
+    plain = suffix if suffix in (".png", ".jpg", ".jpeg") else ".png"
+    files, files_8bit = (", ".join(f'"{view}{end}"' for view in views) for end in (suffix, plain))
+    return {"files": files, "files_8bit": files_8bit, "part": part}
 
 
 def _format_figure(value: float | None, interval: list[float] | None = None) -> str:

@@ -61,7 +61,7 @@ def push(
     check_checkpoint(folder)
     with TemporaryDirectory(prefix="mura_hf_push_") as place, _progress_bars(progress):
         staged = Path(place, "staged")
-        _stage(folder, staged, repo_id)
+        stage_checkpoint(folder, staged, repo_id)
         check_golden(folder)
         api = api or HfApi(token=token)
         result = push_folder(
@@ -82,8 +82,8 @@ def push(
     return replace(result, golden_difference=difference)
 
 
-def _stage(folder: Path, staged: Path, repo_id: str) -> None:
-    """Writes the files to push into a folder."""
+def stage_checkpoint(folder: Path, staged: Path, repo_id: str) -> None:
+    """Writes the files of a checkpoint that are pushed, with card and plots, into a new folder."""
     card = render_card(folder, repo_id)
     export_checkpoint(folder, staged)
     for name in NOT_PUSHED:

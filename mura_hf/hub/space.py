@@ -18,12 +18,14 @@ from ..models import GOLDEN_FILE
 from ..retrieval import ROWS
 from .commit import CARD, PushResult, list_files, push_folder
 from .export import HUB_RECORD, check_index, index_files
-from .push_checks import check_golden_picture, check_tensors, check_text
+from .push import stage_checkpoint
+from .push_checks import check_checkpoint, check_golden_picture, check_tensors, check_text
 
 _PACKAGE = Path(__file__).parents[1]
 _SUFFIXES = (".py", ".md", ".json", ".yaml", ".safetensors", ".css", ".js", ".html")
 _RESOURCES = "resources"  # the only folder of the package that holds more than text
 _LAUNCH = "from mura_hf.demo import launch\n"
+_CHECKPOINT = "checkpoint"
 _RECORD = "spaces.json"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -42,8 +44,8 @@ def push_space(
 
     Args:
         repo_id: "user/space".
-        checkpoint: Hub name of the checkpoint to start with; the package's default if None. A private one needs the
-            secret HF_TOKEN in the settings of the Space.
+        checkpoint: The checkpoint to start with; the package's default if None. Its Hub name (a private one needs the
+            secret HF_TOKEN in the settings of the Space), or its folder, which becomes part of the Space.
         private: Whether only the owner may see the Space.
         dry_run: Whether to list the files and stop before any request.
         force: Whether to replace a commit that was not pushed from this machine.
@@ -53,7 +55,8 @@ def push_space(
     Raises:
         HubError: If the Hub cannot be reached or refuses, or holds another commit and `force` is not set; if this is
             not a checkout of the package, or it holds a file that does not belong to it.
-        CheckpointError: If a file names a patient or a study.
+        CardError: If the card of the checkpoint's folder lacks a record or a value.
+        CheckpointError: If a file names a patient or a study, or the checkpoint's folder may not be pushed.
     """
     with TemporaryDirectory(prefix="mura_hf_space_") as place:
         return push_folder(
@@ -72,7 +75,7 @@ def push_space(
 def stage_space(folder: str | Path, *, title: str, checkpoint: str | None = None) -> Path:
     """Writes the files of a Space into a new or empty folder, where `python app.py` starts it, and returns the folder.
 
-    Arguments and errors are those of `push_space`.
+    Arguments and errors are those of `push_space`; a folder that is not empty is a `HubError`.
     """
     folder, root = Path(folder), _PACKAGE.parent
     missing = [name for name in ("pyproject.toml", "app.py", "LICENSE") if not (root / name).is_file()]
@@ -81,22 +84,30 @@ def stage_space(folder: str | Path, *, title: str, checkpoint: str | None = None
             f"{root} lacks {', '.join(missing)}: a Space is made from a checkout of mura_hf, not from an installed "
             "wheel. Clone the repository, install it with `pip install -e .[demo]`, and push from there"
         )
-    if checkpoint is not None and not _HUB_NAME.fullmatch(checkpoint):
-        raise HubError(f"{checkpoint!r} is not a Hub name such as user/model; push the checkpoint first")
+    own = checkpoint is not None and Path(checkpoint).is_dir()
+    if checkpoint is not None and not own and not _HUB_NAME.fullmatch(checkpoint):
+        raise HubError(f"{checkpoint!r} is neither the folder of a checkpoint nor a Hub name such as user/model")
+    if folder.exists() and any(folder.iterdir()):
+        raise HubError(f"{folder} is not empty; choose a new folder, so that nothing is lost")
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     folder.mkdir(parents=True, exist_ok=True)
     _copy_package(folder / _PACKAGE.name)
     shutil.copyfile(root / "LICENSE", folder / "LICENSE")
     app = (root / "app.py").read_text()
+    if own:
+        check_checkpoint(str(checkpoint))
+        stage_checkpoint(Path(str(checkpoint)), folder / _CHECKPOINT, title)
     if checkpoint is not None:
         if _LAUNCH not in app:
             raise HubError(f"{root / 'app.py'} lacks the line {_LAUNCH.strip()!r}; restore it before you push")
-        default = f'import os\n\nos.environ.setdefault("MURA_CHECKPOINT", "{checkpoint}")  # loaded at the start\n\n'
+        place = f'str(Path(__file__).parent / "{_CHECKPOINT}")' if own else f'"{checkpoint}"'
+        imports = "import os\n" + "from pathlib import Path\n" * own
+        default = f'{imports}\nos.environ.setdefault("MURA_CHECKPOINT", {place})  # loaded at the start\n\n'
         app = app.replace(_LAUNCH, default + _LAUNCH)
     (folder / "app.py").write_text(app)
     requirements = sorted([*project["dependencies"], *project["optional-dependencies"]["demo"]])
     (folder / "requirements.txt").write_text("\n".join(requirements) + "\n")
-    (folder / CARD).write_text(_readme(project, title, checkpoint))
+    (folder / CARD).write_text(_readme(project, title, checkpoint, own=own))
     return folder
 
 
@@ -125,7 +136,7 @@ def _copy_package(out: Path) -> None:
     check_text(out, [name for name, _ in list_files(out) if name.endswith(".json")])
 
 
-def _readme(project: dict[str, Any], title: str, checkpoint: str | None) -> str:
+def _readme(project: dict[str, Any], title: str, checkpoint: str | None, *, own: bool) -> str:
     try:
         gradio = version("gradio")
     except PackageNotFoundError:
@@ -139,10 +150,12 @@ def _readme(project: dict[str, Any], title: str, checkpoint: str | None) -> str:
         "python_version": project["requires-python"].removeprefix(">="),
         "license": licenses[0] if len(licenses) == 1 else licenses,
         "short_description": "Reads a radiographic study. Not a medical device.",
-        **({"models": [checkpoint]} if checkpoint else {}),
+        **({"models": [checkpoint]} if checkpoint and not own else {}),
     }
     default = "a checkpoint that is bundled with the package"
-    if checkpoint:
+    if own:
+        default = f"the checkpoint in `{_CHECKPOINT}/`, whose card and licence are in its README.md"
+    elif checkpoint:
         default = f"the checkpoint [`{checkpoint}`](https://huggingface.co/{checkpoint})"
     return (
         f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n\n# {title}\n\n"

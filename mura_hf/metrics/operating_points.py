@@ -9,7 +9,7 @@ from .bootstrap import percentile_interval, resample_counts
 from .classification import check_predictions, confusion_matrix
 
 OPERATING_POINTS = {
-    "paper": "above .5 of the calibrated probability, the rule of the MURA paper",
+    "paper": "above .5 of the probability, the rule of the MURA paper",
     "youden": "the maximum of sensitivity + specificity on calib",
     "sensitivity_95": "the highest threshold with a sensitivity of at least .95 on calib",
     "specificity_95": "the lowest threshold with a specificity of at least .95 on calib",

@@ -105,6 +105,8 @@ def _plan_specialized(config: TrainingConfig, datasets: DatasetDict) -> dict[str
             raise ConfigError(
                 f"the router {config.model.router} does not predict the body part; set its body_part_head to true"
             )
+        if len(parts) < 2:
+            raise ConfigError(f"the data have one body part, {name}, so nothing can be routed: set router to none")
         plan[ROUTER] = Member(router, datasets)
     return plan
 

@@ -15,7 +15,7 @@ from .arguments import TrainingConfig
 from .ensemble import plan_members
 from .prediction import predict_views
 from .processes import make_accelerator
-from .running import check_data
+from .running import check_data, fit_body_part_head
 from .trainer import Trainer
 from .validation import COMPOSED
 
@@ -51,6 +51,7 @@ def estimate(
     else:
         check_data(datasets, config)
         plan = {config.name: (config, datasets)}
+    plan = {name: (fit_body_part_head(own, rows)[0], rows) for name, (own, rows) in plan.items()}
     models, seconds, peak, accelerator = {}, 0.0, 0.0, None
     for name, (own, rows) in plan.items():
         AcceleratorState._reset_state()  # a member may have another precision than the one before

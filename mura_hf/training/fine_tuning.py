@@ -12,7 +12,7 @@ from ..common import did_you_mean
 from ..data import load_data, split_digest
 from ..errors import CheckpointError, ConfigError, MuraError
 from ..models import MuraImageProcessor
-from .arguments import TrainingConfig
+from .arguments import DataArguments, TrainingConfig
 from .initialization import Base, find_base
 from .validation import COMPOSED, FAMILIES, TIMM, free_config_fields
 
@@ -181,7 +181,8 @@ def keep_split_of_base(
     if data.get("key", source) != source:
         return config, {}, None
     split = data.get("cut") or record.get("arguments") or record.get("recipe", {})
-    known = {name: value for name, value in split.items() if name in config.split_options()}
+    known = {"valid_fraction": DataArguments.valid_fraction}  # old records lack it
+    known |= {name: value for name, value in split.items() if name in config.split_options()}
     before = {name: data.get(name) for name in _CHOICES}
     before = {name: value for name, value in before.items() if value not in (None, "all")}
     try:

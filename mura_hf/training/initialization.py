@@ -13,6 +13,7 @@ import timm
 import torch
 from huggingface_hub import ModelCard, snapshot_download
 from transformers import AutoConfig, AutoModelForImageClassification
+from transformers.utils import logging
 
 from ..common import BUNDLED
 from ..errors import CheckpointError, ConfigError
@@ -78,9 +79,15 @@ def _load_with_heads(model_class: Any, model_config: Any, config: TrainingConfig
             f"init_heads: {base.name} is a checkpoint of type {kind!r}, but a {config.model.family} has type "
             f"{model_config.model_type!r}; set init_heads to false to load the backbone only"
         )
-    loaded, info = model_class.from_pretrained(
-        base.folder, config=model_config, ignore_mismatched_sizes=True, output_loading_info=True, dtype=torch.float32
-    )
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # no table of keys; the sentence below says it
+    try:
+        loaded, info = model_class.from_pretrained(
+            base.folder, config=model_config, ignore_mismatched_sizes=True, output_loading_info=True,
+            dtype=torch.float32,
+        )  # fmt: skip
+    finally:
+        logging.set_verbosity(verbosity)
     loaded.config._name_or_path = ""  # must not show a folder of this machine in the new checkpoint
     keys = (*info["missing_keys"], *(key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]))
     anew = sorted({key.rpartition(".")[0] for key in keys})

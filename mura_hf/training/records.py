@@ -4,6 +4,7 @@ import dataclasses
 import json
 import platform
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from datasets import DatasetDict
+from datasets import DatasetDict, Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tqdm.auto import tqdm
@@ -57,6 +58,8 @@ def make_record(
 ) -> dict[str, Any]:
     """Content of `training.json`; `results` are `epoch`, `dev`, `seconds` and the like."""
     studies = ((split, study) for split, rows in datasets.items() for study in rows["study_id"])
+    images = datasets["train"].select_columns(["image"]).cast_column("image", Image(decode=False))["image"]
+    suffixes = Counter(Path(image["path"] or "").suffix.lower() for image in images)
     base = describe_base(config)
     # The record is part of the checkpoint and must not show paths of this machine.
     start = config.model.init_from
@@ -76,6 +79,7 @@ def make_record(
             "split_digest": split_digest(studies),
             "studies": {split: len(set(rows["study_id"])) for split, rows in datasets.items()},
             "views": {split: len(rows) for split, rows in datasets.items()},
+            "suffix": suffixes.most_common(1)[0][0],
         },
         "selected_by": f"study-level {SELECTIONS[config.training.select_by]} on dev",
         **results,

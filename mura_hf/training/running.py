@@ -1,11 +1,13 @@
 """`train`: trains any config, as one model or member by member."""
 
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from datasets import DatasetDict
 
+from ..common import BODY_PARTS
 from ..errors import ConfigError, DatasetError
 from .arguments import TrainingConfig
 from .checkpointing import (
@@ -111,6 +113,10 @@ def _train_one(
             output_dir.mkdir(parents=True, exist_ok=True)
             if not (output_dir / STATES_FOLDER).exists():
                 write_identity(output_dir / RUN_FILE, identity)
+        config, message = fit_body_part_head(config, datasets)
+        if message is not None:
+            data_description = {**data_description, "body_part_head": message}
+            accelerator.print(message, file=sys.stderr)
         trainer = Trainer(datasets, config, output_dir, accelerator, data_description=data_description, **options)
         trainer.train()
         if accelerator.is_main_process:
@@ -121,6 +127,26 @@ def _train_one(
     for one in accelerator.trackers:  # not end_training, which would also end the process group
         one.finish()
     return output_dir / CHECKPOINT_FOLDER
+
+
+def fit_body_part_head(config: TrainingConfig, datasets: DatasetDict) -> tuple[TrainingConfig, str | None]:
+    """Leaves out the head that recognizes the body part if the data cannot train it, because it would get worse.
+
+    Returns:
+        The config, and a sentence if the head is left out, or if it comes from a checkpoint and forgets body parts.
+    """
+    parts = [BODY_PARTS[part] for part in sorted(set(datasets["train"]["body_part"]) - {None})]
+    if not config.model.body_part_head or len(parts) == len(BODY_PARTS):
+        return config, None
+    named = f"train names {', '.join(parts)} only" if parts else "train names no body part"
+    if len(parts) < 2:
+        return config.replace(body_part_head=False), (
+            f"The head that recognizes the body part is left out, because {named}: it cannot be trained, and would "
+            "get worse as the rest of the model changes."
+        )
+    if not config.model.init_heads:
+        return config, None
+    return config, f"The head that recognizes the body part forgets the others, because {named}."
 
 
 def check_data(datasets: DatasetDict, config: TrainingConfig) -> None:

@@ -27,15 +27,7 @@ from ..losses import build_metric_loss
 from ..models import MuraImageProcessor, MuraModel
 from ..models.backbone_mura import freeze_backbone
 from .arguments import TrainingConfig
-from .checkpointing import (
-    BEST_FILE,
-    STATES_FOLDER,
-    Progress,
-    load_state,
-    resume,
-    save_state,
-    top_file,
-)
+from .checkpointing import BEST_FILE, STATES_FOLDER, Progress, load_state, resume, save_state, top_file
 from .initialization import build_model, build_processor
 from .objective import batch_loss, class_logits, mix_batch, read_targets
 from .optimization import LearningRateSchedule, average_weights, is_among_best, make_optimizer, with_epoch

@@ -198,6 +198,51 @@ def test_the_example_loads_the_checkpoint_of_the_card(folder):
         assert f'StudyPredictor.from_pretrained("{argument}")' in render_card(folder, name)
 
 
+@pytest.mark.parametrize(
+    ("key", "data", "parts", "files"),
+    [
+        ("folder", {"views": {"train": 7}, "studies": {"train": 7}, "suffix": ".jpg"}, [], '"radiograph.jpg"'),
+        ("folder", {"suffix": ".dcm"}, ["hand", "elbow"], '"elbow_frontal.dcm", "elbow_lateral.dcm"'),
+        ("folder", {"suffix": ""}, ["hand", "wrist"], '"wrist_frontal.png", "wrist_lateral.png"'),
+        ("hub", {"views": {"train": 7}, "studies": {"train": 7}}, ["shoulder"], '"shoulder.png"'),
+        ("fracatlas", {"views": {"train": 7}, "studies": {"train": 7}, "regions": ["leg", "hip"]}, [], '"leg.png"'),
+        ("grazpedwri", {"views": {"train": 9}, "studies": {"train": 4}}, ["wrist"], '"wrist_frontal.png", "wrist_lat'),
+    ],
+)
+def test_the_example_fits_the_data(key, data, parts, files, folder):
+    training = json.loads((folder / "training.json").read_text())
+    kept = {name: training["data"][name] for name in ("split_digest", "studies", "views")}
+    change_record(folder / "training.json", "data", to={"name": "films", "key": key, **kept, **data})
+    change_record(folder / "config.json", "trained_on_phantoms", to=False)
+    study = json.loads((folder / "evaluation.json").read_text())["study"]
+    shown = {name: row for name, row in study.items() if name in ("overall", *parts)}
+    change_record(folder / "evaluation.json", "study", to=shown)
+    text = render_card(folder, "me/mine")
+    assert f"study = predictor([{files}" in text
+    assert 'print(read([["' in text
+    assert ".dcm" not in text[text.index("print(read(") :]  # pipelines of transformers read no DICOM
+
+
+def test_the_card_says_what_too_few_studies_could_not_tell(folder):
+    few = "too few: 7 studies of 7 patients, 3 abnormal"
+    change_record(folder / "training.json", "calibration", to={"not_calibrated": few, "no_operating_points": few})
+    change_record(folder / "training.json", "ood_detection", to={"not_fitted": "too few: 7 views"})
+    change_record(folder / "training.json", "data", "body_part_head", to="The head is left out.")
+    for name, value in {"temperature": 1.0, "study_slope": 1.0, "study_intercept": 0.0}.items():
+        change_record(folder / "config.json", name, to=value)
+        change_record(folder / "evaluation.json", "calibration", name, to=value)
+    change_record(folder / "evaluation.json", "shortcuts", "twins", "cast", "verdict", to="not measured: too few")
+    change_record(folder / "evaluation.json", "refusal")
+    change_record(folder / "evaluation.json", "too_few", to=few)
+    text = render_card(folder, "mine")
+    for words in (
+        f"Probabilities are not calibrated: {few}", f"rule were not measured: {few}", "Not measured: too few: 7 views",
+        "not measured: too few |", "Not measured: too few means fewer than 10", "The head is left out.",
+        "**Too few studies to tell whether it is better than guessing: 7 studies",
+    ):  # fmt: skip
+        assert words in text
+
+
 def test_a_base_is_named_and_its_licence_stays(folder):
     training = json.loads((folder / "training.json").read_text())
     base = {"name": "somebody/mura-atlas", "revision": "a" * 40, "sha256": "b" * 64, "heads": True}

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from mura_hf import HubError
+from mura_hf import CheckpointError, HubError
 from mura_hf.hub import push, push_space, space, stage_space
 from mura_hf.metrics import PLOTS
 from tests.hub.conftest import hub_environment
@@ -78,8 +79,41 @@ def test_files_that_do_not_belong_are_named(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["wrists", "../wrists", 'a/b"; import os; "', "/root/x"])
 def test_the_checkpoint_is_a_hub_name(tmp_path, name):
-    with pytest.raises(HubError, match="not a Hub name"):
+    with pytest.raises(HubError, match="neither the folder of a checkpoint nor a Hub name"):
         stage_space(tmp_path / "space", title="x", checkpoint=name)
+
+
+def test_a_folder_becomes_part_of_the_space(pushable, tmp_path, capsys):
+    from push_space import main
+
+    out = tmp_path / "my space"
+    main(["--checkpoint", str(pushable), "--output_dir", str(out)])
+    assert f"cd '{out}' && python app.py" in capsys.readouterr().out
+    assert {"config.json", "model.safetensors", "README.md"} <= set(os.listdir(out / "checkpoint"))
+    readme = (out / "README.md").read_text()
+    assert "title: my space" in readme
+    assert "checkpoint in `checkpoint/`, whose card and licence" in readme
+    for folder in (out, out / "checkpoint"):
+        assert not [file for file in folder.rglob("*.json") if str(tmp_path) in file.read_text()]
+    with pytest.raises(HubError, match="is not empty"):
+        main(["--output_dir", str(out)])
+    with pytest.raises(SystemExit):
+        main(["--checkpoint", str(pushable)])
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "film.png").write_bytes(b"x"), r"film\.png does not belong"),
+        (lambda folder: (folder / "evaluation.json").unlink(), "evaluation.json: run scripts/evaluate.py"),
+        (lambda folder: (folder / "training.json").write_text('{"a": "patient00001"}'), "names a patient"),
+        (lambda folder: shutil.rmtree(folder) or folder.mkdir(), "is incomplete"),
+    ],
+)
+def test_a_folder_is_checked_as_for_a_push(pushable, tmp_path, damage, message):
+    damage(pushable)
+    with pytest.raises(CheckpointError, match=message):
+        stage_space(tmp_path / "space", title="x", checkpoint=str(pushable))
 
 
 def serve(folder, home, environment):
@@ -129,6 +163,15 @@ def test_what_was_pushed_starts_from_its_own_files_with_the_named_checkpoint(hub
     assert Path(origin).is_relative_to(folder)
     assert "Not a medical device" in page
     assert "In use: tester/wrists (" in page
+
+
+@pytest.mark.slow
+def test_a_written_space_starts_with_its_checkpoint(pushable, tmp_path):
+    folder = stage_space(tmp_path / "space", title="x", checkpoint=str(pushable))
+    shutil.rmtree(pushable)
+    origin, page = serve(folder, tmp_path / "home", os.environ)
+    assert Path(origin).is_relative_to(folder)
+    assert "In use: folder: checkpoint (" in page
 
 
 def test_dry_run_and_force(hub, api):

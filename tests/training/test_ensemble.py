@@ -152,6 +152,8 @@ def test_a_router_must_find_the_part_and_members_are_single(phantom_splits, conf
     both = {"train": one["train"], "dev": one["train"], "calib": one["calib"], "valid": one["valid"]}
     with pytest.raises(ConfigError, match="does not predict the body part"):
         plan_members(TINY.replace(family="specialized", router=configs["plain"]), type(phantom_splits)(both))
+    with pytest.raises(ConfigError, match=r"one body part, .*, so nothing can be routed"):
+        plan_members(TINY.replace(family="specialized", router="phantom"), type(phantom_splits)(both))
 
 
 def _loss(weights, probabilities, labels):

@@ -16,6 +16,7 @@ from mura_hf.training import (
     load_config,
 )
 from mura_hf.training.fine_tuning import changes_for
+from mura_hf.training.running import fit_body_part_head
 from tests.conftest import SIDE, make_model
 from tests.training.conftest import TINY, read_record, train_tiny
 
@@ -118,6 +119,42 @@ def test_the_bundled_one_is_called_as_its_card_does():
     assert fine_tune(config, "bundled")[0].replace(init_from="mura-phantom") == config  # its former name
     assert describe_base(config)["name"] == "mura-phantom"
     build_model(config, trained_on_phantoms=True)
+
+
+@pytest.mark.parametrize(
+    ("parts", "heads", "kept", "message"),
+    [
+        ([None] * 4, True, False, "train names no body part"),
+        ([None] * 4, False, False, "left out"),
+        ([6] * 4, True, False, "train names wrist only"),
+        ([None, 2], False, False, "train names forearm only"),
+        ([0, 6, None, 0], True, True, "forgets the others, because train names elbow, wrist only"),
+        ([0, 6, None, 0], False, True, None),
+        (list(range(7)), True, True, None),
+    ],
+)
+def test_a_body_part_head_that_the_data_cannot_train_is_left_out(parts, heads, kept, message):
+    init = {"init_from": "mura-phantom", "init_heads": True} if heads else {}
+    config = TINY.replace(body_part_head=True, **init)
+    found, said = fit_body_part_head(config, {"train": {"body_part": parts}})
+    assert (found, found.model.body_part_head) == (config.replace(body_part_head=kept), kept)
+    assert (said is None) if message is None else (message in said)
+    assert fit_body_part_head(found.replace(body_part_head=False), {"train": {"body_part": parts}})[1] is None
+
+
+def test_a_run_without_body_parts_has_no_such_head_and_continues(phantom_splits, tmp_path, capsys):
+    save_base(tmp_path / "base")
+    unnamed = phantom_splits.map(lambda row: {"body_part": None})
+    config, _ = fine_tune(TINY.replace(epochs=1), tmp_path / "base")
+    made, _ = train_tiny(unnamed, tmp_path / "run", config)
+    printed = capsys.readouterr().err
+    assert "left out, because train names no body part" in printed
+    assert "UNEXPECTED" not in printed
+    assert not json.loads((made / "config.json").read_text())["body_part_head"]
+    record = read_record(made)
+    assert "left out" in record["data"]["body_part_head"]
+    assert not record["arguments"]["body_part_head"]
+    assert train_tiny(unnamed, tmp_path / "run", config)[0] == made  # the same command again
 
 
 def test_a_metric_loss_comes_with_a_checkpoint_that_tells_it(tmp_path):
