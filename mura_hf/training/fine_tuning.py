@@ -181,7 +181,7 @@ def keep_split_of_base(
     if data.get("key", source) != source:
         return config, {}, None
     split = data.get("cut") or record.get("arguments") or record.get("recipe", {})
-    known = {"valid_fraction": DataArguments.valid_fraction}  # old records lack it
+    known: dict[str, Any] = {"valid_fraction": DataArguments.valid_fraction}  # old records lack it
     known |= {name: value for name, value in split.items() if name in config.split_options()}
     before = {name: data.get(name) for name in _CHOICES}
     before = {name: value for name, value in before.items() if value not in (None, "all")}
