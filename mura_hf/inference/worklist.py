@@ -34,7 +34,7 @@ class WorklistRow:
         study: Name of the study.
         body_part: Given or predicted body part, or None.
         probability: P(abnormal) in [0, 1]; None without a prediction.
-        band: "normal", "uncertain" or "abnormal", as in `StudyPrediction`.
+        band: "normal", "uncertain", "abnormal" or "out_of_distribution", as in `StudyPrediction`.
         label: "normal" or "abnormal" at the operating point.
         in_distribution: Whether the study is like those of training; if not, the prediction may be meaningless.
         n_views: Number of views that were read.
