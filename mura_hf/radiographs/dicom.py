@@ -24,6 +24,7 @@ from .dicom_pixels import (
     EXPLICIT_LITTLE,
     FOR_PROCESSING,
     IMPLICIT_LITTLE,
+    NO_END_MARKER,
     PixelLayout,
     check_kind,
     check_transfer_syntax,
@@ -123,7 +124,7 @@ def _read(data: bytes, name: str, frame: int | None) -> Radiograph:
         notes.append("holds raw detector values, not yet processed for display; predictions may mislead.")
     stored, precision, has_end = read_stored(data, layout, frame or 0, name)
     if not has_end:
-        notes.append("has no end marker, but its pixels are complete.")
+        notes.append(NO_END_MARKER)
     if layout.samples > 1:
         bits = layout.bits_stored
         pixels = window_percentiles(stored) if bits > 8 else stored.astype(np.float32) / np.float32((1 << bits) - 1)

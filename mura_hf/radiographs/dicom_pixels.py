@@ -78,7 +78,8 @@ _COLOURS = (*_LUMINANCE_FIRST, "RGB", "YBR_ICT", "YBR_RCT")  # the JPEG 2000 dec
 _PIXEL_TAGS = ["PlanarConfiguration", "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData"]
 
 _END_OF_SEQUENCE = b"\xfe\xff\xdd\xe0\0\0\0\0"  # after the fragments of compressed pixels
-_END_OF_IMAGE = b"\xff\xd9"  # of JPEG, JPEG-LS and JPEG 2000
+_START_OF_IMAGE, _END_OF_IMAGE = b"\xff\xd8", b"\xff\xd9"  # of JPEG; the end also of JPEG-LS and JPEG 2000
+NO_END_MARKER = "has no end marker, but its pixels are complete."
 
 
 def check_transfer_syntax(syntax: str | None, name: str) -> None:
@@ -172,10 +173,12 @@ class PixelLayout:
             )
         if rows * columns > MAX_PIXELS:
             raise RadiographError(f"{name} ({columns} x {rows}) has {TOO_LARGE}")
-        bits = number("BitsStored") or allocated
+        high_bit = read_number(header, "HighBit")
+        bits = number("BitsStored") or int(high_bit or -1) + 1 or allocated
+        allocated = allocated or (16 if bits > 8 else 8)
         if allocated not in (8, 16) or not 1 <= bits <= allocated:
             raise RadiographError(f"{name} stores its pixels in neither 8 nor 16 bits; export it as PNG with 16 bits.")
-        if read_number(header, "HighBit") not in (None, bits - 1):
+        if high_bit not in (None, bits - 1):
             raise RadiographError(
                 f"{name} does not store its pixels in the lowest bits, an old form that is not supported; export it "
                 "again."
@@ -258,9 +261,13 @@ def read_stored(data: bytes, layout: PixelLayout, frame: int, name: str) -> tupl
 def _decode(elements: "Dataset", layout: PixelLayout, frame: int, name: str) -> tuple[np.ndarray, int, bool, bool]:
     """Decodes a frame. Returns also its precision, whether compression was lossy, and whether it has an end marker."""
     if layout.syntax in NATIVE:
+        if elements["PixelData"].is_undefined_length:  # compressed
+            raise _another_kind(name)
         return _decode_native(elements, layout, frame), layout.bits_stored, False, True
     coded = _extract_frame(elements, layout, frame)
     if layout.syntax == RLE:
+        if coded[:2] == _START_OF_IMAGE:
+            raise _another_kind(name)
         return _decode_rle(coded, layout), layout.bits_stored, False, True
     return (_decode_jpeg_2000 if layout.syntax in JPEG_2000 else _decode_jpeg)(coded, layout, name)
 
@@ -308,7 +315,7 @@ def _decode_rle(coded: bytes, layout: PixelLayout) -> np.ndarray:
 def _decode_jpeg(coded: bytes, layout: PixelLayout, name: str) -> tuple[np.ndarray, int, bool, bool]:
     import imagecodecs
 
-    if coded[:2] != b"\xff\xd8":
+    if coded[:2] != _START_OF_IMAGE:
         raise _another_kind(name)
     marker, *size, precision, tagged = _parse_jpeg_header(coded)
     if marker not in _START_OF_FRAME[layout.syntax]:
@@ -329,7 +336,7 @@ def _decode_jpeg(coded: bytes, layout: PixelLayout, name: str) -> tuple[np.ndarr
 def decode_jpeg(coded: bytes, decode: Callable[[bytes], np.ndarray]) -> tuple[np.ndarray, bool]:
     """Decodes a JPEG codestream with libjpeg, which fills missing pixels with gray without an error.
 
-    If the end marker is missing, the codestream is continued in several ways. If that changes pixels, they were missing.
+    If the end marker is missing, the codestream is continued in several ways. Pixels that change were missing.
 
     Returns:
         What `decode` returns, and whether the codestream has its end marker.
@@ -341,12 +348,16 @@ def decode_jpeg(coded: bytes, decode: Callable[[bytes], np.ndarray]) -> tuple[np
         return decode(coded), True
     # The restart markers are for codestreams that were cut in front of one.
     restarts = [b"", *(bytes([0xFF, 0xD0 + number]) for number in range(8))]
-    ways = (b"", b"\0", b"\x55", b"\xaa", b"\xcc")
-    cut = coded.removesuffix(b"\xff")
-    first, *others = (decode(cut + b"".join(mark + 64 * fill for mark in restarts) + _END_OF_IMAGE) for fill in ways)
-    if not all(np.array_equal(first, other) for other in others) or not _has_all_scans(coded):
-        raise ValueError("the codestream is cut short")
-    return first, False
+    cut, pixels = coded.removesuffix(b"\xff"), None
+    for fill in (b"", b"\0", b"\x55", b"\xaa", b"\xcc"):
+        other = decode(cut + b"".join(mark + 64 * fill for mark in restarts) + _END_OF_IMAGE)
+        if pixels is not None and not np.array_equal(pixels, other):
+            raise ValueError("the codestream is cut short")
+        pixels = other
+    if not _has_all_scans(coded):
+        raise ValueError("the last scans are missing")
+    assert pixels is not None
+    return pixels, False
 
 
 def _has_all_scans(coded: bytes) -> bool:
@@ -373,8 +384,6 @@ def _parse_jpeg_header(coded: bytes) -> tuple[int, int, int, int, int, bool]:
 
     Returns start-of-frame marker, height, width, components, precision, and if there is a JFIF or Adobe marker.
     """
-    if coded[:2] != b"\xff\xd8":
-        raise ValueError("no JPEG codestream")
     offset, tagged = 2, False
     while True:
         prefix, marker, length = struct.unpack_from(">BBH", coded, offset)
