@@ -26,6 +26,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from .state import Limits
+from .templates import escape_text
 from .uploads import EVERYBODY, QuotaExceededError, Uploads
 
 Scope = MutableMapping[str, Any]
@@ -355,14 +356,20 @@ def _refuse_paths(request: Request) -> Response:
 
 
 class RedactingBlocks(gr.Blocks):
-    """Blocks that log only the type and the place of an exception, and show the visitor one sentence."""
+    """Blocks that log only the type and the place of an exception, and show the visitor one sentence.
 
-    async def process_api(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    The page renders the message of a `gr.Error` as HTML, so it is escaped. Programs get it as it is.
+    """
+
+    async def process_api(self, block_fn: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Runs a handler like `gr.Blocks`."""
         try:
-            return await super().process_api(*args, **kwargs)
+            return await super().process_api(block_fn, *args, **kwargs)
         except gr.Error as error:
             error.print_exception = False
+            block = self.fns[block_fn] if isinstance(block_fn, int) else block_fn
+            if block.api_visibility != "public":
+                error.message = escape_text(str(error.message))
             raise
         except InvalidPathError:
             raise gr.Error(NOT_UPLOADED, print_exception=False) from None

@@ -19,13 +19,13 @@ from ..radiographs import Radiograph
 from .reading import read_files
 from .result import answer_html, is_withheld
 from .state import DEFAULT, AppContext, CheckpointKey
-from .templates import error_html, probability_text, render
+from .templates import error_html, note_html, probability_text, render
 from .viewer import STATES, heatmap_url, image_url
 
 MAX_CARD = 30_000
 """Characters of a card that the page shows."""
 
-_FRONT_MATTER = re.compile(r"\A\ufeff?---\s*\n.*?\n---\s*(?:\n|\Z)", re.DOTALL)
+_FRONT_MATTER = re.compile(r"\A\ufeff?---[^\S\n]*\n(?:.*\n)*?---[^\S\n]*(?:\n|\Z)")  # in linear time
 _PICTURE = re.compile(r"!\[([^\]]*)\]\((\w[\w.-]*\.png)\)")
 _NO_CARD = "This checkpoint has no model card, so its training data and its performance are unknown."
 _UNTRUSTED = (
@@ -87,19 +87,15 @@ def _picture(caption: str, file: Path) -> str:
 
 
 def describe(predictor: StudyPredictor) -> str:
-    """The checkpoint in use as a line of Markdown."""
+    """A sentence about the checkpoint in use."""
     config = predictor.model.config
     if config.model_type == "external":
-        kind = f"an **external checkpoint**; abnormal means {_escape_markdown(config.positive_class_description)}"
+        kind = f"an external checkpoint; abnormal means {config.positive_class_description}"
     elif config.trained_on_phantoms:
-        kind = "trained on **synthetic phantoms** only"
+        kind = "trained on synthetic phantoms only"
     else:
         kind = "its card says what it was trained on"
-    return f"In use: {_escape_markdown(predictor.checkpoint)} ({_escape_markdown(str(config.backbone))}), {kind}."
-
-
-def _escape_markdown(text: str) -> str:
-    return re.sub(r"([\\`*_\[\]()<>#!|~&])", r"\\\1", text)
+    return f"In use: {predictor.checkpoint} ({config.backbone}), {kind}."
 
 
 def facts_html(predictor: StudyPredictor) -> str:
@@ -201,13 +197,13 @@ class ModelsController:
         self.context = context
 
     def load(self, key: CheckpointKey) -> tuple[str, str, Card]:
-        """Loads a checkpoint. Returns a line about it, its facts as HTML, and its card.
+        """Loads a checkpoint. Returns a line about it and its facts, both as HTML, and its card.
 
         Raises:
             CheckpointError: If it cannot be loaded.
         """
         predictor = self.context.checkpoints.get(*key)
-        return describe(predictor), facts_html(predictor), find_card(*key[:2])
+        return note_html(describe(predictor)), facts_html(predictor), find_card(*key[:2])
 
     def compare(self, files: Sequence[str], body_part: str | None, first: CheckpointKey, second: CheckpointKey) -> str:
         """HTML that compares two checkpoints on one study. Errors are shown there."""
@@ -258,7 +254,7 @@ def build_models_tab(context: AppContext, checkpoint: gr.State, files: Component
             )  # fmt: skip
             load = gr.Button("Load the model", variant="primary", elem_id="model-load")
         with gr.Column(scale=7, min_width=300):
-            state = gr.Markdown(line, elem_id="model-state", latex_delimiters=[])
+            state = gr.HTML(line, elem_id="model-state", js_on_load=None, apply_default_css=False)
             facts = gr.HTML(facts_now, elem_id="model-facts", js_on_load=None, apply_default_css=False)
     gr.Markdown("## Compare two on the open study")
     with gr.Row(elem_id="comparing"):
@@ -275,8 +271,8 @@ def build_models_tab(context: AppContext, checkpoint: gr.State, files: Component
         try:
             description, table, text = controller.load(key)
         except CheckpointError as error:
-            sentence = f"**Not loaded.** {_escape_markdown(str(error).rstrip('.'))}. The previous model stays in use."
-            return last, sentence, *[gr.skip()] * 5
+            sentence = f"Not loaded. {str(error).rstrip('.')}. The previous model stays in use."
+            return last, error_html(sentence), *[gr.skip()] * 5
         names = gr.update(choices=[*bundled, *[key[0]] * (bool(key[0]) and key[0] not in bundled)])
         return key, description, table, *text.shown, names, names
 

@@ -17,6 +17,10 @@ MAX_VIEWS = 16
 MAX_DIRECTORY = 24 << 20
 """Bytes of the member list of a ZIP file. 200,000 members with names like those of MURA need as much."""
 
+STUDY_PIXELS = 64_000_000
+"""Of all views of one study together. A view takes at most its share, and at most a quarter: 16 megapixels are more
+than a flat-panel detector has, so views are reduced only if there are many large ones."""
+
 Progress = Callable[[int, int, str], None]
 """Gets the number of files that were read, the total, and the name of the last one."""
 
@@ -67,9 +71,11 @@ def read_files(
         del views[MAX_VIEWS:]
     if progress is not None and views:
         progress(0, len(views), views[0].name)
-    names, radiographs, unreadable = [], [], []
+    names, radiographs, unreadable, max_pixels = [], [], [], pixels_per_view(len(views))
     with ThreadPoolExecutor(_N_THREADS, thread_name_prefix="views") as pool:
-        reading: dict[Future[Radiograph], StudyFile] = {pool.submit(read_view, reader, view): view for view in views}
+        reading: dict[Future[Radiograph], StudyFile] = {
+            pool.submit(read_view, reader, view, max_pixels): view for view in views
+        }
         for done, future in enumerate(as_completed(reading), 1):
             if progress is not None:
                 progress(done, len(views), reading[future].name)
@@ -82,8 +88,13 @@ def read_files(
     return names, radiographs, [*unreadable, *problems]
 
 
-def read_view(reader: GuardedReader, view: StudyFile) -> Radiograph:
-    """Reads one view in a separate process.
+def pixels_per_view(n_views: int) -> int:
+    """Pixels that each view of a study may have."""
+    return STUDY_PIXELS // max(n_views, 4)
+
+
+def read_view(reader: GuardedReader, view: StudyFile, max_pixels: int) -> Radiograph:
+    """Reads one view in a separate process, which reduces it to `max_pixels`.
 
     Raises:
         RadiographError: If it cannot be read; the message says why.
@@ -91,7 +102,7 @@ def read_view(reader: GuardedReader, view: StudyFile) -> Radiograph:
     content = view.content()
     if isinstance(content, Path) and not content.is_file():
         raise RadiographError(f"{view.name} is no longer on the server; upload it again.")
-    return reader.read(content, name=view.name)
+    return reader.read(content, name=view.name, max_pixels=max_pixels)
 
 
 def is_zip(file: Path) -> bool:

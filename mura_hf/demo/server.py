@@ -18,12 +18,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ..errors import CheckpointError
-from .about_tab import ABOUT, DISCLAIMER, PrivacyNotice
 from .api import add_endpoints
 from .middleware import RedactingBlocks, RedactingFilter, RequestGuard
 from .models_tab import build_models_tab
 from .state import DEFAULT, AppContext
 from .study_tab import FOUND, build_study_tab
+from .templates import ABOUT, DISCLAIMER, PrivacyNotice
 from .worklist_controller import OpenedStudy
 from .worklist_tab import build_worklist_tab
 
@@ -32,7 +32,12 @@ NO_MCP = 'MURA_MCP=1 needs a package that is not installed: pip install "gradio[
 
 _STATIC = Path(__file__).parent / "static"
 _CSS = "\n".join(file.read_text(encoding="utf-8") for file in sorted(_STATIC.glob("*.css")))
-_HEAD = "".join(f"<script>{file.read_text(encoding='utf-8')}</script>" for file in sorted(_STATIC.glob("*.js")))
+_POLICY = (  # whatever text gets into the page, it contacts no other server
+    "default-src 'self' 'unsafe-inline' 'unsafe-eval' blob: data:; "
+    "base-uri 'self'; form-action 'self'; object-src 'none'"
+)
+_HEAD = f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+_HEAD += "".join(f"<script>{file.read_text(encoding='utf-8')}</script>" for file in sorted(_STATIC.glob("*.js")))
 
 
 def build_app(context: AppContext) -> gr.Blocks:

@@ -10,10 +10,10 @@ import gradio as gr
 
 from ..common import BODY_PARTS
 from ..explain import AUTO, METHODS
-from .about_tab import PrivacyNotice
 from .controller import LatestRequests, StudyController, StudyPage, StudyRequest, StudyResult, progress_html
 from .examples import EXAMPLES_CHECKPOINT
 from .state import DEFAULT, AppContext
+from .templates import PrivacyNotice
 
 FOUND = "found by the model"
 _PREVALENCE = 10  # percent

@@ -1,9 +1,23 @@
-"""Renders the HTML of the page from `templates/*.html`. All values are escaped, because names come from strangers."""
+"""Renders the HTML of the page from `templates/*.html`, and holds its fixed texts.
+
+Names of files, labels and cards come from strangers. They reach the page in two ways only: as values of a template,
+which escapes them, or through `escape_text` where Gradio renders HTML itself. `gr.Markdown` gets fixed texts and the
+cards of the package only, because no escaping stops it from making links of addresses.
+"""
 
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import escape
+
+DISCLAIMER = (
+    "**Not a medical device.** For research and teaching, never for the care of a patient. "
+    "Do not upload anything that names a patient."
+)
+
+ABOUT = (Path(__file__).parent / "templates" / "about.md").read_text(encoding="utf-8")
 
 _POINTS = {
     "paper": "Rule of the MURA paper",
@@ -16,6 +30,11 @@ _POINTS = {
 def render(template: str, **values: Any) -> str:
     """Renders a template by its name without ".html"."""
     return _ENVIRONMENT.get_template(f"{template}.html").render(values)
+
+
+def escape_text(text: str) -> str:
+    """HTML that shows a text as it is. For `gr.Warning`, `gr.Info` and `gr.Error`, whose texts Gradio renders."""
+    return str(escape(_encodable(text)))
 
 
 def error_html(sentence: str) -> str:
@@ -68,3 +87,34 @@ _ENVIRONMENT.filters |= {
     "unusual": lambda views: [view.name for view in views if view.in_distribution is False],
     "words": lambda name: name.replace("_", " "),
 }
+
+PRIVACY = (
+    "**Before you upload.** This page runs on a shared server on the internet. Your files are read in its memory, "
+    "are not shown to anybody else, and are removed when you leave. Still, upload only pictures that may be shared, "
+    "without the name, number or date of a patient in the picture or in the file."
+)
+
+
+class PrivacyNotice:
+    """The notice of a public page. Accepted in one tab, it is accepted for all tabs.
+
+    Attributes:
+        gated: Components that are shown after that. Tabs append theirs.
+    """
+
+    def __init__(self) -> None:
+        self.gated: list[Any] = []
+        self._buttons: list[gr.Button] = []
+
+    def add(self) -> None:
+        """Adds the notice with its button to the page."""
+        with gr.Column(elem_classes="privacy"):
+            gr.Markdown(PRIVACY)
+            self._buttons.append(gr.Button("I understand: show the upload box", variant="primary"))
+
+    def connect(self) -> None:
+        """Connects the buttons of all tabs."""
+        outputs = [*self._buttons, *self.gated]
+        updates = [gr.update(visible=component in self.gated) for component in outputs]
+        for button in self._buttons:
+            button.click(lambda: updates, None, outputs, api_visibility="private", show_progress="hidden")

@@ -7,7 +7,6 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -29,7 +28,7 @@ from ..inference import (
 from ..inference.worklist import write_worklist
 from ..radiographs import GuardedReader
 from .examples import load_examples
-from .reading import MAX_VIEWS, check_zip, is_zip, read_view
+from .reading import MAX_VIEWS, check_zip, is_zip, pixels_per_view, read_view
 from .result import known_point
 from .state import AppContext, Limits
 from .templates import operating_point_text, render
@@ -133,7 +132,11 @@ def read_worklist(
         rows.append(WorklistRow(study.name, body_part=study.body_part, error=error, checkpoint=predictor.checkpoint))
     start = updated = shown = time.monotonic()
     yield WorklistProgress(rows, len(studies), 0.0, show=bool(rows))
-    coming = predict_rows(predictor, readable, operating_point=operating_point, read=partial(read_view, reader))
+    max_pixels = {file: pixels_per_view(len(study.files)) for study in readable for file in study.files}
+    coming = predict_rows(
+        predictor, readable,
+        operating_point=operating_point, read=lambda file: read_view(reader, file, max_pixels[file]),
+    )  # fmt: skip
     while not (stop is not None and stop.is_set()) and time.monotonic() - start < max_seconds:
         row = next(coming, None)
         if row is None:

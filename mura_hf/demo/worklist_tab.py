@@ -9,11 +9,10 @@ import gradio as gr
 
 from ..errors import CheckpointError, DatasetError, MuraError
 from ..inference import StudyFiles
-from .about_tab import PrivacyNotice
 from .examples import EXAMPLES_CHECKPOINT
 from .result import known_point, operating_point_choices
 from .state import DEFAULT, FOR_EXAMPLES, AppContext, CheckpointKey
-from .templates import error_html
+from .templates import PrivacyNotice, error_html, escape_text
 from .worklist_controller import OpenedStudy, WorklistController, example_worklist, waiting_html
 
 _KEPT_SECONDS = 4 * 3600
@@ -49,8 +48,8 @@ def build_worklist_tab(context: AppContext, checkpoint: gr.State, notice: Privac
             with gr.Column(visible=not context.public) as uploading:
                 notice.gated.append(uploading)
                 upload = gr.File(
-                    label=f"ZIP file with at most {context.limits.studies:,} studies", file_types=[".zip"],
-                    type="filepath", height=150, elem_id="worklist-upload",
+                    label=f"ZIP file with at most {context.limits.studies:,} studies", type="filepath", height=150,
+                    elem_id="worklist-upload",
                 )  # fmt: skip
                 path = gr.Textbox(
                     label="Or a folder, ZIP or CSV file on this machine", placeholder="/data/MURA-v1.1/valid",
@@ -119,7 +118,7 @@ def build_worklist_tab(context: AppContext, checkpoint: gr.State, notice: Privac
         except MuraError as error:
             raise gr.Error(str(error), title="Not opened", print_exception=False) from None
         if problems:
-            gr.Warning(" ".join(problems), title="Left out")
+            gr.Warning(escape_text(" ".join(problems)), title="Left out")
         return study
 
     def update_points(key: CheckpointKey, named: str | None) -> Any:

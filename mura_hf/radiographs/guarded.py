@@ -107,7 +107,14 @@ class GuardedReader:
         with self._idle.mutex:
             return [worker.pid for worker in self._idle.queue if worker is not None]
 
-    def read(self, source: str | Path | bytes, *, name: str | None = None, frame: int | None = None) -> Radiograph:
+    def read(
+        self,
+        source: str | Path | bytes,
+        *,
+        name: str | None = None,
+        frame: int | None = None,
+        max_pixels: int | None = None,
+    ) -> Radiograph:
         """Reads one view. Arguments and result are those of `read_radiograph`.
 
         Raises:
@@ -119,6 +126,7 @@ class GuardedReader:
         request = {
             "name": name,
             "frame": frame,
+            "max_pixels": max_pixels,
             "path": None if path is None else str(path.absolute()),
             "bytes": len(content),
             "alarm": int(self.seconds) + 2,
@@ -131,7 +139,7 @@ class GuardedReader:
             worker.wait_until_ready(time.monotonic() + _START_SECONDS)  # not counted as time of the file
             deadline = time.monotonic() + self.seconds
             worker.send(request, content, deadline)
-            result = _receive_radiograph(worker, deadline)
+            result = _receive_radiograph(worker, deadline, max_pixels or MAX_PIXELS)
             answered = True
         except TimeoutError:
             result = f"{name} took longer than {self.seconds:g} seconds to decode and was given up; export it smaller."
@@ -273,10 +281,7 @@ def _is_text(value: Any) -> bool:
 # A compromised worker may answer anything, so each field is checked before it is used.
 _IS_VALID: dict[str, Callable[[Any], bool]] = {
     "shape": lambda shape: (
-        isinstance(shape, list)
-        and len(shape) == 2
-        and all(type(side) is int and side > 0 for side in shape)
-        and shape[0] * shape[1] <= MAX_PIXELS
+        isinstance(shape, list) and len(shape) == 2 and all(type(side) is int and side > 0 for side in shape)
     ),
     "bit_depth": lambda bits: type(bits) is int and 1 <= bits <= 16,
     "source_format": lambda source_format: source_format in READABLE_FORMATS,
@@ -287,7 +292,7 @@ _IS_VALID: dict[str, Callable[[Any], bool]] = {
 }
 
 
-def _receive_radiograph(worker: _WorkerProcess, deadline: float) -> Radiograph | str:
+def _receive_radiograph(worker: _WorkerProcess, deadline: float, max_pixels: int = MAX_PIXELS) -> Radiograph | str:
     """Receives the radiograph, or the error message about the file."""
     answer = worker.receive(deadline)
     error = answer.get("error")
@@ -297,6 +302,8 @@ def _receive_radiograph(worker: _WorkerProcess, deadline: float) -> Radiograph |
     if error is not None or not all(is_valid(fields[key]) for key, is_valid in _IS_VALID.items()):
         raise WorkerLostError
     height, width = fields.pop("shape")
+    if height * width > max_pixels:
+        raise WorkerLostError
     received = worker.receive_bytes(4 * height * width, deadline)
     pixels = np.frombuffer(received, "<f4").reshape(height, width).astype(np.float32, copy=False)
     return Radiograph(pixels, **{**fields, "warnings": tuple(fields["warnings"])})

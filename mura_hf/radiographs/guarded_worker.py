@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 _LENGTH = struct.Struct(">I")
+_ARGUMENTS = ("name", "frame", "max_pixels")
 _FIELDS = ("bit_depth", "source_format", "body_part", "side", "patient_hash", "warnings")
 
 
@@ -31,7 +32,7 @@ def serve(memory_bytes: int) -> None:
         try:
             use_hash_key(request["hash_key"])
             source = path if path is not None else requests.read(size)
-            radiograph = read_radiograph(source, name=request["name"], frame=request["frame"])
+            radiograph = read_radiograph(source, **{key: request[key] for key in _ARGUMENTS})
         except radiograph_error as error:
             _send(answers, {"error": str(error)})
         except MemoryError:

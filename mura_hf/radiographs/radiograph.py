@@ -7,9 +7,10 @@ keyed hash of the patient that only tells whether two files belong to the same p
 import hashlib
 import re
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -59,6 +60,21 @@ class Radiograph:
     def to_image(self) -> Image.Image:
         """Returns an 8-bit gray PIL image, for example for a plain transformers pipeline."""
         return Image.fromarray(self.to_uint8())
+
+
+def reduce_radiograph(radiograph: Radiograph, max_pixels: int, name: str) -> Radiograph:
+    """Returns the radiograph averaged to at most `max_pixels`, with a warning; a smaller one is returned unchanged."""
+    height, width = radiograph.pixels.shape
+    if height * width <= max_pixels:
+        return radiograph
+    scale = (max_pixels / (height * width)) ** 0.5
+    size = max(1, int(width * scale)), max(1, int(height * scale))
+    note = (
+        f"{name} was reduced from {width:,} x {height:,} to {size[0]:,} x {size[1]:,} pixels to save memory; boxes "
+        "and heatmaps refer to the smaller picture."
+    )
+    pixels = cv2.resize(radiograph.pixels, size, interpolation=cv2.INTER_AREA)
+    return replace(radiograph, pixels=np.clip(pixels, 0, 1), warnings=(*radiograph.warnings, note))
 
 
 def check_radiograph(radiograph: Radiograph, name: str) -> Radiograph:

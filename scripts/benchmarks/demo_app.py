@@ -6,6 +6,8 @@ Topics (together 10 minutes):
   demo_load  200 studies requested by eight clients at once: errors, seconds, memory, and files left on the server two
              minutes later; then 64 requests at once, of which those that exceed the queue must be refused with a
              message
+  demo_memory  peak memory of a public app while visitors send 16 views of the largest size that is read, each a small
+             file: one visitor, two at once, and four, of whom two wait
 """
 
 import itertools
@@ -27,6 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from harness import ROOT, run_benchmark
 from PIL import Image
@@ -350,6 +353,63 @@ def _request_at_once(app: RunningApp, studies: Sequence[Sequence[str]], count: i
     return found
 
 
+def measure_memory(side: int = 6320, views: int = 16, visitors: Sequence[int] = (1, 2, 4)) -> dict[str, Any]:
+    """Measures the memory of a public app, all its processes together, while visitors send large views at once.
+
+    Args:
+        side: Height and width of each view in pixels.
+        views: Views of one study.
+        visitors: Numbers of visitors that send a study at the same time.
+
+    Returns:
+        `megabytes_sent` by one visitor; `idle`, the megabytes of the app that has answered an example; and for each
+        number of visitors `above_idle` (largest number of megabytes), `seconds` of the slowest visitor, and the
+        views that were `answered` and `reduced`, and an `error` if there was one.
+    """
+    from gradio_client import Client, handle_file
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        temporary = folder / "temporary"
+        temporary.mkdir()
+        files = []
+        for number in range(views):
+            row = np.linspace(number, 255 - number, side).astype(np.uint8)
+            files.append(folder / f"view{number}.png")
+            Image.fromarray(np.broadcast_to(row, (side, side))).save(files[-1])
+
+        def visit(client: Client) -> dict[str, Any]:
+            start = time.monotonic()
+            try:
+                study = client.predict(list(map(handle_file, files)), heatmaps=True, api_name="/predict_study")
+            except Exception as error:  # a limit is a message
+                return {"seconds": round(time.monotonic() - start, 1), "error": str(error)}
+            reduced = sum("was reduced from" in warning for warning in study["warnings"])
+            seconds = round(time.monotonic() - start, 1)
+            return {"seconds": seconds, "answered": len(study["views"]), "reduced": reduced}
+
+        with running_app(temporary, {"GRADIO_SERVER_NAME": "0.0.0.0"}) as app, ThreadPoolExecutor() as pool:
+            (small,) = save_studies(folder / "small", 1)
+            clients = [Client(app.url, verbose=False) for _ in range(max(visitors))]
+            clients[0].predict(list(map(handle_file, small)), heatmaps=True, api_name="/predict_study")
+            idle = app.tree_bytes()
+            figures = {
+                "megabytes_sent": round(sum(file.stat().st_size for file in files) / 1e6, 2),
+                "idle": idle >> 20,
+            }
+            for count in visitors:
+                visits = [pool.submit(visit, client) for client in clients[:count]]
+                peak = 0
+                while not all(done.done() for done in visits):
+                    peak = max(peak, app.tree_bytes())
+                    time.sleep(0.02)
+                slowest = max((done.result() for done in visits), key=lambda found: found["seconds"])
+                figures[f"visitors_{count}"] = {"above_idle": (peak - idle) >> 20, **slowest}
+            for client in clients:
+                client.close()
+            return figures
+
+
 def _is_completed(http: Any, url: str, place: int) -> bool:
     with http.stream("GET", url, params={"session_hash": f"crowd{place}"}) as stream:
         for line in stream.iter_lines():
@@ -361,6 +421,7 @@ def _is_completed(http: Any, url: str, place: int) -> bool:
 
 TOPICS = {
     "demo": (measure_demo, {"rounds": 1}),
+    "demo_memory": (measure_memory, {"side": 1000, "views": 2, "visitors": (2,)}),
     "demo_load": (measure_load, {"clients": 2, "n_studies": 4, "crowd": 4}),
 }
 

@@ -17,6 +17,7 @@ from mura_hf import StudyPredictor
 from mura_hf.demo.examples import load_examples
 from mura_hf.demo.templates import probability_text
 from mura_hf.inference import find_studies, predict_rows, sort_rows, worklist_csv
+from tests.conftest import make_checkpoint
 from tests.inference.external import save_external
 
 from .running import WAIT
@@ -359,6 +360,115 @@ def test_models_their_cards_errors_and_the_comparison_of_two(page, checkpoint, t
     expect(compared).to_have_count(0)  # it was about the closed study
     compare()
     expect(page.locator("#compared")).to_contain_text("Open a study first", timeout=WAIT)
+
+
+HOSTILE = (
+    "<img src=hostile.png onerror=hostile()>", "<b onmouseover=hostile()>bold", "[link](https://hostile.example)",
+    "www.hostile.example", "![x](https://hostile.example/x.png)", "${hostile()} {{hostile()}}",
+    "<svg onload=hostile()>",
+)  # fmt: skip
+"""Texts that would run a script, contact a server or become a link if the page did not show them as they are."""
+
+
+def test_hostile_text_is_shown_as_it_is(page, tmp_path):
+    plain = [text.replace("/", "") for text in HOSTILE]  # as names of files
+    urls, errors = [], []
+
+    def check_shown(where, *texts):
+        for text in texts:
+            expect(page.locator(where)).to_contain_text(text, timeout=WAIT)
+        made = page.locator("[src*=hostile], [href*=hostile]:not(.download-link), [onmouseover], [onload], [onerror]")
+        assert made.evaluate_all("found => found.map(element => element.outerHTML)") == []
+        assert errors == []  # no script was run: there is no function `hostile`
+        assert [url for url in urls if "hostile" in url and "/gradio_api/" not in url and "?" not in url] == []
+
+    page.on("request", lambda request: urls.append(request.url))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(
+        f"{page.url}?__theme={HOSTILE[0]}&view={HOSTILE[0]}&x={HOSTILE[6]}&session_hash={HOSTILE[1]}#{HOSTILE[0]}"
+    )
+    expect(page.locator("#answer .answer")).to_be_visible(timeout=WAIT)
+
+    picture = Path(load_examples("worklist")[10].files[0]).read_bytes()
+    with zipfile.ZipFile(tmp_path / "study.zip", "w") as packed:
+        for name in plain:
+            packed.writestr(f"{name}.png", picture)
+        packed.writestr(f"bad {plain[0]}.png", b"no picture")
+    upload(page, str(tmp_path / "study.zip"))
+    check_shown("#views .thumbs", *plain)
+    check_shown("#answer", f"bad {plain[0]}.png is", "show the same picture")
+
+    # A view cannot be extracted if its checksum is wrong: a toast names it when the study is opened.
+    archive = tmp_path / "studies.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        for name in plain:
+            packed.writestr(f"{name}/{name}.png", picture)
+            packed.writestr(f"{name}/bad {name}.png", b"no picture")
+        packed.writestr(f"none {plain[0]}/{plain[0]}.png", b"no picture")
+    archive.write_bytes(archive.read_bytes().replace(b"no picture", b"no Picture"))
+    open_tab(page, "Worklist")
+    progress, box = page.locator("#worklist-progress"), page.locator("#worklist-upload input[type=file]")
+    (tmp_path / plain[0]).write_text("no ZIP file")  # Gradio removes signs from the names of uploads
+    box.set_input_files(str(tmp_path / plain[0]))
+    expect(page.locator("#worklist-upload")).to_contain_text("hostile", timeout=WAIT)
+    page.get_by_role("button", name="Read the studies").click()
+    check_shown("#worklist-progress", "is not a ZIP file")
+    page.locator("#worklist-upload").get_by_label("Clear").click()
+    box.set_input_files(str(archive))
+    expect(page.locator("#worklist-upload")).to_contain_text("studies", timeout=WAIT)
+    page.get_by_role("button", name="Read the studies").click()
+    expect(progress).to_contain_text(f"Read {len(plain) + 1} of {len(plain) + 1} studies", timeout=WAIT)
+    check_shown("mura-worklist tbody", *plain, *(f"bad {name}.png cannot be" for name in plain))
+    page.locator("mura-worklist tr", has_text=f"none {plain[0]}").locator(".open").click()
+    toasts = page.get_by_test_id("toast-body")
+    expect(toasts.filter(has_text="Error")).to_contain_text(f"{plain[0]}.png cannot be extracted", timeout=WAIT)
+    for name in plain[:4]:
+        page.get_by_role("button", name=f"Open {name}", exact=True).click()
+        expect(toasts.filter(has_text="Warning")).to_contain_text(f"bad {name}.png cannot be", timeout=WAIT)
+        expect(page.get_by_role("tab", name=TABS[0])).to_have_attribute("aria-selected", "true", timeout=WAIT)
+        check_shown("#tabs", TABS[0])
+        open_tab(page, "Worklist")
+
+    # Checkpoints: names, labels, cards, operating points and what "abnormal" means.
+    open_tab(page, "Models")
+    page.get_by_role("button", name="Card of the model in use").click()
+    for name in HOSTILE:
+        load_model(page, name)
+        check_shown("#model-state", f"Not loaded. “{name}” is not a Hub name")
+    foreign = save_external(tmp_path / f"{plain[0]} 1", "vit", labels=(HOSTILE[2], f"{HOSTILE[0]} {HOSTILE[3]}"))
+    own = make_checkpoint(
+        tmp_path / plain[1], operating_points={HOSTILE[3]: 0.5, HOSTILE[0]: 0.3},
+        positive_class_description=f"{HOSTILE[0]} {HOSTILE[2]} {HOSTILE[3]}",
+    )  # fmt: skip
+    for folder in (foreign, own):
+        (folder / "README.md").write_text(f"---\ntitle: '{HOSTILE[0]}'\n---\n" + "\n\n".join(HOSTILE))
+    load_model(page, foreign)
+    check_shown("#model-state", HOSTILE[0], HOSTILE[2])
+    load_model(page, foreign, f"{HOSTILE[0]} {HOSTILE[3]}")
+    check_shown("#model-state", f"folder: {plain[0]} 1", f"“{HOSTILE[0]} {HOSTILE[3]}”")
+    check_shown("#model-card-text", *HOSTILE)
+    load_model(page, own)
+    check_shown("#model-facts", f"folder: {plain[1]}", HOSTILE[0], HOSTILE[3])
+    for side, name in (("A", str(foreign)), ("B", str(own))):
+        page.get_by_role("combobox", name=f"Checkpoint {side}").fill(name)
+        page.get_by_role("combobox", name=f"Checkpoint {side}").press("Enter")
+    page.get_by_role("button", name="Compare").click()
+    check_shown("#compared", HOSTILE[2], f"Abnormal means {HOSTILE[0]} {HOSTILE[2]}", plain[3])
+    open_tab(page, TABS[0])
+    check_shown("#answer", f"Abnormal means {HOSTILE[0]} {HOSTILE[2]}", f"“{HOSTILE[0]}”")
+    choose(page, "Operating point", HOSTILE[3])
+    check_shown("#answer", f"“{HOSTILE[3]}”")
+    names = [name for name, _ in (download(page, f"Report as {kind}") for kind in ("PDF", "JSON"))]
+    assert names == ["study-report.pdf", "study-report.json"]
+    other = page.context.new_page()
+    other.goto(page.url.split("?")[0])
+    blocked = other.evaluate(  # what was overlooked would contact nobody
+        """() => new Promise(done => {
+            document.addEventListener("securitypolicyviolation", event => done(event.blockedURI));
+            new Image().src = "http://127.0.0.2:9/overlooked.png";
+        })"""
+    )
+    assert blocked == "http://127.0.0.2:9/overlooked.png"
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,8 @@ import pytest
 from dicom_files import encode_dicom
 
 from mura_hf.demo.reading import read_files, read_study
+from mura_hf.demo.worklist_controller import read_worklist
+from mura_hf.inference import find_studies
 from mura_hf.phantoms import render_phantom
 from mura_hf.radiographs import GuardedReader, read_radiograph
 
@@ -47,6 +49,29 @@ def test_too_many_views_are_reported(reader, phantom_files, monkeypatch):
     name = Path(phantom_files[0]).name
     assert names == [name]
     assert problems == [f"A study may have at most 1 views here; not read: {name}, {name}."]
+
+
+def test_the_views_of_a_study_share_its_pixels(predictor, reader, phantom_tree, tmp_path, monkeypatch):
+    files = [str(file) for file in sorted(phantom_tree.rglob("*.png"))[:6]]
+    whole = [read_radiograph(file).pixels for file in files]
+    pixels = max(view.size for view in whole)
+    for budget, count, reduced in ((6 * pixels, 6, False), (4 * pixels, 2, False), (2 * pixels, 6, True)):
+        monkeypatch.setattr("mura_hf.demo.reading.STUDY_PIXELS", budget)
+        study, radiographs, problems = read_study(predictor, reader, files[:count], None)
+        assert problems == []
+        assert sum(view.pixels.size for view in radiographs) <= budget
+        notes = [warning for warning in study.warnings if "was reduced from" in warning]
+        assert len(notes) == sum(view.size > budget // max(4, count) for view in whole[:count])
+        assert bool(notes) == reduced
+        for view, radiograph, plain in zip(study.views, radiographs, whole, strict=False):
+            assert view.heatmap.shape == (view.height, view.width) == radiograph.pixels.shape  # so it is bounded too
+            assert reduced or (radiograph.pixels == plain).all()
+    packed = _pack(
+        tmp_path / "a.zip", {f"1/{number}.png": Path(file).read_bytes() for number, file in enumerate(files)}
+    )
+    assert sum(view.pixels.size for view in read_files(reader, [packed])[1]) <= 2 * pixels
+    *_, last = read_worklist(predictor, find_studies(packed), reader)
+    assert len([warning for warning in last.rows[0].warnings if "was reduced from" in warning]) == len(notes)
 
 
 def test_a_dicom_file_with_its_warnings(predictor, reader, tmp_path):

@@ -207,6 +207,18 @@ def test_answers_of_a_worker_are_checked(field, values):
             _receive_radiograph(_CompromisedWorker({**GOOD, field: value}, PIXELS), 0)
 
 
+def test_views_are_reduced_by_the_worker(reader):
+    found, plain = (
+        reader.read(FILE, name="a.png", max_pixels=1200),
+        read_radiograph(FILE, max_pixels=1200, name="a.png"),
+    )
+    np.testing.assert_array_equal(found.pixels, plain.pixels)
+    assert found.warnings == plain.warnings
+    assert found.pixels.shape == (40, 30)
+    with pytest.raises(WorkerLostError):  # it sends more pixels than it was asked for
+        _receive_radiograph(_CompromisedWorker(GOOD, PIXELS), 0, 399)
+
+
 def test_pixels_that_are_no_numbers_are_refused(monkeypatch):
     worker = _CompromisedWorker(GOOD, np.full((20, 20), np.nan, "<f4").tobytes())
     monkeypatch.setattr("mura_hf.radiographs.guarded._receive_radiograph", lambda *_: _receive_radiograph(worker, 0))

@@ -53,6 +53,29 @@ def test_formats_and_exif_orientation(file_format, mode):
         assert np.abs(radiograph.pixels * 255 - expected).mean() < 2
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        encode(BYTES), encode(IMAGE.convert("RGB"), "JPEG"), encode(FILM), encode(COLOURS), encode(IMAGE, "TIFF"),
+        encode_dicom(FILM, bits_stored=12), encode_dicom(FILM, syntax="JPEG 2000 lossless", bits_stored=12),
+    ],
+)  # fmt: skip
+def test_large_views_are_reduced_if_wanted(data):
+    whole = read_radiograph(data, name="a")
+    for enough in (None, BYTES.size, BYTES.size + 1):
+        same = read_radiograph(data, name="a", max_pixels=enough)
+        np.testing.assert_array_equal(same.pixels, whole.pixels)
+        assert same.warnings == whole.warnings
+    for factor in (2, 3):
+        reduced = read_radiograph(data, name="a", max_pixels=BYTES.size // factor**2)
+        blocks = whole.pixels.reshape(90 // factor, factor, 60 // factor, factor)
+        np.testing.assert_allclose(reduced.pixels, blocks.mean((1, 3)), atol=1e-6)
+        assert reduced.warnings[-1].startswith(
+            f"a was reduced from 60 x 90 to {60 // factor} x {90 // factor} pixels to save memory"
+        )
+    assert read_radiograph(data, max_pixels=BYTES.size - 1).pixels.size < BYTES.size
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA"])
 @pytest.mark.parametrize(
     ("file_format", "options"),
