@@ -5,10 +5,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
+
+_TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # orientation of EXIF -> how to undo it
 
 RESIZE_MODES = ("letterbox", "squash")
 
@@ -32,7 +42,7 @@ def to_gray_plane(image: Any) -> np.ndarray:
                 f"the image has mode {image.mode}, more than 8 bits per pixel, and would be clipped; window it first, "
                 "for instance with mura_hf.read_radiograph"
             )
-        image = ImageOps.exif_transpose(image)
+        image = _upright(image)
         rgb = image if image.mode in ("L", "RGB") else image.convert("RGB")
         plane = np.asarray(rgb.convert("L"))
     else:
@@ -45,6 +55,15 @@ def to_gray_plane(image: Any) -> np.ndarray:
             "before they got here: read it with mura_hf.read_radiograph, which windows it."
         )
     return plane
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Applies the EXIF orientation. If the metadata cannot be read, the image stays as it is."""
+    try:
+        orientation = image.getexif().get(0x0112)
+    except Exception:  # Pillow raises dozens of types
+        return image
+    return image.transpose(_TRANSPOSITIONS[orientation]) if orientation in _TRANSPOSITIONS else image
 
 
 def _plane_from_array(array: np.ndarray) -> np.ndarray:

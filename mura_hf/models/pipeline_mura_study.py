@@ -1,6 +1,7 @@
 """The pipeline for whole studies. It is part of exported checkpoints and needs transformers only."""
 
 import os
+from http.client import HTTPException
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,9 @@ class MuraStudyClassificationPipeline(Pipeline):
             study.
 
         Raises:
-            ValueError: If a study is empty, a view cannot be read, an option is unknown, or the body part is required.
+            ValueError: If a study is empty, a view cannot be read, the body part or operating point is unknown, or the
+                body part is required but not given.
+            TypeError: If an option is unknown.
         """
         if isinstance(inputs, list) and not inputs:
             return []
@@ -161,8 +164,8 @@ def _read_view(view: Any, number: int, timeout: float) -> Any:
         ) from error
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
-    except OSError as error:  # from Pillow, which decodes only in to_gray_plane
-        raise ValueError(f"{name} is damaged: {error}") from error
+    except Exception as error:  # Pillow decodes in to_gray_plane and raises dozens of types
+        raise ValueError(f"{name} cannot be decoded: {error}; copy or export it again") from error
 
 
 def _read_file(name: str, timeout: float) -> bytes:
@@ -171,5 +174,5 @@ def _read_file(name: str, timeout: float) -> bytes:
             with urlopen(Request(name, headers={"User-Agent": "mura_hf"}), timeout=timeout) as response:
                 return response.read()
         return Path(name).read_bytes()
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         raise ValueError(f"it cannot be read: {error}; give a path, a URL or an image") from error

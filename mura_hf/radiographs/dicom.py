@@ -24,13 +24,14 @@ from .dicom_pixels import (
     EXPLICIT_LITTLE,
     FOR_PROCESSING,
     IMPLICIT_LITTLE,
+    NO_END_MARKER,
     PixelLayout,
     check_kind,
     check_transfer_syntax,
     read_stored,
 )
 from .radiograph import Radiograph, find_body_part, hash_patient
-from .windowing import StoredValues, gray_tones, palette_tones, read_word, window_percentiles
+from .windowing import StoredValues, gray_tones, palette_tones, read_element, read_word, window_percentiles
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -59,7 +60,7 @@ def read_dicom(data: bytes, name: str, frame: int | None = None) -> Radiograph:
     Raises:
         RadiographError: If it is not a radiograph, cannot be read, or has no such frame.
     """
-    problem = f"{name} is a damaged DICOM file or was cut short; copy or export it again."
+    problem = f"{name} is DICOM, but its elements cannot be parsed; export it again, or as PNG with 16 bits."
     try:
         with _silence_pydicom():
             return _read(data, name, frame)
@@ -114,26 +115,30 @@ def _read(data: bytes, name: str, frame: int | None) -> Radiograph:
     if syntax is None:
         syntax = IMPLICIT_LITTLE if implicit else EXPLICIT_LITTLE if little_endian else EXPLICIT_BIG
     layout = PixelLayout.from_header(header, syntax, name)
-    notes = []
+    notes = list(layout.notes)
     if frame is None and layout.frames > 1:
-        notes.append(f"{name} has {layout.frames} frames; only the first was read.")
+        notes.append(f"has {layout.frames} frames; only the first was read.")
     if not 0 <= (frame or 0) < layout.frames:
         raise RadiographError(f"{name} has frames 0 to {layout.frames - 1}; there is no frame {frame}.")
     if header.get("SOPClassUID") == FOR_PROCESSING or read_word(header, "PresentationIntentType") == "FOR PROCESSING":
-        notes.append(f"{name} holds raw detector values, not yet processed for display; predictions may mislead.")
-    stored, precision = read_stored(data, layout, frame or 0, name)
-    pixels, ignored_window = _to_display(header, layout, stored, precision, little_endian=bool(little_endian))
-    if ignored_window:
-        notes.append(f"{name} specifies a window that shows nothing; the percentiles of its pixels were used instead.")
+        notes.append("holds raw detector values, not yet processed for display; predictions may mislead.")
+    stored, precision, has_end = read_stored(data, layout, frame or 0, name)
+    if not has_end:
+        notes.append(NO_END_MARKER)
+    if layout.samples > 1:
+        bits = layout.bits_stored
+        pixels = window_percentiles(stored) if bits > 8 else stored.astype(np.float32) / np.float32((1 << bits) - 1)
+    else:
+        pixels = _to_tones(header, layout, stored, precision, bool(little_endian), notes, name)[stored]
     side = read_word(header, "ImageLaterality") or read_word(header, "Laterality")
     return Radiograph(
         pixels,
         bit_depth=layout.bits_stored,
         source_format="DICOM",
         body_part=_read_body_part(header),
-        warnings=tuple(notes),
+        warnings=tuple(f"{name} {note}" for note in dict.fromkeys(notes)),
         side={"L": "left", "R": "right"}.get(side),
-        patient_hash=hash_patient(str(header.get("PatientID") or "")),
+        patient_hash=hash_patient(str(read_element(header, "PatientID") or "")),
     )
 
 
@@ -155,24 +160,31 @@ def _read_file_meta(data: bytes) -> tuple[str | None, str]:
     return syntax or None, storage
 
 
-def _to_display(
-    header: "Dataset", layout: PixelLayout, stored: np.ndarray, precision: int, *, little_endian: bool
-) -> tuple[np.ndarray, bool]:
-    """Returns display values, float32 `[H, W]` in [0, 1], and whether the window of the file was ignored."""
-    bits = layout.bits_stored
-    if layout.samples > 1:
-        if bits > 8:
-            return window_percentiles(stored), False
-        return stored.astype(np.float32) / np.float32((1 << bits) - 1), False
-    values = StoredValues(stored, precision, bits=bits, signed=layout.signed, little_endian=little_endian)
+def _to_tones(
+    header: "Dataset",
+    layout: PixelLayout,
+    stored: np.ndarray,
+    precision: int,
+    little_endian: bool,
+    notes: list[str],
+    name: str,
+) -> np.ndarray:
+    """Returns the display value of each bit pattern, float32 in [0, 1], and adds notes about what was ignored."""
+    values = StoredValues(
+        stored, precision, bits=layout.bits_stored, signed=layout.signed, little_endian=little_endian
+    )
     if layout.photometric == "PALETTE COLOR":
-        return palette_tones(header, values)[stored], False
-    tones, ignored_window = gray_tones(header, values)
-    return tones[stored], ignored_window
+        palette = palette_tones(header, values)
+        if palette is None:
+            raise RadiographError(f"{name} has no usable colour palette; export it as MONOCHROME2 or as PNG.")
+        return palette
+    tones, ignored = gray_tones(header, values)
+    notes.extend(ignored)
+    return tones
 
 
 def _read_body_part(header: "Dataset") -> str | None:
-    text, regions = header.get("BodyPartExamined"), header.get("AnatomicRegionSequence")
+    text, regions = read_element(header, "BodyPartExamined"), read_element(header, "AnatomicRegionSequence")
     if not text and regions:
-        text = regions[0].get("CodeMeaning")
+        text = read_element(regions[0], "CodeMeaning")
     return find_body_part(str(text or ""))

@@ -7,16 +7,19 @@ header first, so that no decoder allocates more than the accepted header allows.
 """
 
 import io
+import re
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import product
+from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
 import numpy as np
 
 from ..errors import RadiographError
 from .radiograph import MAX_PIXELS, TOO_LARGE
-from .windowing import read_word
+from .windowing import read_element, read_number, read_word
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -37,9 +40,10 @@ _DEFLATED = "1.2.840.10008.1.2.1.99"
 
 # Start-of-frame markers that a transfer syntax allows (ITU-T T.81, table B.1; T.87 for JPEG-LS). DICOM has no
 # progressive JPEG, with which a small file can cost much time.
+_LOSSLESS_FRAME = (0xC3,)
 _START_OF_FRAME = {
     **dict.fromkeys(JPEG_LOSSY, (0xC0, 0xC1)),
-    **dict.fromkeys(JPEG_LOSSLESS, (0xC3,)),
+    **dict.fromkeys(JPEG_LOSSLESS, _LOSSLESS_FRAME),
     **dict.fromkeys(JPEG_LS, (0xF7,)),
 }
 
@@ -69,13 +73,13 @@ _OTHER_MODALITIES = {
 
 _GRAY = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
 _LUMINANCE_FIRST = ("YBR_FULL", "YBR_FULL_422")
-_RGB = ("RGB", "YBR_ICT", "YBR_RCT")  # the JPEG 2000 decoder converts the latter two to RGB
+_COLOURS = (*_LUMINANCE_FIRST, "RGB", "YBR_ICT", "YBR_RCT")  # the JPEG 2000 decoder converts the latter two to RGB
 
-_PIXEL_TAGS = [
-    "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns",
-    "BitsAllocated", "BitsStored", "PixelRepresentation", "ExtendedOffsetTable", "ExtendedOffsetTableLengths",
-    "PixelData",
-]  # fmt: skip
+_PIXEL_TAGS = ["PlanarConfiguration", "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData"]
+
+_END_OF_SEQUENCE = b"\xfe\xff\xdd\xe0\0\0\0\0"  # after the fragments of compressed pixels
+_START_OF_IMAGE, _END_OF_IMAGE = b"\xff\xd8", b"\xff\xd9"  # of JPEG; the end also of JPEG-LS and JPEG 2000
+NO_END_MARKER = "has no end marker, but its pixels are complete."
 
 
 def check_transfer_syntax(syntax: str | None, name: str) -> None:
@@ -108,7 +112,7 @@ def check_kind(header: "Dataset", storage: str, name: str) -> None:
     Raises:
         RadiographError: If it contains something else, which is named in words of the standard, never of the file.
     """
-    storage = str(header.get("SOPClassUID") or storage)
+    storage = str(read_element(header, "SOPClassUID") or storage)
     modality = read_word(header, "Modality")
     captured = storage.startswith(_SECONDARY_CAPTURE)
     other_class = bool(storage) and not captured and storage not in _RADIOGRAPHS
@@ -148,6 +152,7 @@ class PixelLayout:
     bits_allocated: int  # 8 or 16
     bits_stored: int
     signed: bool  # values are two's complement
+    notes: tuple[str, ...] = ()  # what the header lacks and was assumed
 
     @classmethod
     def from_header(cls, header: "Dataset", syntax: str, name: str) -> "PixelLayout":
@@ -156,90 +161,133 @@ class PixelLayout:
         Raises:
             RadiographError: If there is no image, or it is too large or has an unsupported layout.
         """
-        if not header.get("Rows") or not header.get("Columns"):
-            raise RadiographError(f"{name} is a DICOM file without an image; export the radiograph itself.")
-        layout = cls(
-            syntax=syntax,
-            rows=int(header.Rows),
-            columns=int(header.Columns),
-            frames=max(1, int(header.get("NumberOfFrames") or 1)),
-            samples=int(header.get("SamplesPerPixel") or 1),
-            photometric=str(header.PhotometricInterpretation).strip().upper(),
-            bits_allocated=int(header.BitsAllocated),
-            bits_stored=int(header.get("BitsStored") or header.BitsAllocated),
-            signed=header.get("PixelRepresentation") == 1,
-        )
-        if layout.rows * layout.columns > MAX_PIXELS:
-            raise RadiographError(f"{name} ({layout.columns} x {layout.rows}) has {TOO_LARGE}")
-        high_bit = header.get("HighBit")
-        if layout.bits_allocated not in (8, 16) or not 1 <= layout.bits_stored <= layout.bits_allocated:
+
+        def number(keyword: str) -> int:
+            return int(read_number(header, keyword) or 0)
+
+        notes = []
+        rows, columns, allocated = number("Rows"), number("Columns"), number("BitsAllocated")
+        if rows < 1 or columns < 1:
+            raise RadiographError(
+                f"{name} is a DICOM file without an image, or was cut short before it; export the radiograph itself."
+            )
+        if rows * columns > MAX_PIXELS:
+            raise RadiographError(f"{name} ({columns} x {rows}) has {TOO_LARGE}")
+        high_bit = read_number(header, "HighBit")
+        bits = number("BitsStored") or int(high_bit or -1) + 1 or allocated
+        allocated = allocated or (16 if bits > 8 else 8)
+        if allocated not in (8, 16) or not 1 <= bits <= allocated:
             raise RadiographError(f"{name} stores its pixels in neither 8 nor 16 bits; export it as PNG with 16 bits.")
-        if high_bit is not None and high_bit != layout.bits_stored - 1:
+        if high_bit not in (None, bits - 1):
             raise RadiographError(
                 f"{name} does not store its pixels in the lowest bits, an old form that is not supported; export it "
                 "again."
             )
-        known = {1: _GRAY, 3: (*_LUMINANCE_FIRST, *_RGB)}.get(layout.samples, ())
-        if layout.photometric not in known:
+        frames = number("NumberOfFrames")
+        if frames < 1 and "NumberOfFrames" in header:
+            notes.append("does not say how many frames it has; the first was read.")
+        photometric = read_word(header, "PhotometricInterpretation")
+        samples = number("SamplesPerPixel") or (3 if photometric in _COLOURS else 1)
+        if not photometric:
+            # Decoders turn JPEG without markers about its colours from YBR to RGB.
+            photometric = "MONOCHROME2" if samples == 1 else "YBR_FULL" if syntax in JPEG_LOSSY else "RGB"
+            notes.append(f"does not say how its pixels are meant; they were read as {photometric}.")
+        if photometric not in {1: _GRAY, 3: _COLOURS}.get(samples, ()):
             raise RadiographError(f"{name} uses an unsupported colour space; export it as MONOCHROME2 or as PNG.")
-        return layout
+        signed = read_number(header, "PixelRepresentation") == 1
+        return cls(syntax, rows, columns, max(1, frames), samples, photometric, allocated, bits, signed, tuple(notes))
+
+    def count_bytes(self) -> int:
+        """Returns the size of all frames if they are not compressed."""
+        pixels = self.frames * self.rows * self.columns
+        return (pixels * 2 if self.photometric == "YBR_FULL_422" else pixels * self.samples) * self.bits_allocated // 8
 
 
-def read_stored(data: bytes, layout: PixelLayout, frame: int, name: str) -> tuple[np.ndarray, int]:
+def read_stored(data: bytes, layout: PixelLayout, frame: int, name: str) -> tuple[np.ndarray, int, bool]:
     """Decodes one frame.
 
     Returns:
-        uint8 or uint16 `[H, W]`, the bit patterns of a gray image or the luminance of a colour image, and the number
-        of lowest bits that they use.
+        uint8 or uint16 `[H, W]`, the bit patterns of a gray image or the luminance of a colour image; the number of
+        lowest bits that they use; and whether file and codestream have their end markers.
 
     Raises:
-        RadiographError: If there are no pixels, or the compressed image contradicts the header.
-        Exception: Of any type, for damaged data.
+        RadiographError: If there are no pixels, they are not complete, or the compressed image contradicts the header.
     """
     from pydicom import dcmread
 
+    has_end = True
     elements = dcmread(io.BytesIO(data), force=True, specific_tags=list(_PIXEL_TAGS))
+    if "PixelData" not in elements and layout.syntax not in NATIVE:
+        has_end = False
+        elements = dcmread(io.BytesIO(data + _END_OF_SEQUENCE), force=True, specific_tags=list(_PIXEL_TAGS))
     if "PixelData" not in elements:
         raise RadiographError(
             f"{name} is a DICOM file without pixels, or was cut short before them; export the radiograph again."
         )
-    precision = layout.bits_stored
-    if layout.syntax in NATIVE:
-        stored = _decode_native(elements, layout, frame)
-    else:
-        coded = _extract_frame(elements, layout, frame)
-        if layout.syntax == RLE:
-            stored = _decode_rle(coded, layout)
-        else:
-            decode = _decode_jpeg_2000 if layout.syntax in JPEG_2000 else _decode_jpeg
-            stored, precision = decode(coded, layout, name)
-    if layout.signed:
-        # Some codestreams are wider than the stored bits and keep the sign in the highest stored bit or in their own
-        # highest bit. The stored bits are the same in both cases.
-        precision = min(precision, layout.bits_stored)
+    held = len(elements.PixelData)
+    if layout.syntax in NATIVE and held < layout.count_bytes():
+        order: Literal["big", "little"] = "big" if layout.syntax == EXPLICIT_BIG else "little"
+        was_cut = int.from_bytes(data[-held - 4 : -held], order) > held  # the length that the element claims
+        raise RadiographError(
+            f"{name} was cut short within its pixels; copy or export it again."
+            if was_cut
+            else f"{name} holds fewer pixels than its header describes; export it again."
+        )
+    try:
+        stored, precision, is_lossy, image_has_end = _decode(elements, layout, frame, name)
+        if stored.shape[:2] != (layout.rows, layout.columns):
+            raise ValueError("the decoded image has another size")
+    except (RadiographError, MemoryError):
+        raise
+    except Exception:  # pydicom and the decoders raise dozens of types
+        raise RadiographError(
+            f"{name} is damaged or was cut short: its pixels cannot be decoded completely; copy or export it again."
+        ) from None
+    # Bits above Bits Stored do not belong to the pixels (PS3.5 section 8.1.1). They hold overlays, or copies of the
+    # sign in codestreams that are wider than the stored bits.
+    precision = min(precision, layout.bits_stored)
+    top = (1 << precision) - 1
+    if is_lossy and not layout.signed:  # white may come out a little above its value, which must not become black
+        stored = np.where((stored > top) & (stored <= top + top // 8), top, stored)
+    stored = np.bitwise_and(stored.astype(np.uint16 if stored.itemsize > 1 else np.uint8, copy=False), top)
+    stored = stored.astype(np.uint8 if precision <= 8 else np.uint16, copy=False)
     if stored.ndim == 3 and layout.photometric in _LUMINANCE_FIRST:
         stored = stored[..., 0]
     elif stored.ndim == 3:
         stored = cv2.cvtColor(np.ascontiguousarray(stored), cv2.COLOR_RGB2GRAY)
-    if stored.shape != (layout.rows, layout.columns):
-        raise ValueError("the decoded image has another size")
-    patterns = stored.astype(np.uint8 if precision <= 8 else np.uint16, copy=False)
-    return np.bitwise_and(patterns, (1 << precision) - 1), precision
+    return stored, precision, has_end and image_has_end
+
+
+def _decode(elements: "Dataset", layout: PixelLayout, frame: int, name: str) -> tuple[np.ndarray, int, bool, bool]:
+    """Decodes a frame. Returns also its precision, whether compression was lossy, and whether it has an end marker."""
+    if layout.syntax in NATIVE:
+        if elements["PixelData"].is_undefined_length:  # compressed
+            raise _another_kind(name)
+        return _decode_native(elements, layout, frame), layout.bits_stored, False, True
+    coded = _extract_frame(elements, layout, frame)
+    if layout.syntax == RLE:
+        if coded[:2] == _START_OF_IMAGE:
+            raise _another_kind(name)
+        return _decode_rle(coded, layout), layout.bits_stored, False, True
+    return (_decode_jpeg_2000 if layout.syntax in JPEG_2000 else _decode_jpeg)(coded, layout, name)
 
 
 def _decode_native(elements: "Dataset", layout: PixelLayout, frame: int) -> np.ndarray:
     from pydicom.pixels import get_decoder
 
     pixels, _ = get_decoder(layout.syntax).as_array(
-        elements,
+        elements.PixelData,
         index=frame,
         raw=True,
+        rows=layout.rows,
+        columns=layout.columns,
         bits_allocated=layout.bits_allocated,
         bits_stored=layout.bits_stored,
         number_of_frames=layout.frames,
         photometric_interpretation=layout.photometric,
         pixel_representation=0,  # bit patterns, which are the same for signed values
-        planar_configuration=elements.get("PlanarConfiguration") or 0,
+        pixel_keyword="PixelData",
+        planar_configuration=int(read_number(elements, "PlanarConfiguration") or 0),
         samples_per_pixel=layout.samples,
         correct_unused_bits=False,
     )
@@ -264,22 +312,71 @@ def _decode_rle(coded: bytes, layout: PixelLayout) -> np.ndarray:
     return decoded[0] if layout.samples == 1 else np.moveaxis(decoded, 0, -1)
 
 
-def _decode_jpeg(coded: bytes, layout: PixelLayout, name: str) -> tuple[np.ndarray, int]:
+def _decode_jpeg(coded: bytes, layout: PixelLayout, name: str) -> tuple[np.ndarray, int, bool, bool]:
     import imagecodecs
 
+    if coded[:2] != _START_OF_IMAGE:
+        raise _another_kind(name)
     marker, *size, precision, tagged = _parse_jpeg_header(coded)
     if marker not in _START_OF_FRAME[layout.syntax]:
-        raise ValueError("the codestream is of another kind")
+        raise _another_kind(name)
     _check_codestream(size, precision, layout, name)
-    if not coded.rstrip(b"\x00\xff").endswith(b"\xff\xd9"):  # libjpeg fills missing pixels with gray without an error
-        raise ValueError("the codestream is cut short")
     if layout.syntax in JPEG_LS:
-        return _channels_last(imagecodecs.jpegls_decode(coded), layout), precision
-    if layout.syntax in JPEG_LOSSLESS or layout.samples == 1:
-        return imagecodecs.jpeg8_decode(coded), precision
-    # libjpeg finds the colour space in JFIF and Adobe markers. Without them the header decides.
-    colours = "RGB" if layout.photometric == "RGB" and not tagged else None
-    return imagecodecs.jpeg8_decode(coded, colorspace=colours, outcolorspace="GRAYSCALE"), precision
+        decoded, has_end = _decode_strictly(coded, imagecodecs.jpegls_decode)
+        return _channels_last(decoded, layout), precision, layout.syntax == JPEG_LS[1], has_end
+    options: dict[str, Any] = {}
+    if layout.syntax in JPEG_LOSSY and layout.samples == 3:
+        # libjpeg finds the colour space in JFIF and Adobe markers. Without them the header decides.
+        options["colorspace"] = "RGB" if layout.photometric == "RGB" and not tagged else None
+        options["outcolorspace"] = "GRAYSCALE"
+    decoded, has_end = decode_jpeg(coded, lambda coded: imagecodecs.jpeg8_decode(coded, **options))
+    return decoded, precision, layout.syntax in JPEG_LOSSY, has_end
+
+
+def decode_jpeg(coded: bytes, decode: Callable[[bytes], np.ndarray]) -> tuple[np.ndarray, bool]:
+    """Decodes a JPEG codestream with libjpeg, which fills missing pixels with gray without an error.
+
+    If the end marker is missing, the codestream is continued in several ways. Pixels that change were missing.
+
+    Returns:
+        What `decode` returns, and whether the codestream has its end marker.
+
+    Raises:
+        ValueError: If the pixels are not complete.
+    """
+    if coded.rstrip(b"\0\xff").endswith(_END_OF_IMAGE):
+        return decode(coded), True
+    # The restart markers are for codestreams that were cut in front of one.
+    restarts = [b"", *(bytes([0xFF, 0xD0 + number]) for number in range(8))]
+    cut, pixels = coded.removesuffix(b"\xff"), None
+    for fill in (b"", b"\0", b"\x55", b"\xaa", b"\xcc"):
+        other = decode(cut + b"".join(mark + 64 * fill for mark in restarts) + _END_OF_IMAGE)
+        if pixels is not None and not np.array_equal(pixels, other):
+            raise ValueError("the codestream is cut short")
+        pixels = other
+    if not _has_all_scans(coded):
+        raise ValueError("the last scans are missing")
+    assert pixels is not None
+    return pixels, False
+
+
+def _has_all_scans(coded: bytes) -> bool:
+    """Whether the scans of a JPEG codestream hold all 64 coefficients of each component in full precision."""
+    marker, _, _, components, _, _ = _parse_jpeg_header(coded)
+    found: set[tuple[int, int]] = set()
+    for scan in re.finditer(rb"\xff\xda..([\x01-\x04])", coded, re.DOTALL):
+        *tables, first, last, shifts = coded[scan.end() : scan.end() + 2 * scan[1][0] + 3]
+        if not shifts & 15:
+            found.update(product(tables[::2], range(first, last + 1)))
+    return marker in _LOSSLESS_FRAME or len(found) == 64 * components
+
+
+def _decode_strictly(coded: bytes, decode: Callable[[bytes], np.ndarray]) -> tuple[np.ndarray, bool]:
+    """Decodes a codestream whose end marker may be missing, with a decoder that refuses missing pixels."""
+    try:
+        return decode(coded), True
+    except Exception:
+        return decode(coded + _END_OF_IMAGE), False
 
 
 def _parse_jpeg_header(coded: bytes) -> tuple[int, int, int, int, int, bool]:
@@ -287,8 +384,6 @@ def _parse_jpeg_header(coded: bytes) -> tuple[int, int, int, int, int, bool]:
 
     Returns start-of-frame marker, height, width, components, precision, and if there is a JFIF or Adobe marker.
     """
-    if coded[:2] != b"\xff\xd8":
-        raise ValueError("no JPEG codestream")
     offset, tagged = 2, False
     while True:
         prefix, marker, length = struct.unpack_from(">BBH", coded, offset)
@@ -304,22 +399,33 @@ def _parse_jpeg_header(coded: bytes) -> tuple[int, int, int, int, int, bool]:
         offset += 2 + length
 
 
-def _decode_jpeg_2000(coded: bytes, layout: PixelLayout, name: str) -> tuple[np.ndarray, int]:
+def _decode_jpeg_2000(coded: bytes, layout: PixelLayout, name: str) -> tuple[np.ndarray, int, bool, bool]:
     import imagecodecs
 
     # Some writers wrap the codestream in a JP2 file, whose boxes could ask for more memory than the codestream does.
     start = coded.find(b"\xff\x4f\xff\x51", 0, 65536)
     if start < 0:
-        raise ValueError("no JPEG 2000 codestream")
+        raise _another_kind(name)
+    coded = coded[start:]
     # The size marker (ITU-T T.800, section A.5.1)
-    fields = struct.unpack_from(">HHIIIIIIIIH", coded, start + 4)
-    right, bottom, left, top, components = *fields[2:6], fields[10]
-    depths = [struct.unpack_from(">BBB", coded, start + 42 + 3 * number) for number in range(min(components, 3))]
+    length, *fields = struct.unpack_from(">HHIIIIIIIIH", coded, 4)
+    right, bottom, left, top, components = *fields[1:5], fields[9]
+    depths = [struct.unpack_from(">BBB", coded, 42 + 3 * number) for number in range(min(components, 3))]
     if len(set(depths)) != 1 or depths[0][1:] != (1, 1):
-        raise ValueError("the components differ in depth or size")
+        raise RadiographError(
+            f"{name} holds components of different depths or sizes; export it as MONOCHROME2 or PNG."
+        )
     precision = (depths[0][0] & 127) + 1
     _check_codestream([bottom - top, right - left, components], precision, layout, name)
-    return _channels_last(imagecodecs.jpeg2k_decode(coded[start:]), layout), precision
+    # The marker of the coding style (section A.6.1) ends with the wavelet transform: 1 is the reversible one.
+    style = coded.find(b"\xff\x52", 4 + length)
+    is_lossy = coded[style + 13 : style + 14] != b"\x01"
+    decoded, has_end = _decode_strictly(coded, imagecodecs.jpeg2k_decode)
+    return _channels_last(decoded, layout), precision, is_lossy, has_end
+
+
+def _another_kind(name: str) -> RadiographError:
+    return RadiographError(f"{name} holds a compressed image of another kind than its header says; export it again.")
 
 
 def _check_codestream(size: list[int], precision: int, layout: PixelLayout, name: str) -> None:

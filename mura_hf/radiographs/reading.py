@@ -3,7 +3,6 @@
 import codecs
 import io
 import re
-import struct
 from collections.abc import Callable
 from pathlib import Path, PurePath
 
@@ -11,8 +10,8 @@ import cv2
 import numpy as np
 from PIL import (  # the plugins, since Pillow would otherwise load all it has when it meets TIFF or WebP
     BmpImagePlugin,  # noqa: F401
+    ExifTags,
     Image,
-    ImageOps,
     JpegImagePlugin,  # noqa: F401
     PngImagePlugin,  # noqa: F401
     TiffImagePlugin,
@@ -21,6 +20,7 @@ from PIL import (  # the plugins, since Pillow would otherwise load all it has w
 )
 
 from ..errors import RadiographError
+from .dicom_pixels import NO_END_MARKER, decode_jpeg
 from .radiograph import MAX_PIXELS, TOO_LARGE, Radiograph, check_levels, check_radiograph, reduce_radiograph
 from .windowing import window_percentiles
 
@@ -61,6 +61,16 @@ _PICTURE_ENDINGS = (
     ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".webp", ".ima", ".dic", ".dcm_", ".img", ".heic", ".heif", ".avif",
     ".gif", ".jp2", ".svg",
 )  # fmt: skip
+_JPEG_METADATA = (*range(0xE1, 0xEE), 0xEF, 0xFE)  # application segments but JFIF and Adobe's, and comments
+_TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # orientation of EXIF -> how to undo it
 _MODES_OF_8_BITS = ("L", "RGB", "1", "P", "PA", "LA", "La", "RGBA", "RGBa", "RGBX")
 
 
@@ -99,10 +109,11 @@ def read_radiograph(
     elif frame:
         raise RadiographError(f"{name} is not a DICOM file and has frame 0 only; there is no frame {frame}.")
     else:
-        pixels, bit_depth, source_format = _decode(data, name)
+        pixels, bit_depth, source_format, has_end = _decode(data, name)
         if bit_depth == 8:
             pixels = np.divide(pixels, np.float32(255), dtype=np.float32)
-        radiograph = Radiograph(pixels, bit_depth, source_format)
+        warnings = () if has_end else (f"{name} {NO_END_MARKER}",)
+        radiograph = Radiograph(pixels, bit_depth, source_format, warnings=warnings)
     return check_radiograph(reduce_radiograph(radiograph, max_pixels or MAX_PIXELS, name), name)
 
 
@@ -117,7 +128,7 @@ def read_levels(source: str | Path | bytes | bytearray, *, name: str | None = No
     """
     data, name = _read_content(source, name)
     if not looks_like_dicom(data):
-        pixels, bit_depth, _ = _decode(data, name)
+        pixels, bit_depth, _, _ = _decode(data, name)
         if bit_depth == 8:
             check_levels(pixels, name)
             return pixels
@@ -224,41 +235,85 @@ def _read_content(source: str | Path | bytes | bytearray, name: str | None) -> t
     return data, name
 
 
-def _decode(data: bytes, name: str) -> tuple[np.ndarray, int, str]:
+def _decode(data: bytes, name: str) -> tuple[np.ndarray, int, str, bool]:
     """Decodes a file other than DICOM.
 
     Returns:
-        The pixels, uint8 `[H, W]` for a bit depth of 8, else float32 `[H, W]` in [0, 1]; the bit depth; the format.
+        The pixels, uint8 `[H, W]` for a bit depth of 8, else float32 `[H, W]` in [0, 1]; the bit depth; the format;
+        and False if it is JPEG without an end marker.
     """
     detected = detect_format(data)
     if detected is not None and detected not in READABLE_FORMATS:
         way_out = _WAYS_OUT.get(detected, "save it as JPEG or PNG")
         raise RadiographError(f"{name} is {detected}, which is not supported; {way_out}.")
     try:
-        image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "TIFF", "BMP", "WEBP"))
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # the warning may be set to raise
-        raise RadiographError(f"{name} has {TOO_LARGE}") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, struct.error) as error:
+        try:
+            return *_decode_picture(data, name), True
+        except (RadiographError, MemoryError):
+            raise
+        except Exception:  # odd metadata, a missing end marker or damaged pixels: Pillow raises a dozen types
+            if detected not in ("PNG", "JPEG"):
+                raise
+            return _decode_without_metadata(data, detected, name)
+    except RadiographError:
+        raise
+    except MemoryError as error:
+        raise RadiographError(f"{name} needs more memory than is available; export it smaller.") from error
+    except UnidentifiedImageError as error:
         raise RadiographError(
             f"{name} is not a {_READABLE_TEXT} file, or its header is damaged; export it as one of these."
             if detected is None
             else f"{name} is a {detected} file with a damaged header or of an unusual kind; export it as 8-bit PNG."
         ) from error
+    except Exception as error:
+        raise RadiographError(f"{name} is damaged or cut short ({error}); copy or export it again.") from error
+
+
+def _decode_picture(data: bytes, name: str, exif: bytes = b"") -> tuple[np.ndarray, int, str]:
+    """Decodes a file with Pillow, as `_decode`. `exif` is used if the file has no EXIF data."""
+    try:
+        image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "TIFF", "BMP", "WEBP"))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # the warning may be set to raise
+        raise RadiographError(f"{name} has {TOO_LARGE}") from None
     with image:
         source_format = _PICTURES[image.format or ""]
         if image.width * image.height > MAX_PIXELS:
             raise RadiographError(f"{name} ({image.width} x {image.height}) has {TOO_LARGE}")
-        try:
-            if source_format != "JPEG" and _has_more_frames(image):  # of a JPEG file these are previews
-                raise RadiographError(f"{name} has several pages or frames; give each view as a separate file.")
-            image.load()
-            return *_to_gray(image, data, name), source_format
-        except RadiographError:
-            raise
-        except MemoryError as error:
-            raise RadiographError(f"{name} needs more memory than is available; export it smaller.") from error
-        except Exception as error:  # Pillow's decoders raise a dozen types on damaged data
-            raise RadiographError(f"{name} is damaged or cut short ({error}); copy or export it again.") from error
+        if source_format != "JPEG" and _has_more_frames(image):  # of a JPEG file these are previews
+            raise RadiographError(f"{name} has several pages or frames; give each view as a separate file.")
+        if exif:
+            image.info.setdefault("exif", exif)
+        image.load()
+        return *_to_gray(image, data, name), source_format
+
+
+def _decode_without_metadata(data: bytes, file_format: str, name: str) -> tuple[np.ndarray, int, str, bool]:
+    """Decodes the pixels of a PNG or JPEG file whose metadata, such as texts and colour profiles, cannot be read.
+
+    Metadata are chunks (PNG specification, section 5) or segments (ITU-T T.81, section B.2) that the pixels do not
+    need. A JPEG file may also lack its end marker.
+    """
+    is_png = file_format == "PNG"
+    parts, exif, start = [data[: 8 if is_png else 2]], b"", 8 if is_png else 2
+    while start + 4 <= len(data):
+        if is_png:
+            kind, end = data[start + 4 : start + 8], start + 12 + int.from_bytes(data[start : start + 4])
+            content, is_needed = data[start + 8 : end - 4], kind in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+            is_exif = kind == b"eXIf"
+        elif data[start] != 0xFF or data[start + 1] == 0xDA:  # the first scan
+            break
+        else:
+            end = start + 2 + int.from_bytes(data[start + 2 : start + 4])
+            content, is_needed = data[start + 4 : end], data[start + 1] not in _JPEG_METADATA
+            is_exif = content.startswith(b"Exif\0\0")
+        exif = content if is_exif else exif
+        parts += [data[start:end]] if is_needed else []
+        start = end
+    plain = b"".join(parts) if is_png else b"".join([*parts, data[start:]])
+    if is_png:
+        return *_decode_picture(plain, name, exif), True
+    pixels, has_end = decode_jpeg(plain, lambda coded: _decode_picture(coded, name, exif)[0])
+    return pixels, 8, "JPEG", has_end
 
 
 def _has_more_frames(image: Image.Image) -> bool:
@@ -277,7 +332,7 @@ def _to_gray(image: Image.Image, data: bytes, name: str) -> tuple[np.ndarray, in
     bits = max(tags.get(258, (1,))) if tags is not None else data[24] if image.format == "PNG" else 8
     if 8 < bits <= 16:
         if image.mode in ("I", "F") or image.mode.startswith("I;"):
-            values = np.asarray(ImageOps.exif_transpose(image))
+            values = np.asarray(_upright(image, image))
             values = (values + (32768 if values.min() < 0 else 0)).astype(np.uint16)  # TIFF may have signed values
             if tags is not None and tags.get(262) == 0:  # white is zero (TIFF 6.0, section 4)
                 values = ~values
@@ -288,7 +343,7 @@ def _to_gray(image: Image.Image, data: bytes, name: str) -> tuple[np.ndarray, in
         raise RadiographError(
             f"{name} is stored in colour mode {image.mode}, which no radiograph uses; export it as gray PNG or JPEG."
         )
-    ImageOps.exif_transpose(image, in_place=True)
+    image = _upright(image, image)
     return np.asarray(image if image.mode == "L" else image.convert("RGB").convert("L")), 8
 
 
@@ -299,5 +354,13 @@ def _decode_16_bit_colours(image: Image.Image, data: bytes) -> np.ndarray:
     if decoded is None or decoded.dtype != np.uint16:
         raise ValueError("its 16-bit pixels cannot be decoded")
     values = Image.fromarray(cv2.cvtColor(decoded[..., :3], cv2.COLOR_BGR2GRAY))
-    values.getexif().update(image.getexif())
-    return np.asarray(ImageOps.exif_transpose(values))
+    return np.asarray(_upright(values, image))
+
+
+def _upright(pixels: Image.Image, image: Image.Image) -> Image.Image:
+    """Applies the EXIF orientation of an image. If its metadata cannot be read, the pixels stay as they are."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # Pillow raises dozens of types
+        return pixels
+    return pixels.transpose(_TRANSPOSITIONS[orientation]) if orientation in _TRANSPOSITIONS else pixels

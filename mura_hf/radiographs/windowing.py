@@ -4,8 +4,9 @@ A pixel stores at most 16 bits. So every step maps the table of all 256 or 65,53
 is looked up once at the end.
 """
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, MutableSequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 # Shares of pixels below and above the percentile window. Small enough to keep metal apart from bone, large enough that
 # a few dead or burnt detector elements do not flatten the image.
 _LOW_SHARE, _HIGH_SHARE = 0.001, 0.999
+
+# A window must leave as many of 256 gray levels, and this share of the pixels neither black nor white.
+_MIN_LEVELS, _MIN_BETWEEN = 16, 0.02
+_MAX_WINDOWS = 8  # of one file that are tried
 
 _BLOCK = 1 << 22  # pixels counted at once; numpy widens each of them to 8 bytes
 
@@ -114,135 +119,226 @@ class StoredValues:
     """
 
     def __init__(self, stored: np.ndarray, precision: int, *, bits: int, signed: bool, little_endian: bool) -> None:
-        self.bits, self.signed, self.little_endian = bits, signed, little_endian
+        self.precision, self.bits, self.signed, self.little_endian = precision, bits, signed, little_endian
         self.counts = count_values(stored)
         self.numbers = np.arange(len(self.counts), dtype=np.float64)
         if signed:
             self.numbers[self.numbers >= 1 << (precision - 1)] -= 1 << precision
 
+    def find_range(self) -> tuple[float, float]:
+        """Returns the smallest and the largest number that Bits Stored can hold."""
+        lowest = -(1 << (self.bits - 1)) if self.signed else 0
+        return float(lowest), float(lowest + (1 << self.bits) - 1)
 
-def gray_tones(header: "Dataset", stored: StoredValues) -> tuple[np.ndarray, bool]:
+    def find_number(self, word: int) -> float:
+        """Returns the number of the pixels with the bit pattern of a 16-bit element, or NaN if no pixel can have it.
+
+        Only the pattern counts, because some writers use SS for unsigned pixels and US for signed ones.
+        """
+        above, sign = word >> self.precision, word >> (self.precision - 1) & 1
+        if above and not (self.signed and sign and above == 65535 >> self.precision):
+            return float("nan")
+        return float(self.numbers[word & ((1 << self.precision) - 1)])
+
+
+def gray_tones(header: "Dataset", stored: StoredValues) -> tuple[np.ndarray, list[str]]:
     """Computes the display values of a gray image.
 
-    The steps are those of the standard: the modality LUT or rescale slope and intercept (PS3.3 C.11.1), then the first
-    VOI LUT or else the first window (C.11.2), then inversion for MONOCHROME1 or the presentation LUT shape INVERSE.
-    Without a usable window, images of 8 bits and fewer span their range, and deeper ones are windowed by percentiles
-    of the pixels without padding.
+    The steps are those of the standard: the modality LUT or rescale slope and intercept (PS3.3 C.11.1), then a VOI LUT
+    or else a window (C.11.2), then inversion for MONOCHROME1 or the presentation LUT shape INVERSE. The first VOI LUT
+    or window is used that leaves enough of the picture. If there are only others, the image is windowed by its
+    percentiles. If there are none, images of 8 bits and fewer span their range, and deeper ones are windowed by
+    percentiles. Padding counts for none of this and becomes black.
 
     Returns:
-        float32 in [0, 1] for each bit pattern, and whether the window of the file was ignored because it maps the
-        whole image to a single tone.
+        float32 in [0, 1] for each bit pattern, and sentences, without the name of the file in front, about what was
+        ignored.
     """
-    values, limits = _apply_modality(header, stored)
-    occurs = stored.counts > 0
-    tones = _apply_window(header, values, stored)
-    shows_nothing = tones is not None and occurs.sum() > 1 and np.ptp(tones[occurs]) == 0
-    if tones is None or shows_nothing:
-        if stored.bits > 8:
-            limits = find_percentiles(values, _counts_without_padding(header, stored))
-        tones = scale(values, *limits)
+    notes: list[str] = []
+    values, limits = _apply_modality(header, stored, notes)
+    padding = _find_padding(header, stored)
+    counts = np.where(padding, 0, stored.counts)
+    by_percentiles = scale(values, *find_percentiles(values, counts))
+    tones, leave_nothing = None, False
+    for windowed in islice(_apply_windows(header, values, limits, stored, notes), _MAX_WINDOWS):
+        if _leaves_enough(windowed, by_percentiles, counts):
+            tones = windowed
+            break
+        leave_nothing = True
+    if leave_nothing:
+        used = "percentiles of its pixels were" if tones is None else "next one was"
+        notes.append(f"specifies a window that shows next to nothing of the picture; the {used} used instead.")
+    if tones is None:
+        tones = by_percentiles if leave_nothing or stored.bits > 8 else scale(values, *limits)
     tones = np.clip(tones, 0, 1).astype(np.float32)
     inverted = read_word(header, "PhotometricInterpretation") == "MONOCHROME1"
     if inverted or read_word(header, "PresentationLUTShape") == "INVERSE":
         tones = np.float32(1) - tones
-    return tones, bool(shows_nothing)
+    tones[padding] = 0
+    return tones, notes
 
 
-def palette_tones(header: "Dataset", stored: StoredValues) -> np.ndarray:
+def palette_tones(header: "Dataset", stored: StoredValues) -> np.ndarray | None:
     """Returns the luminance of palette colours (PS3.3 C.7.6.3.1.5), float32 in [0, 1] for each bit pattern.
 
-    Raises:
-        AttributeError: If there is no palette, or a segmented one.
+    Returns None if there is no palette or a segmented one.
     """
-    tables = [
-        _look_up(
-            getattr(header, f"{colour}PaletteColorLookupTableDescriptor"),
-            getattr(header, f"{colour}PaletteColorLookupTableData"),
-            stored.numbers,
-            stored.little_endian,
+    tables = []
+    for colour in ("Red", "Green", "Blue"):
+        descriptor, data = (
+            read_element(header, f"{colour}PaletteColorLookupTable{part}") for part in ("Descriptor", "Data")
         )
-        for colour in ("Red", "Green", "Blue")
-    ]
+        table = _look_up(descriptor, data, stored.numbers, stored.find_range(), stored.little_endian)
+        if table is None:
+            return None
+        tables.append(table)
     red, green, blue = (table for table, _ in tables)
     largest = max(largest for _, largest in tables)
     return np.clip((0.299 * red + 0.587 * green + 0.114 * blue) / largest, 0, 1).astype(np.float32)
 
 
-def _apply_modality(header: "Dataset", stored: StoredValues) -> tuple[np.ndarray, tuple[float, float]]:
+def _apply_modality(
+    header: "Dataset", stored: StoredValues, notes: list[str]
+) -> tuple[np.ndarray, tuple[float, float]]:
     """Returns the values after the modality transform, float64 for each bit pattern, and their range."""
-    if header.get("ModalityLUTSequence"):
-        item = header.ModalityLUTSequence[0]
-        values, largest = _look_up(item.LUTDescriptor, item.LUTData, stored.numbers, stored.little_endian)
+    numbers, limits = stored.numbers, stored.find_range()
+    for values, largest in _look_up_items(header, "ModalityLUTSequence", numbers, limits, stored, notes):
         return values, (0.0, largest)
-    numbers = stored.numbers
-    lowest = -(1 << (stored.bits - 1)) if stored.signed else 0
-    limits = np.array([lowest, lowest + (1 << stored.bits) - 1], np.float64)
-    slope, intercept = _number(header, "RescaleSlope"), _number(header, "RescaleIntercept")
+    slope, intercept = read_number(header, "RescaleSlope"), read_number(header, "RescaleIntercept")
     # A slope of 0 or of an absurd size is ignored.
     if slope and intercept is not None and abs(slope) + abs(intercept) < 1e12 and abs(slope) > 1e-12:
-        numbers, limits = numbers * slope + intercept, limits * slope + intercept
-    return numbers, (float(limits.min()), float(limits.max()))
+        low, high = sorted(limit * slope + intercept for limit in limits)
+        return numbers * slope + intercept, (low, high)
+    return numbers, limits
 
 
-def _apply_window(header: "Dataset", values: np.ndarray, stored: StoredValues) -> np.ndarray | None:
-    """Applies the VOI LUT or the window of the file. Returns None if it has no usable one."""
-    if header.get("VOILUTSequence"):
-        item = header.VOILUTSequence[0]
-        tones, largest = _look_up(item.LUTDescriptor, item.LUTData, np.rint(values), stored.little_endian)
-        return tones / largest
+def _apply_windows(
+    header: "Dataset", values: np.ndarray, limits: tuple[float, float], stored: StoredValues, notes: list[str]
+) -> Iterator[np.ndarray]:
+    """Yields the values after each usable VOI LUT, then after each usable window."""
+    for tones, largest in _look_up_items(header, "VOILUTSequence", np.rint(values), limits, stored, notes):
+        yield tones / largest
     function = read_word(header, "VOILUTFunction")
     function = function if function in WINDOWS else "LINEAR"
-    center, width = _number(header, "WindowCenter"), _number(header, "WindowWidth")
-    if center is None or width is None or not (width >= 1 if function == "LINEAR" else width > 0):
-        return None
-    return WINDOWS[function](values, center, width)
+    centers, widths = (_read_numbers(header, keyword) for keyword in ("WindowCenter", "WindowWidth"))
+    for center, width in zip(centers, widths, strict=False):
+        if np.isfinite(center + width) and (width >= 1 if function == "LINEAR" else width > 0):
+            yield WINDOWS[function](values, center, width)
 
 
-def _counts_without_padding(header: "Dataset", stored: StoredValues) -> np.ndarray:
-    """Sets the counts from Pixel Padding Value to Pixel Padding Range Limit (if present) to 0."""
-    first, limit = (_number(header, key) for key in ("PixelPaddingValue", "PixelPaddingRangeLimit"))
-    if first is None:
-        return stored.counts
-    low, high = sorted((first, first if limit is None else limit))
-    counts = np.where((stored.numbers >= low) & (stored.numbers <= high), 0, stored.counts)
-    return counts if counts.any() else stored.counts
+def _leaves_enough(tones: np.ndarray, by_percentiles: np.ndarray, counts: np.ndarray) -> bool:
+    """Whether a window leaves enough gray levels, and enough pixels between black and white.
+
+    In a picture that has little of both, half of what its percentiles leave is enough.
+    """
+    levels, between = [], []
+    for table in (tones, by_percentiles):
+        of_level = np.bincount(np.rint(255 * np.clip(table, 0, 1)).astype(np.uint8), counts, minlength=256)
+        levels.append(np.count_nonzero(of_level))
+        between.append(of_level[1:255].sum() / of_level.sum())
+    return bool(levels[0] >= min(_MIN_LEVELS, levels[1] / 2) and between[0] >= min(_MIN_BETWEEN, between[1] / 2))
+
+
+def _find_padding(header: "Dataset", stored: StoredValues) -> np.ndarray:
+    """Whether each bit pattern lies between Pixel Padding Value and Pixel Padding Range Limit (PS3.3 C.7.5.1.1.2).
+
+    Without a limit, padding is a single value. It is ignored if it leaves less than two others.
+    """
+    value, limit = (
+        _read_words(read_element(header, f"PixelPadding{part}"), stored.little_endian)[:1]
+        for part in ("Value", "RangeLimit")
+    )
+    ends = [stored.find_number(int(word)) for word in (*value, *limit)]
+    low, high = (np.min(ends), np.max(ends)) if len(value) else (np.nan, np.nan)  # also NaN if an end is
+    padding = (stored.numbers >= low) & (stored.numbers <= high)
+    return padding if np.count_nonzero(stored.counts[~padding]) > 1 else np.zeros_like(padding)
+
+
+def _look_up_items(
+    header: "Dataset",
+    keyword: str,
+    values: np.ndarray,
+    limits: tuple[float, float],
+    stored: StoredValues,
+    notes: list[str],
+) -> Iterator[tuple[np.ndarray, float]]:
+    """Yields what `_look_up` returns for each usable item of a sequence of lookup tables."""
+    for item in read_element(header, keyword) or ():
+        descriptor, data = (read_element(item, part) for part in ("LUTDescriptor", "LUTData"))
+        found = _look_up(descriptor, data, values, limits, stored.little_endian)
+        if found is not None:
+            yield found
+        elif data:
+            notes.append("contains a lookup table that does not fit its description; it was ignored.")
 
 
 def _look_up(
-    descriptor: "list[int]", data: "bytes | list[int]", values: np.ndarray, little_endian: bool
-) -> tuple[np.ndarray, float]:
+    descriptor: Any, data: Any, values: np.ndarray, limits: tuple[float, float], little_endian: bool
+) -> tuple[np.ndarray, float] | None:
     """Maps values through a lookup table (PS3.3 C.11.1.1.1). Returns also the largest value that its bits can hold.
 
-    The number of bits in the descriptor is wrong in many files, so it is derived from the data.
+    The number of bits in the descriptor is wrong in many files. It is derived from the entries if they need more, or
+    fill less than a quarter of its range. `limits` is the range of the values. Returns None if descriptor and data are
+    missing or contradict each other.
     """
-    entries, first = int(descriptor[0]) % 65536 or 65536, int(descriptor[1])
-    if first > 32767 and values.min() < 0:
-        first -= 65536  # a signed number that was read as an unsigned one
-    if isinstance(data, bytes):
-        wide = len(data) >= 2 * entries
-        table = np.frombuffer(data, ("<u2" if little_endian else ">u2") if wide else "u1")
-    else:
-        table = np.asarray(data, np.int64) & 65535
+    entries, first, bits = (int(word) for word in (*_read_words(descriptor, little_endian)[:3], 0, 0, 0)[:3])
+    entries = entries or 65536
+    narrow = isinstance(data, bytes) and len(data) < 2 * entries
+    table = np.frombuffer(data, np.uint8) if narrow else _read_words(data, little_endian)
+    if descriptor is None or len(table) < entries:
+        return None
     table = table[:entries].astype(np.float64)
-    if len(table) < entries:
-        raise ValueError("a lookup table is cut short")
-    bits = max(8, int(table.max()).bit_length())
+
+    def covered(first: int) -> float:
+        return min(limits[1], first + entries - 1) - max(limits[0], first)
+
+    if first > 32767 and covered(first - 65536) > covered(first):
+        first -= 65536  # the pattern of a negative number
+    top, bits = int(table.max()), min(bits, 16)
+    if not top < 1 << bits <= 4 * top:
+        bits = max(8, top.bit_length())
     indices = np.clip(values - first, 0, entries - 1).astype(np.int64)
     return table[indices], float((1 << bits) - 1)
 
 
-def _number(header: "Dataset", keyword: str) -> float | None:
-    """Returns the first value of an element if it is a finite number, else None."""
-    value = header.get(keyword)
-    if hasattr(value, "__iter__") and not isinstance(value, str | bytes):
-        value = next(iter(value), None)
+def read_element(header: "Dataset", keyword: str) -> Any:
+    """Returns the value of an element, or None if it is missing or cannot be parsed."""
     try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
+        value = header.get(keyword)
+    except Exception:  # pydicom parses values late and raises dozens of types
         return None
+    is_sequence = isinstance(value, MutableSequence)  # of items or of several values
+    return None if keyword.endswith("Sequence") and not is_sequence else value
+
+
+def _read_words(value: Any, little_endian: bool) -> np.ndarray:
+    """Returns the bit patterns of 16-bit numbers of any VR, int64 `[N]`. Empty if there are none."""
+    if isinstance(value, bytes):
+        return np.frombuffer(value[: len(value) // 2 * 2], "<u2" if little_endian else ">u2").astype(np.int64)
+    try:
+        return np.atleast_1d(np.asarray([] if value is None else value, np.float64)).astype(np.int64) & 65535
+    except (TypeError, ValueError):
+        return np.zeros(0, np.int64)
+
+
+def _read_numbers(header: "Dataset", keyword: str) -> list[float]:
+    """Returns the values of an element; NaN for those that are not numbers."""
+    value = read_element(header, keyword)
+    numbers = []
+    for part in value if isinstance(value, MutableSequence) else [value]:
+        try:
+            numbers.append(float(part))
+        except (TypeError, ValueError, OverflowError):
+            numbers.append(float("nan"))
+    return numbers
+
+
+def read_number(header: "Dataset", keyword: str) -> float | None:
+    """Returns the first value of an element if it is a finite number, else None."""
+    number = next(iter(_read_numbers(header, keyword)), float("nan"))
     return number if np.isfinite(number) else None
 
 
 def read_word(header: "Dataset", keyword: str) -> str:
     """Returns the text of an element in upper case without spaces around it, and "" if it is missing."""
-    return str(header.get(keyword) or "").strip().upper()
+    return str(read_element(header, keyword) or "").strip().upper()

@@ -158,7 +158,7 @@ def test_16_bits_are_rejected(phantom, tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(b"DICM" * 64, "neither PNG nor JPEG; for DICOM"), (None, "cannot be read"), ("cut", "is damaged")],
+    [(b"DICM" * 64, "neither PNG nor JPEG; for DICOM"), (None, "cannot be read"), ("cut", "cannot be decoded")],
 )
 def test_unreadable_files_are_named(phantom, tmp_path, content, said):
     file = tmp_path / "view.png"

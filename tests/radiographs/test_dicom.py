@@ -36,7 +36,7 @@ class TestRefusals:
             ({"HighBit": 15}, "in the lowest bits"),
             ({"PhotometricInterpretation": "SECRET"}, "colour space"),
             ({"SamplesPerPixel": 3}, "colour space"),
-            ({"Rows": 200}, "damaged"),
+            ({"Rows": 200}, "holds fewer pixels than its header describes"),
             ({"Rows": 40000, "Columns": 40000}, "more than 40 megapixels"),
         ],
     )

@@ -58,7 +58,7 @@ class TestWindows:
         radiograph = read_radiograph(encode_dicom(FILM, WindowCenter=60000, WindowWidth=10), name="x.dcm")
         np.testing.assert_array_equal(radiograph.pixels, read_radiograph(encode_dicom(FILM)).pixels)
         (warning,) = radiograph.warnings
-        assert warning.startswith("x.dcm specifies a window that shows nothing")
+        assert warning.startswith("x.dcm specifies a window that shows next to nothing of the picture")
 
     def test_the_first_of_several_windows_is_used(self):
         data = encode_dicom(FILM, bits_stored=12, WindowCenter=[2048, 100], WindowWidth=[4096, 10])
