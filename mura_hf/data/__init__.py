@@ -17,7 +17,7 @@ from .mura import load_mura
 from .open_data import OPEN_FEATURES, load_fracatlas, load_grazpedwri
 from .sampling import BalancedSampler, GroupSampler, HardSampler, PerClassSampler
 from .splits import FEATURES, SplitOptions, split_digest, split_patients, split_patients_evenly
-from .verification import Verification, verify_mura
+from .verification import Verification, check_images, verify_mura
 from .views import UNKNOWN_PART, Augmentation, PreparedView, StudyDataset, ViewDataset, collate_studies, prepare_view
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "Verification",
     "ViewDataset",
     "build_pixel_cache",
+    "check_images",
     "collate_studies",
     "describe_positive_class",
     "detect_source",

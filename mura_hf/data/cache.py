@@ -24,8 +24,9 @@ from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from ..common import home_folder
-from ..errors import DatasetError
+from ..errors import DatasetError, RadiographError
 from ..models.image_processing_mura import MuraImageProcessor
+from .verification import common_folder, unreadable_error
 from .views import PreparedView, prepare_view
 
 _FORMAT = 1  # increase it when the stored content or the reading of files changes
@@ -92,8 +93,8 @@ def build_pixel_cache(
         progress: Whether to show a progress bar.
 
     Raises:
-        RadiographError: If a file cannot be read. The message names it.
-        DatasetError: If a file does not exist, or the folder is not writable.
+        RadiographError: If files do not exist or cannot be read. The message lists them.
+        DatasetError: If the folder is not writable.
     """
     files = sorted({os.path.abspath(file) for file in files})
     kept = {name: value for name, value in processor.to_dict().items() if name not in _LATER}
@@ -107,12 +108,14 @@ def build_pixel_cache(
             place.mkdir(parents=True, exist_ok=True)
             with _lock(place, progress):
                 missing = {path: part for path, part in parts.items() if not _is_complete(path)}
-                _build(missing, settings, processor, workers, progress)
+                problems = _build(missing, settings, processor, workers, progress, common_folder(files))
         except OSError as error:
             raise DatasetError(
                 f"the pixel cache in {place} cannot be written ({error.strerror or error}); choose another folder, or "
                 "run without a cache"
             ) from error
+        if problems:
+            raise unreadable_error(problems, len(files), common_folder(files))
     return PixelCache(files, list(parts), (processor.size.height, processor.size.width))
 
 
@@ -133,8 +136,9 @@ def _digest(settings: str, files: Sequence[str]) -> str:
     for file in files:
         try:
             found = os.stat(file)
-        except OSError as error:
-            raise DatasetError(f"{file} cannot be read ({error.strerror}); load the dataset again") from error
+        except OSError:  # reading it will say why
+            digest.update(f"\0{file}\0missing".encode())
+            continue
         digest.update(f"\0{file}\0{found.st_size}\0{found.st_mtime_ns}".encode())
     return digest.hexdigest()[:32]
 
@@ -171,8 +175,14 @@ def _lock(place: Path, progress: bool) -> Iterator[None]:
 
 
 def _build(
-    parts: dict[Path, list[str]], settings: str, processor: MuraImageProcessor, workers: int | None, progress: bool
-) -> None:
+    parts: dict[Path, list[str]],
+    settings: str,
+    processor: MuraImageProcessor,
+    workers: int | None,
+    progress: bool,
+    root: str,
+) -> dict[str, str]:
+    """Writes parts, except those with unreadable files. Returns path below `root` -> why it cannot be read."""
     total = sum(map(len, parts.values()))
     # Decoding, resizing and writing release the GIL, and a process takes longer to import torch than a thread to read
     # a thousand radiographs. There is one thread more than cores, since one of them usually waits for the disk.
@@ -180,26 +190,41 @@ def _build(
         tqdm(total=total, desc="Building the pixel cache", unit="view", disable=not progress, leave=False) as bar,
         ThreadPoolExecutor((workers or os.cpu_count() or 1) + 1) as pool,
     ):
-        jobs = [pool.submit(_write_part, path, files, settings, processor) for path, files in parts.items()]
+        jobs = {
+            pool.submit(_write_part, path, files, settings, processor, root): files for path, files in parts.items()
+        }
+        problems: dict[str, str] = {}
         try:
             for job in as_completed(jobs):
-                bar.update(job.result())
+                problems |= job.result()
+                bar.update(len(jobs[job]))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+    return problems
 
 
-def _write_part(part: Path, files: Sequence[str], settings: str, processor: MuraImageProcessor) -> int:
-    """Writes a part atomically and returns its number of views."""
-    views = [prepare_view(file, processor) for file in files]
+def _write_part(
+    part: Path, files: Sequence[str], settings: str, processor: MuraImageProcessor, root: str
+) -> dict[str, str]:
+    """Writes a part atomically if all its files can be read. Returns why others cannot, as `_build` does."""
+    views, problems = [], {}
+    for file in files:
+        name = os.path.relpath(file, root)
+        try:
+            views.append(prepare_view(file, processor, name))
+        except RadiographError as error:
+            problems[name] = str(error)
+    if problems:
+        return problems
     if _digest(settings, files) != part.stem:
         raise DatasetError(f"files in {os.path.dirname(files[0])} changed while they were read; start again")
     rows = [{"plane": view.plane.tobytes(), "shape": view.shape, "field": view.field} for view in views]
     unfinished = part.with_suffix(".unfinished")
-    with unfinished.open("wb") as file:
-        with pa.ipc.new_stream(file, _SCHEMA) as stream:
+    with unfinished.open("wb") as opened:
+        with pa.ipc.new_stream(opened, _SCHEMA) as stream:
             stream.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA))
-        file.flush()
-        os.fsync(file.fileno())
+        opened.flush()
+        os.fsync(opened.fileno())
     os.replace(unfinished, part)
-    return len(views)
+    return {}

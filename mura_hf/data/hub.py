@@ -11,7 +11,6 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, concaten
 
 from ..common import BODY_PARTS
 from ..errors import DatasetError
-from ..models.configuration_mura import LABELS
 from .mura import ANNOTATION_FILE
 from .splits import (
     FEATURES,
@@ -22,6 +21,7 @@ from .splits import (
     check_body_parts,
     check_studies,
     make_dataset,
+    make_row,
     number_views,
     report,
 )
@@ -37,7 +37,6 @@ _NAMES_OF_SPLITS = {
     "dev": ("dev", "validation", "val"),
     "calib": ("calib",),
 }
-_LABELS: dict[Any, int] = {0: 0, 1: 1, "0": 0, "1": 1, LABELS[0]: 0, LABELS[1]: 1}
 
 
 def find_dataset(root: str | os.PathLike[str]) -> str | None:
@@ -159,30 +158,20 @@ def _read_rows(dataset: Dataset, where: str) -> list[Row]:
         raise DatasetError(f'{where}: image is {dataset.features["image"]}; use cast_column("image", Image())')
     if dataset.data.column("image").null_count:
         raise DatasetError(f"{where}: {dataset.data.column('image').null_count} rows have no image; remove them")
-    columns = {column: _values(dataset, column) for column in (*_REQUIRED[1:], "body_part", "view")}
+    names = [name for name in (*_REQUIRED[1:], "body_part", "view") if name in dataset.column_names]
+    columns = [_values(dataset, name) for name in names]
     rows: list[Row] = []
-    for number, (label, study, patient, part, view) in enumerate(zip(*columns.values(), strict=True)):
-        line = f"{where}, row {number}"
-        label = label.strip().lower() if isinstance(label, str) else label
-        if isinstance(label, float) or label not in _LABELS:
-            raise DatasetError(f"{line}: label is {label!r}, but must be normal, abnormal, 0 or 1")
-        for column, value in (("study_id", study), ("patient_id", patient)):
-            if value is None or not str(value).strip():
-                raise DatasetError(f"{line}: {column} is empty; fill it in")
-        part = part.strip().lower() or None if isinstance(part, str) else part
-        if part is not None and part not in BODY_PARTS:
-            raise DatasetError(f"{line}: body_part is {part!r}, but must be one of {', '.join(BODY_PARTS)}, or empty")
+    for number, values in enumerate(zip(*columns, strict=True)):
+        record = dict(zip(names, values, strict=True))
+        line, view = f"{where}, row {number}", record.get("view")
         if view is not None and not isinstance(view, int):
             raise DatasetError(f"{line}: view is {view!r}, but must be a whole number")
-        row = {"label": _LABELS[label], "study_id": str(study).strip(), "patient_id": str(patient).strip()}
-        rows.append({**row, "body_part": part, "view": view})
+        rows.append({**make_row(record, line), "view": view})
     return rows
 
 
 def _values(dataset: Dataset, column: str) -> list[Any]:
-    """Returns a column with class names instead of numbers; all None if it is missing."""
-    if column not in dataset.column_names:
-        return [None] * len(dataset)
+    """Returns a column with class names instead of numbers."""
     feature, values = dataset.features[column], dataset[column]
     if isinstance(feature, ClassLabel):
         return [None if value is None or value < 0 else feature.names[value] for value in values]

@@ -8,8 +8,9 @@ from typing import Any
 
 from datasets import DatasetDict
 
+from ..common import read_csv
 from ..errors import DatasetError
-from .folder import TABLE, load_folder
+from .folder import find_table, has_class_folders, load_folder, unsupported_folder
 from .hub import find_dataset, load_hub
 from .mura import ANNOTATION_FILE, find_tree, load_mura
 from .open_data import load_fracatlas, load_grazpedwri
@@ -26,6 +27,8 @@ class DataSource:
         positive_class_description: What the positive class is, in words that follow "abnormal means".
         license: License identifier of the Hub for the card of weights trained on the data.
         held_out: Description of `valid`.
+        folder: Its usual folder, for commands on cards.
+        has_official_valid: Whether `valid` is the same in every copy.
         license_name: Name of the license if the identifier is "other"; `license_link` links to it.
         credit: Attribution that the license requires.
         citation: Publication to cite.
@@ -37,6 +40,8 @@ class DataSource:
     positive_class_description: str
     license: str
     held_out: str
+    folder: str = "my_films"
+    has_official_valid: bool = False
     license_name: str | None = None
     license_link: str | None = None
     credit: str | None = None
@@ -44,9 +49,11 @@ class DataSource:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields for JSON records; `abnormal_means` is the old name of `positive_class_description`."""
-        return {**asdict(self), "abnormal_means": self.positive_class_description}
+        fields = {name: value for name, value in asdict(self).items() if name not in _NOT_RECORDED}
+        return {**fields, "abnormal_means": self.positive_class_description}
 
 
+_NOT_RECORDED = ("folder", "has_official_valid")
 _UPPER_LIMB = "of the upper limb (one or more views of a finger, hand, wrist, forearm, elbow, humerus or shoulder)"
 _MURA_ABNORMAL = "what it means in MURA: fracture, but also hardware, degeneration, lesions, dislocation"
 
@@ -62,6 +69,8 @@ SOURCES = {
             license_name="mura-research-use",
             license_link="https://stanfordmlgroup.github.io/competitions/mura/",
             held_out="the official valid set of MURA v1.1",
+            folder="MURA-v1.1",
+            has_official_valid=True,
             citation=(
                 "Rajpurkar P., Irvin J., Bagul A. and others, MURA: Large Dataset for Abnormality Detection in "
                 "Musculoskeletal Radiographs, arXiv 1712.06957 (2017)."
@@ -74,6 +83,8 @@ SOURCES = {
             positive_class_description=_MURA_ABNORMAL,
             license="apache-2.0",
             held_out="the held-out phantoms",
+            folder="data/phantoms",
+            has_official_valid=True,
         ),
         DataSource(
             key="fracatlas",
@@ -84,6 +95,7 @@ SOURCES = {
             ),
             license="cc-by-4.0",
             held_out="images of FracAtlas from other blocks of twenty numbers, because it does not identify patients",
+            folder="FracAtlas",
             credit=(
                 "Trained on FracAtlas by Abedeen I., Rahman M. A., Prottyasha F. Z., Ahmed T., Chowdhury T. M. and "
                 "Shatabda S., Scientific Data 10, 521 (2023), doi 10.1038/s41597-023-02432-4, data doi "
@@ -104,6 +116,7 @@ SOURCES = {
             ),
             license="cc-by-4.0",
             held_out="held-out patients of GRAZPEDWRI-DX",
+            folder="GRAZPEDWRI-DX",
             credit=(
                 "Trained on GRAZPEDWRI-DX by Nagy E., Janisch M., Hrzic F., Sorantin E. and Tschauner S., Scientific "
                 "Data 9, 222 (2022), doi 10.1038/s41597-022-01328-z, data doi 10.6084/m9.figshare.14825193, CC BY 4.0 "
@@ -118,7 +131,7 @@ SOURCES = {
             key="folder",
             name="a folder with metadata.csv",
             covers="like those of the folder that it was trained on",
-            positive_class_description="what its metadata.csv calls abnormal",
+            positive_class_description="what its labels call abnormal",
             license="other",
             license_name="as-the-data-allow",
             held_out="held-out patients of the same folder",
@@ -164,24 +177,31 @@ def detect_source(root: str | os.PathLike[str]) -> DataSource:
     """Detects the dataset in a folder by its files. A path that does not exist may be the name of a Hub dataset.
 
     Raises:
-        DatasetError: If it is none of the supported datasets.
+        DatasetError: If it is none of the supported datasets. The message says what it contains and what is missing.
     """
     if find_dataset(root) is not None:
         return SOURCES["hub"]
     root = Path(root)
-    if (root / TABLE).is_file():
+    if find_table(root) is not None:
         return SOURCES["folder"]
     table = root / "dataset.csv"
     if table.is_file():
-        with table.open(encoding="utf-8-sig", errors="replace") as lines:
-            columns = lines.readline().strip().split(",")
+        try:
+            columns = [name for _, row in read_csv(table.read_bytes(), limit=1) for name in row]
+        except ValueError as error:
+            raise DatasetError(f"{table} {error}") from error
         for column, key in (("fracture_count", "fracatlas"), ("filestem", "grazpedwri")):
             if column in columns:
                 return SOURCES[key]
         raise DatasetError(
             f"{table} belongs to neither FracAtlas nor GRAZPEDWRI-DX; mura_hf/data/README.md lists what is supported"
         )
-    return SOURCES["phantoms" if (find_tree(root) / ANNOTATION_FILE).is_file() else "mura"]
+    tree = find_tree(root)
+    if tree is not None:
+        return SOURCES["phantoms" if (tree / ANNOTATION_FILE).is_file() else "mura"]
+    if has_class_folders(root):
+        return SOURCES["folder"]
+    raise unsupported_folder(root)
 
 
 def load_data(

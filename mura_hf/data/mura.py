@@ -1,6 +1,5 @@
 """`load_mura` loads a local copy of MURA v1.1, or synthetic radiographs in its layout, as a `DatasetDict`."""
 
-import csv
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -12,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import DatasetDict, Features, Value
 
-from ..common import BODY_PARTS
+from ..common import BODY_PARTS, read_csv
 from ..errors import DatasetError
 from .mura_release import (
     compare_counts,
@@ -21,7 +20,17 @@ from .mura_release import (
     refuse_withdrawn_counts,
     refuse_withdrawn_name,
 )
-from .splits import BOXES, FEATURES, Row, SplitOptions, assign_patients, check_body_parts, make_splits, report
+from .splits import (
+    BOXES,
+    FEATURES,
+    Row,
+    SplitOptions,
+    assign_patients,
+    check_body_parts,
+    list_files,
+    make_splits,
+    report,
+)
 
 ANNOTATIONS = Features({"boxes": BOXES, "decoys": BOXES, "finding": Value("string"), "twin": Value("string")})
 """Additional columns of synthetic data. `boxes`: bounding boxes of findings; `decoys`: where a finding would be, for
@@ -63,10 +72,10 @@ def load_mura(
         ValueError: If a body part is unknown or an option is invalid.
     """
     wanted, options = check_body_parts(body_parts), SplitOptions(**split_options)
-    copy = list_files(Path(root), wanted)
+    copy = read_copy(Path(root), wanted)
     if copy.missing:
         raise DatasetError(
-            f"{copy.tree}: {len(copy.missing)} files are missing, such as {copy.missing[0]}; get a complete copy, or "
+            f"{copy.tree}: {len(copy.missing)} files are missing: {list_files(copy.missing)}; get a complete copy, or "
             "run scripts/verify_mura.py to quarantine them and continue without them"
         )
     _report(copy, wanted)
@@ -179,13 +188,19 @@ class MuraCopy:
     scanned: list[str] = field(default_factory=list)
 
 
-def list_files(root: Path, body_parts: Sequence[str]) -> MuraCopy:
+def read_copy(root: Path, body_parts: Sequence[str]) -> MuraCopy:
     """Reads the lists of a copy, or its folders if a list is missing, and checks which files of some parts exist.
 
     Raises:
         DatasetError: If there is no copy, it is MURA v1.0, rows contradict each other, or a patient is in both splits.
     """
     tree = find_tree(root)
+    if tree is None:
+        raise DatasetError(
+            f"{root} contains no train_labeled_studies.csv and no folder train/XR_..., nor does a folder MURA-v1.1 in "
+            "it; give the folder into which MURA v1.1 was unpacked, or generate synthetic data with "
+            "scripts/make_phantoms.py"
+        )
     inner = tree / "MURA-v1.1"  # some copies have their images in here, and their lists beside it
     beside = any((tree / split).is_dir() for split in _SPLITS_ON_DISK)
     nested = not beside and any((inner / split).is_dir() for split in _SPLITS_ON_DISK)
@@ -214,8 +229,12 @@ def list_files(root: Path, body_parts: Sequence[str]) -> MuraCopy:
     return copy
 
 
-def find_tree(root: Path) -> Path:
-    """Finds the folder with the lists of MURA, or at least with train or valid: `root` or up to two levels below."""
+def find_tree(root: Path) -> Path | None:
+    """Finds the folder with the lists of MURA, or at least with train or valid: `root` or up to two levels below.
+
+    Raises:
+        DatasetError: If it is MURA v1.0.
+    """
     candidates = (root, root / "MURA-v1.1", root / "MURA-v1.1" / "MURA-v1.1")
     for candidate in candidates:
         if any((candidate / name).is_file() for name in LISTS):
@@ -229,10 +248,7 @@ def find_tree(root: Path) -> Path:
     for candidate in (root, root / "MURA-v1.0"):
         if candidate.is_dir():
             refuse_withdrawn_name(candidate)
-    raise DatasetError(
-        f"{root} contains no train_labeled_studies.csv and no folder train/XR_..., nor does a folder MURA-v1.1 in it; "
-        "give the folder into which MURA v1.1 was unpacked, or generate synthetic data with scripts/make_phantoms.py"
-    )
+    return None
 
 
 def _from_split(path: str) -> str:
@@ -248,10 +264,11 @@ def _list_images(copy: MuraCopy, split: str) -> list[tuple[str, str]]:
     if not file.is_file():
         copy.scanned.append(split)
         return [(str(copy.images / split), name) for name in _scan(copy, split)]
-    rows = _read_csv(file)
-    refuse_withdrawn_name(copy.tree, {row[0].replace("\\", "/").split("/", 1)[0] for row in rows})
-    start = int(bool(rows) and _is_header(rows[0]))
-    names = [(f"{file}, row {number}", _from_split(row[0])) for number, row in enumerate(rows, 1) if number > start]
+    rows = _read_list(file)
+    refuse_withdrawn_name(copy.tree, {row[0].replace("\\", "/").split("/", 1)[0] for _, row in rows})
+    names = [
+        (f"{file}, row {number}", _from_split(row[0])) for number, row in rows if number > 1 or not _is_header(row)
+    ]
     return [(where, name) for where, name in names if not name.rsplit("/", 1)[-1].startswith(".")]
 
 
@@ -274,16 +291,15 @@ def _scan(copy: MuraCopy, folder: str, level: int = 0) -> Iterator[str]:
 
 
 def _is_header(row: list[str]) -> bool:
-    """Returns whether a first row names columns instead of a path. Only some copies have one."""
+    """Returns whether a row names columns instead of a path. Some copies begin with one."""
     return "/" not in row[0] and "\\" not in row[0]
 
 
-def _read_csv(path: Path) -> list[list[str]]:
+def _read_list(path: Path) -> list[tuple[int, list[str]]]:
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            return [row for row in csv.reader(file) if row]
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{path} is not UTF-8 text ({error}); save it as UTF-8, or get a fresh copy") from error
+        return read_csv(path.read_bytes())
+    except ValueError as error:
+        raise DatasetError(f"{path} {error}, or get a fresh copy") from error
     except OSError as error:
         raise DatasetError(
             f"{path} cannot be read ({error.strerror}); MURA v1.1 has four CSV files, get a complete copy"
@@ -296,8 +312,7 @@ def _read_labels(tree: Path, split: str) -> dict[str, int] | None:
     if not path.is_file():
         return None
     labels: dict[str, int] = {}
-    for number, row in enumerate(_read_csv(path), 1):
-        row = [value.strip() for value in row]
+    for number, row in _read_list(path):
         if number == 1 and _is_header(row):
             continue
         if len(row) != 2 or row[1] not in ("0", "1"):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ..common import BODY_PARTS, escape_formulas, replace_file
+from ..common import BODY_PARTS, escape_formulas, read_csv, replace_file
 from ..errors import DatasetError
 from .splits import Row
 
@@ -134,11 +134,10 @@ def read_quarantine(tree: Path) -> dict[str, str]:
     if not file.exists():
         return {}
     try:
-        with file.open(newline="", encoding="utf-8") as lines:
-            header, *rows = list(csv.reader(lines)) or [[]]
+        header, *rows = [row for _, row in read_csv(file.read_bytes())] or [[]]
         if header != _HEADER or any(len(row) != len(_HEADER) for row in rows):
             raise ValueError("expected the columns path and reason")
-    except (OSError, ValueError, csv.Error) as error:
+    except (OSError, ValueError) as error:
         raise DatasetError(f"{file} cannot be used ({error}); write it again with scripts/verify_mura.py") from error
     return {path.removeprefix("MURA-v1.1/"): reason for path, reason in rows}
 

@@ -16,6 +16,7 @@ from .splits import (
     Row,
     SplitOptions,
     assign_patients,
+    list_files,
     make_splits,
     number_views,
     read_table,
@@ -209,15 +210,18 @@ def _read_rows(
     """
     table = root / _TABLE
     rows: dict[str, Row] = {}
-    for record in sorted(read_table(table, columns, name), key=lambda record: record[columns[0]]):
-        stem = Path(record[columns[0]].strip()).stem
+    records = sorted(read_table(table, columns, name).values(), key=lambda record: record[columns[0]])
+    stems = [Path(record[columns[0]]).stem for record in records]
+    missing = [stem for stem in stems if stem not in images]
+    if missing:
+        raise DatasetError(
+            f"{table} lists {len(missing)} images that do not exist: {list_files(missing)}; get a complete copy, or "
+            "remove their lines"
+        )
+    for stem, record in zip(stems, records, strict=True):
         if stem in rows:
             raise DatasetError(f"{table} lists {stem} twice; get a fresh copy")
-        found = images.get(stem, [])
-        if not found:
-            raise DatasetError(
-                f"{table} lists {stem}, but there is no such image; get a complete copy, or remove its line"
-            )
+        found = images[stem]
         if len(found) > 1:
             raise DatasetError(f"{table} lists {stem}, which exists {len(found)} times: {', '.join(map(str, found))}")
         rows[stem] = {"image": str(found[0]), **make_row(record, found[0])}

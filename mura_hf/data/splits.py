@@ -1,10 +1,9 @@
 """What all loaders share: columns, arguments, and how patients are assigned to splits. No patient is ever in two."""
 
-import csv
 import hashlib
 import sys
 from collections import Counter
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Value
 
-from ..common import BODY_PARTS
+from ..common import BODY_PARTS, read_csv, read_json_lines
 from ..errors import DatasetError
 from ..models.configuration_mura import LABELS
 
@@ -35,6 +34,11 @@ SPLITS = ("train", "dev", "calib", "valid")
 _VALID_SEED = 0  # valid is the same whatever the seed of a run, so that runs can be compared
 
 Row = dict[str, Any]
+
+MAX_LISTED = 20
+"""Number of files that a message lists."""
+
+_LABELS: dict[Any, int] = {0: 0, 1: 1, "0": 0, "1": 1, LABELS[0]: 0, LABELS[1]: 1}
 
 
 @dataclass(frozen=True)
@@ -271,12 +275,35 @@ def check_body_parts(body_parts: Sequence[str] | None) -> tuple[str, ...]:
     return wanted
 
 
+def make_row(record: Mapping[str, Any], where: str) -> Row:
+    """Checks `label`, `study_id`, `patient_id` and `body_part` of a record; ids that are no keys of it become None.
+
+    Raises:
+        DatasetError: If a value is invalid. The message begins with `where`.
+    """
+    label = record["label"]
+    label = label.strip().lower() if isinstance(label, str) else label
+    if isinstance(label, float) or label not in _LABELS:
+        raise DatasetError(f"{where}: label is {record['label']!r}, but must be normal, abnormal, 0 or 1")
+    row: Row = {"label": _LABELS[label]}
+    for column in ("study_id", "patient_id"):
+        value = str("" if record.get(column) is None else record[column]).strip()
+        if column in record and not value:
+            raise DatasetError(f"{where}: {column} is empty; fill it in, or remove the whole column")
+        row[column] = value or None
+    part = record.get("body_part")
+    part = part.strip().lower().removeprefix("xr_") or None if isinstance(part, str) else part
+    if part is not None and part not in BODY_PARTS:
+        raise DatasetError(f"{where}: body_part is {part!r}, but must be one of {', '.join(BODY_PARTS)}, or empty")
+    return {**row, "body_part": part}
+
+
 def check_studies(rows: Sequence[Row], source: object) -> None:
-    """Raises `DatasetError` if views of a study differ in label or body part."""
+    """Raises `DatasetError` if views of a study differ in patient, label or body part."""
     studies: dict[str, Row] = {}
     for row in rows:
         first = studies.setdefault(row["study_id"], row)
-        for column in ("label", "body_part"):
+        for column in ("patient_id", "label", "body_part"):
             if row[column] != first[column]:
                 raise DatasetError(
                     f"{source}: study {row['study_id']} has {column} {first[column]} and {row[column]}, but a study "
@@ -293,32 +320,45 @@ def number_views(rows: Iterable[Row]) -> None:
             row["view"] = counts[row["study_id"]]
 
 
-def read_table(file: Path, columns: Sequence[str], what: str) -> list[dict[str, str]]:
-    """Reads a CSV file with a header, with or without a byte-order mark.
+def read_table(file: Path, columns: Sequence[str], what: str) -> dict[int, dict[str, str]]:
+    """Reads a table with a header, as CSV or JSON Lines; see `read_csv` and `read_json_lines`.
 
     Args:
         file: Path.
         columns: Required columns.
         what: Description of the dataset for messages.
 
+    Returns:
+        Number of the line -> its values by column; the names of columns are in lower case.
+
     Raises:
-        DatasetError: If the file is missing, empty or not UTF-8, or lacks columns or values.
+        DatasetError: If the file is missing, empty or no such table, or lacks columns or values.
     """
     try:
-        with file.open(newline="", encoding="utf-8-sig") as lines:
-            reader = csv.DictReader(lines)
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"{file} cannot be read ({error}); give the folder of {what}") from error
-    absent = [name for name in columns if name not in (reader.fieldnames or [])]
+        lines = (read_json_lines if file.suffix == ".jsonl" else read_csv)(file.read_bytes())
+    except OSError as error:
+        raise DatasetError(f"{file} cannot be read ({error.strerror}); give the folder of {what}") from error
+    except ValueError as error:
+        raise DatasetError(f"{file} {error}") from error
+    header = [name.lower() for name in lines[0][1]] if lines else []
+    absent = [name for name in columns if name not in header]
     if absent:
-        raise DatasetError(f"{file} lacks the columns {', '.join(absent)}; give the folder of {what}")
-    if not rows:
+        raise DatasetError(
+            f"{file} lacks the columns {', '.join(absent)}; its first line has {', '.join(header) or 'none'}. Add "
+            f"them, or give the folder of {what}"
+        )
+    if not lines[1:]:
         raise DatasetError(f"{file} has no rows; give the folder of {what}")
-    for number, row in enumerate(rows, 2):
-        if None in row or any(row[name] is None for name in columns):
+    for number, row in lines[1:]:
+        if len(row) != len(header):
             raise DatasetError(f"{file}, line {number}: the number of values differs from that of the header")
-    return rows
+    return {number: dict(zip(header, row, strict=True)) for number, row in lines[1:]}
+
+
+def list_files(names: Sequence[str], separator: str = ", ") -> str:
+    """Returns the first `MAX_LISTED` names and the number of the others."""
+    more = [f"and {len(names) - MAX_LISTED} more"] if len(names) > MAX_LISTED else []
+    return separator.join([*names[:MAX_LISTED], *more])
 
 
 def report(messages: Sequence[str]) -> None:

@@ -1,18 +1,19 @@
-"""`verify_mura` decodes every image of a copy of MURA and lists every difference from the official release."""
+"""Checks before training: whether every image can be read, and whether a copy of MURA is the official release."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from datasets import DatasetDict, Image
 from tqdm.auto import tqdm
 
 from ..errors import RadiographError
 from ..radiographs import read_levels
-from .mura import LISTS, list_files
+from .mura import LISTS, read_copy
 from .mura_release import compare_counts, count_rows, write_quarantine
-from .splits import check_body_parts
+from .splits import check_body_parts, list_files
 
 _MISSING = "missing"
 _MAX_SIDE = 512  # pixels, in MURA
@@ -64,7 +65,7 @@ def verify_mura(
         DatasetError: As `load_mura`, or if the manifest cannot be written.
     """
     wanted = check_body_parts(body_parts)
-    copy = list_files(Path(root), wanted)
+    copy = read_copy(Path(root), wanted)
     rows = [row for split in copy.rows.values() for row in split if row["body_part"] in wanted]
     gone = {*copy.missing, *copy.absent}
     names = [row["name"] for row in rows if row["name"] not in gone and os.path.dirname(row["name"]) not in gone]
@@ -109,4 +110,67 @@ def verify_mura(
         None if copy.is_synthetic else compare_counts(count_rows(good), wanted),
         {what: entries for what, entries in found.items() if entries},
         quarantine,
+    )
+
+
+def check_images(
+    datasets: DatasetDict, *, skip: Container[str] = (), workers: int | None = None, progress: bool = True
+) -> None:
+    """Decodes every image of a dataset, so that a damaged one is found before hours of training.
+
+    Args:
+        datasets: Result of a loader.
+        skip: Absolute paths that are known to be readable, such as a `PixelCache`.
+        workers: Number of threads. Defaults to the number of cores.
+        progress: Whether to show a progress bar.
+
+    Raises:
+        RadiographError: If images cannot be read. The message lists them.
+    """
+    splits = {split: rows.cast_column("image", Image(decode=False)) for split, rows in datasets.items()}
+    root = common_folder(
+        [image["path"] for rows in splits.values() for image in rows["image"] if image["bytes"] is None]
+    )
+
+    def find_problem(place: tuple[str, int]) -> tuple[str, str] | None:
+        split, row = place
+        image = splits[split][row]["image"]
+        if image["bytes"] is None and os.path.abspath(image["path"]) in skip:
+            return None
+        name = f"{split}, row {row}" if image["bytes"] else os.path.relpath(image["path"], root)
+        try:
+            read_levels(image["bytes"] or image["path"], name=name)
+        except RadiographError as error:
+            return name, str(error)
+        return None
+
+    places = [(split, row) for split, rows in splits.items() for row in range(len(rows))]
+    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+        checked = tqdm(
+            pool.map(find_problem, places), total=len(places), desc="Checking images", unit="image",
+            disable=not progress, leave=False,
+        )  # fmt: skip
+        problems = dict(filter(None, checked))
+    if problems:
+        raise unreadable_error(problems, len(places), root)
+
+
+def common_folder(files: Sequence[str]) -> str:
+    """Returns the absolute path of the folder that contains all files; empty without files."""
+    return os.path.commonpath([os.path.dirname(os.path.abspath(file)) for file in files]) if files else ""
+
+
+def unreadable_error(problems: Mapping[str, str], n_images: int, root: str) -> RadiographError:
+    """Returns the error that lists unreadable images.
+
+    Args:
+        problems: Path below `root`, or description of a row -> sentence that begins with it and says what is wrong.
+        n_images: Number of all images.
+        root: Folder that contains all files; empty if there are none.
+    """
+    where = f" in {root}" if root else ""
+    sentences = [f"  {problem}" for _, problem in sorted(problems.items())]
+    return RadiographError(
+        f"{len(problems)} of {n_images} images{where} cannot be read. Repair these, or take them out of the dataset:\n"
+        + list_files(sentences, "\n")
     )

@@ -258,7 +258,7 @@ class ViewDataset(TorchDataset):
         if image["bytes"] is not None:
             return prepare_view(image["bytes"], self.processor, path)
         cached = None if self.cache is None else self.cache.get(os.path.abspath(path))
-        return prepare_view(path, self.processor) if cached is None else cached
+        return prepare_view(path, self.processor, path) if cached is None else cached
 
     def _make_mask(self, row: dict[str, Any], view: PreparedView) -> np.ndarray:
         """Returns uint8 `[h, w]`, 255 where the finding is, or would be in a normal view of a counterfactual pair."""

@@ -13,7 +13,6 @@ from ..training import MANIFEST_FILE
 
 _CUT_FIELDS = ("dev_fraction", "calib_fraction", "valid_fraction", "seed", "fold", "n_folds")
 _SELECTION_FIELDS = ("body_parts", "regions", "abnormal")
-_WITHOUT_OFFICIAL_SPLIT = ("fracatlas", "grazpedwri", "folder", "hub")  # another copy may have another valid
 
 
 def describe_source(source: DataSource, data_dir: str | Path) -> dict[str, Any]:
@@ -87,7 +86,7 @@ def load_splits(folder: str | Path, data_dir: str | Path, split: str) -> tuple[D
         raise DatasetError(
             f"{data_dir} is not what {folder} was trained on, so its {split} may hold training patients; use valid"
         )
-    if description["key"] == data.get("key") in _WITHOUT_OFFICIAL_SPLIT:
+    if source.key == data.get("key") and not source.has_official_valid:  # another copy may have another valid
         _check_manifest(folder, datasets["valid"], description, data_dir)
     return datasets, description
 

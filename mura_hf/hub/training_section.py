@@ -3,6 +3,7 @@
 import shlex
 from typing import Any
 
+from ..data import SOURCES
 from ..models import CLASSIFIERS, MuraConfig, MuraEnsembleConfig, MuraFuseNetConfig, MuraSpecializedConfig
 from ..models.backbone_mura import SMALL_CNNS
 from ..models.members_mura import read_member
@@ -102,7 +103,6 @@ _SET_BY_BASE = (
 """Arguments that `--init_from` determines; for a FuseNet, it also determines the stages."""
 
 _SELECTIONS = ("body_parts", "regions", "abnormal")
-_FOLDERS = {"mura": "MURA-v1.1", "phantoms": "data/phantoms", "fracatlas": "FracAtlas", "grazpedwri": "GRAZPEDWRI-DX"}
 
 
 def training_command(training: dict[str, Any]) -> str:
@@ -133,7 +133,7 @@ def training_command(training: dict[str, Any]) -> str:
         if data.get(name, "all") != "all":
             options += [f"--{name}", *data[name]]
     key = data.get("key", "phantoms" if data.get("made_with") else "mura")
-    folder = data.get("dataset") or _FOLDERS.get(key, "my_films")
+    folder = data.get("dataset") or SOURCES[key].folder
     options += ["--data_dir", folder, "--output_dir", f"runs/{config.name}"]
     cpu, several = training["device"] == "cpu", training["processes"] > 1
     launcher = ["torchrun", "--nproc_per_node", str(training["processes"])] if several else ["python"]

@@ -20,7 +20,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 from tqdm.auto import tqdm
 
-from ..data import HardSampler, PixelCache, ViewDataset, build_pixel_cache
+from ..data import HardSampler, PixelCache, ViewDataset, build_pixel_cache, check_images
 from ..data.loading import describe_positive_class
 from ..errors import TrainingError, TrainingStopped
 from ..losses import build_metric_loss
@@ -100,7 +100,7 @@ class Trainer:
         self.save_seconds, self.save_steps = 60 * save_minutes, save_steps
         set_seed(config.training.seed)
         self.processor = build_processor(config)
-        cache = None if cache_dir is None else _open_cache(datasets, self.processor, cache_dir, accelerator)
+        cache = _open_images(datasets, self.processor, cache_dir, accelerator)
         self.dev_views = ViewDataset(datasets["dev"], self.processor, cache=cache)
         model = build_model(config, trained_on_phantoms=trained_on_phantoms)
         model.config.positive_class_description = describe_positive_class(data_description)
@@ -489,10 +489,19 @@ def _flatten(entry: dict[str, Any]) -> dict[str, float]:
     return found
 
 
-def _open_cache(
-    datasets: DatasetDict, processor: MuraImageProcessor, folder: str | Path, accelerator: Accelerator
-) -> PixelCache:
-    images = [datasets[split].cast_column("image", Image(decode=False))["image"] for split in ("train", "dev")]
-    files = [image["path"] for column in images for image in column if image["bytes"] is None]
+def _open_images(
+    datasets: DatasetDict, processor: MuraImageProcessor, cache_dir: str | Path | None, accelerator: Accelerator
+) -> PixelCache | None:
+    """Opens the pixel cache, if there shall be one, and checks that every image of every split can be read.
+
+    The cache also holds what evaluation reads later: it is then the same for all seeds and folds.
+    """
+    columns = [rows.cast_column("image", Image(decode=False))["image"] for rows in datasets.values()]
+    files = [image["path"] for column in columns for image in column if image["bytes"] is None]
+    is_main, cache = accelerator.is_main_process, None
     with accelerator.main_process_first():
-        return build_pixel_cache(files, processor, folder, progress=accelerator.is_main_process)
+        if cache_dir is not None:
+            cache = build_pixel_cache(files, processor, cache_dir, progress=is_main)
+        if is_main and (cache is None or len(files) < sum(map(len, columns))):
+            check_images(datasets, skip=cache or (), progress=is_main)
+    return cache

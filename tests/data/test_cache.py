@@ -2,13 +2,16 @@ import os
 import pickle
 import shutil
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
+from datasets import Dataset, DatasetDict
+from datasets import Image as HubImage
 from PIL import Image
 
 from mura_hf import DatasetError, MuraImageProcessor, RadiographError
-from mura_hf.data import build_pixel_cache, prepare_view
+from mura_hf.data import build_pixel_cache, check_images, prepare_view
 
 RNG = np.random.default_rng(2)
 
@@ -152,14 +155,36 @@ def test_two_processes_may_build_at_once(forks, files, processor, tmp_path):
     assert [int(line) for line in done.stdout.split()] == [expected, expected]
 
 
-def test_a_bad_file_is_named_and_other_parts_are_kept(files, processor, tmp_path):
-    bad = tmp_path / "zzz.png"
-    bad.write_bytes(b"not an image")
-    with pytest.raises(RadiographError, match=r"zzz\.png"):
-        _build([*files, str(bad)], processor, tmp_path / "cache")
-    assert _parts(tmp_path / "cache")
-    with pytest.raises(DatasetError, match=r"gone\.png cannot be read"):
-        _build([str(tmp_path / "gone.png")], processor, tmp_path / "cache")
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("n_bad", [1, 4, 23])
+def test_bad_files_are_listed_and_other_parts_are_kept(cached, n_bad, files, processor, tmp_path):
+    good = [shutil.copy(file, tmp_path) for file in files[:300]]
+    for number in range(n_bad):
+        bad = tmp_path / f"p{number:02}" / "view.png"
+        bad.parent.mkdir()
+        bad.write_bytes([b"not an image", b"", (tmp_path / "0000.png").read_bytes()[:90], b""][number % 4])
+    names = [str(bad) for bad in sorted(tmp_path.glob("p*/view.png"))]
+    images = {"image": [*good, *names, str(tmp_path / "gone.png")]}
+    datasets = DatasetDict({"valid": Dataset.from_dict(images).cast_column("image", HubImage())})
+    with pytest.raises(RadiographError) as raised:
+        _build(images["image"], processor, tmp_path / "cache") if cached else check_images(datasets, progress=False)
+    first, *lines = str(raised.value).splitlines()
+    assert first.startswith(f"{n_bad + 1} of {301 + n_bad} images in {tmp_path} cannot be read. Repair these")
+    assert lines[0].startswith("  gone.png does not exist")
+    assert lines[1].startswith("  p00/view.png is not a PNG")
+    assert len(lines) == min(n_bad + 1, 21)
+    assert (lines[-1] == "and 4 more") is (n_bad == 23)
+    if cached:
+        _check(_build(good, processor, tmp_path / "cache"), good, processor)
+
+
+def test_rows_without_files_are_named_by_split_and_row(files):
+    content = [Path(file).read_bytes() for file in files[:4]]
+    content[2] = content[2][:80]
+    rows = Dataset.from_dict({"image": [{"bytes": one, "path": "a.png"} for one in content]})
+    datasets = DatasetDict({"train": rows.cast_column("image", HubImage()), "calib": rows.select([])})
+    with pytest.raises(RadiographError, match=r"1 of 4 images cannot be read.*\n  train, row 2 is "):
+        check_images(datasets, progress=False)
 
 
 def test_folders(files, processor, tmp_path, monkeypatch):

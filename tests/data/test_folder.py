@@ -1,12 +1,14 @@
 import csv
+import json
+import shutil
 
 import numpy as np
 import pytest
 from dicom_files import encode_dicom
 from PIL import Image as PillowImage
 
-from mura_hf import DatasetError, MuraImageProcessor, read_radiograph
-from mura_hf.data import FEATURES, ViewDataset, load_folder
+from mura_hf import DatasetError, MuraImageProcessor, RadiographError, read_radiograph
+from mura_hf.data import FEATURES, ViewDataset, check_images, load_data, load_folder
 
 from .conftest import all_rows, check_patients
 
@@ -79,21 +81,30 @@ def test_ignored_columns_and_files_are_reported(folder, capsys):
     assert "4 files that metadata.csv does not name are ignored, such as p0/s0_0.png" in printed
 
 
-def test_invalid_rows_are_named(folder):
-    root, records = folder
-    for change, message in (
-        ({"file_name": "p0/gone.png"}, r"line 2: p0/gone\.png does not exist"),
-        ({"file_name": "../secret.png"}, "inside the folder"),
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"file_name": "p0/gone.png"}, r"1 of its files do not exist: p0/gone\.png \(line 2\); copy them"),
+        ({"file_name": "../secret.png"}, r"without \.\. and relative"),
+        ({"file_name": "p0/../../secret.png"}, r"without \.\. and relative"),
+        ({"file_name": "..\\secret.png"}, r"without \.\. and relative"),
+        ({"file_name": "/etc/passwd"}, r"without \.\. and relative"),
+        ({"file_name": "C:\\films\\a.png"}, r"without \.\. and relative"),
         ({"file_name": ""}, "inside the folder"),
         ({"label": "healthy"}, "line 2: label is 'healthy'"),
         ({"label": "abnormal"}, "study p0/0 has label 1 and 0"),
         ({"body_part": "knee"}, "body_part is 'knee'"),
+        ({"body_part": "hand"}, "study p0/0 has body_part hand and wrist"),
         ({"patient_id": " "}, "line 2: patient_id is empty"),
         ({"file_name": "p0/s0_1.png"}, r"p0/s0_1\.png twice"),
-    ):
-        _write(root, [{**records[0], **change}, *records[1:]])
-        with pytest.raises(DatasetError, match=message):
-            load_folder(root)
+        ({"file_name": "./p0/s0_1.png"}, r"p0/s0_1\.png twice"),
+    ],
+)
+def test_invalid_rows_are_named(folder, change, message):
+    root, records = folder
+    _write(root, [{**records[0], **change}, *records[1:]])
+    with pytest.raises(DatasetError, match=message):
+        load_folder(root)
 
 
 def test_other_refusals(folder, tmp_path_factory):
@@ -102,11 +113,115 @@ def test_other_refusals(folder, tmp_path_factory):
         load_folder(root, ["knee"])
     with pytest.raises(DatasetError, match="no study of elbow"):
         load_folder(root, ["elbow"])
-    _write(root, records, "label")
-    with pytest.raises(DatasetError, match="lacks the columns label"):
+    _write(root, [{**record, "file_name": f"gone/{number}.png"} for number, record in enumerate(records)])
+    with pytest.raises(DatasetError, match=r"120 of its files do not exist: gone/0\.png \(line 2\), .*and 100 more"):
         load_folder(root)
-    with pytest.raises(DatasetError, match=r"give the folder of radiographs with metadata\.csv"):
+    _write(
+        root,
+        [{**records[0], "study_id": "b/c", "patient_id": "a"}, {**records[1], "study_id": "c", "patient_id": "a/b"}],
+    )
+    with pytest.raises(DatasetError, match="study a/b/c has patient_id a and a/b"):
+        load_folder(root)
+    _write(root, records, "label")
+    with pytest.raises(
+        DatasetError, match="lacks the columns label; its first line has file_name, study_id, patient_id"
+    ):
+        load_folder(root)
+    with pytest.raises(DatasetError, match=r"It contains nothing\. For your own radiographs, add metadata\.csv"):
         load_folder(tmp_path_factory.mktemp("empty"))
+
+
+@pytest.mark.parametrize(
+    ("separator", "encoding"),
+    [(";", "utf-8"), (";", "utf-8-sig"), ("\t", "utf-16"), (",", "utf-16-le"), (";", "cp1252")],
+)
+def test_tables_of_spreadsheets(folder, separator, encoding):
+    root, _ = folder
+    expected = all_rows(load_folder(root))
+    table = root / "metadata.csv"
+    lines = [line.replace(",", separator).replace("/", "\\") for line in table.read_text().splitlines()]
+    lines[0] = lines[0].replace("label", " Label ")
+    if encoding == "cp1252":
+        lines[1] = lines[1].replace("p0", "pü")
+    content = "\r\n".join(["sep=;"] * (encoding == "utf-8") + lines).encode(encoding)
+    table.write_bytes(content)
+    refusals = {"cp1252": "neither UTF-8 nor UTF-16 text", "utf-16-le": "zero bytes, as UTF-16 text without its mark"}
+    if encoding in refusals:
+        with pytest.raises(DatasetError, match=refusals[encoding]):
+            load_folder(root)
+    else:
+        assert all_rows(load_folder(root)) == expected
+
+
+def test_json_lines(folder):
+    root, records = folder
+    expected = all_rows(load_folder(root))
+    (root / "metadata.csv").unlink()
+    values = [{**record, "label": int(record["label"] in ("abnormal", "1"))} for record in records]
+    values[0]["body_part"], table = "XR_WRIST", root / "metadata.jsonl"
+    table.write_text("\n".join(map(json.dumps, values)) + "\n\n")
+    assert load_data(root)[1].key == "folder"
+    assert all_rows(load_folder(root)) == expected
+    for line, message in (
+        ("{", "has no JSON object in line 121"),
+        ("[1]", "line 121"),
+        ('{"a": 1}', "line 121: file_name"),
+    ):
+        table.write_text("\n".join([*map(json.dumps, values), line]))
+        with pytest.raises(DatasetError, match=message):
+            load_folder(root)
+
+
+@pytest.mark.parametrize("kind", ["files", "folders", "root"])
+def test_links(folder, kind, tmp_path_factory):
+    """As in a snapshot of the Hub, or in a working tree of DVC."""
+    root, _ = folder
+    store, snapshot = tmp_path_factory.mktemp("store"), tmp_path_factory.mktemp("snapshots") / "films"
+    if kind == "root":
+        snapshot.symlink_to(root)
+    else:
+        snapshot.mkdir()
+        shutil.copy(root / "metadata.csv", snapshot)
+    for number, file in enumerate(sorted(root.rglob("*.png")) if kind == "files" else ()):
+        shutil.move(file, store / f"{number:032x}")
+        (snapshot / file.relative_to(root)).parent.mkdir(exist_ok=True)
+        (snapshot / file.relative_to(root)).symlink_to(store / f"{number:032x}")
+    for place in root.glob("p*") if kind == "folders" else ():
+        (snapshot / place.name).symlink_to(place)
+    rows = all_rows(load_folder(snapshot))
+    assert len(rows) == 120
+    assert all(row["image"]["path"].startswith(str(snapshot)) for row in rows)
+
+
+def test_class_folders(folder, capsys):
+    root, records = folder
+    (root / "metadata.csv").unlink()
+    for record in records:
+        label = "abnormal" if record["label"] in ("abnormal", "1") else "normal"
+        target = root / label / record["patient_id"]
+        target.mkdir(parents=True, exist_ok=True)
+        shutil.move(root / record["file_name"], target)
+    for name, content in {
+        "normal/notes.txt": b"x",
+        "normal/x.heic": b"\0\0\0\x18ftypheic",
+        "other/a.png": b"x",
+    }.items():
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_bytes(content)
+    datasets, source = load_data(root)
+    assert source.key == "folder"
+    printed = capsys.readouterr().err
+    assert "has no patient_id, so every study counts as a patient of its own" in printed
+    assert "1 files that are neither in normal nor in abnormal are ignored, such as other/a.png" in printed
+    rows = all_rows(datasets)
+    assert len(rows) == len({row["study_id"] for row in rows}) == 121
+    assert all(row["label"] == row["study_id"].startswith("abnormal/") for row in rows)
+    with pytest.raises(RadiographError, match=r"1 of 121 images in .* cannot be read.*\n  normal/x\.heic is HEIC"):
+        check_images(datasets, progress=False)
+    shutil.rmtree(root / "abnormal")
+    (root / "abnormal").mkdir()
+    with pytest.raises(DatasetError, match="abnormal contains no picture"):
+        load_folder(root)
 
 
 def test_dicom_files(folder):

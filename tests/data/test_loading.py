@@ -16,8 +16,23 @@ def test_each_dataset_is_detected_by_its_files(phantom_tree, fracatlas, grazpedw
 
 
 def test_other_folders_are_refused(tmp_path):
-    with pytest.raises(DatasetError, match=r"contains no train_labeled_studies\.csv"):
-        load_data(tmp_path)
+    for entries, found in (
+        ((), "It contains nothing"),
+        (("labels.csv", "p1/a.png", ".git/x"), r"It contains labels\.csv, p1/\. For your own radiographs"),
+        (("train/fracture/a.png", "normal/b.png"), "It contains labels.csv, normal/, p1/, train/"),
+        ([f"{number:02}.png" for number in range(30)], "17.png, 18.png, 19.png, and 14 more"),
+    ):
+        for entry in entries:
+            (tmp_path / entry).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / entry).write_bytes(b"x")
+        with pytest.raises(DatasetError, match=found) as raised:
+            load_data(tmp_path)
+        assert "MURA" not in str(raised.value)
+        assert "add metadata.csv with the columns file_name and label" in str(raised.value)
+    with pytest.raises(DatasetError, match="nowhere does not exist"):
+        load_data(tmp_path / "nowhere")
+    with pytest.raises(DatasetError, match="is a file; give a folder"):
+        load_data(tmp_path / "labels.csv")
     (tmp_path / "dataset.csv").write_text("a,b\n")
     with pytest.raises(DatasetError, match="neither FracAtlas nor GRAZPEDWRI-DX"):
         load_data(tmp_path)

@@ -232,7 +232,7 @@ class TestRefusals:
     def test_missing_files_and_folders(self, small_tree, tmp_path):
         gone = sorted(small_tree.glob("train/**/image1.png"))[0]
         gone.unlink()
-        with pytest.raises(DatasetError, match=f"files are missing, such as {gone.relative_to(small_tree)}"):
+        with pytest.raises(DatasetError, match=f"1 files are missing: {gone.relative_to(small_tree)}"):
             load_mura(small_tree)
         for split in ("train", "valid"):
             shutil.rmtree(small_tree / split)
@@ -241,10 +241,13 @@ class TestRefusals:
         with pytest.raises(DatasetError, match=r"no train_labeled_studies\.csv"):
             load_mura(small_tree.parent / "elsewhere")
 
-    def test_a_list_in_another_encoding(self, small_tree):
+    def test_a_list_in_another_encoding(self, small_tree, expected):
         file = small_tree / "valid_labeled_studies.csv"
-        file.write_bytes(file.read_text().encode("utf-16"))
-        with pytest.raises(DatasetError, match="not UTF-8"):
+        text = file.read_text()
+        file.write_bytes(text.replace(",", ";").encode("utf-16"))
+        _check_equal(load_mura(small_tree, seed=1), expected, ["study_id"])
+        file.write_bytes(text.replace("MURA", "MÜRA").encode("latin-1"))
+        with pytest.raises(DatasetError, match="neither UTF-8 nor UTF-16 text"):
             load_mura(small_tree)
 
     def test_damaged_annotations_and_those_of_other_images(self, small_tree):

@@ -81,7 +81,7 @@ class TestFracatlas:
         os.rename(image, root / "images" / "Non_fractured" / image.name)
         refuses("wrong folder")
         (root / "images" / "Non_fractured" / image.name).unlink()
-        refuses(f"{image.stem}, but there is no such image")
+        refuses(f"1 images that do not exist: {image.stem}; get a complete copy")
         table = root / "dataset.csv"
         lines = table.read_text().splitlines()
         for content, message in (
