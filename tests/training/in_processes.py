@@ -13,18 +13,9 @@ from mura_hf import load_mura
 from mura_hf.errors import TrainingStopped
 from mura_hf.training import Trainer, TrainingConfig, train
 
-CONFIG = TrainingConfig().replace(
-    backbone="convnext_atto",
-    backbone_kwargs={"dims": [8, 16, 24, 32], "depths": [1, 1, 1, 1]},
-    pretrained=False,
-    image_size=64,
-    body_part_head=True,
-    epochs=4,
-    batch_size=8,
-    learning_rate=1e-3,
-    dev_fraction=0.25,
-    calib_fraction=0.2,
-)
+from .conftest import CONVNEXT, TINY
+
+CONFIG = TINY.replace(**CONVNEXT, body_part_head=True, epochs=4, batch_size=8)
 """Nothing in it depends on how a global batch is shared out: no batch norm, no dropout."""
 
 

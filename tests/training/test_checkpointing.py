@@ -180,22 +180,17 @@ def test_the_newest_complete_state_is_found_and_two_are_kept(tmp_path):
     assert sorted(path.name for path in (tmp_path / "states").iterdir()) == ["state-10", "state-2"]
 
 
-@pytest.mark.parametrize("harm", ["flip", "truncate", "remove", "no_manifest", "bad_manifest"])
+@pytest.mark.parametrize("harm", ["flip", "truncate", "training.pt", "manifest.json", "bad manifest"])
 def test_a_damaged_state_is_passed_over(harm, tmp_path):
     states = tmp_path / "states"
     before, state = _write(states, 1), _write(states, 2, bytes(range(200)))
     file = state / "training.pt"
     content = bytearray(file.read_bytes())
-    if harm == "flip":
-        content[100] ^= 1
-        file.write_bytes(content)
-    elif harm == "truncate":
-        file.write_bytes(content[:-1])
-    elif harm == "remove":
-        file.unlink()
-    elif harm == "no_manifest":
-        (state / "manifest.json").unlink()
-    else:
+    content[100] ^= harm == "flip"
+    file.write_bytes(content[: -1 if harm == "truncate" else None])
+    if harm in ("training.pt", "manifest.json"):
+        (state / harm).unlink()
+    elif harm == "bad manifest":
         (state / "manifest.json").write_text('{"training.pt": ')
     found, damages = newest_state(states)
     assert found == before

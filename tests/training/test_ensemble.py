@@ -1,5 +1,3 @@
-import json
-
 import numpy as np
 import pytest
 import yaml
@@ -26,14 +24,15 @@ from .conftest import TINY, read_record, train_tiny
 def configs(tmp_path_factory):
     """Two configs whose models can be members of one."""
     folder = tmp_path_factory.mktemp("configs")
-    small = {key: value for key, value in TINY.to_dict().items() if key != "name"}
-    small["epochs"] = 1
-    (folder / "plain.yaml").write_text(yaml.safe_dump(small))
-    (folder / "crossed.yaml").write_text(
-        yaml.safe_dump({**small, "model_kwargs": {"study_pooling": "max"}, "level": "study", "batch_size": 6})
-    )
-    (folder / "larger.yaml").write_text(yaml.safe_dump({**small, "image_size": 48}))
+    small = {key: value for key, value in TINY.replace(epochs=1).to_dict().items() if key != "name"}
+    crossed = {"model_kwargs": {"study_pooling": "max"}, "level": "study", "batch_size": 6}
+    for name, changes in {"plain": {}, "crossed": crossed, "larger": {"image_size": 48}}.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(small | changes))
     return {path.stem: str(path) for path in folder.iterdir()}
+
+
+def _member(run, name):
+    return MuraForImageClassification.from_pretrained(run / name / "checkpoint")
 
 
 def _dev(model, datasets, folder):
@@ -51,35 +50,24 @@ def test_an_ensemble_is_the_weighted_mean_and_its_members_are_not_trained_twice(
     weights = record["member_weights"]
     assert weights == model.config.weights
     assert sum(weights.values()) == pytest.approx(1)
-    answers = {
-        name: _dev(
-            MuraForImageClassification.from_pretrained(tmp_path / "run" / name / "checkpoint"), phantom_splits, folder
-        ).study_probabilities()[0]
-        for name in ("plain", "crossed")
-    }
     whole = _dev(model, phantom_splits, folder)
-    expected = sum(weights[name] * answers[name] for name in answers)
+    alone = {name: _dev(_member(tmp_path / "run", name), phantom_splits, folder) for name in ("plain", "crossed")}
+    expected = sum(weights[name] * found.study_probabilities()[0] for name, found in alone.items())
     np.testing.assert_allclose(whole.study_probabilities()[0], expected, atol=1e-5)
     assert record["dev"]["auroc"] == pytest.approx(whole.study_metrics()["auroc"], abs=1e-6)
-    assert {name: one["config"] for name, one in record["members"].items()} == {
-        "plain": "plain",
-        "crossed": "crossed",
-    }
+    assert {name: one["config"] for name, one in record["members"].items()} == {name: name for name in alone}
 
     # The same again trains nothing; a later run with the same members: one stands, one is not there.
     assert train_tiny(phantom_splits, tmp_path / "run", fit_member_weights=True, **options)[0] == folder
     again = tmp_path / "again"
     again.mkdir()
     (tmp_path / "run" / "plain").rename(again / "plain")
-    weights = again / "plain" / "checkpoint" / "model.safetensors"
-    before = weights.stat().st_mtime_ns
-    stands = json.loads((again / "plain" / "finished.json").read_text())
-    (again / "plain" / "finished.json").write_text(
-        json.dumps({**stands, "arguments": {**stands["arguments"], "epochs": 9}})
-    )
+    weights, finished = (again / "plain" / name for name in ("checkpoint/model.safetensors", "finished.json"))
+    before, kept = weights.stat().st_mtime_ns, finished.read_text()
+    finished.write_text(kept.replace('"epochs": 1,', '"epochs": 9,'))
     with pytest.raises(DatasetError, match="plain contains a run with other settings: epochs was 9, now 1"):
         train_tiny(phantom_splits, again, **options)
-    (again / "plain" / "finished.json").write_text(json.dumps(stands))
+    finished.write_text(kept)
     train_tiny(phantom_splits, again, **options)
     assert weights.stat().st_mtime_ns == before
     assert (again / "crossed" / "finished.json").exists()
@@ -101,10 +89,7 @@ def test_a_config_named_again_is_trained_with_another_seed(phantom_splits, confi
         assert (one["arguments"]["seed"], one["data"]["cut"]["seed"]) == (seed, 3)
         assert record["members"][f"plain-{seed}"]["arguments"] == one["arguments"]
     assert record["seconds"] >= sum(one["seconds"] for one in record["members"].values())
-    one, other = (
-        MuraForImageClassification.from_pretrained(tmp_path / "run" / name / "checkpoint").state_dict()
-        for name in ("plain-3", "plain-4")
-    )
+    one, other = (_member(tmp_path / "run", name).state_dict() for name in ("plain-3", "plain-4"))
     assert not all((one[name] == other[name]).all() for name in one)
     alike = tmp_path / "plain-3.yaml"
     alike.write_text(yaml.safe_dump({}))
@@ -133,12 +118,11 @@ def test_a_model_for_each_body_part(phantom_splits, configs, tmp_path, monkeypat
     assert set(model.members) == set(names.values())
     whole = _dev(model, some, folder)
     for part, name in names.items():
-        member = tmp_path / "run" / name
         rows = [row for row, one in enumerate(some["dev"]["body_part"]) if one == part]
-        alone = _dev(MuraForImageClassification.from_pretrained(member / "checkpoint"), some, folder)
+        alone = _dev(_member(tmp_path / "run", name), some, folder)
         np.testing.assert_allclose(whole.probabilities[rows], alone.probabilities[rows], atol=1e-5)
-        assert read_record(member / "checkpoint")["data"]["body_parts"] == [name]
-        assert read_record(member / "checkpoint")["data"]["views"]["dev"] == len(rows)
+        data = read_record(tmp_path / "run" / name / "checkpoint")["data"]
+        assert (data["body_parts"], data["views"]["dev"]) == ([name], len(rows))
     if any(set(seen.get("dev", ())) != {0, 1} for part, seen in labels.items() if part in lacking):
         with pytest.raises(DatasetError, match=r"of every body part, but .* lacks some"):
             plan_members(TINY.replace(family="specialized"), phantom_splits)
@@ -177,12 +161,9 @@ def test_no_other_weights_are_better():
     assert _loss(weights, probabilities, labels) <= lowest + 1e-9
 
 
-def test_a_member_that_is_always_wrong_gets_nothing():
+def test_a_member_that_is_always_wrong_gets_nothing_and_both_classes_are_needed():
     labels = np.array([0, 1, 0, 1, 1])
     weights = fit_member_weights(np.stack([1.0 - labels, 0.2 + 0.6 * labels]), labels)
     np.testing.assert_allclose(weights, [0, 1], atol=1e-6)
-
-
-def test_both_classes_are_needed():
     with pytest.raises(ValueError, match="normal and abnormal"):
         fit_member_weights(np.full((2, 3), 0.5), np.ones(3, int))

@@ -73,26 +73,23 @@ def _curve(config, losses=None, steps=5):
     return np.array(rates).reshape(config.training.epochs, steps)
 
 
-def test_step_is_torchs():
-    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
-    reference, expected = StepLR(optimizer, step_size=3, gamma=0.3), []
-    for _ in range(CONFIG.training.epochs):
-        expected.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        reference.step()
-    rates = _curve(CONFIG.replace(schedule="step", step_epochs=3, gamma=0.3))
-    np.testing.assert_allclose(rates, np.repeat(np.array(expected)[:, None], 5, 1))
-
-
-@pytest.mark.parametrize("patience", [0, 1])
-def test_plateau_is_torchs(patience):
+@pytest.mark.parametrize(
+    ("kind", "theirs", "ours"),
+    [
+        (StepLR, {"step_size": 3, "gamma": 0.3}, {"schedule": "step", "step_epochs": 3, "gamma": 0.3}),
+        (ReduceLROnPlateau, {"factor": 0.1, "patience": 0}, {"schedule": "plateau", "plateau_patience": 0}),
+        (ReduceLROnPlateau, {"factor": 0.1, "patience": 1}, {"schedule": "plateau", "plateau_patience": 1}),
+    ],
+)
+def test_step_and_plateau_are_torchs(kind, theirs, ours):
     losses = [1.0, 0.9, 0.90001, 0.95, 0.9, 0.89, 0.9, 0.9]
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
-    reference, expected = ReduceLROnPlateau(optimizer, factor=0.1, patience=patience), []
+    reference, expected = kind(optimizer, **theirs), []
     for loss in losses:
         expected.append(optimizer.param_groups[0]["lr"])
-        reference.step(loss)
-    rates = _curve(CONFIG.replace(schedule="plateau", plateau_factor=0.1, plateau_patience=patience), losses)
+        optimizer.step()
+        reference.step(*[loss] * (kind is ReduceLROnPlateau))
+    rates = _curve(CONFIG.replace(plateau_factor=0.1, **ours), losses)
     assert len(set(expected)) > 1
     np.testing.assert_allclose(rates, np.repeat(np.array(expected)[:, None], 5, 1))
 
@@ -214,10 +211,9 @@ def test_the_best_are_kept_and_of_two_alike_the_earlier():
 
 
 def test_weights_are_averaged_and_counts_are_those_of_the_best(tmp_path):
-    files = {}
-    for epoch in (2, 4):
-        files[epoch] = tmp_path / f"top-{epoch}.safetensors"
-        save_file(_weights(float(epoch)), files[epoch])
+    files = {epoch: tmp_path / f"top-{epoch}.safetensors" for epoch in (2, 4)}
+    for epoch, file in files.items():
+        save_file(_weights(float(epoch)), file)
     mean = average_weights(files, {2: 0.8, 4: 0.8})
     assert torch.equal(mean["0.weight"], torch.full((2, 2), 3.0))
     assert torch.equal(mean["1.running_mean"], torch.full((2,), 6.0))

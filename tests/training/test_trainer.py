@@ -27,12 +27,9 @@ from mura_hf.data import HardSampler, ViewDataset
 from mura_hf.errors import TrainingError, TrainingStopped
 from mura_hf.metrics import aggregate_studies
 from mura_hf.training import Trainer, TrainingConfig, load_config, predict_views, train, trainer
-from mura_hf.training.processes import make_accelerator
 from tests.conftest import SIDE, make_model
 
-from .conftest import TINY, read_record, train_tiny
-
-STILL = {"flip": 0.0, "rotation": 0.0, "scale": 0.0}
+from .conftest import CONVNEXT, TINY, read_record, train_tiny
 
 
 def auroc_on_dev(model, datasets, folder):
@@ -209,7 +206,8 @@ def test_overfits_one_batch(phantom_splits, tmp_path):
     labels = np.asarray(phantom_splits["train"]["label"])
     batch = phantom_splits["train"].select([*np.flatnonzero(labels == 0)[:8], *np.flatnonzero(labels == 1)[:8]])
     few = type(phantom_splits)({**phantom_splits, "train": batch, "dev": batch})
-    _, lines = train_tiny(few, tmp_path / "run", epochs=20, learning_rate=1e-2, **STILL)
+    still = {"flip": 0.0, "rotation": 0.0, "scale": 0.0}
+    _, lines = train_tiny(few, tmp_path / "run", epochs=20, learning_rate=1e-2, **still)
     assert lines[-1]["train_loss"] < 0.3 * lines[0]["train_loss"]
 
 
@@ -429,8 +427,7 @@ def test_gradients_are_accumulated_over_a_step(phantom_splits, tmp_path):
     losses = {}
     for size, batches in ((16, 1), (4, 4)):
         _, lines = train_tiny(
-            phantom_splits, tmp_path / str(size), batch_size=size, accumulation=batches, epochs=1,
-            backbone="convnext_atto", backbone_kwargs={"dims": [8, 16, 24, 32], "depths": [1, 1, 1, 1]},
+            phantom_splits, tmp_path / str(size), batch_size=size, accumulation=batches, epochs=1, **CONVNEXT,
             class_weighting=False, max_gradient_norm=0,
         )  # fmt: skip
         losses[size] = (lines[0]["train_loss"], lines[0]["dev_loss"])
@@ -447,12 +444,13 @@ def test_mixing_compiling_and_tracking(mixed):
 
 
 def test_unsupported_precisions_and_missing_trackers_are_refused(phantom_splits, tmp_path):
-    with pytest.raises(ConfigError, match="fp16"):
-        train_tiny(phantom_splits, tmp_path / "run", precision="fp16")
-    with pytest.raises(ConfigError, match="nonsense"):
-        make_accelerator(TINY, cpu=True, tracker="nonsense")
-    with pytest.raises(ConfigError, match="both must be above 0"):
-        train(phantom_splits, TINY, tmp_path / "run", data_description={}, cpu=True, save_steps=0)
+    for config, options, message in (
+        (TINY.replace(precision="fp16"), {}, "fp16"),
+        (TINY, {"tracker": "nonsense"}, "nonsense"),
+        (TINY, {"save_steps": 0}, "both must be above 0"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            train(phantom_splits, config, tmp_path / "run", data_description={}, cpu=True, **options)
     assert not (tmp_path / "run").exists()
 
 
