@@ -2,8 +2,9 @@
 
 import json
 import multiprocessing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -46,10 +47,8 @@ class _Study:
 
     @property
     def folder(self) -> str:
-        sign = "positive" if self.abnormal else "negative"
-        return (
-            f"MURA-v1.1/{self.split}/XR_{self.body_part.upper()}/patient{self.patient:05d}/study{self.number}_{sign}"
-        )
+        study = f"study{self.number}_{'positive' if self.abnormal else 'negative'}"
+        return f"MURA-v1.1/{self.split}/XR_{self.body_part.upper()}/patient{self.patient:05d}/{study}"
 
 
 def view_shares(tilt: float = 0.0) -> np.ndarray:
@@ -106,8 +105,8 @@ def _plan(
 
 def _pick(mix: Mapping[str, float], drawn: float) -> str:
     """Finding whose interval of [0, 1) contains `drawn`."""
-    edges = np.cumsum(list(mix.values()))
-    return list(mix)[min(int(np.searchsorted(edges, drawn, side="right")), len(mix) - 1)]
+    place = int(np.searchsorted(np.cumsum(list(mix.values())), drawn, side="right"))
+    return list(mix)[min(place, len(mix) - 1)]
 
 
 def _write_studies(root: Path, size: int, exposure: str, studies: tuple[_Study, ...]) -> list[dict[str, object]]:
@@ -136,18 +135,6 @@ def _write_studies(root: Path, size: int, exposure: str, studies: tuple[_Study, 
                 **dict(zip((f"decoy_{name}" for name in _CORNERS), decoy or (None,) * 4, strict=True)),
             }
     return [rows[key] for key in sorted(rows)]
-
-
-def _render_jobs(
-    root: Path, size: int, exposure: str, jobs: list[tuple[_Study, ...]], workers: int
-) -> Iterator[list[dict[str, object]]]:
-    """Rows of all jobs in their order, from one process or several."""
-    render = partial(_write_studies, root, size, exposure)
-    if workers == 1:
-        yield from map(render, jobs)
-        return
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(render, jobs, chunksize=4)
 
 
 def write_phantom_mura(
@@ -210,9 +197,7 @@ def write_phantom_mura(
         given = f"{n_studies}, {valid_fraction}"
         raise ValueError(f"n_studies must be 2 or more and valid_fraction between 0 and 1, not {given}")
     if counterfactuals and views_tell:
-        raise ValueError(
-            "counterfactual pairs have the same views, so views_tell has no effect; choose one of the two"
-        )
+        raise ValueError("counterfactual pairs have the same views; choose counterfactuals or views_tell")
     _check_known("body part", body_parts, BODY_PARTS)
     _check_known("finding", findings, (*FINDINGS, *UNUSUAL_FINDINGS))
     _check_known("exposure", [exposure], tuple(EXPOSURES))
@@ -227,8 +212,12 @@ def write_phantom_mura(
         mix=mix, train_mix=_shifted(mix, train_shares) if train_shares else mix
     )  # fmt: skip
     rows: list[dict[str, object]] = []
-    with tqdm(total=n_studies, desc="Rendering phantoms", unit="study", disable=not progress) as bar:
-        for job, done in zip(jobs, _render_jobs(root, size, exposure, jobs, workers), strict=True):
+    render = partial(_write_studies, root, size, exposure)
+    spawn = multiprocessing.get_context("spawn")
+    bar = tqdm(total=n_studies, desc="Rendering phantoms", unit="study", disable=not progress)
+    with bar, ProcessPoolExecutor(workers, mp_context=spawn) if workers > 1 else nullcontext() as pool:
+        rendered = pool.map(render, jobs, chunksize=4) if pool else map(render, jobs)
+        for job, done in zip(jobs, rendered, strict=True):
             rows += done
             bar.update(len(job))
 

@@ -114,7 +114,7 @@ def test_refuses_a_folder_that_is_not_empty_and_options_that_do_not_fit(tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
     for n, options, message in (
         (1, {}, "n_studies"),
-        (20, {"counterfactuals": True, "views_tell": True}, "choose one of the two"),
+        (20, {"counterfactuals": True, "views_tell": True}, "choose counterfactuals or views_tell"),
         (4, {"body_parts": ["knee"]}, "unknown body part"),
         (4, {"findings": ["gout"]}, "unknown finding"),
         (4, {"findings": []}, "unknown finding"),
@@ -163,3 +163,6 @@ def test_a_planted_marker_tells_the_label_in_most_studies():
     assert np.mean([study.marker == study.abnormal for study in planted]) == pytest.approx(0.95, abs=0.02)
     assert all(study.marker is None for study in plain)
     assert [study.seed for study in plain] == [study.seed for study in planted]
+    pairs = [job for job in _plan(2000, 10, 0, counterfactuals=True) if len(job) == 2]
+    assert {job[1].number - job[0].number for job in pairs} == {1}
+    assert np.mean([job[0].abnormal for job in pairs]) == pytest.approx(0.5, abs=0.05)  # its number tells nothing
