@@ -92,14 +92,28 @@ def make_model(family: str = "mura", seed: int = 0, **fields: Any) -> Any:
         return CLASSIFIERS[family].from_members(members, router=router, **fields)
     kind = CLASSIFIERS[family]
     torch.manual_seed(seed)
-    model = kind(kind.config_class(**{**SMALL, "head_init": "xavier", **fields})).eval()
-    with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                module.running_mean.normal_(0, 0.1)
-                module.running_var.uniform_(0.5, 1.5)
-                module.weight.uniform_(0.5, 1.5)
+    return randomize_norms(kind(kind.config_class(**{**SMALL, "head_init": "xavier", **fields})).eval())
+
+
+@torch.no_grad()
+def randomize_norms(model: Any) -> Any:
+    """Gives the batch norms of a new model statistics and weights as after a training."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+            module.weight.uniform_(0.5, 1.5)
     return model
+
+
+class LeavesFile:
+    """Pickled, it leaves a file behind when it is read with its code."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> Any:
+        return open, (str(self.file), "w")
 
 
 def check_round_trip(model: MuraClassifier, folder: Path, **given: Any) -> None:

@@ -56,14 +56,14 @@ def test_bundled_names_work_like_hub_names_in_any_folder(name, phantom_files, tm
 
 
 def test_import_is_light():
-    code = (
-        "import sys, time, torch\n"
-        "from transformers import PreTrainedModel\n"
-        "start = time.perf_counter()\n"
-        "import mura_hf\n"
-        "print(time.perf_counter() - start)\n"
-        "print([name for name in ('gradio', 'captum', 'datasets', 'timm') if name in sys.modules])\n"
-    )
+    code = """
+import sys, time, torch
+from transformers import PreTrainedModel
+start = time.perf_counter()
+import mura_hf
+print(time.perf_counter() - start)
+print([name for name in ("gradio", "captum", "datasets", "timm") if name in sys.modules])
+"""
     times = []
     for _ in range(3):
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

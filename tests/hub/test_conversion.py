@@ -12,6 +12,7 @@ from torch import nn
 
 from mura_hf import CheckpointError, MuraForImageClassification, MuraImageProcessor
 from mura_hf.hub import convert_checkpoint
+from tests.conftest import LeavesFile, randomize_norms
 
 SIDE = 64
 CHOSEN = {"architecture": "resnet18", "abnormal_index": 1, "image_size": SIDE}
@@ -21,14 +22,7 @@ CHOSEN = {"architecture": "resnet18", "abnormal_index": 1, "image_size": SIDE}
 def network_of(name="resnet18", outputs=2):
     """A network of torchvision with random weights and statistics. It is shared: copy it to change it."""
     torch.manual_seed(0)
-    model = getattr(torchvision.models, name)(weights=None, num_classes=outputs).eval()
-    with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.running_mean.normal_(0, 0.1)
-                module.running_var.uniform_(0.5, 1.5)
-                module.num_batches_tracked.fill_(7)
-    return model
+    return randomize_norms(getattr(torchvision.models, name)(weights=None, num_classes=outputs).eval())
 
 
 def check(network, folder, side=SIDE, channels=3, swapped=False):
@@ -80,10 +74,10 @@ def test_networks_of_torchvision_keep_their_predictions(convert, tmp_path, their
 
 def test_networks_of_timm_too(tmp_path):
     torch.manual_seed(0)
-    network = timm.create_model("efficientnet_lite0", num_classes=2).eval()
+    options = {**CHOSEN, "architecture": "efficientnet_lite0"}
+    network = timm.create_model(options["architecture"], num_classes=2).eval()
     network.classifier.weight.data.normal_()
     save_file(network.state_dict(), tmp_path / "weights.safetensors")
-    options = {**CHOSEN, "architecture": "efficientnet_lite0"}
     convert_checkpoint(tmp_path / "weights.safetensors", tmp_path / "out", **options)
     check(network, tmp_path / "out")
 
@@ -184,20 +178,10 @@ def test_weights_of_other_modules_are_left_out_on_request(convert, weights):
     assert "criterion.weight -> left out: left out as you asked" in done.describe()
 
 
-class Runs:
-    """Leaves a file behind when it is unpickled."""
-
-    def __init__(self, file):
-        self.file = file
-
-    def __reduce__(self):
-        return open, (str(self.file), "w")
-
-
 def test_pickled_objects_are_refused_and_not_run(convert, weights, tmp_path):
     ran = tmp_path / "ran"
     with pytest.raises(CheckpointError, match=r"weights\.pth holds pickled objects.*nothing was run.*state_dict\(\)"):
-        convert({"state_dict": weights, "extra": Runs(ran)})
+        convert({"state_dict": weights, "extra": LeavesFile(ran)})
     assert not ran.exists()
     torch.load(tmp_path / "weights.pth", weights_only=False)["extra"].close()
     assert ran.exists()  # it would have run
@@ -217,10 +201,6 @@ def test_pickled_objects_are_refused_and_not_run(convert, weights, tmp_path):
 def test_the_meaning_of_an_output_must_be_given(convert, outputs, options, question):
     with pytest.raises(CheckpointError, match=re.escape(question)):
         convert(network_of(outputs=outputs).state_dict(), **options)
-
-
-def without_one(weights):
-    return {name: value for name, value in weights.items() if name != "layer3.0.conv2.weight"}
 
 
 def with_two_layers(weights):
@@ -244,7 +224,8 @@ def with_two_layers(weights):
             lambda weights: {f"{name}.0.weight": torch.ones(2, 2) for name in ("features", "classifier")},
             {"architecture": "vgg11"}, "pools to 7 x 7",
         ),
-        (without_one, {}, r"lacks layer3\.0\.conv2\.weight of resnet18"),
+        (lambda weights: {name: weights[name] for name in weights.keys() - {"layer3.0.conv2.weight"}}, {},
+         r"lacks layer3\.0\.conv2\.weight of resnet18"),
         (with_two_layers, {}, r"several layers \(fc\.0, fc\.2\)"),
         (lambda weights: weights | renamed("^", "module.")(weights), {}, "several networks"),
         (lambda weights: {}, {}, r"weights\.pth holds no state dict"),

@@ -83,9 +83,8 @@ def test_a_download_that_differs_is_an_error(pushable, hub, api):
         return False
 
     hub.cut = spoil
-    with pytest.raises(
-        CheckpointError, match=r"body_parts\.png in tester/wrists \(commit \w+\) differs from the file"
-    ):
+    message = r"body_parts\.png in tester/wrists \(commit \w+\) differs from the file"
+    with pytest.raises(CheckpointError, match=message):
         push_here(pushable, api)
 
 

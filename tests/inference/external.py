@@ -9,6 +9,8 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
+from tests.conftest import randomize_norms
+
 SIDE = 64
 LABELS = ("negative", "positive")
 _TOKENS = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64}
@@ -72,15 +74,7 @@ def save_timm(folder: Path, architecture: str, labels: tuple[str, ...] = LABELS,
 
 def _liven(model: Any) -> Any:
     """Norms that do something, and a head that tells pictures apart."""
-    with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                module.running_mean.normal_(0, 0.1)
-                module.running_var.uniform_(0.5, 1.5)
-                module.weight.uniform_(0.5, 1.5)
-        head = [
-            module for module in model.modules() if isinstance(module, torch.nn.Linear) and len(module.weight) == 2
-        ]
-        for layer in head:
-            layer.weight.normal_(0, 0.3)
+    for module in randomize_norms(model).modules():
+        if isinstance(module, torch.nn.Linear) and len(module.weight) == 2:
+            torch.nn.init.normal_(module.weight, 0, 0.3)
     return model

@@ -15,6 +15,7 @@ from mura_hf import CheckpointError, StudyPredictor, read_radiograph
 from mura_hf.inference import EXTERNAL_WARNING
 from mura_hf.inference.external_model import find_abnormal, sounds_abnormal
 from mura_hf.inference.inputs import read_view
+from tests.conftest import LeavesFile
 from tests.inference.external import LABELS, SIDE, make_external, save_external, save_timm
 from tests.inference.threads import check_threads
 
@@ -188,7 +189,7 @@ def test_pickled_weights_and_code_of_a_checkpoint_are_never_run(externals, tmp_p
     folder, ran = tmp_path / "pickled", tmp_path / "ran"
     make_external("resnet").config.save_pretrained(folder)
     shutil.copy(externals["resnet"] / "preprocessor_config.json", folder)
-    torch.save({"weight": _Runs(ran)}, folder / "pytorch_model.bin")
+    torch.save({"weight": LeavesFile(ran)}, folder / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match=r"no model\.safetensors.*Pickled weights"):
         StudyPredictor.from_pretrained(folder)
     (tmp_path / "odd.py").write_text(f"open({str(ran)!r}, 'w')\nclass OddConfig: pass\n")
@@ -226,16 +227,6 @@ def test_damaged_checkpoints(externals, tmp_path):
     fails("NaN or infinity")
     make_external("vit").vit.save_pretrained(tmp_path)
     fails(r"no weights for classifier\.bias, classifier\.weight")
-
-
-class _Runs:
-    """Pickled, it leaves a file behind when it is read with its code."""
-
-    def __init__(self, file):
-        self.file = file
-
-    def __reduce__(self):
-        return open, (str(self.file), "w")
 
 
 ABNORMAL = (

@@ -45,8 +45,8 @@ def whole(home):
     return end
 
 
-def _start(home, name, **changes):
-    return train_in_fork(home / "tree", home / name, home / "cache", changes)
+def _start(home, name):
+    return train_in_fork(home / "tree", home / name, home / "cache", {})
 
 
 def _finish(home, name):
@@ -54,28 +54,26 @@ def _finish(home, name):
     return end_of(home / name)
 
 
-def _wait_for_state(process, states, number):
+def _stop_at_state(process, states, number, sent):
+    """Sends a signal after a state; returns the exit code."""
     while process.is_alive() and max((state_number(path) for path in states.glob("state-*")), default=0) < number:
         time.sleep(0.001)
+    os.kill(process.pid, sent)
+    process.join(60)
+    return process.exitcode
 
 
 @pytest.mark.slow
 def test_a_stopped_killed_and_damaged_run_ends_bit_equal_to_one_left_alone(home, whole):
     folder, rng = home / "killed", np.random.default_rng(1)
     states = folder / "states"
-    process = _start(home, "killed")
-    _wait_for_state(process, states, 3)
-    os.kill(process.pid, signal.SIGTERM)
-    process.join(60)
-    assert process.exitcode == 1  # TrainingStopped; a script makes its code of it
+    code = _stop_at_state(_start(home, "killed"), states, 3, signal.SIGTERM)
+    assert code == 1  # TrainingStopped; a script makes its code of it
     assert list(states.glob("state-*"))
     assert not list(states.glob("tmp*"))
     killed = [kill(_start(home, "killed"), folder, rng) for kill in (kill_while_writing, kill_at_random)]
     assert any(killed)
-    process = _start(home, "killed")
-    _wait_for_state(process, states, 12)
-    os.kill(process.pid, signal.SIGKILL)
-    process.join(60)
+    _stop_at_state(_start(home, "killed"), states, 12, signal.SIGKILL)
     damaged = max(states.glob("state-*"), key=state_number) / "best.safetensors"
     content = bytearray(damaged.read_bytes())
     content[len(content) // 2] ^= 4
@@ -141,10 +139,7 @@ def test_a_full_disk_leaves_the_last_state_complete_and_is_explained(forks, home
         pytest.skip("no small disk can be mounted here")
     try:
         folder = disk / "run"
-        process = _start(home, str(folder))
-        _wait_for_state(process, folder / "states", 3)
-        os.kill(process.pid, signal.SIGKILL)
-        process.join(60)
+        _stop_at_state(_start(home, str(folder)), folder / "states", 3, signal.SIGKILL)
         free = os.statvfs(disk)
         ballast = disk / "ballast"
         ballast.write_bytes(bytes(max(0, free.f_bavail * free.f_frsize - 200_000)))
