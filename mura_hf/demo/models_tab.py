@@ -25,6 +25,9 @@ from .viewer import STATES, heatmap_url, image_url
 MAX_CARD = 30_000
 """Characters of a card that the page shows."""
 
+MAX_CARD_FILE = 4 << 20
+"""Bytes of a card that is downloaded."""
+
 _FRONT_MATTER = re.compile(r"\A\ufeff?---[^\S\n]*\n(?:.*\n)*?---[^\S\n]*(?:\n|\Z)")  # in linear time
 _PICTURE = re.compile(r"!\[([^\]]*)\]\((\w[\w.-]*\.png)\)")
 _NO_CARD = "This checkpoint has no model card, so its training data and its performance are unknown."
@@ -58,7 +61,7 @@ def find_card(name: str, revision: str) -> Card:
         source = find_source(name.strip() or None, revision.strip() or None)
     except CheckpointError as error:
         return Card(f"The card cannot be read. {error}", trusted=False)
-    file = find_file(source, "README.md")
+    file = find_file(source, "README.md", max_bytes=MAX_CARD_FILE)
     if file is None:
         return Card(_NO_CARD, trusted=False)
     bundled = [folder.resolve() for folder in BUNDLED.values()]

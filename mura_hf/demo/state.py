@@ -11,14 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
-from huggingface_hub.utils import httpx
-
 from ..common import BUNDLED
 from ..errors import CheckpointError
 from ..inference import StudyPredictor
-from ..inference.loading import HUB_TIMEOUT
+from ..inference.loading import LOCAL_CHECKPOINTS, PUBLIC_CHECKPOINTS, CheckpointLimits
 from ..radiographs import GuardedReader
 from .examples import EXAMPLES_CHECKPOINT, EXAMPLES_FOLDER, ExampleStudy, load_examples
 from .uploads import Uploads, make_private_folder
@@ -45,7 +41,7 @@ class Limits:
     concurrency: int = 2  # requests of one kind that run at the same time
     threads: int = 24  # that serve the page
     seconds: float = 3600.0  # of one worklist
-    weights_bytes: int | None = None  # of a checkpoint on the Hub; None for no limit
+    checkpoint: CheckpointLimits = LOCAL_CHECKPOINTS
     connections: int = 1024  # requests that are being answered, pages that are open among them
     client_share: float = 1.0  # of `folder_bytes` and `connections` that one address may use
     min_rate: int = 16 << 10  # bytes per second of an upload, from its first `grace` seconds on
@@ -54,7 +50,8 @@ class Limits:
 
 LOCAL_LIMITS = Limits()
 PUBLIC_LIMITS = Limits(
-    upload_bytes=200 << 20, studies=200, folder_bytes=1 << 30, seconds=900.0, weights_bytes=1 << 30, client_share=0.5
+    upload_bytes=200 << 20, studies=200, folder_bytes=1 << 30, seconds=900.0, checkpoint=PUBLIC_CHECKPOINTS,
+    client_share=0.5,
 )  # fmt: skip
 """Limits if other people can reach the app."""
 
@@ -65,11 +62,13 @@ class CheckpointCache:
     Args:
         allow_folders: Whether local folders may be named. Only safe if the app serves on loopback.
         capacity: Number of predictors to keep.
-        max_bytes: Maximum size of weights on the Hub; None for no limit.
+        limits: What a checkpoint may ask for.
     """
 
-    def __init__(self, *, allow_folders: bool, capacity: int = 3, max_bytes: int | None = None) -> None:
-        self.allow_folders, self.capacity, self.max_bytes = allow_folders, capacity, max_bytes
+    def __init__(
+        self, *, allow_folders: bool, capacity: int = 3, limits: CheckpointLimits = LOCAL_CHECKPOINTS
+    ) -> None:
+        self.allow_folders, self.capacity, self.limits = allow_folders, capacity, limits
         self._loaded: OrderedDict[CheckpointKey, StudyPredictor] = OrderedDict()
         self._lock = threading.Lock()  # guards both dictionaries; not held while a checkpoint loads
         self._loading: defaultdict[CheckpointKey, threading.Lock] = defaultdict(threading.Lock)
@@ -98,9 +97,8 @@ class CheckpointCache:
                 if key in self._loaded:
                     return self._loaded[key]
             try:
-                self._check_size(*key[:2])
                 predictor = StudyPredictor.from_pretrained(
-                    key[0] or None, revision=key[1] or None, abnormal_label=key[2] or None
+                    key[0] or None, revision=key[1] or None, abnormal_label=key[2] or None, limits=self.limits
                 )
             finally:
                 with self._lock:
@@ -127,20 +125,6 @@ class CheckpointCache:
                 folders = ", nor a folder on this machine"
             bundled = ", ".join(BUNDLED)
             raise CheckpointError(f"“{name}” is not a Hub name such as user/model, nor one of {bundled}{folders}.")
-
-    def _check_size(self, name: str, revision: str) -> None:
-        if self.max_bytes is None or not name or name in BUNDLED or Path(name).is_dir():
-            return
-        try:
-            info = HfApi().model_info(name, revision=revision or None, files_metadata=True, timeout=HUB_TIMEOUT)
-        except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, httpx.HTTPError):
-            return  # loading fails too, with a better message
-        size = sum(file.size or 0 for file in info.siblings or () if file.rfilename.endswith(".safetensors"))
-        if size > self.max_bytes:
-            raise CheckpointError(
-                f"The weights of {name} have {size / 1e9:.1f} GB, and this app loads at most "
-                f"{self.max_bytes / 1e9:.1f} GB. Run the app on your own machine to use this checkpoint."
-            )
 
 
 @dataclass(frozen=True)
@@ -171,7 +155,7 @@ def make_context() -> AppContext:
     limits = PUBLIC_LIMITS if public else LOCAL_LIMITS
     reader = GuardedReader()
     reader.start()
-    checkpoints = CheckpointCache(allow_folders=not public, max_bytes=limits.weights_bytes)
+    checkpoints = CheckpointCache(allow_folders=not public, limits=limits.checkpoint)
     loader = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")  # while Gradio is imported
     for key in (FOR_EXAMPLES, DEFAULT):
         loader.submit(checkpoints.get, *key)  # `get` raises its errors again

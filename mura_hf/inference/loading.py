@@ -1,12 +1,15 @@
 """Loading a checkpoint: from the package, a folder or the Hub, with everything that lies beside its weights."""
 
 import os
+import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import (
+    HfApi,
     get_hf_file_metadata,
     hf_hub_download,
     hf_hub_url,
@@ -22,13 +25,14 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from transformers import AutoConfig
+from huggingface_hub.utils import httpx
+from torch.overrides import TorchFunctionMode
+from transformers import AutoConfig, PreTrainedConfig
 
 from ..common import BUNDLED, DEFAULT
 from ..errors import CheckpointError
 from ..models import (
     CLASSIFIERS,
-    LABELS,
     MuraClassifier,
     MuraForStudyClassification,
     MuraImageProcessor,
@@ -40,6 +44,79 @@ from .external_processor import ExternalProcessor
 
 HUB_TIMEOUT = 5.0
 """Seconds to wait for the first response of the Hub."""
+
+
+@dataclass(frozen=True)
+class CheckpointLimits:
+    """What a checkpoint may ask for. A stranger's files are checked before anything large is fetched or built.
+
+    Attributes:
+        weights_bytes: Of all weights and codes together, on the Hub; None for no limit.
+        file_bytes: Of each other file that is fetched or read: configuration, card, records.
+        side: Sides of images in pixels, in the configuration and in that of the image processor.
+        number: Any other number in these files, such as a number of layers.
+        tensors: Number of parameters and buffers of the network, each a tensor.
+        elements: Elements of these tensors, all together.
+    """
+
+    weights_bytes: int | None = None
+    file_bytes: int = 32 << 20
+    side: int = 4096
+    number: float = 1e6
+    tensors: int = 50_000
+    elements: int = 4_000_000_000
+
+
+LOCAL_CHECKPOINTS = CheckpointLimits()
+PUBLIC_CHECKPOINTS = CheckpointLimits(1 << 30, 4 << 20, side=1024, number=1e5, tensors=10_000, elements=300_000_000)
+"""Limits of an app that strangers reach."""
+
+_SIDES = re.compile(
+    r"((image|img|local|crop|pad|input)_)?size|height|width|(shortest|longest)_edge|max_(height|width)"
+)
+_SMALLEST_CROP = 0.25  # share of the side; an image is enlarged by its inverse
+
+
+def check_values(values: Any, limits: CheckpointLimits, file: str, name: str = "") -> None:
+    """Checks all numbers of a JSON file of a checkpoint; `name` is the field that holds `values`.
+
+    Raises:
+        CheckpointError: If one is above its limit.
+    """
+    if isinstance(values, dict | list):
+        for key, value in values.items() if isinstance(values, dict) else ((name, value) for value in values):
+            check_values(value, limits, file, str(key))
+    elif isinstance(values, int | float) and not isinstance(values, bool):
+        limit = limits.side if _SIDES.fullmatch(name) else limits.number
+        if not abs(values) <= limit or (name == "crop_pct" and values < _SMALLEST_CROP):
+            shown = repr(values) if isinstance(values, float) or abs(values) < 1e12 else "a huge number"
+            rule = f"at least {_SMALLEST_CROP}" if name == "crop_pct" else f"at most {limit:g}"
+            raise CheckpointError(f"{file}: {name} is {shown}, and {rule} is allowed here; correct the file")
+
+
+class _BoundedBuilding(TorchFunctionMode):
+    """Stops the building of a network with too many layers or parameters, in this thread only.
+
+    transformers builds networks on the meta device, so nothing of this size is allocated yet.
+    """
+
+    def __init__(self, place: str, limits: CheckpointLimits) -> None:
+        super().__init__()
+        self.place, self.limits, self.tensors, self.elements = place, limits, 0, 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func in _FACTORIES and result.is_meta:
+            self.tensors, self.elements = self.tensors + 1, self.elements + result.numel()
+            if self.tensors > self.limits.tensors or self.elements > self.limits.elements:
+                raise CheckpointError(
+                    f"{self.place} describes a network of more than {self.limits.tensors:,} tensors or "
+                    f"{self.limits.elements:,} parameters, which is the limit here; use a smaller checkpoint"
+                )
+        return result
+
+
+_FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.arange, torch.tensor}
 
 
 @dataclass(frozen=True)
@@ -123,8 +200,42 @@ def _check_hub(name: str, revision: str | None) -> None:
         raise CheckpointError(message.format(name=name, revision=revision, error=error)) from error
 
 
-def find_file(source: Source, name: str) -> Path | None:
-    """Returns the local path of a file of a checkpoint, downloaded if needed; None if it cannot be had."""
+def check_sizes(source: Source, limits: CheckpointLimits) -> None:
+    """Checks the sizes of the files of a checkpoint: of all on the Hub, or of the JSON files of a folder.
+
+    Raises:
+        CheckpointError: If one is above its limit.
+    """
+    folder = Path(source.location)
+    if folder.is_dir():
+        sizes = {file.name: file.stat().st_size for file in folder.glob("*.json")}
+    else:
+        try:
+            info = HfApi().model_info(
+                source.location, revision=source.revision, files_metadata=True, timeout=HUB_TIMEOUT
+            )
+        except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, httpx.HTTPError):
+            return  # loading fails too, with a better message
+        sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+        weights = sum(size for file, size in sizes.items() if file.endswith((".safetensors", ROWS)))
+        if limits.weights_bytes is not None and weights > limits.weights_bytes:
+            raise CheckpointError(
+                f"the weights of {source.name} have {weights / 1e9:.1f} GB, and this app loads at most "
+                f"{limits.weights_bytes / 1e9:.1f} GB; run the app on your own machine to use this checkpoint"
+            )
+    for file, size in sizes.items():
+        if file.endswith(".json") and size > limits.file_bytes:
+            raise CheckpointError(
+                f"{file} of {source.name} has {size / 1e6:.0f} MB, and at most {limits.file_bytes / 1e6:.0f} MB are "
+                "allowed here; it should hold settings only"
+            )
+
+
+def find_file(source: Source, name: str, max_bytes: int = LOCAL_CHECKPOINTS.file_bytes) -> Path | None:
+    """Returns the local path of a file of a checkpoint, downloaded if needed.
+
+    The result is None if it cannot be had, or has more than `max_bytes` on the Hub.
+    """
     if Path(source.location).is_dir():
         file = Path(source.location) / name
         return file if file.is_file() else None
@@ -134,6 +245,9 @@ def find_file(source: Source, name: str) -> Path | None:
     if cached is not None:  # the cache remembers that the Hub has no such file
         return None
     try:
+        size = get_hf_file_metadata(hf_hub_url(source.location, name, revision=source.revision), HUB_TIMEOUT).size
+        if size is None or size > max_bytes:
+            return None
         return Path(hf_hub_download(source.location, name, revision=source.revision, etag_timeout=HUB_TIMEOUT))
     except Exception:  # optional files must not prevent a checkpoint from loading
         return None
@@ -148,15 +262,31 @@ def find_weights(source: Source) -> Path | None:
 
 
 def load_checkpoint(
-    source: Source, dtype: str | torch.dtype, abnormal_label: str | None
+    source: Source,
+    dtype: str | torch.dtype,
+    abnormal_label: str | None,
+    limits: CheckpointLimits = LOCAL_CHECKPOINTS,
 ) -> tuple[MuraClassifier, MuraImageProcessor | ExternalProcessor, list[str]]:
     """Loads model and image processor, and lists the warnings that belong to each prediction.
 
     Code that comes with a checkpoint is never run.
 
     Raises:
-        CheckpointError: If it does not classify normal against abnormal.
+        CheckpointError: If it does not classify normal against abnormal, or exceeds the limits.
     """
+    check_sizes(source, limits)
+    # As plain values, because already a configuration with a billion labels would fill the memory.
+    check_values(PreTrainedConfig.get_config_dict(source.location, **source.pinned)[0], limits, "config.json")
+    with suppress(OSError):  # timm keeps these settings in config.json
+        settings, _ = MuraImageProcessor.get_image_processor_dict(source.location, **source.pinned)
+        check_values(settings, limits, "preprocessor_config.json")
+    with _BoundedBuilding(source.location, limits):
+        return _load_checkpoint(source, dtype, abnormal_label)
+
+
+def _load_checkpoint(
+    source: Source, dtype: str | torch.dtype, abnormal_label: str | None
+) -> tuple[MuraClassifier, MuraImageProcessor | ExternalProcessor, list[str]]:
     place = source.location
     try:
         config = AutoConfig.from_pretrained(place, trust_remote_code=False, **source.pinned)
@@ -169,9 +299,10 @@ def load_checkpoint(
     if config.model_type not in CLASSIFIERS:
         model, processor = load_external(place, config, dtype, source.pinned, abnormal_label)
         return model, processor, [EXTERNAL_WARNING]
-    if abnormal_label is not None and abnormal_label.strip().casefold() != LABELS[1]:
+    labels = config.id2label
+    if abnormal_label is not None and abnormal_label.strip().casefold() != labels[1].casefold():
         raise CheckpointError(
-            f"{place} is a checkpoint of mura_hf, whose labels are “{LABELS[0]}” and “{LABELS[1]}”; leave "
+            f"{place} is a checkpoint of mura_hf, whose labels are “{labels[0]}” and “{labels[1]}”; leave "
             f"abnormal_label “{abnormal_label}” out"
         )
     kind: Any = MuraForStudyClassification if config.model_type == "mura" else CLASSIFIERS[config.model_type]

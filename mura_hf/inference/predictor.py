@@ -49,9 +49,11 @@ from .external_processor import ExternalProcessor
 from .inputs import check_device, check_dtype, list_views, read_view
 from .loading import (
     DETECTOR_IS_MISSING,
+    LOCAL_CHECKPOINTS,
     NO_DETECTOR,
     OOD_WARNING,
     UNREADABLE,
+    CheckpointLimits,
     Source,
     find_file,
     find_source,
@@ -113,6 +115,7 @@ class StudyPredictor:
         device: str | torch.device | None = None,
         dtype: str | torch.dtype = "auto",
         abnormal_label: str | None = None,
+        limits: CheckpointLimits = LOCAL_CHECKPOINTS,
     ) -> "StudyPredictor":
         """Loads a checkpoint of this package, or any image classifier of transformers or timm with two labels.
 
@@ -125,16 +128,17 @@ class StudyPredictor:
             device: Device of the model; by default the accelerator if there is one, else the CPU.
             dtype: Dtype of the weights.
             abnormal_label: The label of an external checkpoint that means abnormal, if the label texts do not say so.
+            limits: What the checkpoint may ask for, checked before anything is built.
 
         Raises:
-            CheckpointError: If the checkpoint cannot be found, does not classify normal against abnormal, does not say
-                which label is which, or its files do not fit each other.
+            CheckpointError: If the checkpoint cannot be found, exceeds the limits, does not classify normal against
+                abnormal, does not say which label is which, or its files do not fit each other.
             ValueError: If this machine has no such device, or the dtype does not exist.
         """
         device, dtype = check_device(device), check_dtype(dtype)
         source = find_source(name_or_path, revision)
         try:
-            model, processor, warnings = load_checkpoint(source, dtype, abnormal_label)
+            model, processor, warnings = load_checkpoint(source, dtype, abnormal_label, limits)
             model = model.to(device, memory_format=torch.channels_last)
             detector, problem = load_ood_detector(source)
             warnings += [] if problem is None else [problem]

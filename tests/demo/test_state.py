@@ -1,11 +1,10 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 
 import pytest
 
 from mura_hf import CheckpointError
-from mura_hf.demo.state import CheckpointCache, is_public
+from mura_hf.demo.state import LOCAL_LIMITS, PUBLIC_LIMITS, CheckpointCache, is_public
 from tests.inference.external import save_external
 
 
@@ -55,7 +54,7 @@ def test_a_slow_download_does_not_delay_others(checkpoint, monkeypatch):
     cache.get()
     started, finish = threading.Event(), threading.Event()
 
-    def load_slowly(name, revision=None, abnormal_label=None):
+    def load_slowly(name, **options):
         started.set()
         assert finish.wait(30)
         raise CheckpointError(f"{name} cannot be loaded")
@@ -71,23 +70,13 @@ def test_a_slow_download_does_not_delay_others(checkpoint, monkeypatch):
     assert not cache._loading
 
 
-def test_weights_that_are_too_large_for_a_public_page_are_not_downloaded(monkeypatch):
-    calls = []
-
-    class Hub:
-        def model_info(self, name, **options):
-            calls.append((name, options["revision"]))
-            sizes = {"model.safetensors": 3 << 30, "model-2.safetensors": 1 << 30, "notes.bin": 9 << 30}
-            return SimpleNamespace(siblings=[SimpleNamespace(rfilename=file, size=sizes[file]) for file in sizes])
-
-    monkeypatch.setattr("mura_hf.demo.state.HfApi", Hub)
-    with pytest.raises(CheckpointError, match=r"weights of me/large have 4\.3 GB, and this app loads at most 1\.1 GB"):
-        CheckpointCache(allow_folders=False, max_bytes=1 << 30).get("me/large", "v1")
-    assert calls == [("me/large", "v1")]
-    assert CheckpointCache(allow_folders=False, max_bytes=1).get("mura-phantom").checkpoint == "bundled: mura-phantom"
-    with pytest.raises(CheckpointError, match="me/large"):  # any size is allowed, but there is no network
-        CheckpointCache(allow_folders=True).get("me/large")
-    assert len(calls) == 1
+def test_a_public_page_limits_checkpoints(tmp_path):
+    save_external(tmp_path, "vit", num_hidden_layers=800)
+    cache = CheckpointCache(allow_folders=True, limits=PUBLIC_LIMITS.checkpoint)
+    with pytest.raises(CheckpointError, match="more than 10,000 tensors"):
+        cache.get(str(tmp_path))
+    assert cache.get("mura-phantom").checkpoint == "bundled: mura-phantom"
+    assert LOCAL_LIMITS.checkpoint.weights_bytes is None
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,12 @@
 """Finding and loading checkpoints, their golden check and the measured performance of their operating points."""
 
 import http.server
+import json
+import resource
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import huggingface_hub.constants
 import numpy as np
@@ -16,9 +19,17 @@ from transformers import AutoModelForImageClassification
 from mura_hf import CheckpointError, MuraImageProcessor, StudyPredictor
 from mura_hf.common import BUNDLED
 from mura_hf.inference import loading
-from mura_hf.inference.loading import UNREADABLE, Source, find_file, find_source, golden_warning
+from mura_hf.inference.loading import (
+    PUBLIC_CHECKPOINTS,
+    UNREADABLE,
+    Source,
+    find_file,
+    find_source,
+    golden_warning,
+)
 from mura_hf.models import BODY_PARTS, CLASSIFIERS, GOLDEN_FILE, read_golden, write_golden
 from tests.conftest import make_checkpoint, make_model
+from tests.inference.external import save_external, save_timm
 
 
 @pytest.fixture
@@ -115,6 +126,77 @@ def test_bundled_checkpoints_are_found_by_name(tmp_path, monkeypatch):
             find_source(folder, "main")
 
 
+class TestLimits:
+    """Files of strangers, which ask for too much."""
+
+    @pytest.mark.parametrize(
+        ("kind", "file", "fields"),
+        [
+            ("vit", "config.json", {"num_hidden_layers": 2_000_000}),
+            ("vit", "config.json", {"num_hidden_layers": 90_000}),  # within the numbers, but not to be built
+            ("vit", "config.json", {"num_hidden_layers": 10**400}),
+            ("vit", "config.json", {"hidden_size": 65536, "intermediate_size": 90_000}),
+            ("vit", "config.json", {"num_labels": 10**9, "id2label": None}),
+            ("swin", "config.json", {"window_size": 4000, "image_size": 1000}),
+            ("vit", "preprocessor_config.json", {"size": {"height": 8000, "width": 8000}}),
+            ("resnet", "preprocessor_config.json", {"size": {"shortest_edge": 5000}}),
+            ("resnet", "preprocessor_config.json", {"crop_pct": 1e-3}),
+            ("timm", "config.json", {"model_args": {"layers": [9000, 9000, 1, 1]}}),
+            ("timm", "config.json", {"pretrained_cfg": {"input_size": [3, 5000, 5000]}}),
+            ("mura", "preprocessor_config.json", {"size": {"height": 5000, "width": 64}}),
+            ("mura", "config.json", {"image_size": 5000}),
+            ("mura", "config.json", {"backbone_kwargs": {"channels": [90_000, 90_000, 8, 8]}}),
+            ("mura", "config.json", {"temperature": float("nan")}),
+        ],
+    )
+    def test_nothing_large_is_built(self, kind, file, fields, tmp_path):
+        if kind == "mura":
+            make_checkpoint(tmp_path)
+        elif kind == "timm":
+            save_timm(tmp_path, "resnet10t", channels=[8, 16, 24, 32])
+        else:
+            save_external(tmp_path, kind)
+        values = json.loads((tmp_path / file).read_text())
+        (tmp_path / file).write_text(json.dumps({**values, **fields}))
+        before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+        with pytest.raises(CheckpointError, match=r"is allowed here|is the limit here"):
+            StudyPredictor.from_pretrained(tmp_path, device="cpu", limits=PUBLIC_CHECKPOINTS)
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kB
+        assert time.process_time() - start < 30
+
+    def test_large_files_are_not_read(self, tmp_path):
+        make_checkpoint(tmp_path)
+        (tmp_path / "training.json").write_text(" " * (33 << 20))
+        with pytest.raises(CheckpointError, match="has 35 MB, and at most 34 MB are allowed"):
+            StudyPredictor.from_pretrained(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("files", "message"),
+        [
+            ({"model.safetensors": 3 << 30, "model-2.safetensors": 1 << 30}, r"weights .* 4\.3 GB, .* most 1\.1 GB"),
+            ({"model.safetensors": 9, "retrieval/rows.parquet": 2 << 30}, r"weights .* 2\.1 GB, .* most 1\.1 GB"),
+            ({"model.safetensors": 9, "preprocessor_config.json": 5 << 20}, "preprocessor_config.json .* has 5 MB"),
+        ],
+    )
+    def test_sizes_on_the_hub_are_checked_before_files_are_fetched(self, files, message, hub, monkeypatch):
+        class Api:
+            def model_info(self, name, **options):
+                assert (name, options["revision"]) == ("user/model", "v1")
+                return SimpleNamespace(siblings=[SimpleNamespace(rfilename=file, size=files[file]) for file in files])
+
+        monkeypatch.setattr(loading, "HfApi", Api)
+        with pytest.raises(CheckpointError, match=message):
+            StudyPredictor.from_pretrained("user/model", "v1", limits=PUBLIC_CHECKPOINTS)
+
+    @pytest.mark.parametrize(("size", "fetched"), [(1000, True), (5 << 20, False), (None, False)])
+    def test_a_large_card_is_not_fetched(self, size, fetched, monkeypatch):
+        calls = []
+        monkeypatch.setattr(loading, "get_hf_file_metadata", lambda *args: SimpleNamespace(size=size))
+        monkeypatch.setattr(loading, "hf_hub_download", lambda *args, **options: calls.append(args) or "card")
+        assert (find_file(Source("user/model", None, ""), "README.md", 4 << 20) is not None) is fetched
+        assert bool(calls) is fetched
+
+
 PICTURE = np.random.default_rng(0).integers(0, 255, (90, 70), np.uint8)
 
 
@@ -195,6 +277,7 @@ def test_a_golden_check_on_the_hub_is_downloaded_if_there_is_one(golden_folder, 
             raise LocalEntryNotFoundError("not there, or no network")
         return str(golden_folder / GOLDEN_FILE)
 
+    monkeypatch.setattr(loading, "get_hf_file_metadata", lambda *args: SimpleNamespace(size=1000))
     monkeypatch.setattr(loading, "hf_hub_download", download)
     np.testing.assert_array_equal(read_golden(find_file(source, GOLDEN_FILE)).picture, PICTURE)
     assert asked == [(("user/model", GOLDEN_FILE), "later")]
