@@ -245,7 +245,9 @@ def find_file(source: Source, name: str, max_bytes: int = LOCAL_CHECKPOINTS.file
     if cached is not None:  # the cache remembers that the Hub has no such file
         return None
     try:
-        size = get_hf_file_metadata(hf_hub_url(source.location, name, revision=source.revision), HUB_TIMEOUT).size
+        size = get_hf_file_metadata(
+            hf_hub_url(source.location, name, revision=source.revision), timeout=HUB_TIMEOUT
+        ).size
         if size is None or size > max_bytes:
             return None
         return Path(hf_hub_download(source.location, name, revision=source.revision, etag_timeout=HUB_TIMEOUT))

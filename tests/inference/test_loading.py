@@ -191,7 +191,7 @@ class TestLimits:
     @pytest.mark.parametrize(("size", "fetched"), [(1000, True), (5 << 20, False), (None, False)])
     def test_a_large_card_is_not_fetched(self, size, fetched, monkeypatch):
         calls = []
-        monkeypatch.setattr(loading, "get_hf_file_metadata", lambda *args: SimpleNamespace(size=size))
+        monkeypatch.setattr(loading, "get_hf_file_metadata", lambda url, timeout: SimpleNamespace(size=size))
         monkeypatch.setattr(loading, "hf_hub_download", lambda *args, **options: calls.append(args) or "card")
         assert (find_file(Source("user/model", None, ""), "README.md", 4 << 20) is not None) is fetched
         assert bool(calls) is fetched
@@ -277,7 +277,7 @@ def test_a_golden_check_on_the_hub_is_downloaded_if_there_is_one(golden_folder, 
             raise LocalEntryNotFoundError("not there, or no network")
         return str(golden_folder / GOLDEN_FILE)
 
-    monkeypatch.setattr(loading, "get_hf_file_metadata", lambda *args: SimpleNamespace(size=1000))
+    monkeypatch.setattr(loading, "get_hf_file_metadata", lambda url, timeout: SimpleNamespace(size=1000))
     monkeypatch.setattr(loading, "hf_hub_download", download)
     np.testing.assert_array_equal(read_golden(find_file(source, GOLDEN_FILE)).picture, PICTURE)
     assert asked == [(("user/model", GOLDEN_FILE), "later")]
