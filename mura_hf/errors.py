@@ -5,6 +5,11 @@ class MuraError(Exception):
     """Base class of all errors of this package. The message names the file, what is wrong and what to do."""
 
 
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's message without its full stop, or the name of its class."""
+    return (str(error).strip().split("\n")[0] or type(error).__name__).rstrip(".")
+
+
 class RadiographError(MuraError):
     """A file or an array cannot be read as a radiograph."""
 

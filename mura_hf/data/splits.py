@@ -13,7 +13,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Va
 
 from ..common import BODY_PARTS, read_csv, read_json_lines
 from ..errors import DatasetError
-from ..models.configuration_mura import LABELS
+from ..models.configuration_mura import LABELS, find_body_part
 
 FEATURES = Features(
     {
@@ -268,10 +268,9 @@ def check_body_parts(body_parts: Sequence[str] | None) -> tuple[str, ...]:
     """
     if isinstance(body_parts, str):
         raise ValueError(f"body_parts must be a list such as [{body_parts!r}], not the string {body_parts!r}")
-    wanted = tuple(BODY_PARTS if body_parts is None else body_parts)
-    unknown = sorted(set(wanted) - set(BODY_PARTS))
-    if unknown or not wanted:
-        raise ValueError(f"unknown body parts {unknown}; choose among {', '.join(BODY_PARTS)}")
+    wanted = tuple(map(find_body_part, BODY_PARTS if body_parts is None else body_parts))
+    if not wanted:
+        raise ValueError(f"no body parts are given; choose among {', '.join(BODY_PARTS)}")
     return wanted
 
 

@@ -1,7 +1,6 @@
 """Heatmaps of model attention, hot regions in them, and overlays on the radiograph."""
 
-from .gradcam import grad_cam, smooth_grad_cam
-from .heatmaps import AUTO, METHODS, Heatmaps, check_method, explain, occlusion
+from .heatmaps import AUTO, METHODS, Heatmaps, check_method, explain, grad_cam, occlusion, smooth_grad_cam
 from .localization import Box, Region, colour_heat, draw_overlay, find_regions, localize
 
 __all__ = [

@@ -1,24 +1,119 @@
-"""`explain`: heatmaps by any method, by default the cheapest that equals Grad-CAM; and `occlusion`."""
+"""Heatmaps of model attention: class activation maps, their merging to whole images, and `explain` for any method."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
+from torch.nn import functional
 
-from ..models import Explained, MuraClassifier, MuraImageClassifierOutput
-from .gradcam import (
-    captum_grad_cam,
-    class_activation_map,
-    classify_explainably,
-    enlarge,
-    find_map_sizes,
-    head_gradient,
-    layer_cam,
-    merge_parts,
-    normalize,
-    smooth_grad_cam,
-)
+from ..errors import CheckpointError
+from ..models import Explained, MuraClassifier, MuraForImageClassification, MuraImageClassifierOutput
+from ..models.class_activation_mura import boxes_to_pixels, gradient_map
+
+# The first four functions take a part of a prediction from `model.explain`: float32 `[n, h, w]`, not negative.
+
+
+def class_activation_map(part: Explained) -> torch.Tensor:
+    """Closed form without a gradient: channels weighted by the linear layer that follows the pooling, cut at 0.
+
+    Zhou et al., "Learning deep features for discriminative localization", arXiv 1512.04150, equation 2, with the
+    difference of the weights of the two classes. Equals Grad-CAM at the input of the pooling.
+
+    Raises:
+        CheckpointError: If the network does not end in global average pooling and one linear layer.
+    """
+    if part.channel_weights is None:
+        raise CheckpointError(
+            "this model does not end in global average pooling and one linear layer, so its class activation map has "
+            "no closed form; the method head_gradient gives the same map where one exists, and Grad-CAM elsewhere"
+        )
+    return torch.einsum("d,ndhw->nhw", part.channel_weights.float(), part.feature_map.detach().float()).clamp_min(0)
+
+
+def head_gradient(part: Explained) -> torch.Tensor:
+    """Grad-CAM with one gradient through the layers after the feature map, without Captum; equals `captum_grad_cam`.
+
+    Selvaraju et al., arXiv 1610.02391, equations 1 and 2.
+    """
+    return gradient_map(part.score, part.feature_map).float().clamp_min(0)
+
+
+def captum_grad_cam(part: Explained) -> torch.Tensor:
+    """Grad-CAM with Captum's `LayerGradCam`. It hooks a layer of this call only, so threads may share a model."""
+    from captum.attr import LayerGradCam
+
+    probe = nn.Identity()
+    # A tensor that was made in inference mode cannot be differentiated, but a copy can.
+    with torch.inference_mode(False), torch.enable_grad():
+        maps = LayerGradCam(lambda values: part.score(probe(values)), probe).attribute(
+            part.feature_map.detach().clone(), relu_attributions=True
+        )
+    return maps.detach().float()[:, 0]
+
+
+def layer_cam(part: Explained) -> torch.Tensor:
+    """Every position of every channel weighted by its own positive gradient.
+
+    Jiang et al., "LayerCAM: exploring hierarchical class activation maps for localization", IEEE Transactions on Image
+    Processing 30 (2021), 5875-5888, equations 6 and 7. Unlike in Grad-CAM, evidence for normal is ignored instead of
+    subtracted.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        values = part.feature_map.detach().clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(part.score(values).sum(), values)
+    return (gradient.clamp_min(0) * values.detach()).sum(1).float().clamp_min(0)
+
+
+def merge_parts(
+    parts: Sequence[Explained], draw: Callable[[Explained], torch.Tensor], n: int, size: tuple[int, int]
+) -> torch.Tensor:
+    """Weighted mean of the maps that `draw` makes of the parts, each enlarged to its place and divided by its maximum.
+
+    Returns:
+        float32 `[n, *size]` in [0, 1], one per image, each divided by its maximum.
+    """
+    maps = torch.zeros(n, *size, device=parts[0].feature_map.device)
+    for part in parts:
+        rows = torch.arange(n, device=maps.device) if part.rows is None else part.rows
+        maps.index_add_(0, rows, _place(draw(part), part.boxes, size), alpha=part.weight)
+    return normalize(maps)
+
+
+def _place(maps: torch.Tensor, boxes: torch.Tensor | None, size: tuple[int, int]) -> torch.Tensor:
+    """Enlarges maps `[n, h, w]` to the whole image, or to their boxes in it, and normalizes them: `[n, *size]`."""
+    if boxes is None:
+        return normalize(enlarge(maps, size))
+    placed = maps.new_zeros(len(maps), *size)
+    for plane, small, box in zip(placed, maps, boxes_to_pixels(boxes, *size).tolist(), strict=True):
+        left, top, right, bottom = box
+        plane[top:bottom, left:right] = enlarge(small[None], (bottom - top, right - left))[0]
+    return normalize(placed)
+
+
+def find_map_sizes(parts: Sequence[Explained], n: int) -> list[tuple[int, int]]:
+    """Height and width of the finest feature map that each of the n images depends on."""
+    sizes = [(0, 0)] * n
+    for part in parts:
+        height, width = part.feature_map.shape[-2:]
+        for row in range(n) if part.rows is None else part.rows.tolist():
+            sizes[row] = max(sizes[row], (height, width))
+    return sizes
+
+
+def normalize(maps: torch.Tensor) -> torch.Tensor:
+    """Maps `[n, h, w]` divided by their maxima; maps of zeros stay zeros."""
+    return maps / maps.amax(dim=(1, 2), keepdim=True).clamp_min(torch.finfo(maps.dtype).tiny)
+
+
+def enlarge(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Resizes maps `[n, h, w]`. Negative values of the interpolation become 0.
+
+    Bicubic, so that the peak may lie between the coarse positions. A bilinear map peaks at one of their centers.
+    """
+    return functional.interpolate(maps[:, None], size, mode="bicubic")[:, 0].clamp_min(0)
+
 
 AUTO = "auto"
 
@@ -97,10 +192,12 @@ def explain(
             maps = occlusion(model, pixel_values, size=size, body_parts=body_parts)
             return Heatmaps(maps, method, [_window_grid(height, width)] * len(maps))
         if output is None:
-            output = classify_explainably(model, pixel_values, body_parts)
+            given: dict[str, Any] = {} if body_parts is None else {"body_parts": body_parts}
+            with torch.no_grad():
+                output = model.classify_views(pixel_values, explainable=True, **given)
     assert output is not None
     parts = model.explain(output)
-    map_sizes = find_map_sizes(parts, len(output.logits))
+    map_sizes = find_map_sizes(parts, len(parts[0].feature_map if output.logits is None else output.logits))
     if method == "smooth_grad_cam":
         assert pixel_values is not None
         return Heatmaps(smooth_grad_cam(model, pixel_values, size=size, body_parts=body_parts), method, map_sizes)
@@ -108,6 +205,109 @@ def explain(
         method = "head_gradient" if any(part.channel_weights is None for part in parts) else "class_activation_map"
     maps = merge_parts(parts, _FEATURE_MAP_METHODS[method], len(map_sizes), size or max(map_sizes))
     return Heatmaps(maps, method, map_sizes)
+
+
+def grad_cam(
+    model: MuraClassifier,
+    pixel_values: torch.Tensor | None = None,
+    *,
+    feature_map: torch.Tensor | None = None,
+    output: MuraImageClassifierOutput | None = None,
+    size: tuple[int, int] | None = None,
+    body_parts: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Grad-CAM of z_abnormal - z_normal at the input of the last pooling, with Captum's `LayerGradCam`.
+
+    Selvaraju et al., arXiv 1610.02391, equations 1 and 2. For two classes, the gradient of the difference of the
+    logits is parallel to that of the probability. Only the head is differentiated, and threads may share a model.
+
+    If a prediction depends on several feature maps, each map is divided by its maximum, and the heatmap is their
+    weighted mean: the branches of FuseNet with equal weights, the local one at the place of its crop; the members of
+    an ensemble with their weights.
+
+    Args:
+        model: Any classifier in evaluation mode.
+        pixel_values: float `[B, C, H, W]`. Give this, `feature_map` or `output`.
+        feature_map: `[B, D, h, w]` from the output of a model with one backbone.
+        output: Output of `model.classify_views`, or the field `views` of a `StudyOutput`, which saves the forward
+            pass. Transformers need `explainable=True` there.
+        size: Height and width of the result; those of `pixel_values` if None, or of the feature map without them.
+        body_parts: int64 `[B]` with `pixel_values`, for models that need the part.
+
+    Returns:
+        float32 `[B, height, width]` in [0, 1]: the map of each image divided by its maximum. A map without positive
+        evidence is all zeros.
+
+    Raises:
+        CheckpointError: If the network has no spatial layer that the prediction depends on.
+        ValueError: If not exactly one of the inputs is given, or a feature map for a model with several backbones.
+    """
+    if sum(value is not None for value in (pixel_values, feature_map, output)) != 1:
+        raise ValueError("give either pixel_values or feature_map or output")
+    if feature_map is not None:
+        if not isinstance(model, MuraForImageClassification):
+            raise ValueError(
+                f"predictions of {type(model).__name__} depend on several feature maps: give pixel_values or output"
+            )
+        output = MuraImageClassifierOutput(feature_map=feature_map)
+    return explain(model, pixel_values, output=output, method="grad_cam", size=size, body_parts=body_parts).maps
+
+
+def smooth_grad_cam(
+    model: MuraClassifier,
+    pixel_values: torch.Tensor,
+    *,
+    n_samples: int = 50,
+    noise: float = 0.15,
+    seed: int = 0,
+    size: tuple[int, int] | None = None,
+    batch_size: int = 16,
+    body_parts: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Mean of `grad_cam` over noisy copies of each image, divided by its maximum.
+
+    Smilkov et al., "SmoothGrad", arXiv 1706.03825: the mean over copies with Gaussian noise, whose standard deviation
+    is a share of the image's range (max - min). Omeiza et al., "Smooth Grad-CAM++", arXiv 1908.01224, smooth the
+    derivatives inside Grad-CAM++; this function averages normalized maps of plain Grad-CAM.
+
+    Args:
+        model: As for `grad_cam`.
+        pixel_values: float `[B, C, H, W]`.
+        n_samples: Noisy copies of each image.
+        noise: Standard deviation as a share of the image's range over all channels; with 0, equals `grad_cam`.
+        seed: Seed of the noise, which is equal for all images; global generators are not changed.
+        size: Height and width of the result; those of `pixel_values` if None.
+        batch_size: Copies per pass through the model.
+        body_parts: int64 `[B]`, for models that need the part.
+
+    Returns:
+        float32 `[B, height, width]` in [0, 1].
+
+    Raises:
+        CheckpointError: As `grad_cam`.
+        ValueError: If a number is out of range, or `pixel_values` is not a batch of images.
+    """
+    if n_samples < 1 or batch_size < 1 or not noise >= 0:
+        given = f"n_samples is {n_samples}, batch_size {batch_size} and noise {noise}"
+        raise ValueError(f"{given}: the first two must be 1 or more, noise 0 or more")
+    if pixel_values.ndim != 4 or not len(pixel_values):
+        raise ValueError(f"pixel_values must be [B, C, H, W] with at least one image, not {list(pixel_values.shape)}")
+    if noise == 0:
+        return grad_cam(model, pixel_values, size=size, body_parts=body_parts)
+    maps = []
+    for number, image in enumerate(pixel_values):
+        generator = torch.Generator().manual_seed(seed)
+        deviation = noise * (image.amax() - image.amin())
+        total = torch.zeros((), device=image.device)
+        for first in range(0, n_samples, batch_size):
+            copies = min(batch_size, n_samples - first)
+            # Drawn one by one, so that the noise does not depend on the batch size.
+            drawn = torch.stack([torch.randn(image.shape, generator=generator) for _ in range(copies)])
+            noisy = image + deviation * drawn.to(image)
+            parts = None if body_parts is None else body_parts[number].expand(copies)
+            total = total + grad_cam(model, noisy, size=size, body_parts=parts).sum(0)
+        maps.append(total / n_samples)
+    return normalize(torch.stack(maps))
 
 
 def occlusion(

@@ -15,7 +15,7 @@ from safetensors import safe_open
 
 from ..errors import CheckpointError
 from ..models import CLASSIFIERS, STUDY_TASK, MuraImageProcessor, MuraModel, MuraStudyClassificationPipeline
-from ..retrieval import CODES, FOLDER, RECORD, ROWS, RetrievalIndex, read_record
+from ..retrieval import CODES, FOLDER, INDEX_FILES, RECORD, ROWS, RetrievalIndex, read_record
 
 HUB_RECORD = "hub.json"
 """Commits that were pushed from a folder; stays on this machine."""
@@ -118,9 +118,8 @@ def index_is_exported(folder: str | Path) -> bool:
 
 def index_files(folder: str | Path) -> list[Path]:
     """Files of a checkpoint's index that are exported; empty if it may not be shared, or needs a file of FAISS."""
-    place = Path(folder) / FOLDER
-    shared = index_is_exported(folder) and read_record(place).factory is None
-    return [place / name for name in (RECORD, CODES, ROWS)] if shared else []
+    shared = index_is_exported(folder) and read_record(Path(folder) / FOLDER).factory is None
+    return [Path(folder) / name for name in INDEX_FILES] if shared else []
 
 
 def check_index(folder: str | Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, first_line
 from ..evaluation.evaluation import golden_image
 from ..inference.loading import TOLERANCE
 from ..metrics import PLOTS
@@ -154,8 +154,7 @@ def check_golden(folder: str | Path) -> float:
     except CheckpointError:
         raise
     except Exception as error:  # a damaged checkpoint may fail in any way
-        reason = (str(error).strip().split("\n")[0] or type(error).__name__).rstrip(".")
-        raise CheckpointError(f"{folder} cannot be loaded: {reason}") from error
+        raise CheckpointError(f"{folder} cannot be loaded: {first_line(error)}") from error
     if not difference <= TOLERANCE:  # also catches NaN
         raise CheckpointError(
             f"the golden logits of {folder} differ by {difference:.2g} from those that its weights and image "

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, first_line
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights")
 """Entries under which training scripts store the weights beside other things."""
@@ -53,7 +53,7 @@ def read_state_dict(file: Path) -> Weights:
             "installed, if you trust the file"
         ) from error
     except Exception as error:  # a damaged file may fail in any way
-        reason = str(error).strip().split("\n")[0]
+        reason = first_line(error)
         raise CheckpointError(f"{file} cannot be read as a file of torch.save: {reason}") from error
     return _unwrap(content, file)
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..errors import RadiographError
+from ..errors import RadiographError, first_line
 from ..models import MuraImageProcessor
 from ..radiographs import Radiograph, check_radiograph, read_radiograph
 from ..retrieval import View
@@ -90,8 +90,7 @@ def check_device(device: str | torch.device | None) -> torch.device:
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError, TypeError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise ValueError(f"device {device!r} cannot be used on this machine: {reason}") from error
+        raise ValueError(f"device {device!r} cannot be used on this machine: {first_line(error)}") from error
 
 
 def check_dtype(dtype: str | torch.dtype) -> str | torch.dtype:

@@ -38,7 +38,7 @@ from ..models import (
     MuraImageProcessor,
 )
 from ..models.golden_mura import digest_weights
-from ..retrieval import CODES, FOLDER, OOD_FILE, RECORD, ROWS, OODDetector, RetrievalIndex
+from ..retrieval import FOLDER, INDEX_FILES, OOD_FILE, OODDetector, RetrievalIndex
 from .external_model import EXTERNAL_WARNING, load_external
 from .external_processor import ExternalProcessor
 
@@ -327,7 +327,7 @@ def load_index(source: Source, model: MuraClassifier, processor: Any) -> Retriev
                     source.location,
                     revision=source.revision,
                     # Without FAISS's file, because its reader is not safe for untrusted files.
-                    allow_patterns=[f"{FOLDER}/{name}" for name in (RECORD, CODES, ROWS)],
+                    allow_patterns=list(INDEX_FILES),
                     etag_timeout=HUB_TIMEOUT,
                 )
             )

@@ -17,7 +17,7 @@ import torch
 from huggingface_hub import HfApi
 from safetensors.torch import load_file
 
-from ..errors import CheckpointError, HubError
+from ..errors import CheckpointError, HubError, first_line
 from ..explain import AUTO, Heatmaps, check_method
 from ..models import (
     BODY_PARTS,
@@ -32,11 +32,9 @@ from ..models import (
 from ..models.golden_mura import digest_weights
 from ..radiographs import Radiograph
 from ..retrieval import (
-    CODES,
     FOLDER,
+    INDEX_FILES,
     OOD_FILE,
-    RECORD,
-    ROWS,
     Neighbour,
     OODDetector,
     OODResult,
@@ -69,7 +67,7 @@ from .prediction import PHANTOM_WARNING, StudyPrediction
 
 _EVALUATION = "evaluation.json"
 _RECORDS = ("README.md", _EVALUATION, "training.json", GOLDEN_FILE)
-_INDEX_FILES = tuple(f"{FOLDER}/{name}" for name in (RECORD, CODES, ROWS))
+_WEIGHTS = "model*.safetensors*"
 
 
 class StudyPredictor:
@@ -152,9 +150,9 @@ class StudyPredictor:
         except CheckpointError:
             raise
         except Exception as error:  # checkpoints are untrusted and may fail in any way
-            reason = (str(error).strip().split("\n")[0] or type(error).__name__).rstrip(".")
             raise CheckpointError(
-                f"{source.location} cannot be loaded: {reason}. Check the files of the checkpoint, and the network."
+                f"{source.location} cannot be loaded: {first_line(error)}. Check the files of the checkpoint, and the "
+                "network."
             ) from error
         return predictor
 
@@ -356,14 +354,12 @@ class StudyPredictor:
                     stacklevel=2,
                 )
                 return
-            copied = {name: find_file(self._source, name) for name in (*_RECORDS, *_INDEX_FILES)}
-            for file in (*folder.glob("model*.safetensors*"), *original.glob("model*.safetensors*")):
-                if file.parent == folder:
-                    file.unlink()
-                else:
-                    copied[file.name] = file
-            copied |= {f"{FOLDER}/{file.name}": file for file in original.glob(f"{FOLDER}/index-*.faiss")}
-            for name, found in copied.items():
+            for file in folder.glob(_WEIGHTS):
+                file.unlink()
+            kept = {name: find_file(self._source, name) for name in (*_RECORDS, *INDEX_FILES)}
+            kept |= {file.name: file for file in original.glob(_WEIGHTS)}
+            kept |= {f"{FOLDER}/{file.name}": file for file in original.glob(f"{FOLDER}/index-*.faiss")}
+            for name, found in kept.items():
                 if found is not None:
                     (folder / name).parent.mkdir(exist_ok=True)
                     shutil.copyfile(found, folder / name)
@@ -417,14 +413,13 @@ class StudyPredictor:
                         folder_path=place,
                         revision=revision,
                         commit_message=commit_message,
-                        delete_patterns=[OOD_FILE, *_RECORDS[1:], f"{FOLDER}/*", "model*.safetensors*"],
+                        delete_patterns=[OOD_FILE, *_RECORDS[1:], f"{FOLDER}/*", _WEIGHTS],
                     ).commit_url
             except HubError:
                 raise
             except Exception as error:  # the client raises errors of many libraries
-                reason = (str(error).strip().split("\n")[0] or type(error).__name__).rstrip(".")
                 raise HubError(
-                    f"{repo_id} was not pushed: {reason}. Check the name, the network and `hf auth login`"
+                    f"{repo_id} was not pushed: {first_line(error)}. Check the name, the network and `hf auth login`"
                 ) from error
 
     def _may_share_index(self) -> bool:

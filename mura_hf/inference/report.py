@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
-import cv2
 import numpy as np
 from PIL import Image
 
@@ -138,7 +137,7 @@ def _head(study: StudyPrediction, context: ReportContext) -> list[Any]:
                 chance = study.body_part_probabilities[study.body_part]
                 how = f"predicted, probability {format_probability(chance)}"
             part = f"{study.body_part} ({how})"
-        verdict = f"<b>{VERDICTS[study.probability_band]}</b>, P(abnormal) {format_probability(study.probability)}"
+        verdict = f"<b>{VERDICTS[study.band]}</b>, P(abnormal) {format_probability(study.probability)}"
         positive = study.positive_class_description or "what the labels of its training data called abnormal"
         story += [
             _paragraph(verdict, 17, after=6),
@@ -243,6 +242,6 @@ def _caption(view: ViewPrediction, withheld: bool) -> Any:
 
 
 def _fit(pixels: np.ndarray) -> Image.Image:
-    scale = min(1.0, _SIDE / max(pixels.shape[:2]))
-    size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
-    return Image.fromarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA) if scale < 1 else pixels)
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((_SIDE, _SIDE))
+    return picture

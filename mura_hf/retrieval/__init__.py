@@ -1,16 +1,16 @@
 """Similar studies (`RetrievalIndex`) and out-of-distribution detection (`OODDetector`)."""
 
-from .codes import digest_encoder, encode_planes, feature_means, view_codes
-from .encoding import encode_rows
+from .codes import digest_encoder, encode_planes, encode_rows, feature_means, view_codes
 from .index import Neighbour, RetrievalIndex, View
 from .ood_detection import FALSE_ALARM_RATE, OOD_FILE, OODDetector, OODResult, find_thresholds
 from .search import ExactSearcher, FaissSearcher, exact_distances
-from .storage import CODES, FOLDER, RECORD, ROWS, IndexRecord, read_record
+from .storage import CODES, FOLDER, INDEX_FILES, RECORD, ROWS, IndexRecord, read_record
 
 __all__ = [
     "CODES",
     "FALSE_ALARM_RATE",
     "FOLDER",
+    "INDEX_FILES",
     "OOD_FILE",
     "RECORD",
     "ROWS",

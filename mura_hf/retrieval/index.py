@@ -14,8 +14,7 @@ from PIL import Image
 from ..errors import CheckpointError
 from ..models import BODY_PARTS, MuraClassifier, find_body_part
 from ..radiographs import Radiograph, read_levels
-from .codes import digest_encoder, encode_planes
-from .encoding import encode_rows
+from .codes import digest_encoder, encode_planes, encode_rows
 from .search import ExactSearcher, FaissSearcher, check_factory, sum_squares
 from .storage import METRICS, IndexRecord, StoredIndex, make_rows, read_index, write_index
 

@@ -183,21 +183,15 @@ class OODDetector:
                 metadata = opened.metadata() or {}
             tensors["inside"] = tensors["inside"].astype(bool)
             detector = cls(**tensors, weights=metadata.get("weights", ""))
-            channels, directions = detector.whitening.shape
-            fits = (
-                detector.scales.shape == (channels,)
-                and detector.means.shape == (len(detector.inside), directions)
-                and detector.inside.any()
-                and detector.calib.ndim == 2
-                and len(detector.calib) > 0
-                and detector.calib.shape[1] == 2 - int(detector.inside.all())
-                and all(
-                    np.isfinite(one).all()
-                    for one in (detector.scales, detector.whitening, detector.means, detector.calib)
-                )
-                and (detector.scales > 0).all()
-            )
-            if not fits:
+            (channels, directions), inside = detector.whitening.shape, detector.inside
+            shapes = {
+                "scales": (channels,),
+                "means": (len(inside), directions),
+                "calib": (len(detector.calib), 2 - int(inside.all())),
+            }
+            fits = all(tensors[name].shape == shape for name, shape in shapes.items())
+            usable = inside.any() and len(detector.calib) and (detector.scales > 0).all()
+            if not (fits and usable and all(np.isfinite(one).all() for one in tensors.values())):
                 raise ValueError("its arrays do not fit each other")
         except Exception as error:  # a file may hold anything
             raise CheckpointError(

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 FOLDER = "retrieval"
 """Subfolder of a checkpoint that holds its index."""
 RECORD, CODES, ROWS = "index.json", "codes.safetensors", "rows.parquet"
+INDEX_FILES = tuple(f"{FOLDER}/{name}" for name in (RECORD, CODES, ROWS))
+"""Files of an index in the folder of its checkpoint, except FAISS's."""
 METRICS = ("l2", "cosine")
 SHARED_DATA = ("phantoms", "fracatlas", "grazpedwri")
 """Keys of data whose index may be shared: made by this package, or licensed under CC BY 4.0."""

@@ -72,7 +72,10 @@ def test_the_pictures_are_the_views_and_their_overlays(study, radiographs):
 
 def test_a_withheld_prediction_has_neither_numbers_nor_overlays(study, radiographs):
     context = ReportContext(MADE, performance=FOUND, withheld=True)
-    page, text = _read(report_pdf(replace(study, in_distribution=False), radiographs, context))
+    unusual = replace(study, in_distribution=False, band="out_of_distribution")
+    _, shown = _read(report_pdf(unusual, radiographs, ReportContext(MADE)))
+    assert f"Out of distribution, P(abnormal) {study.probability:.3f}" in shown
+    page, text = _read(report_pdf(unusual, radiographs, context))
     assert "Not answered" in text
     assert "P(abnormal)" not in text
     assert "sensitivity" not in text

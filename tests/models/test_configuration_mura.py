@@ -7,7 +7,7 @@ from transformers import AutoConfig, AutoModelForImageClassification, pipeline
 
 from mura_hf import MuraConfig, StudyPredictor
 from mura_hf.common import BODY_PARTS as COMMON_BODY_PARTS
-from mura_hf.models import BODY_PARTS, MuraEnsembleConfig, MuraFuseNetConfig, MuraSpecializedConfig
+from mura_hf.models import BODY_PARTS, MuraEnsembleConfig, MuraFuseNetConfig, MuraSpecializedConfig, find_body_part
 from mura_hf.models.modeling_mura_metric_learning import MuraMetricLearningConfig
 from mura_hf.phantoms import BODY_PARTS as PHANTOM_BODY_PARTS
 from tests.conftest import make_checkpoint, make_model
@@ -25,6 +25,9 @@ def test_defaults():
 
 def test_all_rooms_list_the_same_body_parts():
     assert BODY_PARTS == PHANTOM_BODY_PARTS == COMMON_BODY_PARTS == tuple(sorted(BODY_PARTS))
+    assert [find_body_part(name) for name in ("hand", "WRIST", "XR_ELBOW", " xr_Finger")] == [
+        "hand", "wrist", "elbow", "finger"
+    ]  # fmt: skip
 
 
 def test_round_trip_under_the_new_and_the_former_name(tmp_path):

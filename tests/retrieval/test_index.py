@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from mura_hf import CheckpointError, DatasetError, MuraImageProcessor, RetrievalIndex, load_mura, read_radiograph
 from mura_hf.data import ViewDataset
-from mura_hf.retrieval import digest_encoder, encoding, storage, view_codes
+from mura_hf.retrieval import codes as encoding
+from mura_hf.retrieval import digest_encoder, storage, view_codes
 from tests.conftest import make_model
 
 
