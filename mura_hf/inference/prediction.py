@@ -198,10 +198,10 @@ class StudyPrediction:
         views = [f"{view.name} {format_probability(view.single_view_probability)}" for view in self.views]
         if len(views) > _MAX_NAMES:
             views[_MAX_NAMES:] = [f"{len(views) - _MAX_NAMES} more"]
-        notes = f"Warnings: {len(self.warnings)}. " if self.warnings else ""
-        return (
-            f"StudyPrediction: {self.band}. {self._summary()} Views: {', '.join(views)}. {notes}Not a medical device."
-        )
+        notes = f" Warnings: {len(self.warnings)}." * bool(self.warnings)
+        text = f"{self.band}. {self._summary()} Views: {', '.join(views)}.{notes} Not a medical device."
+        # Names of files may hold line breaks.
+        return "StudyPrediction: " + "".join(sign if sign.isprintable() else " " for sign in text)
 
     def _summary(self) -> str:
         how = "given" if self.body_part_given else "predicted"

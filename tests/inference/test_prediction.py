@@ -75,6 +75,8 @@ def test_reprs_are_short(flagging, study, phantom_files):
         "out-of-distribution detector)"
     )
     many = replace(study, views=study.views[:1] * 30, positive_class_description="broken", warnings=["Mind this."])
+    hostile = flagging(phantom_files[:1], names=["a\nb\x1b[31m.png"])
+    assert "Views: a b [31m.png " in repr(hostile)
     for one in (study, many, replace(many, body_part=None, band="normal")):
         text = repr(one)
         assert "\n" not in text
