@@ -38,7 +38,7 @@ from ..models import (
     MuraImageProcessor,
 )
 from ..models.golden_mura import digest_weights
-from ..retrieval import FOLDER, INDEX_FILES, OOD_FILE, OODDetector, RetrievalIndex
+from ..retrieval import FOLDER, INDEX_FILES, OOD_FILE, ROWS, OODDetector, RetrievalIndex
 from .external_model import EXTERNAL_WARNING, load_external
 from .external_processor import ExternalProcessor
 
