@@ -27,11 +27,11 @@ def phantom_splits(phantom_tree):
     return load_mura(phantom_tree, dev_fraction=0.25, calib_fraction=0.2)
 
 
-def train_tiny(datasets, folder: Path, config=TINY, **changes):
+def train_tiny(datasets, folder: Path, config=TINY, *, cache_dir=None, **changes):
     """Trains on the CPU; returns the folder of the checkpoint and the lines of metrics.jsonl."""
     AcceleratorState._reset_state(reset_partial_state=True)
     source = {"data_description": {"name": "phantoms"}, "trained_on_phantoms": True}
-    made = train(datasets, config.replace(**changes), folder, cpu=True, **source)
+    made = train(datasets, config.replace(**changes), folder, cpu=True, cache_dir=cache_dir, **source)
     lines = folder / "metrics.jsonl"
     return made, [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []
 

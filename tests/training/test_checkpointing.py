@@ -11,13 +11,11 @@ import killed_trainings
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from killed_trainings import CONFIG, end_of, finish, kill_at_random, kill_while_writing, same, train_in_fork
 
 from mura_hf import load_mura
 from mura_hf.common import put_file
 from mura_hf.errors import TrainingError
-from mura_hf.training import train
 from mura_hf.training.checkpointing import (
     begin_state,
     commit_state,
@@ -26,6 +24,8 @@ from mura_hf.training.checkpointing import (
     remove_after,
     state_number,
 )
+
+from .conftest import train_tiny
 
 
 @pytest.fixture(scope="module")
@@ -101,12 +101,8 @@ def test_without_a_complete_state_nothing_is_removed(home, whole, tmp_path):
     for state in (folder / "states").iterdir():
         (state / "training.pt").unlink()
     before = sorted(path.name for path in (folder / "states").iterdir())
-    AcceleratorState._reset_state(reset_partial_state=True)
     with pytest.raises(TrainingError, match=r"no state in .* is complete: .*training.pt is missing"):
-        train(
-            load_mura(home / "tree", **CONFIG.split_options()), CONFIG, folder,
-            data_description={"name": "phantoms"}, trained_on_phantoms=True, cpu=True,
-        )  # fmt: skip
+        train_tiny(load_mura(home / "tree", **CONFIG.split_options()), folder, CONFIG)
     assert sorted(path.name for path in (folder / "states").iterdir()) == before
 
 
