@@ -10,7 +10,7 @@ from timm.data import mixup as timm_mixup
 from torch.nn import functional
 
 from mura_hf import ConfigError
-from mura_hf.training import TrainingConfig
+from mura_hf.training import TrainingConfig, load_config
 from mura_hf.training.objective import SHARE, Targets, batch_loss, draw_mix, mix_batch
 
 PLAIN = TrainingConfig().replace(pretrained=False, body_part_head=True, body_part_weight=0.5)
