@@ -79,11 +79,11 @@ def change_record(file, *path, to=None):
 
 @contextmanager
 def changed(file, content=None):
-    """Replaces a file during a block, or removes it if there is no new content."""
-    before = file.read_bytes()
+    """Writes a file for the length of a block, or removes it if there is no content."""
+    before = file.read_bytes() if file.exists() else None
     file.unlink() if content is None else file.write_bytes(content)
     yield
-    file.write_bytes(before)
+    file.unlink() if before is None else file.write_bytes(before)
 
 
 def assert_refused(folder, message):

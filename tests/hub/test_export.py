@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import shutil
@@ -8,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from mura_hf import (
     CardError,
@@ -186,49 +187,45 @@ def test_an_index_of_open_films_is_exported_without_thumbnails_and_ids_of_mura(i
     assert_refused(folder, "thumbnails of films")
     folder = indexed(data={"key": "fracatlas"})  # whose rows are called as MURA's
     assert_refused(folder, r"rows\.parquet names a patient or a study")
-    _change_rows(folder, study_id=lambda n: f"IMG{n:07d}", patient_id=lambda n: f"IMG{n:07d}")
-    assert _names(folder) >= INDEX
+    films = dict.fromkeys(("study_id", "patient_id"), lambda n: f"IMG{n:07d}")
+    with changed(folder / "retrieval" / "rows.parquet", _rows(folder, **films)):
+        assert _names(folder) >= INDEX
 
 
-def _change_rows(folder, **columns):
-    file = folder / "retrieval" / "rows.parquet"
-    rows = pq.read_table(file)
+def _rows(folder, note=None, **columns):
+    """Content of the file of an index's rows with other columns, or with a note in its metadata."""
+    rows, file = pq.read_table(folder / "retrieval" / "rows.parquet"), io.BytesIO()
     for name, make in columns.items():
         place = rows.schema.get_field_index(name)
         field = rows.schema.field(place)
         rows = rows.set_column(place, field, pa.array([make(n) for n in range(len(rows))], field.type))
-    pq.write_table(rows, file)
+    pq.write_table(rows.replace_schema_metadata({**rows.schema.metadata, b"who": note}) if note else rows, file)
+    return file.getvalue()
 
 
 def test_what_does_not_belong_to_an_index_is_named(indexed):
     folder = indexed()
     place = folder / "retrieval"
-    (place / "film.png").write_bytes(b"x")
-    assert_refused(folder, r"film\.png does not belong to an index")
-    (place / "film.png").unlink()
-    _change_rows(folder, thumbnail=lambda n: bytes(30_000))
-    assert_refused(folder, "a picture of 30000 bytes, too large for a thumbnail")
-    folder = indexed()
-    tensors = load_file(place / "codes.safetensors")
-    build = json.loads((place / "index.json").read_text())["build"]
-    for more, metadata in (({"films": np.zeros(3)}, {}), ({}, {"made_from": "x"})):
-        save_file({**tensors, **more}, place / "codes.safetensors", metadata={"build": build, **metadata})
-        assert_refused(folder, r"codes\.safetensors holds (films|made_from)")
-    folder = indexed()
-    record = json.loads((place / "index.json").read_text())
-    for more, message in (
-        ({"data": {"key": "phantoms", "note": "XR_WRIST/patient11185/study1_positive"}}, "names a patient or a study"),
-        ({"data": {"key": "phantoms", "pixels": [0] * 5000}}, "a list of 5000 numbers"),
-        ({"build": "Jane Doe"}, "invalid build id"),
+    tensors, record = load_file(place / "codes.safetensors"), json.loads((place / "index.json").read_text())
+    build, settings = {"build": record["build"]}, json.loads((folder / "preprocessor_config.json").read_text())
+    ids, many = {"note": "XR_WRIST/patient11185/study1_positive"}, {"pixels": [0] * 5000}
+    for name, content, message in (
+        ("film.png", b"x", r"film\.png does not belong to an index"),
+        ("rows.parquet", _rows(folder, thumbnail=lambda n: bytes(30_000)), "a picture of 30000 bytes, too large for"),
+        ("rows.parquet", _rows(folder, note=b"Jane Doe"), "holds more than rows"),
+        ("codes.safetensors", save({**tensors, "films": np.zeros(3)}, build), r"codes\.safetensors holds films"),
+        ("codes.safetensors", save(tensors, {**build, "made_from": "x"}), r"codes\.safetensors holds made_from"),
+        ("index.json", {**record, "data": {"key": "phantoms", **ids}}, "names a patient or a study"),
+        ("index.json", {**record, "data": {"key": "phantoms", **many}}, "a list of 5000 numbers"),
+        ("index.json", {**record, "build": "Jane Doe"}, "invalid build id"),
+        (
+            "../preprocessor_config.json",
+            {**settings, "image_mean": [0.4] * 3},
+            "made with other weights, or with other",
+        ),
     ):
-        with changed(place / "index.json", json.dumps({**record, **more}).encode()):
+        with changed(place / name, json.dumps(content).encode() if isinstance(content, dict) else content):
             assert_refused(folder, message)
-    rows = pq.read_table(place / "rows.parquet")
-    pq.write_table(rows.replace_schema_metadata({**rows.schema.metadata, b"who": b"Jane Doe"}), place / "rows.parquet")
-    assert_refused(folder, "holds more than rows")
-    folder = indexed()
-    change_record(folder / "preprocessor_config.json", "image_mean", to=[0.4, 0.4, 0.4])
-    assert_refused(folder, "made with other weights, or with other settings")
     folder = indexed(factory="Flat")
     assert_refused(folder, "searches with FAISS, whose files are not loaded from others")
 
