@@ -5,6 +5,8 @@ fits its out-of-distribution detector.
 import argparse
 from collections.abc import Sequence
 
+from transformers.utils import logging
+
 from mura_hf.errors import MuraError
 from mura_hf.evaluation import (
     calibrate_checkpoint,
@@ -16,6 +18,7 @@ from mura_hf.evaluation import (
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    logging.disable_progress_bar()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", help="folder of the checkpoint")
     parser.add_argument("--data_dir", required=True, help="the data that it was trained on")

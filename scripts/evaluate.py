@@ -5,12 +5,21 @@ folder. Predictions are cached, so a second evaluation needs no forward pass.
 import argparse
 from collections.abc import Sequence
 
+from transformers.utils import logging
+
 from mura_hf.errors import MuraError
-from mura_hf.evaluation import compare_checkpoints, describe_evaluation, evaluate_checkpoint, load_splits
+from mura_hf.evaluation import (
+    compare_checkpoints,
+    describe_evaluation,
+    describe_verdict,
+    evaluate_checkpoint,
+    load_splits,
+)
 from mura_hf.evaluation.evaluation import PREVALENCE
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    logging.disable_progress_bar()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", help="folder of the checkpoint")
     parser.add_argument("--data_dir", required=True, help="folder of the data")
@@ -63,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
     except (MuraError, ValueError) as error:
         raise SystemExit(str(error)) from None
-    print(*describe_evaluation(report), sep="\n")
+    print(*describe_evaluation(report), f"\n{describe_verdict(report)}", sep="\n")
 
 
 if __name__ == "__main__":

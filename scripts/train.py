@@ -137,10 +137,8 @@ def finish(
     folder: Path, datasets: Any, description: dict[str, Any], config: TrainingConfig, script: ScriptArguments
 ) -> None:
     """Calibrates, evaluates, writes the card, and says whether the model is better than its start."""
-    start = None
-    if config.model.init_checkpoint is not None and config.model.init_heads:
-        base = find_base(config.model.init_checkpoint)
-        start = base.name, base.folder
+    base = config.model.init_checkpoint if config.model.init_heads else None
+    start = None if base is None else find_base(base).folder
     done = finalize_checkpoint(folder, datasets, data=description, start=start, cpu=script.cpu)
     print(*describe_calibration(done.calibration), sep="\n")
     if done.evaluation is not None:

@@ -352,6 +352,13 @@ def group_studies(study_ids: Iterable[str]) -> dict[str, list[int]]:
     return members
 
 
+def labels_and_patients(rows: Dataset) -> tuple[list[int], list[str]]:
+    """Returns label and patient of each study, in the order of first views."""
+    first = [members[0] for members in group_studies(rows["study_id"]).values()]
+    labels, patients = rows["label"], rows["patient_id"]
+    return [labels[row] for row in first], [patients[row] for row in first]
+
+
 def collate_studies(studies: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
     """Collates items of a `StudyDataset`, padded to the largest number of views.
 

@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from transformers import AutoConfig
 
 from ..common import replace_file
+from ..data.views import labels_and_patients
 from ..metrics import (
     calibrate_studies,
     choose_operating_points,
@@ -61,8 +63,7 @@ def calibrate_checkpoint(
         optimistic. `not_calibrated` and `no_operating_points`: why these were left out, if they were.
     """
     folder, accelerator = Path(folder), Accelerator(cpu=cpu)
-    known = dict(zip(rows["study_id"], zip(rows["label"], rows["patient_id"], strict=True), strict=True))
-    labels, patients = [label for label, _ in known.values()], [patient for _, patient in known.values()]
+    labels, patients = labels_and_patients(rows)
     fit: dict[str, Any] = {**dict(zip(CALIBRATION, _NONE, strict=True)), "operating_points": {"paper": 0.5}}
     record: dict[str, Any] = {"n": len(labels), "n_abnormal": sum(labels)}
     reasons = {
@@ -136,7 +137,7 @@ def change_temperature(
     """
     if predictions.pooled is not None:
         return cache.predict(temperature=temperature, progress=f"With temperature {temperature:g}")
-    return predictions.with_probabilities(expit(_logit(predictions.probabilities) * current / temperature))
+    return replace(predictions, probabilities=expit(_logit(predictions.probabilities) * current / temperature))
 
 
 def _logit(probabilities: np.ndarray) -> np.ndarray:

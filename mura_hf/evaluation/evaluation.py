@@ -1,7 +1,6 @@
 """Evaluates a checkpoint on a split, compares it with another one, and finalises it after training."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -10,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from datasets import Dataset, DatasetDict
 from transformers import AutoConfig, AutoModelForImageClassification
 
@@ -38,7 +36,7 @@ from ..models import BODY_PARTS, LABELS, MuraBaseConfig, MuraImageProcessor, wri
 from ..models.golden_mura import digest_files
 from ..phantoms import render_phantom
 from ..retrieval import FOLDER, OOD_FILE, read_record
-from ..training import SplitPredictions
+from ..training import SplitPredictions, forget_processes
 from . import ood_detection, shortcuts
 from .calibration import CALIBRATION, calibrate_checkpoint, change_temperature, probability_errors
 from .ood_detection import fit_ood_detector, list_images, measure_ood_detection
@@ -55,10 +53,6 @@ PREVALENCE = 0.1
 """Default share of abnormal studies for the predictive values."""
 
 _GOLDEN_SEED, _GOLDEN_PART = 820_000, "wrist"
-_PROCESS_GROUP_VARIABLES = (
-    "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT",
-    "TORCHELASTIC_RUN_ID",
-)  # fmt: skip
 
 
 def evaluate_checkpoint(
@@ -307,7 +301,6 @@ def compare_checkpoints(
     rows: Dataset,
     other_rows: Dataset,
     *,
-    start: str | None = None,
     batch_size: int = 32,
     cpu: bool = False,
     cache_dir: str | Path | None = None,
@@ -321,13 +314,12 @@ def compare_checkpoints(
         other: The checkpoint to compare it with.
         rows: The split.
         other_rows: The split as the other checkpoint's training cut it.
-        start: Name of the other checkpoint, if it is the one that training started from.
         batch_size, cpu, cache_dir: See `evaluate_checkpoint`.
 
     Returns:
-        The new content of `evaluation.json`. Its `comparison` holds `checkpoint` (`start`, or the name of the other's
-        folder), `is_start`, `weights_sha256`, the other's `auroc` of studies, and for `image` and `study` the
-        difference of each metric; for a start also `known`, the patients of `valid` that it was trained on.
+        The new content of `evaluation.json`. Its `comparison` holds `checkpoint` (the name of the other), `is_start`
+        (whether training started from it), `weights_sha256`, the other's `auroc` of studies, `known` (number of
+        patients of `valid` that a start was trained on), and for `image` and `study` the difference of each metric.
 
     Raises:
         DatasetError: If the two checkpoints were trained on different cuts of the data, so that one may have been
@@ -352,16 +344,17 @@ def compare_checkpoints(
     if report["weights_sha256"] != weights[0] or n_studies != len(levels[0]["study"].labels):
         raise DatasetError(f"{file} is about other weights or studies; evaluate {folder} on these first")
     theirs = classification_metrics(levels[1]["study"].labels, levels[1]["study"].probabilities)
+    record = Path(folder) / "training.json"
+    training = json.loads(record.read_text()) if record.is_file() else {}
+    base = training.get("base") or {}
+    is_start = base.get("heads", False) and base.get("sha256") == weights[1]
     report["comparison"] = {
-        "checkpoint": start or Path(other).resolve().name,
-        "is_start": start is not None,
+        "checkpoint": base["name"] if is_start else Path(other).resolve().name,
+        "is_start": is_start,
         "weights_sha256": weights[1],
         "auroc": theirs["auroc"],
+        "known": training.get("data", {}).get("known_to_base", {}).get("valid", 0),
     }
-    if start is not None:
-        training = Path(folder) / "training.json"
-        data = json.loads(training.read_text()).get("data", {}) if training.is_file() else {}
-        report["comparison"]["known"] = data.get("known_to_base", {}).get("valid", 0)
     for level, ours in levels[0].items():
         pair = ours.probabilities, levels[1][level].probabilities
         report["comparison"][level] = paired_bootstrap(
@@ -404,7 +397,7 @@ def finalize_checkpoint(
     datasets: DatasetDict,
     *,
     data: dict[str, Any] | None = None,
-    start: tuple[str, Path] | None = None,
+    start: str | Path | None = None,
     batch_size: int = 32,
     cpu: bool = False,
 ) -> FinalizeResult:
@@ -417,12 +410,10 @@ def finalize_checkpoint(
         folder: The checkpoint.
         datasets: The splits that it was trained with.
         data: Description of the data for `evaluation.json`, from `describe_source`.
-        start: Name and folder of the checkpoint that training started from, to compare with; None without one.
+        start: Folder of the checkpoint that training started from, to compare with; None without one.
         batch_size, cpu: See `evaluate_checkpoint`.
     """
-    for name in _PROCESS_GROUP_VARIABLES:
-        os.environ.pop(name, None)
-    AcceleratorState._reset_state(reset_partial_state=True)
+    forget_processes()
     options: dict[str, Any] = {"batch_size": batch_size, "cpu": cpu}
     result = FinalizeResult(calibrate_checkpoint(folder, datasets["calib"], **options))
     try:
@@ -440,9 +431,9 @@ def finalize_checkpoint(
         elif start is not None:
             rows = datasets["valid"]
             try:
-                result.evaluation = compare_checkpoints(folder, start[1], rows, rows, start=start[0], **options)
+                result.evaluation = compare_checkpoints(folder, start, rows, rows, **options)
             except MuraError as error:
-                result.skipped.append(f"Not compared with {start[0]}: {error}.")
+                result.skipped.append(f"Not compared with its start: {error}.")
     else:
         result.skipped.append("Not evaluated: the data have no valid split. A card needs an evaluation.")
         write_golden_check(folder)

@@ -12,7 +12,7 @@ from .estimate import estimate  # noqa: E402
 from .fine_tuning import keep_split_of_base  # noqa: E402
 from .initialization import build_model, build_processor, describe_base, find_base  # noqa: E402
 from .prediction import SplitPredictions, predict_views  # noqa: E402
-from .processes import leave_processes  # noqa: E402
+from .processes import forget_processes, leave_processes  # noqa: E402
 from .records import CHECKPOINT_FOLDER, MANIFEST_FILE  # noqa: E402
 from .running import train  # noqa: E402
 from .trainer import Trainer  # noqa: E402
@@ -35,6 +35,7 @@ __all__ = [
     "estimate",
     "find_base",
     "fit_member_weights",
+    "forget_processes",
     "keep_split_of_base",
     "leave_processes",
     "load_config",

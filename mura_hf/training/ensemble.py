@@ -18,7 +18,9 @@ from tqdm.auto import tqdm
 from ..common import BODY_PARTS
 from ..data import ViewDataset
 from ..data.loading import describe_positive_class
+from ..data.views import labels_and_patients
 from ..errors import ConfigError, DatasetError
+from ..metrics import too_few_studies
 from ..models import (
     MuraEnsembleForImageClassification,
     MuraImageProcessor,
@@ -207,14 +209,13 @@ def _combine(
 
 def _fit_weights(
     models: dict[str, Any], datasets: DatasetDict, processor: MuraImageProcessor, accelerator: Accelerator
-) -> dict[str, float]:
-    """Weights of the members, fitted on the studies of calib."""
+) -> dict[str, float] | None:
+    """Weights of the members, fitted on the studies of calib; None if these are too few."""
+    if few := too_few_studies(*labels_and_patients(datasets["calib"]), "calibration"):
+        if accelerator.is_main_process:
+            tqdm.write(f"Weights of the members are equal, not fitted on calib: {few}")
+        return None
     views = ViewDataset(datasets["calib"], processor)
-    if set(datasets["calib"]["label"]) != {0, 1}:
-        raise DatasetError(
-            "fit_member_weights needs normal and abnormal studies in calib; use more studies or a larger "
-            "calib_fraction, or set it to false"
-        )
     probabilities: list[np.ndarray] = []
     for name, model in models.items():
         prepared = accelerator.prepare_model(model, evaluation_mode=True)

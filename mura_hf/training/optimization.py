@@ -160,13 +160,8 @@ def _layer_groups(inner: MuraModel, weight_decay: float, layer_decay: float) -> 
         ) from error
 
 
-def is_among_best(top: Mapping[int, float], score: float, k: int) -> bool:
-    """Whether a new epoch belongs to the k best in `top` (epoch -> score); of two equal ones the earlier does."""
-    return len(top) < k or score > min(top.values())
-
-
 def with_epoch(top: Mapping[int, float], epoch: int, score: float, k: int) -> dict[int, float]:
-    """The best epochs so far and one more, without the worst if there are more than k."""
+    """The k best of the epochs so far (epoch -> score) and a new one; of two equal ones the earlier stays."""
     found = {**top, epoch: score}
     if len(found) > k:
         del found[min(found, key=lambda one: (found[one], -one))]

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -75,16 +75,6 @@ class SplitPredictions:
         """Pooled probabilities and labels of the studies, float64 `[n]` and int64 `[n]`."""
         means, labels, _, _ = zip(*self.by_study().values(), strict=True)
         return np.asarray(means, np.float64), np.asarray(labels, np.int64)
-
-    def with_probabilities(self, probabilities: np.ndarray) -> "SplitPredictions":
-        """The same views with other probabilities `[n]`.
-
-        Raises:
-            ValueError: If the model does not pool views by the mean, so that only the model can pool them again.
-        """
-        if self.pooled is not None:
-            raise ValueError("the studies were pooled by the model; change its config, and predict again")
-        return replace(self, probabilities=probabilities)
 
     def study_metrics(self, threshold: float = 0.5) -> dict[str, float | int | None]:
         """`classification_metrics` of the studies."""

@@ -20,7 +20,10 @@ from ..errors import ConfigError
 from .arguments import TrainingConfig
 
 _TIMEOUT = timedelta(hours=6)  # the main process builds the pixel cache while the others wait
-_GROUP_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_GROUP_VARIABLES = (
+    "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT",
+    "TORCHELASTIC_RUN_ID",
+)  # fmt: skip
 _IMPATIENT_AFTER = 3.0  # seconds
 
 
@@ -94,10 +97,15 @@ def leave_processes() -> bool:
     if state.num_processes > 1:
         state.wait_for_everyone()
         state.destroy_process_group()
-        AcceleratorState._reset_state(reset_partial_state=True)
-        for name in _GROUP_VARIABLES:
-            os.environ.pop(name, None)
+    forget_processes()
     return main
+
+
+def forget_processes() -> None:
+    """Forgets a process group that has ended, so that this process works alone from now on."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    for name in _GROUP_VARIABLES:
+        os.environ.pop(name, None)
 
 
 class StopSignals:

@@ -30,7 +30,7 @@ from .arguments import TrainingConfig
 from .checkpointing import BEST_FILE, STATES_FOLDER, Progress, load_state, resume, save_state, top_file
 from .initialization import build_model, build_processor
 from .objective import batch_loss, class_logits, mix_batch, read_targets
-from .optimization import LearningRateSchedule, average_weights, is_among_best, make_optimizer, with_epoch
+from .optimization import LearningRateSchedule, average_weights, make_optimizer, with_epoch
 from .prediction import EpochMetrics, SplitPredictions, predict_views, selection_score
 from .processes import ProcessGroup, StopSignals
 from .records import (
@@ -346,9 +346,10 @@ class Trainer:
         if better:
             progress.best, fresh[BEST_FILE] = entry, judged
         k = training.average_top_k if last else 0
-        if k > 1 and score is not None and is_among_best(progress.top, score, k):
+        if k > 1 and score is not None:
             progress.top = with_epoch(progress.top, progress.epoch + 1, score, k)
-            fresh[top_file(progress.epoch + 1)] = judged
+            if progress.epoch + 1 in progress.top:
+                fresh[top_file(progress.epoch + 1)] = judged
         progress.next_epoch()
         self.epoch_metrics = EpochMetrics()
         save_state(self, fresh)

@@ -19,6 +19,7 @@ from mura_hf.evaluation import (
 from mura_hf.evaluation.summary import FORMER_NAMES
 from mura_hf.metrics import PLOTS, classification_metrics
 from mura_hf.models import BODY_PARTS, CLASSIFIERS, golden_difference
+from mura_hf.models.golden_mura import digest_weights
 from tests.conftest import make_checkpoint, make_model
 
 from .conftest import change_json
@@ -171,7 +172,9 @@ def test_calibrated_then_evaluated(phantom_tree, folder, monkeypatch):
     datasets = load_mura(phantom_tree, dev_fraction=0.1, calib_fraction=0.6)
     monkeypatch.setenv("RANK", "0")  # left over from a process group that has ended
     monkeypatch.setenv("WORLD_SIZE", "2")
-    start = "somebody/start", make_checkpoint(folder.parent / "start", make_model(seed=4))
+    start = make_checkpoint(folder.parent / "start", make_model(seed=4))
+    base = {"name": "somebody/start", "sha256": digest_weights(start), "heads": True}
+    (folder / "training.json").write_text(json.dumps({"base": base, "data": {"known_to_base": {"valid": 2}}}))
     done = finalize_checkpoint(folder, datasets, data={"key": "phantoms"}, start=start, cpu=True)
     config = json.loads((folder / "config.json").read_text())
     assert done.calibration["study_slope"] == config["study_slope"]
@@ -187,10 +190,11 @@ def test_calibrated_then_evaluated(phantom_tree, folder, monkeypatch):
     assert f"{len(set(datasets['valid']['study_id'])):5d} studies" in describe_evaluation(done.evaluation)[0]
     assert f"temperature {config['temperature']:g}" in describe_calibration(done.calibration)[0]
     compared = done.evaluation["comparison"]
-    assert (compared["checkpoint"], compared["is_start"], compared["known"]) == ("somebody/start", True, 0)
+    assert (compared["checkpoint"], compared["is_start"], compared["known"]) == ("somebody/start", True, 2)
     difference = done.evaluation["study"]["overall"]["figures"]["auroc"] - compared["auroc"]
     assert compared["study"]["auroc"]["difference"] == pytest.approx(difference)
-    assert "than its start, somebody/start" in describe_verdict(done.evaluation)
+    assert "than its start, somebody/start" in (verdict := describe_verdict(done.evaluation))
+    assert "Its start was trained on 2 of these patients." in verdict
 
 
 def test_steps_that_the_data_do_not_allow_are_skipped(datasets, folder):
@@ -205,7 +209,7 @@ def test_steps_that_the_data_do_not_allow_are_skipped(datasets, folder):
     assert json.loads((folder / "config.json").read_text()).get("study_slope", 1.0) == 1.0
     (folder / "training.json").write_text("{}")
     one_class = DatasetDict({"train": datasets["train"], "calib": nothing, "valid": normal})
-    done = finalize_checkpoint(folder, one_class, start=("start", folder), cpu=True)
+    done = finalize_checkpoint(folder, one_class, start=folder, cpu=True)
     assert "too few: 0 studies" in done.calibration["no_operating_points"]
     assert "No out-of-distribution detection" in done.skipped[0]
     assert "valid has no abnormal study" in done.skipped[1]

@@ -69,7 +69,7 @@ def test_from_training_to_an_exported_checkpoint_with_its_card(run, tmp_path, ph
     )  # fmt: skip
     assert "AUROC" in trained.stdout + trained.stderr
     checkpoint = tmp_path / "run" / "checkpoint"
-    assert "temperature" in run("calibrate.py", checkpoint, *data).stdout
+    assert "Not calibrated on calib: too few" in run("calibrate.py", checkpoint, *data).stdout
     assert "codes of" in run("build_index.py", checkpoint, *data, "--thumbnails", 32, "--half").stdout
     measured = run("evaluate.py", checkpoint, *data, "--twins", 7)
     overall = json.loads((checkpoint / "evaluation.json").read_text())["study"]["overall"]["figures"]
@@ -77,7 +77,7 @@ def test_from_training_to_an_exported_checkpoint_with_its_card(run, tmp_path, ph
     assert "trained on synthetic phantoms" in measured.stdout
     run("render_card.py", checkpoint, "--name", "mura-tiny", "--output", checkpoint / "README.md")
     card = (checkpoint / "README.md").read_text()
-    for words in ("# mura-tiny", "pointing game", "any finding | 7", "calibrate.py", "patch_size: 48", "--twins 7",
+    for words in ("# mura-tiny", "pointing game", "any finding | 7", "are not calibrated: too few", "patch_size: 48", "--twins 7",
                   "predictor.similar(study)"):  # fmt: skip
         assert words in card
     run("export_checkpoint.py", checkpoint, tmp_path / "export")

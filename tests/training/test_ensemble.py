@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import yaml
@@ -14,8 +16,9 @@ from mura_hf import (
     MuraSpecializedForImageClassification,
 )
 from mura_hf.data import ViewDataset
+from mura_hf.metrics import MIN_SIZES
 from mura_hf.training import fit_member_weights, predict_views
-from mura_hf.training.ensemble import plan_members
+from mura_hf.training.ensemble import _fit_weights, plan_members
 
 from .conftest import TINY, read_record, train_tiny
 
@@ -42,7 +45,10 @@ def _dev(model, datasets, folder):
 
 
 @pytest.mark.slow
-def test_an_ensemble_is_the_weighted_mean_and_its_members_are_not_trained_twice(phantom_splits, configs, tmp_path):
+def test_an_ensemble_is_the_weighted_mean_and_its_members_are_not_trained_twice(
+    phantom_splits, configs, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(MIN_SIZES, "calibration", (1, 1))
     options = {"family": "ensemble", "members": [configs["plain"], configs["crossed"]]}
     folder, _ = train_tiny(phantom_splits, tmp_path / "run", fit_member_weights=True, **options)
     model = MuraEnsembleForImageClassification.from_pretrained(folder)
@@ -167,3 +173,8 @@ def test_a_member_that_is_always_wrong_gets_nothing_and_both_classes_are_needed(
     np.testing.assert_allclose(weights, [0, 1], atol=1e-6)
     with pytest.raises(ValueError, match="normal and abnormal"):
         fit_member_weights(np.full((2, 3), 0.5), np.ones(3, int))
+
+
+def test_weights_are_not_fitted_to_too_few_studies(phantom_splits, capsys):
+    assert _fit_weights({}, phantom_splits, None, SimpleNamespace(is_main_process=True)) is None
+    assert "equal, not fitted on calib: too few: " in capsys.readouterr().out

@@ -314,8 +314,6 @@ def test_studies_are_trained_and_judged_whole(pooling, phantom_splits, tmp_path)
             output = model(pixels[None])
         assert probability == pytest.approx(float(output.study_logits[0, 1].exp()), abs=1e-5)
         np.testing.assert_allclose(found.probabilities[rows], output.view_logits[0].softmax(-1)[:, 1], atol=1e-5)
-    with pytest.raises(ValueError, match="predict again"):
-        found.with_probabilities(found.probabilities)
 
 
 def test_hard_rows_are_drawn_by_their_loss(phantom_splits, tmp_path, monkeypatch):
