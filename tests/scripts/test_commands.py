@@ -77,8 +77,8 @@ def test_from_training_to_an_exported_checkpoint_with_its_card(run, tmp_path, ph
     assert "trained on synthetic phantoms" in measured.stdout
     run("render_card.py", checkpoint, "--name", "mura-tiny", "--output", checkpoint / "README.md")
     card = (checkpoint / "README.md").read_text()
-    for words in ("# mura-tiny", "pointing game", "any finding | 7", "are not calibrated: too few", "patch_size: 48", "--twins 7",
-                  "predictor.similar(study)"):  # fmt: skip
+    for words in ("# mura-tiny", "pointing game", "any finding | 7", "are not calibrated: too few", "patch_size: 48",
+                  "--twins 7", "predictor.similar(study)"):  # fmt: skip
         assert words in card
     run("export_checkpoint.py", checkpoint, tmp_path / "export")
     study = StudyPredictor.from_pretrained(tmp_path / "export")(phantom_files)
