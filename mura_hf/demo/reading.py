@@ -21,6 +21,9 @@ STUDY_PIXELS = 64_000_000
 """Of all views of one study together. A view takes at most its share, and at most a quarter: 16 megapixels are more
 than a flat-panel detector has, so views are reduced only if there are many large ones."""
 
+MAX_UNPACKED = 96 << 20
+"""Bytes of a view in a ZIP file, which is unpacked in memory. 40 megapixels of 16 bits need 76 MiB."""
+
 Progress = Callable[[int, int, str], None]
 """Gets the number of files that were read, the total, and the name of the last one."""
 
@@ -99,7 +102,7 @@ def read_view(reader: GuardedReader, view: StudyFile, max_pixels: int) -> Radiog
     Raises:
         RadiographError: If it cannot be read; the message says why.
     """
-    content = view.content()
+    content = view.content(MAX_UNPACKED)
     if isinstance(content, Path) and not content.is_file():
         raise RadiographError(f"{view.name} is no longer on the server; upload it again.")
     return reader.read(content, name=view.name, max_pixels=max_pixels)

@@ -28,7 +28,7 @@ from ..inference import (
 from ..inference.worklist import write_worklist
 from ..radiographs import GuardedReader
 from .examples import load_examples
-from .reading import MAX_VIEWS, check_zip, is_zip, pixels_per_view, read_view
+from .reading import MAX_UNPACKED, MAX_VIEWS, check_zip, is_zip, pixels_per_view, read_view
 from .result import known_point
 from .state import AppContext, Limits
 from .templates import operating_point_text, render
@@ -306,7 +306,9 @@ class WorklistController:
         if type(number) is not int or not 0 <= number < len(studies):
             raise DatasetError("This study is no longer in the worklist. Read the studies again.")
         study = studies[number]
-        paths, problems = copy_views(study.files[:MAX_VIEWS], self.context.uploads.new_folder(session))
+        uploads = self.context.uploads
+        room = min(self.context.limits.upload_bytes, uploads.quota - uploads.used_bytes())
+        paths, problems = copy_views(study.files[:MAX_VIEWS], uploads.new_folder(session), room)
         if not paths:
             raise DatasetError(" ".join(["The study cannot be opened.", *problems]))
         if len(study.files) > MAX_VIEWS:
@@ -326,8 +328,8 @@ class WorklistController:
         return [gr.update(value=str(file), visible=True) for file in files]
 
 
-def copy_views(files: Sequence[StudyFile], folder: Path) -> tuple[list[str], list[str]]:
-    """Copies the views of one study into an empty folder, also from a ZIP file.
+def copy_views(files: Sequence[StudyFile], folder: Path, max_bytes: int) -> tuple[list[str], list[str]]:
+    """Copies the views of one study into an empty folder, also from a ZIP file, at most `max_bytes` together.
 
     Returns:
         Paths of the copies in order, and a sentence about each view that could not be copied.
@@ -337,7 +339,7 @@ def copy_views(files: Sequence[StudyFile], folder: Path) -> tuple[list[str], lis
     taken: set[str] = set()
     for number, file in enumerate(files, 1):
         try:
-            content = file.content()
+            content = file.content(MAX_UNPACKED)
             content = content.read_bytes() if isinstance(content, Path) else content
         except RadiographError as error:
             problems.append(str(error))
@@ -345,6 +347,10 @@ def copy_views(files: Sequence[StudyFile], folder: Path) -> tuple[list[str], lis
         except OSError:
             problems.append(f"{file.name} no longer exists, so it was left out.")
             continue
+        max_bytes -= len(content)
+        if max_bytes < 0:
+            problems.append(f"{file.name} was left out: the server has no room for so large a study.")
+            break
         name = safe_name(file.name)
         if name.casefold() in taken:
             name = f"{number}_{name}"

@@ -54,23 +54,24 @@ class StudyFile:
     member: str | None = None
     readable: bool = True
 
-    def content(self) -> Path | bytes:
+    def content(self, max_bytes: int | None = None) -> Path | bytes:
         """Returns the input of `read_radiograph`: the path, or the content of a member of a ZIP file.
 
         Raises:
-            RadiographError: If it cannot be extracted.
+            RadiographError: If it cannot be extracted, or has more than `max_bytes` (`MAX_BYTES` by default).
         """
+        max_bytes = MAX_BYTES if max_bytes is None else max_bytes
         if self.member is None:
             return self.path
         try:
             with zipfile.ZipFile(self.path) as opened, opened.open(self.member) as file:
-                content = file.read(MAX_BYTES + 1)  # the size in the ZIP file is untrusted
+                content = file.read(max_bytes + 1)  # the size in the ZIP file is untrusted
         except _MEMBER_ERRORS as error:
             raise RadiographError(
                 f"{self.name} cannot be extracted from {self.path.name} ({error}); pack it again without a password"
             ) from error
-        if len(content) > MAX_BYTES:
-            raise RadiographError(f"{self.name} is larger than {MAX_BYTES >> 20} MiB, the limit for a radiograph.")
+        if len(content) > max_bytes:
+            raise RadiographError(f"{self.name} is larger than {max_bytes >> 20} MiB, the limit for a radiograph.")
         return content
 
 

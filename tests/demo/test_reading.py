@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from dicom_files import encode_dicom
 
-from mura_hf.demo.reading import read_files, read_study
+from mura_hf.demo.reading import MAX_UNPACKED, read_files, read_study
 from mura_hf.demo.worklist_controller import read_worklist
 from mura_hf.inference import find_studies
 from mura_hf.phantoms import render_phantom
@@ -138,6 +138,17 @@ def test_a_zip_file_may_contain_one_study(predictor, reader, phantom_files, tmp_
     assert problems[1].startswith("empty.zip ")
     assert problems[2] == "text.zip is not a ZIP file, or it is damaged; pack it again."
     assert str(tmp_path) not in " ".join(problems)
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_views_that_are_large_once_unpacked_do_not_fill_the_memory(reader, tmp_path, phantom_files, compression):
+    file, picture = tmp_path / "bomb.zip", Path(phantom_files[0]).read_bytes()
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        archive.writestr("bomb.png", picture + bytes(MAX_UNPACKED))
+        archive.writestr("good.png", picture)
+    assert file.stat().st_size < 1_000_000
+    names, _, problems = read_files(reader, [str(file)])
+    assert (names, problems) == (["good.png"], ["bomb.png is larger than 96 MiB, the limit for a radiograph."])
 
 
 @pytest.mark.parametrize("large", [False, True])

@@ -143,9 +143,14 @@ def test_copies_of_equal_names_stay_apart_and_those_of_examples_are_recognised(c
         source.write_text(str(number))
     (tmp_path / "out").mkdir()
     files = [StudyFile(source.name, source) for source in sources] + [StudyFile("gone.png", tmp_path / "gone.png")]
-    paths, problems = copy_views(files, tmp_path / "out")
+    paths, problems = copy_views(files, tmp_path / "out", 2)
     assert [Path(path).read_text() for path in paths] == ["0", "1"]
     assert problems == ["gone.png no longer exists, so it was left out."]
+
+    (tmp_path / "less").mkdir()
+    paths, problems = copy_views(files, tmp_path / "less", 1)
+    assert [Path(path).name for path in paths] == ["x.png"]
+    assert problems == ["X.png was left out: the server has no room for so large a study."]
 
     opened, _ = controller.open("dora", example_worklist(), 3)
     assert find_example(opened.files).body_part == "finger"
