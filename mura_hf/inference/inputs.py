@@ -1,7 +1,6 @@
 """Inputs of a predictor: the views of a study, the device and the dtype."""
 
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from .external_processor import ExternalProcessor
 
 _ARRAYS = (np.ndarray, torch.Tensor)
 _SINGLE_VIEW = (str, bytes, bytearray, os.PathLike, Image.Image, Radiograph)
-_URL = re.compile(r"[a-z][a-z0-9+.-]+://|data:", re.IGNORECASE)
 
 
 def list_views(views: View | Iterable[View], names: Sequence[str] | None) -> tuple[list[Any], Sequence[str]]:
@@ -59,16 +57,6 @@ def read_view(view: View, name: str, processor: MuraImageProcessor | ExternalPro
     """
     if isinstance(view, Radiograph):
         return check_radiograph(view, name)
-    if isinstance(view, str | os.PathLike):
-        if _URL.match(os.fspath(view)):
-            raise RadiographError(
-                f"{name[:80]} is a URL, and nothing is downloaded here; download the file and give its path"
-            )
-        if os.path.isdir(view):
-            raise RadiographError(
-                f"{name or view} is a folder, not a view; give the files of one study, such as "
-                f"list(Path({str(view)!r}).iterdir()). scripts/predict.py reads a folder of studies"
-            )
     if isinstance(view, str | os.PathLike | bytes | bytearray):
         return read_radiograph(Path(view) if isinstance(view, os.PathLike) else view, name=name)
     try:

@@ -24,6 +24,7 @@ from .dicom_pixels import NO_END_MARKER, decode_jpeg
 from .radiograph import MAX_PIXELS, TOO_LARGE, Radiograph, check_levels, check_radiograph, reduce_radiograph
 from .windowing import window_percentiles
 
+_URL = re.compile(r"[a-z][a-z0-9+.-]+:/|data:[^/]*/[^/]*[;,]", re.IGNORECASE)  # a `Path` keeps one slash only
 MAX_BYTES = 256 << 20
 """Longer files are refused without reading them."""
 
@@ -217,13 +218,17 @@ def _read_content(source: str | Path | bytes | bytearray, name: str | None) -> t
         data, name = bytes(source), name or "the image"
     else:
         path = Path(source)
-        name = name or path.name
+        name = name or path.name or str(path)
+        if _URL.match(str(source)):
+            raise RadiographError(f"{name[:80]} is a URL, and nothing is downloaded; give the path of a local copy.")
         try:
             if path.stat().st_size > MAX_BYTES:
                 raise RadiographError(
                     f"{name} is larger than {MAX_BYTES >> 20} MiB, unlike any radiograph; export the single view."
                 )
-            if not (path.is_file() or path.is_dir()):
+            if path.is_dir():
+                raise RadiographError(f"{name} is a folder, not a view; give its files, list(Path(folder).iterdir()).")
+            if not path.is_file():
                 raise RadiographError(f"{name} is not a file but a pipe or a device; give a file.")
             data = path.read_bytes()
         except FileNotFoundError:

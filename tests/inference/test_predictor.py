@@ -251,12 +251,12 @@ def test_what_is_not_a_list_of_views(predictor, phantom_files, tmp_path):
     with pytest.raises(ValueError, match="1 views but 2 names"):
         predictor(phantom_files[:1], names=["a", "b"])
     for url in ("https://host/wrist.png", "s3://bucket/wrist.png", "data:image/png;base64,AAAA", "FILE:///wrist.png"):
-        with pytest.raises(RadiographError, match="is a URL, and nothing is downloaded here"):
+        with pytest.raises(RadiographError, match="is a URL, and nothing is downloaded"):
             predictor([phantom_files[0], url])
     (tmp_path / "study").mkdir()
     for folder in (tmp_path / "study", str(tmp_path / "study"), f"{tmp_path}/study/"):
         for views in (folder, [folder]):
-            with pytest.raises(RadiographError, match=r"study is a folder, not a view; .*iterdir"):
+            with pytest.raises(RadiographError, match="study is a folder, not a view"):
                 predictor(views)
 
 

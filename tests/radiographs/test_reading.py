@@ -1,5 +1,6 @@
 import contextlib
 import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -181,11 +182,28 @@ def test_refusals_name_file_and_problem(data, message):
     assert str(found.value) == str(expected.value)
 
 
-def test_missing_file_and_folder(tmp_path):
-    with pytest.raises(RadiographError, match=r"nowhere\.png does not exist"):
-        read_radiograph(tmp_path / "nowhere.png")
-    with pytest.raises(RadiographError, match="cannot be opened"):
-        read_radiograph(tmp_path)
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("nowhere.png", r"^nowhere\.png does not exist"),
+        ("", r"is a folder, not a view; give its files"),
+        ("./", r"is a folder, not a view; give its files"),
+        ("https://host/wrist.png", r"^wrist\.png is a URL, and nothing is downloaded"),
+        ("s3://bucket/wrist.png", r"^wrist\.png is a URL"),
+        ("FILE:///wrist.png", r"^wrist\.png is a URL"),
+        ("data:image/png;base64," + 9000 * "A", "is a URL"),
+    ],
+)
+def test_what_is_not_a_file(tmp_path, monkeypatch, source, message):
+    monkeypatch.chdir(tmp_path)
+    for read in (read_radiograph, read_levels):
+        for given in (source, Path(source)):
+            with pytest.raises(RadiographError, match=message) as found:
+                read(given)
+            assert len(str(found.value)) < 200
+    Path("data:1.png").write_bytes(b"x")
+    with pytest.raises(RadiographError, match="is not a"):
+        read_radiograph("data:1.png")
 
 
 ENCODED = [encode(BYTES.astype(np.uint16) * 200), encode(FILM, "TIFF", compression="tiff_lzw")] + [
