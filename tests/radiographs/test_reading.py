@@ -197,9 +197,9 @@ def test_refusals_name_file_and_problem(data, message):
 def test_what_is_not_a_file(tmp_path, monkeypatch, source, message):
     monkeypatch.chdir(tmp_path)
     for read in (read_radiograph, read_levels):
-        for given in (source, Path(source)):
+        for form in (source, Path(source)):
             with pytest.raises(RadiographError, match=message) as found:
-                read(given)
+                read(form)
             assert len(str(found.value)) < 200
     Path("data:1.png").write_bytes(b"x")
     with pytest.raises(RadiographError, match="is not a"):
