@@ -3,7 +3,6 @@
 import os
 import posixpath
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -11,7 +10,7 @@ from datasets import DatasetDict
 
 from ..errors import DatasetError
 from ..models.configuration_mura import LABELS
-from ..radiographs import find_kind, is_hidden, read_head
+from ..radiographs import find_kind, is_hidden
 from .splits import (
     FEATURES,
     Row,
@@ -127,7 +126,7 @@ def _find_pictures(root: Path) -> Iterator[str]:
     for place, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not is_hidden(name))
         for name in sorted(names):
-            if find_kind(name, partial(read_head, Path(place, name))) in ("view", "unreadable"):
+            if find_kind(Path(place, name)) in ("view", "unreadable"):
                 yield Path(place, name).relative_to(root).as_posix()
 
 

@@ -11,6 +11,7 @@ import torch
 from datasets import Dataset, Image
 from torch.utils.data import Dataset as TorchDataset
 
+from ..errors import DatasetError
 from ..models.image_processing_mura import MuraImageProcessor
 from ..radiographs import read_levels
 
@@ -200,6 +201,9 @@ class ViewDataset(TorchDataset):
         cache: Result of `build_pixel_cache` with the same processor. Files that it does not contain are read.
         keys: Key of each row, from which augmentation and patch are drawn together with seed and epoch. Defaults to
             the row index. Counterfactual pairs with the same key differ in the finding only.
+
+    Raises:
+        DatasetError: If two patients share a value of `study_id`.
     """
 
     def __init__(
@@ -215,6 +219,8 @@ class ViewDataset(TorchDataset):
     ) -> None:
         # Files are read by `read_levels`, so the column must give paths instead of decoded images.
         self.rows = rows.cast_column("image", Image(decode=False))
+        if {"study_id", "patient_id"} <= set(rows.column_names):
+            _check_study_ids(rows)
         self.processor = processor
         self.augmentation = augmentation
         self.seed = seed
@@ -310,6 +316,16 @@ class ViewDataset(TorchDataset):
         start = centre - side // 2 + np.rint(rng.uniform(-0.3, 0.3, 2) * side).astype(int)
         top, left = np.clip(start, 0, np.array(plane.shape) - side)
         return slice(int(top), int(top) + side), slice(int(left), int(left) + side)
+
+
+def _check_study_ids(rows: Dataset) -> None:
+    patients: dict[str, str] = {}
+    for study, patient in zip(rows["study_id"], rows["patient_id"], strict=True):
+        if patients.setdefault(study, patient) != patient:
+            raise DatasetError(
+                f"study_id {study} belongs to the patients {patients[study]} and {patient}; make it unique, such as "
+                "patient/study"
+            )
 
 
 class StudyDataset(TorchDataset):

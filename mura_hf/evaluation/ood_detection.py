@@ -24,7 +24,7 @@ from ..metrics import bootstrap_mean
 from ..models import BODY_PARTS, MuraImageProcessor
 from ..models.golden_mura import digest_weights
 from ..phantoms import UNRELATED_KINDS, render_phantom, render_unrelated
-from ..radiographs import read_radiograph
+from ..radiographs import READABLE_FORMATS, find_kind, read_radiograph
 from ..retrieval import OOD_FILE, OODDetector, feature_means
 from ..retrieval.ood_detection import FALSE_ALARM_RATE
 from .calibration import add_to_training_record
@@ -40,7 +40,6 @@ _SCOPE = REGION_GROUPS["upper limb"]
 _OUT_OF_SCOPE = {region for regions in REGION_GROUPS.values() for region in regions} - set(_SCOPE)
 _UNKNOWN = "any"
 _FIRST_SEED = 7_000_000
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm")
 _MAX_FOLDER_IMAGES = 250
 
 
@@ -243,7 +242,7 @@ def list_images(folder: Path) -> list[tuple[str, int, int]]:
 
 
 def _images_in(folder: Path) -> list[str]:
-    files = sorted(str(file) for file in folder.rglob("*") if file.suffix.lower() in _SUFFIXES)
+    files = sorted(str(file) for file in folder.rglob("*") if file.is_file() and find_kind(file) == "view")
     if not files:
-        raise DatasetError(f"{folder} has no images ({', '.join(_SUFFIXES)}); name a folder of images")
+        raise DatasetError(f"{folder} has no images ({', '.join(READABLE_FORMATS)}); name a folder of images")
     return [files[index] for index in spread_indices(len(files), _MAX_FOLDER_IMAGES)]

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from ..common import read_csv, read_json_lines
 from ..errors import DatasetError, RadiographError
 from ..models import BODY_PARTS
-from ..radiographs import HEAD_BYTES, MAX_BYTES, find_kind, is_hidden, read_head
+from ..radiographs import HEAD_BYTES, MAX_BYTES, find_kind, is_hidden
 
 MAX_FILES = 200_000
 """Limit per folder, ZIP or CSV file; MURA has 40,000."""
@@ -151,7 +151,7 @@ def _in_folder(root: Path) -> Iterator[_Found]:
         kinds = {
             StudyFile(file.name, file, readable=kind == "view"): kind
             for file in (folder / name for name in names)
-            if file not in listed and (kind := find_kind(file.name, partial(read_head, file)))
+            if file not in listed and (kind := find_kind(file))
         }
         count += len(kinds)
         _check_count(root, count)
@@ -177,18 +177,18 @@ def _in_zip(source: Path) -> Iterator[_Found]:
                 if len(content) > _MAX_TABLE:
                     raise DatasetError(f"{source.name}: {place} is larger than {_MAX_TABLE >> 20} MiB; split it")
                 prefix = f"{place.parent}/" if place.parent.name else ""
-                for row in _read_table(content, f"{source.name}, {place}", needs_header=True):
-                    file = PurePosixPath(posixpath.normpath(place.parent / row.place))
+                for _, name, found in _read_table(content, f"{source.name}, {place}", needs_header=True):
+                    file = PurePosixPath(posixpath.normpath(place.parent / name))
                     listed.update((file, file.parent))
                     # Reading a file that does not exist will say so.
                     member = members[file].filename if file in members else file.as_posix()
-                    yield _Found(prefix + row.study, StudyFile(file.name, source, member), row.body_part, row.patient)
+                    yield found._replace(study=prefix + found.study, file=StudyFile(file.name, source, member))
             folders: dict[PurePosixPath, dict[StudyFile, str]] = {}
             for place, info in members.items():
                 kinds = folders.setdefault(place if info.is_dir() else place.parent, {})
                 if info.is_dir() or place in listed:
                     continue
-                if kind := find_kind(place.name, partial(_read_head, opened, info)):
+                if kind := find_kind(place, partial(_read_head, opened, info)):
                     kinds[StudyFile(place.name, source, info.filename, kind == "view")] = kind
             parents = {folder.parent for folder in folders if folder.name}
             for folder, kinds in folders.items():
@@ -220,25 +220,17 @@ def _in_table(source: Path, *, needs_header: bool = False) -> Iterator[_Found]:
         content = source.read_bytes()
     except OSError as error:
         raise DatasetError(f"{source} cannot be read ({error.strerror}); check its permissions") from error
-    for row in _read_table(content, str(source), needs_header=needs_header):
+    for where, place, found in _read_table(content, str(source), needs_header=needs_header):
         try:
-            files = [Path(os.path.normpath(root / row.place)) for root in (source.parent, source.parent.parent)]
+            files = [Path(os.path.normpath(root / place)) for root in (source.parent, source.parent.parent)]
             file = next(filter(Path.is_file, files), files[0])
         except OSError as error:  # an impossible file name
-            raise DatasetError(f"{row.where}: the path cannot be looked up ({error.strerror}); correct it") from error
-        yield _Found(row.study, StudyFile(file.name, file), row.body_part, row.patient)
+            raise DatasetError(f"{where}: the path cannot be looked up ({error.strerror}); correct it") from error
+        yield found._replace(file=StudyFile(file.name, file))
 
 
-class _Row(NamedTuple):
-    where: str
-    place: str
-    study: str
-    patient: str
-    body_part: str | None
-
-
-def _read_table(content: bytes, source: str, *, needs_header: bool) -> Iterator[_Row]:
-    """Yields the rows of a table; none if it needs a header and has no column with paths."""
+def _read_table(content: bytes, source: str, *, needs_header: bool) -> Iterator[tuple[str, str, _Found]]:
+    """Yields line, path and study of each row of a table; none if it needs a header and has no column with paths."""
     try:
         read = read_json_lines if source.endswith(".jsonl") else read_csv
         lines = read(content, MAX_FILES + 2)
@@ -274,7 +266,7 @@ def _read_table(content: bytes, source: str, *, needs_header: bool) -> Iterator[
         part = cells.get("body_part", "").lower().removeprefix("xr_")
         if part and part not in BODY_PARTS:
             raise DatasetError(f"{where}: unknown body part {part!r}; choose one of {', '.join(BODY_PARTS)}")
-        yield _Row(where, place, row["study"], row.get("patient", ""), part or None)
+        yield where, place, _Found(row["study"], None, part or None, row.get("patient", ""))
 
 
 def _group(found: Iterable[_Found], source: Path) -> list[StudyFiles]:

@@ -9,7 +9,6 @@ from .reading import (
     detect_format,
     find_kind,
     is_hidden,
-    read_head,
     read_levels,
     read_radiograph,
 )
@@ -26,7 +25,6 @@ __all__ = [
     "detect_format",
     "find_kind",
     "is_hidden",
-    "read_head",
     "read_levels",
     "read_radiograph",
 ]

@@ -148,30 +148,28 @@ def detect_format(head: bytes) -> str | None:
     return next(found, None)
 
 
-def find_kind(name: str, read_head: Callable[[], bytes]) -> str | None:
+def find_kind(file: PurePath, read_head: Callable[[], bytes] | None = None) -> str | None:
     """Returns what a file in a folder of radiographs is, judging by its content.
 
     Args:
-        name: Its name. Only files with the usual endings of PNG, JPEG and DICOM are not opened.
-        read_head: Returns its first `HEAD_BYTES`; empty if it cannot be opened.
+        file: Its path. Only files with the usual endings of PNG, JPEG and DICOM are not opened.
+        read_head: Returns its first `HEAD_BYTES`, for a file that is not on the disk; empty if it cannot be read.
 
     Returns:
         "view" if it seems readable; "unreadable" for a picture or an archive that `read_radiograph` refuses; "unknown"
         for other data; and None for what is no view: hidden and system files, texts, documents, programs.
     """
-    if is_hidden(name):
-        return None
-    ending = PurePath(name).suffix.lower()
-    if ending in (".png", ".jpg", ".jpeg", ".dcm", ".dicom"):
-        return "view"
-    head = read_head()
+    ending = file.suffix.lower()
+    if is_hidden(file.name) or ending in (".png", ".jpg", ".jpeg", ".dcm", ".dicom"):
+        return None if is_hidden(file.name) else "view"
+    head = read_head() if read_head is not None else _read_head(Path(file))
     detected = detect_format(head)
     if detected in READABLE_FORMATS:
         return "view"
     is_named_so = ending in _PICTURE_ENDINGS
     if ending in _DOCUMENTS or (detected is None and not is_named_so and _is_text(head)):
         return None
-    is_likely = detected is not None or is_named_so or not ending[1:] or ending[1:].isdecimal()  # UIDs of DICOM
+    is_likely = detected is not None or is_named_so or not ending or ending[1:].isdecimal()  # UIDs of DICOM
     return "unreadable" if is_likely else "unknown"
 
 
@@ -180,8 +178,7 @@ def is_hidden(name: str) -> bool:
     return _HIDDEN.match(name) is not None
 
 
-def read_head(file: Path) -> bytes:
-    """Returns the first `HEAD_BYTES` of a file; empty if it is not a regular file or cannot be opened."""
+def _read_head(file: Path) -> bytes:
     try:
         if not file.is_file():  # a pipe would wait forever
             return b""

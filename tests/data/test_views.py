@@ -10,7 +10,7 @@ from PIL import Image as PilImage
 from torch.utils.data import DataLoader, Subset
 from transformers import pipeline
 
-from mura_hf import MuraImageProcessor, StudyPredictor, load_mura, read_radiograph
+from mura_hf import DatasetError, MuraImageProcessor, StudyPredictor, load_mura, read_radiograph
 from mura_hf.data import (
     UNKNOWN_PART,
     Augmentation,
@@ -241,6 +241,14 @@ def test_patches_are_around_findings(rows):
         shown += bool(patch["regions"].any())
         assert _find(whole_views[index]["pixel_values"][0].numpy(), patch["pixel_values"][0].numpy())
     assert shown >= 0.9 * sum(bool(rows["boxes"][index]) for index in indices)
+
+
+@pytest.mark.parametrize("shared", [["1"] * 3, ["1", "2", "1"], ["1", "1", "1"]])
+def test_a_study_of_two_patients_is_refused(rows, processor, shared):
+    changed = rows.select(range(3)).remove_columns(["study_id", "patient_id"])
+    changed = changed.add_column("study_id", shared).add_column("patient_id", ["a", "b", "c"])
+    with pytest.raises(DatasetError, match=r"study_id 1 belongs to the patients a and [bc]; make it unique"):
+        ViewDataset(changed, processor)
 
 
 def test_studies_have_all_their_views_and_batches_are_padded(rows, processor):

@@ -96,10 +96,18 @@ def test_a_worklist_is_that_of_the_predictor(app, client, phantom_predictor, pha
             for file in sorted(study.glob("*.png")):
                 opened.write(file, file.relative_to(phantom_tree))
         opened.writestr("broken/image1.png", b"no picture")
+        views = [file.read_bytes() for file in sorted(phantom_tree.glob("valid/*/*/*/image1.png"))[:2]]
+        # The same study number of two patients, and a view under another name beside one that cannot be read.
+        for name, content in {"a.IMG": views[0], "b.png": views[1], "c.heic": b"\0\0\0\x18ftypheic"}.items():
+            opened.writestr(f"table/{name}", content)
+        opened.writestr("table/metadata.csv", "file_name;study_id;patient_id\na.IMG;1;p\nb.png;1;q\nc.heic;1;p\n")
     rows = client.predict(handle_file(str(archive)), api_name="/worklist", **PHANTOM)
     expected = [row.to_dict() for row in sort_rows(predict_rows(phantom_predictor, find_studies(archive)))]
     assert rows == close_to(expected)
     assert rows[-1]["error"]
+    found = {row["study"]: (row["n_views"], row["left_out"]) for row in rows if "table" in row["study"]}
+    heic = "c.heic is HEIC, which is not supported; save it as JPEG or PNG."
+    assert found == {"p/table/1": (1, [heic]), "q/table/1": (1, [])}
     for name, content in (
         ("list.csv", b"/etc/hostname\n"),
         ("list.zip", b"PK\3\4"),
