@@ -24,7 +24,7 @@ _MAP_LAYER_LOCK = threading.Lock()  # one thread at a time searches a network fo
 
 
 class MuraTimmModel(MuraPreTrainedModel):
-    """Base of models with one backbone, which may start from timm's weights."""
+    """Base of models whose backbones, all alike, may start from timm's weights."""
 
     config: MuraConfig
     config_class = MuraConfig
@@ -51,8 +51,10 @@ class MuraTimmModel(MuraPreTrainedModel):
         """
         model = cls(cls.config_class(backbone=backbone, **config))
         if pretrained:
-            inner: Any = getattr(model, cls.base_model_prefix, model)
-            load_timm_weights(inner.backbone, model.config, pretrained_cfg_overlay)
+            first, *others = model.backbones()
+            load_timm_weights(first, model.config, pretrained_cfg_overlay)
+            for other in others:
+                other.load_state_dict(first.state_dict())
         return model
 
 

@@ -203,14 +203,17 @@ class MuraPreTrainedModel(PreTrainedModel):
 
     def _set_gradient_checkpointing(self, enable: bool = True, **options: Any) -> None:
         # timm recomputes the activations of its backbones in its own way, without the options of transformers.
-        for name, module in self.named_modules():
-            if name.split(".")[-1] == "backbone":
-                try:
-                    module.set_grad_checkpointing(enable)
-                except (AttributeError, AssertionError) as error:
-                    raise ValueError(
-                        f"backbone {type(module).__name__} does not support gradient checkpointing; train without it"
-                    ) from error
+        for backbone in self.backbones():
+            try:
+                backbone.set_grad_checkpointing(enable)
+            except (AttributeError, AssertionError) as error:
+                raise ValueError(
+                    f"backbone {type(backbone).__name__} does not support gradient checkpointing; train without it"
+                ) from error
+
+    def backbones(self) -> list[Any]:
+        """Returns all backbones of the model."""
+        return [module for name, module in self.named_modules() if name.split(".")[-1] == "backbone"]
 
     def train(self, mode: bool = True) -> Any:
         """Sets training mode. Batch norms with frozen parameters stay in evaluation mode and keep their statistics."""

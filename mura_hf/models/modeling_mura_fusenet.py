@@ -8,11 +8,11 @@ import torch
 from huggingface_hub.dataclasses import strict
 from torch import nn
 
-from .backbone_mura import SMALL_CNNS, check_feature_map, load_timm_weights
+from .backbone_mura import SMALL_CNNS, check_feature_map
 from .class_activation_mura import crop_and_resize, expand_boxes, gradient_map, is_mean, largest_region, resize
 from .configuration_mura import CheckpointError, MuraConfig
 from .heads_mura import MuraHead, make_attention, pool_views
-from .modeling_mura import MuraForImageClassification
+from .modeling_mura import MuraForImageClassification, MuraTimmModel
 from .modeling_mura_base import Explained, MuraClassifier, MuraImageClassifierOutput
 
 CROP_MAPS = ("gradcam", "channel_max")
@@ -88,7 +88,7 @@ class MuraFuseNetOutput(MuraImageClassifierOutput):
     boxes: torch.Tensor | None = None
 
 
-class MuraFuseNetForImageClassification(MuraClassifier):
+class MuraFuseNetForImageClassification(MuraTimmModel, MuraClassifier):
     """Two branches: the local one sees a crop around the largest hot region in the map of the global one.
 
     The pooled codes of both are classified by one linear layer. This is the network of the FuseNet study of
@@ -120,19 +120,10 @@ class MuraFuseNetForImageClassification(MuraClassifier):
         self.post_init()
 
     @classmethod
-    def from_timm(
-        cls,
-        backbone: str,
-        *,
-        pretrained: bool = True,
-        pretrained_cfg_overlay: dict[str, Any] | None = None,
-        **config: Any,
-    ) -> "MuraFuseNetForImageClassification":
-        """Builds a FuseNet with pretrained branches; see `MuraModel.from_timm`."""
-        model = cls(MuraFuseNetConfig(backbone=backbone, **config))
-        if pretrained:
-            load_timm_weights(model.global_branch.mura.backbone, model.config, pretrained_cfg_overlay)
-            model.local_branch.load_state_dict(model.global_branch.state_dict())
+    def from_timm(cls, backbone: str, **options: Any) -> "MuraFuseNetForImageClassification":
+        """As `MuraTimmModel.from_timm`; the heads of both branches start equal, too."""
+        model = super().from_timm(backbone, **options)
+        model.local_branch.load_state_dict(model.global_branch.state_dict())
         return model
 
     @classmethod

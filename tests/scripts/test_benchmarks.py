@@ -1,6 +1,7 @@
 """Runs each benchmark once on tiny sizes, or only its `--help` if it trains, kills or serves for long."""
 
 import json
+import subprocess
 
 import comparisons
 import damaged_files
@@ -9,6 +10,7 @@ import demo_app
 import fine_tuning
 import killed_trainings
 import label_leakage
+import mutated_checkpoints
 import numpy as np
 import ood_scores
 import phantom_speed
@@ -93,6 +95,18 @@ def test_every_damaged_file_is_read_or_refused_and_the_reader_survives():
     assert found["alive"]
     assert found["read"] + found["refused"] == found["files"]
     assert min(found["read"], found["refused"]) > 10
+
+
+def test_every_mutated_checkpoint_works_or_is_refused(tmp_path):
+    found = mutated_checkpoints.main(["--quick"])["mutated"]
+    assert (found["other_errors"], found["forbidden"]) == ({}, {})
+    assert found["working"] + found["refused"] == found["files"]
+    assert min(found["working"], found["refused"]) > 3
+    watch = mutated_checkpoints.Watch()
+    with watch.watching(tmp_path):
+        (tmp_path / "file").write_text("")
+        subprocess.run(["true"], check=True)
+    assert {event.split()[0] for event in watch.found} >= {"open", "subprocess.Popen"}
     assert found["slowest_seconds"] < 10
     assert found["worker_peak_megabytes"] < 1000
 
