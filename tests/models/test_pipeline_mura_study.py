@@ -222,7 +222,7 @@ def test_options(phantom, studies):
         assert (answer["label"] == "abnormal") == (answer["probability"] > threshold)
     with pytest.raises(ValueError, match="unknown operating point"):
         phantom(studies, operating_point="luck")
-    assert phantom(studies[:1], body_part="XR_WRIST")[0]["body_part"] == "wrist"
+    assert phantom(studies[:1], views=True, body_part="XR_WRIST")[0]["body_part"] == "wrist"
     with pytest.raises(ValueError, match=f"unknown body part 'hip'; choose one of {', '.join(BODY_PARTS)}"):
         phantom(studies, body_part="hip")
     with pytest.raises(TypeError, match="top_k"):
