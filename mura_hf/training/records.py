@@ -48,6 +48,14 @@ def print_epoch(entry: dict[str, Any], *, kept: bool) -> None:
     tqdm.write(text + " (kept)" * kept)
 
 
+def flatten_entry(entry: dict[str, Any]) -> dict[str, float]:
+    """Numbers of an epoch's record for a tracker, such as `dev_auroc`."""
+    found = {name: value for name, value in entry.items() if isinstance(value, int | float)}
+    for split in ("train", "dev"):
+        found |= {f"{split}_{name}": value for name, value in (entry[split] or {}).items() if value is not None}
+    return found
+
+
 def write_history(history: list[dict[str, Any]], folder: Path) -> None:
     """Writes metrics.jsonl, one line per epoch."""
     replace_file(folder / "metrics.jsonl", "".join(json.dumps(entry) + "\n" for entry in history).encode())

@@ -36,6 +36,7 @@ from .processes import ProcessGroup, StopSignals
 from .records import (
     CHECKPOINT_FOLDER,
     describe_metrics,
+    flatten_entry,
     is_checkpoint_of,
     make_record,
     plot_curves,
@@ -359,7 +360,7 @@ class Trainer:
             self._plot()
             if better and last:
                 save_checkpoint(judged, self.processor, self._record(), self.output_dir / CHECKPOINT_FOLDER)
-        accelerator.log(_flatten(entry), step=progress.total)
+        accelerator.log(flatten_entry(entry), step=progress.total)
         stop = self.processes.maximum(self.signals.received)[0]
         if stop:
             raise self._stopped(stop)
@@ -453,11 +454,8 @@ class Trainer:
         if self.accelerator.is_main_process:
             tqdm.write(f"{where}: the loss is not finite, so the step is skipped ({progress.skipped} in this epoch)")
         if progress.skipped > most:
-            raise TrainingError(
-                f"{where}: the loss was not finite in {progress.skipped} steps of the epoch, more than "
-                f"max_skipped_steps ({most}). What was saved before is complete. Lower learning_rate, clip gradients "
-                "with max_gradient_norm, or use fp32, in a new folder."
-            )
+            many = f"{progress.skipped} steps of the epoch, more than max_skipped_steps ({most})"
+            raise _not_finite(f"{where}: the losses of {many}, are")
 
 
 def start_training(model: Any, trains: str, train_last: int | None) -> None:
@@ -481,13 +479,6 @@ def _not_finite(what: str) -> TrainingError:
         f"{what} not finite; what was saved before is complete. Lower learning_rate, clip gradients with "
         "max_gradient_norm, or use fp32, in a new folder."
     )
-
-
-def _flatten(entry: dict[str, Any]) -> dict[str, float]:
-    found = {name: value for name, value in entry.items() if isinstance(value, int | float)}
-    for split in ("train", "dev"):
-        found |= {f"{split}_{name}": value for name, value in (entry[split] or {}).items() if value is not None}
-    return found
 
 
 def _open_images(
