@@ -29,6 +29,7 @@ class DataSource:
         held_out: Description of `valid`.
         folder: Its usual folder, for commands on cards.
         has_official_valid: Whether `valid` is the same in every copy.
+        clusters: What `patient_id` stands for, in words that follow "intervals over".
         license_name: Name of the license if the identifier is "other"; `license_link` links to it.
         credit: Attribution that the license requires.
         citation: Publication to cite.
@@ -42,6 +43,7 @@ class DataSource:
     held_out: str
     folder: str = "my_films"
     has_official_valid: bool = False
+    clusters: str = "patients"
     license_name: str | None = None
     license_link: str | None = None
     credit: str | None = None
@@ -96,6 +98,7 @@ SOURCES = {
             license="cc-by-4.0",
             held_out="images of FracAtlas from other blocks of twenty numbers, because it does not identify patients",
             folder="FracAtlas",
+            clusters="blocks of twenty films",
             credit=(
                 "Trained on FracAtlas by Abedeen I., Rahman M. A., Prottyasha F. Z., Ahmed T., Chowdhury T. M. and "
                 "Shatabda S., Scientific Data 10, 521 (2023), doi 10.1038/s41597-023-02432-4, data doi "

@@ -13,9 +13,12 @@ from ..metrics import (
     bootstrap_confidence_intervals,
     choose_operating_points,
     classification_metrics,
+    confidence_intervals,
     fit_study_calibration,
     fit_temperature,
+    measure_calibration,
     paired_bootstrap,
+    paired_comparison,
 )
 from .calibration import calibrate_checkpoint
 from .evaluation import (
@@ -60,6 +63,7 @@ __all__ = [
     "choose_operating_points",
     "classification_metrics",
     "compare_checkpoints",
+    "confidence_intervals",
     "describe_calibration",
     "describe_estimate",
     "describe_evaluation",
@@ -79,10 +83,12 @@ __all__ = [
     "load_split",
     "load_splits",
     "measure_baselines",
+    "measure_calibration",
     "measure_counterfactuals",
     "measure_masking",
     "measure_ood_detection",
     "measure_retrieval",
     "paired_bootstrap",
+    "paired_comparison",
     "play_pointing_game",
 ]

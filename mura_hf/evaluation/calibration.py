@@ -16,6 +16,7 @@ from transformers import AutoConfig
 from ..common import replace_file
 from ..data.views import labels_and_patients
 from ..metrics import (
+    CONFIDENCE,
     calibrate_studies,
     choose_operating_points,
     classification_metrics,
@@ -24,7 +25,7 @@ from ..metrics import (
     too_few_studies,
 )
 from ..training import SplitPredictions
-from .prediction_cache import PredictionCache
+from .prediction_cache import PredictionCache, scope_of
 
 CALIBRATION = ("temperature", "study_slope", "study_intercept")
 """Names of the calibration's values in a checkpoint's config."""
@@ -53,16 +54,17 @@ def calibrate_checkpoint(
 
     Args:
         folder: The checkpoint.
-        rows: The split `calib`, which was used neither for training nor for selection.
+        rows: The split `calib`, which was used neither for training nor for selection. Only rows in scope count.
         batch_size, cpu, cache_dir: See `evaluate_checkpoint`.
 
     Returns:
-        `temperature`, `study_slope`, `study_intercept`, `operating_points`, and the numbers `n` and `n_abnormal` of
-        studies. `before` and `held_out`: `brier`, `ece` and `cross_entropy` without calibration, and with the
-        calibration that was fitted to other patients. `after`: the same on the studies of the fit, so it is
-        optimistic. `not_calibrated` and `no_operating_points`: why these were left out, if they were.
+        `temperature`, `study_slope`, `study_intercept`, `operating_points`, the `confidence` of their guarantees, and
+        the numbers `n` and `n_abnormal` of studies. `before` and `held_out`: `brier`, `ece` and `cross_entropy`
+        without calibration, and with the calibration that was fitted to other patients. `after`: the same on the
+        studies of the fit, so it is optimistic. `not_calibrated` and `no_operating_points`: why these were left out,
+        if they were.
     """
-    folder, accelerator = Path(folder), Accelerator(cpu=cpu)
+    folder, accelerator, rows = Path(folder), Accelerator(cpu=cpu), scope_of(rows)
     labels, patients = labels_and_patients(rows)
     fit: dict[str, Any] = {**dict(zip(CALIBRATION, _NONE, strict=True)), "operating_points": {"paper": 0.5}}
     record: dict[str, Any] = {"n": len(labels), "n_abnormal": sum(labels)}
@@ -75,24 +77,26 @@ def calibrate_checkpoint(
         predictions = cache.predict(temperature=1.0, progress="Calibrating")
         probabilities, truth = predictions.study_probabilities()
         if reasons["not_calibrated"] is None:
-            values, after = _fit(cache, predictions)
-            held_out = _cross_validate(cache, predictions)
-            states = {"before": probabilities, "after": after, "held_out": held_out}
-            record |= {when: probability_errors(truth, one) for when, one in states.items()}
-            worse = [
-                f"{title} from {record['before'][name]:.4f} to {record['held_out'][name]:.4f}"
-                for name, title in (("brier", "Brier score"), ("ece", "calibration error"))
-                if record["held_out"][name] > record["before"][name]
-            ]
-            if worse:
-                raised = " and the ".join(worse)
-                reasons["not_calibrated"] = f"on patients whom it was not fitted to, it would raise the {raised}"
+            try:
+                values, after = _fit(cache, predictions)
+                held_out = _cross_validate(cache, predictions)
+            except ValueError as error:  # the wrong sign
+                reasons["not_calibrated"] = str(error)
             else:
-                fit |= dict(zip(CALIBRATION, values, strict=True))
-                probabilities = after
+                states = {"before": probabilities, "after": after, "held_out": held_out}
+                record |= {when: probability_errors(truth, one) for when, one in states.items()}
+                if worse := _what_is_worse(record):
+                    reasons["not_calibrated"] = f"on patients whom it was not fitted to, it would raise the {worse}"
+                else:
+                    fit |= dict(zip(CALIBRATION, values, strict=True))
+                    probabilities = after
         if reasons["no_operating_points"] is None:
-            fit["operating_points"] = choose_operating_points(truth, probabilities)
-    record = {**fit, **record, **{name: reason for name, reason in reasons.items() if reason}}
+            try:
+                fit["operating_points"] = choose_operating_points(truth, probabilities, patients)
+            except ValueError as error:
+                reasons["no_operating_points"] = str(error)
+    skipped = {name: reason for name, reason in reasons.items() if reason}
+    record = {"confidence": CONFIDENCE, **fit, **record, **skipped}
     if accelerator.is_main_process:
         config = AutoConfig.from_pretrained(folder)
         config.update(fit)
@@ -101,6 +105,15 @@ def calibrate_checkpoint(
             replace_file(folder / "config.json", (Path(temporary) / "config.json").read_bytes())
         add_to_training_record(folder, {"calibration": record})
     return record
+
+
+def _what_is_worse(record: dict[str, Any]) -> str:
+    """Names the errors that a calibration raises on patients whom it was not fitted to; empty if none."""
+    return " and the ".join(
+        f"{title} from {record['before'][name]:.4f} to {record['held_out'][name]:.4f}"
+        for name, title in (("brier", "Brier score"), ("ece", "calibration error"))
+        if record["held_out"][name] > record["before"][name]
+    )
 
 
 def _fit(

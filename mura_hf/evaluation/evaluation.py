@@ -17,16 +17,18 @@ from ..data import UNKNOWN_PART
 from ..errors import CheckpointError, DatasetError, MuraError
 from ..inference import StudyPredictor
 from ..metrics import (
+    FORMER_RULES,
     OPERATING_POINTS,
     EvaluationReport,
     GroupReport,
-    bootstrap_confidence_intervals,
     calibrate_studies,
     classification_metrics,
+    confidence_intervals,
     constant_baseline,
+    measure_calibration,
     measure_operating_points,
     measure_reliability,
-    paired_bootstrap,
+    paired_comparison,
     plot_evaluation,
     random_baseline,
     too_few_studies,
@@ -40,14 +42,11 @@ from ..training import SplitPredictions, forget_processes
 from . import ood_detection, shortcuts
 from .calibration import CALIBRATION, calibrate_checkpoint, change_temperature, probability_errors
 from .ood_detection import fit_ood_detector, list_images, measure_ood_detection
-from .prediction_cache import PredictionCache, digest_rows, region_members
+from .prediction_cache import PredictionCache, digest_rows, in_scope, region_members, scope_of
 from .published import comparable_figures
 from .retrieval import measure_retrieval
 from .saliency import measure_saliency
 from .summary import with_old_names
-
-N_RESAMPLES = 2000
-"""Number of resamples of the bootstrap."""
 
 PREVALENCE = 0.1
 """Default share of abnormal studies for the predictive values."""
@@ -101,17 +100,24 @@ def evaluate_checkpoint(
     if not len(rows):
         raise DatasetError(f"the split {split} is empty; choose other body parts or another split")
     folder, accelerator = Path(folder), Accelerator(cpu=cpu)
-    cache = PredictionCache(folder, rows, accelerator, batch_size=batch_size, cache_dir=cache_dir)
+    every, rows = rows, scope_of(rows)
+    options: dict[str, Any] = {"batch_size": batch_size, "cache_dir": cache_dir}
+    cache = PredictionCache(folder, rows, accelerator, **options)
     config = AutoConfig.from_pretrained(folder)
     predictions = cache.predict(progress=f"Evaluating {split}")
-    how = "given to the evaluation"
+    how, rules = "given to the evaluation", _rules(folder)
     if threshold is None:
         point = config.default_operating_point
-        threshold, how = config.operating_points[point], OPERATING_POINTS.get(point, f"operating point {point}")
+        threshold, how = config.operating_points[point], rules.get(point, f"operating point {point}")
     calibration = {"slope": config.study_slope, "intercept": config.study_intercept}
     levels = measure_levels(predictions, threshold, **calibration)
     scores = score_levels(predictions, **calibration)["study"]
-    regions = region_members(_values_of_studies(rows, "region", scores))
+    joined = scores
+    if len(rows) < len(every):
+        outside = PredictionCache(folder, in_scope(every, inside=False), accelerator, **options)
+        others = outside.predict(progress="Evaluating other regions")
+        joined = scores.join(score_levels(others, **calibration)["study"])
+    regions = region_members(_values_of_studies(every, "region", joined))
     regions = {name: members for name, members in regions.items() if members.any()}
     kinds = np.asarray(_values_of_studies(rows, "finding", scores))
     findings = {str(kind): (kinds == kind) | (scores.labels == 0) for kind in sorted(set(kinds) - {""})}
@@ -124,7 +130,6 @@ def evaluate_checkpoint(
         **({"data": data} if data else {}),
         "threshold": threshold,
         "threshold_chosen": how,
-        "n_resamples": N_RESAMPLES,
         "trained_on_phantoms": config.trained_on_phantoms,
         "weights_sha256": cache.weights_sha256,
         "calibration": {name: getattr(config, name) for name in CALIBRATION},
@@ -133,17 +138,20 @@ def evaluate_checkpoint(
         "curves": levels["study"].curves,
         "calibration_effect": _calibration_effect(cache, predictions, scores, config),
         "prevalence": prevalence,
-        "operating_points": _operating_points(scores, config, prevalence, regions),
+        "operating_points": _operating_points(scores, joined, config, rules, prevalence, regions),
         "published": comparable_figures(data, split, levels),
         "body_part_accuracy": recognised,
     }
     if train is not None and len(train):
-        report["baselines"] = measure_baselines(train, rows)
-    for name, groups in (("region", regions), ("finding", findings)):
+        report["baselines"] = measure_baselines(scope_of(train), rows)
+    if len(joined.labels) > len(scores.labels):
+        left_out = np.arange(len(joined.labels)) >= len(scores.labels)
+        report["out_of_scope"] = joined.measure(left_out, threshold)
+    for name, groups, measured in (("region", regions, joined), ("finding", findings, scores)):
         if groups:
-            report[name] = {group: scores.measure(members, threshold) for group, members in groups.items()}
+            report[name] = {group: measured.measure(members, threshold) for group, members in groups.items()}
     if accelerator.is_main_process:
-        report |= _measure_by_view(cache, scores, counterfactuals, ood_folders or {})
+        report |= _measure_by_view(cache, every, scores, counterfactuals, ood_folders or {})
         report = with_old_names(report)
         replace_file(folder / "evaluation.json", (json.dumps(report, indent=2) + "\n").encode())
         plot_evaluation(report, folder)
@@ -161,6 +169,16 @@ class Scores:
     patients: np.ndarray
     body_parts: np.ndarray  # indices
 
+    def join(self, other: "Scores") -> "Scores":
+        """Returns the rows of both."""
+        pairs = {
+            name: (getattr(self, name), getattr(other, name))
+            for name in ("probabilities", "labels", "patients", "body_parts")
+        }
+        return Scores(
+            [*self.study_ids, *other.study_ids], **{name: np.concatenate(pair) for name, pair in pairs.items()}
+        )
+
     def by_body_part(self) -> dict[str, np.ndarray]:
         """Returns body part -> bool `[n]`; parts that do not occur are left out."""
         members = {part: self.body_parts == index for index, part in enumerate(BODY_PARTS)}
@@ -169,7 +187,7 @@ class Scores:
     def measure(self, members: np.ndarray, threshold: float) -> dict[str, Any]:
         """Returns the metrics of some rows, bool `[n]`, see `GroupReport`."""
         chosen = self.labels[members], self.probabilities[members], self.patients[members]
-        return GroupReport.measure(*chosen, threshold=threshold, n_resamples=N_RESAMPLES).to_dict()
+        return GroupReport.measure(*chosen, threshold=threshold).to_dict()
 
 
 def score_levels(predictions: SplitPredictions, slope: float = 1.0, intercept: float = 0.0) -> dict[str, Scores]:
@@ -191,8 +209,7 @@ def measure_levels(
     """Measures the `image` and `study` scores of `score_levels`, overall and by body part."""
     return {
         level: EvaluationReport.measure(
-            scores.labels, scores.probabilities, scores.patients, groups=scores.by_body_part(), threshold=threshold,
-            n_resamples=N_RESAMPLES,
+            scores.labels, scores.probabilities, scores.patients, groups=scores.by_body_part(), threshold=threshold
         )
         for level, scores in score_levels(predictions, slope, intercept).items()
     }  # fmt: skip
@@ -211,7 +228,7 @@ def measure_baselines(train: Dataset, held_out: Dataset, *, seed: int = 0) -> di
         "view_count": view_count_baseline(train_views, train_labels, views),
     }
     figures = {name: classification_metrics(labels, values) for name, values in baselines.items()}
-    intervals = {name: bootstrap_confidence_intervals(labels, values, patients) for name, values in baselines.items()}
+    intervals = {name: confidence_intervals(labels, values, patients) for name, values in baselines.items()}
     return {name: {"figures": figures[name], "intervals": intervals[name]} for name in baselines}
 
 
@@ -240,25 +257,41 @@ def _calibration_effect(
         states["before"] = plain.study_probabilities()[0]
     for when, values in states.items():
         reliability = measure_reliability(scores.labels, values)
-        effect[when] = {**probability_errors(scores.labels, values), "reliability": reliability}
+        effect[when] = {
+            **probability_errors(scores.labels, values),
+            **measure_calibration(scores.labels, values, scores.patients),
+            "reliability": reliability,
+        }
     return effect
 
 
+def _rules(folder: Path) -> dict[str, str]:
+    """How the operating points of a checkpoint were chosen."""
+    file = folder / "training.json"
+    calibration = json.loads(file.read_text()).get("calibration", {}) if file.is_file() else {}
+    return OPERATING_POINTS if "confidence" in calibration or not calibration else OPERATING_POINTS | FORMER_RULES
+
+
 def _operating_points(
-    scores: Scores, config: MuraBaseConfig, prevalence: float, regions: dict[str, np.ndarray]
+    scores: Scores,
+    joined: Scores,
+    config: MuraBaseConfig,
+    rules: Mapping[str, str],
+    prevalence: float,
+    regions: dict[str, np.ndarray],
 ) -> dict[str, Any]:
-    """Name -> `threshold`, how it was `chosen`, and its figures by `groups` (body parts) and `regions`."""
+    """Name -> `threshold`, how it was `chosen`, and its figures by `groups` (body parts) and `regions` of `joined`."""
     assert config.operating_points is not None
     everything = {"overall": np.ones(len(scores.labels), bool)}
     known = [name for name in OPERATING_POINTS if name in config.operating_points]  # a config sorts its own by name
     report: dict[str, Any] = {
-        name: {"threshold": config.operating_points[name], "chosen": OPERATING_POINTS.get(name, "set in the config")}
+        name: {"threshold": config.operating_points[name], "chosen": rules.get(name, "set in the config")}
         for name in dict.fromkeys([*known, *config.operating_points])
     }
-    for kind, groups in (("groups", everything | scores.by_body_part()), ("regions", regions)):
+    for kind, groups, rows in (("groups", everything | scores.by_body_part(), scores), ("regions", regions, joined)):
         for name, members in groups.items():
-            chosen = scores.labels[members], scores.probabilities[members], scores.patients[members]
-            measured = measure_operating_points(*chosen, config.operating_points, prevalence, n_resamples=N_RESAMPLES)
+            chosen = rows.labels[members], rows.probabilities[members], rows.patients[members]
+            measured = measure_operating_points(*chosen, config.operating_points, prevalence)
             for point, row in measured.items():
                 del row["threshold"]
                 report[point].setdefault(kind, {})[name] = row
@@ -266,7 +299,7 @@ def _operating_points(
 
 
 def _measure_by_view(
-    cache: PredictionCache, scores: Scores, counterfactuals: int, ood_folders: Mapping[str, str | Path]
+    cache: PredictionCache, every: Dataset, scores: Scores, counterfactuals: int, ood_folders: Mapping[str, str | Path]
 ) -> dict[str, Any]:
     """Runs the measurements that need a `StudyPredictor`."""
     predictor = StudyPredictor.from_pretrained(cache.checkpoint, device=cache.accelerator.device)
@@ -278,9 +311,10 @@ def _measure_by_view(
             "detector": digest_files([cache.checkpoint / OOD_FILE]),
             "folders": {name: list_images(Path(folder)) for name, folder in ood_folders.items()},
             "images": n_images,
+            "rows": digest_rows(every),
         }
         report["ood_detection"] = cache.measure_once(
-            "ood_detection", settings, lambda: measure_ood_detection(predictor, rows, ood_folders, n_images=n_images)
+            "ood_detection", settings, lambda: measure_ood_detection(predictor, every, ood_folders, n_images=n_images)
         )
     if index.is_dir():
         own = dict(zip(scores.study_ids, scores.probabilities.tolist(), strict=True))
@@ -307,7 +341,7 @@ def compare_checkpoints(
 ) -> dict[str, Any]:
     """Adds a comparison with another checkpoint to `evaluation.json`.
 
-    Both are measured on the same resamples of patients (see `paired_bootstrap`), each at its own threshold.
+    Both are measured on the same studies in scope (see `paired_comparison`), each at its own threshold.
 
     Args:
         folder: The checkpoint, already evaluated on `rows`.
@@ -330,6 +364,7 @@ def compare_checkpoints(
             f"{folder} and {other} were cut in different ways, so one may have been trained on what the other is "
             "measured on; compare checkpoints of the same data and cut"
         )
+    rows = scope_of(rows)
     accelerator, file = Accelerator(cpu=cpu), Path(folder) / "evaluation.json"
     thresholds, levels, weights = [], [], []
     for place in (folder, other):
@@ -357,8 +392,8 @@ def compare_checkpoints(
     }
     for level, ours in levels[0].items():
         pair = ours.probabilities, levels[1][level].probabilities
-        report["comparison"][level] = paired_bootstrap(
-            ours.labels, *pair, ours.patients, (thresholds[0], thresholds[1]), N_RESAMPLES
+        report["comparison"][level] = paired_comparison(
+            ours.labels, *pair, ours.patients, (thresholds[0], thresholds[1])
         )
     report = with_old_names(report)
     if accelerator.is_main_process:

@@ -16,11 +16,10 @@ from tqdm.auto import tqdm
 from transformers import AutoModelForImageClassification
 
 from ..data import ViewDataset
-from ..data.open_data import REGION_GROUPS
 from ..data.views import group_studies
 from ..errors import CheckpointError, DatasetError
 from ..inference import StudyPredictor
-from ..metrics import bootstrap_mean
+from ..metrics import mean_interval
 from ..models import BODY_PARTS, MuraImageProcessor
 from ..models.golden_mura import digest_weights
 from ..phantoms import UNRELATED_KINDS, render_phantom, render_unrelated
@@ -28,7 +27,7 @@ from ..radiographs import READABLE_FORMATS, find_kind, read_radiograph
 from ..retrieval import OOD_FILE, OODDetector, feature_means
 from ..retrieval.ood_detection import FALSE_ALARM_RATE
 from .calibration import add_to_training_record
-from .prediction_cache import body_part_of, has_regions, image_source, spread_indices
+from .prediction_cache import body_part_of, groups_of, image_source, in_scope, is_outside, spread_indices
 
 MAX_TRAIN_VIEWS = 5_000
 """More views of train would hardly change the covariance of a few hundred channels."""
@@ -36,9 +35,6 @@ MAX_TRAIN_VIEWS = 5_000
 N_IMAGES = 63
 """Number of generated images of each kind; a multiple of the number of body parts."""
 
-_SCOPE = REGION_GROUPS["upper limb"]
-_OUT_OF_SCOPE = {region for regions in REGION_GROUPS.values() for region in regions} - set(_SCOPE)
-_UNKNOWN = "any"
 _FIRST_SEED = 7_000_000
 _MAX_FOLDER_IMAGES = 250
 
@@ -102,27 +98,6 @@ def fit_ood_detector(
     return record
 
 
-def groups_of(rows: Dataset) -> list[str]:
-    """Returns the group of each row: the first region of the upper limb that it shows, else the first of all regions.
-
-    Rows without regions are grouped by body part.
-    """
-    if has_regions(rows):
-        shown = [(region or _UNKNOWN).split("+") for region in rows["region"]]
-        return [next((region for region in regions if region in _SCOPE), regions[0]) for regions in shown]
-    return [body_part_of({"body_part": part}) or _UNKNOWN for part in rows["body_part"]]
-
-
-def is_outside(group: str) -> bool:
-    """Returns whether a group from `groups_of` shows nothing of the upper limb."""
-    return group in _OUT_OF_SCOPE
-
-
-def in_scope(rows: Dataset, *, inside: bool = True) -> Dataset:
-    """Selects the rows that show something of the upper limb, or the other rows if not `inside`."""
-    return rows.select([index for index, group in enumerate(groups_of(rows)) if is_outside(group) != inside])
-
-
 @torch.no_grad()
 def _read_codes(model: Any, views: ViewDataset, device: torch.device, batch_size: int, progress: str) -> np.ndarray:
     """Codes of views from `feature_means`, float32 `[n, D]`."""
@@ -149,7 +124,7 @@ def measure_ood_detection(
         n_images: Number of generated images of each kind.
 
     Returns:
-        `alarms`: `n` studies in scope, the share `refused`, and `low` and `high` (95 % interval from a bootstrap over
+        `alarms`: `n` studies in scope, the share `refused`, and `low` and `high` (95 % interval over
         patients). `kinds`: name -> the same for images that should be flagged, with Wilson's interval: "inverted"
         (negatives of held-out views), each of `UNRELATED_KINDS`, "phantoms" unless the checkpoint was trained on
         phantoms, rows out of scope, and each of `ood_folders`. `unseen_detector`, for checkpoints trained on phantoms:
@@ -165,14 +140,11 @@ def measure_ood_detection(
     for files, part, patient in tqdm(list(_studies(inside)), desc="OOD: held-out", leave=False):
         flags.append(_is_flagged(predictor, files, part))
         patients.append(patient)
-    interval = bootstrap_mean(np.asarray(flags, float), patients)
-    if interval[0] == interval[1]:  # all flags are equal: Wilson's interval as if each patient had one study
-        interval = _wilson(len(set(patients)) * all(flags), len(set(patients)))
     kinds = tqdm(
         ood_images(predictor, inside, outside, ood_folders, n_images=n_images).items(), desc="OOD: kinds", leave=False
     )
     report = {
-        "alarms": _share(flags, interval),
+        "alarms": _share(flags, mean_interval(flags, patients)),
         "kinds": {name: _share([_is_flagged(predictor, [image]) for image in images]) for name, images in kinds},
     }
     if predictor.model.config.trained_on_phantoms:
@@ -219,13 +191,10 @@ def _is_flagged(predictor: StudyPredictor, images: list[Any], part: str | None =
 
 def _share(flags: list[bool], interval: tuple[float, float] | None = None) -> dict[str, Any]:
     """Share of flagged studies with its interval, by default Wilson's."""
-    low, high = interval or _wilson(sum(flags), len(flags))
-    return {"n": len(flags), "refused": float(np.mean(flags)), "low": low, "high": high}
-
-
-def _wilson(k: int, n: int) -> tuple[float, float]:
-    interval = binomtest(k, n).proportion_ci(method="wilson")
-    return float(interval.low), float(interval.high)
+    if interval is None:
+        wilson = binomtest(sum(flags), len(flags)).proportion_ci(method="wilson")
+        interval = float(wilson.low), float(wilson.high)
+    return {"n": len(flags), "refused": float(np.mean(flags)), "low": interval[0], "high": interval[1]}
 
 
 def _studies(rows: Dataset) -> Iterator[tuple[list[Any], str | None, str]]:

@@ -32,7 +32,7 @@ class PointingGame:
     overlaps: np.ndarray  # intersection over union of the box from `localize` with the true box
     inside: np.ndarray  # share of the heat inside the box
     cold: np.ndarray  # bool, whether the heatmap is zero everywhere; the others are then False and 0
-    constant: np.ndarray  # `[3, n]`: hits, overlaps and inside of the constant guess
+    constant: np.ndarray  # `[3, n]`: hits, overlaps and inside of the constant guess; nan if the view has none
 
     def report(self) -> dict[str, Any]:
         """Summarises groups of views.
@@ -43,18 +43,16 @@ class PointingGame:
         Returns:
             `overall`; `small`, `medium` and `large` (thirds by the area of the box); each of `REGION_GROUPS` and each
             kind of finding if the rows have these. Each holds `n`, `hits` (a share) with `low` and `high` (95 %
-            interval from a bootstrap over patients), `constant` (share of hits of the constant guess), `cold` (share
-            of heatmaps without heat), and `overlap` and `inside`, each with `mean`, `low`, `high` and `constant`.
+            interval over patients), `constant` (share of hits of the constant guess), `cold` (share
+            of heatmaps without heat), and `overlap` and `inside`, each with `mean`, `low`, `high` and `constant`. The
+            constant guess has intervals too (`constant_low`, `constant_high`), over the views that have one.
         """
         patients = np.asarray(self.rows["patient_id"])
         report = {}
         for name, members in _groups(self.rows).items():
             if members.any():
                 hits, overlap, inside = (
-                    {
-                        **mean_with_interval(values[members], patients[members]),
-                        "constant": float(guesses[members].mean()),
-                    }
+                    _with_guess(values[members], guesses[members], patients[members])
                     for values, guesses in zip((self.hits, self.overlaps, self.inside), self.constant, strict=True)
                 )
                 report[name] = {
@@ -66,6 +64,19 @@ class PointingGame:
                     "inside": inside,
                 }
         return report
+
+
+def _with_guess(values: np.ndarray, guesses: np.ndarray, patients: np.ndarray) -> dict[str, float | None]:
+    known = np.isfinite(guesses)
+    guess = (
+        mean_with_interval(guesses[known], patients[known]) if known.any() else dict.fromkeys(("mean", "low", "high"))
+    )
+    return {
+        **mean_with_interval(values, patients),
+        "constant": guess["mean"],
+        "constant_low": guess["low"],
+        "constant_high": guess["high"],
+    }
 
 
 def _groups(rows: Dataset) -> dict[str, np.ndarray]:
@@ -114,7 +125,7 @@ def play_pointing_game(predictor: StudyPredictor, rows: Dataset) -> PointingGame
         figures.append((*compare_with_box(heatmap, row["boxes"][0]), not heatmap.any()))
         shapes.append(heatmap.shape)
         small.append(cv2.resize(heatmap, (_GRID, _GRID), interpolation=cv2.INTER_AREA))
-    constant, boxes = np.zeros((3, len(chosen))), chosen["boxes"]
+    constant, boxes = np.full((3, len(chosen)), np.nan), chosen["boxes"]
     regions = list(chosen["region" if has_regions(chosen) else "body_part"])
     for region in set(regions):
         members = [n for n, one in enumerate(regions) if one == region]
@@ -172,8 +183,8 @@ def projection_agreement(game: PointingGame) -> dict[str, Any] | None:
     Two heatmaps do so if each hottest pixel lies in the box of its own view. All pairs of a study's views count.
 
     Returns:
-        `n` pairs; `both`, the share in which both hit the finding, with `low` and `high` (95 % interval from a
-        bootstrap over patients) and `expected`, that share for independent views with the same share of hits; `one`
+        `n` pairs; `both`, the share in which both hit the finding, with `low` and `high` (95 % interval over
+        patients) and `expected`, that share for independent views with the same share of hits; `one`
         and `neither`, the other shares; `kappa`, the agreement on hits beyond chance (None if all views are alike).
         None if no study has two such views.
     """
@@ -211,8 +222,8 @@ def measure_sensitivity(
 
     Returns:
         `overall` and each kind of finding: `n`; `inside` and `inside_without`, the mean share of the heat inside the
-        finding's box with and without the finding; their `difference` with `low` and `high` (95 % interval from a
-        bootstrap over patients); `hits` and `hits_without`, the shares whose hottest pixel lies in the box; and
+        finding's box with and without the finding; their `difference` with `low` and `high` (95 % interval over
+        patients); `hits` and `hits_without`, the shares whose hottest pixel lies in the box; and
         `area`, the mean share of the image that the box covers.
     """
     rows: dict[str, list[dict[str, float]]] = {"overall": [], **{kind: [] for kind in MIX}}

@@ -33,6 +33,10 @@ _LIBRARIES = (
     "pydicom", "imagecodecs", "numba",
 )  # fmt: skip
 
+_SCOPE = REGION_GROUPS["upper limb"]
+_OUT_OF_SCOPE = {region for regions in REGION_GROUPS.values() for region in regions} - set(_SCOPE)
+_UNKNOWN = "any"
+
 _ARRAYS = ("probabilities", "found_parts", "single_view_probabilities")
 
 
@@ -202,3 +206,33 @@ def region_members(shown: Iterable[str | None]) -> dict[str, np.ndarray]:
     """Returns name in `REGION_GROUPS` -> which of `shown` (regions joined by "+") have a region of it, bool `[n]`."""
     sets = [set((regions or "").split("+")) for regions in shown]
     return {name: np.asarray([bool(one & set(group)) for one in sets]) for name, group in REGION_GROUPS.items()}
+
+
+def groups_of(rows: Dataset) -> list[str]:
+    """Returns the group of each row: the first region of the upper limb that it shows, else the first of all regions.
+
+    Rows without regions are grouped by body part.
+    """
+    if has_regions(rows):
+        shown = [(region or _UNKNOWN).split("+") for region in rows["region"]]
+        return [next((region for region in regions if region in _SCOPE), regions[0]) for regions in shown]
+    return [body_part_of({"body_part": part}) or _UNKNOWN for part in rows["body_part"]]
+
+
+def is_outside(group: str) -> bool:
+    """Returns whether a group from `groups_of` shows nothing of the upper limb."""
+    return group in _OUT_OF_SCOPE
+
+
+def in_scope(rows: Dataset, *, inside: bool = True) -> Dataset:
+    """Selects the rows that checkpoints of this package are for, or the other rows if not `inside`.
+
+    They show something of the upper limb. If the rows do not say which region they show, all are in scope.
+    """
+    return rows.select([index for index, group in enumerate(groups_of(rows)) if is_outside(group) != inside])
+
+
+def scope_of(rows: Dataset) -> Dataset:
+    """Selects the rows that figures and calibration are for: those `in_scope`, or all rows if none is."""
+    inside = in_scope(rows)
+    return inside if len(inside) else rows

@@ -10,7 +10,7 @@ from datasets import Dataset
 from ..data.views import group_studies
 from ..errors import CheckpointError
 from ..inference import StudyPredictor
-from ..metrics import GroupReport, mean_with_interval, paired_bootstrap
+from ..metrics import GroupReport, mean_with_interval, paired_comparison
 from ..models import LABELS
 from ..retrieval import FOLDER, Neighbour, RetrievalIndex, encode_rows
 from .prediction_cache import body_part_of
@@ -95,10 +95,10 @@ def measure_retrieval(predictor: StudyPredictor, rows: Dataset, probabilities: d
     Returns:
         `index`: its `build`, `studies`, `views`, `split` and `metric`. `n` studies. `precision`: for `body_part`,
         `label` and `finding` (of abnormal studies), if index and rows have these: `n`, `at` 5, the `mean` share of
-        neighbours with the same value, `low` and `high` (95 % interval from a bootstrap over patients), and `chance`,
+        neighbours with the same value, `low` and `high` (95 % interval over patients), and `chance`,
         its share of the index. `classification`: `voters` 25; metrics at a threshold of .5 with `intervals`, where
         P(abnormal) is the share of abnormal `neighbours`, and those of the checkpoint's own `classifier`; and their
-        `difference` from `paired_bootstrap`.
+        `difference` from `paired_comparison`.
 
     Raises:
         CheckpointError: If there is no index, or it belongs to other weights.
@@ -176,6 +176,6 @@ def _classification(
         group = GroupReport.measure(labels, values, patients)
         intervals = {figure: list(group.intervals[figure]) for figure in _FIGURES if figure in group.intervals}
         report[name] = {**{figure: group.figures[figure] for figure in _FIGURES}, "intervals": intervals}
-    differences = paired_bootstrap(labels, votes, own, patients)
+    differences = paired_comparison(labels, votes, own, patients)
     report["difference"] = {figure: differences[figure] for figure in _FIGURES if figure in differences}
     return report

@@ -210,7 +210,7 @@ def measure_insertion_deletion(
 
     Returns:
         `n`, and `deletion` and `insertion`: `area` and `random_area`, means in [0, 1]; their `difference` with `low`
-        and `high` (95 % interval from a bootstrap over patients); and `curve` and `random_curve`, the mean probability
+        and `high` (95 % interval over patients); and `curve` and `random_curve`, the mean probability
         after each step (`steps + 1` values). Only `n` if every heatmap is empty.
     """
     curves, patients = [], []

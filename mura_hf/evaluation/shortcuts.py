@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from ..data.views import group_studies
 from ..errors import DatasetError
 from ..inference import StudyPredictor
-from ..metrics import mean_with_interval, too_few_studies
+from ..metrics import adjust_p_values, mean_interval, mean_with_interval, sign_flip_test
 from ..models import BODY_PARTS, LABELS
 from ..phantoms import MIX, render_phantom
 from ..radiographs import Radiograph, read_radiograph
@@ -21,9 +21,10 @@ from .masking import Box, corner_boxes, fill_boxes, marker_boxes, move_boxes
 from .prediction_cache import body_part_of, image_source
 
 LIMIT = 0.05
-"""Largest mean absolute change of a study's probability at which something does not count as a shortcut."""
+"""Largest mean shift of the probability, in either direction, that does not count as a shortcut."""
 
-CAUGHT, CLEARED, UNDECIDED, EXPECTED, TOO_FEW = "caught", "cleared", "undecided", "expected", "not measured: too few"
+FOUND, NONE, TOO_FEW, EXPECTED = "shift found", f"none larger than {LIMIT:g}", "too few", "expected"
+"""Verdicts on a factor."""
 
 N_STUDIES = 200
 """Largest number of studies of `measure_masking` in an evaluation."""
@@ -45,6 +46,7 @@ _HIDING = ("cast", "ring")  # may hide a finding, so a lower probability would b
 _PLAIN: dict[str, Any] = {"marker": False, "collimated": False, "cast": False, "jewel": False}
 _VIEWS = 3
 _N_LARGEST = 6
+_SIGNIFICANT = 0.05
 _STRIP, _GAP = 20, 6  # pixels: height of a line of text, and distance between a pair
 
 
@@ -94,19 +96,55 @@ class ShiftCollection:
         Returns:
             Factor -> `n` studies; the change of their probabilities: `mean` with `low` and `high`, `mean_absolute`
             with `absolute_low` and `absolute_high`, `median`, `median_absolute`, and the percentiles `p05` and `p95`;
-            `flips`, the share of studies that cross the threshold; `normal` and `abnormal` with `n`, `mean`, `low` and
-            `high`. With a control also `control`, its mean absolute change, and `excess` with `excess_low` and
-            `excess_high`, by how much the factor's is larger. Intervals are 95 % intervals from a bootstrap over
-            patients. `verdict` judges the mean absolute change, or the excess if there is a control: "caught" if the
-            whole interval lies above `LIMIT`, "cleared" if none of it does, else "undecided"; "expected"; or "not
-            measured: too few" with fewer studies than `MIN_SIZES`.
+            `flips`, the share of studies that cross the threshold. With a control also `control`, its mean absolute
+            change, and `excess`, by how much the factor's is larger. `normal` and `abnormal` hold `n`, the `mean`
+            change with `low` and `high`, and what is judged: `shift`, the mean of the probability with the factor
+            minus that with the control (without one, minus that before), with `low`, `high` and `p_value`, and
+            `decision`, the same for being called abnormal. Intervals are 95 % intervals over patients.
+
+            `verdict`: "none larger than 0.05" if, for both labels, the 90 % interval of the shift lies within
+            `LIMIT`, so that two one-sided tests at 5 % exclude a larger one (Schuirmann, J. Pharmacokinet. Biopharm.
+            15, 1987), which takes at least `MIN_CLUSTERS` patients of each label. Otherwise "shift found" if the mean
+            shift, or that of the decision, is larger than `LIMIT`, and a sign flip test of it is significant at 5 %
+            after Holm's correction over all factors and labels. Otherwise "too few", or "expected". Factors that hide
+            findings are judged on normal studies.
         """
-        return {factor: _summary(shifts, factor in expected) for factor, shifts in self._shifts.items() if shifts}
+        rows = {factor: _summary(shifts) for factor, shifts in self._shifts.items() if shifts}
+        judged = {factor: _judged_labels(factor) for factor in rows if factor not in expected}
+        tests = [
+            rows[factor][label][outcome]
+            for factor, labels in judged.items()
+            for label in labels
+            if label in rows[factor]
+            for outcome in ("shift", "decision")
+        ]
+        adjusted = adjust_p_values([test["p_value"] for test in tests])
+        for test, p_value in zip(tests, adjusted, strict=True):
+            test["adjusted_p_value"] = p_value
+        for factor, row in rows.items():
+            row["verdict"] = _verdict([row.get(label) for label in judged[factor]]) if factor in judged else EXPECTED
+        return rows
 
 
-def _summary(shifts: list[Shift], expected: bool) -> dict[str, Any]:
-    change = np.array([shift.after - shift.before for shift in shifts])
+def _judged_labels(factor: str) -> tuple[str, ...]:
+    return (LABELS[0],) if factor in _HIDING else LABELS
+
+
+def _verdict(labels: list[dict[str, Any] | None]) -> str:
+    if all(row is not None and row["within_limit"] for row in labels):
+        return NONE
+    tests = [row[outcome] for row in labels if row is not None for outcome in ("shift", "decision")]
+    found = any(test["adjusted_p_value"] <= _SIGNIFICANT and abs(test["mean"]) > LIMIT for test in tests)
+    return FOUND if found else TOO_FEW
+
+
+def _summary(shifts: list[Shift]) -> dict[str, Any]:
+    before, after, threshold = (
+        np.array([getattr(shift, name) for shift in shifts]) for name in ("before", "after", "threshold")
+    )
+    control = np.array([shift.before if shift.control is None else shift.control for shift in shifts])
     labels, patients = (np.array([getattr(shift, name) for shift in shifts]) for name in ("label", "patient"))
+    change = after - before
     absolute = mean_with_interval(np.abs(change), patients)
     p05, median, p95 = np.quantile(change, [0.05, 0.5, 0.95]).tolist()
     row: dict[str, Any] = {
@@ -119,22 +157,35 @@ def _summary(shifts: list[Shift], expected: bool) -> dict[str, Any]:
         "median_absolute": float(np.median(np.abs(change))),
         "p05": p05,
         "p95": p95,
-        "flips": float(np.mean([(one.before > one.threshold) != (one.after > one.threshold) for one in shifts])),
+        "flips": float(np.mean((before > threshold) != (after > threshold))),
     }
+    if all(shift.control is not None for shift in shifts):
+        excess = mean_with_interval(np.abs(change) - np.abs(control - before), patients)
+        row["control"] = float(np.mean(np.abs(control - before)))
+        row |= {"excess": excess["mean"], "excess_low": excess["low"], "excess_high": excess["high"]}
+    decided = (after > threshold).astype(float) - (control > threshold)
     for label, name in enumerate(LABELS):
         members = labels == label
         if members.any():
-            row[name] = {"n": int(members.sum()), **mean_with_interval(change[members], patients[members])}
-    judged = absolute
-    controls = [abs(shift.control - shift.before) for shift in shifts if shift.control is not None]
-    if len(controls) == len(shifts):
-        judged = mean_with_interval(np.abs(change) - controls, patients)
-        row["control"] = float(np.mean(controls))
-        row |= {"excess": judged["mean"], "excess_low": judged["low"], "excess_high": judged["high"]}
-    verdict = CAUGHT if judged["low"] > LIMIT else CLEARED if judged["high"] <= LIMIT else UNDECIDED
-    if too_few_studies(labels, patients, "shortcuts", (0,) if shifts[0].factor in _HIDING else (0, 1)):
-        verdict = TOO_FEW
-    return {**row, "verdict": EXPECTED if expected else verdict}
+            owners, shift = patients[members], (after - control)[members]
+            interval = mean_interval(shift, owners, level=1 - 2 * _SIGNIFICANT)
+            row[name] = {
+                "n": int(members.sum()),
+                **mean_with_interval(change[members], owners),
+                "shift": _test(shift, owners),
+                "decision": _test(decided[members], owners),
+                "within_limit": interval is not None and interval[0] >= -LIMIT and interval[1] <= LIMIT,
+            }
+    return row
+
+
+def _test(values: np.ndarray, patients: np.ndarray) -> dict[str, float | None]:
+    """Mean of values `[n]` with its interval, and the p-value of a mean of 0."""
+    _, index = np.unique(patients, return_inverse=True)
+    return {
+        **mean_with_interval(values, patients),
+        "p_value": float(sign_flip_test(np.bincount(index, values)[:, None])[0]),
+    }
 
 
 def draw_findings(n: int, seed: int) -> list[str]:

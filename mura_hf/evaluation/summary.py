@@ -1,8 +1,11 @@
 """Summaries of measurements in words, and the former names of fields in `evaluation.json`."""
 
+from collections.abc import Callable
 from typing import Any
 
 from ..inference import PHANTOM_WARNING
+from ..metrics import MIN_CLUSTERS
+from ..models import LABELS
 from ..retrieval import RetrievalIndex
 from .retrieval import PRECISION_AT, VOTERS
 
@@ -16,21 +19,39 @@ FORMER_NAMES = {
 }
 """Field of `evaluation.json` -> its name in the first edition. Files have both for now."""
 
-_TEMPLATES = {
-    "pointing_game": "Pointing game: {overall[hits]:.3f} ({overall[low]:.3f}-{overall[high]:.3f}) of {overall[n]} "
-    "views, a constant guess {overall[constant]:.3f}; overlap of the boxes {overall[overlap][mean]:.3f}, share of "
-    "the heat inside {overall[inside][mean]:.3f}",
-    "projections": "Both of two projections point at the finding: {both:.3f} of {n} pairs, {expected:.3f} by chance",
+
+def _interval(low: float | None, high: float | None, *, signed: bool = False) -> str:
+    if low is None or high is None:
+        return "(too few for an interval)"
+    return f"({low:+.3f} to {high:+.3f})" if signed else f"({low:.3f}-{high:.3f})"
+
+
+def _describe_pointing_game(row: dict[str, Any]) -> str:
+    overall = row["overall"]
+    return (
+        f"Pointing game: {overall['hits']:.3f} {_interval(overall['low'], overall['high'])} of {overall['n']} views, "
+        f"a constant guess {_number(overall['constant'])}; overlap of the boxes {overall['overlap']['mean']:.3f}, "
+        f"share of the heat inside {overall['inside']['mean']:.3f}"
+    )
+
+
+_DESCRIBE: dict[str, Callable[[dict[str, Any]], str]] = {
+    "pointing_game": _describe_pointing_game,
+    "projections": "Both of two projections point at the finding: {both:.3f} of {n} pairs, {expected:.3f} by "
+    "chance".format_map,
     "sensitivity": "Added findings: {overall[inside]:.3f} of the heat in the finding's box, "
-    "{overall[inside_without]:.3f} without the finding",
+    "{overall[inside_without]:.3f} without the finding".format_map,
     "insertion_deletion": "Area under P(abnormal): deletion {deletion[area]:.3f}, in random order "
-    "{deletion[random_area]:.3f}; insertion {insertion[area]:.3f}, in random order {insertion[random_area]:.3f}",
+    "{deletion[random_area]:.3f}; insertion {insertion[area]:.3f}, in random order "
+    "{insertion[random_area]:.3f}".format_map,
     "randomization": "Heatmaps and those of shuffled weights: median absolute rank correlation "
-    "{median_absolute_correlation:.3f}",
-    "comparison": "AUROC of the studies minus that of {checkpoint}: {study[auroc][difference]:+.3f} "
-    "({study[auroc][low]:+.3f} to {study[auroc][high]:+.3f})",
+    "{median_absolute_correlation:.3f}".format_map,
+    "comparison": lambda row: (
+        f"AUROC of the studies minus that of {row['checkpoint']}: {row['study']['auroc']['difference']:+.3f} "
+        f"{_interval(row['study']['auroc']['low'], row['study']['auroc']['high'], signed=True)}"
+    ),
 }
-"""Field of `evaluation.json` -> its line of `describe_evaluation`."""
+"""Field of `evaluation.json` -> what describes it in `describe_evaluation`."""
 
 
 def with_old_names(report: dict[str, Any]) -> dict[str, Any]:
@@ -60,7 +81,7 @@ def describe_calibration(record: dict[str, Any]) -> list[str]:
             f"{after['ece']:.4f}.",
         ]
     if "no_operating_points" in record:
-        return [*lines, f"No operating points but {points}: calib has {record['no_operating_points']}."]
+        return [*lines, f"No operating points but {points}, from calib: {record['no_operating_points']}."]
     return [*lines, f"Operating points (abnormal strictly above): {points}."]
 
 
@@ -97,15 +118,15 @@ def describe_evaluation(report: dict[str, Any]) -> list[str]:
         least = min(kinds, key=lambda name: kinds[name]["refused"])
         lines.append(
             f"Out of distribution: flags {alarms['refused']:.3f} of {alarms['n']} held-out studies "
-            f"({alarms['low']:.3f}-{alarms['high']:.3f}), and of each of {len(kinds)} kinds of unrelated images at "
+            f"{_interval(alarms['low'], alarms['high'])}, and of each of {len(kinds)} kinds of unrelated images at "
             f"least {kinds[least]['refused']:.3f} ({least})"
         )
-    described = {name: report[name] for name in _TEMPLATES if name in report}
+    described = {name: report[name] for name in _DESCRIBE if name in report}
     if not described.get("insertion_deletion", {}).get("n"):
         described.pop("insertion_deletion", None)  # every heatmap is empty
     if described["randomization"].get("median_absolute_correlation") is None:
         del described["randomization"]
-    lines += [_TEMPLATES[name].format(**row) for name, row in described.items()]
+    lines += [_DESCRIBE[name](row) for name, row in described.items()]
     if "retrieval" in report:
         shares = (
             f"{name.replace('_', ' ')} {row['mean']:.3f} (chance {row['chance']:.3f})"
@@ -132,15 +153,19 @@ def describe_verdict(report: dict[str, Any]) -> str:
     auroc, from_start = overall["figures"]["auroc"], compared.get("is_start", False)
     other = f"its start, {compared['checkpoint']}" if from_start else "guessing"
     instead = f"AUROC {_number(auroc)}" + (f" instead of {_number(compared['auroc'])}" if from_start else "")
-    if auroc is None or report.get("too_few"):
-        reason = (report.get("too_few") or "too few: one class only").removeprefix("too few: ")
+    low, high = overall["intervals"].get("auroc", (None, None))
+    judged = compared["study"].get("auroc", {}) if from_start else {"low": low, "high": high}
+    if auroc is None or report.get("too_few") or judged.get("low") is None:
+        reason = report.get("too_few") or (
+            "one class only" if auroc is None else f"fewer than {MIN_CLUSTERS} patients"
+        )
+        reason = reason.removeprefix("too few: ")
         return f"Too few studies to tell whether it is better than {other}: {reason}. Here: {instead}."
+    low, high = judged["low"], judged["high"]
     if from_start:
-        change, low, high = (compared["study"]["auroc"][name] for name in ("difference", "low", "high"))
-        middle, figures = 0.0, f"a difference of {change:+.3f} (95 % interval {low:+.3f} to {high:+.3f})"
+        middle, figures = 0.0, f"a difference of {judged['difference']:+.3f} (95 % interval {low:+.3f} to {high:+.3f})"
     else:
-        (low, high), middle = overall["intervals"]["auroc"], 0.5
-        figures = f"95 % interval {low:.3f} to {high:.3f}; guessing gives .5"
+        middle, figures = 0.5, f"95 % interval {low:.3f} to {high:.3f}; guessing gives .5"
     verdict = "Better" if low > middle else "Worse" if high < middle else "Not shown to be better"
     seen = f" Its start was trained on {compared['known']} of these patients." if compared.get("known") else ""
     return f"{verdict} than {other}, on {overall['figures']['n']} held-out studies: {instead}, {figures}.{seen}"
@@ -152,9 +177,10 @@ def _number(value: float | None) -> str:
 
 def _metric(row: dict[str, Any], name: str) -> str:
     value, interval = row["figures"][name], row["intervals"].get(name)
-    if value is None or interval is None:
+    if value is None:
         return f"{name} not defined"
-    return f"{name} {value:.3f} ({interval[0]:.3f}-{interval[1]:.3f})"
+    interval = interval or (None, None)
+    return f"{name} {value:.3f} {_interval(*interval)}"
 
 
 def describe_shortcuts(record: dict[str, Any]) -> list[str]:
@@ -164,19 +190,13 @@ def describe_shortcuts(record: dict[str, Any]) -> list[str]:
     lines = []
     for factor, row in rows.items():
         line = (
-            f"{factor.replace('_', ' ').capitalize()} shifts the probability by {row['mean_absolute']:.3f} "
-            f"({row['absolute_low']:.3f}-{row['absolute_high']:.3f}) on average in {row['n']} studies, up or down"
+            f"{factor.replace('_', ' ').capitalize()} changes the probability by {row['mean']:+.3f} "
+            f"{_interval(row['low'], row['high'], signed=True)} on average in {row['n']} studies"
         )
         if "control" in row:
-            line += (
-                f", {row['excess']:+.3f} ({row['excess_low']:+.3f} to {row['excess_high']:+.3f}) more than the same "
-                "elsewhere"
-            )
+            shifts = (f"{name} {row[name]['shift']['mean']:+.3f}" for name in LABELS if "shift" in row.get(name, {}))
+            line += f" (minus that of a control: {', '.join(shifts)})"
         lines.append(f"{line}; flips {row['flips']:.3f}: {row['verdict']}")
-    if lines:
-        lines.append(
-            f"Caught means that the whole interval lies above {record['limit']:g}, cleared that none of it does."
-        )
     return lines
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from huggingface_hub import EvalResult, ModelCardData
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedError
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Undefined, UndefinedError
 
 from ..common import BUNDLED
 from ..data.loading import SOURCES, DataSource, describe_positive_class
 from ..errors import CardError
 from ..evaluation import describe_verdict
-from ..metrics import MIN_SIZES
+from ..metrics import MIN_CLUSTERS
 from ..models import BODY_PARTS
 from ..models.golden_mura import digest_weights
 from ..retrieval import FOLDER, read_record
@@ -289,7 +289,8 @@ def _collect_values(records: dict[str, Any], folder: Path, name: str) -> dict[st
         "calibrated": _calibration(records) != _UNCALIBRATED,
         "bands": (min(band[0], threshold), max(band[1], threshold)) if has_band else None,
         "verdict": describe_verdict(records["evaluation"]),
-        "min_sizes": MIN_SIZES,
+        "min_clusters": MIN_CLUSTERS,
+        "clusters": held_out.clusters,
         "figures": _FIGURES,
         "baseline_names": _BASELINES,
         "index_is_exported": index_is_exported(folder),
@@ -318,15 +319,20 @@ def _example_input(records: dict[str, Any], source: DataSource) -> dict[str, str
     return {"files": files, "files_8bit": files_8bit, "part": part}
 
 
-def _format_figure(value: float | None, interval: list[float] | None = None) -> str:
+def _format_figure(value: float | None, interval: Any = None) -> str:
     """Three decimals, and the interval if known."""
     if value is None:
         return "not defined"
-    return f"{value:.3f}" + (f" ({interval[0]:.3f}-{interval[1]:.3f})" if interval else "")
+    return f"{value:.3f}" + (f" ({interval[0]:.3f}-{interval[1]:.3f})" if _is_known(interval) else "")
 
 
-def _format_change(value: float | None, interval: list[float] | None = None) -> str:
+def _format_change(value: float | None, interval: Any = None) -> str:
     """Sign and three decimals, and the interval if known."""
     if value is None:
         return "none"
-    return f"{value:+.3f}" + (f" ({interval[0]:+.3f} to {interval[1]:+.3f})" if interval else "")
+    return f"{value:+.3f}" + (f" ({interval[0]:+.3f} to {interval[1]:+.3f})" if _is_known(interval) else "")
+
+
+def _is_known(interval: Any) -> bool:
+    """Whether there is an interval. Too few patients or studies give none."""
+    return not isinstance(interval, Undefined) and interval is not None and None not in interval

@@ -1,17 +1,25 @@
-"""Calibration: one temperature for views, a slope and an intercept for studies."""
+"""Calibration: one temperature for views, a slope and an intercept for studies, and how well probabilities fit."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
 
 import numpy as np
 
+from .bootstrap import resample_counts
+from .classification import N_BINS
+from .intervals import MIN_CLUSTERS, MIN_STUDIES, cluster_index, t_quantile
+
 _EPSILON = 1e-7  # keeps logits of probabilities finite
+_GRID = np.linspace(0.02, 0.98, 49)  # of the smooth reliability curve
+_BANDWIDTH = 0.5  # of its kernel, in logits
+_N_RESAMPLES = 500  # of its band
 
 
 def fit_temperature(margins: Sequence[float] | np.ndarray, labels: Sequence[int] | np.ndarray) -> float:
-    """Fits the temperature that maximises the likelihood of the views' labels.
+    """Fits the temperature of the views' logits.
 
-    Source: Guo et al., "On calibration of modern neural networks", arXiv 1706.04599, section 4.2, with Platt's
-    targets (see `fit_study_calibration`).
+    Source: Guo et al., "On calibration of modern neural networks", arXiv 1706.04599, section 4.2, with the bias
+    correction of Firth (see `fit_study_calibration`).
 
     Args:
         margins: `[n]`, z_abnormal - z_normal of views.
@@ -21,25 +29,21 @@ def fit_temperature(margins: Sequence[float] | np.ndarray, labels: Sequence[int]
         The temperature to divide margins by, between .05 and 20.
 
     Raises:
-        ValueError: If lengths differ or a class is missing.
+        ValueError: If lengths differ, a class is missing, or normal views have the higher margins.
     """
-    from scipy.optimize import minimize_scalar
-
-    values, targets = _check(margins, labels)
-    result = minimize_scalar(
-        lambda log_t: _cross_entropy(values / np.exp(log_t), targets), bounds=np.log([0.05, 20.0]), method="bounded"
-    )
-    return float(np.exp(result.x))
+    values, truth = _check(margins, labels)
+    slope = _fit(values[:, None], truth)[0]
+    return float(np.clip(1 / _positive(slope), 0.05, 20.0))
 
 
 def fit_study_calibration(
     probabilities: Sequence[float] | np.ndarray, labels: Sequence[int] | np.ndarray
 ) -> tuple[float, float]:
-    """Fits slope and intercept on the logit of the studies' probabilities by maximum likelihood.
+    """Fits slope and intercept on the logit of the studies' probabilities.
 
-    Source: Platt, "Probabilistic outputs for support vector machines", 1999, on the logit instead of the margin. His
-    targets, (n1 + 1) / (n1 + 2) for the n1 abnormal studies and 1 / (n0 + 2) for the n0 normal ones, prevent extreme
-    probabilities if there are few studies or if they are ranked perfectly.
+    Logistic calibration (Cox, Biometrika 45, 1958) with the penalty of Firth (Biometrika 80, 1993), which removes the
+    bias of few studies and stays finite if they are ranked perfectly. The intercept is then fitted again, so that the
+    mean probability equals the share of abnormal studies (Puhr et al., Stat. Med. 36, 2017).
 
     Args:
         probabilities: `[n]`, P(abnormal) of studies, in [0, 1].
@@ -49,22 +53,12 @@ def fit_study_calibration(
         Slope, between .05 and 20, and intercept, between -20 and 20.
 
     Raises:
-        ValueError: If lengths differ, a class is missing or a value is not a probability.
+        ValueError: If lengths differ, a class is missing, a value is not a probability, or normal studies have the
+            higher probabilities.
     """
-    from scipy.optimize import minimize
-    from scipy.special import logit
-
-    values, targets = _check(probabilities, labels)
-    if values.min() < 0 or values.max() > 1:
-        raise ValueError(f"probabilities must lie in [0, 1], but range from {values.min():g} to {values.max():g}")
-    margins = logit(np.clip(values, _EPSILON, 1 - _EPSILON))
-    result = minimize(
-        lambda x: _cross_entropy(np.exp(x[0]) * margins + x[1], targets),
-        np.zeros(2),
-        bounds=[tuple(np.log([0.05, 20.0])), (-20.0, 20.0)],
-        method="L-BFGS-B",
-    )
-    return float(np.exp(result.x[0])), float(result.x[1])
+    margins, truth = _check(_logit(probabilities), labels)
+    slope = float(np.clip(_positive(_fit(np.stack([margins, np.ones(len(margins))], 1), truth)[0]), 0.05, 20.0))
+    return slope, float(np.clip(_match_mean(slope * margins, truth), -20, 20))
 
 
 def calibrate_studies(
@@ -80,16 +74,158 @@ def calibrate_studies(
         return expit(slope * logit(values) + intercept)
 
 
+def measure_calibration(
+    labels: Sequence[int] | np.ndarray,
+    probabilities: Sequence[float] | np.ndarray,
+    groups: Sequence[Hashable] | np.ndarray,
+    level: float = 0.95,
+    *,
+    curve: bool = True,
+) -> dict[str, Any]:
+    """Measures how well probabilities fit (Van Calster et al., "Calibration: the Achilles heel of predictive
+    analytics", BMC Medicine 17, 2019).
+
+    Args:
+        labels: `[n]`, 0 normal and 1 abnormal.
+        probabilities: `[n]`, P(abnormal).
+        groups: `[n]`, the patient of each row.
+        level: Coverage of the intervals.
+        curve: Whether to compute the curve, which is slow for many rows.
+
+    Returns:
+        `slope` (1 is ideal; below 1 the probabilities are too extreme), `intercept` (calibration in the large: 0 is
+        ideal; above 0 they are too low) and `observed_expected` (abnormal studies over the sum of probabilities), each
+        with `value`, `low` and `high` from the variance between patients; `debiased_error` (root of the squared
+        calibration error in 15 bins with the same number of studies, without the part that chance adds: Kumar et al.,
+        NeurIPS 2019); and `curve`, the share of abnormal studies smoothed over the logit, with a band of pointwise
+        intervals: `probability`, `share`, `low` and `high`, each `[49]`. None if there are fewer than `MIN_STUDIES`
+        studies of a class or `MIN_CLUSTERS` patients.
+    """
+    margins, truth = _logit(probabilities), np.asarray(labels, np.float64)
+    index, n_clusters = cluster_index(groups)
+    if min(truth.sum(), (1 - truth).sum()) < MIN_STUDIES or n_clusters < MIN_CLUSTERS:
+        return {"slope": None, "intercept": None, "observed_expected": None, "debiased_error": None, "curve": None}
+    values = np.asarray(probabilities, np.float64)
+    t = t_quantile(level, n_clusters - 1)
+
+    def interval(value: float, error: float, scale: Callable[[float], float] = float) -> dict[str, float]:
+        return {"value": scale(value), "low": scale(value - t * error), "high": scale(value + t * error)}
+
+    design = np.stack([margins, np.ones(len(margins))], 1)
+    coefficients = _fit(design, truth, firth=False)
+    shift = _match_mean(margins, truth)
+    ratio = float(np.log(truth.sum() / values.sum()))
+    over = np.bincount(index, truth - np.exp(ratio) * values, n_clusters)
+    ratio_error = float(np.sqrt(n_clusters / (n_clusters - 1) * (over @ over)) / truth.sum())
+    return {
+        "slope": interval(coefficients[0], _robust_errors(design, truth, design @ coefficients, index, n_clusters)[0]),
+        "intercept": interval(shift, _robust_errors(design[:, 1:], truth, margins + shift, index, n_clusters)[0]),
+        "observed_expected": interval(ratio, ratio_error, lambda log_ratio: float(np.exp(log_ratio))),
+        "debiased_error": _debiased_error(truth, values),
+        "curve": _smooth_curve(truth, margins, groups, level) if curve else None,
+    }
+
+
+def _debiased_error(truth: np.ndarray, values: np.ndarray) -> float:
+    total = 0.0
+    for members in np.array_split(np.argsort(values, kind="stable"), min(N_BINS, len(values) // 2)):
+        share = truth[members].mean()
+        chance = share * (1 - share) / (len(members) - 1)
+        total += len(members) / len(values) * ((values[members].mean() - share) ** 2 - chance)
+    return float(np.sqrt(max(total, 0.0)))
+
+
+def _smooth_curve(
+    truth: np.ndarray, margins: np.ndarray, groups: Sequence[Hashable] | np.ndarray, level: float
+) -> dict[str, list[float]]:
+    """Local linear regression on the logit (Fan, J. Am. Stat. Assoc. 87, 1992) in the range of the probabilities."""
+    grid = _GRID[(_logit(_GRID) >= np.quantile(margins, 0.01)) & (_logit(_GRID) <= np.quantile(margins, 0.99))]
+    offsets = margins[:, None] - _logit(grid)
+    kernel = np.exp(-0.5 * (offsets / _BANDWIDTH) ** 2)
+    counts = np.vstack([np.ones(len(truth)), resample_counts(groups, len(truth), _N_RESAMPLES, 0)])
+    s0, s1, s2 = (counts @ (kernel * offsets**power) for power in range(3))
+    t0, t1 = ((counts * truth) @ (kernel * offsets**power) for power in range(2))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shares = np.clip((s2 * t0 - s1 * t1) / (s2 * s0 - s1**2), 0, 1)
+    low, high = np.nanquantile(shares[1:], [(1 - level) / 2, (1 + level) / 2], axis=0)
+    columns = {"probability": grid, "share": shares[0], "low": low, "high": high}
+    return {name: np.round(values, 4).tolist() for name, values in columns.items()}
+
+
 def _check(values: Sequence[float] | np.ndarray, labels: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the values and Platt's target of each."""
     numbers, truth = np.asarray(values, np.float64), np.asarray(labels, np.float64)
     if numbers.shape != truth.shape or numbers.ndim != 1:
         raise ValueError(f"{numbers.shape} values and {truth.shape} labels; need one label a value")
     if set(truth.tolist()) != {0.0, 1.0} or not np.isfinite(numbers).all():
         raise ValueError("calibration needs finite values and both normal and abnormal studies")
-    n1 = truth.sum()
-    return numbers, np.where(truth == 1, (n1 + 1) / (n1 + 2), 1 / (len(truth) - n1 + 2))
+    return numbers, truth
 
 
-def _cross_entropy(margins: np.ndarray, targets: np.ndarray) -> float:
-    return float(np.mean(np.logaddexp(0.0, margins) - targets * margins))
+def _logit(probabilities: Sequence[float] | np.ndarray) -> np.ndarray:
+    from scipy.special import logit
+
+    values = np.asarray(probabilities, np.float64)
+    if len(values) and (values.min() < 0 or values.max() > 1):
+        raise ValueError(f"probabilities must lie in [0, 1], but range from {values.min():g} to {values.max():g}")
+    return logit(np.clip(values, _EPSILON, 1 - _EPSILON))
+
+
+def _positive(slope: float) -> float:
+    if slope <= 0:
+        raise ValueError(
+            "normal studies have the higher probabilities, so no calibration helps: check that label 1 is abnormal, "
+            "and that the model was trained"
+        )
+    return slope
+
+
+def _fit(design: np.ndarray, truth: np.ndarray, *, firth: bool = True) -> np.ndarray:
+    """Coefficients `[k]` of a logistic regression on `[n, k]`, by Newton's method with halved steps."""
+    from scipy.special import expit
+
+    def score(coefficients: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        margins = design @ coefficients
+        fitted = expit(margins)
+        weights = fitted * (1 - fitted)
+        information = (design * weights[:, None]).T @ design + 1e-12 * np.eye(design.shape[1])
+        likelihood, residual = float(np.sum(truth * margins - np.logaddexp(0, margins))), truth - fitted
+        if firth:
+            likelihood += 0.5 * float(np.linalg.slogdet(information)[1])
+            leverage = weights * np.einsum("ij,jk,ik->i", design, np.linalg.inv(information), design)
+            residual = residual + leverage * (0.5 - fitted)
+        return likelihood, design.T @ residual, information
+
+    coefficients = np.zeros(design.shape[1])
+    reached, gradient, information = score(coefficients)
+    for _ in range(100):
+        step = np.clip(np.linalg.solve(information, gradient), -5, 5)
+        while np.abs(step).max() > 1e-10:
+            found = score(coefficients + step)
+            if found[0] >= reached - 1e-12:
+                break
+            step = step / 2
+        else:
+            break
+        coefficients = coefficients + step
+        reached, gradient, information = found
+    return coefficients
+
+
+def _match_mean(margins: np.ndarray, truth: np.ndarray) -> float:
+    """The constant that makes the mean of sigmoid(margins + constant) the share of abnormal rows."""
+    from scipy.optimize import brentq
+    from scipy.special import expit
+
+    return float(brentq(lambda shift: float(np.mean(expit(margins + shift)) - truth.mean()), -60, 60))
+
+
+def _robust_errors(
+    design: np.ndarray, truth: np.ndarray, margins: np.ndarray, index: np.ndarray, n_clusters: int
+) -> np.ndarray:
+    """Standard errors `[k]` that allow for correlated rows (Liang and Zeger, Biometrika 73, 1986)."""
+    from scipy.special import expit
+
+    fitted = expit(margins)
+    bread = np.linalg.inv((design * (fitted * (1 - fitted))[:, None]).T @ design)
+    scores = np.stack([np.bincount(index, column, n_clusters) for column in (design * (truth - fitted)[:, None]).T], 1)
+    return np.sqrt(np.diag(n_clusters / (n_clusters - 1) * bread @ scores.T @ scores @ bread))

@@ -8,14 +8,16 @@ import numpy as np
 N_BINS = 15
 """Number of bins of equal width for reliability diagrams and the calibration error."""
 
+FIGURES = ("accuracy", "sensitivity", "specificity", "precision", "f1", "kappa", "auroc", "auprc", "brier", "ece")
+"""Names of the metrics that can be weighted."""
+
 POOLINGS = ("mean", "max", "noisy_or")
 """Rules of `aggregate_studies`."""
 
 MIN_SIZES = {
-    "comparison": (10, 10),  # with fewer, a gain of .1 in AUROC is hardly ever found
+    "comparison": (10, 10),  # with fewer, a gain of .1 in AUROC is hardly ever found; an interval needs 20 patients
     "calibration": (20, 5),  # with fewer, a fitted slope and intercept often raise the Brier score
-    "operating_points": (30, 5),  # with fewer, the true sensitivity at "sensitivity_95" is often below .9
-    "shortcuts": (10, 5),  # with fewer, a shortcut that a few studies show is often cleared
+    "operating_points": (30, 5),  # with fewer, Youden's threshold is mostly chance; guarantees need 45 patients
 }
 """What needs studies -> the smallest numbers of studies, and of their patients, in each class.
 
@@ -61,10 +63,7 @@ def classification_metrics(
 
 
 def too_few_studies(
-    labels: Sequence[int] | np.ndarray,
-    patients: Sequence[Hashable] | np.ndarray,
-    what: str,
-    classes: Sequence[int] = (0, 1),
+    labels: Sequence[int] | np.ndarray, patients: Sequence[Hashable] | np.ndarray, what: str
 ) -> str | None:
     """Says that studies are too few for something, such as "too few: 7 studies, 3 abnormal; ..."; None if not.
 
@@ -72,10 +71,9 @@ def too_few_studies(
         labels: `[n]`, 0 normal and 1 abnormal, one for each study.
         patients: `[n]`, the patient of each study.
         what: Key of `MIN_SIZES`.
-        classes: Classes of which there must be enough studies.
     """
     (n_studies, n_patients), truth = MIN_SIZES[what], np.asarray(labels)
-    by_class = [[patient for patient, one in zip(patients, truth, strict=True) if one == label] for label in classes]
+    by_class = [[patient for patient, one in zip(patients, truth, strict=True) if one == label] for label in (0, 1)]
     if all(len(found) >= n_studies and len(set(found)) >= n_patients for found in by_class):
         return None
     return (
@@ -135,6 +133,84 @@ def check_predictions(
     if values.size and not (values.min() >= 0 and values.max() <= 1):
         raise ValueError("probabilities must lie in [0, 1]")
     return truth, values
+
+
+def weighted_figures(
+    truth: np.ndarray, values: np.ndarray, counts: np.ndarray, threshold: float
+) -> dict[str, np.ndarray]:
+    """Computes the metrics in `FIGURES` for several weightings of the same rows.
+
+    With whole numbers as weights, each result equals `classification_metrics` of the rows repeated that often.
+
+    Args:
+        truth: bool `[n]`, True for abnormal.
+        values: float64 `[n]`, P(abnormal).
+        counts: float64 `[resamples, n]`, weights, 0 or above.
+        threshold: A row is called abnormal strictly above it.
+
+    Returns:
+        Metric -> float64 `[resamples]`, not finite where the metric is undefined.
+    """
+    called = values > threshold
+    hits, misses = counts @ (truth & called), counts @ (truth & ~called)
+    alarms, rejections = counts @ (~truth & called), counts @ (~truth & ~called)
+    abnormal, normal = hits + misses, alarms + rejections
+    n, single = abnormal + normal, (abnormal == 0) | (normal == 0)
+    auroc, auprc = _areas(truth, values, counts)
+    gaps = np.zeros((len(values), N_BINS))
+    gaps[np.arange(len(values)), bin_indices(values)] = truth - values
+    with np.errstate(divide="ignore", invalid="ignore"):
+        chance = (abnormal * (hits + alarms) + normal * (rejections + misses)) / n**2
+        accuracy = (hits + rejections) / n
+        return {
+            "accuracy": accuracy,
+            "sensitivity": hits / abnormal,
+            "specificity": rejections / normal,
+            "precision": hits / (hits + alarms),
+            "f1": 2 * hits / (2 * hits + alarms + misses),
+            "kappa": np.where(single, np.nan, (accuracy - chance) / (1 - chance)),
+            "auroc": auroc,
+            "auprc": np.where(single, np.nan, auprc),
+            "brier": counts @ (values - truth) ** 2 / n,
+            "ece": np.abs(counts @ gaps).sum(1) / n,
+        }
+
+
+def _areas(truth: np.ndarray, values: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Area under the ROC curve (Mann-Whitney, ties count half) and average precision, each `[resamples]`."""
+    order = np.argsort(-values, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(values[order]) < 0])
+    positive = _sum_ties(counts, order, starts, truth)
+    negative = _sum_ties(counts, order, starts, ~truth)
+    hits, alarms = np.cumsum(positive, axis=1), np.cumsum(negative, axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        auroc = (positive * (alarms[:, -1:] - alarms + 0.5 * negative)).sum(1) / (hits[:, -1] * alarms[:, -1])
+        precision = np.divide(hits, hits + alarms, out=np.zeros_like(hits), where=hits + alarms > 0)
+        auprc = (positive * precision).sum(1) / hits[:, -1]
+    return auroc, auprc
+
+
+def _sum_ties(counts: np.ndarray, order: np.ndarray, starts: np.ndarray, selected: np.ndarray) -> np.ndarray:
+    """Weights of the selected rows, summed over runs of equal values: `[resamples, runs]`."""
+    weights = counts[:, order] * selected[order]
+    return weights if len(starts) == len(order) else np.add.reduceat(weights, starts, axis=1)
+
+
+def check_runs(
+    labels: Sequence[int] | np.ndarray,
+    probabilities: Sequence[Sequence[float] | np.ndarray] | np.ndarray,
+    groups: Sequence[Hashable] | np.ndarray,
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Returns the labels as bool `[n]` and each run's probabilities as float64 `[n]`."""
+    truth, runs = np.asarray(labels), [np.asarray(values, np.float64) for values in probabilities]
+    if not len(truth) or {len(truth), len(groups), *map(len, runs)} != {len(truth)}:
+        lengths = " and ".join(str(len(values)) for values in runs)
+        raise ValueError(
+            f"{len(truth)} labels, {lengths} probabilities and {len(groups)} groups; need the same number, not 0"
+        )
+    for values in runs:
+        check_predictions(truth, values)
+    return truth.astype(bool), runs
 
 
 def measure_curves(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:

@@ -75,6 +75,9 @@ def _reliability(figure: Any, report: dict[str, Any]) -> None:
         axis.plot(means, shares, color=color, linewidth=1, label=label)
         # The area of a dot grows with its number of studies, because bins with few studies are noisy.
         axis.scatter(means, shares, color=color, s=[6 + min(row["n"], 60) for row in bins])
+    if curve := effect["after"].get("curve"):
+        band = (curve["probability"], curve["low"], curve["high"])
+        axis.fill_between(*band, color=_BLUE, alpha=0.15, linewidth=0, label="smoothed, 95 % band")
     bins = effect["after"]["reliability"]
     largest = max(row["n"] for row in bins)
     axis.bar(
@@ -91,9 +94,10 @@ def _body_parts(figure: Any, report: dict[str, Any]) -> None:
     for axis, name, title in zip(axes, ("auroc", "kappa"), ("AUROC", "Cohen's kappa"), strict=True):
         for line, (_, row) in enumerate(groups):
             value, interval = row["figures"][name], row["intervals"].get(name)
-            if value is not None and interval is not None:
+            if interval is not None:
                 axis.plot(interval, [line, line], color=_BLUE, linewidth=2)
-                axis.plot(value, line, marker="o", color=_BLUE)
+            if value is not None:  # hollow: too few for an interval
+                axis.plot(value, line, marker="o", color=_BLUE, fillstyle="none" if interval is None else "full")
         axis.set(xlabel=f"{title}, 95 % interval", ylim=(-0.6, len(groups) - 0.4))
         axis.grid(axis="x", alpha=0.3)
     ticks = [f"{name} ({row['figures']['n_abnormal']} of {row['figures']['n']})" for name, row in groups]
@@ -108,8 +112,8 @@ def _groups(report: dict[str, Any]) -> dict[str, Any]:
 
 def _label(words: str, report: dict[str, Any], name: str) -> str:
     row = report["study"]["overall"]
-    low, high = row["intervals"][name]
-    return f"{words} {row['figures'][name]:.3f} ({low:.3f} to {high:.3f})"
+    interval = " ({:.3f} to {:.3f})".format(*row["intervals"][name]) if name in row["intervals"] else ""
+    return f"{words} {row['figures'][name]:.3f}{interval}"
 
 
 def _title(report: dict[str, Any]) -> str:

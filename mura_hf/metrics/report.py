@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from .bootstrap import bootstrap_confidence_intervals
 from .classification import check_predictions, classification_metrics, confusion_matrix, measure_curves
+from .intervals import confidence_intervals
 
 OVERALL = "overall"
 
@@ -17,8 +17,9 @@ class GroupReport:
     """Metrics of a group of rows."""
 
     figures: dict[str, float | int | None]  # from `classification_metrics`
-    intervals: dict[str, tuple[float, float]]  # from `bootstrap_confidence_intervals`
+    intervals: dict[str, tuple[float, float]]  # from `confidence_intervals`
     confusion: list[list[int]]  # from `confusion_matrix`
+    n_patients: int
 
     @classmethod
     def measure(
@@ -28,13 +29,13 @@ class GroupReport:
         patients: Sequence[Hashable] | np.ndarray,
         *,
         threshold: float = 0.5,
-        n_resamples: int = 2000,
     ) -> "GroupReport":
         """Measures one group; the arguments are those of `EvaluationReport.measure`."""
         return cls(
             classification_metrics(labels, probabilities, threshold),
-            bootstrap_confidence_intervals(labels, probabilities, patients, threshold, n_resamples),
+            confidence_intervals(labels, probabilities, patients, threshold),
             confusion_matrix(labels, probabilities, threshold),
+            len(set(patients)),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -58,17 +59,15 @@ class EvaluationReport:
         *,
         groups: Mapping[str, np.ndarray] | None = None,
         threshold: float = 0.5,
-        n_resamples: int = 2000,
     ) -> "EvaluationReport":
         """Measures predictions.
 
         Args:
             labels: `[n]`, 0 normal and 1 abnormal.
             probabilities: `[n]`, P(abnormal) in [0, 1].
-            patients: `[n]`, the patient of each row, for the bootstrap.
+            patients: `[n]`, the patient of each row, for the intervals.
             groups: Name -> bool `[n]`, the rows of a group, such as a body part.
             threshold: A row is called abnormal strictly above it.
-            n_resamples: Number of resamples.
 
         Raises:
             ValueError: If lengths differ, there are no rows, or a value is not a probability.
@@ -77,9 +76,7 @@ class EvaluationReport:
         patients = np.asarray(patients)
         masks = {OVERALL: np.ones(len(truth), bool), **(groups or {})}
         measured = {
-            name: GroupReport.measure(
-                truth[rows], values[rows], patients[rows], threshold=threshold, n_resamples=n_resamples
-            )
+            name: GroupReport.measure(truth[rows], values[rows], patients[rows], threshold=threshold)
             for name, rows in masks.items()
             if np.any(rows) or name == OVERALL
         }

@@ -10,7 +10,6 @@ import io
 import re
 import struct
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
@@ -79,7 +78,7 @@ _COLOURS = (*_LUMINANCE_FIRST, "RGB", "YBR_ICT", "YBR_RCT")  # the JPEG 2000 dec
 _PIXEL_TAGS = ["PlanarConfiguration", "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData"]
 
 _END_OF_SEQUENCE = b"\xfe\xff\xdd\xe0\0\0\0\0"  # after the fragments of compressed pixels
-_START_OF_IMAGE, END_OF_IMAGE = b"\xff\xd8", b"\xff\xd9"  # of JPEG; the end also of JPEG-LS and JPEG 2000
+_START_OF_IMAGE, _END_OF_IMAGE = b"\xff\xd8", b"\xff\xd9"  # of JPEG; the end also of JPEG-LS and JPEG 2000
 NO_END_MARKER = "has no end marker, but its pixels are complete."
 
 
@@ -345,26 +344,20 @@ def decode_jpeg(coded: bytes, decode: Callable[[bytes], np.ndarray]) -> tuple[np
     Raises:
         ValueError: If the pixels are not complete.
     """
-    if coded.find(END_OF_IMAGE, coded.find(b"\xff\xda")) >= 0:  # the end marker does not occur within a scan
+    if coded.rstrip(b"\0\xff").endswith(_END_OF_IMAGE):
         return decode(coded), True
-    bare = coded.rstrip(b"\0")
-    for end in range(len(bare), min(len(coded), len(bare) + 2) + 1):  # one or two zeros may be pixels, not padding
-        pixels = _decode_if_complete(coded[:end].removesuffix(b"\xff"), decode)
-        if pixels is not None and _has_all_scans(coded):
-            return pixels, False
-    raise ValueError("the codestream is cut short")
-
-
-def _decode_if_complete(coded: bytes, decode: Callable[[bytes], np.ndarray]) -> np.ndarray | None:
     # The restart markers are for codestreams that were cut in front of one.
     restarts = [b"", *(bytes([0xFF, 0xD0 + number]) for number in range(8))]
-    pixels = None
+    cut, pixels = coded.removesuffix(b"\xff"), None
     for fill in (b"", b"\0", b"\x55", b"\xaa", b"\xcc"):
-        other = decode(coded + b"".join(mark + 64 * fill for mark in restarts) + END_OF_IMAGE)
+        other = decode(cut + b"".join(mark + 64 * fill for mark in restarts) + _END_OF_IMAGE)
         if pixels is not None and not np.array_equal(pixels, other):
-            return None
+            raise ValueError("the codestream is cut short")
         pixels = other
-    return pixels
+    if not _has_all_scans(coded):
+        raise ValueError("the last scans are missing")
+    assert pixels is not None
+    return pixels, False
 
 
 def _has_all_scans(coded: bytes) -> bool:
@@ -380,11 +373,10 @@ def _has_all_scans(coded: bytes) -> bool:
 
 def _decode_strictly(coded: bytes, decode: Callable[[bytes], np.ndarray]) -> tuple[np.ndarray, bool]:
     """Decodes a codestream whose end marker may be missing, with a decoder that refuses missing pixels."""
-    with suppress(Exception):
+    try:
         return decode(coded), True
-    with suppress(Exception):
-        return decode(coded + END_OF_IMAGE), False
-    return decode(coded.removesuffix(b"\0") + END_OF_IMAGE), False  # without padding
+    except Exception:
+        return decode(coded + _END_OF_IMAGE), False
 
 
 def _parse_jpeg_header(coded: bytes) -> tuple[int, int, int, int, int, bool]:

@@ -20,7 +20,7 @@ from PIL import (  # the plugins, since Pillow would otherwise load all it has w
 )
 
 from ..errors import RadiographError
-from .dicom_pixels import END_OF_IMAGE, NO_END_MARKER, decode_jpeg
+from .dicom_pixels import NO_END_MARKER, decode_jpeg
 from .radiograph import MAX_PIXELS, TOO_LARGE, Radiograph, check_levels, check_radiograph, reduce_radiograph
 from .windowing import window_percentiles
 
@@ -248,18 +248,15 @@ def _decode(data: bytes, name: str) -> tuple[np.ndarray, int, str, bool]:
     if detected is not None and detected not in READABLE_FORMATS:
         way_out = _WAYS_OUT.get(detected, "save it as JPEG or PNG")
         raise RadiographError(f"{name} is {detected}, which is not supported; {way_out}.")
-    # Pillow takes zeros behind a JPEG file that was cut short for pixels.
-    seems_cut = detected == "JPEG" and not data.endswith(END_OF_IMAGE)
     try:
         try:
-            if not seems_cut:
-                return *_decode_picture(data, name), True
+            return *_decode_picture(data, name), True
         except (RadiographError, MemoryError):
             raise
-        except Exception:  # odd metadata or damaged pixels: Pillow raises dozens of types
+        except Exception:  # odd metadata, a missing end marker or damaged pixels: Pillow raises a dozen types
             if detected not in ("PNG", "JPEG"):
                 raise
-        return _decode_without_metadata(data, detected or "", name)
+            return _decode_without_metadata(data, detected, name)
     except RadiographError:
         raise
     except MemoryError as error:

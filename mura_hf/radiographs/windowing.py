@@ -281,13 +281,11 @@ def _look_up(
     fill less than a quarter of its range. `limits` is the range of the values. Returns None if descriptor and data are
     missing or contradict each other.
     """
-    words = _read_words(descriptor, little_endian).tolist()
-    if len(words) < 2:
-        return None
-    entries, first, bits = words[0] or 65536, words[1], min(words[2], 16) if len(words) > 2 else 0
+    entries, first, bits = (int(word) for word in (*_read_words(descriptor, little_endian)[:3], 0, 0, 0)[:3])
+    entries = entries or 65536
     narrow = isinstance(data, bytes) and len(data) < 2 * entries
     table = np.frombuffer(data, np.uint8) if narrow else _read_words(data, little_endian)
-    if len(table) < entries:
+    if descriptor is None or len(table) < entries:
         return None
     table = table[:entries].astype(np.float64)
 
@@ -296,7 +294,7 @@ def _look_up(
 
     if first > 32767 and covered(first - 65536) > covered(first):
         first -= 65536  # the pattern of a negative number
-    top = int(table.max())
+    top, bits = int(table.max()), min(bits, 16)
     if not top < 1 << bits <= 4 * top:
         bits = max(8, top.bit_length())
     indices = np.clip(values - first, 0, entries - 1).astype(np.int64)

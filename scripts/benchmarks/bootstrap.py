@@ -1,9 +1,8 @@
-"""Measures the bootstrap: its speed beside a loop over scikit-learn, and how often its intervals contain the truth.
+"""Measures the speed of the bootstrap and of the intervals beside a loop over scikit-learn.
 
-Topics (together 3 minutes):
+Topics (1 minute):
   bootstrap  all figures over 2,000 resamples of 1,199 studies: how many times as fast as the same loop over
-             scikit-learn
-  coverage   share of 95 % intervals that contain the true figure, over 1,000 simulated sets of clustered studies
+             scikit-learn; and the seconds of `confidence_intervals` for the same studies
 """
 
 import time
@@ -17,8 +16,9 @@ from scipy.special import expit
 from sklearn import metrics as reference
 from tqdm.auto import tqdm
 
-from mura_hf.metrics import bootstrap_confidence_intervals
-from mura_hf.metrics.bootstrap import FIGURES, resample_counts, weighted_figures
+from mura_hf.metrics import bootstrap_confidence_intervals, confidence_intervals
+from mura_hf.metrics.bootstrap import resample_counts
+from mura_hf.metrics.classification import weighted_figures
 
 _THRESHOLD = 0.5
 
@@ -32,13 +32,16 @@ def measure_speed(n: int = 1199, patients: int = 783, n_resamples: int = 2000) -
         n_resamples: Number of resamples.
 
     Returns:
-        `seconds` and `their_seconds`; `times_as_fast`, theirs over ours; `largest_difference` of any figure in any
-        resample.
+        `seconds` and `their_seconds`; `interval_seconds` of `confidence_intervals`; `times_as_fast`, theirs over
+        ours; `largest_difference` of any figure in any resample.
     """
     labels, probabilities, groups = _simulate(np.random.default_rng(0), patients, n)
     start = time.perf_counter()
     bootstrap_confidence_intervals(labels, probabilities, groups, n_resamples=n_resamples)
     ours = time.perf_counter() - start
+    start = time.perf_counter()
+    confidence_intervals(labels, probabilities, groups)
+    intervals = time.perf_counter() - start
     counts = resample_counts(groups, n, n_resamples, 0)
     found = weighted_figures(labels == 1, probabilities, counts, _THRESHOLD)
     rows = []
@@ -52,6 +55,7 @@ def measure_speed(n: int = 1199, patients: int = 783, n_resamples: int = 2000) -
     ]
     return {
         "seconds": round(ours, 3),
+        "interval_seconds": round(intervals, 3),
         "their_seconds": round(theirs, 2),
         "times_as_fast": round(theirs / ours, 1),
         "largest_difference": float(max(differences)),
@@ -76,36 +80,6 @@ def _figures_of_scikit_learn(labels: np.ndarray, probabilities: np.ndarray) -> d
         }
 
 
-def measure_coverage(
-    n_simulations: int = 1000, patients: int = 400, n_resamples: int = 1000, true_patients: int = 2_200_000
-) -> dict[str, Any]:
-    """Measures the coverage of 95 % intervals on simulated studies. Those of one patient are correlated.
-
-    The true figures come from four million studies drawn in the same way. The calibration error is left out: its
-    estimate from few studies is biased upward, which a percentile interval does not correct.
-
-    Args:
-        n_simulations: Number of data sets.
-        patients: Patients in each, with one to four studies, 1.8 on average.
-        n_resamples: Resamples of each bootstrap.
-        true_patients: Patients that the true figures come from.
-
-    Returns:
-        `simulations`, and the share of intervals that contain the truth, by figure.
-    """
-    rng = np.random.default_rng(0)
-    labels, probabilities, _ = _simulate(rng, true_patients)
-    names = [name for name in FIGURES if name != "ece"]
-    truth = weighted_figures(labels == 1, probabilities, np.ones((1, len(labels))), _THRESHOLD)
-    hits = dict.fromkeys(names, 0)
-    for number in tqdm(range(n_simulations), desc="coverage"):
-        found = bootstrap_confidence_intervals(*_simulate(rng, patients), n_resamples=n_resamples, seed=number)
-        for name in names:
-            low, high = found[name]
-            hits[name] += bool(low <= truth[name][0] <= high)
-    return {"simulations": n_simulations, **{name: round(hits[name] / n_simulations, 4) for name in names}}
-
-
 def _simulate(
     rng: np.random.Generator, patients: int, n: int | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -125,10 +99,6 @@ def _simulate(
 
 TOPICS = {
     "bootstrap": (measure_speed, {"n": 200, "patients": 120, "n_resamples": 50}),
-    "coverage": (
-        measure_coverage,
-        {"n_simulations": 20, "patients": 100, "n_resamples": 200, "true_patients": 20_000},
-    ),
 }
 
 

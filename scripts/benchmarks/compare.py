@@ -26,7 +26,7 @@ from mura_hf.data import home_folder, load_data
 from mura_hf.errors import DatasetError, MuraError
 from mura_hf.evaluation import describe_source
 from mura_hf.evaluation.prediction_cache import PredictionCache
-from mura_hf.metrics import bootstrap_confidence_intervals, classification_metrics, paired_bootstrap
+from mura_hf.metrics import classification_metrics, confidence_intervals, paired_comparison
 from mura_hf.training import FINISHED_FILE, load_config, train
 
 _FIGURES = ("auroc", "kappa", "sensitivity", "specificity")
@@ -122,7 +122,7 @@ def compare_configs(
         report["pairs"][f"{Path(first).stem} - {Path(second).stem}"] = {
             group: {
                 figure: row
-                for figure, row in paired_bootstrap(
+                for figure, row in paired_comparison(
                     labels[rows], probabilities[first][:, rows], probabilities[second][:, rows], patients[rows]
                 ).items()
                 if figure in _FIGURES
@@ -209,8 +209,8 @@ def comparison_tables(report: dict[str, Any]) -> str:
     counts = next(iter(report["recipes"].values()))
     heads = [f"{group} ({counts[group]['n_abnormal']} of {counts[group]['n']})" for group in groups]
     lines = [
-        f"Studies of valid (abnormal of all), mean of {len(report['seeds'])} seeds with 95 % intervals over patients; "
-        '"together" is the mean of the seeds\' probabilities.',
+        f"Studies of valid (abnormal of all), mean of {len(report['seeds'])} seeds with 95 % intervals over patients "
+        'and seeds; "together" is the mean of the seeds\' probabilities.',
         "",
         _line("config", "figure", *heads),
         _line(*["---"] * (len(groups) + 2)),
@@ -242,7 +242,8 @@ def plot_comparison(report: dict[str, Any], path: Path) -> None:
     FigureCanvasAgg(figure)
     axis = figure.subplots()
     for place, (_, row) in enumerate(reversed(lines)):
-        axis.plot([row["low"], row["high"]], [place, place], color="#1f4e79", linewidth=2)
+        if row["low"] is not None:
+            axis.plot([row["low"], row["high"]], [place, place], color="#1f4e79", linewidth=2)
         axis.plot(row["difference"], place, marker="o", color="#1f4e79")
     axis.axvline(0, color="0.5", linewidth=1)
     axis.set_yticks(range(len(lines)), [name for name, _ in reversed(lines)])
@@ -303,15 +304,15 @@ def _region_groups(valid: Dataset, regions: Mapping[str, Sequence[str]]) -> dict
 def _measure(labels: np.ndarray, probabilities: np.ndarray, patients: np.ndarray) -> dict[str, Any]:
     """Figures of a group of studies from probabilities `[seeds, n]`."""
     by_seed = [classification_metrics(labels, run) for run in probabilities]
-    intervals = bootstrap_confidence_intervals(labels, probabilities, patients)
-    figures = [name for name in _FIGURES if name in intervals and all(one[name] is not None for one in by_seed)]
+    intervals = confidence_intervals(labels, probabilities, patients)
+    figures = [name for name in _FIGURES if all(one[name] is not None for one in by_seed)]
     return {
         "n": len(labels),
         "n_abnormal": int(labels.sum()),
         "auroc_by_seed": [one["auroc"] for one in by_seed],
         "auroc_together": classification_metrics(labels, probabilities.mean(0))["auroc"],
         **{figure: float(np.mean([one[figure] for one in by_seed])) for figure in figures},
-        "intervals": {figure: list(intervals[figure]) for figure in figures},
+        "intervals": {figure: list(intervals[figure]) for figure in figures if figure in intervals},
     }
 
 
@@ -326,12 +327,13 @@ def _mean_auroc_of_parts(valid: Dataset, probabilities: np.ndarray) -> float | N
 
 
 def _with_interval(found: dict[str, Any], figure: str) -> str:
-    low, high = found["intervals"][figure]
-    return f"{_short(found[figure])} ({_short(low)} to {_short(high)})"
+    interval = found["intervals"].get(figure)
+    return _short(found[figure]) + (f" ({_short(interval[0])} to {_short(interval[1])})" if interval else "")
 
 
-def _difference(row: dict[str, float]) -> str:
-    return f"{_short(row['difference'], '+')} ({_short(row['low'], '+')} to {_short(row['high'], '+')})"
+def _difference(row: dict[str, Any]) -> str:
+    found = _short(row["difference"], "+")
+    return found if row["low"] is None else f"{found} ({_short(row['low'], '+')} to {_short(row['high'], '+')})"
 
 
 def _short(value: float, sign: str = "") -> str:

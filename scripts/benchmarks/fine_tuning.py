@@ -22,7 +22,7 @@ from transformers import AutoModelForImageClassification
 
 from mura_hf.data import ViewDataset, load_data
 from mura_hf.evaluation import describe_source, finalize_checkpoint
-from mura_hf.metrics import calibrate_studies, classification_metrics, paired_bootstrap
+from mura_hf.metrics import calibrate_studies, classification_metrics, paired_comparison
 from mura_hf.models import MuraImageProcessor
 from mura_hf.phantoms import write_phantom_mura
 from mura_hf.training import load_config, predict_views, train
@@ -47,7 +47,7 @@ def measure_fine_tuning(
     Returns:
         `studies` of train (with dev and calib) and valid; `seconds` of training, calibration and evaluation;
         `seconds_phantoms` of rendering; `base`; and `auroc`, `kappa` and `brier`, each with its value `before` and
-        `after`, and `difference`, `low`, `high`, `p_value` of `paired_bootstrap` over patients.
+        `after`, and `difference`, `low`, `high`, `p_value` of `paired_comparison` over patients.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -73,7 +73,7 @@ def measure_fine_tuning(
         after, labels, patients = _predict(checkpoint, datasets["valid"])
         before, _, _ = _predict(find_base("mura-phantom").folder, datasets["valid"])
         training = json.loads((checkpoint / "training.json").read_text())
-    compared = paired_bootstrap(labels, after, before, patients)
+    compared = paired_comparison(labels, after, before, patients)
     was, became = classification_metrics(labels, before), classification_metrics(labels, after)
     return {
         "studies": {"train": sum(training["data"]["studies"][one] for one in ("train", "dev", "calib")),

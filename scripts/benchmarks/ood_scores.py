@@ -21,8 +21,8 @@ from mura_hf import StudyPredictor, read_radiograph
 from mura_hf.common import BUNDLED
 from mura_hf.errors import DatasetError
 from mura_hf.evaluation import load_splits
-from mura_hf.evaluation.ood_detection import groups_of, in_scope, is_outside, ood_images
-from mura_hf.evaluation.prediction_cache import image_source, spread_indices
+from mura_hf.evaluation.ood_detection import ood_images
+from mura_hf.evaluation.prediction_cache import groups_of, image_source, in_scope, is_outside, spread_indices
 from mura_hf.retrieval import OODDetector, feature_means, find_thresholds, view_codes
 
 _NEIGHBOUR = 5

@@ -2,7 +2,7 @@
 
 Topics (15 minutes):
   shortcuts  a small model is trained on phantoms on which a side marker reveals the label; it and mura-phantom are
-             audited, with 95 % intervals. The first must be caught by its marker, the second cleared.
+             audited, with 95 % intervals. The marker of the first must be found, that of the second excluded.
 """
 
 import os
@@ -18,7 +18,7 @@ from mura_hf import StudyPredictor
 from mura_hf.common import BUNDLED
 from mura_hf.data import load_data
 from mura_hf.evaluation import audit_shortcuts, describe_source
-from mura_hf.evaluation.shortcuts import CAUGHT, CLEARED
+from mura_hf.evaluation.shortcuts import FOUND, NONE
 from mura_hf.phantoms import write_phantom_mura
 from mura_hf.training import load_config, train
 
@@ -49,7 +49,7 @@ def measure_shortcuts(
 
     Returns:
         `planted` and `mura-phantom`: the record of `audit_shortcuts`; that of `planted` has `masking` too, on its
-        held-out images. `passed`: whether the planted marker is caught in both ways and that of mura-phantom cleared.
+        held-out images. `passed`: whether the planted marker is found in both ways, and that of mura-phantom excluded.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -69,7 +69,7 @@ def measure_shortcuts(
     bundled = StudyPredictor.from_pretrained(BUNDLED["mura-phantom"], device="cpu")
     honest = audit_shortcuts(bundled, counterfactuals=counterfactuals, size=honest_size).record
     verdicts = [planted["counterfactuals"]["marker"]["verdict"], planted["masking"]["markers"]["verdict"]]
-    passed = verdicts == [CAUGHT, CAUGHT] and honest["counterfactuals"]["marker"]["verdict"] == CLEARED
+    passed = verdicts == [FOUND, FOUND] and honest["counterfactuals"]["marker"]["verdict"] == NONE
     return {"planted": planted, "mura-phantom": honest, "passed": passed}
 
 

@@ -221,7 +221,7 @@ def _head(reached: Reproduction | None) -> str:
         text += "All weights start at random, also where a study's start from ImageNet's. "
     return (
         "# The systems of the studies, trained again\n\nOur figures are measured on "
-        f"{SOURCES[reached.source].held_out}, with 95 % intervals from a bootstrap over patients; abnormal is above "
+        f"{SOURCES[reached.source].held_out}, with 95 % intervals over patients; abnormal is above "
         f".5. {text}The configs say what a study "
         f'leaves open, and what was chosen. {note} **Only rows with "yes" are a comparison.**'
     )

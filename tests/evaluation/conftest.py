@@ -18,7 +18,7 @@ from mura_hf.evaluation import (
     saliency,
     shortcuts,
 )
-from mura_hf.metrics import MIN_SIZES
+from mura_hf.metrics import MIN_SIZES, intervals
 
 CALIBRATED = {"temperature": 0.3, "study_slope": 1.7, "study_intercept": -0.4, "operating_points": {"youden": 0.42}}
 
@@ -36,6 +36,13 @@ def _fast_evaluation():
         patch.setattr(ood_detection, "N_IMAGES", 2)
         patch.setattr(shortcuts, "N_STUDIES", 5)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _short_intervals(monkeypatch):
+    """The few patients of these tests are enough for an interval."""
+    monkeypatch.setattr(intervals, "MIN_CLUSTERS", 3)
+    monkeypatch.setattr(intervals, "MIN_STUDIES", 2)
 
 
 @pytest.fixture(scope="session")
@@ -86,9 +93,10 @@ def evaluated(checkpoint, phantom_tree, datasets, tmp_path_factory):
     (folder / "training.json").write_text(json.dumps(record))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mura_hf.retrieval.ood_detection._MIN_CALIB_VIEWS", 10)
+        patch.setattr(intervals, "MIN_CLUSTERS", 3)
+        patch.setattr(intervals, "MIN_STUDIES", 2)
         fit_ood_detector(folder, datasets["train"], datasets["calib"], cpu=True)
-    index_checkpoint(folder, phantom_tree, thumbnail_side=24, cpu=True, progress=False)
-    evaluate_checkpoint(
-        folder, datasets["valid"], "valid", train=datasets["train"], prevalence=0.2, cpu=True, cache_dir=base / "cache"
-    )
+        index_checkpoint(folder, phantom_tree, thumbnail_side=24, cpu=True, progress=False)
+        options = {"prevalence": 0.2, "cpu": True, "cache_dir": base / "cache"}
+        evaluate_checkpoint(folder, datasets["valid"], "valid", train=datasets["train"], **options)
     return folder, base / "cache"

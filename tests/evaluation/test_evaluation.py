@@ -147,7 +147,7 @@ def test_baselines_and_the_audit_are_commands(checkpoint, phantom_tree, tmp_path
     assert "constant, " in (printed := capsys.readouterr().out)
     assert "view_count, " in printed
     audit([str(checkpoint), "--counterfactuals", "1", "--output_dir", str(tmp_path), "--cpu"])
-    assert "Cast alone shifts the probability" in capsys.readouterr().out
+    assert "Cast alone changes the probability" in capsys.readouterr().out
     assert {file.name for file in tmp_path.iterdir()} == {"shortcuts.json", "worst.png"}
     with pytest.raises(SystemExit):
         audit([str(checkpoint), "--output_dir", str(tmp_path)])
@@ -188,7 +188,8 @@ def test_calibrated_then_evaluated(phantom_tree, folder, monkeypatch):
     processor.resize_mode = "squash"
     assert golden_difference(folder, model, processor) > 1e-4
     assert f"{len(set(datasets['valid']['study_id'])):5d} studies" in describe_evaluation(done.evaluation)[0]
-    assert f"temperature {config['temperature']:g}" in describe_calibration(done.calibration)[0]
+    # This untrained model ranks normal studies above abnormal ones.
+    assert done.calibration["not_calibrated"] in describe_calibration(done.calibration)[0]
     compared = done.evaluation["comparison"]
     assert (compared["checkpoint"], compared["is_start"], compared["known"]) == ("somebody/start", True, 2)
     difference = done.evaluation["study"]["overall"]["figures"]["auroc"] - compared["auroc"]

@@ -81,7 +81,7 @@ def _level(kind):
     places = np.repeat(np.arange(len(counts)), [sum(shape) for shape in shapes])
     values = np.clip(0.2 * labels + 0.8 * np.random.default_rng(0).random(len(labels)), 0, 1)
     groups = {part: places == number for number, part in enumerate(counts)}
-    return EvaluationReport.measure(labels, values, np.arange(len(labels)), groups=groups, n_resamples=20)
+    return EvaluationReport.measure(labels, values, np.arange(len(labels)), groups=groups)
 
 
 def test_only_figures_of_the_same_level_split_and_studies_are_compared():
@@ -102,6 +102,6 @@ def test_only_figures_of_the_same_level_split_and_studies_are_compared():
     assert "mura_paper" not in {row["study"] for row in rows if row["system"] == "DenseNet-169, mean of five"}
     for data, split in (({"key": "phantoms"}, "valid"), (MURA, "dev"), (None, "valid")):
         assert comparable_figures(data, split, levels) == []
-    few = EvaluationReport.measure([0, 1], [0.1, 0.9], [1, 2], groups={"wrist": np.ones(2, bool)}, n_resamples=20)
+    few = EvaluationReport.measure([0, 1], [0.1, 0.9], [1, 2], groups={"wrist": np.ones(2, bool)})
     assert comparable_figures(MURA, "valid", {"image": few, "study": few}) == []  # a part of the official set
     assert len(comparable_figures(MURA, "valid", {**levels, "image": few})) < len(rows)

@@ -231,13 +231,13 @@ def test_the_card_says_what_too_few_studies_could_not_tell(folder):
     for name, value in {"temperature": 1.0, "study_slope": 1.0, "study_intercept": 0.0}.items():
         change_record(folder / "config.json", name, to=value)
         change_record(folder / "evaluation.json", "calibration", name, to=value)
-    change_record(folder / "evaluation.json", "shortcuts", "twins", "cast", "verdict", to="not measured: too few")
+    change_record(folder / "evaluation.json", "shortcuts", "twins", "cast", "verdict", to="too few")
     change_record(folder / "evaluation.json", "refusal")
     change_record(folder / "evaluation.json", "too_few", to=few)
     text = render_card(folder, "mine")
     for words in (
         f"Probabilities are not calibrated: {few}", f"rule were not measured: {few}", "Not measured: too few: 7 views",
-        "not measured: too few |", "Not measured: too few means fewer than 10", "The head is left out.",
+        "too few |", "The head is left out.",
         "**Too few studies to tell whether it is better than guessing: 7 studies",
     ):  # fmt: skip
         assert words in text

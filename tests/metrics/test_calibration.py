@@ -3,7 +3,13 @@ import pytest
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
-from mura_hf.metrics import calibrate_studies, classification_metrics, fit_study_calibration, fit_temperature
+from mura_hf.metrics import (
+    calibrate_studies,
+    classification_metrics,
+    fit_study_calibration,
+    fit_temperature,
+    measure_calibration,
+)
 
 
 def _draw(n, scale, seed):
@@ -64,7 +70,42 @@ def test_invalid_values_are_refused(fit):
 
 def test_a_perfect_ranking_of_few_studies_gives_no_certainty():
     labels, margins = [0, 0, 1, 1], np.array([-0.2, -0.2, 0.2, 0.2])
-    assert fit_temperature(margins, labels) > 0.1
+    assert fit_temperature(margins, labels) > 0.05
     slope, intercept = fit_study_calibration(expit(margins), labels)
-    # Platt's targets for two and two: 3/4 and 1/4.
-    np.testing.assert_allclose(calibrate_studies(expit([0.2, -0.2]), slope, intercept), [0.75, 0.25], atol=1e-3)
+    # Firth's penalty adds half a study to each cell of this table: 2.5 of 3.
+    np.testing.assert_allclose(calibrate_studies(expit([0.2, -0.2]), slope, intercept), [5 / 6, 1 / 6], atol=1e-3)
+
+
+@pytest.mark.parametrize("fit", [fit_temperature, fit_study_calibration])
+def test_a_wrong_sign_is_refused(fit):
+    with pytest.raises(ValueError, match="normal studies have the higher probabilities"):
+        fit([0.9, 0.8, 0.2, 0.1], [0, 0, 1, 1]) if fit is fit_study_calibration else fit([2, 1, -1], [0, 0, 1])
+
+
+def test_the_fit_of_few_studies_is_unbiased():
+    slopes = []
+    for seed in range(150):
+        margins, labels, _ = _draw(40, 2, seed)
+        if 3 < labels.sum() < 37:
+            slopes.append(fit_study_calibration(expit(margins / 1.4), labels)[0])
+    assert np.mean(slopes) == pytest.approx(1.4, abs=0.12)  # maximum likelihood: 1.6
+
+
+def test_calibration_is_measured_with_intervals():
+    margins, labels, _ = _draw(6000, 1.5, 3)
+    groups = np.repeat(np.arange(3000), 2)
+    found = measure_calibration(labels, expit(margins), groups)
+    for name, ideal in (("slope", 1), ("intercept", 0), ("observed_expected", 1)):
+        assert found[name]["low"] < ideal < found[name]["high"]
+    assert found["debiased_error"] < 0.02
+    curve = found["curve"]
+    inside = (np.asarray(curve["low"]) <= curve["probability"]) & (np.asarray(curve["high"]) >= curve["probability"])
+    assert inside.mean() > 0.7
+    changed = measure_calibration(labels, expit((margins - 0.4) / 1.3), groups)
+    assert changed["slope"]["low"] < 1.3 < changed["slope"]["high"]
+    assert changed["intercept"]["low"] > 0
+    assert changed["observed_expected"]["low"] > 1
+    assert changed["debiased_error"] > 0.04
+    repeated = measure_calibration(*(np.tile(one, 3) for one in (labels, expit(margins), groups)), curve=False)
+    assert repeated["slope"] == pytest.approx(found["slope"], abs=1e-6)
+    assert set(measure_calibration([0, 1], [0.1, 0.9], "ab").values()) == {None}

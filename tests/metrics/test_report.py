@@ -27,13 +27,13 @@ FIRST = np.arange(200) < 80
 @pytest.fixture(scope="module")
 def report():
     groups = {"wrist": FIRST, "hand": np.zeros(200, bool)}
-    return EvaluationReport.measure(LABELS, PROBABILITIES, PATIENTS, groups=groups, n_resamples=200)
+    return EvaluationReport.measure(LABELS, PROBABILITIES, PATIENTS, groups=groups)
 
 
 @pytest.fixture
 def record(report):
     effect = {"ece": 0.1, "reliability": measure_reliability(LABELS, PROBABILITIES)}
-    points = measure_operating_points(LABELS, PROBABILITIES, PATIENTS, {"paper": 0.5}, 0.1, n_resamples=20)
+    points = measure_operating_points(LABELS, PROBABILITIES, PATIENTS, {"paper": 0.5}, 0.1)
     plain = {
         "split": "valid",
         "study": report.to_dict(),

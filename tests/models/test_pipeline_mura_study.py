@@ -1,9 +1,7 @@
 """The study pipeline, compared with `StudyPredictor` and with the model itself."""
 
 import io
-import struct
 import threading
-import zlib
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -146,31 +144,6 @@ def _png(array):
     file = io.BytesIO()
     Image.fromarray(array).save(file, "PNG")
     return file.getvalue()
-
-
-@pytest.mark.parametrize(("file_format", "exif"), [
-    ("PNG", b"Exif\0\0no TIFF header"), ("JPEG", b"Exif\0\0no TIFF header"), ("JPEG", b"Exif\0\0MM\0*" + b"\xff" * 20),
-    ("JPEG", b"Exif\0\0MM\0*\0\0\0\x08\0\1\x01\x29\0\2\0\0\0\2AA\0\0\0\0\0\0"),
-])  # fmt: skip
-def test_odd_exif_data_do_not_hide_good_pixels(phantom, studies, file_format, exif):
-    image, files = Image.open(studies[0][0]), []
-    for options in ({}, {"exif": exif}):
-        file = io.BytesIO()
-        image.save(file, file_format, **options)
-        files.append(file.getvalue())
-    assert files[0] != files[1]
-    assert phantom([[files[0]]]) == phantom([[files[1]]])
-
-
-@pytest.mark.parametrize("damage", [b"iCCPICC\0\0no deflate stream", b"zTXtText\0\0" + zlib.compress(bytes(2 << 20))])
-def test_what_cannot_be_read_is_a_value_error(phantom, damage):
-    data = _png(np.arange(4096, dtype=np.uint8).reshape(64, 64))
-    chunk = struct.pack(">I", len(damage) - 4) + damage + struct.pack(">I", zlib.crc32(damage))
-    for file in (data[:33] + chunk + data[33:], data[:33] + chunk[:9] + data[33:]):
-        try:
-            phantom([[file]])
-        except ValueError as error:
-            assert str(error).startswith("view 1")  # noqa: PT017 - some of them can be read
 
 
 def test_16_bits_are_rejected(phantom, tmp_path):

@@ -8,7 +8,6 @@ import pydicom
 from dicom_files import TRANSFER_SYNTAXES
 from PIL import Image
 from pydicom.dataset import Dataset
-from pydicom.encaps import get_frame
 
 RNG = np.random.default_rng(2)
 FILM = cv2.GaussianBlur(RNG.random((90, 60)), (0, 0), 2)
@@ -25,13 +24,11 @@ EXACT = [
 
 
 def changed(data, **elements):
-    """The file with other elements, written by pydicom; None takes one out, a tuple is VR and value."""
+    """The file with other elements, written by pydicom; None takes one out."""
     dataset = pydicom.dcmread(io.BytesIO(data))
     for keyword, value in elements.items():
         if value is None:
             delattr(dataset, keyword)
-        elif isinstance(value, tuple):
-            dataset.add_new(keyword, *value)
         else:
             setattr(dataset, keyword, value)
     buffer = io.BytesIO()
@@ -51,11 +48,6 @@ def make_lut(values, first=0, bits=16):
     item.add_new("LUTDescriptor", "US", [len(values) % 65536, first, bits])
     item.add_new("LUTData", "OW", np.asarray(values, "<u2").tobytes())
     return [item]
-
-
-def codestream(data):
-    """The compressed first frame of a file."""
-    return get_frame(pydicom.dcmread(io.BytesIO(data)).PixelData, 0, number_of_frames=1).rstrip(b"\0")
 
 
 def encode(image, file_format="PNG", **options):

@@ -1,6 +1,4 @@
 import contextlib
-import re
-import struct
 import zlib
 from pathlib import Path
 
@@ -137,86 +135,6 @@ class TestSixteenBits:
         burnt[0, 0] = 65535
         clean, spoilt = (read_radiograph(encode(one)).pixels for one in (values, burnt))
         np.testing.assert_allclose(clean[1:], spoilt[1:], atol=0.02)
-
-
-def _png_with(kind, content, crc=None):
-    """A PNG file with another chunk in front of its pixels."""
-    data = encode(IMAGE)
-    place = data.index(b"IDAT") - 4
-    checksum = zlib.crc32(kind + content) if crc is None else crc
-    return (
-        data[:place] + struct.pack(">I4s", len(content), kind) + content + struct.pack(">I", checksum) + data[place:]
-    )
-
-
-def _jpeg_with(marker, content):
-    """A JPEG file with another segment at its start."""
-    data = encode(IMAGE, "JPEG", quality=95)
-    return data[:2] + struct.pack(">BBH", 255, marker, len(content) + 2) + content + data[2:]
-
-
-# EXIF data with the orientation 6 and a tag whose value is of the wrong type, which Pillow reads but cannot write.
-ODD_TAG = (
-    b"Exif\0\0MM\0*"
-    + struct.pack(">IHHHIHHHHIIHI", 8, 2, 0x0112, 3, 1, 6, 0, 0x0129, 1, 2, 0x41410000, 0x8769, 4)
-    + struct.pack(">III", 1, 9999, 0)
-)
-HUGE = zlib.compress(bytes(2 << 20), 9)
-
-
-@pytest.mark.parametrize(
-    ("data", "is_turned"),
-    [
-        (_png_with(b"eXIf", b"no TIFF header"), False),
-        (_png_with(b"eXIf", ODD_TAG[6:]), True),
-        (_png_with(b"zTXt", b"Comment\0\0" + HUGE), False),
-        (_png_with(b"iTXt", b"Comment\0\1\0\0\0" + HUGE), False),
-        (_png_with(b"iCCP", b"ICC\0\0" + HUGE), False),
-        (_png_with(b"iCCP", b"ICC\0\0no deflate stream"), False),
-        (_png_with(b"tEXt", b"Comment\0text", crc=7), False),
-        (_png_with(b"gAMA", b"\1"), False),
-        (_png_with(b"pHYs", b"\1\2"), False),
-        (encode(IMAGE)[:-12], False),  # all pixels, but no chunk that ends the file
-        (_jpeg_with(0xE1, ODD_TAG), True),
-        (_jpeg_with(0xE1, b"Exif\0\0II*\0" + bytes(9)), False),
-        (_jpeg_with(0xE1, b"Exif\0\0" + b"\xff" * 60), False),
-        (_jpeg_with(0xE2, b"ICC_PROFILE\0" + bytes(5)), False),
-        (_jpeg_with(0xE2, b"MPF\0" + b"\7" * 40), False),
-        (_jpeg_with(0xED, b"Photoshop 3.0\08BIM" + b"\xff" * 20), False),
-        (_jpeg_with(0xFE, b"\xff" * 60000), False),
-    ],
-)
-def test_odd_metadata_do_not_hide_good_pixels(data, is_turned):
-    radiograph = read_radiograph(data)
-    expected = np.rot90(BYTES, -1) if is_turned else BYTES
-    assert radiograph.warnings == ()
-    assert np.abs(radiograph.to_uint8().astype(int) - expected).max() <= (
-        0 if radiograph.source_format == "PNG" else 9
-    )
-    np.testing.assert_array_equal(read_levels(data), radiograph.to_uint8())
-
-
-@pytest.mark.parametrize("mode", ["L", "RGB"])
-@pytest.mark.parametrize(
-    "options", [{}, {"progressive": True}, {"restart_marker_blocks": 3}, {"exif": ODD_TAG}, {"quality": 20}]
-)
-def test_jpeg_without_end_marker_is_read_if_no_pixels_are_missing(options, mode):
-    whole = encode(IMAGE.convert(mode), "JPEG", **options)
-    expected = read_radiograph(whole).pixels
-    for data in (whole + b"more", whole + bytes(9)):
-        assert read_radiograph(data).warnings == ()
-    for data in (whole[:-2], whole[:-1], whole[:-2] + bytes(6)):
-        radiograph = read_radiograph(data, name="x.jpg")
-        np.testing.assert_array_equal(radiograph.pixels, expected)
-        assert radiograph.warnings == ("x.jpg has no end marker, but its pixels are complete.",)
-    restarts = [place for place in range(len(whole) // 2, len(whole)) if re.match(rb"\xff[\xd0-\xd7]", whole[place:])]
-    scans = [found.start() for found in re.finditer(rb"\xff[\xda\xc4]", whole)][3:] if "progressive" in options else []
-    for end in (*restarts[::4], *scans, *(len(whole) - length for length in (5, 20, 41, 80, 200))):
-        with pytest.raises(RadiographError, match="damaged or cut short"):
-            read_radiograph(whole[:end])
-        if len(whole) - end > 9:
-            with pytest.raises(RadiographError, match="damaged or cut short"):
-                read_radiograph(whole[:end].ljust(len(whole), b"\0"))
 
 
 def _claim_size(side):

@@ -54,57 +54,11 @@ class TestWindows:
         data = data.replace(b"999999", center).replace(b"888888", width)
         np.testing.assert_array_equal(read_radiograph(data).pixels, read_radiograph(encode_dicom(FILM)).pixels)
 
-    @pytest.mark.parametrize("framed", [False, True])
-    @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
-    @pytest.mark.parametrize(
-        "window",
-        [
-            {"WindowCenter": 60000, "WindowWidth": 10},
-            {"WindowCenter": 500, "WindowWidth": 900},  # below all values but the frame
-            {"WindowCenter": 3000, "WindowWidth": 9},  # a handful of tones
-            {"WindowCenter": 30000, "WindowWidth": 60000},  # all values within some dark tones
-            {"WindowCenter": 6085, "WindowWidth": 1990},  # a few pixels between the ends
-            {"WindowCenter": 90, "WindowWidth": 9, "VOILUTFunction": "SIGMOID"},
-            {"VOILUTSequence": make_lut(np.arange(900))},
-        ],
-    )
-    def test_a_window_that_leaves_next_to_nothing_is_ignored_with_a_warning(self, window, photometric, framed):
-        values = FILM // 2 + np.uint16(3100)
-        if framed:
-            values[:9], values[:, -9:] = 0, 0
-        if "WindowWidth" in window and window["WindowWidth"] == 60000:
-            values //= 40
-        plain = encode_dicom(values, photometric=photometric)
-        radiograph = read_radiograph(changed(plain, **window), name="x.dcm")
-        np.testing.assert_array_equal(radiograph.pixels, read_radiograph(plain).pixels)
+    def test_a_window_that_shows_nothing_is_ignored_with_a_warning(self):
+        radiograph = read_radiograph(encode_dicom(FILM, WindowCenter=60000, WindowWidth=10), name="x.dcm")
+        np.testing.assert_array_equal(radiograph.pixels, read_radiograph(encode_dicom(FILM)).pixels)
         (warning,) = radiograph.warnings
-        assert warning.startswith(
-            "x.dcm specifies a window that shows next to nothing of the picture; the percentiles"
-        )
-
-    @pytest.mark.parametrize(
-        ("values", "window"),
-        [
-            (FILM, {"WindowCenter": 2048, "WindowWidth": 200}),
-            (np.where(FILM > 3000, FILM, 0).astype(np.uint16), {"WindowCenter": 3500, "WindowWidth": 1000}),
-            ((FILM > 2000).astype(np.uint16) * 900, {"WindowCenter": 450, "WindowWidth": 300}),
-            (FILM // 400, {"WindowCenter": 5, "WindowWidth": 11}),
-            (BYTES, {"WindowCenter": 100, "WindowWidth": 60}),
-        ],
-        ids=["narrow", "much background", "two tones", "eleven tones", "8 bits"],
-    )
-    def test_a_window_that_leaves_enough_is_used(self, values, window):
-        radiograph = read_radiograph(encode_dicom(values, **window))
-        assert radiograph.warnings == ()
-        expected = WINDOWS["LINEAR"](values.astype(float), window["WindowCenter"], window["WindowWidth"])
-        np.testing.assert_allclose(radiograph.pixels, expected, atol=1e-6)
-
-    def test_the_next_window_is_used_if_the_first_leaves_nothing(self):
-        data = encode_dicom(FILM, bits_stored=12, WindowCenter=[60000, 2048], WindowWidth=[10, 4096])
-        for file in (data, changed(encode_dicom(FILM, **FULL), VOILUTSequence=make_lut([9] * 4096))):
-            radiograph = read_radiograph(file)
-            np.testing.assert_allclose(radiograph.pixels * 4095, FILM, atol=0.01)
-            assert "the next one was used" in radiograph.warnings[0]
+        assert warning.startswith("x.dcm specifies a window that shows next to nothing of the picture")
 
     def test_the_first_of_several_windows_is_used(self):
         data = encode_dicom(FILM, bits_stored=12, WindowCenter=[2048, 100], WindowWidth=[4096, 10])
@@ -163,41 +117,15 @@ class TestTones:
             data = encode_dicom(FILM, photometric=photometric, **({"PresentationLUTShape": shape} if shape else {}))
             np.testing.assert_array_equal(read_radiograph(data).pixels, np.float32(1) - plain)
 
-    @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
-    @pytest.mark.parametrize("window", [{}, {"WindowCenter": 3000, "WindowWidth": 3500}])
-    @pytest.mark.parametrize(
-        ("kind", "bits", "padding", "elements"),
-        [
-            ("u2", 16, 0, {"PixelPaddingValue": ("US", 0)}),
-            ("u2", 16, 3, {"PixelPaddingValue": ("US", 5), "PixelPaddingRangeLimit": ("US", 0)}),
-            ("u2", 16, 65535, {"PixelPaddingValue": ("SS", -1)}),
-            ("u2", 16, 40000, {"PixelPaddingValue": ("SS", -25536), "PixelPaddingRangeLimit": ("SS", -20000)}),
-            ("i2", 16, -32000, {"PixelPaddingValue": ("US", 33536)}),
-            ("i2", 14, -8192, {"PixelPaddingValue": ("US", 57344)}),  # the pattern with an extended sign
-            ("i2", 14, -8192, {"PixelPaddingValue": ("US", 8192)}),  # and without
-            ("i2", 16, -30000, {"PixelPaddingValue": ("OW", b"\xd0\x8a"), "PixelPaddingRangeLimit": ("US", 40000)}),
-        ],
-    )
-    def test_padding_is_black_and_does_not_move_the_window(self, kind, bits, padding, elements, window, photometric):
-        padded = (FILM + np.uint16(1000)).astype(kind)
-        rest = read_radiograph(
-            encode_dicom(padded[:, 10:], bits_stored=bits, photometric=photometric, **window)
-        ).pixels
-        padded[:, :10] = padding
-        data = encode_dicom(padded, bits_stored=bits, photometric=photometric, **window)
-        found = read_radiograph(changed(data, **elements)).pixels
-        np.testing.assert_allclose(found[:, 10:], rest, atol=1e-6)
-        assert not found[:, :10].any()
-        if not window:
-            assert not np.allclose(read_radiograph(data).pixels[:, 10:], rest, atol=1e-2)
-
-    @pytest.mark.parametrize("elements", [
-        {"PixelPaddingValue": ("US", 0), "PixelPaddingRangeLimit": ("US", 65535)},
-        {"PixelPaddingRangeLimit": ("US", 0)}, {"PixelPaddingValue": ("LO", "none")},
-    ])  # fmt: skip
-    def test_padding_that_is_everything_or_nothing_is_ignored(self, elements):
-        found = read_radiograph(changed(encode_dicom(FILM), **elements)).pixels
-        np.testing.assert_array_equal(found, read_radiograph(encode_dicom(FILM)).pixels)
+    def test_padding_does_not_move_the_window(self):
+        padded = FILM + np.uint16(1000)
+        padded[:, :10] = 0
+        rest = read_radiograph(encode_dicom(padded[:, 10:])).pixels
+        for limits in ({"PixelPaddingValue": 0}, {"PixelPaddingValue": 5, "PixelPaddingRangeLimit": 0}):
+            found = read_radiograph(encode_dicom(padded, **limits)).pixels
+            np.testing.assert_allclose(found[:, 10:], rest, atol=1e-6)
+            assert not found[:, :10].any()
+        assert not np.allclose(read_radiograph(encode_dicom(padded)).pixels[:, 10:], rest, atol=1e-2)
 
 
 class TestLookupTables:
@@ -222,66 +150,9 @@ class TestLookupTables:
         expected = apply_voi(FILM.astype(np.int64) - 500, reference)
         np.testing.assert_allclose(read_radiograph(data).pixels * 65535, expected, atol=0.01)
 
-    @pytest.mark.parametrize(
-        ("top", "bits", "range_of_tones"),
-        [
-            (1500, 12, 4095),  # entries that need less than the range, which is meant
-            (1024, 12, 4095),
-            (20000, 16, 65535),
-            (70, 8, 255),
-            (4095, 16, 4095),  # less than a quarter of the range: the descriptor is wrong
-            (1023, 12, 1023),
-            (4095, 8, 4095),  # too much for the range
-            (3000, 0, 4095),
-        ],
-    )
-    def test_a_lut_is_scaled_by_its_bits_unless_they_are_wrong(self, top, bits, range_of_tones):
-        table = np.linspace(0, top, 4096).astype(int)
-        data = changed(encode_dicom(FILM, bits_stored=12), VOILUTSequence=make_lut(table, bits=bits))
-        np.testing.assert_allclose(read_radiograph(data).pixels * range_of_tones, table[FILM], atol=0.01)
-
-    @pytest.mark.parametrize(
-        ("values", "first", "representation"),
-        [
-            (FILM + np.uint16(40000), 40000, "SS"),
-            (FILM + np.uint16(61000), 61000, "SS"),
-            ((FILM.astype(int) - 3000).astype(np.int16), -3000, "US"),
-            ((FILM.astype(int) - 32768).astype(np.int16), -32768, "US"),
-        ],
-    )
-    @pytest.mark.parametrize("keyword", ["VOILUTSequence", "ModalityLUTSequence"])
-    def test_a_descriptor_of_the_other_representation(self, values, first, representation, keyword):
-        item = make_lut(np.arange(4096))
-        pattern = first % 65536
-        pattern -= 65536 * (representation == "SS" and pattern > 32767)
-        item[0].add_new("LUTDescriptor", representation, [4096, pattern, 12])
-        window = FULL if keyword == "ModalityLUTSequence" else {}
-        data = changed(encode_dicom(values, **window), **{keyword: item})
+    def test_a_lut_of_fewer_bits_than_it_declares(self):
+        data = changed(encode_dicom(FILM, bits_stored=12), VOILUTSequence=make_lut(np.arange(4096)))  # 12 bits, not 16
         np.testing.assert_allclose(read_radiograph(data).pixels * 4095, FILM, atol=0.01)
-
-    @pytest.mark.parametrize("keyword", ["VOILUTSequence", "ModalityLUTSequence"])
-    @pytest.mark.parametrize("kind", ["empty", "no data", "no descriptor", "too short", "text", "odd descriptor"])
-    def test_an_unusable_item_is_skipped(self, keyword, kind):
-        item = Dataset() if kind == "empty" else make_lut(np.arange(4096) ** 2 % 977)[0]
-        if kind == "no data":
-            del item.LUTData
-        elif kind == "no descriptor":
-            item.LUTDescriptor = None
-        elif kind == "too short":
-            item.LUTData = item.LUTData[:3000]
-        elif kind == "text":
-            item.add_new("LUTData", "LT", "no data")
-        elif kind == "odd descriptor":
-            item.add_new("LUTDescriptor", "LO", "4096")
-        plain = encode_dicom(FILM, bits_stored=12, RescaleSlope=1, RescaleIntercept=0, **FULL)
-        warns = kind not in ("empty", "no data")
-        for sequence, expected in (
-            ([item], FILM), ([item, item], FILM), ([item, *make_lut(np.arange(4096)[::-1])], 4095 - FILM),
-        ):  # fmt: skip
-            radiograph = read_radiograph(changed(plain, **{keyword: sequence}), name="x.dcm")
-            np.testing.assert_allclose(radiograph.pixels * 4095, expected, atol=0.01)
-            text = "x.dcm contains a lookup table that does not fit its description; it was ignored."
-            assert radiograph.warnings == ((text,) if warns else ())
 
     def test_palette(self):
         ramps = {"Red": np.arange(256), "Green": np.arange(256)[::-1], "Blue": np.full(256, 40)}

@@ -8,7 +8,6 @@ import damaged_files
 import data_loading
 import demo_app
 import fine_tuning
-import fuzzing
 import killed_trainings
 import label_leakage
 import mutated_checkpoints
@@ -110,15 +109,6 @@ def test_every_mutated_checkpoint_works_or_is_refused(tmp_path):
     assert {event.split()[0] for event in watch.found} >= {"open", "subprocess.Popen"}
     assert found["slowest_seconds"] < 10
     assert found["worker_peak_megabytes"] < 1000
-
-
-def test_fuzzing_starts_from_files_that_can_be_read():
-    for topic in ("pictures", "dicom"):
-        for name, data in fuzzing.seeds(topic).items():
-            assert 32 <= max(read_radiograph(data).pixels.shape) <= 48, name
-    damaged = bytearray(fuzzing.seeds("pictures")["PNG 8 48"])
-    damaged[-1] ^= 1
-    assert bytes(damaged) != fuzzing._repair_checksums(bytes(damaged)) == fuzzing.seeds("pictures")["PNG 8 48"]
 
 
 def test_without_chromium_the_app_is_not_measured(monkeypatch):

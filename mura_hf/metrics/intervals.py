@@ -1,0 +1,358 @@
+"""Confidence intervals and paired tests that hold for few patients, each of whom may have several studies.
+
+Studies of one patient are not independent. All variances are therefore those of the jackknife that leaves out one
+patient at a time (Efron and Stein, Ann. Stat. 9, 1981), and quantiles are those of Student's t with the number of
+patients as degrees of freedom. `scripts/benchmarks/interval_coverage.py` measures how often these intervals hold.
+"""
+
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+
+from .classification import FIGURES, check_runs, weighted_figures
+
+MIN_CLUSTERS = 20
+"""Fewer patients give no interval."""
+
+MIN_STUDIES = 10
+"""Fewer studies of a kind that a figure counts, such as abnormal ones for the sensitivity, give no interval."""
+
+PRIMARY_FIGURE = "auroc"
+"""The figure of a comparison whose test is not corrected for the others."""
+
+_CHUNK = 256  # patients that are left out at a time, which bounds the memory
+_EXACT = 12  # up to this number of patients, all sign flips are counted
+_N_FLIPS = 9999
+_NEAR_THE_END = 3  # fewer effective events: Wilson's bound on this side is too narrow
+
+
+def confidence_intervals(
+    labels: Sequence[int] | np.ndarray,
+    probabilities: Sequence[float] | np.ndarray,
+    groups: Sequence[Hashable] | np.ndarray,
+    threshold: float = 0.5,
+    level: float = 0.95,
+) -> dict[str, tuple[float, float]]:
+    """Computes confidence intervals of the metrics that reports show, except `ece`, whose estimate is biased.
+
+    Proportions: the score interval of Wilson (J. Am. Stat. Assoc. 22, 1927) with the effective number of studies
+    (Korn and Graubard, Surv. Methodol. 24, 1998), beside 0 and 1 that of Clopper and Pearson (Biometrika 26, 1934).
+    F1 is a function of the proportion hits / (hits + false alarms + misses). AUROC and average precision: Student's t
+    on the logit (Obuchowski, Biometrics 53, 1997). Kappa: Student's t on Fisher's z. Brier score: Student's t with
+    the correction for skewness of Hall (J. R. Stat. Soc. B 54, 1992).
+
+    Args:
+        labels: `[n]`, 0 normal and 1 abnormal.
+        probabilities: `[n]`, P(abnormal), or `[runs, n]` of several runs whose metrics are averaged. The variance
+            between the runs, divided by their number, is added to that between patients.
+        groups: `[n]`, the patient of each row.
+        threshold: A row is called abnormal strictly above it.
+        level: Coverage of the interval.
+
+    Returns:
+        Metric -> (low, high). Left out are all metrics if there are fewer than `MIN_CLUSTERS` patients, and those
+        that count fewer than `MIN_STUDIES` studies: normal, abnormal, called normal or called abnormal ones.
+
+    Raises:
+        ValueError: If lengths differ, there are no rows, or a value is not a probability.
+    """
+    truth, runs = check_runs(labels, np.atleast_2d(np.asarray(probabilities, np.float64)), groups)
+    index, n_clusters = cluster_index(groups)
+    if n_clusters < MIN_CLUSTERS:
+        return {}
+    estimates, left_out = _leave_one_out(truth, runs, [threshold] * len(runs), index, n_clusters)
+    called = np.mean([values > threshold for values in runs], axis=0)
+    counted = {
+        "accuracy": np.ones(len(truth)),
+        "sensitivity": truth,
+        "specificity": ~truth,
+        "precision": called,
+        "f1": np.maximum(truth, called),
+    }
+    sizes = {name: np.bincount(index, counts, n_clusters) for name, counts in counted.items()}
+    both = min(truth.sum(), (~truth).sum()) >= MIN_STUDIES
+    decided = min(called.sum(), (1 - called).sum()) >= MIN_STUDIES
+    degrees = int(min((sizes["sensitivity"] > 0).sum(), (sizes["specificity"] > 0).sum())) - 1
+    intervals: dict[str, tuple[float, float]] = {}
+    for name in FIGURES:
+        if name == "ece" or not np.isfinite(estimates[name]).all():
+            continue
+        value, variance = float(estimates[name].mean()), _variance(left_out[name].mean(0)) + _between(estimates[name])
+        if name in sizes:
+            if sizes[name].sum() >= MIN_STUDIES and (name != "f1" or truth.sum() >= MIN_STUDIES):
+                intervals[name] = _f1_or_share(name, value, variance, sizes[name], level)
+        elif both and name == "brier":
+            intervals[name] = _skewed_interval(value, left_out[name].mean(0), _between(estimates[name]), level)
+        elif both and name == "kappa" and decided and abs(value) < 1:
+            half = t_quantile(level, n_clusters - 1) * np.sqrt(variance) / (1 - value**2)
+            intervals[name] = _pair(np.tanh(np.arctanh(value) + np.asarray([-half, half])))
+        elif both and name in ("auroc", "auprc"):
+            quantile = t_quantile(level, degrees)
+            if 0 < value < 1:
+                half, middle = quantile * np.sqrt(variance) / (value * (1 - value)), np.log(value / (1 - value))
+                intervals[name] = _pair(1 / (1 + np.exp(-middle - np.asarray([-half, half]))))
+            else:  # perfectly ranked: the bound of a proportion over the patients of the rarer class
+                bound = (degrees + 1) / (degrees + 1 + quantile**2)
+                intervals[name] = (bound, 1.0) if value == 1 else (0.0, 1 - bound)
+    return intervals
+
+
+def rate_interval(
+    hits: np.ndarray, counted: np.ndarray, groups: Sequence[Hashable] | np.ndarray, level: float = 0.95
+) -> tuple[float, float] | None:
+    """Computes the interval (low, high) of the share of hits among the rows that count, such as a sensitivity.
+
+    Args:
+        hits, counted: bool `[n]`.
+        groups: `[n]`, the patient of each row.
+        level: Coverage of the interval.
+
+    Returns:
+        None if there are fewer than `MIN_CLUSTERS` patients, or fewer than `MIN_STUDIES` rows count.
+    """
+    index, n_clusters = cluster_index(groups)
+    sizes = np.bincount(index, counted, n_clusters)
+    if n_clusters < MIN_CLUSTERS or sizes.sum() < MIN_STUDIES:
+        return None
+    found = np.bincount(index, hits & counted, n_clusters)
+    with np.errstate(invalid="ignore"):
+        left_out = (found.sum() - found) / (sizes.sum() - sizes)
+    return share_interval(float(found.sum() / sizes.sum()), _variance(left_out), sizes, level)
+
+
+def mean_interval(
+    values: Sequence[float] | np.ndarray, groups: Sequence[Hashable] | np.ndarray, level: float = 0.95
+) -> tuple[float, float] | None:
+    """Computes the interval (low, high) of a mean, or of a share if the values are bool.
+
+    Args:
+        values: `[n]`.
+        groups: `[n]`, the patient of each value.
+        level: Coverage of the interval.
+
+    Returns:
+        None if there are fewer than `MIN_CLUSTERS` patients.
+
+    Raises:
+        ValueError: If lengths differ, or there are no values.
+    """
+    is_share, numbers = np.asarray(values).dtype == bool, np.asarray(values, np.float64)
+    if len(numbers) != len(groups) or not len(numbers):
+        raise ValueError(f"{len(numbers)} values and {len(groups)} groups; need the same number, not 0")
+    index, n_clusters = cluster_index(groups)
+    if n_clusters < MIN_CLUSTERS:
+        return None
+    sums, sizes = np.bincount(index, numbers, n_clusters), np.bincount(index, minlength=n_clusters)
+    left_out, mean = (sums.sum() - sums) / (sizes.sum() - sizes), float(numbers.mean())
+    if is_share:
+        return share_interval(mean, _variance(left_out), sizes.astype(np.float64), level)
+    return _skewed_interval(mean, left_out, 0.0, level)
+
+
+def mean_with_interval(
+    values: Sequence[float] | np.ndarray, groups: Sequence[Hashable] | np.ndarray
+) -> dict[str, float | None]:
+    """Returns the `mean` of values `[n]`, and `low` and `high` from `mean_interval`, None if it gives none."""
+    low, high = mean_interval(values, groups) or (None, None)
+    return {"mean": float(np.mean(np.asarray(values, np.float64))), "low": low, "high": high}
+
+
+def share_interval(share: float, variance: float, sizes: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """Computes the interval (low, high) of a proportion from its variance over patients.
+
+    Args:
+        share: The proportion.
+        variance: Of the proportion. The effective number of studies is `share * (1 - share) / variance`, at most the
+            real one. A share of 0 or 1 has no variance: studies of one patient then count as one.
+        sizes: `[clusters]`, number of studies that count for each patient.
+        level: Coverage of the interval.
+    """
+    from scipy.stats import beta
+
+    n, plain = sizes.sum(), share * (1 - share)
+    effective = min(n, plain / variance) if variance > 0 and plain > 0 else n**2 / (sizes @ sizes)
+    t = t_quantile(level, int(np.count_nonzero(sizes)) - 1)
+    middle = (share + t**2 / (2 * effective)) / (1 + t**2 / effective)
+    half = t * np.sqrt(plain / effective + t**2 / (4 * effective**2)) / (1 + t**2 / effective)
+    low, high = middle - half, middle + half
+    events, tail = effective * share, (1 - level) / 2
+    if events < _NEAR_THE_END:
+        low = min(low, beta.ppf(tail, events, effective - events + 1) if events > 0 else 0.0)
+    if effective - events < _NEAR_THE_END:
+        high = max(high, beta.ppf(1 - tail, events + 1, effective - events) if events < effective else 1.0)
+    return float(max(low, 0.0)), float(min(high, 1.0))
+
+
+def paired_comparison(
+    labels: Sequence[int] | np.ndarray,
+    probabilities_a: Sequence[float] | np.ndarray,
+    probabilities_b: Sequence[float] | np.ndarray,
+    groups: Sequence[Hashable] | np.ndarray,
+    threshold: float | tuple[float, float] = 0.5,
+    level: float = 0.95,
+) -> dict[str, dict[str, float | None]]:
+    """Compares two models on the same rows: the difference a - b of each metric in `FIGURES`, except `ece`.
+
+    The test flips the signs of the patients' contributions to the difference (their pseudo-values of the jackknife;
+    Fisher, "The design of experiments", 1935). It is exact up to 12 patients and drawn at random above. With several
+    runs of a model, the variance between runs, divided by their number, is added, and Student's t is the test.
+
+    Args:
+        labels: `[n]`, 0 normal and 1 abnormal.
+        probabilities_a: `[n]`, P(abnormal) by model a, or `[runs, n]` of several runs whose metrics are averaged.
+        probabilities_b: `[n]` or `[runs, n]`, P(abnormal) by model b.
+        groups: `[n]`, the patient of each row.
+        threshold: A row is called abnormal strictly above it; a pair gives a and b different thresholds.
+        level: Coverage of the interval.
+
+    Returns:
+        Metric -> `difference`; its interval `low` and `high`, None with fewer than `MIN_CLUSTERS` patients; the
+        two-sided `p_value`; and `adjusted_p_value`, which equals it for `PRIMARY_FIGURE` and is corrected over all
+        other metrics (`adjust_p_values`). All three are None if the metric is undefined without one of the patients.
+        A metric that is undefined on the data is left out. For `brier`, lower is better.
+
+    Raises:
+        ValueError: If lengths differ, there are no rows, or a value is not a probability.
+    """
+    runs_a, runs_b = (np.atleast_2d(np.asarray(values, np.float64)) for values in (probabilities_a, probabilities_b))
+    truth, runs = check_runs(labels, [*runs_a, *runs_b], groups)
+    index, n_clusters = cluster_index(groups)
+    threshold_a, threshold_b = threshold if isinstance(threshold, tuple) else (threshold, threshold)
+    thresholds = [threshold_a] * len(runs_a) + [threshold_b] * len(runs_b)
+    estimates, left_out = _leave_one_out(truth, runs, thresholds, index, n_clusters)
+    n_a, seeds = len(runs_a), len(runs) > 2
+    compared: dict[str, dict[str, float | None]] = {}
+    contributions: dict[str, np.ndarray] = {}
+    for name in FIGURES:
+        without = left_out[name][:n_a].mean(0) - left_out[name][n_a:].mean(0)
+        difference = float(estimates[name][:n_a].mean() - estimates[name][n_a:].mean())
+        if name == "ece" or not np.isfinite(difference):
+            continue
+        row = compared[name] = {"difference": difference, "low": None, "high": None, "p_value": None}
+        if n_clusters < 2 or not np.isfinite(without).all():
+            continue
+        error = np.sqrt(_variance(without) + _between(estimates[name][:n_a]) + _between(estimates[name][n_a:]))
+        if n_clusters >= MIN_CLUSTERS:
+            half = t_quantile(level, n_clusters - 1) * error
+            row["low"], row["high"] = difference - half, difference + half
+        row["p_value"] = _p_of_t(difference, error, n_clusters - 1)
+        contributions[name] = n_clusters * difference - (n_clusters - 1) * without
+    if not seeds and contributions:
+        p_values = sign_flip_test(np.stack(list(contributions.values()), 1))
+        for name, p_value in zip(contributions, p_values, strict=True):
+            compared[name]["p_value"] = float(p_value)
+    found = {name: p for name, row in compared.items() if (p := row["p_value"]) is not None}
+    others = {name: p for name, p in found.items() if name != PRIMARY_FIGURE}
+    adjusted = found | dict(zip(others, adjust_p_values(list(others.values())), strict=True))
+    for name, row in compared.items():
+        row["adjusted_p_value"] = adjusted.get(name)
+    return compared
+
+
+def sign_flip_test(contributions: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Computes two-sided p-values that the mean contribution of independent patients is 0.
+
+    Args:
+        contributions: float64 `[clusters, figures]`.
+        seed: Seed of the random flips.
+
+    Returns:
+        float64 `[figures]`: share of the sign flips whose sum is at least as far from 0. Without flips among random
+        ones, the data count as one.
+    """
+    n, observed = len(contributions), np.abs(contributions.sum(0))
+    reached = observed - 1e-9 * np.abs(contributions).sum(0)  # sums in another order differ by rounding
+    if n <= _EXACT:
+        signs = 1 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+        return (np.abs(signs @ contributions) >= reached).mean(0)
+    rng, count, drawn = np.random.default_rng(seed), np.ones(contributions.shape[1]), 1
+    while drawn <= _N_FLIPS:
+        signs = 1 - 2.0 * rng.integers(0, 2, (min(1000, _N_FLIPS + 1 - drawn), n))
+        count += (np.abs(signs @ contributions) >= reached).sum(0)
+        drawn += len(signs)
+    return count / drawn
+
+
+def adjust_p_values(p_values: Sequence[float]) -> list[float]:
+    """Corrects p-values for their number by the method of Holm (Scand. J. Stat. 6, 1979)."""
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(np.argsort(p_values, kind="stable")):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = largest
+    return adjusted
+
+
+def cluster_index(groups: Sequence[Hashable] | np.ndarray) -> tuple[np.ndarray, int]:
+    """Returns the number of the patient of each row, int64 `[n]`, and the number of patients."""
+    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+    return np.fromiter((numbers[group] for group in groups), np.int64, len(groups)), len(numbers)
+
+
+def _leave_one_out(
+    truth: np.ndarray, runs: list[np.ndarray], thresholds: list[float], index: np.ndarray, n_clusters: int
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Each metric on all rows, `[runs]`, and without each patient, `[runs, clusters]`."""
+    parts: list[list[dict[str, np.ndarray]]] = []
+    for values, threshold in zip(runs, thresholds, strict=True):
+        parts.append([weighted_figures(truth, values, np.ones((1, len(truth))), threshold)])
+        for start in range(0, n_clusters, _CHUNK):
+            others = index != np.arange(start, min(start + _CHUNK, n_clusters))[:, None]
+            parts[-1].append(weighted_figures(truth, values, others.astype(np.float64), threshold))
+    estimates = {name: np.asarray([run[0][name][0] for run in parts]) for name in FIGURES}
+    left_out = {
+        name: np.stack([np.concatenate([part[name] for part in run[1:]]) for run in parts]) for name in FIGURES
+    }
+    return estimates, left_out
+
+
+def _variance(left_out: np.ndarray) -> float:
+    """Variance of a figure by the jackknife; 0 if it is undefined without one of the patients."""
+    n = len(left_out)
+    found = float((n - 1) / n * ((left_out - left_out.mean()) ** 2).sum())
+    return found if np.isfinite(found) else 0.0
+
+
+def _between(estimates: np.ndarray) -> float:
+    """Variance of the mean over runs that comes from differences between runs; 0 for a single run."""
+    return float(estimates.var(ddof=1) / len(estimates)) if len(estimates) > 1 else 0.0
+
+
+def t_quantile(level: float, degrees: float) -> float:
+    """Quantile of Student's t that bounds the central share `level`, with at least one degree of freedom."""
+    from scipy.stats import t
+
+    return float(t.ppf((1 + level) / 2, max(degrees, 1)))
+
+
+def _p_of_t(difference: float, error: float, degrees: float) -> float:
+    from scipy.stats import t
+
+    return float(2 * t.sf(abs(difference) / error, degrees)) if error > 0 else float(difference == 0)
+
+
+def _pair(bounds: np.ndarray) -> tuple[float, float]:
+    return float(bounds[0]), float(bounds[1])
+
+
+def _f1_or_share(name: str, value: float, variance: float, sizes: np.ndarray, level: float) -> tuple[float, float]:
+    if name != "f1":
+        return share_interval(value, variance, sizes, level)
+    overlap, slope = value / (2 - value), 2 / (2 - value) ** 2
+    bounds = np.asarray(share_interval(overlap, variance * slope**2, sizes, level))
+    return _pair(2 * bounds / (1 + bounds))
+
+
+def _skewed_interval(mean: float, left_out: np.ndarray, between: float, level: float) -> tuple[float, float]:
+    """Student's t with Hall's cubic correction for the skewness of the patients' contributions."""
+    n = len(left_out)
+    contributions = -(n - 1) * (left_out - left_out.mean())
+    spread = np.sqrt((contributions**2).mean())
+    if spread == 0:
+        return mean, mean
+    skewness, t = (contributions**3).mean() / spread**3, t_quantile(level, n - 1)
+    error = np.sqrt(_variance(left_out) + between)
+    if abs(skewness) < 1e-6:
+        return mean - error * t, mean + error * t
+    root = np.sqrt(n)
+    quantiles = 3 / skewness * root * (np.cbrt(1 + skewness * (np.asarray([t, -t]) / root - skewness / (6 * n))) - 1)
+    return _pair(mean - error * quantiles)
