@@ -247,6 +247,8 @@ class RequestGuard:
         session = call.get("session_hash") if isinstance(call, dict) else None
         if isinstance(session, str) and len(session) > _MAX_NAME:
             return _error(400, "The name of a session is too long.")
+        if self._waits_already(request):
+            return _error(429, CROWDED)
         named = list(_paths(call))
         if not all(self.uploads.may_use(session, path) for path in named):
             return _refuse_paths(request)
@@ -259,6 +261,16 @@ class RequestGuard:
 
         await self.app(request.scope, replay, send)
         return None
+
+    def _waits_already(self, request: Request) -> bool:
+        """Whether the calls that a client has made and that are not answered yet fill its share of the queue."""
+        clients = find_clients(request, self.limits.client_share)
+        if not clients or "app" not in request.scope:
+            return False
+        waiting: Counter[str] = Counter()
+        for event in list(request.scope["app"].get_blocks()._queue.event_ids_to_events.values()):
+            waiting.update(find_clients(event.request, self.limits.client_share).keys())
+        return any(waiting[client] >= share * self.limits.queue for client, share in clients.items())
 
 
 def find_proxy(request: Request) -> str | None:
@@ -376,6 +388,10 @@ class RedactingBlocks(gr.Blocks):
         except Exception as error:
             _log.error("%s", describe_exception(error))
             raise gr.Error(UNEXPECTED, print_exception=False) from None
+        finally:
+            state = kwargs.get("state")
+            if state is not None:  # Gradio would keep what each page shows, pictures too, long after it was closed
+                state.config_values.clear()
 
 
 class RedactingFilter(logging.Filter):

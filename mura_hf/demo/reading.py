@@ -3,7 +3,7 @@
 import struct
 import zipfile
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -75,19 +75,25 @@ def read_files(
     if progress is not None and views:
         progress(0, len(views), views[0].name)
     names, radiographs, unreadable, max_pixels = [], [], [], pixels_per_view(len(views))
+
+    def read(view: StudyFile) -> Radiograph | str:
+        try:
+            return read_view(reader, view, max_pixels)
+        except RadiographError as error:
+            return str(error)  # the error itself would keep the content of the file in memory
+
     with ThreadPoolExecutor(_N_THREADS, thread_name_prefix="views") as pool:
-        reading: dict[Future[Radiograph], StudyFile] = {
-            pool.submit(read_view, reader, view, max_pixels): view for view in views
-        }
+        reading = {pool.submit(read, view): view for view in views}
         for done, future in enumerate(as_completed(reading), 1):
             if progress is not None:
                 progress(done, len(views), reading[future].name)
-        for future, view in reading.items():
-            try:
-                radiographs.append(future.result())
-                names.append(view.name)
-            except RadiographError as error:
-                unreadable.append(str(error))
+    for future, view in reading.items():
+        result = future.result()
+        if isinstance(result, str):
+            unreadable.append(result)
+        else:
+            radiographs.append(result)
+            names.append(view.name)
     return names, radiographs, [*unreadable, *problems]
 
 

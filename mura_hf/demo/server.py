@@ -27,6 +27,12 @@ from .templates import ABOUT, DISCLAIMER, PrivacyNotice
 from .worklist_controller import OpenedStudy
 from .worklist_tab import build_worklist_tab
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+_MAX_FILES = 65_536
 BUSY = "Too many requests at the moment. Your files are still in the box. Try again in a minute."
 NO_MCP = 'MURA_MCP=1 needs a package that is not installed: pip install "gradio[mcp]"'
 
@@ -125,6 +131,9 @@ def serve(app: gr.Blocks, context: AppContext, port: int) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that uploads are removed at the end
     logging.getLogger("uvicorn.error").addFilter(RedactingFilter())
     context.uploads.protect()  # files that Gradio copied while the page was built
+    if resource is not None:  # often only 1,024 files, and so connections, may be open, although more are possible
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most if 0 < most < _MAX_FILES else _MAX_FILES, most))
     limits = context.limits
     guard = Middleware(RequestGuard, uploads=context.uploads, limits=limits, public=context.public)
     app.queue(max_size=limits.queue, default_concurrency_limit=limits.concurrency, api_open=False)

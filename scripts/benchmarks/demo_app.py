@@ -1,6 +1,6 @@
 """Starts the app in a process of its own, and measures how long a visitor waits and what happens when many come.
 
-Topics (together 10 minutes):
+Topics (together 15 minutes):
   demo       seconds until `python app.py` answers, until its page is painted in Chromium, and from dropping a study of
              three views to its result, for both bundled checkpoints and a DenseNet-169 at 320 px; medians of five
   demo_load  200 studies requested by eight clients at once: errors, seconds, memory, and files left on the server two
@@ -8,11 +8,14 @@ Topics (together 10 minutes):
              message
   demo_memory  peak memory of a public app while visitors send 16 views of the largest size that is read, each a small
              file: one visitor, two at once, and four, of whom two wait
+  demo_attacks  attacks on a public app, while another visitor uploads a study and waits for its answer: whether the
+             visitor gets it and in how many seconds, growth of memory, and what the attacker gets; Linux only
 """
 
 import itertools
 import json
 import os
+import select
 import shutil
 import socket
 import statistics
@@ -22,13 +25,17 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import torch
 from harness import ROOT, run_benchmark
@@ -315,31 +322,20 @@ def _request_many(app: RunningApp, studies: Sequence[Sequence[str]], clients: in
 
 def _request_at_once(app: RunningApp, studies: Sequence[Sequence[str]], count: int) -> dict[str, Any]:
     """All requests are sent at the same moment, with files that are uploaded already."""
-    import httpx
-
     together, lock = threading.Barrier(count), threading.Lock()
     found: dict[str, Any] = {"answered": 0, "refused": 0, "other": 0, "slowest_refusal": 0.0, "words": ""}
-    with httpx.Client(timeout=120) as http:
-        config = http.get(f"{app.url}/config").json()
-    number = next(one["id"] for one in config["dependencies"] if one["api_name"] == "predict_study")
 
     def request(place: int) -> None:
-        with httpx.Client(timeout=300) as http:
-            opened = [("files", (Path(file).name, Path(file).read_bytes())) for file in studies[place % len(studies)]]
-            paths = http.post(f"{app.url}/gradio_api/upload", files=opened).json()
-            views = [{"path": path, "meta": {"_type": "gradio.FileData"}} for path in paths]
-            data = [views, "", "", "", None, None, True]
+        with httpx.Client(base_url=app.url, timeout=300) as http:
+            views = _upload(http, studies[place % len(studies)])
             together.wait()
             start = time.monotonic()
-            reply = http.post(
-                f"{app.url}/gradio_api/queue/join",
-                json={"data": data, "fn_index": number, "session_hash": f"crowd{place}"},
-            )
+            reply = _ask(http, "predict_study", views, "mura-phantom", session=f"crowd{place}")
             waited = time.monotonic() - start
             outcome = "other"
             if reply.status_code == 200:
-                outcome = "answered" if _is_completed(http, f"{app.url}/gradio_api/queue/data", place) else "other"
-            elif reply.status_code == 503 and "try again" in reply.json().get("detail", ""):
+                outcome = "answered" if _last_message(http, f"crowd{place}")["success"] else "other"
+            elif reply.status_code == 503 and "try again" in reply.json().get("detail", "").lower():
                 outcome = "refused"
             with lock:
                 found[outcome] += 1
@@ -348,8 +344,7 @@ def _request_at_once(app: RunningApp, studies: Sequence[Sequence[str]], count: i
                     found["words"] = reply.json()["detail"]
 
     with ThreadPoolExecutor(count) as pool:
-        for done in [pool.submit(request, place) for place in range(count)]:
-            done.result()
+        list(pool.map(request, range(count)))
     return found
 
 
@@ -410,19 +405,218 @@ def measure_memory(side: int = 6320, views: int = 16, visitors: Sequence[int] = 
             return figures
 
 
-def _is_completed(http: Any, url: str, place: int) -> bool:
-    with http.stream("GET", url, params={"session_hash": f"crowd{place}"}) as stream:
+def _upload(http: httpx.Client, files: Sequence[str]) -> list[dict[str, Any]]:
+    """Uploads files; returns the argument of an endpoint that names them."""
+    opened = [("files", (Path(file).name, Path(file).read_bytes())) for file in files]
+    reply = http.post("/gradio_api/upload", files=opened).raise_for_status()
+    return [{"path": path, "meta": {"_type": "gradio.FileData"}} for path in reply.json()]
+
+
+def _ask(http: httpx.Client, name: str, files: Any, checkpoint: str = "", *, session: str) -> httpx.Response:
+    """Calls an endpoint through the queue."""
+    dependencies = http.get("/config").json()["dependencies"]
+    number = next(one["id"] for one in dependencies if one["api_name"] == name)
+    data = {
+        "predict_study": [files, checkpoint, "", "", None, None, True],
+        "similar": [files, 5, None, checkpoint, "", ""],
+        "worklist": [files, checkpoint, "", "", None],
+    }[name]
+    return http.post("/gradio_api/queue/join", json={"data": data, "fn_index": number, "session_hash": session})
+
+
+def _last_message(http: httpx.Client, session: str) -> dict[str, Any]:
+    with http.stream("GET", "/gradio_api/queue/data", params={"session_hash": session}) as stream:
         for line in stream.iter_lines():
             message = json.loads(line.removeprefix("data: ") or "{}")
             if message.get("msg") == "process_completed":
-                return bool(message["success"])
-    return False
+                return message
+    return {"success": False, "output": {"error": "the stream ended"}}
+
+
+def measure_attacks(connections: int = 50, megabytes: int = 256, sessions: int = 1000) -> dict[str, Any]:
+    """Attacks a public app from one address, while a visitor with another address wants an answer for a study.
+
+    Args:
+        connections: Number of stalled uploads, and of calls that wait at once; twenty times as many send nothing.
+        megabytes: Size of the bodies and of each member of the ZIP bombs.
+        sessions: Number of sessions, and of empty files.
+
+    Returns:
+        For each attack: `visitor`, "answered" or the reason why not; `seconds` that the visitor waited; `megabytes`
+        that the processes of the app grew at most; `attacker`, what the attacker got.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        [study] = save_studies(folder / "study", 1)
+        bombs = _save_bombs(folder, megabytes)
+        attacks: dict[str, Callable[[str], Any]] = {
+            "no attack": lambda url: None,
+            "stalled uploads": partial(_stall, count=connections, head=_STALLED),
+            "silent connections": partial(_stall, count=20 * connections, head=b""),
+            "empty files": partial(_upload_empty_files, count=sessions),
+            "calls that wait": partial(_fill_queue, count=connections, study=study),
+            "sessions": partial(_open_sessions, count=sessions),
+            "file of another visitor": partial(_find_file, file=study[0]),
+            **{
+                f"body of {route}": partial(_post_large, route=route, megabytes=megabytes)
+                for route in ("component_server", "cancel", "upload?upload_id=1", "stream/1")
+            },
+            **{
+                f"{bomb.stem} to {endpoint}": partial(_send_bomb, bomb=bomb, endpoint=endpoint)
+                for bomb in bombs
+                for endpoint in ("predict_study", "similar", "worklist")
+            },
+        }
+        found = {}
+        for number, (title, attack) in enumerate(tqdm(attacks.items(), desc="demo_attacks")):
+            temporary = folder / f"temporary{number}"
+            temporary.mkdir()
+            environment = {"MURA_PUBLIC": "1", "GRADIO_SERVER_NAME": "0.0.0.0", "MURA_CHECKPOINT": "mura-phantom"}
+            with running_app(temporary, environment) as app:
+                _visit_as_program(app.url, study)  # the first answer takes longer
+                found[title] = _attack(app, attack, study)
+        return found
+
+
+_STALLED = b"""POST /gradio_api/upload HTTP/1.1
+host: mura.example.org
+content-type: multipart/form-data; boundary=x
+content-length: 21474000
+
+--x
+content-disposition: form-data; name="files"; filename="a.png"
+
+""".replace(b"\n", b"\r\n")
+_ATTACKER = "127.0.0.2"
+
+
+def _attack(app: RunningApp, attack: Callable[[str], Any], study: Sequence[str]) -> dict[str, Any]:
+    before, sizes, ended = app.tree_bytes(), [0], threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.05):
+            sizes.append(app.tree_bytes())
+
+    with ThreadPoolExecutor(2) as pool:
+        watching, attacking = pool.submit(watch), pool.submit(attack, app.url)
+        time.sleep(1)
+        start = time.monotonic()
+        visitor = _visit_as_program(app.url, study)
+        seconds = time.monotonic() - start
+        attacker = attacking.result()
+        ended.set()
+        watching.result()
+    grown = max(0, max(sizes) - before) >> 20
+    return {"visitor": visitor, "seconds": round(seconds, 1), "megabytes": grown, "attacker": attacker}
+
+
+def _visit_as_program(url: str, study: Sequence[str]) -> str:
+    try:
+        with httpx.Client(base_url=url, timeout=60) as http:
+            reply = _ask(http, "predict_study", _upload(http, study), "mura-phantom", session="visitor")
+            if reply.status_code != 200:
+                return f"{reply.status_code}: {reply.text}"
+            message = _last_message(http, "visitor")
+            return "answered" if message["success"] else str(message["output"]["error"])
+    except httpx.HTTPError as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def _attacker(url: str) -> httpx.Client:
+    return httpx.Client(base_url=url, timeout=60, transport=httpx.HTTPTransport(local_address=_ATTACKER))
+
+
+def _stall(url: str, *, count: int, head: bytes, seconds: float = 15.0) -> dict[str, int]:
+    """Opens connections that send nothing more. Counts those that the server ends."""
+    with ExitStack() as stack:
+        opened = []
+        for _ in range(count):
+            with suppress(OSError):
+                address = ("127.0.0.1", int(url.rsplit(":", 1)[1]))
+                connection = stack.enter_context(socket.create_connection(address, 5, (_ATTACKER, 0)))
+                connection.sendall(head)
+                opened.append(connection)
+        time.sleep(seconds)
+        return {"connections": len(opened), "ended": len(select.select(opened, [], [], 0)[0])}
+
+
+def _upload_empty_files(url: str, *, count: int) -> dict[str, int]:
+    """Uploads empty files, as many at once as Gradio allows."""
+    files = [("files", (f"{index}.png", b"")) for index in range(count)]
+    with _attacker(url) as http:
+        replies = [http.post("/gradio_api/upload", files=files) for _ in range(20)]
+        return {"files": sum(len(reply.json()) for reply in replies if reply.status_code == 200)}
+
+
+def _fill_queue(url: str, *, count: int, study: Sequence[str]) -> dict[str, int]:
+    with _attacker(url) as http:
+        uploaded = [_upload(http, study) for _ in range(count)]
+        replies = [_ask(http, "predict_study", views, session=f"{views}"[-90:]) for views in uploaded]
+        return dict(Counter(str(reply.status_code) for reply in replies))
+
+
+def _open_sessions(url: str, *, count: int) -> dict[str, int]:
+    with _attacker(url) as http:
+        number = next(one["id"] for one in http.get("/config").json()["dependencies"] if not one["queue"])
+        calls = [{"data": [], "fn_index": number, "session_hash": f"session {index}"} for index in range(count)]
+        replies = [http.post("/gradio_api/queue/join", json=call) for call in calls]
+        return dict(Counter(str(reply.status_code) for reply in replies))
+
+
+def _find_file(url: str, *, file: str) -> dict[str, int]:
+    """Asks for a file of the other visitor, whose content and name the attacker knows."""
+    with _attacker(url) as http, httpx.Client(base_url=url) as visitor:
+        _upload(visitor, [file])
+        path = Path(http.post("/gradio_api/upload", files={"files": ("b.png", Path(file).read_bytes())}).json()[0])
+        names = {"present": Path(file).name, "absent": "absent.png"}
+        return {key: http.get(f"/gradio_api/file={path.with_name(name)}").status_code for key, name in names.items()}
+
+
+def _post_large(url: str, *, route: str, megabytes: int) -> str:
+    def body() -> Iterator[bytes]:
+        yield b'--x\r\ncontent-disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+        yield from itertools.repeat(b"0" * (1 << 20), megabytes)
+        yield b"\r\n--x--\r\n"
+
+    kind = "application/json" if route == "cancel" else "multipart/form-data; boundary=x"
+    try:
+        with _attacker(url) as http:
+            return str(http.post(f"/gradio_api/{route}", content=body(), headers={"content-type": kind}).status_code)
+    except httpx.HTTPError as error:
+        return type(error).__name__
+
+
+def _save_bombs(folder: Path, megabytes: int) -> list[Path]:
+    """A ZIP file with 16 views that are much larger when unpacked, and ZIP files inside each other."""
+    bomb, nested = folder / "bomb.zip", folder / "nested.zip"
+    content = bytes(megabytes << 20)
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as opened:
+        for view in range(16):
+            opened.writestr(f"study/{view}.png", content)
+    inner = bomb.read_bytes()
+    for depth in range(4):
+        with zipfile.ZipFile(nested, "w", zipfile.ZIP_DEFLATED) as opened:
+            for copy in range(16):
+                opened.writestr(f"study/{depth}{copy}.zip", inner)
+        inner = nested.read_bytes()
+    return [bomb, nested]
+
+
+def _send_bomb(url: str, *, bomb: Path, endpoint: str) -> str:
+    try:
+        with _attacker(url) as http:
+            files = _upload(http, [str(bomb)])
+            reply = _ask(http, endpoint, files[0] if endpoint == "worklist" else files, session="bomb")
+            return str(_last_message(http, "bomb")["output"])[:300] if reply.status_code == 200 else reply.text
+    except httpx.HTTPError as error:
+        return f"{type(error).__name__}: {error}"
 
 
 TOPICS = {
     "demo": (measure_demo, {"rounds": 1}),
     "demo_memory": (measure_memory, {"side": 1000, "views": 2, "visitors": (2,)}),
     "demo_load": (measure_load, {"clients": 2, "n_studies": 4, "crowd": 4}),
+    "demo_attacks": (measure_attacks, {"connections": 2, "megabytes": 1, "sessions": 2}),
 }
 
 

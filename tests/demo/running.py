@@ -27,7 +27,8 @@ from mura_hf.demo.server import build_app, serve
 from mura_hf.demo.state import make_context
 
 context = make_context()
-context = dataclasses.replace(context, limits=dataclasses.replace(context.limits, queue=1, upload_bytes=1 << 20))
+limits = dataclasses.replace(context.limits, queue=1, upload_bytes=1 << 20, client_share=1.0)
+context = dataclasses.replace(context, limits=limits)
 app = build_app(context)
 with app:
     files = gr.File(file_count="multiple", visible=False)

@@ -3,13 +3,26 @@
 import asyncio
 import json
 import time
+from contextlib import nullcontext
+from types import SimpleNamespace
 
+import gradio as gr
 import httpx
 import pytest
+from gradio.state_holder import SessionState
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 
-from mura_hf.demo.middleware import CROWDED, FULL, NOT_UPLOADED, SLOW, RequestGuard, find_clients, find_proxy
+from mura_hf.demo.middleware import (
+    CROWDED,
+    FULL,
+    NOT_UPLOADED,
+    SLOW,
+    RedactingBlocks,
+    RequestGuard,
+    find_clients,
+    find_proxy,
+)
 from mura_hf.demo.state import Limits
 from mura_hf.demo.uploads import Uploads
 
@@ -199,6 +212,41 @@ def test_open_requests_of_one_client_leave_room_for_others(tmp_path):
     (same, other), waited = asyncio.run(attack())
     assert (same.status_code, same.json()["detail"], other.status_code) == (429, CROWDED, 200)
     assert [status for status, _ in waited].count(429) == 5
+
+
+def test_waiting_calls_of_one_client_leave_room_in_the_queue(tmp_path):
+    guard = make_guard(tmp_path, client_share=0.5, queue=4)
+    waiting = {}
+    blocks = SimpleNamespace(_queue=SimpleNamespace(event_ids_to_events=waiting))
+    app, guard.app = guard.app, None
+
+    async def join(scope, receive, respond):
+        waiting[len(waiting)] = SimpleNamespace(request=Request(scope))
+        await app(scope, receive, respond)
+
+    async def gradio(scope, receive, respond):
+        await guard({**scope, "app": SimpleNamespace(get_blocks=lambda: blocks)}, receive, respond)
+
+    guard.app = join
+    for address, statuses in (("203.0.113.5", [200, 200, 429, 429]), ("198.51.100.7", [200, 200, 429])):
+        for status in statuses:
+            path = f"{API}/queue/join"
+            assert send(gradio, "POST", path, address=address, json={"data": []}).status_code == status
+    waiting.clear()
+    assert send(gradio, "POST", f"{API}/call/similar", json={"data": []}).status_code == 200
+
+
+def test_gradio_does_not_keep_what_a_page_has_shown():
+    with RedactingBlocks() as blocks:
+        box, shown = gr.Textbox(), gr.HTML()
+        box.change(lambda text: f"<b>{text}</b>", box, shown)
+        box.submit(lambda text: gr.update(value=text), box, shown)
+        box.input(lambda text: 1 / 0, box, shown)
+    state = SessionState(blocks)
+    for number, fails in enumerate((False, False, True)):
+        with pytest.raises(gr.Error) if fails else nullcontext():
+            asyncio.run(blocks.process_api(number, ["a patient"], state=state))
+        assert "a patient" not in str(list(state.components))
 
 
 def test_an_upload_without_a_length_is_counted(tmp_path):

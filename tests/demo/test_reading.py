@@ -1,4 +1,5 @@
 import struct
+import weakref
 import zipfile
 from pathlib import Path
 
@@ -6,9 +7,10 @@ import numpy as np
 import pytest
 from dicom_files import encode_dicom
 
+from mura_hf import RadiographError
 from mura_hf.demo.reading import MAX_UNPACKED, read_files, read_study
 from mura_hf.demo.worklist_controller import read_worklist
-from mura_hf.inference import find_studies
+from mura_hf.inference import StudyFile, find_studies
 from mura_hf.phantoms import render_phantom
 from mura_hf.radiographs import GuardedReader, read_radiograph
 
@@ -161,3 +163,24 @@ def test_a_zip_file_whose_member_list_would_fill_the_memory_is_not_opened(reader
         end = record + struct.pack("<4sLQL", b"PK\6\7", 0, 0, 1) + end
     file.write_bytes(b"PK\3\4" + b"\0" * 100 + end)
     assert read_files(reader, [str(file)])[2] == ["many.zip lists far more files than a worklist has; split it."]
+
+
+def test_files_that_cannot_be_read_do_not_stay_in_memory(monkeypatch):
+    """A small ZIP file may contain 16 members that are large when unpacked."""
+    alive, most = weakref.WeakSet(), []
+
+    class Content:
+        def __init__(self):
+            alive.add(self)
+            most.append(len(alive))
+
+    class Reader:
+        def read(self, content, *, name, max_pixels):
+            raise RadiographError(f"{name} is broken.")
+
+    views = [StudyFile(f"{number}.png", Path("bomb.zip"), "member") for number in range(16)]
+    monkeypatch.setattr(StudyFile, "content", lambda view: Content())
+    monkeypatch.setattr("mura_hf.demo.reading._find_views", lambda files: (views, []))
+    names, _, problems = read_files(Reader(), ["bomb.zip"])
+    assert (names, len(problems), len(most)) == ([], 16, 16)
+    assert max(most) <= 4
