@@ -179,7 +179,7 @@ def test_files_that_cannot_be_read_do_not_stay_in_memory(monkeypatch):
             raise RadiographError(f"{name} is broken.")
 
     views = [StudyFile(f"{number}.png", Path("bomb.zip"), "member") for number in range(16)]
-    monkeypatch.setattr(StudyFile, "content", lambda view: Content())
+    monkeypatch.setattr(StudyFile, "content", lambda view, *limits: Content())
     monkeypatch.setattr("mura_hf.demo.reading._find_views", lambda files: (views, []))
     names, _, problems = read_files(Reader(), ["bomb.zip"])
     assert (names, len(problems), len(most)) == ([], 16, 16)
