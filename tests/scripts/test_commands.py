@@ -149,5 +149,5 @@ def test_show_boxes(run, tmp_path, phantom_tree):
 def test_an_error_is_a_sentence_without_traceback(run, tmp_path):
     done = run("train.py", "--config", "phantom", "--data_dir", tmp_path, "--output_dir", tmp_path / "run")
     assert done.code == 1
-    assert "contains no train_labeled_studies.csv" in done.stderr
+    assert "is not a dataset that can be loaded. It contains nothing" in done.stderr
     assert "Traceback" not in done.stderr
