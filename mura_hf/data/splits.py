@@ -286,7 +286,8 @@ def make_row(record: Mapping[str, Any], where: str) -> Row:
         raise DatasetError(f"{where}: label is {record['label']!r}, but must be normal, abnormal, 0 or 1")
     row: Row = {"label": _LABELS[label]}
     for column in ("study_id", "patient_id"):
-        value = str("" if record.get(column) is None else record[column]).strip()
+        value = record.get(column)
+        value = "" if value is None or value != value else str(value).strip()  # NaN: missing in a column of numbers
         if column in record and not value:
             raise DatasetError(f"{where}: {column} is empty; fill it in, or remove the whole column")
         row[column] = value or None

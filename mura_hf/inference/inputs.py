@@ -27,14 +27,15 @@ def list_views(views: View | Iterable[View], names: Sequence[str] | None) -> tup
     """
     if isinstance(views, _SINGLE_VIEW) or (isinstance(views, _ARRAYS) and views.ndim == 2):
         listed: list[Any] = [views]
-    elif isinstance(views, (*_ARRAYS, Mapping)) or not isinstance(views, Iterable):
+    elif isinstance(views, (*_ARRAYS, Mapping)) or hasattr(views, "read") or not isinstance(views, Iterable):
         raise ValueError(f"give the views of one study as a list, such as [view], not one {type(views).__name__}")
     else:
         listed = list(views)
     if not listed:
         raise ValueError("the list of views is empty; a study has at least one")
     for number, view in enumerate(listed, 1):
-        if not isinstance(view, _SINGLE_VIEW) and not hasattr(view, "__array__"):
+        # A pydicom data set claims to be an array, but has no shape.
+        if not isinstance(view, _SINGLE_VIEW) and not (hasattr(view, "__array__") and hasattr(view, "shape")):
             raise ValueError(
                 f"view {number} is a {type(view).__name__}, but a view is a path, file content, a PIL image, an array "
                 "or a Radiograph. A call takes one study; for several, use predict_many(studies)"
@@ -63,6 +64,9 @@ def read_view(view: View, name: str, processor: MuraImageProcessor | ExternalPro
         pixels = processor.gray_plane(view).astype(np.float32) / np.float32(255)
     except ValueError as error:
         raise RadiographError(f"{name}: {error}") from error
+    except Exception as error:  # Pillow decodes here and raises dozens of types
+        reason = first_line(error)
+        raise RadiographError(f"{name} cannot be decoded ({reason}); open it again, or give its path.") from error
     return check_radiograph(Radiograph(pixels, 8, "array"), name)
 
 

@@ -66,6 +66,11 @@ class StudyFile:
         try:
             with zipfile.ZipFile(self.path) as opened, opened.open(self.member) as file:
                 content = file.read(max_bytes + 1)  # the size in the ZIP file is untrusted
+        except KeyError:
+            raise RadiographError(
+                f"{self.name} cannot be extracted from {self.path.name}, which has no file of this name; add it, or "
+                "correct the table"
+            ) from None
         except _MEMBER_ERRORS as error:
             raise RadiographError(
                 f"{self.name} cannot be extracted from {self.path.name} ({error}); pack it again without a password"

@@ -21,6 +21,7 @@ _TRANSPOSITIONS = {
 }  # orientation of EXIF -> how to undo it
 
 RESIZE_MODES = ("letterbox", "squash")
+_ROUNDING = 1e-3  # by which float pixels may exceed [0, 1]; a quarter of a gray level
 
 
 def to_gray_plane(image: Any) -> np.ndarray:
@@ -42,6 +43,7 @@ def to_gray_plane(image: Any) -> np.ndarray:
                 f"the image has mode {image.mode}, more than 8 bits per pixel, and would be clipped; window it first, "
                 "for instance with mura_hf.read_radiograph"
             )
+        image.load()  # applies and removes the orientation of a TIFF file
         image = _upright(image)
         rgb = image if image.mode in ("L", "RGB") else image.convert("RGB")
         plane = np.asarray(rgb.convert("L"))
@@ -69,15 +71,15 @@ def _upright(image: Image.Image) -> Image.Image:
 def _plane_from_array(array: np.ndarray) -> np.ndarray:
     if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] not in (1, 3, 4):
         array = np.moveaxis(array, 0, -1)
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
+    if array.ndim not in (2, 3) or not array.size or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
         raise ValueError(f"an array of shape {array.shape} is not an image; give [H, W], [H, W, C] or [C, H, W]")
     if array.dtype == bool:
         array = array.astype(np.uint8) * 255
     elif np.issubdtype(array.dtype, np.floating):
         low, high = float(array.min()), float(array.max())
-        if not (low >= 0 and high <= 1):  # also true for NaN
+        if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):  # also true for NaN
             raise ValueError(f"float pixels must lie in [0, 1], but range from {low:g} to {high:g}; scale them first")
-        array = np.rint(array * 255).astype(np.uint8)
+        array = np.rint(np.clip(array, 0, 1) * 255).astype(np.uint8)
     elif array.dtype != np.uint8:
         raise ValueError(
             f"integer pixels must be uint8, not {array.dtype}; window them first, as mura_hf.read_radiograph does"

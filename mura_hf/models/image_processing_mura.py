@@ -193,8 +193,13 @@ class MuraImageProcessor(PilBackend):
         return [images]
 
     def process_image(self, image: Any, **kwargs: Any) -> np.ndarray:
-        """Converts an image to a gray plane with a channel axis, uint8 `[1, H, W]`."""
-        return self.gray_plane(image)[None]
+        """Converts an image to a gray plane with a channel axis, `[1, H, W]` from 0 to 255.
+
+        It is uint8, or float16 for float arrays and tensors, which `do_rescale` does not concern.
+        """
+        dtype = getattr(image, "dtype", "")
+        is_float = "float" in getattr(dtype, "name", str(dtype))  # torch's have no name
+        return self.gray_plane(image)[None].astype(np.float16 if is_float else np.uint8, copy=False)
 
     def _preprocess(self, images: list[np.ndarray], return_tensors: Any = None, **kwargs: Any) -> BatchFeature:
         if kwargs.get("do_pad"):
@@ -207,8 +212,11 @@ class MuraImageProcessor(PilBackend):
                 setattr(call, name, value)
         _check_resize_mode(call.resize_mode)
         call.enhance = complete_filters(call.enhance)
-        planes = [call.center_crop(call.prepare_plane(image[0])) for image in images]
-        values = [call.to_pixel_values(plane[None])[0] for plane in planes]
+        values, do_rescale = [], call.do_rescale
+        for image in images:
+            plane = call.center_crop(call.prepare_plane(image[0].astype(np.uint8, copy=False)))
+            call.do_rescale = do_rescale or image.dtype != np.uint8  # float images were in [0, 1] already
+            values.append(call.to_pixel_values(plane[None])[0])
         return BatchFeature(data={"pixel_values": values}, tensor_type=return_tensors)
 
 

@@ -75,7 +75,9 @@ _GRAY = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
 _LUMINANCE_FIRST = ("YBR_FULL", "YBR_FULL_422")
 _COLOURS = (*_LUMINANCE_FIRST, "RGB", "YBR_ICT", "YBR_RCT")  # the JPEG 2000 decoder converts the latter two to RGB
 
-_PIXEL_TAGS = ["PlanarConfiguration", "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData"]
+_PIXEL_TAGS = [
+    "BitsAllocated", "PlanarConfiguration", "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData",
+]  # fmt: skip
 
 _END_OF_SEQUENCE = b"\xfe\xff\xdd\xe0\0\0\0\0"  # after the fragments of compressed pixels
 _START_OF_IMAGE, _END_OF_IMAGE = b"\xff\xd8", b"\xff\xd9"  # of JPEG; the end also of JPEG-LS and JPEG 2000
@@ -287,6 +289,7 @@ def _decode_native(elements: "Dataset", layout: PixelLayout, frame: int) -> np.n
         photometric_interpretation=layout.photometric,
         pixel_representation=0,  # bit patterns, which are the same for signed values
         pixel_keyword="PixelData",
+        pixel_vr=elements["PixelData"].VR,  # bytes of OW are swapped in big endian
         planar_configuration=int(read_number(elements, "PlanarConfiguration") or 0),
         samples_per_pixel=layout.samples,
         correct_unused_bits=False,

@@ -24,6 +24,9 @@ TOO_LARGE = f"more than {MAX_PIXELS // 1_000_000} megapixels, which no radiograp
 MIN_SIDE = 16
 """Smallest height and width in pixels."""
 
+ROUNDING = 1e-3
+"""Float pixels may exceed [0, 1] by so much, a quarter of a gray level."""
+
 MAX_ASPECT = 12
 """Largest ratio of the longer to the shorter side."""
 
@@ -78,17 +81,17 @@ def reduce_radiograph(radiograph: Radiograph, max_pixels: int, name: str) -> Rad
 
 
 def check_radiograph(radiograph: Radiograph, name: str) -> Radiograph:
-    """Returns the radiograph if its pixels are plausible.
+    """Returns the radiograph if its pixels are plausible. Rounding errors beyond [0, 1] are clipped.
 
     Raises:
         RadiographError: If the pixels are not `[H, W]` in [0, 1], too few, much longer than wide, or all equal.
     """
     low, high = check_levels(radiograph.pixels, name)
-    if not (low >= 0 and high <= 1):  # also catches NaN
+    if not (low >= -ROUNDING and high <= 1 + ROUNDING):  # also catches NaN
         raise RadiographError(
             f"{name} has pixel values from {low:g} to {high:g}, but they must lie in [0, 1]; apply a window first."
         )
-    return radiograph
+    return radiograph if low >= 0 and high <= 1 else replace(radiograph, pixels=np.clip(radiograph.pixels, 0, 1))
 
 
 def check_levels(pixels: np.ndarray, name: str) -> tuple[float, float]:

@@ -346,7 +346,8 @@ def _to_gray(image: Image.Image, data: bytes, name: str) -> tuple[np.ndarray, in
             f"{name} is stored in colour mode {image.mode}, which no radiograph uses; export it as gray PNG or JPEG."
         )
     image = _upright(image, image)
-    return np.asarray(image if image.mode == "L" else image.convert("RGB").convert("L")), 8
+    levels = np.asarray(image if image.mode == "L" else image.convert("RGB").convert("L"))
+    return levels ^ 128 if tags is not None and image.mode == "L" and 2 in tags.get(339, ()) else levels, 8  # signed
 
 
 def _decode_16_bit_colours(image: Image.Image, data: bytes) -> np.ndarray:

@@ -322,12 +322,12 @@ def _read_words(value: Any, little_endian: bool) -> np.ndarray:
 
 
 def _read_numbers(header: "Dataset", keyword: str) -> list[float]:
-    """Returns the values of an element; NaN for those that are not numbers."""
+    """Returns the values of an element; NaN for those that are not numbers. A decimal comma counts as a point."""
     value = read_element(header, keyword)
     numbers = []
     for part in value if isinstance(value, MutableSequence) else [value]:
         try:
-            numbers.append(float(part))
+            numbers.append(float(part.replace(",", ".") if isinstance(part, str) else part))
         except (TypeError, ValueError, OverflowError):
             numbers.append(float("nan"))
     return numbers

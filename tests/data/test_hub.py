@@ -112,6 +112,10 @@ def _with_value(rows, column, value):
         (lambda rows: _with_value(rows, "label", 3), "row 2: label is 3"),
         (lambda rows: _with_value(rows, "patient_id", None), "row 2: patient_id is empty"),
         (
+            lambda rows: _replace(rows, "patient_id", [1.0, 1.0, float("nan"), *[2.0] * (len(rows) - 3)]),
+            "row 2: patient_id is empty",
+        ),
+        (
             lambda rows: _with_value(rows.cast_column("body_part", Value("string")), "body_part", "knee"),
             "body_part is",
         ),

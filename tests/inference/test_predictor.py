@@ -4,7 +4,9 @@ import json
 import shutil
 from dataclasses import replace
 from functools import partial
+from io import BytesIO
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import huggingface_hub
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 import torch
 from huggingface_hub import HfApi
 from PIL import Image
+from pydicom import Dataset
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageClassification
 
@@ -145,7 +148,11 @@ def test_every_form_of_input_gives_the_same(predictor, phantom_files):
     assert found == pytest.approx([found[0]] * len(found), abs=1e-7)
     assert len(predictor(file for file in phantom_files).views) == len(phantom_files)
     pixels = np.random.default_rng(0).random((70, 50), dtype=np.float32)
-    assert 0 < predictor([Radiograph(pixels, 16, "array")]).probability < 1
+    expected = predictor([Radiograph(pixels, 16, "array")]).probability
+    rounded = Radiograph(
+        np.where(pixels == pixels.max(), np.float32(1.000001), pixels - np.float32(1e-6)), 16, "array"
+    )
+    assert predictor([rounded]).probability == pytest.approx(expected, abs=1e-3)
 
 
 @pytest.mark.parametrize("given", ["elbow", "ELBOW", "XR_ELBOW", "xr_Elbow", " Elbow "])
@@ -237,13 +244,25 @@ def test_errors_name_the_view(predictor, phantom_files):
     for pixels in (np.zeros((0, 5)), np.full((40, 40), 2.0), np.ones((40, 40))):
         with pytest.raises(RadiographError, match="view 1"):
             predictor([Radiograph(pixels.astype(np.float32), 8, "array")])
+    cut, closed = Image.open(BytesIO(Path(phantom_files[0]).read_bytes()[:-3000])), Image.open(phantom_files[0])
+    closed.close()
+    for image, message in (
+        (cut, r" cannot be decoded \(.+\); open it again"),
+        (closed, ": Operation on closed image"),
+    ):
+        with pytest.raises(RadiographError, match=f"view 2{message}"):
+            predictor([phantom_files[0], image])
 
 
 def test_what_is_not_a_list_of_views(predictor, phantom_files, tmp_path):
-    for views in (np.zeros((3, 64, 64)), torch.zeros(3, 64, 64), {"view": "study.png"}, 7, None):
-        with pytest.raises(ValueError, match="as a list"):
-            predictor(views)
-    for nested in ([phantom_files], [tuple(phantom_files)], (iter(phantom_files),), [{"path": "a.png"}], [None], [7]):
+    with open(phantom_files[0], "rb") as opened, NamedTemporaryFile() as other:
+        files = opened, other, BytesIO(Path(phantom_files[0]).read_bytes())  # iterating over them would give lines
+        for views in (np.zeros((3, 64, 64)), torch.zeros(3, 64, 64), {"view": "study.png"}, 7, None, *files):
+            with pytest.raises(ValueError, match="as a list"):
+                predictor(views)
+    dicom, paths = Dataset(), phantom_files
+    dicom.Rows = 64
+    for nested in ([paths], [tuple(paths)], (iter(paths),), [{"path": "a.png"}], [None], [7], [dicom], dicom, files):
         with pytest.raises(ValueError, match=r"view 1 is a \w+, but a view is .* use predict_many"):
             predictor(nested)
     with pytest.raises(ValueError, match="at least one"):

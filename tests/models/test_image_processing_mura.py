@@ -1,3 +1,4 @@
+import io
 import logging
 
 import numpy as np
@@ -31,6 +32,8 @@ def test_all_input_forms_give_the_same_values():
         np.stack([PLANE] * 3, 0),
         torch.from_numpy(PLANE)[None],
         PLANE.astype(np.float32) / 255,
+        PLANE / 255 * 1.0000001,  # rounding errors
+        PLANE / 255 - 1e-6,
     ]
     processor = _processor()
     reference = processor(gray, return_tensors="pt")["pixel_values"]
@@ -85,6 +88,8 @@ def test_round_trip(tmp_path):
         (PLANE.astype(np.uint16), "uint8"),
         (PLANE.astype(np.float32), r"\[0, 1\]"),
         (np.full((40, 40), np.nan, np.float32), r"\[0, 1\]"),
+        (PLANE / 255 * 1.01, r"\[0, 1\], but range from 0 to 1.01"),
+        (np.zeros((0, 5)), "shape"),
         (np.zeros((7, 5, 6), np.uint8), "shape"),
         ([], "no images"),
     ],
@@ -125,6 +130,28 @@ def test_exif_orientation_is_applied():
     turned = Image.fromarray(PLANE)
     turned.getexif()[0x0112] = 6
     np.testing.assert_array_equal(_processor().gray_plane(turned), np.rot90(PLANE, -1))
+
+
+@pytest.mark.parametrize("load", [False, True])
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_the_orientation_of_a_tiff_file_is_applied_once(turns, load):
+    file = io.BytesIO()
+    Image.fromarray(PLANE).save(file, "TIFF", tiffinfo={0x0112: [1, 6, 3, 8][turns]})
+    image = Image.open(file)
+    if load:
+        image.load()  # Pillow turns the pixels now, else when they are first used
+    np.testing.assert_array_equal(_processor().gray_plane(image), np.rot90(PLANE, -turns))
+
+
+@pytest.mark.parametrize(
+    "scaled", [PLANE / np.float32(255), torch.from_numpy(PLANE / 255)[None], (PLANE / 255).astype(">f4")]
+)
+def test_float_images_stay_in_their_range_without_rescaling(scaled):
+    processor = _processor()
+    expected = processor(PLANE, return_tensors="np")["pixel_values"]
+    together = processor([scaled, PLANE], do_rescale=False, do_normalize=False, return_tensors="np")["pixel_values"]
+    np.testing.assert_array_equal(processor(scaled, do_rescale=False, return_tensors="np")["pixel_values"], expected)
+    np.testing.assert_allclose(together[0] * 255, together[1], rtol=1e-5)  # values of 8 bits are left as they are
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,11 @@ import io
 import numpy as np
 import pydicom
 import pytest
-from dicom_files import encode_dicom
+from dicom_files import TRANSFER_SYNTAXES, encode_dicom
 
 from mura_hf import RadiographError, read_radiograph
 
-from .films import BYTES, COLOURS, EXACT, FILM, FULL, LUMINANCE, changed, encode
+from .films import BYTES, COLOURS, EXACT, FILM, FULL, LUMINANCE, changed, encode, with_syntax
 
 
 @pytest.mark.parametrize("syntax", EXACT)
@@ -56,6 +56,27 @@ def test_ybr_and_planes(syntax):
         content = np.moveaxis(COLOURS, -1, 0).tobytes()
         planes = changed(planes, PlanarConfiguration=1, PixelData=content)
         assert np.abs(read_radiograph(planes).to_uint8().astype(int) - LUMINANCE).max() <= 1
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "RGB"])
+@pytest.mark.parametrize("words", [False, True])
+def test_8_bits_in_big_endian_words(photometric, words):
+    pixels = BYTES if photometric == "MONOCHROME2" else np.dstack([BYTES] * 3)
+    dataset = pydicom.dcmread(io.BytesIO(encode_dicom(pixels, syntax="explicit big endian", photometric=photometric)))
+    if words:  # PS3.5 section 8.1.2: the first pixel is the lower byte of a word
+        dataset["PixelData"].VR = "OW"
+        dataset.PixelData = np.frombuffer(dataset.PixelData, np.uint16).byteswap().tobytes()
+    buffer = io.BytesIO()
+    dataset.save_as(buffer)
+    np.testing.assert_array_equal(read_radiograph(buffer.getvalue()).to_uint8(), BYTES)
+
+
+@pytest.mark.parametrize("pixels", [BYTES, FILM])
+@pytest.mark.parametrize(("written", "claimed"), [("implicit", "explicit"), ("explicit", "implicit")])
+def test_elements_may_be_written_otherwise_than_the_header_says(pixels, written, claimed):
+    data = encode_dicom(pixels, syntax=f"{written} little endian")
+    claimed = with_syntax(data, TRANSFER_SYNTAXES[f"{claimed} little endian"].encode())
+    np.testing.assert_array_equal(read_radiograph(claimed).pixels, read_radiograph(data).pixels)
 
 
 def test_frames():

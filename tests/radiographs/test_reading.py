@@ -110,6 +110,9 @@ class TestSixteenBits:
         colours = cv2.imencode(".tif", np.dstack([FILM] * 3))[1].tobytes()
         for data in (signed, colours):
             np.testing.assert_allclose(read_radiograph(data).pixels, expected, atol=1e-3)
+        for options in ({}, {"compression": "tiff_lzw"}):
+            data = encode(BYTES ^ 128, "TIFF", tiffinfo={339: 2}, **options)  # two's complement of 8 bits
+            np.testing.assert_array_equal(read_radiograph(data).to_uint8(), BYTES)
 
     @pytest.mark.parametrize("top", [1023, 4095, 65535])
     def test_the_used_range_is_windowed(self, top):

@@ -64,6 +64,18 @@ class TestWindows:
         data = encode_dicom(FILM, bits_stored=12, WindowCenter=[2048, 100], WindowWidth=[4096, 10])
         np.testing.assert_allclose(read_radiograph(data).pixels * 4095, FILM, atol=0.01)
 
+    @pytest.mark.parametrize("separator", [b"", b"\\"])
+    @pytest.mark.parametrize("slope", ["0.5000", "2.5000"])
+    def test_a_decimal_comma_is_a_point(self, slope, separator):
+        window = {"WindowCenter": "1024.5", "WindowWidth": "2000.5"} if not separator else {}
+        window = window or {"WindowCenter": "1024.5\\70.5", "WindowWidth": "2000.5\\90.5"}
+        data = encode_dicom(FILM, bits_stored=12, RescaleSlope=slope, RescaleIntercept="-10.25", **window)
+        written = data
+        for number in (slope, "-10.25", "1024.5", "2000.5", "70.5", "90.5"):
+            written = written.replace(number.encode(), number.replace(".", ",").encode())
+        assert written != data
+        np.testing.assert_array_equal(read_radiograph(written).pixels, read_radiograph(data).pixels)
+
 
 class TestTones:
     def test_16_bits_are_windowed_like_png(self):
