@@ -40,7 +40,7 @@ BLOCKS = (
     CardBlock("training", "Training", ("training.recipe", "training.selected_by")),
     CardBlock(
         "results", "Results",
-        ("evaluation.study.overall.figures", "evaluation.study.overall.intervals",
+        ("evaluation.study.overall.figures",
          "evaluation.study.overall.confusion", "evaluation.image.overall.figures", "evaluation.threshold_chosen",
          "evaluation.study.overall.figures.auroc", "evaluation.curves.roc", "evaluation.curves.precision_recall"),
     ),

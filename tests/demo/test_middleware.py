@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -44,12 +45,18 @@ def visit(guard, address="203.0.113.5", root_path="") -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:7860")
 
 
+def run_apart(coroutine):
+    """Runs a coroutine in a thread of its own, since Playwright's loop may run in this one."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()
+
+
 def send(guard, method, path, *, address="203.0.113.5", root_path="", **options) -> httpx.Response:
     async def run():
         async with visit(guard, address, root_path) as client:
             return await client.request(method, path, **options)
 
-    return asyncio.run(run())
+    return run_apart(run())
 
 
 def upload(guard, name="a.png", content=b"picture", **options) -> httpx.Response:
@@ -163,7 +170,7 @@ def test_stalled_uploads_hold_no_room_and_are_stopped(tmp_path, attackers):
             other = await client.post(f"{API}/upload", files={"files": ("a.png", b"0" * 900_000)})
             return other, await asyncio.gather(*stalled)
 
-    other, stalled = asyncio.run(attack())
+    other, stalled = run_apart(attack())
     assert other.status_code == 200
     assert {status for status, _ in stalled} == {408}
     assert max(seconds for _, seconds in stalled) < 2
@@ -209,7 +216,7 @@ def test_open_requests_of_one_client_leave_room_for_others(tmp_path):
         async with visit(guard) as same, visit(guard, "198.51.100.7") as other:
             return [await one.get("/") for one in (same, other)], [await one for one in waiting]
 
-    (same, other), waited = asyncio.run(attack())
+    (same, other), waited = run_apart(attack())
     assert (same.status_code, same.json()["detail"], other.status_code) == (429, CROWDED, 200)
     assert [status for status, _ in waited].count(429) == 5
 
@@ -245,7 +252,7 @@ def test_gradio_does_not_keep_what_a_page_has_shown():
     state = SessionState(blocks)
     for number, fails in enumerate((False, False, True)):
         with pytest.raises(gr.Error) if fails else nullcontext():
-            asyncio.run(blocks.process_api(number, ["a patient"], state=state))
+            run_apart(blocks.process_api(number, ["a patient"], state=state))
         assert "a patient" not in str(list(state.components))
 
 
