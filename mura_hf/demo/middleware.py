@@ -57,7 +57,7 @@ _MCP = re.compile(r"mcp(/.*)?")  # Gradio has these routes if MURA_MCP is set
 _PROXY_HEADERS = re.compile(
     r"(x-)?forwarded(-.*)?|via|x-real-ip|x-original-.*|((x|true|fastly|x-cluster)-)?client-ip|cf-.*|x-envoy-.*"
 )
-_MAX_CALL = 4 << 20  # bytes; a call names its files and does not contain them
+_MAX_CALL = 256 << 10  # bytes, 50 times as many once parsed; a call names its files and does not contain them
 _MAX_MCP_CALL = 64 << 20  # bytes; these may contain them
 _MAX_NAME = 128  # characters of the names that clients give sessions and uploads
 _FORM_BYTES = 1 << 20  # of an upload beside its files

@@ -14,6 +14,9 @@ from ..radiographs import GuardedReader, Radiograph
 MAX_VIEWS = 16
 """Of one study, because all views go through the model at once. MURA has 13 at most."""
 
+MAX_ARCHIVES = 4
+"""ZIP files of one study, because searching one may take seconds."""
+
 MAX_DIRECTORY = 24 << 20
 """Bytes of the member list of a ZIP file. 200,000 members with names like those of MURA need as much."""
 
@@ -158,10 +161,14 @@ def _read_sizes(tail: bytes, mark: bytes, offset: int, kind: str) -> list[int]:
 
 def _find_views(files: Sequence[str]) -> tuple[list[StudyFile], list[str]]:
     """The views, also those in ZIP files, and a sentence about each ZIP file that does not hold one study."""
-    views, problems = [], []
+    views, problems, n_archives = [], [], 0
     for file in map(Path, files):
         if not is_zip(file):
             views.append(StudyFile(file.name, file))
+            continue
+        n_archives += 1
+        if n_archives > MAX_ARCHIVES:
+            problems.append(f"{file.name} was not read: a study may be in {MAX_ARCHIVES} ZIP files at most.")
             continue
         try:
             check_zip(file)

@@ -231,12 +231,16 @@ class Uploads:
         return session
 
     def _resolve(self, file: str | os.PathLike[str]) -> Path | None:
-        """The real path of a file in the folder; None if it is elsewhere."""
+        """The real path of a file in the folder; None if it is elsewhere.
+
+        Also None for the lock, and for folders: one that a call names would be removed with the files of others in it.
+        """
         try:
             path = Path(file).resolve()
         except (OSError, ValueError, RuntimeError):  # a name that is too long, a zero byte, a loop of links
             return None
-        return path if path.is_relative_to(self.folder) and path != self.folder else None
+        named = path.is_relative_to(self.folder) and path != self.folder / LOCK and not path.is_dir()
+        return path if named else None
 
     def _files(self) -> dict[Path, tuple[float, int]]:
         """Time of arrival and size of each file, except those of running uploads."""

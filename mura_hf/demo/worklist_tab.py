@@ -138,6 +138,7 @@ def build_worklist_tab(context: AppContext, checkpoint: gr.State, notice: Privac
         button.click(begin, None, [studies, *outputs, *buttons], queue=False, **private).then(
             fn, inputs, [studies, *outputs], concurrency_id="worklists", concurrency_limit=1, **private
         ).then(lambda: _buttons(reading=False), None, buttons, queue=False, **private)
+    upload.upload(lambda _: None, upload, None, queue=False, **private)  # the call that says whose file it is
     stop.click(stop_reading, None, None, queue=False, **private)
     checkpoint.change(update_points, [checkpoint, point], point, **private)
     open_event = table.select(open_study, [studies, opened], opened, **private)

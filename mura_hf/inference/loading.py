@@ -1,5 +1,6 @@
 """Loading a checkpoint: from the package, a folder or the Hub, with everything that lies beside its weights."""
 
+import json
 import os
 import re
 from contextlib import suppress
@@ -28,6 +29,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import httpx
 from torch.overrides import TorchFunctionMode
 from transformers import AutoConfig, PreTrainedConfig
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
 from ..common import BUNDLED, DEFAULT
 from ..errors import CheckpointError
@@ -200,11 +202,15 @@ def _check_hub(name: str, revision: str | None) -> None:
         raise CheckpointError(message.format(name=name, revision=revision, error=error)) from error
 
 
+_WEIGHTS = "safetensors files beside the configuration"
+
+
 def check_sizes(source: Source, limits: CheckpointLimits) -> None:
     """Checks the sizes of the files of a checkpoint: of all on the Hub, or of the JSON files of a folder.
 
     Raises:
-        CheckpointError: If one is above its limit.
+        CheckpointError: If one is above its limit, or the weights are in parts that are not safetensors files beside
+            their index.
     """
     folder = Path(source.location)
     if folder.is_dir():
@@ -229,6 +235,10 @@ def check_sizes(source: Source, limits: CheckpointLimits) -> None:
                 f"{file} of {source.name} has {size / 1e6:.0f} MB, and at most {limits.file_bytes / 1e6:.0f} MB are "
                 "allowed here; it should hold settings only"
             )
+    index = find_file(source, SAFE_WEIGHTS_INDEX_NAME, limits.file_bytes) if SAFE_WEIGHTS_INDEX_NAME in sizes else None
+    for name in {} if index is None else json.loads(index.read_bytes())["weight_map"].values():
+        if not re.fullmatch(r"[^/\\]+\.safetensors", str(name)):
+            raise CheckpointError(f"{index.name} of {source.name} names {name!r}; weights may only be {_WEIGHTS}")
 
 
 def find_file(source: Source, name: str, max_bytes: int = LOCAL_CHECKPOINTS.file_bytes) -> Path | None:
@@ -278,7 +288,10 @@ def load_checkpoint(
     """
     check_sizes(source, limits)
     # As plain values, because already a configuration with a billion labels would fill the memory.
-    check_values(PreTrainedConfig.get_config_dict(source.location, **source.pinned)[0], limits, "config.json")
+    values = PreTrainedConfig.get_config_dict(source.location, **source.pinned)[0]
+    check_values(values, limits, "config.json")
+    if "transformers_weights" in values:  # transformers reads this file, even a pickled one
+        raise CheckpointError(f"{source.name}: transformers_weights is in config.json; weights may only be {_WEIGHTS}")
     with suppress(OSError):  # timm keeps these settings in config.json
         settings, _ = MuraImageProcessor.get_image_processor_dict(source.location, **source.pinned)
         check_values(settings, limits, "preprocessor_config.json")

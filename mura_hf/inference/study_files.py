@@ -1,5 +1,7 @@
 """Finds studies in a folder, a ZIP file or a table."""
 
+import bz2
+import copy
 import lzma
 import os
 import posixpath
@@ -11,6 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -25,7 +28,8 @@ MAX_FILES = 200_000
 TABLES = ("metadata.csv", "metadata.jsonl")
 """A table with one of these names says which files of its folder belong to which study."""
 
-_MAX_TABLE = 8 << 20  # bytes in a ZIP file; a table of 40,000 files has 3 MB
+_MAX_TABLE = 8 << 20  # bytes of all tables in a ZIP file; a table of 40,000 files has 3 MB
+_MAX_DICTIONARY = 128 << 20  # bytes that LZMA may need; 7-Zip uses at most 64 MiB unless it is changed
 _LABEL = re.compile(r"(?:(?<=/)|^)(study\d+)_(?:positive|negative)$")
 _PART = re.compile(r"(?:^|/)XR_(?P<part>[A-Z]+)(?:/|$)")
 _ZIP_ERRORS = (OSError, zipfile.BadZipFile, NotImplementedError, zlib.error, lzma.LZMAError, struct.error)
@@ -64,8 +68,8 @@ class StudyFile:
         if self.member is None:
             return self.path
         try:
-            with zipfile.ZipFile(self.path) as opened, opened.open(self.member) as file:
-                content = file.read(max_bytes + 1)  # the size in the ZIP file is untrusted
+            with zipfile.ZipFile(self.path) as opened:
+                content = _read_member(opened, opened.getinfo(self.member), max_bytes + 1)
         except KeyError:
             raise RadiographError(
                 f"{self.name} cannot be extracted from {self.path.name}, which has no file of this name; add it, or "
@@ -176,11 +180,14 @@ def _in_zip(source: Path) -> Iterator[_Found]:
             }
 
             listed: set[PurePosixPath] = set()
+            room = _MAX_TABLE
             for place in [place for place in members if place.name in TABLES]:
-                with opened.open(members[place]) as table:
-                    content = table.read(_MAX_TABLE + 1)
-                if len(content) > _MAX_TABLE:
-                    raise DatasetError(f"{source.name}: {place} is larger than {_MAX_TABLE >> 20} MiB; split it")
+                content = _read_member(opened, members[place], room + 1)
+                room -= len(content)
+                if room < 0:
+                    raise DatasetError(
+                        f"{source.name}: with {place}, its tables are larger than {_MAX_TABLE >> 20} MiB; split it"
+                    )
                 prefix = f"{place.parent}/" if place.parent.name else ""
                 for _, name, found in _read_table(content, f"{source.name}, {place}", needs_header=True):
                     file = PurePosixPath(posixpath.normpath(place.parent / name))
@@ -208,6 +215,31 @@ def _choose(kinds: dict[StudyFile, str], *, is_leaf: bool) -> list[StudyFile | N
     if not is_leaf and set(kinds.values()) <= {"unknown"}:  # such as a data file above the folders of studies
         return []
     return [*kinds] or [None]
+
+
+def _read_member(opened: zipfile.ZipFile, member: zipfile.ZipInfo, max_bytes: int) -> bytes:
+    """Reads a member, at most `max_bytes` of it, whatever size the ZIP file names.
+
+    `zipfile` limits only what it returns: it unpacks all of BZIP2 and LZMA, where 2 kB may become gigabytes.
+    """
+    if member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        with opened.open(member) as file:
+            return file.read(max_bytes)
+    packed = copy.copy(member)
+    packed.compress_type, packed.file_size = zipfile.ZIP_STORED, member.compress_size
+    packed.CRC = None  # type: ignore[assignment]  # that of the unpacked content, which is checked below
+    with opened.open(packed) as file:
+        content = file.read()
+    if member.compress_type == zipfile.ZIP_BZIP2:
+        content = bz2.BZ2Decompressor().decompress(content, max_bytes)
+    elif member.compress_type == zipfile.ZIP_LZMA:  # with the header of a .lzma file in place of that of ZIP
+        unpacker = lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_MAX_DICTIONARY)
+        content = unpacker.decompress(content[4:9] + b"\xff" * 8 + content[9:], max_bytes)
+    else:
+        raise NotImplementedError(f"compression method {member.compress_type}")
+    if len(content) < max_bytes and zlib.crc32(content) != member.CRC:
+        raise zipfile.BadZipFile("wrong checksum")
+    return content
 
 
 def _read_head(opened: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
@@ -275,7 +307,8 @@ def _read_table(content: bytes, source: str, *, needs_header: bool) -> Iterator[
 
 
 def _group(found: Iterable[_Found], source: Path) -> list[StudyFiles]:
-    found = list(found)
+    found = list(islice(found, MAX_FILES + 1))  # a small table may have many lines, and a ZIP file many tables
+    _check_count(source, len(found))
     patients = defaultdict(set)
     for one in found:
         patients[one.study].add(one.patient)

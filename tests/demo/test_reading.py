@@ -142,6 +142,13 @@ def test_a_zip_file_may_contain_one_study(predictor, reader, phantom_files, tmp_
     assert str(tmp_path) not in " ".join(problems)
 
 
+def test_a_call_cannot_have_one_zip_file_searched_many_times(reader, phantom_files, tmp_path):
+    empty = _pack(tmp_path / "empty.zip", {"notes.txt": b"Dear doctor"})
+    names, _, problems = read_files(reader, [empty] * 6 + [phantom_files[0]])
+    assert len(names) == 1
+    assert problems[4:] == ["empty.zip was not read: a study may be in 4 ZIP files at most."] * 2
+
+
 @pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_views_that_are_large_once_unpacked_do_not_fill_the_memory(reader, tmp_path, phantom_files, compression):
     file, picture = tmp_path / "bomb.zip", Path(phantom_files[0]).read_bytes()

@@ -100,6 +100,20 @@ def test_addresses_that_write_or_fetch_from_others_are_closed(strict_app):
     assert httpx.post(f"{url}/gradio_api/queue/join", content="{").status_code == 400
 
 
+def test_every_box_says_whose_file_it_is_once_it_has_it(app, strict_app):
+    """Without a call that names it, a file that was dropped but not read yet looks unclaimed, and is removed."""
+    for one in (app, strict_app):
+        config = httpx.get(f"{one.url}/config").json()
+        boxes = [box["id"] for box in config["components"] if box["type"] in ("file", "uploadbutton")]
+        boxes = [box for box in boxes if any(box in event["inputs"] for event in config["dependencies"])]
+        named = {
+            box for event in config["dependencies"] for box, kind in event["targets"]
+            if kind == "upload" and box in event["inputs"]
+        }  # fmt: skip
+        assert len(named) == 3
+        assert named <= set(boxes)
+
+
 def test_files_of_a_session_stay_for_a_moment_after_its_connection_ends(strict_app):
     url = strict_app.url
     file = upload_file(url, "mine.png", b"mine")

@@ -130,6 +130,24 @@ def test_paths_outside_are_neither_held_nor_removed(uploads, tmp_path):
     assert other.exists()
 
 
+@pytest.mark.parametrize("place", ["", "examples", "examples/arm", LOCK, "examples/../.lock"])
+def test_folders_and_the_lock_can_be_neither_named_nor_removed(uploads, place):
+    """The page shows the paths of examples. A call that named their folder removed it for all visitors."""
+    example = uploads.folder / "examples" / "arm" / "a.png"
+    example.parent.mkdir(parents=True)
+    for file in (example, uploads.folder / LOCK):
+        file.write_bytes(b"1")
+    uploads.protect()
+    named = f"{uploads.folder}/{place}"
+    assert not uploads.may_use("one", named)
+    uploads.hold("one", [named])
+    uploads.let_go("one", [named])
+    uploads.hold("one", [named])
+    uploads.release("one")
+    assert example.exists()
+    assert (uploads.folder / LOCK).exists()
+
+
 def test_files_of_a_running_upload_stay_and_those_of_a_broken_one_are_removed_at_once(uploads, clock):
     with pytest.raises(ConnectionError), uploads.uploading({}) as upload:  # noqa: PT012
         upload.folder.mkdir(parents=True)

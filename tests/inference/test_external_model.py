@@ -1,5 +1,6 @@
 import json
 import shutil
+from contextlib import nullcontext
 from itertools import product
 
 import numpy as np
@@ -198,6 +199,41 @@ def test_pickled_weights_and_code_of_a_checkpoint_are_never_run(externals, tmp_p
     with pytest.raises(CheckpointError, match="needs code of its own, which is never run"):
         StudyPredictor.from_pretrained(tmp_path)
     assert not ran.exists()
+
+
+@pytest.mark.parametrize(
+    ("weights", "index", "fields", "words"),
+    [
+        (
+            "adapter_model.bin",
+            None,
+            {"transformers_weights": "adapter_model.bin"},
+            "transformers_weights is in config",
+        ),
+        ("part.bin", "part.bin", {}, "names 'part.bin'; weights may only be safetensors"),
+        ("../other.safetensors", "../other.safetensors", {}, "names '../other.safetensors'"),
+        ("sub/a.safetensors", "sub/a.safetensors", {}, "names 'sub/a.safetensors'"),
+        ("a.safetensors", 7, {}, "names 7"),
+        ("a.safetensors", "a.safetensors", {}, None),
+    ],
+)
+def test_weights_are_only_read_from_safetensors_of_the_checkpoint(tmp_path, picture, weights, index, fields, words):
+    folder = save_external(tmp_path / "vit", "vit")
+    state = load_file(folder / "model.safetensors")
+    (folder / "sub").mkdir()
+    if weights.endswith(".bin"):
+        torch.save(state, folder / weights)
+        (folder / "model.safetensors").unlink()
+    else:
+        (folder / "model.safetensors").rename(folder / weights)
+    if index is not None:
+        (folder / "model.safetensors.index.json").write_text(
+            json.dumps({"metadata": {}, "weight_map": dict.fromkeys(state, index)})
+        )
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **fields}))
+    with nullcontext() if words is None else pytest.raises(CheckpointError, match=words):
+        assert 0 < StudyPredictor.from_pretrained(folder)([picture]).probability < 1
 
 
 @pytest.mark.parametrize(

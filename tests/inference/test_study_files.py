@@ -2,7 +2,9 @@ import io
 import json
 import re
 import shutil
+import tracemalloc
 import zipfile
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -232,6 +234,57 @@ def test_limits_of_folders_and_zip_files(tree, tmp_path, monkeypatch):
     for source in (tree, packed):
         with pytest.raises(DatasetError, match="more than 2 files"):
             find_studies(source)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_members_are_unpacked_up_to_the_limit_only(method, tmp_path):
+    """Of a member of BZIP2 or LZMA, `zipfile` unpacks everything: 2 kB became 5 GB."""
+    good, packed, size = _encode("PNG"), tmp_path / "films.zip", 1 << 27
+    with zipfile.ZipFile(packed, "w", method) as opened:
+        opened.writestr("s/bomb.png", bytes(size if method != zipfile.ZIP_STORED else 1 << 21))
+        opened.writestr("s/good.png", good)
+    bomb, view = find_studies(packed)[0].files
+    tracemalloc.start()
+    with pytest.raises(RadiographError, match=r"bomb\.png is larger than 1 MiB"):
+        bomb.content(1 << 20)
+    assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    tracemalloc.stop()
+    assert view.content() == good
+    content = packed.read_bytes()
+    with zipfile.ZipFile(packed) as opened:
+        crc = opened.getinfo("s/good.png").CRC.to_bytes(4, "little")
+    packed.write_bytes(content.replace(crc, bytes(4)))
+    with pytest.raises(RadiographError, match=r"good\.png cannot be extracted from films\.zip"):
+        view.content()
+
+
+def test_other_compression_methods_and_large_dictionaries_are_refused(tmp_path):
+    packed = tmp_path / "films.zip"
+    for method, old, new in (
+        (zipfile.ZIP_LZMA, b"\5\0\x5d\0\0\x80\0", b"\5\0\x5d\0\0\0\xf0"),  # 4 GB of dictionary
+        (zipfile.ZIP_BZIP2, b"\x0c\0", b"\x5f\0"),  # xz
+    ):
+        with zipfile.ZipFile(packed, "w", method) as opened:
+            opened.writestr("a.png", _encode("PNG"))
+        assert old in packed.read_bytes()
+        packed.write_bytes(packed.read_bytes().replace(old, new))
+        with pytest.raises(RadiographError, match=r"a\.png cannot be extracted"):
+            find_studies(packed)[0].files[0].content()
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"), [("a\n" * 300, "more than 1,000 files"), ("\n" * 3000, "0 MiB; split it")]
+)
+def test_many_tables_in_a_zip_file_are_limited_together(lines, words, tmp_path, monkeypatch):
+    monkeypatch.setattr(study_files, "MAX_FILES", 1000)
+    monkeypatch.setattr(study_files, "_MAX_TABLE", 10_000)
+    for count, error in ((3, None), (9, words)):
+        with zipfile.ZipFile(tmp_path / "films.zip", "w", zipfile.ZIP_DEFLATED) as opened:
+            opened.writestr("s/a.png", _encode("PNG"))
+            for number in range(count):
+                opened.writestr(f"{number}/metadata.csv", f"path\n{lines}")
+        with nullcontext() if error is None else pytest.raises(DatasetError, match=error):
+            find_studies(tmp_path / "films.zip")
 
 
 def test_damaged_and_missing_members(tree, tmp_path):
