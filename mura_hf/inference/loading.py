@@ -238,7 +238,9 @@ def check_sizes(source: Source, limits: CheckpointLimits) -> None:
     index = find_file(source, SAFE_WEIGHTS_INDEX_NAME, limits.file_bytes) if SAFE_WEIGHTS_INDEX_NAME in sizes else None
     for name in {} if index is None else json.loads(index.read_bytes())["weight_map"].values():
         if not re.fullmatch(r"[^/\\]+\.safetensors", str(name)):
-            raise CheckpointError(f"an index of weights of {source.name} names {name!r}; weights may only be {_WEIGHTS}")
+            raise CheckpointError(
+                f"an index of weights of {source.name} names {name!r}; weights may only be {_WEIGHTS}"
+            )
 
 
 def find_file(source: Source, name: str, max_bytes: int = LOCAL_CHECKPOINTS.file_bytes) -> Path | None:
