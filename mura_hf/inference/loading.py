@@ -27,6 +27,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.utils import httpx
+from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
@@ -59,6 +60,7 @@ class CheckpointLimits:
         number: Any other number in these files, such as a number of layers.
         tensors: Number of parameters and buffers of the network, each a tensor.
         elements: Elements of these tensors, all together.
+        product: Elements of a product of matrices for one view, such as the attention of all its tokens to each other.
     """
 
     weights_bytes: int | None = None
@@ -67,10 +69,13 @@ class CheckpointLimits:
     number: float = 1e6
     tensors: int = 50_000
     elements: int = 4_000_000_000
+    product: int = 1 << 30
 
 
 LOCAL_CHECKPOINTS = CheckpointLimits()
-PUBLIC_CHECKPOINTS = CheckpointLimits(1 << 30, 4 << 20, side=1024, number=1e5, tensors=10_000, elements=300_000_000)
+PUBLIC_CHECKPOINTS = CheckpointLimits(
+    1 << 30, 4 << 20, side=1024, number=1e5, tensors=10_000, elements=300_000_000, product=1 << 24
+)
 """Limits of an app that strangers reach."""
 
 _SIDES = re.compile(
@@ -99,7 +104,8 @@ def check_values(values: Any, limits: CheckpointLimits, file: str, name: str = "
 class _BoundedBuilding(TorchFunctionMode):
     """Stops the building of a network with too many layers or parameters, in this thread only.
 
-    transformers builds networks on the meta device, so nothing of this size is allocated yet.
+    transformers builds networks on the meta device, so nothing of this size is allocated yet. Also stops the first run
+    of an external network before it computes too large a product.
     """
 
     def __init__(self, place: str, limits: CheckpointLimits) -> None:
@@ -107,6 +113,14 @@ class _BoundedBuilding(TorchFunctionMode):
         self.place, self.limits, self.tensors, self.elements = place, limits, 0, 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _PRODUCTS and len(args) > 1:
+            shape, other = args[0].shape, args[1].shape
+            last = other[-2] if func is scaled_dot_product_attention else other[-1]
+            if shape[:-1].numel() * last > self.limits.product:
+                raise CheckpointError(
+                    f"{self.place} compares {shape[-2]:,} parts of an image with each other, which needs more memory "
+                    "than is allowed here; use a checkpoint with smaller images or larger patches"
+                )
         result = func(*args, **(kwargs or {}))
         if func in _FACTORIES and result.is_meta:
             self.tensors, self.elements = self.tensors + 1, self.elements + result.numel()
@@ -119,6 +133,10 @@ class _BoundedBuilding(TorchFunctionMode):
 
 
 _FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.arange, torch.tensor}
+_PRODUCTS = {
+    torch.matmul, torch.bmm, torch.Tensor.matmul, torch.Tensor.bmm, torch.Tensor.__matmul__,
+    scaled_dot_product_attention,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import json
 import resource
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -169,6 +170,20 @@ class TestLimits:
         (tmp_path / "training.json").write_text(" " * (33 << 20))
         with pytest.raises(CheckpointError, match="has 35 MB, and at most 34 MB are allowed"):
             StudyPredictor.from_pretrained(tmp_path)
+
+    @pytest.mark.parametrize("attention", ["eager", "sdpa"])
+    @pytest.mark.parametrize(("side", "allowed"), [(256, True), (1024, False)])
+    def test_many_tokens_are_refused_before_they_meet(self, attention, side, allowed, tmp_path):
+        """A file of 2 MB took more than 9 GB: 16,384 tokens in four heads."""
+        save_external(tmp_path, "vit", image_size=side, patch_size=8)
+        for file, fields in (
+            ("config.json", {"attn_implementation": attention}),
+            ("preprocessor_config.json", {"size": {"height": side, "width": side}}),
+        ):
+            values = json.loads((tmp_path / file).read_text())
+            (tmp_path / file).write_text(json.dumps({**values, **fields}))
+        with nullcontext() if allowed else pytest.raises(CheckpointError, match="compares 16,385 parts of an image"):
+            StudyPredictor.from_pretrained(tmp_path, device="cpu", limits=PUBLIC_CHECKPOINTS)
 
     @pytest.mark.parametrize(
         ("files", "message"),
