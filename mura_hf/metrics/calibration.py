@@ -98,8 +98,9 @@ def measure_calibration(
         with `value`, `low` and `high` from the variance between patients; `debiased_error` (root of the squared
         calibration error in 15 bins with the same number of studies, without the part that chance adds: Kumar et al.,
         NeurIPS 2019); and `curve`, the share of abnormal studies smoothed over the logit, with a band of pointwise
-        intervals: `probability`, `share`, `low` and `high`, each `[49]`. None if there are fewer than `MIN_STUDIES`
-        studies of a class or `MIN_CLUSTERS` patients.
+        intervals: `probability`, `share`, `low` and `high`, each `[49]` or fewer (None if the probabilities are nearly
+        equal). `slope` is None if the classes are ranked perfectly, which no slope fits best. All are None if there
+        are fewer than `MIN_STUDIES` studies of a class or `MIN_CLUSTERS` patients.
     """
     margins, truth = _logit(probabilities), np.asarray(labels, np.float64)
     index, n_clusters = cluster_index(groups)
@@ -112,13 +113,16 @@ def measure_calibration(
         return {"value": scale(value), "low": scale(value - t * error), "high": scale(value + t * error)}
 
     design = np.stack([margins, np.ones(len(margins))], 1)
-    coefficients = _fit(design, truth, firth=False)
+    slope = None
+    if margins[truth == 1].min() < margins[truth == 0].max():
+        coefficients = _fit(design, truth, firth=False)
+        slope = interval(coefficients[0], _robust_errors(design, truth, design @ coefficients, index, n_clusters)[0])
     shift = _match_mean(margins, truth)
     ratio = float(np.log(truth.sum() / values.sum()))
     over = np.bincount(index, truth - np.exp(ratio) * values, n_clusters)
     ratio_error = float(np.sqrt(n_clusters / (n_clusters - 1) * (over @ over)) / truth.sum())
     return {
-        "slope": interval(coefficients[0], _robust_errors(design, truth, design @ coefficients, index, n_clusters)[0]),
+        "slope": slope,
         "intercept": interval(shift, _robust_errors(design[:, 1:], truth, margins + shift, index, n_clusters)[0]),
         "observed_expected": interval(ratio, ratio_error, lambda log_ratio: float(np.exp(log_ratio))),
         "debiased_error": _debiased_error(truth, values),
@@ -137,9 +141,11 @@ def _debiased_error(truth: np.ndarray, values: np.ndarray) -> float:
 
 def _smooth_curve(
     truth: np.ndarray, margins: np.ndarray, groups: Sequence[Hashable] | np.ndarray, level: float
-) -> dict[str, list[float]]:
+) -> dict[str, list[float]] | None:
     """Local linear regression on the logit (Fan, J. Am. Stat. Assoc. 87, 1992) in the range of the probabilities."""
     grid = _GRID[(_logit(_GRID) >= np.quantile(margins, 0.01)) & (_logit(_GRID) <= np.quantile(margins, 0.99))]
+    if not len(grid):  # the probabilities are nearly equal
+        return None
     offsets = margins[:, None] - _logit(grid)
     kernel = np.exp(-0.5 * (offsets / _BANDWIDTH) ** 2)
     counts = np.vstack([np.ones(len(truth)), resample_counts(groups, len(truth), _N_RESAMPLES, 0)])

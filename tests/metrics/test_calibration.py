@@ -109,3 +109,7 @@ def test_calibration_is_measured_with_intervals():
     repeated = measure_calibration(*(np.tile(one, 3) for one in (labels, expit(margins), groups)), curve=False)
     assert repeated["slope"] == pytest.approx(found["slope"], abs=1e-6)
     assert set(measure_calibration([0, 1], [0.1, 0.9], "ab").values()) == {None}
+    perfect = measure_calibration(np.repeat([0, 1], 30), np.linspace(0.1, 0.9, 60), range(60))
+    assert perfect["slope"] is None
+    assert perfect["observed_expected"]["low"] < 1 < perfect["observed_expected"]["high"]
+    assert measure_calibration(labels[:100], np.full(100, 0.31), range(100))["curve"] is None

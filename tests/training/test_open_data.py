@@ -85,7 +85,7 @@ def test_an_epoch_calibration_evaluation_and_a_card_that_credits(key, request):
             shown = [bool(words & set(region.split("+"))) for region in rows["region"]]
             figures = report["region"][name]["figures"]
             assert (figures["n"], figures["n_abnormal"]) == (sum(shown), np.asarray(rows["label"])[shown].sum())
-            assert f"| {name} | {figures['n']} | {figures['n_abnormal']} | {figures['auroc']:.3f} (" in card
+            assert f"| {name} | {figures['n']} | {figures['n_abnormal']} | {figures['auroc']:.3f} " in card
         assert any(line.startswith("shows upper limb") for line in describe_evaluation(report))
         assert "study of the upper limb" in card
         assert "Its intended use is the upper limb" in card
