@@ -102,12 +102,12 @@ class ShiftCollection:
             minus that with the control (without one, minus that before), with `low`, `high` and `p_value`, and
             `decision`, the same for being called abnormal. Intervals are 95 % intervals over patients.
 
-            `verdict`: "none larger than 0.05" if, for both labels, the 90 % interval of the shift lies within
-            `LIMIT`, so that two one-sided tests at 5 % exclude a larger one (Schuirmann, J. Pharmacokinet. Biopharm.
-            15, 1987), which takes at least `MIN_CLUSTERS` patients of each label. Otherwise "shift found" if the mean
-            shift, or that of the decision, is larger than `LIMIT`, and a sign flip test of it is significant at 5 %
-            after Holm's correction over all factors and labels. Otherwise "too few", or "expected". Factors that hide
-            findings are judged on normal studies.
+            `verdict`: "none larger than 0.05" if, for both labels, the 90 % interval of the shift, or that of the
+            change itself, lies within `LIMIT`, so that two one-sided tests at 5 % exclude a larger one (Schuirmann,
+            J. Pharmacokinet. Biopharm. 15, 1987), which takes at least `MIN_CLUSTERS` patients of each label.
+            Otherwise "shift found" if the mean shift, or that of the decision, and the mean change itself are larger
+            than `LIMIT`, and a sign flip test is significant at 5 % after Holm's correction over all factors and
+            labels. Otherwise "too few", or "expected". Factors that hide findings are judged on normal studies.
         """
         rows = {factor: _summary(shifts) for factor, shifts in self._shifts.items() if shifts}
         judged = {factor: _judged_labels(factor) for factor in rows if factor not in expected}
@@ -133,8 +133,12 @@ def _judged_labels(factor: str) -> tuple[str, ...]:
 def _verdict(labels: list[dict[str, Any] | None]) -> str:
     if all(row is not None and row["within_limit"] for row in labels):
         return NONE
-    tests = [row[outcome] for row in labels if row is not None for outcome in ("shift", "decision")]
-    found = any(test["adjusted_p_value"] <= _SIGNIFICANT and abs(test["mean"]) > LIMIT for test in tests)
+    found = any(
+        row[outcome]["adjusted_p_value"] <= _SIGNIFICANT and min(abs(row[outcome]["mean"]), abs(change)) > LIMIT
+        for row in labels
+        if row is not None
+        for outcome, change in (("shift", row["mean"]), ("decision", row["decision"]["change"]))
+    )
     return FOUND if found else TOO_FEW
 
 
@@ -163,18 +167,26 @@ def _summary(shifts: list[Shift]) -> dict[str, Any]:
         excess = mean_with_interval(np.abs(change) - np.abs(control - before), patients)
         row["control"] = float(np.mean(np.abs(control - before)))
         row |= {"excess": excess["mean"], "excess_low": excess["low"], "excess_high": excess["high"]}
-    decided = (after > threshold).astype(float) - (control > threshold)
+    called, called_before, called_control = (values > threshold for values in (after, before, control))
+    decided = called.astype(float) - called_control
     for label, name in enumerate(LABELS):
         members = labels == label
         if members.any():
             owners, shift = patients[members], (after - control)[members]
-            interval = mean_interval(shift, owners, level=1 - 2 * _SIGNIFICANT)
+            intervals = [
+                mean_interval(values, owners, level=1 - 2 * _SIGNIFICANT) for values in (shift, change[members])
+            ]
             row[name] = {
                 "n": int(members.sum()),
                 **mean_with_interval(change[members], owners),
                 "shift": _test(shift, owners),
-                "decision": _test(decided[members], owners),
-                "within_limit": interval is not None and interval[0] >= -LIMIT and interval[1] <= LIMIT,
+                "decision": {
+                    **_test(decided[members], owners),
+                    "change": float((called.astype(float) - called_before)[members].mean()),
+                },
+                "within_limit": any(
+                    interval is not None and interval[0] >= -LIMIT and interval[1] <= LIMIT for interval in intervals
+                ),
             }
     return row
 
