@@ -21,7 +21,7 @@ MIN_SIZES = {
 }
 """What needs studies -> the smallest numbers of studies, and of their patients, in each class.
 
-`mura_hf/evaluation/README.md` has the simulations behind them. Cross-validation of a calibration needs five patients.
+Cross-validation of a calibration needs five patients.
 """
 
 _DIGITS = 5  # of points on curves
