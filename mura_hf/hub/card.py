@@ -15,6 +15,7 @@ from ..errors import CardError
 from ..evaluation import describe_verdict
 from ..metrics import MIN_CLUSTERS
 from ..models import BODY_PARTS
+from ..models.backbone_mura import IMAGENET_CREDIT
 from ..models.golden_mura import digest_weights
 from ..retrieval import FOLDER, read_record
 from ..training import config_names
@@ -211,11 +212,16 @@ def sources_of(records: dict[str, Any]) -> tuple[DataSource, DataSource]:
         raise CardError(f"a record names unknown data: {error}; known are {', '.join(SOURCES)}") from error
 
 
+def _base_keys(records: dict[str, Any]) -> list[str]:
+    """Keys of all data that the weights which it started from were trained on."""
+    keys = [one["key"] for base in bases_of(records["training"]) for one in base["trained_on"] or []]
+    return list(dict.fromkeys(keys))
+
+
 def _base_sources(records: dict[str, Any]) -> list[DataSource]:
     """Other data that the checkpoints which it started from were trained on."""
-    keys = [one["key"] for base in bases_of(records["training"]) for one in base["trained_on"] or []]
     own = sources_of(records)[0].key
-    return [SOURCES[key] for key in dict.fromkeys(keys) if key in SOURCES and key != own]
+    return [SOURCES[key] for key in _base_keys(records) if key in SOURCES and key != own]
 
 
 def _strictest_licence(records: dict[str, Any]) -> DataSource:
@@ -276,6 +282,7 @@ def _collect_values(records: dict[str, Any], folder: Path, name: str) -> dict[st
         "source": source,
         "held_out": held_out,
         "base_sources": bases,
+        "imagenet_credit": IMAGENET_CREDIT if "imagenet" in _base_keys(records) else None,
         "strictest": _strictest_licence(records),
         "cited": [one.citation for one in dict.fromkeys([source, *bases, held_out]) if one.citation],
         "covers": source.covers if regions == "all" else f"of {' or '.join(regions)} (one view)",

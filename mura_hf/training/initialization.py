@@ -18,10 +18,18 @@ from transformers.utils import logging
 from ..common import BUNDLED
 from ..errors import CheckpointError, ConfigError
 from ..models import CLASSIFIERS, MuraBaseConfig, MuraImageProcessor, MuraModel
-from ..models.backbone_mura import IMAGENET_CREDIT, IMAGENET_WEIGHTS, imagenet_overlay, imagenet_package
+from ..models.backbone_mura import (
+    IMAGENET_CREDIT,
+    IMAGENET_WEIGHTS,
+    find_in_cache,
+    imagenet_file,
+    imagenet_overlay,
+    imagenet_package,
+    imagenet_source,
+)
 from ..models.golden_mura import digest_weights
 from .arguments import TrainingConfig
-from .validation import FAMILIES
+from .validation import FAMILIES, IMAGENET
 
 _FORMER_NAMES = {"bundled": "mura-phantom"}
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -43,8 +51,7 @@ def build_model(config: TrainingConfig, *, trained_on_phantoms: bool) -> Any:
         overlay = imagenet_overlay(weights) if config.model.has_packaged_weights else None
         model = model_class.from_timm(weights, pretrained_cfg_overlay=overlay, **fields)
         if overlay is not None and os.environ.get("RANK", "0") == "0":
-            source = f"of the package {imagenet_package(weights)} ({IMAGENET_CREDIT})"
-            print(f"The backbone {weights} starts from the ImageNet weights {source}.", file=sys.stderr)
+            print(f"The backbone {weights} starts from {imagenet_source(weights)}.", file=sys.stderr)
         return model
     model_config = model_class.config_class(backbone=config.model.backbone, **fields)
     if config.model.init_checkpoint is None:
@@ -200,10 +207,11 @@ def describe_base(config: TrainingConfig) -> dict[str, Any] | None:
     if config.model.family == "ensemble":
         return None  # its members start as their own configs say
     weights = config.model.timm_weights
-    if weights is not None and config.model.has_packaged_weights:
+    packaged = _find_packaged(config)
+    if packaged is not None:
         return {
-            "name": config.model.init_from, "revision": None, "sha256": IMAGENET_WEIGHTS[weights], "heads": False,
-            "trained_on": [{"key": "imagenet", "name": "ImageNet"}], "package": imagenet_package(weights),
+            "name": IMAGENET + packaged, "revision": None, "sha256": IMAGENET_WEIGHTS[packaged], "heads": False,
+            "trained_on": [{"key": "imagenet", "name": "ImageNet"}], "package": imagenet_package(packaged),
             "license": "apache-2.0", "credit": IMAGENET_CREDIT,
         }  # fmt: skip
     if weights is not None:
@@ -214,6 +222,21 @@ def describe_base(config: TrainingConfig) -> dict[str, Any] | None:
     if config.model.init_checkpoint is None:
         return None
     return {**_describe(config.model.init_checkpoint), "heads": config.model.init_heads}
+
+
+def _find_packaged(config: TrainingConfig) -> str | None:
+    """Name of initial weights from a package: those that were asked for, or those that stand in for timm's."""
+    weights = config.model.timm_weights
+    if weights is None or config.model.has_packaged_weights:
+        return weights
+    name = weights.removesuffix(".in1k")
+    if name not in IMAGENET_WEIGHTS or find_in_cache(timm.get_pretrained_cfg(weights).to_dict()):
+        return None
+    try:
+        imagenet_file(name)
+    except CheckpointError:
+        return None
+    return name
 
 
 @lru_cache(maxsize=4)  # the folder may change during the run

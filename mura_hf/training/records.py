@@ -71,7 +71,7 @@ def make_record(
     base = describe_base(config)
     # The record is part of the checkpoint and must not show paths of this machine.
     start = config.model.init_from
-    if base and base["sha256"] and base["revision"] is None and start not in BUNDLED:
+    if base and config.model.init_checkpoint and base["revision"] is None and start not in BUNDLED:
         start = base["name"]
     members, router = [config_name(name) for name in config.model.members], config.model.router
     arguments = {

