@@ -9,6 +9,7 @@ from ..common import home_folder, require_extra
 require_extra("train", "datasets", "pyarrow", "filelock")
 
 from .cache import PixelCache, build_pixel_cache
+from .duplicates import MIN_CORRELATION, DuplicatePair, find_duplicates, group_duplicates, read_thumbnails
 from .folder import load_folder
 from .hub import HUB_PREFIX, load_hub
 from .loading import SOURCES, DataSource, describe_positive_class, detect_source, load_data
@@ -23,12 +24,14 @@ from .views import UNKNOWN_PART, Augmentation, PreparedView, StudyDataset, ViewD
 __all__ = [
     "FEATURES",
     "HUB_PREFIX",
+    "MIN_CORRELATION",
     "OPEN_FEATURES",
     "SOURCES",
     "UNKNOWN_PART",
     "Augmentation",
     "BalancedSampler",
     "DataSource",
+    "DuplicatePair",
     "GroupSampler",
     "HardSampler",
     "PerClassSampler",
@@ -44,6 +47,8 @@ __all__ = [
     "collate_studies",
     "describe_positive_class",
     "detect_source",
+    "find_duplicates",
+    "group_duplicates",
     "home_folder",
     "load_data",
     "load_folder",
@@ -55,6 +60,7 @@ __all__ = [
     "manifest_source",
     "prepare_view",
     "read_manifest",
+    "read_thumbnails",
     "split_digest",
     "split_patients",
     "split_patients_evenly",

@@ -11,6 +11,7 @@ from datasets import DatasetDict
 from ..errors import DatasetError
 from ..models.configuration_mura import LABELS
 from ..radiographs import find_kind, is_hidden
+from .duplicates import group_duplicates
 from .splits import (
     FEATURES,
     Row,
@@ -35,13 +36,14 @@ _COLUMNS = ("file_name", "label", "study_id", "patient_id", "body_part")
 def load_folder(
     root: str | os.PathLike[str], body_parts: Sequence[str] | None = None, **split_options: Any
 ) -> DatasetDict:
-    """Loads a folder of radiographs: PNG, JPEG, TIFF, BMP, WebP or DICOM, 8 or 16 bit. Decodes no file.
+    """Loads a folder of radiographs: PNG, JPEG, TIFF, BMP, WebP or DICOM, 8 or 16 bit.
 
     A table `metadata.csv` or `metadata.jsonl` has the columns `file_name` (relative to the folder) and `label`
     (normal, abnormal, 0 or 1), and optionally `study_id`, `patient_id` and `body_part` (one of the seven, or empty).
     Without `study_id` every file is a study of its own. Without `patient_id` every study counts as a patient of its
     own: the same patient may then be in train and in valid, and every figure comes out too good. A message on stderr
-    says so.
+    says so. Near-duplicates still stay in one split: files are decoded once to find them, as thumbnails that are kept
+    in `home_folder()`. Studies that share near-duplicates get the same `patient_id`.
 
     Without a table, the files in the folders `normal` and `abnormal` are loaded, each as a study of its own.
 
@@ -84,6 +86,8 @@ def load_folder(
     _report(source, next(iter(records.values())), rows)
     ordered = sorted(rows.values(), key=lambda row: (row["study_id"], row["image"]))
     number_views(ordered)
+    if options.group_duplicates and "patient_id" not in next(iter(records.values())):
+        ordered = group_duplicates(ordered, root)
     chosen = [row for row in ordered if wanted is None or row["body_part"] in wanted]
     if not chosen:
         raise DatasetError(f"{source} names no study of {', '.join(wanted or ())}; choose other body parts")

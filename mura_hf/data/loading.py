@@ -98,7 +98,7 @@ SOURCES = {
             license="cc-by-4.0",
             held_out="images of FracAtlas from other blocks of twenty numbers, because it does not identify patients",
             folder="FracAtlas",
-            clusters="blocks of twenty films",
+            clusters="blocks of films",
             credit=(
                 "Trained on FracAtlas by Abedeen I., Rahman M. A., Prottyasha F. Z., Ahmed T., Chowdhury T. M. and "
                 "Shatabda S., Scientific Data 10, 521 (2023), doi 10.1038/s41597-023-02432-4, data doi "

@@ -10,6 +10,7 @@ from datasets import DatasetDict, Features, Value
 from PIL import Image as PillowImage
 
 from ..errors import DatasetError
+from .duplicates import group_duplicates
 from .splits import (
     BOXES,
     FEATURES,
@@ -65,16 +66,18 @@ def load_fracatlas(
     multiscan: bool = True,
     **split_options: Any,
 ) -> DatasetDict:
-    """Loads FracAtlas: radiographs of hand, shoulder, hip and leg with fracture labels and boxes. Decodes no file.
+    """Loads FracAtlas: radiographs of hand, shoulder, hip and leg with fracture labels and boxes.
 
     Source: Abedeen et al., Scientific Data 10, 521 (2023), CC BY 4.0.
 
     FracAtlas has no patient ids. Consecutive images may belong to one patient, so blocks of twenty image numbers serve
-    as patients: `patient_id` has the form "block0007", and every image is a study of its own. `body_part` is shoulder
-    for images of shoulders alone and None otherwise, since "hand" means anything from a finger to the whole arm.
-    `region` is the region in words of FracAtlas; several are joined by "+". There are few blocks, so the shares of
-    regions and labels may differ between splits by some percentage points. If a copy lacks some of the published 4,083
-    images, a table on stderr says so.
+    as patients: `patient_id` has the form "block0007", and every image is a study of its own. Some images exist twice
+    under different numbers. Blocks that share near-duplicates become one patient, named like the first of them. To
+    find them, files are decoded once, as thumbnails that are kept in `home_folder()`. `body_part` is shoulder for
+    images of shoulders alone and None otherwise, since "hand" means anything from a finger to the whole arm. `region`
+    is the region in words of FracAtlas; several are joined by "+". There are few blocks, so the shares of regions and
+    labels may differ between splits by some percentage points. If a copy lacks some of the published 4,083 images, a
+    table on stderr says so.
 
     Args:
         root: The folder with dataset.csv, images/ and Annotations/YOLO/.
@@ -125,6 +128,8 @@ def load_fracatlas(
         }
 
     rows = _read_rows(root, "FracAtlas", _FRACATLAS_COLUMNS, _FRACATLAS_COUNTS, images, make_row, abnormal)
+    if options.group_duplicates:
+        rows = group_duplicates(rows, "FracAtlas")
     chosen = [
         row if "fracture" in abnormal else {**row, "boxes": []}
         for row in rows

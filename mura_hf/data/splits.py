@@ -55,6 +55,8 @@ class SplitOptions:
             0 on, becomes `dev`. `dev_fraction` is ignored then. `calib` and `valid` are the same for every fold.
         n_folds: Number of folds.
         stratified: Whether every split gets the same shares of body parts and labels, as far as patients allow.
+        group_duplicates: Whether near-duplicates stay in one split (see `duplicates.py`). Ignored if the dataset has
+            patient ids.
 
     Raises:
         ValueError: If a fraction is negative, fractions sum to 1 or more, or there is no such fold.
@@ -67,6 +69,7 @@ class SplitOptions:
     fold: int | None = None
     n_folds: int = 5
     stratified: bool = True
+    group_duplicates: bool = True
 
     def __post_init__(self) -> None:
         _check_fractions({"dev": self.dev_fraction, "calib": self.calib_fraction})
@@ -83,7 +86,9 @@ def assign_patients(
     """Assigns patients to `valid`, independent of the seed, then the others to `dev`, `calib` and `train`.
 
     Args:
-        rows: Rows with `patient_id`, `study_id`, `label` and `region` or `body_part`.
+        rows: Rows with `patient_id`, `study_id`, `label` and `region` or `body_part`. Rows may have a `unit` too: a
+            part of the patient. Patients whose units would all get the same split get this one; the others are
+            assigned as a whole. So near-duplicates that join units change the split of these only.
         options: How to split.
         source: Name of the dataset in messages.
         given: Splits that the dataset has already. No patient of `rows` is assigned to them.
@@ -123,14 +128,22 @@ def _assign(rows: Iterable[Row], fractions: dict[str, float], seed: int, stratif
     if not stratified:
         return split_patients(patients, fractions, seed=seed)
     strata = [f"{row.get('region', row['body_part'])} {row['label']}" for row in first_views]
-    return split_patients_evenly(patients, strata, [len(views) for views in studies.values()], fractions, seed=seed)
+    sizes = [len(views) for views in studies.values()]
+    units = [row.get("unit", row["patient_id"]) for row in first_views]
+    of_units = split_patients_evenly(units, strata, sizes, fractions, seed=seed)
+    wanted: dict[str, set[str]] = {}
+    for patient, unit in zip(patients, units, strict=True):
+        wanted.setdefault(patient, set()).add(of_units[unit])
+    given = {patient: next(iter(splits)) for patient, splits in wanted.items() if len(splits) == 1}
+    return split_patients_evenly(patients, strata, sizes, fractions, seed=seed, given=given)
 
 
 def make_splits(rows: Sequence[Row], splits: dict[str, str], features: Features) -> DatasetDict:
     """Builds a `DatasetDict` with all of `SPLITS`; splits without rows are empty.
 
     Args:
-        rows: Rows with the columns of `features`. Other keys are ignored.
+        rows: Rows with the columns of `features`. Rows that are `contradictory` are in no split but `train`. Other
+            keys are ignored.
         splits: Patient -> split.
         features: Columns. If any file is neither PNG nor JPEG, `image` contains paths instead of images, since Pillow
             cannot open DICOM when a row is accessed.
@@ -139,7 +152,9 @@ def make_splits(rows: Sequence[Row], splits: dict[str, str], features: Features)
         features = Features({**features, "image": Image(decode=False)})
     by_split: dict[str, list[Row]] = {name: [] for name in SPLITS}
     for row in rows:
-        by_split[splits[row["patient_id"]]].append(row)
+        split = splits[row["patient_id"]]
+        if split == "train" or not row.get("contradictory"):
+            by_split[split].append(row)
     return DatasetDict({name: make_dataset(chosen, features) for name, chosen in by_split.items()})
 
 
@@ -187,6 +202,7 @@ def split_patients_evenly(
     fractions: dict[str, float],
     rest: str = "train",
     seed: int = 0,
+    given: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """Assigns patients to splits so that every stratum is spread over the splits by their fractions.
 
@@ -201,6 +217,7 @@ def split_patients_evenly(
         fractions: Split -> fraction of the patients.
         rest: Split of the remaining patients.
         seed: Seed. The result depends on the studies of the patients and the seed, not on their order.
+        given: Patient -> split of patients that are assigned already.
 
     Returns:
         Patient -> split.
@@ -227,13 +244,13 @@ def split_patients_evenly(
     names, parts = list(shares), np.array(list(shares.values()))[:, None]
     weights = 1 / (parts * sum(counts_of.values()))
     excess = np.zeros(weights.shape)  # of each split in each stratum, compared to its fraction
-    splits: dict[str, str] = {}
-    for patient in order:
+    splits = dict(given or {})
+    for patient in sorted(order, key=lambda patient: patient not in splits):  # those that are assigned come first
         counts = counts_of[patient]
         excess -= parts * counts
-        chosen = int(np.argmin(((2 * excess + counts) * counts * weights).sum(1)))
-        excess[chosen] += counts
-        splits[patient] = names[chosen]
+        if patient not in splits:
+            splits[patient] = names[int(np.argmin(((2 * excess + counts) * counts * weights).sum(1)))]
+        excess[names.index(splits[patient])] += counts
     # A positive fraction gets at least one patient, so that a small dataset still has something to select on.
     for name in names:
         if name not in splits.values():

@@ -64,7 +64,8 @@ def load_splits(folder: str | Path, data_dir: str | Path, split: str) -> tuple[D
     # A member of an ensemble may have another seed than its cut.
     trained = data.get("cut") or record.get("arguments") or record["recipe"]
     cut = {name: trained[name] for name in _CUT_FIELDS if name in trained}
-    cut["stratified"] = trained.get("stratified", False)  # old cuts were not stratified
+    for name in ("stratified", "group_duplicates"):
+        cut[name] = trained.get(name, False)  # as in old cuts
     selection = {name: data[name] for name in _SELECTION_FIELDS if data.get(name, "all") != "all"}
     try:
         datasets, source = load_data(data_dir, **selection, **cut)

@@ -105,6 +105,7 @@ class DataArguments(_Arguments):
     calib_fraction: float = _arg(0.08, "Share of the training patients for calib, the calibration set.")
     valid_fraction: float = _arg(0.2, "Share of all patients for valid, unless the data have one.", _SHARE)
     stratified: bool = _arg(True, "Keep the shares of body parts and labels alike in all splits.")
+    group_duplicates: bool = _arg(True, "Keep near-duplicates in one split, if the data lack patient ids.")
     fold: int | None = _arg(None, "Cross-validation: the fold that is dev, from 0. Default: use `dev_fraction`.")
     n_folds: int = _arg(5, "Number of folds.")
     level: Literal["view", "study"] = _arg(
@@ -294,7 +295,15 @@ class TrainingConfig:
 
     def split_options(self) -> dict[str, Any]:
         """The options of `load_data` that split the data."""
-        names = ("dev_fraction", "calib_fraction", "valid_fraction", "fold", "n_folds", "stratified")
+        names = (
+            "dev_fraction",
+            "calib_fraction",
+            "valid_fraction",
+            "fold",
+            "n_folds",
+            "stratified",
+            "group_duplicates",
+        )
         return {"seed": self.training.seed, **{name: getattr(self.data, name) for name in names}}
 
     def for_stage(self, stage: TrainingStage) -> "TrainingConfig":

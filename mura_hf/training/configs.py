@@ -208,7 +208,7 @@ def _without_defaults(stage: dict[str, Any], values: dict[str, Any]) -> dict[str
 _Script = TypeVar("_Script")
 _OF_ENSEMBLES = (
     "name", "family", "members", "router", "fit_member_weights", "seed", "fold", "n_folds", "dev_fraction",
-    "calib_fraction", "stratified",
+    "calib_fraction", "stratified", "group_duplicates",
 )  # fmt: skip
 _SIMPLE: tuple[Any, ...] = (int, float, str, bool, list[str])
 

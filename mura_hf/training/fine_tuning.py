@@ -184,7 +184,8 @@ def keep_split_of_base(
     if data.get("key", source) != source:
         return config, {}, None
     split = data.get("cut") or record.get("arguments") or record.get("recipe", {})
-    known: dict[str, Any] = {"valid_fraction": DataArguments.valid_fraction}  # old records lack it
+    # Old records lack these.
+    known: dict[str, Any] = {"valid_fraction": DataArguments.valid_fraction, "group_duplicates": False}
     known |= {name: value for name, value in split.items() if name in config.split_options()}
     before = {name: data.get(name) for name in _CHOICES}
     before = {name: value for name, value in before.items() if value not in (None, "all")}
