@@ -129,7 +129,7 @@ def _assign(rows: Iterable[Row], fractions: dict[str, float], seed: int, stratif
         return split_patients(patients, fractions, seed=seed)
     strata = [f"{row.get('region', row['body_part'])} {row['label']}" for row in first_views]
     sizes = [len(views) for views in studies.values()]
-    units: list[str] = [row.get("unit", row["patient_id"]) for row in first_views]
+    units = [row["unit"] if "unit" in row else row["patient_id"] for row in first_views]
     of_units = split_patients_evenly(units, strata, sizes, fractions, seed=seed)
     wanted: dict[str, set[str]] = {}
     for patient, unit in zip(patients, units, strict=True):
