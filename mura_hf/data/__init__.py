@@ -9,7 +9,15 @@ from ..common import home_folder, require_extra
 require_extra("train", "datasets", "pyarrow", "filelock")
 
 from .cache import PixelCache, build_pixel_cache
-from .duplicates import MIN_CORRELATION, DuplicatePair, find_duplicates, group_duplicates, read_thumbnails
+from .duplicates import (
+    MIN_CORRELATION,
+    DuplicatePair,
+    find_duplicates,
+    find_leaks,
+    group_duplicates,
+    leave_out_duplicates,
+    read_thumbnails,
+)
 from .folder import load_folder
 from .hub import HUB_PREFIX, load_hub
 from .loading import SOURCES, DataSource, describe_positive_class, detect_source, load_data
@@ -48,8 +56,10 @@ __all__ = [
     "describe_positive_class",
     "detect_source",
     "find_duplicates",
+    "find_leaks",
     "group_duplicates",
     "home_folder",
+    "leave_out_duplicates",
     "load_data",
     "load_folder",
     "load_fracatlas",

@@ -9,11 +9,12 @@ import hashlib
 import io
 import os
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from datasets import Dataset, Image
 from PIL import Image as PillowImage
 from PIL import ImageOps
 from tqdm.auto import tqdm
@@ -165,6 +166,53 @@ def group_duplicates(rows: Sequence[Row], source: object) -> list[Row]:
         }
         for row in rows
     ]
+
+
+def find_leaks(splits: Mapping[str, Dataset], others: Mapping[str, Dataset] | None = None) -> list[dict[str, Any]]:
+    """Finds near-duplicates in different splits.
+
+    Args:
+        splits: Splits with the columns `image`, `study_id` and `label`; labels may be None.
+        others: Splits of another dataset: compares each of `splits` with each of these instead of with one another.
+
+    Returns:
+        For each pair: `splits`, `studies` and `images` (of both; None for an image without a path), `correlation`,
+        `mirrored`, and `contradictory`, whether the labels differ.
+    """
+    ours = [(split, row) for split, rows in splits.items() for row in _read_rows(rows)]
+    theirs = [(split, row) for split, rows in (others or {}).items() for row in _read_rows(rows)]
+    thumbnails = [
+        read_thumbnails([row["image"]["bytes"] or row["image"]["path"] for _, row in side])
+        for side in ((ours, theirs) if others is not None else (ours,))
+    ]
+    leaks = []
+    for first, second, correlation, mirrored in find_duplicates(*thumbnails):
+        sides = ours[first], (ours if others is None else theirs)[second]
+        if others is not None or sides[0][0] != sides[1][0]:
+            labels = {row["label"] for _, row in sides} - {None}
+            leaks.append(
+                {
+                    "splits": [split for split, _ in sides],
+                    "studies": [row["study_id"] for _, row in sides],
+                    "images": [row["image"]["path"] for _, row in sides],
+                    "correlation": correlation,
+                    "mirrored": mirrored,
+                    "contradictory": len(labels) > 1,
+                }
+            )
+    return leaks
+
+
+def leave_out_duplicates(rows: Dataset, others: Mapping[str, Dataset]) -> Dataset:
+    """Leaves out the studies that are in other splits too, or have near-duplicates there."""
+    known = {study for other in others.values() for study in other["study_id"]}
+    known |= {leak["studies"][0] for leak in find_leaks({"": rows}, others)}
+    return rows.select([number for number, study in enumerate(rows["study_id"]) if study not in known])
+
+
+def _read_rows(rows: Dataset) -> list[Row]:
+    columns = rows.select_columns(["image", "study_id", "label"])
+    return columns.cast_column("image", Image(decode=False)).to_list()
 
 
 def _identify(image: str | bytes) -> str:

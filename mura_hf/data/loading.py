@@ -29,6 +29,7 @@ class DataSource:
         held_out: Description of `valid`.
         folder: Its usual folder, for commands on cards.
         has_official_valid: Whether `valid` is the same in every copy.
+        has_patient_ids: False if there are none, or possibly none, so that near-duplicates matter.
         clusters: What `patient_id` stands for, in words that follow "intervals over".
         license_name: Name of the license if the identifier is "other"; `license_link` links to it.
         credit: Attribution that the license requires.
@@ -43,6 +44,7 @@ class DataSource:
     held_out: str
     folder: str = "my_films"
     has_official_valid: bool = False
+    has_patient_ids: bool = True
     clusters: str = "patients"
     license_name: str | None = None
     license_link: str | None = None
@@ -55,7 +57,7 @@ class DataSource:
         return {**fields, "abnormal_means": self.positive_class_description}
 
 
-_NOT_RECORDED = ("folder", "has_official_valid")
+_NOT_RECORDED = ("folder", "has_official_valid", "has_patient_ids")
 _UPPER_LIMB = "of the upper limb (one or more views of a finger, hand, wrist, forearm, elbow, humerus or shoulder)"
 _MURA_ABNORMAL = "what it means in MURA: fracture, but also hardware, degeneration, lesions, dislocation"
 
@@ -96,8 +98,12 @@ SOURCES = {
                 "fractured, as two radiologists saw it; hardware and other findings alone count as normal"
             ),
             license="cc-by-4.0",
-            held_out="images of FracAtlas from other blocks of twenty numbers, because it does not identify patients",
+            held_out=(
+                "images of FracAtlas from other blocks of twenty numbers, because it does not identify patients, and "
+                "without near-duplicates in the training data"
+            ),
             folder="FracAtlas",
+            has_patient_ids=False,
             clusters="blocks of films",
             credit=(
                 "Trained on FracAtlas by Abedeen I., Rahman M. A., Prottyasha F. Z., Ahmed T., Chowdhury T. M. and "
@@ -138,6 +144,7 @@ SOURCES = {
             license="other",
             license_name="as-the-data-allow",
             held_out="held-out patients of the same folder",
+            has_patient_ids=False,
         ),
         DataSource(
             key="hub",

@@ -341,7 +341,8 @@ def compare_checkpoints(
 ) -> dict[str, Any]:
     """Adds a comparison with another checkpoint to `evaluation.json`.
 
-    Both are measured on the same studies in scope (see `paired_comparison`), each at its own threshold.
+    Both are measured on the studies in scope that are in the splits of both (see `paired_comparison`), each at its own
+    threshold.
 
     Args:
         folder: The checkpoint, already evaluated on `rows`.
@@ -351,20 +352,22 @@ def compare_checkpoints(
         batch_size, cpu, cache_dir: See `evaluate_checkpoint`.
 
     Returns:
-        The new content of `evaluation.json`. Its `comparison` holds `checkpoint` (the name of the other), `is_start`
+        The new content of `evaluation.json`. Its `comparison` holds `checkpoint` (the name of the other), `n` studies
+        that are compared, `is_start`
         (whether training started from it), `weights_sha256`, the other's `auroc` of studies, `known` (number of
         patients of `valid` that a start was trained on), and for `image` and `study` the difference of each metric.
 
     Raises:
-        DatasetError: If the two checkpoints were trained on different cuts of the data, so that one may have been
-            trained on these patients, or if `evaluation.json` is about other weights or studies.
+        DatasetError: If the splits have no study in common, or if `evaluation.json` is about other weights or studies.
     """
-    if digest_rows(rows) != digest_rows(other_rows):
+    n_studies, others = len(set(scope_of(rows)["study_id"])), set(other_rows["study_id"])
+    common = [number for number, study in enumerate(rows["study_id"]) if study in others]
+    if not common:
         raise DatasetError(
-            f"{folder} and {other} were cut in different ways, so one may have been trained on what the other is "
-            "measured on; compare checkpoints of the same data and cut"
+            f"{folder} and {other} were cut in different ways, and no study is new to both; compare checkpoints of "
+            "the same data and cut"
         )
-    rows = scope_of(rows)
+    rows = scope_of(rows if len(common) == len(rows) else rows.select(common))
     accelerator, file = Accelerator(cpu=cpu), Path(folder) / "evaluation.json"
     thresholds, levels, weights = [], [], []
     for place in (folder, other):
@@ -375,8 +378,7 @@ def compare_checkpoints(
         thresholds.append(config.operating_points[config.default_operating_point])
         weights.append(cache.weights_sha256)
     report = json.loads(file.read_text())
-    n_studies = report["study"]["overall"]["figures"]["n"]
-    if report["weights_sha256"] != weights[0] or n_studies != len(levels[0]["study"].labels):
+    if report["weights_sha256"] != weights[0] or n_studies != report["study"]["overall"]["figures"]["n"]:
         raise DatasetError(f"{file} is about other weights or studies; evaluate {folder} on these first")
     theirs = classification_metrics(levels[1]["study"].labels, levels[1]["study"].probabilities)
     record = Path(folder) / "training.json"
@@ -385,6 +387,7 @@ def compare_checkpoints(
     is_start = base.get("heads", False) and base.get("sha256") == weights[1]
     report["comparison"] = {
         "checkpoint": base["name"] if is_start else Path(other).resolve().name,
+        "n": len(levels[0]["study"].labels),
         "is_start": is_start,
         "weights_sha256": weights[1],
         "auroc": theirs["auroc"],

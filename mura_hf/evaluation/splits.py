@@ -6,7 +6,17 @@ from typing import Any
 
 from datasets import Dataset, DatasetDict
 
-from ..data import HUB_PREFIX, DataSource, load_data, make_manifest, manifest_source, read_manifest, split_digest
+from ..data import (
+    HUB_PREFIX,
+    DataSource,
+    leave_out_duplicates,
+    load_data,
+    make_manifest,
+    manifest_source,
+    read_manifest,
+    split_digest,
+)
+from ..data.splits import report
 from ..errors import CheckpointError, DatasetError
 from ..phantoms import phantom_record
 from ..training import MANIFEST_FILE
@@ -37,10 +47,14 @@ def load_split(folder: str | Path, data_dir: str | Path, split: str) -> tuple[Da
 def load_splits(folder: str | Path, data_dir: str | Path, split: str) -> tuple[DatasetDict, dict[str, Any]]:
     """Loads data with the body parts, fractions and seed in the checkpoint's `training.json`.
 
+    Some checkpoints were trained before near-duplicates were grouped, on data without patient ids. For them `valid`
+    is that of today, and the evaluated split loses the studies that training has seen, or near-duplicates of which it
+    has seen. A message says how many.
+
     Args:
         folder: The checkpoint.
         data_dir: Folder of the data. For `valid` this may be another dataset than that of training.
-        split: The split that will be evaluated: "dev", "calib" or "valid".
+        split: The split that will be used: "train" for an index, else the one that will be evaluated.
 
     Returns:
         All splits, and their description from `describe_source`.
@@ -76,6 +90,15 @@ def load_splits(folder: str | Path, data_dir: str | Path, split: str) -> tuple[D
         split_digest((name, study) for name, rows in datasets.items() for study in rows["study_id"])
         == data["split_digest"]
     ):
+        if split != "train" and not source.has_patient_ids and not cut["group_duplicates"]:
+            present, _ = load_data(data_dir, **selection, **cut | {"group_duplicates": True})
+            rows = present["valid"] if split == "valid" else datasets[split]
+            others = {name: other for name, other in datasets.items() if name != split}
+            datasets[split] = leave_out_duplicates(rows, others)
+            if n_known := len(rows) - len(datasets[split]):
+                before = f"{folder} was trained before near-duplicates were grouped."
+                reason = "because its other splits hold them or near-duplicates of them"
+                report([f"{before} {n_known} of {len(rows)} images of {split} are left out, {reason}."])
         return datasets, description
     made, known = description.get("made_with"), data.get("made_with")
     if made and known and made["seed"] == known["seed"]:

@@ -49,6 +49,7 @@ _DESCRIBE: dict[str, Callable[[dict[str, Any]], str]] = {
     "comparison": lambda row: (
         f"AUROC of the studies minus that of {row['checkpoint']}: {row['study']['auroc']['difference']:+.3f} "
         f"{_interval(row['study']['auroc']['low'], row['study']['auroc']['high'], signed=True)}"
+        + (f", on {row['n']} studies that are new to both" if "n" in row else "")
     ),
 }
 """Field of `evaluation.json` -> what describes it in `describe_evaluation`."""

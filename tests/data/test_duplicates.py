@@ -1,7 +1,10 @@
+import csv
+import json
 import os
 import shutil
 from pathlib import Path
 
+import check_splits as script
 import numpy as np
 import pytest
 from dicom_files import encode_dicom
@@ -177,6 +180,48 @@ class TestSplits:
         assert check_patients(datasets) == 60
         assert _pairs(load_folder(tmp_path, group_duplicates=False))[1] > 0
         assert "20 pairs of images are near-duplicates" in capsys.readouterr().err
+
+    def test_the_command(self, pictures, tmp_path, capsys):
+        """Patients are known, but one radiograph belongs to two of them."""
+        films, others = tmp_path / "films", tmp_path / "others"
+        films.mkdir()
+        rng = np.random.default_rng(1)
+        records = []
+        for number in range(40):
+            PillowImage.fromarray(rng.integers(0, 256, (64, 64)).astype(np.uint8)).save(films / f"{number}.png")
+            records.append({"file_name": f"{number}.png", "label": number % 2, "patient_id": number, "study_id": "a"})
+        with (films / "metadata.csv").open("w", newline="") as table:
+            writer = csv.DictWriter(table, list(records[0]))
+            writer.writeheader()
+            writer.writerows(records)
+        script.main(["--data_dir", str(films)])
+        assert "No two images have thumbnails with a correlation above 0.995. Images: train" in capsys.readouterr().out
+        splits = load_folder(films)
+        one, other = (splits[split][0]["patient_id"] for split in ("train", "valid"))
+        with PillowImage.open(films / f"{one}.png") as picture:
+            ImageOps.mirror(picture).save(films / f"{other}.png")
+        found = tmp_path / "found.json"
+        with pytest.raises(SystemExit) as ended:
+            script.main(["--data_dir", str(films), "--json", str(found)])
+        assert ended.value.code == 1
+        (leak,) = json.loads(found.read_text())
+        assert leak["splits"] == ["train", "valid"]
+        assert leak["studies"] == [f"{one}/a", f"{other}/a"]
+        assert leak["mirrored"]
+        assert leak["contradictory"] == (int(one) % 2 != int(other) % 2)
+        assert "1 pairs of images are near-duplicates" in capsys.readouterr().out
+        others.mkdir()
+        pictures[0].save(others / "new.png")
+        script.main(["--data_dir", str(films), "--against", str(others)])
+        shutil.copy(films / "7.png", others / "again.png")
+        with pytest.raises(SystemExit) as ended:
+            script.main(["--data_dir", str(films), "--against", str(others)])
+        assert ended.value.code == 1
+        assert "7/a, again.png" in capsys.readouterr().out
+        for arguments in ([], ["a.json", "--data_dir", "b"], ["a.json", "--against", "b"]):
+            with pytest.raises(SystemExit) as ended:
+                script.main(arguments)
+            assert ended.value.code == 2
 
     @pytest.mark.skipif(REAL is None, reason="no copy of FracAtlas beside the repository")
     def test_the_real_copy(self):

@@ -241,8 +241,13 @@ def test_differences_are_those_of_the_predictors(rows, evaluated, tmp_path):
         assert row["difference"] == pytest.approx(figures[0][name] - figures[1][name], abs=1e-5)
         assert row["low"] <= row["difference"] <= row["high"]
 
-    with pytest.raises(DatasetError, match="cut in different ways"):
-        compare_checkpoints(first, second, rows, rows.select(range(5)), **place)
+    few = rows.select([number for number, study in enumerate(rows["study_id"]) if study in rows["study_id"][:60:2]])
+    shared = compare_checkpoints(first, second, rows, few, **place)
+    assert shared["comparison"]["n"] == len(set(few["study_id"])) < report["comparison"]["n"]
+    assert shared["comparison"] == compare_checkpoints(first, second, rows, few, **place)["comparison"]
+    assert f"on {shared['comparison']['n']} studies that are new to both" in "\n".join(describe_evaluation(shared))
+    with pytest.raises(DatasetError, match="no study is new to both"):
+        compare_checkpoints(first, second, rows, rows.select([]), **place)
     make_checkpoint(first, make_model(seed=5))
     with pytest.raises(DatasetError, match="other weights or studies"):
         compare_checkpoints(first, second, rows, rows, **place)

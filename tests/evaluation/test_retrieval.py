@@ -1,8 +1,12 @@
+import shutil
+
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from mura_hf import CheckpointError, StudyPredictor
+from mura_hf import CheckpointError, RetrievalIndex, StudyPredictor
+from mura_hf.data import load_folder
 from mura_hf.evaluation import (
     describe_index,
     index_checkpoint,
@@ -39,6 +43,33 @@ def test_figures_are_those_of_each_study_searched_alone(evaluated, phantom_tree,
     assert classification["neighbours"]["auroc"] == pytest.approx(votes_auroc)
     assert classification["classifier"]["auroc"] == pytest.approx(own_auroc)
     assert classification["difference"]["auroc"]["difference"] == pytest.approx(votes_auroc - own_auroc)
+
+
+def test_near_duplicates_are_no_neighbours(evaluated, tmp_path, monkeypatch):
+    """Forty films without patient ids, each of them twice: a copy of the query is never found."""
+    rng = np.random.default_rng(2)
+    for number in range(40):
+        films = tmp_path / "films" / ("normal", "abnormal")[number % 2]
+        films.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (64, 64)).astype(np.uint8)).save(films / f"{number}_a.png")
+        shutil.copy(films / f"{number}_a.png", films / f"{number}_b.png")
+    rows = load_folder(tmp_path / "films")["train"]
+    predictor = StudyPredictor.from_pretrained(evaluated[0], device="cpu")
+    source = {"data": {"key": "folder"}, "split": "train", "progress": False}
+    index = RetrievalIndex.build(rows, predictor.model, predictor.processor, **source)
+    monkeypatch.setattr(StudyPredictor, "index", index)
+    asked, search = [], RetrievalIndex.search_codes
+
+    def record(index, codes, k, **options):
+        asked.append(search(index, codes, k, **options))
+        return asked[-1]
+
+    monkeypatch.setattr(RetrievalIndex, "search_codes", record)
+    measure_retrieval(predictor, rows, dict.fromkeys(rows["study_id"], 0.5))
+    assert len(asked) == len(rows) > 30
+    for study, found in zip(sorted(rows["study_id"]), asked, strict=True):
+        assert len(found) == 25
+        assert study[: -len("_a.png")] not in {one.study_id[: -len("_a.png")] for one in found}
 
 
 def test_the_index_is_that_of_the_training_data(evaluated, checkpoint, datasets, rows, phantom_tree):
