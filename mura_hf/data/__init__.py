@@ -8,6 +8,7 @@ from ..common import home_folder, require_extra
 # ruff: noqa: E402 - the check must come before the imports that need the extra
 require_extra("train", "datasets", "pyarrow", "filelock")
 
+from .augmentation import Augmentation
 from .cache import PixelCache, build_pixel_cache
 from .duplicates import (
     MIN_CORRELATION,
@@ -27,7 +28,7 @@ from .open_data import OPEN_FEATURES, load_fracatlas, load_grazpedwri
 from .sampling import BalancedSampler, GroupSampler, HardSampler, PerClassSampler
 from .splits import FEATURES, SplitOptions, split_digest, split_patients, split_patients_evenly
 from .verification import Verification, check_images, verify_mura
-from .views import UNKNOWN_PART, Augmentation, PreparedView, StudyDataset, ViewDataset, collate_studies, prepare_view
+from .views import UNKNOWN_PART, PreparedView, StudyDataset, ViewDataset, collate_studies, prepare_view
 
 __all__ = [
     "FEATURES",

@@ -1,8 +1,8 @@
-"""Rows of a dataset as tensors: `ViewDataset` for views, `StudyDataset` for studies, `Augmentation` for both."""
+"""Rows of a dataset as tensors: `ViewDataset` for views, `StudyDataset` for studies."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -14,6 +14,7 @@ from torch.utils.data import Dataset as TorchDataset
 from ..errors import DatasetError
 from ..models.image_processing_mura import MuraImageProcessor
 from ..radiographs import read_levels
+from .augmentation import Augmentation
 
 UNKNOWN_PART = -1
 """Number of a body part that is unknown or none of the seven."""
@@ -46,147 +47,6 @@ def prepare_view(source: str | bytes, processor: MuraImageProcessor, name: str |
     pixels = read_levels(source, name=name)  # equals `MuraImageProcessor.gray_plane` of the radiograph
     field = processor.find_field(pixels)
     return PreparedView(processor.prepare_plane(pixels), (pixels.shape[0], pixels.shape[1]), field)
-
-
-@dataclass(frozen=True)
-class Change:
-    """One drawn change. Its geometry applies to an image and to its mask.
-
-    Attributes:
-        flipped: Whether left and right are swapped.
-        degrees: Rotation around the centre, counterclockwise.
-        scale: Scaling factor around the centre.
-        shift: Shift to the right and down, relative to width and height.
-        gain: Factor of the contrast.
-        offset: Change of brightness in gray levels.
-        crop: Relative position of the crop, down and across, each in [0, 1). None for no crop.
-        window: Relative area and aspect ratio (width over height) of a crop that is resized, or None.
-        holes: Relative centre (down, across) and side of each square hole.
-    """
-
-    flipped: bool
-    degrees: float
-    scale: float
-    shift: tuple[float, float]
-    gain: float
-    offset: float
-    crop: tuple[float, float] | None = None
-    window: tuple[float, float] | None = None
-    holes: tuple[tuple[float, float, float], ...] = ()
-
-    def place(
-        self, plane: np.ndarray, size: tuple[int, int] | None = None, interpolation: int = cv2.INTER_LINEAR
-    ) -> np.ndarray:
-        """Applies the geometry to an image or mask, uint8 `[h, w]`; `size` is that of the crop, if one was drawn."""
-        height, width = plane.shape
-        matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), self.degrees, self.scale)
-        matrix[:, 2] += self.shift[0] * width, self.shift[1] * height
-        if self.crop is not None and size is not None:
-            matrix = self._crop_matrix(plane.shape, size, self.crop) @ np.vstack([matrix, (0, 0, 1)])
-            height, width = size
-        flipped = np.ascontiguousarray(plane[:, ::-1] if self.flipped else plane)
-        return cv2.warpAffine(flipped, matrix, (width, height), flags=interpolation)
-
-    def _crop_matrix(self, shape: tuple[int, ...], size: tuple[int, int], crop: tuple[float, float]) -> np.ndarray:
-        """Returns the matrix that maps the crop of an image to the output size, float64 `[2, 3]`."""
-        if self.window is None:
-            top, left = (int(place * (room + 1)) for place, room in zip(crop, np.subtract(shape, size), strict=True))
-            return np.array([[1.0, 0, -left], [0, 1, -top]])
-        area, aspect = self.window
-        rows = min(shape[0], np.sqrt(area * shape[0] * shape[1] / aspect))
-        columns = min(shape[1], np.sqrt(area * shape[0] * shape[1] * aspect))
-        top, left = crop[0] * (shape[0] - rows), crop[1] * (shape[1] - columns)
-        zoom = np.diag([size[1] / columns, size[0] / rows])
-        return np.hstack([zoom, zoom @ [[0.5 - left], [0.5 - top]] - 0.5])  # centres of pixels, not corners
-
-    def tone(self, plane: np.ndarray) -> np.ndarray:
-        """Applies brightness and contrast to an image, uint8 `[h, w]`."""
-        values = np.arange(256, dtype=np.float32) * np.float32(self.gain) + np.float32(self.offset)
-        return cv2.LUT(plane, np.clip(np.rint(values), 0, 255).astype(np.uint8))
-
-    def erase(self, plane: np.ndarray) -> np.ndarray:
-        """Sets the holes in an image or mask, uint8 `[h, w]`, to 0."""
-        if not self.holes:
-            return plane
-        erased, (height, width) = plane.copy(), plane.shape
-        for down, across, side in self.holes:
-            half = side * min(height, width) / 2
-            rows = slice(max(0, round(down * height - half)), round(down * height + half))
-            erased[rows, max(0, round(across * width - half)) : round(across * width + half)] = 0
-        return erased
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """Ranges of the random changes to a training image.
-
-    Raises:
-        ValueError: If a value is out of its range, or both ways to crop are chosen.
-    """
-
-    flip: float = field(default=0.5, metadata={"help": "Probability of a lateral inversion."})
-    rotation: float = field(
-        default=30.0, metadata={"help": "Largest rotation to either side, in degrees (MURA paper: 30)."}
-    )
-    scale: float = field(default=0.1, metadata={"help": "Largest relative change of size; .1 means .9 to 1.1."})
-    shift: float = field(default=0.0, metadata={"help": "Largest shift, as a share of the side."})
-    brightness: float = field(
-        default=0.0, metadata={"help": "Largest change of brightness, as a share of the full range."}
-    )
-    contrast: float = field(default=0.0, metadata={"help": "Largest relative change of contrast."})
-    random_crop: bool = field(
-        default=False, metadata={"help": "Crop anywhere instead of in the center, if images are resized to more."}
-    )
-    resized_crop: float = field(
-        default=1.0,
-        metadata={"help": "Smallest share of the area that is cropped and resized (arXiv 1409.4842: .08); 1 is off."},
-    )
-    resized_crop_aspect: float = field(default=4 / 3, metadata={"help": "Largest change of its aspect ratio."})
-    erasing: float = field(
-        default=0.0, metadata={"help": "Probability that holes are blackened (cutout, arXiv 1708.04552)."}
-    )
-    erasing_holes: int = field(default=4, metadata={"help": "Largest number of holes."})
-    erasing_side: float = field(
-        default=0.2, metadata={"help": "Largest side of a hole, as a share of the image's shorter side."}
-    )
-
-    def __post_init__(self) -> None:
-        ranges = {
-            "flip": (0, 1), "rotation": (0, 180), "scale": (0, 0.9), "shift": (0, 1), "brightness": (0, 1),
-            "contrast": (0, 1), "resized_crop": (0.01, 1), "resized_crop_aspect": (1, 4), "erasing": (0, 1),
-            "erasing_holes": (1, 64), "erasing_side": (0.01, 1),
-        }  # fmt: skip
-        for name, (low, high) in ranges.items():
-            if not low <= getattr(self, name) <= high:  # also catches NaN
-                raise ValueError(f"{name} is {getattr(self, name)}: it must lie in [{low}, {high}]")
-        if self.random_crop and self.resized_crop < 1:
-            raise ValueError("random_crop and resized_crop exclude each other; choose one")
-
-    def draw(self, seed: int, epoch: int, index: int) -> Change:
-        """Draws the change of an image, given by its row or key, equally in every worker."""
-        rng = np.random.default_rng([seed, epoch, index])
-        flip, *rest = rng.random(7)
-        rotation, scale, right, down, brightness, contrast = (2 * value - 1 for value in rest)
-        # Every number is drawn whether it is used or not, so that enabling one change does not affect the others.
-        place, area, aspect, erased, holes = tuple(rng.random(2)), *rng.random(4)
-        resized = self.resized_crop < 1
-        centres = rng.random((self.erasing_holes, 3)) * (1, 1, self.erasing_side)
-        n_holes = 1 + int(holes * self.erasing_holes) if erased < self.erasing else 0
-        window = None
-        if resized:
-            share = self.resized_crop + area * (1 - self.resized_crop)
-            window = (share, float(self.resized_crop_aspect ** (2 * aspect - 1)))
-        return Change(
-            flipped=bool(flip < self.flip),
-            degrees=rotation * self.rotation,
-            scale=1 + scale * self.scale,
-            shift=(right * self.shift, down * self.shift),
-            gain=1 + contrast * self.contrast,
-            offset=brightness * self.brightness * 255,
-            crop=(float(place[0]), float(place[1])) if resized or self.random_crop else None,
-            window=window,
-            holes=tuple((float(down), float(across), float(side)) for down, across, side in centres[:n_holes]),
-        )
 
 
 class ViewDataset(TorchDataset):
@@ -290,9 +150,9 @@ class ViewDataset(TorchDataset):
             # The change must keep a finding in the image, or the label would be wrong.
             if moved is None or mask is None or (moved > _SHOWN).any() or not (mask > _SHOWN).any():
                 plane, mask, cropped = change.place(plane, size), moved, size is not None
-        if self.patch_size is not None:
-            window = self._draw_patch(plane, mask, key)
-            plane, mask = np.ascontiguousarray(plane[window]), None if mask is None else mask[window]
+        zoom = 1.0 if change is None else change.zoom
+        if self.patch_size is not None or zoom != 1:
+            plane, mask = self._frame(plane, mask, key, zoom)
         elif not cropped:
             plane = self.processor.center_crop(plane)
             mask = None if mask is None else self.processor.center_crop(mask)
@@ -301,21 +161,38 @@ class ViewDataset(TorchDataset):
             # Holes must not hide more than half of a finding.
             if mask is None or (change.erase(mask) > _SHOWN).sum() >= (mask > _SHOWN).sum() / 2:
                 plane = change.erase(plane)
+            plane = change.degrade(plane)
         return plane, mask
 
-    def _draw_patch(self, plane: np.ndarray, mask: np.ndarray | None, key: int) -> tuple[slice, slice]:
-        """Returns rows and columns of a patch with a large part of the mask, or of the body if the mask is empty."""
-        assert self.patch_size is not None
+    def _frame(
+        self, plane: np.ndarray, mask: np.ndarray | None, key: int, zoom: float
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Returns a window of a view and its mask, enlarged by `zoom`: a patch, or a view that is framed differently.
+
+        The window has a large part of the mask, or of the body if the mask is empty. With a zoom below 1, the whole
+        view lies anywhere in it.
+        """
+        height, width = (self.patch_size,) * 2 if self.patch_size is not None else self.processor.output_size
         rng = np.random.default_rng([self.seed, self.epoch, key, 1])
-        side = min(self.patch_size, *plane.shape)
+        sides = np.minimum((np.array([height, width]) / zoom).round().astype(int), plane.shape)
         shown = None if mask is None else np.flatnonzero(mask > _SHOWN)
         candidates = np.flatnonzero(plane > _BODY) if shown is None or not len(shown) else shown
         centre = np.array(plane.shape) // 2
         if len(candidates):
             centre = np.array(divmod(int(candidates[rng.integers(len(candidates))]), plane.shape[1]))
-        start = centre - side // 2 + np.rint(rng.uniform(-0.3, 0.3, 2) * side).astype(int)
-        top, left = np.clip(start, 0, np.array(plane.shape) - side)
-        return slice(int(top), int(top) + side), slice(int(left), int(left) + side)
+        start = centre - sides // 2 + np.rint(rng.uniform(-0.3, 0.3, 2) * sides).astype(int)
+        top, left = np.clip(start, 0, np.array(plane.shape) - sides)
+        window = slice(int(top), int(top) + int(sides[0])), slice(int(left), int(left) + int(sides[1]))
+        plane, mask = np.ascontiguousarray(plane[window]), None if mask is None else np.ascontiguousarray(mask[window])
+        if zoom == 1:
+            return plane, mask
+        room = np.array([height, width]) - np.rint(sides * zoom)
+        down, across = np.maximum(room, 0) * rng.random(2)
+        matrix = np.array([[zoom, 0, across + (zoom - 1) / 2], [0, zoom, down + (zoom - 1) / 2]])
+        if zoom < 1:
+            plane = cv2.GaussianBlur(plane, (0, 0), 0.5 / zoom - 0.4)  # else details fold into each other
+        moved = cv2.warpAffine(plane, matrix, (width, height), flags=cv2.INTER_LINEAR)
+        return moved, None if mask is None else cv2.warpAffine(mask, matrix, (width, height), flags=cv2.INTER_NEAREST)
 
 
 def _check_study_ids(rows: Dataset) -> None:

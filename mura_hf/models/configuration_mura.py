@@ -36,6 +36,7 @@ def find_body_part(name: str) -> str:
 
 
 _CHOICES = {
+    "map_pooling": ("backbone", "attention"),
     "study_pooling": ("mean", "max", "noisy_or", "gated_attention"),
     "head_activation": ("relu", "none"),
     "head_init": ("small", "he", "xavier", "random"),
@@ -238,6 +239,10 @@ class MuraConfig(MuraBaseConfig):
             Whether a second head predicts the body part, in the order of `BODY_PARTS`.
         finding_types (`list[str]`, *optional*):
             Class names of a third head, which predicts the type of a finding, given that there is one.
+        map_pooling (`str`, *optional*, defaults to `"backbone"`):
+            How the feature map is pooled into a code: as the `"backbone"` does, or by `"attention"`, the mean of the
+            positions weighted by a softmax of learned scores (Ilse et al., arXiv 1802.04712, equation 8 with a linear
+            score). A small finding is then not diluted by the rest of the image.
         study_pooling (`str`, *optional*, defaults to `"mean"`):
             How the views of a study are combined: `"mean"` of the probabilities (Rajpurkar et al., arXiv 1712.06957,
             section 3), `"max"`, `"noisy_or"` (1 - prod(1 - p)), or `"gated_attention"` over the pooled codes (Ilse et
@@ -259,6 +264,7 @@ class MuraConfig(MuraBaseConfig):
     head_init: str = "small"
     body_part_head: bool = False
     finding_types: list[str] | None = None
+    map_pooling: str = "backbone"
     study_pooling: str = "mean"
     attention_size: int = 128
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .backbone_mura import SMALL_CNNS, create_backbone, feature_shape, load_timm_weights
+from .backbone_mura import SMALL_CNNS, check_feature_map, create_backbone, feature_shape, load_timm_weights
 from .class_activation_mura import MapLayer, find_map_layer, is_mean
 from .configuration_mura import BODY_PARTS, CheckpointError, MuraConfig
 from .heads_mura import MuraHead, make_attention, make_head
@@ -67,6 +67,10 @@ class MuraModel(MuraTimmModel):
         super().__init__(config)
         self.backbone = create_backbone(config)
         self.hidden_size = int(getattr(self.backbone, "head_hidden_size", None) or self.backbone.num_features)
+        self.map_attention = None
+        if config.map_pooling == "attention":
+            check_feature_map(self.backbone, config, "map_pooling attention")
+            self.map_attention = MuraHead(self.backbone.num_features, 1, config.head_init)
         self.post_init()
 
     def extract(self, pixel_values: torch.Tensor, hidden_states: list[torch.Tensor] | None = None) -> torch.Tensor:
@@ -94,9 +98,21 @@ class MuraModel(MuraTimmModel):
 
     def pool(self, feature_map: torch.Tensor) -> torch.Tensor:
         """Returns the pooled code `[B, D']` of a feature map from `extract`."""
+        feature_map = self.attend(feature_map)
         if feature_map.ndim == 4 and self._channels_last:
             feature_map = feature_map.permute(0, 2, 3, 1)
         return self.backbone.forward_head(feature_map, pre_logits=True)
+
+    def attend(self, feature_map: torch.Tensor) -> torch.Tensor:
+        """Returns the mean `[B, D, 1, 1]` of a map `[B, D, h, w]` weighted by attention, or the map if there is none.
+
+        What the backbone pools then has a single position.
+        """
+        if self.map_attention is None:
+            return feature_map
+        positions = feature_map.flatten(2)
+        weights = self.map_attention(positions.mT).softmax(1)
+        return (positions @ weights)[..., None]
 
     @property
     def _channels_last(self) -> bool:
@@ -215,7 +231,9 @@ class MuraForImageClassification(MuraTimmModel, MuraClassifier):
             )
         mirrored = output.mirrored_feature_map
         maps = [feature_map] if mirrored is None else [feature_map, mirrored]
-        weights = self.code_direction() if is_mean(output.pooler_output, *maps) else None
+        # The gradient through the attention has mean 0, so Grad-CAM has the same closed form as for a mean.
+        pooled = [self.mura.attend(values) for values in maps]
+        weights = self.code_direction() if is_mean(output.pooler_output, *pooled) else None
         if mirrored is None:
             return [Explained(feature_map, self.score, channel_weights=weights)]
         both = None if weights is None else torch.cat([weights, weights]) / 2
