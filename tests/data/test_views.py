@@ -198,6 +198,41 @@ class TestAugmentation:
             assert (black & before["regions"]).sum() <= before["regions"].sum() / 2
         assert darkened > len(rows) / 3
 
+    @pytest.mark.parametrize("patch_size", [None, 64])
+    def test_a_zoom_frames_a_view_around_a_finding_or_the_body(self, rows, patch_size):
+        processor = MuraImageProcessor(size={"height": 96, "width": 96})
+        side = patch_size or 96
+        changed = {"zoom_in": 3.0, "zoom_out": 2.0, "zoom_probability": 1.0}
+        views = ViewDataset(rows, processor, Augmentation(**STILL, **changed), patch_size=patch_size)
+        still = ViewDataset(rows, processor)
+        zooms, grown = [], []
+        for index in range(0, len(rows), 3):
+            item, before = views[index], still[index]
+            assert item["pixel_values"].shape == (3, side, side)
+            assert item["regions"].shape == (side, side)
+            assert item["regions"].any() == before["regions"].any()
+            zooms.append(views.augmentation.draw(0, 0, index).zoom)
+            if item["regions"].any() and zooms[-1] < 1:  # the whole finding, of the drawn size
+                grown.append(item["regions"].sum() / before["regions"].sum() / zooms[-1] ** 2)
+        assert min(zooms) < 0.8 < 2 < max(zooms)
+        assert patch_size or np.median(grown) == pytest.approx(1, abs=0.25)
+
+    def test_gray_levels_and_quality_change_and_the_place_does_not(self, rows, processor, whole):
+        sources = {"gamma_power": 1.0, "inversion": 1.0, "degradation": 1.0}
+        kinds = set()
+        for name, value in sources.items():
+            views = ViewDataset(rows, processor, Augmentation(**STILL, **{name: value}))
+            for index in range(8):
+                item, before = views[index], whole[index]
+                assert torch.equal(item["regions"], before["regions"])
+                old, new = before["pixel_values"][0].flatten(), item["pixel_values"][0].flatten()
+                assert not torch.equal(old, new)
+                alike = np.corrcoef(old, new)[0, 1]
+                assert alike < -0.9 if name == "inversion" else alike > 0.7
+                quality = views.augmentation.draw(0, 0, index).quality
+                kinds |= {int(quality[0] * 4)} if quality else set()
+        assert len(kinds) >= 3
+
     def test_random_crops_are_pieces_of_the_size_of_the_centre_crop(self, rows):
         processor = MuraImageProcessor(**CROPPING)
         cropped = ViewDataset(rows, processor, Augmentation(**STILL, random_crop=True), seed=1)
