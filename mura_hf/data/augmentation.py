@@ -67,7 +67,7 @@ class Change:
 
     def tone(self, plane: np.ndarray) -> np.ndarray:
         """Applies gamma, brightness, contrast and inversion to an image, uint8 `[h, w]`."""
-        levels = np.arange(256, dtype=np.float32)
+        levels: np.ndarray = np.arange(256, dtype=np.float32)
         if self.gamma != 1:
             levels = 255 * (levels / 255) ** np.float32(self.gamma)
         values = np.clip(np.rint(levels * np.float32(self.gain) + np.float32(self.offset)), 0, 255).astype(np.uint8)
@@ -92,7 +92,9 @@ class Change:
             noise = np.random.default_rng(seed).normal(0, 2 + 14 * strength, plane.shape)
             return np.clip(np.rint(plane + noise), 0, 255).astype(np.uint8)
         _, content = cv2.imencode(".jpg", plane, [cv2.IMWRITE_JPEG_QUALITY, int(75 - 60 * strength)])
-        return cv2.imdecode(content, cv2.IMREAD_GRAYSCALE)
+        decoded = cv2.imdecode(content, cv2.IMREAD_GRAYSCALE)
+        assert decoded is not None
+        return decoded
 
     def erase(self, plane: np.ndarray) -> np.ndarray:
         """Sets the holes in an image or mask, uint8 `[h, w]`, to 0."""
