@@ -21,18 +21,20 @@ from .prediction_cache import body_part_of, has_regions, image_source, region_me
 from .shortcuts import draw_findings
 
 _GRID = 64  # side of the mean heatmaps
+_LEAST_OVERLAPS = (0.1, 0.3, 0.5)
 
 
 @dataclass(frozen=True, eq=False)
 class PointingGame:
-    """Results for the views with exactly one box; arrays are `[n]` in the order of `rows`."""
+    """Results for the abnormal views with boxes; arrays are `[n]` in the order of `rows`."""
 
     rows: Dataset
-    hits: np.ndarray  # bool, whether the hottest pixel lies inside the box
-    overlaps: np.ndarray  # intersection over union of the box from `localize` with the true box
-    inside: np.ndarray  # share of the heat inside the box
+    single: np.ndarray  # bool, whether the view has exactly one box
+    hits: np.ndarray  # bool, whether the hottest pixel lies inside a box
+    overlaps: np.ndarray  # largest intersection over union of the box from `localize` with a true box
+    inside: np.ndarray  # share of the heat inside the box that has most of it
     cold: np.ndarray  # bool, whether the heatmap is zero everywhere; the others are then False and 0
-    constant: np.ndarray  # `[3, n]`: hits, overlaps and inside of the constant guess; nan if the view has none
+    constant: np.ndarray  # `[3, n]`: hits, overlaps and inside of the constant guess; nan without guess or one box
 
     def report(self) -> dict[str, Any]:
         """Summarises groups of views.
@@ -45,11 +47,17 @@ class PointingGame:
             kind of finding if the rows have these. Each holds `n`, `hits` (a share) with `low` and `high` (95 %
             interval over patients), `constant` (share of hits of the constant guess), `cold` (share
             of heatmaps without heat), and `overlap` and `inside`, each with `mean`, `low`, `high` and `constant`. The
-            constant guess has intervals too (`constant_low`, `constant_high`), over the views that have one.
+            constant guess has intervals too (`constant_low`, `constant_high`), over the views that have one. All of
+            these are about the views with exactly one box. `box` is about all views of the group with boxes: the
+            intersection over union (IoU) of the box that a `StudyPrediction` shows with the true box that it fits
+            best. It holds `n`, `mean`, `low` and `high`; `hits`, the same for the views whose hottest pixel lies in a
+            box (None if there are none); and `at_least`, with the share of views (`mean`, `low`, `high`) whose IoU is
+            at least .1, .3 and .5.
         """
         patients = np.asarray(self.rows["patient_id"])
         report = {}
-        for name, members in _groups(self.rows).items():
+        for name, group in _groups(self.rows, self.single).items():
+            members = group & self.single
             if members.any():
                 hits, overlap, inside = (
                     _with_guess(values[members], guesses[members], patients[members])
@@ -62,8 +70,18 @@ class PointingGame:
                     "cold": float(self.cold[members].mean()),
                     "overlap": overlap,
                     "inside": inside,
+                    "box": _box_figures(self.overlaps[group], self.hits[group], patients[group]),
                 }
         return report
+
+
+def _box_figures(overlaps: np.ndarray, hits: np.ndarray, patients: np.ndarray) -> dict[str, Any]:
+    return {
+        "n": len(overlaps),
+        **mean_with_interval(overlaps, patients),
+        "hits": {"n": int(hits.sum()), **mean_with_interval(overlaps[hits], patients[hits])} if hits.any() else None,
+        "at_least": {str(least): mean_with_interval(overlaps >= least, patients) for least in _LEAST_OVERLAPS},
+    }
 
 
 def _with_guess(values: np.ndarray, guesses: np.ndarray, patients: np.ndarray) -> dict[str, float | None]:
@@ -79,10 +97,10 @@ def _with_guess(values: np.ndarray, guesses: np.ndarray, patients: np.ndarray) -
     }
 
 
-def _groups(rows: Dataset) -> dict[str, np.ndarray]:
-    """Name of a group -> which views are in it, bool `[n]`."""
-    areas = np.asarray([(x1 - x0) * (y1 - y0) for ((x0, y0, x1, y1),) in rows["boxes"]])
-    lower, upper = np.quantile(areas, [1 / 3, 2 / 3])
+def _groups(rows: Dataset, single: np.ndarray) -> dict[str, np.ndarray]:
+    """Name of a group -> which views are in it, bool `[n]`. Thirds are those of the views with a single box."""
+    areas = np.asarray([max((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in boxes) for boxes in rows["boxes"]])
+    lower, upper = np.quantile(areas[single], [1 / 3, 2 / 3])
     groups = {
         "overall": np.ones(len(rows), bool),
         "small": areas <= lower,
@@ -98,11 +116,11 @@ def _groups(rows: Dataset) -> dict[str, np.ndarray]:
 
 
 def play_pointing_game(predictor: StudyPredictor, rows: Dataset) -> PointingGame:
-    """Compares the heatmap of every abnormal view that has exactly one box with this box, whatever the prediction.
+    """Compares the heatmap of every abnormal view that has boxes with these, whatever the prediction.
 
-    The baseline is a constant guess: the mean heatmap over all views of the same region, or of the same body part if
-    the rows have no regions. It knows where findings tend to be, but not the image. The only view of its body part has
-    no guess.
+    The baseline for views with exactly one box is a constant guess: the mean heatmap over all of them of the same
+    region, or of the same body part if the rows have no regions. It knows where findings tend to be, but not the
+    image. The only view of its body part has no guess.
 
     Args:
         predictor: The checkpoint.
@@ -113,8 +131,10 @@ def play_pointing_game(predictor: StudyPredictor, rows: Dataset) -> PointingGame
     """
     if "boxes" not in rows.column_names:
         raise DatasetError("the rows have no boxes to compare heatmaps with; use data with boxes")
-    chosen = rows.cast_column("image", Image(decode=False)).select(views_with_one_box(rows))
-    if not len(chosen):
+    counts = [len(boxes) if label == 1 else 0 for boxes, label in zip(rows["boxes"], rows["label"], strict=True)]
+    chosen = rows.cast_column("image", Image(decode=False)).select(np.flatnonzero(counts))
+    single = np.asarray([len(boxes) == 1 for boxes in chosen["boxes"]], bool)
+    if not single.any():
         raise DatasetError("no abnormal view has exactly one box")
     figures, shapes, small = [], [], []
     for row in tqdm(chosen, desc="Pointing game", leave=False):
@@ -122,19 +142,19 @@ def play_pointing_game(predictor: StudyPredictor, rows: Dataset) -> PointingGame
             heatmap = find_heatmap(predictor, row)
         except CheckpointError as error:
             raise DatasetError(f"{error}: the pointing game needs heatmaps") from error
-        figures.append((*compare_with_box(heatmap, row["boxes"][0]), not heatmap.any()))
+        figures.append((*np.max([compare_with_box(heatmap, box) for box in row["boxes"]], axis=0), not heatmap.any()))
         shapes.append(heatmap.shape)
         small.append(cv2.resize(heatmap, (_GRID, _GRID), interpolation=cv2.INTER_AREA))
     constant, boxes = np.full((3, len(chosen)), np.nan), chosen["boxes"]
     regions = list(chosen["region" if has_regions(chosen) else "body_part"])
     for region in set(regions):
-        members = [n for n, one in enumerate(regions) if one == region]
+        members = [n for n, one in enumerate(regions) if one == region and single[n]]
         if len(members) > 1:  # else its mean heatmap would be its own
             mean = np.mean([small[n] for n in members], axis=0)
             for n in members:
                 constant[:, n] = compare_with_box(cv2.resize(mean, shapes[n][::-1]), boxes[n][0])
     hits, overlaps, inside, cold = (np.asarray(values) for values in zip(*figures, strict=True))
-    return PointingGame(chosen, hits, overlaps, inside, cold, constant)
+    return PointingGame(chosen, single, hits.astype(bool), overlaps, inside, cold, constant)
 
 
 def views_with_one_box(rows: Dataset) -> list[int]:
@@ -180,7 +200,8 @@ def find_heatmap(predictor: StudyPredictor, row: dict[str, Any]) -> np.ndarray:
 def projection_agreement(game: PointingGame) -> dict[str, Any] | None:
     """Measures how often the heatmaps of two projections of one study point at the same finding.
 
-    Two heatmaps do so if each hottest pixel lies in the box of its own view. All pairs of a study's views count.
+    Two heatmaps do so if each hottest pixel lies in the box of its own view. All pairs of a study's views with exactly
+    one box count.
 
     Returns:
         `n` pairs; `both`, the share in which both hit the finding, with `low` and `high` (95 % interval over
@@ -189,7 +210,8 @@ def projection_agreement(game: PointingGame) -> dict[str, Any] | None:
         None if no study has two such views.
     """
     studies = group_studies(game.rows["study_id"]).values()
-    pairs = np.asarray([pair for members in studies for pair in combinations(members, 2)], int)
+    single = ([n for n in members if game.single[n]] for members in studies)
+    pairs = np.asarray([pair for members in single for pair in combinations(members, 2)], int)
     if not len(pairs):
         return None
     hits = game.hits[pairs]  # [pairs, 2]

@@ -91,6 +91,27 @@ def test_figures_of_a_real_checkpoint(boxed, checkpoint):
         assert 0 <= overall[figure]["constant"] <= 1
 
 
+def test_of_several_boxes_the_one_that_fits_best_counts(boxed, boxes):
+    """Views with a second box have figures for the box only."""
+    rows = boxed.select(range(12))
+    both = [[box, [0, 0, 1, 1]] if n < 4 else [box] for n, box in enumerate(boxes[:12])]
+    rows = rows.remove_columns("boxes").add_column("boxes", both)
+    places = [(0, 0) if n in (1, 3) else (box[1], box[0]) if n < 8 else None for n, box in enumerate(boxes[:12])]
+    game = play(places, rows)
+    areas = [(x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in boxes[:8]]
+    expected = [1 if n in (1, 3) else 1 / area for n, area in enumerate(areas)] + [0] * 4
+    assert game.overlaps == pytest.approx(expected)
+    overall, box = game.report()["overall"], game.report()["overall"]["box"]
+    assert (overall["n"], overall["hits"], box["n"], box["hits"]["n"]) == (8, 0.5, 12, 8)
+    assert overall["overlap"]["mean"] == pytest.approx(np.mean(expected[4:]))
+    assert (box["mean"], box["hits"]["mean"]) == pytest.approx((np.mean(expected), np.mean(expected[:8])))
+    assert box["low"] <= box["mean"] <= box["high"]
+    assert [share["mean"] for share in box["at_least"].values()] == pytest.approx([1 / 6] * 3)
+    assert play([None] * 12, rows).report()["overall"]["box"]["hits"] is None
+    single = rows.select(range(4, 12))
+    assert projection_agreement(game) == projection_agreement(play(places[4:], single))
+
+
 def test_rows_without_boxes_are_refused(train_rows):
     with pytest.raises(DatasetError, match="no boxes"):
         play([], train_rows.remove_columns("boxes"))
