@@ -19,7 +19,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--half", action="store_true", help="store codes in float16, which takes half the space")
     parser.add_argument("--faiss", metavar="FACTORY", help="approximate search for millions, such as IVF1024,SQ8")
     parser.add_argument("--faiss_parameters", default="", help="FAISS search parameters, such as nprobe=8")
-    parser.add_argument("--thumbnails", type=int, metavar="PIXELS", help="store thumbnails with this longer side")
+    parser.add_argument(
+        "--thumbnails",
+        type=int,
+        nargs="?",
+        const=96,
+        metavar="PIXELS",
+        help="store thumbnails with this longer side (96), which the app shows with credit; only for phantoms, "
+        "FracAtlas and GRAZPEDWRI-DX",
+    )
     parser.add_argument("--max_views", type=int, help="draw whole studies up to this number of views")
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--cpu", action="store_true", help="run on the CPU")

@@ -12,7 +12,7 @@ from ..errors import MuraError
 from ..inference import StudyPredictor, sort_rows
 from .middleware import NOT_UPLOADED
 from .reading import check_zip, read_files, read_study
-from .result import is_synthetic
+from .result import similar_cases
 from .state import AppContext, CheckpointKey
 from .uploads import CALL
 from .worklist_controller import gather_studies, read_worklist
@@ -78,8 +78,8 @@ def add_endpoints(context: AppContext) -> None:
             abnormal_label: As for /predict_study.
 
         Returns:
-            For each study: study_id, view, label, body_part, finding, distance, and nearest_to, the index of the given
-            view that is nearest.
+            For each study: study_id, view, label, body_part, finding, distance, nearest_to (the index of the given
+            view that is nearest), thumbnail (a data URL, None without pictures) and the credit to show beside it.
         """
         key = (checkpoint, revision, abnormal_label)
         with _call(context, request, views, key, body_part) as (predictor, files):
@@ -89,10 +89,8 @@ def add_endpoints(context: AppContext) -> None:
             if not radiographs:
                 raise MuraError(" ".join(problems) or "No file was given.")
             found = predictor.similar(radiographs, k, body_part or None)
-            hidden = {"thumbnail", "row"}
-            if not is_synthetic(predictor.index):
-                hidden.add("patient_id")
-            return [{name: value for name, value in vars(one).items() if name not in hidden} for one in found]
+            assert predictor.index is not None  # else the search fails
+            return similar_cases(predictor.index, found)
 
     def worklist(
         archive: gr.FileData,

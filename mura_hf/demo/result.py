@@ -2,11 +2,12 @@
 
 import base64
 from collections.abc import Sequence
+from typing import Any
 
 from ..errors import CheckpointError
 from ..inference import OOD_WARNING, StudyPrediction, StudyPredictor
 from ..inference.measured_performance import OVERALL, OperatingPointPerformance
-from ..retrieval import RetrievalIndex
+from ..retrieval import Neighbour, RetrievalIndex
 from .templates import note_html, operating_point_text, render
 
 N_SIMILAR = 5
@@ -83,15 +84,23 @@ def similar_html(predictor: StudyPredictor, study: StudyPrediction, *, same_part
         return note_html(str(error))
     if not found:
         return note_html("The database has no study of this body part.")
-    synthetic = is_synthetic(index)
-    cases = []
-    for one in found:  # pictures of patients are never shown
-        picture = base64.b64encode(one.thumbnail).decode() if synthetic and one.thumbnail is not None else None
-        cases.append({**vars(one), "thumbnail": picture})
     source = (index.record.data or {}).get("name")
-    return render("similar", cases=cases, n_views=len(index), source=source, synthetic=synthetic)
+    cases = similar_cases(index, found)
+    return render("similar", cases=cases, n_views=len(index), source=source, synthetic=index.is_synthetic)
 
 
-def is_synthetic(index: RetrievalIndex | None) -> bool:
-    """Whether the studies of an index are phantoms, so that no patient is behind them."""
-    return index is not None and (index.record.data or {}).get("key") == "phantoms"
+def similar_cases(index: RetrievalIndex, found: Sequence[Neighbour]) -> list[dict[str, Any]]:
+    """Fields of similar studies for the page and the API.
+
+    `thumbnail` is a data URL if the pictures may be shared, and `credit` whom to credit for it; else both are None.
+    The patient is left out unless it is a phantom.
+    """
+    cases = []
+    for one in found:
+        case: dict[str, Any] = {**vars(one), "thumbnail": None, "credit": None}
+        if one.thumbnail is not None and index.record.may_be_shared:
+            case["thumbnail"] = f"data:image/webp;base64,{base64.b64encode(one.thumbnail).decode()}"
+            case["credit"] = index.record.picture_credit
+        hidden = {"row"} if index.is_synthetic else {"row", "patient_id"}
+        cases.append({name: value for name, value in case.items() if name not in hidden})
+    return cases

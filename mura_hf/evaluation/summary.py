@@ -28,11 +28,10 @@ def _interval(low: float | None, high: float | None, *, signed: bool = False) ->
 
 def _describe_pointing_game(row: dict[str, Any]) -> str:
     overall = row["overall"]
-    box = overall.get("box")
-    boxes = "" if box is None else (
-        f"; IoU of the box {box['mean']:.3f} {_interval(box['low'], box['high'])} of {box['n']} views, at least .3 in "
-        f"{box['at_least']['0.3']['mean']:.3f}"
-    )
+    boxes = ""
+    if (box := overall.get("box")) is not None:  # missing in old evaluations
+        interval = _interval(box["low"], box["high"])
+        boxes = f"; IoU of the box {box['mean']:.3f} {interval}, at least .3 in {box['at_least']['0.3']['mean']:.3f}"
     return (
         f"Pointing game: {overall['hits']:.3f} {_interval(overall['low'], overall['high'])} of {overall['n']} views, "
         f"a constant guess {_number(overall['constant'])}; overlap of the boxes {overall['overlap']['mean']:.3f}, "

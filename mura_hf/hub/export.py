@@ -1,8 +1,8 @@
 """Export of a checkpoint: a copy that loads without mura_hf, and the index of studies if it may be shared.
 
 A code reveals much about its picture, so an index may go where its pictures may go: phantoms, and films whose licence
-lets everyone share them, under their public names. Thumbnails are exported of phantoms only. An index of other data
-stays on this machine.
+lets everyone share them, under their public names. So may its thumbnails. An index of other data stays on this
+machine.
 """
 
 import json
@@ -127,7 +127,7 @@ def check_index(folder: str | Path) -> None:
 
     Raises:
         CheckpointError: If the index is damaged, made with other weights or needs FAISS, or if there is another file,
-            an unknown tensor, a picture that is not a thumbnail of a phantom, or an id of MURA. The message names it.
+            an unknown tensor, a picture that is too large for a thumbnail, or an id of MURA. The message names it.
     """
     folder = Path(folder)
     place = folder / FOLDER
@@ -152,11 +152,6 @@ def check_index(folder: str | Path) -> None:
     file, phantoms = place / ROWS, (record.data or {}).get("key") == "phantoms"
     for row in index.rows.to_pylist():
         picture = row.pop("thumbnail")
-        if picture is not None and not phantoms:
-            raise CheckpointError(
-                f"{file} holds thumbnails of films; only those of phantoms may be shared. Build the index without "
-                "--thumbnails"
-            )
         if picture is not None and len(picture) > _MAX_THUMBNAIL_BYTES:
             raise CheckpointError(
                 f"{file} holds a picture of {len(picture)} bytes, too large for a thumbnail; {_REBUILD}"

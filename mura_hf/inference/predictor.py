@@ -423,11 +423,8 @@ class StudyPredictor:
                 ) from error
 
     def _may_share_index(self) -> bool:
-        """Whether there is an index of pictures that may be shared; thumbnails may only be those of phantoms."""
-        index = self.index
-        if index is None or not index.record.may_be_shared:
-            return False
-        return index.is_synthetic or index.rows["thumbnail"].null_count == len(index)
+        """Whether there is an index of pictures that may be shared."""
+        return self.index is not None and self.index.record.may_be_shared
 
     def __repr__(self) -> str:
         config, detector = self.model.config, "without" if self.ood_detector is None else "with"

@@ -16,7 +16,7 @@ from ..models import BODY_PARTS, MuraClassifier, find_body_part
 from ..radiographs import Radiograph, read_levels
 from .codes import digest_encoder, encode_planes, encode_rows
 from .search import ExactSearcher, FaissSearcher, check_factory, sum_squares
-from .storage import METRICS, IndexRecord, StoredIndex, make_rows, read_index, write_index
+from .storage import METRICS, SHARED_DATA, IndexRecord, StoredIndex, make_rows, read_index, write_index
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -121,7 +121,8 @@ class RetrievalIndex:
             half: Whether to store codes in float16. The search is exact with respect to the stored codes.
             factory: FAISS factory string for millions of views, such as "IVF1024,SQ8"; exact search if None.
             parameters: FAISS search parameters, such as "nprobe=8".
-            thumbnail_side: Longer side of stored thumbnails in pixels; None for no thumbnails.
+            thumbnail_side: Longer side of stored thumbnails in pixels; None for no thumbnails. Only for data whose
+                pictures may be shared, see `IndexRecord.may_be_shared`.
             data: Description of the dataset as in `training.json`.
             split: Name of the split.
             batch_size: Views per forward pass.
@@ -132,7 +133,8 @@ class RetrievalIndex:
             RadiographError: If a file cannot be read.
             DatasetError: If a file is missing, or something cannot be written.
             CheckpointError: If the model has no pooled features, or FAISS is required and not installed.
-            ValueError: If there are no rows, the metric is unknown, or FAISS does not know the factory string.
+            ValueError: If there are no rows, the metric is unknown, FAISS does not know the factory string, or
+                thumbnails are wanted of data whose license is unknown or forbids it.
         """
         if metric not in METRICS:
             raise ValueError(f"unknown metric {metric!r}; choose one of {', '.join(METRICS)}")
@@ -140,6 +142,14 @@ class RetrievalIndex:
             raise ValueError("the dataset has no views to index; choose another split or other body parts")
         if factory is not None:
             check_factory(factory)  # before the long computation
+        record = IndexRecord(
+            secrets.token_hex(16), digest_encoder(model, processor), metric, data, split, factory, parameters
+        )
+        if thumbnail_side is not None and not record.may_be_shared:
+            raise ValueError(
+                f"the license of {(data or {}).get('name') or 'these data'} does not allow thumbnails, or is unknown; "
+                f"build the index without them. Data with thumbnails are {', '.join(SHARED_DATA)}"
+            )
         codes, thumbnails = encode_rows(
             dataset,
             model.eval(),
@@ -152,9 +162,6 @@ class RetrievalIndex:
         codes = _normalize(codes, metric)
         codes = codes.half() if half else codes
         single = codes.float()
-        record = IndexRecord(
-            secrets.token_hex(16), digest_encoder(model, processor), metric, data, split, factory, parameters
-        )
         stored = StoredIndex(record, codes, sum_squares(single), make_rows(dataset, thumbnails))
         searcher: Searcher = ExactSearcher(single, stored.squares)
         if factory is not None:

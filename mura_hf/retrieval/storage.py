@@ -36,7 +36,7 @@ INDEX_FILES = tuple(f"{FOLDER}/{name}" for name in (RECORD, CODES, ROWS))
 """Files of an index in the folder of its checkpoint, except FAISS's."""
 METRICS = ("l2", "cosine")
 SHARED_DATA = ("phantoms", "fracatlas", "grazpedwri")
-"""Keys of data whose index may be shared: made by this package, or licensed under CC BY 4.0."""
+"""Keys of data whose index and thumbnails may be shared: made by this package, or licensed under CC BY 4.0."""
 _BUILD = "build"
 _REBUILD = "build one with scripts/build_index.py"
 
@@ -67,6 +67,15 @@ class IndexRecord:
     def may_be_shared(self) -> bool:
         """Whether the pictures that the codes describe may be shared."""
         return (self.data or {}).get("key") in SHARED_DATA
+
+    @property
+    def picture_credit(self) -> str | None:
+        """Whom to credit beside thumbnails of films: dataset, publication and license. None if no credit is due."""
+        data = self.data or {}
+        if not self.may_be_shared or data["key"] == "phantoms":
+            return None
+        source = data.get("citation") or data.get("name") or data["key"]
+        return f"{source.rstrip('.')}. CC BY 4.0 (https://creativecommons.org/licenses/by/4.0/), reduced in size."
 
     @property
     def faiss_name(self) -> str:

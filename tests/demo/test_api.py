@@ -1,6 +1,7 @@
 """Programs that call a running app."""
 
 import ast
+import base64
 import json
 import re
 import shutil
@@ -83,8 +84,11 @@ def test_similar_studies_are_those_of_the_predictor(client, phantom_predictor, p
     expected = phantom_predictor.similar(phantom_files, 3, "wrist")
     assert [one["study_id"] for one in found] == [one.study_id for one in expected]
     assert set(found[0]) == {
-        "study_id", "patient_id", "view", "label", "body_part", "finding", "distance", "nearest_to",
+        "study_id", "patient_id", "view", "label", "body_part", "finding", "distance", "nearest_to", "thumbnail",
+        "credit",
     }  # fmt: skip
+    assert base64.b64decode(found[0]["thumbnail"].removeprefix("data:image/webp;base64,")) == expected[0].thumbnail
+    assert found[0]["credit"] is None
     with pytest.raises(AppError, match="k is 0"):
         client.predict(given(phantom_files), k=0, api_name="/similar")
 

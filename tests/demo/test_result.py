@@ -5,10 +5,18 @@ from types import SimpleNamespace
 import pytest
 
 from mura_hf import StudyPredictor
-from mura_hf.demo.result import answer_html, is_withheld, operating_point_choices, performance_html
+from mura_hf.demo.result import (
+    answer_html,
+    is_withheld,
+    operating_point_choices,
+    performance_html,
+    similar_cases,
+    similar_html,
+)
 from mura_hf.demo.templates import probability_text
 from mura_hf.inference import OOD_WARNING
 from mura_hf.inference.measured_performance import OVERALL, OperatingPointPerformance
+from mura_hf.retrieval import IndexRecord, Neighbour, RetrievalIndex
 from tests.inference.external import save_external
 
 WRISTS = OperatingPointPerformance("youden", 0.4, "chosen", "wrist", "the <held-out>", 80, 60, 200, 10)
@@ -103,3 +111,30 @@ def test_nothing_looks_certain_and_what_is_undefined_or_unmeasured_is_named():
     none = OperatingPointPerformance("a", 0.4, "c", OVERALL, "films", 0, 0, 5, 0)
     assert "sensitivity not defined" in _text(performance_html(none, 0.1))
     assert "was not measured" in performance_html(None, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("data", "shown", "credited"),
+    [
+        ({"key": "phantoms", "name": "phantoms"}, True, None),
+        ({"key": "fracatlas", "name": "FracAtlas", "citation": "A. <and> others."}, True, "A. <and> others. CC BY"),
+        ({"key": "grazpedwri"}, True, "grazpedwri. CC BY 4.0 (https://creativecommons.org/licenses/by/4.0/)"),
+        ({"key": "mura", "name": "MURA"}, False, None),
+        (None, False, None),
+    ],
+)  # fmt: skip
+def test_pictures_of_similar_films_are_shown_with_credit_if_their_license_allows(study, data, shown, credited):
+    found = Neighbour("IMG0000001", "block0000", 1, "abnormal", None, None, 0.5, 0, 7, b"RIFF")
+    index = RetrievalIndex.__new__(RetrievalIndex)
+    index.record, index.rows = IndexRecord("0" * 32, "", data=data), [found]
+    predictor = SimpleNamespace(index=index, checkpoint="film", similar=lambda *_: [found])
+    (case,) = similar_cases(index, [found])
+    assert case["thumbnail"] == ("data:image/webp;base64,UklGRg==" if shown else None)
+    assert (case["credit"] or "").startswith(credited or "")
+    assert (case["credit"] is None) == (credited is None)
+    assert ("patient_id" in case) == index.is_synthetic
+    html = similar_html(predictor, study, same_part=False)
+    assert html.count("<img") == shown
+    assert ("Pictures: " in html) == (credited is not None)
+    assert ("Pictures of patients are not shown." in html) == (not shown)
+    assert "<and>" not in html

@@ -175,17 +175,15 @@ def test_an_index_of_phantoms_is_exported_with_its_thumbnails(indexed, tmp_path)
 
 @pytest.mark.parametrize("data", [{"key": "mura"}, {"key": "folder"}, {"key": "hub"}, None])
 def test_an_index_of_other_data_stays_here(data, indexed, tmp_path):
-    folder = indexed(data=data, thumbnail_side=32)
+    folder = indexed(data=data)
     check_checkpoint(folder)
     assert not [name for name in _names(folder) if name.startswith("retrieval")]
     assert not (export_checkpoint(folder, tmp_path / "out") / "retrieval").exists()
     assert "which is not shared" in render_card(folder, "tester/x")
 
 
-def test_an_index_of_open_films_is_exported_without_thumbnails_and_ids_of_mura(indexed):
-    folder = indexed(data={"key": "fracatlas"}, thumbnail_side=32)
-    assert_refused(folder, "thumbnails of films")
-    folder = indexed(data={"key": "fracatlas"})  # whose rows are called as MURA's
+def test_an_index_of_open_films_is_exported_with_thumbnails_and_without_ids_of_mura(indexed):
+    folder = indexed(data={"key": "fracatlas"}, thumbnail_side=32)  # whose rows are called as MURA's
     assert_refused(folder, r"rows\.parquet names a patient or a study")
     films = dict.fromkeys(("study_id", "patient_id"), lambda n: f"IMG{n:07d}")
     with changed(folder / "retrieval" / "rows.parquet", _rows(folder, **films)):

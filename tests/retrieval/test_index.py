@@ -36,7 +36,7 @@ def processor():
 
 @pytest.fixture(scope="module")
 def index(rows, model, processor):
-    return RetrievalIndex.build(rows, model, processor, thumbnail_side=32, progress=False)
+    return RetrievalIndex.build(rows, model, processor, thumbnail_side=32, data={"key": "phantoms"}, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +105,9 @@ def test_invalid_options_are_refused_before_any_work(rows, model, processor, mon
         (rows, {"metric": "dot"}, "unknown metric 'dot'"),
         (rows, {"factory": "Nonsense"}, "does not know the factory string 'Nonsense'"),
         (rows.select([]), {}, "no views"),
+        (rows, {"thumbnail_side": 96}, "license of these data does not allow thumbnails, or is unknown"),
+        (rows, {"thumbnail_side": 96, "data": {"key": "mura", "name": "MURA"}}, "license of MURA does not allow"),
+        (rows, {"thumbnail_side": 96, "data": {"key": "folder", "name": "films"}}, "license of films does not allow"),
     ):
         with pytest.raises(ValueError, match=message):
             RetrievalIndex.build(dataset, model, processor, progress=False, **options)
@@ -210,7 +213,7 @@ def test_a_stopped_build_resumes(rows, model, processor, index, tmp_path, monkey
         return true_encode(part, *args)
 
     monkeypatch.setattr(encoding, "_encode_part", stop_at_the_third)
-    options = {"parts_dir": tmp_path, "thumbnail_side": 32, "progress": False}
+    options = {"parts_dir": tmp_path, "thumbnail_side": 32, "data": {"key": "phantoms"}, "progress": False}
     with pytest.raises(KeyboardInterrupt):
         RetrievalIndex.build(rows, model, processor, **options)
     assert len(list(tmp_path.glob("*.safetensors"))) == 2
