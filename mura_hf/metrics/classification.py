@@ -136,7 +136,7 @@ def check_predictions(
 
 
 def weighted_figures(
-    truth: np.ndarray, values: np.ndarray, counts: np.ndarray, threshold: float
+    truth: np.ndarray, values: np.ndarray, counts: np.ndarray, threshold: float | np.ndarray
 ) -> dict[str, np.ndarray]:
     """Computes the metrics in `FIGURES` for several weightings of the same rows.
 
@@ -146,7 +146,7 @@ def weighted_figures(
         truth: bool `[n]`, True for abnormal.
         values: float64 `[n]`, P(abnormal).
         counts: float64 `[resamples, n]`, weights, 0 or above.
-        threshold: A row is called abnormal strictly above it.
+        threshold: A row is called abnormal strictly above it; one number, or `[n]`.
 
     Returns:
         Metric -> float64 `[resamples]`, not finite where the metric is undefined.
@@ -180,8 +180,8 @@ def _areas(truth: np.ndarray, values: np.ndarray, counts: np.ndarray) -> tuple[n
     """Area under the ROC curve (Mann-Whitney, ties count half) and average precision, each `[resamples]`."""
     order = np.argsort(-values, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(values[order]) < 0])
-    positive = _sum_ties(counts, order, starts, truth)
-    negative = _sum_ties(counts, order, starts, ~truth)
+    weights, abnormal = counts[:, order], truth[order]
+    positive, negative = _sum_ties(weights * abnormal, starts), _sum_ties(weights * ~abnormal, starts)
     hits, alarms = np.cumsum(positive, axis=1), np.cumsum(negative, axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         auroc = (positive * (alarms[:, -1:] - alarms + 0.5 * negative)).sum(1) / (hits[:, -1] * alarms[:, -1])
@@ -190,10 +190,9 @@ def _areas(truth: np.ndarray, values: np.ndarray, counts: np.ndarray) -> tuple[n
     return auroc, auprc
 
 
-def _sum_ties(counts: np.ndarray, order: np.ndarray, starts: np.ndarray, selected: np.ndarray) -> np.ndarray:
-    """Weights of the selected rows, summed over runs of equal values: `[resamples, runs]`."""
-    weights = counts[:, order] * selected[order]
-    return weights if len(starts) == len(order) else np.add.reduceat(weights, starts, axis=1)
+def _sum_ties(weights: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Weights `[resamples, n]`, summed over runs of equal values: `[resamples, runs]`."""
+    return weights if len(starts) == weights.shape[1] else np.add.reduceat(weights, starts, axis=1)
 
 
 def check_runs(

@@ -1,8 +1,9 @@
 """Confidence intervals and paired tests that hold for few patients, each of whom may have several studies.
 
 Studies of one patient are not independent. All variances are therefore those of the jackknife that leaves out one
-patient at a time (Efron and Stein, Ann. Stat. 9, 1981), and quantiles are those of Student's t with the number of
-patients as degrees of freedom. `scripts/benchmarks/interval_coverage.py` measures how often these intervals hold.
+patient at a time (Efron and Stein, Ann. Stat. 9, 1981), and quantiles are those of Student's t. Its degrees of freedom
+are the effective number of patients minus one: a few patients with most of the studies count as few (Kish, "Survey
+sampling", 1965). `scripts/benchmarks/interval_coverage.py` measures how often intervals and tests hold.
 """
 
 from collections.abc import Hashable, Sequence
@@ -23,7 +24,7 @@ PRIMARY_FIGURE = "auroc"
 _CHUNK = 256  # patients that are left out at a time, which bounds the memory
 _EXACT = 12  # up to this number of patients, all sign flips are counted
 _N_FLIPS = 9999
-_NEAR_THE_END = 3  # fewer effective events: Wilson's bound on this side is too narrow
+_NEAR_THE_END = 3  # fewer effective events: Wilson's bound on this side, or Hall's, is too narrow
 
 
 def confidence_intervals(
@@ -39,7 +40,8 @@ def confidence_intervals(
     (Korn and Graubard, Surv. Methodol. 24, 1998), beside 0 and 1 that of Clopper and Pearson (Biometrika 26, 1934).
     F1 is a function of the proportion hits / (hits + false alarms + misses). AUROC and average precision: Student's t
     on the logit (Obuchowski, Biometrics 53, 1997). Kappa: Student's t on Fisher's z. Brier score: Student's t with
-    the correction for skewness of Hall (J. R. Stat. Soc. B 54, 1992).
+    the correction for skewness of Hall (J. R. Stat. Soc. B 54, 1992), or the upper bound of a proportion if most of
+    the score comes from fewer than three patients.
 
     Args:
         labels: `[n]`, 0 normal and 1 abnormal.
@@ -61,39 +63,35 @@ def confidence_intervals(
     if n_clusters < MIN_CLUSTERS:
         return {}
     estimates, left_out = _leave_one_out(truth, runs, [threshold] * len(runs), index, n_clusters)
-    called = np.mean([values > threshold for values in runs], axis=0)
-    counted = {
-        "accuracy": np.ones(len(truth)),
-        "sensitivity": truth,
-        "specificity": ~truth,
-        "precision": called,
-        "f1": np.maximum(truth, called),
-    }
-    sizes = {name: np.bincount(index, counts, n_clusters) for name, counts in counted.items()}
-    both = min(truth.sum(), (~truth).sum()) >= MIN_STUDIES
-    decided = min(called.sum(), (1 - called).sum()) >= MIN_STUDIES
-    degrees = int(min((sizes["sensitivity"] > 0).sum(), (sizes["specificity"] > 0).sum())) - 1
+    counted = _count_studies(truth, np.mean([values > threshold for values in runs], axis=0), index, n_clusters)
     intervals: dict[str, tuple[float, float]] = {}
-    for name in FIGURES:
-        if name == "ece" or not np.isfinite(estimates[name]).all():
+    for name, sizes in counted.items():
+        if min(size.sum() for size in sizes) < MIN_STUDIES or not np.isfinite(estimates[name]).all():
             continue
-        value, variance = float(estimates[name].mean()), _variance(left_out[name].mean(0)) + _between(estimates[name])
-        if name in sizes:
-            if sizes[name].sum() >= MIN_STUDIES and (name != "f1" or truth.sum() >= MIN_STUDIES):
-                intervals[name] = _f1_or_share(name, value, variance, sizes[name], level)
-        elif both and name == "brier":
-            intervals[name] = _skewed_interval(value, left_out[name].mean(0), _between(estimates[name]), level)
-        elif both and name == "kappa" and decided and abs(value) < 1:
-            half = t_quantile(level, n_clusters - 1) * np.sqrt(variance) / (1 - value**2)
+        value, without = float(estimates[name].mean()), left_out[name].mean(0)
+        variance, degrees = _add_runs(_variance(without), _degrees(sizes), estimates[name])
+        quantile = t_quantile(level, degrees)
+        if name == "f1":
+            overlap, slope = value / (2 - value), 2 / (2 - value) ** 2
+            bounds = np.asarray(share_interval(overlap, variance * slope**2, sizes[0], level, degrees))
+            intervals[name] = _pair(2 * bounds / (1 + bounds))
+        elif name == "brier":
+            low, high = _skewed_interval(value, without, variance, quantile)
+            losses = np.bincount(index, np.mean([(values - truth) ** 2 for values in runs], axis=0), n_clusters)
+            if _effective_number(losses) < _NEAR_THE_END:
+                high = max(high, share_interval(value, variance, sizes[0] + sizes[1], level, degrees)[1])
+            intervals[name] = (low, high)
+        elif name == "kappa" and abs(value) < 1:
+            half = quantile * np.sqrt(variance) / (1 - value**2)
             intervals[name] = _pair(np.tanh(np.arctanh(value) + np.asarray([-half, half])))
-        elif both and name in ("auroc", "auprc"):
-            quantile = t_quantile(level, degrees)
-            if 0 < value < 1:
-                half, middle = quantile * np.sqrt(variance) / (value * (1 - value)), np.log(value / (1 - value))
-                intervals[name] = _pair(1 / (1 + np.exp(-middle - np.asarray([-half, half]))))
-            else:  # perfectly ranked: the bound of a proportion over the patients of the rarer class
-                bound = (degrees + 1) / (degrees + 1 + quantile**2)
-                intervals[name] = (bound, 1.0) if value == 1 else (0.0, 1 - bound)
+        elif name in ("auroc", "auprc") and 0 < value < 1:
+            half, middle = quantile * np.sqrt(variance) / (value * (1 - value)), np.log(value / (1 - value))
+            intervals[name] = _pair(1 / (1 + np.exp(-middle - np.asarray([-half, half]))))
+        elif name in ("auroc", "auprc"):  # perfectly ranked: the bound of a proportion over the patients
+            bound = (degrees + 1) / (degrees + 1 + quantile**2)
+            intervals[name] = (bound, 1.0) if value == 1 else (0.0, 1 - bound)
+        elif name != "kappa":
+            intervals[name] = share_interval(value, variance, sizes[0], level, degrees)
     return intervals
 
 
@@ -146,7 +144,7 @@ def mean_interval(
     left_out, mean = (sums.sum() - sums) / (sizes.sum() - sizes), float(numbers.mean())
     if is_share:
         return share_interval(mean, _variance(left_out), sizes.astype(np.float64), level)
-    return _skewed_interval(mean, left_out, 0.0, level)
+    return _skewed_interval(mean, left_out, _variance(left_out), t_quantile(level, _degrees([sizes])))
 
 
 def mean_with_interval(
@@ -157,7 +155,9 @@ def mean_with_interval(
     return {"mean": float(np.mean(np.asarray(values, np.float64))), "low": low, "high": high}
 
 
-def share_interval(share: float, variance: float, sizes: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+def share_interval(
+    share: float, variance: float, sizes: np.ndarray, level: float = 0.95, degrees: float | None = None
+) -> tuple[float, float]:
     """Computes the interval (low, high) of a proportion from its variance over patients.
 
     Args:
@@ -166,12 +166,13 @@ def share_interval(share: float, variance: float, sizes: np.ndarray, level: floa
             real one. A share of 0 or 1 has no variance: studies of one patient then count as one.
         sizes: `[clusters]`, number of studies that count for each patient.
         level: Coverage of the interval.
+        degrees: Degrees of freedom of the variance; by default the effective number of patients minus one.
     """
     from scipy.stats import beta
 
     n, plain = sizes.sum(), share * (1 - share)
-    effective = min(n, plain / variance) if variance > 0 and plain > 0 else n**2 / (sizes @ sizes)
-    t = t_quantile(level, int(np.count_nonzero(sizes)) - 1)
+    effective = min(n, plain / variance) if variance > 0 and plain > 0 else _effective_number(sizes)
+    t = t_quantile(level, _degrees([sizes]) if degrees is None else degrees)
     middle = (share + t**2 / (2 * effective)) / (1 + t**2 / effective)
     half = t * np.sqrt(plain / effective + t**2 / (4 * effective**2)) / (1 + t**2 / effective)
     low, high = middle - half, middle + half
@@ -193,9 +194,12 @@ def paired_comparison(
 ) -> dict[str, dict[str, float | None]]:
     """Compares two models on the same rows: the difference a - b of each metric in `FIGURES`, except `ece`.
 
-    The test flips the signs of the patients' contributions to the difference (their pseudo-values of the jackknife;
-    Fisher, "The design of experiments", 1935). It is exact up to 12 patients and drawn at random above. With several
-    runs of a model, the variance between runs, divided by their number, is added, and Student's t is the test.
+    The p-value is the larger of two. One exchanges the two models' predictions of patients at random (Fisher, "The
+    design of experiments", 1935); for AUROC and average precision it compares ranks, since scales may differ. It
+    holds for any number of patients if the models are interchangeable, and counts all exchanges up to 12 patients.
+    The other is that of Student's t, as in the interval; it also holds if models differ, but not in the metric. With
+    several runs of a model, only the latter is used, and the variance between runs, divided by their number, is added
+    (degrees of freedom: Welch, Biometrika 34, 1947).
 
     Args:
         labels: `[n]`, 0 normal and 1 abnormal.
@@ -206,10 +210,11 @@ def paired_comparison(
         level: Coverage of the interval.
 
     Returns:
-        Metric -> `difference`; its interval `low` and `high`, None with fewer than `MIN_CLUSTERS` patients; the
-        two-sided `p_value`; and `adjusted_p_value`, which equals it for `PRIMARY_FIGURE` and is corrected over all
-        other metrics (`adjust_p_values`). All three are None if the metric is undefined without one of the patients.
-        A metric that is undefined on the data is left out. For `brier`, lower is better.
+        Metric -> `difference`; its interval `low` and `high`, None where `confidence_intervals` gives none for one of
+        the models; the two-sided `p_value`; and `adjusted_p_value`, which equals it for `PRIMARY_FIGURE` and is
+        corrected over all other metrics (`adjust_p_values`). All are None if the metric is undefined without one of
+        the patients, or if that patient's predictions are exchanged. A metric that is undefined on the data is left
+        out. For `brier`, lower is better.
 
     Raises:
         ValueError: If lengths differ, there are no rows, or a value is not a probability.
@@ -220,32 +225,37 @@ def paired_comparison(
     threshold_a, threshold_b = threshold if isinstance(threshold, tuple) else (threshold, threshold)
     thresholds = [threshold_a] * len(runs_a) + [threshold_b] * len(runs_b)
     estimates, left_out = _leave_one_out(truth, runs, thresholds, index, n_clusters)
-    n_a, seeds = len(runs_a), len(runs) > 2
+    called = [values > at for values, at in zip(runs, thresholds, strict=True)]
+    counted = [_count_studies(truth, one, index, n_clusters) for one in called]
+    n_a, single = len(runs_a), len(runs) == 2
+    exchanged = _exchange_patients(truth, runs, thresholds, index, n_clusters) if single else {}
     compared: dict[str, dict[str, float | None]] = {}
     contributions: dict[str, np.ndarray] = {}
-    for name in FIGURES:
+    p_values: dict[str, float] = {}
+    for name in counted[0]:
         without = left_out[name][:n_a].mean(0) - left_out[name][n_a:].mean(0)
         difference = float(estimates[name][:n_a].mean() - estimates[name][n_a:].mean())
-        if name == "ece" or not np.isfinite(difference):
+        if not np.isfinite(difference):
             continue
-        row = compared[name] = {"difference": difference, "low": None, "high": None, "p_value": None}
-        if n_clusters < 2 or not np.isfinite(without).all():
+        row = compared[name] = {"difference": difference, "low": None, "high": None}
+        if n_clusters < 2 or not np.isfinite([*without, *exchanged.get(name, ())]).all():
             continue
-        error = np.sqrt(_variance(without) + _between(estimates[name][:n_a]) + _between(estimates[name][n_a:]))
-        if n_clusters >= MIN_CLUSTERS:
-            half = t_quantile(level, n_clusters - 1) * error
+        degrees = min(_degrees(sizes[name]) for sizes in counted)
+        variance, degrees = _add_runs(_variance(without), degrees, estimates[name][:n_a], estimates[name][n_a:])
+        n_studies = min(size.sum() for sizes in counted for size in sizes[name])
+        if n_clusters >= MIN_CLUSTERS and n_studies >= MIN_STUDIES:
+            half = t_quantile(level, degrees) * np.sqrt(variance)
             row["low"], row["high"] = difference - half, difference + half
-        row["p_value"] = _p_of_t(difference, error, n_clusters - 1)
-        contributions[name] = n_clusters * difference - (n_clusters - 1) * without
-    if not seeds and contributions:
-        p_values = sign_flip_test(np.stack(list(contributions.values()), 1))
-        for name, p_value in zip(contributions, p_values, strict=True):
-            compared[name]["p_value"] = float(p_value)
-    found = {name: p for name, row in compared.items() if (p := row["p_value"]) is not None}
-    others = {name: p for name, p in found.items() if name != PRIMARY_FIGURE}
-    adjusted = found | dict(zip(others, adjust_p_values(list(others.values())), strict=True))
+        p_values[name] = _p_of_t(difference, np.sqrt(variance), degrees)
+        if single:
+            contributions[name] = (difference - exchanged[name]) / 2
+    if contributions:
+        exact = sign_flip_test(np.stack(list(contributions.values()), 1))
+        p_values = {name: max(p_values[name], float(p)) for name, p in zip(contributions, exact, strict=True)}
+    others = [name for name in p_values if name != PRIMARY_FIGURE]
+    adjusted = p_values | dict(zip(others, adjust_p_values([p_values[name] for name in others]), strict=True))
     for name, row in compared.items():
-        row["adjusted_p_value"] = adjusted.get(name)
+        row["p_value"], row["adjusted_p_value"] = p_values.get(name), adjusted.get(name)
     return compared
 
 
@@ -305,6 +315,58 @@ def _leave_one_out(
     return estimates, left_out
 
 
+def _exchange_patients(
+    truth: np.ndarray, runs: list[np.ndarray], thresholds: list[float], index: np.ndarray, n_clusters: int
+) -> dict[str, np.ndarray]:
+    """The difference of each metric if two models exchange their predictions of one patient, `[clusters]`."""
+    from scipy.stats import rankdata
+
+    n, twice = len(truth), np.tile(truth, 2)
+    ranks = np.concatenate([rankdata(values) / n for values in runs])
+    cuts = np.repeat([(np.sum(values <= at) + 0.5) / n for values, at in zip(runs, thresholds, strict=True)], n)
+    differences: dict[str, list[np.ndarray]] = {name: [] for name in FIGURES}
+    for start in range(0, n_clusters, _CHUNK):
+        chosen = index == np.arange(start, min(start + _CHUNK, n_clusters))[:, None]
+        counts = np.hstack([~chosen, chosen]).astype(np.float64)
+        first, second = (weighted_figures(twice, ranks, weights, cuts) for weights in (counts, 1 - counts))
+        for name in FIGURES:
+            differences[name].append(first[name] - second[name])
+    found = {name: np.concatenate(parts) for name, parts in differences.items()}
+    losses = (runs[0] - truth) ** 2 - (runs[1] - truth) ** 2  # not of ranks
+    return found | {"brier": losses.mean() - 2 * np.bincount(index, losses, n_clusters) / n}
+
+
+def _count_studies(
+    truth: np.ndarray, called: np.ndarray, index: np.ndarray, n_clusters: int
+) -> dict[str, list[np.ndarray]]:
+    """Metric -> number of studies of each kind that it counts, `[clusters]` each.
+
+    Args:
+        truth: bool `[n]`, True for abnormal.
+        called: `[n]`, whether a row is called abnormal, or the share of runs that do so.
+        index: `[n]`, number of the patient.
+        n_clusters: Number of patients.
+    """
+    kinds = {"accuracy": truth >= 0, "precision": called, "f1": np.maximum(truth, called)}
+    kinds |= {"sensitivity": truth, "specificity": ~truth, "not called": 1 - called}
+    sizes = {name: np.bincount(index, kind, n_clusters) for name, kind in kinds.items()}
+    classes = [sizes["sensitivity"], sizes["specificity"]]
+    counted = {name: [size] for name, size in sizes.items()} | dict.fromkeys(("auroc", "auprc", "brier"), classes)
+    counted["f1"] = [sizes["f1"], sizes["sensitivity"]]
+    counted["kappa"] = [*classes, sizes["precision"], sizes["not called"]]
+    return {name: counted[name] for name in FIGURES if name != "ece"}
+
+
+def _effective_number(sizes: np.ndarray) -> float:
+    """Number of equally large patients that are worth as much as these, `[clusters]` (Kish); 0 if all are 0."""
+    return float(sizes.sum() ** 2 / max(sizes @ sizes, 1e-300))
+
+
+def _degrees(sizes: Sequence[np.ndarray]) -> float:
+    """Degrees of freedom of a variance over patients, from the numbers of studies of the first one or two kinds."""
+    return min(_effective_number(size) for size in sizes[:2]) - 1
+
+
 def _variance(left_out: np.ndarray) -> float:
     """Variance of a figure by the jackknife; 0 if it is undefined without one of the patients."""
     n = len(left_out)
@@ -312,9 +374,13 @@ def _variance(left_out: np.ndarray) -> float:
     return found if np.isfinite(found) else 0.0
 
 
-def _between(estimates: np.ndarray) -> float:
-    """Variance of the mean over runs that comes from differences between runs; 0 for a single run."""
-    return float(estimates.var(ddof=1) / len(estimates)) if len(estimates) > 1 else 0.0
+def _add_runs(variance: float, degrees: float, *models: np.ndarray) -> tuple[float, float]:
+    """Adds the variance between the runs of each model, divided by their number; returns degrees of freedom too."""
+    parts = [(variance, max(degrees, 1.0))]
+    parts += [(float(runs.var(ddof=1)) / len(runs), len(runs) - 1.0) for runs in models if len(runs) > 1]
+    total = sum(part for part, _ in parts)
+    spread = sum(part**2 / each for part, each in parts)
+    return total, total**2 / spread if spread > 0 else parts[0][1]
 
 
 def t_quantile(level: float, degrees: float) -> float:
@@ -327,30 +393,21 @@ def t_quantile(level: float, degrees: float) -> float:
 def _p_of_t(difference: float, error: float, degrees: float) -> float:
     from scipy.stats import t
 
-    return float(2 * t.sf(abs(difference) / error, degrees)) if error > 0 else float(difference == 0)
+    return float(2 * t.sf(abs(difference) / error, max(degrees, 1))) if error > 0 else float(difference == 0)
 
 
 def _pair(bounds: np.ndarray) -> tuple[float, float]:
     return float(bounds[0]), float(bounds[1])
 
 
-def _f1_or_share(name: str, value: float, variance: float, sizes: np.ndarray, level: float) -> tuple[float, float]:
-    if name != "f1":
-        return share_interval(value, variance, sizes, level)
-    overlap, slope = value / (2 - value), 2 / (2 - value) ** 2
-    bounds = np.asarray(share_interval(overlap, variance * slope**2, sizes, level))
-    return _pair(2 * bounds / (1 + bounds))
-
-
-def _skewed_interval(mean: float, left_out: np.ndarray, between: float, level: float) -> tuple[float, float]:
+def _skewed_interval(mean: float, left_out: np.ndarray, variance: float, t: float) -> tuple[float, float]:
     """Student's t with Hall's cubic correction for the skewness of the patients' contributions."""
     n = len(left_out)
     contributions = -(n - 1) * (left_out - left_out.mean())
     spread = np.sqrt((contributions**2).mean())
     if spread == 0:
         return mean, mean
-    skewness, t = (contributions**3).mean() / spread**3, t_quantile(level, n - 1)
-    error = np.sqrt(_variance(left_out) + between)
+    skewness, error = (contributions**3).mean() / spread**3, np.sqrt(variance)
     if abs(skewness) < 1e-6:
         return mean - error * t, mean + error * t
     root = np.sqrt(n)

@@ -3,7 +3,8 @@
 Topics (together 40 minutes):
   intervals         share of 95 % intervals that contain the truth, and their median width, for 5 to 200 patients with
                     one or 1 to 20 studies, shares of abnormal from .1 to .5 and AUROC from .7 to .99
-  comparisons       how often two equally good models differ at p <= .05, and how often intervals contain 0
+  comparisons       how often two equally good models differ at p <= .05, and how often intervals contain 0; the
+                    same for models of which one is better
   guarantees        how often operating points break their guarantee, for 20 to 200 abnormal studies
   calibration       the same as `intervals` for calibration slope, intercept and observed over expected
   shortcut_verdicts how often shifts of different sizes are found, excluded or left open
@@ -136,39 +137,90 @@ def _ranges(settings: list[dict[str, Any]], patients: Sequence[int]) -> dict[str
 
 
 def measure_comparisons(n_simulations: int = 1000, patients: Sequence[int] = (5, 10, 20, 50, 200)) -> dict[str, Any]:
-    """Compares pairs of models that see the same with noise of their own, so that none is better.
+    """Compares pairs of models of which none is better, in all figures or, for "other curve", in AUROC.
 
     Args:
         n_simulations: Number of data sets of each setting.
         patients: Numbers of patients, with one or 1 to 20 studies.
 
     Returns:
-        `simulations`, and by number of patients and studies: share of `p_value` at or below .05 by figure, `family`
-        (any `adjusted_p_value` at or below .05 apart from the primary figure's) and `coverage` of the intervals.
+        `simulations`, and by kind of pair (see `_PAIRS`), number of patients and studies: share of `p_value` at or
+        below .05 by figure, `family` (any `adjusted_p_value` at or below .05 apart from the primary figure's) and
+        `coverage` of the intervals. Figures with fewer values than a tenth of the data sets are left out. `power`:
+        the same shares for models with an AUROC of .84 and .68.
     """
     rng = np.random.default_rng(1)
     report: dict[str, Any] = {"simulations": n_simulations}
-    for n, most in tqdm(list(product(patients, (1, 20))), desc="comparisons"):
-        rejected: dict[str, list[bool]] = {"family": []}
+    settings = [
+        (kind, n, most)
+        for kind, n, most in product(_PAIRS, patients, (1, 20))
+        if kind == "interchangeable" or n <= 50  # the others differ from it with few patients only, and take long
+    ]
+    for kind, n, most in tqdm(settings, desc="comparisons"):
+        rejected: dict[str, list[bool]] = {}
         covered: dict[str, list[bool]] = {}
         for _ in range(n_simulations):
             labels, values, groups = simulate(rng, n, most, 0.4, 0.85)
-            margins = logit(np.clip(values, 1e-4, 1 - 1e-4))
-            models = [
-                expit(margins + rng.normal(0, 0.8, n)[groups] + rng.normal(0, 0.8, len(groups))) for _ in range(2)
-            ]
-            found = paired_comparison(labels, *models, groups)
+            found = paired_comparison(labels, *_PAIRS[kind](rng, labels, values, groups), groups)
+            if kind == "other curve":
+                found = {name: row for name, row in found.items() if name == "auroc"}
             for name, row in found.items():
                 if row["p_value"] is not None:
                     rejected.setdefault(name, []).append(row["p_value"] <= 0.05)
                 if row["low"] is not None and row["high"] is not None:
                     covered.setdefault(name, []).append(row["low"] <= 0 <= row["high"])
             others = [row["adjusted_p_value"] for name, row in found.items() if name != "auroc"]
-            rejected["family"].append(any(p is not None and p <= 0.05 for p in others))
-        rates = {name: round(float(np.mean(found)), 3) for name, found in rejected.items()}
-        coverage = {name: round(float(np.mean(found)), 3) for name, found in covered.items()}
-        report[f"{n} patients, 1 to {most} studies"] = {**rates, "coverage": coverage}
+            if others:
+                rejected.setdefault("family", []).append(any(p is not None and p <= 0.05 for p in others))
+        rates, coverage = (
+            {name: round(float(np.mean(one)), 3) for name, one in rows.items() if len(one) >= 0.1 * n_simulations}
+            for rows in (rejected, covered)
+        )
+        row = rates if kind == "power" else {**rates, "coverage": coverage}
+        report.setdefault(kind, {})[f"{n} patients, 1 to {most} studies"] = row
     return report
+
+
+def _blur(rng: np.random.Generator, values: np.ndarray, groups: np.ndarray, strength: float) -> np.ndarray:
+    """Adds noise to the logits, half of whose variance is common to a patient's studies."""
+    margins = logit(np.clip(values, 1e-4, 1 - 1e-4))
+    return expit(margins + strength * (rng.normal(size=groups.max() + 1)[groups] + rng.normal(size=len(groups))))
+
+
+def _other_curve(rng: np.random.Generator, labels: np.ndarray, values: np.ndarray, groups: np.ndarray) -> Any:
+    """Scores with an AUROC of .85, one pair with equal variances, one with 2.5 times the spread if abnormal."""
+    count, shared = groups.max() + 1, np.sqrt(_CORRELATION)
+
+    def draw() -> np.ndarray:
+        return shared * rng.normal(size=count)[groups] + np.sqrt(1 - shared**2) * rng.normal(size=len(groups))
+
+    common, spread, gap = draw(), np.where(labels == 1, 2.5, 1.0), norm.ppf(0.85)
+    first, second = (0.7 * common + np.sqrt(1 - 0.7**2) * draw() for _ in range(2))
+    return expit(first + np.sqrt(2) * gap * labels - 1), expit(spread * second + np.hypot(1, 2.5) * gap * labels - 1)
+
+
+def _clustered_errors(rng: np.random.Generator, labels: np.ndarray, values: np.ndarray, groups: np.ndarray) -> Any:
+    """Equally good scores whose noise has a correlation of .1 and of .6 within a patient."""
+    distance = np.sqrt(2) * norm.ppf(0.85)
+
+    def draw(correlation: float) -> np.ndarray:
+        common, own = rng.normal(size=groups.max() + 1)[groups], rng.normal(size=len(groups))
+        noise = np.sqrt(correlation) * common + np.sqrt(1 - correlation) * own
+        return expit(distance * (distance * (labels - 0.5) + noise) + logit(0.4))
+
+    return draw(0.1), draw(0.6)
+
+
+_PAIRS: dict[str, Callable[[np.random.Generator, np.ndarray, np.ndarray, np.ndarray], Any]] = {
+    "interchangeable": lambda rng, labels, values, groups: [_blur(rng, values, groups, 0.8) for _ in range(2)],
+    "three runs each": lambda rng, labels, values, groups: [
+        [_blur(rng, values, groups, 0.3 + 0.5 * rng.random()) for _ in range(3)] for _ in range(2)
+    ],
+    "other curve": _other_curve,
+    "clustered errors": _clustered_errors,
+    "power": lambda rng, labels, values, groups: [_blur(rng, values, groups, noise) for noise in (0.3, 2.0)],
+}
+"""Kind of pair -> function that draws two models from labels, probabilities and patients of studies."""
 
 
 def measure_guarantees(

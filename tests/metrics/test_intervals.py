@@ -3,7 +3,7 @@ from itertools import product
 import numpy as np
 import pytest
 from interval_coverage import measure_calibration_coverage, measure_comparisons, measure_guarantees, measure_intervals
-from scipy.stats import binomtest, norm
+from scipy.stats import binomtest, norm, t
 
 from mura_hf.metrics import (
     classification_metrics,
@@ -12,9 +12,10 @@ from mura_hf.metrics import (
     mean_with_interval,
     paired_comparison,
     rate_interval,
+    share_interval,
 )
 from mura_hf.metrics.classification import FIGURES
-from mura_hf.metrics.intervals import sign_flip_test
+from mura_hf.metrics.intervals import _exchange_patients, sign_flip_test
 
 RNG = np.random.default_rng(2)
 LABELS = RNG.integers(0, 2, 400)
@@ -66,8 +67,15 @@ def test_too_few_patients_or_studies_give_no_interval():
     ten = np.arange(60) < 10
     found = confidence_intervals(ten.astype(int), np.linspace(1, 0, 60), np.arange(60), 0.9)
     assert found["auroc"] == (pytest.approx(10 / (10 + 2.262**2), abs=1e-3), 1.0)  # perfect ranking of ten
+    five_of_one = np.r_[np.zeros(5, int), np.arange(1, 56)]  # an effective number of 100 / 30 patients
+    bound = confidence_intervals(ten.astype(int), np.linspace(1, 0, 60), five_of_one, 0.9)["auroc"][0]
+    assert bound == pytest.approx(10 / 3 / (10 / 3 + t.ppf(0.975, 7 / 3) ** 2))
     assert "kappa" not in found  # too few are called abnormal
     assert all(0 <= low <= high <= 1 for low, high in found.values())
+    certain = np.where(ten, 0.99, 0.01)
+    certain[0] = 0.1  # one patient has nearly all of the score: as wide as a proportion
+    high = confidence_intervals(ten.astype(int), certain, np.arange(60))["brier"][1]
+    assert high == pytest.approx(share_interval(np.mean((certain - ten) ** 2), 1e-6, np.ones(60), degrees=9)[1])
 
 
 def test_runs_add_the_variance_between_them():
@@ -93,6 +101,22 @@ def test_sign_flips_equal_their_enumeration():
     padded = np.vstack([values, np.zeros((8, 3))])  # more than twelve: drawn at random
     np.testing.assert_allclose(sign_flip_test(padded), expected, atol=0.02)
     assert sign_flip_test(np.ones((4, 1))) == pytest.approx(0.125)  # four patients in favour: 2 of 16
+
+
+def test_exchanged_patients_equal_exchanged_predictions():
+    patients, truth = np.repeat(np.arange(8), 5), LABELS[:40] == 1
+    a, b = (RNG.permutation(40) / 40 + 0.01 for _ in range(2))
+    exchanged = _exchange_patients(truth, [a, b], [0.3, 0.3], patients, 8)
+    for patient in range(8):
+        chosen = patients == patient
+        pair = [classification_metrics(truth, np.where(chosen, *two), 0.3) for two in ((b, a), (a, b))]
+        for name in exchanged.keys() - {"ece"}:
+            assert exchanged[name][patient] == pytest.approx(pair[0][name] - pair[1][name]), name
+    observed = classification_metrics(truth, a)["auroc"] - classification_metrics(truth, b)["auroc"]
+    exact = sign_flip_test((observed - exchanged["auroc"])[:, None] / 2)[0]
+    found = [paired_comparison(truth, a, values, patients)["auroc"] for values in (b, (b / 2) ** 3)]
+    assert found[0] == found[1]  # another scale is no difference
+    assert found[0]["p_value"] >= exact
 
 
 def test_comparisons_are_symmetric_and_adjusted_by_holm():
@@ -137,9 +161,9 @@ def test_what_the_benchmark_measures_holds():
     assert settings["10"] == "none"
     for name, (low, high) in settings["50"].items():
         assert 0.85 <= low <= high <= 1, name
-    compared = measure_comparisons(100, (5, 50))
-    for name in ("5 patients, 1 to 1 studies", "50 patients, 1 to 20 studies"):
-        assert compared[name]["auroc"] <= 0.12
+    compared = measure_comparisons(100, (5, 20))
+    for kind in compared.keys() - {"simulations", "power"}:
+        assert all(row["auroc"] <= 0.12 for row in compared[kind].values() if "auroc" in row), kind
     found = measure_guarantees(100, (31, 60))
     assert found["31"]["sensitivity_95"] == {"given": 0}
     assert found["60"]["sensitivity_95"]["broken"] <= 0.2
