@@ -31,6 +31,7 @@ from mura_hf.evaluation import (
     describe_source,
     describe_verdict,
     finalize_checkpoint,
+    load_splits,
 )
 from mura_hf.hub import render_card
 from mura_hf.training import (
@@ -130,6 +131,8 @@ def run(script: ScriptArguments, config: TrainingConfig) -> None:
     elif script.no_evaluate:
         print("Not calibrated and not evaluated: scripts/calibrate.py, evaluate.py and render_card.py do that.")
     else:
+        if not config.data.group_duplicates:  # valid without what training has seen
+            datasets, _ = load_splits(folder, script.data_dir, "valid")
         finish(folder, datasets, description, config, script)
 
 

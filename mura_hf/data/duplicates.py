@@ -11,15 +11,17 @@ import os
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from datasets import Dataset, Image
+from filelock import FileLock
 from PIL import Image as PillowImage
 from PIL import ImageOps
 from tqdm.auto import tqdm
 
-from ..common import home_folder, replace_file
+from ..common import HOME_VARIABLE, home_folder, replace_file
 from ..errors import RadiographError
 from ..radiographs import read_levels
 from .splits import Row, list_files, report
@@ -65,31 +67,45 @@ def read_thumbnails(images: Sequence[str | bytes], *, progress: bool = True) -> 
     Returns:
         uint8 `[n, 32, 32]`, stretched to a square. Zeros for an image that cannot be read.
     """
-    paths = [image for image in images if isinstance(image, str)]
-    folder = hashlib.sha256(f"{_FORMAT}\0{common_folder(paths)}".encode()).hexdigest()[:16]
     keys = [_identify(image) for image in images]
+    known: dict[str, np.ndarray] = {}
     try:
-        cache = home_folder() / "thumbnails" / f"{folder}.npz"
+        place = home_folder() / "thumbnails"
+        place.mkdir(exist_ok=True)
+        folder = common_folder([image for image in images if isinstance(image, str)])
+        name = hashlib.sha256(f"{_FORMAT}\0{folder}".encode()).hexdigest()[:16]
+        cache = place / f"{name}.npz"
+        with FileLock(f"{cache}.lock"):  # other processes of a training wait, instead of reading the same images
+            known = _open_cache(cache)
+            if _read_missing(known, dict(zip(keys, images, strict=True)), progress):
+                content = io.BytesIO()
+                np.savez(content, keys=np.array(list(known)), thumbnails=np.stack(list(known.values())))
+                replace_file(cache, content.getvalue())
+    except OSError as error:
+        report([f"Thumbnails cannot be kept in {HOME_VARIABLE} ({error}); they will be read again next time."])
+        _read_missing(known, dict(zip(keys, images, strict=True)), progress)
+    return np.stack([known[key] for key in keys]) if keys else np.zeros((0, _SIDE, _SIDE), np.uint8)
+
+
+def _open_cache(cache: Path) -> dict[str, np.ndarray]:
+    """Returns identity -> thumbnail; empty if there is no cache, or it is damaged."""
+    try:
         with np.load(cache) as stored:
-            known = dict(zip(stored["keys"].tolist(), stored["thumbnails"], strict=True))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # there is none, or it is damaged
-        known = {}
-    missing = {key: image for key, image in zip(keys, images, strict=True) if key not in known}
+            return dict(zip(stored["keys"].tolist(), stored["thumbnails"], strict=True))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return {}
+
+
+def _read_missing(known: dict[str, np.ndarray], images: Mapping[str, str | bytes], progress: bool) -> bool:
+    """Adds the thumbnails of images (by identity) that are not known. Returns whether there are any."""
+    missing = {key: image for key, image in images.items() if key not in known}
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # threads, since decoders release the GIL
         read = tqdm(
             pool.map(_read_thumbnail, missing.values()), total=len(missing), desc="Looking for near-duplicates",
             unit="image", disable=not progress or len(missing) < _MIN_PROGRESS, leave=False,
         )  # fmt: skip
         known.update(zip(missing, read, strict=True))
-    if missing:
-        content = io.BytesIO()
-        np.savez(content, keys=np.array(list(known)), thumbnails=np.stack(list(known.values())))
-        try:
-            cache.parent.mkdir(exist_ok=True)
-            replace_file(cache, content.getvalue())
-        except OSError as error:
-            report([f"The thumbnails cannot be kept in {cache} ({error.strerror}); they will be read again."])
-    return np.stack([known[key] for key in keys]) if keys else np.zeros((0, _SIDE, _SIDE), np.uint8)
+    return bool(missing)
 
 
 def find_duplicates(thumbnails: np.ndarray, others: np.ndarray | None = None) -> list[DuplicatePair]:

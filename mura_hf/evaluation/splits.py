@@ -47,9 +47,9 @@ def load_split(folder: str | Path, data_dir: str | Path, split: str) -> tuple[Da
 def load_splits(folder: str | Path, data_dir: str | Path, split: str) -> tuple[DatasetDict, dict[str, Any]]:
     """Loads data with the body parts, fractions and seed in the checkpoint's `training.json`.
 
-    Some checkpoints were trained before near-duplicates were grouped, on data without patient ids. For them `valid`
-    is that of today, and the evaluated split loses the studies that training has seen, or near-duplicates of which it
-    has seen. A message says how many.
+    Some checkpoints were trained on data without patient ids, and without grouping near-duplicates: older ones, and
+    those with `group_duplicates: false`. For them `valid` is that of grouped data, and the evaluated split loses the
+    studies that training has seen, or near-duplicates of which it has seen. A message says how many.
 
     Args:
         folder: The checkpoint.
@@ -96,7 +96,7 @@ def load_splits(folder: str | Path, data_dir: str | Path, split: str) -> tuple[D
             others = {name: other for name, other in datasets.items() if name != split}
             datasets[split] = leave_out_duplicates(rows, others)
             if n_known := len(rows) - len(datasets[split]):
-                before = f"{folder} was trained before near-duplicates were grouped."
+                before = f"{folder} was trained without grouping near-duplicates."
                 reason = "because its other splits hold them or near-duplicates of them"
                 report([f"{before} {n_known} of {len(rows)} images of {split} are left out, {reason}."])
         return datasets, description
@@ -123,11 +123,12 @@ def _check_manifest(folder: Path, rows: Dataset, description: dict[str, Any], da
             f"{data_dir} is not the copy that {folder} was trained on, so its valid may hold training patients, and "
             f"no {MANIFEST_FILE} beside the checkpoint proves otherwise; use the copy of training"
         )
-    held_out = make_manifest((("valid", patient) for patient in rows["patient_id"]), manifest_source(description))
+    names = {*rows["patient_id"], *rows["study_id"]}  # a manifest has either
+    held_out = make_manifest((("valid", name) for name in names), manifest_source(description))
     shared = read_manifest(file).shared_with(held_out)
     count = sum(number for (seen, _), number in shared.items() if seen != "valid")
     if count:
         raise DatasetError(
-            f"{data_dir} is not the copy that {folder} was trained on, and {count} patients of its valid were then in "
-            "train, dev or calib; use the copy of training"
+            f"{data_dir} is not the copy that {folder} was trained on, and {count} patients or studies of its valid "
+            "were then in train, dev or calib; use the copy of training"
         )

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -202,12 +203,13 @@ def _calibration(records: dict[str, Any]) -> dict[str, float]:
 
 
 def sources_of(records: dict[str, Any]) -> tuple[DataSource, DataSource]:
-    """Data that a checkpoint was trained on, and data that it was evaluated on."""
+    """Data that a checkpoint was trained on, and data that it was evaluated on, in the words of that time."""
     trained = records["training"]["data"]
     key = trained.get("key", "phantoms" if records["config"]["trained_on_phantoms"] else "mura")
     evaluated = records["evaluation"].get("data", {"key": key})
     try:
-        return SOURCES[key], SOURCES[evaluated["key"]]
+        recorded = {name: evaluated[name] for name in ("held_out", "clusters") if name in evaluated}
+        return SOURCES[key], replace(SOURCES[evaluated["key"]], **recorded)
     except KeyError as error:
         raise CardError(f"a record names unknown data: {error}; known are {', '.join(SOURCES)}") from error
 
@@ -284,7 +286,7 @@ def _collect_values(records: dict[str, Any], folder: Path, name: str) -> dict[st
         "base_sources": bases,
         "imagenet_credit": IMAGENET_CREDIT if "imagenet" in _base_keys(records) else None,
         "strictest": _strictest_licence(records),
-        "cited": [one.citation for one in dict.fromkeys([source, *bases, held_out]) if one.citation],
+        "cited": list(dict.fromkeys(one.citation for one in [source, *bases, held_out] if one.citation)),
         "covers": source.covers if regions == "all" else f"of {' or '.join(regions)} (one view)",
         "positive_class_description": describe_positive_class({"key": source.key, **data}),
         **_example_input(records, source),

@@ -135,6 +135,8 @@ def training_command(training: dict[str, Any]) -> str:
         if data.get(name, "all") != "all":
             options += [f"--{name}", *data[name]]
     key = data.get("key", "phantoms" if data.get("made_with") else "mura")
+    if not SOURCES[key].has_patient_ids and "group_duplicates" not in training.get("arguments", {}):  # an old record
+        options += ["--group_duplicates", "false"]
     folder = data.get("dataset") or SOURCES[key].folder
     options += ["--data_dir", folder, "--output_dir", f"runs/{config.name}"]
     cpu, several = training["device"] == "cpu", training["processes"] > 1

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from tqdm.auto import tqdm
 
 from ..common import BUNDLED, replace_file, sync_folder, sync_names
-from ..data import make_manifest, manifest_source, split_digest, write_manifest
+from ..data import SOURCES, make_manifest, manifest_source, split_digest, write_manifest
 from ..models import MuraImageProcessor
 from .arguments import TrainingConfig
 from .configs import config_name
@@ -98,9 +98,14 @@ def make_record(
 
 
 def write_split_manifest(datasets: DatasetDict, data_description: dict[str, Any], folder: Path) -> None:
-    """Writes split_manifest.json, keyed hashes of the patients in each split, which stays on this machine."""
-    patients = ((split, patient) for split, rows in datasets.items() for patient in rows["patient_id"])
-    write_manifest(make_manifest(patients, manifest_source(data_description)), folder / MANIFEST_FILE)
+    """Writes split_manifest.json, keyed hashes of the patients in each split, which stays on this machine.
+
+    Of data without patient ids it has the studies, since another copy may form other groups of these.
+    """
+    source = SOURCES.get(data_description.get("key", ""))
+    column = "patient_id" if source is None or source.has_patient_ids else "study_id"
+    members = ((split, name) for split, rows in datasets.items() for name in rows[column])
+    write_manifest(make_manifest(members, manifest_source(data_description)), folder / MANIFEST_FILE)
 
 
 def save_checkpoint(

@@ -103,7 +103,7 @@ class TestPairs:
         assert find_duplicates(read_thumbnails(files)) == []
         assert find_duplicates(read_thumbnails([])) == []
 
-    def test_only_new_and_changed_files_are_read_again(self, pictures, tmp_path, monkeypatch):
+    def test_only_new_and_changed_files_are_read_again(self, pictures, tmp_path, monkeypatch, capsys):
         files = [str(tmp_path / f"{number}.jpg") for number in range(4)]
         for file, picture in zip(files, pictures, strict=False):
             picture.save(file)
@@ -120,9 +120,12 @@ class TestPairs:
         os.utime(files[1], ns=(1, 1))
         assert not np.array_equal(read_thumbnails(files)[1], first[1])
         assert sorted(read) == sorted([*files[:3], files[1], files[3]])
-        cache = next((Path(os.environ["MURA_HOME"]) / "thumbnails").iterdir())
+        (cache,) = (Path(os.environ["MURA_HOME"]) / "thumbnails").glob("*.npz")
         cache.write_bytes(cache.read_bytes()[:300])
         assert np.array_equal(read_thumbnails(files)[2], first[2])
+        monkeypatch.setenv("MURA_HOME", f"{files[0]}/home")  # cannot be made
+        assert np.array_equal(read_thumbnails(files)[2], first[2])
+        assert "Thumbnails cannot be kept in MURA_HOME" in capsys.readouterr().err
 
 
 class TestSplits:

@@ -71,7 +71,7 @@ def test_what_training_has_seen_is_left_out(grouped, tmp_path, capsys):
         assert find_leaks({split: found[split]}, others) == []
         if grouped:
             assert found[split]["study_id"] == trained[split]["study_id"]
-            assert "before near-duplicates" not in printed
+            assert "are left out, because" not in printed
         else:
             known = {leak["studies"][0] for leak in find_leaks({split: before}, others)}
             known |= {study for rows in others.values() for study in rows["study_id"]}

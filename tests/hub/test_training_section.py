@@ -58,6 +58,12 @@ def test_data_place_families_files_and_bases():
     assert command.startswith("ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 scripts/train.py --config ours")
     assert "--fold 2 --regions hand shoulder --abnormal fracture --data_dir FracAtlas" in command
     assert command.endswith("--output_dir runs/ours --cpu")
+    old = record(load_config("ours"), data=data)
+    assert "group_duplicates" not in training_command(old)
+    del old["arguments"]["group_duplicates"]  # from before there was this option
+    assert "--group_duplicates false --data_dir FracAtlas" in training_command(old)
+    del old["data"]["key"]
+    assert "group_duplicates" not in training_command(old)  # MURA
     ours = load_config("ours")
     hub = training_command(record(ours, data={"dataset": "somebody/films"}))
     assert "--data_dir somebody/films" in hub
