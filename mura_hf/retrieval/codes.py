@@ -41,6 +41,8 @@ _NOT_IN_CODES = {
     "study_pooling", "study_slope", "temperature", "trained_on_phantoms", "transformers_version",
 }  # fmt: skip
 """Configuration fields that change predictions or nothing at all, but never a code."""
+_LATER_FIELDS = {"map_pooling": "backbone"}
+"""Fields that older indexes do not know. With this value, their codes are as before."""
 _NOT_SETTINGS = {"auto_map", "image_processor_type", "processor_class", "_processor_class"}
 
 
@@ -166,8 +168,13 @@ def digest_encoder(model: MuraClassifier, processor: Any) -> str:
     operating points are ignored. Takes about 0.1 s for 15 million weights.
     """
     settings = getattr(processor, "processor", processor).to_dict()
+    fields = model.config.to_diff_dict().items()
     known = {
-        "config": {name: value for name, value in model.config.to_diff_dict().items() if name not in _NOT_IN_CODES},
+        "config": {
+            name: value
+            for name, value in fields
+            if name not in _NOT_IN_CODES and (name, value) not in _LATER_FIELDS.items()
+        },
         "processor": {name: value for name, value in settings.items() if name not in _NOT_SETTINGS},
     }
     digest = hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode())
