@@ -1,5 +1,5 @@
-"""Calibrates a checkpoint on its calib split, chooses its operating points, and writes both to its config.json. Also
-fits its out-of-distribution detector.
+"""Calibrates a checkpoint on its calib split, chooses its operating points, its default and its bands, and writes them
+to its config.json. Also fits its out-of-distribution detector.
 """
 
 import argparse
@@ -22,13 +22,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", help="folder of the checkpoint")
     parser.add_argument("--data_dir", required=True, help="the data that it was trained on")
+    parser.add_argument(
+        "--default_operating_point",
+        help="operating point that predictions use by default, such as paper or youden; otherwise a screening point "
+        "with a sensitivity of at least .85, if calib has enough studies to support it",
+    )
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--cpu", action="store_true", help="stay on the CPU")
     options = parser.parse_args(argv)
     place = {"batch_size": options.batch_size, "cpu": options.cpu}
     try:
         datasets, _ = load_splits(options.checkpoint, options.data_dir, "calib")
-        fit = calibrate_checkpoint(options.checkpoint, datasets["calib"], **place)
+        fit = calibrate_checkpoint(
+            options.checkpoint, datasets["calib"], default_operating_point=options.default_operating_point, **place
+        )
     except (MuraError, ValueError) as error:
         raise SystemExit(str(error)) from None
     print(*describe_calibration(fit), sep="\n")

@@ -17,11 +17,15 @@ from ..common import replace_file
 from ..data.views import labels_and_patients
 from ..metrics import (
     CONFIDENCE,
+    SCREENING_POINT,
     calibrate_studies,
+    choose_bands,
+    choose_default,
     choose_operating_points,
     classification_metrics,
     fit_study_calibration,
     fit_temperature,
+    measure_bands,
     too_few_studies,
 )
 from ..training import SplitPredictions
@@ -40,11 +44,12 @@ def calibrate_checkpoint(
     folder: str | Path,
     rows: Dataset,
     *,
+    default_operating_point: str | None = None,
     batch_size: int = 32,
     cpu: bool = False,
     cache_dir: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Fits temperature, study slope and study intercept, chooses operating points, and writes them to `config.json`.
+    """Fits temperature, study slope and study intercept, chooses operating points and bands, and writes `config.json`.
 
     A calibration is kept only if it does not raise the Brier score or the calibration error of patients whom it was
     not fitted to (cross-validation over patients). With fewer studies than `MIN_SIZES`, nothing is fitted.
@@ -55,18 +60,26 @@ def calibrate_checkpoint(
     Args:
         folder: The checkpoint.
         rows: The split `calib`, which was used neither for training nor for selection. Only rows in scope count.
+        default_operating_point: Operating point that predictions use by default, and that the bands enclose. If None,
+            it is the screening point, see `choose_default`. If `calib` has too few studies for that one, the default
+            is "paper", and there are no bands.
         batch_size, cpu, cache_dir: See `evaluate_checkpoint`.
 
     Returns:
-        `temperature`, `study_slope`, `study_intercept`, `operating_points`, the `confidence` of their guarantees, and
-        the numbers `n` and `n_abnormal` of studies. `before` and `held_out`: `brier`, `ece` and `cross_entropy`
+        `temperature`, `study_slope`, `study_intercept`, `operating_points`, `default_operating_point`, `bands`, the
+        `confidence` of their guarantees, the numbers `n` and `n_abnormal` of studies, and `bands_on_calib` (from
+        `measure_bands`, so optimistic). `before` and `held_out`: `brier`, `ece` and `cross_entropy`
         without calibration, and with the calibration that was fitted to other patients. `after`: the same on the
-        studies of the fit, so it is optimistic. `not_calibrated` and `no_operating_points`: why these were left out,
-        if they were.
+        studies of the fit, so it is optimistic. `not_calibrated`, `no_operating_points` and `no_screening_point`: why
+        these were left out, if they were.
+
+    Raises:
+        ValueError: If `calib` does not give the requested `default_operating_point`.
     """
     folder, accelerator, rows = Path(folder), Accelerator(cpu=cpu), scope_of(rows)
     labels, patients = labels_and_patients(rows)
     fit: dict[str, Any] = {**dict(zip(CALIBRATION, _NONE, strict=True)), "operating_points": {"paper": 0.5}}
+    fit |= {"default_operating_point": None, "bands": None}
     record: dict[str, Any] = {"n": len(labels), "n_abnormal": sum(labels)}
     reasons = {
         "not_calibrated": too_few_studies(labels, patients, "calibration"),
@@ -95,6 +108,15 @@ def calibrate_checkpoint(
                 fit["operating_points"] = choose_operating_points(truth, probabilities, patients)
             except ValueError as error:
                 reasons["no_operating_points"] = str(error)
+            else:
+                if SCREENING_POINT not in fit["operating_points"]:
+                    reasons["no_screening_point"] = "too few abnormal patients to exclude a sensitivity below .85"
+                record |= _choose_bands(fit, truth, probabilities, patients, default_operating_point)
+    if default_operating_point not in (None, *fit["operating_points"]):
+        raise ValueError(
+            f"calib does not give the operating point {default_operating_point!r}, only "
+            f"{', '.join(fit['operating_points'])}; choose one of these as the default"
+        )
     skipped = {name: reason for name, reason in reasons.items() if reason}
     record = {"confidence": CONFIDENCE, **fit, **record, **skipped}
     if accelerator.is_main_process:
@@ -105,6 +127,19 @@ def calibrate_checkpoint(
             replace_file(folder / "config.json", (Path(temporary) / "config.json").read_bytes())
         add_to_training_record(folder, {"calibration": record})
     return record
+
+
+def _choose_bands(
+    fit: dict[str, Any], labels: np.ndarray, probabilities: np.ndarray, patients: list[str], default: str | None
+) -> dict[str, Any]:
+    """Sets `default_operating_point` and `bands` of a fit. Returns what to record about the bands."""
+    default = choose_default(fit["operating_points"]) if default is None else default
+    threshold = fit["operating_points"].get(default)
+    bands = None if threshold is None else choose_bands(probabilities, patients, threshold)
+    fit |= {"default_operating_point": default, "bands": bands}
+    if bands is None:
+        return {}
+    return {"bands_on_calib": measure_bands(labels, probabilities, patients, (bands["low"], bands["suspected"]))}
 
 
 def _what_is_worse(record: dict[str, Any]) -> str:

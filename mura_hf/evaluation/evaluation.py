@@ -25,6 +25,7 @@ from ..metrics import (
     classification_metrics,
     confidence_intervals,
     constant_baseline,
+    measure_bands,
     measure_calibration,
     measure_operating_points,
     measure_reliability,
@@ -107,8 +108,8 @@ def evaluate_checkpoint(
     predictions = cache.predict(progress=f"Evaluating {split}")
     how, rules = "given to the evaluation", _rules(folder)
     if threshold is None:
-        point = config.default_operating_point
-        threshold, how = config.operating_points[point], rules.get(point, f"operating point {point}")
+        point, threshold = config.find_threshold()
+        how = rules.get(point, f"operating point {point}")
     calibration = {"slope": config.study_slope, "intercept": config.study_intercept}
     levels = measure_levels(predictions, threshold, **calibration)
     scores = score_levels(predictions, **calibration)["study"]
@@ -139,7 +140,8 @@ def evaluate_checkpoint(
         "calibration_effect": _calibration_effect(cache, predictions, scores, config),
         "prevalence": prevalence,
         "operating_points": _operating_points(scores, joined, config, rules, prevalence, regions),
-        "published": comparable_figures(data, split, levels),
+        "bands": _bands(scores, config),
+        "published": comparable_figures(data, split, lambda: measure_levels(predictions, **calibration)),
         "body_part_accuracy": recognised,
     }
     if train is not None and len(train):
@@ -298,6 +300,21 @@ def _operating_points(
     return report
 
 
+def _bands(scores: Scores, config: MuraBaseConfig) -> dict[str, Any]:
+    """Cut points at the default threshold, and what the bands achieve by `groups`: all studies and body parts."""
+    low, high = config.find_band_limits(config.find_threshold()[1])
+    groups = {"overall": np.ones(len(scores.labels), bool)} | scores.by_body_part()
+    columns = scores.labels, scores.probabilities, scores.patients
+    return {
+        "limits": {"low": low, "suspected": high},
+        "fitted": config.bands is not None,
+        "groups": {
+            name: measure_bands(*(column[members] for column in columns), (low, high))
+            for name, members in groups.items()
+        },
+    }
+
+
 def _measure_by_view(
     cache: PredictionCache, every: Dataset, scores: Scores, counterfactuals: int, ood_folders: Mapping[str, str | Path]
 ) -> dict[str, Any]:
@@ -375,7 +392,7 @@ def compare_checkpoints(
         config = AutoConfig.from_pretrained(place)
         predictions = cache.predict(progress=f"Comparing {Path(place).name}")
         levels.append(score_levels(predictions, config.study_slope, config.study_intercept))
-        thresholds.append(config.operating_points[config.default_operating_point])
+        thresholds.append(config.find_threshold()[1])
         weights.append(cache.weights_sha256)
     report = json.loads(file.read_text())
     if report["weights_sha256"] != weights[0] or n_studies != report["study"]["overall"]["figures"]["n"]:

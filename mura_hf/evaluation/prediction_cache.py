@@ -23,8 +23,8 @@ from ..models.golden_mura import digest_files, digest_weights
 from ..training import SplitPredictions, predict_views
 
 _POSTPROCESSING_FIELDS = (
-    "study_slope", "study_intercept", "operating_points", "positive_class_description", "abnormal_means",
-    "has_ood_detector",
+    "study_slope", "study_intercept", "operating_points", "default_operating_point", "bands",
+    "positive_class_description", "abnormal_means", "has_ood_detector",
 )  # fmt: skip
 """Config fields that do not affect the predictions of views."""
 

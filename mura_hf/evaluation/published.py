@@ -1,6 +1,6 @@
 """Published figures of MURA studies, and those that can be compared with an evaluation."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -110,7 +110,7 @@ def _number(text: str, *, percent: bool = False) -> tuple[float, int]:
 
 
 def comparable_figures(
-    data: dict[str, Any] | None, split: str, levels: Mapping[str, EvaluationReport]
+    data: dict[str, Any] | None, split: str, measure: Callable[[], Mapping[str, EvaluationReport]]
 ) -> list[dict[str, Any]]:
     """Returns the published figures that can be compared with an evaluation on the official valid set of MURA v1.1.
 
@@ -120,7 +120,7 @@ def comparable_figures(
     Args:
         data: Description of the evaluated data, from `load_splits`.
         split: The evaluated split.
-        levels: From `measure_levels`.
+        measure: Gives the result of `measure_levels` at a threshold of .5, the rule of the MURA paper.
 
     Returns:
         For each figure `study`, `title`, `system`, `metric`, `part`, `level`, `printed`, `ours`, `low`, `high` and
@@ -128,7 +128,7 @@ def comparable_figures(
     """
     if data is None or data.get("key") != "mura" or split != "valid":
         return []
-    rows = []
+    rows, levels = [], measure()
     for key, study in load_published().items():
         for system in study.systems:
             for figure in system.figures:

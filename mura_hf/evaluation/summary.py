@@ -5,7 +5,7 @@ from typing import Any
 
 from ..inference import PHANTOM_WARNING
 from ..metrics import MIN_CLUSTERS
-from ..models import LABELS
+from ..models import LABELS, MuraBaseConfig
 from ..retrieval import RetrievalIndex
 from .retrieval import PRECISION_AT, VOTERS
 
@@ -85,9 +85,31 @@ def describe_calibration(record: dict[str, Any]) -> list[str]:
             f"{after['brier']:.4f} after calibration, the calibration error {before['ece']:.4f} and "
             f"{after['ece']:.4f}.",
         ]
+    default = f"The default stays {MuraBaseConfig(operating_points=record['operating_points']).find_threshold()[0]}"
     if "no_operating_points" in record:
-        return [*lines, f"No operating points but {points}, from calib: {record['no_operating_points']}."]
-    return [*lines, f"Operating points (abnormal strictly above): {points}."]
+        reason = record["no_operating_points"]
+        return [*lines, f"No operating points but {points}, from calib: {reason}. {default}, without bands."]
+    lines.append(f"Operating points (abnormal strictly above): {points}.")
+    if record.get("default_operating_point") is None:
+        reason = record.get("no_screening_point", "none was chosen")
+        return [*lines, f"{default}, and there are no new bands: {reason}."]
+    lines.append(f"Default: {record['default_operating_point']}.")
+    if record["bands"] is None:
+        return [*lines, "No bands: too few studies."]
+    bands = describe_bands({"limits": record["bands"], "groups": {"overall": record["bands_on_calib"]}})
+    return [*lines, f"{bands} These are the studies of calib that the cut points were chosen on."]
+
+
+def describe_bands(record: dict[str, Any]) -> str:
+    """Describes the field `bands` of an evaluation."""
+    rows = record["groups"]["overall"]
+    words = [
+        f"{name} {row['figures']['share']:.3f} {_interval(*row['intervals'].get('share', (None, None)))} of the "
+        f"studies, {row['n_abnormal']} of {row['n']} abnormal"
+        for name, row in rows.items()
+    ]
+    limits = record["limits"]
+    return f"Bands (low up to {limits['low']:g}, suspected above {limits['suspected']:g}): {'; '.join(words)}."
 
 
 def describe_ood_detector(record: dict[str, Any]) -> list[str]:
@@ -116,6 +138,8 @@ def describe_evaluation(report: dict[str, Any]) -> list[str]:
             f"{name}, above {point['threshold']:g}: flags {hits} of {hits + misses} abnormal studies and {alarms} of "
             f"{alarms + rejections} normal ones"
         )
+    if "bands" in report:
+        lines.append(describe_bands(report["bands"]))
     for kind, row in report.get("finding", {}).items():
         lines.append(f"{kind}: {row['figures']['n_abnormal']} studies, AUROC {_number(row['figures']['auroc'])}")
     if "ood_detection" in report:

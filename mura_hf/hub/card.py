@@ -15,7 +15,7 @@ from ..data.loading import SOURCES, DataSource, describe_positive_class
 from ..errors import CardError
 from ..evaluation import describe_verdict
 from ..metrics import MIN_CLUSTERS
-from ..models import BODY_PARTS
+from ..models import BODY_PARTS, MuraBaseConfig
 from ..models.backbone_mura import IMAGENET_CREDIT
 from ..models.golden_mura import digest_weights
 from ..retrieval import FOLDER, read_record
@@ -183,19 +183,29 @@ def _check_fit(records: dict[str, Any], folder: Path) -> None:
     if evaluation.get("weights_sha256") != digest_weights(folder):
         raise CardError(f"{folder}: evaluation.json belongs to other weights; {rerun} on these")
     points = {name: point["threshold"] for name, point in evaluation["operating_points"].items()}
-    default = "paper" if "paper" in points else next(iter(config["operating_points"]))
-    if evaluation["threshold"] != points.get(default):
+    calibrated = evaluation.get("calibration") == _calibration(records) and points == config["operating_points"]
+    threshold, limits = _default_limits(config)
+    by_earlier_version = "bands" not in evaluation and config.get("bands") is None
+    if not calibrated or not (by_earlier_version or evaluation.get("bands", {}).get("limits") == limits):
+        raise CardError(f"{folder} was calibrated after evaluation.json was written; {rerun} again")
+    if evaluation["threshold"] != threshold:
         raise CardError(
             f"{folder}: evaluation.json was made with --threshold {evaluation['threshold']:g}, but a card shows the "
             f"default of the checkpoint; {rerun} without it"
         )
-    if evaluation.get("calibration") != _calibration(records) or points != config["operating_points"]:
-        raise CardError(f"{folder} was calibrated after evaluation.json was written; {rerun} again")
     measured = evaluation.get("retrieval")
     if (folder / FOLDER).is_dir() and (
         measured is None or read_record(folder / FOLDER).build != measured["index"]["build"]
     ):
         raise CardError(f"{folder}: evaluation.json is not about the index in {FOLDER}/; {rerun} again")
+
+
+def _default_limits(config: dict[str, Any]) -> tuple[float, dict[str, float]]:
+    """Default threshold of a config, and the cut points of its bands."""
+    fields = ("operating_points", "default_operating_point", "bands")
+    settings = MuraBaseConfig(**{name: config.get(name) for name in fields})
+    _, threshold = settings.find_threshold()
+    return threshold, dict(zip(("low", "suspected"), settings.find_band_limits(threshold), strict=True))
 
 
 def _calibration(records: dict[str, Any]) -> dict[str, float]:
@@ -275,9 +285,7 @@ def _collect_values(records: dict[str, Any], folder: Path, name: str) -> dict[st
     bases = _base_sources(records)
     data, made_with = training["data"], training["data"].get("made_with")  # options of phantoms
     regions = data.get("regions", "all")
-    points, threshold = config["operating_points"], records["evaluation"]["threshold"]
-    band = [points[one] for one in ("sensitivity_95", "specificity_95") if one in points]
-    has_band = len(band) == 2 and band[0] < band[1]
+    _, limits = _default_limits(config)
     return {
         "name": name,
         "bundled": name in BUNDLED and folder.resolve() == BUNDLED[name].resolve(),
@@ -296,7 +304,7 @@ def _collect_values(records: dict[str, Any], folder: Path, name: str) -> dict[st
         "command": training_command(training),
         "config_is_known": training["recipe"]["name"] in config_names(),
         "calibrated": _calibration(records) != _UNCALIBRATED,
-        "bands": (min(band[0], threshold), max(band[1], threshold)) if has_band else None,
+        "limits": limits if limits["low"] < limits["suspected"] else None,
         "verdict": describe_verdict(records["evaluation"]),
         "min_clusters": MIN_CLUSTERS,
         "clusters": held_out.clusters,

@@ -299,11 +299,7 @@ class StudyPredictor:
         Raises:
             ValueError: If the checkpoint has no such operating point.
         """
-        points = self.model.config.operating_points
-        name = self.model.config.default_operating_point if operating_point is None else operating_point
-        if name not in points:
-            raise ValueError(f"unknown operating point {name!r}; this checkpoint has {', '.join(points)}")
-        return name, float(points[name])
+        return self.model.config.find_threshold(operating_point)
 
     @cached_property
     def weights_sha256(self) -> str | None:

@@ -26,10 +26,15 @@ from .intervals import (
     sign_flip_test,
 )
 from .operating_points import (
+    BAND_SHARE,
     CONFIDENCE,
     FORMER_RULES,
     OPERATING_POINTS,
+    SCREENING_POINT,
+    choose_bands,
+    choose_default,
     choose_operating_points,
+    measure_bands,
     measure_operating_points,
     predictive_values,
 )
@@ -37,6 +42,7 @@ from .plots import PLOTS, plot_evaluation
 from .report import EvaluationReport, GroupReport
 
 __all__ = [
+    "BAND_SHARE",
     "CONFIDENCE",
     "FORMER_RULES",
     "MIN_CLUSTERS",
@@ -44,12 +50,15 @@ __all__ = [
     "MIN_STUDIES",
     "OPERATING_POINTS",
     "PLOTS",
+    "SCREENING_POINT",
     "EvaluationReport",
     "GroupReport",
     "adjust_p_values",
     "aggregate_studies",
     "bootstrap_confidence_intervals",
     "calibrate_studies",
+    "choose_bands",
+    "choose_default",
     "choose_operating_points",
     "classification_metrics",
     "confidence_intervals",
@@ -60,6 +69,7 @@ __all__ = [
     "matrix_metrics",
     "mean_interval",
     "mean_with_interval",
+    "measure_bands",
     "measure_calibration",
     "measure_curves",
     "measure_operating_points",

@@ -11,6 +11,7 @@ from .intervals import MIN_STUDIES, rate_interval
 OPERATING_POINTS = {
     "paper": "above .5 of the probability, the rule of the MURA paper",
     "youden": "the maximum of sensitivity + specificity on calib",
+    "sensitivity_85": "the highest threshold whose sensitivity is, with 90 % confidence, at least .85",
     "sensitivity_95": "the highest threshold whose sensitivity is, with 90 % confidence, at least .95",
     "specificity_95": "the lowest threshold whose specificity is, with 90 % confidence, at least .95",
 }
@@ -23,9 +24,16 @@ FORMER_RULES = {
 """How checkpoints without `confidence` in the record of their calibration chose these points."""
 
 CONFIDENCE = 0.9
-"""Confidence of the guarantee of `sensitivity_95` and `specificity_95`."""
+"""Confidence of all guarantees: of `sensitivity_85`, `sensitivity_95`, `specificity_95` and the share `BAND_SHARE`."""
 
-_TARGET = 0.95
+SCREENING_POINT = "sensitivity_85"
+"""Operating point that prefers sensitivity."""
+
+BAND_SHARE = 0.25
+"""Largest share of studies in the band "uncertain"."""
+
+_SENSITIVITIES = {"sensitivity_85": 0.85, "sensitivity_95": 0.95}
+_SPECIFICITY = 0.95
 _DIGITS = 4
 
 
@@ -49,8 +57,8 @@ def choose_operating_points(
         (Youden, Cancer 3, 1950), the middle one if several thresholds reach it; with at least `MIN_STUDIES` studies of
         each class. `sensitivity_95`: the highest threshold for which the misses among the abnormal studies exclude a
         sensitivity below .95 with 90 % confidence (tolerance limit: Wilks, Ann. Math. Stat. 12, 1941), which takes at
-        least 45 abnormal patients. `specificity_95`: the same for normal studies. Points without enough studies are
-        left out.
+        least 45 abnormal patients; `sensitivity_85`: the same for .85, with at least 15. `specificity_95`: the same
+        for normal studies. Points without enough studies are left out.
 
     Raises:
         ValueError: If lengths differ, a class is missing, a value is not a probability, or normal studies have the
@@ -74,15 +82,100 @@ def choose_operating_points(
         best = np.flatnonzero(gain >= gain.max() - 1e-12)
         chosen["youden"] = best[len(best) // 2]
     patients = np.arange(len(truth)) if groups is None else np.asarray(groups)
-    sensitive = np.flatnonzero(_is_guaranteed(missed, patients[truth == 1]))
-    specific = np.flatnonzero(_is_guaranteed(1 - specificity, patients[truth == 0]))
-    chosen |= {"sensitivity_95": sensitive[-1]} if len(sensitive) else {}
+    for name, target in _SENSITIVITIES.items():
+        sensitive = np.flatnonzero(_is_guaranteed(missed, 1 - target, patients[truth == 1]))
+        chosen |= {name: sensitive[-1]} if len(sensitive) else {}
+    specific = np.flatnonzero(_is_guaranteed(1 - specificity, 1 - _SPECIFICITY, patients[truth == 0]))
     chosen |= {"specificity_95": specific[0]} if len(specific) else {}
     return {"paper": 0.5, **{name: _shorten(thresholds[index], found) for name, index in chosen.items()}}
 
 
-def _is_guaranteed(errors: np.ndarray, patients: np.ndarray) -> np.ndarray:
-    """For each share of errors `[k]`: whether a true share above 1 - `_TARGET` can be excluded with `CONFIDENCE`."""
+def choose_default(points: Mapping[str, float]) -> str | None:
+    """Returns the operating point that a checkpoint should use by default.
+
+    That is `SCREENING_POINT`; or "paper" if this is at least as sensitive; or None without a `SCREENING_POINT`.
+    """
+    return min(("paper", SCREENING_POINT), key=points.__getitem__) if SCREENING_POINT in points else None
+
+
+def choose_bands(
+    probabilities: Sequence[float] | np.ndarray, groups: Sequence[Hashable] | np.ndarray, threshold: float
+) -> dict[str, float] | None:
+    """Chooses the cut points between the bands "low", "uncertain" and "suspected" around a threshold.
+
+    A threshold t on a calibrated probability p says that a missed abnormal study is as bad as (1 - t) / t false
+    alarms. Calling a study "low" then costs p (1 - t) on average, and calling it "suspected" (1 - p) t. A study is
+    uncertain if both cost more than d (Chow's rule, IEEE Trans. Inf. Theory 16, 1970), so the cut points are d / (1 -
+    t) and 1 - d / t. No other rule with as many uncertain studies has outer bands with a lower cost. d is the smallest
+    value for which the share of uncertain studies is, with 90 % confidence, at most `BAND_SHARE`.
+
+    Args:
+        probabilities: `[n]`, calibrated P(abnormal); of `calib`, not of the reported split.
+        groups: `[n]`, the patient of each study.
+        threshold: Of the default operating point.
+
+    Returns:
+        `low`, up to which a study is low, and `suspected`, strictly above which it is suspected; None if there are too
+        few studies for a guarantee, or the threshold is 0 or 1.
+    """
+    values, patients = np.asarray(probabilities, np.float64), np.asarray(groups)
+    if not 0 < threshold < 1 or not len(values):
+        return None
+    costs = np.minimum(values * (1 - threshold), (1 - values) * threshold)
+    found = np.unique(np.r_[0.0, costs, threshold * (1 - threshold)])
+    limits = np.r_[(found[1:] + found[:-1]) / 2, found[-1]]
+    shares = 1 - np.searchsorted(np.sort(costs), limits, side="right") / len(costs)
+    allowed = np.flatnonzero(_is_guaranteed(shares, BAND_SHARE, patients))
+    if not len(allowed):
+        return None
+    limit, known = limits[allowed[0]], np.unique(values)
+    low, high = _shorten(limit / (1 - threshold), known), _shorten(1 - limit / threshold, known)
+    return {"low": max(0.0, min(low, threshold)), "suspected": min(1.0, max(high, threshold))}
+
+
+def measure_bands(
+    labels: Sequence[int] | np.ndarray,
+    probabilities: Sequence[float] | np.ndarray,
+    groups: Sequence[Hashable] | np.ndarray,
+    limits: tuple[float, float],
+) -> dict[str, dict[str, Any]]:
+    """Measures bands on studies that were not used to choose their cut points.
+
+    Args:
+        labels: `[n]`, 0 normal and 1 abnormal.
+        probabilities: `[n]`, P(abnormal).
+        groups: `[n]`, the patient of each study.
+        limits: Cut points: "low" up to the first, "suspected" strictly above the second.
+
+    Returns:
+        "low", "uncertain" and "suspected" -> `n` and `n_abnormal`; `figures`: `share` of all studies, and share
+        `abnormal` of those in the band, None if there is none; and their 95 % `intervals`, of those that have enough
+        studies (`rate_interval`).
+
+    Raises:
+        ValueError: If lengths differ, there are no studies, or a value is not a probability.
+    """
+    truth, values = check_predictions(labels, probabilities)
+    place = (values > limits[0]).astype(int) + (values > limits[1])
+    report = {}
+    for number, name in enumerate(("low", "uncertain", "suspected")):
+        inside = place == number
+        n, n_abnormal = int(inside.sum()), int(truth[inside].sum())
+        found = {
+            "share": rate_interval(inside, np.ones(len(truth), bool), groups),
+            "abnormal": rate_interval(truth == 1, inside, groups),
+        }
+        report[name] = {
+            "n": n,
+            "n_abnormal": n_abnormal,
+            "figures": {"share": float(inside.mean()), "abnormal": n_abnormal / n if n else None},
+            "intervals": {figure: interval for figure, interval in found.items() if interval is not None},
+        }
+    return report
+
+
+def _is_guaranteed(errors: np.ndarray, most: float, patients: np.ndarray) -> np.ndarray:
+    """For each share of errors `[k]`: whether a true share above `most` can be excluded with `CONFIDENCE`."""
     from scipy.stats import beta
 
     _, sizes = np.unique(patients, return_counts=True)
@@ -90,7 +183,7 @@ def _is_guaranteed(errors: np.ndarray, patients: np.ndarray) -> np.ndarray:
     bound = np.ones(len(errors))
     possible = errors < 1
     bound[possible] = beta.ppf(CONFIDENCE, effective * errors[possible] + 1, effective * (1 - errors[possible]))
-    return bound <= 1 - _TARGET
+    return bound <= most
 
 
 def _shorten(threshold: float, values: np.ndarray) -> float:

@@ -7,7 +7,7 @@ PLOTS = ("roc.png", "precision_recall.png", "reliability.png", "body_parts.png")
 """Names of the files that `plot_evaluation` writes."""
 
 _BLUE, _ORANGE, _GRAY = "#1f4e79", "#c55a11", "0.55"
-_MARKERS = {"paper": "o", "youden": "D", "sensitivity_95": "^", "specificity_95": "s"}
+_MARKERS = {"paper": "o", "youden": "D", "sensitivity_85": "v", "sensitivity_95": "^", "specificity_95": "s"}
 
 
 def plot_evaluation(report: dict[str, Any], folder: str | Path) -> list[Path]:

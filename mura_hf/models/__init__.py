@@ -4,7 +4,7 @@ The files of this room are copied into exported checkpoints as remote code. They
 transformers, timm and what these require.
 """
 
-from .configuration_mura import BODY_PARTS, LABELS, MuraBaseConfig, MuraConfig, find_body_part
+from .configuration_mura import BANDS, BODY_PARTS, LABELS, MuraBaseConfig, MuraConfig, find_body_part
 from .golden_mura import GOLDEN_FILE, Golden, golden_difference, read_golden, write_golden
 from .image_processing_mura import MuraImageProcessor
 from .members_mura import check_processors
@@ -36,6 +36,7 @@ CLASSIFIERS: dict[str, type[MuraClassifier]] = {
 """Classifier of each `model_type`."""
 
 __all__ = [
+    "BANDS",
     "BODY_PARTS",
     "CLASSIFIERS",
     "GOLDEN_FILE",

@@ -21,6 +21,8 @@ except ImportError:  # the files of an exported checkpoint are loaded without th
 
 BODY_PARTS = ("elbow", "finger", "forearm", "hand", "humerus", "shoulder", "wrist")
 LABELS = ("normal", "abnormal")
+BANDS = ("low", "uncertain", "suspected")
+"""Bands of the probability of a study, in ascending order."""
 
 
 def find_body_part(name: str) -> str:
@@ -126,6 +128,13 @@ class MuraBaseConfig(PreTrainedConfig):
             Intercept of the study calibration.
         operating_points (`dict[str, float]`, *optional*, defaults to `{"paper": 0.5}`):
             Named thresholds on the probability of a study. A study is abnormal strictly above the threshold.
+        default_operating_point (`str`, *optional*):
+            Name of the threshold that applies if none is requested. If None, it is "paper" (.5) if there is one, else
+            the first.
+        bands (`dict[str, float]`, *optional*):
+            Two cut points with the default threshold between them, such as `{"low": 0.1, "suspected": 0.6}`: a study
+            is "low" up to the first, "suspected" strictly above the second, and "uncertain" in between. If None, the
+            cut points are the thresholds "sensitivity_95" and "specificity_95", if there are both in this order.
         trained_on_phantoms (`bool`, *optional*, defaults to `False`):
             Whether the weights were trained on synthetic images only. Such a checkpoint must not be used on real
             radiographs.
@@ -155,6 +164,8 @@ class MuraBaseConfig(PreTrainedConfig):
     study_slope: float | int = 1.0
     study_intercept: float | int = 0.0
     operating_points: dict[str, float | int] | None = None
+    default_operating_point: str | None = None
+    bands: dict[str, float | int] | None = None
     trained_on_phantoms: bool = False
     positive_class_description: str | None = None
     test_time_flip: bool = False
@@ -180,6 +191,15 @@ class MuraBaseConfig(PreTrainedConfig):
         self._check("study_slope", keeps_order, "it must be above 0, because calibration must keep the order")
         in_range = self.operating_points and all(0 <= value <= 1 for value in self.operating_points.values())
         self._check("operating_points", in_range, "it needs at least one threshold, all in [0, 1]")
+        _, threshold = self.find_threshold()
+        if self.bands is not None:
+            complete = set(self.bands) == {"low", "suspected"}
+            in_order = complete and 0 <= self.bands["low"] <= threshold <= self.bands["suspected"] <= 1
+            self._check(
+                "bands",
+                in_order,
+                f'it needs "low" and "suspected" in [0, 1], around the default threshold {threshold}',
+            )
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Here, because from_pretrained sets its keyword arguments after __post_init__.
@@ -200,11 +220,40 @@ class MuraBaseConfig(PreTrainedConfig):
         """Returns the fields as plain values, with the former name `abnormal_means` too."""
         return {**super().to_dict(), "abnormal_means": self.positive_class_description}
 
-    @property
-    def default_operating_point(self) -> str:
-        """Name of the threshold that applies if none is requested: "paper" (.5) if there is one, else the first."""
-        assert self.operating_points is not None  # filled in by __post_init__
-        return "paper" if "paper" in self.operating_points else next(iter(self.operating_points))
+    def find_threshold(self, operating_point: str | None = None) -> tuple[str, float]:
+        """Returns name and threshold of an operating point; of the default one if None.
+
+        Raises:
+            ValueError: If there is no such operating point.
+        """
+        points = self.operating_points
+        assert points is not None  # filled in by __post_init__
+        name = self.default_operating_point if operating_point is None else operating_point
+        if name is None:
+            name = "paper" if "paper" in points else next(iter(points))
+        if name not in points:
+            kind = "default_operating_point is" if operating_point is None else "unknown operating point"
+            raise ValueError(f"{kind} {name!r}; this checkpoint has {', '.join(points)}")
+        return name, float(points[name])
+
+    def find_band_limits(self, threshold: float) -> tuple[float, float]:
+        """Returns the cut points of "low" and "suspected", see `bands`.
+
+        They are extended to the threshold in use if that lies outside, so that "low" is never above and "suspected"
+        never below the threshold.
+        """
+        points = self.operating_points or {}
+        low, high = points.get("sensitivity_95", 1.0), points.get("specificity_95", 0.0)
+        if self.bands is not None:
+            low, high = self.bands["low"], self.bands["suspected"]
+        elif low >= high:
+            low = high = threshold
+        return float(min(low, threshold)), float(max(high, threshold))
+
+    def find_band(self, probability: float, threshold: float) -> str:
+        """Returns the band of a probability, one of `BANDS`, with the cut points of `find_band_limits`."""
+        low, high = self.find_band_limits(threshold)
+        return BANDS[int(probability > low) + int(probability > high)]
 
 
 @strict

@@ -57,8 +57,8 @@ class MuraStudyClassificationPipeline(Pipeline):
 
         Returns:
             For each study `[{"label": ..., "score": ...}, ...]`, the more likely label first. With `views=True` a
-            dict: `label` at the threshold, `probability` of abnormal, `threshold`, `operating_point`, `body_part`
-            (None if neither given nor predicted), `scores` (the list above), and `views` in their order, each with its
+            dict: `label` at the threshold, `band` (one of `BANDS`), `probability` of abnormal, `threshold`,
+            `operating_point`, `body_part` (None if neither given nor predicted), `scores` (the list above), and `views` in their order, each with its
             `probability` of abnormal and its `weight` in the result. Without a list of studies, the result of the one
             study.
 
@@ -79,9 +79,8 @@ class MuraStudyClassificationPipeline(Pipeline):
         timeout: float | None = None,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         body_part = None if body_part is None else find_body_part(body_part)
-        points = self.model.config.operating_points
-        if operating_point is not None and operating_point not in points:
-            raise ValueError(f"unknown operating point {operating_point!r}; this checkpoint has {', '.join(points)}")
+        if operating_point is not None:
+            self.model.config.find_threshold(operating_point)
         preprocess = {} if timeout is None else {"timeout": timeout}
         forward = {} if body_part is None else {"body_part": body_part}
         postprocess = {"body_part": body_part, "views": views, "operating_point": operating_point}
@@ -125,14 +124,14 @@ class MuraStudyClassificationPipeline(Pipeline):
         if not views:
             return scores
         config, count = self.model.config, int(model_outputs["n_views"][0])
-        point = operating_point or config.default_operating_point
-        threshold = float(config.operating_points[point])
+        point, threshold = config.find_threshold(operating_point)
         parts = model_outputs["body_part_logits"]
         predicted_part = None if parts is None else BODY_PARTS[int(parts[0].argmax())]
         of_views = model_outputs["view_logits"][0, :count].double().softmax(-1)[:, 1].tolist()
         weights = model_outputs["view_weights"][0, :count].tolist()
         return {
             "label": labels[int(probabilities[1] > threshold)],
+            "band": config.find_band(probabilities[1], threshold),
             "probability": probabilities[1],
             "threshold": threshold,
             "operating_point": point,

@@ -36,9 +36,10 @@ if TYPE_CHECKING:
 _PART_SIZE = 512  # views
 _THUMBNAIL_QUALITY = 60
 _NOT_IN_CODES = {
-    "_name_or_path", "abnormal_means", "architectures", "auto_map", "custom_pipelines", "dtype", "finding_types",
-    "has_ood_detector", "id2label", "label2id", "operating_points", "positive_class_description", "study_intercept",
-    "study_pooling", "study_slope", "temperature", "trained_on_phantoms", "transformers_version",
+    "_name_or_path", "abnormal_means", "architectures", "auto_map", "bands", "custom_pipelines",
+    "default_operating_point", "dtype", "finding_types", "has_ood_detector", "id2label", "label2id",
+    "operating_points", "positive_class_description", "study_intercept", "study_pooling", "study_slope", "temperature",
+    "trained_on_phantoms", "transformers_version",
 }  # fmt: skip
 """Configuration fields that change predictions or nothing at all, but never a code."""
 _LATER_FIELDS = {"map_pooling": "backbone"}

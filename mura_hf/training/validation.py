@@ -46,7 +46,10 @@ RANGES = {
 }
 
 SET_BY_ARGUMENTS = ("backbone", "backbone_kwargs", "image_size", "head_dropout", "body_part_head")
-_SET_BY_CALIBRATION = ("has_ood_detector", "temperature", "study_slope", "study_intercept", "operating_points")
+_SET_BY_CALIBRATION = (
+    "has_ood_detector", "temperature", "study_slope", "study_intercept", "operating_points", "default_operating_point",
+    "bands",
+)  # fmt: skip
 _FIXED = (
     "num_channels",
     "trained_on_phantoms",

@@ -21,6 +21,7 @@ from mura_hf.evaluation import (
 from mura_hf.metrics import MIN_SIZES, intervals
 
 CALIBRATED = {"temperature": 0.3, "study_slope": 1.7, "study_intercept": -0.4, "operating_points": {"youden": 0.42}}
+CALIBRATED |= {"default_operating_point": "youden", "bands": {"low": 0.3, "suspected": 0.6}}
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
+from transformers import AutoConfig
 
 from mura_hf.evaluation import calibrate_checkpoint, calibration, describe_calibration, evaluate_checkpoint
 from mura_hf.metrics import MIN_SIZES, OPERATING_POINTS
@@ -64,7 +65,7 @@ def test_config_is_calibrated_and_evaluations_use_it(datasets, checkpoint, tmp_p
         assert {name: effect[name] for name in fit[when]} == pytest.approx(fit[when], abs=1e-6)
 
 
-def calibrate(folder, monkeypatch, labels, probabilities, views=1):
+def calibrate(folder, monkeypatch, labels, probabilities, views=1, **options):
     """Calibrates on studies of one patient each, of which each view has the study's probability."""
     names = np.repeat([f"s{number}" for number in range(len(labels))], views).tolist()
     labels, probabilities = np.repeat(labels, views), np.repeat(probabilities, views)
@@ -76,7 +77,7 @@ def calibrate(folder, monkeypatch, labels, probabilities, views=1):
     monkeypatch.setattr(
         calibration, "PredictionCache", lambda *args, **options: SimpleNamespace(predict=lambda **_: found)
     )
-    return calibrate_checkpoint(folder, rows, cpu=True)
+    return calibrate_checkpoint(folder, rows, cpu=True, **options)
 
 
 def draw(n, slope=1.0, shift=0.0, seed=0):
@@ -106,7 +107,7 @@ def test_a_calibration_must_not_raise_errors_of_other_patients(n, options, fitte
     assert ("not_calibrated" not in record) == (not any(worse)) == fitted
     config = json.loads((folder / "config.json").read_text())
     assert (config["study_slope"] != 1) == fitted
-    assert len(config["operating_points"]) == (4 if n >= 60 else 2)  # of the probabilities that the checkpoint gives
+    assert len(config["operating_points"]) == (5 if n >= 60 else 3)  # of the probabilities that the checkpoint gives
     text = describe_calibration(record)[0]
     assert text.startswith(
         "Calibrated on " if fitted else "Not calibrated on calib: on patients whom it was not fitted"
@@ -133,3 +134,48 @@ def test_operating_points_need_more_studies_than_a_calibration(folder, monkeypat
     record = calibrate(folder, monkeypatch, *draw((n_fit + n_points) // 2, slope=5))
     assert (record["temperature"] > 1, record["operating_points"]) == (True, {"paper": 0.5})
     assert "not_calibrated" not in record
+
+
+@pytest.mark.parametrize(
+    ("n", "options", "default", "words"),
+    [
+        (150, {}, "sensitivity_85", "Default: sensitivity_85."),
+        (150, {"default_operating_point": "youden"}, "youden", "Default: youden."),
+        (150, {"default_operating_point": "paper"}, "paper", "Default: paper."),
+        (20, {}, None, "The default stays paper, without bands."),
+    ],
+)
+def test_the_default_operating_point_and_its_bands(n, options, default, words, folder, monkeypatch):
+    labels, probabilities = draw(n, shift=-1)
+    record = calibrate(folder, monkeypatch, labels, probabilities, **options)
+    config = AutoConfig.from_pretrained(folder)
+    name, threshold = config.find_threshold()
+    assert (record["default_operating_point"], name) == (default, default or "paper")
+    text = " ".join(describe_calibration(record))
+    assert words in text
+    if default is None:
+        assert config.bands is record["bands"] is None
+        return
+    assert config.bands == record["bands"]
+    assert config.bands["low"] < threshold < config.bands["suspected"]
+    measured = record["bands_on_calib"]
+    assert sum(row["n"] for row in measured.values()) == 2 * n
+    assert 0.1 < measured["uncertain"]["figures"]["share"] < 0.25
+    rates = [measured[name]["figures"]["abnormal"] for name in ("low", "uncertain", "suspected")]
+    assert rates == sorted(rates)
+    assert f"suspected above {config.bands['suspected']:g}" in text
+    with pytest.raises(ValueError, match="does not give the operating point 'most', only paper, youden"):
+        calibrate(folder, monkeypatch, labels, probabilities, default_operating_point="most")
+
+
+def test_few_abnormal_patients_keep_the_rule_of_the_paper(folder, monkeypatch):
+    labels, probabilities = draw(40)
+    rows = [calibrate(folder, monkeypatch, labels, probabilities)]
+    monkeypatch.setattr(calibration, "labels_and_patients", lambda _: (labels.tolist(), (np.arange(80) // 5).tolist()))
+    rows.append(calibrate(folder, monkeypatch, labels, probabilities))
+    assert [row["default_operating_point"] for row in rows] == ["sensitivity_85", None]
+    assert AutoConfig.from_pretrained(folder).find_threshold() == ("paper", 0.5)
+    assert (
+        "The default stays paper, and there are no new bands: too few abnormal patients to exclude a sensitivity below"
+        in describe_calibration(rows[1])[-1]
+    )

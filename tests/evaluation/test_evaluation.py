@@ -74,6 +74,12 @@ def test_everything_is_reported(evaluated, rows):
     report = json.loads((folder / "evaluation.json").read_text())
     assert report["threshold"] == 0.42  # the default operating point of the config
     assert report["operating_points"]["youden"]["threshold"] == 0.42
+    assert report["bands"]["limits"] == {"low": 0.3, "suspected": 0.6}
+    bands = report["bands"]["groups"]
+    for count in ("n", "n_abnormal"):
+        assert sum(row[count] for row in bands["overall"].values()) == report["study"]["overall"]["figures"][count]
+        for name, row in bands["overall"].items():
+            assert sum(group[name][count] for part, group in bands.items() if part != "overall") == row[count]
     overall = report["study"]["overall"]
     low, high = overall["intervals"]["auroc"]
     assert low <= overall["figures"]["auroc"] <= high
@@ -94,6 +100,7 @@ def test_everything_is_reported(evaluated, rows):
         assert report.get(former) == report.get(name)
     lines = "\n".join(describe_evaluation(report))
     assert "Pointing game" in lines
+    assert "Bands (low up to 0.3, suspected above 0.6): low " in lines
     assert "Both of two projections" in lines
     assert "Out of distribution: flags" in lines
     assert f"label {report['retrieval']['precision']['label']['mean']:.3f}" in lines
@@ -234,7 +241,7 @@ def test_differences_are_those_of_the_predictors(rows, evaluated, tmp_path):
         for study, label, image in zip(rows["study_id"], rows["label"], rows["image"], strict=True):
             studies.setdefault(study, (label, []))[1].append(np.asarray(image))
         values = [predictor(views, heatmaps=False).probability for _, views in studies.values()]
-        threshold = predictor.model.config.operating_points[predictor.model.config.default_operating_point]
+        _, threshold = predictor.find_threshold()
         figures.append(classification_metrics([label for label, _ in studies.values()], values, threshold))
     for name in ("auroc", "brier", "sensitivity"):
         row = report["comparison"]["study"][name]

@@ -86,7 +86,7 @@ def _level(kind):
 
 def test_only_figures_of_the_same_level_split_and_studies_are_compared():
     levels = {"image": _level("images"), "study": _level("studies")}
-    rows = comparable_figures(MURA, "valid", levels)
+    rows = comparable_figures(MURA, "valid", lambda: levels)
     assert rows
     for row in rows:
         study = load_published()[row["study"]]
@@ -101,7 +101,7 @@ def test_only_figures_of_the_same_level_split_and_studies_are_compared():
         assert row["ours"] == ours.figures[row["metric"]]
     assert "mura_paper" not in {row["study"] for row in rows if row["system"] == "DenseNet-169, mean of five"}
     for data, split in (({"key": "phantoms"}, "valid"), (MURA, "dev"), (None, "valid")):
-        assert comparable_figures(data, split, levels) == []
+        assert comparable_figures(data, split, lambda: levels) == []
     few = EvaluationReport.measure([0, 1], [0.1, 0.9], [1, 2], groups={"wrist": np.ones(2, bool)})
-    assert comparable_figures(MURA, "valid", {"image": few, "study": few}) == []  # a part of the official set
-    assert len(comparable_figures(MURA, "valid", {**levels, "image": few})) < len(rows)
+    assert comparable_figures(MURA, "valid", lambda: {"image": few, "study": few}) == []  # a part of the official set
+    assert len(comparable_figures(MURA, "valid", lambda: {**levels, "image": few})) < len(rows)

@@ -3,6 +3,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from huggingface_hub import ModelCard
 from PIL import Image
@@ -12,7 +13,7 @@ from mura_hf import CardError
 from mura_hf.common import BUNDLED
 from mura_hf.hub import card, render_card
 from mura_hf.hub.card import BLOCKS, METADATA
-from mura_hf.metrics import plot_evaluation
+from mura_hf.metrics import measure_bands, plot_evaluation
 from mura_hf.phantoms import render_phantom
 from tests.hub.conftest import change_record
 
@@ -161,10 +162,34 @@ def test_figures_of_something_else_are_refused(folder):
         with pytest.raises(CardError, match=message):
             render_card(folder, "mine")
         (folder / "evaluation.json").write_text(before)
+    before = (folder / "config.json").read_text()
+    for name, value in (("default_operating_point", "youden"), ("bands", {"low": 0.1, "suspected": 0.7})):
+        change_record(folder / "config.json", name, to=value)
+        with pytest.raises(CardError, match=r"calibrated after|made with --threshold"):
+            render_card(folder, "mine")
+        (folder / "config.json").write_text(before)
     weights = load_file(folder / "model.safetensors")
     save_file({name: value + 1 for name, value in weights.items()}, folder / "model.safetensors")
     with pytest.raises(CardError, match="belongs to other weights"):
         render_card(folder, "mine")
+
+
+def test_bands_are_on_the_card_with_what_they_achieved(folder):
+    assert re.search(r"up to [\d.]+ are called uncertain", render_card(folder, "mine"))  # of an earlier version
+    labels, values, patients = np.repeat([0, 1], 50), np.linspace(0, 1, 100), np.arange(100)
+    limits = {"low": 0.1, "suspected": 0.7}
+    change_record(folder / "config.json", "bands", to=limits)
+    rows = measure_bands(labels, values, patients, (0.1, 0.7))
+    change_record(folder / "evaluation.json", "bands", to={"limits": limits, "groups": {"overall": rows}})
+    text = render_card(folder, "mine")
+    assert "are called uncertain" not in text
+    assert "at most a quarter of such studies are uncertain" in text
+    for row in (
+        r"\| low \| up to 0.1 \| 10 \| 0.100 \(0.05\d-0.17\d\) \| 0 \| 0.000 \(0.000-0.\d+\) \|\n",
+        r"\| uncertain \| in between \| 60 \| .* \| 20 \| 0.333 \(",
+        r"\| suspected \| above 0.7 \| 30 \| .* \| 30 \| 1.000 \(",
+    ):
+        assert re.search(row, text)
 
 
 def test_weights_from_mura_are_not_offered_as_apache(folder):

@@ -19,8 +19,33 @@ def test_defaults():
     assert config.label2id == {"normal": 0, "abnormal": 1}
     assert config.num_labels == 2
     assert config.operating_points == {"paper": 0.5}
-    assert config.default_operating_point == "paper"
-    assert MuraConfig(operating_points={"screening": 0.2, "other": 0.6}).default_operating_point == "screening"
+    assert config.find_threshold() == ("paper", 0.5)
+    points = {"screening": 0.2, "other": 0.6}
+    assert MuraConfig(operating_points=points).find_threshold() == ("screening", 0.2)
+    assert MuraConfig(operating_points=points, default_operating_point="other").find_threshold() == ("other", 0.6)
+    with pytest.raises(ValueError, match="unknown operating point 'paper'; this checkpoint has screening, other"):
+        MuraConfig(operating_points=points).find_threshold("paper")
+
+
+@pytest.mark.parametrize(
+    ("fields", "threshold", "expected"),
+    [  # bands of the probabilities .1, .3, .31, .5, .8 and .9
+        ({"operating_points": {"paper": 0.5, "sensitivity_95": 0.3, "specificity_95": 0.8}}, 0.5, "lluuus"),
+        ({"operating_points": {"paper": 0.5}}, 0.5, "llllss"),
+        ({"operating_points": {"paper": 0.5, "specificity_95": 0.8}}, 0.5, "llllss"),
+        ({"operating_points": {"paper": 0.5, "sensitivity_95": 0.9, "specificity_95": 0.8}}, 0.5, "llllss"),
+        ({"operating_points": {"paper": 0.5, "sensitivity_95": 0.1, "specificity_95": 0.3}}, 0.5, "luuuss"),
+        ({"bands": {"low": 0.3, "suspected": 0.8}}, 0.5, "lluuus"),
+        ({"bands": {"low": 0.3, "suspected": 0.8}}, 0.1, "luuuus"),  # extended to the threshold
+        ({"bands": {"low": 0.3, "suspected": 0.8}}, 0.9, "lluuuu"),
+        ({"bands": {"low": 0.5, "suspected": 0.5}}, 0.5, "llllss"),
+        ({"bands": {"low": 0, "suspected": 1}}, 0.5, "uuuuuu"),
+    ],
+)
+def test_bands(fields, threshold, expected):
+    config = MuraConfig(**fields)
+    probabilities = (0.1, 0.3, 0.31, 0.5, 0.8, 0.9)
+    assert "".join(config.find_band(p, threshold)[0] for p in probabilities) == expected
 
 
 def test_all_rooms_list_the_same_body_parts():
@@ -31,14 +56,19 @@ def test_all_rooms_list_the_same_body_parts():
 
 
 def test_round_trip_under_the_new_and_the_former_name(tmp_path):
-    points = {"paper": 0.5, "sensitivity_95": 0.2}
     config = MuraConfig(
-        backbone="resnet18", temperature=1.7, operating_points=points, positive_class_description="a fracture"
+        backbone="resnet18",
+        temperature=1.7,
+        operating_points={"paper": 0.5, "sensitivity_85": 0.2},
+        default_operating_point="sensitivity_85",
+        bands={"low": 0.1, "suspected": 0.4},
+        positive_class_description="a fracture",
     )
     config.save_pretrained(tmp_path)
     again = MuraConfig.from_pretrained(tmp_path)
     assert again.to_diff_dict() == config.to_diff_dict()
     assert (again.temperature, again.positive_class_description) == (1.7, "a fracture")
+    assert (again.find_threshold()[1], again.bands) == (0.2, {"low": 0.1, "suspected": 0.4})
     written = json.loads((tmp_path / "config.json").read_text())
     assert written.pop("positive_class_description") == written["abnormal_means"] == "a fracture"
     (tmp_path / "config.json").write_text(json.dumps(written))  # as the first edition writes it
@@ -95,6 +125,10 @@ MEMBER = {"model_type": "mura", "backbone": "resnet10t"}
         (MuraConfig, {"study_pooling": "sum"}, "must be one of mean"),
         (MuraConfig, {"operating_points": {"odd": 1.5}}, r"in \[0, 1\]"),
         (MuraConfig, {"operating_points": {}}, "at least one"),
+        (MuraConfig, {"default_operating_point": "youden"}, "default_operating_point is 'youden'.* has paper"),
+        (MuraConfig, {"bands": {"low": 0.1}}, 'needs "low" and "suspected"'),
+        (MuraConfig, {"bands": {"low": 0.1, "suspected": 0.4}}, "around the default threshold 0.5"),
+        (MuraConfig, {"bands": {"low": 0.1, "suspected": 1.1}}, r"in \[0, 1\]"),
         (MuraConfig, {"backbone": "hf-hub:someone/something"}, "without a source"),
         (MuraConfig, {"backbone_kwargs": {"checkpoint_path": "/tmp/upload"}}, "may not hold checkpoint_path"),
         (MuraConfig, {"backbone_kwargs": {"pretrained_cfg_overlay": {}}}, "may not hold pretrained_cfg_overlay"),

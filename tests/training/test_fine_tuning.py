@@ -30,6 +30,7 @@ def fine_tune(config, base, **changes):
 
 
 CALIBRATED = {"temperature": 2.0, "study_slope": 1.5, "study_intercept": -0.3, "operating_points": {"youden": 0.4}}
+CALIBRATED |= {"default_operating_point": "youden", "bands": {"low": 0.3, "suspected": 0.6}}
 
 
 def save_base(folder, family="mura", processor=None, **fields):
@@ -53,6 +54,7 @@ def test_everything_is_the_checkpoints_but_its_calibration(family, tmp_path):
     config = model.config
     assert (config.temperature, config.study_slope, config.study_intercept) == (1.0, 1.0, 0.0)
     assert config.operating_points == {"paper": 0.5}
+    assert config.default_operating_point is config.bands is None
     assert (config.head_dropout, config.head_layers, config.body_part_head) == ([0.2, 0.1], [12], True)
     assert not config.trained_on_phantoms  # the new data are not
     model.save_pretrained(tmp_path / "again")
