@@ -185,10 +185,10 @@ def _figure(one: Contender, index: int) -> dict[str, str | None]:
     caption, heatmap = one.placeholder, None
     if one.shown is not None:
         view = one.shown.views[index]
-        caption = f"{STATES[view.flagged][1]}, P(abnormal) {probability_text(view.single_view_probability)}"
+        caption = f"{STATES[view.band][1]}, P(abnormal) {probability_text(view.single_view_probability)}"
         if view.heatmap is None:
             caption += ", no heatmap"
-        else:
+        elif view.band != "low":
             heatmap = heatmap_url(view.heatmap)
     return {"side": one.name, "heatmap": heatmap, "caption": caption}
 

@@ -13,9 +13,9 @@ from .templates import note_html, operating_point_text, render
 N_SIMILAR = 5
 
 _VERDICTS = {
-    "abnormal": ("▲", "Abnormal: flagged"),
+    "suspected": ("▲", "Abnormal: flagged"),
     "uncertain": ("◐", "Uncertain"),
-    "normal": ("○", "Nothing flagged"),
+    "low": ("○", "Nothing flagged"),
 }
 _POOLING = {
     "mean": "Mean of {}",

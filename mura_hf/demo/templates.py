@@ -22,6 +22,7 @@ ABOUT = (Path(__file__).parent / "templates" / "about.md").read_text(encoding="u
 _POINTS = {
     "paper": "Rule of the MURA paper",
     "youden": "Youden’s index",
+    "sensitivity_85": "Screening",
     "sensitivity_95": "Few misses",
     "specificity_95": "Few false alarms",
 }

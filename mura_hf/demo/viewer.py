@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ..explain import colour_heat
+from ..explain import colour_heat, find_regions
 from ..inference import StudyPrediction, ViewPrediction
 from ..radiographs import Radiograph
 from .result import is_withheld
@@ -23,7 +23,12 @@ IMAGE_SIDE = 1600  # pixels on the long side, enough to zoom in
 THUMB_SIDE = 160
 _HEAT_SIDE = 320
 _JPEG_QUALITY = 93  # changes less than one gray level on average
-STATES = {True: ("abnormal", "▲ flagged"), False: ("normal", "○ not flagged")}
+STATES = {
+    "suspected": ("suspected", "▲ flagged"),
+    "uncertain": ("uncertain", "◐ uncertain"),
+    "low": ("low", "○ not flagged"),
+}
+"""Class and text of a view by its band."""
 
 
 def image_url(pixels: np.ndarray, side: int = IMAGE_SIDE) -> str:
@@ -49,7 +54,10 @@ def _data_url(values: np.ndarray, kind: str, **options: int) -> str:
 
 
 def viewer_html(study: StudyPrediction, radiographs: Sequence[Radiograph], *, show_anyway: bool = False) -> str:
-    """The views with heatmaps and boxes, or the radiographs alone if the answer is withheld."""
+    """The views with heatmaps and boxes, or the radiographs alone if the answer is withheld.
+
+    Heatmap and box of a view whose band is low are hidden until the visitor asks for them.
+    """
     withheld = is_withheld(study, show_anyway)
     views = [_view_values(view, film, withheld) for view, film in zip(study.views, radiographs, strict=True)]
     return render(
@@ -70,12 +78,13 @@ def _view_values(view: ViewPrediction, radiograph: Radiograph, withheld: bool) -
         unusual = view.in_distribution is False
         kind, state = ("uncertain", "⊘ unusual") if unusual else ("", "not unusual by itself")
         return {**values, "kind": kind, "state": state}
-    values["kind"], values["state"] = STATES[view.flagged]
+    values["kind"], values["state"] = STATES[view.band]
     values["probability"] = probability_text(view.single_view_probability)
     if view.heatmap is not None:
         values["heatmap"] = heatmap_url(view.heatmap)
-    if view.box is not None:
-        (x0, y0, x1, y1), across, down = view.box, 100 / view.width, 100 / view.height
+    regions = view.regions or ([] if view.heatmap is None else find_regions(view.heatmap))
+    if regions:
+        (x0, y0, x1, y1), across, down = regions[0].box, 100 / view.width, 100 / view.height
         values["box"] = (
             f"left:{x0 * across:.2f}%;top:{y0 * down:.2f}%;"
             f"width:{(x1 - x0) * across:.2f}%;height:{(y1 - y0) * down:.2f}%"

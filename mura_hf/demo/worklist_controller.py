@@ -35,9 +35,9 @@ from .templates import operating_point_text, render
 
 UNKNOWN_PART = "unknown"
 BANDS = {
-    "abnormal": ("▲", "Flagged"),
+    "suspected": ("▲", "Flagged"),
     "uncertain": ("◐", "Uncertain"),
-    "normal": ("○", "Nothing flagged"),
+    "low": ("○", "Nothing flagged"),
     "unusual": ("⊘", "Unusual, not answered"),
     "failed": ("✕", "No answer"),
 }

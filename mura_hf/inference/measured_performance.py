@@ -1,4 +1,4 @@
-"""Measured performance of a checkpoint's operating points, read from its `evaluation.json`."""
+"""Measured performance of a checkpoint's operating points and bands, read from its `evaluation.json`."""
 
 import json
 import math
@@ -63,15 +63,64 @@ class OperatingPointPerformance:
         return positive if math.isfinite(positive) else None, negative if math.isfinite(negative) else None
 
 
+@dataclass(frozen=True)
+class BandPerformance:
+    """Counts of held-out studies in one band. They were not used to choose its cut points.
+
+    Attributes:
+        band: "low", "uncertain" or "suspected".
+        group: The body part, or `OVERALL`.
+        held_out: Description of the studies.
+        n: Number of studies in the band.
+        n_abnormal: Number of abnormal ones among them.
+        n_studies: Number of studies in all bands.
+        interval: 95 % interval of the share of abnormal studies in the band; None if there are too few.
+    """
+
+    band: str
+    group: str
+    held_out: str
+    n: int
+    n_abnormal: int
+    n_studies: int
+    interval: tuple[float, float] | None
+
+    @property
+    def share_abnormal(self) -> float | None:
+        """Share of abnormal studies in the band; None if it is empty."""
+        return self.n_abnormal / self.n if self.n else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns all fields and `share_abnormal` as JSON values."""
+        interval = None if self.interval is None else list(self.interval)
+        return {**vars(self), "interval": interval, "share_abnormal": self.share_abnormal}
+
+    def __str__(self) -> str:
+        text = f"Of {self.n} held-out studies in this band, {self.n_abnormal} were abnormal"
+        if self.interval is None:
+            return f"{text}."
+        low, high = (100 * one for one in self.interval)
+        return f"{text} ({low:.1f} to {high:.1f} of 100)."
+
+
 class MeasuredPerformance:
-    """Performance of one checkpoint by operating point and body part.
+    """Performance of one checkpoint by operating point or band, and by body part.
 
     Args:
         found: Operating point -> body part or `OVERALL` -> performance.
+        bands: Band -> body part or `OVERALL` -> performance.
+        band_limits: Cut points that the bands were measured with.
     """
 
-    def __init__(self, found: dict[str, dict[str, OperatingPointPerformance]]) -> None:
-        self._found = found
+    def __init__(
+        self,
+        found: dict[str, dict[str, OperatingPointPerformance]] | None = None,
+        bands: dict[str, dict[str, BandPerformance]] | None = None,
+        band_limits: tuple[float, float] | None = None,
+    ) -> None:
+        self._found = found or {}
+        self._bands = bands or {}
+        self._band_limits = band_limits
 
     def get(self, operating_point: str, threshold: float, body_part: str | None) -> OperatingPointPerformance | None:
         """Returns the performance on a body part if it was measured, else on all studies.
@@ -82,6 +131,14 @@ class MeasuredPerformance:
         found = groups.get(body_part or OVERALL) or groups.get(OVERALL)
         return found if found is not None and found.threshold == threshold else None
 
+    def get_band(self, band: str, limits: tuple[float, float], body_part: str | None) -> BandPerformance | None:
+        """Returns what a band achieved on a body part if that was measured, else on all studies.
+
+        Returns None if neither was measured, or only with other cut points.
+        """
+        groups = self._bands.get(band, {}) if limits == self._band_limits else {}
+        return groups.get(body_part or OVERALL) or groups.get(OVERALL)
+
 
 def read_measured_performance(file: Path, weights: str | None) -> MeasuredPerformance:
     """Reads `evaluation.json`. The file is untrusted: missing or invalid entries count as not measured.
@@ -91,12 +148,13 @@ def read_measured_performance(file: Path, weights: str | None) -> MeasuredPerfor
     try:
         report = json.loads(file.read_text(encoding="utf-8"))
         if weights is None or report["weights_sha256"] != weights:
-            return MeasuredPerformance({})
+            return MeasuredPerformance()
         held_out = str(report["data"]["held_out"])
         points = report["operating_points"].items()
-        return MeasuredPerformance({str(name): _read_groups(str(name), point, held_out) for name, point in points})
+        found = {str(name): _read_groups(str(name), point, held_out) for name, point in points}
+        return MeasuredPerformance(found, *(_read_bands(report["bands"], held_out) if "bands" in report else ()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
-        return MeasuredPerformance({})
+        return MeasuredPerformance()
 
 
 def _read_groups(name: str, point: dict[str, Any], held_out: str) -> dict[str, OperatingPointPerformance]:
@@ -104,9 +162,7 @@ def _read_groups(name: str, point: dict[str, Any], held_out: str) -> dict[str, O
     for kind in ("groups", "regions"):
         for group, row in point.get(kind, {}).items():
             (true_negatives, false_positives), (false_negatives, true_positives) = row["confusion"]
-            for count in (true_negatives, false_positives, false_negatives, true_positives):
-                if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count < 10**9:
-                    raise ValueError(f"{count!r} is not a number of studies")
+            _check_counts(true_negatives, false_positives, false_negatives, true_positives)
             found[group] = OperatingPointPerformance(
                 name,
                 float(point["threshold"]),
@@ -119,3 +175,26 @@ def _read_groups(name: str, point: dict[str, Any], held_out: str) -> dict[str, O
                 n_flagged_normal=false_positives,
             )
     return found
+
+
+def _read_bands(
+    record: dict[str, Any], held_out: str
+) -> tuple[dict[str, dict[str, BandPerformance]], tuple[float, float]]:
+    """Band -> group -> performance, and the cut points."""
+    found: dict[str, dict[str, BandPerformance]] = {}
+    for group, rows in record["groups"].items():
+        counts = {name: (row["n"], row["n_abnormal"]) for name, row in rows.items()}
+        for name, (n, n_abnormal) in counts.items():
+            _check_counts(n, n_abnormal, n - n_abnormal)
+            pair = rows[name]["intervals"].get("abnormal")
+            interval = None if pair is None else (float(pair[0]), float(pair[1]))
+            total = sum(count for count, _ in counts.values())
+            performance = BandPerformance(str(name), str(group), held_out, n, n_abnormal, total, interval)
+            found.setdefault(str(name), {})[str(group)] = performance
+    return found, (float(record["limits"]["low"]), float(record["limits"]["suspected"]))
+
+
+def _check_counts(*counts: Any) -> None:
+    for count in counts:
+        if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count < 10**9:
+            raise ValueError(f"{count!r} is not a number of studies")

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 
 from ..explain import Heatmaps, explain, find_regions
-from ..models import BODY_PARTS, LABELS, MuraClassifier, MuraImageProcessor, StudyOutput
+from ..models import BANDS, BODY_PARTS, LABELS, MuraClassifier, MuraImageProcessor, StudyOutput
 from ..radiographs import Radiograph
 from ..retrieval import OODResult
 from .external_processor import ExternalProcessor
-from .prediction import OUT_OF_DISTRIBUTION, StudyPrediction, ViewPrediction, find_band
+from .measured_performance import MeasuredPerformance
+from .prediction import OUT_OF_DISTRIBUTION, StudyPrediction, ViewPrediction, find_leading_view
 
 
 def compute_heatmaps(
@@ -134,29 +135,35 @@ def make_prediction(
     heatmaps: Heatmaps | None,
     maps: Sequence[np.ndarray],
     keep_pixels: bool,
+    measured: MeasuredPerformance,
     **fields: Any,
 ) -> StudyPrediction:
     """Makes the prediction of one study; `fields` are further fields of `StudyPrediction`.
 
-    A view is flagged if a study of it alone would be. `maps` are the heatmaps at the size of the views.
+    A view is flagged if a study of it alone would be. `maps` are the heatmaps at the size of the views. `measured`
+    says what the bands achieved.
     """
     probability = float(output.study_logits[0].cpu().double().softmax(-1)[1])  # accelerators may lack float64
     probabilities = output.view_logits[0].cpu().double().softmax(-1)[:, 1].tolist()
     single = torch.sigmoid(output.single_view_logit[0].cpu().double()).tolist()
     weights = output.view_weights[0].tolist()
+    band, limits = config.find_band(probability, threshold), config.find_band_limits(threshold)
+    bands = [min(config.find_band(one, threshold), band, key=BANDS.index) for one in single]
+    bands[find_leading_view(weights, probabilities)] = band
     views = []
     for place, (name, radiograph) in enumerate(zip(names, radiographs, strict=True)):
-        heatmap, flagged = None if heatmaps is None else maps[place], single[place] > threshold
+        heatmap = None if heatmaps is None else maps[place]
         views.append(
             ViewPrediction(
                 name=name,
                 probability=probabilities[place],
                 single_view_probability=single[place],
                 weight=weights[place],
-                flagged=flagged,
+                flagged=single[place] > threshold,
+                band=bands[place],
                 heatmap=heatmap,
                 map_size=None if heatmaps is None else heatmaps.map_sizes[place],
-                regions=find_regions(heatmap) if heatmap is not None and flagged else [],
+                regions=[] if heatmap is None or bands[place] == "low" else find_regions(heatmap),
                 height=radiograph.pixels.shape[0],
                 width=radiograph.pixels.shape[1],
                 in_distribution=None if ood_result is None else ood_result.views[place],
@@ -164,17 +171,19 @@ def make_prediction(
             )
         )
     parts = _probabilities(output.body_part_logits, BODY_PARTS)
-    band = find_band(probability, threshold, config.operating_points)
+    part = body_part or (max(parts, key=parts.__getitem__) if parts else None)
     in_distribution = None if ood_result is None else ood_result.in_distribution
     return StudyPrediction(
         probability=probability,
         label=LABELS[int(probability > threshold)],
         band=OUT_OF_DISTRIBUTION if in_distribution is False else band,
         probability_band=band,
+        band_limits=limits,
+        band_performance=measured.get_band(band, limits, part),
         threshold=threshold,
         pooling=getattr(config, "study_pooling", config.model_type.removeprefix("mura_")),
         calibrated=(config.study_slope, config.study_intercept) != (1, 0),
-        body_part=body_part or (max(parts, key=parts.__getitem__) if parts else None),
+        body_part=part,
         body_part_given=body_part is not None,
         body_part_probabilities=parts,
         finding_probabilities=_probabilities(output.finding_logits, getattr(config, "finding_types", None) or ()),

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,8 @@ import numpy as np
 from PIL import Image
 
 from ..common import require_extra
-from ..explain import Box, Region, draw_overlay
-from ..models import LABELS
+from ..explain import Box, Region, draw_overlay, find_regions
+from .measured_performance import BandPerformance
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,17 +32,20 @@ OUT_OF_DISTRIBUTION = "out_of_distribution"
 """Band of a study that does not look like those of training."""
 
 VERDICTS = {
-    "abnormal": "Abnormal: flagged",
+    "suspected": "Abnormal: flagged",
     "uncertain": "Uncertain",
-    "normal": "Nothing flagged",
+    "low": "Nothing flagged",
     OUT_OF_DISTRIBUTION: "Out of distribution",
 }
 """Title of each band."""
 
+FORMER_BANDS = {"normal": "low", "abnormal": "suspected"}
+"""Names of bands in records of earlier versions -> those of today."""
+
 _MEANINGS = {
-    "abnormal": "The probability is above the threshold.",
-    "uncertain": "The probability lies between the thresholds for high sensitivity and for high specificity.",
-    "normal": "This does not exclude a fracture.",
+    "suspected": "The probability lies above the uncertain band.",
+    "uncertain": "The probability is neither low nor high enough for a clear answer.",
+    "low": "This does not exclude a fracture.",
     OUT_OF_DISTRIBUTION: (
         "The study does not look like those that the checkpoint was trained on, so its numbers may be meaningless."
     ),
@@ -61,10 +65,12 @@ class ViewPrediction:
         single_view_probability: P(abnormal) in [0, 1] of a study that consists of this view only.
         weight: Weight of the view in the study's probability.
         flagged: Whether `single_view_probability` is above the threshold.
+        band: "low", "uncertain" or "suspected": that of a study of this view alone, but never above that of the
+            study. The view that contributes most has the band of the study.
         heatmap: Model attention, float32 `[H, W]` in [0, 1] at the view's own size; None without heatmaps.
         map_size: Height and width of the model's own map before enlargement (of several maps, the finest); None
             without heatmaps.
-        regions: Regions of the strongest attention in pixels of the view, the largest first; empty unless flagged.
+        regions: Regions of the strongest attention in pixels of the view, the largest first; empty if the band is low.
         height: Height of the view in pixels.
         width: Width of the view in pixels.
         in_distribution: Whether the view is like those of training; None if the checkpoint has no detector.
@@ -76,6 +82,7 @@ class ViewPrediction:
     single_view_probability: float
     weight: float
     flagged: bool
+    band: str
     heatmap: np.ndarray | None = field(repr=False)
     map_size: tuple[int, int] | None = field(repr=False)
     regions: list[Region] = field(repr=False)
@@ -89,11 +96,12 @@ class ViewPrediction:
         """Bounding box of the largest region; None if there is no region."""
         return self.regions[0].box if self.regions else None
 
-    def overlay(self, *, opacity: float = 0.5) -> Image.Image:
+    def overlay(self, *, opacity: float = 0.5, heatmap: bool | None = None) -> Image.Image:
         """Returns the view with its heatmap and regions, an RGB image at the view's own size.
 
         Args:
             opacity: Opacity of hot pixels, in [0, 1].
+            heatmap: Whether to draw heatmap and regions; if None, only if the band is not low.
 
         Raises:
             ValueError: If the prediction has no heatmaps, or the opacity is out of range.
@@ -103,7 +111,10 @@ class ViewPrediction:
                 f"{self.name} has no heatmap to draw: call the predictor with heatmaps=True; if it warns that the "
                 'model has none, with method="occlusion"'
             )
-        return Image.fromarray(draw_overlay(self.pixels, self.heatmap, self.regions, opacity=opacity))
+        if heatmap is False or (heatmap is None and self.band == "low"):
+            return Image.fromarray(draw_overlay(self.pixels, np.zeros_like(self.pixels), opacity=opacity))
+        regions = self.regions or find_regions(self.heatmap)
+        return Image.fromarray(draw_overlay(self.pixels, self.heatmap, regions, opacity=opacity))
 
     def to_dict(self) -> dict[str, Any]:
         """Returns all fields except heatmap and pixels as JSON values.
@@ -128,9 +139,12 @@ class StudyPrediction:
         probability: Calibrated P(abnormal) of the study in [0, 1].
         label: "abnormal" if the probability is strictly above the threshold, else "normal", which means that nothing
             was flagged.
-        probability_band: "normal", "uncertain" or "abnormal". Uncertain lies between the thresholds of sensitivity .95
-            and specificity .95, and is extended to `threshold` if that lies outside. Without these operating points it
-            is the label.
+        probability_band: "low", "uncertain" or "suspected", see `band_limits`. Without bands in the config, uncertain
+            lies between the thresholds of sensitivity .95 and specificity .95; without these, no study is uncertain.
+        band_limits: Cut points of the bands: low up to the first, suspected strictly above the second. They are
+            extended to `threshold` if that lies outside.
+        band_performance: What `probability_band` achieved on held-out studies; None if it was not measured with these
+            cut points.
         threshold: Threshold of the operating point.
         operating_point: Its name.
         pooling: How views are combined: "mean", "max", "noisy_or" or "gated_attention"; "ensemble" or "specialized" if
@@ -157,6 +171,7 @@ class StudyPrediction:
     probability: float
     label: str
     probability_band: str
+    band_limits: tuple[float, float]
     threshold: float
     operating_point: str
     pooling: str
@@ -168,6 +183,7 @@ class StudyPrediction:
     views: list[ViewPrediction]
     in_distribution: bool | None
     checkpoint: str
+    band_performance: BandPerformance | None = None
     unusual_percentile: float | None = None
     heatmap_method: str | None = None
     positive_class_description: str | None = None
@@ -177,7 +193,7 @@ class StudyPrediction:
     @property
     def leading_view(self) -> int:
         """Index of the view that contributes most to the probability: the largest weighted probability."""
-        return max(range(len(self.views)), key=lambda place: self.views[place].weight * self.views[place].probability)
+        return find_leading_view([view.weight for view in self.views], [view.probability for view in self.views])
 
     def to_dict(self) -> dict[str, Any]:
         """Returns all fields except heatmaps and codes as JSON values.
@@ -187,6 +203,8 @@ class StudyPrediction:
         values = {name: value for name, value in vars(self).items() if name not in ("views", "codes")}
         values["views"] = [view.to_dict() for view in self.views]
         values["leading_view"] = self.leading_view
+        values["band_limits"] = list(self.band_limits)
+        values["band_performance"] = self.band_performance and self.band_performance.to_dict()
         values["abnormal_means"] = self.positive_class_description
         return values
 
@@ -208,9 +226,10 @@ class StudyPrediction:
         part = "" if self.body_part is None else f" Body part {self.body_part} ({how})."
         description = self.positive_class_description
         meaning = "" if description is None else f" Abnormal means {description}."
+        measured = f" {self.band_performance}" if self.band_performance and self.band != OUT_OF_DISTRIBUTION else ""
         return (
-            f"{_MEANINGS[self.band]} P(abnormal) {format_probability(self.probability)}, threshold {self.threshold:g} "
-            f"({self.operating_point}).{part}{meaning} Checkpoint {self.checkpoint}."
+            f"{_MEANINGS[self.band]}{measured} P(abnormal) {format_probability(self.probability)}, threshold "
+            f"{self.threshold:g} ({self.operating_point}).{part}{meaning} Checkpoint {self.checkpoint}."
         )
 
     def _repr_html_(self) -> str:
@@ -236,16 +255,21 @@ class StudyPrediction:
             f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in notes)}</ul></div>"
         )
 
-    def _picture(self, view: ViewPrediction) -> Image.Image | None:
-        """Overlay of a view; the view alone if it has no heatmap or the study is out of distribution."""
+    def _picture(self, view: ViewPrediction, heatmaps: bool | None = None) -> Image.Image | None:
+        """Overlay of a view, by default without heatmap if the study is out of distribution; None without pixels."""
         if view.pixels is None:
             return None
-        if view.heatmap is not None and self.band != OUT_OF_DISTRIBUTION:
-            return view.overlay()
-        return Image.fromarray(draw_overlay(view.pixels, np.zeros_like(view.pixels)))
+        if view.heatmap is None:
+            return Image.fromarray(draw_overlay(view.pixels, np.zeros_like(view.pixels)))
+        hidden = heatmaps is None and self.band == OUT_OF_DISTRIBUTION
+        return view.overlay(heatmap=False if hidden else heatmaps)
 
-    def plot(self) -> "Figure":
-        """Draws the verdict and the views with their heatmaps; those of a study out of distribution without them.
+    def plot(self, *, heatmaps: bool | None = None) -> "Figure":
+        """Draws the verdict and the views.
+
+        Args:
+            heatmaps: Whether to draw heatmaps and regions; if None, only of views whose band is not low, and of none
+                if the study is out of distribution.
 
         Returns:
             A matplotlib figure. A notebook shows it once.
@@ -257,7 +281,7 @@ class StudyPrediction:
         require_extra("train", "matplotlib")
         from matplotlib import pyplot
 
-        pictures = [self._picture(view) for view in self.views]
+        pictures = [self._picture(view, heatmaps) for view in self.views]
         if None in pictures:
             raise ValueError("the prediction does not hold its views; call the predictor with heatmaps=True")
         columns = min(4, len(pictures))
@@ -278,25 +302,19 @@ class StudyPrediction:
             pyplot.close(figure)  # else a notebook shows it twice, and a script keeps every figure
         return figure
 
-    def save(self, file: str | os.PathLike[str]) -> None:
+    def save(self, file: str | os.PathLike[str], *, heatmaps: bool | None = None) -> None:
         """Saves the picture of `plot` to a file, whose name ends in .png, .jpg, .pdf or .svg.
 
         Raises:
             ImportError: As `plot`.
             ValueError: As `plot`, or if matplotlib cannot write this kind of file.
         """
-        self.plot().savefig(file, dpi=150)
+        self.plot(heatmaps=heatmaps).savefig(file, dpi=150)
 
 
-def find_band(probability: float, threshold: float, operating_points: dict[str, float]) -> str:
-    """Returns the band of a probability, see `StudyPrediction.probability_band`."""
-    sensitive, specific = operating_points.get("sensitivity_95"), operating_points.get("specificity_95")
-    low = high = threshold
-    if sensitive is not None and specific is not None and sensitive < specific:
-        low, high = min(sensitive, threshold), max(specific, threshold)
-    if low < probability <= high:
-        return "uncertain"
-    return LABELS[int(probability > threshold)]
+def find_leading_view(weights: Sequence[float], probabilities: Sequence[float]) -> int:
+    """Returns the index of the view with the largest weighted probability."""
+    return max(range(len(weights)), key=lambda place: weights[place] * probabilities[place])
 
 
 def format_probability(probability: float) -> str:

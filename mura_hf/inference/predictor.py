@@ -240,6 +240,7 @@ class StudyPredictor:
             heatmaps=found,
             maps=maps,
             keep_pixels=heatmaps,
+            measured=self.measured_performance,
             operating_point=point,
             checkpoint=self.checkpoint,
             warnings=warnings,
@@ -309,7 +310,7 @@ class StudyPredictor:
 
     @cached_property
     def measured_performance(self) -> MeasuredPerformance:
-        """Measured performance of the operating points, from the checkpoint's `evaluation.json`."""
+        """Measured performance of the operating points and bands, from the checkpoint's `evaluation.json`."""
         file = None if self._source is None else find_file(self._source, _EVALUATION)
         return MeasuredPerformance({}) if file is None else read_measured_performance(file, self.weights_sha256)
 

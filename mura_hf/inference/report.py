@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ..common import require_extra
-from ..explain import draw_overlay
+from ..explain import draw_overlay, find_regions
 from ..radiographs import Radiograph
 from .loading import OOD_WARNING
 from .measured_performance import OVERALL, OperatingPointPerformance
@@ -33,6 +33,7 @@ from reportlab.platypus import KeepInFrame, Paragraph  # noqa: E402
 _MARGIN, _GAP, _BETWEEN = 42.0, 10.0, 4.0  # points
 _SIDE = 900  # largest side of an embedded view in pixels
 _FONT = "mura_hf"
+_VIEW_STATES = {"suspected": "flagged", "uncertain": "uncertain", "low": "not flagged"}
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class ReportContext:
         prevalence: Assumed share of abnormal studies, in (0, 1).
         left_out: Sentences about files that could not be read.
         withheld: Whether to withhold the prediction, because the study is out of distribution.
+        all_heatmaps: Whether to draw the heatmaps of views whose band is low, too.
     """
 
     made: datetime
@@ -54,10 +56,13 @@ class ReportContext:
     prevalence: float = 0.1
     left_out: Sequence[str] = ()
     withheld: bool = False
+    all_heatmaps: bool = False
 
 
 def report_pdf(study: StudyPrediction, radiographs: Sequence[Radiograph], context: ReportContext) -> bytes:
-    """Makes a PDF of one A4 page: prediction, measured performance, each view with its heatmap, and the checkpoint.
+    """Makes a PDF of one A4 page: prediction, measured performance, views, and the checkpoint.
+
+    Beside each view stands its overlay, unless its band is low.
 
     Args:
         study: The prediction.
@@ -147,7 +152,7 @@ def _head(study: StudyPrediction, context: ReportContext) -> list[Any]:
                 f"<b>{'flagged' if study.label == 'abnormal' else 'not flagged'}</b>. "
                 f"Body part: <b>{escape(part)}</b>. Abnormal means {escape(positive)}."
             ),
-            _paragraph(_performance(context)),
+            _paragraph(" ".join([_performance(context), *map(str, filter(None, [study.band_performance]))])),
         ]
     story += [
         _paragraph(f"• {escape(warning)}", 8, "#7a4b00", 2)
@@ -179,7 +184,8 @@ def _format_rate(value: float | None) -> str:
 
 def _foot(study: StudyPrediction, context: ReportContext) -> list[Any]:
     weights = f", weights SHA-256 {context.weights_sha256}" if context.weights_sha256 else ""
-    shown = study.heatmap_method and not context.withheld
+    drawn = context.all_heatmaps or any(view.band != "low" for view in study.views)
+    shown = study.heatmap_method and drawn and not context.withheld
     method = f" Heatmaps: {study.heatmap_method.replace('_', ' ')}." if shown else ""  # type: ignore[union-attr]
     return [
         _paragraph(f"Checkpoint {escape(study.checkpoint)}{weights}.{method}", 7, "#5b6b79", 2),
@@ -200,8 +206,9 @@ def _draw_views(
     pictures = []
     for view, radiograph in zip(study.views, radiographs, strict=True):
         pictures.append([_fit(radiograph.to_uint8())])
-        if view.heatmap is not None and not context.withheld:
-            pictures[-1].append(_fit(draw_overlay(radiograph.pixels, view.heatmap, view.regions[:1])))
+        if view.heatmap is not None and not context.withheld and (context.all_heatmaps or view.band != "low"):
+            regions = view.regions or find_regions(view.heatmap)
+            pictures[-1].append(_fit(draw_overlay(radiograph.pixels, view.heatmap, regions[:1])))
     columns = _columns(pictures, width, height)
     cell_width, cell_height = width / columns, height / -(-len(pictures) // columns)
     for number, (view, side_by_side) in enumerate(zip(study.views, pictures, strict=True)):
@@ -235,7 +242,7 @@ def _columns(pictures: Sequence[Sequence[Image.Image]], width: float, height: fl
 def _caption(view: ViewPrediction, withheld: bool) -> Any:
     prediction = (
         f": P(abnormal) {format_probability(view.single_view_probability)} by itself, "
-        f"{'flagged' if view.flagged else 'not flagged'}, weight {view.weight:.2f}"
+        f"{_VIEW_STATES[view.band]}, weight {view.weight:.2f}"
     )
     text = f"<b>{escape(view.name)}</b>{'' if withheld else prediction}, {view.width} × {view.height} px"
     return _paragraph(text, 7, after=0)

@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from ..common import csv_text, replace_file
 from ..errors import DatasetError, MuraError
 from ..radiographs import Radiograph, read_radiograph
+from .prediction import FORMER_BANDS
 from .predictor import StudyPredictor
 from .study_files import StudyFile, StudyFiles
 
@@ -34,7 +35,7 @@ class WorklistRow:
         study: Name of the study.
         body_part: Given or predicted body part, or None.
         probability: P(abnormal) in [0, 1]; None without a prediction.
-        band: "normal", "uncertain", "abnormal" or "out_of_distribution", as in `StudyPrediction`.
+        band: "low", "uncertain", "suspected" or "out_of_distribution", as in `StudyPrediction`.
         label: "normal" or "abnormal" at the operating point.
         in_distribution: Whether the study is like those of training; if not, the prediction may be meaningless.
         n_views: Number of views that were read.
@@ -66,8 +67,9 @@ class WorklistRow:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "WorklistRow":
-        """Returns the row of `to_dict`."""
-        return cls(**{**values, "left_out": tuple(values["left_out"]), "warnings": tuple(values["warnings"])})
+        """Returns the row of `to_dict`, also of an earlier version, which named the bands in another way."""
+        texts = {name: tuple(values[name]) for name in ("left_out", "warnings")}
+        return cls(**{**values, **texts, "band": FORMER_BANDS.get(values["band"], values["band"])})
 
 
 def read_from_disk(file: StudyFile) -> Radiograph:

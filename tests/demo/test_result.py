@@ -28,7 +28,7 @@ def _text(html):
 
 @pytest.mark.parametrize(
     ("band", "words"),
-    [("abnormal", "Abnormal: flagged"), ("uncertain", "Uncertain"), ("normal", "does not exclude a fracture")],
+    [("suspected", "Abnormal: flagged"), ("uncertain", "Uncertain"), ("low", "does not exclude a fracture")],
 )
 def test_the_answer_in_words_with_the_meaning_of_abnormal(study, band, words):
     html = answer_html(

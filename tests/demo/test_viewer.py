@@ -33,17 +33,21 @@ def test_pictures_keep_their_gray_levels_and_heatmaps_are_transparent_without_at
     assert heat[-1, -1, 3] == 255
 
 
-def test_each_view_has_its_picture_overlay_and_probability(study, radiographs):
+@pytest.mark.parametrize(
+    ("band", "state"), [("suspected", "▲ flagged"), ("uncertain", "◐ uncertain"), ("low", "○ not flagged")]
+)
+def test_each_view_has_its_picture_overlay_and_probability(study, radiographs, band, state):
     first = dataclasses.replace(
-        study.views[0], name="<b>1</b>.png", single_view_probability=0.9, regions=[REGION], flagged=True
+        study.views[0], name="<b>1</b>.png", single_view_probability=0.9, regions=[REGION], band=band
     )
     views = [first, *study.views[1:]]
     html = viewer_html(dataclasses.replace(study, views=views), radiographs)
     assert html.count('class="heat"') == html.count('class="film"') == html.count('class="thumb"') == len(views)
-    assert html.count('class="box"') == sum(view.box is not None for view in views)
+    assert html.count('class="box"') == sum(np.ptp(view.heatmap) > 0 for view in views)  # to be shown if asked for
+    assert f'<figure class="view {band}">' in html  # the script hides heatmap and box where nothing is flagged
     assert "&lt;b&gt;1&lt;/b&gt;.png" in html
     assert "<b>1" not in html
-    assert '▲ flagged</span>, P(abnormal) <span class="probability">0.90' in html
+    assert f'{state}</span>, P(abnormal) <span class="probability">0.90' in html
     left = re.search(r'class="box" style="left:([\d.]+)%', html)[1]
     assert float(left) == pytest.approx(100 * 10 / first.width, abs=0.01)
     # Gradio reuses the elements; the page recognises a new answer by its token.
@@ -58,7 +62,7 @@ def test_the_view_that_contributed_most_is_shown_first(study, radiographs):
         ]
         html = viewer_html(dataclasses.replace(study, views=views), radiographs)
         assert f'data-first="{leading}"' in html
-        figure = html.split('<figure class="view">')[1 + leading]
+        figure = html.split('<figure class="view ')[1 + leading]
         assert f'<span class="name">view-{leading}</span>' in figure
         assert "contributed most" in figure
         assert html.count("contributed most") == 1
@@ -70,14 +74,14 @@ def test_the_view_that_contributed_most_is_shown_first(study, radiographs):
 def test_without_heatmaps_there_are_no_controls_for_them(study, radiographs):
     views = [dataclasses.replace(view, heatmap=None, regions=[]) for view in study.views]
     html = viewer_html(dataclasses.replace(study, views=views, heatmap_method=None), radiographs)
-    for absent in ('data-set="opacity"', 'data-set="split"', 'data-set="box"', "attention"):
+    for absent in ('data-set="marked"', 'data-set="opacity"', 'data-set="split"', 'data-set="box"', "attention"):
         assert absent not in html
     assert 'data-set="invert"' in html
 
 
 def test_an_unusual_study_is_shown_without_results_until_the_visitor_insists(study, radiographs):
     first = dataclasses.replace(
-        study.views[0], in_distribution=False, single_view_probability=0.97, regions=[REGION], flagged=True
+        study.views[0], in_distribution=False, single_view_probability=0.97, regions=[REGION], band="suspected"
     )
     unusual = dataclasses.replace(study, views=[first, *study.views[1:]], in_distribution=False)
     html = viewer_html(unusual, radiographs)

@@ -160,7 +160,7 @@ def _row(study, probability=None, **fields):
     fields = {"error": None if probability is not None else "No view could be read.", **fields}
     if probability is not None:
         label = "abnormal" if probability > 0.5 else "normal"
-        fields = {"band": label, "label": label, **fields}
+        fields = {"band": "suspected" if probability > 0.5 else "low", "label": label, **fields}
     return WorklistRow(study, probability=probability, **fields)
 
 

@@ -11,10 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from mura_hf.explain import find_regions
 from mura_hf.inference import StudyFile, StudyFiles, predict_rows, worklist_csv, worklist_json
-from mura_hf.inference.prediction import VERDICTS, find_band
+from mura_hf.inference.measured_performance import BandPerformance
+from mura_hf.inference.prediction import VERDICTS
 from tests.inference.test_predictor import make_detector
 
 HOSTILE = ['<img src=x onerror="alert(1)">.png', "$\\frac{a}{.png", "a & b\n'c\".png"]
@@ -25,17 +28,6 @@ def study(flagging, phantom_files):
     return flagging(phantom_files)
 
 
-def test_bands():
-    points = {"paper": 0.5, "sensitivity_95": 0.3, "specificity_95": 0.8}
-    probabilities = (0.1, 0.3, 0.31, 0.8, 0.9)
-    assert [find_band(p, 0.5, points)[:1] for p in probabilities] == list("nnuua")
-    for others in ({"paper": 0.5}, {**points, "sensitivity_95": 0.9}):  # then it is the label
-        assert [find_band(p, 0.5, others)[:1] for p in probabilities] == list("nnnaa")
-    points = {"sensitivity_95": 0.1, "specificity_95": 0.3}  # extended to the threshold
-    assert [find_band(p, 0.5, points)[:1] for p in (0.1, 0.2, 0.4, 0.5, 0.51)] == list("nuuua")
-    assert [find_band(p, 0.05, points)[:1] for p in (0.05, 0.08, 0.3, 0.31)] == list("nuua")
-
-
 @pytest.mark.parametrize("flags", [True, False], ids=["abnormal", "normal"])
 @pytest.mark.parametrize("in_distribution", [True, False])
 def test_a_study_out_of_distribution_says_so_first(flagging, phantom_files, monkeypatch, flags, in_distribution):
@@ -43,15 +35,24 @@ def test_a_study_out_of_distribution_says_so_first(flagging, phantom_files, monk
     points = {"paper": 0.5} if flags else {"paper": 1.0}
     monkeypatch.setattr(flagging.model.config, "operating_points", points)
     study = flagging(phantom_files)
-    known = "abnormal" if flags else "normal"
+    known, label = ("suspected", "abnormal") if flags else ("low", "normal")
     band = known if in_distribution else "out_of_distribution"
-    assert (study.band, study.probability_band, study.label) == (band, known, known)
+    assert (study.band, study.probability_band, study.label) == (band, known, label)
     assert next(iter(json.loads(study.to_json()).items())) == ("band", band)
     assert repr(study).startswith(f"StudyPrediction: {band}. ")
     assert f"<b>{VERDICTS[band]}</b>" in study._repr_html_()
-    # Attention is not drawn where it means nothing.
-    shown, overlay = (np.asarray(one, int) for one in (study._picture(study.views[0]), study.views[0].overlay()))
-    assert (np.abs(shown - overlay).max() == 0) == in_distribution
+    # Attention is not drawn where it means nothing, nor where nothing is flagged, unless it is asked for.
+    view = study.views[0]
+    pictures = (study._picture(view), study._picture(view, True), view.overlay(heatmap=True), view.overlay())
+    shown, asked, overlay, own = (np.asarray(one, int) for one in pictures)
+    assert np.array_equal(asked, overlay)
+    assert np.array_equal(shown, overlay) == (in_distribution and flags)
+    assert np.array_equal(own, overlay) == flags
+    gray = np.asarray(view.overlay(heatmap=False), int)
+    assert np.array_equal(shown, gray) == (not (in_distribution and flags))
+    assert np.ptp(gray, axis=2).max() == 0
+    assert bool(view.regions) == flags
+    assert find_regions(view.heatmap)
     files = tuple(StudyFile(Path(file).name, Path(file)) for file in phantom_files)
     (row,) = predict_rows(flagging, [StudyFiles("study", files)])
     assert row.band == band
@@ -63,11 +64,57 @@ def test_json_has_everything_except_arrays_under_new_and_old_names(study):
     values = json.loads(study.to_json())
     view = values["views"][0]
     assert set(values) == set(vars(study)) - {"codes"} | {"leading_view", "abnormal_means"}
+    assert (values["band_limits"], values["band_performance"]) == ([0.5, 0.5], None)
+    measured = BandPerformance("suspected", "overall", "films", 50, 45, 200, (0.8, 0.96))
+    found = json.loads(replace(study, band_performance=measured).to_json())["band_performance"]
+    assert {
+        "band": "suspected",
+        "n": 50,
+        "n_abnormal": 45,
+        "share_abnormal": 0.9,
+        "interval": [0.8, 0.96],
+    }.items() <= found.items()
+    assert "Of 50 held-out studies in this band, 45 were abnormal (80.0 to 96.0 of 100)." in repr(
+        replace(study, band_performance=measured)
+    )
     assert set(view) == set(vars(study.views[0])) - {"heatmap", "pixels"} | {"box", "alone"}
     assert (values["probability"], values["pooling"]) == (study.probability, study.pooling)
     assert values["abnormal_means"] == values["positive_class_description"] == study.positive_class_description
     assert view["box"] == view["regions"][0]["box"] == list(study.views[0].box)
     assert view["alone"] == view["single_view_probability"] == study.views[0].single_view_probability
+
+
+@pytest.mark.parametrize(
+    ("margins", "pooled", "study_band", "bands"),
+    [  # margins of the views, and probability of the study -> bands with an uncertain band from .3 to .6
+        ((-3, -3, -3), 0.05, "low", "lll"),
+        ((1, -3, -3), 0.28, "low", "lll"),  # a view is never above its study
+        ((2, -3, -3), 0.33, "uncertain", "ull"),
+        ((0, 0, -3), 0.35, "uncertain", "uul"),
+        ((3, 3, -3), 0.65, "suspected", "ssl"),
+        ((3, 0.2, 0.2), 0.68, "suspected", "suu"),
+        ((0, 0, -3), 0.75, "suspected", "sul"),  # by noisy-or, no view is suspected by itself
+    ],
+)
+def test_views_never_contradict_their_study(flagging, phantom_files, monkeypatch, margins, pooled, study_band, bands):
+    files = (phantom_files * 3)[:3]
+    monkeypatch.setattr(flagging.model.config, "bands", {"low": 0.3, "suspected": 0.6})
+    given = torch.tensor([[[0.0, margin] for margin in margins]], dtype=torch.float64)
+
+    def run(*args, **options):
+        output = type(flagging)._run(flagging, *args, **options)
+        output.study_logits = torch.tensor([[1 - pooled, pooled]], dtype=torch.float64).log()
+        output.view_logits, output.single_view_logit = given, given[..., 1]
+        return output
+
+    monkeypatch.setattr(flagging, "_run", run)
+    study = flagging(files)
+    assert study.band == study_band
+    assert "".join(view.band[0] for view in study.views) == bands
+    assert study.views[study.leading_view].band == study.band
+    assert [bool(view.regions) for view in study.views] == [band != "l" for band in bands]
+    assert study.band_limits == (0.3, 0.6)
+    assert flagging(files, operating_point="paper").band_limits == (0.3, 0.6)
 
 
 def test_reprs_are_short(flagging, study, phantom_files):
@@ -78,7 +125,7 @@ def test_reprs_are_short(flagging, study, phantom_files):
     many = replace(study, views=study.views[:1] * 30, positive_class_description="broken", warnings=["Mind this."])
     hostile = flagging(phantom_files[:1], names=["a\nb\x1b[31m.png"])
     assert "Views: a b [31m.png " in repr(hostile)
-    for one in (study, many, replace(many, body_part=None, band="normal")):
+    for one in (study, many, replace(many, body_part=None, band="low")):
         text = repr(one)
         assert "\n" not in text
         assert len(text) < 600

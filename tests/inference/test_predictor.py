@@ -105,7 +105,7 @@ def test_predictions_are_those_of_the_model(family, folders, phantom_files):
         assert view.heatmap.max() == pytest.approx(1, abs=1e-5)
         restored = restore(heat, view.height, view.width)
         np.testing.assert_allclose(view.heatmap, restored / restored.max(), atol=0.02)
-        assert (view.box is not None) == view.flagged
+        assert (view.box is not None) == (view.band != "low")
     half = StudyPredictor.from_pretrained(folders[family], device="cpu", dtype="bfloat16")
     assert half.model.dtype == torch.bfloat16
     found = half(phantom_files)

@@ -81,9 +81,7 @@ def test_order_of_rows():
 
 def test_csv_and_json():
     rows = [
-        WorklistRow(
-            "=cmd()", "wrist", 0.25, "normal", "normal", True, 2, ("a, b", "c"), ("w",), None, "paper", 0.5, "x"
-        ),
+        WorklistRow("=cmd()", "wrist", 0.25, "low", "normal", True, 2, ("a, b", "c"), ("w",), None, "paper", 0.5, "x"),
         WorklistRow("other", error='said "no"'),
     ]
     first, second = csv.DictReader(io.StringIO(worklist_csv(rows)))
@@ -92,6 +90,7 @@ def test_csv_and_json():
     assert (second["probability"], second["error"]) == ("", 'said "no"')
     values = json.loads(worklist_json(rows))
     assert [WorklistRow.from_dict(row) for row in values] == rows
+    assert WorklistRow.from_dict({**values[0], "band": "normal"}) == rows[0]  # as earlier versions named it
 
 
 def test_the_command_writes_the_worklist_and_nothing_else(checkpoint, phantom_tree, predictor, rows, tmp_path, capsys):

@@ -19,7 +19,8 @@
       });
       this.addEventListener("input", (event) => {
         const control = event.target;
-        this.state[control.dataset.set] = control.type === "checkbox" ? control.checked : Number(control.value);
+        if (control.dataset.set === "marked") this.marked.set(this.place, control.checked);
+        else this.state[control.dataset.set] = control.type === "checkbox" ? control.checked : Number(control.value);
         this.paint();
       });
       const onStage = (does) => (event) => { if (event.target.closest(".stage")) does.call(this, event); };
@@ -36,6 +37,7 @@
     settle() {
       if (this.answer !== this.dataset.answer) { // a new study or a new answer
         this.answer = this.dataset.answer;
+        this.marked = new Map(); // views whose heatmap and box the visitor has shown or hidden
         this.choose(Number(this.dataset.first));
       } else this.paint();
     }
@@ -43,6 +45,8 @@
     get stage() { return this.querySelector(".stage"); }
 
     get views() { return [...this.querySelectorAll(".view")]; }
+
+    get isMarked() { return this.marked.get(this.place) ?? !this.views[this.place].classList.contains("low"); }
 
     choose(place) {
       const count = this.views.length;
@@ -56,7 +60,10 @@
       if (name === "in") this.zoom(state.zoom * 1.4);
       else if (name === "out") this.zoom(state.zoom / 1.4);
       else if (name === "fit") Object.assign(state, { zoom: 1, x: 0, y: 0 });
-      else if (name === "reset") Object.assign(state, SETTINGS);
+      else if (name === "reset") {
+        Object.assign(state, SETTINGS);
+        this.marked.clear();
+      }
       this.paint();
     }
 
@@ -101,7 +108,7 @@
       const doing = {
         "+": () => this.act("in"), "=": () => this.act("in"), "-": () => this.act("out"), 0: () => this.act("fit"),
         i: () => { state.invert = !state.invert; }, b: () => { state.box = !state.box; },
-        h: () => { state.split = state.split < 100 ? 100 : 0; },
+        h: () => this.marked.set(this.place, !this.isMarked),
         n: () => this.choose(this.place + 1), p: () => this.choose(this.place - 1),
       };
       if (state.zoom > 1) Object.assign(doing, {
@@ -138,14 +145,15 @@
       }
       const plain = !state.invert && state.level === 50 && state.width === 100;
       this.style.setProperty("--film", plain ? "none" : `url(#${this.filter})`);
-      this.style.setProperty("--heat", state.opacity / 100);
+      const marked = this.isMarked;
+      this.style.setProperty("--heat", marked ? state.opacity / 100 : 0);
       this.style.setProperty("--split", `${state.split}%`);
-      this.style.setProperty("--line", state.split > 0 && state.split < 100 ? 1 : 0);
-      this.style.setProperty("--box", state.box ? 1 : 0);
+      this.style.setProperty("--line", marked && state.split > 0 && state.split < 100 ? 1 : 0);
+      this.style.setProperty("--box", marked && state.box ? 1 : 0);
       this.style.setProperty("--thin", 1 / state.zoom);
       stage.classList.toggle("zoomed", state.zoom > 1);
       for (const control of this.querySelectorAll("[data-set]")) {
-        const value = state[control.dataset.set];
+        const value = control.dataset.set === "marked" ? marked : state[control.dataset.set];
         if (control.type === "checkbox") control.checked = value;
         else control.value = value;
       }

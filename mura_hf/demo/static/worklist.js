@@ -3,7 +3,7 @@
 // data-version changes.
 (() => {
   const NATURAL = new Intl.Collator(undefined, { numeric: true, sensitivity: "base" });
-  const BANDS = ["abnormal", "uncertain", "normal", "unusual", "failed"];
+  const BANDS = ["suspected", "uncertain", "low", "unusual", "failed"];
   const text = (row, place) => row.cells[place].textContent;
   const KEYS = {
     study: (row) => text(row, 0),
