@@ -304,12 +304,13 @@ def _bands(scores: Scores, config: MuraBaseConfig) -> dict[str, Any]:
     """Cut points at the default threshold, and what the bands achieve by `groups`: all studies and body parts."""
     low, high = config.find_band_limits(config.find_threshold()[1])
     groups = {"overall": np.ones(len(scores.labels), bool)} | scores.by_body_part()
-    columns = scores.labels, scores.probabilities, scores.patients
     return {
         "limits": {"low": low, "suspected": high},
         "fitted": config.bands is not None,
         "groups": {
-            name: measure_bands(*(column[members] for column in columns), (low, high))
+            name: measure_bands(
+                scores.labels[members], scores.probabilities[members], scores.patients[members], (low, high)
+            )
             for name, members in groups.items()
         },
     }

@@ -124,7 +124,7 @@ def choose_bands(
     costs = np.minimum(values * (1 - threshold), (1 - values) * threshold)
     found = np.unique(np.r_[0.0, costs, threshold * (1 - threshold)])
     limits = np.r_[(found[1:] + found[:-1]) / 2, found[-1]]
-    shares = 1 - np.searchsorted(np.sort(costs), limits, side="right") / len(costs)
+    shares = np.asarray(1 - np.searchsorted(np.sort(costs), limits, side="right") / len(costs))
     allowed = np.flatnonzero(_is_guaranteed(shares, BAND_SHARE, patients))
     if not len(allowed):
         return None
