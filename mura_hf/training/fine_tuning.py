@@ -9,7 +9,7 @@ from datasets import DatasetDict
 from PIL.Image import Resampling
 
 from ..common import did_you_mean
-from ..data import load_data, split_digest
+from ..data import SOURCES, load_data, split_digest
 from ..errors import CheckpointError, ConfigError, MuraError
 from ..models import MuraImageProcessor
 from ..models.backbone_mura import imagenet_file
@@ -184,8 +184,9 @@ def keep_split_of_base(
     if data.get("key", source) != source:
         return config, {}, None
     split = data.get("cut") or record.get("arguments") or record.get("recipe", {})
-    # Old records lack these.
-    known: dict[str, Any] = {"valid_fraction": DataArguments.valid_fraction, "group_duplicates": False}
+    # Old records lack these; without patient ids, near-duplicates were not grouped then.
+    grouped = SOURCES[source].has_patient_ids
+    known: dict[str, Any] = {"valid_fraction": DataArguments.valid_fraction, "group_duplicates": grouped}
     known |= {name: value for name, value in split.items() if name in config.split_options()}
     before = {name: data.get(name) for name in _CHOICES}
     before = {name: value for name, value in before.items() if value not in (None, "all")}
