@@ -5,6 +5,7 @@ import tempfile
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ["MURA_RUNTIME"] = "torch"  # compiling every small network would take longer than the tests
 os.environ["MURA_HOME"] = tempfile.mkdtemp(prefix="mura_hf_tests_")  # tests leave nothing in the user's cache folder
 
 from collections.abc import Callable, Iterator

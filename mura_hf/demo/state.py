@@ -96,9 +96,14 @@ class CheckpointCache:
             with self._lock:
                 if key in self._loaded:
                     return self._loaded[key]
+            ours = self.allow_folders or not name.strip() or key[0] in BUNDLED
             try:
                 predictor = StudyPredictor.from_pretrained(
-                    key[0] or None, revision=key[1] or None, abnormal_label=key[2] or None, limits=self.limits
+                    key[0] or None,
+                    revision=key[1] or None,
+                    abnormal_label=key[2] or None,
+                    limits=self.limits,
+                    runtime="auto" if ours else "torch",  # compiling the checkpoints of visitors would take the CPU
                 )
             finally:
                 with self._lock:

@@ -320,7 +320,7 @@ def _measure_by_view(
     cache: PredictionCache, every: Dataset, scores: Scores, counterfactuals: int, ood_folders: Mapping[str, str | Path]
 ) -> dict[str, Any]:
     """Runs the measurements that need a `StudyPredictor`."""
-    predictor = StudyPredictor.from_pretrained(cache.checkpoint, device=cache.accelerator.device)
+    predictor = StudyPredictor.from_pretrained(cache.checkpoint, device=cache.accelerator.device, runtime="torch")
     rows, index = cache.rows, cache.checkpoint / FOLDER
     report = measure_saliency(cache, predictor, phantoms=counterfactuals > 0)
     if predictor.ood_detector is not None:

@@ -55,7 +55,7 @@ def index_checkpoint(
     """
     folder = Path(folder)
     datasets, data = load_splits(folder, data_dir, split)
-    predictor = StudyPredictor.from_pretrained(folder, device="cpu" if cpu else None)
+    predictor = StudyPredictor.from_pretrained(folder, device="cpu" if cpu else None, runtime="torch")
     rows, parts_dir = take_views(datasets[split], max_views), folder / f"{FOLDER}.unfinished"
     index = RetrievalIndex.build(
         rows, predictor.model, predictor.processor, data=data, split=split, parts_dir=parts_dir, **options

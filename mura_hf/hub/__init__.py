@@ -9,17 +9,21 @@ from .card import render_card
 from .commit import PushResult
 from .conversion import Conversion, ConvertedKey, convert_checkpoint
 from .export import export_checkpoint
+from .onnx_export import OnnxExport, export_onnx, study_probability
 from .push import push
 from .space import push_space, stage_space
 
 __all__ = [
     "Conversion",
     "ConvertedKey",
+    "OnnxExport",
     "PushResult",
     "convert_checkpoint",
     "export_checkpoint",
+    "export_onnx",
     "push",
     "push_space",
     "render_card",
     "stage_space",
+    "study_probability",
 ]

@@ -15,10 +15,16 @@ from safetensors import safe_open
 
 from ..errors import CheckpointError
 from ..models import CLASSIFIERS, STUDY_TASK, MuraImageProcessor, MuraModel, MuraStudyClassificationPipeline
+from ..models.golden_mura import digest_weights
 from ..retrieval import CODES, FOLDER, INDEX_FILES, RECORD, ROWS, RetrievalIndex, read_record
 
 HUB_RECORD = "hub.json"
 """Commits that were pushed from a folder; stays on this machine."""
+
+ONNX_FOLDER = "onnx"
+GRAPH_FILE = "model.onnx"
+STUDY_FILE = "study.json"
+"""Files of `export_onnx`, beside the weights of a checkpoint."""
 
 _REQUIRED = ("config.json", "model.safetensors", "preprocessor_config.json")
 _MODELS = Path(__file__).parents[1] / "models"
@@ -36,8 +42,8 @@ _REBUILD = "build the index again with scripts/build_index.py"
 def export_checkpoint(folder: str | Path, out: str | Path) -> Path:
     """Copies a checkpoint and adds the code of model and study pipeline.
 
-    The copy loads with `trust_remote_code=True`, transformers and timm alone. It includes the index of studies if its
-    data may be shared.
+    The copy loads with `trust_remote_code=True`, transformers and timm alone. It includes the ONNX graph if there is
+    one, and the index of studies if its data may be shared.
 
     Args:
         folder: Checkpoint as training writes it.
@@ -47,7 +53,8 @@ def export_checkpoint(folder: str | Path, out: str | Path) -> Path:
         `out`.
 
     Raises:
-        CheckpointError: If a file of the checkpoint is missing, its family is unknown, or `out` is not empty.
+        CheckpointError: If a file of the checkpoint is missing, its family is unknown, its ONNX graph has other
+            weights, or `out` is not empty.
     """
     folder, out = Path(folder), Path(out)
     missing = [name for name in _REQUIRED if not (folder / name).is_file()]
@@ -63,9 +70,9 @@ def export_checkpoint(folder: str | Path, out: str | Path) -> Path:
         # The package's own code is added below; a checkpoint's code may be of another version or origin.
         if file.is_file() and file.name != HUB_RECORD and file.suffix != ".py":
             shutil.copyfile(file, out / file.name)
-    for file in index_files(folder):
-        (out / FOLDER).mkdir(exist_ok=True)
-        shutil.copyfile(file, out / FOLDER / file.name)
+    for file in [*index_files(folder), *onnx_files(folder)]:
+        (out / file.parent.name).mkdir(exist_ok=True)
+        shutil.copyfile(file, out / file.parent.name / file.name)
     for name in _code_files(kind):
         shutil.copyfile(_MODELS / name, out / name)
     _add_fields(out / "config.json", {"auto_map": _auto_map(kind), "custom_pipelines": _PIPELINES})
@@ -120,6 +127,27 @@ def index_files(folder: str | Path) -> list[Path]:
     """Files of a checkpoint's index that are exported; empty if it may not be shared, or needs a file of FAISS."""
     shared = index_is_exported(folder) and read_record(Path(folder) / FOLDER).factory is None
     return [Path(folder) / name for name in INDEX_FILES] if shared else []
+
+
+def onnx_files(folder: str | Path) -> list[Path]:
+    """Files of the ONNX export of a checkpoint; empty if there is none.
+
+    Raises:
+        CheckpointError: If one is missing, or the graph was made from other weights.
+    """
+    place = Path(folder) / ONNX_FOLDER
+    if not place.is_dir():
+        return []
+    try:
+        weights = json.loads((place / STUDY_FILE).read_text(encoding="utf-8"))["weights_sha256"]
+        known = weights == digest_weights(folder) and (place / GRAPH_FILE).is_file()
+    except (OSError, ValueError, LookupError, TypeError):
+        known = False
+    if not known:
+        raise CheckpointError(
+            f"{place} is incomplete or belongs to other weights; run scripts/export_onnx.py again, or remove it"
+        )
+    return [place / GRAPH_FILE, place / STUDY_FILE]
 
 
 def check_index(folder: str | Path) -> None:

@@ -19,14 +19,23 @@ from ..models.golden_mura import digest_weights
 from ..retrieval import FOLDER, OOD_FILE, OODDetector
 from ..retrieval import RECORD as INDEX_RECORD
 from .commit import CARD
-from .export import HUB_RECORD, check_index, index_is_exported, load_model, model_code_names
+from .export import (
+    HUB_RECORD,
+    ONNX_FOLDER,
+    STUDY_FILE,
+    check_index,
+    index_is_exported,
+    load_model,
+    model_code_names,
+    onnx_files,
+)
 
 RECORDS = ("config.json", "preprocessor_config.json", "training.json", "evaluation.json")
 WEIGHTS = "model.safetensors"
 NOT_PUSHED = (CARD, HUB_RECORD, ".gitattributes", *PLOTS)
 """Files that are not pushed as they are: the name of a picture does not prove what it shows, so it is drawn again."""
 
-_KNOWN_FOLDERS = (".cache", "__pycache__", FOLDER)
+_KNOWN_FOLDERS = (".cache", "__pycache__", FOLDER, ONNX_FOLDER)
 _MAX_NUMBERS = 128  # in a list of a record, curves excepted: more may be codes, or a picture
 _MAX_GRAY_DIFFERENCE = 1.0  # mean gray levels between the phantoms that two machines draw
 _GOLDEN_TENSORS = {"picture", "body_part", "logits"}
@@ -55,6 +64,12 @@ def check_checkpoint(folder: str | Path) -> None:
     detector = folder / OOD_FILE
     if detector.is_file():  # loading fails on anything but means and a covariance of groups of views
         OODDetector.load(detector, digest_weights(folder))
+    graph = onnx_files(folder)
+    if graph:
+        others = sorted({*(folder / ONNX_FOLDER).iterdir()} - {*graph})
+        if others:
+            raise CheckpointError(f"{others[0]} does not belong to an ONNX export; move it elsewhere")
+        _check_values(folder / ONNX_FOLDER / STUDY_FILE)
     if index_is_exported(folder):
         check_index(folder)
         check_text(folder / FOLDER, [INDEX_RECORD])

@@ -64,6 +64,7 @@ from .loading import (
 from .measured_performance import MeasuredPerformance, read_measured_performance
 from .postprocessing import compute_heatmaps, find_conflicts, make_prediction, view_part_probabilities
 from .prediction import PHANTOM_WARNING, StudyPrediction
+from .runtimes import check_runtime, compile_backbones, record_examples
 
 _EVALUATION = "evaluation.json"
 _RECORDS = ("README.md", _EVALUATION, "training.json", GOLDEN_FILE)
@@ -95,6 +96,7 @@ class StudyPredictor:
         self.processor = processor
         self.checkpoint = checkpoint
         self.ood_detector = ood_detector
+        self.runtime = "torch"
         self.warnings = [PHANTOM_WARNING] * model.config.trained_on_phantoms + list(warnings)
         if ood_detector is not None:
             model.config.has_ood_detector = True
@@ -114,6 +116,7 @@ class StudyPredictor:
         dtype: str | torch.dtype = "auto",
         abnormal_label: str | None = None,
         limits: CheckpointLimits = LOCAL_CHECKPOINTS,
+        runtime: str = "auto",
     ) -> "StudyPredictor":
         """Loads a checkpoint of this package, or any image classifier of transformers or timm with two labels.
 
@@ -127,13 +130,19 @@ class StudyPredictor:
             dtype: Dtype of the weights.
             abnormal_label: The label of an external checkpoint that means abnormal, if the label texts do not say so.
             limits: What the checkpoint may ask for, checked before anything is built.
+            runtime: What computes feature maps: "torch", "onnxruntime", "openvino", or "auto" for the fastest one that
+                is installed. Other runtimes than PyTorch need a CPU and float32. The first use of a checkpoint
+                compiles it, which takes some seconds; the result is cached.
 
         Raises:
             CheckpointError: If the checkpoint cannot be found, exceeds the limits, does not classify normal against
-                abnormal, does not say which label is which, or its files do not fit each other.
-            ValueError: If this machine has no such device, or the dtype does not exist.
+                abnormal, does not say which label is which, or its files do not fit each other; or if it cannot run in
+                the runtime, unless that is "auto".
+            ImportError: If the runtime is not installed (extra `fast`).
+            ValueError: If this machine has no such device, or the dtype or the runtime does not exist or does not fit
+                the device.
         """
-        device, dtype = check_device(device), check_dtype(dtype)
+        device, dtype, runtime = check_device(device), check_dtype(dtype), check_runtime(runtime)
         source = find_source(name_or_path, revision)
         try:
             model, processor, warnings = load_checkpoint(source, dtype, abnormal_label, limits)
@@ -146,7 +155,8 @@ class StudyPredictor:
                 golden = None if file is None else read_golden(file)
             except ValueError:
                 predictor.warnings.append(UNREADABLE)
-            predictor._test_run(golden)
+            with record_examples(model) as examples:
+                predictor._test_run(golden)
         except CheckpointError:
             raise
         except Exception as error:  # checkpoints are untrusted and may fail in any way
@@ -154,6 +164,7 @@ class StudyPredictor:
                 f"{source.location} cannot be loaded: {first_line(error)}. Check the files of the checkpoint, and the "
                 "network."
             ) from error
+        predictor.runtime = compile_backbones(examples, runtime)
         return predictor
 
     def _test_run(self, golden: Golden | None) -> None:
@@ -427,7 +438,8 @@ class StudyPredictor:
         config, detector = self.model.config, "without" if self.ood_detector is None else "with"
         return (
             f"StudyPredictor({self.checkpoint!r}, {config.model_type}, {self.model.device}, {self.model.dtype}, "
-            f"operating points {', '.join(config.operating_points)}, {detector} out-of-distribution detector)"
+            f"runtime {self.runtime}, operating points {', '.join(config.operating_points)}, {detector} "
+            "out-of-distribution detector)"
         )
 
     def pixel_values(self, radiographs: Sequence[Radiograph]) -> torch.Tensor:

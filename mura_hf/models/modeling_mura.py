@@ -1,6 +1,7 @@
 """The `mura` family: a backbone with heads, for one view or a study."""
 
 import threading
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -62,6 +63,8 @@ class MuraModel(MuraTimmModel):
     """A backbone without heads: returns the feature map and the pooled code of a radiograph."""
 
     _keys_to_ignore_on_load_unexpected = [rf"^{HEADS}\."]
+    compiled: Callable[[torch.Tensor], torch.Tensor | None] | None = None
+    """Computes features in place of the backbone where no gradient is needed; None leaves it to the backbone."""
 
     def __init__(self, config: MuraConfig):
         super().__init__(config)
@@ -83,7 +86,9 @@ class MuraModel(MuraTimmModel):
             ValueError: If it does not return the features of its stages.
         """
         if hidden_states is None:
-            features = self.backbone.forward_features(pixel_values)
+            features = None if self.compiled is None or torch.is_grad_enabled() else self.compiled(pixel_values)
+            if features is None:
+                features = self.backbone.forward_features(pixel_values)
         elif hasattr(self.backbone, "forward_intermediates"):
             features, stages = self.backbone.forward_intermediates(pixel_values)
             hidden_states += stages

@@ -1,9 +1,10 @@
 """Measures how long a prediction takes, and what its parts cost. Ratios are medians of calls in turn in one process.
 
-Topics (together 3 minutes):
+Topics (together 4 minutes):
   import   seconds that `import mura_hf` adds to torch and transformers' modelling, best of five
   predict  milliseconds from the three files of a study to its prediction with heatmaps, for both bundled checkpoints,
            and the same over the prediction without heatmaps
+  runtimes the same prediction in every runtime that is installed (extra `fast`), over PyTorch
   explain  forward pass with heatmap over the bare forward pass and over PyPI's grad-cam, one image of 320 px
            (needs `pip install --no-deps grad-cam ttach`, else that figure is left out)
   fusenet  prediction of FuseNet (ResNet-50, 224 px), and of its full-resolution variant (512 px), over its global
@@ -15,7 +16,9 @@ import importlib.util
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,7 @@ from tqdm.auto import tqdm
 from mura_hf import MuraFuseNetForImageClassification, StudyPredictor
 from mura_hf.common import BUNDLED
 from mura_hf.explain import explain
+from mura_hf.inference.runtimes import RUNTIMES
 from mura_hf.models import MuraClassifier, MuraConfig, MuraForImageClassification, MuraFuseNetConfig
 from mura_hf.phantoms import render_phantom
 
@@ -51,20 +55,27 @@ def measure_import(repeats: int = 5) -> dict[str, float]:
     return {"seconds": round(min(seconds), 3)}
 
 
+@contextmanager
+def _write_study(views: int = 3) -> Iterator[list[str]]:
+    """Files of a phantom wrist."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = [str(Path(folder, f"view{view}.png")) for view in range(views)]
+        for view, file in enumerate(files):
+            phantom = render_phantom(810_000, body_part="wrist", view=view, finding="displaced_fracture")
+            Image.fromarray(phantom.pixels).save(file)
+        yield files
+
+
 def measure_prediction(names: Sequence[str] = tuple(BUNDLED), rounds: int = 30) -> dict[str, dict[str, Any]]:
-    """Times `StudyPredictor` on the files of a phantom wrist with three views.
+    """Times `StudyPredictor` in PyTorch on the files of a phantom wrist with three views.
 
     Returns:
         Checkpoint -> `milliseconds` with heatmaps, `heatmap_ratio` over the same without, and `n` rounds.
     """
     found = {}
-    with tempfile.TemporaryDirectory() as folder:
-        files = [str(Path(folder, f"view{view}.png")) for view in range(3)]
-        for view, file in enumerate(files):
-            phantom = render_phantom(810_000, body_part="wrist", view=view, finding="displaced_fracture")
-            Image.fromarray(phantom.pixels).save(file)
+    with _write_study() as files:
         for name in names:
-            predictor = StudyPredictor.from_pretrained(name, device="cpu")
+            predictor = StudyPredictor.from_pretrained(name, device="cpu", runtime="torch")
             functions = {
                 "without": lambda predictor=predictor: predictor(files, heatmaps=False),
                 "with": lambda predictor=predictor: predictor(files),
@@ -75,6 +86,38 @@ def measure_prediction(names: Sequence[str] = tuple(BUNDLED), rounds: int = 30) 
                 "heatmap_ratio": median_ratio(seconds["with"], seconds["without"]),
                 "n": rounds,
             }
+    return found
+
+
+def measure_runtimes(
+    names: Sequence[str] = tuple(BUNDLED), views: Sequence[int] = (1, 3), rounds: int = 30
+) -> dict[str, dict[str, Any]]:
+    """Times `StudyPredictor` from the files of a phantom wrist to its prediction with heatmaps, in every runtime.
+
+    Returns:
+        Checkpoint and number of views -> runtime -> `milliseconds`, `ratio` over PyTorch, `difference` of the
+        probability from PyTorch's.
+    """
+    installed = [name for name in RUNTIMES[2:] if importlib.util.find_spec(name)]
+    found: dict[str, dict[str, Any]] = {}
+    for name in names:
+        predictors = {
+            runtime: StudyPredictor.from_pretrained(name, device="cpu", runtime=runtime)
+            for runtime in ("torch", *installed)
+        }
+        for number in views:
+            with _write_study(number) as files:
+                functions = {key: partial(predictor, files) for key, predictor in predictors.items()}
+                seconds = alternate(functions, rounds, title=f"{name}, {number} views", warm_up=2)
+                expected = predictors["torch"](files).probability
+                found[f"{name}, {number} views"] = {
+                    runtime: {
+                        "milliseconds": milliseconds(seconds[runtime]),
+                        "ratio": median_ratio(seconds[runtime], seconds["torch"]),
+                        "difference": abs(predictor(files).probability - expected),
+                    }
+                    for runtime, predictor in predictors.items()
+                }
     return found
 
 
@@ -188,6 +231,7 @@ def measure_fusenet(
 TOPICS = {
     "import": (measure_import, {"repeats": 1}),
     "predict": (measure_prediction, {"names": ["mura-phantom"], "rounds": 2}),
+    "runtimes": (measure_runtimes, {"names": ["mura-phantom"], "views": [1], "rounds": 2}),
     "explain": (measure_heatmaps, {"backbones": ["resnet50"], "image_size": 160, "rounds": 5}),
     "fusenet": (
         measure_fusenet,

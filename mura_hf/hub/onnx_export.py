@@ -1,0 +1,284 @@
+"""ONNX export: one graph from the gray levels of a view to probability, logits, heatmap and code.
+
+Beside the graph, `study.json` says how the views of a study are combined and what the numbers mean, so that a client
+in another language needs nothing else.
+"""
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..common import put_file, require_extra, sync_folder
+from ..errors import CheckpointError, first_line
+from ..explain import localize
+from ..inference import StudyPrediction, StudyPredictor
+from ..inference.loading import find_source, find_weights
+from ..inference.prediction import band_limits
+from ..inference.runtimes import to_onnx
+from ..models import BODY_PARTS, MuraClassifier, MuraImageProcessor
+from ..models.golden_mura import digest_weights
+from ..retrieval import OODDetector
+from .export import GRAPH_FILE, ONNX_FOLDER, STUDY_FILE
+from .onnx_graph import ViewGraph, closed_form_parts, list_members
+
+TOLERANCE = 1e-4
+"""Largest difference from PyTorch that the probability of an exported graph may have."""
+
+HEATMAP_TOLERANCE = 1e-3
+"""The same for values of heatmaps, which lie in [0, 1]."""
+
+_EXAMPLES = Path(__file__).parents[1] / "resources" / "examples"
+_ODD_SIZES = ((40, 40), (47, 470), (611, 97), (801, 640))  # height and width of pictures that a comparison adds
+_MAX_VIEWS = 16  # study.json holds out-of-distribution thresholds for studies of up to so many views
+_LICENSE = re.compile(r"^license: *(\S+)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class OnnxExport:
+    """What `export_onnx` wrote.
+
+    Attributes:
+        file: The graph.
+        pictures: Number of pictures on which it was compared with PyTorch.
+        probability_difference: Largest difference of a probability.
+        logit_difference: Largest difference of a logit.
+        heatmap_difference: Largest difference of a value of a heatmap, in [0, 1]; None without a heatmap.
+        different_boxes: Number of pictures on which the hottest region has another box.
+        no_heatmap: Why the graph has no heatmap; None if it has one.
+    """
+
+    file: Path
+    pictures: int
+    probability_difference: float
+    logit_difference: float
+    heatmap_difference: float | None
+    different_boxes: int
+    no_heatmap: str | None
+
+
+def export_onnx(
+    checkpoint: str | os.PathLike[str],
+    folder: str | os.PathLike[str] | None = None,
+    pictures: Sequence[np.ndarray] | None = None,
+) -> OnnxExport:
+    """Writes `onnx/model.onnx` and `onnx/study.json`, after a comparison with PyTorch.
+
+    The graph takes one view, uint8 `[H, W]` of any size, windowed so that bone is bright, as `read_radiograph` gives
+    it (`Radiograph.to_uint8`). Preprocessing is part of the graph. Outputs, as far as the checkpoint has them:
+
+    - `probability`: P(abnormal) of a study that has only this view.
+    - `logits` `[2]` for normal and abnormal, divided by the temperature.
+    - `member_logits` `[M, 2]`, from which `study_probability` combines several views.
+    - `heatmap` `[H, W]` in [0, 1], where Grad-CAM has a closed form.
+    - `attention_scores` `[M]`, with gated attention over views.
+    - `body_part_logits` `[7]` and `finding_logits` `[F]`.
+    - `code` `[D]`, see `view_codes`.
+    - `ood_scores` `[K]`; a view is out of distribution if one is above its threshold in `study.json`.
+
+    Args:
+        checkpoint: Folder, Hub name, or name of a bundled checkpoint.
+        folder: Folder that gets `onnx/`; the checkpoint's own if None. An older `onnx/` is replaced.
+        pictures: Gray levels uint8 `[H, W]` for the comparison. If None, the example films of the package, and some of
+            them at odd sizes.
+
+    Raises:
+        CheckpointError: If the checkpoint cannot be exported, or the results of the graph are not those of PyTorch.
+            Nothing is written then.
+        ImportError: If onnx, onnxscript or onnxruntime is not installed (extra `onnx`).
+    """
+    require_extra("onnx", "onnx", "onnxscript", "onnxruntime")
+    predictor = StudyPredictor.from_pretrained(checkpoint, device="cpu", dtype=torch.float32, runtime="torch")
+    original = find_weights(find_source(checkpoint))
+    assert original is not None  # the predictor was loaded from it
+    target = Path(original if folder is None else folder)
+    target.mkdir(parents=True, exist_ok=True)
+    pictures = _read_examples() if pictures is None else pictures
+    graph = _make_graph(predictor)
+    reason = _find_obstacle(predictor, pictures[0])
+    expected = [predictor(picture) for picture in pictures]
+    with tempfile.TemporaryDirectory(prefix=".onnx-", dir=target) as draft:
+        fresh = Path(draft) / ONNX_FOLDER
+        fresh.mkdir()
+        while True:
+            graph.heatmap = reason is None
+            _write_graph(fresh, graph, predictor, original, reason)
+            found = _compare(fresh / GRAPH_FILE, pictures, expected)
+            if reason is not None or found["heatmap"] <= HEATMAP_TOLERANCE:
+                break
+            reason = "the closed form of the class activation map differs from Grad-CAM for its pooling"
+        if not found["probability"] <= TOLERANCE:  # also true for NaN
+            raise CheckpointError(
+                f"the graph of {predictor.checkpoint} differs from PyTorch by {found['probability']:.2g} in a "
+                f"probability, and {TOLERANCE:g} is allowed; nothing was written. Update torch and onnxscript, or use "
+                "the checkpoint with PyTorch"
+            )
+        sync_folder(fresh)
+        shutil.rmtree(target / ONNX_FOLDER, ignore_errors=True)
+        fresh.rename(target / ONNX_FOLDER)
+    return OnnxExport(
+        file=target / ONNX_FOLDER / GRAPH_FILE,
+        pictures=len(pictures),
+        probability_difference=found["probability"],
+        logit_difference=found["logit"],
+        heatmap_difference=None if reason else found["heatmap"],
+        different_boxes=int(found["boxes"]),
+        no_heatmap=reason,
+    )
+
+
+def study_probability(
+    study: Mapping[str, Any], member_logits: np.ndarray, attention_scores: np.ndarray | None = None
+) -> float:
+    """Returns P(abnormal) of a study from its `study.json` and the outputs of the graph for its views.
+
+    Every member pools the views and is calibrated. Then the probabilities of the members are averaged with their
+    weights, and the result is calibrated.
+
+    Args:
+        study: Content of `study.json`.
+        member_logits: `[V, M, 2]`.
+        attention_scores: `[V, M]`; only graphs with gated attention have them.
+    """
+    probability = 0.0
+    for number, member in enumerate(study["members"]):
+        logits = np.asarray(member_logits, np.float64)[:, number]
+        if member["pooling"] == "gated_attention":
+            assert attention_scores is not None
+            shares = np.exp(np.asarray(attention_scores, np.float64)[:, number])
+            logits = (shares[:, None] * logits).sum(0, keepdims=True) / shares.sum()
+        views = 1 / (1 + np.exp(logits[:, 0] - logits[:, 1]))
+        pooled = {"max": views.max(), "noisy_or": 1 - np.prod(1 - views)}.get(member["pooling"], views.mean())
+        probability += member["weight"] * _calibrate(pooled, member["slope"], member["intercept"])
+    return _calibrate(probability, study["slope"], study["intercept"])
+
+
+def _calibrate(probability: float, slope: float, intercept: float) -> float:
+    tiny = np.finfo(np.float64).tiny
+    logit = np.log(max(probability, tiny)) - np.log(max(1 - probability, tiny))
+    return float(1 / (1 + np.exp(-(slope * logit + intercept))))
+
+
+def describe_study(model: MuraClassifier, detector: OODDetector | None) -> dict[str, Any]:
+    """Returns the part of `study.json` that follows from model and out-of-distribution detector."""
+    config = model.config
+    points = {name: float(value) for name, value in config.operating_points.items()}
+    return {
+        "labels": list(config.id2label.values()),
+        "positive_class_description": config.positive_class_description,
+        "members": list_members(model),
+        "slope": float(config.study_slope),
+        "intercept": float(config.study_intercept),
+        "operating_points": points,
+        "default_operating_point": config.default_operating_point,
+        # At an operating point, a probability is uncertain if it is above the first number and at most the second.
+        "uncertain_bands": {name: band_limits(value, points) for name, value in points.items()},
+        "body_parts": list(BODY_PARTS),
+        "finding_types": getattr(config, "finding_types", None) or [],
+        # For studies of 1, 2, ... views: the highest scores of a view in distribution.
+        "ood_thresholds": []
+        if detector is None
+        else [detector.thresholds(number).tolist() for number in range(1, _MAX_VIEWS + 1)],
+        "trained_on_phantoms": config.trained_on_phantoms,
+    }
+
+
+def _find_obstacle(predictor: StudyPredictor, picture: np.ndarray) -> str | None:
+    """Returns why the graph of a checkpoint can have no heatmap, or None."""
+    pixel_values = predictor.processor(images=[picture], return_tensors="pt")["pixel_values"]
+    try:
+        with torch.no_grad():
+            closed_form_parts(predictor.model, predictor.model.classify_views(pixel_values))
+    except CheckpointError as error:
+        return str(error)
+    return None
+
+
+def _make_graph(predictor: StudyPredictor) -> ViewGraph:
+    if not isinstance(predictor.processor, MuraImageProcessor):
+        raise CheckpointError(f"{predictor.checkpoint} is no checkpoint of mura_hf; export it with its own tools")
+    return ViewGraph(predictor.model, predictor.processor, predictor.ood_detector).eval()
+
+
+def _write_graph(
+    folder: Path, graph: ViewGraph, predictor: StudyPredictor, original: Path, no_heatmap: str | None
+) -> None:
+    import onnx
+
+    example = torch.zeros(61, 53, dtype=torch.uint8)
+    card = original / "README.md"
+    licence = _LICENSE.search(card.read_text(encoding="utf-8")) if card.is_file() else None
+    study = {
+        "format": 1,
+        "checkpoint": predictor.checkpoint,
+        "model_type": predictor.model.config.model_type,
+        **describe_study(predictor.model, predictor.ood_detector),
+        "no_heatmap": no_heatmap,
+        "weights_sha256": digest_weights(original),
+        "license": licence[1] if licence else None,
+        "notice": "Not a medical device.",
+    }
+    try:
+        with torch.no_grad():
+            names = list(graph(example))
+        proto = to_onnx(graph, example, (0, 1), names)
+    except CheckpointError:
+        raise
+    except Exception as error:  # the exporter raises errors of many kinds, and the reason is the first of them
+        while error.__cause__ is not None:
+            error = error.__cause__
+        raise CheckpointError(
+            f"{predictor.checkpoint} cannot be exported to ONNX: {first_line(error)}. Use the checkpoint with PyTorch"
+        ) from error
+    onnx.helper.set_model_props(
+        proto,
+        {name: value if isinstance(value, str) else json.dumps(value) for name, value in study.items()},
+    )
+    put_file(folder, GRAPH_FILE, proto.SerializeToString())
+    put_file(folder, STUDY_FILE, (json.dumps(study, indent=2) + "\n").encode())
+
+
+def _compare(file: Path, pictures: Sequence[np.ndarray], expected: Sequence[StudyPrediction]) -> dict[str, float]:
+    """Runs a graph, and returns its largest differences from predictions, and the number of different boxes."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    rows = []
+    for picture, prediction in zip(pictures, expected, strict=True):
+        found = dict(zip(names, session.run(None, {"image": picture}), strict=True))
+        (view,) = prediction.views
+        logit = np.log(view.probability) - np.log1p(-view.probability)
+        row = [abs(found["probability"] - view.single_view_probability), abs(np.diff(found["logits"])[0] - logit)]
+        if "heatmap" in found and view.heatmap is not None:
+            row += [
+                np.abs(found["heatmap"] - view.heatmap).max(),
+                localize(found["heatmap"]) != localize(view.heatmap),
+            ]
+        rows.append(row)
+    probabilities, logits, *heatmaps = np.asarray(rows, np.float64).T
+    heatmap, boxes = heatmaps or [np.zeros(1), np.zeros(1)]
+    return {
+        "probability": float(probabilities.max()),
+        "logit": float(logits.max()),
+        "heatmap": float(heatmap.max()),
+        "boxes": float(boxes.sum()),
+    }
+
+
+def _read_examples() -> list[np.ndarray]:
+    films = [np.asarray(Image.open(file).convert("L")) for file in sorted(_EXAMPLES.glob("*.png"))]
+    odd = [
+        np.asarray(Image.fromarray(film).resize((width, height)))
+        for film, (height, width) in zip(films, _ODD_SIZES, strict=False)
+    ]
+    return films + odd

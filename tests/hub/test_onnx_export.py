@@ -1,0 +1,179 @@
+import json
+import runpy
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mura_hf import CheckpointError, MuraImageProcessor, StudyPredictor
+from mura_hf.hub import export_checkpoint, export_onnx, onnx_export, study_probability
+from mura_hf.hub.onnx_graph import Preprocessing
+from mura_hf.hub.push_checks import check_checkpoint
+from mura_hf.models.golden_mura import digest_weights
+from tests.conftest import SIDE, make_checkpoint, make_model
+from tests.test_documentation import code_blocks
+
+needs_onnx = pytest.mark.skipif(
+    not all(map(find_spec, ("onnx", "onnxscript", "onnxruntime"))), reason="the extra onnx is not installed"
+)
+SIZES = [(40, 40), (SIDE, SIDE), (1, 7), (61, 300), (501, 333), (333, 501), (1000, 900)]
+
+
+def make_picture(height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"resize_mode": "squash", "image_mean": 0.25, "image_std": 0.5},
+        {"size": {"height": 96, "width": 70}},
+        {"size": {"height": 96, "width": 96}, "do_center_crop": True, "crop_size": {"height": 60, "width": 80}},
+    ],
+)
+def test_preprocessing_is_bit_equal(settings):
+    processor = MuraImageProcessor(**{"size": {"height": SIDE, "width": SIDE}, **settings})
+    graph = Preprocessing(processor)
+    for height, width in SIZES:
+        picture = make_picture(height, width)
+        found, *placements = graph(torch.from_numpy(picture))
+        assert torch.equal(found, processor(images=[picture], return_tensors="pt")["pixel_values"]), picture.shape
+        heatmap = np.random.default_rng(1).random(processor.output_size, dtype=np.float32)
+        restored = graph.restore(torch.from_numpy(heatmap), torch.from_numpy(picture), *placements)
+        np.testing.assert_allclose(restored, processor.restore_map(heatmap, height, width), atol=1e-5)
+
+
+@pytest.mark.parametrize("setting", [{"crop_border": True}, {"enhance": "clahe_gray"}, {"resample": 3}])
+def test_preprocessing_that_a_graph_cannot_do_is_refused(setting):
+    with pytest.raises(CheckpointError, match=next(iter(setting))):
+        Preprocessing(MuraImageProcessor(**setting))
+
+
+FAMILIES = {
+    "heads and mean": {"body_part_head": True, "finding_types": ["a", "b"]},
+    "flip and maximum": {
+        "test_time_flip": True,
+        "study_pooling": "noisy_or",
+        "backbone_kwargs": {"channels": [8, 16, 24, 32], "global_pool": "max"},
+    },
+    "nonlinear head": {"head_layers": [8], "study_pooling": "max"},
+    "gated attention": {"study_pooling": "gated_attention"},
+    "mura_metric_learning": {},
+    "mura_ensemble": {"study_slope": 0.7, "study_intercept": -0.4, "temperature": 1.3},
+}
+
+
+@needs_onnx
+@pytest.mark.parametrize("name", FAMILIES)
+def test_graph_equals_the_predictor(name, tmp_path):
+    import onnxruntime
+
+    family = name if name.startswith("mura") else "mura"
+    folder = make_checkpoint(tmp_path / "checkpoint", make_model(family, **FAMILIES[name]))
+    (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
+    pictures = [make_picture(*size) for size in ((40, 40), (61, 300), (333, 201))]
+    export = export_onnx(folder, pictures=pictures)
+    assert export.file == folder / "onnx" / "model.onnx"
+    assert export.probability_difference <= 1e-5
+    assert (export.no_heatmap is None) == (name != "nonlinear head")
+    assert sorted(file.name for file in export.file.parent.iterdir()) == ["model.onnx", "study.json"]
+
+    session = onnxruntime.InferenceSession(export.file)
+    names = [output.name for output in session.get_outputs()]
+    found = [dict(zip(names, session.run(None, {"image": picture}), strict=True)) for picture in pictures]
+    study = json.loads((folder / "onnx" / "study.json").read_text())
+    predictor = StudyPredictor.from_pretrained(folder)
+    expected = predictor(pictures)
+    logits, scores = ([one.get(key) for one in found] for key in ("member_logits", "attention_scores"))
+    assert study_probability(
+        study, np.stack(logits), None if scores[0] is None else np.stack(scores)
+    ) == pytest.approx(expected.probability, abs=1e-5)
+    np.testing.assert_allclose(np.stack([one["code"] for one in found]), expected.codes, atol=1e-4)
+    for one, view in zip(found, expected.views, strict=True):
+        if export.no_heatmap is None:
+            np.testing.assert_allclose(one["heatmap"], view.heatmap, atol=1e-3)
+    assert study["labels"] == ["normal", "abnormal"]
+    assert study["weights_sha256"] == predictor.weights_sha256
+    assert study["license"] == "apache-2.0"
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["operating_points"]) == study["operating_points"] == {"paper": 0.5}
+
+
+@needs_onnx
+def test_documented_client_agrees_with_the_predictor(tmp_path, monkeypatch, capsys):
+    film = np.asarray(Image.fromarray(make_picture(90, 70)).resize((300, 400)))
+    Image.fromarray(film).save(tmp_path / "film.png")
+    export_onnx("mura-phantom", tmp_path / "exported", [film])
+    (client,) = (
+        block
+        for block in code_blocks(Path(onnx_export.__file__).with_name("README.md"), "python")
+        if "onnxruntime" in block
+    )
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(compile(client, "README.md", "exec"), names)
+    predictor = StudyPredictor.from_pretrained("mura-phantom", device="cpu")
+    expected = predictor(film)
+    label, probability, *_, in_distribution = capsys.readouterr().out.split()
+    assert (label, in_distribution) == (expected.label, str(expected.in_distribution))
+    assert float(probability) == pytest.approx(expected.probability, abs=1e-4)
+    assert names["heatmap"].shape == film.shape
+    assert names["study"]["ood_thresholds"][1] == pytest.approx(predictor.ood_detector.thresholds(2).tolist())
+
+
+@needs_onnx
+def test_a_graph_that_differs_is_not_written(checkpoint, tmp_path, monkeypatch):
+    old = tmp_path / "onnx" / "model.onnx"
+    old.parent.mkdir()
+    old.write_bytes(b"old")
+    monkeypatch.setattr(onnx_export, "TOLERANCE", -1.0)
+    with pytest.raises(CheckpointError, match="differs from PyTorch"):
+        export_onnx(checkpoint, tmp_path, [make_picture(50, 60)])
+    assert old.read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["onnx"]
+
+
+@needs_onnx
+@pytest.mark.parametrize(
+    ("family", "fields", "reason"),
+    [
+        ("mura_fusenet", {}, "mura_fusenet"),
+        ("mura_specialized", {}, "mura_specialized"),
+        ("mura", {"head_layers": [8], "study_pooling": "gated_attention"}, "nonlinear head"),
+    ],
+)
+def test_models_that_cannot_be_exported_are_refused(family, fields, reason, tmp_path):
+    folder = make_checkpoint(tmp_path / "checkpoint", make_model(family, **fields))
+    with pytest.raises(CheckpointError, match=reason):
+        export_onnx(folder, pictures=[make_picture(50, 60)])
+    assert not (folder / "onnx").exists()
+
+
+@needs_onnx
+def test_command(checkpoint, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(onnx_export, "_read_examples", lambda: [make_picture(50, 60)])
+    runpy.run_path("scripts/export_onnx.py")["main"]([str(checkpoint), "--output_dir", str(tmp_path)])
+    assert "Largest differences from PyTorch on 1 pictures: probability" in capsys.readouterr().out
+    assert (tmp_path / "onnx" / "study.json").is_file()
+
+
+def test_only_the_graph_of_the_same_weights_is_exported_and_pushed(pushable, tmp_path):
+    place = pushable / "onnx"
+    place.mkdir()
+    with pytest.raises(CheckpointError, match="onnx is incomplete"):
+        check_checkpoint(pushable)
+    (place / "model.onnx").write_bytes(b"graph")
+    (place / "study.json").write_text(json.dumps({"weights_sha256": digest_weights(pushable)}))
+    check_checkpoint(pushable)
+    copied = export_checkpoint(pushable, tmp_path / "copy") / "onnx"
+    assert sorted(file.name for file in copied.iterdir()) == ["model.onnx", "study.json"]
+    (place / "film.png").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"film\.png does not belong"):
+        check_checkpoint(pushable)
+    (place / "study.json").write_text(json.dumps({"weights_sha256": "0" * 64}))
+    with pytest.raises(CheckpointError, match="other weights"):
+        export_checkpoint(pushable, tmp_path / "other")
