@@ -170,7 +170,7 @@ def _calibrate(probability: float, slope: float, intercept: float) -> float:
 
 def describe_study(model: MuraClassifier, detector: OODDetector | None) -> dict[str, Any]:
     """Returns the part of `study.json` that follows from model and out-of-distribution detector."""
-    config = model.config
+    config: Any = model.config
     points = {name: float(value) for name, value in config.operating_points.items()}
     return {
         "labels": list(config.id2label.values()),
@@ -234,10 +234,11 @@ def _write_graph(
     except CheckpointError:
         raise
     except Exception as error:  # the exporter raises errors of many kinds, and the reason is the first of them
-        while error.__cause__ is not None:
-            error = error.__cause__
+        reason: BaseException = error
+        while reason.__cause__ is not None:
+            reason = reason.__cause__
         raise CheckpointError(
-            f"{predictor.checkpoint} cannot be exported to ONNX: {first_line(error)}. Use the checkpoint with PyTorch"
+            f"{predictor.checkpoint} cannot be exported to ONNX: {first_line(reason)}. Use the checkpoint with PyTorch"
         ) from error
     onnx.helper.set_model_props(
         proto,

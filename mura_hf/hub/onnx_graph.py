@@ -33,6 +33,8 @@ class Preprocessing(nn.Module):
         CheckpointError: If the processor does something that the graph cannot do.
     """
 
+    table: torch.Tensor
+
     def __init__(self, processor: MuraImageProcessor) -> None:
         super().__init__()
         unsupported = {
@@ -144,6 +146,10 @@ class ViewGraph(nn.Module):
     Raises:
         CheckpointError: If the graph cannot do what the image processor or the model does.
     """
+
+    scales: torch.Tensor
+    whitening: torch.Tensor
+    means: torch.Tensor
 
     def __init__(self, model: MuraClassifier, processor: MuraImageProcessor, detector: OODDetector | None) -> None:
         super().__init__()
