@@ -23,7 +23,6 @@ from ..errors import CheckpointError, first_line
 from ..explain import localize
 from ..inference import StudyPrediction, StudyPredictor
 from ..inference.loading import find_source, find_weights
-from ..inference.prediction import band_limits
 from ..inference.runtimes import to_onnx
 from ..models import BODY_PARTS, MuraClassifier, MuraImageProcessor
 from ..models.golden_mura import digest_weights
@@ -179,9 +178,9 @@ def describe_study(model: MuraClassifier, detector: OODDetector | None) -> dict[
         "slope": float(config.study_slope),
         "intercept": float(config.study_intercept),
         "operating_points": points,
-        "default_operating_point": config.default_operating_point,
-        # At an operating point, a probability is uncertain if it is above the first number and at most the second.
-        "uncertain_bands": {name: band_limits(value, points) for name, value in points.items()},
+        "default_operating_point": config.find_threshold()[0],
+        # At each operating point: "low" is up to the first number, "suspected" above the second, "uncertain" between.
+        "band_limits": {name: config.find_band_limits(value) for name, value in points.items()},
         "body_parts": list(BODY_PARTS),
         "finding_types": getattr(config, "finding_types", None) or [],
         # For studies of 1, 2, ... views: the highest scores of a view in distribution.
