@@ -277,7 +277,7 @@ def sign_flip_test(contributions: np.ndarray, seed: int = 0) -> np.ndarray:
         return (np.abs(signs @ contributions) >= reached).mean(0)
     rng, count, drawn = np.random.default_rng(seed), np.ones(contributions.shape[1]), 1
     while drawn <= _N_FLIPS:
-        signs = 1 - 2.0 * rng.integers(0, 2, (min(1000, _N_FLIPS + 1 - drawn), n))
+        signs = 1 - 2.0 * rng.integers(0, 2, (min(1000, _N_FLIPS + 1 - drawn), n), np.int8)
         count += (np.abs(signs @ contributions) >= reached).sum(0)
         drawn += len(signs)
     return count / drawn
