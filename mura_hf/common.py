@@ -16,6 +16,9 @@ from typing import Any
 BODY_PARTS = ("elbow", "finger", "forearm", "hand", "humerus", "shoulder", "wrist")
 """The seven body parts of MURA. `mura_hf.models` keeps a copy, because its files also work without this package."""
 
+LOWER_LIMB = ("hip", "leg")
+"""Regions of FracAtlas that no checkpoint for the upper limb is made for."""
+
 _RESOURCES = Path(__file__).parent / "resources"
 
 BUNDLED = {"mura-film": _RESOURCES / "film", "mura-phantom": _RESOURCES / "phantom"}

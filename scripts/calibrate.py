@@ -1,5 +1,6 @@
 """Calibrates a checkpoint on its calib split, chooses its operating points, its default and its bands, and writes them
-to its config.json. Also fits its out-of-distribution detector.
+to its config.json. Also fits its out-of-distribution detector and, if its data know regions of the body
+(FracAtlas), a head that predicts them.
 """
 
 import argparse
@@ -7,14 +8,17 @@ from collections.abc import Sequence
 
 from transformers.utils import logging
 
-from mura_hf.errors import MuraError
+from mura_hf.errors import CheckpointError, MuraError
 from mura_hf.evaluation import (
     calibrate_checkpoint,
     describe_calibration,
     describe_ood_detector,
+    describe_region_head,
     fit_ood_detector,
+    fit_region_head,
     load_splits,
 )
+from mura_hf.evaluation.region_head import find_regions
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -29,10 +33,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--cpu", action="store_true", help="stay on the CPU")
+    parser.add_argument("--only_regions", action="store_true", help="fit the head for the region, and nothing else")
     options = parser.parse_args(argv)
     place = {"batch_size": options.batch_size, "cpu": options.cpu}
     try:
         datasets, _ = load_splits(options.checkpoint, options.data_dir, "calib")
+        if options.only_regions or len(find_regions(datasets["train"])) > 1:
+            try:
+                print(describe_region_head(fit_region_head(options.checkpoint, datasets["train"], **place)))
+            except CheckpointError as error:
+                if options.only_regions:
+                    raise
+                print(f"No head for the region of the body: {error}.")
+        if options.only_regions:
+            print("Run scripts/evaluate.py now.")
+            return
         fit = calibrate_checkpoint(
             options.checkpoint, datasets["calib"], default_operating_point=options.default_operating_point, **place
         )

@@ -9,6 +9,7 @@ from typing import Any
 from datasets import DatasetDict, Features, Value
 from PIL import Image as PillowImage
 
+from ..common import LOWER_LIMB
 from ..errors import DatasetError
 from .duplicates import group_duplicates
 from .splits import (
@@ -39,8 +40,9 @@ the view and are None if the dataset does not annotate them; `region` is the bod
 `boxes` are those of findings that count as abnormal.
 """
 
-REGIONS = ("hand", "shoulder", "hip", "leg")
-REGION_GROUPS = {**{region: (region,) for region in REGIONS}, "upper limb": ("hand", "shoulder")}
+UPPER_LIMB = ("hand", "shoulder")
+REGIONS = (*UPPER_LIMB, *LOWER_LIMB)
+REGION_GROUPS = {**{region: (region,) for region in REGIONS}, "upper limb": UPPER_LIMB}
 """Groups of FracAtlas for which figures are reported separately. An image with several regions counts in each."""
 
 _ABNORMAL = ("fracture", "hardware")

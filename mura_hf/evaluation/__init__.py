@@ -31,6 +31,7 @@ from .evaluation import (
 from .ood_detection import fit_ood_detector, measure_ood_detection
 from .pointing_game import PointingGame, play_pointing_game
 from .published import load_published
+from .region_head import fit_region_head
 from .retrieval import index_checkpoint, measure_retrieval
 from .shortcuts import (
     ShortcutAudit,
@@ -46,6 +47,7 @@ from .summary import (
     describe_evaluation,
     describe_index,
     describe_ood_detector,
+    describe_region_head,
     describe_shortcuts,
     describe_verdict,
 )
@@ -69,6 +71,7 @@ __all__ = [
     "describe_evaluation",
     "describe_index",
     "describe_ood_detector",
+    "describe_region_head",
     "describe_shortcuts",
     "describe_source",
     "describe_verdict",
@@ -76,6 +79,7 @@ __all__ = [
     "evaluate_checkpoint",
     "finalize_checkpoint",
     "fit_ood_detector",
+    "fit_region_head",
     "fit_study_calibration",
     "fit_temperature",
     "index_checkpoint",

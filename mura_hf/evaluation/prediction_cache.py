@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from datasets import Dataset, Image
 from transformers import AutoModelForImageClassification
 
-from ..common import home_folder, replace_file
+from ..common import LOWER_LIMB, home_folder, replace_file
 from ..data import UNKNOWN_PART, ViewDataset
 from ..data.open_data import REGION_GROUPS
 from ..models import BODY_PARTS, MuraImageProcessor
@@ -34,10 +34,9 @@ _LIBRARIES = (
 )  # fmt: skip
 
 _SCOPE = REGION_GROUPS["upper limb"]
-_OUT_OF_SCOPE = {region for regions in REGION_GROUPS.values() for region in regions} - set(_SCOPE)
 _UNKNOWN = "any"
 
-_ARRAYS = ("probabilities", "found_parts", "single_view_probabilities")
+_ARRAYS = ("probabilities", "found_parts", "found_regions", "single_view_probabilities")
 
 
 class PredictionCache:
@@ -221,7 +220,7 @@ def groups_of(rows: Dataset) -> list[str]:
 
 def is_outside(group: str) -> bool:
     """Returns whether a group from `groups_of` shows nothing of the upper limb."""
-    return group in _OUT_OF_SCOPE
+    return group in LOWER_LIMB
 
 
 def in_scope(rows: Dataset, *, inside: bool = True) -> Dataset:

@@ -40,6 +40,9 @@ def _describe_pointing_game(row: dict[str, Any]) -> str:
 
 
 _DESCRIBE: dict[str, Callable[[dict[str, Any]], str]] = {
+    "region_head": lambda row: (
+        f"Region of the body: right in {row['mean']:.3f} {_interval(row['low'], row['high'])} of {row['n']} views"
+    ),
     "pointing_game": _describe_pointing_game,
     "projections": "Both of two projections point at the finding: {both:.3f} of {n} pairs, {expected:.3f} by "
     "chance".format_map,
@@ -122,6 +125,12 @@ def describe_ood_detector(record: dict[str, Any]) -> list[str]:
     ]
 
 
+def describe_region_head(record: dict[str, Any]) -> str:
+    """Describes the result of `fit_region_head`."""
+    counts = ", ".join(f"{name} {count}" for name, count in record["regions"].items())
+    return f"Region of the body: fitted to views of train ({counts}), {record['accuracy']:.3f} of which it gets right."
+
+
 def describe_evaluation(report: dict[str, Any]) -> list[str]:
     """Describes the result of `evaluate_checkpoint`, or the content of an `evaluation.json`."""
     report = with_old_names(report)
@@ -150,7 +159,7 @@ def describe_evaluation(report: dict[str, Any]) -> list[str]:
             f"{_interval(alarms['low'], alarms['high'])}, and of each of {len(kinds)} kinds of unrelated images at "
             f"least {kinds[least]['refused']:.3f} ({least})"
         )
-    described = {name: report[name] for name in _DESCRIBE if name in report}
+    described = {name: report[name] for name in _DESCRIBE if report.get(name)}
     if not described.get("insertion_deletion", {}).get("n"):
         described.pop("insertion_deletion", None)  # every heatmap is empty
     if described["randomization"].get("median_absolute_correlation") is None:

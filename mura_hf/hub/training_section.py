@@ -92,7 +92,8 @@ def _describe_crop(config: MuraFuseNetConfig) -> str:
 def _describe_heads(config: MuraConfig) -> str:
     layers = f" (hidden layers of {', '.join(map(str, config.head_layers))})" if config.head_layers else ""
     findings = f"; type of finding ({', '.join(config.finding_types)})" if config.finding_types else ""
-    return f"normal or abnormal{layers}" + "; body part" * config.body_part_head + findings
+    regions = f"; region of the body ({', '.join(config.regions)})" if config.regions else ""
+    return f"normal or abnormal{layers}" + "; body part" * config.body_part_head + findings + regions
 
 
 _SEPARATE = ("seed", "fold")  # have options of their own

@@ -172,6 +172,9 @@ def make_prediction(
         )
     parts = _probabilities(output.body_part_logits, BODY_PARTS)
     part = body_part or (max(parts, key=parts.__getitem__) if parts else None)
+    regions = {}
+    if ood_result is None or ood_result.in_distribution or ood_result.like_outside:  # else the head knows nothing
+        regions = _probabilities(output.region_logits, getattr(config, "regions", None) or ())
     in_distribution = None if ood_result is None else ood_result.in_distribution
     return StudyPrediction(
         probability=probability,
@@ -187,6 +190,8 @@ def make_prediction(
         body_part_given=body_part is not None,
         body_part_probabilities=parts,
         finding_probabilities=_probabilities(output.finding_logits, getattr(config, "finding_types", None) or ()),
+        region=max(regions, key=regions.__getitem__, default=None),
+        region_probabilities=regions,
         views=views,
         in_distribution=in_distribution,
         unusual_percentile=None if ood_result is None else ood_result.percentile,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from ..common import require_extra
+from ..common import LOWER_LIMB, require_extra
 from ..explain import Box, Region, draw_overlay, find_regions
 from .measured_performance import BandPerformance
 
@@ -50,6 +50,7 @@ _MEANINGS = {
         "The study does not look like those that the checkpoint was trained on, so its numbers may be meaningless."
     ),
 }
+_REGION_WORDS = {"hand": "hand to arm", "hip": "hip or pelvis", "leg": "foot to thigh"}  # as FracAtlas uses them
 _MAX_NAMES = 4  # of views in a repr
 _HTML_SIDE = 360  # longer side of a view in HTML, in pixels
 
@@ -154,6 +155,9 @@ class StudyPrediction:
         body_part_given: Whether the caller gave it.
         body_part_probabilities: Predicted probability of each body part; empty without a body-part head.
         finding_probabilities: Probability of each type of finding, given that there is one; empty without such a head.
+        region: The predicted region of the body, in words of the training data. None without a head for it, or if the
+            study is out of distribution and not like regions that training knew but the checkpoint is not for.
+        region_probabilities: Predicted probability of each region; empty if `region` is None.
         views: Predictions of the views, in the order given.
         in_distribution: Whether every view is like those of training (see `OODDetector`); None if the checkpoint has
             no detector.
@@ -189,6 +193,20 @@ class StudyPrediction:
     positive_class_description: str | None = None
     warnings: list[str] = field(default_factory=list)
     codes: np.ndarray | None = None
+    region: str | None = None
+    region_probabilities: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def region_words(self) -> str | None:
+        """The region in plain words; None if it is not known."""
+        return None if self.region is None else _REGION_WORDS.get(self.region, self.region)
+
+    @property
+    def scope_note(self) -> str | None:
+        """A sentence if the study seems to show the lower limb, and the checkpoint is not for it; else None."""
+        if self.in_distribution is None or self.region not in LOWER_LIMB:  # no detector: perhaps made for legs
+            return None
+        return f"It seems to show a region that the checkpoint is not for: {self.region_words}."
 
     @property
     def leading_view(self) -> int:
@@ -224,6 +242,8 @@ class StudyPrediction:
     def _summary(self) -> str:
         how = "given" if self.body_part_given else "predicted"
         part = "" if self.body_part is None else f" Body part {self.body_part} ({how})."
+        if self.region is not None and self.body_part is None:
+            part = f" Region {self.region_words} (predicted)." + (f" {self.scope_note}" if self.scope_note else "")
         description = self.positive_class_description
         meaning = "" if description is None else f" Abnormal means {description}."
         measured = f" {self.band_performance}" if self.band_performance and self.band != OUT_OF_DISTRIBUTION else ""

@@ -136,7 +136,10 @@ def _head(study: StudyPrediction, context: ReportContext) -> list[Any]:
         ]
     else:
         part = "not predicted by this checkpoint"
-        if study.body_part is not None:
+        if study.region is not None and study.body_part is None:
+            chance = format_probability(study.region_probabilities[study.region])
+            part = f"{study.region_words} (predicted, probability {chance})"
+        elif study.body_part is not None:
             how = "given"
             if not study.body_part_given:
                 chance = study.body_part_probabilities[study.body_part]
@@ -154,6 +157,7 @@ def _head(study: StudyPrediction, context: ReportContext) -> list[Any]:
             ),
             _paragraph(" ".join([_performance(context), *map(str, filter(None, [study.band_performance]))])),
         ]
+    story += [_paragraph(escape(study.scope_note))] if study.scope_note else []
     story += [
         _paragraph(f"• {escape(warning)}", 8, "#7a4b00", 2)
         for warning in study.warnings

@@ -155,9 +155,9 @@ class MuraBaseConfig(PreTrainedConfig):
 
     # Trainer hands all other outputs to compute_metrics, which expects the logits alone.
     keys_to_ignore_at_inference: ClassVar[list[str]] = [
-        "body_part_logits", "finding_logits", "feature_map", "pooler_output", "mirrored_feature_map", "layer_outputs",
-        "embeddings", "global_logits", "local_logits", "local_feature_map", "boxes", "pooled_logit", "view_logits",
-        "single_view_logit", "view_weights", "views",
+        "body_part_logits", "finding_logits", "region_logits", "feature_map", "pooler_output", "mirrored_feature_map",
+        "layer_outputs", "embeddings", "global_logits", "local_logits", "local_feature_map", "boxes", "pooled_logit",
+        "view_logits", "single_view_logit", "view_weights", "views",
     ]  # fmt: skip
 
     temperature: float | int = 1.0
@@ -288,6 +288,10 @@ class MuraConfig(MuraBaseConfig):
             Whether a second head predicts the body part, in the order of `BODY_PARTS`.
         finding_types (`list[str]`, *optional*):
             Class names of a third head, which predicts the type of a finding, given that there is one.
+        regions (`list[str]`, *optional*):
+            Class names of a fourth head, which predicts the region of the body in words of the data, such as "hand"
+            for anything from a finger to the whole arm. It is fitted to a trained network, whose weights stay as
+            they are (`mura_hf.evaluation.fit_region_head`).
         map_pooling (`str`, *optional*, defaults to `"backbone"`):
             How the feature map is pooled into a code: as the `"backbone"` does, or by `"attention"`, the mean of the
             positions weighted by a softmax of learned scores (Ilse et al., arXiv 1802.04712, equation 8 with a linear
@@ -313,6 +317,7 @@ class MuraConfig(MuraBaseConfig):
     head_init: str = "small"
     body_part_head: bool = False
     finding_types: list[str] | None = None
+    regions: list[str] | None = None
     map_pooling: str = "backbone"
     study_pooling: str = "mean"
     attention_size: int = 128
@@ -329,9 +334,10 @@ class MuraConfig(MuraBaseConfig):
             len(rates) == layers and all(0 <= rate < 1 for rate in rates),
             f"give one rate in [0, 1), or a list with one rate for each linear layer of the head ({layers})",
         )
-        types = self.finding_types
-        different = types is None or 2 <= len(types) == len(set(types))
-        self._check("finding_types", different, "it must name at least two different types")
+        for field, what in (("finding_types", "types"), ("regions", "regions")):
+            names = getattr(self, field)
+            different = names is None or 2 <= len(names) == len(set(names))
+            self._check(field, different, f"it must name at least two different {what}")
         if self.test_time_flip and self.study_pooling == "gated_attention" and self.head_layers:
             raise ValueError(
                 "test_time_flip with gated_attention needs a head of one layer, because it averages codes and expects "

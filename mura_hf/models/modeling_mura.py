@@ -139,7 +139,7 @@ class MuraModel(MuraTimmModel):
 
 
 class MuraForImageClassification(MuraTimmModel, MuraClassifier):
-    """Classifies a view as normal or abnormal, and predicts body part and type of finding with optional heads.
+    """Classifies a view as normal or abnormal; optional heads predict body part, type of finding and region.
 
     It also takes whole studies; see `MuraClassifier.forward`.
     """
@@ -155,6 +155,8 @@ class MuraForImageClassification(MuraTimmModel, MuraClassifier):
         self.body_part_classifier = MuraHead(size, parts, config.head_init) if parts else None
         types = len(config.finding_types or [])
         self.finding_classifier = MuraHead(size, types, config.head_init) if types else None
+        regions = len(config.regions or [])
+        self.region_classifier = MuraHead(size, regions, config.head_init) if regions else None
         self.attention = make_attention(size, config)
         self._map_layers: list[MapLayer | None] = []  # for networks on tokens: the map layer, once it was searched for
         self.post_init()
@@ -177,6 +179,7 @@ class MuraForImageClassification(MuraTimmModel, MuraClassifier):
             logits=logits / self.config.temperature,
             body_part_logits=None if self.body_part_classifier is None else self.body_part_classifier(dropped),
             finding_logits=None if self.finding_classifier is None else self.finding_classifier(dropped),
+            region_logits=None if self.region_classifier is None else self.region_classifier(code),
             feature_map=feature_map,
             pooler_output=code,
             embeddings=None if is_code else classified,

@@ -47,6 +47,7 @@ class MuraImageClassifierOutput(ModelOutput):
         logits: `[B, 2]` for normal and abnormal, divided by the temperature.
         body_part_logits: `[B, 7]`, if the checkpoint has this head.
         finding_logits: `[B, F]` for the type of a finding, given that there is one, if the checkpoint has this head.
+        region_logits: `[B, R]` for the `regions` of the config, if the checkpoint has this head.
         feature_map: As `MuraModelOutput.last_hidden_state`; None for models with several backbones.
         pooler_output: The pooled code `[B, D']`; None for models with several backbones.
         mirrored_feature_map: Feature map of the mirrored views, mirrored back, with `test_time_flip`. The other
@@ -61,6 +62,7 @@ class MuraImageClassifierOutput(ModelOutput):
     logits: torch.Tensor = None  # type: ignore[assignment]
     body_part_logits: torch.Tensor | None = None
     finding_logits: torch.Tensor | None = None
+    region_logits: torch.Tensor | None = None
     feature_map: torch.Tensor | None = None
     pooler_output: torch.Tensor | None = None
     mirrored_feature_map: torch.Tensor | None = None
@@ -100,6 +102,7 @@ class StudyOutput(ModelOutput):
         view_weights: `[B, V]`, share of each view in the result of its study; shares sum to 1.
         body_part_logits: `[B, 7]`, log of the mean probability over the views, if the checkpoint has this head.
         finding_logits: `[B, F]`, as `body_part_logits`, but weighted with `view_weights`.
+        region_logits: `[B, R]`, as `body_part_logits`.
         feature_map: `[B, V, ...]`; None for models with several backbones.
         pooler_output: `[B, V, D']`; None for models with several backbones.
         views: Output for the unpadded views, concatenated.
@@ -114,6 +117,7 @@ class StudyOutput(ModelOutput):
     view_weights: torch.Tensor = None  # type: ignore[assignment]
     body_part_logits: torch.Tensor | None = None
     finding_logits: torch.Tensor | None = None
+    region_logits: torch.Tensor | None = None
     feature_map: torch.Tensor | None = None
     pooler_output: torch.Tensor | None = None
     views: MuraImageClassifierOutput | None = None
@@ -142,7 +146,8 @@ class Explained(NamedTuple):
     channel_weights: torch.Tensor | None = None
 
 
-HEADS = "(classifier|body_part_classifier|finding_classifier|attention|embedding)"  # names of modules, as a pattern
+# Names of modules, as a pattern.
+HEADS = "(classifier|body_part_classifier|finding_classifier|region_classifier|attention|embedding)"
 
 
 class MuraPreTrainedModel(PreTrainedModel):
@@ -359,6 +364,7 @@ class MuraClassifier(MuraPreTrainedModel):
             view_weights=weights,
             body_part_logits=mean_log_probabilities(output.body_part_logits, mask),
             finding_logits=mean_log_probabilities(output.finding_logits, mask, weights),
+            region_logits=mean_log_probabilities(output.region_logits, mask),
             feature_map=None if output.feature_map is None else scatter_views(output.feature_map, mask),
             pooler_output=codes,
             views=output,

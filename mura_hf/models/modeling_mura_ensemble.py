@@ -62,6 +62,12 @@ class MuraEnsembleConfig(MuraMembersConfig):
         counted = Counter(values["backbone"] for values in (self.members or {}).values())
         return "ensemble of " + ", ".join(f"{n} {name}" if n > 1 else name for name, n in counted.items())
 
+    @property
+    def regions(self) -> list[str] | None:
+        """Regions that the members predict; None if they predict none, or different ones."""
+        found = [values["regions"] for values in (self.members or {}).values() if values.get("regions")]
+        return found[0] if found and all(names == found[0] for names in found) else None
+
 
 class MuraEnsembleForImageClassification(MuraMembersModel):
     """Averages the probabilities of several models, with equal or fitted weights.
@@ -123,6 +129,7 @@ class MuraEnsembleForImageClassification(MuraMembersModel):
             view_logits=view_logits / self.config.temperature * mask[..., None],
             view_weights=sum(weights[name] * output.view_weights for name, output in outputs.items()),
             body_part_logits=_mean_of_known([output.body_part_logits for output in outputs.values()]),
+            region_logits=self._mean_of_regions(outputs),
             views=self._combine({name: output.views for name, output in outputs.items()}),
         )
 
@@ -143,8 +150,14 @@ class MuraEnsembleForImageClassification(MuraMembersModel):
         return MuraMembersOutput(
             logits=self._mean([output.logits for output in members.values()]) / self.config.temperature,
             body_part_logits=_mean_of_known([output.body_part_logits for output in members.values()]),
+            region_logits=self._mean_of_regions(members),
             members=members,
         )
+
+    def _mean_of_regions(self, outputs: dict[str, Any]) -> torch.Tensor | None:
+        if self.config.regions is None:
+            return None
+        return _mean_of_known([output.region_logits for output in outputs.values()])
 
     def _mean(self, logits: list[torch.Tensor]) -> torch.Tensor:
         """Log of the weighted mean of the members' probabilities."""

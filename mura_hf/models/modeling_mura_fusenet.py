@@ -16,7 +16,7 @@ from .modeling_mura import MuraForImageClassification, MuraTimmModel
 from .modeling_mura_base import Explained, MuraClassifier, MuraImageClassifierOutput
 
 CROP_MAPS = ("gradcam", "channel_max")
-_OWN_FIELDS = ("image_size", "study_pooling", "attention_size")
+_OWN_FIELDS = ("image_size", "study_pooling", "attention_size", "regions")
 BRANCH_FIELDS = tuple(name for name in MuraConfig.__annotations__ if name not in _OWN_FIELDS)
 """Fields that FuseNet and its branches have in common."""
 _MAP_SIDE = 56  # pixels; the map is enlarged to this side before its hottest region is found
@@ -143,7 +143,8 @@ class MuraFuseNetForImageClassification(MuraTimmModel, MuraClassifier):
         inherited = (*BRANCH_FIELDS, "image_size", "trained_on_phantoms")
         fields = {name: getattr(model.config, name) for name in inherited}
         fused = cls(MuraFuseNetConfig(**{**fields, **config}))
-        weights = {key: value for key, value in model.state_dict().items() if not key.startswith("attention.")}
+        own = ("attention.", "region_classifier.")
+        weights = {key: value for key, value in model.state_dict().items() if not key.startswith(own)}
         fused.global_branch.load_state_dict(weights)
         fused.local_branch.load_state_dict(weights)
         return fused

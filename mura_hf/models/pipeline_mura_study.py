@@ -105,7 +105,7 @@ class MuraStudyClassificationPipeline(Pipeline):
         output = self.model(studies, view_mask=mask, **given)
         if not torch.isfinite(output.study_logits).all():
             raise ValueError("the logits of the model are not finite; its weights are damaged")
-        names = ("study_logits", "view_logits", "view_weights", "body_part_logits")
+        names = ("study_logits", "view_logits", "view_weights", "body_part_logits", "region_logits")
         return {**{name: getattr(output, name) for name in names}, "n_views": input_tensors["n_views"]}
 
     def postprocess(
@@ -127,6 +127,7 @@ class MuraStudyClassificationPipeline(Pipeline):
         point, threshold = config.find_threshold(operating_point)
         parts = model_outputs["body_part_logits"]
         predicted_part = None if parts is None else BODY_PARTS[int(parts[0].argmax())]
+        regions = model_outputs["region_logits"]
         of_views = model_outputs["view_logits"][0, :count].double().softmax(-1)[:, 1].tolist()
         weights = model_outputs["view_weights"][0, :count].tolist()
         return {
@@ -136,6 +137,7 @@ class MuraStudyClassificationPipeline(Pipeline):
             "threshold": threshold,
             "operating_point": point,
             "body_part": body_part or predicted_part,
+            "region": None if regions is None else config.regions[int(regions[0].argmax())],
             "scores": scores,
             "views": [
                 {"probability": probability, "weight": weight}

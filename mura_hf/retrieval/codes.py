@@ -38,8 +38,8 @@ _THUMBNAIL_QUALITY = 60
 _NOT_IN_CODES = {
     "_name_or_path", "abnormal_means", "architectures", "auto_map", "bands", "custom_pipelines",
     "default_operating_point", "dtype", "finding_types", "has_ood_detector", "id2label", "label2id",
-    "operating_points", "positive_class_description", "study_intercept", "study_pooling", "study_slope", "temperature",
-    "trained_on_phantoms", "transformers_version",
+    "operating_points", "positive_class_description", "regions", "study_intercept", "study_pooling", "study_slope",
+    "temperature", "trained_on_phantoms", "transformers_version",
 }  # fmt: skip
 """Configuration fields that change predictions or nothing at all, but never a code."""
 _LATER_FIELDS = {"map_pooling": "backbone"}
@@ -165,8 +165,8 @@ def encode_planes(
 def digest_encoder(model: MuraClassifier, processor: Any) -> str:
     """Returns the SHA-256 of everything that determines a code: weights, configuration and processor settings.
 
-    Weights are rounded to bfloat16 first, so that a model loaded in bfloat16 has the same digest. Calibration and
-    operating points are ignored. Takes about 0.1 s for 15 million weights.
+    Weights are rounded to bfloat16 first, so that a model loaded in bfloat16 has the same digest. Calibration,
+    operating points and the region head are ignored. Takes about 0.1 s for 15 million weights.
     """
     settings = getattr(processor, "processor", processor).to_dict()
     fields = model.config.to_diff_dict().items()
@@ -180,6 +180,8 @@ def digest_encoder(model: MuraClassifier, processor: Any) -> str:
     }
     digest = hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode())
     for name, values in sorted(model.state_dict().items()):
+        if "region_classifier." in name:  # may be fitted later, and no code depends on it
+            continue
         digest.update(f"\0{name}\0{list(values.shape)}\0".encode())
         kept = values.detach().cpu().to(torch.bfloat16) if values.is_floating_point() else values.detach().cpu()
         digest.update(kept.contiguous().reshape(-1).view(torch.uint8).numpy().data)

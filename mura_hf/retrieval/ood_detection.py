@@ -35,11 +35,13 @@ class OODResult:
         percentile: How unusual the study is: the share of in-distribution studies with as many views whose most
             unusual view is less unusual than that of this study, in [0, 100].
         views: Whether each view is like those of training, at the threshold of the study.
+        like_outside: Whether the views that are not are like those of groups that the checkpoint is not made for.
     """
 
     in_distribution: bool
     percentile: float
     views: list[bool]
+    like_outside: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,14 +150,19 @@ class OODDetector:
     def detect(self, codes: np.ndarray) -> OODResult:
         """Classifies one study by the most unusual of its views, from their `feature_means` `[V, D]`."""
         scores = self.score(codes)
-        views = np.all(scores <= self.thresholds(len(codes)), axis=1).tolist()
+        limits = self.thresholds(len(codes))
+        views = np.all(scores <= limits, axis=1)
+        like_outside = False
+        if not self.inside.all():
+            outside = scores[:, 0] - scores[:, 1]  # distance to the nearest of these groups
+            like_outside = bool((views | (outside <= limits[0])).all())
         # Of several scores the more unusual one counts, for calib as for the study.
         known, found = (
             np.max([np.searchsorted(np.sort(column), one) for column, one in zip(self.calib.T, of.T, strict=True)], 0)
             for of in (self.calib, scores)
         )
         share = float((known < found.max()).mean())
-        return OODResult(all(views), 100.0 * share ** len(codes), views)
+        return OODResult(bool(views.all()), 100.0 * share ** len(codes), views.tolist(), like_outside)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes the detector into the folder of a checkpoint, and marks its config.json (`has_ood_detector`)."""

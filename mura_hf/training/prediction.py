@@ -44,6 +44,7 @@ class SplitPredictions:
         patient_ids: Patient of the view.
         body_parts: int64, index of the true body part; `UNKNOWN_PART` if not known.
         found_parts: int64, the predicted body part; None without that head.
+        found_regions: int64, the predicted region as an index into `regions` of the config; None without that head.
         pooled: Study -> its P(abnormal) before calibration, if the model does not pool views by the mean of their
             probabilities; else None.
         single_view_probabilities: float64, P(abnormal) before calibration of a study that has only this view, if the
@@ -58,6 +59,7 @@ class SplitPredictions:
     found_parts: np.ndarray | None
     pooled: dict[str, float] | None = None
     single_view_probabilities: np.ndarray | None = None
+    found_regions: np.ndarray | None = None
 
     def by_study(self) -> dict[str, tuple[float, int, str, int]]:
         """Study id -> pooled probability (usually the mean), label, patient and body part."""
@@ -149,8 +151,9 @@ def _predictions(
         found["pooled"] = output.pooled_logit.float()
         single = (output.single_view_logit.float() - config.study_intercept) / config.study_slope
         found["single_view"] = accelerator.pad_across_processes(single.masked_fill(~mask, torch.nan), 1)
-    if output.body_part_logits is not None:
-        found["part"] = output.body_part_logits.argmax(-1)
+    for name, logits in (("part", output.body_part_logits), ("region", output.region_logits)):
+        if logits is not None:
+            found[name] = logits.argmax(-1)
     return found
 
 
@@ -159,7 +162,7 @@ def _arrange(
 ) -> SplitPredictions:
     """The predictions of all batches in the order of the views."""
     order = np.argsort(np.concatenate(collected["index"]))
-    parts = np.concatenate(collected["part"])[order] if "part" in collected else None
+    classes = {name: np.concatenate(collected[name])[order] for name in ("part", "region") if name in collected}
     rows, pooled, single_view = views.rows, None, None
     if studies is None:
         margins = np.concatenate(collected["margin"])[order]
@@ -169,15 +172,16 @@ def _arrange(
         )
         probabilities = expit(np.concatenate(collected["pooled"]).astype(np.float64))[order]
         pooled = dict(zip(studies.study_ids, probabilities.tolist(), strict=True))
-        if parts is not None:
-            parts = np.repeat(parts, list(map(len, studies.members)))[np.argsort(np.concatenate(studies.members))]
+        sizes, places = list(map(len, studies.members)), np.argsort(np.concatenate(studies.members))
+        classes = {name: np.repeat(values, sizes)[places] for name, values in classes.items()}
     return SplitPredictions(
         probabilities=expit(margins.astype(np.float64)),
         labels=np.asarray(rows["label"]),
         study_ids=list(rows["study_id"]),
         patient_ids=list(rows["patient_id"]),
         body_parts=np.asarray([UNKNOWN_PART if part is None else part for part in rows["body_part"]]),
-        found_parts=parts,
+        found_parts=classes.get("part"),
+        found_regions=classes.get("region"),
         pooled=pooled,
         single_view_probabilities=None if single_view is None else expit(single_view.astype(np.float64)),
     )

@@ -48,7 +48,7 @@ RANGES = {
 SET_BY_ARGUMENTS = ("backbone", "backbone_kwargs", "image_size", "head_dropout", "body_part_head")
 _SET_BY_CALIBRATION = (
     "has_ood_detector", "temperature", "study_slope", "study_intercept", "operating_points", "default_operating_point",
-    "bands",
+    "bands", "regions",
 )  # fmt: skip
 _FIXED = (
     "num_channels",
@@ -174,7 +174,7 @@ def _check_model(config: "TrainingConfig") -> None:
         if key in SET_BY_ARGUMENTS:
             raise ConfigError(f"model_kwargs: {key} is an argument of its own; set it there")
         if key in _SET_BY_CALIBRATION:
-            raise ConfigError(f"model_kwargs: {key} is fitted on calib after training; it cannot be set")
+            raise ConfigError(f"model_kwargs: {key} is fitted after training; it cannot be set")
         if key not in known:
             hint = did_you_mean(key, known) or f"; there are {', '.join(sorted(known))}"
             raise ConfigError(f"model_kwargs: a {model.family} has no {key!r}{hint}")

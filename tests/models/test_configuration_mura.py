@@ -147,6 +147,7 @@ MEMBER = {"model_type": "mura", "backbone": "resnet10t"}
         (MuraConfig, {"head_activation": "gelu"}, "relu, none"),
         (MuraConfig, {"head_init": "ones"}, "small, he, xavier, random"),
         (MuraConfig, {"finding_types": ["fracture"]}, "at least two different types"),
+        (MuraConfig, {"regions": ["hand"]}, "at least two different regions"),
         (MuraConfig, {"finding_types": ["fracture", "fracture"]}, "at least two different types"),
         (
             MuraConfig,

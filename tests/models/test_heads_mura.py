@@ -89,9 +89,11 @@ class TestHead:
 
     def test_all_heads_are_initialized(self):
         model = make_model(
-            head_init="random", head_layers=[400], body_part_head=True, finding_types=["a", "b"], head_batch_norm=True
-        )
-        for head in (model.classifier[0], model.body_part_classifier, model.finding_classifier):
+            head_init="random", head_layers=[400], body_part_head=True, finding_types=["a", "b"], regions=["c", "d"],
+            head_batch_norm=True,
+        )  # fmt: skip
+        others = (model.body_part_classifier, model.finding_classifier, model.region_classifier)
+        for head in (model.classifier[0], *others):
             assert float(head.weight.detach().std()) == pytest.approx(0.05, rel=0.25)
             assert not head.bias.any()
         assert torch.equal(model.classifier[1].weight, torch.ones(400))

@@ -181,7 +181,9 @@ def test_unusable_backbones_are_named():
         _model("crossvit_tiny_240", image_size=240)(torch.zeros(1, 3, 240, 240))
 
 
-FIELDS = {"body_part_head": True, "finding_types": ["fracture", "other"], "temperature": 1.7}
+FIELDS = {
+    "body_part_head": True, "finding_types": ["fracture", "other"], "regions": ["hand", "leg"], "temperature": 1.7,
+}  # fmt: skip
 
 
 def _pair(family="mura", **fields):
@@ -201,7 +203,7 @@ class TestTestTimeFlip:
         plain, flipping = _pair(family, **FIELDS)
         with torch.no_grad():
             one, other, found = plain(views), plain(views.flip(-1)), flipping(views)
-        assert {"logits", "body_part_logits", "finding_logits", "pooler_output"} <= set(one.keys())
+        assert {"logits", "body_part_logits", "finding_logits", "region_logits", "pooler_output"} <= set(one.keys())
         for name in set(one.keys()) - {"feature_map"}:
             torch.testing.assert_close(found[name], (one[name] + other[name]) / 2)
         assert (one.logits - other.logits).abs().max() > 1e-3
@@ -218,7 +220,8 @@ class TestTestTimeFlip:
             single = flipping(views[:1, None])
         torch.testing.assert_close(found.view_logits[0], of_views.logits)
         torch.testing.assert_close(single.study_logits, of_views.logits[:1].log_softmax(-1), atol=1e-4, rtol=1e-4)
-        for name in ("study_logits", "view_logits", "view_weights", "body_part_logits", "finding_logits"):
+        heads = ("body_part_logits", "finding_logits", "region_logits")
+        for name in ("study_logits", "view_logits", "view_weights", *heads):
             assert torch.equal(found[name], mirrored[name]), name
 
     @pytest.mark.parametrize(

@@ -78,7 +78,9 @@ class TestStrictLoading:
         with pytest.raises(CheckpointError, match="does not fit MuraForImageClassification"):
             MuraForImageClassification.from_pretrained(_write(tmp_path, weights, folders / "mura"))
 
-    @pytest.mark.parametrize("head", ["finding_classifier.bias", "attention.value.weight", "embedding.weight"])
+    @pytest.mark.parametrize(
+        "head", ["finding_classifier.bias", "region_classifier.bias", "attention.value.weight", "embedding.weight"]
+    )
     def test_a_head_that_the_config_lacks_is_left_over(self, head, folders, tmp_path):
         weights = load_file(folders / "mura" / "model.safetensors")
         _write(tmp_path, {**weights, head: torch.zeros(7, 32)}, folders / "mura")
@@ -134,7 +136,11 @@ def _like(kind):
         )
     if kind == "studies":
         return MuraForStudyClassification(MuraConfig(**SMALL, study_pooling="gated_attention", body_part_head=True))
-    heads = {} if kind in FAMILIES[3:] else {"body_part_head": True, "finding_types": ["fracture", "other"]}
+    heads = (
+        {}
+        if kind in FAMILIES[3:]
+        else {"body_part_head": True, "finding_types": ["fracture", "other"], "regions": ["a", "b"]}
+    )
     return make_model(kind, **heads)
 
 

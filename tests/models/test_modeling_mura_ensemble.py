@@ -93,13 +93,18 @@ def test_a_member_with_weight_0_has_no_influence(members):
         torch.testing.assert_close(found, expected)
 
 
-def test_body_parts_are_the_mean_of_members_with_the_head():
-    members = {"one": make_model(seed=1, body_part_head=True), "two": make_model(seed=2, body_part_head=True)}
+@pytest.mark.parametrize(
+    ("fields", "name"), [({"body_part_head": True}, "body_part_logits"), ({"regions": ["a", "b"]}, "region_logits")]
+)
+def test_body_parts_and_regions_are_the_mean_of_members_with_the_head(fields, name):
+    members = {"one": make_model(seed=1, **fields), "two": make_model(seed=2, **fields)}
     model = MuraEnsembleForImageClassification.from_members({**members, "blind": make_model(seed=3)})
     views = torch.randn(3, 2, 3, 64, 64)
     with torch.no_grad():
-        expected = [member(views).body_part_logits.softmax(-1) for member in members.values()]
-        torch.testing.assert_close(model(views).body_part_logits.softmax(-1), sum(expected) / 2)
+        expected = [member(views)[name].softmax(-1) for member in members.values()]
+        torch.testing.assert_close(model(views)[name].softmax(-1), sum(expected) / 2)
+        members["two"] = make_model(regions=["b", "c"])  # other regions than the first
+        assert MuraEnsembleForImageClassification.from_members(members)(views).region_logits is None
 
 
 def test_what_members_must_share(ensemble, members):

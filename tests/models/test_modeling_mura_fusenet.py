@@ -133,7 +133,10 @@ def test_only_full_resolution_sees_the_lost_detail(full_resolution):
 
 def test_from_global_starts_from_a_trained_model():
     fields = {"head_layers": [5], "head_dropout": [0.2, 0.1], "body_part_head": True, "temperature": 2.0}
-    source, views = make_model(study_pooling="gated_attention", **fields), torch.randn(2, 3, 64, 64)
+    source, views = (
+        make_model(study_pooling="gated_attention", regions=["a", "b"], **fields),
+        torch.randn(2, 3, 64, 64),
+    )
     from_global = MuraFuseNetForImageClassification.from_global
     model = from_global(source, local_size=48, crop_threshold=0.5).eval()
     found = model.config

@@ -27,7 +27,9 @@ def test_round_trip(tmp_path):
 
 
 def test_is_a_linear_embedding_of_the_code_and_a_classifier_on_it():
-    model = _siamese(head_layers=[7], temperature=2.0, body_part_head=True, finding_types=["a", "b"])
+    model = _siamese(
+        head_layers=[7], temperature=2.0, body_part_head=True, regions=["c", "d"], finding_types=["a", "b"]
+    )
     with torch.no_grad():
         output = model(torch.randn(3, 3, 64, 64))
         code = output.pooler_output
@@ -38,6 +40,7 @@ def test_is_a_linear_embedding_of_the_code_and_a_classifier_on_it():
         torch.testing.assert_close(output.logits, logits)
         torch.testing.assert_close(output.body_part_logits, model.body_part_classifier(code))
         torch.testing.assert_close(output.finding_logits, model.finding_classifier(code))
+        torch.testing.assert_close(output.region_logits, model.region_classifier(code))
         assert output.embeddings.norm(dim=1).std() > 1e-4  # not normalized
         feature_map = torch.rand(2, 32, 1, 1)
         logits = model.classify(feature_map).logits

@@ -1,0 +1,163 @@
+"""The head that tells which region of the body a view shows: fitted to a trained network, and measured."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from datasets import Dataset
+from safetensors.torch import load_file, save
+from torch.nn import functional
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+from transformers import AutoModelForImageClassification
+
+from ..common import replace_file
+from ..data import ViewDataset
+from ..errors import CheckpointError, DatasetError
+from ..metrics import mean_with_interval
+from ..models import MuraForImageClassification, MuraImageProcessor
+from ..models.golden_mura import digest_weights
+from ..retrieval import OOD_FILE, OODDetector
+from .calibration import add_to_training_record
+from .prediction_cache import spread_indices
+
+MAX_VIEWS = 1_500
+"""More views of train would hardly change a linear head."""
+
+MIN_VIEWS = 5
+"""Regions with fewer views in train are left out."""
+
+_PENALTY = 1e-3
+_WEIGHTS, _HEAD = "model.safetensors", "region_classifier"
+
+
+def fit_region_head(folder: str | Path, train: Dataset, *, batch_size: int = 32, cpu: bool = False) -> dict[str, Any]:
+    """Fits a linear head for the region of the body to the codes of a trained network, and adds it to the checkpoint.
+
+    The head is a multinomial logistic regression with an L2 penalty. All other weights stay as they are, so
+    probabilities and heatmaps do not change, and neither does an out-of-distribution detector or an index of studies.
+    An earlier head is replaced. A record is added to `training.json` if that exists. The digest of the weights
+    changes, so earlier evaluations are outdated; run `evaluate_checkpoint` again.
+
+    Args:
+        folder: The checkpoint, a network with one backbone.
+        train: The data that it was trained on, with a column `region`. Views of several regions, joined by "+", and of
+            unknown ones do not count.
+        batch_size, cpu: See `evaluate_checkpoint`.
+
+    Returns:
+        `n` views of each of the `regions`, by name, and the `accuracy` on these views, which is optimistic.
+
+    Raises:
+        CheckpointError: If the model has several backbones, or its weights are in several files.
+        DatasetError: If fewer than two regions have `MIN_VIEWS` views.
+    """
+    folder, accelerator = Path(folder), Accelerator(cpu=cpu)
+    names = find_regions(train)
+    if len(names) < 2:
+        raise DatasetError(
+            f"train must have at least {MIN_VIEWS} views of each of two regions, but has these of "
+            f"{' and '.join(names) or 'none'}; use data with a column region, such as FracAtlas"
+        )
+    model: Any = AutoModelForImageClassification.from_pretrained(folder)
+    if not isinstance(model, MuraForImageClassification) or not (folder / _WEIGHTS).is_file():
+        raise CheckpointError(
+            f"{folder} is no network with one backbone and one {_WEIGHTS}; fit the head to each member of an ensemble "
+            "before you combine them"
+        )
+    rows = train.select([row for row, name in enumerate(train["region"]) if name in names])
+    rows = rows.select(spread_indices(len(rows), MAX_VIEWS))
+    model = accelerator.prepare_model(model, evaluation_mode=True)
+    views = ViewDataset(rows, MuraImageProcessor.from_pretrained(folder))
+    codes = _read_codes(model.eval(), views, accelerator.device, batch_size)
+    targets = torch.tensor([names.index(name) for name in rows["region"]])
+    weight, bias = _fit(codes, targets, len(names))
+    right = (codes @ weight.T + bias).argmax(1) == targets
+    record = {
+        "regions": {name: int((targets == number).sum()) for number, name in enumerate(names)},
+        "accuracy": float(right.double().mean()),
+    }
+    if accelerator.is_main_process:
+        _write(folder, names, weight.float(), bias.float())
+        add_to_training_record(folder, {"region_head": record})
+    return record
+
+
+def find_regions(rows: Dataset) -> list[str]:
+    """Returns the regions that `MIN_VIEWS` views show alone, sorted by name; empty if the rows have no regions."""
+    counts = Counter(rows["region"] if "region" in rows.column_names else ())
+    single = (name for name in counts if name and name != "unknown" and "+" not in name)
+    return sorted(name for name in single if counts[name] >= MIN_VIEWS)
+
+
+@torch.no_grad()
+def _read_codes(model: Any, views: ViewDataset, device: torch.device, batch_size: int) -> torch.Tensor:
+    """Pooled codes of views, float64 `[n, D]` on the CPU."""
+    codes = []
+    for batch in tqdm(DataLoader(views, batch_size), desc="Reading regions", leave=False):
+        pixel_values = batch["pixel_values"].to(device, memory_format=torch.channels_last)
+        codes.append(model.classify_views(pixel_values).pooler_output.cpu().double())
+    return torch.cat(codes)
+
+
+def _fit(codes: torch.Tensor, targets: torch.Tensor, n_classes: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight `[K, D]` and bias `[K]` of the logistic regression; the penalty is on standardized codes."""
+    mean, deviation = codes.mean(0), codes.std(0) + 1e-9
+    standardized = (codes - mean) / deviation
+    weight = codes.new_zeros(n_classes, codes.shape[1]).requires_grad_()
+    bias = codes.new_zeros(n_classes).requires_grad_()
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=300, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        logits = standardized @ weight.T + bias
+        value = functional.cross_entropy(logits, targets) + _PENALTY * weight.square().sum()
+        value.backward()
+        return value
+
+    optimizer.step(loss)  # type: ignore[arg-type]
+    scaled = weight.detach() / deviation
+    return scaled, bias.detach() - scaled @ mean
+
+
+def _write(folder: Path, names: list[str], weight: torch.Tensor, bias: torch.Tensor) -> None:
+    """Writes the head into the files of a checkpoint, and binds its out-of-distribution detector to them."""
+    before = digest_weights(folder)
+    weights = {**load_file(folder / _WEIGHTS), f"{_HEAD}.weight": weight.contiguous(), f"{_HEAD}.bias": bias}
+    config = {**json.loads((folder / "config.json").read_text(encoding="utf-8")), "regions": names}
+    replace_file(folder / _WEIGHTS, save(weights, {"format": "pt"}))
+    replace_file(folder / "config.json", (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
+    if (folder / OOD_FILE).is_file():
+        detector = OODDetector.load(folder / OOD_FILE, before)
+        replace(detector, weights=digest_weights(folder)).save(folder)
+
+
+def measure_region_head(
+    names: Sequence[str], known: Sequence[str | None], found: np.ndarray, patients: Sequence[str]
+) -> dict[str, Any] | None:
+    """Measures how often the head is right.
+
+    Args:
+        names: Regions in the order of the head.
+        known: True region of each view; only views with a single one of `names` count.
+        found: int `[n]`, predicted region of each view as an index into `names`.
+        patients: Patient of each view.
+
+    Returns:
+        `names`; `n` views; `mean`, the accuracy, with `low` and `high` (95 % interval over patients); and the
+        `confusion` matrix, a row for each true and a column for each predicted region. None if no view counts.
+    """
+    members = np.flatnonzero([name in names for name in known])
+    if not len(members):
+        return None
+    truth = np.asarray([list(names).index(str(known[row])) for row in members])
+    confusion = np.zeros((len(names), len(names)), int)
+    np.add.at(confusion, (truth, found[members]), 1)
+    accuracy = mean_with_interval(found[members] == truth, np.asarray(patients)[members])
+    return {"names": list(names), "n": len(members), **accuracy, "confusion": confusion.tolist()}

@@ -1,0 +1,109 @@
+"""The head for regions of the body: fitted to frozen codes, written into a checkpoint, predicted and measured."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from datasets import Image
+from sklearn.linear_model import LogisticRegression
+from transformers import AutoModelForImageClassification
+
+from mura_hf import CheckpointError, DatasetError, MuraEnsembleForImageClassification, StudyPredictor
+from mura_hf.common import BODY_PARTS
+from mura_hf.evaluation import describe_evaluation, evaluate_checkpoint, fit_region_head
+from mura_hf.evaluation.region_head import _fit, find_regions, measure_region_head
+from mura_hf.hub import export_checkpoint
+from mura_hf.models.golden_mura import digest_weights
+
+from ..conftest import make_checkpoint, make_model
+
+REGIONS = ["hand", "leg", "shoulder"]
+
+
+def with_regions(rows):
+    """Phantoms of the humerus pass for legs; every ninth row shows two regions or an unknown one."""
+    words = {"shoulder": "shoulder", "humerus": "leg"}
+    regions = [words.get(BODY_PARTS[part], "hand") for part in rows["body_part"]]
+    regions[::9] = [f"{name}+hip" if name == "leg" else "unknown" for name in regions[::9]]
+    return rows.add_column("region", regions)
+
+
+@pytest.fixture
+def folder(evaluated, tmp_path):
+    return shutil.copytree(evaluated[0], tmp_path / "checkpoint")
+
+
+def test_a_head_changes_nothing_else(folder, datasets, rows):
+    film = rows.cast_column("image", Image(decode=False))[0]["image"]["path"]
+    before = StudyPredictor.from_pretrained(folder, device="cpu")
+    digest, train = digest_weights(folder), with_regions(datasets["train"])
+    record = fit_region_head(folder, train, cpu=True)
+    assert list(record["regions"]) == find_regions(train) == REGIONS
+    assert sum(record["regions"].values()) == sum(name in REGIONS for name in train["region"])
+    assert json.loads((folder / "training.json").read_text())["region_head"] == record
+    first = (folder / "model.safetensors").read_bytes()
+    fit_region_head(folder, train, cpu=True)  # replaces the first one
+    assert (folder / "model.safetensors").read_bytes() == first
+    assert digest_weights(folder) != digest
+
+    after = StudyPredictor.from_pretrained(folder, device="cpu")
+    assert after.warnings == before.warnings
+    one, other = before(film), after(film)
+    assert (one.region, one.region_probabilities) == (None, {})
+    same = [item.name for item in dataclasses.fields(one) if item.name not in ("views", "codes", "checkpoint")]
+    for name in set(same) - {"region", "region_probabilities"}:
+        assert getattr(one, name) == getattr(other, name), name
+    assert np.array_equal(one.codes, other.codes)
+    assert np.array_equal(one.views[0].heatmap, other.views[0].heatmap)
+    assert [found.study_id for found in before.similar(one)] == [found.study_id for found in after.similar(other)]
+    shown = dataclasses.replace(other, region="hand", body_part=None)
+    assert "Region hand to arm (predicted)." in repr(shown)
+    assert json.loads(shown.to_json())["region"] == "hand"
+
+    report = evaluate_checkpoint(folder, with_regions(rows), "valid", cpu=True)
+    found = report["region_head"]
+    confusion = np.asarray(found["confusion"])
+    assert found["names"] == REGIONS
+    assert confusion.sum() == found["n"] == sum(name in REGIONS for name in with_regions(rows)["region"])
+    assert found["mean"] == pytest.approx(np.trace(confusion) / found["n"])
+    assert any(
+        line.startswith(f"Region of the body: right in {found['mean']:.3f}") for line in describe_evaluation(report)
+    )
+
+
+def test_is_a_logistic_regression():
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.randint(3, (200,), generator=generator)
+    codes = torch.randn(200, 8, generator=generator).double() * 3 + targets[:, None] * torch.arange(8) / 5
+    weight, bias = _fit(codes, targets, 3)
+    standardized = ((codes - codes.mean(0)) / codes.std(0)).numpy()
+    reference = LogisticRegression(C=1 / (2 * 1e-3 * 200), tol=1e-8, max_iter=5000).fit(standardized, targets.numpy())
+    expected = reference.predict_proba(standardized)
+    np.testing.assert_allclose((codes @ weight.T + bias).softmax(1).numpy(), expected, atol=2e-4)
+
+
+def test_exported_checkpoints_and_ensembles_have_the_head(folder, datasets, rows, tmp_path):
+    fit_region_head(folder, with_regions(datasets["train"]), cpu=True)
+    exported = export_checkpoint(folder, tmp_path / "exported")
+    model = AutoModelForImageClassification.from_pretrained(exported).eval()
+    views = torch.randn(2, 2, 3, 64, 64)
+    with torch.no_grad():
+        expected = model(views).region_logits
+        members = {"one": model, "two": model, "blind": make_model(seed=3)}
+        ensemble = MuraEnsembleForImageClassification.from_members(members)
+        torch.testing.assert_close(ensemble(views).region_logits, expected)
+    assert ensemble.config.regions == REGIONS
+    place = make_checkpoint(tmp_path / "ensemble", ensemble)
+    film = rows.cast_column("image", Image(decode=False))[0]["image"]["path"]
+    assert StudyPredictor.from_pretrained(place, device="cpu")(film).region in REGIONS
+    with pytest.raises(CheckpointError, match="fit the head to each member"):
+        fit_region_head(place, with_regions(datasets["train"]), cpu=True)
+
+
+def test_data_without_regions(folder, datasets):
+    with pytest.raises(DatasetError, match="but has these of none; use data with a column region"):
+        fit_region_head(folder, datasets["train"], cpu=True)
+    assert measure_region_head(["a", "b"], ["a+b", None], np.zeros(2, int), ["1", "2"]) is None
