@@ -13,8 +13,8 @@ from transformers import AutoModelForImageClassification
 
 from mura_hf import CheckpointError, DatasetError, MuraEnsembleForImageClassification, StudyPredictor
 from mura_hf.common import BODY_PARTS
-from mura_hf.evaluation import describe_evaluation, evaluate_checkpoint, fit_region_head
-from mura_hf.evaluation.region_head import _fit, find_regions, measure_region_head
+from mura_hf.evaluation import describe_evaluation, evaluate_checkpoint, fit_region_head, region_head
+from mura_hf.evaluation.region_head import find_regions, measure_region_head
 from mura_hf.hub import export_checkpoint
 from mura_hf.models.golden_mura import digest_weights
 
@@ -78,9 +78,9 @@ def test_is_a_logistic_regression():
     generator = torch.Generator().manual_seed(0)
     targets = torch.randint(3, (200,), generator=generator)
     codes = torch.randn(200, 8, generator=generator).double() * 3 + targets[:, None] * torch.arange(8) / 5
-    weight, bias = _fit(codes, targets, 3)
+    weight, bias = region_head._fit(codes, targets, 3)
     standardized = ((codes - codes.mean(0)) / codes.std(0)).numpy()
-    reference = LogisticRegression(C=1 / (2 * 1e-3 * 200), tol=1e-8, max_iter=5000).fit(standardized, targets.numpy())
+    reference = LogisticRegression(C=1 / (2 * region_head._PENALTY * 200), tol=1e-8, max_iter=5000).fit(standardized, targets.numpy())
     expected = reference.predict_proba(standardized)
     np.testing.assert_allclose((codes @ weight.T + bias).softmax(1).numpy(), expected, atol=2e-4)
 
