@@ -18,7 +18,7 @@ from mura_hf.evaluation import (
     fit_region_head,
     load_splits,
 )
-from mura_hf.evaluation.region_head import find_regions
+from mura_hf.evaluation.region_head import single_regions
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     place = {"batch_size": options.batch_size, "cpu": options.cpu}
     try:
         datasets, _ = load_splits(options.checkpoint, options.data_dir, "calib")
-        if options.only_regions or len(find_regions(datasets["train"])) > 1:
+        if options.only_regions or len(single_regions(datasets["train"])) > 1:
             try:
                 print(describe_region_head(fit_region_head(options.checkpoint, datasets["train"], **place)))
             except CheckpointError as error:

@@ -195,7 +195,7 @@ def _row_values(row: WorklistRow, number: int, common: Sequence[str]) -> dict[st
     return {
         "number": number,
         "name": row.study,
-        "part": row.body_part or UNKNOWN_PART,
+        "part": row.body_part or row.region or UNKNOWN_PART,
         "band": band,
         "sign": sign,
         "text": text,

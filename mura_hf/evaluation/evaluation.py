@@ -45,7 +45,7 @@ from .calibration import CALIBRATION, calibrate_checkpoint, change_temperature, 
 from .ood_detection import fit_ood_detector, list_images, measure_ood_detection
 from .prediction_cache import PredictionCache, digest_rows, has_regions, in_scope, region_members, scope_of
 from .published import comparable_figures
-from .region_head import find_regions, fit_region_head, measure_region_head
+from .region_head import fit_region_head, measure_region_head, single_regions
 from .retrieval import measure_retrieval
 from .saliency import measure_saliency
 from .summary import with_old_names
@@ -480,7 +480,7 @@ def finalize_checkpoint(
     forget_processes()
     options: dict[str, Any] = {"batch_size": batch_size, "cpu": cpu}
     skipped = []
-    if "train" in datasets and len(find_regions(datasets["train"])) > 1:
+    if "train" in datasets and len(single_regions(datasets["train"])) > 1:
         try:
             fit_region_head(folder, datasets["train"], **options)
         except (CheckpointError, DatasetError) as error:

@@ -59,7 +59,7 @@ def fit_region_head(folder: str | Path, train: Dataset, *, batch_size: int = 32,
         DatasetError: If fewer than two regions have `MIN_VIEWS` views.
     """
     folder, accelerator = Path(folder), Accelerator(cpu=cpu)
-    names = find_regions(train)
+    names = single_regions(train)
     if len(names) < 2:
         raise DatasetError(
             f"train must have at least {MIN_VIEWS} views of each of two regions, but has these of "
@@ -89,7 +89,7 @@ def fit_region_head(folder: str | Path, train: Dataset, *, batch_size: int = 32,
     return record
 
 
-def find_regions(rows: Dataset) -> list[str]:
+def single_regions(rows: Dataset) -> list[str]:
     """Returns the regions that `MIN_VIEWS` views show alone, sorted by name; empty if the rows have no regions."""
     counts = Counter(rows["region"] if "region" in rows.column_names else ())
     single = (name for name in counts if name and name != "unknown" and "+" not in name)
@@ -108,7 +108,8 @@ def _read_codes(model: Any, views: ViewDataset, device: torch.device, batch_size
 
 def _fit(codes: torch.Tensor, targets: torch.Tensor, n_classes: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Weight `[K, D]` and bias `[K]` of the logistic regression; the penalty is on standardized codes."""
-    mean, deviation = codes.mean(0), codes.std(0) + 1e-9
+    mean, deviation = codes.mean(0), codes.std(0)
+    deviation += 0.01 * deviation.mean()  # else a channel that hardly varies in train could decide later
     standardized = (codes - mean) / deviation
     weight = codes.new_zeros(n_classes, codes.shape[1]).requires_grad_()
     bias = codes.new_zeros(n_classes).requires_grad_()

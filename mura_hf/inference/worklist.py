@@ -45,6 +45,7 @@ class WorklistRow:
         operating_point: Name of the operating point.
         threshold: Its threshold; studies strictly above it are abnormal.
         checkpoint: Name of the checkpoint, as in `StudyPrediction`.
+        region: Predicted region of the body in plain words, or None.
     """
 
     study: str
@@ -60,6 +61,7 @@ class WorklistRow:
     operating_point: str | None = None
     threshold: float | None = None
     checkpoint: str | None = None
+    region: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns JSON values."""
@@ -144,7 +146,7 @@ def _predict_row(
         return replace(row, error=str(error))
     copied = ("body_part", "probability", "band", "label", "in_distribution", "operating_point", "threshold")
     values = {name: getattr(prediction, name) for name in copied}
-    return replace(row, warnings=tuple(prediction.warnings), **values)
+    return replace(row, warnings=tuple(prediction.warnings), region=prediction.region_words, **values)
 
 
 def sort_rows(rows: Iterable[WorklistRow]) -> list[WorklistRow]:
