@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,10 +13,12 @@ from transformers import AutoModelForImageClassification
 
 from mura_hf import CheckpointError, DatasetError, MuraEnsembleForImageClassification, StudyPredictor
 from mura_hf.common import BODY_PARTS
-from mura_hf.evaluation import describe_evaluation, evaluate_checkpoint, fit_region_head, region_head
+from mura_hf.evaluation import fit_ood_detector, fit_region_head, region_head
 from mura_hf.evaluation.region_head import measure_region_head, single_regions
 from mura_hf.hub import export_checkpoint
 from mura_hf.models.golden_mura import digest_weights
+from mura_hf.retrieval import OODResult
+from mura_hf.retrieval.codes import digest_encoder
 
 from ..conftest import make_checkpoint, make_model
 
@@ -32,8 +34,13 @@ def with_regions(rows):
 
 
 @pytest.fixture
-def folder(evaluated, tmp_path):
-    return shutil.copytree(evaluated[0], tmp_path / "checkpoint")
+def folder(datasets, tmp_path, monkeypatch):
+    """A checkpoint with a detector and a training record."""
+    monkeypatch.setattr("mura_hf.retrieval.ood_detection._MIN_CALIB_VIEWS", 10)
+    place = make_checkpoint(tmp_path / "checkpoint", make_model())
+    (place / "training.json").write_text("{}")
+    fit_ood_detector(place, datasets["train"], datasets["calib"], cpu=True)
+    return place
 
 
 def test_a_head_changes_nothing_else(folder, datasets, rows):
@@ -50,28 +57,44 @@ def test_a_head_changes_nothing_else(folder, datasets, rows):
     assert digest_weights(folder) != digest
 
     after = StudyPredictor.from_pretrained(folder, device="cpu")
-    assert after.warnings == before.warnings
+    assert after.warnings == before.warnings  # the detector fits
+    encoders = [digest_encoder(predictor.model, predictor.processor) for predictor in (before, after)]
+    assert encoders[0] == encoders[1]  # so does an index
     one, other = before(film), after(film)
     assert (one.region, one.region_probabilities) == (None, {})
-    same = [item.name for item in dataclasses.fields(one) if item.name not in ("views", "codes", "checkpoint")]
-    for name in set(same) - {"region", "region_probabilities"}:
+    same = {item.name for item in dataclasses.fields(one)} - {"views", "codes", "region", "region_probabilities"}
+    for name in same:
         assert getattr(one, name) == getattr(other, name), name
     assert np.array_equal(one.codes, other.codes)
     assert np.array_equal(one.views[0].heatmap, other.views[0].heatmap)
-    assert [found.study_id for found in before.similar(one)] == [found.study_id for found in after.similar(other)]
-    shown = dataclasses.replace(other, region="hand", body_part=None)
-    assert "Region hand to arm (predicted)." in repr(shown)
-    assert json.loads(shown.to_json())["region"] == "hand"
 
-    report = evaluate_checkpoint(folder, with_regions(rows), "valid", cpu=True)
-    found = report["region_head"]
-    confusion = np.asarray(found["confusion"])
-    assert found["names"] == REGIONS
-    assert confusion.sum() == found["n"] == sum(name in REGIONS for name in with_regions(rows)["region"])
-    assert found["mean"] == pytest.approx(np.trace(confusion) / found["n"])
-    assert any(
-        line.startswith(f"Region of the body: right in {found['mean']:.3f}") for line in describe_evaluation(report)
-    )
+
+def test_regions_in_words(folder, datasets, rows):
+    fit_region_head(folder, with_regions(datasets["train"]), cpu=True)
+    predictor = StudyPredictor.from_pretrained(folder, device="cpu")
+    file = rows.cast_column("image", Image(decode=False))[0]["image"]["path"]
+    study, found = predictor(file), OODResult(False, 99.0, [False])
+    assert study.region == max(study.region_probabilities, key=study.region_probabilities.get)
+    assert json.loads(study.to_json())["region_probabilities"] == study.region_probabilities
+    assert sum(study.region_probabilities.values()) == pytest.approx(1)
+    hand, leg = (dataclasses.replace(study, region=name, in_distribution=True) for name in ("hand", "leg"))
+    assert "Region hand to arm (predicted)." in repr(hand)
+    assert hand.scope_note is None
+    assert f"Region foot to thigh (predicted). {leg.scope_note}" in repr(leg)
+    assert leg.scope_note == "It seems to show a region that the checkpoint is not for: foot to thigh."
+    assert dataclasses.replace(leg, in_distribution=None).scope_note is None
+    for like_outside in (False, True):  # a head says nothing about a picture of anything
+        result = dataclasses.replace(found, like_outside=like_outside)
+        predictor.ood_detector = SimpleNamespace(detect=lambda codes, result=result: result)
+        assert (predictor(file).region is not None) == like_outside
+
+
+def test_measures_views_with_one_region():
+    known, found = ["a", "b", "a+b", None, "a", "c"], np.asarray([0, 1, 1, 0, 1, 0])
+    measured = measure_region_head(["a", "b"], known, found, list("123456"))
+    assert measured["confusion"] == [[1, 1], [0, 1]]
+    assert (measured["n"], measured["mean"]) == (3, pytest.approx(2 / 3))
+    assert measure_region_head(["a", "b"], ["a+b", None], np.zeros(2, int), ["1", "2"]) is None
 
 
 def test_is_a_logistic_regression():
@@ -87,7 +110,7 @@ def test_is_a_logistic_regression():
     np.testing.assert_allclose((codes @ weight.T + bias).softmax(1).numpy(), expected, atol=2e-4)
 
 
-def test_exported_checkpoints_and_ensembles_have_the_head(folder, datasets, rows, tmp_path):
+def test_exported_checkpoints_and_ensembles_have_the_head(folder, datasets, tmp_path):
     fit_region_head(folder, with_regions(datasets["train"]), cpu=True)
     exported = export_checkpoint(folder, tmp_path / "exported")
     model = AutoModelForImageClassification.from_pretrained(exported).eval()
@@ -99,8 +122,7 @@ def test_exported_checkpoints_and_ensembles_have_the_head(folder, datasets, rows
         torch.testing.assert_close(ensemble(views).region_logits, expected)
     assert ensemble.config.regions == REGIONS
     place = make_checkpoint(tmp_path / "ensemble", ensemble)
-    film = rows.cast_column("image", Image(decode=False))[0]["image"]["path"]
-    assert StudyPredictor.from_pretrained(place, device="cpu")(film).region in REGIONS
+    assert StudyPredictor.from_pretrained(place, device="cpu")(np.eye(64)).region in REGIONS
     with pytest.raises(CheckpointError, match="fit the head to each member"):
         fit_region_head(place, with_regions(datasets["train"]), cpu=True)
 
@@ -108,4 +130,3 @@ def test_exported_checkpoints_and_ensembles_have_the_head(folder, datasets, rows
 def test_data_without_regions(folder, datasets):
     with pytest.raises(DatasetError, match="but has these of none; use data with a column region"):
         fit_region_head(folder, datasets["train"], cpu=True)
-    assert measure_region_head(["a", "b"], ["a+b", None], np.zeros(2, int), ["1", "2"]) is None

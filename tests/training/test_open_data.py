@@ -15,6 +15,7 @@ from mura_hf.evaluation import (
     describe_evaluation,
     describe_source,
     evaluate_checkpoint,
+    fit_region_head,
     load_split,
     load_splits,
 )
@@ -73,6 +74,8 @@ def test_an_epoch_calibration_evaluation_and_a_card_that_credits(key, request):
         split: len(set(rows["patient_id" if key == "grazpedwri" else "study_id"])) for split, rows in datasets.items()
     }
 
+    if key == "fracatlas":
+        fit_region_head(folder, datasets["train"], cpu=True)
     calibrate_checkpoint(folder, load_split(folder, root, "calib")[0], cpu=True)
     splits, data = load_splits(folder, root, "valid")
     rows = splits["valid"]
@@ -87,6 +90,10 @@ def test_an_epoch_calibration_evaluation_and_a_card_that_credits(key, request):
             assert (figures["n"], figures["n_abnormal"]) == (sum(shown), np.asarray(rows["label"])[shown].sum())
             assert f"| {name} | {figures['n']} | {figures['n_abnormal']} | {figures['auroc']:.3f} " in card
         assert any(line.startswith("shows upper limb") for line in describe_evaluation(report))
+        found = report["region_head"]
+        assert (found["names"], found["n"]) == (["hand", "shoulder"], len(rows))
+        assert any(line.startswith("Region of the body: right in") for line in describe_evaluation(report))
+        assert f"(hand, shoulder) is predicted correctly in {found['mean']:.3f}" in card
         assert "study of the upper limb" in card
         assert "Its intended use is the upper limb" in card
         one_box = [label == 1 and len(boxes) == 1 for label, boxes in zip(rows["label"], rows["boxes"], strict=True)]
