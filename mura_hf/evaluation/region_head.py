@@ -122,7 +122,7 @@ def _fit(codes: torch.Tensor, targets: torch.Tensor, n_classes: int) -> tuple[to
         value.backward()
         return value
 
-    optimizer.step(loss)  # type: ignore[arg-type]
+    optimizer.step(loss)
     scaled = weight.detach() / deviation
     return scaled, bias.detach() - scaled @ mean
 
@@ -154,10 +154,11 @@ def measure_region_head(
         `names`; `n` views; `mean`, the accuracy, with `low` and `high` (95 % interval over patients); and the
         `confusion` matrix, a row for each true and a column for each predicted region. None if no view counts.
     """
-    members = np.flatnonzero([name in names for name in known])
+    places = np.asarray([list(names).index(name) if name in names else -1 for name in known])
+    members = np.flatnonzero(places >= 0)
     if not len(members):
         return None
-    truth = np.asarray([list(names).index(str(known[row])) for row in members])
+    truth = places[members]
     confusion = np.zeros((len(names), len(names)), int)
     np.add.at(confusion, (truth, found[members]), 1)
     accuracy = mean_with_interval(found[members] == truth, np.asarray(patients)[members])

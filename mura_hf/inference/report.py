@@ -137,8 +137,8 @@ def _head(study: StudyPrediction, context: ReportContext) -> list[Any]:
     else:
         part = "not predicted by this checkpoint"
         if study.region is not None and study.body_part is None:
-            chance = format_probability(study.region_probabilities[study.region])
-            part = f"{study.region_words} (predicted, probability {chance})"
+            chance = study.region_probabilities[study.region]
+            part = f"{study.region_words} (predicted, probability {format_probability(chance)})"
         elif study.body_part is not None:
             how = "given"
             if not study.body_part_given:
