@@ -154,7 +154,8 @@ def measure_region_head(
         `names`; `n` views; `mean`, the accuracy, with `low` and `high` (95 % interval over patients); and the
         `confusion` matrix, a row for each true and a column for each predicted region. None if no view counts.
     """
-    places = np.asarray([list(names).index(name) if name in names else -1 for name in known])
+    numbers: dict[str | None, int] = {name: number for number, name in enumerate(names)}
+    places = np.asarray([numbers.get(name, -1) for name in known])
     members = np.flatnonzero(places >= 0)
     if not len(members):
         return None
