@@ -89,7 +89,7 @@ def test_records_of_the_first_edition():
         training_command(json.loads((BUNDLED[name] / "training.json").read_text()))
         for name in ("mura-film", "mura-phantom")
     )
-    assert film.startswith("python scripts/train.py --config films --seed 0 --data_dir FracAtlas")
+    assert film.startswith("python scripts/train.py --config films --seed 0 --group_duplicates false --data_dir")
     assert "--config phantom --init_from mura-phantom-1 --epochs 3 --stages '[]'" in phantom
 
 
