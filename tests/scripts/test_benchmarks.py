@@ -2,12 +2,14 @@
 
 import json
 import subprocess
+from pathlib import Path
 
 import comparisons
 import damaged_files
 import data_loading
 import demo_app
 import fine_tuning
+import framing
 import killed_trainings
 import label_leakage
 import mutated_checkpoints
@@ -19,6 +21,7 @@ import shortcuts
 import torch
 import worklist_speed
 from bootstrap import main as bootstrap
+from datasets import Image
 from harness import record
 from prediction_speed import main as prediction_speed
 from retrieval_speed import clustered_codes, share_found
@@ -26,7 +29,7 @@ from retrieval_speed import main as retrieval_speed
 from systems import SYSTEMS, build_system, check_system, has_learned, render_batch, shrink_config
 from training_speed import main as training_speed
 
-from mura_hf import read_radiograph
+from mura_hf import StudyPredictor, load_mura, read_radiograph
 from mura_hf.errors import MuraError
 
 
@@ -117,9 +120,87 @@ def test_without_chromium_the_app_is_not_measured(monkeypatch):
         demo_app.measure_demo()
 
 
+@pytest.mark.parametrize("zoom", framing.ZOOMS)
+def test_a_window_has_the_proportions_of_the_film_and_contains_the_box(zoom):
+    rng, shape = np.random.default_rng(0), (300, 200)
+    firsts = set()
+    for box in [(0, 0, 10, 12), (190, 290, 200, 300), (95, 140, 105, 150)] * 10:
+        rows, columns = framing.find_window(shape, box, zoom, rng)
+        assert (rows.stop - rows.start, columns.stop - columns.start) == (round(300 / zoom), round(200 / zoom))
+        assert 0 <= rows.start <= box[1] < box[3] <= rows.stop <= 300
+        assert 0 <= columns.start <= box[0] < box[2] <= columns.stop <= 200
+        firsts.add(rows.start)
+    assert len(firsts) > 5
+    rows, columns = framing.find_window(shape, (20, 30, 190, 280), zoom, rng)  # larger than the window
+    assert abs(rows.start + rows.stop - 310) <= 2
+    assert abs(columns.start + columns.stop - 210) <= 2
+
+
+def test_places_on_normal_films_are_like_those_of_findings():
+    film, rng = np.zeros((200, 100), np.uint8), np.random.default_rng(0)
+    film[:, 30:60], film[80:120, 40:50] = 120, 220  # a limb with a bright bone
+    for shown in (film, film[::-1, ::-1]):  # mirror images are alike
+        limb = framing.find_limb(shown)
+        for box, level in (((42, 90, 48, 100), 220), ((31, 10, 37, 20), 120)):
+            place = framing.describe_place(framing.find_limb(film), film.shape, box)
+            x0, y0, x1, y1 = framing.find_similar_place(limb, film.shape, place, rng)
+            assert shown[y0:y1, x0:x1].mean() == pytest.approx(level, rel=0.15)
+            assert framing.describe_place(limb, film.shape, (x0, y0, x1, y1)) == pytest.approx(place, abs=0.12)
+
+
+def test_films_are_predicted_as_by_the_predictor_and_compared(phantom_tree, phantom_files):
+    predictor = StudyPredictor.from_pretrained("mura-phantom", device="cpu")
+    films = [read_radiograph(file).to_uint8() for file in phantom_files]
+    films = [change(film) for film in films[:2] for change in framing.APPEARANCES.values()]
+    probabilities, refused = framing.predict_films(predictor, films)
+    studies = [predictor([film], heatmaps=False) for film in films]
+    assert probabilities == pytest.approx([study.probability for study in studies], abs=1e-4)
+    assert [not flag for flag in refused] == [study.in_distribution for study in studies]
+
+    rows = load_mura(phantom_tree)["train"]
+    rows = rows.filter(lambda row: row["label"] == 0 or row["boxes"]).cast_column("image", Image(decode=False))
+    rows = rows.select([n for label in (0, 1) for n in np.flatnonzero(np.asarray(rows["label"]) == label)[:5]])
+    report = framing.measure_framing({"phantom": predictor, "again": predictor}, rows)
+    assert json.loads(json.dumps(report)) == report
+    assert (report["films"], report["abnormal"]) == (10, 5)
+    assert list(report["checkpoints"]["again"]) == list(framing.VARIANTS)
+    native, crop = (report["checkpoints"]["again"][name] for name in (framing.NATIVE, "zoom 2"))
+    expected = [predictor([row["image"]["path"]], heatmaps=False) for row in rows]
+    order = np.argsort([study.probability for study in expected])
+    assert native["auroc"] == pytest.approx((order.argsort()[5:].sum() - 10) / 25)
+    assert crop["change"]["difference"] == pytest.approx(crop["auroc"] - native["auroc"])
+    assert crop["against_first"]["difference"] == 0
+    assert native["refused"] == pytest.approx(np.mean([study.in_distribution is False for study in expected]))
+    table = framing.framing_table(report)
+    assert table.count("\n") == len(framing.VARIANTS) + 1
+    assert f"| native | {native['auroc']:.3f}".replace("0.", ".") in table
+    answers = framing.answer_radiographs({"phantom": predictor}, Path(phantom_files[0]).parent)
+    assert set(answers) == {Path(file).name for file in phantom_files}
+
+
+def test_films_that_a_checkpoint_has_seen_are_left_out(monkeypatch, phantom_tree):
+    rows = load_mura(phantom_tree)["train"]
+    splits = {
+        "one": rows,
+        "two": rows.select(range(0, len(rows), 2)),
+        "normal": rows.filter(lambda row: row["label"] == 0),
+    }
+    monkeypatch.setattr(framing, "load_split", lambda name, *_: (splits[name], {}))
+    both = framing.hold_out(["one", "two"], phantom_tree, "valid")
+    seen = set(splits["two"]["study_id"])
+    expected = [
+        row for row in rows.remove_columns("image") if row["study_id"] in seen and (row["boxes"] or not row["label"])
+    ]
+    assert both.remove_columns("image").to_list() == expected
+    for names, message in ((["normal"], "no normal and abnormal films"), (["bare"], "has no boxes")):
+        splits["bare"] = rows.remove_columns("boxes")
+        with pytest.raises(MuraError, match=message):
+            framing.hold_out(names, phantom_tree, "valid")
+
+
 LONG = (
-    comparisons, data_loading, demo_app, fine_tuning, killed_trainings, label_leakage, ood_scores, phantom_speed,
-    shortcuts, worklist_speed,
+    comparisons, data_loading, demo_app, fine_tuning, framing, killed_trainings, label_leakage, ood_scores,
+    phantom_speed, shortcuts, worklist_speed,
 )  # fmt: skip
 
 
