@@ -86,7 +86,10 @@ def similar_html(predictor: StudyPredictor, study: StudyPrediction, *, same_part
         return note_html("The database has no study of this body part.")
     source = (index.record.data or {}).get("name")
     cases = similar_cases(index, found)
-    return render("similar", cases=cases, n_views=len(index), source=source, synthetic=index.is_synthetic)
+    credit = next((case["credit"] for case in cases if case["credit"]), None)
+    return render(
+        "similar", cases=cases, n_views=len(index), source=source, synthetic=index.is_synthetic, credit=credit
+    )
 
 
 def similar_cases(index: RetrievalIndex, found: Sequence[Neighbour]) -> list[dict[str, Any]]:
