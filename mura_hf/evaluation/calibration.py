@@ -109,7 +109,7 @@ def calibrate_checkpoint(
             except ValueError as error:
                 reasons["no_operating_points"] = str(error)
             else:
-                if SCREENING_POINT not in fit["operating_points"]:
+                if not fit["operating_points"].get(SCREENING_POINT):
                     reasons["no_screening_point"] = "too few abnormal patients to exclude a sensitivity below .85"
                 record |= _choose_bands(fit, truth, probabilities, patients, default_operating_point)
     if default_operating_point not in (None, *fit["operating_points"]):

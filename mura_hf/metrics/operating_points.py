@@ -93,9 +93,10 @@ def choose_operating_points(
 def choose_default(points: Mapping[str, float]) -> str | None:
     """Returns the operating point that a checkpoint should use by default.
 
-    That is `SCREENING_POINT`; or "paper" if this is at least as sensitive; or None without a `SCREENING_POINT`.
+    That is `SCREENING_POINT`; or "paper" if this is at least as sensitive; or None without a `SCREENING_POINT`, or if
+    this flags every study (a threshold of 0).
     """
-    return min(("paper", SCREENING_POINT), key=points.__getitem__) if SCREENING_POINT in points else None
+    return min(("paper", SCREENING_POINT), key=points.__getitem__) if points.get(SCREENING_POINT) else None
 
 
 def choose_bands(

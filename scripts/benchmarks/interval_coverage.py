@@ -21,6 +21,9 @@ from scipy.stats import norm
 from tqdm.auto import tqdm
 
 from mura_hf.metrics import (
+    BAND_SHARE,
+    choose_bands,
+    choose_default,
     choose_operating_points,
     confidence_intervals,
     measure_calibration,
@@ -223,10 +226,14 @@ _PAIRS: dict[str, Callable[[np.random.Generator, np.ndarray, np.ndarray, np.ndar
 """Kind of pair -> function that draws two models from labels, probabilities and patients of studies."""
 
 
+_GUARANTEED = {"sensitivity_85": (0.85, 0), "sensitivity_95": (0.95, 0), "specificity_95": (0.95, 1)}
+"""Operating point -> its guaranteed figure, and whether that is the sensitivity (0) or the specificity (1)."""
+
+
 def measure_guarantees(
     n_simulations: int = 1000, abnormal: Sequence[int] = (20, 31, 60, 200), auroc: float = 0.9
 ) -> dict[str, Any]:
-    """Chooses operating points on few studies, and computes their true sensitivity and specificity.
+    """Chooses operating points and bands on few studies, and computes their true sensitivity, specificity and share.
 
     Args:
         n_simulations: Number of data sets of each size.
@@ -235,27 +242,40 @@ def measure_guarantees(
 
     Returns:
         `simulations`, and by number of abnormal studies and point: share of data sets with the point (`given`), share
-        of these whose true figure is below .95 (`broken`), mean true figure, and mean of the other figure.
+        of these whose true figure is below that in the name (`broken`), mean true figure, and mean of the other
+        figure. `uncertain`: the same for the share of the uncertain band around the default point, `broken` if it is
+        above `BAND_SHARE`.
     """
     rng = np.random.default_rng(2)
     distance = np.sqrt(2) * norm.ppf(auroc)
     report: dict[str, Any] = {"simulations": n_simulations}
     for n in tqdm(abnormal, desc="guarantees"):
         labels = np.repeat([0, 1], [3 * n, n])
-        found: dict[str, list[tuple[float, float]]] = {"sensitivity_95": [], "specificity_95": []}
+        found: dict[str, list[tuple[float, float]]] = {name: [] for name in _GUARANTEED}
+        shares: list[float] = []
         for _ in range(n_simulations):
             scores = rng.normal(size=len(labels)) + distance * labels
             points = choose_operating_points(labels, expit(scores))
             for name in found.keys() & points.keys():
                 cut = logit(points[name])
                 found[name].append((float(norm.sf(cut - distance)), float(norm.cdf(cut))))
-        report[str(n)] = {}
-        for place, (name, rows) in enumerate(found.items()):
+            default = choose_default(points)
+            bands = default and choose_bands(expit(scores), np.arange(len(scores)), points[default])
+            if bands:
+                low, high = logit([bands["low"], bands["suspected"]])
+                normal, abnormal = (norm.cdf(high - mean) - norm.cdf(low - mean) for mean in (0, distance))
+                shares.append(float(0.75 * normal + 0.25 * abnormal))
+        report[str(n)] = {"uncertain": {"given": round(len(shares) / n_simulations, 3)}}
+        if shares:
+            broken = float((np.asarray(shares) > BAND_SHARE).mean())
+            report[str(n)]["uncertain"] |= {"broken": round(broken, 3), "mean": round(float(np.mean(shares)), 3)}
+        for name, rows in found.items():
+            target, place = _GUARANTEED[name]
             row: dict[str, float] = {"given": round(len(rows) / n_simulations, 3)}
             if rows:
                 true, other = np.asarray(rows)[:, place], np.asarray(rows)[:, 1 - place]
                 row |= {
-                    "broken": round(float((true < 0.95).mean()), 3),
+                    "broken": round(float((true < target).mean()), 3),
                     "mean": round(float(true.mean()), 3),
                     "other": round(float(other.mean()), 3),
                 }

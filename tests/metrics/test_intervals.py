@@ -167,5 +167,8 @@ def test_what_the_benchmark_measures_holds():
     found = measure_guarantees(100, (31, 60))
     assert found["31"]["sensitivity_95"] == {"given": 0}
     assert found["60"]["sensitivity_95"]["broken"] <= 0.2
+    for row in found["31"], found["60"]:
+        assert row["sensitivity_85"]["given"] == row["uncertain"]["given"] == 1
+        assert max(row["sensitivity_85"]["broken"], row["uncertain"]["broken"]) <= 0.2
     calibration = measure_calibration_coverage(100, (50,), true_patients=30_000)["50 patients, 1 to 5 studies"]
     assert min(row["coverage"] for row in calibration.values()) >= 0.85

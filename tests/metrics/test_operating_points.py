@@ -90,6 +90,7 @@ def test_what_cannot_be_supported_is_not_chosen():
 
 def test_the_default_is_never_less_sensitive_than_the_rule_of_the_paper():
     assert choose_default({"paper": 0.5, "youden": 0.2}) is None
+    assert choose_default({"paper": 0.5, "sensitivity_85": 0.0}) is None  # flags everything
     assert choose_default({"paper": 0.5, "sensitivity_85": 0.2}) == "sensitivity_85"
     assert choose_default({"paper": 0.5, "sensitivity_85": 0.7}) == "paper"
 
