@@ -50,8 +50,14 @@ def test_equals_the_predictor(name, studies):
         assert full["probability"] == probability(full["scores"]) == pytest.approx(expected.probability, abs=1e-6)
         assert scores == sorted(scores, reverse=True)
         assert sum(scores) == pytest.approx(1)
-        fields = (expected.label, expected.threshold, expected.operating_point, expected.body_part)
-        assert (full["label"], full["threshold"], full["operating_point"], full["body_part"]) == fields
+        fields = (
+            expected.label,
+            expected.threshold,
+            expected.operating_point,
+            expected.body_part,
+            expected.probability_band,
+        )
+        assert tuple(full[name] for name in ("label", "threshold", "operating_point", "body_part", "band")) == fields
         assert len(full["views"]) == len(files)
         for view, one in zip(full["views"], expected.views, strict=True):
             assert view["probability"] == pytest.approx(one.probability, abs=1e-6)
