@@ -135,10 +135,10 @@ def _head(study: StudyPrediction, context: ReportContext) -> list[Any]:
             ),
         ]
     else:
-        part = "not predicted by this checkpoint"
+        what, part = "Body part", "not predicted by this checkpoint"
         if study.region is not None and study.body_part is None:
             chance = study.region_probabilities[study.region]
-            part = f"{study.region_words} (predicted, probability {format_probability(chance)})"
+            what, part = "Region", f"{study.region_words} (predicted, probability {format_probability(chance)})"
         elif study.body_part is not None:
             how = "given"
             if not study.body_part_given:
@@ -153,7 +153,7 @@ def _head(study: StudyPrediction, context: ReportContext) -> list[Any]:
                 f"Operating point <b>{escape(study.operating_point.replace('_', ' '))}</b>: flagged strictly above "
                 f"{study.threshold:g}; this study is "
                 f"<b>{'flagged' if study.label == 'abnormal' else 'not flagged'}</b>. "
-                f"Body part: <b>{escape(part)}</b>. Abnormal means {escape(positive)}."
+                f"{what}: <b>{escape(part)}</b>. Abnormal means {escape(positive)}."
             ),
             _paragraph(" ".join([_performance(context), *map(str, filter(None, [study.band_performance]))])),
         ]

@@ -77,6 +77,19 @@ def test_the_answer_for_an_unusual_study_is_withheld_until_the_visitor_insists(s
     assert not is_withheld(None)
 
 
+def test_the_region_if_the_body_part_is_not_known(study):
+    probabilities = {"hand": 0.97, "leg": 0.03}
+    fields = {"body_part": None, "body_part_given": False, "region_probabilities": probabilities}
+    hand = dataclasses.replace(study, region="hand", in_distribution=True, **fields)
+    text = _text(answer_html(hand))
+    assert "Region: hand to arm (probability 0.97)." in text
+    assert "body part" not in text
+    leg = dataclasses.replace(hand, region="leg", in_distribution=False, unusual_percentile=99.0)
+    for anyway in (False, True):
+        assert f"{leg.scope_note}" in _text(answer_html(leg, show_anyway=anyway))
+    assert "may show another body part" not in answer_html(leg)
+
+
 def test_operating_points_are_sorted_by_threshold():
     config = SimpleNamespace(operating_points={"paper": 0.5, "mine": 0.2, "specificity_95": 0.87})
     assert operating_point_choices(SimpleNamespace(model=SimpleNamespace(config=config))) == [

@@ -72,11 +72,14 @@ def test_the_pictures_are_the_views_and_their_overlays(study, radiographs):
 
 def test_a_withheld_prediction_has_neither_numbers_nor_overlays(study, radiographs):
     context = ReportContext(MADE, performance=FOUND, withheld=True)
-    unusual = replace(study, in_distribution=False, band="out_of_distribution")
+    leg = {"region": "leg", "region_probabilities": {"hand": 0.1, "leg": 0.9}, "body_part": None}
+    unusual = replace(study, in_distribution=False, band="out_of_distribution", **leg)
     _, shown = _read(report_pdf(unusual, radiographs, ReportContext(MADE)))
     assert f"Out of distribution, P(abnormal) {study.probability:.3f}" in shown
+    assert "Region: foot to thigh (predicted, probability 0.900)." in shown
     page, text = _read(report_pdf(unusual, radiographs, context))
     assert "Not answered" in text
+    assert unusual.scope_note in text
     assert "P(abnormal)" not in text
     assert "sensitivity" not in text
     assert len(page.images) == len(radiographs)
