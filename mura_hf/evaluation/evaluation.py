@@ -13,7 +13,6 @@ from datasets import Dataset, DatasetDict
 from transformers import AutoConfig, AutoModelForImageClassification
 
 from ..common import replace_file
-from ..data import UNKNOWN_PART
 from ..errors import CheckpointError, DatasetError, MuraError
 from ..inference import StudyPredictor
 from ..metrics import (
@@ -43,7 +42,7 @@ from ..training import SplitPredictions, forget_processes
 from . import ood_detection, shortcuts
 from .calibration import CALIBRATION, calibrate_checkpoint, change_temperature, probability_errors
 from .ood_detection import fit_ood_detector, list_images, measure_ood_detection
-from .prediction_cache import PredictionCache, digest_rows, has_regions, in_scope, region_members, scope_of
+from .prediction_cache import PredictionCache, digest_rows, in_scope, region_members, scope_of
 from .published import comparable_figures
 from .region_head import fit_region_head, measure_region_head, single_regions
 from .retrieval import measure_retrieval
@@ -114,20 +113,16 @@ def evaluate_checkpoint(
     calibration = {"slope": config.study_slope, "intercept": config.study_intercept}
     levels = measure_levels(predictions, threshold, **calibration)
     scores = score_levels(predictions, **calibration)["study"]
-    joined, measured_rows = scores, [(rows, predictions)]
+    joined, parts = scores, [(rows, predictions)]
     if len(rows) < len(every):
         outside = PredictionCache(folder, in_scope(every, inside=False), accelerator, **options)
         others = outside.predict(progress="Evaluating other regions")
         joined = scores.join(score_levels(others, **calibration)["study"])
-        measured_rows.append((outside.rows, others))
+        parts.append((outside.rows, others))
     regions = region_members(_values_of_studies(every, "region", joined))
     regions = {name: members for name, members in regions.items() if members.any()}
     kinds = np.asarray(_values_of_studies(rows, "finding", scores))
     findings = {str(kind): (kinds == kind) | (scores.labels == 0) for kind in sorted(set(kinds) - {""})}
-    known, found_parts = predictions.body_parts != UNKNOWN_PART, predictions.found_parts
-    recognised = None
-    if found_parts is not None and known.any():
-        recognised = float(np.mean((found_parts == predictions.body_parts)[known]))
     report = {
         "split": split,
         **({"data": data} if data else {}),
@@ -144,18 +139,14 @@ def evaluate_checkpoint(
         "operating_points": _operating_points(scores, joined, config, rules, prevalence, regions),
         "bands": _bands(scores, config),
         "published": comparable_figures(data, split, lambda: measure_levels(predictions, **calibration)),
-        "body_part_accuracy": recognised,
+        "body_part_accuracy": predictions.body_part_accuracy,
+        "region_head": measure_region_head(getattr(config, "regions", None), parts),
     }
     if train is not None and len(train):
         report["baselines"] = measure_baselines(scope_of(train), rows)
     if len(joined.labels) > len(scores.labels):
         left_out = np.arange(len(joined.labels)) >= len(scores.labels)
         report["out_of_scope"] = joined.measure(left_out, threshold)
-    if predictions.found_regions is not None and has_regions(every):
-        known = [region for part, _ in measured_rows for region in part["region"]]
-        found = np.concatenate([one.found_regions for _, one in measured_rows])
-        patients = [patient for part, _ in measured_rows for patient in part["patient_id"]]
-        report["region_head"] = measure_region_head(config.regions, known, found, patients)
     for name, groups, measured in (("region", regions, joined), ("finding", findings, scores)):
         if groups:
             report[name] = {group: measured.measure(members, threshold) for group, members in groups.items()}
@@ -466,9 +457,8 @@ def finalize_checkpoint(
 ) -> FinalizeResult:
     """Calibrates a new checkpoint, fits its OOD detector, evaluates it on `valid` and writes its golden check.
 
-    If the data know regions of the body, a head for them is fitted first. Steps that the data do not allow are
-    skipped. The calling process works alone: after distributed training, call this from the main process once the
-    others have left.
+    If the data know regions of the body, a head for them is fitted too. Steps that the data do not allow are skipped.
+    The calling process works alone: after distributed training, call this from the main process once the others left.
 
     Args:
         folder: The checkpoint.
@@ -479,13 +469,12 @@ def finalize_checkpoint(
     """
     forget_processes()
     options: dict[str, Any] = {"batch_size": batch_size, "cpu": cpu}
-    skipped = []
-    if "train" in datasets and len(single_regions(datasets["train"])) > 1:
+    result = FinalizeResult(calibrate_checkpoint(folder, datasets["calib"], **options))
+    if len(single_regions(datasets.get("train"))) > 1:
         try:
             fit_region_head(folder, datasets["train"], **options)
-        except (CheckpointError, DatasetError) as error:
-            skipped.append(f"No head for the region of the body: {error}.")
-    result = FinalizeResult(calibrate_checkpoint(folder, datasets["calib"], **options), skipped=skipped)
+        except CheckpointError as error:
+            result.skipped.append(f"No head for the region of the body: {error}.")
     try:
         if "train" not in datasets:
             raise DatasetError("the data have no train split")

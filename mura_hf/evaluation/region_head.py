@@ -24,6 +24,7 @@ from ..metrics import mean_with_interval
 from ..models import MuraForImageClassification, MuraImageProcessor
 from ..models.golden_mura import digest_weights
 from ..retrieval import OOD_FILE, OODDetector
+from ..training import SplitPredictions
 from .calibration import add_to_training_record
 from .prediction_cache import spread_indices
 
@@ -89,9 +90,9 @@ def fit_region_head(folder: str | Path, train: Dataset, *, batch_size: int = 32,
     return record
 
 
-def single_regions(rows: Dataset) -> list[str]:
+def single_regions(rows: Dataset | None) -> list[str]:
     """Returns the regions that `MIN_VIEWS` views show alone, sorted by name; empty if the rows have no regions."""
-    counts = Counter(rows["region"] if "region" in rows.column_names else ())
+    counts = Counter(rows["region"] if rows is not None and "region" in rows.column_names else ())
     single = (name for name in counts if name and name != "unknown" and "+" not in name)
     return sorted(name for name in single if counts[name] >= MIN_VIEWS)
 
@@ -140,27 +141,32 @@ def _write(folder: Path, names: list[str], weight: torch.Tensor, bias: torch.Ten
 
 
 def measure_region_head(
-    names: Sequence[str], known: Sequence[str | None], found: np.ndarray, patients: Sequence[str]
+    names: Sequence[str] | None, parts: Sequence[tuple[Dataset, SplitPredictions]]
 ) -> dict[str, Any] | None:
     """Measures how often the head is right.
 
     Args:
-        names: Regions in the order of the head.
-        known: True region of each view; only views with a single one of `names` count.
-        found: int `[n]`, predicted region of each view as an index into `names`.
-        patients: Patient of each view.
+        names: `regions` of the config; None without a head.
+        parts: Parts of a split, each with its predictions. Only views with a single one of `names` count.
 
     Returns:
         `names`; `n` views; `mean`, the accuracy, with `low` and `high` (95 % interval over patients); and the
         `confusion` matrix, a row for each true and a column for each predicted region. None if no view counts.
     """
-    numbers: dict[str | None, int] = {name: number for number, name in enumerate(names)}
-    places = np.asarray([numbers.get(name, -1) for name in known])
-    members = np.flatnonzero(places >= 0)
-    if not len(members):
+    numbers = {name: number for number, name in enumerate(names or ())}
+    counted = [
+        (numbers[region], int(predicted), patient)
+        for rows, predictions in parts
+        if predictions.found_regions is not None and "region" in rows.column_names
+        for region, predicted, patient in zip(
+            rows["region"], predictions.found_regions, rows["patient_id"], strict=True
+        )
+        if region in numbers
+    ]
+    if not counted:
         return None
-    truth = places[members]
-    confusion = np.zeros((len(names), len(names)), int)
-    np.add.at(confusion, (truth, found[members]), 1)
-    accuracy = mean_with_interval(found[members] == truth, np.asarray(patients)[members])
-    return {"names": list(names), "n": len(members), **accuracy, "confusion": confusion.tolist()}
+    truth, found, patients = (np.asarray(values) for values in zip(*counted, strict=True))
+    confusion = np.zeros((len(numbers), len(numbers)), int)
+    np.add.at(confusion, (truth, found), 1)
+    accuracy = mean_with_interval(found == truth, patients)
+    return {"names": list(numbers), "n": len(counted), **accuracy, "confusion": confusion.tolist()}

@@ -61,6 +61,14 @@ class SplitPredictions:
     single_view_probabilities: np.ndarray | None = None
     found_regions: np.ndarray | None = None
 
+    @property
+    def body_part_accuracy(self) -> float | None:
+        """Share of correct body parts among the views whose true one is known; None if there are none, or no head."""
+        known = self.body_parts != UNKNOWN_PART
+        if self.found_parts is None or not known.any():
+            return None
+        return float(np.mean((self.found_parts == self.body_parts)[known]))
+
     def by_study(self) -> dict[str, tuple[float, int, str, int]]:
         """Study id -> pooled probability (usually the mean), label, patient and body part."""
         studies, means = aggregate_studies(self.study_ids, self.probabilities)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from datasets import Image
+from datasets import Dataset, Image
 from sklearn.linear_model import LogisticRegression
 from transformers import AutoModelForImageClassification
 
@@ -91,10 +91,13 @@ def test_regions_in_words(folder, datasets, rows):
 
 def test_measures_views_with_one_region():
     known, found = ["a", "b", "a+b", None, "a", "c"], np.asarray([0, 1, 1, 0, 1, 0])
-    measured = measure_region_head(["a", "b"], known, found, list("123456"))
+    rows = Dataset.from_dict({"region": known, "patient_id": list("123456")})
+    parts = [(rows.select(range(2)), SimpleNamespace(found_regions=found[:2]))]
+    parts.append((rows.select(range(2, 6)), SimpleNamespace(found_regions=found[2:])))
+    measured = measure_region_head(["a", "b"], parts)
     assert measured["confusion"] == [[1, 1], [0, 1]]
     assert (measured["n"], measured["mean"]) == (3, pytest.approx(2 / 3))
-    assert measure_region_head(["a", "b"], ["a+b", None], np.zeros(2, int), ["1", "2"]) is None
+    assert measure_region_head(["c", "d"], parts[:1]) is measure_region_head(None, parts) is None
 
 
 def test_is_a_logistic_regression():
