@@ -58,9 +58,9 @@ class MuraStudyClassificationPipeline(Pipeline):
         Returns:
             For each study `[{"label": ..., "score": ...}, ...]`, the more likely label first. With `views=True` a
             dict: `label` at the threshold, `band` (one of `BANDS`), `probability` of abnormal, `threshold`,
-            `operating_point`, `body_part` (None if neither given nor predicted), `scores` (the list above), and
-            `views` in their order, each with its `probability` of abnormal and its `weight` in the result. Without a
-            list of studies, the result of the one study.
+            `operating_point`, `body_part` (None if neither given nor predicted), `region` (None without a head for
+            it), `scores` (the list above), and `views` in their order, each with its `probability` of abnormal and its
+            `weight` in the result. Without a list of studies, the result of the one study.
 
         Raises:
             ValueError: If a study is empty, a view cannot be read, the body part or operating point is unknown, or the
