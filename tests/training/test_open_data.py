@@ -2,6 +2,7 @@
 
 import shutil
 
+import calibrate
 import numpy as np
 import pytest
 from accelerate.state import AcceleratorState
@@ -15,7 +16,6 @@ from mura_hf.evaluation import (
     describe_evaluation,
     describe_source,
     evaluate_checkpoint,
-    fit_region_head,
     load_split,
     load_splits,
 )
@@ -75,7 +75,7 @@ def test_an_epoch_calibration_evaluation_and_a_card_that_credits(key, request):
     }
 
     if key == "fracatlas":
-        fit_region_head(folder, datasets["train"], cpu=True)
+        calibrate.main([str(folder), "--data_dir", str(root), "--cpu", "--only_regions"])
     calibrate_checkpoint(folder, load_split(folder, root, "calib")[0], cpu=True)
     splits, data = load_splits(folder, root, "valid")
     rows = splits["valid"]
