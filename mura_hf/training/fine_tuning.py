@@ -109,6 +109,8 @@ def _model_kwargs(config: TrainingConfig, found: Any, family: str, messages: lis
     fields = {name: value for name, value in known.items() if value != getattr(default, name)}
     if not config.training.finding_weight and fields.pop("finding_types", None):
         messages.append("The head for finding types is left out, because finding_weight is 0.")
+    if getattr(found, "regions", None):
+        messages.append("The head for regions is left out; after training, it is fitted again if the data know them.")
     if config.training.finding_weight and config.model.model_kwargs.get("finding_types"):
         fields["finding_types"] = config.model.model_kwargs["finding_types"]
     return fields

@@ -45,16 +45,17 @@ CROPPED = TINY.replace(resize_size=72, random_crop=True)
 
 @pytest.mark.parametrize("family", ["mura", "mura_metric_learning", "mura_fusenet"])
 def test_everything_is_the_checkpoints_but_its_calibration(family, tmp_path):
-    base = save_base(tmp_path / "base", family, head_dropout=[0.2, 0.1], head_layers=[12])
+    base = save_base(tmp_path / "base", family, head_dropout=[0.2, 0.1], head_layers=[12], regions=["hand", "leg"])
     changes = {"metric_loss": "triplet_margin"} if family == "mura_metric_learning" else {}
-    config, _ = fine_tune(CROPPED, tmp_path / "base", **changes)
+    config, messages = fine_tune(CROPPED, tmp_path / "base", **changes)
+    assert any("head for regions is left out" in line for line in messages)
     model = build_model(config, trained_on_phantoms=False)
     assert type(model) is type(base)
     assert all(torch.equal(value, base.state_dict()[name]) for name, value in model.state_dict().items())
     config = model.config
     assert (config.temperature, config.study_slope, config.study_intercept) == (1.0, 1.0, 0.0)
     assert config.operating_points == {"paper": 0.5}
-    assert config.default_operating_point is config.bands is None
+    assert config.default_operating_point is config.bands is config.regions is None
     assert (config.head_dropout, config.head_layers, config.body_part_head) == ([0.2, 0.1], [12], True)
     assert not config.trained_on_phantoms  # the new data are not
     model.save_pretrained(tmp_path / "again")
