@@ -3,11 +3,13 @@
 All sizes that depend on the view are values in tensors, never shapes, so that one graph fits views of any size.
 """
 
+import copy
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import nn
+from torch._higher_order_ops.while_loop import while_loop
 from torch.nn import functional
 
 from ..errors import CheckpointError
@@ -17,8 +19,10 @@ from ..models import (
     MuraClassifier,
     MuraEnsembleForImageClassification,
     MuraForImageClassification,
+    MuraFuseNetForImageClassification,
     MuraImageProcessor,
 )
+from ..models.class_activation_mura import boxes_to_pixels, spread_labels
 from ..models.geometry_mura import find_center
 from ..retrieval import OODDetector, feature_means, view_codes
 
@@ -154,18 +158,21 @@ class ViewGraph(nn.Module):
     def __init__(self, model: MuraClassifier, processor: MuraImageProcessor, detector: OODDetector | None) -> None:
         super().__init__()
         for member in list_models(model):
-            if not isinstance(member, MuraForImageClassification):
+            if not isinstance(member, MuraForImageClassification | MuraFuseNetForImageClassification):
                 raise CheckpointError(
-                    f"a model of type {member.config.model_type} decides while it runs which part of the network or "
-                    "of the view comes next, which the ONNX graph cannot do; use the checkpoint with PyTorch"
+                    f"a model of type {member.config.model_type} chooses one of its networks while it runs, which the "
+                    "ONNX graph cannot do; use the checkpoint with PyTorch"
                 )
-            if member.attention is not None and member.code_direction() is None:
+            if member.attention is not None and not isinstance(member.classifier, nn.Linear):
                 raise CheckpointError(
                     "gated attention over views with a nonlinear head needs more than the logits of the views, which "
                     "is all that the ONNX graph has; use the checkpoint with PyTorch"
                 )
         self.preprocessing = Preprocessing(processor)
-        self.model = model
+        self.model = copy.deepcopy(model)
+        for module in self.model.modules():
+            if isinstance(module, MuraFuseNetForImageClassification):
+                module.__class__ = _FuseNetGraph
         self.heatmap = True
         self.inside = [] if detector is None else detector.inside.tolist()
         if detector is not None:
@@ -185,10 +192,7 @@ class ViewGraph(nn.Module):
         }
         if self.heatmap:
             size = self.preprocessing.size
-            maps = [
-                part.weight * normalize(enlarge(class_activation_map(part), size))
-                for part in closed_form_parts(self.model, output)
-            ]
+            maps = [part.weight * _draw(part, size) for part in closed_form_parts(self.model, output)]
             heatmap = normalize(torch.stack(maps).sum(0))[0]
             restored = self.preprocessing.restore(heatmap, image, *placements).clamp(0, 1)
             found["heatmap"] = normalize(restored[None])[0]
@@ -218,6 +222,73 @@ class ViewGraph(nn.Module):
         return torch.stack([near, near - squares[:, [not one for one in self.inside]].amin(1)], dim=1)
 
 
+class _FuseNetGraph(MuraFuseNetForImageClassification):
+    """FuseNet without Python code that depends on values."""
+
+    def _global_map(self, feature_map: torch.Tensor) -> torch.Tensor:
+        direction = self.global_branch.code_direction()
+        if direction is None:
+            raise CheckpointError(
+                "FuseNet with a nonlinear head finds its crop with gradients, which the ONNX graph cannot compute; "
+                "use the checkpoint with PyTorch"
+            )
+        return torch.einsum("d,ndhw->nhw", direction, feature_map)
+
+    @staticmethod
+    def _spread_labels(labels: torch.Tensor, above: torch.Tensor) -> torch.Tensor:
+        if not torch.compiler.is_exporting():
+            return spread_labels(labels, above)
+
+        def spread(
+            labels: torch.Tensor, above: torch.Tensor, changed: torch.Tensor
+        ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+            wider = functional.max_pool2d(labels, 3, 1, 1) * above
+            return wider, above.clone(), (wider != labels).any()
+
+        start = labels.clone(), above.clone(), (labels >= 0).any()
+        return while_loop(lambda labels, above, changed: changed.clone(), spread, start)[0]
+
+    @staticmethod
+    def _crop(images: torch.Tensor, boxes: torch.Tensor, side: int) -> torch.Tensor:
+        left, top, right, bottom = boxes_to_pixels(boxes, *images.shape[2:])[0]
+        resized = images
+        for start, end in ((top, bottom), (left, right)):
+            pixels = torch.arange(resized.shape[2])
+            outputs, length = torch.arange(side)[:, None], torch.full_like(start, side)
+            weights = _triangles(outputs, length, pixels - start, end - start)
+            weights = torch.where((pixels >= start) & (pixels < end), weights, 0).float()
+            resized = (weights / weights.sum(1, keepdim=True) @ resized).transpose(2, 3)
+        return resized
+
+
+def _draw(part: Explained, size: tuple[int, int]) -> torch.Tensor:
+    """Class activation map of a part at its place in an image of this size, `[1, *size]`, divided by its maximum."""
+    drawn = class_activation_map(part)
+    if part.boxes is None:
+        return normalize(enlarge(drawn, size))
+    left, top, right, bottom = boxes_to_pixels(part.boxes, *size)[0]
+    rows, columns = (
+        _cubic_weights(start, end, side, length)
+        for start, end, side, length in zip((top, left), (bottom, right), size, drawn.shape[1:], strict=True)
+    )
+    return normalize((rows @ drawn @ columns.T).clamp_min(0))
+
+
+def _cubic_weights(start: torch.Tensor, end: torch.Tensor, side: int, length: int) -> torch.Tensor:
+    """Weights `[side, length]` that enlarge a map to the pixels from `start` to `end`, bicubic as in torch."""
+    positions = torch.arange(side)
+    centers = (positions - start + 0.5) * length / (end - start) - 0.5
+    first = centers.floor()
+    beyond = centers - first
+    total = torch.zeros(side, length)
+    for tap in (-1, 0, 1, 2):
+        x = (beyond - tap).abs()[:, None]
+        near, far = (1.25 * x - 2.25) * x * x + 1, ((-0.75 * x + 3.75) * x - 6) * x + 3
+        index = (first + tap).clamp(0, length - 1)[:, None]
+        total = total + torch.where(index == torch.arange(length), near if tap in (0, 1) else far, 0.0)
+    return torch.where(((positions >= start) & (positions < end))[:, None], total, 0.0)
+
+
 def closed_form_parts(model: MuraClassifier, output: Any) -> list[Explained]:
     """As `model.explain`, but with channel weights for every pooling and without a look at values.
 
@@ -233,6 +304,14 @@ def closed_form_parts(model: MuraClassifier, output: Any) -> list[Explained]:
             for name, weight in model.config.weights.items()
             for part in closed_form_parts(model.members[name], output.members[name])
         ]
+    if isinstance(model, MuraFuseNetForImageClassification):
+        weight = model.classifier.weight.detach()
+        directions = ((weight[1] - weight[0]) / model.config.temperature).chunk(2)
+        found = [(output.feature_map, None), (output.local_feature_map, output.boxes)]
+        return [
+            Explained(maps, _no_score, boxes=boxes, weight=0.5, channel_weights=direction)
+            for (maps, boxes), direction in zip(found, directions, strict=True)
+        ]
     direction = model.code_direction() if isinstance(model, MuraForImageClassification) else None
     maps = getattr(output, "feature_map", None)
     if direction is None or maps is None or maps.ndim != 4 or maps.shape[1] != len(direction):
@@ -242,7 +321,11 @@ def closed_form_parts(model: MuraClassifier, output: Any) -> list[Explained]:
         )
     if output.mirrored_feature_map is not None:
         maps, direction = torch.cat([maps, output.mirrored_feature_map], dim=1), torch.cat([direction, direction]) / 2
-    return [Explained(maps, lambda values: values.sum((1, 2, 3)), channel_weights=direction)]
+    return [Explained(maps, _no_score, channel_weights=direction)]
+
+
+def _no_score(feature_map: torch.Tensor) -> torch.Tensor:
+    raise NotImplementedError("the closed form needs no gradient of the score")
 
 
 def list_models(model: MuraClassifier) -> list[MuraClassifier]:

@@ -45,15 +45,34 @@ def is_mean(code: torch.Tensor | None, *feature_maps: torch.Tensor) -> bool:
     return bool(torch.allclose(code.float(), mean, rtol=tolerance, atol=tolerance * float(mean.abs().max())))
 
 
-def largest_region(maps: torch.Tensor, threshold: float) -> torch.Tensor:
+def spread_labels(labels: torch.Tensor, above: torch.Tensor) -> torch.Tensor:
+    """Gives all pixels of a region the largest label in it; `above` `[B, 1, h, w]` is 1 inside regions, else 0.
+
+    Pixels are connected to their eight neighbors. Each pixel repeatedly takes the largest label among its neighbors
+    until nothing changes, for all maps at once.
+    """
+    while True:
+        spread = labels
+        for _ in range(8):  # comparing synchronizes with an accelerator, so it is not done after each step
+            spread = functional.max_pool2d(spread, 3, 1, 1) * above
+        if torch.equal(spread, labels):
+            return labels
+        labels = spread
+
+
+def largest_region(
+    maps: torch.Tensor,
+    threshold: float,
+    spread: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = spread_labels,
+) -> torch.Tensor:
     """Finds the bounding box of the largest connected region above a threshold.
 
-    Each map is scaled to [0, 1] first. Pixels are connected to their eight neighbors. Components are found for all
-    maps at once: each pixel repeatedly takes the largest label among its neighbors until nothing changes.
+    Each map is scaled to [0, 1] first.
 
     Args:
         maps: `[B, h, w]`, finite.
         threshold: Fraction of the way from the minimum to the maximum of the map, in (0, 1).
+        spread: Labels connected regions, as `spread_labels` does.
 
     Returns:
         float `[B, 4]`: left, top, right and bottom as fractions of the sides. The whole map if it is constant. Of
@@ -64,14 +83,7 @@ def largest_region(maps: torch.Tensor, threshold: float) -> torch.Tensor:
     low, high = values.amin((1, 2), keepdim=True), values.amax((1, 2), keepdim=True)
     above = (values - low >= threshold * (high - low)).float()[:, None]
     numbers = torch.arange(1, height * width + 1, device=maps.device, dtype=torch.float32).view(1, 1, height, width)
-    labels = numbers * above
-    while True:
-        spread = labels
-        for _ in range(8):  # comparing synchronizes with an accelerator, so it is not done after each step
-            spread = functional.max_pool2d(spread, 3, 1, 1) * above
-        if torch.equal(spread, labels):
-            break
-        labels = spread
+    labels = spread(numbers * above, above)
     flat = labels.view(batch, -1).long()
     areas = torch.zeros(batch, height * width + 1, device=maps.device).scatter_add_(1, flat, above.view(batch, -1))
     areas[:, 0] = 0

@@ -9,7 +9,15 @@ from huggingface_hub.dataclasses import strict
 from torch import nn
 
 from .backbone_mura import SMALL_CNNS, check_feature_map
-from .class_activation_mura import crop_and_resize, expand_boxes, gradient_map, is_mean, largest_region, resize
+from .class_activation_mura import (
+    crop_and_resize,
+    expand_boxes,
+    gradient_map,
+    is_mean,
+    largest_region,
+    resize,
+    spread_labels,
+)
 from .configuration_mura import CheckpointError, MuraConfig
 from .heads_mura import MuraHead, make_attention, pool_views
 from .modeling_mura import MuraForImageClassification, MuraTimmModel
@@ -103,6 +111,9 @@ class MuraFuseNetForImageClassification(MuraTimmModel, MuraClassifier):
     config_class = MuraFuseNetConfig
     STAGES = ("global", "local", "fusion")
     stage = "fusion"
+    # Depend on values, so an exported graph has others in their place.
+    _spread_labels = staticmethod(spread_labels)
+    _crop = staticmethod(crop_and_resize)
 
     def __init__(self, config: MuraFuseNetConfig):
         super().__init__(config)
@@ -152,14 +163,15 @@ class MuraFuseNetForImageClassification(MuraTimmModel, MuraClassifier):
     def find_boxes(self, output: MuraImageClassifierOutput) -> torch.Tensor:
         """Returns the crop for an output of the global branch, `[B, 4]` as fractions of the image sides."""
         feature_map: Any = output.feature_map
-        if self.config.crop_map == "channel_max":
-            maps = feature_map.detach().amax(1)
-        else:
-            # Without the ReLU of Grad-CAM, so that there is a hottest region even if all evidence is for normal.
-            maps = gradient_map(self.global_branch.score, feature_map)
+        by_channel = self.config.crop_map == "channel_max"
+        maps = feature_map.detach().amax(1) if by_channel else self._global_map(feature_map)
         maps = nn.functional.interpolate(maps.float()[:, None], (_MAP_SIDE, _MAP_SIDE), mode="bilinear")[:, 0]
-        boxes = largest_region(maps, self.config.crop_threshold)
+        boxes = largest_region(maps, self.config.crop_threshold, self._spread_labels)
         return expand_boxes(boxes, self.config.crop_min_share, square=self.config.crop_square)
+
+    def _global_map(self, feature_map: torch.Tensor) -> torch.Tensor:
+        # Without the ReLU of Grad-CAM, so that there is a hottest region even if all evidence is for normal.
+        return gradient_map(self.global_branch.score, feature_map)
 
     def classify_views(self, pixel_values: torch.Tensor, explainable: bool = False, **given: Any) -> MuraFuseNetOutput:
         """Computes logits of views `[B, C, H, W]`, without a loss. Every output can be explained."""
@@ -177,7 +189,7 @@ class MuraFuseNetForImageClassification(MuraTimmModel, MuraClassifier):
             return MuraFuseNetOutput(**values)
         boxes = self.find_boxes(whole)
         source = pixel_values if config.full_resolution else resized
-        crops = crop_and_resize(source, boxes, config.local_size or config.image_size)
+        crops = self._crop(source, boxes, config.local_size or config.image_size)
         part = self.local_branch.classify_views(crops, **given)
         code = torch.cat([whole.pooler_output, part.pooler_output], dim=1)  # type: ignore[list-item]
         values |= {

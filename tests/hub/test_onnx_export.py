@@ -63,6 +63,7 @@ FAMILIES = {
     "nonlinear head": {"head_layers": [8], "study_pooling": "max"},
     "gated attention": {"study_pooling": "gated_attention"},
     "mura_metric_learning": {},
+    "mura_fusenet": {"local_size": 48, "study_pooling": "gated_attention"},
     "mura_ensemble": {"study_slope": 0.7, "study_intercept": -0.4, "temperature": 1.3},
 }
 
@@ -141,8 +142,8 @@ def test_a_graph_that_differs_is_not_written(checkpoint, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("family", "fields", "reason"),
     [
-        ("mura_fusenet", {}, "mura_fusenet"),
         ("mura_specialized", {}, "mura_specialized"),
+        ("mura_fusenet", {"head_layers": [8]}, "FuseNet with a nonlinear head"),
         ("mura", {"head_layers": [8], "study_pooling": "gated_attention"}, "nonlinear head"),
     ],
 )
