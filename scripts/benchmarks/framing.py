@@ -1,6 +1,6 @@
 """Measures what happens to a checkpoint on close-ups, and on films that look different.
 
-Topics (20 ms a film, and 14 forward passes for each checkpoint: 7 minutes for 250 films and an EfficientNet-Lite0):
+Topics (20 ms a film, and 13 forward passes for each checkpoint: 7 minutes for 250 films and an EfficientNet-Lite0):
   framing  AUROC of held-out films as they are, cropped around the limb, and with another contrast, resolution, quality
            or border; the paired difference to the films as they are; the share that the checkpoint calls out of
            distribution
