@@ -76,7 +76,7 @@ def test_the_snippets_run(name, tmp_path, monkeypatch, capsys):
         Image.fromarray(pixels).save(tmp_path / file)
     monkeypatch.chdir(tmp_path)
     exec(snippet, {})
-    assert re.match(r"(normal|abnormal|uncertain|out_of_distribution) 0\.\d+", capsys.readouterr().out)
+    assert re.match(r"(low|uncertain|suspected|out_of_distribution) 0\.\d+", capsys.readouterr().out)
 
 
 def test_metadata_and_warnings():
