@@ -13,7 +13,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--output_dir", help="folder that gets onnx/; the checkpoint's own by default")
     options = parser.parse_args(argv)
     found = export_onnx(options.checkpoint, options.output_dir)
-    print(f"Exported: {found.file} ({found.file.stat().st_size / 1e6:.1f} MB)")
+    for file in found.files:
+        print(f"Exported: {file} ({file.stat().st_size / 1e6:.1f} MB)")
     print(
         f"Largest differences from PyTorch on {found.pictures} pictures: probability "
         f"{found.probability_difference:.1g}, logit {found.logit_difference:.1g}"

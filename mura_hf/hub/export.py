@@ -22,9 +22,8 @@ HUB_RECORD = "hub.json"
 """Commits that were pushed from a folder; stays on this machine."""
 
 ONNX_FOLDER = "onnx"
-GRAPH_FILE = "model.onnx"
 STUDY_FILE = "study.json"
-"""Files of `export_onnx`, beside the weights of a checkpoint."""
+"""Folder of `export_onnx` beside the weights of a checkpoint, and its file that describes the graphs."""
 
 _REQUIRED = ("config.json", "model.safetensors", "preprocessor_config.json")
 _MODELS = Path(__file__).parents[1] / "models"
@@ -138,16 +137,16 @@ def onnx_files(folder: str | Path) -> list[Path]:
     place = Path(folder) / ONNX_FOLDER
     if not place.is_dir():
         return []
+    graphs = sorted(place.glob("*.onnx"))
     try:
         weights = json.loads((place / STUDY_FILE).read_text(encoding="utf-8"))["weights_sha256"]
-        known = weights == digest_weights(folder) and (place / GRAPH_FILE).is_file()
     except (OSError, ValueError, LookupError, TypeError):
-        known = False
-    if not known:
+        weights = None
+    if not graphs or weights != digest_weights(folder):
         raise CheckpointError(
             f"{place} is incomplete or belongs to other weights; run scripts/export_onnx.py again, or remove it"
         )
-    return [place / GRAPH_FILE, place / STUDY_FILE]
+    return [*graphs, place / STUDY_FILE]
 
 
 def check_index(folder: str | Path) -> None:

@@ -9,8 +9,9 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,10 @@ from ..explain import localize
 from ..inference import StudyPrediction, StudyPredictor
 from ..inference.loading import find_source, find_weights
 from ..inference.runtimes import to_onnx
-from ..models import BODY_PARTS, MuraClassifier, MuraImageProcessor
+from ..models import BODY_PARTS, MuraImageProcessor, MuraSpecializedForImageClassification
 from ..models.golden_mura import digest_weights
-from ..retrieval import OODDetector
-from .export import GRAPH_FILE, ONNX_FOLDER, STUDY_FILE
-from .onnx_graph import ViewGraph, closed_form_parts, list_members
+from .export import ONNX_FOLDER, STUDY_FILE
+from .onnx_graph import ViewGraph, list_members
 
 TOLERANCE = 1e-4
 """Largest difference from PyTorch that the probability of an exported graph may have."""
@@ -47,7 +47,7 @@ class OnnxExport:
     """What `export_onnx` wrote.
 
     Attributes:
-        file: The graph.
+        files: The graphs: `model.onnx`, or one for each body part and the router of a specialized model.
         pictures: Number of pictures on which it was compared with PyTorch.
         probability_difference: Largest difference of a probability.
         logit_difference: Largest difference of a logit.
@@ -56,7 +56,7 @@ class OnnxExport:
         no_heatmap: Why the graph has no heatmap; None if it has one.
     """
 
-    file: Path
+    files: list[Path]
     pictures: int
     probability_difference: float
     logit_difference: float
@@ -71,6 +71,9 @@ def export_onnx(
     pictures: Sequence[np.ndarray] | None = None,
 ) -> OnnxExport:
     """Writes `onnx/model.onnx` and `onnx/study.json`, after a comparison with PyTorch.
+
+    A specialized model has one graph for each body part, such as `wrist.onnx`, and `router.onnx`, whose
+    `body_part_logits` choose among them.
 
     The graph takes one view, uint8 `[H, W]` of any size, windowed so that bone is bright, as `read_radiograph` gives
     it (`Radiograph.to_uint8`). Preprocessing is part of the graph. Outputs, as far as the checkpoint has them:
@@ -102,36 +105,47 @@ def export_onnx(
     target = Path(original if folder is None else folder)
     target.mkdir(parents=True, exist_ok=True)
     pictures = _read_examples() if pictures is None else pictures
-    graph = _make_graph(predictor)
-    reason = _find_obstacle(predictor, pictures[0])
-    expected = [predictor(picture) for picture in pictures]
+    graphs = _list_graphs(predictor)
+    card = original / "README.md"
+    licence = _LICENSE.search(card.read_text(encoding="utf-8")) if card.is_file() else None
+    common = {
+        "format": 1,
+        "checkpoint": predictor.checkpoint,
+        "model_type": predictor.model.config.model_type,
+        "weights_sha256": digest_weights(original),
+        "license": licence[1] if licence else None,
+        "notice": "Not a medical device.",
+    }
+    described, rows = {}, []
     with tempfile.TemporaryDirectory(prefix=".onnx-", dir=target) as draft:
         fresh = Path(draft) / ONNX_FOLDER
         fresh.mkdir()
-        while True:
-            graph.heatmap = reason is None
-            _write_graph(fresh, graph, predictor, original, reason)
-            found = _compare(fresh / GRAPH_FILE, pictures, expected)
-            if reason is not None or found["heatmap"] <= HEATMAP_TOLERANCE:
-                break
-            reason = "the closed form of the class activation map differs from Grad-CAM for its pooling"
-        if not found["probability"] <= TOLERANCE:  # also true for NaN
-            raise CheckpointError(
-                f"the graph of {predictor.checkpoint} differs from PyTorch by {found['probability']:.2g} in a "
-                f"probability, and {TOLERANCE:g} is allowed; nothing was written. Update torch and onnxscript, or use "
-                "the checkpoint with PyTorch"
-            )
+        for name, (graph, predict) in graphs.items():
+            file = fresh / f"{name}.onnx"
+            found, study = _export_graph(file, graph, common, pictures, [predict(picture) for picture in pictures])
+            if not found["probability"] <= TOLERANCE:  # also true for NaN
+                raise CheckpointError(
+                    f"the graph of {predictor.checkpoint} differs from PyTorch by {found['probability']:.2g} in a "
+                    f"probability, and {TOLERANCE:g} is allowed; nothing was written. Update torch and onnxscript, or "
+                    "use the checkpoint with PyTorch"
+                )
+            rows.append(found)
+            described[name] = study
+        whole = described.get("model") or {"graphs": described}
+        put_file(fresh, STUDY_FILE, (json.dumps({**common, **whole}, indent=2) + "\n").encode())
         sync_folder(fresh)
         shutil.rmtree(target / ONNX_FOLDER, ignore_errors=True)
         fresh.rename(target / ONNX_FOLDER)
+    largest = {name: max(row[name] for row in rows) for name in rows[0]}
+    reasons = [study["no_heatmap"] for study in described.values()]
     return OnnxExport(
-        file=target / ONNX_FOLDER / GRAPH_FILE,
+        files=[target / ONNX_FOLDER / f"{name}.onnx" for name in graphs],
         pictures=len(pictures),
-        probability_difference=found["probability"],
-        logit_difference=found["logit"],
-        heatmap_difference=None if reason else found["heatmap"],
-        different_boxes=int(found["boxes"]),
-        no_heatmap=reason,
+        probability_difference=largest["probability"],
+        logit_difference=largest["logit"],
+        heatmap_difference=None if all(reasons) else largest["heatmap"],
+        different_boxes=int(largest["boxes"]),
+        no_heatmap=next(filter(None, reasons), None),
     )
 
 
@@ -167,14 +181,14 @@ def _calibrate(probability: float, slope: float, intercept: float) -> float:
     return float(1 / (1 + np.exp(-(slope * logit + intercept))))
 
 
-def describe_study(model: MuraClassifier, detector: OODDetector | None) -> dict[str, Any]:
-    """Returns the part of `study.json` that follows from model and out-of-distribution detector."""
-    config: Any = model.config
+def describe_study(graph: ViewGraph) -> dict[str, Any]:
+    """Returns what `study.json` says about a graph."""
+    config, detector = graph.last, graph.detector
     points = {name: float(value) for name, value in config.operating_points.items()}
     return {
         "labels": list(config.id2label.values()),
         "positive_class_description": config.positive_class_description,
-        "members": list_members(model),
+        "members": list_members(graph.model, config),
         "slope": float(config.study_slope),
         "intercept": float(config.study_intercept),
         "operating_points": points,
@@ -182,7 +196,7 @@ def describe_study(model: MuraClassifier, detector: OODDetector | None) -> dict[
         # At each operating point: "low" is up to the first number, "suspected" above the second, "uncertain" between.
         "band_limits": {name: config.find_band_limits(value) for name, value in points.items()},
         "body_parts": list(BODY_PARTS),
-        "finding_types": getattr(config, "finding_types", None) or [],
+        "finding_types": getattr(graph.model.config, "finding_types", None) or [],
         # For studies of 1, 2, ... views: the highest scores of a view in distribution.
         "ood_thresholds": []
         if detector is None
@@ -191,45 +205,52 @@ def describe_study(model: MuraClassifier, detector: OODDetector | None) -> dict[
     }
 
 
-def _find_obstacle(predictor: StudyPredictor, picture: np.ndarray) -> str | None:
-    """Returns why the graph of a checkpoint can have no heatmap, or None."""
-    pixel_values = predictor.processor(images=[picture], return_tensors="pt")["pixel_values"]
-    try:
-        with torch.no_grad():
-            closed_form_parts(predictor.model, predictor.model.classify_views(pixel_values))
-    except CheckpointError as error:
-        return str(error)
-    return None
-
-
-def _make_graph(predictor: StudyPredictor) -> ViewGraph:
-    if not isinstance(predictor.processor, MuraImageProcessor):
+def _list_graphs(predictor: StudyPredictor) -> dict[str, tuple[ViewGraph, Callable[[np.ndarray], StudyPrediction]]]:
+    """Returns the graphs by the names of their files, each with a function that gives the prediction of PyTorch."""
+    model, processor = predictor.model, predictor.processor
+    if not isinstance(processor, MuraImageProcessor):
         raise CheckpointError(f"{predictor.checkpoint} is no checkpoint of mura_hf; export it with its own tools")
-    return ViewGraph(predictor.model, predictor.processor, predictor.ood_detector).eval()
+    if not isinstance(model, MuraSpecializedForImageClassification):
+        return {"model": (ViewGraph(model, processor, predictor.ood_detector), predictor)}
+    found: dict[str, Any] = {
+        part: (ViewGraph(member, processor, whole=model), partial(predictor, body_part=part))
+        for part, member in model.members.items()
+    }
+    if model.router is not None:
+        found["router"] = (ViewGraph(model.router, processor), StudyPredictor(model.router, processor, "router"))
+    return found
 
 
-def _write_graph(
-    folder: Path, graph: ViewGraph, predictor: StudyPredictor, original: Path, no_heatmap: str | None
-) -> None:
+def _export_graph(
+    file: Path,
+    graph: ViewGraph,
+    common: dict[str, Any],
+    pictures: Sequence[np.ndarray],
+    expected: Sequence[StudyPrediction],
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Writes a graph, with a heatmap if it equals that of PyTorch. Returns its differences and its description."""
     import onnx
 
+    reason = graph.find_obstacle(torch.from_numpy(pictures[0].copy()))
+    while True:
+        graph.heatmap = reason is None
+        study = {**describe_study(graph), "no_heatmap": reason}
+        proto = _to_onnx(graph, common["checkpoint"])
+        texts = {key: one if isinstance(one, str) else json.dumps(one) for key, one in {**common, **study}.items()}
+        onnx.helper.set_model_props(proto, texts)
+        put_file(file.parent, file.name, proto.SerializeToString())
+        found = _compare(file, pictures, expected)
+        if reason is not None or found["heatmap"] <= HEATMAP_TOLERANCE:
+            return found, study
+        reason = "the closed form of the class activation map differs from Grad-CAM for its pooling"
+
+
+def _to_onnx(graph: ViewGraph, checkpoint: str) -> Any:
     example = torch.zeros(61, 53, dtype=torch.uint8)
-    card = original / "README.md"
-    licence = _LICENSE.search(card.read_text(encoding="utf-8")) if card.is_file() else None
-    study = {
-        "format": 1,
-        "checkpoint": predictor.checkpoint,
-        "model_type": predictor.model.config.model_type,
-        **describe_study(predictor.model, predictor.ood_detector),
-        "no_heatmap": no_heatmap,
-        "weights_sha256": digest_weights(original),
-        "license": licence[1] if licence else None,
-        "notice": "Not a medical device.",
-    }
     try:
         with torch.no_grad():
             names = list(graph(example))
-        proto = to_onnx(graph, example, (0, 1), names)
+        return to_onnx(graph, example, (0, 1), names)
     except CheckpointError:
         raise
     except Exception as error:  # the exporter raises errors of many kinds, and the reason is the first of them
@@ -237,14 +258,8 @@ def _write_graph(
         while reason.__cause__ is not None:
             reason = reason.__cause__
         raise CheckpointError(
-            f"{predictor.checkpoint} cannot be exported to ONNX: {first_line(reason)}. Use the checkpoint with PyTorch"
+            f"{checkpoint} cannot be exported to ONNX: {first_line(reason)}. Use the checkpoint with PyTorch"
         ) from error
-    onnx.helper.set_model_props(
-        proto,
-        {name: value if isinstance(value, str) else json.dumps(value) for name, value in study.items()},
-    )
-    put_file(folder, GRAPH_FILE, proto.SerializeToString())
-    put_file(folder, STUDY_FILE, (json.dumps(study, indent=2) + "\n").encode())
 
 
 def _compare(file: Path, pictures: Sequence[np.ndarray], expected: Sequence[StudyPrediction]) -> dict[str, float]:

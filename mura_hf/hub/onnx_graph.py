@@ -143,6 +143,7 @@ class ViewGraph(nn.Module):
         model: A classifier in evaluation mode.
         processor: Its image processor.
         detector: Its out-of-distribution detector, if there is one.
+        whole: The specialized model that this model is a member of, if it is one.
 
     Attributes:
         heatmap: Whether the heatmap is one of the outputs.
@@ -155,25 +156,28 @@ class ViewGraph(nn.Module):
     whitening: torch.Tensor
     means: torch.Tensor
 
-    def __init__(self, model: MuraClassifier, processor: MuraImageProcessor, detector: OODDetector | None) -> None:
+    def __init__(
+        self,
+        model: MuraClassifier,
+        processor: MuraImageProcessor,
+        detector: OODDetector | None = None,
+        whole: MuraClassifier | None = None,
+    ) -> None:
         super().__init__()
         for member in list_models(model):
-            if not isinstance(member, MuraForImageClassification | MuraFuseNetForImageClassification):
-                raise CheckpointError(
-                    f"a model of type {member.config.model_type} chooses one of its networks while it runs, which the "
-                    "ONNX graph cannot do; use the checkpoint with PyTorch"
-                )
             if member.attention is not None and not isinstance(member.classifier, nn.Linear):
                 raise CheckpointError(
                     "gated attention over views with a nonlinear head needs more than the logits of the views, which "
                     "is all that the ONNX graph has; use the checkpoint with PyTorch"
                 )
         self.preprocessing = Preprocessing(processor)
-        self.model = copy.deepcopy(model)
+        self.model = copy.deepcopy(model).eval()
         for module in self.model.modules():
             if isinstance(module, MuraFuseNetForImageClassification):
                 module.__class__ = _FuseNetGraph
+        self.last: Any = (self.model if whole is None else whole).config  # its calibration comes last
         self.heatmap = True
+        self.detector = detector
         self.inside = [] if detector is None else detector.inside.tolist()
         if detector is not None:
             for name in ("scales", "whitening", "means"):
@@ -186,8 +190,8 @@ class ViewGraph(nn.Module):
         members = list(getattr(output, "members", {"": output}).values())
         member_logits = torch.cat([member.logits for member in members])
         found = {
-            "probability": _single_view_probability(self.model, member_logits),
-            "logits": output.logits[0],
+            "probability": self._probability(member_logits),
+            "logits": output.logits[0] if self.last is self.model.config else output.logits[0] / self.last.temperature,
             "member_logits": member_logits,
         }
         if self.heatmap:
@@ -211,6 +215,27 @@ class ViewGraph(nn.Module):
         if self.inside:
             found["ood_scores"] = self._ood_scores(feature_means(output))[0]
         return found
+
+    @torch.no_grad()
+    def find_obstacle(self, image: torch.Tensor) -> str | None:
+        """Returns why the graph can have no heatmap, or None."""
+        try:
+            closed_form_parts(self.model, self.model.classify_views(self.preprocessing(image)[0]))
+        except CheckpointError as error:
+            return str(error)
+        return None
+
+    def _probability(self, member_logits: torch.Tensor) -> torch.Tensor:
+        """P(abnormal) of a study that has only this view."""
+        members = list_members(self.model, self.last)
+        weights, slopes, intercepts = (
+            member_logits.new_tensor([member[name] for member in members]) for name in ("weight", "slope", "intercept")
+        )
+        logits = slopes * (member_logits[:, 1] - member_logits[:, 0]) + intercepts
+        log_p, log_q = (
+            torch.logsumexp(functional.logsigmoid(sign * logits) + weights.log(), dim=0) for sign in (1, -1)
+        )
+        return torch.sigmoid(self.last.study_slope * (log_p - log_q) + self.last.study_intercept)
 
     def _ood_scores(self, codes: torch.Tensor) -> torch.Tensor:
         """As `OODDetector.score`."""
@@ -333,26 +358,23 @@ def list_models(model: MuraClassifier) -> list[MuraClassifier]:
     return list(model.members.values()) if isinstance(model, MuraEnsembleForImageClassification) else [model]
 
 
-def list_members(model: MuraClassifier) -> list[dict[str, Any]]:
-    """Returns weight, pooling of views and study calibration of each of `list_models`."""
-    if not isinstance(model, MuraEnsembleForImageClassification):  # its own calibration comes last
-        return [{"weight": 1.0, "pooling": model.config.study_pooling, "slope": 1.0, "intercept": 0.0}]
-    return [
-        {
-            "weight": model.config.weights[name],
-            "pooling": member.config.study_pooling,
-            "slope": float(member.config.study_slope),
-            "intercept": float(member.config.study_intercept),
-        }
-        for name, member in model.members.items()
-    ]
+def list_members(model: MuraClassifier, last: Any) -> list[dict[str, Any]]:
+    """Returns weight, pooling of views and study calibration of each of `list_models`.
 
-
-def _single_view_probability(model: MuraClassifier, member_logits: torch.Tensor) -> torch.Tensor:
-    members = list_members(model)
-    weights, slopes, intercepts = (
-        member_logits.new_tensor([member[name] for member in members]) for name in ("weight", "slope", "intercept")
-    )
-    logits = slopes * (member_logits[:, 1] - member_logits[:, 0]) + intercepts
-    log_p, log_q = (torch.logsumexp(functional.logsigmoid(sign * logits) + weights.log(), dim=0) for sign in (1, -1))
-    return torch.sigmoid(model.adjust(log_p - log_q))
+    `last` is the configuration whose calibration comes last. It is that of the model itself unless the model is a
+    member of a specialized one, and then it is not repeated here.
+    """
+    weights = model.config.weights.values() if isinstance(model, MuraEnsembleForImageClassification) else [1.0]
+    found = []
+    for weight, member in zip(weights, list_models(model), strict=True):
+        config: Any = member.config
+        slope, intercept = (1.0, 0.0) if config is last else (config.study_slope, config.study_intercept)
+        found.append(
+            {
+                "weight": weight,
+                "pooling": config.study_pooling,
+                "slope": float(slope),
+                "intercept": float(intercept),
+            }
+        )
+    return found

@@ -12,6 +12,7 @@ from mura_hf import CheckpointError, MuraImageProcessor, StudyPredictor
 from mura_hf.hub import export_checkpoint, export_onnx, onnx_export, study_probability
 from mura_hf.hub.onnx_graph import Preprocessing
 from mura_hf.hub.push_checks import check_checkpoint
+from mura_hf.inference.inputs import read_view
 from mura_hf.models.golden_mura import digest_weights
 from tests.conftest import SIDE, make_checkpoint, make_model
 from tests.test_documentation import code_blocks
@@ -64,6 +65,7 @@ FAMILIES = {
     "gated attention": {"study_pooling": "gated_attention"},
     "mura_metric_learning": {},
     "mura_fusenet": {"local_size": 48, "study_pooling": "gated_attention"},
+    "mura_specialized": {"study_slope": 0.7, "study_intercept": -0.4, "temperature": 1.3},
     "mura_ensemble": {"study_slope": 0.7, "study_intercept": -0.4, "temperature": 1.3},
 }
 
@@ -78,30 +80,41 @@ def test_graph_equals_the_predictor(name, tmp_path):
     (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
     pictures = [make_picture(*size) for size in ((40, 40), (61, 300), (333, 201))]
     export = export_onnx(folder, pictures=pictures)
-    assert export.file == folder / "onnx" / "model.onnx"
     assert export.probability_difference <= 1e-5
     assert (export.no_heatmap is None) == (name != "nonlinear head")
-    assert sorted(file.name for file in export.file.parent.iterdir()) == ["model.onnx", "study.json"]
-
-    session = onnxruntime.InferenceSession(export.file)
-    names = [output.name for output in session.get_outputs()]
-    found = [dict(zip(names, session.run(None, {"image": picture}), strict=True)) for picture in pictures]
-    study = json.loads((folder / "onnx" / "study.json").read_text())
+    assert sorted(export.files) == sorted((folder / "onnx").glob("*.onnx"))
     predictor = StudyPredictor.from_pretrained(folder)
-    expected = predictor(pictures)
-    logits, scores = ([one.get(key) for one in found] for key in ("member_logits", "attention_scores"))
-    assert study_probability(
-        study, np.stack(logits), None if scores[0] is None else np.stack(scores)
-    ) == pytest.approx(expected.probability, abs=1e-5)
-    np.testing.assert_allclose(np.stack([one["code"] for one in found]), expected.codes, atol=1e-4)
-    for one, view in zip(found, expected.views, strict=True):
-        if export.no_heatmap is None:
-            np.testing.assert_allclose(one["heatmap"], view.heatmap, atol=1e-3)
-    assert study["labels"] == ["normal", "abnormal"]
-    assert study["weights_sha256"] == predictor.weights_sha256
-    assert study["license"] == "apache-2.0"
-    metadata = session.get_modelmeta().custom_metadata_map
-    assert json.loads(metadata["operating_points"]) == study["operating_points"] == {"paper": 0.5}
+    text = json.loads((folder / "onnx" / "study.json").read_text())
+    assert text["weights_sha256"] == predictor.weights_sha256
+    assert text["license"] == "apache-2.0"
+    studies = text.get("graphs", {"model": text})
+    assert studies.keys() == {file.stem for file in export.files}
+    if name == "mura_specialized":
+        assert studies.keys() == {"elbow", "wrist", "router"}
+
+    for file in export.files:
+        session = onnxruntime.InferenceSession(file)
+        names = [output.name for output in session.get_outputs()]
+        found = [dict(zip(names, session.run(None, {"image": picture}), strict=True)) for picture in pictures]
+        if file.stem == "router":
+            with torch.no_grad():
+                pixel_values = predictor.pixel_values([read_view(one, "", predictor.processor) for one in pictures])
+                expected = predictor.model.router.classify_views(pixel_values).body_part_logits
+            np.testing.assert_allclose(np.stack([one["body_part_logits"] for one in found]), expected, atol=1e-4)
+            continue
+        study = studies[file.stem]
+        prediction = predictor(pictures, body_part=file.stem if name == "mura_specialized" else None)
+        logits, scores = ([one.get(key) for one in found] for key in ("member_logits", "attention_scores"))
+        probability = study_probability(study, np.stack(logits), None if scores[0] is None else np.stack(scores))
+        assert probability == pytest.approx(prediction.probability, abs=1e-5)
+        if name != "mura_specialized":
+            np.testing.assert_allclose(np.stack([one["code"] for one in found]), prediction.codes, atol=1e-4)
+        for one, view in zip(found, prediction.views, strict=True):
+            if export.no_heatmap is None:
+                np.testing.assert_allclose(one["heatmap"], view.heatmap, atol=1e-3)
+        assert study["labels"] == ["normal", "abnormal"]
+        metadata = session.get_modelmeta().custom_metadata_map
+        assert json.loads(metadata["operating_points"]) == study["operating_points"] == {"paper": 0.5}
 
 
 @needs_onnx
@@ -142,7 +155,6 @@ def test_a_graph_that_differs_is_not_written(checkpoint, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("family", "fields", "reason"),
     [
-        ("mura_specialized", {}, "mura_specialized"),
         ("mura_fusenet", {"head_layers": [8]}, "FuseNet with a nonlinear head"),
         ("mura", {"head_layers": [8], "study_pooling": "gated_attention"}, "nonlinear head"),
     ],
