@@ -2,8 +2,9 @@
 
     python scripts/benchmarks/compare.py --pairs x_attention:x_mean --data_dir MURA-v1.1 --output_dir runs/attention
 
-Differences are paired: both configs of a pair are measured on the same resamples of patients. Finished runs in the
-output folder are not trained again, and interrupted ones are resumed.
+Differences are paired: both configs of a pair predict the same studies, and `paired_comparison` adds the variance
+between seeds to that over patients. Finished runs in the output folder are not trained again, and interrupted ones are
+resumed.
 """
 
 import argparse
@@ -51,8 +52,7 @@ def compare_configs(
 ) -> dict[str, Any]:
     """Trains each config with each seed on the same splits, and compares their predictions on `valid` in pairs.
 
-    Figures are averaged over the seeds. Intervals are over patients; how far seeds differ shows in the figures by
-    seed.
+    Figures are averaged over the seeds. Intervals are over patients and seeds.
 
     Args:
         datasets: All splits.
@@ -247,7 +247,7 @@ def plot_comparison(report: dict[str, Any], path: Path) -> None:
         axis.plot(row["difference"], place, marker="o", color="#1f4e79")
     axis.axvline(0, color="0.5", linewidth=1)
     axis.set_yticks(range(len(lines)), [name for name, _ in reversed(lines)])
-    axis.set(xlabel=f"Difference in AUROC, mean of {len(report['seeds'])} seeds, 95 % interval over patients")
+    axis.set(xlabel=f"AUROC difference, mean of {len(report['seeds'])} seeds, 95 % interval over patients and seeds")
     axis.grid(axis="x", alpha=0.3)
     figure.savefig(path, dpi=120)
 
