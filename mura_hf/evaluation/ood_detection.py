@@ -1,7 +1,7 @@
 """Out-of-distribution (OOD) detection: fits a checkpoint's detector and measures how often it flags studies."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from datasets import Dataset, Image
-from scipy.stats import binomtest
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import AutoModelForImageClassification
@@ -19,7 +18,7 @@ from ..data import ViewDataset
 from ..data.views import group_studies
 from ..errors import CheckpointError, DatasetError
 from ..inference import StudyPredictor
-from ..metrics import mean_interval
+from ..metrics import mean_with_interval
 from ..models import BODY_PARTS, MuraImageProcessor
 from ..models.golden_mura import digest_weights
 from ..phantoms import UNRELATED_KINDS, render_phantom, render_unrelated
@@ -36,6 +35,7 @@ N_IMAGES = 63
 """Number of generated images of each kind; a multiple of the number of body parts."""
 
 _FIRST_SEED = 7_000_000
+_OUTSIDE = "other regions of the body"
 _MAX_FOLDER_IMAGES = 250
 
 
@@ -124,11 +124,12 @@ def measure_ood_detection(
         n_images: Number of generated images of each kind.
 
     Returns:
-        `alarms`: `n` studies in scope, the share `refused`, and `low` and `high` (95 % interval over
-        patients). `kinds`: name -> the same for images that should be flagged, with Wilson's interval: "inverted"
-        (negatives of held-out views), each of `UNRELATED_KINDS`, "phantoms" unless the checkpoint was trained on
-        phantoms, rows out of scope, and each of `ood_folders`. `unseen_detector`, for checkpoints trained on phantoms:
-        phantoms as another X-ray detector would show them; whether these should be flagged is open.
+        `alarms`: `n` studies in scope, the share `refused`, and `low` and `high` (95 % interval over patients, None if
+        these are too few). `kinds`: name -> the same for images that should be flagged, each of which counts as a
+        patient, except for rows out of scope: "inverted" (negatives of held-out views), each of `UNRELATED_KINDS`,
+        "phantoms" unless the checkpoint was trained on phantoms, those rows, and each of `ood_folders`.
+        `unseen_detector`, for checkpoints trained on phantoms: phantoms as another X-ray detector would show them;
+        whether these should be flagged is open.
 
     Raises:
         DatasetError: If a folder has no images, or no row is in scope.
@@ -143,9 +144,13 @@ def measure_ood_detection(
     kinds = tqdm(
         ood_images(predictor, inside, outside, ood_folders, n_images=n_images).items(), desc="OOD: kinds", leave=False
     )
+    owners = {_OUTSIDE: [patient for *_, patient in _studies(outside)]}
     report = {
-        "alarms": _share(flags, mean_interval(flags, patients)),
-        "kinds": {name: _share([_is_flagged(predictor, [image]) for image in images]) for name, images in kinds},
+        "alarms": _share(flags, patients),
+        "kinds": {
+            name: _share([_is_flagged(predictor, [image]) for image in images], owners.get(name))
+            for name, images in kinds
+        },
     }
     if predictor.model.config.trained_on_phantoms:
         unseen = _phantoms(n_images, "underexposed")
@@ -174,7 +179,7 @@ def ood_images(
     if not predictor.model.config.trained_on_phantoms:
         kinds["phantoms"] = _phantoms(n_images, "standard", first_seed)
     if len(outside):
-        kinds["other regions of the body"] = [study[0][0] for study in _studies(outside)]
+        kinds[_OUTSIDE] = [study[0][0] for study in _studies(outside)]
     return kinds | {name: _images_in(Path(folder)) for name, folder in (ood_folders or {}).items()}
 
 
@@ -189,12 +194,10 @@ def _is_flagged(predictor: StudyPredictor, images: list[Any], part: str | None =
     return predictor(images, body_part=part, heatmaps=False).in_distribution is False
 
 
-def _share(flags: list[bool], interval: tuple[float, float] | None = None) -> dict[str, Any]:
-    """Share of flagged studies with its interval, by default Wilson's."""
-    if interval is None:
-        wilson = binomtest(sum(flags), len(flags)).proportion_ci(method="wilson")
-        interval = float(wilson.low), float(wilson.high)
-    return {"n": len(flags), "refused": float(np.mean(flags)), "low": interval[0], "high": interval[1]}
+def _share(flags: list[bool], patients: Sequence[Hashable] | None = None) -> dict[str, Any]:
+    """Share of flagged studies with its interval; by default, each is of another patient."""
+    share = mean_with_interval(np.array(flags, bool), range(len(flags)) if patients is None else patients)
+    return {"n": len(flags), "refused": share["mean"], "low": share["low"], "high": share["high"]}
 
 
 def _studies(rows: Dataset) -> Iterator[tuple[list[Any], str | None, str]]:

@@ -86,8 +86,10 @@ def _box_figures(overlaps: np.ndarray, hits: np.ndarray, patients: np.ndarray) -
 
 def _with_guess(values: np.ndarray, guesses: np.ndarray, patients: np.ndarray) -> dict[str, float | None]:
     known = np.isfinite(guesses)
-    guess = (
-        mean_with_interval(guesses[known], patients[known]) if known.any() else dict.fromkeys(("mean", "low", "high"))
+    guess = (  # of the same kind as the values: hits are a proportion
+        mean_with_interval(guesses[known].astype(values.dtype), patients[known])
+        if known.any()
+        else dict.fromkeys(("mean", "low", "high"))
     )
     return {
         **mean_with_interval(values, patients),

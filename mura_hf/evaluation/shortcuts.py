@@ -102,12 +102,13 @@ class ShiftCollection:
             minus that with the control (without one, minus that before), with `low`, `high` and `p_value`, and
             `decision`, the same for being called abnormal. Intervals are 95 % intervals over patients.
 
-            `verdict`: "none larger than 0.05" if, for both labels, the 90 % interval of the shift, or that of the
-            change itself, lies within `LIMIT`, so that two one-sided tests at 5 % exclude a larger one (Schuirmann,
-            J. Pharmacokinet. Biopharm. 15, 1987), which takes at least `MIN_CLUSTERS` patients of each label.
-            Otherwise "shift found" if the mean shift, or that of the decision, and the mean change itself are larger
+            `verdict`: "shift found" if the mean shift, or that of the decision, and the mean change itself are larger
             than `LIMIT`, and a sign flip test is significant at 5 % after Holm's correction over all factors and
-            labels. Otherwise "too few", or "expected". Factors that hide findings are judged on normal studies.
+            labels. Otherwise "none larger than 0.05" if, for both labels, the interval of the shift, or that of the
+            change itself, lies within `LIMIT`, so that two one-sided tests at 5 % exclude a larger one (Schuirmann,
+            J. Pharmacokinet. Biopharm. 15, 1987): 90 % intervals, or with a control 95 %, as either may decide. Both
+            take at least `MIN_CLUSTERS` patients of a label. Otherwise "too few", or "expected". Factors that hide
+            findings are judged on normal studies.
         """
         rows = {factor: _summary(shifts) for factor, shifts in self._shifts.items() if shifts}
         judged = {factor: _judged_labels(factor) for factor in rows if factor not in expected}
@@ -131,15 +132,15 @@ def _judged_labels(factor: str) -> tuple[str, ...]:
 
 
 def _verdict(labels: list[dict[str, Any] | None]) -> str:
-    if all(row is not None and row["within_limit"] for row in labels):
-        return NONE
     found = any(
         row[outcome]["adjusted_p_value"] <= _SIGNIFICANT and min(abs(row[outcome]["mean"]), abs(change)) > LIMIT
         for row in labels
-        if row is not None
+        if row is not None and row["low"] is not None  # enough patients for an interval
         for outcome, change in (("shift", row["mean"]), ("decision", row["decision"]["change"]))
     )
-    return FOUND if found else TOO_FEW
+    if found:
+        return FOUND
+    return NONE if all(row is not None and row["within_limit"] for row in labels) else TOO_FEW
 
 
 def _summary(shifts: list[Shift]) -> dict[str, Any]:
@@ -163,7 +164,8 @@ def _summary(shifts: list[Shift]) -> dict[str, Any]:
         "p95": p95,
         "flips": float(np.mean((before > threshold) != (after > threshold))),
     }
-    if all(shift.control is not None for shift in shifts):
+    controlled = all(shift.control is not None for shift in shifts)
+    if controlled:
         excess = mean_with_interval(np.abs(change) - np.abs(control - before), patients)
         row["control"] = float(np.mean(np.abs(control - before)))
         row |= {"excess": excess["mean"], "excess_low": excess["low"], "excess_high": excess["high"]}
@@ -174,7 +176,8 @@ def _summary(shifts: list[Shift]) -> dict[str, Any]:
         if members.any():
             owners, shift = patients[members], (after - control)[members]
             intervals = [
-                mean_interval(values, owners, level=1 - 2 * _SIGNIFICANT) for values in (shift, change[members])
+                mean_interval(values, owners, level=1 - (1 if controlled else 2) * _SIGNIFICANT)
+                for values in (shift, change[members])
             ]
             row[name] = {
                 "n": int(members.sum()),

@@ -7,7 +7,7 @@ import numpy as np
 
 from .bootstrap import resample_counts
 from .classification import N_BINS
-from .intervals import MIN_CLUSTERS, MIN_STUDIES, cluster_index, t_quantile
+from .intervals import MIN_CLUSTERS, MIN_STUDIES, cluster_index, effective_degrees, t_quantile
 
 _EPSILON = 1e-7  # keeps logits of probabilities finite
 _GRID = np.linspace(0.02, 0.98, 49)  # of the smooth reliability curve
@@ -107,7 +107,8 @@ def measure_calibration(
     if min(truth.sum(), (1 - truth).sum()) < MIN_STUDIES or n_clusters < MIN_CLUSTERS:
         return {"slope": None, "intercept": None, "observed_expected": None, "debiased_error": None, "curve": None}
     values = np.asarray(probabilities, np.float64)
-    t = t_quantile(level, n_clusters - 1)
+    sizes = [np.bincount(index, kind, n_clusters) for kind in (truth, 1 - truth)]
+    t = t_quantile(level, effective_degrees(sizes))
 
     def interval(value: float, error: float, scale: Callable[[float], float] = float) -> dict[str, float]:
         return {"value": scale(value), "low": scale(value - t * error), "high": scale(value + t * error)}
@@ -131,10 +132,13 @@ def measure_calibration(
 
 
 def _debiased_error(truth: np.ndarray, values: np.ndarray) -> float:
-    total = 0.0
-    for members in np.array_split(np.argsort(values, kind="stable"), min(N_BINS, len(values) // 2)):
+    total, order, n_bins = 0.0, np.argsort(values), min(N_BINS, len(values) // 2)
+    ranked = values[order]
+    bins = (np.arange(len(values)) * n_bins // len(values))[np.searchsorted(ranked, ranked)]  # equal values together
+    for number in np.unique(bins):
+        members = order[bins == number]
         share = truth[members].mean()
-        chance = share * (1 - share) / (len(members) - 1)
+        chance = share * (1 - share) / max(len(members) - 1, 1)
         total += len(members) / len(values) * ((values[members].mean() - share) ** 2 - chance)
     return float(np.sqrt(max(total, 0.0)))
 
@@ -153,6 +157,8 @@ def _smooth_curve(
     t0, t1 = ((counts * truth) @ (kernel * offsets**power) for power in range(2))
     with np.errstate(divide="ignore", invalid="ignore"):
         shares = np.clip((s2 * t0 - s1 * t1) / (s2 * s0 - s1**2), 0, 1)
+    if not np.isfinite(shares[0]).all():  # the probabilities are equal
+        return None
     low, high = np.nanquantile(shares[1:], [(1 - level) / 2, (1 + level) / 2], axis=0)
     columns = {"probability": grid, "share": shares[0], "low": low, "high": high}
     return {name: np.round(values, 4).tolist() for name, values in columns.items()}

@@ -52,8 +52,9 @@ def confidence_intervals(
         level: Coverage of the interval.
 
     Returns:
-        Metric -> (low, high). Left out are all metrics if there are fewer than `MIN_CLUSTERS` patients, and those
-        that count fewer than `MIN_STUDIES` studies: normal, abnormal, called normal or called abnormal ones.
+        Metric -> (low, high). Left out are all metrics if there are fewer than `MIN_CLUSTERS` patients, those that
+        count fewer than `MIN_STUDIES` studies: normal, abnormal, called normal or called abnormal ones, and AUROC,
+        average precision and kappa if one patient has all of these, so that nothing shows how patients differ.
 
     Raises:
         ValueError: If lengths differ, there are no rows, or a value is not a probability.
@@ -69,8 +70,11 @@ def confidence_intervals(
         if min(size.sum() for size in sizes) < MIN_STUDIES or not np.isfinite(estimates[name]).all():
             continue
         value, without = float(estimates[name].mean()), left_out[name].mean(0)
-        variance, degrees = _add_runs(_variance(without), _degrees(sizes), estimates[name])
+        if name in ("auroc", "auprc", "kappa") and not np.isfinite(without).all():
+            continue
+        variance, degrees = _add_runs(_variance(without), effective_degrees(sizes), estimates[name])
         quantile = t_quantile(level, degrees)
+        bound = (degrees + 1) / (degrees + 1 + quantile**2)  # of a proportion of 1 over the patients
         if name == "f1":
             overlap, slope = value / (2 - value), 2 / (2 - value) ** 2
             bounds = np.asarray(share_interval(overlap, variance * slope**2, sizes[0], level, degrees))
@@ -81,14 +85,16 @@ def confidence_intervals(
             if _effective_number(losses) < _NEAR_THE_END:
                 high = max(high, share_interval(value, variance, sizes[0] + sizes[1], level, degrees)[1])
             intervals[name] = (low, high)
+        elif name == "kappa" and value == 1:  # kappa of an accuracy at its bound
+            chance = truth.mean() ** 2 + (1 - truth.mean()) ** 2
+            intervals[name] = (float((bound - chance) / (1 - chance)), 1.0)
         elif name == "kappa" and abs(value) < 1:
             half = quantile * np.sqrt(variance) / (1 - value**2)
             intervals[name] = _pair(np.tanh(np.arctanh(value) + np.asarray([-half, half])))
         elif name in ("auroc", "auprc") and 0 < value < 1:
             half, middle = quantile * np.sqrt(variance) / (value * (1 - value)), np.log(value / (1 - value))
             intervals[name] = _pair(1 / (1 + np.exp(-middle - np.asarray([-half, half]))))
-        elif name in ("auroc", "auprc"):  # perfectly ranked: the bound of a proportion over the patients
-            bound = (degrees + 1) / (degrees + 1 + quantile**2)
+        elif name in ("auroc", "auprc"):  # perfectly ranked
             intervals[name] = (bound, 1.0) if value == 1 else (0.0, 1 - bound)
         elif name != "kappa":
             intervals[name] = share_interval(value, variance, sizes[0], level, degrees)
@@ -144,7 +150,7 @@ def mean_interval(
     left_out, mean = (sums.sum() - sums) / (sizes.sum() - sizes), float(numbers.mean())
     if is_share:
         return share_interval(mean, _variance(left_out), sizes.astype(np.float64), level)
-    return _skewed_interval(mean, left_out, _variance(left_out), t_quantile(level, _degrees([sizes])))
+    return _skewed_interval(mean, left_out, _variance(left_out), t_quantile(level, effective_degrees([sizes])))
 
 
 def mean_with_interval(
@@ -172,7 +178,7 @@ def share_interval(
 
     n, plain = sizes.sum(), share * (1 - share)
     effective = min(n, plain / variance) if variance > 0 and plain > 0 else _effective_number(sizes)
-    t = t_quantile(level, _degrees([sizes]) if degrees is None else degrees)
+    t = t_quantile(level, effective_degrees([sizes]) if degrees is None else degrees)
     middle = (share + t**2 / (2 * effective)) / (1 + t**2 / effective)
     half = t * np.sqrt(plain / effective + t**2 / (4 * effective**2)) / (1 + t**2 / effective)
     low, high = middle - half, middle + half
@@ -240,7 +246,7 @@ def paired_comparison(
         row = compared[name] = {"difference": difference, "low": None, "high": None}
         if n_clusters < 2 or not np.isfinite([*without, *exchanged.get(name, ())]).all():
             continue
-        degrees = min(_degrees(sizes[name]) for sizes in counted)
+        degrees = min(effective_degrees(sizes[name]) for sizes in counted)
         variance, degrees = _add_runs(_variance(without), degrees, estimates[name][:n_a], estimates[name][n_a:])
         n_studies = min(size.sum() for sizes in counted for size in sizes[name])
         if n_clusters >= MIN_CLUSTERS and n_studies >= MIN_STUDIES:
@@ -362,8 +368,13 @@ def _effective_number(sizes: np.ndarray) -> float:
     return float(sizes.sum() ** 2 / max(sizes @ sizes, 1e-300))
 
 
-def _degrees(sizes: Sequence[np.ndarray]) -> float:
-    """Degrees of freedom of a variance over patients, from the numbers of studies of the first one or two kinds."""
+def effective_degrees(sizes: Sequence[np.ndarray]) -> float:
+    """Degrees of freedom of a variance over patients: the effective number of patients minus one.
+
+    Args:
+        sizes: `[clusters]` each, number of studies of each patient, of one or several kinds. The smaller number of the
+            first two kinds counts.
+    """
     return min(_effective_number(size) for size in sizes[:2]) - 1
 
 

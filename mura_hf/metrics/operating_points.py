@@ -61,13 +61,15 @@ def choose_operating_points(
         for normal studies. Points without enough studies are left out.
 
     Raises:
-        ValueError: If lengths differ, a class is missing, a value is not a probability, or normal studies have the
-            higher probabilities.
+        ValueError: If lengths differ, a class is missing, a value is not a probability, all values are equal, or
+            normal studies have the higher probabilities.
     """
     truth, values = check_predictions(labels, probabilities)
     if set(truth.tolist()) != {0, 1}:
         raise ValueError("operating points need both normal and abnormal studies")
     found = np.unique(values)
+    if len(found) == 1:
+        raise ValueError(f"all studies have the probability {found[0]:g}, so no threshold divides them")
     thresholds = np.r_[0.0, (found[1:] + found[:-1]) / 2, 1.0]  # a threshold of 1 calls nothing abnormal
     abnormal, normal = np.sort(values[truth == 1]), np.sort(values[truth == 0])
     missed = np.asarray(np.searchsorted(abnormal, thresholds, side="right") / len(abnormal))

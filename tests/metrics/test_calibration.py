@@ -113,3 +113,11 @@ def test_calibration_is_measured_with_intervals():
     assert perfect["slope"] is None
     assert perfect["observed_expected"]["low"] < 1 < perfect["observed_expected"]["high"]
     assert measure_calibration(labels[:100], np.full(100, 0.31), range(100))["curve"] is None
+    for halves in (np.repeat([0, 1], 100), np.tile([0, 1], 100)):  # the order of studies does not matter
+        equal = measure_calibration(halves, np.full(200, 0.5), range(200))
+        assert (equal["debiased_error"], equal["curve"]) == (0, None)
+    owners = np.r_[np.zeros(15, int), np.arange(1, 46)]  # one patient has half of the abnormal studies
+    few, many = (
+        measure_calibration(np.repeat([1, 0], 30), np.linspace(0.9, 0.2, 60), by) for by in (owners, range(60))
+    )
+    assert few["intercept"]["high"] - few["intercept"]["low"] > many["intercept"]["high"] - many["intercept"]["low"]

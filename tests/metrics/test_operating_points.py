@@ -83,6 +83,7 @@ def test_what_cannot_be_supported_is_not_chosen():
     for labels, values, message in (
         ([1, 1], [0.2, 0.4], "both normal and abnormal studies"),
         ([0, 0, 1, 1], [0.9, 0.8, 0.2, 0.1], "normal studies have the higher probabilities"),
+        ([0, 1] * 60, [0.5] * 120, "all studies have the probability 0.5"),
     ):
         with pytest.raises(ValueError, match=message):
             choose_operating_points(labels, values)
