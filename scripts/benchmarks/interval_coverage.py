@@ -318,6 +318,7 @@ _SCENARIOS: dict[str, tuple[int, Callable[[np.random.Generator, int], np.ndarray
         f".06 in 12 % of {count} studies": (count, lambda rng, n: 0.06 * (rng.random(n) < 0.12))
         for count in (5, 10, 38, 200)
     },
+    ".05 in all of 100 studies": (100, lambda rng, n: np.full(n, 0.05)),  # at the limit: to be excluded in at most 5 %
     ".07 in all of 200 studies": (200, lambda rng, n: np.full(n, 0.07)),
     ".08 in all of 200 studies": (200, lambda rng, n: np.full(n, 0.08)),
     ".08 in all of 38 studies": (38, lambda rng, n: np.full(n, 0.08)),
