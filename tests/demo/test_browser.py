@@ -210,7 +210,7 @@ def test_the_first_page_its_viewer_settings_and_reports(page):
 
     expect(performance).to_contain_text("If 10 of 100 studies are abnormal")
     choose(page, "Operating point", "Few misses")
-    expect(answer).to_contain_text(re.compile(r"flagged strictly above 0\.1782.*“Few misses”"), timeout=WAIT)
+    expect(answer).to_contain_text(re.compile(r"flagged strictly above 0\.0551.*“Few misses”"), timeout=WAIT)
     few_misses = performance.inner_text()
     choose(page, "Operating point", "Few false alarms")
     expect(answer).to_contain_text("“Few false alarms”", timeout=WAIT)

@@ -119,8 +119,8 @@ def test_views_never_contradict_their_study(flagging, phantom_files, monkeypatch
 
 def test_reprs_are_short(flagging, study, phantom_files):
     assert repr(flagging) == (
-        f"StudyPredictor({flagging.checkpoint!r}, mura, cpu, torch.float32, operating points paper, without "
-        "out-of-distribution detector)"
+        f"StudyPredictor({flagging.checkpoint!r}, mura, cpu, torch.float32, runtime torch, operating points paper, "
+        "without out-of-distribution detector)"
     )
     many = replace(study, views=study.views[:1] * 30, positive_class_description="broken", warnings=["Mind this."])
     hostile = flagging(phantom_files[:1], names=["a\nb\x1b[31m.png"])
