@@ -74,7 +74,6 @@ def confidence_intervals(
             continue
         variance, degrees = _add_runs(_variance(without), effective_degrees(sizes), estimates[name])
         quantile = t_quantile(level, degrees)
-        bound = (degrees + 1) / (degrees + 1 + quantile**2)  # of a proportion of 1 over the patients
         if name == "f1":
             overlap, slope = value / (2 - value), 2 / (2 - value) ** 2
             bounds = np.asarray(share_interval(overlap, variance * slope**2, sizes[0], level, degrees))
@@ -85,16 +84,14 @@ def confidence_intervals(
             if _effective_number(losses) < _NEAR_THE_END:
                 high = max(high, share_interval(value, variance, sizes[0] + sizes[1], level, degrees)[1])
             intervals[name] = (low, high)
-        elif name == "kappa" and value == 1:  # kappa of an accuracy at its bound
-            chance = truth.mean() ** 2 + (1 - truth.mean()) ** 2
-            intervals[name] = (float((bound - chance) / (1 - chance)), 1.0)
         elif name == "kappa" and abs(value) < 1:
             half = quantile * np.sqrt(variance) / (1 - value**2)
             intervals[name] = _pair(np.tanh(np.arctanh(value) + np.asarray([-half, half])))
         elif name in ("auroc", "auprc") and 0 < value < 1:
             half, middle = quantile * np.sqrt(variance) / (value * (1 - value)), np.log(value / (1 - value))
             intervals[name] = _pair(1 / (1 + np.exp(-middle - np.asarray([-half, half]))))
-        elif name in ("auroc", "auprc"):  # perfectly ranked
+        elif name in ("auroc", "auprc"):  # perfectly ranked: the bound of a proportion over the patients
+            bound = (degrees + 1) / (degrees + 1 + quantile**2)
             intervals[name] = (bound, 1.0) if value == 1 else (0.0, 1 - bound)
         elif name != "kappa":
             intervals[name] = share_interval(value, variance, sizes[0], level, degrees)

@@ -598,9 +598,15 @@ def test_rows_appear_during_reading_which_ends_by_stop_or_when_the_visitor_leave
     page.locator("mura-worklist .open").first.focus()
     count = rows.count()
     page.wait_for_function(f"document.querySelectorAll('mura-worklist tbody tr').length > {count}", timeout=WAIT)
-    shown = names(page)
-    assert shown == sorted(shown, key=lambda name: int(name.split()[-1]))
-    expect(page.get_by_role("button", name=f"Open {shown[0]}", exact=True)).to_be_focused()
+    page.wait_for_function(  # new rows are put in their places a moment after they appear
+        """() => {
+            const shown = [...document.querySelectorAll("mura-worklist tbody th")].map((cell) => cell.textContent);
+            const sorted = shown.toSorted((one, other) => one.split(" ").at(-1) - other.split(" ").at(-1));
+            return shown.every((name, place) => name === sorted[place]);
+        }""",
+        timeout=WAIT,
+    )
+    expect(page.get_by_role("button", name=f"Open {names(page)[0]}", exact=True)).to_be_focused()
     assert progress.locator("progress").get_attribute("max") == "600"
     page.get_by_role("button", name="Stop").click()
     expect(progress).to_contain_text(re.compile(r"Stopped\. Read \d+ of 600 studies"), timeout=WAIT)

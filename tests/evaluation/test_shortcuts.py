@@ -92,7 +92,7 @@ class _Fitted:
 def planted(tmp_path_factory):
     """Images whose marker reveals the label."""
     tree = write_phantom_mura(
-        tmp_path_factory.mktemp("planted"), 120, seed=9, size=SIZE, valid_fraction=0.4, planted_marker=True,
+        tmp_path_factory.mktemp("planted"), 160, seed=9, size=SIZE, valid_fraction=0.4, planted_marker=True,
         body_parts=["elbow", "forearm", "humerus"], progress=False,
     )  # fmt: skip
     return load_mura(tree)
@@ -105,11 +105,11 @@ def models(planted):
 
 
 def test_a_planted_marker_is_found(models):
-    caught, ignored = (audit_shortcuts(one, counterfactuals=24, size=SIZE).record for one in models)
+    caught, ignored = (audit_shortcuts(one, counterfactuals=42, size=SIZE).record for one in models)
     row = caught["counterfactuals"]["marker"]
     assert row["verdict"] == FOUND
     assert row["mean"] > 0.1  # the marker indicates abnormal
-    assert ignored["counterfactuals"]["marker"]["verdict"] == TOO_FEW  # twelve of each label
+    assert ignored["counterfactuals"]["marker"]["verdict"] in (NONE, TOO_FEW)
     lines = "\n".join(describe_shortcuts(caught))
     assert "Marker alone changes the probability by +0." in lines
     assert ": shift found" in lines
@@ -119,7 +119,7 @@ def test_a_planted_marker_is_found(models):
 
 
 def test_painting_a_planted_marker_over_is_found_too(models, planted, tmp_path):
-    caught, plain = (audit_shortcuts(one, planted["valid"], n_studies=40) for one in models)
+    caught, plain = (audit_shortcuts(one, planted["valid"], n_studies=60) for one in models)
     row = caught.record["masking"]["markers"]
     assert row["verdict"] == FOUND
     assert row["mean"] < -0.05  # without its marker an image looks normal
@@ -129,7 +129,7 @@ def test_painting_a_planted_marker_over_is_found_too(models, planted, tmp_path):
     sheet = cv2.imread(str(tmp_path / "worst.png"), cv2.IMREAD_GRAYSCALE)
     assert sheet.shape[1] == 3 * 206
     assert sheet.std() > 10
-    assert measure_masking(models[0], planted["valid"], 40).report() == caught.record["masking"]
+    assert measure_masking(models[0], planted["valid"], 60).report() == caught.record["masking"]
 
 
 def test_nothing_to_audit_is_an_error(models, planted, tmp_path):
@@ -170,7 +170,7 @@ def test_figures_of_known_shifts():
     ("changes", "verdict"),
     [
         ([0.2] * 60, FOUND), ([-0.2] * 60, FOUND), ([0.07, 0.0] * 30, FOUND), ([0.01] * 60, NONE),
-        ([0.04, -0.04] * 60, NONE), ([0.3] * 4 + [0] * 40, TOO_FEW), ([0.01] * 30, TOO_FEW),
+        ([0.015, -0.04] * 60, NONE), ([0.3] * 4 + [0] * 40, TOO_FEW), ([0.01] * 30, TOO_FEW),
         ([0.03] * 60, FOUND),  # small, but each decision is another
         ([0.2] * 38, TOO_FEW),
         *((changes, TOO_FEW) for changes in ([0.2], [0.0] * 19, [0.3] * 3, [-0.01] * 7)),
