@@ -54,7 +54,7 @@ _UNUSUAL = (
 _MAX_NAME = 100  # characters
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\<>:"|?*\ud800-\udfff]')
 _PAUSE = 0.5  # seconds between two updates
-_ROWS_PER_SECOND = 500  # that the table may be written again while it grows
+_ROWS_PER_SECOND = 150  # that the table may be written again while it grows, so that slow browsers stay usable
 _MAX_SESSIONS = 1000  # whose worklists can be stopped
 
 
