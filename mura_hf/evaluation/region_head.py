@@ -1,4 +1,4 @@
-"""The head that tells which region of the body a view shows: fitted to a trained network, and measured."""
+"""The head that predicts which region of the body a view shows: fitted to a trained network, and measured."""
 
 import json
 from collections import Counter
