@@ -26,12 +26,13 @@ from harness import RESULTS, record
 from tqdm.auto import tqdm
 
 from mura_hf import StudyPredictor, read_radiograph
-from mura_hf.common import BUNDLED
+from mura_hf.common import BUNDLED, replace_file
 from mura_hf.errors import DatasetError, MuraError
 from mura_hf.evaluation import load_split
 from mura_hf.evaluation.ood_detection import list_images
 from mura_hf.evaluation.prediction_cache import groups_of, image_source, scope_of, spread_indices
 from mura_hf.metrics import GroupReport, paired_comparison
+from mura_hf.models.golden_mura import digest_weights
 from mura_hf.retrieval import feature_means
 
 ZOOMS = (1.5, 2.0, 3.0)
@@ -294,6 +295,22 @@ def answer_radiographs(predictors: dict[str, StudyPredictor], folder: Path) -> d
     return answers
 
 
+def add_to_evaluation(name: str, report: dict[str, Any]) -> None:
+    """Adds the figures of a checkpoint to its `evaluation.json`; evaluating it again removes them.
+
+    Raises:
+        DatasetError: If the checkpoint has no evaluation, or one of other weights.
+    """
+    folder = BUNDLED.get(name, Path(name))
+    file = folder / "evaluation.json"
+    evaluation = json.loads(file.read_text()) if file.is_file() else {}
+    if evaluation.get("weights_sha256") != digest_weights(folder):
+        raise DatasetError(f"{file} is missing or about other weights; run scripts/evaluate.py first")
+    sizes = {size: report[size] for size in ("films", "abnormal", "patients")}
+    evaluation["framing"] = {**sizes, "variants": report["checkpoints"][name]}
+    replace_file(file, (json.dumps(evaluation, indent=2) + "\n").encode())
+
+
 def framing_table(report: dict[str, Any]) -> str:
     """Returns the figures as one Markdown table: for each checkpoint AUROC, difference to native, share refused."""
     names = list(report["checkpoints"])
@@ -327,6 +344,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--data_dir", required=True, help="data with boxes that the checkpoints were trained on")
     parser.add_argument("--split", default="valid", choices=["dev", "calib", "valid"])
     parser.add_argument("--radiographs", type=Path, help="folder of further radiographs, whose answers are listed")
+    parser.add_argument(
+        "--for_card", action="store_true", help="add the figures of the first checkpoint to its evaluation.json"
+    )
     parser.add_argument("--quick", action="store_true", help=f"{_QUICK} films, nothing is recorded")
     parser.add_argument("--results", type=Path, default=RESULTS, help="JSON file that the figures are appended to")
     options = parser.parse_args(argv)
@@ -338,6 +358,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             rows = rows.select(np.concatenate([side[spread_indices(len(side), _QUICK // 2)] for side in sides]))
         predictors = {name: StudyPredictor.from_pretrained(name) for name in names}
         report = {"split": options.split, **measure_framing(predictors, rows)}
+        if options.for_card:
+            add_to_evaluation(names[0], report)
         if options.radiographs is not None:
             report["radiographs"] = answer_radiographs(predictors, options.radiographs)
     except MuraError as error:

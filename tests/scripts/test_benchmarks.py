@@ -1,6 +1,7 @@
 """Runs each benchmark once on tiny sizes, or only its `--help` if it trains, kills or serves for long."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -30,7 +31,9 @@ from systems import SYSTEMS, build_system, check_system, has_learned, render_bat
 from training_speed import main as training_speed
 
 from mura_hf import StudyPredictor, load_mura, read_radiograph
+from mura_hf.common import BUNDLED
 from mura_hf.errors import MuraError
+from mura_hf.hub import render_card
 
 
 def test_a_record_is_appended_to_the_results(tmp_path):
@@ -148,7 +151,7 @@ def test_places_on_normal_films_are_like_those_of_findings():
             assert framing.describe_place(limb, film.shape, (x0, y0, x1, y1)) == pytest.approx(place, abs=0.12)
 
 
-def test_films_are_predicted_as_by_the_predictor_and_compared(phantom_tree, phantom_files):
+def test_films_are_predicted_as_by_the_predictor_and_compared(phantom_tree, phantom_files, tmp_path):
     predictor = StudyPredictor.from_pretrained("mura-phantom", device="cpu")
     films = [read_radiograph(file).to_uint8() for file in phantom_files]
     films = [change(film) for film in films[:2] for change in framing.APPEARANCES.values()]
@@ -174,6 +177,9 @@ def test_films_are_predicted_as_by_the_predictor_and_compared(phantom_tree, phan
     table = framing.framing_table(report)
     assert table.count("\n") == len(framing.VARIANTS) + 1
     assert f"| native | {native['auroc']:.3f}".replace("0.", ".") in table
+    folder = shutil.copytree(BUNDLED["mura-phantom"], tmp_path / "phantom")
+    framing.add_to_evaluation(str(folder), report | {"checkpoints": {str(folder): report["checkpoints"]["again"]}})
+    assert f"| native | {native['auroc']:.3f} |  | {native['refused']:.3f} |" in render_card(folder, "phantom")
     answers = framing.answer_radiographs({"phantom": predictor}, Path(phantom_files[0]).parent)
     assert set(answers) == {Path(file).name for file in phantom_files}
 

@@ -75,10 +75,12 @@ def test_from_training_to_an_exported_checkpoint_with_its_card(run, tmp_path, ph
     overall = json.loads((checkpoint / "evaluation.json").read_text())["study"]["overall"]["figures"]
     assert f"{overall['n']:5d} studies" in measured.stdout
     assert "trained on synthetic phantoms" in measured.stdout
+    run("show_boxes.py", phantom_tree, "--checkpoint", checkpoint, "--columns", 2, "--side", 100, "--cpu")
+    assert np.asarray(Image.open(checkpoint / "mistakes.png")).shape == (2 * 118, 200, 3)
     run("render_card.py", checkpoint, "--name", "mura-tiny", "--output", checkpoint / "README.md")
     card = (checkpoint / "README.md").read_text()
     for words in ("# mura-tiny", "pointing game", "any finding | 7", "are not calibrated: too few", "patch_size: 48",
-                  "--twins 7", "predictor.similar(study)"):  # fmt: skip
+                  "--twins 7", "predictor.similar(study)", "](mistakes.png)"):  # fmt: skip
         assert words in card
     run("export_checkpoint.py", checkpoint, tmp_path / "export")
     study = StudyPredictor.from_pretrained(tmp_path / "export")(phantom_files)
