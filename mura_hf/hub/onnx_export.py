@@ -4,6 +4,7 @@ Beside the graph, `study.json` says how the views of a study are combined and wh
 in another language needs nothing else.
 """
 
+import inspect
 import json
 import os
 import re
@@ -19,13 +20,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..common import put_file, require_extra, sync_folder
+from ..common import LOWER_LIMB, put_file, require_extra, sync_folder
 from ..errors import CheckpointError, first_line
-from ..explain import localize
+from ..explain import find_regions, localize
 from ..inference import StudyPrediction, StudyPredictor
 from ..inference.loading import find_source, find_weights
+from ..inference.prediction import REGION_WORDS
 from ..inference.runtimes import to_onnx
-from ..models import BODY_PARTS, MuraImageProcessor, MuraSpecializedForImageClassification
+from ..models import BANDS, BODY_PARTS, MuraImageProcessor, MuraSpecializedForImageClassification
 from ..models.golden_mura import digest_weights
 from .export import ONNX_FOLDER, STUDY_FILE
 from .onnx_graph import ViewGraph, list_members
@@ -83,7 +85,7 @@ def export_onnx(
     - `member_logits` `[M, 2]`, from which `study_probability` combines several views.
     - `heatmap` `[H, W]` in [0, 1], where Grad-CAM has a closed form.
     - `attention_scores` `[M]`, with gated attention over views.
-    - `body_part_logits` `[7]` and `finding_logits` `[F]`.
+    - `body_part_logits` `[7]`, `finding_logits` `[F]` and `region_logits` `[R]`.
     - `code` `[D]`, see `view_codes`.
     - `ood_scores` `[K]`; a view is out of distribution if one is above its threshold in `study.json`.
 
@@ -115,6 +117,7 @@ def export_onnx(
         "weights_sha256": digest_weights(original),
         "license": licence[1] if licence else None,
         "notice": "Not a medical device.",
+        "warnings": predictor.warnings,  # of every prediction
     }
     described, rows = {}, []
     with tempfile.TemporaryDirectory(prefix=".onnx-", dir=target) as draft:
@@ -194,13 +197,19 @@ def describe_study(graph: ViewGraph) -> dict[str, Any]:
         "operating_points": points,
         "default_operating_point": config.find_threshold()[0],
         # At each operating point: "low" is up to the first number, "suspected" above the second, "uncertain" between.
+        "bands": list(BANDS),
         "band_limits": {name: config.find_band_limits(value) for name, value in points.items()},
         "body_parts": list(BODY_PARTS),
         "finding_types": getattr(graph.model.config, "finding_types", None) or [],
+        "regions": {name: REGION_WORDS.get(name, name) for name in getattr(graph.model.config, "regions", None) or []},
+        # With a detector, a study that shows one of these is not what the checkpoint is made for.
+        "outside_regions": list(LOWER_LIMB),
         # For studies of 1, 2, ... views: the highest scores of a view in distribution.
         "ood_thresholds": []
         if detector is None
         else [detector.thresholds(number).tolist() for number in range(1, _MAX_VIEWS + 1)],
+        # A box of a heatmap: the largest 8-connected region at or above this share of its range.
+        "box_threshold": inspect.signature(find_regions).parameters["threshold"].default,
         "trained_on_phantoms": config.trained_on_phantoms,
     }
 

@@ -200,7 +200,7 @@ class ViewGraph(nn.Module):
             heatmap = normalize(torch.stack(maps).sum(0))[0]
             restored = self.preprocessing.restore(heatmap, image, *placements).clamp(0, 1)
             found["heatmap"] = normalize(restored[None])[0]
-        for name in ("body_part_logits", "finding_logits"):
+        for name in ("body_part_logits", "finding_logits", "region_logits"):
             if getattr(output, name) is not None:
                 found[name] = getattr(output, name)[0]
         attentions = [getattr(member, "attention", None) for member in list_models(self.model)]

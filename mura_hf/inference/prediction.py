@@ -50,7 +50,9 @@ _MEANINGS = {
         "The study does not look like those that the checkpoint was trained on, so its numbers may be meaningless."
     ),
 }
-_REGION_WORDS = {"hand": "hand to arm", "hip": "hip or pelvis", "leg": "foot to thigh"}  # as FracAtlas uses them
+REGION_WORDS = {"hand": "hand to arm", "hip": "hip or pelvis", "leg": "foot to thigh"}
+"""Regions in words of FracAtlas -> in plain words."""
+
 _MAX_NAMES = 4  # of views in a repr
 _HTML_SIDE = 360  # longer side of a view in HTML, in pixels
 
@@ -199,7 +201,7 @@ class StudyPrediction:
     @property
     def region_words(self) -> str | None:
         """The region in plain words; None if it is not known."""
-        return None if self.region is None else _REGION_WORDS.get(self.region, self.region)
+        return None if self.region is None else REGION_WORDS.get(self.region, self.region)
 
     @property
     def scope_note(self) -> str | None:

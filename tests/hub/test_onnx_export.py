@@ -55,7 +55,7 @@ def test_preprocessing_that_a_graph_cannot_do_is_refused(setting):
 
 
 FAMILIES = {
-    "heads and mean": {"body_part_head": True, "finding_types": ["a", "b"]},
+    "heads and mean": {"body_part_head": True, "finding_types": ["a", "b"], "regions": ["hand", "leg"]},
     "flip and maximum": {
         "test_time_flip": True,
         "study_pooling": "noisy_or",
@@ -112,6 +112,12 @@ def test_graph_equals_the_predictor(name, tmp_path):
         for one, view in zip(found, prediction.views, strict=True):
             if export.no_heatmap is None:
                 np.testing.assert_allclose(one["heatmap"], view.heatmap, atol=1e-3)
+        for head, given in (("body_part_logits", "body_part_probabilities"), ("region_logits", "region_probabilities")):
+            expected = list(getattr(prediction, given).values())
+            assert (head in found[0]) == bool(expected) or name == "mura_specialized"
+            if expected and head in found[0]:
+                values = np.exp(np.stack([one[head] for one in found]).astype(float))
+                np.testing.assert_allclose((values / values.sum(1, keepdims=True)).mean(0), expected, atol=1e-5)
         assert study["labels"] == ["normal", "abnormal"]
         metadata = session.get_modelmeta().custom_metadata_map
         assert json.loads(metadata["operating_points"]) == study["operating_points"] == {"paper": 0.5}
