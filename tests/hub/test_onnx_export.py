@@ -112,7 +112,10 @@ def test_graph_equals_the_predictor(name, tmp_path):
         for one, view in zip(found, prediction.views, strict=True):
             if export.no_heatmap is None:
                 np.testing.assert_allclose(one["heatmap"], view.heatmap, atol=1e-3)
-        for head, given in (("body_part_logits", "body_part_probabilities"), ("region_logits", "region_probabilities")):
+        for head, given in (
+            ("body_part_logits", "body_part_probabilities"),
+            ("region_logits", "region_probabilities"),
+        ):
             expected = list(getattr(prediction, given).values())
             assert (head in found[0]) == bool(expected) or name == "mura_specialized"
             if expected and head in found[0]:
