@@ -5,14 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from .bootstrap import resample_counts
 from .classification import N_BINS
-from .intervals import MIN_CLUSTERS, MIN_STUDIES, cluster_index, effective_degrees, t_quantile
+from .intervals import MIN_CLUSTERS, MIN_STUDIES, cluster_index, effective_degrees, share_interval, t_quantile
 
 _EPSILON = 1e-7  # keeps logits of probabilities finite
 _GRID = np.linspace(0.02, 0.98, 49)  # of the smooth reliability curve
 _BANDWIDTH = 0.5  # of its kernel, in logits
-_N_RESAMPLES = 500  # of its band
+_LEAST_SPREAD = 0.1  # of the studies around a point, in logits; a slope cannot be fitted to less
 
 
 def fit_temperature(margins: Sequence[float] | np.ndarray, labels: Sequence[int] | np.ndarray) -> float:
@@ -98,9 +97,10 @@ def measure_calibration(
         with `value`, `low` and `high` from the variance between patients; `debiased_error` (root of the squared
         calibration error in 15 bins with the same number of studies, without the part that chance adds: Kumar et al.,
         NeurIPS 2019); and `curve`, the share of abnormal studies smoothed over the logit, with a band of pointwise
-        intervals: `probability`, `share`, `low` and `high`, each `[49]` or fewer (None if the probabilities are nearly
-        equal). `slope` is None if the classes are ranked perfectly, which no slope fits best. All are None if there
-        are fewer than `MIN_STUDIES` studies of a class or `MIN_CLUSTERS` patients.
+        intervals: `probability`, `share`, `low` and `high`, each `[49]` or fewer, since points with fewer than
+        `MIN_STUDIES` studies nearby are left out (None if no point remains, as for equal probabilities). `slope` and
+        `curve` are None if the classes are ranked perfectly, which no slope fits best. All are None if there are fewer
+        than `MIN_STUDIES` studies of a class or `MIN_CLUSTERS` patients.
     """
     margins, truth = _logit(probabilities), np.asarray(labels, np.float64)
     index, n_clusters = cluster_index(groups)
@@ -127,7 +127,7 @@ def measure_calibration(
         "intercept": interval(shift, _robust_errors(design[:, 1:], truth, margins + shift, index, n_clusters)[0]),
         "observed_expected": interval(ratio, ratio_error, lambda log_ratio: float(np.exp(log_ratio))),
         "debiased_error": _debiased_error(truth, values),
-        "curve": _smooth_curve(truth, margins, groups, level) if curve else None,
+        "curve": _smooth_curve(truth, margins, index, n_clusters, level) if curve and slope else None,
     }
 
 
@@ -144,24 +144,31 @@ def _debiased_error(truth: np.ndarray, values: np.ndarray) -> float:
 
 
 def _smooth_curve(
-    truth: np.ndarray, margins: np.ndarray, groups: Sequence[Hashable] | np.ndarray, level: float
+    truth: np.ndarray, margins: np.ndarray, index: np.ndarray, n_clusters: int, level: float
 ) -> dict[str, list[float]] | None:
-    """Local linear regression on the logit (Fan, J. Am. Stat. Assoc. 87, 1992) in the range of the probabilities."""
-    grid = _GRID[(_logit(_GRID) >= np.quantile(margins, 0.01)) & (_logit(_GRID) <= np.quantile(margins, 0.99))]
-    if not len(grid):  # the probabilities are nearly equal
-        return None
-    offsets = margins[:, None] - _logit(grid)
-    kernel = np.exp(-0.5 * (offsets / _BANDWIDTH) ** 2)
-    counts = np.vstack([np.ones(len(truth)), resample_counts(groups, len(truth), _N_RESAMPLES, 0)])
-    s0, s1, s2 = (counts @ (kernel * offsets**power) for power in range(3))
-    t0, t1 = ((counts * truth) @ (kernel * offsets**power) for power in range(2))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        shares = np.clip((s2 * t0 - s1 * t1) / (s2 * s0 - s1**2), 0, 1)
-    if not np.isfinite(shares[0]).all():  # the probabilities are equal
-        return None
-    low, high = np.nanquantile(shares[1:], [(1 - level) / 2, (1 + level) / 2], axis=0)
-    columns = {"probability": grid, "share": shares[0], "low": low, "high": high}
-    return {name: np.round(values, 4).tolist() for name, values in columns.items()}
+    """Local logistic regression on the logit (Fan, Heckman and Wand, J. Am. Stat. Assoc. 90, 1995).
+
+    The intervals are those of a proportion of the studies nearby, with a variance that allows for correlated studies.
+    """
+    from scipy.special import expit
+
+    rows, (first, last) = [], np.quantile(margins, [0.01, 0.99])
+    for probability, middle in zip(_GRID, _logit(_GRID), strict=True):
+        offsets = margins - middle
+        kernel = np.exp(-0.5 * (offsets / _BANDWIDTH) ** 2)
+        total = kernel.sum()
+        if not first <= middle <= last or total < MIN_STUDIES:
+            continue
+        if kernel @ (offsets - kernel @ offsets / total) ** 2 < total * _LEAST_SPREAD**2:
+            continue
+        design = np.stack([np.ones(len(margins)), offsets], 1)
+        coefficients = _fit(design, truth, weights=kernel, firth=False)
+        share = float(expit(coefficients[0]))
+        error = _robust_errors(design, truth, design @ coefficients, index, n_clusters, kernel)[0]
+        sizes = np.bincount(index, kernel, n_clusters) * total / (kernel @ kernel)
+        rows.append((probability, share, *share_interval(share, (share * (1 - share) * error) ** 2, sizes, level)))
+    names = ("probability", "share", "low", "high")
+    return dict(zip(names, np.round(rows, 4).T.tolist(), strict=True)) if rows else None
 
 
 def _check(values: Sequence[float] | np.ndarray, labels: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -191,19 +198,22 @@ def _positive(slope: float) -> float:
     return slope
 
 
-def _fit(design: np.ndarray, truth: np.ndarray, *, firth: bool = True) -> np.ndarray:
+def _fit(
+    design: np.ndarray, truth: np.ndarray, *, weights: np.ndarray | float = 1.0, firth: bool = True
+) -> np.ndarray:
     """Coefficients `[k]` of a logistic regression on `[n, k]`, by Newton's method with halved steps."""
     from scipy.special import expit
 
     def score(coefficients: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         margins = design @ coefficients
         fitted = expit(margins)
-        weights = fitted * (1 - fitted)
-        information = (design * weights[:, None]).T @ design + 1e-12 * np.eye(design.shape[1])
-        likelihood, residual = float(np.sum(truth * margins - np.logaddexp(0, margins))), truth - fitted
+        variances = weights * fitted * (1 - fitted)
+        information = (design * variances[:, None]).T @ design + 1e-12 * np.eye(design.shape[1])
+        likelihood = float(np.sum(weights * (truth * margins - np.logaddexp(0, margins))))
+        residual = weights * (truth - fitted)
         if firth:
             likelihood += 0.5 * float(np.linalg.slogdet(information)[1])
-            leverage = weights * np.einsum("ij,jk,ik->i", design, np.linalg.inv(information), design)
+            leverage = variances * np.einsum("ij,jk,ik->i", design, np.linalg.inv(information), design)
             residual = residual + leverage * (0.5 - fitted)
         return likelihood, design.T @ residual, information
 
@@ -232,12 +242,18 @@ def _match_mean(margins: np.ndarray, truth: np.ndarray) -> float:
 
 
 def _robust_errors(
-    design: np.ndarray, truth: np.ndarray, margins: np.ndarray, index: np.ndarray, n_clusters: int
+    design: np.ndarray,
+    truth: np.ndarray,
+    margins: np.ndarray,
+    index: np.ndarray,
+    n_clusters: int,
+    weights: np.ndarray | float = 1.0,
 ) -> np.ndarray:
     """Standard errors `[k]` that allow for correlated rows (Liang and Zeger, Biometrika 73, 1986)."""
     from scipy.special import expit
 
     fitted = expit(margins)
-    bread = np.linalg.inv((design * (fitted * (1 - fitted))[:, None]).T @ design)
-    scores = np.stack([np.bincount(index, column, n_clusters) for column in (design * (truth - fitted)[:, None]).T], 1)
+    bread = np.linalg.inv((design * (weights * fitted * (1 - fitted))[:, None]).T @ design)
+    residuals = (weights * (truth - fitted))[:, None]
+    scores = np.stack([np.bincount(index, column, n_clusters) for column in (design * residuals).T], 1)
     return np.sqrt(np.diag(n_clusters / (n_clusters - 1) * bread @ scores.T @ scores @ bread))

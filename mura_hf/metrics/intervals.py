@@ -39,9 +39,10 @@ def confidence_intervals(
     Proportions: the score interval of Wilson (J. Am. Stat. Assoc. 22, 1927) with the effective number of studies
     (Korn and Graubard, Surv. Methodol. 24, 1998), beside 0 and 1 that of Clopper and Pearson (Biometrika 26, 1934).
     F1 is a function of the proportion hits / (hits + false alarms + misses). AUROC and average precision: Student's t
-    on the logit (Obuchowski, Biometrics 53, 1997). Kappa: Student's t on Fisher's z. Brier score: Student's t with
-    the correction for skewness of Hall (J. R. Stat. Soc. B 54, 1992), or the upper bound of a proportion if most of
-    the score comes from fewer than three patients.
+    on the logit (Obuchowski, Biometrics 53, 1997); a perfect ranking has the bound of a proportion over the patients
+    of the rarer class. Kappa: Student's t on Fisher's z; a kappa of 1 has the bound that follows from that of the
+    accuracy. Brier score: Student's t with the correction for skewness of Hall (J. R. Stat. Soc. B 54, 1992), or the
+    upper bound of a proportion if most of the score comes from fewer than three patients.
 
     Args:
         labels: `[n]`, 0 normal and 1 abnormal.
@@ -54,7 +55,8 @@ def confidence_intervals(
     Returns:
         Metric -> (low, high). Left out are all metrics if there are fewer than `MIN_CLUSTERS` patients, those that
         count fewer than `MIN_STUDIES` studies: normal, abnormal, called normal or called abnormal ones, and AUROC,
-        average precision and kappa if one patient has all of these, so that nothing shows how patients differ.
+        average precision and kappa if one patient has all of these, so that nothing shows how patients differ. The
+        AUROC of a constant, .5 by definition, has none either.
 
     Raises:
         ValueError: If lengths differ, there are no rows, or a value is not a probability.
@@ -79,21 +81,25 @@ def confidence_intervals(
             bounds = np.asarray(share_interval(overlap, variance * slope**2, sizes[0], level, degrees))
             intervals[name] = _pair(2 * bounds / (1 + bounds))
         elif name == "brier":
-            low, high = _skewed_interval(value, without, variance, quantile)
+            low, high = _skewed_interval(value, without, variance, level, degrees)
             losses = np.bincount(index, np.mean([(values - truth) ** 2 for values in runs], axis=0), n_clusters)
             if _effective_number(losses) < _NEAR_THE_END:
                 high = max(high, share_interval(value, variance, sizes[0] + sizes[1], level, degrees)[1])
-            intervals[name] = (low, high)
-        elif name == "kappa" and abs(value) < 1:
+            intervals[name] = (max(low, 0.0), high)
+        elif name == "kappa" and abs(value) == 1:  # a share of wrong studies lowers kappa by share / (1 - chance)
+            wrong = 1 - share_interval(1.0, 0.0, sizes[0] + sizes[1], level)[0]
+            bound = max(-1.0, float(1 - wrong / (2 * truth.mean() * (1 - truth.mean()))))
+            intervals[name] = (bound, 1.0) if value == 1 else (-1.0, -bound)
+        elif name == "kappa":
             half = quantile * np.sqrt(variance) / (1 - value**2)
             intervals[name] = _pair(np.tanh(np.arctanh(value) + np.asarray([-half, half])))
-        elif name in ("auroc", "auprc") and 0 < value < 1:
+        elif name in ("auroc", "auprc") and variance > 0:
             half, middle = quantile * np.sqrt(variance) / (value * (1 - value)), np.log(value / (1 - value))
             intervals[name] = _pair(1 / (1 + np.exp(-middle - np.asarray([-half, half]))))
-        elif name in ("auroc", "auprc"):  # perfectly ranked: the bound of a proportion over the patients
-            bound = (degrees + 1) / (degrees + 1 + quantile**2)
-            intervals[name] = (bound, 1.0) if value == 1 else (0.0, 1 - bound)
-        elif name != "kappa":
+        elif name in ("auroc", "auprc") and value in (0, 1):
+            bound = _unseen_share(quantile, degrees)
+            intervals[name] = (1 - bound, 1.0) if value == 1 else (0.0, bound)
+        elif name not in ("auroc", "auprc"):
             intervals[name] = share_interval(value, variance, sizes[0], level, degrees)
     return intervals
 
@@ -127,12 +133,13 @@ def mean_interval(
     """Computes the interval (low, high) of a mean, or of a share if the values are bool.
 
     Args:
-        values: `[n]`.
+        values: `[n]`, in [-1, 1].
         groups: `[n]`, the patient of each value.
         level: Coverage of the interval.
 
     Returns:
-        None if there are fewer than `MIN_CLUSTERS` patients.
+        None if there are fewer than `MIN_CLUSTERS` patients. If all values are equal, those of unseen patients may
+        differ by 1, in as large a share of them as a proportion with no events allows.
 
     Raises:
         ValueError: If lengths differ, or there are no values.
@@ -147,7 +154,7 @@ def mean_interval(
     left_out, mean = (sums.sum() - sums) / (sizes.sum() - sizes), float(numbers.mean())
     if is_share:
         return share_interval(mean, _variance(left_out), sizes.astype(np.float64), level)
-    return _skewed_interval(mean, left_out, _variance(left_out), t_quantile(level, effective_degrees([sizes])))
+    return _skewed_interval(mean, left_out, _variance(left_out), level, effective_degrees([sizes]))
 
 
 def mean_with_interval(
@@ -214,10 +221,10 @@ def paired_comparison(
 
     Returns:
         Metric -> `difference`; its interval `low` and `high`, None where `confidence_intervals` gives none for one of
-        the models; the two-sided `p_value`; and `adjusted_p_value`, which equals it for `PRIMARY_FIGURE` and is
-        corrected over all other metrics (`adjust_p_values`). All are None if the metric is undefined without one of
-        the patients, or if that patient's predictions are exchanged. A metric that is undefined on the data is left
-        out. For `brier`, lower is better.
+        the models, and as wide as `mean_interval` says if no patient changes the difference; the two-sided `p_value`;
+        and `adjusted_p_value`, which equals it for `PRIMARY_FIGURE` and is corrected over all other metrics
+        (`adjust_p_values`). All are None if the metric is undefined without one of the patients, or if that patient's
+        predictions are exchanged. A metric that is undefined on the data is left out. For `brier`, lower is better.
 
     Raises:
         ValueError: If lengths differ, there are no rows, or a value is not a probability.
@@ -247,7 +254,8 @@ def paired_comparison(
         variance, degrees = _add_runs(_variance(without), degrees, estimates[name][:n_a], estimates[name][n_a:])
         n_studies = min(size.sum() for sizes in counted for size in sizes[name])
         if n_clusters >= MIN_CLUSTERS and n_studies >= MIN_STUDIES:
-            half = t_quantile(level, degrees) * np.sqrt(variance)
+            quantile = t_quantile(level, degrees)
+            half = quantile * np.sqrt(variance) if variance > 0 else _unseen_share(quantile, degrees)
             row["low"], row["high"] = difference - half, difference + half
         p_values[name] = _p_of_t(difference, np.sqrt(variance), degrees)
         if single:
@@ -376,10 +384,10 @@ def effective_degrees(sizes: Sequence[np.ndarray]) -> float:
 
 
 def _variance(left_out: np.ndarray) -> float:
-    """Variance of a figure by the jackknife; 0 if it is undefined without one of the patients."""
+    """Variance of a figure by the jackknife; 0 if it is undefined without one of the patients, or only rounding."""
     n = len(left_out)
     found = float((n - 1) / n * ((left_out - left_out.mean()) ** 2).sum())
-    return found if np.isfinite(found) else 0.0
+    return found if np.isfinite(found) and found > 1e-20 else 0.0
 
 
 def _add_runs(variance: float, degrees: float, *models: np.ndarray) -> tuple[float, float]:
@@ -404,20 +412,26 @@ def _p_of_t(difference: float, error: float, degrees: float) -> float:
     return float(2 * t.sf(abs(difference) / error, max(degrees, 1))) if error > 0 else float(difference == 0)
 
 
+def _unseen_share(quantile: float, degrees: float) -> float:
+    """Upper bound of the share of patients who differ from all others, if none was seen to (Wilson)."""
+    return float(quantile**2 / (max(degrees, 1.0) + 1 + quantile**2))
+
+
 def _pair(bounds: np.ndarray) -> tuple[float, float]:
     return float(bounds[0]), float(bounds[1])
 
 
-def _skewed_interval(mean: float, left_out: np.ndarray, variance: float, t: float) -> tuple[float, float]:
+def _skewed_interval(
+    mean: float, left_out: np.ndarray, variance: float, level: float, degrees: float
+) -> tuple[float, float]:
     """Student's t with Hall's cubic correction for the skewness of the patients' contributions."""
-    n = len(left_out)
+    n, t, error = len(left_out), t_quantile(level, degrees), np.sqrt(variance)
     contributions = -(n - 1) * (left_out - left_out.mean())
     spread = np.sqrt((contributions**2).mean())
-    if spread == 0:
-        return mean, mean
-    skewness, error = (contributions**3).mean() / spread**3, np.sqrt(variance)
+    skewness = (contributions**3).mean() / spread**3 if spread > 1e-9 else 0.0
     if abs(skewness) < 1e-6:
-        return mean - error * t, mean + error * t
+        half = error * t if variance > 0 else _unseen_share(t, degrees)
+        return mean - half, min(mean + half, max(mean, 1.0))
     root = np.sqrt(n)
     quantiles = 3 / skewness * root * (np.cbrt(1 + skewness * (np.asarray([t, -t]) / root - skewness / (6 * n))) - 1)
     return _pair(mean - error * quantiles)

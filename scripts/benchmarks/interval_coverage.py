@@ -1,12 +1,14 @@
 """Measures how often the intervals, tests and guarantees of `mura_hf.metrics` hold, on simulated studies.
 
-Topics (together 40 minutes):
+Topics (together 90 minutes of one core):
   intervals         share of 95 % intervals that contain the truth, and their median width, for 5 to 200 patients with
                     one or 1 to 20 studies, shares of abnormal from .1 to .5 and AUROC from .7 to .99
   comparisons       how often two equally good models differ at p <= .05, and how often intervals contain 0; the
                     same for models of which one is better
   guarantees        how often operating points break their guarantee, for 20 to 200 abnormal studies
-  calibration       the same as `intervals` for calibration slope, intercept and observed over expected
+  calibration       the same as `intervals` for calibration slope, intercept, observed over expected and the band
+                    of the smooth curve
+  means             the same for means and shares, such as those of heatmaps, neighbours, bands and detections
   shortcut_verdicts how often shifts of different sizes are found, excluded or left open
 """
 
@@ -17,7 +19,7 @@ from typing import Any
 import numpy as np
 from harness import run_benchmark
 from scipy.special import expit, logit
-from scipy.stats import norm
+from scipy.stats import betabinom, norm
 from tqdm.auto import tqdm
 
 from mura_hf.metrics import (
@@ -26,10 +28,12 @@ from mura_hf.metrics import (
     choose_default,
     choose_operating_points,
     confidence_intervals,
+    mean_interval,
     measure_calibration,
     measure_operating_points,
     paired_comparison,
     predictive_values,
+    rate_interval,
 )
 from mura_hf.metrics.classification import weighted_figures
 
@@ -283,30 +287,88 @@ def measure_guarantees(
     return report
 
 
+_CURVE_AT = (0.04, 0.1, 0.3, 0.5, 0.7, 0.9)
+"""Probabilities at which the band of the smooth curve is also counted on its own."""
+
+
 def measure_calibration_coverage(
     n_simulations: int = 1000, patients: Sequence[int] = (20, 50, 200), true_patients: int = 300_000
 ) -> dict[str, Any]:
     """Measures the intervals of `measure_calibration` for probabilities that are too moderate and too low.
 
     Returns:
-        `simulations`, and coverage of `slope`, `intercept` and `observed_expected` by number of patients and studies.
+        `simulations`, and coverage of `slope`, `intercept`, `observed_expected`, `curve` (all points of the band) and
+        of the band at `_CURVE_AT`, by number of patients and studies; "bent" if the true curve is no logistic one.
     """
     rng = np.random.default_rng(3)
     report: dict[str, Any] = {"simulations": n_simulations}
-    for n, most in tqdm(list(product(patients, (1, 5))), desc="calibration"):
+    settings = list(product(patients, (1, 5), (0.0, 0.2)))
+    for n, most, bend in tqdm(settings, desc="calibration"):
+        spread = 0.7 if most > 1 else 0.0
 
-        def draw(count: int, most: int = most) -> Studies:
+        def true_margin(margins: np.ndarray, bend: float = bend) -> np.ndarray:
+            return 1.3 * margins + 0.3 + bend * (margins**2 - 2)
+
+        def draw(count: int, most: int = most, spread: float = spread, shape: Any = true_margin) -> Studies:
             groups = np.repeat(np.arange(count), rng.integers(1, most + 1, count))
             margins = rng.normal(-0.5, 1.5, len(groups))
-            true = 1.3 * margins + 0.3 + (rng.normal(0, 0.7, count)[groups] if most > 1 else 0)
+            true = shape(margins) + spread * rng.normal(size=count)[groups]
             return (rng.random(len(groups)) < expit(true)).astype(int), expit(margins), groups
 
         truth, counter = measure_calibration(*draw(true_patients), curve=False), _Counter()
+        effects = spread * norm.ppf((np.arange(200) + 0.5) / 200)
         for _ in range(n_simulations):
-            found = measure_calibration(*draw(n), curve=False)
+            found = measure_calibration(*draw(n))
             for name in ("slope", "intercept", "observed_expected"):
                 if found[name] is not None:
                     counter.add(name, found[name]["low"], found[name]["high"], truth[name]["value"])
+            if found["curve"] is not None:
+                at, low, high = (np.asarray(found["curve"][name]) for name in ("probability", "low", "high"))
+                for point, share in enumerate(expit(true_margin(logit(at))[:, None] + effects).mean(1)):
+                    names = ("curve", f"curve at {at[point]:g}")
+                    for name in names if at[point] in _CURVE_AT else names[:1]:
+                        counter.add(name, low[point], high[point], share)
+        name = f"{n} patients, 1 to {most} studies" + (", bent" if bend else "")
+        report[name] = counter.report(max(1, n_simulations // 10))
+    return report
+
+
+_MEANS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    **{f"share of {share:g}": lambda u, share=share: u < share for share in (0.02, 0.1, 0.5, 0.9, 0.98)},
+    "neighbours": lambda u: np.searchsorted(betabinom.cdf(range(5), 5, 4.5, 0.5), u) / 5,  # 90 % of five
+    "overlap": lambda u: np.maximum(u - 0.3, 0.0),
+    "absolute change": lambda u: np.minimum(0.02 * np.exp(norm.ppf(u)), 1.0),
+    "difference": lambda u: norm.ppf(u, 0.05, 0.15),
+    "changed decisions": lambda u: np.where(u > 0.96, 1.0, np.where(u < 0.02, -1.0, 0.0)),
+}
+"""Kind of value -> function of a uniform variable that has its distribution."""
+
+
+def measure_means(n_simulations: int = 1000, patients: Sequence[int] = (20, 50, 200)) -> dict[str, Any]:
+    """Measures `mean_interval`, and `rate_interval` for shares of a part of the studies, such as those in a band.
+
+    Returns:
+        `simulations`, and coverage by number of patients and studies, for each of `_MEANS`, and for shares of 10 and
+        50 % among 30 % of the studies.
+    """
+    rng = np.random.default_rng(5)
+    every = (np.arange(1_000_000) + 0.5) / 1_000_000
+    truth = {name: float(shape(every).mean()) for name, shape in _MEANS.items()}
+    report: dict[str, Any] = {"simulations": n_simulations}
+    for n, most in tqdm(list(product(patients, (1, 20))), desc="means"):
+        counter, shared = _Counter(), np.sqrt(_CORRELATION if most > 1 else 0.0)
+        for _ in range(n_simulations):
+            groups = np.repeat(np.arange(n), rng.integers(1, most + 1, n))
+            first, second = (
+                norm.cdf(shared * rng.normal(size=n)[groups] + np.sqrt(1 - shared**2) * rng.normal(size=len(groups)))
+                for _ in range(2)
+            )
+            found = {name: (mean_interval(shape(first), groups), truth[name]) for name, shape in _MEANS.items()}
+            for share in (0.1, 0.5):
+                found[f"share of {share:g} in a band"] = rate_interval(first < share, second < 0.3, groups), share
+            for name, (interval, true) in found.items():
+                if interval is not None:
+                    counter.add(name, *interval, true)
         report[f"{n} patients, 1 to {most} studies"] = counter.report(max(1, n_simulations // 10))
     return report
 
@@ -358,6 +420,7 @@ TOPICS = {
         measure_calibration_coverage,
         {"n_simulations": 20, "patients": (50,), "true_patients": 20_000},
     ),
+    "means": (measure_means, {"n_simulations": 10, "patients": (20,)}),
     "shortcut_verdicts": (measure_shortcut_verdicts, {"n_simulations": 10}),
 }
 

@@ -101,6 +101,7 @@ def test_calibration_is_measured_with_intervals():
     curve = found["curve"]
     inside = (np.asarray(curve["low"]) <= curve["probability"]) & (np.asarray(curve["high"]) >= curve["probability"])
     assert inside.mean() > 0.7
+    assert len(measure_calibration(labels[:200], expit(margins[:200]), groups[:200])["curve"]["share"]) < len(inside)
     changed = measure_calibration(labels, expit((margins - 0.4) / 1.3), groups)
     assert changed["slope"]["low"] < 1.3 < changed["slope"]["high"]
     assert changed["intercept"]["low"] > 0
@@ -110,7 +111,7 @@ def test_calibration_is_measured_with_intervals():
     assert repeated["slope"] == pytest.approx(found["slope"], abs=1e-6)
     assert set(measure_calibration([0, 1], [0.1, 0.9], "ab").values()) == {None}
     perfect = measure_calibration(np.repeat([0, 1], 30), np.linspace(0.1, 0.9, 60), range(60))
-    assert perfect["slope"] is None
+    assert perfect["slope"] is perfect["curve"] is None
     assert perfect["observed_expected"]["low"] < 1 < perfect["observed_expected"]["high"]
     assert measure_calibration(labels[:100], np.full(100, 0.31), range(100))["curve"] is None
     for halves in (np.repeat([0, 1], 100), np.tile([0, 1], 100)):  # the order of studies does not matter

@@ -2,7 +2,13 @@ from itertools import product
 
 import numpy as np
 import pytest
-from interval_coverage import measure_calibration_coverage, measure_comparisons, measure_guarantees, measure_intervals
+from interval_coverage import (
+    measure_calibration_coverage,
+    measure_comparisons,
+    measure_guarantees,
+    measure_intervals,
+    measure_means,
+)
 from scipy.stats import binomtest, norm, t
 
 from mura_hf.metrics import (
@@ -82,6 +88,21 @@ def test_too_few_patients_or_studies_give_no_interval():
     assert high == pytest.approx(share_interval(np.mean((certain - ten) ** 2), 1e-6, np.ones(60), degrees=9)[1])
 
 
+def test_no_interval_has_a_width_of_zero():
+    labels, patients = np.tile([0, 1], 40), np.arange(80)
+    for right in (True, False):
+        found = confidence_intervals(labels, np.where((labels == 1) == right, 0.9, 0.1), patients)
+        assert set(found) >= {"sensitivity", "auroc", "auprc", "kappa", "brier"}
+        assert all(high - low > 0.01 for low, high in found.values())
+        wrong = 1 - found["accuracy"][0] if right else found["accuracy"][1]
+        expected = (1 - 2 * wrong, 1.0) if right else (-1.0, 2 * wrong - 1)  # kappa of equal classes
+        assert found["kappa"] == pytest.approx(expected)
+    assert "auroc" not in confidence_intervals(labels, np.full(80, 0.7), patients)  # .5 by definition
+    all_or_none = mean_interval(np.ones(80, bool), patients)
+    assert mean_interval(np.ones(80), patients) == pytest.approx(all_or_none)
+    assert mean_interval(np.zeros(80), patients) == pytest.approx((all_or_none[0] - 1, 1 - all_or_none[0]))
+
+
 def test_runs_add_the_variance_between_them():
     one = confidence_intervals(LABELS, PROBABILITIES, PATIENTS)["auroc"]
     same = confidence_intervals(LABELS, [PROBABILITIES] * 3, PATIENTS)["auroc"]
@@ -137,7 +158,8 @@ def test_comparisons_are_symmetric_and_adjusted_by_holm():
     running = np.maximum.accumulate([(len(others) - rank) * p for rank, (p, _) in enumerate(others)])
     assert [adjusted for _, adjusted in others] == pytest.approx(np.minimum(running, 1).tolist())
     for row in paired_comparison(LABELS, OTHERS, OTHERS, PATIENTS).values():
-        assert row == {"difference": 0, "low": 0, "high": 0, "p_value": 1, "adjusted_p_value": 1}
+        assert row["low"] == -row["high"] < 0.0 < row["high"]  # no patient differs: as wide as a proportion of none
+        assert {row[name] for name in ("p_value", "adjusted_p_value")} == {1}
     single = paired_comparison([0, 0, 1], [0.1, 0.6, 0.9], [0.1, 0.2, 0.3], "abc")  # undefined without the last
     assert single["specificity"]["p_value"] >= 0.25  # the least with three patients
     assert single["sensitivity"] == {"difference": 1, **dict.fromkeys(("low", "high", "p_value", "adjusted_p_value"))}
@@ -176,3 +198,5 @@ def test_what_the_benchmark_measures_holds():
         assert max(row["sensitivity_85"]["broken"], row["uncertain"]["broken"]) <= 0.2
     calibration = measure_calibration_coverage(100, (50,), true_patients=30_000)["50 patients, 1 to 5 studies"]
     assert min(row["coverage"] for row in calibration.values()) >= 0.85
+    means = measure_means(100, (50,))["50 patients, 1 to 20 studies"]
+    assert min(row["coverage"] for row in means.values()) >= 0.85
