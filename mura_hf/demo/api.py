@@ -50,13 +50,13 @@ def add_endpoints(context: AppContext) -> None:
         """
         key = (checkpoint, revision, abnormal_label)
         with _call(context, request, views, key, body_part, operating_point) as (predictor, files):
-            study, _, problems = read_study(
+            reading = read_study(
                 predictor, context.reader, files, body_part or None,
                 operating_point=operating_point or None, heatmaps=heatmaps,
             )  # fmt: skip
-            if study is None:
-                raise MuraError(" ".join(problems) or "No file was given.")
-            return {**study.to_dict(), "left_out": problems}
+            if reading.study is None:
+                raise MuraError(" ".join(reading.problems) or "No file was given.")
+            return {**reading.study.to_dict(), "left_out": reading.problems}
 
     def similar(
         views: list[gr.FileData],

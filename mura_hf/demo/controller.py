@@ -17,10 +17,18 @@ from ..inference import StudyPrediction, StudyPredictor
 from ..inference.prediction import DISCLAIMER
 from ..inference.report import ReportContext, report_pdf
 from .examples import find_example
-from .reading import Progress, read_study
-from .result import answer_html, is_withheld, known_point, operating_point_choices, performance_html, similar_html
+from .reading import Progress, StudyReading, read_study
+from .result import (
+    answer_html,
+    details_html,
+    is_withheld,
+    known_point,
+    operating_point_choices,
+    performance_html,
+    similar_html,
+)
 from .state import DEFAULT, FOR_EXAMPLES, AppContext, CheckpointKey
-from .templates import error_html, note_html, render
+from .templates import INCLUDE, SHOW_ANYWAY, error_html, note_html, render
 from .viewer import viewer_html
 
 _MAX_SESSIONS = 10_000
@@ -60,13 +68,11 @@ class StudyPage:
     answer: str
     viewer: str = ""  # empty without views
     result: StudyResult | None = None  # None without an answer
+    details: str = ""  # how sure the answer is; empty without one
     points: list[tuple[str, str]] | None = None  # operating points; None if no checkpoint was loaded
     point: str | None = None  # the operating point in use
-
-    @property
-    def withheld(self) -> bool:
-        """Whether the answer is not shown."""
-        return self.result is not None and self.result.withheld
+    insist: str | None = None  # text of the button that shows or includes what was left out; None for no button
+    knows_parts: bool = False  # whether a body part can be given
 
 
 def _with_errors(method: Callable[..., str]) -> Callable[..., str]:
@@ -89,8 +95,9 @@ class StudyController:
         self.context = context
 
     def choose_checkpoint(self, files: tuple[str, ...], chosen: CheckpointKey) -> CheckpointKey:
-        """Returns the chosen checkpoint, or that of the examples if an example is read and nothing was chosen."""
-        return FOR_EXAMPLES if chosen == DEFAULT and find_example(files) is not None else chosen
+        """Returns the chosen checkpoint, or that for phantoms if one of those is read and nothing was chosen."""
+        example = find_example(files) if chosen == DEFAULT else None
+        return FOR_EXAMPLES if example is not None and example.source is None else chosen
 
     def open(self, request: StudyRequest, progress: Progress | None = None) -> StudyPage:
         """Reads a study. Errors are shown on the page."""
@@ -100,23 +107,38 @@ class StudyController:
         try:
             predictor = self.context.checkpoints.get(*request.checkpoint)
             points = operating_point_choices(predictor)
-            wanted = known_point(predictor, request.operating_point)
-            point, _ = predictor.find_threshold(wanted)
-            study, radiographs, problems = read_study(
-                predictor, self.context.reader, request.files, request.body_part,
-                operating_point=wanted, method=request.method, progress=progress,
-            )  # fmt: skip
+            point, _ = predictor.find_threshold(known_point(predictor, request.operating_point))
+            reading = self._read(predictor, request, progress)
         except (CheckpointError, ValueError) as error:  # ValueError: a body part that the checkpoint does not allow
             return StudyPage(error_html(str(error)), points=points, point=point)
-        example = find_example(request.files)
-        answer = note_html(f"Example, a synthetic phantom: {example.caption}.") if example else ""
-        answer += answer_html(study, problems, show_anyway=request.show_anyway)
+        example, anyway, study = find_example(request.files), request.show_anyway, reading.study
+        radiographs, problems = reading.radiographs, reading.problems
+        answer = answer_html(study, problems, radiographs=radiographs, example=example, show_anyway=anyway)
         if study is None:
             return StudyPage(answer, points=points, point=point)
-        viewer = viewer_html(study, radiographs, show_anyway=request.show_anyway)
-        kept = replace(study, views=[replace(view, heatmap=None) for view in study.views])
+        credit = f"Picture: {example.credit}" if example and example.credit else None
+        viewer = viewer_html(study, radiographs, show_anyway=anyway, credit=credit)
+        kept = replace(study, views=[replace(view, heatmap=None, pixels=None) for view in study.views])
         result = StudyResult(replace(request, operating_point=point), kept, tuple(problems))
-        return StudyPage(answer, viewer, result, points, point)
+        return StudyPage(
+            answer,
+            viewer,
+            result,
+            "" if result.withheld else details_html(study),
+            points,
+            point,
+            insist=SHOW_ANYWAY if result.withheld else INCLUDE if reading.n_foreign else None,
+            knows_parts=bool(study.body_part_probabilities) or predictor.model.NEEDS_PART,
+        )
+
+    def _read(
+        self, predictor: StudyPredictor, request: StudyRequest, progress: Progress | None = None
+    ) -> StudyReading:
+        return read_study(
+            predictor, self.context.reader, request.files, request.body_part, progress=progress,
+            skip_foreign=not request.show_anyway, method=request.method,
+            operating_point=known_point(predictor, request.operating_point),
+        )  # fmt: skip
 
     @_with_errors
     def performance(self, result: StudyResult | None, prevalence: float) -> str:
@@ -146,13 +168,10 @@ class StudyController:
         context = _report_context(predictor, result, prevalence)
         if kind == "json":
             return _download_html(kind, _json_report(result, context))
-        study, radiographs, problems = read_study(
-            predictor, self.context.reader, request.files, request.body_part,
-            operating_point=known_point(predictor, request.operating_point), method=request.method,
-        )  # fmt: skip
-        if study is None or len(study.views) < len(result.study.views):
-            return error_html(" ".join(problems))
-        return _download_html(kind, report_pdf(study, radiographs, context))
+        reading = self._read(predictor, request)
+        if reading.study is None or len(reading.study.views) < len(result.study.views):
+            return error_html(" ".join(reading.problems))
+        return _download_html(kind, report_pdf(reading.study, reading.radiographs, context))
 
 
 def _report_context(predictor: StudyPredictor, result: StudyResult, prevalence: float) -> ReportContext:

@@ -1,4 +1,4 @@
-"""Example studies: pictures of phantoms in `resources/examples`, made by `scripts/make_examples.py`."""
+"""Example studies: films and pictures of phantoms in `resources/examples`, made by `scripts/make_examples.py`."""
 
 import json
 from collections.abc import Sequence
@@ -9,39 +9,72 @@ from pathlib import Path
 EXAMPLES_FOLDER = Path(__file__).parents[1] / "resources" / "examples"
 
 EXAMPLES_CHECKPOINT = "mura-phantom"
-"""Reads the examples unless the visitor chooses a checkpoint: `mura-film` has never seen phantoms."""
+"""Reads the phantoms unless the visitor chooses a checkpoint: `mura-film` has never seen phantoms."""
+
+_REGIONS = {"hand": "hand or arm", "shoulder": "shoulder"}  # as FracAtlas uses these words
 
 
 @dataclass(frozen=True)
 class ExampleStudy:
-    """A synthetic study with the paths of its views. The label is "normal" or "abnormal"."""
+    """A study with the paths of its views, and what is known about it.
+
+    Attributes:
+        body_part: One of the seven body parts; for a film, its region in the words of the dataset.
+        label: "normal" or "abnormal".
+        finding: What an abnormal study shows, such as "subtle_fracture".
+        files: Paths of its views.
+        source: Name of the dataset of a real film; None for a phantom.
+        credit: Whom to credit for a real film.
+        thumbnail: Its first view, small, as a data URL; empty for studies of the worklist.
+    """
 
     body_part: str
     label: str
     finding: str | None
     files: tuple[str, ...]
+    source: str | None = None
+    credit: str | None = None
+    thumbnail: str = ""
 
     @property
     def caption(self) -> str:
-        """Body part, label and finding in words."""
-        finding = f" ({self.finding.replace('_', ' ')})" if self.finding else ""
-        return f"{self.body_part}, {self.label}{finding}"
+        """Body part and finding in words."""
+        if self.source is not None:
+            part = _REGIONS.get(self.body_part, self.body_part).capitalize()
+            return f"{part}: {self.finding or 'no fracture'}"
+        finding = self.finding.replace("_", " ") if self.finding else "no finding"
+        return f"{self.body_part.capitalize()}: {finding}"
 
 
 def load_examples(name: str, folder: Path = EXAMPLES_FOLDER) -> list[ExampleStudy]:
     """Lists the examples of one set.
 
     Args:
-        name: "study" for those of the first tab, "worklist" for those of the worklist.
+        name: "film" for real films, "study" for phantoms to read, "worklist" for those of the worklist.
         folder: Folder with the pictures and `examples.json`.
     """
     return [
         ExampleStudy(
-            one["body_part"], one["label"], one["finding"], tuple(str(folder / file) for file in one["files"])
+            one["body_part"], one["label"], one["finding"], tuple(str(folder / file) for file in one["files"]),
+            one.get("source"), one.get("credit"), one.get("thumbnail", ""),
         )
         for one in json.loads((folder / "examples.json").read_text())
         if one["set"] == name
-    ]
+    ]  # fmt: skip
+
+
+def choose_examples(folder: Path = EXAMPLES_FOLDER, *, phantoms_first: bool = False) -> list[ExampleStudy]:
+    """Lists the examples of the first tab: films, then phantoms of the body parts that no film is called by.
+
+    Args:
+        folder: As in `load_examples`.
+        phantoms_first: For a default checkpoint that was trained on phantoms only.
+    """
+    films, phantoms = load_examples("film", folder), load_examples("study", folder)
+    if phantoms_first:
+        return [*phantoms, *films]
+    shown = {film.body_part for film in films}
+    return [*films, *(phantom for phantom in phantoms if phantom.body_part not in shown)]
 
 
 def find_example(files: Sequence[str]) -> ExampleStudy | None:
@@ -56,5 +89,5 @@ def find_example(files: Sequence[str]) -> ExampleStudy | None:
 
 @cache
 def _examples_by_names() -> dict[tuple[str, ...], ExampleStudy]:
-    examples = [*load_examples("study"), *load_examples("worklist")]
+    examples = [example for name in ("film", "study", "worklist") for example in load_examples(name)]
     return {tuple(Path(file).name for file in example.files): example for example in examples}

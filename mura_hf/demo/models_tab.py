@@ -17,10 +17,10 @@ from ..inference import StudyPrediction, StudyPredictor
 from ..inference.loading import find_file, find_source
 from ..radiographs import Radiograph
 from .reading import read_files
-from .result import answer_html, is_withheld
+from .result import answer_html, details_html, is_withheld
 from .state import DEFAULT, AppContext, CheckpointKey
-from .templates import error_html, note_html, probability_text, render
-from .viewer import STATES, heatmap_url, image_url
+from .templates import BANDS, error_html, note_html, probability_text, render
+from .viewer import heatmap_url, image_url
 
 MAX_CARD = 30_000
 """Characters of a card that the page shows."""
@@ -144,7 +144,7 @@ class Contender:
     @property
     def placeholder(self) -> str:
         """Stands in place of a number."""
-        return "no answer" if self.study is None else "not shown"
+        return "no answer" if self.study is None else "not answered"
 
 
 def comparison_html(
@@ -153,7 +153,12 @@ def comparison_html(
     """Both answers, the probabilities of each view with their difference, and each view with both heatmaps."""
     both = (first, second)
     sides = [
-        {"name": one.name, "answer": error_html(one.error) if one.study is None else answer_html(one.study)}
+        {
+            "name": one.name,
+            "checkpoint": one.study and one.study.checkpoint,
+            "answer": answer_html(one.study, radiographs=radiographs) if one.study else error_html(one.error),
+            "details": details_html(one.shown, with_views=False) if one.shown else "",
+        }
         for one in both
     ]
     shown, known = first.shown or second.shown, first.study or second.study
@@ -185,7 +190,7 @@ def _figure(one: Contender, index: int) -> dict[str, str | None]:
     caption, heatmap = one.placeholder, None
     if one.shown is not None:
         view = one.shown.views[index]
-        caption = f"{STATES[view.band][1]}, P(abnormal) {probability_text(view.single_view_probability)}"
+        caption = f"{' '.join(BANDS[view.band])}, probability {probability_text(view.single_view_probability)}"
         if view.heatmap is None:
             caption += ", no heatmap"
         elif view.band != "low":

@@ -4,12 +4,14 @@ import struct
 import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import DatasetError, RadiographError
 from ..inference import StudyFile, StudyPrediction, StudyPredictor, find_studies
 from ..radiographs import GuardedReader, Radiograph
+from .templates import FOREIGN
 
 MAX_VIEWS = 16
 """Of one study, because all views go through the model at once. MURA has 13 at most."""
@@ -35,6 +37,23 @@ _END, _END_64 = b"PK\5\6", b"PK\6\6"
 _TAIL = (1 << 16) + 22 + 20 + 56  # longest comment, and the records that may end the member list
 
 
+@dataclass(frozen=True)
+class StudyReading:
+    """What was read of one study.
+
+    Attributes:
+        study: The prediction; None if no file could be read.
+        radiographs: The views of the prediction.
+        problems: A sentence about each file that was left out.
+        n_foreign: Number of views that were left out because they do not look like those of training.
+    """
+
+    study: StudyPrediction | None
+    radiographs: list[Radiograph]
+    problems: list[str]
+    n_foreign: int = 0
+
+
 def read_study(
     predictor: StudyPredictor,
     reader: GuardedReader,
@@ -42,19 +61,26 @@ def read_study(
     body_part: str | None,
     *,
     progress: Progress | None = None,
+    skip_foreign: bool = False,
     **options: Any,
-) -> tuple[StudyPrediction | None, list[Radiograph], list[str]]:
+) -> StudyReading:
     """Reads the files of one study as `read_files` does, and predicts from those that can be read.
 
+    With `skip_foreign`, views that do not look like those of training are left out, unless all views are like that.
     `options` are those of the predictor, whose errors are passed on.
-
-    Returns:
-        The prediction, None if no file could be read; the radiographs; and a sentence about each unreadable file.
     """
     names, radiographs, problems = read_files(reader, files, progress=progress)
     if not radiographs:
-        return None, [], problems
-    return predictor(radiographs, body_part=body_part, names=names, **options), radiographs, problems
+        return StudyReading(None, [], problems)
+    study = predictor(radiographs, body_part=body_part, names=names, **options)
+    known = [place for place, view in enumerate(study.views) if view.in_distribution is not False]
+    n_foreign = len(radiographs) - len(known)
+    if not skip_foreign or n_foreign == 0 or not known:
+        return StudyReading(study, radiographs, problems)
+    problems += [FOREIGN.format(view.name) for view in study.views if view.in_distribution is False]
+    names, radiographs = [names[place] for place in known], [radiographs[place] for place in known]
+    study = predictor(radiographs, body_part=body_part, names=names, **options)
+    return StudyReading(study, radiographs, problems, n_foreign)
 
 
 def read_files(

@@ -1,22 +1,23 @@
-"""HTML of a result: the answer, the measured performance of the operating point, and similar cases."""
+"""HTML of a result: the answer, how sure it is, the performance of the operating point, and similar cases."""
 
 import base64
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from ..errors import CheckpointError
 from ..inference import OOD_WARNING, StudyPrediction, StudyPredictor
 from ..inference.measured_performance import OVERALL, OperatingPointPerformance
+from ..radiographs import Radiograph
 from ..retrieval import Neighbour, RetrievalIndex
-from .templates import note_html, operating_point_text, render
+from .examples import ExampleStudy
+from .templates import BANDS, OPTIONS, note_html, operating_point_text, render, with_article
 
-N_SIMILAR = 5
+N_SIMILAR = 6  # fills rows of two, three and six
 
-_VERDICTS = {
-    "suspected": ("▲", "Abnormal: flagged"),
-    "uncertain": ("◐", "Uncertain"),
-    "low": ("○", "Nothing flagged"),
-}
+_LIGHT = 0.55  # median of the outermost pixels from which a border is light; films have a dark one
+_CONTRADICTED = 0.9  # probability of another body part from which the page asks whether the given one is right
 _POOLING = {
     "mean": "Mean of {}",
     "max": "Maximum of {}",
@@ -32,27 +33,125 @@ def is_withheld(study: StudyPrediction | None, show_anyway: bool = False) -> boo
     return study is not None and study.in_distribution is False and not show_anyway
 
 
-def answer_html(study: StudyPrediction | None, problems: Sequence[str] = (), *, show_anyway: bool = False) -> str:
-    """The answer for a study, with its warnings and a sentence about each file that could not be read."""
+def answer_html(
+    study: StudyPrediction | None,
+    problems: Sequence[str] = (),
+    *,
+    radiographs: Sequence[Radiograph] = (),
+    example: ExampleStudy | None = None,
+    show_anyway: bool = False,
+) -> str:
+    """The answer for a study, with its warnings and a sentence about each file that was left out.
+
+    Args:
+        study: The prediction; None without a readable view.
+        problems: A sentence about each file that was left out.
+        radiographs: The views, to say what is unusual about them.
+        example: The example that is answered; the answer is then compared with what is known about it.
+        show_anyway: Whether the visitor wants to see an answer that would be withheld.
+    """
     if study is None:
         return render("answer", study=None, problems=problems, warnings=())
-    withheld = is_withheld(study, show_anyway)
-    sign, title = _VERDICTS[study.probability_band]
-    number = f"{len(study.views)} view" + "s" * (len(study.views) != 1)
-    share, types = study.unusual_percentile or 0.0, study.finding_probabilities
+    withheld, band = is_withheld(study, show_anyway), study.probability_band
+    warnings = [warning for warning in study.warnings if not (withheld and warning == OOD_WARNING)]
     return render(
         "answer",
         study=study,
         problems=problems,
         withheld=withheld,
-        band=study.probability_band,
-        warnings=[warning for warning in study.warnings if not (withheld and warning == OOD_WARNING)],
-        sign=sign,
-        title=title,
+        noticed=_notice(study, radiographs),
+        band=band,
+        warnings=[*_contradictions(study), *warnings],
+        sign=BANDS[band][0],
+        title=study.describe_band(band),
+        a_finding=with_article(study.finding),
+        zones=_zones(study.band_limits),
+        mark=_mark(study.probability, study.band_limits),
+        truth=None if example is None else _compare(study, example),
+    )
+
+
+def details_html(study: StudyPrediction, *, with_views: bool = True) -> str:
+    """How sure the answer for a study is: what its band achieved, how it follows, and a table of the views."""
+    number = f"{len(study.views)} view" + "s" * (len(study.views) != 1)
+    share, types = study.unusual_percentile or 0.0, study.finding_probabilities
+    return render(
+        "details",
+        study=study,
+        views=study.views if with_views else (),
+        measured=study.band_performance,
+        a_finding=with_article(study.finding) if study.finding == "fracture" else "a finding",
         pooled=_POOLING[study.pooling].format(number),
         finding=max(types, key=types.__getitem__) if types and study.label == "abnormal" else None,
         than="all" if share == 100 else f"{int(share)} % of the",  # not rounded up to all
     )
+
+
+def _zones(limits: tuple[float, float]) -> list[tuple[str, str, int]]:
+    """Band, text and width in percent of the zones of the bar. They are wide enough to read; see `_mark`."""
+    widths = (40, 20, 40) if limits[0] < limits[1] else (50, 0, 50)
+    zones = zip(("low", "uncertain", "suspected"), widths, strict=True)
+    return [(band, BANDS[band][1], width) for band, width in zones if width]
+
+
+def _mark(probability: float, limits: tuple[float, float]) -> float:
+    """Place of a probability on the bar in percent, linear inside each zone."""
+    left, lower = 0.0, 0.0
+    uppers = {"low": limits[0], "uncertain": limits[1], "suspected": 1.0}
+    for band, _, width in _zones(limits):
+        upper = uppers[band]
+        if probability <= upper or band == "suspected":
+            share = (probability - lower) / (upper - lower) if upper > lower else 1.0
+            return left + width * min(max(share, 0.03), 0.97)  # never on a border
+        left, lower = left + width, upper
+    return left
+
+
+def _notice(study: StudyPrediction, radiographs: Sequence[Radiograph]) -> list[str]:
+    """What is unusual about the unusual views, as far as simple properties say so."""
+    pairs = zip(study.views, radiographs, strict=False)
+    views = [radiograph for view, radiograph in pairs if view.in_distribution is False]
+    found = []
+    if any(view.is_coloured for view in views):
+        found.append("it is a colour picture")
+    if any(_border(view.pixels) > _LIGHT for view in views):
+        found.append("its border is light, while that of an X-ray is dark")
+    if study.scope_note:
+        found.append(f"it seems to show another body part ({study.region_words})")
+    return found
+
+
+def _border(pixels: np.ndarray) -> float:
+    edges = [pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]
+    return float(np.median(np.concatenate(edges)))
+
+
+def _contradictions(study: StudyPrediction) -> list[str]:
+    """Asks back if the visitor gave another body part than the picture shows."""
+    parts = study.body_part_probabilities
+    best = max(parts, key=parts.__getitem__, default=None)
+    if not study.body_part_given or best in (None, study.body_part) or parts[best] < _CONTRADICTED:
+        return []
+    given = study.body_part
+    return [
+        f"You chose {given}, but the picture looks like {with_article(best)}. Is {given} right? If not, choose {best} "
+        f"under “{OPTIONS}”."
+    ]
+
+
+def _compare(study: StudyPrediction, example: ExampleStudy) -> dict[str, str]:
+    """A tag and a sentence that compare the answer for an example with what is known about it."""
+    is_abnormal, band = example.label == "abnormal", study.probability_band
+    if example.source is None:
+        known = f"This synthetic picture was drawn with {(example.finding or 'no finding').replace('_', ' ')}."
+    else:
+        known = f"Two radiologists saw {'a fracture' if is_abnormal else 'no fracture'} in this X-ray."
+    tag = "Uncertain" if band == "uncertain" else "Correct"
+    if is_abnormal and band == "low":
+        tag = "Miss"
+    elif not is_abnormal and band == "suspected":
+        tag = "False alarm"
+    return {"tag": f"Example. {tag}:", "sentence": known}
 
 
 def operating_point_choices(predictor: StudyPredictor) -> list[tuple[str, str]]:

@@ -18,12 +18,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ..errors import CheckpointError
+from ..inference.prediction import finding_noun
 from .api import add_endpoints
 from .middleware import RedactingBlocks, RedactingFilter, RequestGuard
 from .models_tab import build_models_tab
 from .state import DEFAULT, AppContext
 from .study_tab import FOUND, build_study_tab
-from .templates import ABOUT, DISCLAIMER, PrivacyNotice
+from .templates import DISCLAIMER, TAGLINE, PrivacyNotice, about_text, with_article
 from .worklist_controller import OpenedStudy
 from .worklist_tab import build_worklist_tab
 
@@ -52,14 +53,12 @@ def build_app(context: AppContext) -> gr.Blocks:
     Raises:
         CheckpointError: If the default checkpoint, or that of the examples, cannot be loaded.
     """
-    context.checkpoints.get()
-    with RedactingBlocks(title="mura_hf: abnormality detection in radiographs", analytics_enabled=False) as app:
+    config = context.checkpoints.get().model.config
+    finding = with_article(finding_noun(config.positive_class_description))
+    question = f"Is there {finding} in this X-ray?"
+    with RedactingBlocks(title=f"{question} mura_hf", analytics_enabled=False) as app:
         gr.Markdown(DISCLAIMER, elem_id="disclaimer")
-        gr.Markdown(
-            "# mura_hf\nDrop all views of **one** study. You get one answer for the study, and see where the model "
-            "looked.",
-            elem_id="heading",
-        )
+        gr.Markdown(f"# {question}\n{TAGLINE.format(a_finding=finding)}", elem_id="heading")
         checkpoint, notice = gr.State(DEFAULT), PrivacyNotice()
         with gr.Tabs(selected="read", elem_id="tabs") as tabs:
             with gr.Tab("Read a study", id="read"):
@@ -69,18 +68,19 @@ def build_app(context: AppContext) -> gr.Blocks:
             with gr.Tab("Models", id="models"):
                 load_events = build_models_tab(context, checkpoint, study.open_files, study.body_part)
             with gr.Tab("About", id="about"):
-                gr.Markdown(ABOUT, elem_id="about")
+                credits = {example.credit: None for example in context.examples if example.credit}
+                gr.Markdown(about_text(os.environ.get("SPACE_ID", ""), list(credits)), elem_id="about")
         add_endpoints(context)
         notice.connect()
 
-        def show(request: gr.Request, opened: OpenedStudy, point: str) -> tuple[Any, ...]:
-            files = study.open_study(request, opened.files)
-            return gr.Tabs(selected="read"), opened.files, files, opened.body_part or FOUND, point
+        def show(request: gr.Request, opened: OpenedStudy, point: str) -> dict[Any, Any]:
+            updates = study.open_study(request, opened.files, opened.body_part or FOUND)
+            return {**updates, tabs: gr.Tabs(selected="read"), study.point: point}
 
         opening = worklist.open_event.success(
             show,
             [worklist.opened, worklist.point],
-            [tabs, study.files, study.open_files, study.body_part, study.point],
+            [tabs, *study.opening, study.point],
             api_visibility="private",
             show_progress="hidden",
         )

@@ -16,7 +16,7 @@ from ..errors import CheckpointError
 from ..inference import StudyPredictor
 from ..inference.loading import LOCAL_CHECKPOINTS, PUBLIC_CHECKPOINTS, CheckpointLimits
 from ..radiographs import GuardedReader
-from .examples import EXAMPLES_CHECKPOINT, EXAMPLES_FOLDER, ExampleStudy, load_examples
+from .examples import EXAMPLES_CHECKPOINT, EXAMPLES_FOLDER, ExampleStudy, choose_examples
 from .uploads import Uploads, make_private_folder
 
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1", "[::1]")
@@ -162,7 +162,7 @@ def make_context() -> AppContext:
     reader.start()
     checkpoints = CheckpointCache(allow_folders=not public, limits=limits.checkpoint)
     loader = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")  # while Gradio is imported
-    for key in (FOR_EXAMPLES, DEFAULT):
+    for key in (DEFAULT, FOR_EXAMPLES):
         loader.submit(checkpoints.get, *key)  # `get` raises its errors again
     folder = make_private_folder()
     os.environ["GRADIO_TEMP_DIR"] = tempfile.tempdir = str(folder)  # some routes of Gradio use the system's folder
@@ -170,7 +170,7 @@ def make_context() -> AppContext:
     uploads = Uploads(folder, quota=limits.folder_bytes)
     uploads.protect()
     uploads.start()
-    return AppContext(checkpoints, reader, uploads, limits, load_examples("study", folder / "examples"), public, host)
+    return AppContext(checkpoints, reader, uploads, limits, choose_examples(folder / "examples"), public, host)
 
 
 def is_public(host: str, environment: Mapping[str, str]) -> bool:

@@ -11,11 +11,33 @@ import gradio as gr
 from ..common import BODY_PARTS
 from ..explain import AUTO, METHODS
 from .controller import LatestRequests, StudyController, StudyPage, StudyRequest, StudyResult, progress_html
-from .examples import EXAMPLES_CHECKPOINT
+from .examples import EXAMPLES_CHECKPOINT, find_example
+from .result import answer_html
 from .state import DEFAULT, AppContext
-from .templates import PrivacyNotice
+from .templates import (
+    ADD_VIEWS,
+    ALIKE,
+    BODY_PART,
+    FORMATS,
+    HOW_SURE,
+    METHOD,
+    NEW_STUDY,
+    OPERATING_POINT,
+    OPTIONS,
+    PREVALENCE,
+    REPORT,
+    SEARCH,
+    SHOW_ANYWAY,
+    STUDY_FILES,
+    PrivacyNotice,
+    render,
+)
 
 FOUND = "found by the model"
+_ON_EXAMPLE = """element.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-example]");
+  if (button) trigger("select", { example: Number(button.dataset.example) });
+});"""
 _PREVALENCE = 10  # percent
 _ANYWHERE, _SAME = "Whole database", "Same body part"
 _SLOW = ("smooth_grad_cam", "occlusion")  # on a public page they would keep other visitors waiting for minutes
@@ -41,10 +63,10 @@ _READING: dict[str, Any] = {
 class StudyTab:
     """What the other tabs need of this one."""
 
-    files: gr.File  # the upload box
     body_part: gr.Dropdown  # the body part given by the visitor, or `FOUND`
-    open_files: gr.State  # paths of the views of the open study, from the box or an example
-    open_study: Callable[[gr.Request, Sequence[str] | None], tuple[str, ...]]  # returns the new `open_files`
+    open_files: gr.State  # paths of the views of the open study
+    open_study: Callable[..., dict[Any, Any]]  # closes the open study and opens another; returns updates of `opening`
+    opening: list[Any]  # components that change when a study is opened
     point: gr.Dropdown
     reading: dict[str, Any]  # arguments of the event that reads the open study
     steps: list[dict[str, Any]]  # arguments of the events that follow
@@ -69,58 +91,65 @@ def build_study_tab(context: AppContext, checkpoint: gr.State, notice: PrivacyNo
     page = controller.open(StudyRequest(first, controller.choose_checkpoint(first, DEFAULT)))
     result = gr.State(page.result)
     open_files = gr.State(first)
-    insisted = gr.State(())  # views of the unusual study whose answer the visitor wants to see
+    insisted = gr.State(())  # views of the study whose whole answer the visitor wants to see
     with gr.Row(elem_id="study"):
-        with gr.Column(scale=4, min_width=300, elem_id="asking"):
-            if context.public:
-                notice.add()
-            with gr.Column(visible=not context.public, elem_id="uploading") as uploading:
-                files = gr.File(label="Views of one study", file_count="multiple", type="filepath", height=160)
-                gr.Markdown(
-                    "PNG, JPEG, TIFF, BMP, WebP or DICOM, or a ZIP file. Clear the box (✕) before the next study.",
-                    elem_classes="fine",
-                )
-            with gr.Row(elem_id="doing"):
-                read = gr.Button("Read the study", variant="primary", min_width=130, elem_id="read")
-                add = gr.UploadButton(
-                    "Add views", file_count="multiple", type="filepath", min_width=90, visible=not context.public,
-                    elem_id="add-views",
+        with gr.Column(min_width=240, elem_id="left"):
+            with gr.Column(elem_id="asking"):
+                if context.public:
+                    notice.add()
+                with gr.Column(visible=not context.public, elem_id="uploading") as uploading:
+                    gr.HTML(render("drop"))
+                    with gr.Row(elem_id="doing"):
+                        new = gr.UploadButton(
+                            NEW_STUDY, variant="primary", file_count="multiple", type="filepath", min_width=90,
+                            elem_id="new-study",
+                        )  # fmt: skip
+                        add = gr.UploadButton(
+                            ADD_VIEWS, file_count="multiple", type="filepath", min_width=90, elem_id="add-views"
+                        )
+                    gr.Markdown(FORMATS, elem_classes="fine", elem_id="formats")
+                    files = gr.File(
+                        label=STUDY_FILES, file_count="multiple", type="filepath", height=140, elem_id="study-files"
+                    )
+                notice.gated.append(uploading)
+            with gr.Column(elem_id="choosing"):
+                examples = gr.HTML(
+                    render("examples", examples=context.examples, checkpoint=EXAMPLES_CHECKPOINT),
+                    elem_id="examples", js_on_load=_ON_EXAMPLE,
                 )  # fmt: skip
-            notice.gated += [uploading, add]
-            gr.Markdown(
-                "**Examples: synthetic phantoms**, not patients. They are read by "
-                f"`{EXAMPLES_CHECKPOINT}` unless you choose a model."
-            )
-            gallery = gr.Gallery(
-                [(example.files[0], example.caption) for example in context.examples],
-                label="Examples: synthetic phantoms", show_label=False, elem_id="examples", columns=3, height="auto",
-                buttons=[], allow_preview=False, object_fit="contain", interactive=False,
-            )  # fmt: skip
-        with gr.Column(scale=4, min_width=300, elem_id="setting"):
-            body_part = gr.Dropdown([FOUND, *BODY_PARTS], value=FOUND, label="Body part")
-            with gr.Group():
-                point = gr.Dropdown(
-                    page.points, value=page.point, label="Operating point", elem_id="operating-point"
+        with gr.Column(min_width=300, elem_id="right"):
+            with gr.Column(elem_id="answering"):
+                gr.HTML(render("walk"), elem_id="walk")
+                answer = gr.HTML(page.answer, elem_id="answer")
+                insist = gr.Button(
+                    page.insist or SHOW_ANYWAY, visible=page.insist is not None, size="sm", elem_id="anyway"
                 )  # fmt: skip
-                prevalence = gr.Slider(
-                    1, 90, value=_PREVALENCE, step=1, label="Abnormal of 100 studies at your site (prevalence)",
-                    elem_id="prevalence",
-                )  # fmt: skip
-                performance = gr.HTML(controller.performance(page.result, _PREVALENCE / 100), elem_id="achieved")
-            methods = [name for name in (AUTO, *METHODS) if not (context.public and name in _SLOW)]
-            method = gr.Dropdown([(_METHODS[name], name) for name in methods], value=AUTO, label="Heatmap method")
-        with gr.Column(scale=8, min_width=300, elem_id="answering"):
-            answer = gr.HTML(page.answer, elem_id="answer")
-            insist = gr.Button("Show the answer anyway", visible=page.withheld, elem_id="anyway")
-            views = gr.HTML(page.viewer, elem_id="views")
-            with gr.Row(elem_id="reports"):
-                to_pdf = gr.Button("Report as PDF", size="sm", min_width=120)
-                to_json = gr.Button("Report as JSON", size="sm", min_width=120)
-            report = gr.HTML("", elem_id="report")
-        with gr.Column(scale=8, min_width=300, elem_id="alike"):
-            gr.Markdown("## Similar cases")
-            scope = gr.Radio([_ANYWHERE, _SAME], value=_ANYWHERE, label="Search in", elem_id="scope")
-            similar = gr.HTML(controller.similar(page.result, same_part=False), elem_id="similar")
+                views = gr.HTML(page.viewer, elem_id="views")
+            with gr.Column(elem_id="more"):
+                with gr.Accordion(HOW_SURE, open=False, elem_id="how-sure"):
+                    details = gr.HTML(page.details, elem_id="details")
+                    point = gr.Dropdown(
+                        page.points, value=page.point, label=OPERATING_POINT, elem_id="operating-point"
+                    )
+                    prevalence = gr.Slider(1, 90, value=_PREVALENCE, step=1, label=PREVALENCE, elem_id="prevalence")
+                    performance = gr.HTML(controller.performance(page.result, _PREVALENCE / 100), elem_id="achieved")
+                with gr.Accordion(ALIKE, open=False, elem_id="alike"):
+                    scope = gr.Radio(
+                        [_ANYWHERE, _SAME], value=_ANYWHERE, label=SEARCH, visible=page.knows_parts, elem_id="scope"
+                    )
+                    similar = gr.HTML(controller.similar(page.result, same_part=False), elem_id="similar")
+                with gr.Accordion(REPORT, open=False, elem_id="reports"):
+                    with gr.Row():
+                        to_pdf = gr.Button("Report as PDF", size="sm", min_width=120)
+                        to_json = gr.Button("Report as JSON", size="sm", min_width=120)
+                    report = gr.HTML("", elem_id="report")
+                with gr.Accordion(OPTIONS, open=False, elem_id="options"):
+                    body_part = gr.Dropdown(
+                        [FOUND, *BODY_PARTS], value=FOUND, label=BODY_PART, visible=page.knows_parts
+                    )
+                    methods = [name for name in (AUTO, *METHODS) if not (context.public and name in _SLOW)]
+                    method = gr.Dropdown([(_METHODS[name], name) for name in methods], value=AUTO, label=METHOD)
+    contents = [answer, views, insist, details, performance, similar, report, result]
 
     def make_request(opened: tuple[str, ...], part: str, *values: Any) -> StudyRequest:
         named_point, named_method, key, wanted = values
@@ -159,7 +188,10 @@ def build_study_tab(context: AppContext, checkpoint: gr.State, notice: PrivacyNo
         shown: dict[Any, Any] = {
             answer: opened.answer,
             views: opened.viewer,
-            insist: gr.update(visible=opened.withheld),
+            details: opened.details,
+            insist: gr.update(value=opened.insist or SHOW_ANYWAY, visible=opened.insist is not None),
+            body_part: gr.update(visible=opened.knows_parts),
+            scope: gr.update(visible=opened.knows_parts),
             result: opened.result,
             report: "",
         }
@@ -167,19 +199,29 @@ def build_study_tab(context: AppContext, checkpoint: gr.State, notice: PrivacyNo
             shown[point] = gr.update(choices=opened.points, value=opened.point)
         return shown
 
-    def open_study(request: gr.Request, paths: Sequence[str] | None) -> tuple[str, ...]:
+    def open_study(
+        request: gr.Request, paths: Sequence[str] | None, part: str | None = FOUND, *, listed: bool = True
+    ) -> dict[Any, Any]:
+        """Closes the open study at once and opens another one, whose files are listed unless it is an example."""
         latest.begin(str(request.session_hash))  # a result that is still to come is about another study
-        return tuple(paths or ())
+        opened = tuple(paths or ())
+        closed: dict[Any, Any] = dict.fromkeys((views, details, performance, similar, report), "")
+        waiting = progress_html(opened, (), len(opened)) if opened else answer_html(None)
+        closed |= {answer: waiting, insist: gr.update(visible=False), result: None}
+        return {**closed, open_files: opened, body_part: part, files: list(opened) if listed and opened else None}
 
-    def open_example(request: gr.Request, event: gr.SelectData) -> tuple[None, tuple[str, ...], str]:
-        return None, open_study(request, context.examples[event.index].files), FOUND
+    def open_example(request: gr.Request, event: gr.EventData) -> dict[Any, Any]:
+        number = event._data.get("example")
+        if type(number) is not int or not 0 <= number < len(context.examples):  # programs can send anything
+            raise gr.Error("There is no such example.", print_exception=False)
+        return open_study(request, context.examples[number].files, listed=False)
 
-    def add_views(request: gr.Request, paths: list[str] | None, more: list[str]) -> tuple[list[str], tuple[str, ...]]:
-        together = [*(paths or []), *more]
-        return together, open_study(request, together)
+    def add_views(request: gr.Request, opened: tuple[str, ...], more: list[str], part: str) -> dict[Any, Any]:
+        kept = () if find_example(opened) else opened
+        return open_study(request, [*kept, *more], part)
 
-    def close_study(request: gr.Request) -> tuple[tuple[str, ...], str]:
-        return open_study(request, None), FOUND
+    def remove_views(request: gr.Request, left: list[str] | None, part: str) -> dict[Any, Any]:
+        return open_study(request, left, part)
 
     inputs: list[Any] = [result, open_files, body_part, point, method, checkpoint, insisted]
     measure: dict[str, Any] = {
@@ -192,17 +234,20 @@ def build_study_tab(context: AppContext, checkpoint: gr.State, notice: PrivacyNo
         "inputs": [result, scope],
         "outputs": similar,
     }
-    reading = {"fn": read_study, "inputs": inputs, "outputs": [answer, views, insist, result, report, point]}
-    tab = StudyTab(files, body_part, open_files, open_study, point, reading, [measure, search])
-    tab.read_on(files.upload(open_study, files, open_files, **_HIDDEN).then)
-    tab.read_on(read.click)
-    tab.read_on(add.upload(add_views, [files, add], [files, open_files], **_HIDDEN).then)
-    tab.read_on(gallery.select(open_example, None, [files, open_files, body_part], **_HIDDEN).then)
-    tab.read_on(files.delete(open_study, files, open_files, **_HIDDEN).then)
+    reading = {"fn": read_study, "inputs": inputs, "outputs": [*contents, scope, body_part, point]}
+    opening = [*contents, open_files, body_part, files]
+    tab = StudyTab(body_part, open_files, open_study, opening, point, reading, [measure, search])
+    for event in (
+        new.upload(open_study, new, opening, **_HIDDEN),
+        add.upload(add_views, [open_files, add, body_part], opening, **_HIDDEN),
+        examples.select(open_example, None, opening, **_HIDDEN),
+        files.delete(remove_views, [files, body_part], opening, **_HIDDEN),
+        files.clear(open_study, gr.State(None), opening, **_HIDDEN),
+    ):
+        tab.read_on(event.then)
     for control in (body_part, point, method):
         tab.read_on(control.input, fn=adjust)
     tab.read_on(insist.click(lambda opened: opened, open_files, insisted, **_HIDDEN).then)
-    tab.read_on(files.clear(close_study, None, [open_files, body_part], **_HIDDEN).then)
     prevalence.input(**measure, **_HIDDEN, trigger_mode="always_last")
     scope.input(**search, **_HIDDEN)
     for button, kind in ((to_pdf, "pdf"), (to_json, "json")):

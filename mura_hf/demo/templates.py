@@ -1,4 +1,4 @@
-"""Renders the HTML of the page from `templates/*.html`, and holds its fixed texts.
+"""The texts of the page: fixed ones, and HTML that is rendered from `templates/*.html`.
 
 Names of files, labels and cards come from strangers. They reach the page in two ways only: as values of a template,
 which escapes them, or through `escape_text` where Gradio renders HTML itself. `gr.Markdown` gets fixed texts and the
@@ -12,12 +12,32 @@ import gradio as gr
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import escape
 
-DISCLAIMER = (
-    "**Not a medical device.** For research and teaching, never for the care of a patient. "
-    "Do not upload anything that names a patient."
-)
+DISCLAIMER = "**Not a medical device.** For research and teaching only. Do not upload anything that names a patient."
 
-ABOUT = (Path(__file__).parent / "templates" / "about.md").read_text(encoding="utf-8")
+RETENTION = "Uploads are removed within two minutes after you close the page, and after one hour without use."
+"""Also in README.md. The numbers are those of `Uploads`."""
+
+TAGLINE = (
+    "Drop an X-ray of a finger, hand, wrist, arm or shoulder. A small research model says at once whether it suspects "
+    "{a_finding}, and marks where."
+)
+FORMATS = "PNG, JPEG, TIFF, BMP, WebP, DICOM or a ZIP file. All views together are one study."
+NEW_STUDY, ADD_VIEWS, STUDY_FILES = "Choose an X-ray", "Add views", "Files of this study"
+SHOW_ANYWAY = "Show the answer anyway"
+INCLUDE = "Include what was left out"
+FOREIGN = "{} does not look like an upper-limb X-ray, so the answer is given without it."
+HOW_SURE, ALIKE, REPORT, OPTIONS = "How sure is this?", "Similar X-rays", "Save a report", "More options"
+PREVALENCE = "Abnormal of 100 studies at your site (prevalence)"
+OPERATING_POINT, BODY_PART, METHOD, SEARCH = "Operating point", "Body part", "Heatmap method", "Search in"
+
+BANDS = {
+    "suspected": ("▲", "suspected"),
+    "uncertain": ("◐", "uncertain"),
+    "low": ("○", "not flagged"),
+    "unusual": ("⊘", "not answered"),
+    "failed": ("✕", "not read"),
+}
+"""Sign and text of each band of a view or a study, in the order in which the worklist sorts."""
 
 _POINTS = {
     "paper": "Rule of the MURA paper",
@@ -36,6 +56,22 @@ def render(template: str, **values: Any) -> str:
 def escape_text(text: str) -> str:
     """HTML that shows a text as it is. For `gr.Warning`, `gr.Info` and `gr.Error`, whose texts Gradio renders."""
     return str(escape(_encodable(text)))
+
+
+def with_article(noun: str) -> str:
+    """A noun with its article: "a fracture"."""
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def about_text(space: str, credits: list[str]) -> str:
+    """The tab "About" as Markdown.
+
+    Args:
+        space: Name of the Space that serves the page; empty elsewhere.
+        credits: Whom to credit for the films among the examples.
+    """
+    values = {"retention": RETENTION, "address": space or "http://127.0.0.1:7860", "credits": credits}
+    return _ENVIRONMENT.get_template("about.md").render(values)
 
 
 def error_html(sentence: str) -> str:
@@ -90,10 +126,11 @@ _ENVIRONMENT.filters |= {
 }
 
 PRIVACY = (
-    "**Before you upload.** This page runs on a shared server on the internet. Your files are read in its memory, "
-    "are not shown to anybody else, and are removed when you leave. Still, upload only pictures that may be shared, "
-    "without the name, number or date of a patient in the picture or in the file."
+    "**Before you upload.** This page runs on a shared server on the internet. Nobody else sees your files. "
+    f"{RETENTION} Still, upload only pictures that may be shared, without the name, number or date of a patient in "
+    "the picture or in the file."
 )
+AGREE = "I understand"
 
 
 class PrivacyNotice:
@@ -105,17 +142,19 @@ class PrivacyNotice:
 
     def __init__(self) -> None:
         self.gated: list[Any] = []
+        self._boxes: list[gr.Column] = []
         self._buttons: list[gr.Button] = []
 
     def add(self) -> None:
         """Adds the notice with its button to the page."""
-        with gr.Column(elem_classes="privacy"):
+        with gr.Column(elem_classes="privacy") as box:
             gr.Markdown(PRIVACY)
-            self._buttons.append(gr.Button("I understand: show the upload box", variant="primary"))
+            self._buttons.append(gr.Button(AGREE, variant="primary"))
+        self._boxes.append(box)
 
     def connect(self) -> None:
         """Connects the buttons of all tabs."""
-        outputs = [*self._buttons, *self.gated]
+        outputs = [*self._boxes, *self.gated]
         updates = [gr.update(visible=component in self.gated) for component in outputs]
         for button in self._buttons:
             button.click(lambda: updates, None, outputs, api_visibility="private", show_progress="hidden")

@@ -17,23 +17,17 @@ from ..explain import colour_heat, find_regions
 from ..inference import StudyPrediction, ViewPrediction
 from ..radiographs import Radiograph
 from .result import is_withheld
-from .templates import probability_text, render
+from .templates import BANDS, render
 
 IMAGE_SIDE = 1600  # pixels on the long side, enough to zoom in
 THUMB_SIDE = 160
 _HEAT_SIDE = 320
 _JPEG_QUALITY = 93  # changes less than one gray level on average
-STATES = {
-    "suspected": ("suspected", "▲ flagged"),
-    "uncertain": ("uncertain", "◐ uncertain"),
-    "low": ("low", "○ not flagged"),
-}
-"""Class and text of a view by its band."""
 
 
-def image_url(pixels: np.ndarray, side: int = IMAGE_SIDE) -> str:
+def image_url(pixels: np.ndarray, side: int = IMAGE_SIDE, quality: int = _JPEG_QUALITY) -> str:
     """A radiograph, float `[H, W]` in [0, 1], as a data URL with at most `side` pixels on its longer side."""
-    return _data_url(_shrink(np.rint(pixels * 255).astype(np.uint8), side), "JPEG", quality=_JPEG_QUALITY)
+    return _data_url(np.rint(_shrink(pixels, side) * 255).clip(0, 255).astype(np.uint8), "JPEG", quality=quality)
 
 
 def heatmap_url(heatmap: np.ndarray) -> str:
@@ -53,10 +47,13 @@ def _data_url(values: np.ndarray, kind: str, **options: int) -> str:
     return f"data:image/{kind.lower()};base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def viewer_html(study: StudyPrediction, radiographs: Sequence[Radiograph], *, show_anyway: bool = False) -> str:
+def viewer_html(
+    study: StudyPrediction, radiographs: Sequence[Radiograph], *, show_anyway: bool = False, credit: str | None = None
+) -> str:
     """The views with heatmaps and boxes, or the radiographs alone if the answer is withheld.
 
-    Heatmap and box of a view whose band is low are hidden until the visitor asks for them.
+    Heatmap and box of a view whose band is low are hidden until the visitor asks for them. `credit` says whose
+    pictures they are.
     """
     withheld = is_withheld(study, show_anyway)
     views = [_view_values(view, film, withheld) for view, film in zip(study.views, radiographs, strict=True)]
@@ -66,20 +63,20 @@ def viewer_html(study: StudyPrediction, radiographs: Sequence[Radiograph], *, sh
         withheld=withheld,
         first=0 if withheld else study.leading_view,
         method=(study.heatmap_method or "unknown method") if any(view["heatmap"] for view in views) else None,
+        credit=credit,
         token=token_hex(8),  # tells the script that this is a new answer
     )
 
 
 def _view_values(view: ViewPrediction, radiograph: Radiograph, withheld: bool) -> dict[str, Any]:
-    values: dict[str, Any] = dict.fromkeys(("heatmap", "box", "probability"))
-    values |= {name: getattr(view, name) for name in ("name", "width", "height", "weight")}
+    values: dict[str, Any] = {"heatmap": None, "box": None, "name": view.name}
+    values |= {"width": view.width, "height": view.height}
     values["image"], values["thumbnail"] = (image_url(radiograph.pixels, side) for side in (IMAGE_SIDE, THUMB_SIDE))
     if withheld:
         unusual = view.in_distribution is False
-        kind, state = ("uncertain", "⊘ unusual") if unusual else ("", "not unusual by itself")
+        kind, state = ("uncertain", "⊘ unusual") if unusual else ("plain", "not unusual by itself")
         return {**values, "kind": kind, "state": state}
-    values["kind"], values["state"] = STATES[view.band]
-    values["probability"] = probability_text(view.single_view_probability)
+    values["kind"], values["state"] = view.band, " ".join(BANDS[view.band])
     if view.heatmap is not None:
         values["heatmap"] = heatmap_url(view.heatmap)
     regions = view.regions or ([] if view.heatmap is None else find_regions(view.heatmap))

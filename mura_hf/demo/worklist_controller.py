@@ -26,32 +26,25 @@ from ..inference import (
     sort_rows,
 )
 from ..inference.worklist import write_worklist
-from ..radiographs import GuardedReader
+from ..radiographs import GuardedReader, Radiograph
 from .examples import load_examples
 from .reading import MAX_UNPACKED, MAX_VIEWS, check_zip, is_zip, pixels_per_view, read_view
 from .result import known_point
 from .state import AppContext, Limits
-from .templates import operating_point_text, render
+from .templates import BANDS, operating_point_text, render
+from .viewer import image_url
 
 UNKNOWN_PART = "unknown"
-BANDS = {
-    "suspected": ("▲", "Flagged"),
-    "uncertain": ("◐", "Uncertain"),
-    "low": ("○", "Nothing flagged"),
-    "unusual": ("⊘", "Unusual, not answered"),
-    "failed": ("✕", "No answer"),
-}
-"""Sign and text of each band, in the order in which the column sorts."""
-
 _COLUMNS = [
-    ("study", "Study"), ("part", "Body part"), ("chance", "P(abnormal)"), ("band", "Answer"), ("views", "Views"),
+    ("study", "Study"), ("part", "Body part"), ("chance", "Probability"), ("band", "Answer"), ("views", "Views"),
     ("notes", "Notes"),
 ]  # fmt: skip
 _UNUSUAL = (
-    "Unusual studies do not look like the radiographs that the checkpoint was trained on, so its answer may be "
-    "meaningless. The downloads contain the answer, and you can see it after you open the study."
+    "Studies that are not answered do not look like the X-rays that the checkpoint was trained on, so its answer may "
+    "be meaningless. The downloads contain the answer, and you can see it after you open the study."
 )
 _MAX_NAME = 100  # characters
+_THUMB_SIDE = 56  # pixels
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\<>:"|?*\ud800-\udfff]')
 _PAUSE = 0.5  # seconds between two updates
 _ROWS_PER_SECOND = 150  # that the table may be written again while it grows, so that slow browsers stay usable
@@ -113,11 +106,12 @@ def read_worklist(
     operating_point: str | None = None,
     stop: Event | None = None,
     max_seconds: float = math.inf,
+    thumbnails: dict[str, str] | None = None,
 ) -> Iterator[WorklistProgress]:
     """Reads studies like `predict_rows`, and yields the progress about every half second.
 
     A study with more than `MAX_VIEWS` views is not read. Reading ends after the current study if `stop` is set or
-    `max_seconds` are over.
+    `max_seconds` are over. `thumbnails` gets a small picture of each study, as a data URL by its name.
 
     Raises:
         ValueError: If the checkpoint has no such operating point.
@@ -132,11 +126,16 @@ def read_worklist(
         rows.append(WorklistRow(study.name, body_part=study.body_part, error=error, checkpoint=predictor.checkpoint))
     start = updated = shown = time.monotonic()
     yield WorklistProgress(rows, len(studies), 0.0, show=bool(rows))
-    max_pixels = {file: pixels_per_view(len(study.files)) for study in readable for file in study.files}
-    coming = predict_rows(
-        predictor, readable,
-        operating_point=operating_point, read=lambda file: read_view(reader, file, max_pixels[file]),
-    )  # fmt: skip
+    owners = {file: study for study in readable for file in study.files}
+
+    def read(file: StudyFile) -> Radiograph:
+        study = owners[file]
+        radiograph = read_view(reader, file, pixels_per_view(len(study.files)))
+        if thumbnails is not None and study.name not in thumbnails:
+            thumbnails[study.name] = image_url(radiograph.pixels, _THUMB_SIDE, quality=60)
+        return radiograph
+
+    coming = predict_rows(predictor, readable, operating_point=operating_point, read=read)
     while not (stop is not None and stop.is_set()) and time.monotonic() - start < max_seconds:
         row = next(coming, None)
         if row is None:
@@ -159,7 +158,11 @@ def band_of(row: WorklistRow) -> str:
 
 
 def worklist_html(
-    rows: Iterable[WorklistRow], numbers: Mapping[str, int], common: Sequence[str] = (), version: str = ""
+    rows: Iterable[WorklistRow],
+    numbers: Mapping[str, int],
+    common: Sequence[str] = (),
+    version: str = "",
+    thumbnails: Mapping[str, str] | None = None,
 ) -> str:
     """The table, most likely abnormal first. `static/worklist.js` sorts and filters it.
 
@@ -168,18 +171,22 @@ def worklist_html(
         numbers: Number of each study by its name. The script opens studies by number, since a name may be anything.
         common: Warnings about all studies. They are shown once above the table.
         version: Differs whenever the rows differ, so that the script notices.
+        thumbnails: A small picture of each study, as a data URL by its name.
     """
     ordered = sort_rows(rows)
     if not ordered:
         return ""
-    values = [_row_values(row, numbers[row.study], common) for row in ordered]
+    values = [
+        {**_row_values(row, numbers[row.study], common), "thumbnail": (thumbnails or {}).get(row.study)}
+        for row in ordered
+    ]
     return render(
         "worklist",
         rows=values,
         version=version,
         notices=[*common, *[_UNUSUAL] * any(row["band"] == "unusual" for row in values)],
         columns=_COLUMNS,
-        bands=[(key, f"{sign} {text}") for key, (sign, text) in BANDS.items()],
+        bands=[(key, f"{sign} {text.capitalize()}") for key, (sign, text) in BANDS.items()],
         parts=[(part, part) for part in (*BODY_PARTS, UNKNOWN_PART)],
     )
 
@@ -187,8 +194,6 @@ def worklist_html(
 def _row_values(row: WorklistRow, number: int, common: Sequence[str]) -> dict[str, Any]:
     band = band_of(row)
     sign, text = BANDS[band]
-    if band == "uncertain":
-        text += f" ({'flagged' if row.label == 'abnormal' else 'not flagged'})"
     notes = [] if row.error is None else [row.error]
     notes += [f"Left out: {sentence}" for sentence in row.left_out]
     notes += [warning for warning in row.warnings if warning not in (*common, OOD_WARNING)]
@@ -198,7 +203,7 @@ def _row_values(row: WorklistRow, number: int, common: Sequence[str]) -> dict[st
         "part": row.body_part or row.region or UNKNOWN_PART,
         "band": band,
         "sign": sign,
-        "text": text,
+        "text": text.capitalize(),
         "chance": None if band in ("unusual", "failed") else row.probability,
         "n_views": row.n_views,
         "notes": notes,
@@ -208,7 +213,7 @@ def _row_values(row: WorklistRow, number: int, common: Sequence[str]) -> dict[st
 def summary_text(rows: Sequence[WorklistRow]) -> str:
     """The number of studies in each band."""
     counts = Counter(map(band_of, rows))
-    return ", ".join(f"{counts[key]:,} {text[0].lower()}{text[1:]}" for key, (_, text) in BANDS.items() if counts[key])
+    return ", ".join(f"{counts[key]:,} {text}" for key, (_, text) in BANDS.items() if counts[key])
 
 
 def waiting_html(sentence: str) -> str:
@@ -274,15 +279,18 @@ class WorklistController:
         """Reads studies. Yields HTML of the progress, HTML of the table, and at the end the CSV and JSON files."""
         numbers = {study.name: number for number, study in enumerate(studies)}
         point, threshold = predictor.find_threshold(known_point(predictor, operating_point))
+        thumbnails: dict[str, str] = {}
         for progress in read_worklist(
             predictor, studies, self.context.reader,
             operating_point=point, stop=self._stops.get(session), max_seconds=self.context.limits.seconds,
+            thumbnails=thumbnails,
         ):  # fmt: skip
             self.context.uploads.hold(session)  # a visitor who waits is active
             rows = progress.rows
             table: Any = gr.skip()
             if progress.show:
-                table = worklist_html(rows, numbers, predictor.warnings, f"{len(rows)} {progress.ended}")
+                version = f"{len(rows)} {progress.ended}"
+                table = worklist_html(rows, numbers, predictor.warnings, version, thumbnails)
             if not progress.ended:
                 yield progress_html(progress), table, gr.skip(), gr.skip()
                 continue

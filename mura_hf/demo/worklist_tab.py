@@ -12,7 +12,7 @@ from ..inference import StudyFiles
 from .examples import EXAMPLES_CHECKPOINT
 from .result import known_point, operating_point_choices
 from .state import DEFAULT, FOR_EXAMPLES, AppContext, CheckpointKey
-from .templates import PrivacyNotice, error_html, escape_text
+from .templates import OPERATING_POINT, PrivacyNotice, error_html, escape_text
 from .worklist_controller import OpenedStudy, WorklistController, example_worklist, waiting_html
 
 _KEPT_SECONDS = 4 * 3600
@@ -56,11 +56,15 @@ def build_worklist_tab(context: AppContext, checkpoint: gr.State, notice: Privac
                     visible=not context.public, max_lines=1,
                 )  # fmt: skip
             point = gr.Dropdown(
-                operating_point_choices(default), value=default.find_threshold()[0], label="Operating point",
+                operating_point_choices(default), value=default.find_threshold()[0], label=OPERATING_POINT,
                 info="The probability above which a study is flagged.", elem_id="worklist-point",
             )  # fmt: skip
             with gr.Row():
-                read = gr.Button("Read the studies", variant="primary", min_width=140, elem_id="worklist-read")
+                read = gr.Button(
+                    "Read the studies", variant="primary", min_width=140, visible=not context.public,
+                    elem_id="worklist-read",
+                )  # fmt: skip
+                notice.gated.append(read)
                 stop = gr.Button("Stop", interactive=False, min_width=90, elem_id="worklist-stop")
         with gr.Column(scale=6, min_width=300):
             gr.Markdown(_HELP, elem_id="worklist-help")

@@ -121,7 +121,7 @@ def _copy_package(out: Path) -> None:
         if resource and path.name in PLOTS:
             continue  # only the cards show them
         rows = resource and path.name == ROWS and path in index_files(path.parents[1])
-        picture = name.parts[:2] == (_RESOURCES, "examples") and path.suffix == ".png"
+        picture = name.parts[:2] == (_RESOURCES, "examples") and path.suffix in (".png", ".jpg")
         misplaced = path.suffix == ".safetensors" and not resource
         if not (path.suffix in _SUFFIXES or rows or picture) or path.name.startswith(".") or misplaced:
             raise HubError(f"{path} does not belong to the package; move it elsewhere before you push")

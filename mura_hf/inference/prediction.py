@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -31,13 +32,12 @@ DISCLAIMER = (
 OUT_OF_DISTRIBUTION = "out_of_distribution"
 """Band of a study that does not look like those of training."""
 
-VERDICTS = {
-    "suspected": "Abnormal: flagged",
-    "uncertain": "Uncertain",
-    "low": "Nothing flagged",
+_VERDICTS = {
+    "suspected": "{} suspected",
+    "uncertain": "Uncertain, look again",
+    "low": "no {} flagged",
     OUT_OF_DISTRIBUTION: "Out of distribution",
 }
-"""Title of each band."""
 
 FORMER_BANDS = {"normal": "low", "abnormal": "suspected"}
 """Names of bands in records of earlier versions -> those of today."""
@@ -53,6 +53,7 @@ _MEANINGS = {
 REGION_WORDS = {"hand": "hand to arm", "hip": "hip or pelvis", "leg": "foot to thigh"}
 """Regions in words of FracAtlas -> in plain words."""
 
+_FRACTURE = re.compile(r"(that )?(an? )?fracture[ds]?\b(?!,? (or|and|but)\b)")
 _MAX_NAMES = 4  # of views in a repr
 _HTML_SIDE = 360  # longer side of a view in HTML, in pixels
 
@@ -199,6 +200,21 @@ class StudyPrediction:
     region_probabilities: dict[str, float] = field(default_factory=dict)
 
     @property
+    def finding(self) -> str:
+        """What the checkpoint looks for, as a noun, see `finding_noun`."""
+        return finding_noun(self.positive_class_description)
+
+    @property
+    def verdict(self) -> str:
+        """The band in words: "Fracture suspected", "No fracture flagged", "Uncertain, look again"."""
+        return self.describe_band(self.band)
+
+    def describe_band(self, band: str) -> str:
+        """Returns the words of one of the bands, see `band` and `probability_band`, for this checkpoint."""
+        text = _VERDICTS[band].format(self.finding)
+        return text[0].upper() + text[1:]
+
+    @property
     def region_words(self) -> str | None:
         """The region in plain words; None if it is not known."""
         return None if self.region is None else REGION_WORDS.get(self.region, self.region)
@@ -272,7 +288,7 @@ class StudyPrediction:
             )
         notes = [*self.warnings, DISCLAIMER]
         return (
-            f'<div class="mura-study"><p><b>{VERDICTS[self.band]}</b>. {escape(self._summary())}</p>'
+            f'<div class="mura-study"><p><b>{self.verdict}</b>. {escape(self._summary())}</p>'
             f'<div style="display:flex;flex-wrap:wrap;gap:12px">{"".join(figures)}</div>'
             f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in notes)}</ul></div>"
         )
@@ -318,7 +334,7 @@ class StudyPrediction:
         for place, view, picture in zip(axes.flat, self.views, pictures, strict=False):
             place.imshow(picture)
             place.set_title(textwrap.fill(_caption(view), 44), fontsize=9, **options)
-        figure.suptitle(f"{VERDICTS[self.band]}. {self._summary()}", fontsize=10, **options)
+        figure.suptitle(f"{self.verdict}. {self._summary()}", fontsize=10, **options)
         figure.supxlabel(DISCLAIMER, fontsize=7, **options)
         if figure.canvas.required_interactive_framework is None:
             pyplot.close(figure)  # else a notebook shows it twice, and a script keeps every figure
@@ -332,6 +348,11 @@ class StudyPrediction:
             ValueError: As `plot`, or if matplotlib cannot write this kind of file.
         """
         self.plot(heatmaps=heatmaps).savefig(file, dpi=150)
+
+
+def finding_noun(positive_class_description: str | None) -> str:
+    """Returns "fracture" if the positive class of a checkpoint is that and nothing else, else "abnormality"."""
+    return "fracture" if _FRACTURE.match(positive_class_description or "") else "abnormality"
 
 
 def find_leading_view(weights: Sequence[float], probabilities: Sequence[float]) -> int:

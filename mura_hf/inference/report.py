@@ -17,7 +17,7 @@ from ..explain import draw_overlay, find_regions
 from ..radiographs import Radiograph
 from .loading import OOD_WARNING
 from .measured_performance import OVERALL, OperatingPointPerformance
-from .prediction import DISCLAIMER, VERDICTS, StudyPrediction, ViewPrediction, format_probability
+from .prediction import DISCLAIMER, StudyPrediction, ViewPrediction, format_probability
 
 require_extra("demo", "reportlab")
 
@@ -145,7 +145,7 @@ def _head(study: StudyPrediction, context: ReportContext) -> list[Any]:
                 chance = study.body_part_probabilities[study.body_part]
                 how = f"predicted, probability {format_probability(chance)}"
             part = f"{study.body_part} ({how})"
-        verdict = f"<b>{VERDICTS[study.band]}</b>, P(abnormal) {format_probability(study.probability)}"
+        verdict = f"<b>{study.verdict}</b>, P(abnormal) {format_probability(study.probability)}"
         positive = study.positive_class_description or "what the labels of its training data called abnormal"
         story += [
             _paragraph(verdict, 17, after=6),

@@ -288,6 +288,7 @@ _IS_VALID: dict[str, Callable[[Any], bool]] = {
     "body_part": lambda part: part in (None, *BODY_PARTS),
     "side": lambda side: side in (None, "left", "right"),
     "patient_hash": lambda code: code is None or (isinstance(code, str) and _HASH.fullmatch(code) is not None),
+    "is_coloured": lambda value: type(value) is bool,
     "warnings": lambda texts: isinstance(texts, list) and len(texts) <= _MAX_WARNINGS and all(map(_is_text, texts)),
 }
 

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 _LENGTH = struct.Struct(">I")
 _ARGUMENTS = ("name", "frame", "max_pixels")
-_FIELDS = ("bit_depth", "source_format", "body_part", "side", "patient_hash", "warnings")
+_FIELDS = ("bit_depth", "source_format", "body_part", "side", "patient_hash", "warnings", "is_coloured")
 
 
 def serve(memory_bytes: int) -> None:

@@ -45,6 +45,7 @@ class Radiograph:
         side: "left" or "right" if the file says so, else None.
         patient_hash: Equal for two files that name the same patient, if the same process has read them. See
             `hash_patient`. None if the file names no patient.
+        is_coloured: Whether the file is a colour picture, such as a photograph. Only its luminance is kept.
     """
 
     pixels: np.ndarray
@@ -54,6 +55,7 @@ class Radiograph:
     warnings: tuple[str, ...] = ()
     side: str | None = None
     patient_hash: str | None = None
+    is_coloured: bool = False
 
     def to_uint8(self) -> np.ndarray:
         """Returns uint8 `[H, W]`: exactly the gray levels of the file if it has 8 bits and no DICOM window."""

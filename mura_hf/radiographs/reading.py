@@ -72,6 +72,7 @@ _TRANSPOSITIONS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # orientation of EXIF -> how to undo it
+_COLOURED = 12  # mean difference of the largest and smallest channel; compression of a gray picture makes 0 to 2
 _MODES_OF_8_BITS = ("L", "RGB", "1", "P", "PA", "LA", "La", "RGBA", "RGBa", "RGBX")
 
 
@@ -110,11 +111,11 @@ def read_radiograph(
     elif frame:
         raise RadiographError(f"{name} is not a DICOM file and has frame 0 only; there is no frame {frame}.")
     else:
-        pixels, bit_depth, source_format, has_end = _decode(data, name)
+        pixels, bit_depth, coloured, source_format, has_end = _decode(data, name)
         if bit_depth == 8:
             pixels = np.divide(pixels, np.float32(255), dtype=np.float32)
         warnings = () if has_end else (f"{name} {NO_END_MARKER}",)
-        radiograph = Radiograph(pixels, bit_depth, source_format, warnings=warnings)
+        radiograph = Radiograph(pixels, bit_depth, source_format, warnings=warnings, is_coloured=coloured)
     return check_radiograph(reduce_radiograph(radiograph, max_pixels or MAX_PIXELS, name), name)
 
 
@@ -129,7 +130,7 @@ def read_levels(source: str | Path | bytes | bytearray, *, name: str | None = No
     """
     data, name = _read_content(source, name)
     if not looks_like_dicom(data):
-        pixels, bit_depth, _, _ = _decode(data, name)
+        pixels, bit_depth, *_ = _decode(data, name)
         if bit_depth == 8:
             check_levels(pixels, name)
             return pixels
@@ -237,12 +238,12 @@ def _read_content(source: str | Path | bytes | bytearray, name: str | None) -> t
     return data, name
 
 
-def _decode(data: bytes, name: str) -> tuple[np.ndarray, int, str, bool]:
+def _decode(data: bytes, name: str) -> tuple[np.ndarray, int, bool, str, bool]:
     """Decodes a file other than DICOM.
 
     Returns:
-        The pixels, uint8 `[H, W]` for a bit depth of 8, else float32 `[H, W]` in [0, 1]; the bit depth; the format;
-        and False if it is JPEG without an end marker.
+        The pixels, uint8 `[H, W]` for a bit depth of 8, else float32 `[H, W]` in [0, 1]; the bit depth; whether it has
+        colours; the format; and False if it is JPEG without an end marker.
     """
     detected = detect_format(data)
     if detected is not None and detected not in READABLE_FORMATS:
@@ -271,7 +272,7 @@ def _decode(data: bytes, name: str) -> tuple[np.ndarray, int, str, bool]:
         raise RadiographError(f"{name} is damaged or cut short ({error}); copy or export it again.") from error
 
 
-def _decode_picture(data: bytes, name: str, exif: bytes = b"") -> tuple[np.ndarray, int, str]:
+def _decode_picture(data: bytes, name: str, exif: bytes = b"") -> tuple[np.ndarray, int, bool, str]:
     """Decodes a file with Pillow, as `_decode`. `exif` is used if the file has no EXIF data."""
     try:
         image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "TIFF", "BMP", "WEBP"))
@@ -289,7 +290,7 @@ def _decode_picture(data: bytes, name: str, exif: bytes = b"") -> tuple[np.ndarr
         return *_to_gray(image, data, name), source_format
 
 
-def _decode_without_metadata(data: bytes, file_format: str, name: str) -> tuple[np.ndarray, int, str, bool]:
+def _decode_without_metadata(data: bytes, file_format: str, name: str) -> tuple[np.ndarray, int, bool, str, bool]:
     """Decodes the pixels of a PNG or JPEG file whose metadata, such as texts and colour profiles, cannot be read.
 
     Metadata are chunks (PNG specification, section 5) or segments (ITU-T T.81, section B.2) that the pixels do not
@@ -315,7 +316,7 @@ def _decode_without_metadata(data: bytes, file_format: str, name: str) -> tuple[
     if is_png:
         return *_decode_picture(plain, name, exif), True
     pixels, has_end = decode_jpeg(plain, lambda coded: _decode_picture(coded, name, exif)[0])
-    return pixels, 8, "JPEG", has_end
+    return pixels, 8, False, "JPEG", has_end
 
 
 def _has_more_frames(image: Image.Image) -> bool:
@@ -327,8 +328,8 @@ def _has_more_frames(image: Image.Image) -> bool:
     return True
 
 
-def _to_gray(image: Image.Image, data: bytes, name: str) -> tuple[np.ndarray, int]:
-    """Converts a decoded image to gray, as in `_decode`, and returns its bit depth."""
+def _to_gray(image: Image.Image, data: bytes, name: str) -> tuple[np.ndarray, int, bool]:
+    """Converts a decoded image to gray, as in `_decode`; also returns its bit depth and whether it has colours."""
     tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else None
     # The header chunk of a PNG file comes first (PNG specification, section 5.6) and holds the bit depth at byte 24.
     bits = max(tags.get(258, (1,))) if tags is not None else data[24] if image.format == "PNG" else 8
@@ -340,14 +341,19 @@ def _to_gray(image: Image.Image, data: bytes, name: str) -> tuple[np.ndarray, in
                 values = ~values
         else:
             values = _decode_16_bit_colours(image, data)
-        return window_percentiles(values), 16
+        return window_percentiles(values), 16, False
     if image.mode not in _MODES_OF_8_BITS:
         raise RadiographError(
             f"{name} is stored in colour mode {image.mode}, which no radiograph uses; export it as gray PNG or JPEG."
         )
     image = _upright(image, image)
-    levels = np.asarray(image if image.mode == "L" else image.convert("RGB").convert("L"))
-    return levels ^ 128 if tags is not None and image.mode == "L" and 2 in tags.get(339, ()) else levels, 8  # signed
+    if image.mode == "L":
+        levels = np.asarray(image)
+        is_signed = tags is not None and 2 in tags.get(339, ())
+        return levels ^ 128 if is_signed else levels, 8, False
+    image = image.convert("RGB")
+    sample = np.asarray(image.resize((64, 64), Image.Resampling.NEAREST))
+    return np.asarray(image.convert("L")), 8, bool(np.ptp(sample, axis=2).mean() > _COLOURED)
 
 
 def _decode_16_bit_colours(image: Image.Image, data: bytes) -> np.ndarray:

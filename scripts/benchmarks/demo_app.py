@@ -243,7 +243,7 @@ def _visit(app: RunningApp, chromium: str, files: list[str]) -> tuple[float, flo
         page.wait_for_timeout(500)
         last = Path(files[-1]).name
         start = time.monotonic()
-        page.set_input_files("#uploading input[type=file]", files)
+        page.locator("input[type=file]:has(+ #new-study)").set_input_files(files)
         expect(page.locator("#views figure").filter(has_text=last)).to_have_count(1, timeout=_WAIT)
         expect(page.locator("#answer .answer")).to_be_visible(timeout=_WAIT)
         answered = time.monotonic() - start

@@ -1,5 +1,6 @@
 """The page as visitors use it. Each test loads it once and walks through one tab."""
 
+import base64
 import io
 import json
 import re
@@ -15,7 +16,19 @@ from pypdf import PdfReader
 
 from mura_hf import StudyPredictor
 from mura_hf.demo.examples import load_examples
-from mura_hf.demo.templates import probability_text
+from mura_hf.demo.templates import (
+    ADD_VIEWS,
+    ALIKE,
+    BODY_PART,
+    HOW_SURE,
+    INCLUDE,
+    NEW_STUDY,
+    OPTIONS,
+    REPORT,
+    RETENTION,
+    SHOW_ANYWAY,
+    probability_text,
+)
 from mura_hf.inference import find_studies, predict_rows, sort_rows, worklist_csv
 from tests.conftest import make_checkpoint
 from tests.inference.external import save_external
@@ -24,6 +37,8 @@ from .running import WAIT
 
 pytestmark = pytest.mark.browser
 
+PHANTOM_WRIST = 6  # number of the first phantom among the examples; it has three views
+SHOW = "Show where the model looked"
 TABS = ("Read a study", "Worklist", "Models", "About")
 MODEL_NAME = "Name, Hub name or local folder"
 STUDIES = {  # folder: number of the example, number of views
@@ -57,16 +72,87 @@ def load_model(page, name, label=""):
     page.get_by_role("button", name="Load the model").click()
 
 
+def unfold(page, *names):
+    for name in names:
+        button = page.get_by_role("button", name=name)
+        if not button.locator("..").get_by_test_id("accordion-content").is_visible():
+            button.click()
+
+
 def clear(page):
-    page.locator("#uploading").get_by_label("Clear").first.click()
+    page.locator("#study-files").get_by_label("Clear").first.click()
     expect(page.locator("#answer .empty")).to_be_visible(timeout=WAIT)
 
 
-def upload(page, *files):
-    """Drops files into the empty box, or adds them to those in it."""
-    box = page.locator("#uploading input[type=file]")
-    more = page.locator("#uploading").get_by_label("Remove this file").count() > 0
-    (page.get_by_test_id("Add views-upload-button") if more else box.first).set_input_files(list(files))
+def upload(page, *files, button=NEW_STUDY):
+    page.get_by_test_id(f"{button}-upload-button").set_input_files(list(files))
+
+
+def open_example(page, number):
+    page.locator(f"[data-example='{number}']").click()
+
+
+def drop(page, *files, kind="drop"):
+    """Drops or pastes files outside any box. Returns whether the old study is hidden at once."""
+    given = [(Path(file).name, base64.b64encode(Path(file).read_bytes()).decode()) for file in files]
+    return page.evaluate(
+        """([files, kind]) => {
+            const data = new DataTransfer(), options = { bubbles: true, cancelable: true };
+            for (const [name, text] of files) {
+                data.items.add(new File([Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0))], name));
+            }
+            const event = kind === "drop"
+                ? new DragEvent("drop", { ...options, dataTransfer: data })
+                : new ClipboardEvent("paste", { ...options, clipboardData: data });
+            document.querySelector("#heading").dispatchEvent(event);
+            return ["#views", "#answer"].every((id) => document.querySelector(id).offsetHeight === 0);
+        }""",
+        [given, kind],
+    )
+
+
+def expect_revealed(page):
+    """The verdict is in sight and has the focus, and no view says more than the study."""
+    answer = page.locator("#answer .answer")
+    expect(answer).to_be_visible(timeout=WAIT)
+    expect(answer).to_be_focused(timeout=WAIT)
+    expect(answer.locator("h2")).to_be_in_viewport(ratio=1)
+    order = ["low", "uncertain", "suspected"]
+    band = next((one for one in order if one in answer.get_attribute("class").split()), None)
+    shown = page.locator("#views .view:visible .state")
+    if band is not None:
+        expect(shown).to_have_class(f"state {band}")
+        for classes in page.locator("#views .thumb .state").evaluate_all("all => all.map(one => one.className)"):
+            assert order.index(classes.split()[1]) <= order.index(band)
+        colour = "one => getComputedStyle(one).color"
+        assert answer.locator("h2").evaluate(colour) == shown.evaluate(colour)
+
+
+CONTRAST = """() => {
+    const rgba = (text) => { const [r, g, b, a = 1] = text.match(/[\\d.]+/g).map(Number); return [r, g, b, a]; };
+    const over = (top, under) => [0, 1, 2].map((c) => top[c] * top[3] + under[c] * (1 - top[3]));
+    const light = (colour) => colour.slice(0, 3).map((value) => value / 255)
+        .map((value) => (value <= .03928 ? value / 12.92 : ((value + .055) / 1.055) ** 2.4))
+        .reduce((sum, value, c) => sum + value * [.2126, .7152, .0722][c], 0);
+    const back = (node) => {
+        if (!node) return [255, 255, 255];
+        const own = rgba(getComputedStyle(node).backgroundColor);
+        return own[3] === 1 ? own.slice(0, 3) : over(own, back(node.parentElement));
+    };
+    const weak = new Map(), walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    let count = 0;
+    while (walker.nextNode()) {
+        const text = walker.currentNode.textContent.trim(), node = walker.currentNode.parentElement;
+        const isShown = node.checkVisibility({ opacityProperty: true, visibilityProperty: true });
+        if (!text || !isShown || node.closest(":disabled, script, style, [aria-hidden=true]")) continue;
+        const under = back(node), [a, b] = [light(over(rgba(getComputedStyle(node).color), under)), light(under)];
+        const ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+        count += 1;
+        if (ratio < 4.5) weak.set(`${text.slice(0, 40)} (${node.className})`, ratio.toFixed(2));
+    }
+    return [count, [...weak]];
+}"""
+"""The number of visible texts, and those whose contrast to their background is below 4.5 (WCAG 2.2, 1.4.3)."""
 
 
 def download(page, label):
@@ -78,6 +164,10 @@ def download(page, label):
 def test_every_tab_is_accessible_fits_the_window_and_works_by_keyboard(page):
     page.add_style_tag(content="* { transition: none !important }")  # colours change at once
     found = []
+    open_example(page, PHANTOM_WRIST)
+    expect(page.locator("#views .thumb")).to_have_count(3, timeout=WAIT)
+    unfold(page, HOW_SURE, ALIKE, REPORT, OPTIONS)
+    page.locator("#views summary").click()
     for tab in TABS:
         open_tab(page, tab)
         for dark in (False, True):
@@ -86,7 +176,10 @@ def test_every_tab_is_accessible_fits_the_window_and_works_by_keyboard(page):
                 if violation["impact"] in ("serious", "critical"):
                     nodes = [(node["html"][:200], node["failureSummary"][:300]) for node in violation["nodes"][:3]]
                     found.append((tab, dark, violation["id"], nodes))
-        for width in (360, 1920, 1280):
+            count, weak = page.evaluate(CONTRAST)
+            assert count > 15
+            found += [(tab, dark, "contrast", weak)] if weak else []
+        for width in (360, 768, 1920, 1280):
             page.set_viewport_size({"width": width, "height": 900})
             assert page.evaluate("document.documentElement.scrollWidth") <= width, tab
     assert found == [], json.dumps(found, indent=1)
@@ -108,8 +201,11 @@ def test_every_tab_is_accessible_fits_the_window_and_works_by_keyboard(page):
     tab_to("#examples button")
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
-    expect(page.locator("#answer .answer")).to_contain_text("hand", timeout=WAIT)
-    page.locator("#read").focus()
+    expect(page.locator("#views .name").first).to_have_text(Path(load_examples("film")[1].files[0]).name, timeout=WAIT)
+    expect_revealed(page)
+    open_example(page, PHANTOM_WRIST)
+    expect(page.locator("#views .thumb")).to_have_count(3, timeout=WAIT)
+    expect_revealed(page)
     tab_to("#views .thumb")
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
@@ -125,7 +221,7 @@ def test_every_tab_is_accessible_fits_the_window_and_works_by_keyboard(page):
     page.keyboard.press("ArrowDown")
     expect(page.locator("#views .stack:visible")).not_to_have_attribute("style", before)
     page.keyboard.press("n")
-    expect(page.locator("#views .thumb").nth(0)).to_have_attribute("aria-pressed", "true")
+    expect(page.locator("#views .thumb").nth(2)).to_have_attribute("aria-pressed", "true")
     page.get_by_role("combobox", name="Operating point").focus()
     for key in ("ArrowDown", "ArrowUp", "Home", "Enter"):
         page.keyboard.press(key)
@@ -145,20 +241,39 @@ def screenshot(page):
 
 def test_the_first_page_its_viewer_settings_and_reports(page):
     answer, performance = page.locator("#answer .answer"), page.locator("#achieved")
-    expect(answer).to_contain_text("bundled: mura-phantom")
-    expect(answer).to_contain_text("Abnormal: flagged")
-    expect(page.locator("#views .film")).to_have_count(3)
-    expect(page.locator("#similar li")).to_have_count(5)
+    # A real film is answered, with verdict, picture and box above the fold on a small desktop and on a phone.
+    film = load_examples("film")[0]
+    expect(answer).to_contain_text("Two radiologists saw a fracture")
+    expect(page.locator("#views img.film")).to_have_count(1)
+    expect(page.locator("#views .name")).to_have_text(Path(film.files[0]).name)
+    expect(page.locator("#views")).to_contain_text(film.credit)
+    expect(page.get_by_role("combobox", name=BODY_PART)).to_have_count(0)  # the checkpoint does not know parts
+    for width, height in ((390, 844), (1280, 800)):
+        page.set_viewport_size({"width": width, "height": height})
+        for part in ("#answer .answer", "#views .frame"):
+            box = page.locator(part).bounding_box()
+            assert box["y"] + box["height"] <= height, (width, part)
+        box = page.locator("#heading h1").bounding_box()
+        assert box["y"] >= page.locator("#disclaimer").bounding_box()["height"] - 1
+    page.set_viewport_size({"width": 1280, "height": 900})
+    unfold(page, HOW_SURE, ALIKE, REPORT, OPTIONS)
+    expect(page.locator("#details")).to_contain_text("bundled: mura-film")
+    open_example(page, PHANTOM_WRIST)
+    expect(page.locator("#views .film")).to_have_count(3, timeout=WAIT)
+    expect(page.locator("#details")).to_contain_text("bundled: mura-phantom")
+    expect(answer).to_contain_text("Abnormality suspected")
+    expect(page.locator("#similar li")).to_have_count(6, timeout=WAIT)
     expect(performance).to_contain_text("of the wrist")
     page.mouse.wheel(0, 3000)
     expect(page.locator("#disclaimer")).to_contain_text("Not a medical device")
     expect(page.locator("#disclaimer")).to_be_in_viewport()
+    page.locator("#views summary").click()
 
     viewer = page.locator("mura-viewer").first
     page.locator("#views .box:visible").first.wait_for()
     before = screenshot(page)
     assert (np.ptp(before, axis=2) > 40).mean() > 0.001  # colours
-    split = viewer.get_by_label("Original against heatmap")
+    split = viewer.get_by_label("Uncover the original from the left")
     split.fill("100")
     expect(viewer.locator("output[data-of=split]")).to_have_text("100 %")
     viewer.get_by_label("Box", exact=True).uncheck()
@@ -184,18 +299,20 @@ def test_the_first_page_its_viewer_settings_and_reports(page):
         assert stack.bounding_box()["width"] == pytest.approx(times * size, rel=0.01)
     for key in ("low", "suspected"):  # heatmap and box are hidden where nothing is flagged
         page.locator("#views .view:visible").evaluate(f"view => {{ view.className = 'view {key}'; }}")
-        expect(viewer.get_by_label("Show", exact=True)).to_be_checked(checked=key != "low")
+        expect(viewer.get_by_label(SHOW)).to_be_checked(checked=key != "low")
         assert (np.ptp(screenshot(page), axis=2) > 40).any() == (key != "low")
-    viewer.get_by_label("Show", exact=True).uncheck()
+    viewer.get_by_label(SHOW).uncheck()
     assert not (np.ptp(screenshot(page), axis=2) > 40).any()
-    viewer.get_by_label("Show", exact=True).check()
+    viewer.get_by_label(SHOW).check()
     viewer.get_by_label("Heatmap opacity").fill("20")
     token = viewer.get_attribute("data-answer")
-    page.get_by_role("button", name="Read the study").click()
+    choose(page, "Heatmap method", "LayerCAM")
     expect(viewer).not_to_have_attribute("data-answer", token, timeout=WAIT)
     expect(page.locator("#views .heat:visible")).to_have_css("opacity", "0.2")  # settings stay
+    choose(page, "Heatmap method", "Grad-CAM, the fastest")
+    expect(page.locator("#views")).not_to_contain_text("The heatmap (layer cam)", timeout=WAIT)
     page.locator("#scope").get_by_label("Same body part").check()
-    expect(page.locator("#similar li").filter(has_text="wrist, distance")).to_have_count(5, timeout=WAIT)
+    expect(page.locator("#similar li").filter(has_text="wrist, distance")).to_have_count(6, timeout=WAIT)
 
     study = json.loads(download(page, "Report as JSON")[1])["study"]
     name, content = download(page, "Report as PDF")
@@ -204,28 +321,30 @@ def test_the_first_page_its_viewer_settings_and_reports(page):
     assert len(pdf.pages[0].images) == 6  # three views, each beside its overlay
     text = re.sub(r"\s+", " ", pdf.pages[0].extract_text())
     names_of_views = [view["name"] for view in study["views"]]
-    for words in ("Abnormal: flagged", "bundled: mura-phantom", "Not a medical device", *names_of_views):
+    for words in ("Abnormality suspected", "bundled: mura-phantom", "Not a medical device", *names_of_views):
         assert words in text
-    assert f"P(abnormal) {probability_text(study['probability'])}" in answer.inner_text()
+    assert f"Probability of an abnormality {probability_text(study['probability'])}" in answer.inner_text()
 
     expect(performance).to_contain_text("If 10 of 100 studies are abnormal")
     choose(page, "Operating point", "Few misses")
-    expect(answer).to_contain_text(re.compile(r"flagged strictly above 0\.0551.*“Few misses”"), timeout=WAIT)
+    details = page.locator("#details")
+    expect(details).to_contain_text(re.compile(r"strictly above 0\.0551.*“Few misses”"), timeout=WAIT)
     few_misses = performance.inner_text()
     choose(page, "Operating point", "Few false alarms")
-    expect(answer).to_contain_text("“Few false alarms”", timeout=WAIT)
+    expect(details).to_contain_text("“Few false alarms”", timeout=WAIT)
     expect(performance).not_to_have_text(few_misses)
     page.locator("#prevalence input[type=range]").press("End")
     expect(performance).to_contain_text("If 90 of 100 studies are abnormal", timeout=WAIT)
     choose(page, "Body part", "elbow")
-    expect(answer).to_contain_text("elbow (given by you)", timeout=WAIT)
+    expect(details).to_contain_text("elbow (given by you)", timeout=WAIT)
+    expect(page.locator("#answer .notice")).to_contain_text(["You chose elbow, but the picture looks like a wrist"])
     expect(performance).to_contain_text("of the elbow")
 
     choose(page, "Heatmap method", "Smooth Grad-CAM")
-    for example in (1, 2):  # while the first study is still read; the last choice counts
-        page.locator("#examples button").nth(example).click()
+    for example in (PHANTOM_WRIST, PHANTOM_WRIST + 1):  # while another study is read; the last choice counts
+        open_example(page, example)
         page.wait_for_timeout(600)
-    expect(answer).to_contain_text("forearm", timeout=WAIT)
+    expect(details).to_contain_text("forearm", timeout=WAIT)
     choose(page, "Heatmap method", "LayerCAM")
     expect(page.locator("#views")).to_contain_text("The heatmap (layer cam)", timeout=WAIT)
     expect(page.locator("#views .name").first).to_contain_text("forearm")
@@ -237,16 +356,48 @@ def test_uploads_and_an_unusual_study(page, tmp_path):
         with Image.open(picture) as image:  # as hospitals export them: 16 bits, of which 12 are used
             Image.fromarray(np.asarray(image).astype(np.uint16) * 16).save(tmp_path / f"wrist_{number}.png")
         views.append(str(tmp_path / f"wrist_{number}.png"))
-    answer, insist = page.locator("#answer .answer"), page.get_by_role("button", name="Show the answer anyway")
-    upload(page, *views)
+    answer, insist = page.locator("#answer .answer"), page.locator("#anyway")
+    details, bad_notice = page.locator("#details"), page.locator("#answer .notice.bad")
+    unfold(page, HOW_SURE)
+    films = [film.files[0] for film in load_examples("film")]
+
+    # Files that are dropped or pasted anywhere replace the study, which is gone while they are read.
+    page.set_viewport_size({"width": 390, "height": 844})
+    for kind, film in (("drop", films[2]), ("paste", films[3])):
+        open_tab(page, "About")
+        assert drop(page, film, kind=kind)
+        expect(page.get_by_role("tab", name=TABS[0])).to_have_attribute("aria-selected", "true")
+        expect(page.locator("#views .name")).to_have_text(Path(film).name, timeout=WAIT)
+        expect(page.locator("#views .view")).to_have_count(1)
+        expect_revealed(page)
+        expect(page.locator("#study-files")).to_contain_text(Path(film).stem)
+    page.set_viewport_size({"width": 1280, "height": 900})
+
+    # One foreign file does not stop the study, and one click includes it.
+    with Image.open(films[3]) as image:
+        photo = np.stack([np.linspace(255, 120, image.height)[:, None] * np.ones(image.width)] * 3, -1)
+        photo[..., 2] *= 0.4
+        Image.fromarray(photo.astype(np.uint8)).save(tmp_path / "photo.png")
+    upload(page, str(tmp_path / "photo.png"), button=ADD_VIEWS)
+    expect(bad_notice).to_contain_text("photo.png does not look like an upper-limb X-ray", timeout=WAIT)
+    expect(page.locator("#views .view")).to_have_count(1)
+    expect_revealed(page)
+    expect(insist).to_have_text(INCLUDE)
+    insist.click()
+    expect(page.locator("#views .view")).to_have_count(2, timeout=WAIT)
+    expect(insist).to_have_count(0)
+
     # The default checkpoint was trained on real films, so a phantom is out of distribution.
+    upload(page, *views)
     expect(answer).to_contain_text("Not answered", timeout=WAIT)
-    expect(answer).to_contain_text("bundled: mura-film")
+    expect_revealed(page)
+    expect(insist).to_have_text(SHOW_ANYWAY)
     expect(page.locator("#views img.film")).to_have_count(2)
     expect(page.locator("#views img.heat")).to_have_count(0)
-    assert "P(abnormal)" not in page.locator("#views").inner_text() + answer.inner_text()
+    assert "Probability" not in page.locator("#right").inner_text()
     insist.click()
-    expect(answer).to_contain_text("Abnormal means fractured", timeout=WAIT)
+    expect(details).to_contain_text("Abnormal means fractured", timeout=WAIT)
+    expect(details).to_contain_text("bundled: mura-film")
     expect(page.locator("#answer .notice").first).to_be_visible()
     expect(page.locator("#views img.heat")).to_have_count(2)
     expect(insist).to_have_count(0)
@@ -254,26 +405,27 @@ def test_uploads_and_an_unusual_study(page, tmp_path):
     expect(page.locator("#views .view")).to_have_count(1, timeout=WAIT)
     expect(answer).to_contain_text("Not answered")  # it is another study now
     insist.click()
-    expect(page.locator("#views .probability")).to_have_count(1, timeout=WAIT)
+    expect(details.locator("td.probability")).to_have_count(1, timeout=WAIT)
     # One view is the whole study and has its probability.
-    assert page.locator("#views .probability").inner_text() in answer.locator(".chance").inner_text()
+    assert details.locator("td.probability").inner_text() == answer.locator(".probability").inner_text()
     clear(page)
     expect(page.locator("#views .view")).to_have_count(0)
     expect(page.locator("#achieved")).to_have_text("")
-    page.locator("#examples button").nth(1).click()
-    expect(answer).to_contain_text("bundled: mura-phantom", timeout=WAIT)
+    open_example(page, PHANTOM_WRIST + 1)
+    expect(details).to_contain_text("bundled: mura-phantom", timeout=WAIT)
     expect(page.locator("#answer .notice")).to_contain_text("synthetic")
     choose_model(page, "mura-film")
     open_tab(page, TABS[0])
-    expect(answer).to_contain_text("bundled: mura-film", timeout=WAIT)
+    expect(answer).to_contain_text("Not answered", timeout=WAIT)
 
     choose_model(page, "mura-phantom")
     open_tab(page, TABS[0])
     upload(page, *views)
-    expect(page.locator("#views .view")).to_have_count(2, timeout=WAIT)
-    expect(answer).to_contain_text("wrist")
+    expect(page.locator("#views .thumb")).to_have_count(2, timeout=WAIT)
+    expect_revealed(page)
+    expect(details).to_contain_text("wrist")
     expect(page.locator("#views img.heat")).to_have_count(2)
-    values = [float(text.split()[-1]) for text in page.locator("#views .probability").all_text_contents()]
+    values = [float(text.split()[-1]) for text in details.locator("td.probability").all_text_contents()]
     assert page.locator("#views .film").first.evaluate("image => image.complete && image.naturalWidth > 100")
     # The view with the higher probability is shown first; a click shows the other one.
     first = page.locator("#views .view:visible .name").inner_text()
@@ -284,16 +436,22 @@ def test_uploads_and_an_unusual_study(page, tmp_path):
     copy, bad, packed = tmp_path / "copy.png", tmp_path / "x.png", tmp_path / "study.zip"
     copy.write_bytes(Path(views[0]).read_bytes())
     bad.write_text("Dear doctor, please find enclosed")
-    upload(page, str(copy), str(bad))  # added to the open study
+    for name, head in (("photo.heic", b"\0\0\0\x18ftypheic"), ("letter.pdf", b"%PDF-1.7")):
+        (tmp_path / name).write_bytes(head)
+    upload(
+        page, *(str(tmp_path / name) for name in ("copy.png", "x.png", "photo.heic", "letter.pdf")), button=ADD_VIEWS
+    )
     expect(page.locator("#answer .notice").filter(has_text="same")).to_contain_text("copy.png", timeout=WAIT)
-    expect(page.locator("#answer .notice.bad")).to_contain_text("x.png is not a PNG, JPEG, TIFF,")
+    for words in ("x.png is not a PNG, JPEG, TIFF,", "photo.heic is HEIC, which is not supported; save it as JPEG"):
+        expect(bad_notice).to_contain_text(words)
+    expect(bad_notice).to_contain_text(re.compile("letter.pdf is (a )?PDF.*, which is not supported; "))
     expect(page.locator("#views .view")).to_have_count(3)
-    clear(page)
     upload(page, str(bad))
-    expect(page.locator("#answer .notice.bad")).to_contain_text("no view left to read", timeout=WAIT)
+    expect(bad_notice).to_contain_text("no view left to read", timeout=WAIT)
+    expect(bad_notice).to_be_focused()
     expect(page.locator("#views .view")).to_have_count(0)
+    unfold(page, ALIKE)
     expect(page.locator("#similar")).to_contain_text("after a study was read")
-    clear(page)
     with zipfile.ZipFile(packed, "w") as opened:
         for file in views:
             opened.write(file, Path(file).name)
@@ -322,9 +480,8 @@ def test_models_their_cards_errors_and_the_comparison_of_two(page, checkpoint):
     expect(text).to_contain_text("has no model card")
     expect(facts).to_contain_text("Not measured for these weights.")
     open_tab(page, TABS[0])
-    expect(page.locator("#answer .answer")).to_contain_text(f"folder: {checkpoint.name}", timeout=WAIT)
+    expect(page.locator("#details")).to_contain_text(f"folder: {checkpoint.name}", timeout=WAIT)
 
-    open_tab(page, TABS[0])
     upload(page, load_examples("worklist")[10].files[0])
     expect(page.locator("#views .name").first).to_contain_text("phantom11_wrist_1.png", timeout=WAIT)
     open_tab(page, "Models")
@@ -338,7 +495,7 @@ def test_models_their_cards_errors_and_the_comparison_of_two(page, checkpoint):
 
     compare(A="mura-phantom", B="mura-film")
     expect(sides).to_have_count(2, timeout=WAIT)
-    expect(sides.first).to_contain_text(re.compile(r"P\(abnormal\) (above |below )?0\.\d\d"))
+    expect(sides.first).to_contain_text(re.compile(r"Probability of an abnormality (above |below )?0\.\d\d"))
     expect(sides.first).to_contain_text("bundled: mura-phantom")
     expect(sides.last).to_contain_text("Not answered")  # a phantom is not a film
     expect(compared.locator("tbody tr")).to_have_count(2)
@@ -349,7 +506,7 @@ def test_models_their_cards_errors_and_the_comparison_of_two(page, checkpoint):
     assert boxes[1]["y"] > boxes[0]["y"] + boxes[0]["height"]
     compare(B="nobody/nothing")
     expect(sides.last.locator(".notice")).to_contain_text("nobody/nothing", timeout=WAIT)
-    expect(sides.first).to_contain_text("P(abnormal)")
+    expect(sides.first).to_contain_text("Probability")
     open_tab(page, TABS[0])
     clear(page)
     open_tab(page, "Models")
@@ -422,7 +579,7 @@ def test_hostile_text_is_shown_as_it_is(page, tmp_path):
         page.get_by_role("button", name=f"Open {name}", exact=True).click()
         expect(toasts.filter(has_text="Warning")).to_contain_text(f"bad {name}.png cannot be", timeout=WAIT)
         expect(page.get_by_role("tab", name=TABS[0])).to_have_attribute("aria-selected", "true", timeout=WAIT)
-        check_shown("#tabs", TABS[0])
+        check_shown("mura-walk", name)
         open_tab(page, "Worklist")
 
     # Checkpoints: names, labels, cards, operating points and what "abnormal" means.
@@ -452,9 +609,10 @@ def test_hostile_text_is_shown_as_it_is(page, tmp_path):
     page.get_by_role("button", name="Compare").click()
     check_shown("#compared", HOSTILE[2], f"Abnormal means {HOSTILE[0]} {HOSTILE[2]}", plain[3])
     open_tab(page, TABS[0])
-    check_shown("#answer", f"Abnormal means {HOSTILE[0]} {HOSTILE[2]}", f"“{HOSTILE[0]}”")
+    check_shown("#details", f"Abnormal means {HOSTILE[0]} {HOSTILE[2]}", f"“{HOSTILE[0]}”")
+    unfold(page, HOW_SURE, REPORT)
     choose(page, "Operating point", HOSTILE[3])
-    check_shown("#answer", f"“{HOSTILE[3]}”")
+    check_shown("#details", f"“{HOSTILE[3]}”")
     names = [name for name, _ in (download(page, f"Report as {kind}") for kind in ("PDF", "JSON"))]
     assert names == ["study-report.pdf", "study-report.json"]
     policy = page.locator("meta[http-equiv=Content-Security-Policy]")  # what was overlooked would contact nobody
@@ -532,10 +690,11 @@ def test_a_worklist_its_errors_rows_files_and_opened_studies(page, archive, tmp_
     assert download(page, "Download CSV") == ("worklist.csv", worklist_csv(rows).encode())
     name, content = download(page, "Download JSON")
     assert (name, [row["study"] for row in json.loads(content)]) == ("worklist.json", first)
-    expect(progress).to_contain_text("1 no answer")
+    expect(progress).to_contain_text("1 not read")
     table = page.locator("mura-worklist")
     expect(table.locator("tr", has_text="patient 9").locator(".notes")).to_contain_text("Left out: image2.png is not")
-    expect(table.locator("tr", has_text="ward 3").locator(".band")).to_contain_text("No answer")
+    expect(table.locator("tr", has_text="ward 3").locator(".band")).to_contain_text("Not read")
+    expect(table.locator("tbody th img")).to_have_count(4)  # of each study with a picture
     expect(table.locator(".notice")).to_have_count(1)  # of the checkpoint, for all studies
     assert table.locator("tbody b").count() == 0
 
@@ -548,9 +707,9 @@ def test_a_worklist_its_errors_rows_files_and_opened_studies(page, archive, tmp_
         "ward 2/<b>patient 9", "ward 2/<b>patient 10", "ward 3", "XR_HAND/patient00002/study1",
         "XR_WRIST/patient00001/study1",
     ]  # fmt: skip
-    page.get_by_role("button", name="P(abnormal)").press("Enter")
+    page.get_by_role("button", name="Probability").press("Enter")
     assert names(page) == first
-    page.get_by_role("button", name="P(abnormal)").press("Enter")
+    page.get_by_role("button", name="Probability").press("Enter")
     expect(header.nth(2)).to_have_attribute("aria-sort", "ascending")
     assert names(page) == [*first[:4][::-1], first[4]]  # studies without an answer stay last
     table.get_by_label("Body part").select_option("hand")
@@ -562,11 +721,21 @@ def test_a_worklist_its_errors_rows_files_and_opened_studies(page, archive, tmp_
     table.get_by_label("Answer").select_option("")
 
     table.locator("tr", has_text="XR_WRIST").locator(".band").click()
-    study, answer = page.get_by_role("tab", name="Read a study"), page.locator("#answer .answer")
+    study, details = page.get_by_role("tab", name="Read a study"), page.locator("#details")
     expect(study).to_have_attribute("aria-selected", "true", timeout=WAIT)
-    expect(answer).to_contain_text("wrist (given by you)", timeout=WAIT)
+    expect(details).to_contain_text("wrist (given by you)", timeout=WAIT)
     expect(page.locator("#views img.film")).to_have_count(2)
-    open_tab(page, "Worklist")
+    expect_revealed(page)
+    # The buttons above it follow the order of the table, and lead back to the place in it.
+    walk, place = page.locator("mura-walk"), first.index("XR_WRIST/patient00001/study1")
+    expect(walk).to_contain_text(f"{first[place]} ({place + 1} of 5)")
+    step = 1 if place == 0 else -1
+    walk.get_by_role("button", name="Next" if step == 1 else "Previous").click()
+    expect(walk).to_contain_text(f"{first[place + step]} ({place + step + 1} of 5)")
+    n_views = {"XR_WRIST/patient00001/study1": 2, "XR_HAND/patient00002/study1": 2}.get(first[place + step], 1)
+    expect(page.locator("#views img.film")).to_have_count(n_views, timeout=WAIT)
+    walk.get_by_role("button", name="Worklist").click()
+    expect(page.get_by_role("button", name=f"Open {first[place + step]}")).to_be_focused()
     wanted = names(page)[1]
     table.locator(".open").first.focus()
     page.keyboard.press("ArrowDown")
@@ -576,7 +745,7 @@ def test_a_worklist_its_errors_rows_files_and_opened_studies(page, archive, tmp_
     expect(table.locator(".open").first).to_be_focused()
     page.get_by_role("button", name="Open ward 2/<b>patient 9").press("Enter")
     expect(study).to_have_attribute("aria-selected", "true", timeout=WAIT)
-    expect(answer).to_contain_text("Body part found", timeout=WAIT)
+    expect(details).to_contain_text("Body part found", timeout=WAIT)
     expect(page.locator("#views img.film")).to_have_count(1)
     expect(page.locator("#answer .notice.bad")).to_contain_text("image2.png is not a PNG")
 
@@ -631,13 +800,17 @@ def test_rows_appear_during_reading_which_ends_by_stop_or_when_the_visitor_leave
     page.locator("mura-worklist .open").first.click()
     expect(page.get_by_role("tab", name="Read a study")).to_have_attribute("aria-selected", "true", timeout=WAIT)
     expect(page.locator("#views .name").first).to_contain_text("phantom", timeout=WAIT)
-    expect(page.locator("#answer .answer")).to_contain_text("bundled: mura-phantom")
+    expect(page.locator("#details")).to_contain_text("bundled: mura-phantom")
 
 
 def test_a_public_page_shows_a_privacy_notice_and_reads_no_folder(browser, strict_app):
     page = browser.new_page()
     page.goto(strict_app.url)
-    expect(page.locator("#uploading")).to_have_count(0, timeout=WAIT)
+    expect(page.locator("#answer .answer")).to_be_visible(timeout=WAIT)
+    expect(page.locator("#uploading")).to_have_count(0)
+    drop(page, load_examples("film")[1].files[0])  # not before the notice is accepted
+    expect(page.locator("#asking")).to_contain_text(RETENTION)
+    expect(page.locator("#views .name")).to_have_text(Path(load_examples("film")[0].files[0]).name)
     open_tab(page, "Worklist")
     panel = page.locator("#worklist-asking")
     expect(panel).to_contain_text("Before you upload", timeout=WAIT)
@@ -647,6 +820,8 @@ def test_a_public_page_shows_a_privacy_notice_and_reads_no_folder(browser, stric
     expect(page.get_by_label("Or a folder, ZIP or CSV file")).to_have_count(0)
     open_tab(page, TABS[0])
     expect(page.locator("#uploading")).to_be_visible()  # accepted for all tabs
+    expect(page.get_by_text("Before you upload")).to_have_count(0)
+    unfold(page, OPTIONS)
     page.get_by_role("combobox", name="Heatmap method").click()
     expect(page.get_by_role("option", name="LayerCAM")).to_be_visible()
     expect(page.get_by_role("option", name="Occlusion")).to_have_count(0)

@@ -3,13 +3,17 @@ import dataclasses
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 
 from mura_hf.demo import controller as controllers
 from mura_hf.demo.controller import LatestRequests, StudyController, StudyRequest, progress_html
+from mura_hf.demo.examples import load_examples
 from mura_hf.demo.state import DEFAULT
 from mura_hf.demo.state import FOR_EXAMPLES as PHANTOM
+from mura_hf.demo.templates import INCLUDE, SHOW_ANYWAY
+from mura_hf.retrieval import OODResult
 from tests.conftest import make_checkpoint
 
 FILM = ("mura-film", "", "")
@@ -41,6 +45,41 @@ def test_examples_are_read_by_their_own_checkpoint_unless_another_was_chosen(con
     assert controller.choose_checkpoint(example, DEFAULT) == PHANTOM
     assert controller.choose_checkpoint(example, FILM) == FILM
     assert controller.choose_checkpoint(tuple(phantom_files), DEFAULT) == DEFAULT
+    film = load_examples("film")[0]
+    assert controller.choose_checkpoint(film.files, DEFAULT) == DEFAULT
+    page = controller.open(StudyRequest(film.files, FILM))
+    assert film.credit.startswith("Abedeen")
+    assert film.credit.split(",")[0] in page.viewer
+
+
+def test_views_unlike_those_of_training_are_left_out_until_the_visitor_includes_them(
+    controller, checkpoint, phantom_files, monkeypatch
+):
+    folder = (str(checkpoint), "", "")
+    predictor = controller.context.checkpoints.get(*folder)
+    request = StudyRequest(tuple(phantom_files[:2]), folder)
+    names = [Path(file).name for file in request.files]
+    for odd, left in ((names[:1], names[1:]), (names, names)):  # if all are, none is left out
+        monkeypatch.setattr(predictor, "ood_detector", _Detector([name not in odd for name in names]))
+        page = controller.open(request)
+        assert [view.name for view in page.result.study.views] == left
+        assert page.result.withheld == (odd == names)
+        assert page.insist == (SHOW_ANYWAY if odd == names else INCLUDE)
+        assert [problem.startswith(names[0]) for problem in page.result.problems] == [True] * (odd != names)
+        page = controller.open(dataclasses.replace(request, show_anyway=True))
+        assert [view.name for view in page.result.study.views] == names
+        assert (page.insist, page.result.problems) == (None, ())
+
+
+class _Detector:
+    """Calls given views of a study of two out of distribution, and no view of other studies."""
+
+    def __init__(self, known):
+        self.known = known
+
+    def detect(self, codes):
+        views = self.known if len(codes) == len(self.known) else [True] * len(codes)
+        return OODResult(all(views), 50.0, views)
 
 
 def test_errors_are_shown_in_words(controller, phantom_files):
@@ -58,7 +97,11 @@ def test_the_kept_result_has_no_pictures(opened):
     assert all(view.heatmap is None for view in study.views)
     assert study.codes is not None
     assert 'class="heat"' in opened.viewer
-    assert "Example, a synthetic phantom: wrist, abnormal (displaced fracture)." in opened.answer
+    assert "This synthetic picture was drawn with displaced fracture." in opened.answer
+    assert "phantom" in opened.details
+    assert all(view.pixels is None for view in study.views)
+    assert opened.knows_parts
+    assert opened.insist is None
 
 
 def test_progress(opened, steps):
@@ -91,10 +134,10 @@ def test_the_operating_point_changes_the_answer(controller, context, opened, tmp
 def test_similar_phantoms_are_shown_everywhere_or_in_the_same_part(controller, opened):
     for same in (False, True):
         html = controller.similar(opened.result, same_part=same)
-        assert html.count("<li>") == html.count("data:image/webp") == 5
-        assert len(re.findall(r"distance \d+\.\d\d", html)) == 5
+        assert html.count("<li>") == html.count("data:image/webp") == 6
+        assert len(re.findall(r"distance \d+\.\d\d", html)) == 6
         if same:
-            assert len(re.findall(r">wrist, distance", html)) == 5
+            assert len(re.findall(r">wrist, distance", html)) == 6
     assert "after a study was read" in controller.similar(None, same_part=False)
     assert controller.performance(None, 0.1) == ""
 
@@ -111,20 +154,19 @@ def test_a_report_contains_the_answer_of_the_page(controller, opened):
     assert 'data-name="study-report.pdf"' in controller.report("pdf", opened.result, 0.25)
 
 
-def test_a_withheld_answer_is_in_no_report_and_films_are_shown_without_pictures(controller, context):
+def test_a_withheld_answer_is_in_no_report(controller, context):
     request = StudyRequest(context.examples[1].files[:1], FILM)
     page = controller.open(request)
-    assert page.withheld
+    assert page.result.withheld
+    assert (page.insist, page.details, page.knows_parts) == (SHOW_ANYWAY, "", False)
     report = _json(controller.report("json", page.result, 0.1))
     assert (report["withheld"], report["study"]) == (True, None)
     assert "Not searched" in controller.similar(page.result, same_part=False)
     assert controller.performance(page.result, 0.1) == ""
     result = controller.open(dataclasses.replace(request, show_anyway=True)).result
     html = controller.similar(result, same_part=False)
-    assert len(re.findall(r">IMG\d{7}<", html)) == 5
-    assert "<img" not in html
-    assert "1,980 views of FracAtlas" in html
-    assert "Pictures of patients are not shown." in html
+    assert len(re.findall(r">IMG\d{7}<", html)) == 6
+    assert "views of FracAtlas" in html
     assert "does not predict the body part" in controller.similar(result, same_part=True)
 
 

@@ -89,11 +89,11 @@ def test_both_answers_are_compared_view_by_view(study, radiographs):
 def test_a_withheld_answer_shows_neither_numbers_nor_heatmaps(study, radiographs):
     unusual = dataclasses.replace(study, in_distribution=False, unusual_percentile=99.0)
     html = comparison_html(Contender("A", unusual), Contender("B", study), radiographs)
-    assert all(row[1] == "not shown" and row[3] == "–" for row in _table(html)[1:])
+    assert all(row[1] == "not answered" and row[3] == "–" for row in _table(html)[1:])
     assert html.count('class="heat"') == len(study.views)
     assert "Not answered" in html
     both = comparison_html(Contender("A", unusual), Contender("B", unusual), radiographs)
-    assert "P(abnormal)" not in both
+    assert "Probability of" not in both
     assert 'class="heat"' not in both
 
 

@@ -8,7 +8,7 @@ import pytest
 from dicom_files import encode_dicom
 
 from mura_hf import RadiographError
-from mura_hf.demo.reading import MAX_UNPACKED, read_files, read_study
+from mura_hf.demo.reading import MAX_UNPACKED, StudyReading, read_files, read_study
 from mura_hf.demo.worklist_controller import read_worklist
 from mura_hf.inference import StudyFile, find_studies
 from mura_hf.phantoms import render_phantom
@@ -35,14 +35,16 @@ def test_good_views_are_read_and_bad_ones_named(predictor, reader, phantom_files
     bad = tmp_path / "x.png"
     bad.write_text("Dear doctor")
     files = [phantom_files[0], str(bad), str(tmp_path / "gone.png")]
-    study, radiographs, problems = read_study(predictor, reader, files, None)
+    reading = read_study(predictor, reader, files, None)
+    study, radiographs, problems = reading.study, reading.radiographs, reading.problems
     assert len(study.views) == len(radiographs) == 1
     assert study.probability == predictor([phantom_files[0]]).probability
     assert problems == [NOT_A_PICTURE.format("x.png"), "gone.png is no longer on the server; upload it again."]
-    assert read_study(predictor, reader, [str(bad)], None) == (None, [], problems[:1])
+    assert read_study(predictor, reader, [str(bad)], None) == StudyReading(None, [], problems[:1])
     with pytest.raises(ValueError, match="unknown operating point"):  # options reach the predictor
         read_study(predictor, reader, phantom_files[:1], None, operating_point="none such")
-    assert read_study(predictor, reader, phantom_files[:1], None, method="grad_cam")[0].heatmap_method == "grad_cam"
+    study = read_study(predictor, reader, phantom_files[:1], None, method="grad_cam").study
+    assert study.heatmap_method == "grad_cam"
 
 
 def test_too_many_views_are_reported(reader, phantom_files, monkeypatch):
@@ -59,7 +61,8 @@ def test_the_views_of_a_study_share_its_pixels(predictor, reader, phantom_tree, 
     pixels = max(view.size for view in whole)
     for budget, count, reduced in ((6 * pixels, 6, False), (4 * pixels, 2, False), (2 * pixels, 6, True)):
         monkeypatch.setattr("mura_hf.demo.reading.STUDY_PIXELS", budget)
-        study, radiographs, problems = read_study(predictor, reader, files[:count], None)
+        reading = read_study(predictor, reader, files[:count], None)
+        study, radiographs, problems = reading.study, reading.radiographs, reading.problems
         assert problems == []
         assert sum(view.pixels.size for view in radiographs) <= budget
         notes = [warning for warning in study.warnings if "was reduced from" in warning]
@@ -81,7 +84,8 @@ def test_a_dicom_file_with_its_warnings(predictor, reader, tmp_path):
     file = tmp_path / "wrist.dcm"
     frames = np.stack([pixels, pixels])
     file.write_bytes(encode_dicom(frames, syntax="JPEG lossless", bits_stored=12, photometric="MONOCHROME1"))
-    study, radiographs, problems = read_study(predictor, reader, [str(file)], None)
+    reading = read_study(predictor, reader, [str(file)], None)
+    study, radiographs, problems = reading.study, reading.radiographs, reading.problems
     assert problems == []
     assert [view.name for view in study.views] == ["wrist.dcm"]
     assert radiographs[0].source_format == "DICOM"
@@ -95,14 +99,14 @@ def test_files_that_need_too_much_memory_or_time_do_not_affect_others(predictor,
     )
     assert bomb.stat().st_size < 8_000_000
     with GuardedReader(workers=1, memory_bytes=24 << 20) as small:
-        study, _, problems = read_study(predictor, small, [str(bomb), phantom_files[0]], None)
-    assert [view.name for view in study.views] == [Path(phantom_files[0]).name]
-    assert problems[0].startswith("bomb.dcm needs more memory")
+        reading = read_study(predictor, small, [str(bomb), phantom_files[0]], None)
+    assert [view.name for view in reading.study.views] == [Path(phantom_files[0]).name]
+    assert reading.problems[0].startswith("bomb.dcm needs more memory")
     with GuardedReader(workers=1, seconds=0.02) as hasty:
-        assert read_study(predictor, hasty, [str(bomb)], None)[2][0].startswith("bomb.dcm took longer")
+        assert read_study(predictor, hasty, [str(bomb)], None).problems[0].startswith("bomb.dcm took longer")
         hasty.seconds = 5.0
-        study, _, problems = read_study(predictor, hasty, [phantom_files[0]], None)
-    assert (len(study.views), problems) == (1, [])
+        reading = read_study(predictor, hasty, [phantom_files[0]], None)
+    assert (len(reading.study.views), reading.problems) == (1, [])
 
 
 def test_views_keep_their_order_and_progress_is_reported(reader, phantom_tree):
@@ -120,7 +124,8 @@ def test_views_keep_their_order_and_progress_is_reported(reader, phantom_tree):
 def test_a_zip_file_may_contain_one_study(predictor, reader, phantom_files, tmp_path):
     pictures = [Path(file).read_bytes() for file in phantom_files[:2]]
     one = _pack(tmp_path / "one.zip", {"study/a.png": pictures[0], "study/b.png": pictures[1], "study/c.png": b"no"})
-    study, _, problems = read_study(predictor, reader, [one], None, heatmaps=False)
+    reading = read_study(predictor, reader, [one], None, heatmaps=False)
+    study, problems = reading.study, reading.problems
     assert [view.name for view in study.views] == ["a.png", "b.png"]
     assert study.probability == predictor(phantom_files[:2]).probability
     assert problems == [NOT_A_PICTURE.format("c.png")]

@@ -2,11 +2,14 @@ import dataclasses
 import re
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from mura_hf import StudyPredictor
+from mura_hf.demo.examples import ExampleStudy
 from mura_hf.demo.result import (
     answer_html,
+    details_html,
     is_withheld,
     operating_point_choices,
     performance_html,
@@ -16,6 +19,7 @@ from mura_hf.demo.result import (
 from mura_hf.demo.templates import probability_text
 from mura_hf.inference import OOD_WARNING
 from mura_hf.inference.measured_performance import OVERALL, OperatingPointPerformance
+from mura_hf.radiographs import Radiograph
 from mura_hf.retrieval import IndexRecord, Neighbour, RetrievalIndex
 from tests.inference.external import save_external
 
@@ -27,32 +31,81 @@ def _text(html):
 
 
 @pytest.mark.parametrize(
-    ("band", "words"),
-    [("suspected", "Abnormal: flagged"), ("uncertain", "Uncertain"), ("low", "does not exclude a fracture")],
+    ("band", "title", "words"),
+    [
+        ("suspected", "Fracture suspected", "the model may be wrong"),
+        ("uncertain", "Uncertain, look again", "A dashed box"),
+        ("low", "No fracture flagged", "does not exclude a fracture"),
+    ],
 )
-def test_the_answer_in_words_with_the_meaning_of_abnormal(study, band, words):
-    html = answer_html(
-        dataclasses.replace(study, probability_band=band, positive_class_description="fractured <or> not")
-    )
+def test_the_answer_in_words_with_the_meaning_of_abnormal(study, band, title, words):
+    fractures = dataclasses.replace(study, probability_band=band, positive_class_description="fractured <or> not")
+    fractures = dataclasses.replace(fractures, band_limits=(0.2, 0.8))
+    html, details = answer_html(fractures), details_html(fractures)
+    assert f"</span> {title}</h2>" in html
     assert words in html
-    assert "Abnormal means fractured &lt;or&gt; not." in html
-    assert "does not say what that is" in answer_html(dataclasses.replace(study, positive_class_description=None))
-    assert f"P(abnormal) {study.probability:.2f}" in html
-    assert study.body_part in html
-    assert "healthy" not in html.lower()
+    assert "Probability of a fracture" in html
+    assert f">{study.probability:.2f}</b>" in html
+    assert re.findall(r'class="zone (\w+) here"', html) == [band]
+    assert "Abnormal means fractured &lt;or&gt; not." in details
+    unknown = dataclasses.replace(fractures, positive_class_description=None)
+    assert "does not say what that is" in details_html(unknown)
+    plain = title.replace("Fracture", "Abnormality").replace("fracture", "abnormality")
+    assert f"</span> {plain}</h2>" in answer_html(unknown)
+    assert study.body_part in details
+    assert "healthy" not in (html + details).lower()
     html = answer_html(dataclasses.replace(study, warnings=["Mind <this>"]), ["<img src=x>.png is empty."])
     assert "Mind &lt;this&gt;" in html
     assert "&lt;img src=x&gt;.png is empty." in html
     assert "choose an example" in answer_html(None)
     for name, shown in (("youden", "“Youden’s index”"), ("<mine>", "“&lt;mine&gt;”")):
-        assert f"operating point {shown}" in answer_html(dataclasses.replace(study, operating_point=name))
+        assert f"operating point {shown}" in details_html(dataclasses.replace(study, operating_point=name))
+
+
+@pytest.mark.parametrize(
+    ("limits", "probability", "low", "high"),
+    [
+        ((0.1, 0.5), 0.05, 0, 40), ((0.1, 0.5), 0.1, 0, 40), ((0.1, 0.5), 0.3, 40, 60), ((0.1, 0.5), 0.51, 60, 100),
+        ((0.3, 0.3), 0.3, 0, 50), ((0.3, 0.3), 0.31, 50, 100), ((0.0, 1.0), 0.0, 0, 40), ((0.0, 1.0), 1.0, 40, 60),
+    ],
+)  # fmt: skip
+def test_the_mark_lies_in_the_zone_of_the_band(study, limits, probability, low, high):
+    html = answer_html(dataclasses.replace(study, band_limits=limits, probability=probability))
+    assert low < float(re.search(r'class="mark" style="left:([\d.]+)%', html)[1]) < high
+    assert html.count('class="zone ') == (2 if limits[0] == limits[1] else 3)
+
+
+@pytest.mark.parametrize(
+    ("label", "band", "tag"),
+    [
+        ("abnormal", "suspected", "Correct"), ("abnormal", "uncertain", "Uncertain"), ("abnormal", "low", "Miss"),
+        ("normal", "suspected", "False alarm"), ("normal", "uncertain", "Uncertain"), ("normal", "low", "Correct"),
+    ],
+)  # fmt: skip
+def test_answers_for_examples_are_compared_with_what_is_known(study, label, band, tag):
+    example = ExampleStudy("hand", label, None, (), source="FracAtlas")
+    text = _text(answer_html(dataclasses.replace(study, probability_band=band), example=example))
+    assert f"Example. {tag}: Two radiologists saw {'a' if label == 'abnormal' else 'no'} fracture" in text
+
+
+def test_a_body_part_that_contradicts_the_picture_asks_back(study):
+    parts = dict.fromkeys(study.body_part_probabilities, 0.0) | {"wrist": 0.97}
+    given = dataclasses.replace(study, body_part="elbow", body_part_given=True, body_part_probabilities=parts)
+    assert "You chose elbow, but the picture looks like a wrist. Is elbow right?" in answer_html(given)
+    for fields in (
+        {"body_part": "wrist"},
+        {"body_part_given": False},
+        {"body_part_probabilities": parts | {"wrist": 0.8}},
+    ):
+        assert "You chose" not in answer_html(dataclasses.replace(given, **fields))
 
 
 def test_external_checkpoints_are_marked_and_their_labels_escaped(tmp_path, phantom_files):
     folder = save_external(tmp_path / "vit", "vit", labels=("<b>not</b> fractured", "fractured"))
-    html = answer_html(StudyPredictor.from_pretrained(folder)(phantom_files))
+    study = StudyPredictor.from_pretrained(folder)(phantom_files)
+    assert answer_html(study).count('role="note"') >= 1
+    html = details_html(study)
     assert "does not predict the body part" in html
-    assert html.count('role="note"') >= 1
     assert "&lt;b&gt;not" in html
 
 
@@ -62,13 +115,19 @@ def test_the_answer_for_an_unusual_study_is_withheld_until_the_visitor_insists(s
     fields = {"in_distribution": False, "unusual_percentile": 99.6, "warnings": [OOD_WARNING, "Mind this"]}
     unusual = dataclasses.replace(study, views=[first, *rest], **fields)
     html = answer_html(unusual, ["b.png is empty."])
-    for words in ("Not answered", "Unusual views: &lt;b&gt;hip.png.", "more unusual than 99 %", "b.png is empty."):
+    for words in ("Not answered", "Unusual views: &lt;b&gt;hip.png.", "nothing simple explains it", "b.png is empty."):
         assert words in html
     assert html.count("Mind this") == 1
-    assert "P(abnormal)" not in html
+    assert "Probability" not in html
     assert "flagged" not in html
     anyway = answer_html(unusual, show_anyway=True)
-    assert "P(abnormal)" in anyway
+    assert "Probability of" in anyway
+    assert "More unusual than 99 % of the" in details_html(unusual)
+    photo = Radiograph(np.full((40, 50), 0.8, np.float32), 8, "JPEG", is_coloured=True)
+    film = Radiograph(np.zeros((40, 50), np.float32), 8, "JPEG", is_coloured=True)
+    html = answer_html(unusual, radiographs=[photo, *[film] * len(rest)])
+    assert "Noticed: it is a colour picture; its border is light" in html
+    assert "Noticed" not in answer_html(unusual, radiographs=[dataclasses.replace(film, is_coloured=False), photo])
     assert OOD_WARNING in anyway
     assert is_withheld(unusual)
     assert not is_withheld(unusual, True)
@@ -81,13 +140,12 @@ def test_the_region_if_the_body_part_is_not_known(study):
     probabilities = {"hand": 0.97, "leg": 0.03}
     fields = {"body_part": None, "body_part_given": False, "region_probabilities": probabilities}
     hand = dataclasses.replace(study, region="hand", in_distribution=True, **fields)
-    text = _text(answer_html(hand))
+    text = _text(details_html(hand))
     assert "Region: hand to arm (probability 0.97)." in text
     assert "body part" not in text
     leg = dataclasses.replace(hand, region="leg", in_distribution=False, unusual_percentile=99.0)
-    for anyway in (False, True):
-        assert f"{leg.scope_note}" in _text(answer_html(leg, show_anyway=anyway))
-    assert "may show another body part" not in answer_html(leg)
+    assert f"Noticed: it seems to show another body part ({leg.region_words})." in answer_html(leg)
+    assert leg.scope_note in details_html(leg)
 
 
 def test_operating_points_are_sorted_by_threshold():

@@ -1,3 +1,4 @@
+import inspect
 import os
 import subprocess
 import sys
@@ -8,7 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from mura_hf.demo import templates
 from mura_hf.demo import uploads as module
+from mura_hf.demo.templates import PRIVACY, RETENTION, about_text
 from mura_hf.demo.uploads import CALL, LOCK, PREFIX, QuotaExceededError, Uploads, make_private_folder
 
 MB = 1 << 20
@@ -230,3 +233,18 @@ time.sleep(600)
     uploads.start(0.01)
     uploads.close()
     assert not living.exists()
+
+
+def test_the_page_and_its_readme_say_how_long_uploads_are_kept():
+    defaults = {name: one.default for name, one in inspect.signature(Uploads).parameters.items()}
+    sweep = inspect.signature(Uploads.start).parameters["seconds"].default
+    assert defaults["grace"] + sweep <= 120
+    assert defaults["unclaimed"] + sweep <= 120
+    assert defaults["idle"] == 3600
+    assert "within two minutes" in RETENTION
+    assert "after one hour without use" in RETENTION
+    readme = Path(templates.__file__).with_name("README.md").read_text()
+    for text in (readme, PRIVACY, about_text("", [])):
+        assert RETENTION in text
+    assert 'Client("http://127.0.0.1:7860")' in about_text("", [])
+    assert 'Client("me/read-a-study")' in about_text("me/read-a-study", [])

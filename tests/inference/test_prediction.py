@@ -17,7 +17,6 @@ from PIL import Image
 from mura_hf.explain import find_regions
 from mura_hf.inference import StudyFile, StudyFiles, predict_rows, worklist_csv, worklist_json
 from mura_hf.inference.measured_performance import BandPerformance
-from mura_hf.inference.prediction import VERDICTS
 from tests.inference.test_predictor import make_detector
 
 HOSTILE = ['<img src=x onerror="alert(1)">.png', "$\\frac{a}{.png", "a & b\n'c\".png"]
@@ -40,7 +39,8 @@ def test_a_study_out_of_distribution_says_so_first(flagging, phantom_files, monk
     assert (study.band, study.probability_band, study.label) == (band, known, label)
     assert next(iter(json.loads(study.to_json()).items())) == ("band", band)
     assert repr(study).startswith(f"StudyPrediction: {band}. ")
-    assert f"<b>{VERDICTS[band]}</b>" in study._repr_html_()
+    assert study.describe_band(known) == ("Abnormality suspected" if flags else "No abnormality flagged")
+    assert f"<b>{study.verdict}</b>" in study._repr_html_()
     # Attention is not drawn where it means nothing, nor where nothing is flagged, unless it is asked for.
     view = study.views[0]
     pictures = (study._picture(view), study._picture(view, True), view.overlay(heatmap=True), view.overlay())
@@ -163,7 +163,7 @@ def test_html_shows_verdict_views_and_warnings_and_escapes_them(flagging, phanto
     assert set(page.tags) == {"div", "p", "b", "figure", "img", "figcaption", "ul", "li"}
     assert [alt for _, alt in page.images] == HOSTILE
     text = " ".join(page.text)
-    for words in ("Abnormal: flagged", f"P(abnormal) {found.probability:.3f}", *HOSTILE, *fields.values()):
+    for words in ("Abnormality suspected", f"P(abnormal) {found.probability:.3f}", *HOSTILE, *fields.values()):
         assert (words[0] if isinstance(words, list) else words) in text
     for view, (image, _) in zip(found.views, page.images, strict=True):
         overlay = view.overlay()
@@ -175,7 +175,7 @@ def test_html_shows_verdict_views_and_warnings_and_escapes_them(flagging, phanto
     assert max(image.size) == 360
     page = _Page(flagging(files, heatmaps=False)._repr_html_())
     assert not page.images
-    assert "Abnormal: flagged" in page.text
+    assert "Abnormality suspected" in page.text
 
 
 @pytest.mark.parametrize("n_views", [1, 3, 5])
@@ -189,7 +189,7 @@ def test_plots_and_saved_pictures(flagging, phantom_files, tmp_path, n_views):
     ]
     for axes, view in zip(drawn, study.views, strict=True):
         np.testing.assert_array_equal(axes.images[0].get_array(), view.overlay())
-    assert figure.get_suptitle().startswith("Abnormal: flagged.")
+    assert figure.get_suptitle().startswith("Abnormality suspected.")
     for name in ("out.png", "out.jpg", "out.pdf"):
         study.save(tmp_path / name)
         assert (tmp_path / name).stat().st_size > 5000

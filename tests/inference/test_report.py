@@ -36,7 +36,7 @@ def test_the_page_has_the_numbers(study, radiographs):
     page, text = _read(report_pdf(study, radiographs, context))
     for words in (
         f"P(abnormal) {study.probability:.3f}",
-        "Abnormal: flagged",
+        "Abnormality suspected",
         "Operating point paper: flagged strictly above 0.5; this study is flagged.",
         "15 of 20 abnormal studies flagged (sensitivity 0.750)",
         "10 of 100 normal ones flagged (specificity 0.900)",

@@ -39,7 +39,7 @@ def test_it_reads_what_read_radiograph_reads(reader, tmp_path):
         found, plain = reader.read(source), read_radiograph(source)
         np.testing.assert_array_equal(found.pixels, plain.pixels)
         assert found.pixels.flags.writeable
-        for field in ("bit_depth", "source_format", "body_part", "side", "patient_hash", "warnings"):
+        for field in ("bit_depth", "source_format", "body_part", "side", "patient_hash", "warnings", "is_coloured"):
             assert getattr(found, field) == getattr(plain, field)
     assert reader.read(dicom, frame=1).warnings == ()
     with pytest.raises(RadiographError, match=r"^z\.png is empty"):
@@ -185,7 +185,14 @@ class _CompromisedWorker:
         return bytearray(self.contents[:length])
 
 
-GOOD = {"shape": [20, 20], "bit_depth": 8, "source_format": "PNG", "body_part": None, "warnings": []}
+GOOD = {
+    "shape": [20, 20],
+    "bit_depth": 8,
+    "source_format": "PNG",
+    "body_part": None,
+    "warnings": [],
+    "is_coloured": False,
+}
 PIXELS = np.zeros((20, 20), "<f4").tobytes()
 
 
@@ -198,6 +205,7 @@ PIXELS = np.zeros((20, 20), "<f4").tobytes()
         ("body_part", ["SECRET"]),
         ("side", ["SECRET", ["left"]]),
         ("patient_hash", ["SECRET", 5]),
+        ("is_coloured", [None, 1, "yes"]),
         ("warnings", [[1], ["x" * 5000], ["x"] * 50]),
         ("error", [5, "x" * 5000]),
     ],

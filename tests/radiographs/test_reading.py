@@ -35,7 +35,11 @@ def test_8_bit_png_keeps_its_values(image, tmp_path):
 
 def test_one_bit_and_colour_png():
     np.testing.assert_array_equal(read_radiograph(encode(BYTES > 128)).pixels, (BYTES > 128).astype(np.float32))
-    np.testing.assert_array_equal(read_radiograph(encode(COLOURS)).to_uint8(), LUMINANCE)
+    coloured = read_radiograph(encode(COLOURS))
+    np.testing.assert_array_equal(coloured.to_uint8(), LUMINANCE)
+    assert coloured.is_coloured
+    for file_format in ("PNG", "JPEG"):
+        assert not read_radiograph(encode(IMAGE.convert("RGB"), file_format)).is_coloured
 
 
 @pytest.mark.parametrize(

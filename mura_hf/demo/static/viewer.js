@@ -1,7 +1,7 @@
 // <mura-viewer>: the views of one study. The server writes pictures, captions and controls; this script makes the controls
 // work. Settings stay while the page is open, so that a new answer looks like the last one.
 (() => {
-  const SETTINGS = { opacity: 50, split: 0, box: true, invert: false, level: 50, width: 100, zoom: 1, x: 0, y: 0 };
+  const SETTINGS = { opacity: 50, split: 0, box: true, invert: false, level: 50, width: 100, zoom: 1, x: 0, y: 0, tools: false };
   const kept = { ...SETTINGS };
   const LARGEST = 8;
   let number = 0;
@@ -14,7 +14,11 @@
       // element, and the settings are applied again after each change.
       this.addEventListener("click", (event) => {
         const thumb = event.target.closest(".thumb"), button = event.target.closest("[data-do]");
-        if (thumb) this.choose([...this.querySelectorAll(".thumb")].indexOf(thumb));
+        if (event.target.closest("summary")) {
+          event.preventDefault();
+          this.state.tools = !this.state.tools;
+          this.paint();
+        } else if (thumb) this.choose([...this.querySelectorAll(".thumb")].indexOf(thumb));
         else if (button) this.act(button.dataset.do);
       });
       this.addEventListener("input", (event) => {
@@ -61,7 +65,7 @@
       else if (name === "out") this.zoom(state.zoom / 1.4);
       else if (name === "fit") Object.assign(state, { zoom: 1, x: 0, y: 0 });
       else if (name === "reset") {
-        Object.assign(state, SETTINGS);
+        Object.assign(state, { ...SETTINGS, tools: state.tools });
         this.marked.clear();
       }
       this.paint();
@@ -152,6 +156,7 @@
       this.style.setProperty("--box", marked && state.box ? 1 : 0);
       this.style.setProperty("--thin", 1 / state.zoom);
       stage.classList.toggle("zoomed", state.zoom > 1);
+      this.querySelector("details.tools").open = state.tools;
       for (const control of this.querySelectorAll("[data-set]")) {
         const value = control.dataset.set === "marked" ? marked : state[control.dataset.set];
         if (control.type === "checkbox") control.checked = value;

@@ -1,6 +1,6 @@
 // <mura-worklist>: sorts and filters the rows that the server wrote, and sends the event "mura-open" with the number of a
 // study to open. The server changes rows in place while it reads, so order, filters and focus are restored whenever
-// data-version changes.
+// data-version changes. <mura-walk>, above an opened study, opens the previous or the next one in the order of the table.
 (() => {
   const NATURAL = new Intl.Collator(undefined, { numeric: true, sensitivity: "base" });
   const BANDS = ["suspected", "uncertain", "low", "unusual", "failed"];
@@ -29,8 +29,12 @@
           this.apply();
         });
       }
+      this.watch = new ResizeObserver(() => this.restore()); // it has no size while another tab is shown
+      this.watch.observe(this);
       this.later();
     }
+
+    disconnectedCallback() { this.watch.disconnect(); }
 
     attributeChangedCallback() {
       if (!this.state) return;
@@ -94,8 +98,30 @@
       const row = event.target.closest("tbody tr");
       if (!row) return;
       if (!event.target.closest(".open") && String(getSelection())) return; // the visitor selects text
-      const study = Number(row.dataset.study);
+      this.place = { page: scrollY, list: this.querySelector(".scroll").scrollTop };
+      this.open(row);
+    }
+
+    open(row) {
+      const study = Number(row.dataset.study), rows = this.rows;
+      this.opened = row.dataset.study;
       this.dispatchEvent(new CustomEvent("mura-open", { bubbles: true, detail: { study } }));
+      document.querySelector("mura-walk")?.show(row.querySelector("bdi").textContent, rows.indexOf(row), rows.length);
+    }
+
+    get rows() { return [...this.querySelectorAll("tbody tr:not([hidden])")]; }
+
+    walk(step) {
+      const { rows } = this, row = rows[rows.findIndex((one) => one.dataset.study === this.opened) + step];
+      if (row) this.open(row);
+    }
+
+    restore() { // back at the table, the visitor sees what was seen before
+      if (!this.place || !this.offsetHeight) return;
+      this.querySelector(".scroll").scrollTop = this.place.list;
+      scrollTo(0, this.place.page);
+      this.querySelector(`tr[data-study="${this.opened}"] .open`)?.focus({ preventScroll: true });
+      this.place = null;
     }
 
     press(event) {
@@ -106,5 +132,25 @@
       buttons[buttons.indexOf(event.target) + step]?.focus();
     }
   }
-  if (!customElements.get("mura-worklist")) customElements.define("mura-worklist", MuraWorklist);
+
+  class MuraWalk extends HTMLElement {
+    connectedCallback() {
+      this.addEventListener("click", ({ target }) => {
+        if (target.dataset.step) document.querySelector("mura-worklist")?.walk(Number(target.dataset.step));
+        else if ("back" in target.dataset) {
+          [...document.querySelectorAll("#tabs [role=tab]")].find((tab) => tab.textContent.trim() === "Worklist")?.click();
+        }
+      });
+    }
+
+    show(name, place, count) {
+      this.querySelector(".place").textContent = `${name} (${place + 1} of ${count})`;
+      this.querySelector('[data-step="-1"]').disabled = place <= 0;
+      this.querySelector('[data-step="1"]').disabled = place >= count - 1;
+    }
+  }
+  if (!customElements.get("mura-worklist")) {
+    customElements.define("mura-worklist", MuraWorklist);
+    customElements.define("mura-walk", MuraWalk);
+  }
 })();

@@ -1,0 +1,82 @@
+// The flow of the tab "Read a study": files that are dropped or pasted anywhere start a new study, the old one is hidden at
+// once, and the new answer is scrolled into view and gets the focus.
+(() => {
+  const find = (selector) => document.querySelector(selector);
+  const inputOf = (button) => find(button)?.previousElementSibling; // Gradio puts it before its button
+  const PARTS = ["answer", "notice", "empty", "reading"].map((name) => `#answer .${name}`).join(); // not Gradio's clock
+  const content = () => [...document.querySelectorAll(PARTS)].map((part) => part.textContent).join();
+  let before = null; // what stood in place of the answer that the visitor waits for; null without such an answer
+
+  const start = (words, fromWorklist = false) => {
+    before = content();
+    find("#answering")?.setAttribute("data-starting", words);
+    const walk = find("mura-walk");
+    if (walk) walk.hidden = !fromWorklist;
+  };
+
+  const stop = () => find("#answering")?.removeAttribute("data-starting");
+
+  const give = (files) => {
+    const tab = find("#tabs [role=tab]"), input = inputOf("#new-study");
+    if (tab?.getAttribute("aria-selected") !== "true") tab?.click();
+    if (!input) return find(".privacy")?.scrollIntoView({ block: "center" }); // not accepted yet
+    const list = new DataTransfer();
+    files.forEach((file) => list.items.add(file));
+    input.files = list.files;
+    input.dispatchEvent(new Event("change", { bubbles: true }));
+  };
+
+  const isOurs = (event) => !event.target.closest?.("#worklist-upload");
+
+  const take = (event, transfer) => {
+    const files = [...(transfer?.files ?? [])];
+    document.body.classList.remove("dropping");
+    if (!files.length || !isOurs(event)) return;
+    event.preventDefault();
+    event.stopPropagation();
+    give(files);
+  };
+
+  const reveal = () => {
+    const answer = find("#answer .answer") ?? find("#answer .notice");
+    if (!answer) return;
+    answer.tabIndex = -1;
+    answer.focus({ preventScroll: true });
+    const bottom = (find("#views .stage") ?? answer).getBoundingClientRect().bottom;
+    const covered = find("#disclaimer").offsetHeight;
+    if (answer.getBoundingClientRect().top < covered || bottom > innerHeight) answer.scrollIntoView({ block: "start" });
+  };
+
+  addEventListener("dragover", (event) => {
+    if (!event.dataTransfer?.types.includes("Files") || !isOurs(event)) return;
+    event.preventDefault();
+    document.body.classList.add("dropping");
+  }, true);
+  addEventListener("dragleave", (event) => {
+    if (!event.relatedTarget) document.body.classList.remove("dropping");
+  }, true);
+  addEventListener("drop", (event) => take(event, event.dataTransfer), true);
+  addEventListener("paste", (event) => take(event, event.clipboardData), true);
+  addEventListener("change", (event) => {
+    if (event.target === inputOf("#new-study") || event.target === inputOf("#add-views")) start("Uploading …");
+  }, true);
+  addEventListener("click", (event) => {
+    if (event.target.closest?.("[data-example]")) start("Opening the example …");
+    else if (event.target.closest?.("#anyway")) before = content();
+  }, true);
+  addEventListener("mura-open", () => start("Opening the study …", true), true);
+
+  new MutationObserver((changes) => {
+    const isRefusal = (node) => node.querySelector?.("[data-testid=toast-body].error");
+    if (changes.some(({ addedNodes }) => [...addedNodes].some(isRefusal))) { // the old study stays
+      before = null;
+      stop();
+    }
+    if (before === null || content() === before) return;
+    stop();
+    before = ""; // the same answer may come again
+    if (find("#answer .reading") || !find("#answer .answer, #answer .notice")) return;
+    before = null;
+    requestAnimationFrame(() => requestAnimationFrame(reveal)); // after the pictures have their place
+  }).observe(document.documentElement, { childList: true, subtree: true, characterData: true });
+})();
