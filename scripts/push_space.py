@@ -1,4 +1,4 @@
-"""Pushes the demo as a Gradio Space in one commit, private by default, or writes the Space into a folder."""
+"""Pushes the demo as a Gradio or static Space in one commit, private by default, or writes it into a folder."""
 
 import argparse
 import shlex
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mura_hf.errors import MuraError
-from mura_hf.hub import push_space, stage_space
+from mura_hf.hub import push_space, push_static_space, stage_space, stage_static_space
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -15,6 +15,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--checkpoint", help="Hub name or folder of the checkpoint to start with (default: the bundled one)"
     )
+    parser.add_argument(
+        "--static", action="store_true", help="a page that reads studies in the visitor's browser; needs npm to build"
+    )
     parser.add_argument("--output_dir", help="write the Space into this new folder, and send nothing")
     parser.add_argument("--public", action="store_true", help="make the Space public")
     parser.add_argument("--dry_run", action="store_true", help="list the files and print the README; send nothing")
@@ -22,12 +25,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     if options.output_dir is not None:
         title = (options.repo_id or Path(options.output_dir).resolve().name).rpartition("/")[2]
-        folder = stage_space(options.output_dir, title=title, checkpoint=options.checkpoint)
-        print(f"Space written. Start it with: cd {shlex.quote(str(folder))} && python app.py")
+        stage = stage_static_space if options.static else stage_space
+        folder = shlex.quote(str(stage(options.output_dir, title=title, checkpoint=options.checkpoint)))
+        start = f"python -m http.server --bind 127.0.0.1 --directory {folder}"
+        print(f"Space written. Start it with: {start if options.static else f'cd {folder} && python app.py'}")
         return
     if options.repo_id is None:
         parser.error("give the name of the Space on the Hub, or --output_dir")
-    result = push_space(
+    result = (push_static_space if options.static else push_space)(
         options.repo_id,
         checkpoint=options.checkpoint,
         private=not options.public,

@@ -10,20 +10,26 @@ from .commit import PushResult
 from .conversion import Conversion, ConvertedKey, convert_checkpoint
 from .export import export_checkpoint
 from .onnx_export import OnnxExport, export_onnx, study_probability
+from .onnx_small import SmallGraph, shrink_graph
 from .push import push
 from .space import push_space, stage_space
+from .static_space import push_static_space, stage_static_space
 
 __all__ = [
     "Conversion",
     "ConvertedKey",
     "OnnxExport",
     "PushResult",
+    "SmallGraph",
     "convert_checkpoint",
     "export_checkpoint",
     "export_onnx",
     "push",
     "push_space",
+    "push_static_space",
     "render_card",
+    "shrink_graph",
     "stage_space",
+    "stage_static_space",
     "study_probability",
 ]

@@ -129,8 +129,8 @@ _WORDS = {
     "shoulder": "SHOULDER SHOULDERS CLAVICLE CLAVICLES SCAPULA SCAPULAE ACROMIOCLAVICULAR ACJOINT GLENOHUMERAL",
     "wrist": "WRIST WRISTS CARPUS CARPAL CARPALS SCAPHOID",
 }
-_PART_OF = {word: part for part, words in _WORDS.items() for word in words.split()}
-_OTHER_PARTS = (
+PART_OF_WORD = {word: part for part, words in _WORDS.items() for word in words.split()}
+OTHER_PARTS = (
     "ABDOMEN ANKLE CALCANEUS CHEST CSPINE FEMUR FIBULA FOOT FEET HEEL HIP HIPS JAW KNEE KNEES LEG LEGS LSPINE NECK "
     "PATELLA PELVIS RIB RIBS SKULL SPINE STERNUM THORAX TIBIA TOE TOES TSPINE WHOLEBODY"
 )
@@ -151,8 +151,8 @@ def find_body_part(text: str) -> str | None:
     found = set()
     for word in words + joined:
         bare = [cut for side in _SIDES for cut in (word.removeprefix(side), word.removesuffix(side))]  # "LHAND"
-        found.update([_PART_OF[form] for form in (word, *bare) if form in _PART_OF][:1])
-    return found.pop() if len(found) == 1 and not set(_OTHER_PARTS.split()).intersection(words) else None
+        found.update([PART_OF_WORD[form] for form in (word, *bare) if form in PART_OF_WORD][:1])
+    return found.pop() if len(found) == 1 and not set(OTHER_PARTS.split()).intersection(words) else None
 
 
 HASH_BYTES = 12

@@ -1,0 +1,218 @@
+"""The static page in Chromium: it is built once, and each test visits it."""
+
+import functools
+import http.server
+import io
+import re
+import threading
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dicom_files import encode_dicom
+from PIL import Image
+from playwright.sync_api import expect
+
+from mura_hf import HubError, StudyPredictor
+from mura_hf.hub import export_onnx, stage_static_space
+from mura_hf.models.golden_mura import digest_weights
+from mura_hf.retrieval import OODDetector, feature_means
+from tests.conftest import make_checkpoint, make_model
+
+from .running import WAIT
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(
+        not all(map(find_spec, ("onnx", "onnxscript", "onnxruntime"))), reason="the extra onnx is not installed"
+    ),
+]
+SYNTAXES = (
+    "implicit little endian",
+    "explicit big endian",
+    "JPEG baseline",
+    "JPEG lossless",
+    "JPEG-LS lossless",
+    "JPEG 2000 lossless",
+)
+HTML = "<img src=x onerror=document.title='injected'>"
+
+
+class _Handler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture(scope="module")
+def film(phantom_files):
+    """A phantom of odd size with 12 bits."""
+    levels = np.asarray(Image.open(phantom_files[0]).resize((171, 230), Image.Resampling.BICUBIC), np.float64)
+    noise = np.random.default_rng(0).integers(0, 9, levels.shape)
+    return (levels * 15 + noise + 100).astype(np.uint16)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory, phantom_files):
+    """The folder of the page, and the predictor of its checkpoint; noise is out of distribution."""
+    place = tmp_path_factory.mktemp("static")
+    fields = {"body_part_head": True, "regions": ["hand", "leg"], "finding_types": ["fracture", "hardware"]}
+    points = {"paper": 0.5, "sensitivity_95": 0.4}
+    model = make_model(**fields, study_slope=0.8, study_intercept=0.1, operating_points=points)
+    folder = make_checkpoint(place / "checkpoint", model)
+    predictor = StudyPredictor.from_pretrained(folder, runtime="torch")
+    pictures = [np.asarray(Image.open(file).convert("L")) for file in phantom_files]
+    with_noise = [*pictures, make_noise()]
+    pixels = predictor.processor(images=with_noise, return_tensors="pt")["pixel_values"]
+    codes = feature_means(predictor.model.classify_views(pixels)).numpy()
+    one, eye = np.ones(codes.shape[1], np.float32), np.eye(codes.shape[1], dtype=np.float32)
+    detector = OODDetector(one, eye, np.arcsinh(codes[:1]), np.ones(1, bool), np.zeros((1, 1)), digest_weights(folder))
+    near, far = detector.score(codes[:-1]).max(), detector.score(codes[-1:]).min()
+    assert near < far
+    replace(detector, calib=np.full((100, 1), (near + far) / 2, np.float32)).save(folder)
+    export_onnx(folder, pictures=pictures[:1])
+    try:
+        page = stage_static_space(place / "page", title="static", checkpoint=str(folder))
+    except HubError as error:
+        if re.match(r"npm (install failed|.*not found)|node not found", str(error)):
+            pytest.skip(f"the page cannot be built: {error}")
+        raise
+    return page, StudyPredictor.from_pretrained(folder, runtime="torch")
+
+
+def make_noise():
+    return np.random.default_rng(1).integers(0, 256, (200, 200), dtype=np.uint8)
+
+
+class Visit:
+    """A visitor of the page; it must not break the policy, fail, or contact another server."""
+
+    def __init__(self, browser, folder):
+        handler = functools.partial(_Handler, directory=str(folder))
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        self.context = browser.new_context(viewport={"width": 1280, "height": 900})
+        self.page, self.urls, self.errors = self.context.new_page(), [], []
+        self.context.on("request", lambda request: self.urls.append(request.url))
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("console", lambda one: self.errors.append(one.text) if one.type in ("error", "warning") else None)
+
+    def open(self):
+        self.page.goto(self.url)
+        expect(self.page.locator("body[data-ready]")).to_be_attached(timeout=WAIT)
+        expect(self.page.locator("#answer .card")).to_be_visible(timeout=WAIT)
+
+    def read(self, **files):
+        """Gives files, and returns the probability of the answer."""
+        given = [{"name": name, "mimeType": "", "buffer": content} for name, content in files.items()]
+        self.page.evaluate("document.querySelector('#answer').dataset.probability = ''")
+        self.page.locator("#files").set_input_files(given)
+        expect(self.page.locator("#answer")).to_have_attribute("data-probability", re.compile("."), timeout=WAIT)
+        return float(self.page.locator("#answer").get_attribute("data-probability"))
+
+    def boxes(self):
+        """First box of each view, as shares of its width and height."""
+        return self.page.evaluate(
+            """() => [...document.querySelectorAll('.stack')].map((stack) => {
+                const { left, top, width, height } = stack.querySelector('.box').style;
+                const [x, y, w, h] = [left, top, width, height].map((length) => parseFloat(length) / 100);
+                return [x, y, x + w, y + h];
+            })"""
+        )
+
+    def close(self):
+        self.context.close()
+        self.stop()
+        assert [url for url in self.urls if not url.startswith((self.url, f"blob:{self.url}"))] == []
+        assert self.errors == []
+
+    def stop(self):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.fixture
+def visit(browser, site):
+    visit = Visit(browser, site[0])
+    visit.open()
+    yield visit
+    visit.close()
+
+
+def encode_png(values):
+    stream = io.BytesIO()
+    Image.fromarray(values).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def overlap(first, second):
+    inner = [max(first[0], second[0]), max(first[1], second[1]), min(first[2], second[2]), min(first[3], second[3])]
+    area = [(one[2] - one[0]) * (one[3] - one[1]) for one in (inner, first, second)]
+    return area[0] / (area[1] + area[2] - area[0])
+
+
+def test_answers_are_those_of_the_predictor(visit, site, film, phantom_files):
+    _, predictor = site
+    eight = (film >> 4).astype(np.uint8)
+    rgb = np.stack([eight, eight // 2, 255 - eight], axis=-1)
+    jpeg = io.BytesIO()
+    Image.fromarray(eight).save(jpeg, "JPEG", quality=95)
+    studies = {
+        "PNG": ([Path(file).read_bytes() for file in phantom_files], 0.001),
+        "colours": ([encode_png(rgb)], 0.001),
+        "JPEG": ([jpeg.getvalue()], 0.001),
+        "16 bits": ([encode_png(film)], 0.01),
+        "MONOCHROME1": ([encode_dicom(film.max() - film, photometric="MONOCHROME1", bits_stored=12)], 0.01),
+        "window": ([encode_dicom(film, bits_stored=12, WindowCenter=2000, WindowWidth="1500")], 0.01),
+        "signed": (
+            [encode_dicom((film.astype(np.int16) - 2048), bits_stored=12, RescaleSlope=2, RescaleIntercept=5)],
+            0.01,
+        ),
+        "8 bits": ([encode_dicom(eight)], 0.01),
+        "RGB": ([encode_dicom(rgb, photometric="RGB")], 0.01),
+    }
+    for syntax in SYNTAXES:
+        frames = eight if syntax == "JPEG baseline" else film
+        studies[syntax] = ([encode_dicom(frames, syntax=syntax, bits_stored=12 if frames is film else 8)], 0.01)
+    for name, (contents, tolerance) in studies.items():
+        expected = predictor(contents)
+        found = visit.read(**{f"{name} {number}": content for number, content in enumerate(contents)})
+        assert found == pytest.approx(expected.probability, abs=tolerance), name
+        if expected.probability_band == "low" or expected.in_distribution is False:
+            continue
+        for box, view in zip(visit.boxes(), expected.views, strict=True):
+            scale = [view.width, view.height] * 2
+            assert overlap([one * side for one, side in zip(box, scale, strict=True)], view.box) >= 0.9, name
+
+
+def test_it_works_without_a_network(visit, phantom_files):
+    visit.stop()
+    visit.page.close()
+    visit.page = visit.context.new_page()
+    visit.open()
+    assert visit.page.evaluate("crossOriginIsolated")
+    visit.read(film=Path(phantom_files[0]).read_bytes())
+
+
+def test_texts_of_files_are_never_html_and_strange_pictures_are_refused(visit, film, phantom_files):
+    page, name = visit.page, f"{HTML}.png"
+    good, noise = Path(phantom_files[0]).read_bytes(), encode_png(make_noise())
+    dicom = encode_dicom(film, bits_stored=12, PatientID=HTML, BodyPartExamined=HTML[:16], ImageLaterality="L")
+    visit.read(**{name: good, f"2 {name}": noise, f"3 {name}": b"no picture", f"4 {name}": dicom})
+    expect(page.locator("figcaption").first).to_contain_text(name)
+    expect(page.locator("#answer .bad")).to_contain_text(f"2 {name} is unlike what the model was trained on")
+    expect(page.locator("#answer .bad")).to_contain_text(f"3 {name} is not a PNG")
+    visit.read(noise=noise)
+    expect(page.locator("h3")).to_contain_text("Not answered")
+    assert page.locator(".heatmap").count() == 0
+    page.get_by_role("button", name="Show the answer anyway").click()
+    expect(page.locator("h3")).not_to_contain_text("Not answered")
+    page.locator("#files").set_input_files(
+        [{"name": f"{number} {name}", "mimeType": "", "buffer": good} for number in range(17)]
+    )
+    expect(page.locator("#worklist-state")).to_contain_text("17 of 17", timeout=WAIT)
+    expect(page.locator("#rows th").first).to_contain_text(HTML)
+    assert page.title() == "static"
+    assert page.locator("img[src=x]").count() == 0
