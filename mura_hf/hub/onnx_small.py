@@ -128,7 +128,7 @@ def _compare(
 ) -> SmallGraph:
     labels = np.asarray([label for _, label in held_out])
     probabilities, known = _predict(content, study, held_out)
-    before, after = (classification_metrics(labels, one)["auroc"] for one in (expected[0], probabilities))
+    before, after = _auroc(labels, expected[0]), _auroc(labels, probabilities)
     return SmallGraph(
         bytes=len(content),
         auroc=after,
@@ -139,6 +139,12 @@ def _compare(
         float_layers=float_layers,
         kept=after - before >= -AUROC_LOSS,
     )
+
+
+def _auroc(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    found = classification_metrics(labels, probabilities)["auroc"]
+    assert found is not None  # there are studies of both labels
+    return float(found)
 
 
 def _store_half(file: Path) -> Iterator[tuple[bytes, list[str]]]:
