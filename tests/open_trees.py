@@ -1,12 +1,11 @@
-"""Small trees of phantoms in the published layouts of open datasets."""
+"""Small trees of noise in the published layouts of open datasets."""
 
 import csv
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 from PIL import Image
-
-from mura_hf.phantoms import render_phantom
 
 GRAZ_COLUMNS = [
     "filestem", "patient_id", "study_number", "timehash", "gender", "age", "laterality", "projection",
@@ -26,13 +25,19 @@ def _write(file, columns, rows, encoding="utf-8"):
         writer.writerows(rows)
 
 
-def _yolo(phantom, number):
-    height, width = phantom.pixels.shape
-    x0, y0, x1, y1 = phantom.box
+def _draw(seed, size, finding, view=0):
+    """A view of noise. Some views do not show the finding of their study."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (size, size), dtype=np.uint8)
+    return SimpleNamespace(pixels=pixels, box=(9, 12, 21, 30) if finding and (seed + view) % 3 else None)
+
+
+def _yolo(drawn, number):
+    height, width = drawn.pixels.shape
+    x0, y0, x1, y1 = drawn.box
     return f"{number} {(x0 + x1) / 2 / width} {(y0 + y1) / 2 / height} {(x1 - x0) / width} {(y1 - y0) / height}\n"
 
 
-def write_grazpedwri(root, n_patients=40, size=96, draw=render_phantom):
+def write_grazpedwri(root, n_patients=40, size=48):
     """Wrists with 16 bits in two folders, boxes as YOLO files, a table with a byte-order mark; boxes by stem."""
     (root / "labels").mkdir(parents=True)
     rng, rows, truth = np.random.default_rng(3), [], {}
@@ -42,17 +47,17 @@ def write_grazpedwri(root, n_patients=40, size=96, draw=render_phantom):
             for view in range(2):
                 stem = f"{patient:04d}_{1_000_000 + 17 * patient:010d}_{study:02d}_WRI-L{view + 1}_M009"
                 kind = "displaced_fracture" if broken else "hardware" if metal else None
-                phantom = draw(1000 * patient + study, body_part="wrist", view=view, size=size, finding=kind)
+                drawn = _draw(1000 * patient + study, size, kind, view)
                 folder = root / f"images_part{1 + patient % 2}"
                 folder.mkdir(exist_ok=True)
-                Image.fromarray(phantom.pixels.astype(np.uint16) * 200).save(folder / f"{stem}.png")
+                Image.fromarray(drawn.pixels.astype(np.uint16) * 200).save(folder / f"{stem}.png")
                 text = "8 0.1 0.1 0.05 0.05\n"
-                if phantom.box:
-                    text += _yolo(phantom, 3 if broken else 4)
-                    truth[stem] = phantom.box
+                if drawn.box:
+                    text += _yolo(drawn, 3 if broken else 4)
+                    truth[stem] = drawn.box
                 (root / "labels" / f"{stem}.txt").write_text(text)
                 flags = {
-                    "fracture_visible": broken and phantom.box is not None, "metal": kind == "hardware",
+                    "fracture_visible": broken and drawn.box is not None, "metal": kind == "hardware",
                     "cast": patient % 7 == 0,
                 }  # fmt: skip
                 row = {"filestem": stem, "patient_id": patient, "study_number": study, "laterality": "L"}
@@ -61,7 +66,7 @@ def write_grazpedwri(root, n_patients=40, size=96, draw=render_phantom):
     return rows, truth
 
 
-def write_fracatlas(root, n=260, size=96, draw=render_phantom):
+def write_fracatlas(root, n=200, size=48):
     """Arms and shoulders as JPEG in two folders, boxes as YOLO files where fractured."""
     for folder in ("images/Fractured", "images/Non_fractured", "Annotations/YOLO"):
         (root / folder).mkdir(parents=True)
@@ -69,14 +74,14 @@ def write_fracatlas(root, n=260, size=96, draw=render_phantom):
     for number in range(n):
         part = ("hand", "wrist", "shoulder")[number % 3]
         kind = "displaced_fracture" if number % 4 == 1 else "hardware" if number % 23 == 2 else None
-        phantom = draw(5000 + number, body_part=part, size=size, finding=kind)
-        broken = kind == "displaced_fracture" and phantom.box is not None
+        drawn = _draw(5000 + number, size, kind)
+        broken = kind == "displaced_fracture" and drawn.box is not None
         name = f"IMG{number:07d}"
         file = root / "images" / ("Fractured" if broken else "Non_fractured") / f"{name}.jpg"
-        cv2.imwrite(str(file), phantom.pixels)
+        cv2.imwrite(str(file), drawn.pixels)
         if broken:
-            (root / "Annotations" / "YOLO" / f"{name}.txt").write_text(_yolo(phantom, 0))
-            truth[name] = phantom.box
+            (root / "Annotations" / "YOLO" / f"{name}.txt").write_text(_yolo(drawn, 0))
+            truth[name] = drawn.box
         row = dict.fromkeys(ATLAS_COLUMNS, 0) | {"image_id": f"{name}.jpg", "frontal": 1}
         row |= {"shoulder" if part == "shoulder" else "hand": 1, "hardware": int(kind == "hardware")}
         row |= {"fractured": int(broken), "fracture_count": int(broken), "multiscan": int(number % 50 == 7)}

@@ -64,10 +64,10 @@ import mura_hf
 print(time.perf_counter() - start)
 print([name for name in ("gradio", "captum", "datasets", "timm") if name in sys.modules])
 """
-    times = []
-    for _ in range(3):
+    for _ in range(3):  # a busy machine may need several tries
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         seconds, loaded = done.stdout.splitlines()
         assert loaded == "[]"
-        times.append(float(seconds))
-    assert min(times) <= 1.0
+        if float(seconds) <= 1.0:
+            return
+    pytest.fail(f"the import takes {seconds} s")

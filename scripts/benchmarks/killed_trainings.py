@@ -52,6 +52,8 @@ schedule, and the best epochs.
 
 _LONGEST = 120.0
 _forks = multiprocessing.get_context("forkserver")  # the imports are shared by all processes
+_PRELOADED = ["mura_hf.data", "mura_hf.training", "timm", "matplotlib.figure", "sklearn.metrics"]
+"""Importable without the path of this file, which the server of forks does not know before Python 3.12."""
 
 
 def make_tree(folder: Path, patients: int = 24) -> Path:
@@ -61,8 +63,13 @@ def make_tree(folder: Path, patients: int = 24) -> Path:
 
 def train_in_fork(tree: Path, folder: Path, cache: Path, changes: dict[str, Any] | None = None) -> Any:
     """Starts a run in a new process, which it returns. The run saves its state after every step."""
-    _forks.set_forkserver_preload([__name__])
-    process = _forks.Process(target=_run, args=(tree, folder, cache, changes or {}), daemon=True)
+    return start_in_fork(_run, tree, folder, cache, changes or {})
+
+
+def start_in_fork(function: Callable[..., None], *given: Any) -> Any:
+    """Calls a function in a new process, which it returns, in which the libraries are imported already."""
+    _forks.set_forkserver_preload(_PRELOADED)
+    process = _forks.Process(target=function, args=given, daemon=True)
     process.start()
     return process
 

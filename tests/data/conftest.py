@@ -1,30 +1,21 @@
-from types import SimpleNamespace
-
-import numpy as np
 import pytest
 from datasets import Image, concatenate_datasets
 
 from ..open_trees import write_fracatlas, write_grazpedwri
 
 
-def _draw(seed, body_part, size, finding, view=0):
-    """Noise in place of a phantom. Some views do not show the finding of their study."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (size, size), dtype=np.uint8)
-    return SimpleNamespace(pixels=pixels, box=(9, 12, 21, 30) if finding and (seed + view) % 3 else None)
-
-
 @pytest.fixture(scope="session")
 def fracatlas(tmp_path_factory):
     """A small synthetic FracAtlas: its folder, the rows of its table, and its boxes."""
     root = tmp_path_factory.mktemp("fracatlas")
-    return root, *write_fracatlas(root, n=200, size=48, draw=_draw)
+    return root, *write_fracatlas(root)
 
 
 @pytest.fixture(scope="session")
 def grazpedwri(tmp_path_factory):
     """A small synthetic GRAZPEDWRI-DX: its folder, the rows of its table, and its boxes."""
     root = tmp_path_factory.mktemp("grazpedwri")
-    return root, *write_grazpedwri(root, n_patients=40, size=48, draw=_draw)
+    return root, *write_grazpedwri(root)
 
 
 def all_rows(datasets):

@@ -14,29 +14,11 @@ from mura_hf.evaluation import (
     evaluate_checkpoint,
     fit_ood_detector,
     index_checkpoint,
-    ood_detection,
-    saliency,
-    shortcuts,
 )
 from mura_hf.metrics import MIN_SIZES, intervals
 
 CALIBRATED = {"temperature": 0.3, "study_slope": 1.7, "study_intercept": -0.4, "operating_points": {"youden": 0.42}}
 CALIBRATED |= {"default_operating_point": "youden", "bands": {"low": 0.3, "suspected": 0.6}}
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _fast_evaluation():
-    """Fewer views, seeds and steps in every evaluation."""
-    sizes = {
-        "randomization": {"n_views": 3, "n_seeds": 1, "steps": 2},
-        "insertion_deletion": {"n_views": 3, "steps": 2},
-        "sensitivity": {"n": 7},
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(saliency, "SIZES", sizes)
-        patch.setattr(ood_detection, "N_IMAGES", 2)
-        patch.setattr(shortcuts, "N_STUDIES", 5)
-        yield
 
 
 @pytest.fixture(autouse=True)

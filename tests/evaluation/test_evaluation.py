@@ -17,7 +17,7 @@ from mura_hf.evaluation import (
     measure_baselines,
 )
 from mura_hf.evaluation.summary import FORMER_NAMES
-from mura_hf.metrics import PLOTS, classification_metrics
+from mura_hf.metrics import PLOTS, classification_metrics, plot_evaluation
 from mura_hf.models import BODY_PARTS, CLASSIFIERS, golden_difference
 from mura_hf.models.golden_mura import digest_weights
 from tests.conftest import make_checkpoint, make_model
@@ -69,7 +69,7 @@ def test_metrics_are_those_of_the_predictor(name, rows, phantom_tree, tmp_path):
     assert after == pytest.approx(report["study"]["overall"]["figures"]["brier"], abs=1e-5)
 
 
-def test_everything_is_reported(evaluated, rows):
+def test_everything_is_reported(evaluated, rows, tmp_path):
     folder, _ = evaluated
     report = json.loads((folder / "evaluation.json").read_text())
     assert report["threshold"] == 0.42  # the default operating point of the config
@@ -106,6 +106,7 @@ def test_everything_is_reported(evaluated, rows):
     assert f"label {report['retrieval']['precision']['label']['mean']:.3f}" in lines
     assert report["retrieval"]["classification"]["classifier"]["auroc"] == pytest.approx(overall["figures"]["auroc"])
     assert {path.name for path in folder.glob("*.png")} == set(PLOTS)
+    assert [path.name for path in plot_evaluation(report, tmp_path)] == list(PLOTS)
     assert (folder / "golden.safetensors").is_file()
 
 

@@ -55,14 +55,18 @@ def test_preprocessing_that_a_graph_cannot_do_is_refused(setting):
 
 
 FAMILIES = {
-    "heads and mean": {"body_part_head": True, "finding_types": ["a", "b"], "regions": ["hand", "leg"]},
-    "flip and maximum": {
-        "test_time_flip": True,
+    "heads and noisy or": {
+        "body_part_head": True,
+        "finding_types": ["a", "b"],
+        "regions": ["hand", "leg"],
         "study_pooling": "noisy_or",
+    },
+    "flip and attention": {
+        "test_time_flip": True,
+        "study_pooling": "gated_attention",
         "backbone_kwargs": {"channels": [8, 16, 24, 32], "global_pool": "max"},
     },
     "nonlinear head": {"head_layers": [8], "study_pooling": "max"},
-    "gated attention": {"study_pooling": "gated_attention"},
     "mura_metric_learning": {},
     "mura_fusenet": {"local_size": 48, "study_pooling": "gated_attention"},
     "mura_specialized": {"study_slope": 0.7, "study_intercept": -0.4, "temperature": 1.3},

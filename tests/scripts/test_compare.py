@@ -56,7 +56,7 @@ def compared(datasets, tmp_path_factory):
 def on_films(tmp_path_factory):
     """Finished runs of two models on FracAtlas, compared by groups of regions with thresholds from calib."""
     folder = tmp_path_factory.mktemp("films")
-    write_fracatlas(folder / "data", n=120, size=48)
+    write_fracatlas(folder / "data", n=120)
     for seed, name in enumerate(("plain", "boxes")):
         run = folder / "runs" / f"{name}-0"
         (make_checkpoint(run / "checkpoint", make_model(seed=seed)) / "training.json").write_text('{"seconds": 1}')

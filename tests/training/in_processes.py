@@ -1,10 +1,9 @@
-"""Run by torchrun in `test_processes.py`: a whole run, and one that a signal to its last process stops."""
+"""Run by `test_processes.py`: a whole run, and one that a signal to its last process stops."""
 
 import hashlib
 import json
 import os
 import signal
-import sys
 from pathlib import Path
 
 import torch
@@ -46,8 +45,12 @@ def run(tree: Path, folder: Path, config: TrainingConfig, stop_at: int | None = 
     return {"losses": losses, "history": history, "weights": weights}
 
 
-def main() -> None:
-    tree, folder = map(Path, sys.argv[1:])
+def main(rank: int, port: int, tree: Path, folder: Path) -> None:
+    """Runs as one of two processes, with the environment that torchrun gives them; the first writes the results."""
+    torch.set_num_threads(1)
+    places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in places.items()})
+    os.environ.update(MASTER_ADDR="127.0.0.1", ACCELERATE_USE_CPU="true")
     config = CONFIG.replace(batch_size=CONFIG.training.batch_size // 2)
     whole = run(tree, folder / "whole", config)
     stopped = []
@@ -58,10 +61,5 @@ def main() -> None:
     counted = [None, None]
     torch.distributed.all_gather_object(counted, stopped)
     again = run(tree, folder / "stopped", config)
-    if torch.distributed.get_rank() == 0:
-        print("RESULT " + json.dumps({"whole": whole, "stopped": counted, "again": again}))
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    main()
+    if rank == 0:
+        (folder / "results.json").write_text(json.dumps({"whole": whole, "stopped": counted, "again": again}))

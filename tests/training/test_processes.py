@@ -1,12 +1,11 @@
 import json
-import os
 import signal
-import subprocess
-import sys
+import socket
 import threading
 
 import numpy as np
 import pytest
+from killed_trainings import start_in_fork
 
 from mura_hf.training import processes
 from mura_hf.training.processes import StopSignals
@@ -18,15 +17,14 @@ from . import in_processes
 def two(phantom_tree, tmp_path_factory):
     """Results of two processes."""
     folder = tmp_path_factory.mktemp("two")
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
-        "-m", in_processes.__name__, str(phantom_tree), str(folder),
-    ]  # fmt: skip
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=500)
-    results = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-    assert results, done.stderr[-3000:]
-    return json.loads(results[0].removeprefix("RESULT "))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [start_in_fork(in_processes.main, rank, port, phantom_tree, folder) for rank in range(2)]
+    for process in processes:
+        process.join(280)
+        assert process.exitcode == 0
+    return json.loads((folder / "results.json").read_text())
 
 
 @pytest.fixture(scope="module")
