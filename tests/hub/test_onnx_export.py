@@ -13,6 +13,7 @@ from mura_hf.hub import export_checkpoint, export_onnx, onnx_export, study_proba
 from mura_hf.hub.onnx_graph import Preprocessing
 from mura_hf.hub.push_checks import check_checkpoint
 from mura_hf.inference.inputs import read_view
+from mura_hf.models import CLASSIFIERS
 from mura_hf.models.golden_mura import digest_weights
 from tests.conftest import SIDE, make_checkpoint, make_model
 from tests.test_documentation import code_blocks
@@ -55,23 +56,29 @@ def test_preprocessing_that_a_graph_cannot_do_is_refused(setting):
 
 
 FAMILIES = {
-    "heads and noisy or": {
-        "body_part_head": True,
-        "finding_types": ["a", "b"],
-        "regions": ["hand", "leg"],
-        "study_pooling": "noisy_or",
+    "every head": {
+        "body_part_head": True, "finding_types": ["a", "b"], "regions": ["hand", "leg"], "test_time_flip": True,
+        "study_pooling": "gated_attention", "backbone_kwargs": {"channels": [8, 16, 24, 32], "global_pool": "max"},
     },
-    "flip and attention": {
-        "test_time_flip": True,
-        "study_pooling": "gated_attention",
-        "backbone_kwargs": {"channels": [8, 16, 24, 32], "global_pool": "max"},
-    },
-    "nonlinear head": {"head_layers": [8], "study_pooling": "max"},
-    "mura_metric_learning": {},
+    "nonlinear head": {"head_layers": [8], "study_pooling": "noisy_or"},
     "mura_fusenet": {"local_size": 48, "study_pooling": "gated_attention"},
     "mura_specialized": {"study_slope": 0.7, "study_intercept": -0.4, "temperature": 1.3},
     "mura_ensemble": {"study_slope": 0.7, "study_intercept": -0.4, "temperature": 1.3},
-}
+}  # fmt: skip
+
+
+def make_family(name):
+    if name != "mura_specialized":
+        return make_model(name if name.startswith("mura") else "mura", **FAMILIES[name])
+    members = {"wrist": make_model(seed=1, study_pooling="max"), "elbow": make_model(seed=2)}
+    router = make_model(seed=3, body_part_head=True)
+    return CLASSIFIERS[name].from_members(members, router=router, **FAMILIES[name])
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """A checkpoint without heatmaps, which is exported fast."""
+    return make_checkpoint(tmp_path_factory.mktemp("plain") / "checkpoint", make_model(head_layers=[8]))
 
 
 @needs_onnx
@@ -79,8 +86,7 @@ FAMILIES = {
 def test_graph_equals_the_predictor(name, tmp_path):
     import onnxruntime
 
-    family = name if name.startswith("mura") else "mura"
-    folder = make_checkpoint(tmp_path / "checkpoint", make_model(family, **FAMILIES[name]))
+    folder = make_checkpoint(tmp_path / "checkpoint", make_family(name))
     (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
     pictures = [make_picture(*size) for size in ((40, 40), (61, 300), (333, 201))]
     export = export_onnx(folder, pictures=pictures)
@@ -153,13 +159,13 @@ def test_documented_client_agrees_with_the_predictor(tmp_path, monkeypatch, caps
 
 
 @needs_onnx
-def test_a_graph_that_differs_is_not_written(checkpoint, tmp_path, monkeypatch):
+def test_a_graph_that_differs_is_not_written(plain, tmp_path, monkeypatch):
     old = tmp_path / "onnx" / "model.onnx"
     old.parent.mkdir()
     old.write_bytes(b"old")
     monkeypatch.setattr(onnx_export, "TOLERANCE", -1.0)
     with pytest.raises(CheckpointError, match="differs from PyTorch"):
-        export_onnx(checkpoint, tmp_path, [make_picture(50, 60)])
+        export_onnx(plain, tmp_path, [make_picture(50, 60)])
     assert old.read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["onnx"]
 
@@ -180,9 +186,9 @@ def test_models_that_cannot_be_exported_are_refused(family, fields, reason, tmp_
 
 
 @needs_onnx
-def test_command(checkpoint, tmp_path, monkeypatch, capsys):
+def test_command(plain, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(onnx_export, "_read_examples", lambda: [make_picture(50, 60)])
-    runpy.run_path("scripts/export_onnx.py")["main"]([str(checkpoint), "--output_dir", str(tmp_path)])
+    runpy.run_path("scripts/export_onnx.py")["main"]([str(plain), "--output_dir", str(tmp_path)])
     assert "Largest differences from PyTorch on 1 pictures: probability" in capsys.readouterr().out
     assert (tmp_path / "onnx" / "study.json").is_file()
 
