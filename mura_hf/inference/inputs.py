@@ -13,7 +13,7 @@ from ..errors import RadiographError, first_line
 from ..models import MuraImageProcessor
 from ..radiographs import Radiograph, check_radiograph, read_radiograph
 from ..retrieval import View
-from .external_processor import ExternalProcessor
+from .external_model import ExternalProcessor
 
 _ARRAYS = (np.ndarray, torch.Tensor)
 _SINGLE_VIEW = (str, bytes, bytearray, os.PathLike, Image.Image, Radiograph)

@@ -42,8 +42,7 @@ from ..models import (
 )
 from ..models.golden_mura import digest_weights
 from ..retrieval import FOLDER, INDEX_FILES, OOD_FILE, ROWS, OODDetector, RetrievalIndex
-from .external_model import EXTERNAL_WARNING, load_external
-from .external_processor import ExternalProcessor
+from .external_model import EXTERNAL_WARNING, ExternalProcessor, load_external
 
 HUB_TIMEOUT = 5.0
 """Seconds to wait for the first response of the Hub."""

@@ -12,7 +12,7 @@ from ..explain import Heatmaps, explain, find_regions
 from ..models import BANDS, BODY_PARTS, LABELS, MuraClassifier, MuraImageProcessor, StudyOutput
 from ..radiographs import Radiograph
 from ..retrieval import OODResult
-from .external_processor import ExternalProcessor
+from .external_model import ExternalProcessor
 from .measured_performance import MeasuredPerformance
 from .prediction import OUT_OF_DISTRIBUTION, StudyPrediction, ViewPrediction, find_leading_view
 

@@ -43,7 +43,7 @@ from ..retrieval import (
     feature_means,
     view_codes,
 )
-from .external_processor import ExternalProcessor
+from .external_model import ExternalProcessor
 from .inputs import check_device, check_dtype, list_views, read_view
 from .loading import (
     DETECTOR_IS_MISSING,

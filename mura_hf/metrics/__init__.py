@@ -1,6 +1,5 @@
 """Metrics of a binary classifier: arrays in, figures out. Nothing here needs a model or a dataset."""
 
-from .baselines import constant_baseline, random_baseline, view_count_baseline
 from .bootstrap import bootstrap_confidence_intervals, paired_bootstrap
 from .calibration import calibrate_studies, fit_study_calibration, fit_temperature, measure_calibration
 from .classification import (
@@ -8,10 +7,13 @@ from .classification import (
     aggregate_studies,
     classification_metrics,
     confusion_matrix,
+    constant_baseline,
     matrix_metrics,
     measure_curves,
     measure_reliability,
+    random_baseline,
     too_few_studies,
+    view_count_baseline,
 )
 from .intervals import (
     MIN_CLUSTERS,
@@ -38,8 +40,7 @@ from .operating_points import (
     measure_operating_points,
     predictive_values,
 )
-from .plots import PLOTS, plot_evaluation
-from .report import EvaluationReport, GroupReport
+from .report import PLOTS, EvaluationReport, GroupReport, plot_evaluation
 
 __all__ = [
     "BAND_SHARE",
