@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -21,6 +22,25 @@ from mura_hf.retrieval import FOLDER, OOD_FILE
 from tests.hub.hub_server import TOKEN, HubServer
 
 NAME, REPO = "tester/wrists", "models/tester/wrists"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _plots_are_drawn_once(tmp_path_factory):
+    """Pushes of the same evaluation share its plots."""
+    module, drawn = sys.modules["mura_hf.hub.push"], {}
+    draw = module.plot_evaluation
+
+    def copy(report, folder):
+        key = json.dumps(report)
+        if key not in drawn:
+            place = tmp_path_factory.mktemp("plots")
+            draw(report, place)
+            drawn[key] = place
+        shutil.copytree(drawn[key], folder, dirs_exist_ok=True)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "plot_evaluation", copy)
+        yield
 
 
 @pytest.fixture

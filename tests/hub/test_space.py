@@ -124,7 +124,7 @@ def serve(folder, home, environment):
     clean = {name: value for name, value in environment.items() if not name.startswith(("GRADIO_", "MURA_"))}
     clean.pop("PYTHONPATH", None)
     clean |= {"GRADIO_SERVER_PORT": str(port), "GRADIO_ANALYTICS_ENABLED": "False", "PYTHONUNBUFFERED": "1"}
-    clean["MURA_HOME"] = str(home)
+    clean |= {"MURA_HOME": str(home), "MURA_RUNTIME": "torch"}  # nothing is compiled
     where = [sys.executable, "-c", "from importlib.util import find_spec; print(find_spec('mura_hf').origin)"]
     origin = subprocess.run(where, cwd=folder, env=clean, capture_output=True, text=True, check=True).stdout.strip()
     app = subprocess.Popen(
