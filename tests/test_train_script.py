@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from mura_hf.errors import TrainingStopped
 from mura_hf.hub import push
 from mura_hf.training import TrainingConfig, load_config
-from tests.conftest import make_checkpoint
+from tests.checkpoints import make_checkpoint
 from tests.training.conftest import TINY
 
 

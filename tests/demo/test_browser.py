@@ -30,7 +30,7 @@ from mura_hf.demo.templates import (
     probability_text,
 )
 from mura_hf.inference import find_studies, predict_rows, sort_rows, worklist_csv
-from tests.conftest import make_checkpoint
+from tests.checkpoints import make_checkpoint
 from tests.inference.external import save_external
 
 from .running import WAIT

@@ -14,7 +14,7 @@ from mura_hf.demo.state import DEFAULT
 from mura_hf.demo.state import FOR_EXAMPLES as PHANTOM
 from mura_hf.demo.templates import INCLUDE, SHOW_ANYWAY
 from mura_hf.retrieval import OODResult
-from tests.conftest import make_checkpoint
+from tests.checkpoints import make_checkpoint
 
 FILM = ("mura-film", "", "")
 

@@ -20,7 +20,7 @@ from mura_hf.evaluation.summary import FORMER_NAMES
 from mura_hf.metrics import PLOTS, classification_metrics, plot_evaluation
 from mura_hf.models import BODY_PARTS, CLASSIFIERS, golden_difference
 from mura_hf.models.golden_mura import digest_weights
-from tests.conftest import make_checkpoint, make_model
+from tests.checkpoints import make_checkpoint, make_model
 
 from .conftest import change_json
 

@@ -14,7 +14,7 @@ from mura_hf.inference import OOD_WARNING
 from mura_hf.models import BODY_PARTS
 from mura_hf.phantoms import UNRELATED_KINDS, render_unrelated
 from mura_hf.retrieval import OOD_FILE
-from tests.conftest import make_checkpoint, make_model
+from tests.checkpoints import make_checkpoint, make_model
 
 
 def test_the_fit_is_recorded(datasets, evaluated):

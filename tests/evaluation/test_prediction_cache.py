@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from mura_hf import load_mura
 from mura_hf.evaluation import prediction_cache
 from mura_hf.evaluation.prediction_cache import PredictionCache, digest_rows
-from tests.conftest import make_checkpoint, make_model
+from tests.checkpoints import make_checkpoint, make_model
 
 from .conftest import change_json
 

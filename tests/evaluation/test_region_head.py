@@ -20,7 +20,7 @@ from mura_hf.models.golden_mura import digest_weights
 from mura_hf.retrieval import OODResult
 from mura_hf.retrieval.codes import digest_encoder
 
-from ..conftest import make_checkpoint, make_model
+from ..checkpoints import make_checkpoint, make_model
 
 REGIONS = ["hand", "leg", "shoulder"]
 

@@ -14,7 +14,7 @@ from mura_hf.evaluation.saliency import (
     select_abnormal,
 )
 from mura_hf.explain import Heatmaps
-from tests.conftest import make_checkpoint, make_model
+from tests.checkpoints import make_checkpoint, make_model
 
 
 def test_heatmaps_of_a_trained_model_differ_from_those_of_shuffled_weights(rows, monkeypatch):

@@ -13,7 +13,7 @@ from mura_hf import CheckpointError, MuraConfig, MuraForImageClassification
 from mura_hf.explain import METHODS, explain, grad_cam, occlusion, smooth_grad_cam
 from mura_hf.models import BODY_PARTS, CLASSIFIERS
 from mura_hf.models.class_activation_mura import boxes_to_pixels
-from tests.conftest import make_model
+from tests.checkpoints import make_model
 
 VIT = {"backbone": "vit_tiny_patch16_224", "backbone_kwargs": {"depth": 3, "embed_dim": 48}}
 SWIN = {"backbone": "swin_tiny_patch4_window7_224", "backbone_kwargs": {"embed_dim": 24, "depths": [1, 1, 1, 1]}}

@@ -12,7 +12,7 @@ from torch import nn
 
 from mura_hf import CheckpointError, MuraForImageClassification, MuraImageProcessor
 from mura_hf.hub import convert_checkpoint
-from tests.conftest import LeavesFile, randomize_norms
+from tests.checkpoints import LeavesFile, randomize_norms
 
 SIDE = 64
 CHOSEN = {"architecture": "resnet18", "abnormal_index": 1, "image_size": SIDE}

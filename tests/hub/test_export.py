@@ -26,7 +26,7 @@ from mura_hf.hub.push_checks import check_checkpoint
 from mura_hf.inference import loading
 from mura_hf.inference.loading import Source, load_index
 from mura_hf.models import CLASSIFIERS
-from tests.conftest import make_checkpoint, make_model
+from tests.checkpoints import make_checkpoint, make_model
 from tests.hub.conftest import ALONE, assert_refused, change_record, changed, check_alone
 
 PREPROCESS = """

@@ -15,7 +15,7 @@ from mura_hf.hub.push_checks import check_checkpoint
 from mura_hf.inference.inputs import read_view
 from mura_hf.models import CLASSIFIERS
 from mura_hf.models.golden_mura import digest_weights
-from tests.conftest import SIDE, make_checkpoint, make_model
+from tests.checkpoints import SIDE, make_checkpoint, make_model
 from tests.test_documentation import code_blocks
 
 needs_onnx = pytest.mark.skipif(

@@ -24,7 +24,7 @@ from mura_hf.hub.push_checks import (
 )
 from mura_hf.models import BODY_PARTS
 from mura_hf.retrieval import OOD_FILE
-from tests.conftest import make_checkpoint, make_model
+from tests.checkpoints import make_checkpoint, make_model
 from tests.hub.conftest import assert_refused, changed
 
 

@@ -9,7 +9,7 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
-from tests.conftest import randomize_norms
+from tests.checkpoints import randomize_norms
 
 SIDE = 64
 LABELS = ("negative", "positive")

@@ -16,7 +16,7 @@ from mura_hf import CheckpointError, StudyPredictor, read_radiograph
 from mura_hf.inference import EXTERNAL_WARNING
 from mura_hf.inference.external_model import ExternalProcessor, find_abnormal, sounds_abnormal
 from mura_hf.inference.inputs import read_view
-from tests.conftest import LeavesFile
+from tests.checkpoints import LeavesFile
 from tests.inference.external import LABELS, SIDE, make_external, save_external, save_timm
 from tests.inference.threads import check_threads
 

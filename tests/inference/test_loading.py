@@ -29,7 +29,7 @@ from mura_hf.inference.loading import (
     golden_warning,
 )
 from mura_hf.models import BODY_PARTS, CLASSIFIERS, GOLDEN_FILE, read_golden, write_golden
-from tests.conftest import make_checkpoint, make_model
+from tests.checkpoints import make_checkpoint, make_model
 from tests.inference.external import save_external, save_timm
 
 

@@ -9,7 +9,7 @@ from mura_hf import MuraImageProcessor, Radiograph, StudyPredictor, read_radiogr
 from mura_hf.explain import Heatmaps, find_regions, grad_cam, localize
 from mura_hf.inference.postprocessing import find_conflicts
 from mura_hf.models import BODY_PARTS
-from tests.conftest import make_checkpoint, make_model
+from tests.checkpoints import make_checkpoint, make_model
 
 NAMES = ["a.png", "b.png", "c.png"]
 

@@ -38,7 +38,7 @@ from mura_hf.inference.loading import DETECTOR_IS_MISSING
 from mura_hf.models import BODY_PARTS, CLASSIFIERS, write_golden
 from mura_hf.models.golden_mura import digest_weights
 from mura_hf.retrieval import OODDetector, view_codes
-from tests.conftest import make_checkpoint, make_model
+from tests.checkpoints import make_checkpoint, make_model
 from tests.hub.hub_server import TOKEN, HubServer
 from tests.inference.external import save_external
 from tests.inference.threads import check_threads

@@ -10,7 +10,7 @@ from mura_hf import CheckpointError, StudyPredictor
 from mura_hf.inference import runtimes
 from mura_hf.inference.runtimes import CompiledBackbone, check_runtime, compile_backbones, record_examples
 from mura_hf.models import MuraModel
-from tests.conftest import SIDE, make_checkpoint, make_model
+from tests.checkpoints import SIDE, make_checkpoint, make_model
 from tests.inference.threads import check_threads
 
 INSTALLED = [name for name in ("openvino", "onnxruntime") if find_spec(name) and find_spec("onnxscript")]

@@ -30,7 +30,7 @@ from mura_hf.models.backbone_mura import (
     freeze_norm_statistics,
     imagenet_overlay,
 )
-from tests.conftest import SMALL
+from tests.checkpoints import SMALL
 
 
 def create_small_cnn(name, image_size=224, options=None, **fields):

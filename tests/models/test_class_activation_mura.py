@@ -15,7 +15,7 @@ from mura_hf.models.class_activation_mura import (
     largest_region,
     resize,
 )
-from tests.conftest import make_model
+from tests.checkpoints import make_model
 
 EIGHT = np.ones((3, 3))
 

@@ -10,7 +10,7 @@ from mura_hf.common import BODY_PARTS as COMMON_BODY_PARTS
 from mura_hf.models import BODY_PARTS, MuraEnsembleConfig, MuraFuseNetConfig, MuraSpecializedConfig, find_body_part
 from mura_hf.models.modeling_mura_metric_learning import MuraMetricLearningConfig
 from mura_hf.phantoms import BODY_PARTS as PHANTOM_BODY_PARTS
-from tests.conftest import make_checkpoint, make_model
+from tests.checkpoints import make_checkpoint, make_model
 
 
 def test_defaults():

@@ -19,7 +19,7 @@ from mura_hf.models.heads_mura import (
     pool_views,
     scatter_views,
 )
-from tests.conftest import make_model
+from tests.checkpoints import make_model
 
 PLAIN = ("mean", "max", "noisy_or")
 ALL = (*PLAIN, "gated_attention")

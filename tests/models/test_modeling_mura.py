@@ -22,7 +22,7 @@ from mura_hf import (
 )
 from mura_hf.explain import grad_cam
 from mura_hf.models.backbone_mura import SMALL_CNNS
-from tests.conftest import SIDE, SMALL, make_checkpoint, make_model
+from tests.checkpoints import SIDE, SMALL, make_checkpoint, make_model
 
 ARCHITECTURES = {
     "densenet169": {"growth_rate": 8, "block_config": [2, 2, 2, 2]},

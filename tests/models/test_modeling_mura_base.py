@@ -7,7 +7,7 @@ from transformers import ResNetConfig, ResNetForImageClassification, Trainer, Tr
 
 from mura_hf import CheckpointError, MuraConfig, MuraForImageClassification, MuraForStudyClassification, MuraModel
 from mura_hf.models import CLASSIFIERS, MuraMetricLearningConfig
-from tests.conftest import SIDE, SMALL, make_model
+from tests.checkpoints import SIDE, SMALL, make_model
 
 FAMILIES = ["mura", "mura_metric_learning", "mura_fusenet", "mura_ensemble", "mura_specialized"]
 

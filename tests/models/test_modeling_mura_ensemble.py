@@ -5,7 +5,7 @@ import torch
 
 from mura_hf import CheckpointError, MuraEnsembleForImageClassification, MuraImageProcessor
 from mura_hf.models import check_processors
-from tests.conftest import check_round_trip, make_model
+from tests.checkpoints import check_round_trip, make_model
 
 SHARES = {"zeta": 0.5, "beta": 0.3, "alpha": 0.2}
 

@@ -8,7 +8,7 @@ from torch.nn import functional
 from mura_hf import CheckpointError, MuraFuseNetForImageClassification
 from mura_hf.models import MuraFuseNetConfig
 from mura_hf.models.class_activation_mura import crop_and_resize, expand_boxes, gradient_map, largest_region, resize
-from tests.conftest import check_round_trip, make_model
+from tests.checkpoints import check_round_trip, make_model
 
 
 def _fusenet(**fields):

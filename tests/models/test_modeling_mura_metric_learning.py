@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from tests.conftest import check_round_trip, make_model
+from tests.checkpoints import check_round_trip, make_model
 
 
 def _siamese(**fields):

@@ -4,7 +4,7 @@ from torch.nn import functional
 
 from mura_hf import CheckpointError, MuraImageProcessor, MuraSpecializedForImageClassification
 from mura_hf.models import BODY_PARTS
-from tests.conftest import check_round_trip, make_model
+from tests.checkpoints import check_round_trip, make_model
 
 ELBOW, HAND, WRIST = (BODY_PARTS.index(part) for part in ("elbow", "hand", "wrist"))
 

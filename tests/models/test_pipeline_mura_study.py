@@ -18,7 +18,7 @@ from transformers.pipelines.pt_utils import KeyDataset
 from mura_hf import MuraImageProcessor, StudyPredictor, read_radiograph
 from mura_hf.common import BUNDLED
 from mura_hf.models import BODY_PARTS, CLASSIFIERS
-from tests.conftest import make_checkpoint, make_model
+from tests.checkpoints import make_checkpoint, make_model
 
 TASK = "mura-study-classification"
 

@@ -4,7 +4,7 @@ import torch
 from mura_hf import CheckpointError
 from mura_hf.models import BODY_PARTS, CLASSIFIERS, MuraImageClassifierOutput
 from mura_hf.retrieval import feature_means, view_codes
-from tests.conftest import make_model
+from tests.checkpoints import make_model
 
 VIEWS = torch.randn(5, 3, 64, 64, generator=torch.Generator().manual_seed(5))
 

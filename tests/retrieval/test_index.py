@@ -16,7 +16,7 @@ from mura_hf import CheckpointError, DatasetError, MuraImageProcessor, Retrieval
 from mura_hf.data import ViewDataset
 from mura_hf.retrieval import codes as encoding
 from mura_hf.retrieval import digest_encoder, storage, view_codes
-from tests.conftest import make_model
+from tests.checkpoints import make_model
 
 
 @pytest.fixture(scope="module")

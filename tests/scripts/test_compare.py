@@ -22,7 +22,7 @@ from mura_hf.data import load_fracatlas
 from mura_hf.metrics import classification_metrics, confidence_intervals, paired_comparison
 from mura_hf.training import FINISHED_FILE, load_config
 
-from ..conftest import make_checkpoint, make_model
+from ..checkpoints import make_checkpoint, make_model
 from ..open_trees import write_fracatlas
 
 TINY = {

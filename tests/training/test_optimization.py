@@ -17,7 +17,7 @@ from mura_hf.training.optimization import (
     parameter_groups,
     with_epoch,
 )
-from tests.conftest import SMALL, make_model
+from tests.checkpoints import SMALL, make_model
 
 CONFIG = TrainingConfig().replace(pretrained=False, learning_rate=0.1, weight_decay=0.3, epochs=8, warmup_fraction=0.0)
 

@@ -28,7 +28,7 @@ from mura_hf.errors import TrainingError, TrainingStopped
 from mura_hf.metrics import aggregate_studies
 from mura_hf.training import Trainer, TrainingConfig, load_config, predict_views, train, trainer
 from mura_hf.training.records import plot_curves
-from tests.conftest import SIDE, make_model
+from tests.checkpoints import SIDE, make_model
 
 from .conftest import CONVNEXT, TINY, read_record, train_tiny
 
