@@ -19,7 +19,7 @@ from mura_hf import HubError, StudyPredictor
 from mura_hf.hub import export_onnx, stage_static_space
 from mura_hf.models.golden_mura import digest_weights
 from mura_hf.retrieval import OODDetector, feature_means
-from tests.conftest import make_checkpoint, make_model
+from tests.checkpoints import make_checkpoint, make_model
 
 from .running import WAIT
 
