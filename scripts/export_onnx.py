@@ -1,15 +1,16 @@
 """Exports a checkpoint to ONNX: one graph for a view, preprocessing included, beside the checkpoint."""
 
 import argparse
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from datasets import Dataset
+from datasets import Image
 
+from mura_hf.data.views import group_studies
 from mura_hf.errors import MuraError
 from mura_hf.evaluation import load_splits
+from mura_hf.evaluation.prediction_cache import image_source
 from mura_hf.hub import export_onnx, shrink_graph
 from mura_hf.inference.loading import find_source, find_weights
 from mura_hf.radiographs import read_levels
@@ -39,22 +40,19 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def shrink(checkpoint: str, folder: Path, data_dir: str, studies: int) -> None:
     datasets, _ = load_splits(find_weights(find_source(checkpoint)), data_dir, "valid")
-    calibration = [read_levels(file) for file in thin(datasets["calib"], 100)["image"]]
-    views = defaultdict(list)
-    for row in datasets["valid"]:
-        views[row["study_id"], row["label"]].append(row["image"])
-    chosen = [list(views.items())[place] for place in spread(len(views), studies)]
-    held_out = [([read_levels(file) for file in files], label) for (_, label), files in chosen]
+    calib, valid = (datasets[name].cast_column("image", Image(decode=False)) for name in ("calib", "valid"))
+    calibration = [read_levels(image_source(calib[place]["image"])) for place in spread(len(calib), 100)]
+    groups = list(group_studies(valid["study_id"]).values())
+    held_out = []
+    for place in spread(len(groups), studies):
+        rows = [valid[number] for number in groups[place]]
+        held_out.append(([read_levels(image_source(row["image"])) for row in rows], rows[0]["label"]))
     for name, one in shrink_graph(folder, calibration, held_out).items():
         print(
             f"{name}: {one.bytes / 1e6:.1f} MB, AUROC {one.auroc:.4f} ({one.auroc_change:+.4f}), largest change of a "
             f"probability {one.largest_change:.3f} on {one.studies} studies, in or out of distribution differs for "
             f"{one.ood_changes}" + "; not kept" * (not one.kept)
         )
-
-
-def thin(rows: Dataset, number: int) -> Dataset:
-    return rows.select(spread(len(rows), number))
 
 
 def spread(length: int, number: int) -> list[int]:

@@ -126,7 +126,7 @@ def stage_static_space(folder: str | Path, *, title: str, checkpoint: str | None
     (folder / _MODEL_CARD).write_text(text, encoding="utf-8")
     first = examples[0]["files"][0]
     page = {
-        "title": title.replace("-", " ").replace("_", " "),
+        "title": title,
         "study": study,
         "finding": "fracture" if _FRACTURE.match(study["positive_class_description"] or "") else "abnormality",
         "points": _POINTS,

@@ -20,6 +20,7 @@ import ood_scores
 import phantom_speed
 import pytest
 import shortcuts
+import static_space
 import torch
 import worklist_speed
 from bootstrap import main as bootstrap
@@ -218,7 +219,7 @@ def test_films_that_a_checkpoint_has_seen_are_left_out(monkeypatch, phantom_tree
 
 LONG = (
     comparisons, data_loading, demo_app, fine_tuning, framing, killed_trainings, label_leakage, ood_scores,
-    phantom_speed, shortcuts, worklist_speed,
+    phantom_speed, shortcuts, static_space, worklist_speed,
 )  # fmt: skip
 
 

@@ -115,7 +115,6 @@ async function start() {
 function describePage() {
   const { finding } = page;
   document.title = page.title;
-  find("title").textContent = page.title;
   find("tagline").textContent = study.trained_on_phantoms
     ? "A model that knows synthetic X-rays only. Do not use it on real ones."
     : `Drop an X-ray of a finger, hand, wrist, arm or shoulder. A small research model says whether it suspects ` +
@@ -273,7 +272,7 @@ function withheldCard(answer, views) {
 
 /** The bar with the three zones. They are wide enough to read, and the mark is placed linearly inside its zone. */
 function zones({ probability, limits: [low, high], band }) {
-  const widths = low < high ? { low: 40, uncertain: 20, suspected: 40 } : { low: 50, suspected: 50 };
+  const widths = low < high ? { low: 35, uncertain: 30, suspected: 35 } : { low: 50, suspected: 50 };
   const ends = { low, uncertain: high, suspected: 1 };
   let [left, lower, mark] = [0, 0, 0];
   const spans = Object.entries(widths).map(([name, width]) => {
@@ -296,7 +295,7 @@ function showViews(views, answer, isWithheld) {
   find("show-heat").checked = answer.band !== "low";
   const bands = answer.viewBands.map((band) => (isWithheld ? "withheld" : band));
   find("views").replaceChildren(...views.map((view, place) => drawView(view, bands[place])));
-  find("views").classList.toggle("heat", find("show-heat").checked);
+  find("views").className = find("show-heat").checked ? "heat" : "";
   setOpacity();
   if (!hasHeat && study.no_heatmap) find("views").append(paragraph(`No heatmap: ${study.no_heatmap}.`, "fine"));
 }
@@ -324,7 +323,7 @@ function drawView(view, band) {
   }
   const state = band === "withheld" ? "" : `${SIGNS[band]} ${WORDS[band]}: `;
   const caption = element("figcaption", {}, element("b", { className: band }, state), view.name);
-  return element("figure", {}, element("div", { className: "stage" }, stack), caption);
+  return element("figure", { className: band }, element("div", { className: "stage" }, stack), caption);
 }
 
 function listFacts(answer, views) {
@@ -486,7 +485,10 @@ document.addEventListener("keydown", ({ key, target, ctrlKey, metaKey, altKey })
   const isOther = ctrlKey || metaKey || altKey || target.matches("input:not([type=checkbox]), select");
   if (key === "h" && !isOther && !find("controls").hidden) find("show-heat").click();
 });
-find("show-heat").onchange = () => find("views").classList.toggle("heat", find("show-heat").checked);
+find("show-heat").onchange = ({ target }) => {
+  find("views").classList.toggle("heat", target.checked);
+  find("views").classList.add("asked"); // views that are not flagged show it only then
+};
 find("opacity").oninput = setOpacity;
 find("point").onchange = () => current && showStudy();
 find("stop").onclick = () => {
