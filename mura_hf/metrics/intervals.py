@@ -121,10 +121,7 @@ def rate_interval(
     sizes = np.bincount(index, counted, n_clusters)
     if n_clusters < MIN_CLUSTERS or sizes.sum() < MIN_STUDIES:
         return None
-    found = np.bincount(index, hits & counted, n_clusters)
-    with np.errstate(invalid="ignore"):
-        left_out = (found.sum() - found) / (sizes.sum() - sizes)
-    return share_interval(float(found.sum() / sizes.sum()), _variance(left_out), sizes, level)
+    return _share_over_patients(np.bincount(index, hits & counted, n_clusters), sizes, level)
 
 
 def mean_interval(
@@ -138,8 +135,10 @@ def mean_interval(
         level: Coverage of the interval.
 
     Returns:
-        None if there are fewer than `MIN_CLUSTERS` patients. If all values are equal, those of unseen patients may
-        differ by 1, in as large a share of them as a proportion with no events allows.
+        None if there are fewer than `MIN_CLUSTERS` patients. Values of -1, 0 and 1 alone, such as changes of a
+        decision, are the difference of two shares, whose intervals are combined (Zou and Donner, Stat. Med. 27, 2008).
+        If all values are equal, those of unseen patients may differ by 1, in as large a share of them as a proportion
+        with no events allows.
 
     Raises:
         ValueError: If lengths differ, or there are no values.
@@ -150,10 +149,17 @@ def mean_interval(
     index, n_clusters = cluster_index(groups)
     if n_clusters < MIN_CLUSTERS:
         return None
-    sums, sizes = np.bincount(index, numbers, n_clusters), np.bincount(index, minlength=n_clusters)
-    left_out, mean = (sums.sum() - sums) / (sizes.sum() - sizes), float(numbers.mean())
+    sizes, mean = np.bincount(index, np.ones(len(numbers)), n_clusters), float(numbers.mean())
     if is_share:
-        return share_interval(mean, _variance(left_out), sizes.astype(np.float64), level)
+        return _share_over_patients(np.bincount(index, numbers, n_clusters), sizes, level)
+    if np.isin(numbers, (-1, 0, 1)).all():
+        rises, falls = (np.bincount(index, numbers == sign, n_clusters) for sign in (1, -1))
+        (low, high), (least, most) = (_share_over_patients(found, sizes, level) for found in (rises, falls))
+        rise, fall = rises.sum() / sizes.sum(), falls.sum() / sizes.sum()
+        below, above = float(np.hypot(rise - low, most - fall)), float(np.hypot(high - rise, fall - least))
+        return max(mean - below, -1.0), min(mean + above, 1.0)
+    sums = np.bincount(index, numbers, n_clusters)
+    left_out = (sums.sum() - sums) / (sizes.sum() - sizes)
     return _skewed_interval(mean, left_out, _variance(left_out), level, effective_degrees([sizes]))
 
 
@@ -192,6 +198,13 @@ def share_interval(
     if effective - events < _NEAR_THE_END:
         high = max(high, beta.ppf(1 - tail, events + 1, effective - events) if events < effective else 1.0)
     return float(max(low, 0.0)), float(min(high, 1.0))
+
+
+def _share_over_patients(found: np.ndarray, sizes: np.ndarray, level: float) -> tuple[float, float]:
+    """`share_interval` from the number of events and of studies of each patient, `[clusters]`."""
+    with np.errstate(invalid="ignore"):
+        left_out = (found.sum() - found) / (sizes.sum() - sizes)
+    return share_interval(float(found.sum() / sizes.sum()), _variance(left_out), sizes, level)
 
 
 def paired_comparison(

@@ -183,11 +183,11 @@ def test_verdicts(changes, verdict):
 
 
 def test_the_shift_is_judged_against_its_control():
-    row = _shifts([0.2] * 60, controls=[0.2] * 60).report()["marker"]
+    row = _shifts([0.2] * 200, controls=[0.2] * 200).report()["marker"]
     assert (row["control"], row["excess"], row["verdict"]) == (pytest.approx(0.2), pytest.approx(0), NONE)
     assert row["normal"]["shift"]["mean"] == pytest.approx(0)
     # What changes nothing is no shortcut, even if its control changes much.
-    assert _shifts([0.01] * 60, controls=[0.2] * 60).report()["marker"]["verdict"] == NONE
+    assert _shifts([0.01] * 200, controls=[0.2] * 200).report()["marker"]["verdict"] == NONE
     # Consistent shifts are not hidden by a control that moves as far, but up and down.
     noise = np.tile([0.044, 0.044, -0.044, -0.044], 50)
     row = _shifts([0.08] * 200, controls=noise).report()["marker"]

@@ -98,9 +98,13 @@ def test_no_interval_has_a_width_of_zero():
         expected = (1 - 2 * wrong, 1.0) if right else (-1.0, 2 * wrong - 1)  # kappa of equal classes
         assert found["kappa"] == pytest.approx(expected)
     assert "auroc" not in confidence_intervals(labels, np.full(80, 0.7), patients)  # .5 by definition
-    all_or_none = mean_interval(np.ones(80, bool), patients)
-    assert mean_interval(np.ones(80), patients) == pytest.approx(all_or_none)
-    assert mean_interval(np.zeros(80), patients) == pytest.approx((all_or_none[0] - 1, 1 - all_or_none[0]))
+    wrong = 1 - mean_interval(np.ones(80, bool), patients)[0]
+    assert mean_interval(np.full(80, 0.4), patients) == pytest.approx((0.4 - wrong, 0.4 + wrong))
+    assert mean_interval(np.zeros(80), patients) == pytest.approx((-wrong, wrong))
+    changed = np.repeat([1.0, -1.0, 0.0], (4, 1, 75))  # changed decisions: the difference of two shares
+    (low, high), (least, most) = (mean_interval(changed == sign, patients) for sign in (1, -1))
+    expected = 3 / 80 - np.hypot(4 / 80 - low, most - 1 / 80), 3 / 80 + np.hypot(high - 4 / 80, 1 / 80 - least)
+    assert mean_interval(changed, patients) == pytest.approx(expected)
 
 
 def test_runs_add_the_variance_between_them():
