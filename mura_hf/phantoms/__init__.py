@@ -9,10 +9,9 @@ from ..common import BODY_PARTS, require_extra
 
 require_extra("phantoms", "numba", "scipy")
 
-from .film import EXPOSURES
 from .findings import FINDINGS, MIX, UNUSUAL_FINDINGS
 from .mura_tree import phantom_record, write_phantom_mura
-from .rendering import Phantom, locate_finding, render_phantom
+from .rendering import EXPOSURES, Phantom, locate_finding, render_phantom
 from .unrelated_images import UNRELATED_KINDS, render_unrelated
 
 __all__ = [

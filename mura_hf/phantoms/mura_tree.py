@@ -16,9 +16,8 @@ from tqdm.auto import tqdm
 
 from ..common import BODY_PARTS, require_extra
 from ..errors import DatasetError
-from .film import EXPOSURES
 from .findings import FINDINGS, MIX, UNUSUAL_FINDINGS
-from .rendering import locate_finding, render_phantom
+from .rendering import EXPOSURES, locate_finding, render_phantom
 
 PROVENANCE_FILE = "phantoms.json"
 """File in the root of every phantom tree, which marks the images as synthetic."""

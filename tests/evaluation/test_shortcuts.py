@@ -1,3 +1,4 @@
+import functools
 import json
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ from mura_hf.evaluation import (
     draw_largest_shifts,
     measure_counterfactuals,
     measure_masking,
+    shortcuts,
 )
 from mura_hf.evaluation.shortcuts import EXPECTED_FACTORS, FOUND, NONE, TOO_FEW, Shift, ShiftCollection
 from mura_hf.metrics import intervals
@@ -104,7 +106,8 @@ def models(planted):
     return [_Fitted(planted["train"], sees_border=sees) for sees in (True, False)]
 
 
-def test_a_planted_marker_is_found(models):
+def test_a_planted_marker_is_found(models, monkeypatch):
+    monkeypatch.setattr(shortcuts, "render_phantom", functools.cache(shortcuts.render_phantom))  # the same for both
     caught, ignored = (audit_shortcuts(one, counterfactuals=42, size=SIZE).record for one in models)
     row = caught["counterfactuals"]["marker"]
     assert row["verdict"] == FOUND

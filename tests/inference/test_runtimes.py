@@ -120,7 +120,8 @@ def test_predictions_are_equal_in_every_runtime(tmp_path, phantom_files, monkeyp
         np.testing.assert_allclose(found.codes, expected.codes, rtol=1e-3, atol=1e-4)
         for one, other in zip(found.views, expected.views, strict=True):
             np.testing.assert_allclose(one.heatmap, other.heatmap, atol=1e-3)
-        check_threads(predictor, phantom_files)
+        if runtime != "auto":
+            check_threads(predictor, phantom_files)
     graphs = sorted((tmp_path / "home" / "graphs").iterdir())
     assert [file.suffix for file in graphs] == [".onnx", ".onnx"]  # one for each member, none unfinished
 
