@@ -63,16 +63,9 @@ def load_examples(name: str, folder: Path = EXAMPLES_FOLDER) -> list[ExampleStud
     ]  # fmt: skip
 
 
-def choose_examples(folder: Path = EXAMPLES_FOLDER, *, phantoms_first: bool = False) -> list[ExampleStudy]:
-    """Lists the examples of the first tab: films, then phantoms of the body parts that no film is called by.
-
-    Args:
-        folder: As in `load_examples`.
-        phantoms_first: For a default checkpoint that was trained on phantoms only.
-    """
+def choose_examples(folder: Path = EXAMPLES_FOLDER) -> list[ExampleStudy]:
+    """Lists the examples of the first tab: films, then phantoms of the body parts that no film is called by."""
     films, phantoms = load_examples("film", folder), load_examples("study", folder)
-    if phantoms_first:
-        return [*phantoms, *films]
     shown = {film.body_part for film in films}
     return [*films, *(phantom for phantom in phantoms if phantom.body_part not in shown)]
 

@@ -87,7 +87,10 @@ def build_study_tab(context: AppContext, checkpoint: gr.State, notice: PrivacyNo
         notice: The privacy notice of a public page.
     """
     controller, latest = StudyController(context), LatestRequests()
-    first = context.examples[0].files
+    shown = context.examples
+    if context.checkpoints.get().model.config.trained_on_phantoms:  # its answers for films mean nothing
+        shown = sorted(shown, key=lambda example: example.source is not None)
+    first = shown[0].files
     page = controller.open(StudyRequest(first, controller.choose_checkpoint(first, DEFAULT)))
     result = gr.State(page.result)
     open_files = gr.State(first)
@@ -114,7 +117,7 @@ def build_study_tab(context: AppContext, checkpoint: gr.State, notice: PrivacyNo
                 notice.gated.append(uploading)
             with gr.Column(elem_id="choosing"):
                 examples = gr.HTML(
-                    render("examples", examples=context.examples, checkpoint=EXAMPLES_CHECKPOINT),
+                    render("examples", examples=shown, checkpoint=EXAMPLES_CHECKPOINT),
                     elem_id="examples", js_on_load=_ON_EXAMPLE,
                 )  # fmt: skip
         with gr.Column(min_width=300, elem_id="right"):
@@ -185,7 +188,7 @@ def build_study_tab(context: AppContext, checkpoint: gr.State, notice: PrivacyNo
             yield {report: gr.skip()}
 
     def show(opened: StudyPage) -> dict[Any, Any]:
-        shown: dict[Any, Any] = {
+        updates: dict[Any, Any] = {
             answer: opened.answer,
             views: opened.viewer,
             details: opened.details,
@@ -196,8 +199,8 @@ def build_study_tab(context: AppContext, checkpoint: gr.State, notice: PrivacyNo
             report: "",
         }
         if opened.points is not None:
-            shown[point] = gr.update(choices=opened.points, value=opened.point)
-        return shown
+            updates[point] = gr.update(choices=opened.points, value=opened.point)
+        return updates
 
     def open_study(
         request: gr.Request, paths: Sequence[str] | None, part: str | None = FOUND, *, listed: bool = True
@@ -212,9 +215,9 @@ def build_study_tab(context: AppContext, checkpoint: gr.State, notice: PrivacyNo
 
     def open_example(request: gr.Request, event: gr.EventData) -> dict[Any, Any]:
         number = event._data.get("example")
-        if type(number) is not int or not 0 <= number < len(context.examples):  # programs can send anything
+        if type(number) is not int or not 0 <= number < len(shown):  # programs can send anything
             raise gr.Error("There is no such example.", print_exception=False)
-        return open_study(request, context.examples[number].files, listed=False)
+        return open_study(request, shown[number].files, listed=False)
 
     def add_views(request: gr.Request, opened: tuple[str, ...], more: list[str], part: str) -> dict[Any, Any]:
         kept = () if find_example(opened) else opened

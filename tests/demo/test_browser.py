@@ -460,6 +460,7 @@ def test_uploads_and_an_unusual_study(page, tmp_path):
 
 
 def test_models_their_cards_errors_and_the_comparison_of_two(page, checkpoint):
+    unfold(page, HOW_SURE)
     open_tab(page, "Models")
     page.get_by_role("button", name="Card of the model in use").click()
     card, text, facts, state = (page.locator(f"#model-{name}") for name in ("card", "card-text", "facts", "state"))
@@ -542,6 +543,7 @@ def test_hostile_text_is_shown_as_it_is(page, tmp_path):
     )
     expect(page.locator("#answer .answer")).to_be_visible(timeout=WAIT)
 
+    unfold(page, HOW_SURE)
     picture = Path(load_examples("worklist")[10].files[0]).read_bytes()
     with zipfile.ZipFile(tmp_path / "study.zip", "w") as packed:
         for name in plain:
@@ -610,7 +612,7 @@ def test_hostile_text_is_shown_as_it_is(page, tmp_path):
     check_shown("#compared", HOSTILE[2], f"Abnormal means {HOSTILE[0]} {HOSTILE[2]}", plain[3])
     open_tab(page, TABS[0])
     check_shown("#details", f"Abnormal means {HOSTILE[0]} {HOSTILE[2]}", f"“{HOSTILE[0]}”")
-    unfold(page, HOW_SURE, REPORT)
+    unfold(page, REPORT)
     choose(page, "Operating point", HOSTILE[3])
     check_shown("#details", f"“{HOSTILE[3]}”")
     names = [name for name, _ in (download(page, f"Report as {kind}") for kind in ("PDF", "JSON"))]
@@ -656,6 +658,7 @@ def names(page):
 
 
 def test_a_worklist_its_errors_rows_files_and_opened_studies(page, archive, tmp_path):
+    unfold(page, HOW_SURE)
     choose_model(page, "mura-phantom")
     open_tab(page, "Worklist")
     progress, read = page.locator("#worklist-progress"), page.get_by_role("button", name="Read the studies")
@@ -751,6 +754,7 @@ def test_a_worklist_its_errors_rows_files_and_opened_studies(page, archive, tmp_
 
 
 def test_rows_appear_during_reading_which_ends_by_stop_or_when_the_visitor_leaves(browser, app, page, long_archive):
+    unfold(page, HOW_SURE)
     open_tab(page, "Worklist")
     page.evaluate(
         """() => {
