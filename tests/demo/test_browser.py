@@ -373,7 +373,7 @@ def test_uploads_and_an_unusual_study(page, tmp_path):
         expect(page.locator("#study-files")).to_contain_text(Path(film).stem)
     page.set_viewport_size({"width": 1280, "height": 900})
 
-    # One foreign file does not stop the study, and one click includes it. To a checkpoint for films, phantoms are foreign.
+    # One foreign file, here a phantom, does not stop the study, and one click includes it.
     predictor = StudyPredictor.from_pretrained("mura-film")
     known = next(film for film in films if predictor(film, heatmaps=False).in_distribution)
     upload(page, known, views[0])
