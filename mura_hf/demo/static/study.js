@@ -44,7 +44,9 @@
     answer.focus({ preventScroll: true });
     const bottom = (find("#views .stage") ?? answer).getBoundingClientRect().bottom;
     const covered = find("#disclaimer").offsetHeight;
-    if (answer.getBoundingClientRect().top < covered || bottom > innerHeight) answer.scrollIntoView({ block: "start" });
+    if (answer.getBoundingClientRect().top < covered || bottom > innerHeight) {
+      (find("mura-walk:not([hidden])") ?? answer).scrollIntoView({ block: "start" });
+    }
   };
 
   addEventListener("dragover", (event) => {
