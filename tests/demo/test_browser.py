@@ -344,7 +344,7 @@ def test_the_first_page_its_viewer_settings_and_reports(page):
     for example in (PHANTOM_WRIST, PHANTOM_WRIST + 1):  # while another study is read; the last choice counts
         open_example(page, example)
         page.wait_for_timeout(600)
-    expect(details).to_contain_text("forearm", timeout=WAIT)
+    expect(details).to_contain_text("forearm", timeout=3 * WAIT)
     choose(page, "Heatmap method", "LayerCAM")
     expect(page.locator("#views")).to_contain_text("The heatmap (layer cam)", timeout=WAIT)
     expect(page.locator("#views .name").first).to_contain_text("forearm")
