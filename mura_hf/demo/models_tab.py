@@ -19,7 +19,28 @@ from ..radiographs import Radiograph
 from .reading import read_files
 from .result import answer_html, details_html, is_withheld
 from .state import DEFAULT, AppContext, CheckpointKey
-from .templates import BANDS, error_html, note_html, probability_text, render
+from .templates import (
+    ABNORMAL_LABEL,
+    BANDS,
+    CARD,
+    CHECKPOINT_A,
+    CHECKPOINT_B,
+    COMPARE,
+    COMPARE_TITLE,
+    LABEL_HINT,
+    LABEL_INFO,
+    LOAD,
+    MODEL_FOLDER,
+    MODEL_INFO,
+    MODEL_NAME,
+    NO_CARD,
+    REVISION,
+    UNTRUSTED_CARD,
+    error_html,
+    note_html,
+    probability_text,
+    render,
+)
 from .viewer import heatmap_url, image_url
 
 MAX_CARD = 30_000
@@ -30,11 +51,6 @@ MAX_CARD_FILE = 4 << 20
 
 _FRONT_MATTER = re.compile(r"\A\ufeff?---[^\S\n]*\n(?:.*\n)*?---[^\S\n]*(?:\n|\Z)")  # in linear time
 _PICTURE = re.compile(r"!\[([^\]]*)\]\((\w[\w.-]*\.png)\)")
-_NO_CARD = "This checkpoint has no model card, so its training data and its performance are unknown."
-_UNTRUSTED = (
-    '<p class="fine">Shown as plain text. Pictures and links in a card by another author could show that author '
-    "who reads it.</p>"
-)
 _IMAGE_SIDE = 640  # pixels of a view in a comparison
 
 
@@ -52,7 +68,7 @@ class Card:
     @property
     def shown(self) -> tuple[str, str]:
         """Its Markdown and its HTML, one of which is empty."""
-        return (self.text, "") if self.trusted else ("", f"{_UNTRUSTED}<pre>{escape(self.text)}</pre>")
+        return (self.text, "") if self.trusted else ("", f"{note_html(UNTRUSTED_CARD)}<pre>{escape(self.text)}</pre>")
 
 
 def find_card(name: str, revision: str) -> Card:
@@ -63,7 +79,7 @@ def find_card(name: str, revision: str) -> Card:
         return Card(f"The card cannot be read. {error}", trusted=False)
     file = find_file(source, "README.md", max_bytes=MAX_CARD_FILE)
     if file is None:
-        return Card(_NO_CARD, trusted=False)
+        return Card(NO_CARD, trusted=False)
     bundled = [folder.resolve() for folder in BUNDLED.values()]
     return read_card(file, trusted=Path(source.location).resolve() in bundled)
 
@@ -74,13 +90,13 @@ def read_card(file: Path, *, trusted: bool) -> Card:
         with file.open(encoding="utf-8", errors="replace") as opened:
             text = opened.read(10 * MAX_CARD)
     except OSError:
-        return Card(_NO_CARD, trusted=False)
+        return Card(NO_CARD, trusted=False)
     text = _FRONT_MATTER.sub("", text).strip()
     if len(text) > MAX_CARD:
         text = f"{text[:MAX_CARD]}\n\n[Cut here: the card has {len(text) - MAX_CARD:,} more characters.]"
     if trusted:
         text = _PICTURE.sub(lambda found: _picture(found[1], file.parent / found[2]), text)
-    return Card(text or _NO_CARD, trusted)
+    return Card(text or NO_CARD, trusted)
 
 
 def _picture(caption: str, file: Path) -> str:
@@ -251,26 +267,23 @@ def build_models_tab(context: AppContext, checkpoint: gr.State, files: Component
         with gr.Column(scale=5, min_width=300):
             name = gr.Dropdown(
                 bundled, value=None, allow_custom_value=True, elem_id="model-name",
-                label="Name, Hub name" + " or local folder" * context.checkpoints.allow_folders,
-                info="Choose a bundled checkpoint, or type user/model: any image classifier of transformers or timm "
-                "with two labels. Empty for the default. Code from the Hub is never run.",
+                label=MODEL_NAME + MODEL_FOLDER * context.checkpoints.allow_folders, info=MODEL_INFO,
             )  # fmt: skip
-            revision = gr.Textbox(label="Revision", placeholder="main", max_lines=1)
+            revision = gr.Textbox(label=REVISION, placeholder="main", max_lines=1)
             abnormal_label = gr.Textbox(
-                label="Abnormal label", placeholder="found by its name", max_lines=1,
-                info="Only needed if the two labels of a model do not say which one means abnormal.",
+                label=ABNORMAL_LABEL, placeholder=LABEL_HINT, max_lines=1, info=LABEL_INFO
             )  # fmt: skip
-            load = gr.Button("Load the model", variant="primary", elem_id="model-load")
+            load = gr.Button(LOAD, variant="primary", elem_id="model-load")
         with gr.Column(scale=7, min_width=300):
             state = gr.HTML(line, elem_id="model-state", js_on_load=None, apply_default_css=False)
             facts = gr.HTML(facts_now, elem_id="model-facts", js_on_load=None, apply_default_css=False)
-    gr.Markdown("## Compare two on the open study")
+    gr.Markdown(COMPARE_TITLE)
     with gr.Row(elem_id="comparing"):
-        first = gr.Dropdown(bundled, value=bundled[0], allow_custom_value=True, label="Checkpoint A", min_width=140)
-        second = gr.Dropdown(bundled, value=bundled[-1], allow_custom_value=True, label="Checkpoint B", min_width=140)
-        compare = gr.Button("Compare", min_width=140, elem_id="compare")
+        first = gr.Dropdown(bundled, value=bundled[0], allow_custom_value=True, label=CHECKPOINT_A, min_width=140)
+        second = gr.Dropdown(bundled, value=bundled[-1], allow_custom_value=True, label=CHECKPOINT_B, min_width=140)
+        compare = gr.Button(COMPARE, min_width=140, elem_id="compare")
     compared = gr.HTML("", elem_id="compared", js_on_load=None, apply_default_css=False)
-    with gr.Accordion("Card of the model in use", open=False, elem_id="model-card-box"):
+    with gr.Accordion(CARD, open=False, elem_id="model-card-box"):
         card = gr.Markdown(card_now.shown[0], elem_id="model-card", latex_delimiters=[])
         card_text = gr.HTML(card_now.shown[1], elem_id="model-card-text", js_on_load=None, apply_default_css=False)
 

@@ -23,8 +23,8 @@ from .api import add_endpoints
 from .middleware import RedactingBlocks, RedactingFilter, RequestGuard
 from .models_tab import build_models_tab
 from .state import DEFAULT, AppContext
-from .study_tab import FOUND, build_study_tab
-from .templates import DISCLAIMER, TAGLINE, PrivacyNotice, about_text, with_article
+from .study_tab import build_study_tab
+from .templates import DISCLAIMER, FOUND, TAGLINE, PrivacyNotice, about_text, with_article
 from .worklist_controller import OpenedStudy
 from .worklist_tab import build_worklist_tab
 

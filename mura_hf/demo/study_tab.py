@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from ..common import BODY_PARTS
-from ..explain import AUTO, METHODS
+from ..explain import AUTO
 from .controller import LatestRequests, StudyController, StudyPage, StudyRequest, StudyResult, progress_html
 from .examples import EXAMPLES_CHECKPOINT, find_example
 from .result import answer_html
@@ -17,15 +17,20 @@ from .state import DEFAULT, AppContext
 from .templates import (
     ADD_VIEWS,
     ALIKE,
+    ANYWHERE,
     BODY_PART,
     FORMATS,
+    FOUND,
     HOW_SURE,
     METHOD,
+    METHODS,
     NEW_STUDY,
     OPERATING_POINT,
     OPTIONS,
     PREVALENCE,
     REPORT,
+    REPORTS,
+    SAME_PART,
     SEARCH,
     SHOW_ANYWAY,
     STUDY_FILES,
@@ -33,23 +38,12 @@ from .templates import (
     render,
 )
 
-FOUND = "found by the model"
 _ON_EXAMPLE = """element.addEventListener("click", (event) => {
   const button = event.target.closest("[data-example]");
   if (button) trigger("select", { example: Number(button.dataset.example) });
 });"""
 _PREVALENCE = 10  # percent
-_ANYWHERE, _SAME = "Whole database", "Same body part"
 _SLOW = ("smooth_grad_cam", "occlusion")  # on a public page they would keep other visitors waiting for minutes
-_METHODS = {
-    AUTO: "Grad-CAM, the fastest exact way",
-    "class_activation_map": "Class activation map",
-    "head_gradient": "Grad-CAM by the gradient of the head",
-    "grad_cam": "Grad-CAM by Captum",
-    "layer_cam": "LayerCAM",
-    "smooth_grad_cam": "Smooth Grad-CAM (slower)",
-    "occlusion": "Occlusion (slowest)",
-}
 _HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 _READING: dict[str, Any] = {
     "api_visibility": "private",
@@ -138,20 +132,20 @@ def build_study_tab(context: AppContext, checkpoint: gr.State, notice: PrivacyNo
                     performance = gr.HTML(controller.performance(page.result, _PREVALENCE / 100), elem_id="achieved")
                 with gr.Accordion(ALIKE, open=False, elem_id="alike"):
                     scope = gr.Radio(
-                        [_ANYWHERE, _SAME], value=_ANYWHERE, label=SEARCH, visible=page.knows_parts, elem_id="scope"
+                        [ANYWHERE, SAME_PART], value=ANYWHERE, label=SEARCH, visible=page.knows_parts, elem_id="scope"
                     )
                     similar = gr.HTML(controller.similar(page.result, same_part=False), elem_id="similar")
                 with gr.Accordion(REPORT, open=False, elem_id="reports"):
                     with gr.Row():
-                        to_pdf = gr.Button("Report as PDF", size="sm", min_width=120)
-                        to_json = gr.Button("Report as JSON", size="sm", min_width=120)
+                        to_pdf = gr.Button(REPORTS["pdf"], size="sm", min_width=120)
+                        to_json = gr.Button(REPORTS["json"], size="sm", min_width=120)
                     report = gr.HTML("", elem_id="report")
                 with gr.Accordion(OPTIONS, open=False, elem_id="options"):
                     body_part = gr.Dropdown(
                         [FOUND, *BODY_PARTS], value=FOUND, label=BODY_PART, visible=page.knows_parts
                     )
-                    methods = [name for name in (AUTO, *METHODS) if not (context.public and name in _SLOW)]
-                    method = gr.Dropdown([(_METHODS[name], name) for name in methods], value=AUTO, label=METHOD)
+                    methods = [name for name in METHODS if not (context.public and name in _SLOW)]
+                    method = gr.Dropdown([(METHODS[name], name) for name in methods], value=AUTO, label=METHOD)
     contents = [answer, views, insist, details, performance, similar, report, result]
 
     def make_request(opened: tuple[str, ...], part: str, *values: Any) -> StudyRequest:
@@ -233,7 +227,7 @@ def build_study_tab(context: AppContext, checkpoint: gr.State, notice: PrivacyNo
         "outputs": performance,
     }
     search: dict[str, Any] = {
-        "fn": lambda last, where: controller.similar(last, same_part=where == _SAME),
+        "fn": lambda last, where: controller.similar(last, same_part=where == SAME_PART),
         "inputs": [result, scope],
         "outputs": similar,
     }

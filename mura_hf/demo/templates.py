@@ -12,6 +12,8 @@ import gradio as gr
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import escape
 
+from ..explain import AUTO
+
 DISCLAIMER = "**Not a medical device.** For research and teaching only. Do not upload anything that names a patient."
 
 RETENTION = "Uploads are removed within two minutes after you close the page, and after one hour without use."
@@ -29,6 +31,45 @@ FOREIGN = "{} does not look like an upper-limb X-ray, so the answer is given wit
 HOW_SURE, ALIKE, REPORT, OPTIONS = "How sure is this?", "Similar X-rays", "Save a report", "More options"
 PREVALENCE = "Abnormal of 100 studies at your site (prevalence)"
 OPERATING_POINT, BODY_PART, METHOD, SEARCH = "Operating point", "Body part", "Heatmap method", "Search in"
+FOUND = "found by the model"
+ANYWHERE, SAME_PART = "Whole database", "Same body part"
+METHODS = {
+    AUTO: "Grad-CAM, the fastest exact way",
+    "class_activation_map": "Class activation map",
+    "head_gradient": "Grad-CAM by the gradient of the head",
+    "grad_cam": "Grad-CAM by Captum",
+    "layer_cam": "LayerCAM",
+    "smooth_grad_cam": "Smooth Grad-CAM (slower)",
+    "occlusion": "Occlusion (slowest)",
+}
+REPORTS = {"pdf": "Report as PDF", "json": "Report as JSON"}
+
+ARCHIVE, PLACE = "ZIP file with at most {:,} studies", "Or a folder, ZIP or CSV file on this machine"
+POINT_INFO = "The probability above which a study is flagged."
+READ_STUDIES, STOP, TRY_PHANTOMS = "Read the studies", "Stop", "Try it with twelve phantom studies"
+NO_STUDIES = (
+    "No studies at hand? Try **synthetic phantoms**, which are not patients. They are read by `{}` unless you choose "
+    "a model."
+)
+DOWNLOADS = {"csv": "Download CSV", "json": "Download JSON"}
+WAITING, SEARCHING, LOADING = (
+    "Waiting: the server reads one worklist at a time …", "Searching for studies …", "Loading the checkpoint …",
+)  # fmt: skip
+
+MODEL_NAME, MODEL_FOLDER = "Name, Hub name", " or local folder"
+MODEL_INFO = (
+    "Choose a bundled checkpoint, or type user/model: any image classifier of transformers or timm with two labels. "
+    "Empty for the default. Code from the Hub is never run."
+)
+REVISION, ABNORMAL_LABEL, LABEL_HINT = "Revision", "Abnormal label", "found by its name"
+LABEL_INFO = "Only needed if the two labels of a model do not say which one means abnormal."
+LOAD, COMPARE, COMPARE_TITLE = "Load the model", "Compare", "## Compare two on the open study"
+CHECKPOINT_A, CHECKPOINT_B = "Checkpoint A", "Checkpoint B"
+CARD = "Card of the model in use"
+NO_CARD = "This checkpoint has no model card, so its training data and its performance are unknown."
+UNTRUSTED_CARD = (
+    "Shown as plain text. Pictures and links in a card by another author could show that author who reads it."
+)
 
 BANDS = {
     "suspected": ("▲", "suspected"),

@@ -12,7 +12,23 @@ from ..inference import StudyFiles
 from .examples import EXAMPLES_CHECKPOINT
 from .result import known_point, operating_point_choices
 from .state import DEFAULT, FOR_EXAMPLES, AppContext, CheckpointKey
-from .templates import OPERATING_POINT, PrivacyNotice, error_html, escape_text
+from .templates import (
+    ARCHIVE,
+    DOWNLOADS,
+    LOADING,
+    NO_STUDIES,
+    OPERATING_POINT,
+    PLACE,
+    POINT_INFO,
+    READ_STUDIES,
+    SEARCHING,
+    STOP,
+    TRY_PHANTOMS,
+    WAITING,
+    PrivacyNotice,
+    error_html,
+    escape_text,
+)
 from .worklist_controller import OpenedStudy, WorklistController, example_worklist, waiting_html
 
 _KEPT_SECONDS = 4 * 3600
@@ -48,48 +64,43 @@ def build_worklist_tab(context: AppContext, checkpoint: gr.State, notice: Privac
             with gr.Column(visible=not context.public) as uploading:
                 notice.gated.append(uploading)
                 upload = gr.File(
-                    label=f"ZIP file with at most {context.limits.studies:,} studies", type="filepath", height=150,
+                    label=ARCHIVE.format(context.limits.studies), type="filepath", height=150,
                     elem_id="worklist-upload",
                 )  # fmt: skip
                 path = gr.Textbox(
-                    label="Or a folder, ZIP or CSV file on this machine", placeholder="/data/MURA-v1.1/valid",
+                    label=PLACE, placeholder="/data/MURA-v1.1/valid",
                     visible=not context.public, max_lines=1,
                 )  # fmt: skip
             point = gr.Dropdown(
                 operating_point_choices(default), value=default.find_threshold()[0], label=OPERATING_POINT,
-                info="The probability above which a study is flagged.", elem_id="worklist-point",
+                info=POINT_INFO, elem_id="worklist-point",
             )  # fmt: skip
             with gr.Row():
                 read = gr.Button(
-                    "Read the studies", variant="primary", min_width=140, visible=not context.public,
+                    READ_STUDIES, variant="primary", min_width=140, visible=not context.public,
                     elem_id="worklist-read",
                 )  # fmt: skip
                 notice.gated.append(read)
-                stop = gr.Button("Stop", interactive=False, min_width=90, elem_id="worklist-stop")
+                stop = gr.Button(STOP, interactive=False, min_width=90, elem_id="worklist-stop")
         with gr.Column(scale=6, min_width=300):
             gr.Markdown(_HELP, elem_id="worklist-help")
-            gr.Markdown(
-                "No studies at hand? Try **synthetic phantoms**, which are not patients. They are read by "
-                f"`{EXAMPLES_CHECKPOINT}` unless you choose a model.",
-                elem_classes="fine",
-            )
-            try_phantoms = gr.Button("Try it with twelve phantom studies", elem_id="worklist-phantoms")
+            gr.Markdown(NO_STUDIES.format(EXAMPLES_CHECKPOINT), elem_classes="fine")
+            try_phantoms = gr.Button(TRY_PHANTOMS, elem_id="worklist-phantoms")
     progress = gr.HTML("", elem_id="worklist-progress", js_on_load=None)
     with gr.Row(elem_id="worklist-downloads"):
-        to_csv = gr.DownloadButton("Download CSV", visible=False, size="sm", elem_id="worklist-csv")
-        to_json = gr.DownloadButton("Download JSON", visible=False, size="sm", elem_id="worklist-json")
+        to_csv = gr.DownloadButton(DOWNLOADS["csv"], visible=False, size="sm", elem_id="worklist-csv")
+        to_json = gr.DownloadButton(DOWNLOADS["json"], visible=False, size="sm", elem_id="worklist-json")
     table = gr.HTML("", elem_id="worklist-table", js_on_load=_ON_OPEN, apply_default_css=False)
 
     def begin(request: gr.Request) -> tuple[Any, ...]:
         controller.begin(str(request.session_hash))
         empty = gr.update(value=None, visible=False)
-        waiting = waiting_html("Waiting: the server reads one worklist at a time …")
-        return [], waiting, "", empty, empty, *_buttons(reading=True)
+        return [], waiting_html(WAITING), "", empty, empty, *_buttons(reading=True)
 
     def read_upload(
         archive: str | None, place: str, named: str | None, key: CheckpointKey, request: gr.Request
     ) -> Iterator[dict[Any, Any]]:
-        yield {progress: waiting_html("Searching for studies …")}
+        yield {progress: waiting_html(SEARCHING)}
         try:
             found = controller.gather(archive, "" if context.public else place)
         except DatasetError as error:
@@ -104,7 +115,7 @@ def build_worklist_tab(context: AppContext, checkpoint: gr.State, notice: Privac
         found: list[StudyFiles], named: str | None, key: CheckpointKey, request: gr.Request
     ) -> Iterator[dict[Any, Any]]:
         try:
-            yield {studies: found, progress: waiting_html("Loading the checkpoint …")}
+            yield {studies: found, progress: waiting_html(LOADING)}
             predictor = context.checkpoints.get(*key)
             for state, rows, csv, json in controller.read(str(request.session_hash), predictor, found, named):
                 yield {progress: state, table: rows, to_csv: csv, to_json: json}

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from mura_hf.demo.examples import load_examples
+from mura_hf.demo.templates import METHODS as METHOD_NAMES
 from mura_hf.demo.viewer import IMAGE_SIDE, THUMB_SIDE, heatmap_url, image_url, viewer_html
-from mura_hf.explain import Box, Region
+from mura_hf.explain import AUTO, METHODS, Box, Region
 from mura_hf.radiographs import read_radiograph
 
 REGION = Region(Box(10, 20, 30, 60), 800, 0.1, 0.9)
@@ -93,3 +94,7 @@ def test_an_unusual_study_is_shown_without_results_until_the_visitor_insists(stu
     anyway = viewer_html(unusual, radiographs, show_anyway=True)
     assert "suspected" in anyway
     assert 'class="heat"' in anyway
+
+
+def test_every_heatmap_method_has_a_name_on_the_page():
+    assert set(METHOD_NAMES) == {AUTO, *METHODS}
