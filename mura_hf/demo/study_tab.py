@@ -217,7 +217,10 @@ def build_study_tab(context: AppContext, checkpoint: gr.State, notice: PrivacyNo
         kept = () if find_example(opened) else opened
         return open_study(request, [*kept, *more], part)
 
-    def remove_views(request: gr.Request, left: list[str] | None, part: str) -> dict[Any, Any]:
+    def remove_view(
+        request: gr.Request, listed: list[str] | None, part: str, event: gr.DeletedFileData
+    ) -> dict[Any, Any]:
+        left = [path for path in listed or [] if path != event.file.path]  # it may still be listed
         return open_study(request, left, part)
 
     inputs: list[Any] = [result, open_files, body_part, point, method, checkpoint, insisted]
@@ -238,7 +241,7 @@ def build_study_tab(context: AppContext, checkpoint: gr.State, notice: PrivacyNo
         new.upload(open_study, new, opening, **_HIDDEN),
         add.upload(add_views, [open_files, add, body_part], opening, **_HIDDEN),
         examples.select(open_example, None, opening, **_HIDDEN),
-        files.delete(remove_views, [files, body_part], opening, **_HIDDEN),
+        files.delete(remove_view, [files, body_part], opening, **_HIDDEN),
         files.clear(open_study, gr.State(None), opening, **_HIDDEN),
     ):
         tab.read_on(event.then)

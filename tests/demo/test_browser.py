@@ -782,7 +782,7 @@ def test_rows_appear_during_reading_which_ends_by_stop_or_when_the_visitor_leave
     expect(progress).to_contain_text(re.compile(r"Stopped\. Read \d+ of 600 studies"), timeout=WAIT)
     read = int(re.search(r"Read (\d+) of", progress.inner_text())[1])
     assert download(page, "Download CSV")[1].count(b"\n") == read + 1
-    pattern = re.compile(r"Read \d+ of 600 studies · [\d.]+ studies a second · about \d+ (s|min) left")
+    pattern = re.compile(r"Read \d+ of 600 studies · [\d.]+ studies a second · about [\d.]+ (s|min|h) left")
     assert any(pattern.search(text) for text in page.evaluate("window.seen"))
     expect(page.get_by_role("button", name="Read the studies")).to_be_enabled()
     expect(page.get_by_role("button", name="Stop")).to_be_disabled()
