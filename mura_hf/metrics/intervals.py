@@ -270,7 +270,8 @@ def paired_comparison(
             quantile = t_quantile(level, degrees)
             half = quantile * np.sqrt(variance) if variance > 0 else _unseen_share(quantile, degrees)
             row["low"], row["high"] = difference - half, difference + half
-        p_values[name] = _p_of_t(difference, np.sqrt(variance), degrees)
+        # No exchange of patients is more significant than one in which all of them agree.
+        p_values[name] = max(_p_of_t(difference, np.sqrt(variance), degrees), 2.0 ** (1 - n_clusters))
         if single:
             contributions[name] = (difference - exchanged[name]) / 2
     if contributions:

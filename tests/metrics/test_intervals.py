@@ -120,6 +120,9 @@ def test_runs_add_the_variance_between_them():
     assert compared["difference"] == pytest.approx(single["difference"] / 2)
     assert compared["p_value"] > 0.05 > single["p_value"]
     assert compared["low"] < 0 < single["low"]
+    truth, four = np.tile([0, 1], 4), np.repeat(np.arange(4), 2)
+    certain = paired_comparison(truth, [truth * 0.8 + 0.1] * 2, [0.9 - truth * 0.8] * 2, four)
+    assert certain["accuracy"]["p_value"] == 0.125  # four patients in favour, as in the sign flip test
 
 
 def test_sign_flips_equal_their_enumeration():
