@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import escape
 
 from ..explain import AUTO
+from ..inference.prediction import OPERATING_POINTS
 
 DISCLAIMER = "**Not a medical device.** For research and teaching only. Do not upload anything that names a patient."
 
@@ -80,14 +81,6 @@ BANDS = {
 }
 """Sign and text of each band of a view or a study, in the order in which the worklist sorts."""
 
-_POINTS = {
-    "paper": "Rule of the MURA paper",
-    "youden": "Youden’s index",
-    "sensitivity_85": "Screening",
-    "sensitivity_95": "Few misses",
-    "specificity_95": "Few false alarms",
-}
-
 
 def render(template: str, **values: Any) -> str:
     """Renders a template by its name without ".html"."""
@@ -134,7 +127,7 @@ def probability_text(probability: float) -> str:
 
 def operating_point_text(name: str) -> str:
     """The name of an operating point on the page."""
-    return _POINTS.get(name, name)
+    return OPERATING_POINTS.get(name, name)
 
 
 def _of_100(share: float) -> str:

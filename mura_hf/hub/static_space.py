@@ -5,7 +5,6 @@ The page is in `demo/static_space`. Its packages come from npm when it is built,
 
 import hashlib
 import json
-import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -21,6 +20,7 @@ from ..errors import CheckpointError, HubError
 from ..explain import colour_heat
 from ..inference import StudyPredictor
 from ..inference.loading import find_source, find_weights
+from ..inference.prediction import OPERATING_POINTS, finding_noun
 from ..radiographs.radiograph import OTHER_PARTS, PART_OF_WORD
 from .commit import CARD, PushResult, list_files, push_folder
 from .export import ONNX_FOLDER, STUDY_FILE, onnx_files
@@ -42,14 +42,6 @@ _HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "cross-origin",
 }
-_POINTS = {
-    "paper": "Rule of the MURA paper",
-    "youden": "Youden’s index",
-    "sensitivity_85": "Screening",
-    "sensitivity_95": "Few misses",
-    "specificity_95": "Few false alarms",
-}
-_FRACTURE = re.compile(r"(that )?(an? )?fracture[ds]?\b(?!,? (or|and|but)\b)")
 
 
 def push_static_space(
@@ -128,8 +120,8 @@ def stage_static_space(folder: str | Path, *, title: str, checkpoint: str | None
     page = {
         "title": title,
         "study": study,
-        "finding": "fracture" if _FRACTURE.match(study["positive_class_description"] or "") else "abnormality",
-        "points": _POINTS,
+        "finding": finding_noun(study["positive_class_description"]),
+        "points": OPERATING_POINTS,
         "performance": _describe_performance(predictor),
         "examples": examples,
         "check": {"file": first, "probability": predictor(folder / first).probability},

@@ -39,6 +39,15 @@ _VERDICTS = {
     OUT_OF_DISTRIBUTION: "Out of distribution",
 }
 
+OPERATING_POINTS = {
+    "paper": "Rule of the MURA paper",
+    "youden": "Youden’s index",
+    "sensitivity_85": "Screening",
+    "sensitivity_95": "Few misses",
+    "specificity_95": "Few false alarms",
+}
+"""Names of operating points -> their names on pages."""
+
 FORMER_BANDS = {"normal": "low", "abnormal": "suspected"}
 """Names of bands in records of earlier versions -> those of today."""
 
