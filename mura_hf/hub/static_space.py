@@ -97,8 +97,10 @@ def stage_static_space(folder: str | Path, *, title: str, checkpoint: str | None
     predictor = StudyPredictor.from_pretrained(checkpoint, device="cpu", runtime="torch")
     original = find_weights(find_source(checkpoint))
     assert original is not None  # the predictor was loaded from it
+    missing = [name for name in ("npm", "node") if shutil.which(name) is None]
+    if missing:
+        raise HubError(f"{' and '.join(missing)} not found: a static Space is built with Node.js (https://nodejs.org)")
     folder.mkdir(parents=True, exist_ok=True)
-    _build(folder)
     graphs = onnx_files(original)
     if graphs:
         (folder / ONNX_FOLDER).mkdir()
@@ -112,6 +114,7 @@ def stage_static_space(folder: str | Path, *, title: str, checkpoint: str | None
             f"{study['checkpoint']} has a graph for each body part, which the static page cannot choose from; use a "
             "checkpoint with one model, or a Gradio Space"
         )
+    _build(folder)
     examples = _copy_examples(folder, study["trained_on_phantoms"])
     card = original / "README.md"
     text = card.read_text(encoding="utf-8") if card.is_file() else "This checkpoint has no model card.\n"
@@ -137,10 +140,6 @@ def stage_static_space(folder: str | Path, *, title: str, checkpoint: str | None
 
 def _build(folder: Path) -> None:
     """Bundles the page with the packages of `package.json`, which are kept in the cache folder."""
-    needed = ("npm", "node")
-    missing = [name for name in needed if shutil.which(name) is None]
-    if missing:
-        raise HubError(f"{' and '.join(missing)} not found: a static Space is built with Node.js (https://nodejs.org)")
     packages = (_SOURCE / "package.json").read_bytes()
     place = home_folder() / "static_space" / hashlib.sha256(packages).hexdigest()[:16]
     done = place / ".installed"

@@ -26,11 +26,7 @@ export function looksLikeDicom(bytes) {
 
 const hasPrefix = (bytes) => String.fromCharCode(...bytes.subarray(128, 132)) === "DICM";
 
-/**
- * @param {Uint8Array} bytes
- * @param {string} name
- * @param {{words: Object<string, string>, others: string[]}} parts Words for body parts.
- */
+/** `parts` has words for body parts, and for parts that are none of ours. @param {Uint8Array} bytes */
 export async function readDicom(bytes, name, parts) {
   let data;
   try {

@@ -3,8 +3,6 @@
 import { answerStudy } from "./study.js";
 
 const MAX_VIEWS = 16; // of one study
-const CONTROL_SECONDS = 10;
-const MEGA = 1e6;
 const SIGNS = { suspected: "▲", uncertain: "◐", low: "○", withheld: "⊘", failed: "✕" };
 const WORDS = {
   suspected: "suspected", uncertain: "uncertain", low: "not flagged", withheld: "not answered", failed: "not read",
@@ -33,8 +31,6 @@ const percent = (share) => `${(100 * share).toPrecision(2).replace(/\.0$/, "")} 
 const chance = (value) => (value < 0.005 ? "below 0.01" : value < 0.995 ? value.toFixed(2) : "above 0.99");
 const article = (noun) => `${/^[aeiou]/.test(noun) ? "an" : "a"} ${noun}`;
 const capital = (text) => text[0].toUpperCase() + text.slice(1);
-
-// The worker
 
 function startWorker() {
   const worker = new Worker("reader.js", { type: "module" });
@@ -65,7 +61,7 @@ function showDownload({ file, length }) {
   const loaded = Object.values(downloads).reduce((sum, one) => sum + one, 0);
   find("loading").querySelector("progress").value = loaded / total;
   find("loading").querySelector("p").textContent =
-    `Loading the model: ${(loaded / MEGA).toFixed(1)} of ${(total / MEGA).toFixed(1)} MB, once for all visits.`;
+    `Loading the model: ${(loaded / 1e6).toFixed(1)} of ${(total / 1e6).toFixed(1)} MB, once for all visits.`;
 }
 
 /** Registers the service worker and waits until it controls the page; returns whether the page reloads for threads. */
@@ -74,7 +70,7 @@ async function isolate() {
   const controls = new Promise((resolve) => {
     if (navigator.serviceWorker.controller) resolve();
     navigator.serviceWorker.addEventListener("controllerchange", resolve, { once: true });
-    setTimeout(resolve, 1000 * CONTROL_SECONDS);
+    setTimeout(resolve, 10_000);
   });
   try {
     await navigator.serviceWorker.register("sw.js");
@@ -138,8 +134,6 @@ function describePage() {
   find("examples-title").hidden = page.examples.length === 0;
   find("credit").textContent = [...new Set(page.examples.map((example) => example.credit))].filter(Boolean).join(" ");
 }
-
-// One study
 
 async function openExample(example, options) {
   const files = await Promise.all(
@@ -345,15 +339,13 @@ function listFacts(answer, views) {
     element("tr", {}, element("th", { scope: "row" }, view.name), element("td", {}, chance(view.probability)),
       element("td", {}, percent(answer.weights[place])), element("td", {}, WORDS[answer.viewBands[place]])),
   );
-  const heads = ["View", "By itself", "Weight", "Answer"].map((text) => element("th", { scope: "col" }, text));
+  const heads = ["View", "Alone", "Weight", "Answer"].map((text) => element("th", { scope: "col" }, text));
   const table = element("table", {}, element("thead", {}, element("tr", {}, ...heads)), element("tbody", {}, ...rows));
   const scroll = element("div", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: "Views" }, table);
   return [...facts.map((fact) => paragraph(fact)), scroll];
 }
 
-function setOpacity() {
-  find("views").style.setProperty("--opacity", find("opacity").value / 100);
-}
+const setOpacity = () => find("views").style.setProperty("--opacity", find("opacity").value / 100);
 
 // The worklist
 
@@ -396,15 +388,10 @@ async function readRow(name, files) {
 
 function addRow(row) {
   const rank = (one) => Object.keys(WORDS).indexOf(one.band);
-  const order = (one) => [Number(rank(one) > 2) * rank(one), -(one.probability ?? 0)];
-  const isBefore = (one) => order(one)[0] - order(row)[0] || order(one)[1] - order(row)[1];
-  let [low, high] = [0, list.rows.length];
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (isBefore(list.rows[middle]) <= 0) low = middle + 1;
-    else high = middle;
-  }
-  list.rows.splice(low, 0, row);
+  const order = (one) => (rank(one) > 2 ? rank(one) : -one.probability); // without an answer last
+  const after = list.rows.findIndex((one) => order(one) > order(row));
+  const place = after < 0 ? list.rows.length : after;
+  list.rows.splice(place, 0, row);
   const open = element("button", { type: "button", className: "link" }, row.name);
   open.onclick = () => openStudy(row.files, { note: `From the worklist: ${row.name}` });
   const cells = [
@@ -414,7 +401,7 @@ function addRow(row) {
     element("td", {}, String(row.views)),
     element("td", { className: "notes" }, row.notes.join(" ")),
   ];
-  find("rows").insertBefore(element("tr", {}, ...cells), find("rows").children[low] ?? null);
+  find("rows").insertBefore(element("tr", {}, ...cells), find("rows").children[place] ?? null);
 }
 
 function saveWorklist() {

@@ -7,7 +7,6 @@ import { windowPercentiles } from "./windowing.js";
 
 const MAX_BYTES = 256 * 2 ** 20;
 const MAX_PIXELS = 40e6;
-const MIN_SIDE = 16;
 const MAX_ASPECT = 12;
 
 /** @type {[RegExp, string, string][]} Beginnings of files that no browser reads, what they are, and what to do. */
@@ -27,13 +26,8 @@ export class PictureError extends Error {
 }
 
 /**
- * Reads one view.
- *
- * @param {Blob} file
- * @param {string} name
- * @param {object} parts As in `readDicom`.
- * @returns {Promise<{levels: Uint8Array, height: number, width: number, warnings: string[], patient: string | null,
- *   side: string | null, part: string | null}>} Gray levels `[height * width]`, bone bright.
+ * Reads one view: `levels`, gray `[height * width]` with bone bright, `warnings`, and what the file says about the
+ * `patient`, the `side` and the body `part`, or null. `parts` as in `readDicom`. @param {Blob} file
  */
 export async function readPicture(file, name, parts) {
   if (file.size > MAX_BYTES) throw new PictureError(name, "is larger than 256 MiB; export the single view.");
@@ -53,7 +47,7 @@ export function checkSize(height, width, name) {
   if (height * width > MAX_PIXELS) {
     throw new PictureError(name, `(${width} x ${height}) has more than 40 megapixels; export it smaller.`);
   }
-  if (Math.min(height, width) < MIN_SIDE) {
+  if (Math.min(height, width) < 16) {
     throw new PictureError(name, `has only ${width} x ${height} pixels; give the radiograph itself.`);
   }
   if (Math.max(height, width) > MAX_ASPECT * Math.min(height, width)) {

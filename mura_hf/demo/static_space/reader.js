@@ -4,7 +4,6 @@ import { PictureError, readPicture } from "./picture.js";
 import { findRegions, softmax } from "./study.js";
 
 const MAX_SHOWN = 1600; // pixels of the longer side on the page
-const CHECK_TOLERANCE = 0.001;
 
 let page, session, ort;
 
@@ -49,7 +48,7 @@ async function open(graph, provider, runtime) {
 async function isRight() {
   const { file, probability } = page.check;
   const view = await readView({ name: file, blob: await (await fetch(file)).blob() }, false);
-  return Math.abs(view.probability - probability) <= CHECK_TOLERANCE;
+  return Math.abs(view.probability - probability) <= 0.001;
 }
 
 async function download(file) {
@@ -68,12 +67,7 @@ async function download(file) {
   return content;
 }
 
-/**
- * Reads the files of one study.
- *
- * @param {{files: {name: string, blob: Blob}[], pictures: boolean}} values Whether to draw film and heatmap.
- * @returns {Promise<{views: object[], problems: string[], transfer: Transferable[]}>}
- */
+/** Reads the files of one study, {name, blob}; `pictures` says whether to draw film and heatmap. */
 async function read({ files, pictures }) {
   const [views, problems] = [[], []];
   for (const file of files) {

@@ -11,12 +11,6 @@ const MIN_LEVELS = 16; // a window must leave as many gray levels,
 const MIN_BETWEEN = 0.02; // and this share of the pixels neither black nor white
 const MAX_WINDOWS = 8;
 
-/**
- * @typedef {{descriptor: number[], data: Uint8Array | Uint16Array}} Table A lookup table, as in the file.
- * @typedef {object} Header Elements of a DICOM file that say how its pixels are shown: `inverted`, `slope`,
- *   `intercept`, `centers`, `widths`, `windowFunction`, `modalityTables`, `voiTables`, and `padding`, bit patterns.
- */
-
 /** Counts how often each value occurs. @param {Uint8Array | Uint16Array} stored @returns {Float64Array} */
 function countValues(stored) {
   const counts = new Float64Array(1 << (8 * stored.BYTES_PER_ELEMENT));
@@ -63,7 +57,7 @@ function lookUp(stored, tones) {
  *
  * @param {Uint8Array | Uint16Array} stored Bit patterns.
  * @param {{precision: number, bits: number, signed: boolean}} layout
- * @param {Header} header
+ * @param {object} header Elements that say how pixels are shown; `padding` has bit patterns.
  */
 export function grayLevels(stored, layout, header) {
   const notes = [];
