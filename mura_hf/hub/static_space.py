@@ -20,7 +20,7 @@ from ..errors import CheckpointError, HubError
 from ..explain import colour_heat
 from ..inference import StudyPredictor
 from ..inference.loading import find_source, find_weights
-from ..inference.prediction import OPERATING_POINTS, finding_noun
+from ..inference.prediction import OPERATING_POINTS, REGION_WORDS, finding_noun
 from ..radiographs.radiograph import OTHER_PARTS, PART_OF_WORD
 from .commit import CARD, PushResult, list_files, push_folder
 from .export import ONNX_FOLDER, STUDY_FILE, onnx_files
@@ -175,16 +175,13 @@ def _copy_examples(folder: Path, phantoms: bool) -> list[dict[str, Any]]:
         (folder / "examples").mkdir(exist_ok=True)
         for name in one["files"]:
             shutil.copyfile(_EXAMPLES / name, folder / "examples" / name)
-        finding = (one["finding"] or "no finding").replace("_", " ")
+        part, is_film = one["body_part"], bool(one.get("source"))
+        finding = (one["finding"] or ("no fracture" if is_film else "no finding")).replace("_", " ")
         seen = "a fracture" if one["label"] == "abnormal" else "no fracture"
-        known = (
-            f"two radiologists saw {seen} in this X-ray."
-            if one.get("credit")
-            else f"a synthetic picture with {finding}."
-        )
+        known = f"two radiologists saw {seen} in this X-ray." if is_film else f"a synthetic picture with {finding}."
         found.append(
             {
-                "caption": f"{one['body_part'].capitalize()}: {finding}",
+                "caption": f"{(REGION_WORDS.get(part, part) if is_film else part).capitalize()}: {finding}",
                 "note": known,
                 "credit": one.get("credit"),
                 "files": [f"examples/{name}" for name in one["files"]],

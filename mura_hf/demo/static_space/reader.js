@@ -39,6 +39,7 @@ async function open(graph, provider, runtime) {
   ort.env.wasm.wasmBinary = (await download(`runtime/${runtime}.wasm`)).buffer;
   session = await ort.InferenceSession.create(graph, {
     executionProviders: [provider],
+    graphOptimizationLevel: provider === "wasm" ? "all" : "disabled", // optimized nodes would lack a provider
     enableCpuMemArena: false, // memory follows the size of the picture instead of its maximum
     enableMemPattern: false,
   });
