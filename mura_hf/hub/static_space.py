@@ -33,6 +33,7 @@ _EXAMPLES = _PACKAGE / "resources" / "examples"
 _RECORD = "spaces.json"
 _MODEL_CARD = "model-card.md"
 _BUILD_SECONDS = 600
+_LATER = ("onnx/model", "runtime/ort-wasm-simd-threaded.wasm")  # large files: the page shows the progress of these
 _POLICY = (
     "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; connect-src 'self'; img-src 'self' blob:; "
     "style-src 'self'; worker-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'"
@@ -104,7 +105,7 @@ def stage_static_space(folder: str | Path, *, title: str, checkpoint: str | None
     graphs = onnx_files(original)
     if graphs:
         (folder / ONNX_FOLDER).mkdir()
-        for file in graphs:
+        for file in [file for file in graphs if file.name in ("model.onnx", STUDY_FILE)]:
             shutil.copyfile(file, folder / ONNX_FOLDER / file.name)
     else:
         export_onnx(original, folder)
@@ -119,7 +120,6 @@ def stage_static_space(folder: str | Path, *, title: str, checkpoint: str | None
     card = original / "README.md"
     text = card.read_text(encoding="utf-8") if card.is_file() else "This checkpoint has no model card.\n"
     (folder / _MODEL_CARD).write_text(text, encoding="utf-8")
-    first = examples[0]["files"][0]
     page = {
         "title": title,
         "study": study,
@@ -127,8 +127,7 @@ def stage_static_space(folder: str | Path, *, title: str, checkpoint: str | None
         "points": OPERATING_POINTS,
         "performance": _describe_performance(predictor),
         "examples": examples,
-        "check": {"file": first, "probability": predictor(folder / first).probability},
-        "sizes": {name: size for name, size in list_files(folder) if name.endswith((".onnx", ".wasm"))},
+        "sizes": {name: size for name, size in list_files(folder) if name.startswith(_LATER)},
         "inferno": np.ascontiguousarray(colour_heat(np.arange(256)[None] / 255)).view("<u4").ravel().tolist(),
         "parts": {"words": PART_OF_WORD, "others": OTHER_PARTS.split()},
     }
@@ -209,7 +208,7 @@ def _finish(folder: Path) -> None:
     digest = hashlib.sha256()
     for name in names:
         digest.update(name.encode() + hashlib.sha256((folder / name).read_bytes()).digest())
-    later = [name for name in names if name.endswith(".onnx") or name.startswith("runtime/ort")]
+    later = [name for name in names if name.startswith(_LATER)]
     values = {
         "__VERSION__": digest.hexdigest()[:16],
         "__FIRST__": json.dumps([name for name in names if name not in later]),

@@ -25,9 +25,9 @@ def test_smaller_graphs_are_kept_only_if_they_rank_as_well(tmp_path, monkeypatch
         shrink_graph(folder, pictures, studies[:1])
     monkeypatch.setattr(onnx_small, "AUROC_LOSS", 1.0)
     found = shrink_graph(folder, pictures, studies)
-    assert found["model_fp16.onnx"].largest_change < 0.01 < found["model_quantized.onnx"].largest_change < 0.5
+    assert all(0 < one.largest_change < 0.01 for one in found.values())
     sizes = {file.name: file.stat().st_size for file in (folder / "onnx").glob("*.onnx")}
-    assert sizes["model_quantized.onnx"] < sizes["model_fp16.onnx"] < sizes["model.onnx"]
+    assert max(sizes["model_quantized.onnx"], sizes["model_fp16.onnx"]) < 0.8 * sizes["model.onnx"]
     recorded = json.loads((folder / "onnx" / "study.json").read_text())["smaller_files"]
     assert recorded["model_fp16.onnx"] == vars(found["model_fp16.onnx"])
     monkeypatch.setattr(onnx_small, "AUROC_LOSS", -2.0)

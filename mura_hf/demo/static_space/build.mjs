@@ -9,7 +9,7 @@ const [out] = process.argv.slice(2);
 const packages = path.resolve("node_modules");
 const ORT = "onnxruntime-web/dist/ort-wasm-simd-threaded";
 const RUNTIME = [
-  ...[".mjs", ".wasm", ".asyncify.mjs", ".asyncify.wasm"].map((end) => `${ORT}${end}`),
+  ...[".mjs", ".wasm"].map((end) => `${ORT}${end}`),
   "@cornerstonejs/codec-openjpeg/dist/openjpegwasm_decode.wasm",
   "@cornerstonejs/codec-charls/dist/charlswasm_decode.wasm",
 ];

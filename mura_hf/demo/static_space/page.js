@@ -55,9 +55,7 @@ const downloads = {};
 
 function showDownload({ file, length }) {
   downloads[file] = length;
-  const files = Object.keys(page.sizes).filter((name) => name in downloads || name.startsWith("onnx/"));
-  if (!files.some((name) => name.endsWith(".wasm"))) files.push("runtime/ort-wasm-simd-threaded.wasm");
-  const total = files.reduce((sum, name) => sum + page.sizes[name], 0);
+  const total = Object.values(page.sizes).reduce((sum, one) => sum + one, 0);
   const loaded = Object.values(downloads).reduce((sum, one) => sum + one, 0);
   find("loading").querySelector("progress").value = loaded / total;
   find("loading").querySelector("p").textContent =
@@ -92,19 +90,19 @@ async function start() {
   const call = startWorker();
   const begun = performance.now();
   try {
-    page.engine = await call("start", { page, wasmOnly: new URLSearchParams(location.search).has("wasm") });
+    page.engine = await call("start", { page });
   } catch (error) {
     find("loading").replaceChildren(paragraph(`The model cannot be loaded: ${error.message}`, "notice bad"));
     return;
   }
   reader = call;
-  const { backend, threads } = page.engine;
+  const { threads } = page.engine;
   const seconds = ((performance.now() - begun) / 1000).toFixed(1);
   find("loading").querySelector("progress").hidden = true;
   find("loading").querySelector("p").textContent =
-    `Ready after ${seconds} s: ${backend}${threads > 1 ? ` with ${threads} threads` : ""}.`;
+    `Ready after ${seconds} s: WebAssembly${threads > 1 ? ` with ${threads} threads` : ""}.`;
   if (navigator.serviceWorker?.controller) find("offline").textContent = "It now works without a network, too.";
-  document.body.dataset.ready = backend;
+  document.body.dataset.ready = threads;
   if (newest === 0 && page.examples.length) openExample(page.examples[0], { focus: false });
 }
 

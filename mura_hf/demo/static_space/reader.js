@@ -1,11 +1,13 @@
 /** The worker: reads files and runs the graph, so that the page stays responsive. Nothing leaves it but results. */
 
+import * as ort from "onnxruntime-web/wasm";
+
 import { PictureError, readPicture } from "./picture.js";
 import { findRegions, softmax } from "./study.js";
 
 const MAX_SHOWN = 1600; // pixels of the longer side on the page
 
-let page, session, ort;
+let page, session;
 
 self.onmessage = ({ data: { call, id, ...values } }) => {
   ({ start, read })[call](values).then(
@@ -14,42 +16,20 @@ self.onmessage = ({ data: { call, id, ...values } }) => {
   );
 };
 
-/** Loads the runtime and the graph: in WebGPU if it is there and gives the same answer, else in WebAssembly. */
+/** Loads the runtime and the graph. WebGPU is not used: its build of the runtime cannot do all of the preprocessing. */
 async function start(values) {
   page = values.page;
   const graph = await download("onnx/model.onnx");
-  const adapter = values.wasmOnly ? null : await navigator.gpu?.requestAdapter().catch(() => null);
-  if (adapter) {
-    try {
-      await open(graph, "webgpu", "ort-wasm-simd-threaded.asyncify");
-      if (await isRight()) return { backend: "WebGPU", threads: 1 };
-    } catch (error) {
-      console.warn(`WebGPU is not used: ${error.message}`);
-    }
-  }
-  await open(graph, "wasm", "ort-wasm-simd-threaded");
-  return { backend: "WebAssembly", threads: ort.env.wasm.numThreads };
-}
-
-async function open(graph, provider, runtime) {
-  ort = await (provider === "wasm" ? import("onnxruntime-web/wasm") : import("onnxruntime-web/webgpu"));
   ort.env.logLevel = "error";
   ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency || 1) : 1;
-  ort.env.wasm.wasmPaths = { mjs: new URL(`runtime/${runtime}.mjs`, self.location).href };
-  ort.env.wasm.wasmBinary = (await download(`runtime/${runtime}.wasm`)).buffer;
+  ort.env.wasm.wasmPaths = { mjs: new URL("runtime/ort-wasm-simd-threaded.mjs", self.location).href };
+  ort.env.wasm.wasmBinary = (await download("runtime/ort-wasm-simd-threaded.wasm")).buffer;
   session = await ort.InferenceSession.create(graph, {
-    executionProviders: [provider],
-    graphOptimizationLevel: provider === "wasm" ? "all" : "disabled", // optimized nodes would lack a provider
+    executionProviders: ["wasm"],
     enableCpuMemArena: false, // memory follows the size of the picture instead of its maximum
     enableMemPattern: false,
   });
-}
-
-/** Compares an example with PyTorch's answer. */
-async function isRight() {
-  const { file, probability } = page.check;
-  const view = await readView({ name: file, blob: await (await fetch(file)).blob() }, false);
-  return Math.abs(view.probability - probability) <= 0.001;
+  return { threads: ort.env.wasm.numThreads };
 }
 
 async function download(file) {
