@@ -22,7 +22,7 @@ from .push import stage_checkpoint
 from .push_checks import check_checkpoint, check_golden_picture, check_tensors, check_text
 
 _PACKAGE = Path(__file__).parents[1]
-_SUFFIXES = (".py", ".md", ".json", ".yaml", ".safetensors", ".css", ".js", ".mjs", ".html", ".svg")
+_SUFFIXES = (".py", ".md", ".json", ".yaml", ".safetensors", ".css", ".js", ".html", ".svg")
 _RESOURCES = "resources"  # the only folder of the package that holds more than text
 _LAUNCH = "from mura_hf.demo import launch\n"
 _CHECKPOINT = "checkpoint"

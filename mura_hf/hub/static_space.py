@@ -150,7 +150,7 @@ def _build(folder: Path) -> None:
     with TemporaryDirectory(prefix=".build-", dir=place) as build:  # finds node_modules above it
         shutil.copytree(_SOURCE, build, dirs_exist_ok=True, ignore=shutil.ignore_patterns("node_modules"))
         (Path(build) / "node_modules").symlink_to(place / "node_modules")
-        _run(Path(build), "node", "build.mjs", str(folder.resolve()))
+        _run(Path(build), "node", "build.js", str(folder.resolve()))
 
 
 def _run(place: Path, *command: str) -> None:

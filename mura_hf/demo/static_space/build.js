@@ -1,4 +1,4 @@
-/** Bundles the page into a folder: `node build.mjs OUT`. Packages come from node_modules. */
+/** Bundles the page into a folder: `node build.js OUT`. Packages come from node_modules. */
 
 import { cp, mkdir, readFile, readdir, writeFile } from "node:fs/promises";
 import path from "node:path";
