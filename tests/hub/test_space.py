@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import shutil
 import socket
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from mura_hf import CheckpointError, HubError
+from mura_hf import CheckpointError, HubError, StudyPredictor
 from mura_hf.hub import push, push_space, space, stage_space
 from mura_hf.metrics import PLOTS
 from tests.hub.conftest import hub_environment
@@ -165,13 +166,15 @@ def test_what_was_pushed_starts_from_its_own_files_with_the_named_checkpoint(hub
     assert "In use: tester/wrists (" in page
 
 
-@pytest.mark.slow
-def test_a_written_space_starts_with_its_checkpoint(pushable, tmp_path):
-    folder = stage_space(tmp_path / "space", title="x", checkpoint=str(pushable))
+def test_a_written_space_starts_with_its_checkpoint(pushable, tmp_path, monkeypatch):
+    folder, started = stage_space(tmp_path / "space", title="x", checkpoint=str(pushable)), []
     shutil.rmtree(pushable)
-    origin, page = serve(folder, tmp_path / "home", os.environ)
-    assert Path(origin).is_relative_to(folder)
-    assert "In use: folder: checkpoint (" in page
+    monkeypatch.setenv("MURA_CHECKPOINT", "")
+    monkeypatch.delenv("MURA_CHECKPOINT")
+    monkeypatch.setattr("mura_hf.demo.launch", lambda: started.append(os.environ["MURA_CHECKPOINT"]))
+    runpy.run_path(str(folder / "app.py"), run_name="__main__")
+    assert started == [str(folder / "checkpoint")]
+    assert StudyPredictor.from_pretrained(started[0], device="cpu").checkpoint == "folder: checkpoint"
 
 
 def test_dry_run_and_force(hub, api):
