@@ -105,6 +105,8 @@ def take_screenshots(folder: Path, sizes: Sequence[str], themes: Sequence[str], 
                     page.wait_for_timeout(500)
                     if not states or state in states:
                         page.screenshot(path=folder / f"{state}-{size}-{theme}.png")
+                    if [state] == list(states[-1:]):  # in the order of the states
+                        break
             page.close()
         browser.close()
 

@@ -332,13 +332,13 @@ def test_the_first_page_its_viewer_settings_and_reports(page):
     few_misses = performance.inner_text()
     choose(page, "Operating point", "Few false alarms")
     expect(details).to_contain_text("“Few false alarms”", timeout=WAIT)
-    expect(performance).not_to_have_text(few_misses)
+    expect(performance).not_to_have_text(few_misses, timeout=WAIT)
     page.locator("#prevalence input[type=range]").press("End")
     expect(performance).to_contain_text("If 90 of 100 studies are abnormal", timeout=WAIT)
     choose(page, "Body part", "elbow")
     expect(details).to_contain_text("elbow (given by you)", timeout=WAIT)
     expect(page.locator("#answer .notice")).to_contain_text(["You chose elbow, but the picture looks like a wrist"])
-    expect(performance).to_contain_text("of the elbow")
+    expect(performance).to_contain_text("of the elbow", timeout=WAIT)
 
     choose(page, "Heatmap method", "Smooth Grad-CAM")
     for example in (PHANTOM_WRIST, PHANTOM_WRIST + 1):  # while another study is read; the last choice counts
