@@ -263,7 +263,7 @@ def test_the_first_page_its_viewer_settings_and_reports(page):
     expect(page.locator("#details")).to_contain_text("bundled: mura-phantom")
     expect(answer).to_contain_text("Abnormality suspected")
     expect(page.locator("#similar li")).to_have_count(6, timeout=WAIT)
-    expect(performance).to_contain_text("of the wrist")
+    expect(performance).to_contain_text("of the wrist", timeout=WAIT)
     page.mouse.wheel(0, 3000)
     expect(page.locator("#disclaimer")).to_contain_text("Not a medical device")
     expect(page.locator("#disclaimer")).to_be_in_viewport()
