@@ -5,10 +5,11 @@
   const inputOf = (button) => find(button)?.previousElementSibling; // Gradio puts it before its button
   const PARTS = ["answer", "notice", "empty", "reading"].map((name) => `#answer .${name}`).join(); // not Gradio's clock
   const content = () => [...document.querySelectorAll(PARTS)].map((part) => part.textContent).join();
-  let before = null; // what stood in place of the answer that the visitor waits for; null without such an answer
+  let phase = null; // of what the visitor asked for: "starting" until the server has closed the old study, then "reading"
+  let before = ""; // what stood in place of the answer
 
   const start = (words, fromWorklist = false) => {
-    before = content();
+    phase = "starting";
     find("#answering")?.setAttribute("data-starting", words);
     const walk = find("mura-walk");
     if (walk) walk.hidden = !fromWorklist;
@@ -64,21 +65,27 @@
   }, true);
   addEventListener("click", (event) => {
     if (event.target.closest?.("[data-example]")) start("Opening the example …");
-    else if (event.target.closest?.("#anyway")) before = content();
+    else if (event.target.closest?.("#anyway")) {
+      phase = "reading";
+      before = content();
+    }
   }, true);
   addEventListener("mura-open", () => start("Opening the study …", true), true);
 
   new MutationObserver((changes) => {
     const isRefusal = (node) => node.querySelector?.("[data-testid=toast-body].error");
     if (changes.some(({ addedNodes }) => [...addedNodes].some(isRefusal))) { // the old study stays
-      before = null;
+      phase = null;
       stop();
     }
-    if (before === null || content() === before) return;
-    stop();
-    before = ""; // the same answer may come again
-    if (find("#answer .reading") || !find("#answer .answer, #answer .notice")) return;
-    before = null;
-    requestAnimationFrame(() => requestAnimationFrame(reveal)); // after the pictures have their place
+    if (phase === null) return;
+    if (find("#answer .reading")) { // an answer before this one would be about the old study
+      phase = "reading";
+      before = "";
+      stop();
+    } else if (phase === "reading" && content() !== before && find("#answer .answer, #answer .notice")) {
+      phase = null;
+      requestAnimationFrame(() => requestAnimationFrame(reveal)); // after the pictures have their place
+    }
   }).observe(document.documentElement, { childList: true, subtree: true, characterData: true });
 })();
