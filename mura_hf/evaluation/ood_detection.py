@@ -1,5 +1,6 @@
 """Out-of-distribution (OOD) detection: fits a checkpoint's detector and measures how often it flags studies."""
 
+import json
 import os
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -10,11 +11,12 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from datasets import Dataset, Image
-from torch.utils.data import DataLoader
+from torch.utils.data import ConcatDataset, DataLoader
+from torch.utils.data import Dataset as TorchDataset
 from tqdm.auto import tqdm
 from transformers import AutoModelForImageClassification
 
-from ..data import ViewDataset
+from ..data import Augmentation, ViewDataset
 from ..data.views import group_studies
 from ..errors import CheckpointError, DatasetError
 from ..inference import StudyPredictor
@@ -24,6 +26,7 @@ from ..models.golden_mura import digest_weights
 from ..phantoms import UNRELATED_KINDS, render_phantom, render_unrelated
 from ..radiographs import READABLE_FORMATS, find_kind, read_radiograph
 from ..retrieval import OOD_FILE, OODDetector, feature_means
+from ..retrieval import ood_detection as detectors
 from ..retrieval.ood_detection import FALSE_ALARM_RATE
 from .calibration import add_to_training_record
 from .prediction_cache import body_part_of, groups_of, image_source, in_scope, is_outside, spread_indices
@@ -31,10 +34,13 @@ from .prediction_cache import body_part_of, groups_of, image_source, in_scope, i
 MAX_TRAIN_VIEWS = 5_000
 """More views of train would hardly change the covariance of a few hundred channels."""
 
+MAX_CLOSE_UPS = 1_000
+
 N_IMAGES = 63
 """Number of generated images of each kind; a multiple of the number of body parts."""
 
 _FIRST_SEED = 7_000_000
+_CLOSE_UP = " close-up"
 _OUTSIDE = "other regions of the body"
 _MAX_FOLDER_IMAGES = 250
 
@@ -45,8 +51,10 @@ def fit_ood_detector(
     """Fits the OOD detector of a checkpoint and saves it beside its weights.
 
     Views are grouped by region if the rows have regions, else by body part. Views that show nothing of the upper limb
-    help in training but are out of scope for checkpoints of this package, so the detector flags them. A record is
-    added to `training.json` if that exists; if there are too few views, it says so, and there is no detector.
+    help in training but are out of scope for checkpoints of this package, so the detector flags them. If training
+    enlarged parts of the views (`zoom_in`), close-ups of at most `MAX_CLOSE_UPS` views count as groups of their own,
+    and those of `calib` help to set the threshold. A record is added to `training.json` if that exists; if there are
+    too few views, it says so, and there is no detector.
 
     Args:
         folder: The checkpoint.
@@ -55,17 +63,25 @@ def fit_ood_detector(
         batch_size, cpu: See `evaluate_checkpoint`.
 
     Returns:
-        `n_views` of train, `groups` (name -> number of views), the groups `outside` the scope, `n` views of calib, and
-        `alarms`, the accepted share of false alarms.
+        `n_views` of train, close-ups included, `groups` (name -> number of views), the groups `outside` the scope, `n`
+        views of calib, and `alarms`, the accepted share of false alarms.
 
     Raises:
         CheckpointError: If the model has no feature map, or one for each body part.
         DatasetError: If calib has too few views in scope.
     """
     folder, accelerator = Path(folder), Accelerator(cpu=cpu)
-    train = train.select(spread_indices(len(train), MAX_TRAIN_VIEWS))
+    train, calib = train.select(spread_indices(len(train), MAX_TRAIN_VIEWS)), in_scope(calib)
     groups = groups_of(train)
-    outside = sorted({group for group in groups if is_outside(group)})
+    parts = {"train": [(train, None)], "calib": [(calib, None)]}
+    if (zoom := _largest_zoom(folder)) > 1:
+        close_up = Augmentation(flip=0, rotation=0, scale=0, zoom_in=zoom, zoom_probability=1)
+        enlarged = train.select(spread_indices(len(train), MAX_CLOSE_UPS))
+        groups += [group + _CLOSE_UP for group in groups_of(enlarged)]
+        parts["train"].append((enlarged, close_up))
+        if len(calib) >= detectors.MIN_CALIB_VIEWS:  # else close-ups would hide that there are too few
+            parts["calib"].append((calib, close_up))
+    outside = sorted({group for group in groups if is_outside(group.removesuffix(_CLOSE_UP))})
     model = AutoModelForImageClassification.from_pretrained(folder)
     if model.NEEDS_PART:
         raise CheckpointError(
@@ -75,8 +91,14 @@ def fit_ood_detector(
     model = accelerator.prepare_model(model, evaluation_mode=True)
     processor = MuraImageProcessor.from_pretrained(folder)
     codes, calib_codes = (
-        _read_codes(model.eval(), ViewDataset(rows, processor), accelerator.device, batch_size, f"Reading {name}")
-        for name, rows in (("train", train), ("calib", in_scope(calib)))
+        _read_codes(
+            model.eval(),
+            ConcatDataset([ViewDataset(rows, processor, change) for rows, change in datasets]),
+            accelerator.device,
+            batch_size,
+            f"Reading {name}",
+        )
+        for name, datasets in parts.items()
     )
     try:
         detector = OODDetector.fit(codes, groups, outside, calib_codes, digest_weights(folder))
@@ -98,8 +120,17 @@ def fit_ood_detector(
     return record
 
 
+def _largest_zoom(folder: Path) -> float:
+    """Returns how far the training of a checkpoint enlarged views; 1 if not at all, or if that is unknown."""
+    file = folder / "training.json"
+    record = json.loads(file.read_text()) if file.is_file() else {}
+    return float((record.get("arguments") or {}).get("zoom_in", 1.0))
+
+
 @torch.no_grad()
-def _read_codes(model: Any, views: ViewDataset, device: torch.device, batch_size: int, progress: str) -> np.ndarray:
+def _read_codes(
+    model: Any, views: TorchDataset[dict[str, Any]], device: torch.device, batch_size: int, progress: str
+) -> np.ndarray:
     """Codes of views from `feature_means`, float32 `[n, D]`."""
     codes = []
     for batch in tqdm(DataLoader(views, batch_size), desc=progress, leave=False):

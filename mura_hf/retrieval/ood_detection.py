@@ -20,7 +20,7 @@ OOD_FILE = "in_distribution.safetensors"
 FALSE_ALARM_RATE = 0.05
 """Share of studies like those of training that may be called out of distribution."""
 
-_MIN_CALIB_VIEWS = 60  # with fewer, single views would determine the threshold
+MIN_CALIB_VIEWS = 60  # with fewer, single views would determine the threshold
 _MIN_GROUP_VIEWS = 20  # with fewer, a group mean would be the code of a single patient
 _MAX_DIRECTIONS = 512
 _SOFTENING = 0.03  # share of a channel's mean size at which its scale turns from linear to logarithmic
@@ -101,10 +101,10 @@ class OODDetector:
                 f"train has {(~is_outside).sum()} views of what the checkpoint is for; out-of-distribution detection "
                 f"needs at least {_MIN_GROUP_VIEWS}"
             )
-        if len(calib_codes) < _MIN_CALIB_VIEWS:
+        if len(calib_codes) < MIN_CALIB_VIEWS:
             raise DatasetError(
                 f"calib has {len(calib_codes)} views of what the checkpoint is for; an out-of-distribution threshold "
-                f"needs at least {_MIN_CALIB_VIEWS}: give more studies or a larger calib_fraction"
+                f"needs at least {MIN_CALIB_VIEWS}: give more studies or a larger calib_fraction"
             )
         # Small groups of either side are merged; if the merged group is small as well, it is left out.
         names = np.asarray([f"{'out' if group in outside else 'in'}:{group}" for group in groups])

@@ -75,7 +75,7 @@ def evaluated(checkpoint, phantom_tree, datasets, tmp_path_factory):
     record = {"recipe": {"name": "x"}, "data": {"key": "phantoms", "split_digest": digest, "cut": cut}}
     (folder / "training.json").write_text(json.dumps(record))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mura_hf.retrieval.ood_detection._MIN_CALIB_VIEWS", 10)
+        patch.setattr("mura_hf.retrieval.ood_detection.MIN_CALIB_VIEWS", 10)
         patch.setattr(intervals, "MIN_CLUSTERS", 3)
         patch.setattr(intervals, "MIN_STUDIES", 2)
         fit_ood_detector(folder, datasets["train"], datasets["calib"], cpu=True)

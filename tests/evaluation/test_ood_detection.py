@@ -65,6 +65,18 @@ def test_models_by_body_part_and_too_small_calibs_are_refused(datasets, folder, 
     assert not (folder / OOD_FILE).exists()
 
 
+def test_close_ups_count_if_training_enlarged_views(datasets, folder, monkeypatch):
+    n_calib = len(datasets["calib"])
+    monkeypatch.setattr("mura_hf.retrieval.ood_detection.MIN_CALIB_VIEWS", n_calib)
+    (folder / "training.json").write_text(json.dumps({"arguments": {"zoom_in": 3.0}}))
+    with pytest.raises(DatasetError, match=f"calib has {n_calib - 1} views"):
+        fit_ood_detector(folder, datasets["train"], datasets["calib"].select(range(n_calib - 1)), cpu=True)
+    record = fit_ood_detector(folder, datasets["train"], datasets["calib"], cpu=True)
+    assert (record["n_views"], record["n"]) == (2 * len(datasets["train"]), 2 * n_calib)
+    parts = {group for group in record["groups"] if not group.endswith(" close-up")}
+    assert set(record["groups"]) == parts | {f"{part} close-up" for part in parts}
+
+
 def test_legs_are_out_of_scope_unless_a_hand_is_visible_too():
     rows = Dataset.from_dict({"region": ["hand", "leg", "hip+leg", "leg+hand", "unknown"], "body_part": [None] * 5})
     assert groups_of(rows) == ["hand", "leg", "hip", "hand", "unknown"]

@@ -36,7 +36,7 @@ def with_regions(rows):
 @pytest.fixture
 def folder(datasets, tmp_path, monkeypatch):
     """A checkpoint with a detector and a training record."""
-    monkeypatch.setattr("mura_hf.retrieval.ood_detection._MIN_CALIB_VIEWS", 10)
+    monkeypatch.setattr("mura_hf.retrieval.ood_detection.MIN_CALIB_VIEWS", 10)
     place = make_checkpoint(tmp_path / "checkpoint", make_model())
     (place / "training.json").write_text("{}")
     fit_ood_detector(place, datasets["train"], datasets["calib"], cpu=True)
