@@ -73,7 +73,7 @@ def fit_ood_detector(
     folder, accelerator = Path(folder), Accelerator(cpu=cpu)
     train, calib = train.select(spread_indices(len(train), MAX_TRAIN_VIEWS)), in_scope(calib)
     groups = groups_of(train)
-    parts = {"train": [(train, None)], "calib": [(calib, None)]}
+    parts: dict[str, list[tuple[Dataset, Augmentation | None]]] = {"train": [(train, None)], "calib": [(calib, None)]}
     if (zoom := _largest_zoom(folder)) > 1:
         close_up = Augmentation(flip=0, rotation=0, scale=0, zoom_in=zoom, zoom_probability=1)
         enlarged = train.select(spread_indices(len(train), MAX_CLOSE_UPS))
