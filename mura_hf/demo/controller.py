@@ -221,14 +221,14 @@ def _download_html(kind: str, content: bytes) -> str:
     )
 
 
-def progress_html(files: Sequence[str], read: Sequence[str], total: int) -> str:
+def progress_html(files: Sequence[str], read: Sequence[str], total: int, *, opened: bool = False) -> str:
     """Progress of reading a study: its files, names of the views that were read, and the number of views.
 
-    Views in ZIP files are listed once they are read.
+    Views in ZIP files are listed once they are read. `opened` tells the script that the old study is closed.
     """
     names = [Path(file).name for file in files]
     waiting = [name for name in names if name not in read and not name.lower().endswith(".zip")]
-    return render("progress", read=read, waiting=waiting, total=total)
+    return render("progress", read=read, waiting=waiting, total=total, opened=opened)
 
 
 class LatestRequests:

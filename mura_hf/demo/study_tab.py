@@ -203,7 +203,7 @@ def build_study_tab(context: AppContext, checkpoint: gr.State, notice: PrivacyNo
         latest.begin(str(request.session_hash))  # a result that is still to come is about another study
         opened = tuple(paths or ())
         closed: dict[Any, Any] = dict.fromkeys((views, details, performance, similar, report), "")
-        waiting = progress_html(opened, (), len(opened)) if opened else answer_html(None)
+        waiting = progress_html(opened, (), len(opened), opened=True) if opened else answer_html(None)
         closed |= {answer: waiting, insist: gr.update(visible=False), result: None}
         return {**closed, open_files: opened, body_part: part, files: list(opened) if listed and opened else None}
 

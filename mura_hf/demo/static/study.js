@@ -79,11 +79,12 @@
       stop();
     }
     if (phase === null) return;
-    if (find("#answer .reading")) { // an answer before this one would be about the old study
+    if (phase === "starting") {
+      if (!find("#answer .reading[data-opened]")) return; // what comes before it is about the old study
       phase = "reading";
       before = "";
       stop();
-    } else if (phase === "reading" && content() !== before && find("#answer .answer, #answer .notice")) {
+    } else if (!find("#answer .reading") && content() !== before && find("#answer .answer, #answer .notice")) {
       phase = null;
       requestAnimationFrame(() => requestAnimationFrame(reveal)); // after the pictures have their place
     }
