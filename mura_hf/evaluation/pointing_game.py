@@ -78,8 +78,12 @@ class PointingGame:
 def _box_figures(overlaps: np.ndarray, hits: np.ndarray, patients: np.ndarray) -> dict[str, Any]:
     return {
         "n": len(overlaps),
-        **mean_with_interval(overlaps, patients),
-        "hits": {"n": int(hits.sum()), **mean_with_interval(overlaps[hits], patients[hits])} if hits.any() else None,
+        **mean_with_interval(overlaps, patients, least=0),
+        "hits": (
+            {"n": int(hits.sum()), **mean_with_interval(overlaps[hits], patients[hits], least=0)}
+            if hits.any()
+            else None
+        ),
         "at_least": {str(least): mean_with_interval(overlaps >= least, patients) for least in _LEAST_OVERLAPS},
     }
 
@@ -87,12 +91,12 @@ def _box_figures(overlaps: np.ndarray, hits: np.ndarray, patients: np.ndarray) -
 def _with_guess(values: np.ndarray, guesses: np.ndarray, patients: np.ndarray) -> dict[str, float | None]:
     known = np.isfinite(guesses)
     guess = (  # of the same kind as the values: hits are a proportion
-        mean_with_interval(guesses[known].astype(values.dtype), patients[known])
+        mean_with_interval(guesses[known].astype(values.dtype), patients[known], least=0)
         if known.any()
         else dict.fromkeys(("mean", "low", "high"))
     )
     return {
-        **mean_with_interval(values, patients),
+        **mean_with_interval(values, patients, least=0),
         "constant": guess["mean"],
         "constant_low": guess["low"],
         "constant_high": guess["high"],

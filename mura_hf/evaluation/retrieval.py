@@ -158,7 +158,7 @@ def _precision(
         for study, value in asked.items()
     ]
     chances = [values.count(value) / len(values) for value in asked.values()]
-    mean = mean_with_interval(shares, [studies[study]["patient_id"] for study in asked])
+    mean = mean_with_interval(shares, [studies[study]["patient_id"] for study in asked], least=0)
     return {"n": len(asked), "at": PRECISION_AT, **mean, "chance": float(np.mean(chances))}
 
 

@@ -150,7 +150,7 @@ def _summary(shifts: list[Shift]) -> dict[str, Any]:
     control = np.array([shift.before if shift.control is None else shift.control for shift in shifts])
     labels, patients = (np.array([getattr(shift, name) for shift in shifts]) for name in ("label", "patient"))
     change = after - before
-    absolute = mean_with_interval(np.abs(change), patients)
+    absolute = mean_with_interval(np.abs(change), patients, least=0)
     p05, median, p95 = np.quantile(change, [0.05, 0.5, 0.95]).tolist()
     row: dict[str, Any] = {
         "n": len(shifts),

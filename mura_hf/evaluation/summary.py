@@ -4,10 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 from ..inference import PHANTOM_WARNING
-from ..metrics import MIN_CLUSTERS
+from ..metrics import MIN_CLUSTERS, MIN_STUDIES
 from ..models import LABELS, MuraBaseConfig
 from ..retrieval import RetrievalIndex
 from .retrieval import PRECISION_AT, VOTERS
+
+_SIGNIFICANT = 0.05
+_EQUAL = "it gives all studies the same probability"
 
 FORMER_NAMES = {
     "comparison": "against",
@@ -194,19 +197,36 @@ def describe_verdict(report: dict[str, Any]) -> str:
     low, high = overall["intervals"].get("auroc", (None, None))
     judged = compared["study"].get("auroc", {}) if from_start else {"low": low, "high": high}
     if auroc is None or report.get("too_few") or judged.get("low") is None:
-        reason = report.get("too_few") or (
-            "one class only" if auroc is None else f"fewer than {MIN_CLUSTERS} patients"
-        )
-        reason = reason.removeprefix("too few: ")
+        reason = report.get("too_few", "").removeprefix("too few: ") or _why_no_interval(overall, from_start)
+        if reason == _EQUAL:
+            return f"Not shown to be better than {other}: {reason}. Here: {instead}."
         return f"Too few studies to tell whether it is better than {other}: {reason}. Here: {instead}."
     low, high = judged["low"], judged["high"]
     if from_start:
-        middle, figures = 0.0, f"a difference of {judged['difference']:+.3f} (95 % interval {low:+.3f} to {high:+.3f})"
+        middle, p_value = 0.0, judged.get("p_value")  # missing in old evaluations
+        figures = f"a difference of {judged['difference']:+.3f} (95 % interval {low:+.3f} to {high:+.3f}"
+        figures += ")" if p_value is None else f", p = {p_value:.4f})"
+        if p_value is not None and p_value > _SIGNIFICANT:  # the interval and the test may disagree
+            low, high = min(low, middle), max(high, middle)
     else:
         middle, figures = 0.5, f"95 % interval {low:.3f} to {high:.3f}; guessing gives .5"
     verdict = "Better" if low > middle else "Worse" if high < middle else "Not shown to be better"
     seen = f" Its start was trained on {compared['known']} of these patients." if compared.get("known") else ""
     return f"{verdict} than {other}, on {overall['figures']['n']} held-out studies: {instead}, {figures}.{seen}"
+
+
+def _why_no_interval(overall: dict[str, Any], from_start: bool) -> str:
+    """Says why the AUROC of all studies, or its difference from the start's, has no interval."""
+    figures = overall["figures"]
+    if figures["auroc"] is None:
+        return "one class only"
+    if overall["n_patients"] < MIN_CLUSTERS:
+        return f"fewer than {MIN_CLUSTERS} patients"
+    if min(figures["n_abnormal"], figures["n"] - figures["n_abnormal"]) < MIN_STUDIES:
+        return f"fewer than {MIN_STUDIES} studies of a class"
+    if figures["auroc"] == 0.5 and not from_start:
+        return _EQUAL
+    return "one patient has all studies of a class" if not from_start else "the difference has no interval"
 
 
 def _number(value: float | None) -> str:

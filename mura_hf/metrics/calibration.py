@@ -99,7 +99,8 @@ def measure_calibration(
         NeurIPS 2019); and `curve`, the share of abnormal studies smoothed over the logit, with a band of pointwise
         intervals: `probability`, `share`, `low` and `high`, each `[49]` or fewer, since points with fewer than
         `MIN_STUDIES` studies nearby are left out (None if no point remains, as for equal probabilities). `slope` and
-        `curve` are None if the classes are ranked perfectly, which no slope fits best. All are None if there are fewer
+        `curve` are None if the classes are ranked perfectly, or perfectly the wrong way, which no slope fits best, and
+        `observed_expected` if all probabilities are 0. All are None if there are fewer
         than `MIN_STUDIES` studies of a class or `MIN_CLUSTERS` patients.
     """
     margins, truth = _logit(probabilities), np.asarray(labels, np.float64)
@@ -115,17 +116,21 @@ def measure_calibration(
 
     design = np.stack([margins, np.ones(len(margins))], 1)
     slope = None
-    if margins[truth == 1].min() < margins[truth == 0].max():
+    abnormal, normal = margins[truth == 1], margins[truth == 0]
+    if abnormal.min() < normal.max() and normal.min() < abnormal.max():
         coefficients = _fit(design, truth, firth=False)
         slope = interval(coefficients[0], _robust_errors(design, truth, design @ coefficients, index, n_clusters)[0])
     shift = _match_mean(margins, truth)
-    ratio = float(np.log(truth.sum() / values.sum()))
-    over = np.bincount(index, truth - np.exp(ratio) * values, n_clusters)
-    ratio_error = float(np.sqrt(n_clusters / (n_clusters - 1) * (over @ over)) / truth.sum())
+    observed_expected = None
+    if values.sum() > 0:
+        ratio = float(np.log(truth.sum() / values.sum()))
+        over = np.bincount(index, truth - np.exp(ratio) * values, n_clusters)
+        error = float(np.sqrt(n_clusters / (n_clusters - 1) * (over @ over)) / truth.sum())
+        observed_expected = interval(ratio, error, lambda log_ratio: float(np.exp(log_ratio)))
     return {
         "slope": slope,
         "intercept": interval(shift, _robust_errors(design[:, 1:], truth, margins + shift, index, n_clusters)[0]),
-        "observed_expected": interval(ratio, ratio_error, lambda log_ratio: float(np.exp(log_ratio))),
+        "observed_expected": observed_expected,
         "debiased_error": _debiased_error(truth, values),
         "curve": _smooth_curve(truth, margins, index, n_clusters, level) if curve and slope else None,
     }
@@ -184,7 +189,7 @@ def _logit(probabilities: Sequence[float] | np.ndarray) -> np.ndarray:
     from scipy.special import logit
 
     values = np.asarray(probabilities, np.float64)
-    if len(values) and (values.min() < 0 or values.max() > 1):
+    if len(values) and not (values.min() >= 0 and values.max() <= 1):  # NaN too
         raise ValueError(f"probabilities must lie in [0, 1], but range from {values.min():g} to {values.max():g}")
     return logit(np.clip(values, _EPSILON, 1 - _EPSILON))
 

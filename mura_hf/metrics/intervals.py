@@ -85,7 +85,7 @@ def confidence_intervals(
             losses = np.bincount(index, np.mean([(values - truth) ** 2 for values in runs], axis=0), n_clusters)
             if _effective_number(losses) < _NEAR_THE_END:
                 high = max(high, share_interval(value, variance, sizes[0] + sizes[1], level, degrees)[1])
-            intervals[name] = (max(low, 0.0), high)
+            intervals[name] = (max(low, 0.0), min(high, 1.0))
         elif name == "kappa" and abs(value) == 1:  # a share of wrong studies lowers kappa by share / (1 - chance)
             wrong = 1 - share_interval(1.0, 0.0, sizes[0] + sizes[1], level)[0]
             bound = max(-1.0, float(1 - wrong / (2 * truth.mean() * (1 - truth.mean()))))
@@ -125,32 +125,39 @@ def rate_interval(
 
 
 def mean_interval(
-    values: Sequence[float] | np.ndarray, groups: Sequence[Hashable] | np.ndarray, level: float = 0.95
+    values: Sequence[float] | np.ndarray,
+    groups: Sequence[Hashable] | np.ndarray,
+    level: float = 0.95,
+    *,
+    least: float = -1.0,
 ) -> tuple[float, float] | None:
     """Computes the interval (low, high) of a mean, or of a share if the values are bool.
 
     Args:
-        values: `[n]`, in [-1, 1].
+        values: `[n]`, in [least, 1].
         groups: `[n]`, the patient of each value.
         level: Coverage of the interval.
+        least: The smallest possible value: -1, or 0 if values cannot be negative.
 
     Returns:
-        None if there are fewer than `MIN_CLUSTERS` patients. Values of -1, 0 and 1 alone, such as changes of a
-        decision, are the difference of two shares, whose intervals are combined (Zou and Donner, Stat. Med. 27, 2008).
-        If all values are equal, those of unseen patients may differ by 1, in as large a share of them as a proportion
-        with no events allows.
+        None if there are fewer than `MIN_CLUSTERS` patients. The interval lies in [least, 1]. Values of -1, 0 and 1
+        alone, such as changes of a decision, are the difference of two shares, whose intervals are combined (Zou and
+        Donner, Stat. Med. 27, 2008). If all values are equal, those of unseen patients may differ by 1, in as large a
+        share of them as a proportion with no events allows.
 
     Raises:
-        ValueError: If lengths differ, or there are no values.
+        ValueError: If lengths differ, there are no values, or one is outside [least, 1] or NaN.
     """
-    is_share, numbers = np.asarray(values).dtype == bool, np.asarray(values, np.float64)
+    numbers = np.asarray(values, np.float64)
     if len(numbers) != len(groups) or not len(numbers):
         raise ValueError(f"{len(numbers)} values and {len(groups)} groups; need the same number, not 0")
+    if not (numbers.min() >= least - 1e-9 and numbers.max() <= 1 + 1e-9):
+        raise ValueError(f"values must lie in [{least:g}, 1], but range from {numbers.min():g} to {numbers.max():g}")
     index, n_clusters = cluster_index(groups)
     if n_clusters < MIN_CLUSTERS:
         return None
     sizes, mean = np.bincount(index, np.ones(len(numbers)), n_clusters), float(numbers.mean())
-    if is_share:
+    if np.asarray(values).dtype == bool or (least == 0 and np.isin(numbers, (0, 1)).all()):
         return _share_over_patients(np.bincount(index, numbers, n_clusters), sizes, level)
     if np.isin(numbers, (-1, 0, 1)).all():
         rises, falls = (np.bincount(index, numbers == sign, n_clusters) for sign in (1, -1))
@@ -160,14 +167,15 @@ def mean_interval(
         return max(mean - below, -1.0), min(mean + above, 1.0)
     sums = np.bincount(index, numbers, n_clusters)
     left_out = (sums.sum() - sums) / (sizes.sum() - sizes)
-    return _skewed_interval(mean, left_out, _variance(left_out), level, effective_degrees([sizes]))
+    low, high = _skewed_interval(mean, left_out, _variance(left_out), level, effective_degrees([sizes]))
+    return max(low, least), min(high, 1.0)
 
 
 def mean_with_interval(
-    values: Sequence[float] | np.ndarray, groups: Sequence[Hashable] | np.ndarray
+    values: Sequence[float] | np.ndarray, groups: Sequence[Hashable] | np.ndarray, *, least: float = -1.0
 ) -> dict[str, float | None]:
     """Returns the `mean` of values `[n]`, and `low` and `high` from `mean_interval`, None if it gives none."""
-    low, high = mean_interval(values, groups) or (None, None)
+    low, high = mean_interval(values, groups, least=least) or (None, None)
     return {"mean": float(np.mean(np.asarray(values, np.float64))), "low": low, "high": high}
 
 
@@ -269,9 +277,11 @@ def paired_comparison(
         if n_clusters >= MIN_CLUSTERS and n_studies >= MIN_STUDIES:
             quantile = t_quantile(level, degrees)
             half = quantile * np.sqrt(variance) if variance > 0 else _unseen_share(quantile, degrees)
-            row["low"], row["high"] = difference - half, difference + half
-        # No exchange of patients is more significant than one in which all of them agree.
-        p_values[name] = max(_p_of_t(difference, np.sqrt(variance), degrees), 2.0 ** (1 - n_clusters))
+            most = 2.0 if name == "kappa" else 1.0
+            row["low"], row["high"] = max(difference - half, -most), min(difference + half, most)
+        # No exchange is more significant than one in which all patients with studies that count agree.
+        able = sum(np.any([size > 0 for sizes in counted for size in sizes[name]], axis=0))
+        p_values[name] = max(_p_of_t(difference, np.sqrt(variance), degrees), min(1.0, 2.0 ** (1 - able)))
         if single:
             contributions[name] = (difference - exchanged[name]) / 2
     if contributions:
@@ -445,7 +455,7 @@ def _skewed_interval(
     skewness = (contributions**3).mean() / spread**3 if spread > 1e-9 else 0.0
     if abs(skewness) < 1e-6:
         half = error * t if variance > 0 else _unseen_share(t, degrees)
-        return mean - half, min(mean + half, max(mean, 1.0))
+        return mean - half, mean + half
     root = np.sqrt(n)
     quantiles = 3 / skewness * root * (np.cbrt(1 + skewness * (np.asarray([t, -t]) / root - skewness / (6 * n))) - 1)
     return _pair(mean - error * quantiles)

@@ -67,6 +67,8 @@ def choose_operating_points(
     truth, values = check_predictions(labels, probabilities)
     if set(truth.tolist()) != {0, 1}:
         raise ValueError("operating points need both normal and abnormal studies")
+    if groups is not None and len(groups) != len(truth):
+        raise ValueError(f"{len(truth)} studies and {len(groups)} groups; need the same number")
     found = np.unique(values)
     if len(found) == 1:
         raise ValueError(f"all studies have the probability {found[0]:g}, so no threshold divides them")

@@ -28,12 +28,14 @@ def test_evaluations_of_the_first_edition_are_described(name):
 
 
 def report(auroc, n=40, low=0.3, high=0.9, **more):
-    overall = {"figures": {"n": n, "auroc": auroc}, "intervals": {"auroc": [low, high]}}
+    overall = {"figures": {"n": n, "n_abnormal": n // 2, "auroc": auroc}, "intervals": {}, "n_patients": n}
+    if low is not None:
+        overall["intervals"]["auroc"] = [low, high]
     return {"study": {"overall": overall}, **more}
 
 
-def compared(difference, low, high, **more):
-    row = {"difference": difference, "low": low, "high": high}
+def compared(difference, low, high, p_value=None, **more):
+    row = {"difference": difference, "low": low, "high": high, "p_value": p_value}
     return {"checkpoint": "me/base", "is_start": True, "auroc": 0.7, "study": {"auroc": row}, **more}
 
 
@@ -54,6 +56,14 @@ TOO_FEW = "too few: 12 studies of 12 patients, 6 abnormal; each class needs 10 s
         (report(0.8, low=0.6), "Better than guessing, on 40 held-out studies: AUROC 0.800"),
         (report(0.6), "Not shown to be better than guessing"),
         (report(0.2, low=0.1, high=0.4), "Worse than guessing"),
+        (report(0.8, comparison=compared(0.1, 0.02, 0.2, 0.0312)), "Better than its start, me/base, on 40 "
+         "held-out studies: AUROC 0.800 instead of 0.700, a difference of +0.100 (95 % interval +0.020 to +0.200, "
+         "p = 0.0312)."),
+        (report(0.8, comparison=compared(0.1, 0.02, 0.2, 0.0625)), "Not shown to be better than its start, me/base"),
+        (report(0.6, comparison=compared(-0.1, -0.2, -0.02, 0.0625)), "Not shown to be better than its start"),
+        (report(0.5, low=None), "Not shown to be better than guessing: it gives all studies the same probability. "),
+        (report(0.8, 12, low=None), "guessing: fewer than 20 patients. Here: AUROC 0.800."),
+        (report(0.8, low=None), "guessing: one patient has all studies of a class. Here: AUROC 0.800."),
         (report(0.8, comparison={**compared(0.1, 0, 0.2), "is_start": False}), "better than guessing"),
         (report(None), "Too few studies to tell whether it is better than guessing: one class only. Here: AUROC not"),
     ],

@@ -60,7 +60,7 @@ def test_invalid_values_are_refused(fit):
     for values, labels, message in (
         ([0.1, 0.2], [0, 1, 1], "one label a value"),
         ([0.1, 0.2], [1, 1], "both normal and abnormal studies"),
-        ([0.1, float("nan")], [0, 1], "finite"),
+        ([0.1, float("nan")], [0, 1], "finite|in \\[0, 1\\]"),
     ):
         with pytest.raises(ValueError, match=message):
             fit(values, labels)
@@ -112,6 +112,9 @@ def test_calibration_is_measured_with_intervals():
     assert set(measure_calibration([0, 1], [0.1, 0.9], "ab").values()) == {None}
     perfect = measure_calibration(np.repeat([0, 1], 30), np.linspace(0.1, 0.9, 60), range(60))
     assert perfect["slope"] is perfect["curve"] is None
+    inverted = measure_calibration(np.repeat([1, 0], 30), np.linspace(0.1, 0.9, 60), range(60))
+    assert inverted["slope"] is inverted["curve"] is None
+    assert measure_calibration(np.repeat([1, 0], 30), np.zeros(60), range(60))["observed_expected"] is None
     assert perfect["observed_expected"]["low"] < 1 < perfect["observed_expected"]["high"]
     assert measure_calibration(labels[:100], np.full(100, 0.31), range(100))["curve"] is None
     for halves in (np.repeat([0, 1], 100), np.tile([0, 1], 100)):  # the order of studies does not matter

@@ -101,6 +101,9 @@ def test_no_interval_has_a_width_of_zero():
     wrong = 1 - mean_interval(np.ones(80, bool), patients)[0]
     assert mean_interval(np.full(80, 0.4), patients) == pytest.approx((0.4 - wrong, 0.4 + wrong))
     assert mean_interval(np.zeros(80), patients) == pytest.approx((-wrong, wrong))
+    assert mean_interval(np.zeros(80), patients, least=0) == pytest.approx((0, wrong))
+    assert mean_interval(np.full(80, 0.01), patients, least=0)[0] == 0
+    assert mean_interval(np.full(80, -0.99), patients)[0] == -1
     changed = np.repeat([1.0, -1.0, 0.0], (4, 1, 75))  # changed decisions: the difference of two shares
     (low, high), (least, most) = (mean_interval(changed == sign, patients) for sign in (1, -1))
     expected = 3 / 80 - np.hypot(4 / 80 - low, most - 1 / 80), 3 / 80 + np.hypot(high - 4 / 80, 1 / 80 - least)
@@ -123,6 +126,12 @@ def test_runs_add_the_variance_between_them():
     truth, four = np.tile([0, 1], 4), np.repeat(np.arange(4), 2)
     certain = paired_comparison(truth, [truth * 0.8 + 0.1] * 2, [0.9 - truth * 0.8] * 2, four)
     assert certain["accuracy"]["p_value"] == 0.125  # four patients in favour, as in the sign flip test
+    twenty = np.repeat(np.arange(20), 10)
+    rare = (twenty < 2).astype(int)  # only two patients can change the sensitivity
+    worse = np.full((3, 200), 0.1)
+    worse[[0, 1, 2], [0, 10, 1]] = 0.9
+    few = paired_comparison(rare, [rare * 0.8 + 0.1] * 3, worse, twenty)["sensitivity"]
+    assert (few["difference"], few["p_value"], few["high"]) == (pytest.approx(0.95), 0.5, 1)
 
 
 def test_sign_flips_equal_their_enumeration():
@@ -183,6 +192,9 @@ def test_mismatches_are_refused():
         confidence_intervals([0, 1], [0.5, 0.5], ["a"])
     with pytest.raises(ValueError, match="same number"):
         mean_interval([0.5], [])
+    for values, least in (([np.nan, 0.5], -1), ([1.5, 0.5], -1), ([-0.5, 0.5], 0)):
+        with pytest.raises(ValueError, match=f"must lie in \\[{least}, 1\\]"):
+            mean_interval(values, "ab", least=least)
     with pytest.raises(ValueError, match="2 labels, 2 and 1 probabilities"):
         paired_comparison([0, 1], [0.1, 0.7], [0.6], ["a", "b"])
 

@@ -87,6 +87,8 @@ def test_what_cannot_be_supported_is_not_chosen():
     ):
         with pytest.raises(ValueError, match=message):
             choose_operating_points(labels, values)
+    with pytest.raises(ValueError, match="2 studies and 1 groups"):
+        choose_operating_points([0, 1], [0.1, 0.9], ["a"])
 
 
 def test_the_default_is_never_less_sensitive_than_the_rule_of_the_paper():
