@@ -26,6 +26,9 @@ LIMIT = 0.05
 FOUND, NONE, TOO_FEW, EXPECTED = "shift found", f"none larger than {LIMIT:g}", "too few", "expected"
 """Verdicts on a factor."""
 
+MIN_EXCLUDING = 50
+"""Fewer patients of a label exclude no shift: large ones of a few patients may all be missing among them."""
+
 N_STUDIES = 200
 """Largest number of studies of `measure_masking` in an evaluation."""
 
@@ -104,11 +107,12 @@ class ShiftCollection:
 
             `verdict`: "shift found" if the mean shift, or that of the decision, and the mean change itself are larger
             than `LIMIT`, and a sign flip test is significant at 5 % after Holm's correction over all factors and
-            labels. Otherwise "none larger than 0.05" if, for both labels, the interval of the shift, or that of the
-            change itself, lies within `LIMIT`, so that two one-sided tests at 5 % exclude a larger one (Schuirmann,
-            J. Pharmacokinet. Biopharm. 15, 1987): 90 % intervals, or with a control 95 %, as either may decide. Both
-            take at least `MIN_CLUSTERS` patients of a label. Otherwise "too few", or "expected". Factors that hide
-            findings are judged on normal studies.
+            labels; this takes at least `MIN_CLUSTERS` patients of a label. Otherwise "none larger than 0.05" if, for
+            both labels, the interval of the shift, or that of the change itself, lies within `LIMIT`, so that two
+            one-sided tests at 5 % exclude a larger one (Schuirmann, J. Pharmacokinet. Biopharm. 15, 1987): 90 %
+            intervals, or with a control 95 %, as either may decide. The same must hold for the decision, and there
+            must be at least `MIN_EXCLUDING` patients of each label (`within_limit`). Otherwise "too few", or
+            "expected". Factors that hide findings are judged on normal studies.
         """
         rows = {factor: _summary(shifts) for factor, shifts in self._shifts.items() if shifts}
         judged = {factor: _judged_labels(factor) for factor in rows if factor not in expected}
@@ -170,28 +174,29 @@ def _summary(shifts: list[Shift]) -> dict[str, Any]:
         row["control"] = float(np.mean(np.abs(control - before)))
         row |= {"excess": excess["mean"], "excess_low": excess["low"], "excess_high": excess["high"]}
     called, called_before, called_control = (values > threshold for values in (after, before, control))
-    decided = called.astype(float) - called_control
+    decided, decided_before = called.astype(float) - called_control, called.astype(float) - called_before
     for label, name in enumerate(LABELS):
         members = labels == label
         if members.any():
             owners, shift = patients[members], (after - control)[members]
-            intervals = [
-                mean_interval(values, owners, level=1 - (1 if controlled else 2) * _SIGNIFICANT)
-                for values in (shift, change[members])
-            ]
+            level = 1 - (1 if controlled else 2) * _SIGNIFICANT
+            pairs = ((shift, change[members]), (decided[members], decided_before[members]))
             row[name] = {
                 "n": int(members.sum()),
                 **mean_with_interval(change[members], owners),
                 "shift": _test(shift, owners),
                 "decision": {
                     **_test(decided[members], owners),
-                    "change": float((called.astype(float) - called_before)[members].mean()),
+                    "change": float(decided_before[members].mean()),
                 },
-                "within_limit": any(
-                    interval is not None and interval[0] >= -LIMIT and interval[1] <= LIMIT for interval in intervals
-                ),
+                "within_limit": len(set(owners)) >= MIN_EXCLUDING
+                and all(any(_is_within(mean_interval(one, owners, level)) for one in pair) for pair in pairs),
             }
     return row
+
+
+def _is_within(interval: tuple[float, float] | None) -> bool:
+    return interval is not None and interval[0] >= -LIMIT and interval[1] <= LIMIT
 
 
 def _test(values: np.ndarray, patients: np.ndarray) -> dict[str, float | None]:

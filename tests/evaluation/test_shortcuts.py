@@ -172,7 +172,9 @@ def test_figures_of_known_shifts():
 @pytest.mark.parametrize(
     ("changes", "verdict"),
     [
-        ([0.2] * 60, FOUND), ([-0.2] * 60, FOUND), ([0.07, 0.0] * 30, FOUND), ([0.01, 0.01, 0.02, 0.02] * 15, NONE),
+        ([0.2] * 60, FOUND), ([-0.2] * 60, FOUND), ([0.07, 0.0] * 30, FOUND), ([0.01, 0.01, 0.02, 0.02] * 30, NONE),
+        ([0.01, 0.01, 0.02, 0.02] * 24, TOO_FEW),  # 48 patients
+        ([0.015, -0.01] * 56 + [0.03, -0.01] * 4, TOO_FEW),  # small, but four of 60 decisions are others
         ([0.015, -0.04, 0.01, -0.03] * 30, NONE), ([0.3] * 4 + [0] * 40, TOO_FEW), ([0.01] * 30, TOO_FEW),
         ([0.03] * 60, FOUND),  # small, but each decision is another
         ([0.2] * 38, TOO_FEW),
