@@ -14,6 +14,7 @@ from ..common import BUNDLED
 from ..data.loading import SOURCES, DataSource, describe_positive_class
 from ..errors import CardError
 from ..evaluation import describe_verdict
+from ..evaluation.shortcuts import MIN_EXCLUDING
 from ..metrics import MIN_CLUSTERS
 from ..models import BODY_PARTS, MuraBaseConfig
 from ..models.backbone_mura import IMAGENET_CREDIT
@@ -307,6 +308,7 @@ def _collect_values(records: dict[str, Any], folder: Path, name: str) -> dict[st
         "limits": limits if limits["low"] < limits["suspected"] else None,
         "verdict": describe_verdict(records["evaluation"]),
         "min_clusters": MIN_CLUSTERS,
+        "min_excluding": MIN_EXCLUDING,
         "clusters": held_out.clusters,
         "figures": _FIGURES,
         "baseline_names": _BASELINES,
