@@ -197,7 +197,7 @@ def describe_verdict(report: dict[str, Any]) -> str:
     low, high = overall["intervals"].get("auroc", (None, None))
     judged = compared["study"].get("auroc", {}) if from_start else {"low": low, "high": high}
     if auroc is None or report.get("too_few") or judged.get("low") is None:
-        reason = report.get("too_few", "").removeprefix("too few: ") or _why_no_interval(overall, from_start)
+        reason = (report.get("too_few") or "").removeprefix("too few: ") or _why_no_interval(overall, from_start)
         if reason == _EQUAL:
             return f"Not shown to be better than {other}: {reason}. Here: {instead}."
         return f"Too few studies to tell whether it is better than {other}: {reason}. Here: {instead}."

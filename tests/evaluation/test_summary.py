@@ -61,7 +61,7 @@ TOO_FEW = "too few: 12 studies of 12 patients, 6 abnormal; each class needs 10 s
          "p = 0.0312)."),
         (report(0.8, comparison=compared(0.1, 0.02, 0.2, 0.0625)), "Not shown to be better than its start, me/base"),
         (report(0.6, comparison=compared(-0.1, -0.2, -0.02, 0.0625)), "Not shown to be better than its start"),
-        (report(0.5, low=None), "Not shown to be better than guessing: it gives all studies the same probability. "),
+        (report(0.5, low=None, too_few=None), "Not shown to be better than guessing: it gives all studies the same "),
         (report(0.8, 12, low=None), "guessing: fewer than 20 patients. Here: AUROC 0.800."),
         (report(0.8, low=None), "guessing: one patient has all studies of a class. Here: AUROC 0.800."),
         (report(0.8, comparison={**compared(0.1, 0, 0.2), "is_start": False}), "better than guessing"),
