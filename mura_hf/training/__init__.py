@@ -8,13 +8,12 @@ from .arguments import TrainingArguments, TrainingConfig, TrainingStage  # noqa:
 from .checkpointing import FINISHED_FILE  # noqa: E402
 from .configs import command_line_options, config_from_record, config_names, load_config, read_command_line  # noqa: E402
 from .ensemble import fit_member_weights  # noqa: E402
-from .estimate import estimate  # noqa: E402
 from .fine_tuning import keep_split_of_base  # noqa: E402
 from .initialization import build_model, build_processor, describe_base, find_base  # noqa: E402
 from .prediction import SplitPredictions, predict_views  # noqa: E402
 from .processes import forget_processes, leave_processes  # noqa: E402
 from .records import CHECKPOINT_FOLDER, MANIFEST_FILE  # noqa: E402
-from .running import train  # noqa: E402
+from .running import estimate, train  # noqa: E402
 from .trainer import Trainer  # noqa: E402
 
 __all__ = [
