@@ -55,7 +55,9 @@ def open_tab(page, name):
 
 
 def choose(page, label, option):
-    page.get_by_role("combobox", name=label).click()
+    box = page.get_by_role("combobox", name=label)
+    box.evaluate("box => box.scrollIntoView({ block: 'center' })")  # else its options may open beyond the window
+    box.click()
     page.get_by_role("option", name=option).first.click()
 
 
