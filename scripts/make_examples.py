@@ -1,8 +1,8 @@
 """Makes the example pictures of the demo: real films of FracAtlas, and synthetic studies.
 
 Run it after a change of the renderer: `python scripts/make_examples.py`. The demo itself only reads the files. With
-`--fracatlas FOLDER`, the films are drawn again; without, those in the folder stay. They are drawn at random from the
-held-out films of `mura-film`, a fixed number of each region and label, and no answer of a model is looked at.
+`--fracatlas FOLDER`, the films are drawn again; without, those in the folder stay. They are drawn at random from
+`valid` of the cut `FILM_SPLITS`, a fixed number of each region and label, and no answer of a model is looked at.
 """
 
 import argparse
@@ -49,7 +49,7 @@ WORKLIST = (
 FILMS = (("hand", 1, 2), ("hand", 0, 2), ("shoulder", 1, 1), ("shoulder", 0, 1))
 """Region, label and number of the films. FracAtlas calls anything from a finger to the arm "hand"."""
 FILM_SEED = 26
-FILM_SPLITS = {"dev_fraction": 0.08, "calib_fraction": 0.15}  # of mura-film, whose `valid` is held out
+FILM_SPLITS = {"dev_fraction": 0.08, "calib_fraction": 0.15}  # the present cut
 THUMB_SIDE = 200
 SETS = {"study": ("example{}_{}_{}.png", 910_001, STUDIES), "worklist": ("phantom{}_{}_{}.png", 920_001, WORKLIST)}
 
@@ -94,7 +94,7 @@ def write_examples(folder: Path, studies_per_set: int | None = None, fracatlas: 
 
 
 def draw_films(root: Path, folder: Path) -> list[dict[str, Any]]:
-    """Copies randomly drawn held-out films of FracAtlas, one projection each, and returns their records."""
+    """Copies randomly drawn films of `valid` of FracAtlas, one projection each, and returns their records."""
     from mura_hf.data import load_data  # needs the extra `train`
 
     splits, source = load_data(root, regions=["hand", "shoulder"], **FILM_SPLITS)
