@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 from datasets import Image
 
-from mura_hf.data.views import group_studies
 from mura_hf.errors import MuraError
-from mura_hf.evaluation import load_splits
+from mura_hf.evaluation import load_splits, sample_studies
 from mura_hf.evaluation.prediction_cache import image_source
 from mura_hf.hub import export_onnx, shrink_graph
 from mura_hf.inference.loading import find_source, find_weights
@@ -40,23 +39,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def shrink(checkpoint: str, folder: Path, data_dir: str, studies: int) -> None:
     datasets, _ = load_splits(find_weights(find_source(checkpoint)), data_dir, "valid")
-    calib, valid = (datasets[name].cast_column("image", Image(decode=False)) for name in ("calib", "valid"))
-    calibration = [read_levels(image_source(calib[place]["image"])) for place in spread(len(calib), 100)]
-    groups = list(group_studies(valid["study_id"]).values())
-    held_out = []
-    for place in spread(len(groups), studies):
-        rows = [valid[number] for number in groups[place]]
-        held_out.append(([read_levels(image_source(row["image"])) for row in rows], rows[0]["label"]))
-    for name, one in shrink_graph(folder, calibration, held_out).items():
+    calib = datasets["calib"].cast_column("image", Image(decode=False))
+    places = np.unique(np.linspace(0, len(calib) - 1, min(100, len(calib))).round().astype(int)).tolist()
+    calibration = [read_levels(image_source(calib[place]["image"])) for place in places]
+    for name, one in shrink_graph(folder, calibration, sample_studies(datasets["valid"], studies)).items():
         print(
             f"{name}: {one.bytes / 1e6:.1f} MB, AUROC {one.auroc:.4f} ({one.auroc_change:+.4f}), largest change of a "
             f"probability {one.largest_change:.3f} on {one.studies} studies, in or out of distribution differs for "
             f"{one.ood_changes}" + "; not kept" * (not one.kept)
         )
-
-
-def spread(length: int, number: int) -> list[int]:
-    return sorted(set(np.linspace(0, length - 1, min(number, length)).round().astype(int).tolist()))
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ from .shortcuts import (
     measure_counterfactuals,
     measure_masking,
 )
-from .splits import describe_source, load_split, load_splits
+from .splits import describe_source, load_split, load_splits, sample_studies
 from .summary import (
     describe_calibration,
     describe_estimate,
@@ -95,4 +95,5 @@ __all__ = [
     "paired_bootstrap",
     "paired_comparison",
     "play_pointing_game",
+    "sample_studies",
 ]

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, DatasetDict
+import numpy as np
+from datasets import Dataset, DatasetDict, Image
 
 from ..data import (
     HUB_PREFIX,
@@ -17,9 +18,12 @@ from ..data import (
     split_digest,
 )
 from ..data.splits import report
+from ..data.views import group_studies
 from ..errors import CheckpointError, DatasetError
 from ..phantoms import phantom_record
+from ..radiographs import read_levels
 from ..training import MANIFEST_FILE
+from .prediction_cache import image_source
 
 _CUT_FIELDS = ("dev_fraction", "calib_fraction", "valid_fraction", "seed", "fold", "n_folds")
 _SELECTION_FIELDS = ("body_parts", "regions", "abnormal")
@@ -36,6 +40,17 @@ def describe_source(source: DataSource, data_dir: str | Path) -> dict[str, Any]:
     if not Path(data_dir).is_dir() and (name := str(data_dir).removeprefix(HUB_PREFIX)):
         description["dataset"] = name.partition("@")[0]
     return description
+
+
+def sample_studies(rows: Dataset, number: int) -> list[tuple[list[np.ndarray], int]]:
+    """Reads studies that are spread evenly over a split: gray levels uint8 `[H, W]` of their views, and label."""
+    rows = rows.cast_column("image", Image(decode=False))
+    groups = list(group_studies(rows["study_id"]).values())
+    found = []
+    for place in np.unique(np.linspace(0, len(groups) - 1, min(number, len(groups))).round().astype(int)):
+        views = [rows[row] for row in groups[place]]
+        found.append(([read_levels(image_source(view["image"])) for view in views], int(views[0]["label"])))
+    return found
 
 
 def load_split(folder: str | Path, data_dir: str | Path, split: str) -> tuple[Dataset, dict[str, Any]]:

@@ -14,6 +14,7 @@ from .onnx_small import SmallGraph, shrink_graph
 from .push import push
 from .space import push_space, stage_space
 from .static_space import push_static_space, stage_static_space
+from .timm_export import TimmComparison, TimmExport, export_timm
 
 __all__ = [
     "Conversion",
@@ -21,9 +22,12 @@ __all__ = [
     "OnnxExport",
     "PushResult",
     "SmallGraph",
+    "TimmComparison",
+    "TimmExport",
     "convert_checkpoint",
     "export_checkpoint",
     "export_onnx",
+    "export_timm",
     "push",
     "push_space",
     "push_static_space",

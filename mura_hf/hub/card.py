@@ -116,9 +116,7 @@ def render_card(folder: str | Path, name: str, *, pictures: str = "") -> str:
     records = _read_records(folder)
     _check_blocks(records, folder)
     _check_fit(records, folder)
-    loader = FileSystemLoader(_TEMPLATES)
-    environment = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"figure": _format_figure, "change": _format_change}
+    environment = load_templates()
     texts = []
     try:
         metadata = card_metadata(records, name)
@@ -132,6 +130,14 @@ def render_card(folder: str | Path, name: str, *, pictures: str = "") -> str:
     except (UndefinedError, KeyError) as error:
         raise CardError(f"a record of {folder} lacks a value that the card shows: {error}") from error
     return "\n\n".join([f"---\n{metadata.to_yaml()}\n---", f"# {name}", *texts]) + "\n"
+
+
+def load_templates() -> Environment:
+    """Returns the templates of cards. A value that is not defined is an error."""
+    loader = FileSystemLoader(_TEMPLATES)
+    environment = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"figure": _format_figure, "change": _format_change}
+    return environment
 
 
 def _read_records(folder: Path) -> dict[str, Any]:

@@ -25,6 +25,9 @@ ONNX_FOLDER = "onnx"
 STUDY_FILE = "study.json"
 """Folder of `export_onnx` beside the weights of a checkpoint, and its file that describes the graphs."""
 
+TIMM_FOLDER = "timm"
+"""Folder of `export_timm` beside the weights of a checkpoint."""
+
 _REQUIRED = ("config.json", "model.safetensors", "preprocessor_config.json")
 _MODELS = Path(__file__).parents[1] / "models"
 _PROCESSOR_MAP = {"AutoImageProcessor": "image_processing_mura.MuraImageProcessor"}
@@ -41,8 +44,8 @@ _REBUILD = "build the index again with scripts/build_index.py"
 def export_checkpoint(folder: str | Path, out: str | Path) -> Path:
     """Copies a checkpoint and adds the code of model and study pipeline.
 
-    The copy loads with `trust_remote_code=True`, transformers and timm alone. It includes the ONNX graph if there is
-    one, and the index of studies if its data may be shared.
+    The copy loads with `trust_remote_code=True`, transformers and timm alone. It includes the exports to ONNX and timm
+    if there are any, and the index of studies if its data may be shared.
 
     Args:
         folder: Checkpoint as training writes it.
@@ -52,8 +55,8 @@ def export_checkpoint(folder: str | Path, out: str | Path) -> Path:
         `out`.
 
     Raises:
-        CheckpointError: If a file of the checkpoint is missing, its family is unknown, its ONNX graph has other
-            weights, or `out` is not empty.
+        CheckpointError: If a file of the checkpoint is missing, its family is unknown, an export beside it has
+            other weights, or `out` is not empty.
     """
     folder, out = Path(folder), Path(out)
     missing = [name for name in _REQUIRED if not (folder / name).is_file()]
@@ -69,7 +72,7 @@ def export_checkpoint(folder: str | Path, out: str | Path) -> Path:
         # The package's own code is added below; a checkpoint's code may be of another version or origin.
         if file.is_file() and file.name != HUB_RECORD and file.suffix != ".py":
             shutil.copyfile(file, out / file.name)
-    for file in [*index_files(folder), *onnx_files(folder)]:
+    for file in [*index_files(folder), *onnx_files(folder), *timm_files(folder)]:
         (out / file.parent.name).mkdir(exist_ok=True)
         shutil.copyfile(file, out / file.parent.name / file.name)
     for name in _code_files(kind):
@@ -134,19 +137,29 @@ def onnx_files(folder: str | Path) -> list[Path]:
     Raises:
         CheckpointError: If one is missing, or the graph was made from other weights.
     """
-    place = Path(folder) / ONNX_FOLDER
+    graphs = sorted((Path(folder) / ONNX_FOLDER).glob("*.onnx"))
+    return _files_made_from(folder, ONNX_FOLDER, [STUDY_FILE, *(file.name for file in graphs or [Path("model.onnx")])])
+
+
+def timm_files(folder: str | Path) -> list[Path]:
+    """Files of the timm export of a checkpoint; as `onnx_files`."""
+    return _files_made_from(folder, TIMM_FOLDER, ["config.json", "model.safetensors", "README.md"])
+
+
+def _files_made_from(folder: str | Path, name: str, files: list[str]) -> list[Path]:
+    """Files of an export beside the weights of a checkpoint. The first one says which weights it was made from."""
+    place = Path(folder) / name
     if not place.is_dir():
         return []
-    graphs = sorted(place.glob("*.onnx"))
     try:
-        weights = json.loads((place / STUDY_FILE).read_text(encoding="utf-8"))["weights_sha256"]
+        weights = json.loads((place / files[0]).read_text(encoding="utf-8"))["weights_sha256"]
     except (OSError, ValueError, LookupError, TypeError):
         weights = None
-    if not graphs or weights != digest_weights(folder):
+    if weights != digest_weights(folder) or not all((place / file).is_file() for file in files):
         raise CheckpointError(
-            f"{place} is incomplete or belongs to other weights; run scripts/export_onnx.py again, or remove it"
+            f"{place} is incomplete or belongs to other weights; run scripts/export_{name}.py again, or remove it"
         )
-    return [*graphs, place / STUDY_FILE]
+    return [place / file for file in files]
 
 
 def check_index(folder: str | Path) -> None:

@@ -22,12 +22,13 @@ from .commit import CARD
 from .export import (
     HUB_RECORD,
     ONNX_FOLDER,
-    STUDY_FILE,
+    TIMM_FOLDER,
     check_index,
     index_is_exported,
     load_model,
     model_code_names,
     onnx_files,
+    timm_files,
 )
 
 RECORDS = ("config.json", "preprocessor_config.json", "training.json", "evaluation.json")
@@ -35,7 +36,7 @@ WEIGHTS = "model.safetensors"
 NOT_PUSHED = (CARD, HUB_RECORD, ".gitattributes", *PLOTS)
 """Files that are not pushed as they are: the name of a picture does not prove what it shows, so it is drawn again."""
 
-_KNOWN_FOLDERS = (".cache", "__pycache__", FOLDER, ONNX_FOLDER)
+_KNOWN_FOLDERS = (".cache", "__pycache__", FOLDER, ONNX_FOLDER, TIMM_FOLDER)
 _MAX_NUMBERS = 128  # in a list of a record, curves excepted: more may be codes, or a picture
 _MAX_GRAY_DIFFERENCE = 1.0  # mean gray levels between the phantoms that two machines draw
 _GOLDEN_TENSORS = {"picture", "body_part", "logits"}
@@ -64,12 +65,17 @@ def check_checkpoint(folder: str | Path) -> None:
     detector = folder / OOD_FILE
     if detector.is_file():  # loading fails on anything but means and a covariance of groups of views
         OODDetector.load(detector, digest_weights(folder))
-    graph = onnx_files(folder)
-    if graph:
-        others = sorted({*(folder / ONNX_FOLDER).iterdir()} - {*graph})
+    for exported in (onnx_files(folder), timm_files(folder)):
+        others = sorted({*exported[0].parent.iterdir()} - {*exported}) if exported else []
         if others:
-            raise CheckpointError(f"{others[0]} does not belong to an ONNX export; move it elsewhere")
-        _check_values(folder / ONNX_FOLDER / STUDY_FILE)
+            raise CheckpointError(f"{others[0]} does not belong to an export; move it elsewhere")
+        for file in exported:
+            if file.suffix == ".json":
+                _check_values(file)
+            elif file.suffix == ".md":
+                check_text(file.parent, [file.name])
+            elif file.suffix == ".safetensors":
+                check_tensors(file)
     if index_is_exported(folder):
         check_index(folder)
         check_text(folder / FOLDER, [INDEX_RECORD])

@@ -204,14 +204,14 @@ def create_backbone(config: MuraConfig, **options: Any) -> Any:
             f"timm {timm.__version__} has no architecture {config.backbone!r}; timm.list_models() lists the names, "
             f"and a newer timm may have it; the small networks of this package are {', '.join(SMALL_CNNS)}"
         )
-    arguments = {"num_classes": 0, "in_chans": config.num_channels, **(config.backbone_kwargs or {})}
+    arguments = {"num_classes": 0, "in_chans": config.num_channels, **(config.backbone_kwargs or {}), **options}
     try:
         known = timm.models.get_pretrained_cfg(config.backbone)
     except RuntimeError as error:
         raise CheckpointError(f"{config.backbone!r} has a weight tag that timm does not know: {error}") from error
     if known is not None and known.fixed_input_size:
         arguments.setdefault("img_size", config.image_size)
-    return timm.create_model(config.backbone, **arguments, **options)
+    return timm.create_model(config.backbone, **arguments)
 
 
 def imagenet_file(name: str) -> Path:

@@ -85,6 +85,9 @@ def test_from_training_to_an_exported_checkpoint_with_its_card(run, tmp_path, ph
     run("export_checkpoint.py", checkpoint, tmp_path / "export")
     study = StudyPredictor.from_pretrained(tmp_path / "export")(phantom_files)
     assert any("synthetic phantoms" in warning for warning in study.warnings)
+    plain = run("export_timm.py", checkpoint, "--data_dir", phantom_tree, "--studies", 8)
+    assert "padded with black: AUROC" in plain.stdout
+    assert "on 8 held-out studies" in (checkpoint / "timm" / "README.md").read_text()
 
 
 def test_convert_checkpoint(run, tmp_path, phantom_files):
