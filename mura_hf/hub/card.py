@@ -21,7 +21,7 @@ from ..models.backbone_mura import IMAGENET_CREDIT
 from ..models.golden_mura import digest_weights
 from ..retrieval import FOLDER, read_record
 from ..training import config_names
-from .export import index_is_exported
+from .export import ONNX_FOLDER, STUDY_FILE, TIMM_FOLDER, index_is_exported, onnx_files, timm_files
 from .training_section import bases_of, model_rows, training_command, training_section
 
 
@@ -111,6 +111,7 @@ def render_card(folder: str | Path, name: str, *, pictures: str = "") -> str:
     Raises:
         CardError: If a record is missing, does not fill a block of the card, lacks a value that the card shows, or
             belongs to other weights; the message names it.
+        CheckpointError: If an export beside the checkpoint is incomplete or belongs to other weights.
     """
     folder = Path(folder)
     records = _read_records(folder)
@@ -319,8 +320,42 @@ def _collect_values(records: dict[str, Any], folder: Path, name: str) -> dict[st
         "figures": _FIGURES,
         "baseline_names": _BASELINES,
         "index_is_exported": index_is_exported(folder),
+        "exports": _list_exports(folder),
         "made_with": {**_PHANTOM_OPTIONS, **made_with} if made_with else None,
     }
+
+
+_POOLED = {"mean": "views.mean(0)", "max": "views.max(0)", "noisy_or": "1 - (1 - views).prod(0)"}
+"""Probability of a study from those of its views `[V, M]`, for the card's example in Python."""
+
+
+def _list_exports(folder: Path) -> dict[str, Any]:
+    """The exports beside a checkpoint: `rows` of files with what was measured, and what the examples need."""
+    rows: list[dict[str, Any]] = []
+    found: dict[str, Any] = {"rows": rows, "graph": False, "timm": False}
+    if onnx_files(folder):
+        study = json.loads((folder / ONNX_FOLDER / STUDY_FILE).read_text(encoding="utf-8"))
+        smaller = {name: one for name, one in study.get("smaller_files", {}).items() if one["kept"]}
+        whole = {"largest_change": study.get("probability_difference")}
+        for one in smaller.values():
+            whole |= {"milliseconds": one.get("milliseconds_before"), "auroc": one["auroc"] - one["auroc_change"]}
+        known = {"model.onnx": whole, **smaller, **study.get("graphs", {})}
+        for file in onnx_files(folder)[1:]:
+            values = known.get(file.name) or {"largest_change": known.get(file.stem, {}).get("probability_difference")}
+            rows.append({"name": f"{ONNX_FOLDER}/{file.name}", "bytes": file.stat().st_size, **values})
+        poolings = {member["pooling"] for member in study.get("members", [])}
+        found |= {
+            "graph": "graphs" not in study,
+            "pooled": _POOLED.get(poolings.pop()) if len(poolings) == 1 else None,
+            "detector": bool(study.get("ood_thresholds")),
+        }
+    if timm_files(folder):
+        settings = json.loads((folder / TIMM_FOLDER / "config.json").read_text(encoding="utf-8"))
+        file = folder / TIMM_FOLDER / "model.safetensors"
+        measured = settings["mura_hf"].get("comparison") or {}
+        rows.append({"name": f"{TIMM_FOLDER}/{file.name}", "bytes": file.stat().st_size, **measured})
+        found["timm"] = True
+    return found
 
 
 def _example_input(records: dict[str, Any], source: DataSource) -> dict[str, str]:

@@ -137,8 +137,10 @@ def onnx_files(folder: str | Path) -> list[Path]:
     Raises:
         CheckpointError: If one is missing, or the graph was made from other weights.
     """
-    graphs = sorted((Path(folder) / ONNX_FOLDER).glob("*.onnx"))
-    return _files_made_from(folder, ONNX_FOLDER, [STUDY_FILE, *(file.name for file in graphs or [Path("model.onnx")])])
+    graphs = {file.name for file in (Path(folder) / ONNX_FOLDER).glob("*.onnx")}
+    if not graphs or any(name.startswith("model_") for name in graphs):
+        graphs.add("model.onnx")
+    return _files_made_from(folder, ONNX_FOLDER, [STUDY_FILE, *sorted(graphs)])
 
 
 def timm_files(folder: str | Path) -> list[Path]:

@@ -133,7 +133,7 @@ def export_onnx(
                     "use the checkpoint with PyTorch"
                 )
             rows.append(found)
-            described[name] = study
+            described[name] = {**study, "probability_difference": found["probability"]}
         whole = described.get("model") or {"graphs": described}
         put_file(fresh, STUDY_FILE, (json.dumps({**common, **whole}, indent=2) + "\n").encode())
         sync_folder(fresh)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,8 @@ class SmallGraph:
         largest_change: Largest change of the probability of a study.
         ood_changes: Number of studies that are in distribution for one of both graphs only.
         studies: Number of studies.
+        milliseconds: Median time of a view, where the graphs were made.
+        milliseconds_before: The same for `model.onnx`.
         float_layers: Names of convolutions that stay in float32.
         kept: Whether the file was written.
     """
@@ -45,6 +48,8 @@ class SmallGraph:
     largest_change: float
     ood_changes: int
     studies: int
+    milliseconds: float
+    milliseconds_before: float
     float_layers: list[str]
     kept: bool
 
@@ -100,15 +105,19 @@ def shrink_graph(
 
 def _predict(
     content: bytes, study: dict[str, Any], studies: Sequence[tuple[Sequence[np.ndarray], int]]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Probability of each study, and whether it is in distribution."""
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Probability of each study, whether it is in distribution, and median milliseconds of a view."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs() if output.name in _OUTPUTS]
-    probabilities, known = [], []
+    probabilities, known, seconds = [], [], []
     for views, _ in studies:
-        rows = [dict(zip(names, session.run(names, {"image": view}), strict=True)) for view in views]
+        rows = []
+        for view in views:
+            start = time.perf_counter()
+            rows.append(dict(zip(names, session.run(names, {"image": view}), strict=True)))
+            seconds.append(time.perf_counter() - start)
         logits, attention, ood = (
             np.stack([row[name] for row in rows]) if name in names else None for name in _OUTPUTS
         )
@@ -116,18 +125,18 @@ def _predict(
         probabilities.append(study_probability(study, logits, attention))
         limits = study["ood_thresholds"][min(len(views), len(study["ood_thresholds"])) - 1] if ood is not None else 0
         known.append(ood is None or bool((ood <= limits).all()))
-    return np.asarray(probabilities), np.asarray(known)
+    return np.asarray(probabilities), np.asarray(known), float(1000 * np.median(seconds))
 
 
 def _compare(
     content: bytes,
     study: dict[str, Any],
     held_out: Sequence[tuple[Sequence[np.ndarray], int]],
-    expected: tuple[np.ndarray, np.ndarray],
+    expected: tuple[np.ndarray, np.ndarray, float],
     float_layers: list[str],
 ) -> SmallGraph:
     labels = np.asarray([label for _, label in held_out])
-    probabilities, known = _predict(content, study, held_out)
+    probabilities, known, milliseconds = _predict(content, study, held_out)
     before, after = _auroc(labels, expected[0]), _auroc(labels, probabilities)
     return SmallGraph(
         bytes=len(content),
@@ -136,6 +145,8 @@ def _compare(
         largest_change=float(np.abs(probabilities - expected[0]).max()),
         ood_changes=int((known != expected[1]).sum()),
         studies=len(labels),
+        milliseconds=milliseconds,
+        milliseconds_before=expected[2],
         float_layers=float_layers,
         kept=after - before >= -AUROC_LOSS,
     )

@@ -111,11 +111,13 @@ def export_timm(
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".timm-", dir=target.parent) as draft:
         fresh = Path(draft, "timm")
-        _save_timm(network, predictor, fresh, digest_weights(original))
+        settings = _save_timm(network, predictor, fresh, digest_weights(original))
         exported = AutoModelForImageClassification.from_pretrained(fresh, trust_remote_code=False).eval()
         prepare = AutoImageProcessor.from_pretrained(fresh)
         difference = _check_timm(predictor, exported, prepare)
         comparison = None if held_out is None else _compare_timm(predictor, exported, prepare, held_out)
+        settings["mura_hf"] |= {"comparison": comparison and vars(comparison)}
+        put_file(fresh, "config.json", (json.dumps(settings, indent=2) + "\n").encode())
         put_file(fresh, CARD, _timm_card(predictor, original, comparison).encode())
         sync_folder(fresh)
         shutil.rmtree(target, ignore_errors=True)
@@ -175,8 +177,8 @@ def _make_timm_network(predictor: StudyPredictor) -> Any:
     return network
 
 
-def _save_timm(network: Any, predictor: StudyPredictor, folder: Path, digest: str) -> None:
-    """Saves network and settings in the layout of timm."""
+def _save_timm(network: Any, predictor: StudyPredictor, folder: Path, digest: str) -> dict[str, Any]:
+    """Saves network and settings in the layout of timm. Returns the settings."""
     from timm.models import save_for_hf
 
     processor: Any = predictor.processor
@@ -212,10 +214,11 @@ def _save_timm(network: Any, predictor: StudyPredictor, folder: Path, digest: st
         safe_serialization=True,
         data_config=data_config,
     )
-    settings = json.loads((folder / "config.json").read_text())
+    settings: dict[str, Any] = json.loads((folder / "config.json").read_text())
     settings["model_args"].pop("num_classes", None)  # transformers would give it to timm twice
     settings["pretrained_cfg"] = {name: settings["pretrained_cfg"].get(name) for name in _SETTINGS}
     put_file(folder, "config.json", (json.dumps(settings, indent=2) + "\n").encode())
+    return settings
 
 
 def _check_timm(predictor: StudyPredictor, exported: Any, prepare: Any) -> float:

@@ -1,17 +1,20 @@
 import json
 import re
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from huggingface_hub import ModelCard
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from transformers import AutoImageProcessor
 
-from mura_hf import CardError
+from mura_hf import CardError, CheckpointError, StudyPredictor
 from mura_hf.common import BUNDLED
-from mura_hf.hub import card, render_card
+from mura_hf.hub import card, export_onnx, export_timm, onnx_small, render_card, shrink_graph
 from mura_hf.hub.card import BLOCKS, METADATA
 from mura_hf.metrics import measure_bands, plot_evaluation
 from mura_hf.phantoms import render_phantom
@@ -77,6 +80,53 @@ def test_the_snippets_run(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     exec(snippet, {})
     assert re.match(r"(low|uncertain|suspected|out_of_distribution) 0\.\d+", capsys.readouterr().out)
+
+
+ALONE = """
+import sys
+sys.modules["mura_hf"] = None  # any import of the package raises from here on
+exec(sys.argv[1])
+"""
+
+
+@pytest.mark.skipif(
+    not all(map(find_spec, ("onnx", "onnxscript", "onnxruntime"))), reason="the extra onnx is not installed"
+)
+def test_exports_are_listed_with_examples_that_run_without_the_package(folder, forks, monkeypatch):
+    shutil.copy(BUNDLED["mura-phantom"] / "in_distribution.safetensors", folder)
+    assert "ONNX" not in render_card(folder, "me/phantom")
+    phantom = render_phantom(9, body_part="wrist", finding="displaced_fracture").pixels
+    films = [phantom, np.ascontiguousarray(phantom[:, ::-1])]
+    for name, film in zip(("frontal", "lateral"), films, strict=True):
+        Image.fromarray(film).save(folder / f"wrist_{name}.png")
+    export_onnx(folder, pictures=films)
+    with monkeypatch.context() as patch:
+        patch.setattr(onnx_small, "AUROC_LOSS", 1.0)
+        made = shrink_graph(folder, films, [([film], label) for label, film in enumerate(films)])
+    plain = export_timm(folder)
+    text = render_card(folder, "me/phantom")
+    assert "hf download me/phantom" in text
+    for file in ("onnx/model.onnx", "onnx/model_fp16.onnx", "onnx/model_quantized.onnx", "timm/model.safetensors"):
+        size = (folder / file).stat().st_size
+        assert f"| `{file}` | {size / 1e6:.1f} MB | " in text
+    assert f"| {made['model_quantized.onnx'].largest_change:.1g} | " in text
+    assert f" {made['model_quantized.onnx'].milliseconds:.0f} ms |" in text
+    snippets = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[-2:]
+    assert len([line for line in snippets[0].splitlines() if line]) <= 18
+    predictor = StudyPredictor.from_pretrained(folder, runtime="torch")
+    study = predictor(films, heatmaps=False)
+    padded = AutoImageProcessor.from_pretrained(plain.folder)([Image.fromarray(phantom).convert("RGB")])
+    with torch.inference_mode():
+        view = predictor.model.classify_views(padded["pixel_values"]).logits.softmax(-1)[0, 1]
+    for snippet, expected in zip(snippets, (study.probability, float(view)), strict=True):
+        done = forks.run("-c", ALONE, snippet, cwd=folder)
+        assert done.returncode == 0, done.stderr[-2000:]
+        answer, _, probability = done.stdout.splitlines()[-1].rpartition(" ")
+        assert float(probability) == pytest.approx(expected, abs=1e-4)
+        assert answer in ("", study.label if study.in_distribution else "out of distribution")
+    (folder / "onnx" / "model.onnx").unlink()
+    with pytest.raises(CheckpointError, match="run scripts"):
+        render_card(folder, "me/phantom")
 
 
 def test_metadata_and_warnings():
