@@ -338,11 +338,12 @@ def _list_exports(folder: Path) -> dict[str, Any]:
         smaller = {name: one for name, one in study.get("smaller_files", {}).items() if one["kept"]}
         whole = {"largest_change": study.get("probability_difference")}
         for one in smaller.values():
-            whole |= {"milliseconds": one.get("milliseconds_before"), "auroc": one["auroc"] - one["auroc_change"]}
-        known = {"model.onnx": whole, **smaller, **study.get("graphs", {})}
+            whole["auroc"] = one["auroc"] - one["auroc_change"]
+        parts = {f"{part}.onnx": one for part, one in study.get("graphs", {}).items()}
+        measured = {"model.onnx": whole, **smaller, **parts}
         for file in onnx_files(folder)[1:]:
-            values = known.get(file.name) or {"largest_change": known.get(file.stem, {}).get("probability_difference")}
-            rows.append({"name": f"{ONNX_FOLDER}/{file.name}", "bytes": file.stat().st_size, **values})
+            values = {**measured.get(file.name, {}), "milliseconds": study.get("milliseconds", {}).get(file.name)}
+            rows.append({**values, "name": f"{ONNX_FOLDER}/{file.name}", "bytes": file.stat().st_size})
         poolings = {member["pooling"] for member in study.get("members", [])}
         found |= {
             "graph": "graphs" not in study,
@@ -352,8 +353,8 @@ def _list_exports(folder: Path) -> dict[str, Any]:
     if timm_files(folder):
         settings = json.loads((folder / TIMM_FOLDER / "config.json").read_text(encoding="utf-8"))
         file = folder / TIMM_FOLDER / "model.safetensors"
-        measured = settings["mura_hf"].get("comparison") or {}
-        rows.append({"name": f"{TIMM_FOLDER}/{file.name}", "bytes": file.stat().st_size, **measured})
+        values = settings["mura_hf"]["comparison"] or {}
+        rows.append({**values, "name": f"{TIMM_FOLDER}/{file.name}", "bytes": file.stat().st_size})
         found["timm"] = True
     return found
 

@@ -4,6 +4,7 @@ import functools
 import http.server
 import io
 import re
+import shutil
 import threading
 from dataclasses import replace
 from importlib.util import find_spec
@@ -16,7 +17,9 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from mura_hf import HubError, StudyPredictor
+from mura_hf.common import home_folder
 from mura_hf.hub import export_onnx, stage_static_space
+from mura_hf.hub.card import load_templates
 from mura_hf.models.golden_mura import digest_weights
 from mura_hf.retrieval import OODDetector, feature_means
 from tests.checkpoints import make_checkpoint, make_model
@@ -36,6 +39,7 @@ SYNTAXES = (
     "JPEG lossless",
     "JPEG-LS lossless",
     "JPEG 2000 lossless",
+    "RLE",
 )
 HTML = "<img src=x onerror=document.title='injected'>"
 
@@ -79,6 +83,14 @@ def site(tmp_path_factory, phantom_files):
             pytest.skip(f"the page cannot be built: {error}")
         raise
     return page, StudyPredictor.from_pretrained(folder, runtime="torch")
+
+
+def make_palette(entries=256):
+    """Colours from 16 bits; blue is the inverse of the others."""
+    levels = np.linspace(0, 65535, entries).round().astype("<u2")
+    tables = {"Red": levels, "Green": levels, "Blue": levels[::-1]}
+    descriptors = {f"{name}PaletteColorLookupTableDescriptor": [entries, 0, 16] for name in tables}
+    return descriptors | {f"{name}PaletteColorLookupTableData": one.tobytes() for name, one in tables.items()}
 
 
 def make_noise():
@@ -172,6 +184,14 @@ def test_answers_are_those_of_the_predictor(visit, site, film, phantom_files):
         ),
         "8 bits": ([encode_dicom(eight)], 0.01),
         "RGB": ([encode_dicom(rgb, photometric="RGB")], 0.01),
+        "RLE, 8 bits": ([encode_dicom(eight, syntax="RLE")], 0.01),
+        "RLE, RGB": ([encode_dicom(rgb, syntax="RLE", photometric="RGB")], 0.01),
+        "RLE, YBR": ([encode_dicom(rgb, syntax="RLE", photometric="YBR_FULL")], 0.01),
+        "palette": ([encode_dicom(eight, photometric="PALETTE COLOR", **make_palette())], 0.01),
+        "palette, 12 bits": (
+            [encode_dicom(film, syntax="RLE", bits_stored=12, photometric="PALETTE COLOR", **make_palette(4096))],
+            0.01,
+        ),
     }
     for syntax in SYNTAXES:
         frames = eight if syntax == "JPEG baseline" else film
@@ -200,10 +220,15 @@ def test_texts_of_files_are_never_html_and_strange_pictures_are_refused(visit, f
     page, name = visit.page, f"{HTML}.png"
     good, noise = Path(phantom_files[0]).read_bytes(), encode_png(make_noise())
     dicom = encode_dicom(film, bits_stored=12, PatientID=HTML, BodyPartExamined=HTML[:16], ImageLaterality="L")
-    visit.read(**{name: good, f"2 {name}": noise, f"3 {name}": b"no picture", f"4 {name}": dicom})
+    palette = encode_dicom(film >> 4, photometric="PALETTE COLOR")
+    cut = encode_dicom(film, syntax="RLE", bits_stored=12)
+    bad = {f"3 {name}": b"no picture", f"5 {name}": palette, f"6 {name}": cut[:-3000] + b"\0" * 3000}
+    visit.read(**{name: good, f"2 {name}": noise, f"4 {name}": dicom, **bad})
     expect(page.locator("figcaption").first).to_contain_text(name)
     expect(page.locator("#answer .bad")).to_contain_text(f"2 {name} is unlike what the model was trained on")
     expect(page.locator("#answer .bad")).to_contain_text(f"3 {name} is not a PNG")
+    expect(page.locator("#answer .bad")).to_contain_text(f"5 {name} has no usable colour palette; export it as")
+    expect(page.locator("#answer .bad")).to_contain_text(f"6 {name} is damaged")
     visit.read(noise=noise)
     expect(page.locator("h3")).to_contain_text("Not answered")
     assert page.locator(".heatmap").count() == 0
@@ -216,3 +241,28 @@ def test_texts_of_files_are_never_html_and_strange_pictures_are_refused(visit, f
     expect(page.locator("#rows th").first).to_contain_text(HTML)
     assert page.title() == "static"
     assert page.locator("img[src=x]").count() == 0
+
+
+def test_the_example_of_a_card_runs(browser, site, film, tmp_path):
+    """The example in JavaScript; the browser finds the package where the build of the page has installed it."""
+    folder, predictor = site
+    (package,) = (home_folder() / "static_space").glob("*/node_modules/onnxruntime-web/dist")
+    shutil.copytree(folder / "onnx", tmp_path / "onnx")
+    for file in ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"):
+        shutil.copy(package / file, tmp_path)
+    picture = (film >> 4).astype(np.uint8)
+    (tmp_path / "film.png").write_bytes(encode_png(picture))
+    exports = {"rows": [], "timm": False, "graph": True, "pooled": None, "detector": True}
+    text = load_templates().get_template("files.md").render(exports=exports, name="me/x", files_8bit='"film.png"')
+    (code,) = re.findall("```js\n(.*?)```", text, re.DOTALL)
+    packages = '{"imports": {"onnxruntime-web/wasm": "./ort.wasm.min.mjs"}}'
+    scripts = f'<script type="importmap">{packages}</script><script type="module">{code}</script>'
+    (tmp_path / "index.html").write_text(f"<!doctype html><link rel=icon href=data:,>{scripts}")
+    visit = Visit(browser, tmp_path)
+    with visit.page.expect_console_message(lambda message: message.type == "log", timeout=WAIT) as found:
+        visit.page.goto(visit.url)
+    visit.close()
+    answer, _, probability = found.value.text.rpartition(" ")
+    expected = predictor(picture, heatmaps=False)
+    assert float(probability) == pytest.approx(expected.probability, abs=1e-4)
+    assert answer == (expected.label if expected.in_distribution else "out of distribution")

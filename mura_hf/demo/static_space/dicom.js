@@ -3,25 +3,25 @@
 import dicomParser from "dicom-parser";
 
 import { PictureError, checkSize, decodeInBrowser, luminance } from "./picture.js";
-import { grayLevels } from "./windowing.js";
+import { grayLevels, paletteLevels } from "./windowing.js";
 
 const IMPLICIT = "1.2.840.10008.1.2";
 const EXPLICIT = "1.2.840.10008.1.2.1";
 const BIG = "1.2.840.10008.1.2.2";
+const RLE = "1.2.840.10008.1.2.5";
 const JPEG = ["1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"];
 const LOSSLESS = ["1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"];
 const JPEG_LS = ["1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"];
 const JPEG_2000 = ["1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"];
 const NATIVE = [IMPLICIT, EXPLICIT, BIG];
-const READABLE = [...NATIVE, ...JPEG, ...LOSSLESS, ...JPEG_LS, ...JPEG_2000];
+const READABLE = [...NATIVE, RLE, ...JPEG, ...LOSSLESS, ...JPEG_LS, ...JPEG_2000];
 
 const RADIOGRAPHY = "1.2.840.10008.5.1.4.1.1.1"; // computed; with .1 digital, with .1.1 not yet processed
 const CAPTURE = "1.2.840.10008.5.1.4.1.1.7";
 
 /** Whether the content of a file is DICOM, with or without its prefix. @param {Uint8Array} bytes */
 export function looksLikeDicom(bytes) {
-  if (hasPrefix(bytes)) return true;
-  return bytes.length > 132 && (bytes[0] === 2 || bytes[0] === 8) && bytes[1] === 0 && bytes[3] === 0;
+  return hasPrefix(bytes) || (bytes.length > 132 && [2, 8].includes(bytes[0]) && bytes[1] === 0 && bytes[3] === 0);
 }
 
 const hasPrefix = (bytes) => String.fromCharCode(...bytes.subarray(128, 132)) === "DICM";
@@ -31,8 +31,7 @@ export async function readDicom(bytes, name, parts) {
   let data;
   try {
     data = parse(bytes);
-  } catch (error) {
-    if (error instanceof PictureError) throw error;
+  } catch {
     throw new PictureError(name, "is DICOM, but its elements cannot be parsed; export it again, or as PNG.");
   }
   const syntax = (data.string("x00020010") ?? data.elements.x00020010?.Value ?? EXPLICIT).replace(/[\0 ]+$/, "");
@@ -48,6 +47,7 @@ export async function readDicom(bytes, name, parts) {
     throw new PictureError(name, "is damaged: its pixels cannot be decoded; copy or export it again.");
   });
   const found = toLevels(data, stored, layout);
+  if (!found.levels) throw new PictureError(name, "has no usable colour palette; export it as MONOCHROME2 or as PNG.");
   const side = word(data, "x00200062") || word(data, "x00200060");
   const region = data.elements.x00082218?.items?.[0]?.dataSet;
   return {
@@ -90,11 +90,9 @@ function words(data, tag, isBig) {
 }
 
 function checkKind(data, syntax, name) {
-  if (syntax === "1.2.840.10008.1.2.1.99") {
-    throw new PictureError(name, "is deflated DICOM, which is not supported; export it without deflation.");
-  }
   if (!READABLE.includes(syntax)) {
-    throw new PictureError(name, "is DICOM with an unsupported compression; export it uncompressed, or as PNG.");
+    const what = syntax === "1.2.840.10008.1.2.1.99" ? "deflated DICOM" : "DICOM with an unsupported compression";
+    throw new PictureError(name, `is ${what}; export it uncompressed, or as PNG.`);
   }
   const storage = (text(data, "x00080016") ?? text(data, "x00020002") ?? "").replace(/[\0 ]+$/, "");
   const modality = word(data, "x00080060");
@@ -126,7 +124,7 @@ function readLayout(data, syntax, name) {
   }
   const samples = integer(data, "x00280002") || 1;
   const photometric = word(data, "x00280004") || (samples === 1 ? "MONOCHROME2" : "RGB");
-  const isGray = ["MONOCHROME1", "MONOCHROME2"].includes(photometric);
+  const isGray = ["MONOCHROME1", "MONOCHROME2", "PALETTE COLOR"].includes(photometric);
   const isPlain = photometric === "RGB" && integer(data, "x00280006") !== 1;
   if (samples !== (isGray ? 1 : 3) || !(isGray || (bits <= 8 && (isPlain || !NATIVE.includes(syntax))))) {
     throw new PictureError(name, "uses an unsupported colour space; export it as MONOCHROME2 or as PNG.");
@@ -138,7 +136,7 @@ function readLayout(data, syntax, name) {
 
 /** Bit patterns of the first frame, or its luminance if it has colours. */
 async function readStored(bytes, data, layout, name) {
-  const { rows, columns, samples, allocated, syntax } = layout;
+  const { rows, columns, samples, allocated, syntax, photometric } = layout;
   const element = data.elements.x7fe00010;
   const size = rows * columns * samples;
   let stored;
@@ -150,25 +148,25 @@ async function readStored(bytes, data, layout, name) {
     stored = new Uint8Array(bytes.buffer, start, (size * allocated) / 8);
     if (allocated === 16) stored = words(data, "x7fe00010", syntax === BIG).subarray(0, size);
   } else {
-    const coded = readFrame(data, element);
-    stored = await decode(coded, layout);
+    stored = await decode(readFrame(data, element, layout.frames), layout);
   }
   if (stored.length !== size) throw new Error("the decoded image has another size");
   const top = 2 ** layout.bits - 1;
-  if (samples > 1) return luminance(stored, 3);
+  const hasLuminance = photometric.startsWith("YBR_FULL") && !JPEG.includes(syntax); // the browser gives RGB
+  if (samples > 1) return hasLuminance ? stored.filter((_, place) => place % 3 === 0) : luminance(stored, 3);
   return (layout.bits <= 8 ? Uint8Array : Uint16Array).from(stored, (value) => value & top);
 }
 
-function readFrame(data, element) {
+function readFrame(data, element, frames) {
   const { fragments, basicOffsetTable } = element;
   if (!fragments?.length) throw new Error("the pixels are not compressed");
   if (basicOffsetTable?.length > 1) return dicomParser.readEncapsulatedImageFrame(data, element, 0);
-  const frames = Number(text(data, "x00280008")) || 1;
   return dicomParser.readEncapsulatedPixelDataFromFragments(data, element, 0, frames > 1 ? 1 : fragments.length);
 }
 
 async function decode(coded, layout) {
   const { syntax, allocated, samples } = layout;
+  if (syntax === RLE) return decodeRle(coded, layout);
   if (JPEG.includes(syntax)) {
     const { data } = await decodeInBrowser(new Blob([coded], { type: "image/jpeg" }), { color: true });
     return data.filter((_, place) => place % 4 < samples);
@@ -199,26 +197,46 @@ async function decode(coded, layout) {
   }
 }
 
+/** RLE (PS3.5 annex G): a segment for each byte of a sample, the highest byte first. */
+function decodeRle(coded, { rows, columns, samples, allocated }) {
+  const [view, width] = [new DataView(coded.buffer, coded.byteOffset, coded.length), allocated / 8];
+  const step = samples * width;
+  if (view.getUint32(0, true) !== step) throw new Error("another number of segments");
+  const found = new Uint8Array(rows * columns * step);
+  for (let segment = 0; segment < step; segment++) {
+    let place = view.getUint32(4 + 4 * segment, true);
+    for (let target = segment + width - 1 - 2 * (segment % width); target < found.length; ) {
+      const head = view.getInt8(place++); // beyond the end it throws, as all reads of a view
+      for (let left = head === -128 ? 0 : Math.abs(head) + 1; left > 0; left--, target += step) {
+        found[target] = view.getUint8(head < 0 ? place : place++);
+      }
+      if (head < 0 && head !== -128) place++;
+    }
+  }
+  return allocated === 16 ? new Uint16Array(found.buffer) : found;
+}
+
 function toLevels(data, stored, layout) {
   if (layout.samples > 1) return { levels: Uint8Array.from(stored), notes: [] };
   const isBig = layout.syntax === BIG;
   const table = (item, descriptor, content) => {
-    const [entries = 0] = words(item, descriptor, isBig);
-    const found = words(item, content, isBig);
+    const description = [...words(item, descriptor, isBig)].slice(0, 3);
     const element = item.elements[content];
-    const isNarrow = element && element.length < 2 * (entries || 65536);
+    const isNarrow = element?.length < 2 * (description[0] || 65536);
     const start = item.byteArray.byteOffset + (element?.dataOffset ?? 0);
-    const data = isNarrow ? new Uint8Array(item.byteArray.buffer, start, element.length) : found;
-    return { descriptor: [...words(item, descriptor, isBig)].slice(0, 3), data };
+    const data = isNarrow ? new Uint8Array(item.byteArray.buffer, start, element.length) : words(item, content, isBig);
+    return { descriptor: description, data };
   };
   const items = (tag) => data.elements[tag]?.items ?? [];
   const tables = (tag) => items(tag).map(({ dataSet }) => table(dataSet, "x00283002", "x00283006"));
-  const [slope] = numbers(data, "x00281053");
-  const [intercept] = numbers(data, "x00281052");
+  if (layout.photometric === "PALETTE COLOR") {
+    const palettes = [1, 2, 3].map((colour) => table(data, `x0028110${colour}`, `x0028120${colour}`));
+    return { levels: paletteLevels(stored, layout, palettes), notes: [] };
+  }
   return grayLevels(stored, layout, {
     inverted: layout.photometric === "MONOCHROME1" || word(data, "x20500020") === "INVERSE",
-    slope: Number.isFinite(slope) ? slope : null,
-    intercept: Number.isFinite(intercept) ? intercept : null,
+    slope: numbers(data, "x00281053")[0],
+    intercept: numbers(data, "x00281052")[0],
     centers: numbers(data, "x00281050"),
     widths: numbers(data, "x00281051"),
     windowFunction: word(data, "x00281056"),

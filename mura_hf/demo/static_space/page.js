@@ -306,10 +306,9 @@ function drawView(view, band) {
     stack.append(paint(view.heat, { className: "heatmap", ariaHidden: "true" }));
     view.regions.forEach(({ box: [x0, y0, x1, y1] }, place) => {
       const frame = element("div", { className: `box ${band}${place ? " minor" : ""}` });
-      frame.style.left = `${(100 * x0) / view.width}%`;
-      frame.style.top = `${(100 * y0) / view.height}%`;
-      frame.style.width = `${(100 * (x1 - x0)) / view.width}%`;
-      frame.style.height = `${(100 * (y1 - y0)) / view.height}%`;
+      const shares = { left: x0 / view.width, width: (x1 - x0) / view.width };
+      Object.assign(shares, { top: y0 / view.height, height: (y1 - y0) / view.height });
+      for (const [side, share] of Object.entries(shares)) frame.style[side] = `${100 * share}%`;
       stack.append(frame);
     });
   }

@@ -89,10 +89,9 @@ export function answerStudy(study, views, point) {
   const region = !ood || ood.inDistribution || ood.likeOutside ? mean("region", regions, equal) : null;
   const isOutside = ood !== null && region !== null && study.outside_regions.includes(region.name);
   return {
-    probability, band, weights, ood, region,
+    probability, band, weights, ood, region, viewBands,
     threshold: study.operating_points[point],
     limits: [low, high],
-    viewBands,
     bodyPart: mean("bodyPart", study.body_parts, equal),
     finding: mean("finding", study.finding_types, weights),
     scopeNote: isOutside

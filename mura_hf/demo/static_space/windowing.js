@@ -62,55 +62,60 @@ function lookUp(stored, tones) {
 export function grayLevels(stored, layout, header) {
   const notes = [];
   const counts = countValues(stored);
-  const numbers = Float64Array.from(counts.keys());
-  if (layout.signed) {
-    const half = 2 ** (layout.precision - 1);
-    numbers.forEach((value, place) => (numbers[place] = value >= half ? value - 2 * half : value));
-  }
+  const numbers = findNumbers(counts.length, layout);
   const { values, limits } = applyModality(header, numbers, layout, notes);
   const padding = findPadding(header.padding, numbers, counts, layout);
   const seen = counts.map((count, place) => (padding[place] ? 0 : count));
   const byPercentiles = scale(values, ...findPercentiles(values, seen));
-  let tones = null;
-  let leaveNothing = false;
-  for (const windowed of applyWindows(header, values, limits, notes).slice(0, MAX_WINDOWS)) {
-    if (leavesEnough(windowed, byPercentiles, seen)) {
-      tones = windowed;
-      break;
-    }
-    leaveNothing = true;
-  }
+  const windows = applyWindows(header, values, limits, notes).slice(0, MAX_WINDOWS);
+  const chosen = windows.findIndex((windowed) => leavesEnough(windowed, byPercentiles, seen));
+  const leaveNothing = windows.length > 0 && chosen !== 0; // the first
   if (leaveNothing) {
-    const used = tones ? "next one was" : "percentiles of its pixels were";
+    const used = chosen > 0 ? "next one was" : "percentiles of its pixels were";
     notes.push(`specifies a window that shows next to nothing of the picture; the ${used} used instead.`);
   }
-  tones ??= leaveNothing || layout.bits > 8 ? byPercentiles : scale(values, ...limits);
-  const shown = Float32Array.from(tones, (tone, place) => {
+  const others = leaveNothing || layout.bits > 8 ? byPercentiles : scale(values, ...limits);
+  const shown = Float32Array.from(windows[chosen] ?? others, (tone, place) => {
     const clipped = Math.fround(clip(tone));
     return padding[place] ? 0 : header.inverted ? Math.fround(1 - clipped) : clipped;
   });
   return { levels: lookUp(stored, shown), notes };
 }
 
-function applyModality(header, numbers, { bits, signed }, notes) {
-  const lowest = signed ? -(2 ** (bits - 1)) : 0;
-  const limits = [lowest, lowest + 2 ** bits - 1];
-  for (const [values, largest] of lookUpTables(header.modalityTables, numbers, limits, notes)) {
-    return { values, limits: [0, largest] };
-  }
+/** Gray levels of stored values whose colours are in three tables; null if a table does not fit. */
+export function paletteLevels(stored, layout, palettes) {
+  const numbers = findNumbers(1 << (8 * stored.BYTES_PER_ELEMENT), layout);
+  const found = palettes.map((table) => lookUpTable(table, numbers, findLimits(layout)));
+  if (!found.every(Boolean)) return null;
+  const [red, green, blue] = found.map(([table]) => table);
+  const top = Math.max(...found.map(([, largest]) => largest));
+  const tones = red.map((value, place) => clip((0.299 * value + 0.587 * green[place] + 0.114 * blue[place]) / top));
+  return lookUp(stored, Float32Array.from(tones));
+}
+
+/** The number that each bit pattern means. */
+function findNumbers(length, { precision, signed }) {
+  const half = signed ? 2 ** (precision - 1) : Infinity;
+  return Float64Array.from({ length }, (_, value) => (value >= half ? value - 2 * half : value));
+}
+
+const findLimits = ({ bits, signed }) => [0, 2 ** bits - 1].map((end) => end - (signed ? 2 ** (bits - 1) : 0));
+
+function applyModality(header, numbers, layout, notes) {
+  const limits = findLimits(layout);
+  const [table] = lookUpTables(header.modalityTables, numbers, limits, notes);
+  if (table) return { values: table[0], limits: [0, table[1]] };
   const { slope, intercept } = header;
-  const isUsable = slope && intercept !== null && Math.abs(slope) > 1e-12;
-  if (!isUsable || Math.abs(slope) + Math.abs(intercept) >= 1e12) return { values: numbers, limits };
+  const isUsable = Math.abs(slope) > 1e-12 && Math.abs(slope) + Math.abs(intercept) < 1e12; // false if one is missing
+  if (!isUsable) return { values: numbers, limits };
   const scaled = limits.map((limit) => limit * slope + intercept).sort((a, b) => a - b);
   return { values: numbers.map((value) => value * slope + intercept), limits: scaled };
 }
 
 /** The values after each usable VOI LUT, then after each usable window. */
 function applyWindows(header, values, limits, notes) {
-  const rounded = values.map(roundHalfEven);
-  const found = lookUpTables(header.voiTables, rounded, limits, notes).map(([table, largest]) =>
-    table.map((value) => value / largest),
-  );
+  const tables = lookUpTables(header.voiTables, values.map(roundHalfEven), limits, notes);
+  const found = tables.map(([table, largest]) => table.map((value) => value / largest));
   const name = ["LINEAR_EXACT", "SIGMOID"].includes(header.windowFunction) ? header.windowFunction : "LINEAR";
   for (let place = 0; place < Math.min(header.centers.length, header.widths.length); place++) {
     const [center, width] = [header.centers[place], header.widths[place]];
