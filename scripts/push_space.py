@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mura_hf.errors import MuraError
-from mura_hf.hub import push_space, push_static_space, stage_space, stage_static_space
+from mura_hf.hub import push_space, stage_space, stage_static_space
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -32,9 +32,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     if options.repo_id is None:
         parser.error("give the name of the Space on the Hub, or --output_dir")
-    result = (push_static_space if options.static else push_space)(
+    result = push_space(
         options.repo_id,
         checkpoint=options.checkpoint,
+        static=options.static,
         private=not options.public,
         dry_run=options.dry_run,
         force=options.force,

@@ -92,10 +92,6 @@ class Uploads:
         self._measured = float("-inf")  # when that was found
         self._closed = threading.Event()
 
-    def contains(self, file: str | os.PathLike[str]) -> bool:
-        """Whether a path is inside the folder, after links are resolved."""
-        return self._resolve(file) is not None
-
     def may_use(self, session: str | None, file: str | os.PathLike[str]) -> bool:
         """Whether a session may name a file: it is inside the folder, and no other session holds it."""
         path = self._resolve(file)

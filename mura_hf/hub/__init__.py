@@ -13,7 +13,7 @@ from .onnx_export import OnnxExport, export_onnx, study_probability
 from .onnx_small import SmallGraph, shrink_graph
 from .push import push
 from .space import push_space, stage_space
-from .static_space import push_static_space, stage_static_space
+from .static_space import stage_static_space
 from .timm_export import TimmComparison, TimmExport, export_timm
 
 __all__ = [
@@ -30,7 +30,6 @@ __all__ = [
     "export_timm",
     "push",
     "push_space",
-    "push_static_space",
     "render_card",
     "shrink_graph",
     "stage_space",

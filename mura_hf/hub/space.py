@@ -1,4 +1,4 @@
-"""`push_space`: the demo as a Gradio Space that starts from the pushed files alone."""
+"""`push_space`: the demo as a Gradio Space that starts from the pushed files alone, or a static page."""
 
 import re
 import shutil
@@ -20,13 +20,13 @@ from .commit import CARD, PushResult, list_files, push_folder
 from .export import HUB_RECORD, check_index, index_files
 from .push import stage_checkpoint
 from .push_checks import check_checkpoint, check_golden_picture, check_tensors, check_text
+from .static_space import stage_static_space
 
 _PACKAGE = Path(__file__).parents[1]
 _SUFFIXES = (".py", ".md", ".json", ".yaml", ".safetensors", ".css", ".js", ".html", ".svg")
 _RESOURCES = "resources"  # the only folder of the package that holds more than text
 _LAUNCH = "from mura_hf.demo import launch\n"
 _CHECKPOINT = "checkpoint"
-_RECORD = "spaces.json"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -34,18 +34,21 @@ def push_space(
     repo_id: str,
     *,
     checkpoint: str | None = None,
+    static: bool = False,
     private: bool = True,
     dry_run: bool = False,
     force: bool = False,
     token: str | None = None,
     api: HfApi | None = None,
 ) -> PushResult:
-    """Pushes the demo, this package and its bundled checkpoints as a Space, in one commit.
+    """Pushes the demo, this package and its bundled checkpoints as a Space, in one commit; or the page that reads
+    studies in the visitor's browser.
 
     Args:
         repo_id: "user/space".
         checkpoint: The checkpoint to start with; the package's default if None. Its Hub name (a private one needs the
             secret HF_TOKEN in the settings of the Space), or its folder, which becomes part of the Space.
+        static: Whether to push the page of `stage_static_space` instead of the app.
         private: Whether only the owner may see the Space.
         dry_run: Whether to list the files and stop before any request.
         force: Whether to replace a commit that was not pushed from this machine.
@@ -57,15 +60,21 @@ def push_space(
             not a checkout of the package, or it holds a file that does not belong to it.
         CardError: If the card of the checkpoint's folder lacks a record or a value.
         CheckpointError: If a file names a patient or a study, or the checkpoint's folder may not be pushed.
+
+    A static Space also raises what `stage_static_space` does.
     """
+    if static and checkpoint is not None and Path(checkpoint).is_dir():
+        check_checkpoint(checkpoint)
+    stage = stage_static_space if static else stage_space
+    what = "a page that reads X-rays in the browser" if static else "the app"
     with TemporaryDirectory(prefix="mura_hf_space_") as place:
         return push_folder(
             api or HfApi(token=token),
-            stage_space(place, title=repo_id.rpartition("/")[2], checkpoint=checkpoint),
+            stage(place, title=repo_id.rpartition("/")[2], checkpoint=checkpoint),
             repo_id,
             repo_type="space",
-            message=f"Push the app of mura_hf {_version()}",
-            record=home_folder() / _RECORD,
+            message=f"Push {what} of mura_hf {_version()}",
+            record=home_folder() / "spaces.json",
             dry_run=dry_run,
             private=private,
             force=force,

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import yaml
-from huggingface_hub import HfApi
 
 from ..common import home_folder, replace_file
 from ..errors import CheckpointError, HubError
@@ -22,15 +21,12 @@ from ..inference import StudyPredictor
 from ..inference.loading import find_source, find_weights
 from ..inference.prediction import OPERATING_POINTS, REGION_WORDS, finding_noun
 from ..radiographs.radiograph import OTHER_PARTS, PART_OF_WORD
-from .commit import CARD, PushResult, list_files, push_folder
+from .commit import CARD, list_files
 from .export import ONNX_FOLDER, STUDY_FILE, onnx_files
 from .onnx_export import export_onnx
-from .push_checks import check_checkpoint
 
-_PACKAGE = Path(__file__).parents[1]
-_SOURCE = _PACKAGE / "demo" / "static_space"
-_EXAMPLES = _PACKAGE / "resources" / "examples"
-_RECORD = "spaces.json"
+_SOURCE = Path(__file__).parents[1] / "demo" / "static_space"
+_EXAMPLES = Path(__file__).parents[1] / "resources" / "examples"
 _MODEL_CARD = "model-card.md"
 _BUILD_SECONDS = 600
 _LATER = ("onnx/model", "runtime/ort-wasm-simd-threaded.wasm")  # large files: the page shows the progress of these
@@ -43,38 +39,6 @@ _HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "cross-origin",
 }
-
-
-def push_static_space(
-    repo_id: str,
-    checkpoint: str | None = None,
-    *,
-    private: bool = True,
-    dry_run: bool = False,
-    force: bool = False,
-    token: str | None = None,
-    api: HfApi | None = None,
-) -> PushResult:
-    """Pushes the page of `stage_static_space` as a Space, in one commit. Arguments are those of `push_space`.
-
-    Raises:
-        CheckpointError: Also as `stage_static_space`.
-        HubError: Also as `stage_static_space`.
-    """
-    if checkpoint is not None and Path(checkpoint).is_dir():
-        check_checkpoint(checkpoint)
-    with TemporaryDirectory(prefix="mura_hf_static_") as place:
-        return push_folder(
-            api or HfApi(token=token),
-            stage_static_space(place, title=repo_id.rpartition("/")[2], checkpoint=checkpoint),
-            repo_id,
-            repo_type="space",
-            message="Push a page that reads X-rays in the browser",
-            record=home_folder() / _RECORD,
-            dry_run=dry_run,
-            private=private,
-            force=force,
-        )
 
 
 def stage_static_space(folder: str | Path, *, title: str, checkpoint: str | None = None) -> Path:

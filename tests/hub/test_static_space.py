@@ -1,5 +1,6 @@
 import json
 import runpy
+from pathlib import Path
 import shutil
 
 import pytest
@@ -39,3 +40,13 @@ def test_command_pushes_or_stages_a_static_space(tmp_path, monkeypatch, capsys):
     runpy.run_path("scripts/push_space.py")["main"](["me/x", "--static", "--output_dir", str(tmp_path / "page")])
     assert calls == [(str(tmp_path / "page"), {"title": "x", "checkpoint": None})]
     assert "python -m http.server --bind 127.0.0.1" in capsys.readouterr().out
+
+    def stage(folder, **given):
+        (Path(folder) / "README.md").write_text("# page\n")
+        calls.append(given)
+        return Path(folder)
+
+    monkeypatch.setattr("mura_hf.hub.space.stage_static_space", stage)
+    runpy.run_path("scripts/push_space.py")["main"](["me/y", "--static", "--dry_run"])
+    assert calls[1:] == [{"title": "y", "checkpoint": None}]
+    assert "# page" in capsys.readouterr().out
