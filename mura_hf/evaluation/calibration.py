@@ -14,6 +14,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from transformers import AutoConfig
 
 from ..common import replace_file
+from ..data import SOURCES
 from ..data.views import labels_and_patients
 from ..metrics import (
     CONFIDENCE,
@@ -52,7 +53,8 @@ def calibrate_checkpoint(
     """Fits temperature, study slope and study intercept, chooses operating points and bands, and writes `config.json`.
 
     A calibration is kept only if it does not raise the Brier score or the calibration error of patients whom it was
-    not fitted to (cross-validation over patients). With fewer studies than `MIN_SIZES`, nothing is fitted.
+    not fitted to (cross-validation over patients, or over films if patients are unknown). With fewer studies than
+    `MIN_SIZES`, nothing is fitted.
 
     A record of the fit is added to `training.json` if that exists. An earlier calibration is replaced, and weights
     stay untouched. Earlier evaluations are outdated afterwards; run `evaluate_checkpoint` again.
@@ -67,7 +69,8 @@ def calibrate_checkpoint(
 
     Returns:
         `temperature`, `study_slope`, `study_intercept`, `operating_points`, `default_operating_point`, `bands`, the
-        `confidence` of their guarantees, the numbers `n` and `n_abnormal` of studies, and `bands_on_calib` (from
+        `confidence` of their guarantees, what these count as independent (`guarantees_count`: patients, or films of
+        data without patients), the numbers `n` and `n_abnormal` of studies, and `bands_on_calib` (from
         `measure_bands`, so optimistic). `before` and `held_out`: `brier`, `ece` and `cross_entropy`
         without calibration, and with the calibration that was fitted to other patients. `after`: the same on the
         studies of the fit, so it is optimistic. `not_calibrated`, `no_operating_points` and `no_screening_point`: why
@@ -80,7 +83,11 @@ def calibrate_checkpoint(
     labels, patients = labels_and_patients(rows)
     fit: dict[str, Any] = {**dict(zip(CALIBRATION, _NONE, strict=True)), "operating_points": {"paper": 0.5}}
     fit |= {"default_operating_point": None, "bands": None}
-    record: dict[str, Any] = {"n": len(labels), "n_abnormal": sum(labels)}
+    record: dict[str, Any] = {
+        "n": len(labels),
+        "n_abnormal": sum(labels),
+        "guarantees_count": _guarantees_count(folder),
+    }
     reasons = {
         "not_calibrated": too_few_studies(labels, patients, "calibration"),
         "no_operating_points": too_few_studies(labels, patients, "operating_points"),
@@ -89,10 +96,11 @@ def calibrate_checkpoint(
         cache = PredictionCache(folder, rows, accelerator, batch_size=batch_size, cache_dir=cache_dir)
         predictions = cache.predict(temperature=1.0, progress="Calibrating")
         probabilities, truth = predictions.study_probabilities()
+        units = list(predictions.by_study()) if record["guarantees_count"] == "films" else patients
         if reasons["not_calibrated"] is None:
             try:
                 values, after = _fit(cache, predictions)
-                held_out = _cross_validate(cache, predictions)
+                held_out = _cross_validate(cache, predictions, units)
             except ValueError as error:  # the wrong sign
                 reasons["not_calibrated"] = str(error)
             else:
@@ -105,13 +113,13 @@ def calibrate_checkpoint(
                     probabilities = after
         if reasons["no_operating_points"] is None:
             try:
-                fit["operating_points"] = choose_operating_points(truth, probabilities, patients)
+                fit["operating_points"] = choose_operating_points(truth, probabilities, units)
             except ValueError as error:
                 reasons["no_operating_points"] = str(error)
             else:
                 if not fit["operating_points"].get(SCREENING_POINT):
                     reasons["no_screening_point"] = "too few abnormal patients to exclude a sensitivity below .85"
-                record |= _choose_bands(fit, truth, probabilities, patients, default_operating_point)
+                record |= _choose_bands(fit, truth, probabilities, units, default_operating_point)
     if default_operating_point not in (None, *fit["operating_points"]):
         raise ValueError(
             f"calib does not give the operating point {default_operating_point!r}, only "
@@ -127,6 +135,18 @@ def calibrate_checkpoint(
             replace_file(folder / "config.json", (Path(temporary) / "config.json").read_bytes())
         add_to_training_record(folder, {"calibration": record})
     return record
+
+
+def _guarantees_count(folder: Path) -> str:
+    """What guarantees count as independent: "patients", or "films" if the data do not name patients.
+
+    Blocks of films stand for patients elsewhere, so that intervals are not too narrow. They are too few for a
+    guarantee: a block is no patient, and FracAtlas has most of its fractures in a few blocks.
+    """
+    file = folder / "training.json"
+    data = json.loads(file.read_text()).get("data", {}) if file.is_file() else {}
+    source = SOURCES.get(data.get("key", ""))
+    return "films" if source is not None and not source.has_patient_ids else "patients"
 
 
 def _choose_bands(
@@ -164,12 +184,12 @@ def _fit(
     return (temperature, slope, intercept), calibrate_studies(scaled, slope, intercept)
 
 
-def _cross_validate(cache: PredictionCache, predictions: SplitPredictions) -> np.ndarray:
-    """Probability of each study with a calibration that was fitted to other patients, float64 `[n]`."""
-    probabilities, labels, patients, _ = map(np.asarray, zip(*predictions.by_study().values(), strict=True))
+def _cross_validate(cache: PredictionCache, predictions: SplitPredictions, units: list[str]) -> np.ndarray:
+    """Probability of each study with a calibration that was fitted to other patients or films, float64 `[n]`."""
+    probabilities, labels, _, _ = map(np.asarray, zip(*predictions.by_study().values(), strict=True))
     held_out = np.empty(len(labels))
     folds = StratifiedGroupKFold(_N_FOLDS, shuffle=True, random_state=0)
-    for _, members in folds.split(probabilities, labels, patients):
+    for _, members in folds.split(probabilities, labels, units):
         fitted = np.ones(len(labels), bool)
         fitted[members] = False
         held_out[members] = _fit(cache, predictions, fitted)[1][members]

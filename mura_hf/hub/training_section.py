@@ -186,8 +186,11 @@ def _describe_steps(training: dict[str, Any]) -> list[str]:
     if averaged:
         epochs = ", ".join(map(str, averaged["epochs"]))
         before, after = averaged["dev_of_best_epoch"]["auroc"], averaged["dev"]["auroc"]
+        share = averaged.get("start_share", 0)  # missing in old records
+        start = f"{share:.0%} weights from before the last stage, {1 - share:.0%} " if share else ""
+        which = "the mean of the best epochs" if len(averaged["epochs"]) > 1 else "the best epoch"
         sentences.append(
-            f"The weights are the mean of the best epochs ({epochs}) by {training['selected_by']}: AUROC {after:.3f}, "
+            f"The weights are {start}{which} ({epochs}) by {training['selected_by']}: AUROC {after:.3f}, "
             f"against {before:.3f} of the best epoch alone."
         )
     else:

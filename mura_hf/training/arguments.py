@@ -142,6 +142,7 @@ class TrainingStage(_Arguments):
         batch_size: Views (or studies) per batch and process.
         sampling: See `DataArguments`.
         schedule: See `TrainingArguments`.
+        train_last: See `TrainingArguments`.
         augmentation: Fields of `Augmentation` that differ from the config. Patches have no random crop.
     """
 
@@ -152,6 +153,7 @@ class TrainingStage(_Arguments):
     batch_size: int | None = _arg(None, must_be=_POSITIVE)
     sampling: Literal["shuffled", "balanced", "classes", "hard"] | None = None
     schedule: Literal["cosine", "constant", "step", "plateau"] | None = None
+    train_last: int | None = _arg(None, must_be=_NOT_NEGATIVE)
     augmentation: dict[str, Any] = _arg({})
 
 
@@ -214,6 +216,7 @@ class TrainingArguments(_Arguments):
     patience: int = _arg(0, "End a stage after this many epochs without improvement; 0 never does.", _NOT_NEGATIVE)
     ema_decay: float = _arg(0.0, "Decay of a moving average of the weights, which is judged and kept; 0: off.", _SHARE)
     average_top_k: int = _arg(0, "Average the weights of this many best epochs; 0 or 1: the best.", _NOT_NEGATIVE)
+    start_share: float = _arg(0.0, "Share of the weights before the last stage in those that are kept.", _SHARE)
 
 
 PARTS: dict[str, Any] = {
@@ -308,7 +311,7 @@ class TrainingConfig:
 
     def for_stage(self, stage: TrainingStage) -> "TrainingConfig":
         """The config as it holds in one of its stages."""
-        names = ("epochs", "learning_rate", "batch_size", "schedule")
+        names = ("epochs", "learning_rate", "batch_size", "schedule", "train_last")
         training = {name: getattr(stage, name) for name in names if getattr(stage, name) is not None}
         augmentation = dict(stage.augmentation)
         if stage.patch_size is not None:

@@ -114,10 +114,11 @@ def save_state(trainer: "Trainer", fresh: dict[str, Any] | None = None) -> None:
 
 
 def load_state(trainer: "Trainer") -> None:
-    """Restores the current stage of a run: model, average, optimizer, schedule, scaler, hard rows, epoch metrics."""
+    """Restores the current stage of a run: weights, optimizer, schedule, scaler, hard rows, epoch metrics."""
     assert trainer.state is not None
     state = torch.load(trainer.state / _TRAINING_FILE, map_location="cpu", weights_only=True)
     trainer.model.load_state_dict(state["model"])
+    trainer.start = state.get("start")  # missing in old states
     if trainer.ema is not None:
         trainer.ema.module.load_state_dict(state["averaged"])
     trainer.optimizer.load_state_dict(state["optimizer"])
@@ -207,6 +208,7 @@ def _write_shared(trainer: "Trainer", fresh: dict[str, Any], folder: Path) -> No
     sampler, scaler = trainer.stage.sampler, trainer.accelerator.scaler
     training = {
         "model": trainer.model.state_dict(),
+        "start": trainer.start,
         "averaged": None if trainer.ema is None else trainer.ema.module.state_dict(),
         "optimizer": trainer.optimizer.state_dict(),
         "schedule": trainer.schedule.state_dict(),

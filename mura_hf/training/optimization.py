@@ -168,15 +168,23 @@ def with_epoch(top: Mapping[int, float], epoch: int, score: float, k: int) -> di
     return found
 
 
-def average_weights(files: Mapping[int, Path], scores: Mapping[int, float]) -> dict[str, torch.Tensor]:
+def average_weights(
+    files: Mapping[int, Path],
+    scores: Mapping[int, float],
+    start: Mapping[str, torch.Tensor] | None = None,
+    share: float = 0.0,
+) -> dict[str, torch.Tensor]:
     """Mean of the weights of several epochs, with batch norm statistics; integers are those of the best epoch.
 
     Izmailov et al., "Averaging weights leads to wider optima and better generalization", arXiv 1803.05407, average
-    along the way; here dev selects the epochs, as in a soup of one run (Wortsman et al., arXiv 2203.05482).
+    along the way; here dev selects the epochs, as in a soup of one run (Wortsman et al., arXiv 2203.05482). Weights
+    from before these epochs make the result more robust (Wortsman et al., arXiv 2109.01903).
 
     Args:
         files: Epoch -> safetensors file of its weights.
         scores: Epoch -> score.
+        start: Weights from before these epochs.
+        share: Share of `start` in the result.
     """
     best = max(scores, key=lambda one: (scores[one], -one))
     mean = load_file(files[best])
@@ -186,4 +194,7 @@ def average_weights(files: Mapping[int, Path], scores: Mapping[int, float]) -> d
             for name, value in load_file(files[epoch]).items():
                 if name in summed:
                     summed[name] += value
-    return mean | {name: (value / len(scores)).to(mean[name].dtype) for name, value in summed.items()}
+    for name, value in summed.items():
+        average = value / len(scores)
+        mean[name] = (average if start is None else average.lerp(start[name].double(), share)).to(mean[name].dtype)
+    return mean

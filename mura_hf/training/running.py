@@ -253,7 +253,7 @@ def _measure(trainer: Trainer) -> tuple[dict[str, Any], float]:
         trainer.end_stage()
         trainer.progress.next_stage()
     parameters, training = sum(one.numel() for one in trainer.model.parameters()), trainer.config.training
-    copies = 2 + bool(training.ema_decay) + training.average_top_k
+    copies = 2 + bool(training.ema_decay) + training.average_top_k + bool(training.start_share)
     megabytes = round(4 * (copies * parameters + 2 * trained) / 2**20, 1)
     return {"parameters": parameters, "trained": trained, "state_megabytes": megabytes, "stages": stages}, seconds
 

@@ -4,6 +4,7 @@ import math
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from datasets import Dataset
 from torch.utils.data import DataLoader, Subset
@@ -19,7 +20,8 @@ from ..data import (
     collate_studies,
 )
 from ..errors import ConfigError
-from ..models import MuraImageProcessor
+from ..models import MuraImageProcessor, MuraModel
+from ..models.backbone_mura import freeze_backbone
 from .arguments import TrainingConfig, TrainingStage
 from .validation import FAMILIES, UNJUDGED
 
@@ -147,3 +149,11 @@ def _twin_keys(rows: Dataset) -> list[int] | None:
         return None
     first: dict[str | int, int] = {}
     return [first.setdefault(n if twin is None else twin, n) for n, twin in enumerate(rows["twin"])]
+
+
+def start_training(model: Any, trains: str, train_last: int | None) -> None:
+    """Puts a model into one of its `STAGES`, and freezes all but the last stages of the backbones that it trains."""
+    model.start_stage(trains)
+    for inner in model.modules() if train_last is not None else ():
+        if isinstance(inner, MuraModel) and any(parameter.requires_grad for parameter in inner.parameters()):
+            freeze_backbone(inner.backbone, train_last)

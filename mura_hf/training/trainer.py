@@ -24,8 +24,7 @@ from ..data import HardSampler, PixelCache, ViewDataset, build_pixel_cache, chec
 from ..data.loading import describe_positive_class
 from ..errors import TrainingError, TrainingStopped
 from ..losses import build_metric_loss
-from ..models import MuraImageProcessor, MuraModel
-from ..models.backbone_mura import freeze_backbone
+from ..models import MuraImageProcessor
 from .arguments import TrainingConfig
 from .checkpointing import BEST_FILE, STATES_FOLDER, Progress, load_state, resume, save_state, top_file
 from .initialization import build_model, build_processor
@@ -45,7 +44,7 @@ from .records import (
     write_history,
     write_split_manifest,
 )
-from .stage import Stage, make_stages
+from .stage import Stage, make_stages, start_training
 
 _BAR_INTERVAL = 10  # steps
 _PLOT_INTERVAL = 60.0  # seconds
@@ -117,6 +116,7 @@ class Trainer:
         self.signals = StopSignals()
         self.progress = Progress()
         self.epoch_metrics = EpochMetrics()
+        self.start: dict[str, torch.Tensor] | None = None
         self.state: Path | None = None
         self.restart_clock()
 
@@ -133,7 +133,7 @@ class Trainer:
                 if number >= self.progress.stage:
                     self.train_stage(stage, last=number + 1 == len(self.stages), resumed=resumed)
                     resumed = False
-            if self.progress.top:
+            if self.progress.top or self.start is not None:
                 self._keep_average()
         if self.accelerator.is_main_process:
             self._plot(now=True)
@@ -142,6 +142,8 @@ class Trainer:
         """Trains a stage. A judged one ends with the weights of its best epoch, another with those of its last."""
         self.start_stage(stage)
         progress = self.progress
+        if last and self.config.training.start_share:
+            self.start = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
         if resumed:
             load_state(self)
             if last and progress.best and self.accelerator.is_main_process:
@@ -379,18 +381,24 @@ class Trainer:
         return True
 
     def _keep_average(self) -> None:
-        """Replaces the checkpoint by the average of the best epochs' weights; the record has both figures."""
+        """Replaces the checkpoint by the average of the best epochs' weights, and of those before the last stage.
+
+        The record has the figures of the average and of the best epoch.
+        """
         assert self.state is not None
-        top, best = self.progress.top, self.progress.best or {}
-        self.model.load_state_dict(average_weights({epoch: self.state / top_file(epoch) for epoch in top}, top))
+        top, best, share = self.progress.top, self.progress.best or {}, self.config.training.start_share
+        files = {epoch: self.state / top_file(epoch) for epoch in top} or {best["epoch"]: self.state / BEST_FILE}
+        epochs = sorted(files)
+        weights = average_weights(files, top or {best["epoch"]: 0.0}, self.start, share)
+        self.model.load_state_dict(weights)
         with self.accelerator.autocast():
             dev = self.evaluate(self.model, save_on_stop=False).study_metrics()
-        epochs = sorted(top)
-        averaged = {"epochs": epochs, "dev": dev, "dev_of_best_epoch": best.get("dev")}
+        averaged = {"epochs": epochs, "start_share": share, "dev": dev, "dev_of_best_epoch": best.get("dev")}
         if self.accelerator.is_main_process:
             tqdm.write(
-                f"Average of epochs {', '.join(map(str, epochs))}: dev studies AUROC {dev['auroc']:.3f}, that of the "
-                f"best epoch was {best['dev']['auroc']:.3f} (the average is kept)"
+                f"Average of epochs {', '.join(map(str, epochs))}{' and of the weights before' * bool(share)}: dev "
+                f"studies AUROC {dev['auroc']:.3f}, that of the best epoch was {best['dev']['auroc']:.3f} (the "
+                "average is kept)"
             )
             record = self._record(dev=dev, averaged=averaged)
             save_checkpoint(self.model, self.processor, record, self.output_dir / CHECKPOINT_FOLDER)
@@ -456,14 +464,6 @@ class Trainer:
         if progress.skipped > most:
             many = f"{progress.skipped} steps of the epoch, more than max_skipped_steps ({most})"
             raise _not_finite(f"{where}: the losses of {many}, are")
-
-
-def start_training(model: Any, trains: str, train_last: int | None) -> None:
-    """Puts a model into one of its `STAGES`, and freezes all but the last stages of the backbones that it trains."""
-    model.start_stage(trains)
-    for inner in model.modules() if train_last is not None else ():
-        if isinstance(inner, MuraModel) and any(parameter.requires_grad for parameter in inner.parameters()):
-            freeze_backbone(inner.backbone, train_last)
 
 
 def _derive_seed(*parts: int | str) -> int:

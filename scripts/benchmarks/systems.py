@@ -25,7 +25,7 @@ from mura_hf.models import BODY_PARTS
 from mura_hf.phantoms import FINDINGS, render_phantom
 from mura_hf.training import TrainingConfig, build_model, build_processor, load_config
 from mura_hf.training.objective import Targets, batch_loss
-from mura_hf.training.trainer import start_training
+from mura_hf.training.stage import start_training
 
 SYSTEMS: dict[str, str] = {
     name: row["class"]

@@ -34,7 +34,7 @@ def test_config_is_calibrated_and_evaluations_use_it(datasets, checkpoint, tmp_p
         {"format": "pt"},
     )
     checkpoint = shutil.copytree(folder, tmp_path / "before")
-    monkeypatch.setattr(calibration, "_cross_validate", lambda *given: calibration._fit(*given)[1])  # folds are tiny
+    monkeypatch.setattr(calibration, "_cross_validate", lambda *given: calibration._fit(*given[:2])[1])  # tiny folds
     fit = calibrate_checkpoint(folder, rows, **place)
     assert json.loads((folder / "training.json").read_text()) == {"seconds": 1.5, "calibration": fit}
     config = json.loads((folder / "config.json").read_text())
@@ -168,14 +168,18 @@ def test_the_default_operating_point_and_its_bands(n, options, default, words, f
         calibrate(folder, monkeypatch, labels, probabilities, default_operating_point="most")
 
 
-def test_few_abnormal_patients_keep_the_rule_of_the_paper(folder, monkeypatch):
+def test_few_abnormal_patients_keep_the_rule_of_the_paper_unless_nobody_knows_them(folder, monkeypatch):
     labels, probabilities = draw(40)
     rows = [calibrate(folder, monkeypatch, labels, probabilities)]
     monkeypatch.setattr(calibration, "labels_and_patients", lambda _: (labels.tolist(), (np.arange(80) // 5).tolist()))
-    rows.append(calibrate(folder, monkeypatch, labels, probabilities))
-    assert [row["default_operating_point"] for row in rows] == ["sensitivity_85", None]
+    for key in ("fracatlas", "mura"):  # the former has no patients, and its blocks of films are none
+        (folder / "training.json").write_text(json.dumps({"data": {"key": key}}))
+        rows.append(calibrate(folder, monkeypatch, labels, probabilities))
+    assert [row["guarantees_count"] for row in rows] == ["patients", "films", "patients"]
+    assert [row["default_operating_point"] for row in rows] == ["sensitivity_85", "sensitivity_85", None]
+    assert rows[1]["operating_points"] == rows[0]["operating_points"]
     assert AutoConfig.from_pretrained(folder).find_threshold() == ("paper", 0.5)
     assert (
         "The default stays paper, and there are no new bands: too few abnormal patients to exclude a sensitivity below"
-        in describe_calibration(rows[1])[-1]
+        in describe_calibration(rows[2])[-1]
     )

@@ -79,6 +79,8 @@ def test_a_stage_changes_what_it_names():
     assert [one.augmentation.rotation for one in (small, large, whole)] == [90, 60, 30]
     assert [one.augmentation.random_crop for one in (small, large, whole)] == [False, False, True]
     assert (small.augmentation.contrast, small.data.sampling) == (0.3, "balanced")
+    frozen = load_config("fine_tune", train_last=3, stages=[{"epochs": 1, "train_last": 1}, {"epochs": 1}])
+    assert [frozen.for_stage(stage).training.train_last for stage in frozen.training.stages] == [1, 3]
 
 
 def test_epochs_are_changed_in_every_stage_but_not_of_an_ensemble():
