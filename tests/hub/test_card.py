@@ -238,7 +238,9 @@ def test_bands_are_on_the_card_with_what_they_achieved(folder):
     change_record(folder / "evaluation.json", "bands", to={"limits": limits, "groups": {"overall": rows}})
     text = render_card(folder, "mine")
     assert "are called uncertain" not in text
-    assert "at most a quarter of such studies are uncertain" in text
+    assert "with 90 % confidence, at most a quarter of such studies are uncertain" in text
+    change_record(folder / "training.json", "calibration", to={"confidence": 0.9, "guarantees_count": "films"})
+    assert "with 90 % confidence (counting each film as a patient, because" in render_card(folder, "mine")
     for row in (
         r"\| low \| up to 0.1 \| 10 \| 0.100 \(0.05\d-0.17\d\) \| 0 \| 0.000 \(0.000-0.\d+\) \|\n",
         r"\| uncertain \| in between \| 60 \| .* \| 20 \| 0.333 \(",
