@@ -239,7 +239,7 @@ def test_bands_are_on_the_card_with_what_they_achieved(folder):
     text = render_card(folder, "mine")
     assert "are called uncertain" not in text
     assert "with 90 % confidence, at most a quarter of such studies are uncertain" in text
-    change_record(folder / "training.json", "calibration", to={"confidence": 0.9, "guarantees_count": "films"})
+    change_record(folder / "training.json", "calibration", "guarantees_count", to="films")
     assert "with 90 % confidence (counting each film as a patient, because" in render_card(folder, "mine")
     for row in (
         r"\| low \| up to 0.1 \| 10 \| 0.100 \(0.05\d-0.17\d\) \| 0 \| 0.000 \(0.000-0.\d+\) \|\n",
