@@ -269,10 +269,9 @@ def _rules(folder: Path) -> dict[str, str]:
     """How the operating points of a checkpoint were chosen."""
     file = folder / "training.json"
     calibration = json.loads(file.read_text()).get("calibration", {}) if file.is_file() else {}
-    if calibration.get("guarantees_count") == "films":
-        films = " if each film shows another patient"
-        return {name: rule + films * ("confidence" in rule) for name, rule in OPERATING_POINTS.items()}
-    return OPERATING_POINTS if "confidence" in calibration or not calibration else OPERATING_POINTS | FORMER_RULES
+    former = {} if "confidence" in calibration or not calibration else FORMER_RULES
+    films = " if each film shows another patient" * (calibration.get("guarantees_count") == "films")
+    return {name: rule + films * ("confidence" in rule) for name, rule in {**OPERATING_POINTS, **former}.items()}
 
 
 def _operating_points(
