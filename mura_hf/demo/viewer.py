@@ -17,12 +17,13 @@ from ..explain import colour_heat, find_regions
 from ..inference import StudyPrediction, ViewPrediction
 from ..radiographs import Radiograph
 from .result import is_withheld
-from .templates import BANDS, render
+from .templates import BANDS, probability_text, render
 
 IMAGE_SIDE = 1600  # pixels on the long side, enough to zoom in
 THUMB_SIDE = 160
 _HEAT_SIDE = 320
 _JPEG_QUALITY = 93  # changes less than one gray level on average
+_FAINTEST = 1 / 255  # heat that has a colour of its own
 
 
 def image_url(pixels: np.ndarray, side: int = IMAGE_SIDE, quality: int = _JPEG_QUALITY) -> str:
@@ -56,20 +57,21 @@ def viewer_html(
     pictures they are.
     """
     withheld = is_withheld(study, show_anyway)
+    explained = not withheld and any(view.heatmap is not None for view in study.views)
     views = [_view_values(view, film, withheld) for view, film in zip(study.views, radiographs, strict=True)]
     return render(
         "viewer",
         views=views,
         withheld=withheld,
         first=0 if withheld else study.leading_view,
-        method=(study.heatmap_method or "unknown method") if any(view["heatmap"] for view in views) else None,
+        method=(study.heatmap_method or "unknown method") if explained else None,
         credit=credit,
         token=token_hex(8),  # tells the script that this is a new answer
     )
 
 
 def _view_values(view: ViewPrediction, radiograph: Radiograph, withheld: bool) -> dict[str, Any]:
-    values: dict[str, Any] = {"heatmap": None, "box": None, "name": view.name}
+    values: dict[str, Any] = {"heatmap": None, "box": None, "chance": None, "name": view.name}
     values |= {"width": view.width, "height": view.height}
     values["image"], values["thumbnail"] = (image_url(radiograph.pixels, side) for side in (IMAGE_SIDE, THUMB_SIDE))
     if withheld:
@@ -77,10 +79,11 @@ def _view_values(view: ViewPrediction, radiograph: Radiograph, withheld: bool) -
         kind, state = ("uncertain", "⊘ unusual") if unusual else ("plain", "not unusual by itself")
         return {**values, "kind": kind, "state": state}
     values["kind"], values["state"] = view.band, " ".join(BANDS[view.band])
-    if view.heatmap is not None:
-        values["heatmap"] = heatmap_url(view.heatmap)
-    regions = view.regions or ([] if view.heatmap is None else find_regions(view.heatmap))
-    if regions:
+    values["chance"] = probability_text(view.single_view_probability)
+    if view.heatmap is None or view.heatmap.max() < _FAINTEST:
+        return values
+    values["heatmap"] = heatmap_url(view.heatmap)
+    if regions := view.regions or find_regions(view.heatmap):
         (x0, y0, x1, y1), across, down = regions[0].box, 100 / view.width, 100 / view.height
         values["box"] = (
             f"left:{x0 * across:.2f}%;top:{y0 * down:.2f}%;"

@@ -13,7 +13,6 @@ from typing import Any
 
 import gradio as gr
 
-from ..common import BODY_PARTS
 from ..errors import DatasetError, RadiographError
 from ..inference import (
     OOD_WARNING,
@@ -187,7 +186,7 @@ def worklist_html(
         notices=[*common, *[_UNUSUAL] * any(row["band"] == "unusual" for row in values)],
         columns=_COLUMNS,
         bands=[(key, f"{sign} {text.capitalize()}") for key, (sign, text) in BANDS.items()],
-        parts=[(part, part) for part in (*BODY_PARTS, UNKNOWN_PART)],
+        parts=[(part, part) for part in sorted({row["part"] for row in values})],
     )
 
 

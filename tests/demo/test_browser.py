@@ -294,13 +294,42 @@ def test_the_first_page_its_viewer_settings_and_reports(page):
     viewer.get_by_label("Invert", exact=True).uncheck()
     viewer.get_by_label("Window width").fill("50")
     assert np.abs(screenshot(page) - np.clip((plain - 127.5) / 0.5 + 127.5, 0, 255)).mean() < 3
-    viewer.get_by_role("button", name="Reset").click()
+    viewer.get_by_role("button", name="Reset").click()  # the brightness only
+    assert np.abs(screenshot(page) - plain).mean() < 0.5
+    viewer.get_by_label("Heatmap opacity").fill("50")
+    viewer.get_by_label("Box", exact=True).check()
     assert np.abs(screenshot(page) - before).mean() < 0.5
     stack = page.locator("#views .view:visible .stack")
+    window = [viewer.locator(f"output[data-of={name}]") for name in ("width", "level")]
+    menu = "stage => stage.dispatchEvent(new MouseEvent('contextmenu', { bubbles: true, cancelable: true }))"
+    for button, key, x, y in (("right", "Shift", 40, 20), ("left", "Alt", -40, -20)):
+        stack.hover()
+        page.keyboard.down(key)
+        page.mouse.down(button=button)
+        box = stack.bounding_box()
+        page.mouse.move(box["x"] + box["width"] / 2 + x, box["y"] + box["height"] / 2 + y)
+        page.mouse.up(button=button)
+        page.keyboard.up(key)
+        for output, value in zip(window, (120, 60) if button == "right" else (100, 50), strict=True):
+            expect(output).to_have_text(f"{value} %")
+        allowed = [page.locator("#views .stage").evaluate(menu) for _ in range(2)]
+        assert allowed == [button != "right", True]
     size = stack.bounding_box()["width"]
     for button, times in (("Zoom in", 1.4), ("Fit", 1)):
         viewer.get_by_role("button", name=button).click()
         assert stack.bounding_box()["width"] == pytest.approx(times * size, rel=0.01)
+    viewer.get_by_role("button", name="Zoom in").click()
+    stack.dblclick()
+    assert stack.bounding_box()["width"] == pytest.approx(size, rel=0.01)
+    viewer.get_by_role("button", name="Full screen").click()
+    page.wait_for_function("document.fullscreenElement?.matches('mura-viewer')")
+    expect(viewer).to_contain_text("Adjust the picture")
+    viewer.get_by_role("button", name="Leave full screen").click()
+    page.wait_for_function("!document.fullscreenElement")
+    for elements in ("mura-viewer .zoom button", "mura-viewer .thumb .state"):
+        tops = page.locator(elements).evaluate_all("all => all.map((one) => one.getBoundingClientRect().top)")
+        assert len(tops) > 2
+        assert np.ptp(tops) < 0.5, elements
     for key in ("low", "suspected"):  # heatmap and box are hidden where nothing is flagged
         page.locator("#views .view:visible").evaluate(f"view => {{ view.className = 'view {key}'; }}")
         expect(viewer.get_by_label(SHOW)).to_be_checked(checked=key != "low")
@@ -353,6 +382,13 @@ def test_the_first_page_its_viewer_settings_and_reports(page):
     choose(page, "Heatmap method", "LayerCAM")
     expect(page.locator("#views")).to_contain_text("The heatmap (layer cam)", timeout=WAIT)
     expect(page.locator("#views .name").first).to_contain_text("forearm")
+    expect(page.locator("#views [data-empty]")).to_be_hidden()
+    choose(page, "Heatmap method", "Grad-CAM, the fastest")
+    open_example(page, PHANTOM_WRIST + 5)
+    expect(page.locator("#views .name").first).to_contain_text("example8_wrist", timeout=WAIT)
+    page.locator("#views .thumb").first.click()
+    expect(page.locator("#views [data-empty]")).to_have_text("Nothing in this view raised the probability.")
+    expect(viewer.get_by_label(SHOW)).to_be_disabled()
 
 
 def test_uploads_and_an_unusual_study(page, tmp_path):
@@ -741,8 +777,16 @@ def test_a_worklist_its_errors_rows_files_and_opened_studies(page, archive, tmp_
     expect(walk).to_contain_text(f"{order[place + step]} ({place + step + 1} of 5)")
     n_views = {"XR_WRIST/patient00001/study1": 2, "XR_HAND/patient00002/study1": 2}.get(order[place + step], 1)
     expect(page.locator("#views img.film")).to_have_count(n_views, timeout=WAIT)
+    seen = [page.get_by_role("button", name=f"Open {order[place + offset]}") for offset in (step, 0)]
     walk.get_by_role("button", name="Worklist").click()
-    expect(page.get_by_role("button", name=f"Open {order[place + step]}")).to_be_focused()
+    expect(seen[0]).to_be_focused()
+    expect(seen[0]).to_be_in_viewport(ratio=1)
+    for one in seen:
+        expect(one).to_have_accessible_description("opened before")
+    assert sorted(table.locator("tr[data-seen] th").all_text_contents()) == sorted([order[place], order[place + step]])
+    open_tab(page, "Read a study")  # by the tab and back
+    walk.get_by_role("button", name="Worklist").click()
+    expect(seen[0]).to_be_focused()
     wanted = names(page)[1]
     table.locator(".open").first.focus()
     page.keyboard.press("ArrowDown")

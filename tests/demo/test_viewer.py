@@ -43,12 +43,14 @@ def test_each_view_has_its_picture_overlay_and_band(study, radiographs, band, st
     )
     views = [first, *study.views[1:]]
     html = viewer_html(dataclasses.replace(study, views=views), radiographs)
-    assert html.count('class="heat"') == html.count('class="film"') == html.count('class="thumb"') == len(views)
-    assert html.count('class="box"') == sum(np.ptp(view.heatmap) > 0 for view in views)  # to be shown if asked for
+    assert html.count('class="film"') == html.count('class="thumb"') == len(views)
+    visible = sum(view.heatmap.max() > 0 for view in views)
+    assert html.count('class="heat"') == html.count('class="box"') == visible  # to be shown if asked for
     assert f'<figure class="view {band}">' in html  # the script hides heatmap and box where nothing is flagged
     assert "&lt;b&gt;1&lt;/b&gt;.png" in html
     assert "<b>1" not in html
     assert f'<span class="state {band}">{state}</span>' in html
+    assert f'<span class="state {band}">{state} 0.90</span></button>' in html
     left = re.search(r'class="box" style="left:([\d.]+)%', html)[1]
     assert float(left) == pytest.approx(100 * 10 / first.width, abs=0.01)
     # Gradio reuses the elements; the page recognises a new answer by its token.
@@ -72,10 +74,26 @@ def test_the_view_that_contributed_most_is_shown_first(study, radiographs):
     assert "contributed most" not in alone
 
 
+@pytest.mark.parametrize("level", [0, 1e-3])
+def test_a_view_without_evidence_has_no_heatmap_to_show(study, radiographs, level):
+    first, *rest = study.views
+    heatmap = np.zeros_like(first.heatmap)
+    heatmap[:5, :5] = level
+    views = [dataclasses.replace(first, heatmap=heatmap, regions=[]), *rest]
+    html = viewer_html(dataclasses.replace(study, views=views), radiographs)
+    figure = html.split("<figure")[1]
+    assert 'class="film"' in figure
+    assert 'class="heat"' not in figure
+    assert 'class="box"' not in figure
+    alone = viewer_html(dataclasses.replace(study, views=views[:1]), radiographs[:1])
+    assert "data-empty" in alone
+    assert 'data-set="marked"' in alone
+
+
 def test_without_heatmaps_there_are_no_controls_for_them(study, radiographs):
     views = [dataclasses.replace(view, heatmap=None, regions=[]) for view in study.views]
     html = viewer_html(dataclasses.replace(study, views=views, heatmap_method=None), radiographs)
-    for absent in ('data-set="marked"', 'data-set="opacity"', 'data-set="split"', 'data-set="box"', "attention"):
+    for absent in ("data-empty", 'data-set="marked"', 'data-set="opacity"', 'data-set="split"', 'data-set="box"', "attention"):
         assert absent not in html
     assert 'data-set="invert"' in html
     assert "Picture: A &lt;and&gt; others" in viewer_html(study, radiographs, credit="Picture: A <and> others")

@@ -192,6 +192,19 @@ def test_rows_are_sorted_and_contain_what_the_script_sorts_by():
     assert worklist_html([], {}) == ""
 
 
+@pytest.mark.parametrize(
+    ("fields", "choices"),
+    [
+        ([{"body_part": "wrist"}, {"region": "hand to arm"}, {}], ["", "hand to arm", "unknown", "wrist"]),
+        ([{"region": "hand to arm"}] * 2, None),
+    ],
+)
+def test_the_filter_of_body_parts_offers_what_the_rows_contain(fields, choices):
+    rows = [_row(str(number), 0.5, **values) for number, values in enumerate(fields)]
+    select = re.search('data-filter="part">(.*?)</select>', worklist_html(rows, {"0": 0, "1": 1, "2": 2}), re.DOTALL)
+    assert (select and re.findall('value="(.*?)"', select[1])) == choices
+
+
 def test_signs_and_words_beside_colour():
     rows = dict(zip([row.study for row in sort_rows(ROWS)], _rows(worklist_html(ROWS, NUMBERS)), strict=True))
     for row in ROWS:

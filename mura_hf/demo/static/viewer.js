@@ -1,9 +1,10 @@
 // <mura-viewer>: the views of one study. The server writes pictures, captions and controls; this script makes the controls
 // work. Settings stay while the page is open, so that a new answer looks like the last one.
 (() => {
-  const SETTINGS = { opacity: 50, split: 0, box: true, invert: false, level: 50, width: 100, zoom: 1, x: 0, y: 0, tools: false };
-  const kept = { ...SETTINGS };
+  const BRIGHTNESS = { invert: false, level: 50, width: 100 }, FITTED = { zoom: 1, x: 0, y: 0 };
+  const kept = { opacity: 50, split: 0, box: true, tools: false, ...BRIGHTNESS, ...FITTED };
   const LARGEST = 8;
+  const between = (least, value, most) => Math.min(most, Math.max(least, value));
   let number = 0;
 
   class MuraViewer extends HTMLElement {
@@ -31,6 +32,12 @@
       this.addEventListener("keydown", onStage(this.press));
       this.addEventListener("wheel", onStage(this.wheel), { passive: false });
       this.addEventListener("pointerdown", onStage(this.grab));
+      this.addEventListener("dblclick", onStage(() => this.act("fit")));
+      this.addEventListener("contextmenu", (event) => {
+        if (this.windowed) event.preventDefault();
+        this.windowed = false;
+      });
+      this.addEventListener("fullscreenchange", () => this.paint());
       this.observer = new MutationObserver(() => this.settle());
       this.observer.observe(this, { attributes: true, childList: true, subtree: true });
       this.settle();
@@ -55,7 +62,7 @@
     choose(place) {
       const count = this.views.length;
       this.place = (place + count) % count;
-      Object.assign(this.state, { zoom: 1, x: 0, y: 0 });
+      Object.assign(this.state, FITTED);
       this.paint();
     }
 
@@ -63,17 +70,16 @@
       const { state } = this;
       if (name === "in") this.zoom(state.zoom * 1.4);
       else if (name === "out") this.zoom(state.zoom / 1.4);
-      else if (name === "fit") Object.assign(state, { zoom: 1, x: 0, y: 0 });
-      else if (name === "reset") {
-        Object.assign(state, { ...SETTINGS, tools: state.tools });
-        this.marked.clear();
-      }
+      else if (name === "fit") Object.assign(state, FITTED);
+      else if (name === "reset") Object.assign(state, BRIGHTNESS);
+      else if (document.fullscreenElement) document.exitFullscreen();
+      else this.requestFullscreen?.();
       this.paint();
     }
 
     zoom(wanted, x = 0, y = 0) { // x, y: fixed point, from the centre of the stage
       const { state } = this;
-      const zoom = Math.min(LARGEST, Math.max(1, wanted));
+      const zoom = between(1, wanted, LARGEST);
       const ratio = zoom / state.zoom;
       Object.assign(state, { zoom, x: x - (x - state.x) * ratio, y: y - (y - state.y) * ratio });
       this.paint();
@@ -89,10 +95,17 @@
     }
 
     grab(event) {
-      if (event.button !== 0 || this.state.zoom === 1) return;
-      const { stage } = this, start = { x: event.clientX - this.state.x, y: event.clientY - this.state.y };
+      const { state, stage } = this, start = { ...state }, isRight = event.button === 2;
+      const isWindow = isRight || (event.button === 0 && event.altKey);
+      this.windowed = false; // whether the right button was dragged, so that its menu is not wanted
+      if (!isWindow && (event.button !== 0 || state.zoom === 1)) return;
       const move = (moved) => {
-        Object.assign(this.state, { x: moved.clientX - start.x, y: moved.clientY - start.y });
+        const x = moved.clientX - event.clientX, y = moved.clientY - event.clientY;
+        this.windowed ||= isRight && Math.hypot(x, y) > 3;
+        if (isWindow) { // half a percent for each pixel
+          state.width = between(5, Math.round(start.width + x / 2), 200);
+          state.level = between(0, Math.round(start.level + y / 2), 100);
+        } else Object.assign(state, { x: start.x + x, y: start.y + y });
         this.paint();
       };
       const end = () => {
@@ -111,7 +124,7 @@
       const { state } = this, step = 40;
       const doing = {
         "+": () => this.act("in"), "=": () => this.act("in"), "-": () => this.act("out"), 0: () => this.act("fit"),
-        i: () => { state.invert = !state.invert; }, b: () => { state.box = !state.box; },
+        f: () => this.act("full"), i: () => { state.invert = !state.invert; }, b: () => { state.box = !state.box; },
         h: () => this.marked.set(this.place, !this.isMarked),
         n: () => this.choose(this.place + 1), p: () => this.choose(this.place - 1),
       };
@@ -138,8 +151,8 @@
       const stack = views[this.place].querySelector(".stack");
       const reach = (size, stage) => Math.max(0, (size * state.zoom - stage) / 2); // the picture cannot leave the stage
       const x = reach(stack.offsetWidth, stage.clientWidth), y = reach(stack.offsetHeight, stage.clientHeight);
-      state.x = Math.min(x, Math.max(-x, state.x));
-      state.y = Math.min(y, Math.max(-y, state.y));
+      state.x = between(-x, state.x, x);
+      state.y = between(-y, state.y, y);
       stack.style.transform = `translate(${state.x}px, ${state.y}px) scale(${state.zoom})`;
       const width = state.width / 100, sign = state.invert ? -1 : 1;
       const slope = sign / width, intercept = 0.5 - (slope * state.level) / 100;
@@ -149,7 +162,7 @@
       }
       const plain = !state.invert && state.level === 50 && state.width === 100;
       this.style.setProperty("--film", plain ? "none" : `url(#${this.filter})`);
-      const marked = this.isMarked;
+      const isEmpty = !views[this.place].querySelector(".heat"), marked = this.isMarked && !isEmpty;
       this.style.setProperty("--heat", marked ? state.opacity / 100 : 0);
       this.style.setProperty("--split", `${state.split}%`);
       this.style.setProperty("--line", marked && state.split > 0 && state.split < 100 ? 1 : 0);
@@ -159,6 +172,7 @@
       this.querySelector("details.tools").open = state.tools;
       for (const control of this.querySelectorAll("[data-set]")) {
         const value = control.dataset.set === "marked" ? marked : state[control.dataset.set];
+        if (control.dataset.set === "marked") control.disabled = isEmpty;
         if (control.type === "checkbox") control.checked = value;
         else control.value = value;
       }
@@ -166,6 +180,10 @@
         const value = shown.dataset.of === "zoom" ? Math.round(100 * state.zoom) : state[shown.dataset.of];
         shown.textContent = `${value} %`;
       }
+      for (const note of this.querySelectorAll("[data-empty]")) note.hidden = !isEmpty;
+      const full = this.querySelector("[data-do=full]");
+      full.hidden = !document.fullscreenEnabled;
+      full.textContent = document.fullscreenElement ? "Leave full screen" : "Full screen";
       this.observer.takeRecords(); // ignore changes made here
     }
   }

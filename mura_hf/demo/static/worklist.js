@@ -21,6 +21,7 @@
     connectedCallback() {
       if (!this.state) {
         this.state = { sort: "chance", down: true, part: "", band: "" };
+        this.seen = new Set(); // studies that were opened
         this.addEventListener("click", (event) => this.click(event));
         this.addEventListener("keydown", (event) => this.press(event));
         this.addEventListener("change", (event) => {
@@ -72,6 +73,7 @@
       for (const row of rows) {
         row.hidden = (part !== "" && row.dataset.part !== part) || (band !== "" && row.dataset.band !== band);
         shown += !row.hidden;
+        if (this.seen.has(row.dataset.study)) this.mark(row);
       }
       for (const button of this.querySelectorAll("[data-sort]")) {
         const order = button.dataset.sort === sort ? (down ? "descending" : "ascending") : "none";
@@ -99,14 +101,22 @@
       if (!row) return;
       if (!event.target.closest(".open") && String(getSelection())) return; // the visitor selects text
       this.place = { page: scrollY, list: this.querySelector(".scroll").scrollTop };
+      this.left = false;
       this.open(row);
     }
 
     open(row) {
       const study = Number(row.dataset.study), rows = this.rows;
       this.opened = row.dataset.study;
+      this.seen.add(this.opened);
+      this.mark(row);
       this.dispatchEvent(new CustomEvent("mura-open", { bubbles: true, detail: { study } }));
       document.querySelector("mura-walk")?.show(row.querySelector("bdi").textContent, rows.indexOf(row), rows.length);
+    }
+
+    mark(row) {
+      row.dataset.seen = "";
+      row.querySelector(".open").setAttribute("aria-description", "opened before");
     }
 
     get rows() { return [...this.querySelectorAll("tbody tr:not([hidden])")]; }
@@ -117,10 +127,13 @@
     }
 
     restore() { // back at the table, the visitor sees what was seen before
-      if (!this.place || !this.offsetHeight) return;
+      this.left ||= !this.offsetHeight;
+      if (!this.place || !this.left || !this.offsetHeight) return;
       this.querySelector(".scroll").scrollTop = this.place.list;
       scrollTo(0, this.place.page);
-      this.querySelector(`tr[data-study="${this.opened}"] .open`)?.focus({ preventScroll: true });
+      const row = this.querySelector(`tr[data-study="${this.opened}"]`);
+      row?.querySelector(".open").focus({ preventScroll: true });
+      row?.scrollIntoView({ block: "nearest" }); // it may be another one than before
       this.place = null;
     }
 
@@ -136,8 +149,10 @@
   class MuraWalk extends HTMLElement {
     connectedCallback() {
       this.addEventListener("click", ({ target }) => {
-        if (target.dataset.step) document.querySelector("mura-worklist")?.walk(Number(target.dataset.step));
+        const list = document.querySelector("mura-worklist");
+        if (target.dataset.step) list?.walk(Number(target.dataset.step));
         else if ("back" in target.dataset) {
+          if (list) list.place ??= { page: 0, list: 0 }; // the visitor was back before, by the tab
           [...document.querySelectorAll("#tabs [role=tab]")].find((tab) => tab.textContent.trim() === "Worklist")?.click();
         }
       });
