@@ -45,7 +45,10 @@ METHODS = {
 }
 REPORTS = {"pdf": "Report as PDF", "json": "Report as JSON"}
 
-ARCHIVE, PLACE = "ZIP file with at most {:,} studies", "Or a folder, ZIP or CSV file on the computer that runs this page"
+ARCHIVE, PLACE = (
+    "ZIP file with at most {:,} studies",
+    "Or a folder, ZIP or CSV file on the computer that runs this page",
+)
 POINT_INFO = "The probability above which a study is flagged."
 READ_STUDIES, STOP, TRY_PHANTOMS = "Read the studies", "Stop", "Try it with twelve phantom studies"
 NO_STUDIES = (
