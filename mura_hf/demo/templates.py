@@ -45,10 +45,8 @@ METHODS = {
 }
 REPORTS = {"pdf": "Report as PDF", "json": "Report as JSON"}
 
-ARCHIVE, PLACE = (
-    "ZIP file with at most {:,} studies",
-    "Or a folder, ZIP or CSV file on the computer that runs this page",
-)
+ARCHIVE = "ZIP file with at most {:,} studies"
+PLACE = "Or a folder, ZIP or CSV file on the computer that runs this page"
 POINT_INFO = "The probability above which a study is flagged."
 READ_STUDIES, STOP, TRY_PHANTOMS = "Read the studies", "Stop", "Try it with twelve phantom studies"
 NO_STUDIES = (
