@@ -1,10 +1,9 @@
 """Measures how long a prediction takes, and what its parts cost. Ratios are medians of calls in turn in one process.
 
-Topics (together 4 minutes):
+Topics (together 3 minutes):
   import   seconds that `import mura_hf` adds to torch and transformers' modelling, best of five
   predict  milliseconds from the three files of a study to its prediction with heatmaps, for both bundled checkpoints,
            and the same over the prediction without heatmaps
-  runtimes the same prediction in every runtime that is installed (extra `fast`), over PyTorch
   explain  forward pass with heatmap over the bare forward pass and over PyPI's grad-cam, one image of 320 px
            (needs `pip install --no-deps grad-cam ttach`, else that figure is left out)
   fusenet  prediction of FuseNet (ResNet-50, 224 px), and of its full-resolution variant (512 px), over its global
@@ -18,7 +17,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +29,6 @@ from tqdm.auto import tqdm
 from mura_hf import MuraFuseNetForImageClassification, StudyPredictor
 from mura_hf.common import BUNDLED
 from mura_hf.explain import explain
-from mura_hf.inference.runtimes import RUNTIMES
 from mura_hf.models import MuraClassifier, MuraConfig, MuraForImageClassification, MuraFuseNetConfig
 from mura_hf.phantoms import render_phantom
 
@@ -86,38 +83,6 @@ def measure_prediction(names: Sequence[str] = tuple(BUNDLED), rounds: int = 30) 
                 "heatmap_ratio": median_ratio(seconds["with"], seconds["without"]),
                 "n": rounds,
             }
-    return found
-
-
-def measure_runtimes(
-    names: Sequence[str] = tuple(BUNDLED), views: Sequence[int] = (1, 3), rounds: int = 30
-) -> dict[str, dict[str, Any]]:
-    """Times `StudyPredictor` from the files of a phantom wrist to its prediction with heatmaps, in every runtime.
-
-    Returns:
-        Checkpoint and number of views -> runtime -> `milliseconds`, `ratio` over PyTorch, `difference` of the
-        probability from PyTorch's.
-    """
-    installed = [name for name in RUNTIMES[2:] if importlib.util.find_spec(name)]
-    found: dict[str, dict[str, Any]] = {}
-    for name in names:
-        predictors = {
-            runtime: StudyPredictor.from_pretrained(name, device="cpu", runtime=runtime)
-            for runtime in ("torch", *installed)
-        }
-        for number in views:
-            with _write_study(number) as files:
-                functions = {key: partial(predictor, files) for key, predictor in predictors.items()}
-                seconds = alternate(functions, rounds, title=f"{name}, {number} views", warm_up=2)
-                expected = predictors["torch"](files).probability
-                found[f"{name}, {number} views"] = {
-                    runtime: {
-                        "milliseconds": milliseconds(seconds[runtime]),
-                        "ratio": median_ratio(seconds[runtime], seconds["torch"]),
-                        "difference": abs(predictor(files).probability - expected),
-                    }
-                    for runtime, predictor in predictors.items()
-                }
     return found
 
 
@@ -231,7 +196,6 @@ def measure_fusenet(
 TOPICS = {
     "import": (measure_import, {"repeats": 1}),
     "predict": (measure_prediction, {"names": ["mura-phantom"], "rounds": 2}),
-    "runtimes": (measure_runtimes, {"names": ["mura-phantom"], "views": [1], "rounds": 2}),
     "explain": (measure_heatmaps, {"backbones": ["resnet50"], "image_size": 160, "rounds": 5}),
     "fusenet": (
         measure_fusenet,

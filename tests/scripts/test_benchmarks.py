@@ -19,6 +19,7 @@ import numpy as np
 import ood_scores
 import phantom_speed
 import pytest
+import runtimes
 import shortcuts
 import static_space
 import torch
@@ -27,7 +28,7 @@ from bootstrap import main as bootstrap
 from datasets import Image
 from harness import record
 from prediction_speed import main as prediction_speed
-from prediction_speed import measure_prediction, measure_runtimes
+from prediction_speed import measure_prediction
 from retrieval_speed import clustered_codes, share_found
 from retrieval_speed import main as retrieval_speed
 from systems import SYSTEMS, build_system, check_system, has_learned, render_batch, shrink_config
@@ -37,7 +38,6 @@ from mura_hf import StudyPredictor, load_mura, read_radiograph
 from mura_hf.common import BUNDLED
 from mura_hf.errors import MuraError
 from mura_hf.hub import render_card
-from mura_hf.inference.runtimes import RUNTIMES
 from mura_hf.retrieval import OODDetector
 
 
@@ -55,12 +55,10 @@ def test_bootstrap():
     assert found["bootstrap"]["largest_difference"] < 1e-12
 
 
-def test_prediction_speed(checkpoint, monkeypatch):
+def test_prediction_speed(checkpoint):
     """Bounds are those of a busy machine; on an idle one a heatmap costs 1.05 forward passes, and FuseNet 2.2."""
     name = str(checkpoint)
     assert 0.5 < measure_prediction([name], rounds=2)[name]["heatmap_ratio"] < 5
-    monkeypatch.setattr("prediction_speed.RUNTIMES", RUNTIMES[:2])  # tests of runtimes compile the others
-    assert measure_runtimes([name], [1], rounds=1)[f"{name}, 1 views"]["torch"]["difference"] == 0
     found = prediction_speed(["--quick", "--topics", "explain", "fusenet"])
     for row in found["explain"].values():
         assert row["method"] == "class_activation_map"
@@ -68,6 +66,40 @@ def test_prediction_speed(checkpoint, monkeypatch):
         assert row["grad_cam_ratio"] is None or row["grad_cam_ratio"] < 1
     assert 1 < found["fusenet"]["ratio"] < 4
     assert 1 < found["fusenet"]["full_resolution_ratio"] < 4
+
+
+def test_runtimes(checkpoint):
+    """Each variant computes the same; what cannot run here is left out with its reason."""
+    model = StudyPredictor.from_pretrained(checkpoint, device="cpu", runtime="torch").model
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    wanted = [name for name in runtimes.VARIANTS if name != "compiled"]  # which takes long
+    forwards, left_out = runtimes.open_variants(runtimes.Logits(model), images, wanted, threads=1)
+    assert forwards.keys() | left_out.keys() == set(wanted)
+    with torch.no_grad():
+        expected = model.classify_views(images).logits
+        for name, forward in forwards.items():
+            tolerance = 0.02 if name == "int8" else 1e-4
+            np.testing.assert_allclose(forward(images), expected, atol=tolerance, err_msg=name)
+
+
+def test_runtimes_that_are_missing_are_left_out(checkpoint, monkeypatch):
+    def find(name):
+        if name != "torch":
+            raise ImportError(f"{name} is not installed")
+        return name
+
+    def fail(*_):
+        raise RuntimeError("no compiler\nDetails")
+
+    monkeypatch.setattr(runtimes, "check_runtime", find)
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: fail)  # it fails when it is called
+    left_out = {name: f"{name} is not installed" for name in ("onnxruntime", "openvino")}
+    forward = runtimes.measure_forward([("resnet10t", [1])], 64, runtimes.VARIANTS[:-1], 1, rounds=1)
+    assert list(forward["resnet10t, batch of 1"]["eager"]) == ["milliseconds"]
+    whole = runtimes.measure_whole([str(checkpoint)], threads=1, rounds=1)
+    assert forward["left_out"] == {"compiled": "no compiler", **left_out}
+    assert whole["left_out"] == left_out
+    assert whole[str(checkpoint)]["torch"]["over_torch"] == 1
 
 
 def test_training_speed():
@@ -219,7 +251,7 @@ def test_films_that_a_checkpoint_has_seen_are_left_out(monkeypatch, phantom_tree
 
 LONG = (
     comparisons, data_loading, demo_app, fine_tuning, framing, killed_trainings, label_leakage, ood_scores,
-    phantom_speed, shortcuts, static_space, worklist_speed,
+    phantom_speed, runtimes, shortcuts, static_space, worklist_speed,
 )  # fmt: skip
 
 

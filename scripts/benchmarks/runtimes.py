@@ -1,0 +1,294 @@
+"""Compares runtimes on a CPU with two threads. Ratios are medians of calls in turn in one process.
+
+Topics (together 6 minutes):
+  forward  milliseconds per image of a forward pass, and the same over ONNX Runtime in float32: PyTorch as it is, with
+           channels last, and compiled; ONNX Runtime in float32 and int8; OpenVINO; random weights
+  whole    one view from its PNG file to JSON with heatmap, in PyTorch, ONNX Runtime and OpenVINO, over a bare forward
+           pass of the same network in ONNX Runtime: a DenseNet-169 at 320 px and both bundled checkpoints
+  memory   resident memory of `python app.py` after its first answer, and seconds until it answers, with PyTorch only
+           and with the fastest runtime; Linux only
+
+What is not installed is left out, and the figures say why.
+"""
+
+import copy
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from demo_app import running_app, save_large_checkpoint, save_studies
+from harness import alternate, median_ratio, milliseconds, run_benchmark
+from torch import nn
+from tqdm.auto import tqdm
+
+from mura_hf import StudyPredictor, read_radiograph
+from mura_hf.common import BUNDLED, DEFAULT
+from mura_hf.errors import first_line
+from mura_hf.hub.onnx_small import _quantize
+from mura_hf.inference.runtimes import RUNTIME_VARIABLE, check_runtime, to_onnx
+from mura_hf.models import MuraClassifier, MuraConfig, MuraForImageClassification
+
+VARIANTS = ("eager", "channels_last", "compiled", "onnxruntime", "openvino", "int8")
+LARGE = "densenet169_320"
+"""Stands for a DenseNet-169 at 320 px with random weights."""
+
+_NEEDS = {"onnxruntime": "onnxruntime", "openvino": "openvino", "int8": "onnxruntime"}
+_BARE = "bare_onnxruntime"
+_CALIBRATION = 4  # random images; they decide about accuracy, not about speed
+
+Forward = Callable[[torch.Tensor], Any]
+
+
+class Logits(nn.Module):
+    """A classifier of single views, from pixel values `[B, C, H, W]` to logits `[B, 2]`."""
+
+    def __init__(self, model: MuraClassifier) -> None:
+        super().__init__()
+        self.model = model.eval()
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Returns the logits."""
+        return self.model.classify_views(pixel_values).logits
+
+
+@contextmanager
+def _use_threads(threads: int) -> Iterator[dict[str, Any]]:
+    """Sets the threads of PyTorch, which the predictor gives to every runtime; yields what figures depend on."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield {"threads": threads, "instructions": torch.backends.cpu.get_cpu_capability()}
+    finally:
+        torch.set_num_threads(before)
+
+
+def _summarize(seconds: Mapping[str, Sequence[float]], baselines: Sequence[str], images: int = 1) -> dict[str, Any]:
+    """Milliseconds per image and ratios over those baselines that were measured."""
+    return {
+        name: {
+            "milliseconds": round(milliseconds(found) / images, 1),
+            **{f"over_{one}": median_ratio(found, seconds[one]) for one in baselines if one in seconds},
+        }
+        for name, found in seconds.items()
+    }
+
+
+def measure_forward(
+    networks: Sequence[tuple[str, Sequence[int]]] = (("densenet169", (1, 8)), ("resnet50", (1,))),
+    image_size: int = 320,
+    variants: Sequence[str] = VARIANTS,
+    threads: int = 2,
+    rounds: int = 12,
+) -> dict[str, Any]:
+    """Times forward passes from pixel values to logits, with random weights.
+
+    Args:
+        networks: Backbones with their batch sizes.
+        image_size: Side in pixels.
+        variants: Of `VARIANTS`.
+        threads: Of each runtime.
+        rounds: Of which medians are taken.
+
+    Returns:
+        Network and batch size -> variant -> `milliseconds` per image and `over_onnxruntime`, its ratio over ONNX
+        Runtime in float32; and `left_out`, variant -> why it was not measured.
+    """
+    left_out: dict[str, str] = {}
+    with _use_threads(threads) as found:
+        for backbone, batches in networks:
+            torch.manual_seed(0)
+            model = Logits(MuraForImageClassification(MuraConfig(backbone=backbone, image_size=image_size)))
+            for batch in batches:
+                images = torch.randn(batch, model.model.config.num_channels, image_size, image_size)
+                # A compiled network is made for one batch size.
+                forwards, reasons = open_variants(model, images, variants, threads)
+                left_out |= reasons
+                functions = {name: partial(forward, images) for name, forward in forwards.items()}
+                with torch.no_grad():
+                    title = f"{backbone}, batch of {batch}"
+                    seconds = alternate(functions, rounds, title=title)
+                found[title] = _summarize(seconds, ["onnxruntime"], batch)
+    return {**found, "rounds": rounds, "left_out": left_out}
+
+
+def open_variants(
+    model: nn.Module, images: torch.Tensor, variants: Sequence[str], threads: int
+) -> tuple[dict[str, Forward], dict[str, str]]:
+    """Returns functions that give the logits of a batch, and why other variants cannot run here."""
+    graph = cache(lambda: _export(model, images))
+    last = cache(lambda: copy.deepcopy(model).to(memory_format=torch.channels_last))
+    openers: dict[str, Callable[[], Forward]] = {
+        "eager": lambda: model,
+        "channels_last": lambda: partial(_run_channels_last, last()),
+        "compiled": lambda: partial(_run_channels_last, torch.compile(last(), options={"freezing": True})),
+        "onnxruntime": lambda: _open_onnxruntime(graph(), threads),
+        "openvino": lambda: _open_openvino(graph(), threads),
+        "int8": lambda: _open_onnxruntime(_to_int8(graph(), images), threads),
+    }
+    forwards, left_out = {}, {}
+    for name in variants:
+        try:
+            check_runtime(_NEEDS.get(name, "torch"))
+            forward = openers[name]()
+            with torch.no_grad():
+                forward(images)
+            forwards[name] = forward
+        except Exception as error:  # compilers raise errors of many kinds, for example without a compiler of C++
+            left_out[name] = first_line(error)
+    return forwards, left_out
+
+
+def _run_channels_last(network: Forward, images: torch.Tensor) -> torch.Tensor:
+    return network(images.contiguous(memory_format=torch.channels_last))
+
+
+def _export(model: nn.Module, images: torch.Tensor) -> bytes:
+    graph = to_onnx(model, torch.zeros(2, *images.shape[1:]), [0], ["logits"])
+    return graph.SerializeToString()
+
+
+def _to_int8(graph: bytes, images: torch.Tensor) -> bytes:
+    """Convolutions in int8, as in the `model_quantized.onnx` of a checkpoint."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "model.onnx")
+        file.write_bytes(graph)
+        content, _ = next(_quantize(file, torch.randn(_CALIBRATION, 1, *images.shape[1:]).numpy()))
+        return content
+
+
+def _open_onnxruntime(graph: bytes, threads: int) -> Forward:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    # Its threads wait actively during a call, as by default, but not when others have their turn.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    return lambda images: session.run(None, {"image": images.numpy()})[0]
+
+
+def _open_openvino(graph: bytes, threads: int) -> Forward:
+    import openvino
+
+    core = openvino.Core()
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
+    compiled = core.compile_model(core.read_model(graph), "CPU", settings)
+    return lambda images: compiled([images.numpy()], share_inputs=True)[0]
+
+
+def _find_runtimes() -> tuple[list[str], dict[str, str]]:
+    """Runtimes of the predictor that are installed, and why others are left out."""
+    installed, left_out = ["torch"], {}
+    for name in ("onnxruntime", "openvino"):
+        try:
+            installed.append(check_runtime(name))
+        except ImportError as error:
+            left_out[name] = first_line(error)
+    return installed, left_out
+
+
+def measure_whole(
+    checkpoints: Sequence[str] = (LARGE, *BUNDLED), threads: int = 2, rounds: int = 12
+) -> dict[str, Any]:
+    """Times `StudyPredictor` from the PNG file of one view to JSON with its heatmap, and a bare forward pass.
+
+    Args:
+        checkpoints: `LARGE`, names of bundled checkpoints, or folders.
+        threads: Of each runtime.
+        rounds: Of which medians are taken.
+
+    Returns:
+        Checkpoint -> runtime, or `bare_onnxruntime` for the bare pass in float32 -> `milliseconds`, its ratios
+        `over_bare_onnxruntime` and `over_torch`, and the `difference` of the probability from PyTorch's; and
+        `left_out`, runtime -> why it was not measured.
+    """
+    runtimes, left_out = _find_runtimes()
+    with _use_threads(threads) as found, tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        _, [file] = save_studies(folder / "studies", 2, n_views=1)
+        for checkpoint in checkpoints:
+            place = save_large_checkpoint(folder / LARGE) if checkpoint == LARGE else checkpoint
+            predictors = {
+                runtime: StudyPredictor.from_pretrained(place, device="cpu", runtime=runtime) for runtime in runtimes
+            }
+            functions: dict[str, Callable[[], Any]] = {
+                runtime: lambda predictor=predictor: predictor([file]).to_json()
+                for runtime, predictor in predictors.items()
+            }
+            in_torch = predictors["torch"]
+            if "onnxruntime" in runtimes:
+                pixel_values = in_torch.pixel_values([read_radiograph(file)])
+                graph = _export(Logits(in_torch.model), pixel_values)
+                functions[_BARE] = partial(_open_onnxruntime(graph, threads), pixel_values)
+            rows = _summarize(alternate(functions, rounds, title=checkpoint), [_BARE, "torch"])
+            expected = in_torch([file]).probability
+            for runtime, predictor in predictors.items():
+                rows[runtime]["difference"] = abs(predictor([file]).probability - expected)
+            found[checkpoint] = rows
+    return {**found, "rounds": rounds, "left_out": left_out}
+
+
+def measure_memory(rounds: int = 3) -> dict[str, Any]:
+    """Starts the app with its default checkpoint, with `MURA_RUNTIME` "torch" and "auto" in turn.
+
+    Args:
+        rounds: Starts of each, of which medians are taken.
+
+    Returns:
+        Runtime -> `start`, seconds until its first response; `answered`, seconds from its start until the result of a
+        study of three views; `megabytes` of all its processes after that. `auto_is` names the runtime of "auto".
+    """
+    from gradio_client import Client, handle_file
+
+    # Compiles the checkpoint if that has not happened on this machine, since it happens once.
+    auto = StudyPredictor.from_pretrained(DEFAULT, device="cpu").runtime
+    starts: dict[str, list[dict[str, float]]] = {"torch": [], "auto": []}
+    with tempfile.TemporaryDirectory() as name:
+        ((*files,),) = save_studies(Path(name, "studies"), 1)
+        for _ in tqdm(range(rounds), desc="memory"):
+            for runtime, rows in starts.items():
+                place = Path(tempfile.mkdtemp(dir=name))
+                start = time.monotonic()
+                with running_app(place, {RUNTIME_VARIABLE: runtime}) as app:
+                    client = Client(app.url, verbose=False)
+                    client.predict(list(map(handle_file, files)), heatmaps=True, api_name="/predict_study")
+                    answered = time.monotonic() - start
+                    rows.append({"start": app.seconds, "answered": answered, "megabytes": app.tree_bytes() / 2**20})
+                    client.close()
+    medians = {
+        runtime: {key: round(statistics.median(row[key] for row in rows), 1) for key in rows[0]}
+        for runtime, rows in starts.items()
+    }
+    return {**medians, "auto_is": auto, "cores": len(os.sched_getaffinity(0)), "rounds": rounds}
+
+
+TOPICS = {
+    "forward": (
+        measure_forward,
+        {
+            "networks": [("resnet10t", [2])],
+            "image_size": 64,
+            "variants": [name for name in VARIANTS if name != "compiled"],
+            "threads": 1,
+            "rounds": 2,
+        },
+    ),
+    "whole": (measure_whole, {"checkpoints": ["mura-phantom"], "threads": 1, "rounds": 2}),
+    "memory": (measure_memory, {"rounds": 1}),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    return run_benchmark(__doc__, TOPICS, argv)
+
+
+if __name__ == "__main__":
+    main()
