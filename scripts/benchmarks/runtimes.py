@@ -1,6 +1,6 @@
 """Compares runtimes on a CPU with two threads. Ratios are medians of calls in turn in one process.
 
-Topics (together 6 minutes):
+Topics (together some minutes, of which the compiler of PyTorch takes most):
   forward  milliseconds per image of a forward pass, and the same over ONNX Runtime in float32: PyTorch as it is, with
            channels last, and compiled; ONNX Runtime in float32 and int8; OpenVINO; random weights
   whole    one view from its PNG file to JSON with heatmap, in PyTorch, ONNX Runtime and OpenVINO, over a bare forward
@@ -105,14 +105,14 @@ def measure_forward(
         for backbone, batches in networks:
             torch.manual_seed(0)
             model = Logits(MuraForImageClassification(MuraConfig(backbone=backbone, image_size=image_size)))
+            shape = (model.model.config.num_channels, image_size, image_size)
+            forwards, reasons = open_variants(model, torch.randn(batches[0], *shape), variants, threads)
+            left_out |= reasons
             for batch in batches:
-                images = torch.randn(batch, model.model.config.num_channels, image_size, image_size)
-                # A compiled network is made for one batch size.
-                forwards, reasons = open_variants(model, images, variants, threads)
-                left_out |= reasons
+                images = torch.randn(batch, *shape)
                 functions = {name: partial(forward, images) for name, forward in forwards.items()}
+                title = f"{backbone}, batch of {batch}"
                 with torch.no_grad():
-                    title = f"{backbone}, batch of {batch}"
                     seconds = alternate(functions, rounds, title=title)
                 found[title] = _summarize(seconds, ["onnxruntime"], batch)
     return {**found, "rounds": rounds, "left_out": left_out}
@@ -121,13 +121,13 @@ def measure_forward(
 def open_variants(
     model: nn.Module, images: torch.Tensor, variants: Sequence[str], threads: int
 ) -> tuple[dict[str, Forward], dict[str, str]]:
-    """Returns functions that give the logits of a batch, and why other variants cannot run here."""
+    """Returns functions that give the logits of a batch of any size, and why other variants cannot run here."""
     graph = cache(lambda: _export(model, images))
     last = cache(lambda: copy.deepcopy(model).to(memory_format=torch.channels_last))
     openers: dict[str, Callable[[], Forward]] = {
         "eager": lambda: model,
         "channels_last": lambda: partial(_run_channels_last, last()),
-        "compiled": lambda: partial(_run_channels_last, torch.compile(last(), options={"freezing": True})),
+        "compiled": lambda: partial(_run_channels_last, _compile(last())),
         "onnxruntime": lambda: _open_onnxruntime(graph(), threads),
         "openvino": lambda: _open_openvino(graph(), threads),
         "int8": lambda: _open_onnxruntime(_to_int8(graph(), images), threads),
@@ -143,6 +143,11 @@ def open_variants(
         except Exception as error:  # compilers raise errors of many kinds, for example without a compiler of C++
             left_out[name] = first_line(error)
     return forwards, left_out
+
+
+def _compile(network: nn.Module) -> Forward:
+    """Compiles at the first call with each batch size, which takes more than a minute for a DenseNet-169."""
+    return torch.compile(network, dynamic=False, options={"freezing": True})
 
 
 def _run_channels_last(network: Forward, images: torch.Tensor) -> torch.Tensor:
@@ -236,7 +241,7 @@ def measure_whole(
     return {**found, "rounds": rounds, "left_out": left_out}
 
 
-def measure_memory(rounds: int = 3) -> dict[str, Any]:
+def measure_memory(rounds: int = 2) -> dict[str, Any]:
     """Starts the app with its default checkpoint, with `MURA_RUNTIME` "torch" and "auto" in turn.
 
     Args:
