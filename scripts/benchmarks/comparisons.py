@@ -34,9 +34,9 @@ ABLATION = tuple(
 FILMS = (
     ("film_phantom", "film_scratch"),  # what phantoms gain without boxes
     ("film_boxes", "film_scratch"),  # what boxes gain without phantoms
-    ("film", "film_phantom"),  # what boxes gain with phantoms
-    ("film", "film_boxes"),  # what phantoms gain with boxes
-    ("film", "film_scratch"),  # both
+    ("film_small", "film_phantom"),  # what boxes gain with phantoms
+    ("film_small", "film_boxes"),  # what phantoms gain with boxes
+    ("film_small", "film_scratch"),  # both
 )
 REGIONS = {name: REGION_GROUPS[name] for name in ("hand", "shoulder", "leg", "upper limb")}  # too few fractured hips
 

@@ -173,9 +173,9 @@ def test_configs_of_the_film_comparison_differ_only_in_what_is_compared():
     configs = {name: load_config(name, [CONFIGS]) for name in {name for pair in FILMS for name in pair}}
     assert len({json.dumps(config.split_options()) for config in configs.values()}) == 1
     for name, config in configs.items():
-        assert bool(config.training.region_weight) == (name in ("film", "film_boxes"))
-        assert (config.model.init_from == "mura-phantom") == (name in ("film", "film_phantom"))
-        assert config.model.backbone_kwargs == configs["film"].model.backbone_kwargs
+        assert bool(config.training.region_weight) == (name in ("film_small", "film_boxes"))
+        assert (config.model.init_from == "mura-phantom") == (name in ("film_small", "film_phantom"))
+        assert config.model.backbone_kwargs == configs["film_small"].model.backbone_kwargs
 
 
 def test_the_command_refuses_what_is_not_a_pair(capsys):

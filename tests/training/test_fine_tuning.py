@@ -188,7 +188,7 @@ def test_models_of_several_are_refused_by_name(tmp_path):
     with pytest.raises(ConfigError, match="start from a classifier"):
         fine_tune(TINY.replace(family="specialized"), tmp_path / "net")
     with pytest.raises(ConfigError, match="set init_from in film"):
-        fine_tune(load_config("films"), tmp_path / "net")
+        fine_tune(TINY.replace(family="ensemble", members=["film", "ours"]), tmp_path / "net")
     with pytest.raises(ConfigError, match="set init_heads to false"):
         build_model(TINY.replace(init_from=str(tmp_path / "net"), init_heads=True), trained_on_phantoms=True)
 
