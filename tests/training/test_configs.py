@@ -72,20 +72,19 @@ def test_extends_and_variants(tmp_path):
 
 
 def test_a_stage_changes_what_it_names():
-    config = load_config("film", random_crop=True, resize_size=512)
-    small, large, whole = (config.for_stage(stage) for stage in config.training.stages)
-    assert [one.training.batch_size for one in (small, large, whole)] == [16, 12, 8]
-    assert [one.augmentation.rotation for one in (small, large, whole)] == [90, 60, 30]
-    assert [one.augmentation.random_crop for one in (small, large, whole)] == [False, False, True]
-    assert (small.augmentation.contrast, small.data.sampling) == (0.3, "balanced")
-    frozen = load_config("fine_tune", train_last=3, stages=[{"epochs": 1, "train_last": 1}, {"epochs": 1}])
-    assert [frozen.for_stage(stage).training.train_last for stage in frozen.training.stages] == [1, 3]
+    config = load_config("film", random_crop=True, resize_size=720)
+    patches, whole = (config.for_stage(stage) for stage in config.training.stages)
+    assert [one.training.batch_size for one in (patches, whole)] == [16, 8]
+    assert [one.training.train_last for one in (patches, whole)] == [5, 2]
+    assert [one.augmentation.rotation for one in (patches, whole)] == [60, 30]
+    assert [one.augmentation.random_crop for one in (patches, whole)] == [False, True]
+    assert (patches.augmentation.contrast, patches.data.sampling) == (0.3, "balanced")
 
 
 def test_epochs_are_changed_in_every_stage_but_not_of_an_ensemble():
     film = load_config("film")
-    assert [stage.epochs for stage in film.with_epochs(7).training.stages] == [12, 4, 7]
-    assert [stage.epochs for stage in film.with_epochs(7, 1).training.stages] == [1, 1, 7]
+    assert [stage.epochs for stage in film.with_epochs(7).training.stages] == [10, 7]
+    assert [stage.epochs for stage in film.with_epochs(7, 1).training.stages] == [1, 7]
     assert [stage.epochs for stage in film.with_epochs(7, 0).training.stages] == [7]
     assert load_config("ours").with_epochs(2).training.epochs == 2
     with pytest.raises(ConfigError, match="change film"):
