@@ -1,7 +1,10 @@
 """The two checkpoints that come with the package, on phantoms that they have never seen."""
 
+from io import BytesIO
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from mura_hf import StudyPredictor
 from mura_hf.common import BODY_PARTS, BUNDLED, DEFAULT
@@ -70,8 +73,10 @@ def test_film_is_the_default_and_describes_its_positive_class(film):
     assert study.views[0].heatmap.max() in (0, 1)
 
 
-def test_film_finds_similar_films_without_pictures(film):
+def test_film_finds_similar_films_with_credited_pictures(film):
     found = film.similar([render_phantom(9, body_part="hand", finding=None).pixels], 5)
     assert len({neighbour.study_id for neighbour in found}) == 5
     assert [neighbour.distance for neighbour in found] == sorted(neighbour.distance for neighbour in found)
-    assert all(neighbour.study_id.startswith("IMG") and neighbour.thumbnail is None for neighbour in found)
+    assert all(neighbour.study_id.startswith("IMG") for neighbour in found)
+    assert {max(Image.open(BytesIO(neighbour.thumbnail)).size) for neighbour in found} == {96}
+    assert "CC BY 4.0" in film.index.record.picture_credit
