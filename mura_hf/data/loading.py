@@ -99,8 +99,8 @@ SOURCES = {
             ),
             license="cc-by-4.0",
             held_out=(
-                "images of FracAtlas from other blocks of twenty numbers, because it does not identify patients, and "
-                "without near-duplicates in the training data"
+                "held-out images of FracAtlas without near-duplicates in the training data; it names no patients, so "
+                "blocks of twenty image numbers stand in for them"
             ),
             folder="FracAtlas",
             has_patient_ids=False,

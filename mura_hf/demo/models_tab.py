@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -27,6 +27,7 @@ from .templates import (
     CHECKPOINT_B,
     COMPARE,
     COMPARE_TITLE,
+    COMPARING,
     LABEL_HINT,
     LABEL_INFO,
     LOAD,
@@ -118,17 +119,23 @@ def describe(predictor: StudyPredictor) -> str:
 
 
 def facts_html(predictor: StudyPredictor) -> str:
-    """Size, backbone, input and weights of a checkpoint, and the measured performance of its operating points."""
-    config, weights = predictor.model.config, predictor.weights_sha256
-    facts = {
-        "Checkpoint": predictor.checkpoint,
+    """Size, backbone, input, weights, data and measured performance of a checkpoint, also at its operating points."""
+    config, weights, measured = predictor.model.config, predictor.weights_sha256, predictor.measured_performance
+    facts = {"Checkpoint": predictor.checkpoint}
+    if measured.auroc is not None:
+        auroc, interval = measured.auroc
+        limits = f" (95 % interval {interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
+        facts["AUROC, held-out studies"] = f"{auroc:.3f}{limits}"
+    if measured.data is not None:
+        facts["Data, licence of the weights"] = ", ".join(measured.data)
+    facts |= {
         "Backbone": config.backbone or "unknown",
         "Parameters": f"{sum(parameter.numel() for parameter in predictor.model.parameters()):,}",
         "Input": _input_text(predictor),
         "Weights, SHA-256": f"{weights[:12]}…" if weights else "unknown",
     }
     points = [
-        (name, float(threshold), predictor.measured_performance.get(name, float(threshold), None))
+        (name, float(threshold), measured.get(name, float(threshold), None))
         for name, threshold in sorted(config.operating_points.items(), key=lambda point: point[1])
     ]
     held_out = next((found.held_out for _, _, found in points if found), None)
@@ -299,11 +306,12 @@ def build_models_tab(context: AppContext, checkpoint: gr.State, files: Component
 
     def compare_both(
         paths: Sequence[str] | None, part: str | None, one: str | None, other: str | None, last: CheckpointKey
-    ) -> str:
+    ) -> Iterator[str]:
         def full(wanted: str | None) -> CheckpointKey:  # the one in use may have a revision and a label
             return last if (wanted or "").strip() == last[0].strip() else ((wanted or ""), "", "")
 
-        return controller.compare(paths or [], part, full(one), full(other))
+        yield note_html(COMPARING)
+        yield controller.compare(paths or [], part, full(one), full(other))
 
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"}
     outputs = [checkpoint, state, facts, card, card_text, first, second]

@@ -9,6 +9,7 @@ import numpy as np
 from ..errors import CheckpointError
 from ..inference import OOD_WARNING, StudyPrediction, StudyPredictor
 from ..inference.measured_performance import OVERALL, OperatingPointPerformance
+from ..inference.prediction import PHANTOM_WARNING
 from ..radiographs import Radiograph
 from ..retrieval import Neighbour, RetrievalIndex
 from .examples import ExampleStudy
@@ -18,6 +19,8 @@ N_SIMILAR = 6  # fills rows of two, three and six
 
 _LIGHT = 0.55  # median of the outermost pixels from which a border is light; films have a dark one
 _CONTRADICTED = 0.9  # probability of another body part from which the page asks whether the given one is right
+_UNLIKE = "this does not look like an upper-limb X-ray"
+_SAME = 0.05  # of the distance of the farthest case shown, from which the nearest one is probably the same picture
 _POOLING = {
     "mean": "Mean of {}",
     "max": "Maximum of {}",
@@ -53,12 +56,16 @@ def answer_html(
     if study is None:
         return render("answer", study=None, problems=problems, warnings=())
     withheld, band = is_withheld(study, show_anyway), study.probability_band
-    warnings = [warning for warning in study.warnings if not (withheld and warning == OOD_WARNING)]
+    warnings = [warning for warning in study.warnings if warning != OOD_WARNING]  # the answer says so itself
+    knows_phantoms_only = PHANTOM_WARNING in study.warnings
     return render(
         "answer",
         study=study,
         problems=problems,
         withheld=withheld,
+        unusual=study.in_distribution is False,
+        reason="this model knows synthetic pictures only" if knows_phantoms_only else _UNLIKE,
+        measured=study.band_performance,
         noticed=_notice(study, radiographs),
         band=band,
         warnings=[*_contradictions(study), *warnings],
@@ -66,19 +73,21 @@ def answer_html(
         title=study.describe_band(band),
         a_finding=with_article(study.finding),
         zones=_zones(study.band_limits),
-        mark=_mark(study.probability, study.band_limits),
+        mark=min(max(100 * study.probability, 0.5), 99.5),
         truth=None if example is None else _compare(study, example),
     )
 
 
 def details_html(study: StudyPrediction, *, with_views: bool = True) -> str:
     """How sure the answer for a study is: what its band achieved, how it follows, and a table of the views."""
-    number = f"{len(study.views)} view" + "s" * (len(study.views) != 1)
+    number = f"{len(study.views)} views" if len(study.views) > 1 else "1 view"
+    mean = sum(view.weight * view.probability for view in study.views) if study.pooling == "mean" else None
     share, types = study.unusual_percentile or 0.0, study.finding_probabilities
     return render(
         "details",
         study=study,
         views=study.views if with_views else (),
+        mean=mean if study.calibrated and len(study.views) > 1 else None,
         measured=study.band_performance,
         a_finding=with_article(study.finding) if study.finding == "fracture" else "a finding",
         pooled=_POOLING[study.pooling].format(number),
@@ -87,24 +96,15 @@ def details_html(study: StudyPrediction, *, with_views: bool = True) -> str:
     )
 
 
-def _zones(limits: tuple[float, float]) -> list[tuple[str, str, int]]:
-    """Band, text and width in percent of the zones of the bar. They are wide enough to read; see `_mark`."""
-    widths = (40, 20, 40) if limits[0] < limits[1] else (50, 0, 50)
-    zones = zip(("low", "uncertain", "suspected"), widths, strict=True)
-    return [(band, BANDS[band][1], width) for band, width in zones if width]
-
-
-def _mark(probability: float, limits: tuple[float, float]) -> float:
-    """Place of a probability on the bar in percent, linear inside each zone."""
-    left, lower = 0.0, 0.0
-    uppers = {"low": limits[0], "uncertain": limits[1], "suspected": 1.0}
-    for band, _, width in _zones(limits):
-        upper = uppers[band]
-        if probability <= upper or band == "suspected":
-            share = (probability - lower) / (upper - lower) if upper > lower else 1.0
-            return left + width * min(max(share, 0.03), 0.97)  # never on a border
-        left, lower = left + width, upper
-    return left
+def _zones(limits: tuple[float, float]) -> list[tuple[str, str, float]]:
+    """Band, text with its limit, and width in percent of the zones of the bar, which is a scale from 0 to 1."""
+    lower, upper = limits
+    zones = (
+        ("low", f"{BANDS['low'][1]} up to {lower:.2f}", lower),
+        ("uncertain", BANDS["uncertain"][1], upper - lower),
+        ("suspected", f"{BANDS['suspected'][1]} above {upper:.2f}", 1 - upper),
+    )
+    return [(band, text, 100 * width) for band, text, width in zones if width or band != "uncertain"]
 
 
 def _notice(study: StudyPrediction, radiographs: Sequence[Radiograph]) -> list[str]:
@@ -146,6 +146,8 @@ def _compare(study: StudyPrediction, example: ExampleStudy) -> dict[str, str]:
         known = f"This synthetic picture was drawn with {(example.finding or 'no finding').replace('_', ' ')}."
     else:
         known = f"Two radiologists saw {'a fracture' if is_abnormal else 'no fracture'} in this X-ray."
+        if is_abnormal and band != "low":
+            known += " Its place was not compared."
     tag = "Uncertain" if band == "uncertain" else "Correct"
     if is_abnormal and band == "low":
         tag = "Miss"
@@ -185,9 +187,16 @@ def similar_html(predictor: StudyPredictor, study: StudyPrediction, *, same_part
         return note_html("The database has no study of this body part.")
     source = (index.record.data or {}).get("name")
     cases = similar_cases(index, found)
+    is_known = found[0].distance < _SAME * found[-1].distance
     credit = next((case["credit"] for case in cases if case["credit"]), None)
     return render(
-        "similar", cases=cases, n_views=len(index), source=source, synthetic=index.is_synthetic, credit=credit
+        "similar",
+        cases=cases,
+        n_views=len(index),
+        source=source,
+        synthetic=index.is_synthetic,
+        credit=credit,
+        is_known=is_known,
     )
 
 

@@ -5,6 +5,7 @@ which escapes them, or through `escape_text` where Gradio renders HTML itself. `
 cards of the package only, because no escaping stops it from making links of addresses.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,12 @@ SHOW_ANYWAY = "Show the answer anyway"
 INCLUDE = "Include what was left out"
 FOREIGN = "{} does not look like an upper-limb X-ray, so the answer is given without it."
 HOW_SURE, ALIKE, REPORT, OPTIONS = "How sure is this?", "Similar X-rays", "Save a report", "More options"
-PREVALENCE = "Abnormal of 100 studies at your site (prevalence)"
+PREVALENCE = "Studies with a finding among 100 that you read (prevalence)"
 OPERATING_POINT, BODY_PART, METHOD, SEARCH = "Operating point", "Body part", "Heatmap method", "Search in"
 FOUND = "found by the model"
 ANYWHERE, SAME_PART = "Whole database", "Same body part"
 METHODS = {
-    AUTO: "Grad-CAM, the fastest exact way",
+    AUTO: "Grad-CAM (default)",
     "class_activation_map": "Class activation map",
     "head_gradient": "Grad-CAM by the gradient of the head",
     "grad_cam": "Grad-CAM by Captum",
@@ -66,6 +67,7 @@ MODEL_INFO = (
 REVISION, ABNORMAL_LABEL, LABEL_HINT = "Revision", "Abnormal label", "found by its name"
 LABEL_INFO = "Only needed if the two labels of a model do not say which one means abnormal."
 LOAD, COMPARE, COMPARE_TITLE = "Load the model", "Compare", "## Compare two on the open study"
+COMPARING = "Both checkpoints read the study …"
 CHECKPOINT_A, CHECKPOINT_B = "Checkpoint A", "Checkpoint B"
 CARD = "Card of the model in use"
 NO_CARD = "This checkpoint has no model card, so its training data and its performance are unknown."
@@ -102,10 +104,11 @@ def about_text(space: str, credits: list[str]) -> str:
     """The tab "About" as Markdown.
 
     Args:
-        space: Name of the Space that serves the page; empty elsewhere.
+        space: Name of the Space that serves the page; empty elsewhere, where it is at the port that Gradio would take.
         credits: Whom to credit for the films among the examples.
     """
-    values = {"retention": RETENTION, "address": space or "http://127.0.0.1:7860", "credits": credits}
+    address = space or f"http://127.0.0.1:{os.environ.get('GRADIO_SERVER_PORT', '7860')}"
+    values = {"retention": RETENTION, "address": address, "credits": credits}
     return _ENVIRONMENT.get_template("about.md").render(values)
 
 

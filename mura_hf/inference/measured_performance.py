@@ -110,6 +110,8 @@ class MeasuredPerformance:
         found: Operating point -> body part or `OVERALL` -> performance.
         bands: Band -> body part or `OVERALL` -> performance.
         band_limits: Cut points that the bands were measured with.
+        auroc: Area under the ROC curve on held-out studies, and its 95 % interval if there is one.
+        data: Name of the data that it was measured on, and their licence.
     """
 
     def __init__(
@@ -117,10 +119,14 @@ class MeasuredPerformance:
         found: dict[str, dict[str, OperatingPointPerformance]] | None = None,
         bands: dict[str, dict[str, BandPerformance]] | None = None,
         band_limits: tuple[float, float] | None = None,
+        auroc: tuple[float, tuple[float, float] | None] | None = None,
+        data: tuple[str, str] | None = None,
     ) -> None:
         self._found = found or {}
         self._bands = bands or {}
         self._band_limits = band_limits
+        self.auroc = auroc
+        self.data = data
 
     def get(self, operating_point: str, threshold: float, body_part: str | None) -> OperatingPointPerformance | None:
         """Returns the performance on a body part if it was measured, else on all studies.
@@ -152,9 +158,21 @@ def read_measured_performance(file: Path, weights: str | None) -> MeasuredPerfor
         held_out = str(report["data"]["held_out"])
         points = report["operating_points"].items()
         found = {str(name): _read_groups(str(name), point, held_out) for name, point in points}
-        return MeasuredPerformance(found, *(_read_bands(report["bands"], held_out) if "bands" in report else ()))
+        bands = _read_bands(report["bands"], held_out) if "bands" in report else (None, None)
+        auroc, data = _read_summary(report)
+        return MeasuredPerformance(found, *bands, auroc=auroc, data=data)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return MeasuredPerformance()
+
+
+def _read_summary(report: dict[str, Any]) -> tuple[Any, tuple[str, str] | None]:
+    """The arguments `auroc` and `data` of `MeasuredPerformance`."""
+    data, overall = report["data"], report.get("study", {}).get("overall", {})
+    known = (str(data["name"]), str(data["license"])) if "name" in data and "license" in data else None
+    if (auroc := overall.get("figures", {}).get("auroc")) is None:
+        return None, known
+    interval = overall["intervals"].get("auroc")
+    return (float(auroc), interval and (float(interval[0]), float(interval[1]))), known
 
 
 def _read_groups(name: str, point: dict[str, Any], held_out: str) -> dict[str, OperatingPointPerformance]:

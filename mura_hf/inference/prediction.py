@@ -29,6 +29,7 @@ DISCLAIMER = (
     "Not a medical device. For research and teaching, never for the care of a patient. A study that is not flagged "
     "may still have a fracture. Marks show where the model looked, not what is there."
 )
+_SURE = 0.8  # probability of a region from which it is named
 OUT_OF_DISTRIBUTION = "out_of_distribution"
 """Band of a study that does not look like those of training."""
 
@@ -230,8 +231,10 @@ class StudyPrediction:
 
     @property
     def scope_note(self) -> str | None:
-        """A sentence if the study seems to show the lower limb, and the checkpoint is not for it; else None."""
+        """A sentence if the study clearly shows the lower limb, and the checkpoint is not for it; else None."""
         if self.in_distribution is None or self.region not in LOWER_LIMB:  # no detector: perhaps made for legs
+            return None
+        if self.region_probabilities[self.region] < _SURE:  # such as the wrist of a child
             return None
         return f"It seems to show a region that the checkpoint is not for: {self.region_words}."
 

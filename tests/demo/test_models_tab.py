@@ -29,7 +29,7 @@ def test_bundled_cards_are_shown_with_their_pictures(name, monkeypatch):
     assert card.trusted
     assert card.text.startswith(f"# {name or 'mura-film'}")
     assert "license:" not in card.text.split("## ")[0]
-    assert card.text.count("](data:image/png;base64,") == 4
+    assert card.text.count("](data:image/png;base64,") == len(list(BUNDLED[name or "mura-film"].glob("*.png")))
     assert ".png)" not in card.text
     assert "Cut here" not in card.text
 
@@ -125,6 +125,9 @@ def test_facts_contain_the_measured_performance(context, checkpoint, monkeypatch
     assert f"{found.n_flagged_abnormal} of {found.n_abnormal}" in html
     assert f"{found.n_normal - found.n_flagged_normal} of {found.n_normal}" in html
     assert predictor.weights_sha256[:12] in html
+    auroc, (low, high) = predictor.measured_performance.auroc
+    assert f"{auroc:.3f} (95 % interval {low:.3f} to {high:.3f})" in html
+    assert "FracAtlas, cc-by-4.0" in html
     untrained = facts_html(context.checkpoints.get(str(checkpoint)))
     assert "Not measured for these weights." in untrained
     assert "64 × 64 px" in untrained

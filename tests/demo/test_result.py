@@ -33,7 +33,7 @@ def _text(html):
 @pytest.mark.parametrize(
     ("band", "title", "words"),
     [
-        ("suspected", "Fracture suspected", "the model may be wrong"),
+        ("suspected", "Fracture suspected", "The box marks where"),
         ("uncertain", "Uncertain, look again", "A dashed box"),
         ("low", "No fracture flagged", "does not exclude a fracture"),
     ],
@@ -57,22 +57,23 @@ def test_the_answer_in_words_with_the_meaning_of_abnormal(study, band, title, wo
     html = answer_html(dataclasses.replace(study, warnings=["Mind <this>"]), ["<img src=x>.png is empty."])
     assert "Mind &lt;this&gt;" in html
     assert "&lt;img src=x&gt;.png is empty." in html
-    assert "choose an example" in answer_html(None)
+    assert "open an example" in answer_html(None)
     for name, shown in (("youden", "“Youden’s index”"), ("<mine>", "“&lt;mine&gt;”")):
         assert f"operating point {shown}" in details_html(dataclasses.replace(study, operating_point=name))
 
 
 @pytest.mark.parametrize(
-    ("limits", "probability", "low", "high"),
-    [
-        ((0.1, 0.5), 0.05, 0, 40), ((0.1, 0.5), 0.1, 0, 40), ((0.1, 0.5), 0.3, 40, 60), ((0.1, 0.5), 0.51, 60, 100),
-        ((0.3, 0.3), 0.3, 0, 50), ((0.3, 0.3), 0.31, 50, 100), ((0.0, 1.0), 0.0, 0, 40), ((0.0, 1.0), 1.0, 40, 60),
-    ],
-)  # fmt: skip
-def test_the_mark_lies_in_the_zone_of_the_band(study, limits, probability, low, high):
+    ("limits", "probability", "place"),
+    [((0.1, 0.5), 0.3, 30), ((0.3, 0.3), 0.31, 31), ((0.0, 1.0), 0.0, 0.5), ((0.2, 0.4), 1.0, 99.5)],
+)
+def test_the_bar_is_a_scale_from_0_to_1(study, limits, probability, place):
     html = answer_html(dataclasses.replace(study, band_limits=limits, probability=probability))
-    assert low < float(re.search(r'class="mark" style="left:([\d.]+)%', html)[1]) < high
-    assert html.count('class="zone ') == (2 if limits[0] == limits[1] else 3)
+    assert float(re.search(r'class="mark" style="left:([\d.]+)%', html)[1]) == place
+    widths = [float(width) for width in re.findall(r'class="zone [^>]*width:([\d.]+)%', html)]
+    assert sum(widths) == pytest.approx(100)
+    assert len(widths) == (2 if limits[0] == limits[1] else 3)
+    assert f"not flagged up to {limits[0]:.2f}" in html
+    assert f"suspected above {limits[1]:.2f}" in html
 
 
 @pytest.mark.parametrize(
@@ -122,13 +123,15 @@ def test_the_answer_for_an_unusual_study_is_withheld_until_the_visitor_insists(s
     assert "flagged" not in html
     anyway = answer_html(unusual, show_anyway=True)
     assert "Probability of" in anyway
-    assert "More unusual than 99 % of the" in details_html(unusual)
+    assert "⊘</span> Perhaps meaningless: “" in anyway
+    assert "nothing simple explains it" in anyway
+    assert "more unusual than 99 % of the" in details_html(unusual)
     photo = Radiograph(np.full((40, 50), 0.8, np.float32), 8, "JPEG", is_coloured=True)
     film = Radiograph(np.zeros((40, 50), np.float32), 8, "JPEG", is_coloured=True)
     html = answer_html(unusual, radiographs=[photo, *[film] * len(rest)])
     assert "Noticed: it is a colour picture; its border is light" in html
     assert "Noticed" not in answer_html(unusual, radiographs=[dataclasses.replace(film, is_coloured=False), photo])
-    assert OOD_WARNING in anyway
+    assert OOD_WARNING not in anyway  # in other words
     assert is_withheld(unusual)
     assert not is_withheld(unusual, True)
     for known in (True, None):
@@ -137,7 +140,7 @@ def test_the_answer_for_an_unusual_study_is_withheld_until_the_visitor_insists(s
 
 
 def test_the_region_if_the_body_part_is_not_known(study):
-    probabilities = {"hand": 0.97, "leg": 0.03}
+    probabilities = {"hand": 0.97, "leg": 0.9}
     fields = {"body_part": None, "body_part_given": False, "region_probabilities": probabilities}
     hand = dataclasses.replace(study, region="hand", in_distribution=True, **fields)
     text = _text(details_html(hand))

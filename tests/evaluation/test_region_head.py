@@ -77,12 +77,14 @@ def test_regions_in_words(folder, datasets, rows):
     assert study.region == max(study.region_probabilities, key=study.region_probabilities.get)
     assert json.loads(study.to_json())["region_probabilities"] == study.region_probabilities
     assert sum(study.region_probabilities.values()) == pytest.approx(1)
-    hand, leg = (dataclasses.replace(study, region=name, in_distribution=True) for name in ("hand", "leg"))
+    sure = {"in_distribution": True, "region_probabilities": {"hand": 0.9, "leg": 0.9}}
+    hand, leg = (dataclasses.replace(study, region=name, **sure) for name in ("hand", "leg"))
     assert "Region hand to arm (predicted)." in repr(hand)
     assert hand.scope_note is None
     assert f"Region foot to thigh (predicted). {leg.scope_note}" in repr(leg)
     assert leg.scope_note == "It seems to show a region that the checkpoint is not for: foot to thigh."
     assert dataclasses.replace(leg, in_distribution=None).scope_note is None
+    assert dataclasses.replace(leg, region_probabilities={"hand": 0.4, "leg": 0.6}).scope_note is None
     for like_outside in (False, True):  # a head says nothing about a picture of anything
         result = dataclasses.replace(found, like_outside=like_outside)
         predictor.ood_detector = SimpleNamespace(detect=lambda codes, result=result: result)

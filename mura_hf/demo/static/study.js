@@ -45,6 +45,7 @@
     answer.focus({ preventScroll: true });
     const bottom = (find("#views .stage") ?? answer).getBoundingClientRect().bottom;
     const covered = find("#disclaimer").offsetHeight;
+    answer.style.scrollMarginTop = `${covered + 6}px`; // just below it, so that nothing of the tabs looks out
     if (answer.getBoundingClientRect().top < covered || bottom > innerHeight) {
       (find("mura-walk:not([hidden])") ?? answer).scrollIntoView({ block: "start" });
     }

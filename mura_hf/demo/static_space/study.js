@@ -87,7 +87,7 @@ export function answerStudy(study, views, point) {
   const equal = views.map(() => 1 / views.length);
   const regions = Object.keys(study.regions);
   const region = !ood || ood.inDistribution || ood.likeOutside ? mean("region", regions, equal) : null;
-  const isOutside = ood !== null && region !== null && study.outside_regions.includes(region.name);
+  const isOutside = ood !== null && region?.probability >= 0.8 && study.outside_regions.includes(region.name);
   return {
     probability, band, weights, ood, region, viewBands,
     threshold: study.operating_points[point],
