@@ -100,9 +100,9 @@ def _zones(limits: tuple[float, float]) -> list[tuple[str, str, float]]:
     """Band, text with its limit, and width in percent of the zones of the bar, which is a scale from 0 to 1."""
     lower, upper = limits
     zones = (
-        ("low", f"{BANDS['low'][1]} up to {lower:.2f}", lower),
+        ("low", f"{BANDS['low'][1]} ≤ {lower:.2f}", lower),
         ("uncertain", BANDS["uncertain"][1], upper - lower),
-        ("suspected", f"{BANDS['suspected'][1]} above {upper:.2f}", 1 - upper),
+        ("suspected", f"{BANDS['suspected'][1]} > {upper:.2f}", 1 - upper),
     )
     return [(band, text, 100 * width) for band, text, width in zones if width or band != "uncertain"]
 

@@ -158,9 +158,9 @@ def read_measured_performance(file: Path, weights: str | None) -> MeasuredPerfor
         held_out = str(report["data"]["held_out"])
         points = report["operating_points"].items()
         found = {str(name): _read_groups(str(name), point, held_out) for name, point in points}
-        bands = _read_bands(report["bands"], held_out) if "bands" in report else (None, None)
+        bands, limits = _read_bands(report["bands"], held_out) if "bands" in report else (None, None)
         auroc, data = _read_summary(report)
-        return MeasuredPerformance(found, *bands, auroc=auroc, data=data)
+        return MeasuredPerformance(found, bands, limits, auroc, data)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return MeasuredPerformance()
 

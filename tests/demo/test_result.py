@@ -72,8 +72,8 @@ def test_the_bar_is_a_scale_from_0_to_1(study, limits, probability, place):
     widths = [float(width) for width in re.findall(r'class="zone [^>]*width:([\d.]+)%', html)]
     assert sum(widths) == pytest.approx(100)
     assert len(widths) == (2 if limits[0] == limits[1] else 3)
-    assert f"not flagged up to {limits[0]:.2f}" in html
-    assert f"suspected above {limits[1]:.2f}" in html
+    assert f"not flagged ≤ {limits[0]:.2f}" in html
+    assert f"suspected &gt; {limits[1]:.2f}" in html
 
 
 @pytest.mark.parametrize(
