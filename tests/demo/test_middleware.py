@@ -153,7 +153,7 @@ def test_every_route_of_a_private_app_says_what_to_do_behind_a_proxy(tmp_path):
         ("10.0.0.1", "198.51.100.1, 203.0.113.5", {"10.0.0.1": 0.75, "10.0.0.1 for 203.0.113.5": 0.5}),
     ],
 )
-def test_clients_behind_one_proxy_are_told_apart(client, forwarded, expected):
+def test_clients_behind_one_proxy_are_distinguished(client, forwarded, expected):
     request = make_request({"x-forwarded-for": forwarded} if forwarded else {}, client)
     assert find_clients(request, 0.5) == expected
     assert find_clients(request, 1.0) == {}
