@@ -26,7 +26,6 @@ from ..models.golden_mura import digest_weights
 from ..phantoms import UNRELATED_KINDS, render_phantom, render_unrelated
 from ..radiographs import READABLE_FORMATS, find_kind, read_radiograph
 from ..retrieval import OOD_FILE, OODDetector, feature_means
-from ..retrieval import ood_detection as detectors
 from ..retrieval.ood_detection import FALSE_ALARM_RATE
 from .calibration import add_to_training_record
 from .prediction_cache import body_part_of, groups_of, image_source, in_scope, is_outside, spread_indices
@@ -52,8 +51,8 @@ def fit_ood_detector(
 
     Views are grouped by region if the rows have regions, else by body part. Views that show nothing of the upper limb
     help in training but are out of scope for checkpoints of this package, so the detector flags them. If training
-    enlarged parts of the views (`zoom_in`), close-ups of at most `MAX_CLOSE_UPS` views count as groups of their own,
-    and those of `calib` help to set the threshold. A record is added to `training.json` if that exists; if there are
+    enlarged parts of the views (`zoom_in`), close-ups of at most `MAX_CLOSE_UPS` views count as groups of their own.
+    They vary more than whole views, so only whole views of `calib` set the threshold. A record is added to `training.json` if that exists; if there are
     too few views, it says so, and there is no detector.
 
     Args:
@@ -73,14 +72,12 @@ def fit_ood_detector(
     folder, accelerator = Path(folder), Accelerator(cpu=cpu)
     train, calib = train.select(spread_indices(len(train), MAX_TRAIN_VIEWS)), in_scope(calib)
     groups = groups_of(train)
-    parts: dict[str, list[tuple[Dataset, Augmentation | None]]] = {"train": [(train, None)], "calib": [(calib, None)]}
+    shown: list[tuple[Dataset, Augmentation | None]] = [(train, None)]
     if (zoom := _largest_zoom(folder)) > 1:
         close_up = Augmentation(flip=0, rotation=0, scale=0, zoom_in=zoom, zoom_probability=1)
         enlarged = train.select(spread_indices(len(train), MAX_CLOSE_UPS))
         groups += [group + _CLOSE_UP for group in groups_of(enlarged)]
-        parts["train"].append((enlarged, close_up))
-        if len(calib) >= detectors.MIN_CALIB_VIEWS:  # else close-ups would hide that there are too few
-            parts["calib"].append((calib, close_up))
+        shown.append((enlarged, close_up))
     outside = sorted({group for group in groups if is_outside(group.removesuffix(_CLOSE_UP))})
     model = AutoModelForImageClassification.from_pretrained(folder)
     if model.NEEDS_PART:
@@ -91,14 +88,11 @@ def fit_ood_detector(
     model = accelerator.prepare_model(model, evaluation_mode=True)
     processor = MuraImageProcessor.from_pretrained(folder)
     codes, calib_codes = (
-        _read_codes(
-            model.eval(),
-            ConcatDataset([ViewDataset(rows, processor, change) for rows, change in datasets]),
-            accelerator.device,
-            batch_size,
-            f"Reading {name}",
+        _read_codes(model.eval(), views, accelerator.device, batch_size, f"Reading {name}")
+        for name, views in (
+            ("train", ConcatDataset([ViewDataset(rows, processor, change) for rows, change in shown])),
+            ("calib", ViewDataset(calib, processor)),
         )
-        for name, datasets in parts.items()
     )
     try:
         detector = OODDetector.fit(codes, groups, outside, calib_codes, digest_weights(folder))

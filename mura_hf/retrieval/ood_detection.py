@@ -23,7 +23,7 @@ FALSE_ALARM_RATE = 0.05
 MIN_CALIB_VIEWS = 60  # with fewer, single views would determine the threshold
 _MIN_GROUP_VIEWS = 20  # with fewer, a group mean would be the code of a single patient
 _MAX_DIRECTIONS = 512
-_SOFTENING = 0.03  # share of a channel's mean size at which its scale turns from linear to logarithmic
+_SOFTENING = 1.0  # share of a channel's mean size at which its scale turns from linear to logarithmic
 
 
 @dataclass(frozen=True)
