@@ -179,7 +179,9 @@ def comparison_html(
         {
             "name": one.name,
             "checkpoint": one.study and one.study.checkpoint,
-            "answer": answer_html(one.study, radiographs=radiographs) if one.study else error_html(one.error),
+            "answer": answer_html(one.study, radiographs=radiographs, has_box=False)
+            if one.study
+            else error_html(one.error),
             "details": details_html(one.shown, with_views=False) if one.shown else "",
         }
         for one in both

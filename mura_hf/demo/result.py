@@ -43,6 +43,7 @@ def answer_html(
     radiographs: Sequence[Radiograph] = (),
     example: ExampleStudy | None = None,
     show_anyway: bool = False,
+    has_box: bool = True,
 ) -> str:
     """The answer for a study, with its warnings and a sentence about each file that was left out.
 
@@ -52,6 +53,7 @@ def answer_html(
         radiographs: The views, to say what is unusual about them.
         example: The example that is answered; the answer is then compared with what is known about it.
         show_anyway: Whether the visitor wants to see an answer that would be withheld.
+        has_box: Whether boxes are drawn beside it.
     """
     if study is None:
         return render("answer", study=None, problems=problems, warnings=())
@@ -64,6 +66,8 @@ def answer_html(
         problems=problems,
         withheld=withheld,
         unusual=study.in_distribution is False,
+        has_box=has_box,
+        knows_phantoms_only=knows_phantoms_only,
         reason="this model knows synthetic pictures only" if knows_phantoms_only else _UNLIKE,
         measured=study.band_performance,
         noticed=_notice(study, radiographs),
@@ -187,7 +191,7 @@ def similar_html(predictor: StudyPredictor, study: StudyPrediction, *, same_part
         return note_html("The database has no study of this body part.")
     source = (index.record.data or {}).get("name")
     cases = similar_cases(index, found)
-    is_known = found[0].distance < _SAME * found[-1].distance
+    n_known = sum(one.distance < _SAME * found[-1].distance for one in found)
     credit = next((case["credit"] for case in cases if case["credit"]), None)
     return render(
         "similar",
@@ -196,7 +200,7 @@ def similar_html(predictor: StudyPredictor, study: StudyPrediction, *, same_part
         source=source,
         synthetic=index.is_synthetic,
         credit=credit,
-        is_known=is_known,
+        n_known=n_known,
     )
 
 

@@ -52,8 +52,8 @@ def fit_ood_detector(
     Views are grouped by region if the rows have regions, else by body part. Views that show nothing of the upper limb
     help in training but are out of scope for checkpoints of this package, so the detector flags them. If training
     enlarged parts of the views (`zoom_in`), close-ups of at most `MAX_CLOSE_UPS` views count as groups of their own.
-    They vary more than whole views, so only whole views of `calib` set the threshold. A record is added to `training.json` if that exists; if there are
-    too few views, it says so, and there is no detector.
+    They vary more than whole views, so only whole views of `calib` set the threshold. A record is added to
+    `training.json` if that exists; if there are too few views, it says so, and there is no detector.
 
     Args:
         folder: The checkpoint.
