@@ -19,7 +19,8 @@ N_SIMILAR = 6  # fills rows of two, three and six
 
 _LIGHT = 0.55  # median of the outermost pixels from which a border is light; films have a dark one
 _CONTRADICTED = 0.9  # probability of another body part from which the page asks whether the given one is right
-_UNLIKE = "this does not look like an upper-limb X-ray"
+_FOREIGN = "this does not look like an upper-limb X-ray"
+_UNLIKE = "this is unlike the X-rays that the model was trained on"
 _SAME = 0.05  # of the distance of the farthest case shown, from which the nearest one is probably the same picture
 _POOLING = {
     "mean": "Mean of {}",
@@ -59,7 +60,8 @@ def answer_html(
         return render("answer", study=None, problems=problems, warnings=())
     withheld, band = is_withheld(study, show_anyway), study.probability_band
     warnings = [warning for warning in study.warnings if warning != OOD_WARNING]  # the answer says so itself
-    knows_phantoms_only = PHANTOM_WARNING in study.warnings
+    knows_phantoms_only, noticed = PHANTOM_WARNING in study.warnings, _notice(study, radiographs)
+    reason = "this model knows synthetic pictures only" if knows_phantoms_only else _FOREIGN if noticed else _UNLIKE
     return render(
         "answer",
         study=study,
@@ -68,9 +70,9 @@ def answer_html(
         unusual=study.in_distribution is False,
         has_box=has_box,
         knows_phantoms_only=knows_phantoms_only,
-        reason="this model knows synthetic pictures only" if knows_phantoms_only else _UNLIKE,
+        reason=reason,
         measured=study.band_performance,
-        noticed=_notice(study, radiographs),
+        noticed=noticed,
         band=band,
         warnings=[*_contradictions(study), *warnings],
         sign=BANDS[band][0],
@@ -92,7 +94,7 @@ def details_html(study: StudyPrediction, *, with_views: bool = True) -> str:
         study=study,
         views=study.views if with_views else (),
         mean=mean if study.calibrated and len(study.views) > 1 else None,
-        measured=study.band_performance,
+        measured=None if study.in_distribution is False else study.band_performance,
         a_finding=with_article(study.finding) if study.finding == "fracture" else "a finding",
         pooled=_POOLING[study.pooling].format(number),
         finding=max(types, key=types.__getitem__) if types and study.label == "abnormal" else None,
@@ -152,7 +154,7 @@ def _compare(study: StudyPrediction, example: ExampleStudy) -> dict[str, str]:
         known = f"Two radiologists saw {'a fracture' if is_abnormal else 'no fracture'} in this X-ray."
         if is_abnormal and band != "low":
             known += " Its place was not compared."
-    tag = "Uncertain" if band == "uncertain" else "Correct"
+    tag = "Not decided" if band == "uncertain" else "Correct"
     if is_abnormal and band == "low":
         tag = "Miss"
     elif not is_abnormal and band == "suspected":

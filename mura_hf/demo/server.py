@@ -75,12 +75,12 @@ def build_app(context: AppContext) -> gr.Blocks:
 
         def show(request: gr.Request, opened: OpenedStudy, point: str) -> dict[Any, Any]:
             updates = study.open_study(request, opened.files, opened.body_part or FOUND)
-            return {**updates, tabs: gr.Tabs(selected="read"), study.point: point}
+            return {**updates, tabs: gr.Tabs(selected="read"), study.point: point, study.point_of: None}
 
         opening = worklist.open_event.success(
             show,
             [worklist.opened, worklist.point],
-            [tabs, *study.opening, study.point],
+            [tabs, *study.opening, study.point, study.point_of],
             api_visibility="private",
             show_progress="hidden",
         )

@@ -13,7 +13,7 @@ from ..explain import AUTO
 from .controller import LatestRequests, StudyController, StudyPage, StudyRequest, StudyResult, progress_html
 from .examples import EXAMPLES_CHECKPOINT, find_example
 from .result import answer_html
-from .state import DEFAULT, AppContext
+from .state import DEFAULT, AppContext, CheckpointKey
 from .templates import (
     ADD_VIEWS,
     ALIKE,
@@ -62,6 +62,7 @@ class StudyTab:
     open_study: Callable[..., dict[Any, Any]]  # closes the open study and opens another; returns updates of `opening`
     opening: list[Any]  # components that change when a study is opened
     point: gr.Dropdown
+    point_of: gr.State  # checkpoint that the operating point was shown for; None if it is for any
     reading: dict[str, Any]  # arguments of the event that reads the open study
     steps: list[dict[str, Any]]  # arguments of the events that follow
 
@@ -88,6 +89,7 @@ def build_study_tab(context: AppContext, checkpoint: gr.State, notice: PrivacyNo
     page = controller.open(StudyRequest(first, controller.choose_checkpoint(first, DEFAULT)))
     result = gr.State(page.result)
     open_files = gr.State(first)
+    point_of = gr.State(controller.choose_checkpoint(first, DEFAULT))
     insisted = gr.State(())  # views of the study whose whole answer the visitor wants to see
     with gr.Row(elem_id="study"):
         with gr.Column(min_width=240, elem_id="left"):
@@ -149,8 +151,10 @@ def build_study_tab(context: AppContext, checkpoint: gr.State, notice: PrivacyNo
     contents = [answer, views, insist, details, performance, similar, report, result]
 
     def make_request(opened: tuple[str, ...], part: str, *values: Any) -> StudyRequest:
-        named_point, named_method, key, wanted = values
+        named_point, shown_for, named_method, key, wanted = values
         key = controller.choose_checkpoint(opened, key)
+        if shown_for not in (None, key):  # another checkpoint may have a point of that name as well
+            named_point = None
         return StudyRequest(opened, key, None if part == FOUND else part, named_point, named_method, opened == wanted)
 
     def read_study(request: gr.Request, last: StudyResult | None, *values: Any) -> Iterator[dict[Any, Any]]:
@@ -170,7 +174,7 @@ def build_study_tab(context: AppContext, checkpoint: gr.State, notice: PrivacyNo
                 if latest.is_latest(session, token):
                     yield {answer: progress_html(asked.files, names, total), report: ""}
         if latest.is_latest(session, token):
-            yield show(reading.result())
+            yield show(reading.result(), asked.checkpoint)
         else:  # the page shows something else by now; without any output it would become empty
             yield {report: gr.skip()}
 
@@ -181,7 +185,7 @@ def build_study_tab(context: AppContext, checkpoint: gr.State, notice: PrivacyNo
         else:
             yield {report: gr.skip()}
 
-    def show(opened: StudyPage) -> dict[Any, Any]:
+    def show(opened: StudyPage, key: CheckpointKey) -> dict[Any, Any]:
         updates: dict[Any, Any] = {
             answer: opened.answer,
             views: opened.viewer,
@@ -193,7 +197,7 @@ def build_study_tab(context: AppContext, checkpoint: gr.State, notice: PrivacyNo
             report: "",
         }
         if opened.points is not None:
-            updates[point] = gr.update(choices=opened.points, value=opened.point)
+            updates |= {point: gr.update(choices=opened.points, value=opened.point), point_of: key}
         return updates
 
     def open_study(
@@ -223,7 +227,7 @@ def build_study_tab(context: AppContext, checkpoint: gr.State, notice: PrivacyNo
         left = [path for path in listed or [] if path != event.file.path]  # it may still be listed
         return open_study(request, left, part)
 
-    inputs: list[Any] = [result, open_files, body_part, point, method, checkpoint, insisted]
+    inputs: list[Any] = [result, open_files, body_part, point, point_of, method, checkpoint, insisted]
     measure: dict[str, Any] = {
         "fn": lambda last, percent: controller.performance(last, percent / 100),
         "inputs": [result, prevalence],
@@ -234,9 +238,9 @@ def build_study_tab(context: AppContext, checkpoint: gr.State, notice: PrivacyNo
         "inputs": [result, scope],
         "outputs": similar,
     }
-    reading = {"fn": read_study, "inputs": inputs, "outputs": [*contents, scope, body_part, point]}
+    reading = {"fn": read_study, "inputs": inputs, "outputs": [*contents, scope, body_part, point, point_of]}
     opening = [*contents, open_files, body_part, files]
-    tab = StudyTab(body_part, open_files, open_study, opening, point, reading, [measure, search])
+    tab = StudyTab(body_part, open_files, open_study, opening, point, point_of, reading, [measure, search])
     for event in (
         new.upload(open_study, new, opening, **_HIDDEN),
         add.upload(add_views, [open_files, add, body_part], opening, **_HIDDEN),

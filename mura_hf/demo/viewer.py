@@ -58,7 +58,7 @@ def viewer_html(
     """
     withheld = is_withheld(study, show_anyway)
     explained = not withheld and any(view.heatmap is not None for view in study.views)
-    views = [_view_values(view, film, withheld) for view, film in zip(study.views, radiographs, strict=True)]
+    views = [_view_values(study, view, film, withheld) for view, film in zip(study.views, radiographs, strict=True)]
     return render(
         "viewer",
         views=views,
@@ -70,16 +70,24 @@ def viewer_html(
     )
 
 
-def _view_values(view: ViewPrediction, radiograph: Radiograph, withheld: bool) -> dict[str, Any]:
+def _view_values(
+    study: StudyPrediction, view: ViewPrediction, radiograph: Radiograph, withheld: bool
+) -> dict[str, Any]:
     values: dict[str, Any] = {"heatmap": None, "box": None, "chance": None, "name": view.name}
     values |= {"width": view.width, "height": view.height}
     values["image"], values["thumbnail"] = (image_url(radiograph.pixels, side) for side in (IMAGE_SIDE, THUMB_SIDE))
+    unusual = view.in_distribution is False
+    kind, state = ("uncertain", "⊘ unusual") if unusual else ("plain", "not unusual by itself")
+    values |= {"kind": kind, "state": state}
     if withheld:
-        unusual = view.in_distribution is False
-        kind, state = ("uncertain", "⊘ unusual") if unusual else ("plain", "not unusual by itself")
-        return {**values, "kind": kind, "state": state}
-    values["kind"], values["state"] = view.band, " ".join(BANDS[view.band])
-    values["chance"] = probability_text(view.single_view_probability)
+        return values
+    if not unusual:
+        values |= {"kind": view.band, "state": " ".join(BANDS[view.band])}
+    low, high = study.band_limits
+    chance = view.single_view_probability
+    own = ("low", "uncertain", "suspected")[(chance > low) + (chance > high)]
+    if not unusual and view.band == own:  # else it has the band of the study, which this number would contradict
+        values["chance"] = probability_text(chance)
     if view.heatmap is None or view.heatmap.max() < _FAINTEST:
         return values
     values["heatmap"] = heatmap_url(view.heatmap)

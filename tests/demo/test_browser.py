@@ -402,6 +402,9 @@ def test_uploads_and_an_unusual_study(page, tmp_path):
     unfold(page, HOW_SURE)
     films = [film.files[0] for film in load_examples("film")]
 
+    open_example(page, PHANTOM_WRIST)  # read by another checkpoint, whose operating point is not kept
+    expect(details).to_contain_text("“Rule of the MURA paper”", timeout=WAIT)
+
     # Files that are dropped or pasted anywhere replace the study, which is gone while they are read.
     page.set_viewport_size({"width": 390, "height": 844})
     for kind, film in (("drop", films[2]), ("paste", films[3])):
@@ -412,6 +415,7 @@ def test_uploads_and_an_unusual_study(page, tmp_path):
         expect(page.locator("#views .view")).to_have_count(1)
         expect_revealed(page)
         expect(page.locator("#study-files")).to_contain_text(Path(film).stem)
+        expect(details).to_contain_text("“Screening”")
     page.set_viewport_size({"width": 1280, "height": 900})
 
     # One foreign file, here a phantom, does not stop the study, and one click includes it.

@@ -48,6 +48,9 @@
     settle() {
       if (this.answer !== this.dataset.answer) { // a new study or a new answer
         this.answer = this.dataset.answer;
+        const pictures = [...this.querySelectorAll(".film")].map(({ src }) => src.length + src.slice(-99)).join();
+        if (this.pictures !== pictures) Object.assign(this.state, BRIGHTNESS); // another study
+        this.pictures = pictures;
         this.marked = new Map(); // views whose heatmap and box the visitor has shown or hidden
         this.choose(Number(this.dataset.first));
       } else this.paint();
@@ -73,7 +76,7 @@
       else if (name === "fit") Object.assign(state, FITTED);
       else if (name === "reset") Object.assign(state, BRIGHTNESS);
       else if (document.fullscreenElement) document.exitFullscreen();
-      else this.requestFullscreen?.();
+      else this.requestFullscreen?.().then(() => this.stage.focus()); // whose keys work then
       this.paint();
     }
 
