@@ -297,6 +297,7 @@ def _collect_values(records: dict[str, Any], folder: Path, name: str) -> dict[st
     return {
         "name": name,
         "bundled": name in BUNDLED and folder.resolve() == BUNDLED[name].resolve(),
+        "on_hub": "/" in name,  # where the picture of mistakes is not pushed
         "source": source,
         "held_out": held_out,
         "base_sources": bases,

@@ -33,8 +33,9 @@ from .export import (
 
 RECORDS = ("config.json", "preprocessor_config.json", "training.json", "evaluation.json")
 WEIGHTS = "model.safetensors"
-NOT_PUSHED = (CARD, HUB_RECORD, ".gitattributes", *PLOTS)
-"""Files that are not pushed as they are: the name of a picture does not prove what it shows, so it is drawn again."""
+NOT_PUSHED = (CARD, HUB_RECORD, ".gitattributes", *PLOTS, "mistakes.png")
+"""Files that are not pushed as they are: the name of a picture does not prove what it shows, so plots are drawn again.
+The mistakes of a checkpoint show films, and are on local cards only."""
 
 _KNOWN_FOLDERS = (".cache", "__pycache__", FOLDER, ONNX_FOLDER, TIMM_FOLDER)
 _MAX_NUMBERS = 128  # in a list of a record, curves excepted: more may be codes, or a picture

@@ -127,7 +127,7 @@ def _copy_package(out: Path) -> None:
         if not path.is_file() or "__pycache__" in name.parts or path.name == HUB_RECORD:
             continue
         resource = name.parts[0] == _RESOURCES
-        if resource and path.name in PLOTS:
+        if resource and path.name in (*PLOTS, "mistakes.png"):
             continue  # only the cards show them
         rows = resource and path.name == ROWS and path in index_files(path.parents[1])
         picture = name.parts[:2] == (_RESOURCES, "examples") and path.suffix in (".png", ".jpg")

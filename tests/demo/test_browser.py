@@ -411,7 +411,7 @@ def test_uploads_and_an_unusual_study(page, tmp_path):
         open_tab(page, "About")
         assert drop(page, film, kind=kind)
         expect(page.get_by_role("tab", name=TABS[0])).to_have_attribute("aria-selected", "true")
-        expect(page.locator("#views .name")).to_have_text(Path(film).name, timeout=WAIT)
+        expect(page.locator("#views .name").first).to_have_text(Path(film).name, timeout=WAIT)
         expect(page.locator("#views .view")).to_have_count(1)
         expect_revealed(page)
         expect(page.locator("#study-files")).to_contain_text(Path(film).stem)

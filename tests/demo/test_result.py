@@ -79,8 +79,8 @@ def test_the_bar_is_a_scale_from_0_to_1(study, limits, probability, place):
 @pytest.mark.parametrize(
     ("label", "band", "tag"),
     [
-        ("abnormal", "suspected", "Correct"), ("abnormal", "uncertain", "Uncertain"), ("abnormal", "low", "Miss"),
-        ("normal", "suspected", "False alarm"), ("normal", "uncertain", "Uncertain"), ("normal", "low", "Correct"),
+        ("abnormal", "suspected", "Correct"), ("abnormal", "uncertain", "Not decided"), ("abnormal", "low", "Miss"),
+        ("normal", "suspected", "False alarm"), ("normal", "uncertain", "Not decided"), ("normal", "low", "Correct"),
     ],
 )  # fmt: skip
 def test_answers_for_examples_are_compared_with_what_is_known(study, label, band, tag):

@@ -41,6 +41,7 @@ def test_bundled_cards_and_plots_are_rendered_from_their_records(name, tmp_path)
     assert beside.read_text() == render_card(folder, name)
     assert apart.read_text() == render_card(folder, name, pictures=f"../mura_hf/resources/{folder.name}/")
     drawn = {path.name for path in plot_evaluation(json.loads((folder / "evaluation.json").read_text()), tmp_path)}
+    drawn |= {"mistakes.png"} if "mistakes" in json.loads((folder / "evaluation.json").read_text()) else set()
     assert {path.name for path in folder.glob("*.png")} == drawn
     for place in (beside, apart):
         shown = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", place.read_text())
@@ -75,7 +76,7 @@ def test_every_figure_of_a_table_is_in_a_record(name):
 def test_the_snippets_run(name, tmp_path, monkeypatch, capsys):
     (snippet,) = re.findall(r"```python\n(.*?)```", (BUNDLED[name] / "README.md").read_text(), re.DOTALL)
     pixels = render_phantom(9, body_part="wrist", finding="displaced_fracture").pixels
-    for file in re.findall(r'"([\w.]+\.png)"', snippet):
+    for file in re.findall(r'"([\w.]+\.(?:png|jpg))"', snippet):
         Image.fromarray(pixels).save(tmp_path / file)
     monkeypatch.chdir(tmp_path)
     exec(snippet, {})

@@ -29,7 +29,9 @@ def configs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("configs")
     small = {key: value for key, value in TINY.replace(epochs=1).to_dict().items() if key != "name"}
     crossed = {"model_kwargs": {"study_pooling": "max"}, "level": "study", "batch_size": 6}
-    for name, changes in {"plain": {}, "crossed": crossed, "larger": {"image_size": 48}}.items():
+    nested = {"family": "ensemble", "members": ["phantom", "phantom"]}
+    kinds = {"plain": {}, "crossed": crossed, "larger": {"image_size": 48}, "nested": nested}
+    for name, changes in kinds.items():
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(small | changes))
     return {path.stem: str(path) for path in folder.iterdir()}
 
@@ -136,7 +138,7 @@ def test_a_model_for_each_body_part(phantom_splits, configs, tmp_path, monkeypat
 
 def test_a_router_must_find_the_part_and_members_are_single(phantom_splits, configs):
     with pytest.raises(ConfigError, match="consists of members itself"):
-        plan_members(TINY.replace(family="ensemble", members=[configs["plain"], "films"]), phantom_splits)
+        plan_members(TINY.replace(family="ensemble", members=[configs["plain"], configs["nested"]]), phantom_splits)
     part = phantom_splits["train"]["body_part"][0]
     one = phantom_splits.filter(lambda this: this == part, input_columns="body_part")
     both = {"train": one["train"], "dev": one["train"], "calib": one["calib"], "valid": one["valid"]}
