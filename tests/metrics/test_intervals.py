@@ -202,20 +202,20 @@ def test_mismatches_are_refused():
 @pytest.mark.slow
 def test_what_the_benchmark_measures_holds():
     """With few simulations, so the bounds are wide; the benchmark itself has the figures."""
-    settings = measure_intervals(60, (10, 50), true_studies=200_000)["by_patients"]
+    settings = measure_intervals(40, (10, 50), true_studies=100_000)["by_patients"]
     assert settings["10"] == "none"
     for name, (low, high) in settings["50"].items():
         assert 0.85 <= low <= high <= 1, name
-    compared = measure_comparisons(60, (5, 20))
+    compared = measure_comparisons(40, (5, 20))
     for kind in compared.keys() - {"simulations", "power"}:
-        assert all(row["auroc"] <= 0.12 for row in compared[kind].values() if "auroc" in row), kind
-    found = measure_guarantees(60, (31, 60))
+        assert all(row["auroc"] <= 0.15 for row in compared[kind].values() if "auroc" in row), kind
+    found = measure_guarantees(40, (31, 60))
     assert found["31"]["sensitivity_95"] == {"given": 0}
     assert found["60"]["sensitivity_95"]["broken"] <= 0.2
     for row in found["31"], found["60"]:
         assert row["sensitivity_85"]["given"] == row["uncertain"]["given"] == 1
         assert max(row["sensitivity_85"]["broken"], row["uncertain"]["broken"]) <= 0.2
-    calibration = measure_calibration_coverage(60, (50,), true_patients=30_000)["50 patients, 1 to 5 studies"]
+    calibration = measure_calibration_coverage(40, (50,), true_patients=30_000)["50 patients, 1 to 5 studies"]
     assert min(row["coverage"] for row in calibration.values()) >= 0.85
-    means = measure_means(60, (50,))["50 patients, 1 to 20 studies"]
+    means = measure_means(40, (50,))["50 patients, 1 to 20 studies"]
     assert min(row["coverage"] for row in means.values()) >= 0.85
