@@ -168,7 +168,7 @@ def read_measured_performance(file: Path, weights: str | None) -> MeasuredPerfor
 def _read_summary(report: dict[str, Any]) -> tuple[Any, tuple[str, str] | None]:
     """The arguments `auroc` and `data` of `MeasuredPerformance`."""
     data, overall = report["data"], report.get("study", {}).get("overall", {})
-    known = (str(data["name"]), str(data["license"])) if "name" in data and "license" in data else None
+    known = (str(data["name"]), str(data["license"])) if data.get("name") and data.get("license") else None
     if (auroc := overall.get("figures", {}).get("auroc")) is None:
         return None, known
     interval = overall["intervals"].get("auroc")
