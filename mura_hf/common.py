@@ -79,6 +79,12 @@ def _read_text(content: bytes) -> str:
     return text
 
 
+def read_training(folder: str | Path) -> dict[str, Any]:
+    """Reads the `training.json` of a checkpoint; empty if it has none."""
+    file = Path(folder, "training.json")
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
 def put_file(folder: Path, name: str, content: bytes) -> None:
     """Writes a file and syncs it to disk."""
     with (folder / name).open("wb") as file:

@@ -8,36 +8,23 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Change:
-    """One drawn change. Its geometry applies to an image and to its mask.
+    """One drawn change. Its geometry applies to an image and to its mask."""
 
-    Attributes:
-        flipped: Whether left and right are swapped.
-        degrees: Rotation around the centre, counterclockwise.
-        scale: Scaling factor around the centre.
-        shift: Shift to the right and down, relative to width and height.
-        gain: Factor of the contrast.
-        offset: Change of brightness in gray levels.
-        crop: Relative position of the crop, down and across, each in [0, 1). None for no crop.
-        window: Relative area and aspect ratio (width over height) of a crop that is resized, or None.
-        holes: Relative centre (down, across) and side of each square hole.
-        zoom: Factor of the size at which the view is framed: above 1, a part of it fills the image.
-        gamma: Exponent of the gray levels.
-        inverted: Whether black and white are exchanged.
-        quality: How the picture was degraded on its way, see `degrade`; None if it was not.
-    """
-
-    flipped: bool
-    degrees: float
-    scale: float
-    shift: tuple[float, float]
-    gain: float
-    offset: float
+    flipped: bool  # whether left and right are swapped
+    degrees: float  # rotation around the centre, counterclockwise
+    scale: float  # scaling factor around the centre
+    shift: tuple[float, float]  # shift to the right and down, relative to width and height
+    gain: float  # factor of the contrast
+    offset: float  # change of brightness in gray levels
+    # Relative position of the crop, down and across, each in [0, 1). None for no crop.
     crop: tuple[float, float] | None = None
+    # Relative area and aspect ratio (width over height) of a crop that is resized, or None
     window: tuple[float, float] | None = None
-    holes: tuple[tuple[float, float, float], ...] = ()
-    zoom: float = 1.0
-    gamma: float = 1.0
-    inverted: bool = False
+    holes: tuple[tuple[float, float, float], ...] = ()  # relative centre (down, across) and side of each square hole
+    zoom: float = 1.0  # factor of the size at which the view is framed: above 1, a part of it fills the image
+    gamma: float = 1.0  # exponent of the gray levels
+    inverted: bool = False  # whether black and white are exchanged
+    # How the picture was degraded on its way, see `degrade`; None if it was not
     quality: tuple[float, float, int] | None = None
 
     def place(

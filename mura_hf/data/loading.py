@@ -18,38 +18,22 @@ from .open_data import load_fracatlas, load_grazpedwri
 
 @dataclass(frozen=True)
 class DataSource:
-    """Description of a dataset, as model cards need it.
+    """Description of a dataset, as model cards need it."""
 
-    Attributes:
-        key: Key in `SOURCES`.
-        name: Name on cards.
-        covers: Which studies a checkpoint trained on it is for.
-        positive_class_description: What the positive class is, in words that follow "abnormal means".
-        license: License identifier of the Hub for the card of weights trained on the data.
-        held_out: Description of `valid`.
-        folder: Its usual folder, for commands on cards.
-        has_official_valid: Whether `valid` is the same in every copy.
-        has_patient_ids: False if there are none, or possibly none, so that near-duplicates matter.
-        clusters: What `patient_id` stands for, in words that follow "intervals over".
-        license_name: Name of the license if the identifier is "other"; `license_link` links to it.
-        credit: Attribution that the license requires.
-        citation: Publication to cite.
-    """
-
-    key: str
-    name: str
-    covers: str
-    positive_class_description: str
-    license: str
-    held_out: str
-    folder: str = "my_films"
-    has_official_valid: bool = False
-    has_patient_ids: bool = True
-    clusters: str = "patients"
-    license_name: str | None = None
+    key: str  # key in `SOURCES`
+    name: str  # name on cards
+    covers: str  # which studies a checkpoint trained on it is for
+    positive_class_description: str  # what the positive class is, in words that follow "abnormal means"
+    license: str  # license identifier of the Hub for the card of weights trained on the data
+    held_out: str  # description of `valid`
+    folder: str = "my_films"  # its usual folder, for commands on cards
+    has_official_valid: bool = False  # whether `valid` is the same in every copy
+    has_patient_ids: bool = True  # false if there are none, or possibly none, so that near-duplicates matter
+    clusters: str = "patients"  # what `patient_id` stands for, in words that follow "intervals over"
+    license_name: str | None = None  # name of the license if the identifier is "other"; `license_link` links to it
     license_link: str | None = None
-    credit: str | None = None
-    citation: str | None = None
+    credit: str | None = None  # attribution that the license requires
+    citation: str | None = None  # publication to cite
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields for JSON records; `abnormal_means` is the old name of `positive_class_description`."""

@@ -23,15 +23,10 @@ _ALGORITHM = "HMAC-SHA256"
 
 @dataclass(frozen=True)
 class SplitManifest:
-    """Hashed patients of each split.
+    """Hashed patients of each split."""
 
-    Attributes:
-        key_id: Identifies the key without revealing it.
-        splits: Split -> hexadecimal hashes of its patients.
-    """
-
-    key_id: str
-    splits: dict[str, frozenset[str]]
+    key_id: str  # identifies the key without revealing it
+    splits: dict[str, frozenset[str]]  # split -> hexadecimal hashes of its patients
 
     def shared_with(self, other: "SplitManifest") -> dict[tuple[str, str], int]:
         """Returns (split, split of `other`) -> number of shared patients, if positive.

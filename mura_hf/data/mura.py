@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from datasets import DatasetDict, Features, Value
 
 from ..common import BODY_PARTS, read_csv
-from ..errors import DatasetError
+from ..errors import DatasetError, first_line
 from .mura_release import (
     compare_counts,
     count_rows,
@@ -120,8 +120,7 @@ def _read_annotations(file: Path) -> dict[str, Row]:
     try:
         table = pq.read_table(file)
     except (pa.ArrowException, OSError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise DatasetError(f"{file} is damaged ({reason}); generate the dataset again") from error
+        raise DatasetError(f"{file} is damaged ({first_line(error)}); generate the dataset again") from error
     corners = ["x0", "y0", "x1", "y1"]
     decoys = [f"decoy_{name}" for name in corners]
     absent = {"path", "seed", "finding", *corners, *decoys} - set(table.column_names)
@@ -159,33 +158,21 @@ _SIGNS = {"negative": 0, "positive": 1}
 
 @dataclass
 class MuraCopy:
-    """What a copy of MURA lists, and which of it exists. Paths begin with the split.
+    """What a copy of MURA lists, and which of it exists. Paths begin with the split."""
 
-    Attributes:
-        tree: Folder with the lists.
-        images: Folder with train and valid: `tree`, or a folder in it.
-        is_synthetic: Whether the images are synthetic.
-        rows: Split -> all listed rows of all body parts in a stable order.
-        present: Split -> rows of the requested parts whose files exist and are not quarantined.
-        absent: Studies of the requested parts whose folder does not exist.
-        missing: Files that do not exist in an existing folder of their study.
-        quarantined: Path -> reason.
-        unlisted: Existing images that no list names.
-        unexpected: Files and folders that do not belong to the layout of MURA.
-        scanned: Splits without a list of images, whose folders were scanned.
-    """
-
-    tree: Path
-    images: Path
-    is_synthetic: bool
+    tree: Path  # folder with the lists
+    images: Path  # folder with train and valid: `tree`, or a folder in it
+    is_synthetic: bool  # whether the images are synthetic
+    # Split -> all listed rows of all body parts in a stable order
     rows: dict[str, list[Row]] = field(default_factory=dict)
+    # Split -> rows of the requested parts whose files exist and are not quarantined
     present: dict[str, list[Row]] = field(default_factory=dict)
-    absent: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    quarantined: dict[str, str] = field(default_factory=dict)
-    unlisted: list[str] = field(default_factory=list)
-    unexpected: list[str] = field(default_factory=list)
-    scanned: list[str] = field(default_factory=list)
+    absent: list[str] = field(default_factory=list)  # studies of the requested parts whose folder does not exist
+    missing: list[str] = field(default_factory=list)  # files that do not exist in an existing folder of their study
+    quarantined: dict[str, str] = field(default_factory=dict)  # path -> reason
+    unlisted: list[str] = field(default_factory=list)  # existing images that no list names
+    unexpected: list[str] = field(default_factory=list)  # files and folders that do not belong to the layout of MURA
+    scanned: list[str] = field(default_factory=list)  # splits without a list of images, whose folders were scanned
 
 
 def read_copy(root: Path, body_parts: Sequence[str]) -> MuraCopy:

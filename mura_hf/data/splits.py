@@ -45,30 +45,23 @@ _LABELS: dict[Any, int] = {0: 0, 1: 1, "0": 0, "1": 1, LABELS[0]: 0, LABELS[1]: 
 class SplitOptions:
     """Arguments of all loaders that say how patients are assigned to splits.
 
-    Attributes:
-        dev_fraction: Fraction of the patients outside `valid` for `dev` (selection, early stopping).
-        calib_fraction: Fraction of the patients outside `valid` for `calib` (calibration, thresholds).
-        valid_fraction: Fraction of all patients for `valid`, independent of the seed. Ignored if the dataset has an
-            official `valid`, as MURA does.
-        seed: Seed of the other splits.
-        fold: Cross-validation: the patients outside `valid` and `calib` are divided into `n_folds`, and this one, from
-            0 on, becomes `dev`. `dev_fraction` is ignored then. `calib` and `valid` are the same for every fold.
-        n_folds: Number of folds.
-        stratified: Whether every split gets the same shares of body parts and labels, as far as patients allow.
-        group_duplicates: Whether near-duplicates stay in one split (see `duplicates.py`). Ignored if the dataset has
-            patient ids.
-
     Raises:
         ValueError: If a fraction is negative, fractions sum to 1 or more, or there is no such fold.
     """
 
-    dev_fraction: float = 0.08
-    calib_fraction: float = 0.08
+    dev_fraction: float = 0.08  # fraction of the patients outside `valid` for `dev` (selection, early stopping)
+    calib_fraction: float = 0.08  # fraction of the patients outside `valid` for `calib` (calibration, thresholds)
+    # Fraction of all patients for `valid`, independent of the seed. Ignored if the dataset has an official
+    # `valid`, as MURA does.
     valid_fraction: float = 0.2
-    seed: int = 0
+    seed: int = 0  # seed of the other splits
+    # Cross-validation: the patients outside `valid` and `calib` are divided into `n_folds`, and this one, from 0
+    # on, becomes `dev`. `dev_fraction` is ignored then. `calib` and `valid` are the same for every fold.
     fold: int | None = None
-    n_folds: int = 5
+    n_folds: int = 5  # number of folds
+    # Whether every split gets the same shares of body parts and labels, as far as patients allow
     stratified: bool = True
+    # Whether near-duplicates stay in one split (see `duplicates.py`). Ignored if the dataset has patient ids.
     group_duplicates: bool = True
 
     def __post_init__(self) -> None:

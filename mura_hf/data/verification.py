@@ -21,21 +21,14 @@ _MAX_SIDE = 512  # pixels, in MURA
 
 @dataclass
 class Verification:
-    """Result of `verify_mura`. Paths begin with the split.
+    """Result of `verify_mura`. Paths begin with the split."""
 
-    Attributes:
-        tree: Folder with the lists of MURA.
-        n_files: Number of images that were decoded or could not be.
-        counts: Table of the counts beside the official ones if they differ, else None. None for synthetic data.
-        differences: Kind of difference -> paths.
-        quarantine: Path -> reason, as written to the manifest.
-    """
-
-    tree: Path
-    n_files: int
+    tree: Path  # folder with the lists of MURA
+    n_files: int  # number of images that were decoded or could not be
+    # Table of the counts beside the official ones if they differ, else None. None for synthetic data.
     counts: str | None
-    differences: dict[str, list[str]] = field(default_factory=dict)
-    quarantine: dict[str, str] = field(default_factory=dict)
+    differences: dict[str, list[str]] = field(default_factory=dict)  # kind of difference -> paths
+    quarantine: dict[str, str] = field(default_factory=dict)  # path -> reason, as written to the manifest
 
     @property
     def whole(self) -> bool:

@@ -25,16 +25,11 @@ _BODY = 40  # gray level above which a pixel may show the body
 
 @dataclass(frozen=True, eq=False)
 class PreparedView:
-    """A view after the deterministic part of preprocessing.
+    """A view after the deterministic part of preprocessing."""
 
-    Attributes:
-        plane: uint8 `[h, w]` gray levels in the processor's size.
-        shape: Height and width of the file in pixels.
-        field: Part of the file that the processor kept: x0, y0, x1, y1 in pixels, x1 and y1 exclusive.
-    """
-
-    plane: np.ndarray
-    shape: tuple[int, int]
+    plane: np.ndarray  # uint8 `[h, w]` gray levels in the processor's size
+    shape: tuple[int, int]  # height and width of the file in pixels
+    # Part of the file that the processor kept: x0, y0, x1, y1 in pixels, x1 and y1 exclusive
     field: tuple[int, int, int, int]
 
 

@@ -13,7 +13,7 @@ from scipy.special import expit, logit
 from sklearn.model_selection import StratifiedGroupKFold
 from transformers import AutoConfig
 
-from ..common import replace_file
+from ..common import read_training, replace_file
 from ..data import SOURCES
 from ..data.views import labels_and_patients
 from ..metrics import (
@@ -143,9 +143,7 @@ def _guarantees_count(folder: Path) -> str:
     Blocks of films stand for patients elsewhere, so that intervals are not too narrow. They are too few for a
     guarantee: a block is no patient, and FracAtlas has most of its fractures in a few blocks.
     """
-    file = folder / "training.json"
-    data = json.loads(file.read_text()).get("data", {}) if file.is_file() else {}
-    source = SOURCES.get(data.get("key", ""))
+    source = SOURCES.get(read_training(folder).get("data", {}).get("key", ""))
     return "films" if source is not None and not source.has_patient_ids else "patients"
 
 

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from datasets import Dataset, DatasetDict
 from transformers import AutoConfig, AutoModelForImageClassification
 
-from ..common import replace_file
+from ..common import read_training, replace_file
 from ..errors import CheckpointError, DatasetError, MuraError
 from ..inference import StudyPredictor
 from ..metrics import (
@@ -267,8 +267,7 @@ def _calibration_effect(
 
 def _rules(folder: Path) -> dict[str, str]:
     """How the operating points of a checkpoint were chosen."""
-    file = folder / "training.json"
-    calibration = json.loads(file.read_text()).get("calibration", {}) if file.is_file() else {}
+    calibration = read_training(folder).get("calibration", {})
     former = {} if "confidence" in calibration or not calibration else FORMER_RULES
     films = " if each film shows another patient" * (calibration.get("guarantees_count") == "films")
     return {name: rule + films * ("confidence" in rule) for name, rule in {**OPERATING_POINTS, **former}.items()}
@@ -399,8 +398,7 @@ def compare_checkpoints(
     if report["weights_sha256"] != weights[0] or n_studies != report["study"]["overall"]["figures"]["n"]:
         raise DatasetError(f"{file} is about other weights or studies; evaluate {folder} on these first")
     theirs = classification_metrics(levels[1]["study"].labels, levels[1]["study"].probabilities)
-    record = Path(folder) / "training.json"
-    training = json.loads(record.read_text()) if record.is_file() else {}
+    training = read_training(folder)
     base = training.get("base") or {}
     is_start = base.get("heads", False) and base.get("sha256") == weights[1]
     report["comparison"] = {

@@ -1,8 +1,7 @@
 """Out-of-distribution (OOD) detection: fits a checkpoint's detector and measures how often it flags studies."""
 
-import json
 import os
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from torch.utils.data import Dataset as TorchDataset
 from tqdm.auto import tqdm
 from transformers import AutoModelForImageClassification
 
+from ..common import read_training
 from ..data import Augmentation, ViewDataset
 from ..data.views import group_studies
 from ..errors import CheckpointError, DatasetError
@@ -73,7 +73,8 @@ def fit_ood_detector(
     train, calib = train.select(spread_indices(len(train), MAX_TRAIN_VIEWS)), in_scope(calib)
     groups = groups_of(train)
     shown: list[tuple[Dataset, Augmentation | None]] = [(train, None)]
-    if (zoom := _largest_zoom(folder)) > 1:
+    zoom = float((read_training(folder).get("arguments") or {}).get("zoom_in", 1.0))
+    if zoom > 1:
         close_up = Augmentation(flip=0, rotation=0, scale=0, zoom_in=zoom, zoom_probability=1)
         enlarged = train.select(spread_indices(len(train), MAX_CLOSE_UPS))
         groups += [group + _CLOSE_UP for group in groups_of(enlarged)]
@@ -88,7 +89,7 @@ def fit_ood_detector(
     model = accelerator.prepare_model(model, evaluation_mode=True)
     processor = MuraImageProcessor.from_pretrained(folder)
     codes, calib_codes = (
-        _read_codes(model.eval(), views, accelerator.device, batch_size, f"Reading {name}")
+        read_codes(model.eval(), views, batch_size, feature_means, f"Reading {name}").numpy()
         for name, views in (
             ("train", ConcatDataset([ViewDataset(rows, processor, change) for rows, change in shown])),
             ("calib", ViewDataset(calib, processor)),
@@ -114,23 +115,16 @@ def fit_ood_detector(
     return record
 
 
-def _largest_zoom(folder: Path) -> float:
-    """Returns how far the training of a checkpoint enlarged views; 1 if not at all, or if that is unknown."""
-    file = folder / "training.json"
-    record = json.loads(file.read_text()) if file.is_file() else {}
-    return float((record.get("arguments") or {}).get("zoom_in", 1.0))
-
-
 @torch.no_grad()
-def _read_codes(
-    model: Any, views: TorchDataset[dict[str, Any]], device: torch.device, batch_size: int, progress: str
-) -> np.ndarray:
-    """Codes of views from `feature_means`, float32 `[n, D]`."""
-    codes = []
+def read_codes(
+    model: Any, views: TorchDataset[Any], batch_size: int, find_code: Callable[[Any], Any], progress: str
+) -> torch.Tensor:
+    """Codes of views that `find_code` takes from the output of a model: `[n, D]` on the CPU, or `[0]`."""
+    codes = [torch.zeros(0)]
     for batch in tqdm(DataLoader(views, batch_size), desc=progress, leave=False):
-        pixel_values = batch["pixel_values"].to(device, memory_format=torch.channels_last)
-        codes.append(feature_means(model.classify_views(pixel_values)).cpu().numpy())
-    return np.concatenate(codes) if codes else np.zeros((0, 1), np.float32)
+        pixel_values = batch["pixel_values"].to(model.device, memory_format=torch.channels_last)
+        codes.append(find_code(model.classify_views(pixel_values)).cpu())
+    return torch.cat(codes)
 
 
 def measure_ood_detection(

@@ -163,14 +163,6 @@ def play_pointing_game(predictor: StudyPredictor, rows: Dataset) -> PointingGame
     return PointingGame(chosen, single, hits.astype(bool), overlaps, inside, cold, constant)
 
 
-def views_with_one_box(rows: Dataset) -> list[int]:
-    """Returns the indices of the abnormal views with exactly one box; empty if the rows have no boxes."""
-    if "boxes" not in rows.column_names:
-        return []
-    pairs = zip(rows["boxes"], rows["label"], strict=True)
-    return [n for n, (boxes, label) in enumerate(pairs) if label == 1 and len(boxes) == 1]
-
-
 def compare_with_box(heatmap: np.ndarray, box: Sequence[int]) -> tuple[bool, float, float]:
     """Returns whether the hottest pixel lies in a box, the IoU of `localize` with it, and the share of heat in it.
 

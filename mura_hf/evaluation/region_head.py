@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,6 @@ from accelerate import Accelerator
 from datasets import Dataset
 from safetensors.torch import load_file, save
 from torch.nn import functional
-from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
 from transformers import AutoModelForImageClassification
 
 from ..common import replace_file
@@ -26,6 +25,7 @@ from ..models.golden_mura import digest_weights
 from ..retrieval import OOD_FILE, OODDetector
 from ..training import SplitPredictions
 from .calibration import add_to_training_record
+from .ood_detection import read_codes
 from .prediction_cache import spread_indices
 
 MAX_VIEWS = 1_500
@@ -76,7 +76,7 @@ def fit_region_head(folder: str | Path, train: Dataset, *, batch_size: int = 32,
     rows = rows.select(spread_indices(len(rows), MAX_VIEWS))
     model = accelerator.prepare_model(model, evaluation_mode=True)
     views = ViewDataset(rows, MuraImageProcessor.from_pretrained(folder))
-    codes = _read_codes(model.eval(), views, accelerator.device, batch_size)
+    codes = read_codes(model.eval(), views, batch_size, attrgetter("pooler_output"), "Reading regions").double()
     targets = torch.tensor([names.index(name) for name in rows["region"]])
     weight, bias = _fit(codes, targets, len(names))
     right = (codes @ weight.T + bias).argmax(1) == targets
@@ -95,16 +95,6 @@ def single_regions(rows: Dataset | None) -> list[str]:
     counts = Counter(rows["region"] if rows is not None and "region" in rows.column_names else ())
     single = (name for name in counts if name and name != "unknown" and "+" not in name)
     return sorted(name for name in single if counts[name] >= MIN_VIEWS)
-
-
-@torch.no_grad()
-def _read_codes(model: Any, views: ViewDataset, device: torch.device, batch_size: int) -> torch.Tensor:
-    """Pooled codes of views, float64 `[n, D]` on the CPU."""
-    codes = []
-    for batch in tqdm(DataLoader(views, batch_size), desc="Reading regions", leave=False):
-        pixel_values = batch["pixel_values"].to(device, memory_format=torch.channels_last)
-        codes.append(model.classify_views(pixel_values).pooler_output.cpu().double())
-    return torch.cat(codes)
 
 
 def _fit(codes: torch.Tensor, targets: torch.Tensor, n_classes: int) -> tuple[torch.Tensor, torch.Tensor]:

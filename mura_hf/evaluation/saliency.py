@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 import cv2
@@ -13,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 from tqdm.auto import tqdm
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, DatasetError
 from ..explain import explain
 from ..inference import StudyPredictor
 from ..metrics import mean_with_interval
@@ -24,7 +25,6 @@ from .pointing_game import (
     measure_sensitivity,
     play_pointing_game,
     projection_agreement,
-    views_with_one_box,
 )
 from .prediction_cache import PredictionCache, body_part_of, image_source, spread_indices
 
@@ -56,19 +56,9 @@ def measure_saliency(cache: PredictionCache, predictor: StudyPredictor, *, phant
     if "none" in report["randomization"]:
         return report
     report |= measure("insertion_deletion", measure_insertion_deletion, rows)
-    if _has_heatmaps_of_boxes(predictor, rows):
+    with suppress(DatasetError):  # no boxes, or no heatmaps for them
         report |= cache.measure_once("pointing_game", {}, lambda: _pointing_game(predictor, rows))
     return report | (measure("sensitivity", measure_sensitivity) if phantoms else {})
-
-
-def _has_heatmaps_of_boxes(predictor: StudyPredictor, rows: Dataset) -> bool:
-    """Returns whether a view has exactly one box, and the checkpoint a heatmap for its body part."""
-    chosen = views_with_one_box(rows)
-    if not chosen:
-        return False
-    ramp = np.tile(np.arange(64, dtype=np.uint8), (64, 1))
-    part = body_part_of({"body_part": rows["body_part"][chosen[0]]})
-    return predictor([ramp], body_part=part).views[0].heatmap is not None
 
 
 def _pointing_game(predictor: StudyPredictor, rows: Dataset) -> dict[str, Any]:

@@ -50,24 +50,15 @@ HUB_TIMEOUT = 5.0
 
 @dataclass(frozen=True)
 class CheckpointLimits:
-    """What a checkpoint may ask for. A stranger's files are checked before anything large is fetched or built.
+    """What a checkpoint may ask for. A stranger's files are checked before anything large is fetched or built."""
 
-    Attributes:
-        weights_bytes: Of all weights and codes together, on the Hub; None for no limit.
-        file_bytes: Of each other file that is fetched or read: configuration, card, records.
-        side: Sides of images in pixels, in the configuration and in that of the image processor.
-        number: Any other number in these files, such as a number of layers.
-        tensors: Number of parameters and buffers of the network, each a tensor.
-        elements: Elements of these tensors, all together.
-        product: Elements of a product of matrices for one view, such as the attention of all its tokens to each other.
-    """
-
-    weights_bytes: int | None = None
-    file_bytes: int = 32 << 20
-    side: int = 4096
-    number: float = 1e6
-    tensors: int = 50_000
-    elements: int = 4_000_000_000
+    weights_bytes: int | None = None  # of all weights and codes together, on the Hub; None for no limit
+    file_bytes: int = 32 << 20  # of each other file that is fetched or read: configuration, card, records
+    side: int = 4096  # sides of images in pixels, in the configuration and in that of the image processor
+    number: float = 1e6  # any other number in these files, such as a number of layers
+    tensors: int = 50_000  # number of parameters and buffers of the network, each a tensor
+    elements: int = 4_000_000_000  # elements of these tensors, all together
+    # Elements of a product of matrices for one view, such as the attention of all its tokens to each other
     product: int = 1 << 30
 
 
@@ -140,17 +131,12 @@ _PRODUCTS = {
 
 @dataclass(frozen=True)
 class Source:
-    """Where a checkpoint is.
+    """Where a checkpoint is."""
 
-    Attributes:
-        location: Folder or Hub name, as transformers takes it.
-        revision: Revision on the Hub; None for the main branch and for folders.
-        name: Name in predictions: the Hub name, with the revision if one was given; "bundled: " and its name; or
-            "folder: " and the last part of its path. Full paths are private and never shown.
-    """
-
-    location: str
-    revision: str | None
+    location: str  # folder or Hub name, as transformers takes it
+    revision: str | None  # revision on the Hub; None for the main branch and for folders
+    # Name in predictions: the Hub name, with the revision if one was given; "bundled: " and its name; or "folder:
+    # " and the last part of its path. Full paths are private and never shown.
     name: str
 
     @property

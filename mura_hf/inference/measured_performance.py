@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +14,17 @@ OVERALL = "overall"
 
 @dataclass(frozen=True)
 class OperatingPointPerformance:
-    """Counts of held-out studies at one operating point. They were not used to choose its threshold.
+    """Counts of held-out studies at one operating point. They were not used to choose its threshold."""
 
-    Attributes:
-        operating_point: Its name.
-        threshold: Studies strictly above it are flagged.
-        chosen: How it was chosen, in words.
-        group: The body part, or `OVERALL`.
-        held_out: Description of the studies.
-        n_abnormal: Number of abnormal studies.
-        n_flagged_abnormal: Number of abnormal studies that were flagged.
-        n_normal: Number of normal studies.
-        n_flagged_normal: Number of normal studies that were flagged.
-    """
-
-    operating_point: str
-    threshold: float
-    chosen: str
-    group: str
-    held_out: str
-    n_abnormal: int
-    n_flagged_abnormal: int
-    n_normal: int
-    n_flagged_normal: int
+    operating_point: str  # its name
+    threshold: float  # studies strictly above it are flagged
+    chosen: str  # how it was chosen, in words
+    group: str  # the body part, or `OVERALL`
+    held_out: str  # description of the studies
+    n_abnormal: int  # number of abnormal studies
+    n_flagged_abnormal: int  # number of abnormal studies that were flagged
+    n_normal: int  # number of normal studies
+    n_flagged_normal: int  # number of normal studies that were flagged
 
     @property
     def sensitivity(self) -> float | None:
@@ -65,24 +53,15 @@ class OperatingPointPerformance:
 
 @dataclass(frozen=True)
 class BandPerformance:
-    """Counts of held-out studies in one band. They were not used to choose its cut points.
+    """Counts of held-out studies in one band. They were not used to choose its cut points."""
 
-    Attributes:
-        band: "low", "uncertain" or "suspected".
-        group: The body part, or `OVERALL`.
-        held_out: Description of the studies.
-        n: Number of studies in the band.
-        n_abnormal: Number of abnormal ones among them.
-        n_studies: Number of studies in all bands.
-        interval: 95 % interval of the share of abnormal studies in the band; None if there are too few.
-    """
-
-    band: str
-    group: str
-    held_out: str
-    n: int
-    n_abnormal: int
-    n_studies: int
+    band: str  # "low", "uncertain" or "suspected"
+    group: str  # the body part, or `OVERALL`
+    held_out: str  # description of the studies
+    n: int  # number of studies in the band
+    n_abnormal: int  # number of abnormal ones among them
+    n_studies: int  # number of studies in all bands
+    # 95 % interval of the share of abnormal studies in the band; None if there are too few
     interval: tuple[float, float] | None
 
     @property
@@ -103,37 +82,23 @@ class BandPerformance:
         return f"{text} ({low:.1f} to {high:.1f} of 100)."
 
 
+@dataclass(frozen=True)
 class MeasuredPerformance:
-    """Performance of one checkpoint by operating point or band, and by body part.
+    """Performance of one checkpoint by operating point or band, and by body part or `OVERALL`."""
 
-    Args:
-        found: Operating point -> body part or `OVERALL` -> performance.
-        bands: Band -> body part or `OVERALL` -> performance.
-        band_limits: Cut points that the bands were measured with.
-        auroc: Area under the ROC curve on held-out studies, and its 95 % interval if there is one.
-        data: Name of the data that it was measured on, and their licence.
-    """
-
-    def __init__(
-        self,
-        found: dict[str, dict[str, OperatingPointPerformance]] | None = None,
-        bands: dict[str, dict[str, BandPerformance]] | None = None,
-        band_limits: tuple[float, float] | None = None,
-        auroc: tuple[float, tuple[float, float] | None] | None = None,
-        data: tuple[str, str] | None = None,
-    ) -> None:
-        self._found = found or {}
-        self._bands = bands or {}
-        self._band_limits = band_limits
-        self.auroc = auroc
-        self.data = data
+    points: dict[str, dict[str, OperatingPointPerformance]] = field(default_factory=dict)
+    bands: dict[str, dict[str, BandPerformance]] = field(default_factory=dict)
+    band_limits: tuple[float, float] | None = None  # cut points that the bands were measured with
+    # Area under the ROC curve on held-out studies, and its 95 % interval if there is one
+    auroc: tuple[float, tuple[float, float] | None] | None = None
+    data: tuple[str, str] | None = None  # name of the data that it was measured on, and their licence
 
     def get(self, operating_point: str, threshold: float, body_part: str | None) -> OperatingPointPerformance | None:
         """Returns the performance on a body part if it was measured, else on all studies.
 
         Returns None if neither was measured, or only at another threshold.
         """
-        groups = self._found.get(operating_point, {})
+        groups = self.points.get(operating_point, {})
         found = groups.get(body_part or OVERALL) or groups.get(OVERALL)
         return found if found is not None and found.threshold == threshold else None
 
@@ -142,7 +107,7 @@ class MeasuredPerformance:
 
         Returns None if neither was measured, or only with other cut points.
         """
-        groups = self._bands.get(band, {}) if limits == self._band_limits else {}
+        groups = self.bands.get(band, {}) if limits == self.band_limits else {}
         return groups.get(body_part or OVERALL) or groups.get(OVERALL)
 
 
@@ -158,7 +123,7 @@ def read_measured_performance(file: Path, weights: str | None) -> MeasuredPerfor
         held_out = str(report["data"]["held_out"])
         points = report["operating_points"].items()
         found = {str(name): _read_groups(str(name), point, held_out) for name, point in points}
-        bands, limits = _read_bands(report["bands"], held_out) if "bands" in report else (None, None)
+        bands, limits = _read_bands(report["bands"], held_out) if "bands" in report else ({}, None)
         auroc, data = _read_summary(report)
         return MeasuredPerformance(found, bands, limits, auroc, data)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):

@@ -323,7 +323,7 @@ class StudyPredictor:
     def measured_performance(self) -> MeasuredPerformance:
         """Measured performance of the operating points and bands, from the checkpoint's `evaluation.json`."""
         file = None if self._source is None else find_file(self._source, _EVALUATION)
-        return MeasuredPerformance({}) if file is None else read_measured_performance(file, self.weights_sha256)
+        return MeasuredPerformance() if file is None else read_measured_performance(file, self.weights_sha256)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
         """Saves all that makes a prediction, so that `from_pretrained(save_directory)` gives equal ones.
@@ -404,7 +404,7 @@ class StudyPredictor:
         """
         with TemporaryDirectory(prefix="mura_hf_push_") as place:
             self.save_pretrained(place)
-            if not self._may_share_index():
+            if self.index is None or not self.index.record.may_be_shared:
                 shutil.rmtree(Path(place, FOLDER), ignore_errors=True)
             try:
                 api = HfApi(token=token)
@@ -429,10 +429,6 @@ class StudyPredictor:
                 raise HubError(
                     f"{repo_id} was not pushed: {first_line(error)}. Check the name, the network and `hf auth login`"
                 ) from error
-
-    def _may_share_index(self) -> bool:
-        """Whether there is an index of pictures that may be shared."""
-        return self.index is not None and self.index.record.may_be_shared
 
     def __repr__(self) -> str:
         config, detector = self.model.config, "without" if self.ood_detector is None else "with"

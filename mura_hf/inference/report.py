@@ -38,25 +38,16 @@ _VIEW_STATES = {"suspected": "flagged", "uncertain": "uncertain", "low": "not fl
 
 @dataclass(frozen=True)
 class ReportContext:
-    """Content of a report beside the prediction.
+    """Content of a report beside the prediction."""
 
-    Attributes:
-        made: Time of the report.
-        weights_sha256: SHA-256 of the weights; None if unknown.
-        performance: Measured performance of the operating point; None if unknown.
-        prevalence: Assumed share of abnormal studies, in (0, 1).
-        left_out: Sentences about files that could not be read.
-        withheld: Whether to withhold the prediction, because the study is out of distribution.
-        all_heatmaps: Whether to draw the heatmaps of views whose band is low, too.
-    """
-
-    made: datetime
-    weights_sha256: str | None = None
+    made: datetime  # time of the report
+    weights_sha256: str | None = None  # SHA-256 of the weights; None if unknown
+    # Measured performance of the operating point; None if unknown
     performance: OperatingPointPerformance | None = None
-    prevalence: float = 0.1
-    left_out: Sequence[str] = ()
-    withheld: bool = False
-    all_heatmaps: bool = False
+    prevalence: float = 0.1  # assumed share of abnormal studies, in (0, 1)
+    left_out: Sequence[str] = ()  # sentences about files that could not be read
+    withheld: bool = False  # whether to withhold the prediction, because the study is out of distribution
+    all_heatmaps: bool = False  # whether to draw the heatmaps of views whose band is low, too
 
 
 def report_pdf(study: StudyPrediction, radiographs: Sequence[Radiograph], context: ReportContext) -> bytes:

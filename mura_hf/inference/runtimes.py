@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -63,31 +63,22 @@ def check_runtime(name: str) -> str:
     return chosen
 
 
-class _Recorder:
-    """Stands in for a compiled backbone, keeps an example of its input, and leaves the work to PyTorch."""
-
-    def __init__(self) -> None:
-        self.example: torch.Tensor | None = None
-
-    def __call__(self, pixel_values: torch.Tensor) -> None:
-        self.example = pixel_values[:1].detach().clone()
-
-
 @contextmanager
 def record_examples(model: MuraClassifier) -> Iterator[dict[MuraModel, torch.Tensor]]:
     """Collects an input of each backbone that runs without gradients inside the block."""
     networks = [module for module in model.modules() if isinstance(module, MuraModel)]
-    recorders = [_Recorder() for _ in networks]
     examples: dict[MuraModel, torch.Tensor] = {}
-    for network, recorder in zip(networks, recorders, strict=True):
-        network.compiled = recorder
+
+    def record(network: MuraModel, pixel_values: torch.Tensor) -> None:  # stands in for a compiled backbone
+        examples[network] = pixel_values[:1].detach().clone()
+
+    for network in networks:
+        network.compiled = partial(record, network)
     try:
         yield examples
     finally:
-        for network, recorder in zip(networks, recorders, strict=True):
+        for network in networks:
             network.compiled = None
-            if recorder.example is not None:
-                examples[network] = recorder.example
 
 
 def compile_backbones(examples: dict[MuraModel, torch.Tensor], runtime: str) -> str:

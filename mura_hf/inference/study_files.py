@@ -44,19 +44,12 @@ _COLUMNS = {
 
 @dataclass(frozen=True)
 class StudyFile:
-    """One view.
+    """One view."""
 
-    Attributes:
-        name: File name without its folder.
-        path: Path of the file, or of the ZIP file that contains it.
-        member: Name inside the ZIP file; None for a plain file.
-        readable: False if its first bytes already show that `read_radiograph` will refuse it.
-    """
-
-    name: str
-    path: Path
-    member: str | None = None
-    readable: bool = True
+    name: str  # file name without its folder
+    path: Path  # path of the file, or of the ZIP file that contains it
+    member: str | None = None  # name inside the ZIP file; None for a plain file
+    readable: bool = True  # false if its first bytes already show that `read_radiograph` will refuse it
 
     def content(self, max_bytes: int | None = None) -> Path | bytes:
         """Returns the input of `read_radiograph`: the path, or the content of a member of a ZIP file.
@@ -86,18 +79,14 @@ class StudyFile:
 
 @dataclass(frozen=True)
 class StudyFiles:
-    """The views of one study.
+    """The views of one study."""
 
-    Attributes:
-        name: Path of its folder relative to the source, or its name in a table, preceded by the patient if the table
-            uses names for several patients. The label in the names of MURA's folders is removed, as in `load_mura`.
-        files: Its views, sorted by name, with pictures that cannot be read. Empty for a folder without any.
-        body_part: Body part according to the folder name (MURA's "XR_WRIST") or the table, else None.
-    """
-
+    # Path of its folder relative to the source, or its name in a table, preceded by the patient if the table uses
+    # names for several patients. The label in the names of MURA's folders is removed, as in `load_mura`.
     name: str
+    # Its views, sorted by name, with pictures that cannot be read. Empty for a folder without any.
     files: tuple[StudyFile, ...]
-    body_part: str | None = None
+    body_part: str | None = None  # body part according to the folder name (MURA's "XR_WRIST") or the table, else None
 
 
 def find_studies(source: str | os.PathLike[str]) -> list[StudyFiles]:

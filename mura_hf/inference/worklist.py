@@ -29,39 +29,23 @@ Read = Callable[[StudyFile], Radiograph]
 
 @dataclass(frozen=True)
 class WorklistRow:
-    """One study; its fields are the columns of a worklist.
+    """One study; its fields are the columns of a worklist."""
 
-    Attributes:
-        study: Name of the study.
-        body_part: Given or predicted body part, or None.
-        probability: P(abnormal) in [0, 1]; None without a prediction.
-        band: "low", "uncertain", "suspected" or "out_of_distribution", as in `StudyPrediction`.
-        label: "normal" or "abnormal" at the operating point.
-        in_distribution: Whether the study is like those of training; if not, the prediction may be meaningless.
-        n_views: Number of views that were read.
-        left_out: Sentences about views that could not be read.
-        warnings: Sentences to show with the prediction.
-        error: Why there is no prediction, or None.
-        operating_point: Name of the operating point.
-        threshold: Its threshold; studies strictly above it are abnormal.
-        checkpoint: Name of the checkpoint, as in `StudyPrediction`.
-        region: Predicted region of the body in plain words, or None.
-    """
-
-    study: str
-    body_part: str | None = None
-    probability: float | None = None
-    band: str | None = None
-    label: str | None = None
+    study: str  # name of the study
+    body_part: str | None = None  # given or predicted body part, or None
+    probability: float | None = None  # P(abnormal) in [0, 1]; None without a prediction
+    band: str | None = None  # "low", "uncertain", "suspected" or "out_of_distribution", as in `StudyPrediction`
+    label: str | None = None  # "normal" or "abnormal" at the operating point
+    # Whether the study is like those of training; if not, the prediction may be meaningless
     in_distribution: bool | None = None
-    n_views: int = 0
-    left_out: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    error: str | None = None
-    operating_point: str | None = None
-    threshold: float | None = None
-    checkpoint: str | None = None
-    region: str | None = None
+    n_views: int = 0  # number of views that were read
+    left_out: tuple[str, ...] = ()  # sentences about views that could not be read
+    warnings: tuple[str, ...] = ()  # sentences to show with the prediction
+    error: str | None = None  # why there is no prediction, or None
+    operating_point: str | None = None  # name of the operating point
+    threshold: float | None = None  # its threshold; studies strictly above it are abnormal
+    checkpoint: str | None = None  # name of the checkpoint, as in `StudyPrediction`
+    region: str | None = None  # predicted region of the body in plain words, or None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns JSON values."""

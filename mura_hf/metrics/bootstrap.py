@@ -5,18 +5,16 @@ Studies of one patient are not independent, so whole patients are resampled (Fie
 resamples are therefore computed at once, without a loop.
 """
 
-from collections.abc import Hashable, Sequence
-
 import numpy as np
 
-from .classification import FIGURES, check_runs, weighted_figures
+from .classification import FIGURES, Groups, Numbers, check_runs, cluster_index, weighted_figures
 from .intervals import paired_comparison
 
 
 def bootstrap_confidence_intervals(
-    labels: Sequence[int] | np.ndarray,
-    probabilities: Sequence[float] | np.ndarray,
-    groups: Sequence[Hashable] | np.ndarray,
+    labels: Numbers,
+    probabilities: Numbers,
+    groups: Groups,
     threshold: float = 0.5,
     n_resamples: int = 2000,
     level: float = 0.95,
@@ -51,10 +49,10 @@ def bootstrap_confidence_intervals(
 
 
 def paired_bootstrap(
-    labels: Sequence[int] | np.ndarray,
-    probabilities_a: Sequence[float] | np.ndarray,
-    probabilities_b: Sequence[float] | np.ndarray,
-    groups: Sequence[Hashable] | np.ndarray,
+    labels: Numbers,
+    probabilities_a: Numbers,
+    probabilities_b: Numbers,
+    groups: Groups,
     threshold: float | tuple[float, float] = 0.5,
     n_resamples: int = 2000,
     level: float = 0.95,
@@ -106,12 +104,10 @@ def percentile_interval(sample: np.ndarray, level: float) -> tuple[float, float]
     return float(low), float(high)
 
 
-def resample_counts(groups: Sequence[Hashable] | np.ndarray, n: int, n_resamples: int, seed: int) -> np.ndarray:
+def resample_counts(groups: Groups, n: int, n_resamples: int, seed: int) -> np.ndarray:
     """Draws resamples of whole groups and counts how often each row is drawn: float64 `[n_resamples, n]`."""
     if n != len(groups) or not n:
         raise ValueError(f"{n} values and {len(groups)} groups; need the same number, not 0")
-    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
-    index = np.fromiter((numbers[group] for group in groups), np.int64, n)
-    rng = np.random.default_rng(seed)
-    draws = rng.multinomial(len(numbers), np.full(len(numbers), 1 / len(numbers)), size=n_resamples)
+    index, n_groups = cluster_index(groups)
+    draws = np.random.default_rng(seed).multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=n_resamples)
     return draws[:, index].astype(np.float64)

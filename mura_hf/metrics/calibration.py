@@ -1,12 +1,12 @@
 """Calibration: one temperature for views, a slope and an intercept for studies, and how well probabilities fit."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from .classification import N_BINS
-from .intervals import MIN_CLUSTERS, MIN_STUDIES, cluster_index, effective_degrees, share_interval, t_quantile
+from .classification import N_BINS, Groups, Numbers, cluster_index
+from .intervals import MIN_CLUSTERS, MIN_STUDIES, effective_degrees, share_interval, t_quantile
 
 _EPSILON = 1e-7  # keeps logits of probabilities finite
 _GRID = np.linspace(0.02, 0.98, 49)  # of the smooth reliability curve
@@ -14,7 +14,7 @@ _BANDWIDTH = 0.5  # of its kernel, in logits
 _LEAST_SPREAD = 0.1  # of the studies around a point, in logits; a slope cannot be fitted to less
 
 
-def fit_temperature(margins: Sequence[float] | np.ndarray, labels: Sequence[int] | np.ndarray) -> float:
+def fit_temperature(margins: Numbers, labels: Numbers) -> float:
     """Fits the temperature of the views' logits.
 
     Source: Guo et al., "On calibration of modern neural networks", arXiv 1706.04599, section 4.2, with the bias
@@ -35,9 +35,7 @@ def fit_temperature(margins: Sequence[float] | np.ndarray, labels: Sequence[int]
     return float(np.clip(1 / _positive(slope), 0.05, 20.0))
 
 
-def fit_study_calibration(
-    probabilities: Sequence[float] | np.ndarray, labels: Sequence[int] | np.ndarray
-) -> tuple[float, float]:
+def fit_study_calibration(probabilities: Numbers, labels: Numbers) -> tuple[float, float]:
     """Fits slope and intercept on the logit of the studies' probabilities.
 
     Logistic calibration (Cox, Biometrika 45, 1958) with the penalty of Firth (Biometrika 80, 1993), which removes the
@@ -60,9 +58,7 @@ def fit_study_calibration(
     return slope, float(np.clip(_match_mean(slope * margins, truth), -20, 20))
 
 
-def calibrate_studies(
-    probabilities: Sequence[float] | np.ndarray, slope: float = 1.0, intercept: float = 0.0
-) -> np.ndarray:
+def calibrate_studies(probabilities: Numbers, slope: float = 1.0, intercept: float = 0.0) -> np.ndarray:
     """Returns sigmoid(slope * logit(p) + intercept), float64 `[n]`; slope 1 and intercept 0 return p unchanged."""
     values = np.asarray(probabilities, np.float64)
     if slope == 1 and intercept == 0:
@@ -74,12 +70,7 @@ def calibrate_studies(
 
 
 def measure_calibration(
-    labels: Sequence[int] | np.ndarray,
-    probabilities: Sequence[float] | np.ndarray,
-    groups: Sequence[Hashable] | np.ndarray,
-    level: float = 0.95,
-    *,
-    curve: bool = True,
+    labels: Numbers, probabilities: Numbers, groups: Groups, level: float = 0.95, *, curve: bool = True
 ) -> dict[str, Any]:
     """Measures how well probabilities fit (Van Calster et al., "Calibration: the Achilles heel of predictive
     analytics", BMC Medicine 17, 2019).
@@ -176,7 +167,7 @@ def _smooth_curve(
     return dict(zip(names, np.round(rows, 4).T.tolist(), strict=True)) if rows else None
 
 
-def _check(values: Sequence[float] | np.ndarray, labels: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _check(values: Numbers, labels: Numbers) -> tuple[np.ndarray, np.ndarray]:
     numbers, truth = np.asarray(values, np.float64), np.asarray(labels, np.float64)
     if numbers.shape != truth.shape or numbers.ndim != 1:
         raise ValueError(f"{numbers.shape} values and {truth.shape} labels; need one label a value")
@@ -185,7 +176,7 @@ def _check(values: Sequence[float] | np.ndarray, labels: Sequence[int] | np.ndar
     return numbers, truth
 
 
-def _logit(probabilities: Sequence[float] | np.ndarray) -> np.ndarray:
+def _logit(probabilities: Numbers) -> np.ndarray:
     from scipy.special import logit
 
     values = np.asarray(probabilities, np.float64)

@@ -5,6 +5,12 @@ from typing import Any
 
 import numpy as np
 
+Numbers = Sequence[float] | np.ndarray
+"""A number for each row, such as its label or its probability."""
+
+Groups = Sequence[Hashable] | np.ndarray
+"""The group of each row, such as its patient."""
+
 N_BINS = 15
 """Number of bins of equal width for reliability diagrams and the calibration error."""
 
@@ -28,7 +34,7 @@ _DIGITS = 5  # of points on curves
 
 
 def classification_metrics(
-    labels: Sequence[int] | np.ndarray, probabilities: Sequence[float] | np.ndarray, threshold: float = 0.5
+    labels: Numbers, probabilities: Numbers, threshold: float = 0.5
 ) -> dict[str, float | int | None]:
     """Computes every metric that this project reports for one set of predictions.
 
@@ -38,33 +44,22 @@ def classification_metrics(
         threshold: A row is called abnormal strictly above it.
 
     Returns:
-        `n`, `n_abnormal`, the metrics of `matrix_metrics`, `auroc`, `auprc` (average precision), `brier`, and `ece`
-        (expected calibration error of P(abnormal) over 15 bins of equal width; Naeini et al., 2015). Undefined
-        metrics are None: `auroc`, `auprc` and `kappa` if only one class is present.
+        `n`, `n_abnormal`, and the metrics in `FIGURES`: `f1` is that of abnormal, `kappa` Cohen's (unweighted: Educ.
+        Psychol. Meas. 20, 1960), `auprc` the average precision, `ece` the expected calibration error of P(abnormal)
+        over 15 bins of equal width (Naeini et al., 2015). Undefined metrics are None: `auroc`, `auprc` and `kappa` if
+        only one class is present.
 
     Raises:
         ValueError: If lengths differ, labels are not 0 or 1, or probabilities lie outside [0, 1].
     """
-    from sklearn.metrics import average_precision_score, roc_auc_score  # an extra, and slow to import
-
     truth, values = check_predictions(labels, probabilities)
-    positive, n = truth == 1, len(truth)
-    both = bool(positive.any() and not positive.all())
-    gaps = np.bincount(bin_indices(values), weights=truth - values)
-    return {
-        "n": n,
-        "n_abnormal": int(positive.sum()),
-        **matrix_metrics(confusion_matrix(truth, values, threshold)),
-        "auroc": float(roc_auc_score(truth, values)) if both else None,
-        "auprc": float(average_precision_score(truth, values)) if both else None,
-        "brier": float(np.mean((values - truth) ** 2)) if n else None,
-        "ece": float(np.abs(gaps).sum() / n) if n else None,
-    }
+    figures = weighted_figures(truth == 1, values, np.ones((1, len(truth))), threshold) if len(truth) else {}
+    numbers = {name: float(figures[name][0]) if figures else np.nan for name in FIGURES}
+    found = {name: number if np.isfinite(number) else None for name, number in numbers.items()}
+    return {"n": len(truth), "n_abnormal": int((truth == 1).sum()), **found}
 
 
-def too_few_studies(
-    labels: Sequence[int] | np.ndarray, patients: Sequence[Hashable] | np.ndarray, what: str
-) -> str | None:
+def too_few_studies(labels: Numbers, patients: Groups, what: str) -> str | None:
     """Says that studies are too few for something, such as "too few: 7 studies, 3 abnormal; ..."; None if not.
 
     Args:
@@ -82,9 +77,7 @@ def too_few_studies(
     )
 
 
-def confusion_matrix(
-    labels: Sequence[int] | np.ndarray, probabilities: Sequence[float] | np.ndarray, threshold: float = 0.5
-) -> list[list[int]]:
+def confusion_matrix(labels: Numbers, probabilities: Numbers, threshold: float = 0.5) -> list[list[int]]:
     """Counts `[[true negatives, false positives], [false negatives, true positives]]`.
 
     Takes and raises the same as `classification_metrics`.
@@ -94,36 +87,7 @@ def confusion_matrix(
     return counts.reshape(2, 2).tolist()
 
 
-def matrix_metrics(matrix: Sequence[Sequence[int]]) -> dict[str, float | None]:
-    """Computes the metrics that follow from a matrix of `confusion_matrix`.
-
-    Returns:
-        `accuracy`, `sensitivity`, `specificity`, `precision`, `f1` (of abnormal) and `kappa` (Cohen's, unweighted:
-        Educ. Psychol. Meas. 20, 1960). Undefined metrics are None; kappa is undefined if only one class is present.
-    """
-    (rejections, alarms), (misses, hits) = matrix
-    n, abnormal, called = rejections + alarms + misses + hits, misses + hits, alarms + hits
-    kappa = None
-    if abnormal and n - abnormal:
-        chance = (abnormal * called + (n - abnormal) * (n - called)) / n**2
-        kappa = ((hits + rejections) / n - chance) / (1 - chance)
-    return {
-        "accuracy": _ratio(hits + rejections, n),
-        "sensitivity": _ratio(hits, abnormal),
-        "specificity": _ratio(rejections, n - abnormal),
-        "precision": _ratio(hits, called),
-        "f1": _ratio(2 * hits, 2 * hits + alarms + misses),
-        "kappa": kappa,
-    }
-
-
-def _ratio(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
-
-
-def check_predictions(
-    labels: Sequence[int] | np.ndarray, probabilities: Sequence[float] | np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def check_predictions(labels: Numbers, probabilities: Numbers) -> tuple[np.ndarray, np.ndarray]:
     """Returns labels `[n]` and probabilities float64 `[n]`; raises as described in `classification_metrics`."""
     truth, values = np.asarray(labels), np.asarray(probabilities, np.float64)
     if truth.shape != values.shape or truth.ndim != 1:
@@ -196,9 +160,7 @@ def _sum_ties(weights: np.ndarray, starts: np.ndarray) -> np.ndarray:
 
 
 def check_runs(
-    labels: Sequence[int] | np.ndarray,
-    probabilities: Sequence[Sequence[float] | np.ndarray] | np.ndarray,
-    groups: Sequence[Hashable] | np.ndarray,
+    labels: Numbers, probabilities: Sequence[Numbers] | np.ndarray, groups: Groups
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """Returns the labels as bool `[n]` and each run's probabilities as float64 `[n]`."""
     truth, runs = np.asarray(labels), [np.asarray(values, np.float64) for values in probabilities]
@@ -257,9 +219,7 @@ def bin_indices(probabilities: np.ndarray) -> np.ndarray:
     return np.minimum((probabilities * N_BINS).astype(np.int64), N_BINS - 1)
 
 
-def aggregate_studies(
-    study_ids: Sequence[Hashable] | np.ndarray, probabilities: Sequence[float] | np.ndarray, how: str = "mean"
-) -> tuple[list[Any], np.ndarray]:
+def aggregate_studies(study_ids: Groups, probabilities: Numbers, how: str = "mean") -> tuple[list[Any], np.ndarray]:
     """Pools the probabilities of the views of each study.
 
     Args:
@@ -280,20 +240,24 @@ def aggregate_studies(
         raise ValueError(f"how is {how!r}: it must be one of {', '.join(POOLINGS)}")
     if values.shape != (len(study_ids),):
         raise ValueError(f"{len(study_ids)} study ids but probabilities of shape {values.shape}")
-    numbers = {study: number for number, study in enumerate(dict.fromkeys(study_ids))}
-    index = np.fromiter((numbers[study] for study in study_ids), np.int64, len(study_ids))
+    index, n_studies = cluster_index(study_ids)
     if how == "max":
-        pooled = np.full(len(numbers), -np.inf)
+        pooled = np.full(n_studies, -np.inf)
         np.maximum.at(pooled, index, values)
     elif how == "noisy_or":
         if not ((values >= 0) & (values <= 1)).all():
             raise ValueError("noisy_or needs probabilities in [0, 1]")
         with np.errstate(divide="ignore"):  # log 0 of a certain view makes the study certain
-            pooled = -np.expm1(np.bincount(index, weights=np.log1p(-values), minlength=len(numbers)))
+            pooled = -np.expm1(np.bincount(index, weights=np.log1p(-values), minlength=n_studies))
     else:
-        sums = np.bincount(index, weights=values, minlength=len(numbers))
-        pooled = sums / np.maximum(np.bincount(index, minlength=len(numbers)), 1)
-    return list(numbers), pooled
+        pooled = np.bincount(index, values, n_studies) / np.bincount(index, minlength=n_studies)
+    return list(dict.fromkeys(study_ids)), pooled
+
+
+def cluster_index(groups: Groups) -> tuple[np.ndarray, int]:
+    """Returns the number of the patient (or study) of each row, int64 `[n]`, and the number of patients."""
+    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+    return np.fromiter((numbers[group] for group in groups), np.int64, len(groups)), len(numbers)
 
 
 def random_baseline(n: int, seed: int = 0) -> np.ndarray:
@@ -309,10 +273,7 @@ def constant_baseline(n: int, probability: float) -> np.ndarray:
 
 
 def view_count_baseline(
-    train_view_counts: Sequence[int] | np.ndarray,
-    train_labels: Sequence[int] | np.ndarray,
-    view_counts: Sequence[int] | np.ndarray,
-    smoothing: float = 10.0,
+    train_view_counts: Numbers, train_labels: Numbers, view_counts: Numbers, smoothing: float = 10.0
 ) -> np.ndarray:
     """Predicts P(abnormal) of a study from its number of views alone.
 

@@ -6,11 +6,11 @@ are the effective number of patients minus one: a few patients with most of the 
 sampling", 1965). `scripts/benchmarks/interval_coverage.py` measures how often intervals and tests hold.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from .classification import FIGURES, check_runs, weighted_figures
+from .classification import FIGURES, Groups, Numbers, check_runs, cluster_index, weighted_figures
 
 MIN_CLUSTERS = 20
 """Fewer patients give no interval."""
@@ -28,11 +28,7 @@ _NEAR_THE_END = 3  # fewer effective events: Wilson's bound on this side, or Hal
 
 
 def confidence_intervals(
-    labels: Sequence[int] | np.ndarray,
-    probabilities: Sequence[float] | np.ndarray,
-    groups: Sequence[Hashable] | np.ndarray,
-    threshold: float = 0.5,
-    level: float = 0.95,
+    labels: Numbers, probabilities: Numbers, groups: Groups, threshold: float = 0.5, level: float = 0.95
 ) -> dict[str, tuple[float, float]]:
     """Computes confidence intervals of the metrics that reports show, except `ece`, whose estimate is biased.
 
@@ -105,7 +101,7 @@ def confidence_intervals(
 
 
 def rate_interval(
-    hits: np.ndarray, counted: np.ndarray, groups: Sequence[Hashable] | np.ndarray, level: float = 0.95
+    hits: np.ndarray, counted: np.ndarray, groups: Groups, level: float = 0.95
 ) -> tuple[float, float] | None:
     """Computes the interval (low, high) of the share of hits among the rows that count, such as a sensitivity.
 
@@ -125,11 +121,7 @@ def rate_interval(
 
 
 def mean_interval(
-    values: Sequence[float] | np.ndarray,
-    groups: Sequence[Hashable] | np.ndarray,
-    level: float = 0.95,
-    *,
-    least: float = -1.0,
+    values: Numbers, groups: Groups, level: float = 0.95, *, least: float = -1.0
 ) -> tuple[float, float] | None:
     """Computes the interval (low, high) of a mean, or of a share if the values are bool.
 
@@ -171,9 +163,7 @@ def mean_interval(
     return max(low, least), min(high, 1.0)
 
 
-def mean_with_interval(
-    values: Sequence[float] | np.ndarray, groups: Sequence[Hashable] | np.ndarray, *, least: float = -1.0
-) -> dict[str, float | None]:
+def mean_with_interval(values: Numbers, groups: Groups, *, least: float = -1.0) -> dict[str, float | None]:
     """Returns the `mean` of values `[n]`, and `low` and `high` from `mean_interval`, None if it gives none."""
     low, high = mean_interval(values, groups, least=least) or (None, None)
     return {"mean": float(np.mean(np.asarray(values, np.float64))), "low": low, "high": high}
@@ -216,10 +206,10 @@ def _share_over_patients(found: np.ndarray, sizes: np.ndarray, level: float) -> 
 
 
 def paired_comparison(
-    labels: Sequence[int] | np.ndarray,
-    probabilities_a: Sequence[float] | np.ndarray,
-    probabilities_b: Sequence[float] | np.ndarray,
-    groups: Sequence[Hashable] | np.ndarray,
+    labels: Numbers,
+    probabilities_a: Numbers,
+    probabilities_b: Numbers,
+    groups: Groups,
     threshold: float | tuple[float, float] = 0.5,
     level: float = 0.95,
 ) -> dict[str, dict[str, float | None]]:
@@ -325,12 +315,6 @@ def adjust_p_values(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
         adjusted[place] = largest
     return adjusted
-
-
-def cluster_index(groups: Sequence[Hashable] | np.ndarray) -> tuple[np.ndarray, int]:
-    """Returns the number of the patient of each row, int64 `[n]`, and the number of patients."""
-    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
-    return np.fromiter((numbers[group] for group in groups), np.int64, len(groups)), len(numbers)
 
 
 def _leave_one_out(

@@ -1,11 +1,11 @@
 """Operating points: named thresholds that are chosen on some studies and measured on others."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from .classification import check_predictions, confusion_matrix
+from .classification import Groups, Numbers, check_predictions, confusion_matrix
 from .intervals import MIN_STUDIES, rate_interval
 
 OPERATING_POINTS = {
@@ -37,11 +37,7 @@ _SPECIFICITY = 0.95
 _DIGITS = 4
 
 
-def choose_operating_points(
-    labels: Sequence[int] | np.ndarray,
-    probabilities: Sequence[float] | np.ndarray,
-    groups: Sequence[Hashable] | np.ndarray | None = None,
-) -> dict[str, float]:
+def choose_operating_points(labels: Numbers, probabilities: Numbers, groups: Groups | None = None) -> dict[str, float]:
     """Chooses the thresholds in `OPERATING_POINTS`; a study is called abnormal strictly above a threshold.
 
     A threshold lies halfway between two probabilities that occur, so probabilities that differ slightly from those
@@ -103,9 +99,7 @@ def choose_default(points: Mapping[str, float]) -> str | None:
     return min(("paper", SCREENING_POINT), key=points.__getitem__) if points.get(SCREENING_POINT) else None
 
 
-def choose_bands(
-    probabilities: Sequence[float] | np.ndarray, groups: Sequence[Hashable] | np.ndarray, threshold: float
-) -> dict[str, float] | None:
+def choose_bands(probabilities: Numbers, groups: Groups, threshold: float) -> dict[str, float] | None:
     """Chooses the cut points between the bands "low", "uncertain" and "suspected" around a threshold.
 
     A threshold t on a calibrated probability p says that a missed abnormal study is as bad as (1 - t) / t false
@@ -139,10 +133,7 @@ def choose_bands(
 
 
 def measure_bands(
-    labels: Sequence[int] | np.ndarray,
-    probabilities: Sequence[float] | np.ndarray,
-    groups: Sequence[Hashable] | np.ndarray,
-    limits: tuple[float, float],
+    labels: Numbers, probabilities: Numbers, groups: Groups, limits: tuple[float, float]
 ) -> dict[str, dict[str, Any]]:
     """Measures bands on studies that were not used to choose their cut points.
 
@@ -198,11 +189,7 @@ def _shorten(threshold: float, values: np.ndarray) -> float:
 
 
 def measure_operating_points(
-    labels: Sequence[int] | np.ndarray,
-    probabilities: Sequence[float] | np.ndarray,
-    groups: Sequence[Hashable] | np.ndarray,
-    thresholds: Mapping[str, float],
-    prevalence: float,
+    labels: Numbers, probabilities: Numbers, groups: Groups, thresholds: Mapping[str, float], prevalence: float
 ) -> dict[str, dict[str, Any]]:
     """Measures thresholds on studies that were not used to choose them.
 

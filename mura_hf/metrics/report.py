@@ -1,13 +1,20 @@
 """`EvaluationReport`: metrics, intervals, confusion matrices and curves of one set of predictions, and their plots."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .classification import check_predictions, classification_metrics, confusion_matrix, measure_curves
+from .classification import (
+    Groups,
+    Numbers,
+    check_predictions,
+    classification_metrics,
+    confusion_matrix,
+    measure_curves,
+)
 from .intervals import confidence_intervals
 
 OVERALL = "overall"
@@ -24,12 +31,7 @@ class GroupReport:
 
     @classmethod
     def measure(
-        cls,
-        labels: Sequence[int] | np.ndarray,
-        probabilities: Sequence[float] | np.ndarray,
-        patients: Sequence[Hashable] | np.ndarray,
-        *,
-        threshold: float = 0.5,
+        cls, labels: Numbers, probabilities: Numbers, patients: Groups, *, threshold: float = 0.5
     ) -> "GroupReport":
         """Measures one group; the arguments are those of `EvaluationReport.measure`."""
         return cls(
@@ -54,9 +56,9 @@ class EvaluationReport:
     @classmethod
     def measure(
         cls,
-        labels: Sequence[int] | np.ndarray,
-        probabilities: Sequence[float] | np.ndarray,
-        patients: Sequence[Hashable] | np.ndarray,
+        labels: Numbers,
+        probabilities: Numbers,
+        patients: Groups,
         *,
         groups: Mapping[str, np.ndarray] | None = None,
         threshold: float = 0.5,

@@ -13,25 +13,15 @@ _Field = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Anatomy:
-    """Bones and flesh of one patient's body part.
+    """Bones and flesh of one patient's body part."""
 
-    Attributes:
-        body_part: One of `BODY_PARTS`.
-        patient: Properties of the patient.
-        bones: One body per bone.
-        flesh: One body, whose wall is fat and whose inside is muscle.
-        field: Field of a frontal film, (x0, y0, x1, y1) in mm.
-        loose: Groups of bones that dislocate together; the first of each has the joint.
-        lung: Air in the chest, if the film shows it.
-    """
-
-    body_part: str
-    patient: Patient
-    bones: tuple[Body, ...]
-    flesh: Body
-    field: _Field
-    loose: tuple[tuple[int, ...], ...] = ()
-    lung: Body | None = None
+    body_part: str  # one of `BODY_PARTS`
+    patient: Patient  # properties of the patient
+    bones: tuple[Body, ...]  # one body per bone
+    flesh: Body  # one body, whose wall is fat and whose inside is muscle
+    field: _Field  # field of a frontal film, (x0, y0, x1, y1) in mm
+    loose: tuple[tuple[int, ...], ...] = ()  # groups of bones that dislocate together; the first of each has the joint
+    lung: Body | None = None  # air in the chest, if the film shows it
 
 
 def _skin(build: BodyBuilder, points: Sequence[tuple[float, ...]], wall: float = 3.0) -> None:

@@ -22,23 +22,14 @@ _SHAPES = json.loads((Path(__file__).parent / "bones.json").read_text())
 
 @dataclass(frozen=True)
 class Patient:
-    """Properties of one patient, relative to an average adult.
+    """Properties of one patient, relative to an average adult."""
 
-    Attributes:
-        age: "child", "adult" or "elder".
-        size: Length of bones.
-        build: Width of bones relative to their length.
-        wall: Thickness of cortical bone.
-        density: Filling of cancellous bone.
-        flesh: Thickness of soft tissue.
-    """
-
-    age: str
-    size: float
-    build: float
-    wall: float
-    density: float
-    flesh: float
+    age: str  # "child", "adult" or "elder"
+    size: float  # length of bones
+    build: float  # width of bones relative to their length
+    wall: float  # thickness of cortical bone
+    density: float  # filling of cancellous bone
+    flesh: float  # thickness of soft tissue
 
 
 def draw_patient(rng: np.random.Generator) -> Patient:

@@ -27,23 +27,14 @@ UNUSUAL_FINDINGS = ("sclerotic_lesion",)
 
 @dataclass(frozen=True)
 class Finding:
-    """A finding of one patient.
+    """A finding of one patient."""
 
-    Attributes:
-        kind: One of `FINDINGS` or `UNUSUAL_FINDINGS`.
-        centre: float64 `[3]`, its centre in mm.
-        reach: Radius around the centre that contains it, in mm.
-        bodies: Index of a bone -> the bone with the finding.
-        changes: Index of a bone -> `change` of `integrate_body`.
-        metal: Bodies of solid metal to add.
-    """
-
-    kind: str
-    centre: np.ndarray
-    reach: float
-    bodies: dict[int, Body]
-    changes: dict[int, np.ndarray]
-    metal: tuple[Body, ...] = ()
+    kind: str  # one of `FINDINGS` or `UNUSUAL_FINDINGS`
+    centre: np.ndarray  # float64 `[3]`, its centre in mm
+    reach: float  # radius around the centre that contains it, in mm
+    bodies: dict[int, Body]  # index of a bone -> the bone with the finding
+    changes: dict[int, np.ndarray]  # index of a bone -> `change` of `integrate_body`
+    metal: tuple[Body, ...] = ()  # bodies of solid metal to add
 
 
 def draw_finding(kind: str, anatomy: Anatomy, straight: Anatomy, rng: np.random.Generator) -> Finding:

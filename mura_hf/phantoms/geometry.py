@@ -18,22 +18,15 @@ SAMPLES = 128
 
 @dataclass(frozen=True)
 class Loft:
-    """A straight axis with an elliptic cross-section that changes along it.
+    """A straight axis with an elliptic cross-section that changes along it."""
 
-    Attributes:
-        origin: float32 `[3]`, start of the axis in mm.
-        frame: float32 `[3, 3]`, unit vectors across, across and along, as rows.
-        length: Length in mm.
-        table: float32 `[SAMPLES, 6]`: centre of the section (2), half axes (2) and wall thickness, all in mm, and the
-            filled share of the inside.
-        ball: Whether it is an ellipsoid with the half axes of the first row and half the length.
-    """
-
-    origin: np.ndarray
-    frame: np.ndarray
-    length: float
+    origin: np.ndarray  # float32 `[3]`, start of the axis in mm
+    frame: np.ndarray  # float32 `[3, 3]`, unit vectors across, across and along, as rows
+    length: float  # length in mm
+    # float32 `[SAMPLES, 6]`: centre of the section (2), half axes (2) and wall thickness, all in mm, and the
+    # filled share of the inside
     table: np.ndarray
-    ball: bool = False
+    ball: bool = False  # whether it is an ellipsoid with the half axes of the first row and half the length
 
     def point(self, share: float, across: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
         """A point on the axis, or `across` beside it, at a share of the length; in mm."""
@@ -79,20 +72,14 @@ class Loft:
 
 @dataclass(frozen=True)
 class Body:
-    """Lofts blended into one solid.
+    """Lofts blended into one solid."""
 
-    Attributes:
-        name: For example "radius".
-        lofts: The first one defines the axis of the body.
-        melt: Width in mm over which neighbouring lofts blend.
-        breakable: Section of the first loft, as shares of its length, where findings may be; None for nowhere.
-        joint: 0 or 1 if the start or the end of the first loft has a joint that may degenerate; else None.
-    """
-
-    name: str
-    lofts: tuple[Loft, ...]
-    melt: float = 1.0
+    name: str  # for example "radius"
+    lofts: tuple[Loft, ...]  # the first one defines the axis of the body
+    melt: float = 1.0  # width in mm over which neighbouring lofts blend
+    # Section of the first loft, as shares of its length, where findings may be; None for nowhere
     breakable: tuple[float, float] | None = None
+    # 0 or 1 if the start or the end of the first loft has a joint that may degenerate; else None
     joint: float | None = None
 
     @cached_property
@@ -199,23 +186,14 @@ def rotation(axis: int, angle: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Camera:
-    """One exposure.
+    """One exposure."""
 
-    Attributes:
-        pose: float64 `[3, 3]`, rotation from the patient's axes to the room's (z towards the detector).
-        centre: float64 `[3]`, point of the patient in front of the centre of the image, in mm.
-        gap: Distance from that point to the detector in mm.
-        scale: Pixels per mm on the detector.
-        mirrored: Whether this is the other side of the body.
-        shape: Height and width of the image in pixels.
-    """
-
-    pose: np.ndarray
-    centre: np.ndarray
-    gap: float
-    scale: float
-    mirrored: bool
-    shape: tuple[int, int]
+    pose: np.ndarray  # float64 `[3, 3]`, rotation from the patient's axes to the room's (z towards the detector)
+    centre: np.ndarray  # float64 `[3]`, point of the patient in front of the centre of the image, in mm
+    gap: float  # distance from that point to the detector in mm
+    scale: float  # pixels per mm on the detector
+    mirrored: bool  # whether this is the other side of the body
+    shape: tuple[int, int]  # height and width of the image in pixels
 
     def project(self, points: np.ndarray) -> np.ndarray:
         """Projects points `[n, 3]` of the patient in mm to pixels `[n, 2]` (column, row)."""

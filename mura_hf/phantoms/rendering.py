@@ -19,25 +19,15 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class Exposure:
-    """Ranges (lowest, highest) from which each film draws its exposure.
+    """Ranges (lowest, highest) from which each film draws its exposure."""
 
-    Attributes:
-        scatter: Share of scattered radiation.
-        grain: Standard deviation of the quantum noise in the direct beam.
-        grain_size: Standard deviation in pixels of the Gaussian that blurs the noise.
-        blur: Standard deviation in pixels of the Gaussian that blurs the film.
-        floor: Share of the window that stays black at its lower end.
-        ceiling: Upper end of the window, in units of the densest bone.
-        gamma: Exponent of the display values; above 1, films are darker.
-    """
-
-    scatter: Range = (0.06, 0.16)
-    grain: Range = (0.006, 0.016)
-    grain_size: Range = (0.45, 0.8)
-    blur: Range = (0.45, 0.8)
-    floor: Range = (0.0, 0.12)
-    ceiling: Range = (0.98, 1.15)
-    gamma: Range = (0.8, 1.1)
+    scatter: Range = (0.06, 0.16)  # share of scattered radiation
+    grain: Range = (0.006, 0.016)  # standard deviation of the quantum noise in the direct beam
+    grain_size: Range = (0.45, 0.8)  # standard deviation in pixels of the Gaussian that blurs the noise
+    blur: Range = (0.45, 0.8)  # standard deviation in pixels of the Gaussian that blurs the film
+    floor: Range = (0.0, 0.12)  # share of the window that stays black at its lower end
+    ceiling: Range = (0.98, 1.15)  # upper end of the window, in units of the densest bone
+    gamma: Range = (0.8, 1.1)  # exponent of the display values; above 1, films are darker
 
 
 EXPOSURES = {

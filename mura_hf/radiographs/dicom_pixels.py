@@ -376,10 +376,10 @@ def _has_all_scans(coded: bytes) -> bool:
 
 def _decode_strictly(coded: bytes, decode: Callable[[bytes], np.ndarray]) -> tuple[np.ndarray, bool]:
     """Decodes a codestream whose end marker may be missing, with a decoder that refuses missing pixels."""
-    try:
+    if _END_OF_IMAGE in coded:
         return decode(coded), True
-    except Exception:
-        return decode(coded + _END_OF_IMAGE), False
+    # Without an end marker, CharLS takes seconds to refuse a codestream that is cut short.
+    return decode(coded + _END_OF_IMAGE), False
 
 
 def _parse_jpeg_header(coded: bytes) -> tuple[int, int, int, int, int, bool]:

@@ -28,19 +28,14 @@ _SOFTENING = 1.0  # share of a channel's mean size at which its scale turns from
 
 @dataclass(frozen=True)
 class OODResult:
-    """Whether one study is like those of training.
+    """Whether one study is like those of training."""
 
-    Attributes:
-        in_distribution: Whether it is.
-        percentile: How unusual the study is: the share of in-distribution studies with as many views whose most
-            unusual view is less unusual than that of this study, in [0, 100].
-        views: Whether each view is like those of training, at the threshold of the study.
-        like_outside: Whether the views that are not are like those of groups that the checkpoint is not made for.
-    """
-
-    in_distribution: bool
+    in_distribution: bool  # whether it is
+    # How unusual the study is: the share of in-distribution studies with as many views whose most unusual view is
+    # less unusual than that of this study, in [0, 100]
     percentile: float
-    views: list[bool]
+    views: list[bool]  # whether each view is like those of training, at the threshold of the study
+    # Whether the views that are not are like those of groups that the checkpoint is not made for
     like_outside: bool = False
 
 
@@ -53,22 +48,14 @@ class OODDetector:
     1807.03888, equation 1). If training also had groups that it is not made for, such as legs, the second score is
     that distance minus the distance to the nearest of those (Ren et al., arXiv 2106.09022, equation 3). Codes are
     transformed by asinh per channel, so that rarely active channels do not dominate by their size.
-
-    Attributes:
-        scales: Divisor of each channel before asinh, float32 `[D]`.
-        whitening: Projection to at most 512 directions with unit covariance, float32 `[D, d]`.
-        means: Projected group means, float32 `[G, d]`.
-        inside: Whether the checkpoint is made for each group, bool `[G]`.
-        calib: Scores of the views of calib, float32 `[n, K]`; K is 2 if some groups are not inside, else 1.
-        weights: SHA-256 of the weights that gave the codes.
     """
 
-    scales: np.ndarray
-    whitening: np.ndarray
-    means: np.ndarray
-    inside: np.ndarray
-    calib: np.ndarray
-    weights: str
+    scales: np.ndarray  # divisor of each channel before asinh, float32 `[D]`
+    whitening: np.ndarray  # projection to at most 512 directions with unit covariance, float32 `[D, d]`
+    means: np.ndarray  # projected group means, float32 `[G, d]`
+    inside: np.ndarray  # whether the checkpoint is made for each group, bool `[G]`
+    calib: np.ndarray  # scores of the views of calib, float32 `[n, K]`; K is 2 if some groups are not inside, else 1
+    weights: str  # SHA-256 of the weights that gave the codes
 
     @classmethod
     def fit(

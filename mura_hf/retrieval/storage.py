@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ..common import require_extra
-from ..errors import CheckpointError, DatasetError
+from ..errors import CheckpointError, DatasetError, first_line
 from ..models import BODY_PARTS, LABELS
 
 if TYPE_CHECKING:
@@ -43,25 +43,15 @@ _REBUILD = "build one with scripts/build_index.py"
 
 @dataclass(frozen=True)
 class IndexRecord:
-    """Description of an index.
+    """Description of an index."""
 
-    Attributes:
-        build: Random id of the build, shared by its files.
-        coder: `digest_encoder` of the model and processor that made the codes.
-        metric: "l2" (Euclidean distance) or "cosine". Cosine indexes hold codes of length 1.
-        data: Description of the dataset as in `training.json`; None if unknown.
-        split: Name of the split; None if unknown.
-        factory: FAISS factory string; None for exact search.
-        parameters: FAISS search parameters.
-    """
-
-    build: str
-    coder: str
-    metric: str = "l2"
-    data: dict[str, Any] | None = None
-    split: str | None = None
-    factory: str | None = None
-    parameters: str = ""
+    build: str  # random id of the build, shared by its files
+    coder: str  # `digest_encoder` of the model and processor that made the codes
+    metric: str = "l2"  # "l2" (Euclidean distance) or "cosine". Cosine indexes hold codes of length 1.
+    data: dict[str, Any] | None = None  # description of the dataset as in `training.json`; None if unknown
+    split: str | None = None  # name of the split; None if unknown
+    factory: str | None = None  # FAISS factory string; None for exact search
+    parameters: str = ""  # FAISS search parameters
 
     @property
     def may_be_shared(self) -> bool:
@@ -85,19 +75,12 @@ class IndexRecord:
 
 @dataclass(frozen=True)
 class StoredIndex:
-    """Content of the files of an index.
+    """Content of the files of an index."""
 
-    Attributes:
-        record: Its description.
-        codes: float32 or float16 `[N, D]`, memory-mapped after loading.
-        squares: Squared lengths of the codes, float32 `[N]`.
-        rows: Table with the columns of `row_schema`.
-    """
-
-    record: IndexRecord
-    codes: torch.Tensor
-    squares: torch.Tensor
-    rows: "pa.Table"
+    record: IndexRecord  # its description
+    codes: torch.Tensor  # float32 or float16 `[N, D]`, memory-mapped after loading
+    squares: torch.Tensor  # squared lengths of the codes, float32 `[N]`
+    rows: "pa.Table"  # table with the columns of `row_schema`
 
 
 def row_schema() -> "pa.Schema":
@@ -199,8 +182,7 @@ def read_index(folder: Path) -> StoredIndex:
         if codes.ndim != 2 or not len(codes) or not len(codes) == len(squares) == len(rows):
             raise ValueError(f"{len(rows)} rows and codes of shape {list(codes.shape)}")
     except (SafetensorError, pa.ArrowException, OSError, KeyError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"the index in {folder} is damaged ({reason}); {_REBUILD}") from error
+        raise CheckpointError(f"the index in {folder} is damaged ({first_line(error)}); {_REBUILD}") from error
     if len(builds) > 1:
         raise CheckpointError(f"the files in {folder} belong to different indexes; {_REBUILD}")
     return StoredIndex(record, codes, squares, rows)

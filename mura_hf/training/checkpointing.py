@@ -49,33 +49,19 @@ _STATE = re.compile(r"state-(\d+)")
 
 @dataclass
 class Progress:
-    """How far a run is. It is saved with the state.
+    """How far a run is. It is saved with the state."""
 
-    Attributes:
-        stage: Index of the stage.
-        epoch: Complete epochs of the stage, including their evaluation.
-        step: Complete steps of the current epoch.
-        total: Steps of the run.
-        skipped: Steps of the current epoch that were skipped because the loss was not finite.
-        seconds: Working time of the run, including earlier processes.
-        samples: SHA-256 of the rows of all epochs, in the order of training.
-        resumed: How often the run was resumed.
-        history: A record per epoch.
-        best: Record of the stage's best epoch.
-        top: Epoch -> score, of the epochs whose weights will be averaged.
-    """
-
-    stage: int = 0
-    epoch: int = 0
-    step: int = 0
-    total: int = 0
-    skipped: int = 0
-    seconds: float = 0.0
-    samples: str = ""
-    resumed: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
-    best: dict[str, Any] | None = None
-    top: dict[int, float] = field(default_factory=dict)
+    stage: int = 0  # index of the stage
+    epoch: int = 0  # complete epochs of the stage, including their evaluation
+    step: int = 0  # complete steps of the current epoch
+    total: int = 0  # steps of the run
+    skipped: int = 0  # steps of the current epoch that were skipped because the loss was not finite
+    seconds: float = 0.0  # working time of the run, including earlier processes
+    samples: str = ""  # SHA-256 of the rows of all epochs, in the order of training
+    resumed: int = 0  # how often the run was resumed
+    history: list[dict[str, Any]] = field(default_factory=list)  # a record per epoch
+    best: dict[str, Any] | None = None  # record of the stage's best epoch
+    top: dict[int, float] = field(default_factory=dict)  # epoch -> score, of the epochs whose weights will be averaged
 
     def next_epoch(self) -> None:
         """Moves to the next epoch."""

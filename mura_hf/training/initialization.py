@@ -1,6 +1,5 @@
 """Model and image processor of a config, and the weights they start from: a checkpoint, timm's weights, or none."""
 
-import json
 import os
 import re
 import sys
@@ -15,7 +14,7 @@ from huggingface_hub import ModelCard, snapshot_download
 from transformers import AutoConfig, AutoModelForImageClassification
 from transformers.utils import logging
 
-from ..common import BUNDLED
+from ..common import BUNDLED, read_training
 from ..errors import CheckpointError, ConfigError
 from ..models import CLASSIFIERS, MuraBaseConfig, MuraImageProcessor, MuraModel
 from ..models.backbone_mura import (
@@ -132,18 +131,13 @@ def _load_backbone(model: Any, name: str) -> None:
 
 @dataclass(frozen=True)
 class Base:
-    """A checkpoint that another one starts from.
+    """A checkpoint that another one starts from."""
 
-    Attributes:
-        folder: Folder with its files; for the Hub, in its cache.
-        name: Name in records and on cards: the Hub name, or for a folder the name on its card, else the folder's name.
-            Never a whole path.
-        revision: Commit on the Hub; None for folders.
-    """
-
-    folder: Path
+    folder: Path  # folder with its files; for the Hub, in its cache
+    # Name in records and on cards: the Hub name, or for a folder the name on its card, else the folder's name.
+    # Never a whole path.
     name: str
-    revision: str | None
+    revision: str | None  # commit on the Hub; None for folders
 
     def read_config(self) -> MuraBaseConfig:
         """Reads its configuration; raises `CheckpointError` if it is no checkpoint of this package."""
@@ -161,8 +155,7 @@ class Base:
 
     def read_training(self) -> dict[str, Any]:
         """Reads its `training.json`; empty if it has none."""
-        file = self.folder / "training.json"
-        return json.loads(file.read_text()) if file.is_file() else {}
+        return read_training(self.folder)
 
 
 def find_base(name: str) -> Base:

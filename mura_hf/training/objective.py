@@ -27,15 +27,11 @@ _PAIRED = ("labels", "body_parts", "index")
 
 @dataclass(frozen=True)
 class Targets:
-    """What the losses need from train besides the batch.
+    """What the losses need from train besides the batch."""
 
-    Attributes:
-        weights: float32 `[2]`, weights of normal and abnormal; None for equal weights.
-        findings: int64 `[n]`, finding type of each row of train (study, at study level) as an index into
-            `finding_types` of the model, `UNKNOWN_FINDING` for others; None without that head.
-    """
-
-    weights: torch.Tensor | None
+    weights: torch.Tensor | None  # float32 `[2]`, weights of normal and abnormal; None for equal weights
+    # int64 `[n]`, finding type of each row of train (study, at study level) as an index into `finding_types` of
+    # the model, `UNKNOWN_FINDING` for others; None without that head
     findings: torch.Tensor | None
 
 
@@ -135,14 +131,10 @@ def _known_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Mix:
-    """How each view of a batch is mixed with its partner.
+    """How each view of a batch is mixed with its partner."""
 
-    Attributes:
-        share: Share of the view itself, in [0, 1].
-        box: Top, bottom, left and right in pixels of the rectangle that shows the partner; None for mixup.
-    """
-
-    share: float
+    share: float  # share of the view itself, in [0, 1]
+    # Top, bottom, left and right in pixels of the rectangle that shows the partner; None for mixup
     box: tuple[int, int, int, int] | None
 
 

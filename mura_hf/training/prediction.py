@@ -250,17 +250,11 @@ class EpochMetrics:
 
 @dataclass(frozen=True)
 class EpochResult:
-    """Predictions and loss of an epoch over all processes.
+    """Predictions and loss of an epoch over all processes."""
 
-    Attributes:
-        rows: int64 `[n]`; rows of views, or of studies at study level, in the order of training.
-        margins: float64 `[n]`; logit of abnormal minus logit of normal, at the time of the step.
-        loss: Mean over steps and processes.
-    """
-
-    rows: np.ndarray
-    margins: np.ndarray
-    loss: float
+    rows: np.ndarray  # int64 `[n]`; rows of views, or of studies at study level, in the order of training
+    margins: np.ndarray  # float64 `[n]`; logit of abnormal minus logit of normal, at the time of the step
+    loss: float  # mean over steps and processes
 
     def digest(self, before: str) -> str:
         """SHA-256 of the previous digest and the rows in their order."""

@@ -30,27 +30,16 @@ EpochSampler = GroupSampler | BalancedSampler | PerClassSampler | HardSampler
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the run with its own data, learning rate and schedule.
+    """A part of the run with its own data, learning rate and schedule."""
 
-    Attributes:
-        name: "patches of 112", "views", or the part of the model that it trains.
-        trains: Part of the model that is trained; see `start_stage` of the models.
-        config: The config as it holds in this stage.
-        views: Views or studies of train.
-        rows: Indices into `views` that the stage uses.
-        sampler: Order of an epoch, as places in `rows`.
-        first_epoch: Number of epochs in the stages before.
-        judged: Whether its epochs are judged on dev, and the best one is kept.
-    """
-
-    name: str
-    trains: str
-    config: TrainingConfig
-    views: ViewDataset | StudyDataset
-    rows: Sequence[int]
-    sampler: EpochSampler
-    first_epoch: int
-    judged: bool
+    name: str  # "patches of 112", "views", or the part of the model that it trains
+    trains: str  # part of the model that is trained; see `start_stage` of the models
+    config: TrainingConfig  # the config as it holds in this stage
+    views: ViewDataset | StudyDataset  # views or studies of train
+    rows: Sequence[int]  # indices into `views` that the stage uses
+    sampler: EpochSampler  # order of an epoch, as places in `rows`
+    first_epoch: int  # number of epochs in the stages before
+    judged: bool  # whether its epochs are judged on dev, and the best one is kept
 
     def set_epoch(self, epoch: int) -> None:
         """Sets the epoch of the stage, from 0, that order and augmentation are drawn for."""

@@ -52,19 +52,12 @@ _PLOT_INTERVAL = 60.0  # seconds
 
 @dataclass(frozen=True)
 class StepResult:
-    """Result of a step, the same on all processes except for the loss.
+    """Result of a step, the same on all processes except for the loss."""
 
-    Attributes:
-        loss: Loss of this process, a scalar.
-        skipped: Whether the step was skipped because a loss or gradient was not finite.
-        stop: Number of a signal that stops the run; 0 without one.
-        save: Whether the state is to be saved now.
-    """
-
-    loss: torch.Tensor
-    skipped: bool
-    stop: int
-    save: bool
+    loss: torch.Tensor  # loss of this process, a scalar
+    skipped: bool  # whether the step was skipped because a loss or gradient was not finite
+    stop: int  # number of a signal that stops the run; 0 without one
+    save: bool  # whether the state is to be saved now
 
 
 class Trainer:
