@@ -137,7 +137,11 @@ def load_templates() -> Environment:
     """Returns the templates of cards. A value that is not defined is an error."""
     loader = FileSystemLoader(_TEMPLATES)
     environment = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"figure": _format_figure, "change": _format_change}
+    environment.filters |= {
+        "figure": _format_figure,
+        "change": _format_change,
+        "percent": lambda share: f"{100 * share:.0f} %",
+    }
     return environment
 
 
@@ -385,7 +389,9 @@ def _format_figure(value: float | None, interval: Any = None) -> str:
     """Three decimals, and the interval if known."""
     if value is None:
         return "not defined"
-    return f"{value:.3f}" + (f" ({interval[0]:.3f}-{interval[1]:.3f})" if _is_known(interval) else "")
+    if not _is_known(interval):
+        return f"{value:.3f}"
+    return f"{value:.3f} ({interval[0]:.3f}{' to ' if interval[0] < 0 else '-'}{interval[1]:.3f})"
 
 
 def _format_change(value: float | None, interval: Any = None) -> str:

@@ -48,7 +48,10 @@ def model_rows(records: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("heads", _describe_heads(config)))
         rows += [_FLIP_ROW] if config.test_time_flip else []
         rows.append(("a study's probability", _POOLING[config.study_pooling]))
-    points = ", ".join(f"{point}: {value}" for point, value in (config.operating_points or {}).items())
+    points = ", ".join(
+        f"{point}: {value}{' (default)' * (point == config.default_operating_point)}"
+        for point, value in (config.operating_points or {}).items()
+    )
     calibration = f"{config.temperature}, {config.study_slope}, {config.study_intercept}"
     return [
         *rows,
@@ -178,8 +181,9 @@ def _describe_steps(training: dict[str, Any]) -> list[str]:
     if patches["epochs"]:
         first = f"{patches['epochs']} epochs on patches of {patches['size']} px around the findings, then "
     if stages:
-        planned = ", ".join(_describe_stage(stage, bool(first)) for stage in stages)
-        sentences.append(f"Trained {f'for {first}' if first else ''}in stages: {planned}.")
+        on_patches = bool(first) or any(stage.get("patch_size") for stage in stages)  # missing in old records
+        planned = ", then ".join(_describe_stage(stage, on_patches) for stage in stages)
+        sentences.append(f"Trained for {first}{planned}.")
     elif first:
         sentences.append(f"Trained for {first}{arguments['epochs']} on whole views.")
     averaged = training.get("averaged")
@@ -187,17 +191,17 @@ def _describe_steps(training: dict[str, Any]) -> list[str]:
         epochs = ", ".join(map(str, averaged["epochs"]))
         before, after = averaged["dev_of_best_epoch"]["auroc"], averaged["dev"]["auroc"]
         share = averaged.get("start_share", 0)  # missing in old records
-        start = f"{share:.0%} weights from before the last stage, {1 - share:.0%} " if share else ""
+        start = f"a mean: {share:.0%} those from before the last stage, {1 - share:.0%} " if share else ""
         which = "the mean of the best epochs" if len(averaged["epochs"]) > 1 else "the best epoch"
         sentences.append(
-            f"The weights are {start}{which} ({epochs}) by {training['selected_by']}: AUROC {after:.3f}, "
-            f"against {before:.3f} of the best epoch alone."
+            f"The weights are {start}{which} ({epochs}) by {training['selected_by']}. Their AUROC on dev is "
+            f"{after:.3f}, that of the best epoch alone {before:.3f}."
         )
     else:
         epochs = stages[-1]["epochs"] if stages else arguments["epochs"]
         where = " on whole views" if patches["epochs"] else ""
         if stages:
-            where = f" of the stage {stages[-1].get('trains') or 'all'}"
+            where = " of the last stage"
         if epochs > 1:
             sentences.append(
                 f"The weights are those of epoch {training['epoch']} of {epochs}{where}, the best by "
@@ -220,10 +224,10 @@ def _describe_steps(training: dict[str, Any]) -> list[str]:
     return sentences
 
 
-def _describe_stage(stage: dict[str, Any], after_patches: bool) -> str:
-    size = stage.get("patch_size")  # missing in old records
-    images = f" on patches of {size} px around the findings" if size else " on whole views" if after_patches else ""
-    return f"{stage.get('trains') or 'all'} ({stage['epochs']} epoch{'s' * (stage['epochs'] > 1)}{images})"
+def _describe_stage(stage: dict[str, Any], on_patches: bool) -> str:
+    size, part = stage.get("patch_size"), stage.get("trains") or "all"
+    images = f" on patches of {size} px around the findings" if size else " on whole views" if on_patches else ""
+    return f"{stage['epochs']} epoch{'s' * (stage['epochs'] > 1)}{images}" + f" ({part} part)" * (part != "all")
 
 
 def bases_of(training: dict[str, Any]) -> list[dict[str, Any]]:

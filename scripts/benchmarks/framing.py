@@ -1,9 +1,11 @@
-"""Measures what happens to a checkpoint on close-ups, and on films that look different.
+"""Measures what happens to a checkpoint on close-ups, and on films that look different, and where its heatmap points.
 
 Topics (20 ms a film, and 13 forward passes for each checkpoint: 7 minutes for 250 films and an EfficientNet-Lite0):
-  framing  AUROC of held-out films as they are, cropped around the limb, and with another contrast, resolution, quality
-           or border; the paired difference to the films as they are; the share that the checkpoint calls out of
-           distribution
+  framing   AUROC of held-out films as they are, cropped around the limb, and with another contrast, resolution,
+            quality or border; the paired difference to the films as they are; the share that the checkpoint calls out
+            of distribution
+  pointing  on the abnormal ones of these films as they are (10 seconds): share of heatmaps whose hottest pixel lies in
+            the finding's box, and overlap of the boxes; the paired differences to the first checkpoint
 
 Crops are cut from the original file. Those of an abnormal film contain a box of a finding with its surroundings. Those
 of a normal film contain a place on the limb that is as large, as far from the borders of the film and as bright as a
@@ -30,8 +32,9 @@ from mura_hf.common import BUNDLED, replace_file
 from mura_hf.errors import DatasetError, MuraError
 from mura_hf.evaluation import load_split
 from mura_hf.evaluation.ood_detection import list_images
+from mura_hf.evaluation.pointing_game import play_pointing_game
 from mura_hf.evaluation.prediction_cache import groups_of, image_source, scope_of, spread_indices
-from mura_hf.metrics import GroupReport, paired_comparison
+from mura_hf.metrics import GroupReport, mean_with_interval, paired_comparison, sign_flip_test
 from mura_hf.models.golden_mura import digest_weights
 from mura_hf.retrieval import feature_means
 
@@ -42,7 +45,7 @@ _SURROUNDINGS = 0.1  # of a window's side, on each side of the box
 _CANDIDATES = 200
 _BRIGHTNESS_WEIGHT = 0.3  # of a difference in brightness beside one of the distance to a border
 _QUICK = 12  # films
-TOPICS = ("framing",)
+TOPICS = ("framing", "pointing")
 
 
 def _scale(levels: np.ndarray, factor: float) -> np.ndarray:
@@ -283,6 +286,36 @@ def _auroc(labels: np.ndarray, values: np.ndarray) -> float:
     return GroupReport.measure(labels, (values - values.min()) / span, range(len(labels))).figures["auroc"]
 
 
+def measure_pointing(predictors: dict[str, StudyPredictor], rows: Dataset) -> dict[str, Any]:
+    """Compares where the heatmaps of checkpoints point on the same abnormal films.
+
+    Returns:
+        `films`, `single` (those with exactly one box) and `patients`. `checkpoints`: name -> `hits`, `overlap` and
+        `iou`, see `PointingGame.report`: of the films with one box, and `iou` of all. For checkpoints after the first
+        one, `against_first` has their differences to it, each with the interval `low` and `high` over films, since
+        the abnormal films of FracAtlas lie in too few blocks, and the `p_value` of exchanging whole blocks.
+    """
+    games = {name: play_pointing_game(predictor, rows) for name, predictor in predictors.items()}
+    first = next(iter(games.values()))
+    patients, every = np.asarray(first.rows["patient_id"]), np.ones(len(first.single), bool)
+    report: dict[str, Any] = {"films": len(every), "single": int(first.single.sum()), "patients": len(set(patients))}
+    report["checkpoints"] = {}
+    for name, game in games.items():
+        measured = report["checkpoints"][name] = {}
+        for figure, array, members in (
+            ("hits", "hits", first.single), ("overlap", "overlaps", first.single), ("iou", "overlaps", every),
+        ):  # fmt: skip
+            ours, theirs = (getattr(one, array)[members].astype(float) for one in (game, first))
+            measured[figure] = float(ours.mean())
+            if game is not first:
+                sums = [(ours - theirs)[patients[members] == block].sum() for block in np.unique(patients[members])]
+                measured.setdefault("against_first", {})[figure] = {
+                    **mean_with_interval(ours - theirs, range(len(ours))),
+                    "p_value": float(sign_flip_test(np.asarray(sums)[:, None])[0]),
+                }
+    return report
+
+
 def answer_radiographs(predictors: dict[str, StudyPredictor], folder: Path) -> dict[str, dict[str, Any]]:
     """Returns file -> checkpoint -> its answer, for every radiograph of a folder."""
     answers: dict[str, dict[str, Any]] = {}
@@ -342,6 +375,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
                         help="bundled name or folder; repeat it to compare several on films that none has seen. The "
                         "first one decides what a patient is")  # fmt: skip
     parser.add_argument("--data_dir", required=True, help="data with boxes that the checkpoints were trained on")
+    parser.add_argument("--topics", nargs="+", choices=TOPICS, default=list(TOPICS), help="measure only these")
     parser.add_argument("--split", default="valid", choices=["dev", "calib", "valid"])
     parser.add_argument("--radiographs", type=Path, help="folder of further radiographs, whose answers are listed")
     parser.add_argument(
@@ -357,21 +391,29 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             sides = [np.flatnonzero(np.asarray(rows["label"]) == label) for label in (0, 1)]
             rows = rows.select(np.concatenate([side[spread_indices(len(side), _QUICK // 2)] for side in sides]))
         predictors = {name: StudyPredictor.from_pretrained(name) for name in names}
-        report = {"split": options.split, **measure_framing(predictors, rows)}
-        if options.for_card:
-            add_to_evaluation(names[0], report)
-        if options.radiographs is not None:
-            report["radiographs"] = answer_radiographs(predictors, options.radiographs)
+        measured: dict[str, dict[str, Any]] = {}
+        if "framing" in options.topics:
+            report = measured["framing"] = {"split": options.split, **measure_framing(predictors, rows)}
+            if options.for_card:
+                add_to_evaluation(names[0], report)
+            if options.radiographs is not None:
+                report["radiographs"] = answer_radiographs(predictors, options.radiographs)
+        if "pointing" in options.topics:
+            measured["pointing"] = {"split": options.split, **measure_pointing(predictors, rows)}
     except MuraError as error:
         raise SystemExit(str(error)) from None
-    if not options.quick:
-        record("framing", report, options.results)
-    print(framing_table(report))
-    print(f"\n{report['films']} films, {report['abnormal']} abnormal. Labels by the place of a crop alone (AUROC):")
-    print(json.dumps(report["placement"]))
-    for file, answers in report.get("radiographs", {}).items():
-        print(file, json.dumps(answers))
-    return report
+    for topic, report in measured.items():
+        if not options.quick:
+            record(topic, report, options.results)
+    if report := measured.get("framing"):
+        print(framing_table(report))
+        print(f"\n{report['films']} films, {report['abnormal']} abnormal. Labels by the place of a crop (AUROC):")
+        print(json.dumps(report["placement"]))
+        for file, answers in report.get("radiographs", {}).items():
+            print(file, json.dumps(answers))
+    if report := measured.get("pointing"):
+        print(json.dumps(report))
+    return measured
 
 
 if __name__ == "__main__":

@@ -31,7 +31,11 @@ Measure = Callable[..., dict[str, Any]]
 
 
 def run_benchmark(
-    doc: str | None, topics: Mapping[str, tuple[Measure, dict[str, Any] | None]], argv: Sequence[str] | None
+    doc: str | None,
+    topics: Mapping[str, tuple[Measure, dict[str, Any] | None]],
+    argv: Sequence[str] | None,
+    *,
+    of_checkpoints: str | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Runs the command of a benchmark.
 
@@ -39,6 +43,7 @@ def run_benchmark(
         doc: Docstring of the benchmark, shown by `--help`.
         topics: Name of a topic -> its function, and the arguments of a quick run (None if there is no quick run).
         argv: Command line; `sys.argv` if None.
+        of_checkpoints: The topic whose function takes `checkpoints`, which `--checkpoint` then names.
 
     Returns:
         Figures of each topic that was measured.
@@ -49,14 +54,20 @@ def run_benchmark(
         "--quick", action="store_true", help="only check that it runs: tiny sizes, nothing is recorded"
     )
     parser.add_argument("--results", type=Path, default=RESULTS, help="JSON file that the figures are appended to")
+    if of_checkpoints is not None:
+        parser.add_argument(
+            "--checkpoint", action="append", metavar="NAME",
+            help=f"bundled name or folder that {of_checkpoints} measures instead; repeat it to compare several",
+        )  # fmt: skip
     options = parser.parse_args(argv)
     measured = {}
     for topic in options.topics:
         measure, quick = topics[topic]
+        chosen = {"checkpoints": options.checkpoint} if topic == of_checkpoints and options.checkpoint else {}
         if options.quick and quick is None:
             parser.error(f"{topic} has no quick run")
         try:
-            measured[topic] = measure(**(quick or {})) if options.quick else measure()
+            measured[topic] = measure(**{**((quick or {}) if options.quick else {}), **chosen})
         except MuraError as error:
             raise SystemExit(str(error)) from None
         if options.quick:

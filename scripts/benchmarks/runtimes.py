@@ -4,7 +4,8 @@ Topics (together some minutes, of which the compiler of PyTorch takes most):
   forward  milliseconds per image of a forward pass, and the same over ONNX Runtime in float32: PyTorch as it is, with
            channels last, and compiled; ONNX Runtime in float32 and int8; OpenVINO; random weights
   whole    one view from its PNG file to JSON with heatmap, in PyTorch, ONNX Runtime and OpenVINO, over a bare forward
-           pass of the same network in ONNX Runtime: a DenseNet-169 at 320 px and both bundled checkpoints
+           pass of the same network in ONNX Runtime: a DenseNet-169 at 320 px and both bundled checkpoints, or those
+           that --checkpoint names; all are called in turn
   memory   resident memory of `python app.py` after its first answer, and seconds until it answers, with PyTorch only
            and with the fastest runtime; Linux only
 
@@ -216,6 +217,8 @@ def measure_whole(
         `left_out`, runtime -> why it was not measured.
     """
     runtimes, left_out = _find_runtimes()
+    functions: dict[tuple[str, str], Callable[[], Any]] = {}
+    differences: dict[str, dict[str, float]] = {}
     with _use_threads(threads) as found, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _, [file] = save_studies(folder / "studies", 2, n_views=1)
@@ -224,20 +227,21 @@ def measure_whole(
             predictors = {
                 runtime: StudyPredictor.from_pretrained(place, device="cpu", runtime=runtime) for runtime in runtimes
             }
-            functions: dict[str, Callable[[], Any]] = {
-                runtime: lambda predictor=predictor: predictor([file]).to_json()
-                for runtime, predictor in predictors.items()
-            }
             in_torch = predictors["torch"]
+            expected = in_torch([file]).probability
+            for runtime, predictor in predictors.items():
+                functions[checkpoint, runtime] = lambda predictor=predictor: predictor([file]).to_json()
+                differences.setdefault(checkpoint, {})[runtime] = abs(predictor([file]).probability - expected)
             if "onnxruntime" in runtimes:
                 pixel_values = in_torch.pixel_values([read_radiograph(file)])
                 graph = _export(Logits(in_torch.model), pixel_values)
-                functions[_BARE] = partial(_open_onnxruntime(graph, threads), pixel_values)
-            rows = _summarize(alternate(functions, rounds, title=checkpoint), [_BARE, "torch"])
-            expected = in_torch([file]).probability
-            for runtime, predictor in predictors.items():
-                rows[runtime]["difference"] = abs(predictor([file]).probability - expected)
-            found[checkpoint] = rows
+                functions[checkpoint, _BARE] = partial(_open_onnxruntime(graph, threads), pixel_values)
+        timed = alternate(functions, rounds, title="whole")
+        for checkpoint in checkpoints:
+            seconds = {runtime: values for (one, runtime), values in timed.items() if one == checkpoint}
+            rows = found[checkpoint] = _summarize(seconds, [_BARE, "torch"])
+            for runtime, difference in differences[checkpoint].items():
+                rows[runtime]["difference"] = difference
     return {**found, "rounds": rounds, "left_out": left_out}
 
 
@@ -292,7 +296,7 @@ TOPICS = {
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    return run_benchmark(__doc__, TOPICS, argv)
+    return run_benchmark(__doc__, TOPICS, argv, of_checkpoints="whole")
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ from training_speed import main as training_speed
 from mura_hf import StudyPredictor, load_mura, read_radiograph
 from mura_hf.common import BUNDLED
 from mura_hf.errors import MuraError
+from mura_hf.evaluation.pointing_game import play_pointing_game
 from mura_hf.hub import render_card
 from mura_hf.retrieval import OODDetector
 
@@ -225,6 +226,9 @@ def test_films_are_predicted_as_by_the_predictor_and_compared(checkpoint, phanto
     folder = shutil.copytree(BUNDLED["mura-phantom"], tmp_path / "phantom")
     framing.add_to_evaluation(str(folder), report | {"checkpoints": {str(folder): report["checkpoints"]["again"]}})
     assert f"| native | {native['auroc']:.3f} |  | {native['refused']:.3f} |" in render_card(folder, "phantom")
+    pointing = framing.measure_pointing({"phantom": predictor, "again": predictor}, rows)
+    assert (pointing["films"], pointing["checkpoints"]["phantom"]) == (5, _hits(predictor, rows))
+    assert {row["mean"] for row in pointing["checkpoints"]["again"]["against_first"].values()} == {0}
     answers = framing.answer_radiographs({"phantom": predictor}, Path(phantom_files[0]).parent)
     assert set(answers) == {Path(file).name for file in phantom_files}
 
@@ -247,6 +251,27 @@ def test_films_that_a_checkpoint_has_seen_are_left_out(monkeypatch, phantom_tree
         splits["bare"] = rows.remove_columns("boxes")
         with pytest.raises(MuraError, match=message):
             framing.hold_out(names, phantom_tree, "valid")
+
+
+def _hits(predictor, rows):
+    report = play_pointing_game(predictor, rows).report()["overall"]
+    return pytest.approx({"hits": report["hits"], "overlap": report["overlap"]["mean"], "iou": report["box"]["mean"]})
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_films_to_fine_tune_on_and_the_others_come_from_different_blocks(seed):
+    rng = np.random.default_rng(1)
+    blocks = np.repeat([*range(30), 99], [*rng.integers(1, 12, 30), 50])
+    labels = (rng.random(len(blocks)) < 0.3).astype(int)
+    train, others, rest = fine_tuning.draw_films(labels, blocks, 40, 20, seed)
+    assert (len(set(train)), len(set(others))) == (40, 20)
+    assert set(others) < set(rest)
+    assert not set(blocks[train]) & set(blocks[rest])
+    assert set(blocks) == {*blocks[train], *blocks[rest]}
+    assert 99 in blocks[rest]  # more films than are drawn
+    assert min(np.bincount(labels[side]).min() for side in (train, others)) >= 4
+    again = fine_tuning.draw_films(labels, blocks, 40, 20, seed)
+    assert [list(side) for side in again] == [list(train), list(others), list(rest)]
 
 
 LONG = (
