@@ -27,7 +27,7 @@ def visit_states(page: Any, folder: Path) -> Iterator[str]:
     from playwright.sync_api import expect
 
     from mura_hf.demo.examples import load_examples
-    from mura_hf.demo.templates import NEW_STUDY
+    from mura_hf.demo.templates import HOW_SURE, MODELS, NEW_STUDY, READ, READ_STUDIES, WORKLIST
 
     films = [Path(film.files[0]) for film in load_examples("film")]
     bad, archive = folder / "letter.pdf", folder / "monday.zip"
@@ -36,7 +36,7 @@ def visit_states(page: Any, folder: Path) -> Iterator[str]:
         for number, film in enumerate(films, 1):
             opened.write(film, f"patient {number}/{film.name}")
         opened.write(bad, "patient 7/letter.pdf")
-    answer, read = page.locator("#answer .answer"), page.get_by_role("tab", name="Read a study")
+    answer, read = page.locator("#answer .answer"), page.get_by_role("tab", name=READ)
 
     def upload(*files: Path) -> None:
         page.get_by_test_id(f"{NEW_STUDY}-upload-button").set_input_files(list(map(str, files)))
@@ -55,6 +55,11 @@ def visit_states(page: Any, folder: Path) -> Iterator[str]:
         if band not in seen:
             yield band
         seen.add(band)
+    sure = page.get_by_role("button", name=HOW_SURE)
+    sure.click()
+    sure.evaluate("part => part.scrollIntoView()")
+    yield "sure"
+    sure.click()
     page.locator("[data-example='6']").click()
     wait(3)
     yield "views"
@@ -64,10 +69,12 @@ def visit_states(page: Any, folder: Path) -> Iterator[str]:
     upload(Path(load_examples("worklist")[0].files[0]))
     wait(name="phantom")
     yield "refused"
-    page.get_by_role("tab", name="Worklist").click()
+    page.get_by_role("tab", name=WORKLIST).click()
+    page.evaluate("scrollTo(0, 0)")
+    yield "archive"
     page.set_input_files("#worklist-upload input[type=file]", str(archive))
     expect(page.locator("#worklist-upload")).to_contain_text("monday", timeout=_WAIT)
-    page.get_by_role("button", name="Read the studies").click()
+    page.get_by_role("button", name=READ_STUDIES).click()
     expect(page.locator("#worklist-progress")).to_contain_text("Read 7 of 7", timeout=_WAIT)
     page.locator("#worklist-progress").evaluate("part => part.scrollIntoView()")
     yield "worklist"
@@ -75,7 +82,7 @@ def visit_states(page: Any, folder: Path) -> Iterator[str]:
     expect(read).to_have_attribute("aria-selected", "true", timeout=_WAIT)
     wait()
     yield "opened"
-    page.get_by_role("tab", name="Models").click()
+    page.get_by_role("tab", name=MODELS).click()
     page.evaluate("scrollTo(0, 0)")
     yield "models"
     page.get_by_role("button", name="Compare").click()

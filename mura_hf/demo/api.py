@@ -10,7 +10,7 @@ import gradio as gr
 
 from ..errors import MuraError
 from ..inference import StudyPredictor, sort_rows
-from .middleware import NOT_UPLOADED
+from . import templates
 from .reading import check_zip, read_files, read_study
 from .result import similar_cases
 from .state import AppContext, CheckpointKey
@@ -55,7 +55,7 @@ def add_endpoints(context: AppContext) -> None:
                 operating_point=operating_point or None, heatmaps=heatmaps,
             )  # fmt: skip
             if reading.study is None:
-                raise MuraError(" ".join(reading.problems) or "No file was given.")
+                raise MuraError(" ".join(reading.problems) or templates.NO_FILE)
             return {**reading.study.to_dict(), "left_out": reading.problems}
 
     def similar(
@@ -84,10 +84,10 @@ def add_endpoints(context: AppContext) -> None:
         key = (checkpoint, revision, abnormal_label)
         with _call(context, request, views, key, body_part) as (predictor, files):
             if not isinstance(k, int) or not 1 <= k <= _MAX_SIMILAR:
-                raise MuraError(f"k is {k!r}; it must be a number from 1 to {_MAX_SIMILAR}.")
+                raise MuraError(templates.BAD_K.format(k=k, most=_MAX_SIMILAR))
             _, radiographs, problems = read_files(context.reader, files)
             if not radiographs:
-                raise MuraError(" ".join(problems) or "No file was given.")
+                raise MuraError(" ".join(problems) or templates.NO_FILE)
             found = predictor.similar(radiographs, k, body_part or None)
             assert predictor.index is not None  # else the search fails
             return similar_cases(predictor.index, found)
@@ -121,9 +121,7 @@ def add_endpoints(context: AppContext) -> None:
                 operating_point=operating_point or None, max_seconds=context.limits.seconds,
             )  # fmt: skip
             if len(last.rows) < last.total:
-                raise MuraError(
-                    f"The time limit was reached after {len(last.rows):,} of {last.total:,} studies; split it."
-                )
+                raise MuraError(templates.OUT_OF_TIME.format(done=len(last.rows), total=last.total))
             return [row.to_dict() for row in sort_rows(last.rows)]
 
     for endpoint in (predict_study, similar):
@@ -145,10 +143,10 @@ def _call(
     context.uploads.hold(call, files)
     try:
         if not all(context.uploads.may_use(request.session_hash, file) for file in files):
-            raise MuraError(NOT_UPLOADED)
+            raise MuraError(templates.NOT_UPLOADED)
         for text in (*key, *texts):  # programs can send anything
             if text is not None and not isinstance(text, str):
-                raise MuraError(f"An argument is {text!r}, which is not a string.")
+                raise MuraError(templates.NO_STRING.format(text))
         yield context.checkpoints.get(*key), files
     except (MuraError, ValueError) as error:  # ValueError: an unknown body part or operating point
         raise gr.Error(str(error), print_exception=False) from None

@@ -16,6 +16,7 @@ from ..errors import CheckpointError
 from ..inference import StudyPrediction, StudyPredictor
 from ..inference.prediction import DISCLAIMER
 from ..inference.report import ReportContext, report_pdf
+from . import templates
 from .examples import find_example
 from .reading import Progress, StudyReading, read_study
 from .result import (
@@ -28,7 +29,6 @@ from .result import (
     similar_html,
 )
 from .state import DEFAULT, FOR_EXAMPLES, AppContext, CheckpointKey
-from .templates import INCLUDE, SHOW_ANYWAY, error_html, note_html, render
 from .viewer import viewer_html
 
 _MAX_SESSIONS = 10_000
@@ -83,7 +83,7 @@ def _with_errors(method: Callable[..., str]) -> Callable[..., str]:
         try:
             return method(*args, **kwargs)
         except (CheckpointError, ValueError) as error:
-            return error_html(str(error))
+            return templates.error_html(str(error))
 
     return answer
 
@@ -110,13 +110,13 @@ class StudyController:
             point, _ = predictor.find_threshold(known_point(predictor, request.operating_point))
             reading = self._read(predictor, request, progress)
         except (CheckpointError, ValueError) as error:  # ValueError: a body part that the checkpoint does not allow
-            return StudyPage(error_html(str(error)), points=points, point=point)
+            return StudyPage(templates.error_html(str(error)), points=points, point=point)
         example, anyway, study = find_example(request.files), request.show_anyway, reading.study
         radiographs, problems = reading.radiographs, reading.problems
         answer = answer_html(study, problems, radiographs=radiographs, example=example, show_anyway=anyway)
         if study is None:
             return StudyPage(answer, points=points, point=point)
-        credit = f"Picture: {example.credit}" if example and example.credit else None
+        credit = templates.CREDIT.format(example.credit) if example and example.credit else None
         viewer = viewer_html(study, radiographs, show_anyway=anyway, credit=credit)
         kept = replace(study, views=[replace(view, heatmap=None, pixels=None) for view in study.views])
         result = StudyResult(replace(request, operating_point=point), kept, tuple(problems))
@@ -127,7 +127,7 @@ class StudyController:
             "" if result.withheld else details_html(study),
             points,
             point,
-            insist=SHOW_ANYWAY if result.withheld else INCLUDE if reading.n_foreign else None,
+            insist=templates.SHOW_ANYWAY if result.withheld else templates.INCLUDE if reading.n_foreign else None,
             knows_parts=bool(study.body_part_probabilities) or predictor.model.NEEDS_PART,
         )
 
@@ -152,9 +152,9 @@ class StudyController:
     def similar(self, result: StudyResult | None, *, same_part: bool) -> str:
         """HTML of the most similar cases."""
         if result is None:
-            return note_html("Similar cases are shown after a study was read.")
+            return templates.note_html(templates.NO_SIMILAR_YET)
         if result.withheld:
-            return note_html("Not searched: the study does not look like what the checkpoint was trained on.")
+            return templates.note_html(templates.NOT_SEARCHED)
         predictor = self.context.checkpoints.get(*result.request.checkpoint)
         return similar_html(predictor, result.study, same_part=same_part)
 
@@ -162,7 +162,7 @@ class StudyController:
     def report(self, kind: str, result: StudyResult | None, prevalence: float) -> str:
         """HTML with a report to download, "json" or "pdf". For a PDF the views are read again."""
         if result is None:
-            return note_html("Read a study first.")
+            return templates.note_html(templates.NO_REPORT)
         request = result.request
         predictor = self.context.checkpoints.get(*request.checkpoint)
         context = _report_context(predictor, result, prevalence)
@@ -170,7 +170,7 @@ class StudyController:
             return _download_html(kind, _json_report(result, context))
         reading = self._read(predictor, request)
         if reading.study is None or len(reading.study.views) < len(result.study.views):
-            return error_html(" ".join(reading.problems))
+            return templates.error_html(" ".join(reading.problems))
         return _download_html(kind, report_pdf(reading.study, reading.radiographs, context))
 
 
@@ -211,7 +211,7 @@ def _json_report(result: StudyResult, context: ReportContext) -> bytes:
 
 def _download_html(kind: str, content: bytes) -> str:
     """A link to a file inside the page, which the browser downloads at once (`static/download.js`)."""
-    return render(
+    return templates.render(
         "download",
         token=token_hex(8),
         name=f"study-report.{kind}",
@@ -228,7 +228,7 @@ def progress_html(files: Sequence[str], read: Sequence[str], total: int, *, open
     """
     names = [Path(file).name for file in files]
     waiting = [name for name in names if name not in read and not name.lower().endswith(".zip")]
-    return render("progress", read=read, waiting=waiting, total=total, opened=opened)
+    return templates.render("progress", read=read, waiting=waiting, total=total, opened=opened)
 
 
 class LatestRequests:

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from ..inference.prediction import REGION_WORDS
+from . import templates
+
 EXAMPLES_FOLDER = Path(__file__).parents[1] / "resources" / "examples"
 
 EXAMPLES_CHECKPOINT = "mura-phantom"
 """Reads the phantoms unless the visitor chooses a checkpoint: `mura-film` has never seen phantoms."""
-
-_REGIONS = {"hand": "hand or arm", "shoulder": "shoulder"}  # as FracAtlas uses these words
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,12 @@ class ExampleStudy:
     @property
     def caption(self) -> str:
         """Body part and finding in words."""
-        if self.source is not None:
-            part = _REGIONS.get(self.body_part, self.body_part).capitalize()
-            return f"{part}: {self.finding or 'no fracture'}"
-        finding = self.finding.replace("_", " ") if self.finding else "no finding"
-        return f"{self.body_part.capitalize()}: {finding}"
+        if self.source is None:
+            part, nothing = self.body_part, templates.NO_FINDING
+        else:
+            part, nothing = REGION_WORDS.get(self.body_part, self.body_part), templates.NO_FRACTURE
+        finding = (self.finding or nothing).replace("_", " ")
+        return templates.EXAMPLE.format(subject=part.capitalize(), finding=finding)
 
 
 def load_examples(name: str, folder: Path = EXAMPLES_FOLDER) -> list[ExampleStudy]:

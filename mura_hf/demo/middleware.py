@@ -25,25 +25,14 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from . import templates
 from .state import Limits
-from .templates import escape_text
 from .uploads import EVERYBODY, QuotaExceededError, Uploads
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-
-FULL = "The server has no room for more files at the moment. Try again in a few minutes."
-CROWDED = "Too many requests from your network at the same time. Try again in a minute."
-SLOW = "Your data arrived too slowly, so the request was stopped. Try again with a faster connection."
-NOT_AVAILABLE = "This address is not available."
-NOT_UPLOADED = "Files must be uploaded. The server does not read paths or addresses."
-NOT_PRIVATE = (
-    "This app was started for its own machine only, so it does not answer a request {}. If other people should reach "
-    "it, start it with MURA_PUBLIC=1; it then has the limits of a public app."
-)
-UNEXPECTED = "Something went wrong on the server. Your files are not the cause. Try again."
 
 _log = logging.getLogger("mura_hf.demo")
 _PREFIX = "/gradio_api/"
@@ -151,11 +140,12 @@ class RequestGuard:
         request = Request(scope)
         sign = None if self.public else find_proxy(request)
         if sign is not None:
-            return await PlainTextResponse(NOT_PRIVATE.format(sign), 403)(scope, receive, send)
+            message = templates.NOT_PRIVATE.format(templates.PROXY_SIGNS[sign])
+            return await PlainTextResponse(message, 403)(scope, receive, send)
         clients = find_clients(request, self.limits.client_share)
         shares = {EVERYBODY: 1.0, **clients}
         if any(self._open[client] >= share * self.limits.connections for client, share in shares.items()):
-            return await _error(429, CROWDED)(scope, receive, send)
+            return await _error(429, templates.CROWDED)(scope, receive, send)
         self._open.update(shares.keys())
         try:
             response = await self._handle(request, receive, send, clients)
@@ -175,14 +165,14 @@ class RequestGuard:
         route = path.removeprefix(_PREFIX).rstrip("/")
         if not path.startswith(_PREFIX):
             if not reads:
-                return _error(404, NOT_AVAILABLE)
+                return _error(404, templates.NOT_AVAILABLE)
             await self.app(scope, receive, send)
             return None
         session = query.get("session_hash", "") if route == "queue/data" else ""
         if route.startswith("heartbeat/"):
             session = route.removeprefix("heartbeat/")
         if max(len(session), len(query.get("upload_id", ""))) > _MAX_NAME:
-            return _error(400, "The name of a session or an upload is too long.")
+            return _error(400, templates.NAME_TOO_LONG)
         if request.method == "POST" and route == "upload":
             return await self._upload(
                 request, _Body(receive, self.limits, self.limits.upload_bytes + _FORM_BYTES), clients
@@ -191,7 +181,7 @@ class RequestGuard:
             limit = _MAX_CALL if _CALLS.fullmatch(route) else _MAX_MCP_CALL
             return await self._call(request, _Body(receive, self.limits, limit), send)
         if not (reads and _READS.fullmatch(route)) and not _MCP.fullmatch(route):
-            return _error(404, NOT_AVAILABLE)
+            return _error(404, templates.NOT_AVAILABLE)
         try:
             with self.uploads.connected(session) if session else nullcontext():
                 await self.app(scope, receive, send)
@@ -217,16 +207,15 @@ class RequestGuard:
                 )  # fmt: skip
             return JSONResponse(files)
         except TimeoutError:
-            return PlainTextResponse(SLOW, 408)
+            return PlainTextResponse(templates.SLOW, 408)
         except QuotaExceededError:
-            status, message = 507, FULL
+            status, message = 507, templates.FULL
         except _TooLargeError:
-            limit = self.limits.upload_bytes >> 20
-            status, message = 413, f"One upload may have at most {limit} MiB. Upload less at once."
+            status, message = 413, templates.UPLOAD_TOO_LARGE.format(self.limits.upload_bytes >> 20)
         except MultiPartException as error:
             status, message = 413 if "maximum allowed size" in error.message else 400, error.message
         except (HTTPException, TypeError) as error:  # TypeError: a text in place of a file
-            status, message = 400, str(getattr(error, "detail", "The files of an upload must be files."))
+            status, message = 400, str(getattr(error, "detail", templates.NO_FILES))
         finally:
             if upload_id:
                 asyncio.get_running_loop().call_later(_PROGRESS_SECONDS, _forget_progress, upload_id)
@@ -239,16 +228,16 @@ class RequestGuard:
             content = await Request(request.scope, body).body()
             call = json.loads(content)
         except TimeoutError:
-            return PlainTextResponse(SLOW, 408)
+            return PlainTextResponse(templates.SLOW, 408)
         except _TooLargeError:
-            return _error(413, "The request is too long.")
+            return _error(413, templates.REQUEST_TOO_LONG)
         except (ValueError, RecursionError):
-            return _error(400, "The request is not valid JSON.")
+            return _error(400, templates.NO_JSON)
         session = call.get("session_hash") if isinstance(call, dict) else None
         if isinstance(session, str) and len(session) > _MAX_NAME:
-            return _error(400, "The name of a session is too long.")
+            return _error(400, templates.NAME_TOO_LONG)
         if self._waits_already(request):
-            return _error(429, CROWDED)
+            return _error(429, templates.CROWDED)
         named = list(_paths(call))
         if not all(self.uploads.may_use(session, path) for path in named):
             return _refuse_paths(request)
@@ -274,19 +263,19 @@ class RequestGuard:
 
 
 def find_proxy(request: Request) -> str | None:
-    """How one sees that a request did not come directly from this machine; None if one does not see it."""
+    """Key into `PROXY_SIGNS` if a request did not come directly from this machine; None if nothing shows that."""
     if any(_PROXY_HEADERS.fullmatch(name.lower()) for name in request.headers):
-        return "that a proxy has forwarded"
+        return "header"
     if request.client is None or not _is_loopback(request.client.host):
-        return "from another machine"
+        return "client"
     if request.scope["http_version"] == "1.0":  # as nginx sends it; browsers and clients send 1.1
-        return "with HTTP/1.0, which proxies use"
+        return "version"
     if request.scope.get("root_path"):
-        return "below a root path"
+        return "root_path"
     if not _is_loopback(_host_name(f"//{request.headers.get('host', '')}")):
-        return "for another host name"
+        return "host"
     if "origin" in request.headers and not _is_loopback(_host_name(request.headers["origin"])):
-        return "from the page of another host"
+        return "origin"
     return None
 
 
@@ -361,9 +350,9 @@ def _error(status: int, detail: str) -> Response:
 
 def _refuse_paths(request: Request) -> Response:
     if "gradio_client" not in request.headers.get("user-agent", ""):
-        return _error(400, NOT_UPLOADED)
+        return _error(400, templates.NOT_UPLOADED)
     # The Python client shows the message of this kind of error only.
-    found = {"__type__": "validate", "is_valid": False, "parameter_name": "file", "message": NOT_UPLOADED}
+    found = {"__type__": "validate", "is_valid": False, "parameter_name": "file", "message": templates.NOT_UPLOADED}
     return JSONResponse({"detail": [found]}, 422)
 
 
@@ -381,13 +370,13 @@ class RedactingBlocks(gr.Blocks):
             error.print_exception = False
             block = self.fns[block_fn] if isinstance(block_fn, int) else block_fn
             if block.api_visibility != "public":
-                error.message = escape_text(str(error.message))
+                error.message = templates.escape_text(str(error.message))
             raise
         except InvalidPathError:
-            raise gr.Error(NOT_UPLOADED, print_exception=False) from None
+            raise gr.Error(templates.NOT_UPLOADED, print_exception=False) from None
         except Exception as error:
             _log.error("%s", describe_exception(error))
-            raise gr.Error(UNEXPECTED, print_exception=False) from None
+            raise gr.Error(templates.UNEXPECTED, print_exception=False) from None
         finally:
             state = kwargs.get("state")
             if state is not None:  # Gradio would keep what each page shows, pictures too, long after it was closed

@@ -16,32 +16,11 @@ from ..errors import CheckpointError, MuraError
 from ..inference import StudyPrediction, StudyPredictor
 from ..inference.loading import find_file, find_source
 from ..radiographs import Radiograph
+from . import templates
 from .reading import read_files
 from .result import answer_html, details_html, is_withheld
 from .state import DEFAULT, AppContext, CheckpointKey
-from .templates import (
-    ABNORMAL_LABEL,
-    BANDS,
-    CARD,
-    CHECKPOINT_A,
-    CHECKPOINT_B,
-    COMPARE,
-    COMPARE_TITLE,
-    COMPARING,
-    LABEL_HINT,
-    LABEL_INFO,
-    LOAD,
-    MODEL_FOLDER,
-    MODEL_INFO,
-    MODEL_NAME,
-    NO_CARD,
-    REVISION,
-    UNTRUSTED_CARD,
-    error_html,
-    note_html,
-    probability_text,
-    render,
-)
+from .templates import BANDS, error_html, note_html, probability_text, render
 from .viewer import heatmap_url, image_url
 
 MAX_CARD = 30_000
@@ -69,7 +48,9 @@ class Card:
     @property
     def shown(self) -> tuple[str, str]:
         """Its Markdown and its HTML, one of which is empty."""
-        return (self.text, "") if self.trusted else ("", f"{note_html(UNTRUSTED_CARD)}<pre>{escape(self.text)}</pre>")
+        if self.trusted:
+            return self.text, ""
+        return "", f"{note_html(templates.UNTRUSTED_CARD)}<pre>{escape(self.text)}</pre>"
 
 
 def find_card(name: str, revision: str) -> Card:
@@ -77,10 +58,10 @@ def find_card(name: str, revision: str) -> Card:
     try:
         source = find_source(name.strip() or None, revision.strip() or None)
     except CheckpointError as error:
-        return Card(f"The card cannot be read. {error}", trusted=False)
+        return Card(templates.UNREADABLE_CARD.format(error), trusted=False)
     file = find_file(source, "README.md", max_bytes=MAX_CARD_FILE)
     if file is None:
-        return Card(NO_CARD, trusted=False)
+        return Card(templates.NO_CARD, trusted=False)
     bundled = [folder.resolve() for folder in BUNDLED.values()]
     return read_card(file, trusted=Path(source.location).resolve() in bundled)
 
@@ -91,18 +72,18 @@ def read_card(file: Path, *, trusted: bool) -> Card:
         with file.open(encoding="utf-8", errors="replace") as opened:
             text = opened.read(10 * MAX_CARD)
     except OSError:
-        return Card(NO_CARD, trusted=False)
+        return Card(templates.NO_CARD, trusted=False)
     text = _FRONT_MATTER.sub("", text).strip()
     if len(text) > MAX_CARD:
-        text = f"{text[:MAX_CARD]}\n\n[Cut here: the card has {len(text) - MAX_CARD:,} more characters.]"
+        text = f"{text[:MAX_CARD]}\n\n{templates.CUT_CARD.format(len(text) - MAX_CARD)}"
     if trusted:
         text = _PICTURE.sub(lambda found: _picture(found[1], file.parent / found[2]), text)
-    return Card(text or NO_CARD, trusted)
+    return Card(text or templates.NO_CARD, trusted)
 
 
 def _picture(caption: str, file: Path) -> str:
     if not file.is_file():  # a Space has no plots
-        return f"*{caption}: not available here; see the card on the Hub.*"
+        return f"*{templates.NO_PLOT.format(caption)}*"
     return f"![{caption}](data:image/png;base64,{base64.b64encode(file.read_bytes()).decode()})"
 
 
@@ -110,36 +91,36 @@ def describe(predictor: StudyPredictor) -> str:
     """A sentence about the checkpoint in use."""
     config = predictor.model.config
     if config.model_type == "external":
-        kind = f"an external checkpoint; abnormal means {config.positive_class_description}"
-    elif config.trained_on_phantoms:
-        kind = "trained on synthetic phantoms only"
+        note = templates.EXTERNAL.format(config.positive_class_description)
     else:
-        kind = "its card says what it was trained on"
-    return f"In use: {predictor.checkpoint} ({config.backbone}), {kind}."
+        note = templates.PHANTOMS_ONLY if config.trained_on_phantoms else templates.SEE_CARD
+    return templates.IN_USE.format(checkpoint=predictor.checkpoint, backbone=config.backbone, note=note)
 
 
 def facts_html(predictor: StudyPredictor) -> str:
     """Size, backbone, input, weights, data and measured performance of a checkpoint, also at its operating points."""
     config, weights, measured = predictor.model.config, predictor.weights_sha256, predictor.measured_performance
-    facts = {"Checkpoint": predictor.checkpoint}
+    facts = {"checkpoint": predictor.checkpoint}
     if measured.auroc is not None:
         auroc, interval = measured.auroc
-        limits = f" (95 % interval {interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
-        facts["AUROC, held-out studies"] = f"{auroc:.3f}{limits}"
+        facts["auroc"] = f"{auroc:.3f}"
+        if interval:
+            facts["auroc"] = templates.INTERVAL.format(facts["auroc"], *interval)
     if measured.data is not None:
-        facts["Data, licence of the weights"] = ", ".join(measured.data)
+        facts["data"] = ", ".join(measured.data)
     facts |= {
-        "Backbone": config.backbone or "unknown",
-        "Parameters": f"{sum(parameter.numel() for parameter in predictor.model.parameters()):,}",
-        "Input": _input_text(predictor),
-        "Weights, SHA-256": f"{weights[:12]}…" if weights else "unknown",
+        "backbone": config.backbone or templates.UNKNOWN,
+        "parameters": f"{sum(parameter.numel() for parameter in predictor.model.parameters()):,}",
+        "input": _input_text(predictor),
+        "weights": f"{weights[:12]}…" if weights else templates.UNKNOWN,
     }
     points = [
         (name, float(threshold), measured.get(name, float(threshold), None))
         for name, threshold in sorted(config.operating_points.items(), key=lambda point: point[1])
     ]
     held_out = next((found.held_out for _, _, found in points if found), None)
-    return render("facts", facts=list(facts.items()), points=points, held_out=held_out)
+    named = [(templates.FACTS[key], value) for key, value in facts.items()]
+    return render("facts", facts=named, points=points, held_out=held_out)
 
 
 def _input_text(predictor: StudyPredictor) -> str:
@@ -148,7 +129,7 @@ def _input_text(predictor: StudyPredictor) -> str:
     try:
         return f"{int(size['height'])} × {int(size['width'])} px"  # type: ignore[index]
     except (TypeError, KeyError, ValueError):
-        return "set by its own image processor"
+        return templates.OWN_SIZE
 
 
 @dataclass(frozen=True)
@@ -167,7 +148,7 @@ class Contender:
     @property
     def placeholder(self) -> str:
         """Stands in place of a number."""
-        return "no answer" if self.study is None else "not answered"
+        return templates.NO_ANSWER if self.study is None else templates.NO_ANSWER_SHOWN
 
 
 def comparison_html(
@@ -187,7 +168,9 @@ def comparison_html(
         for one in both
     ]
     shown, known = first.shown or second.shown, first.study or second.study
-    rows = [("Study", _cells(both, [one.shown.probability if one.shown else None for one in both]))] if shown else []
+    rows = []
+    if shown:
+        rows.append((templates.STUDY, _cells(both, [one.shown and one.shown.probability for one in both])))
     for index, view in enumerate(shown.views if shown else ()):
         values = [one.shown.views[index].single_view_probability if one.shown else None for one in both]
         rows.append((view.name, _cells(both, values)))
@@ -215,9 +198,10 @@ def _figure(one: Contender, index: int) -> dict[str, str | None]:
     caption, heatmap = one.placeholder, None
     if one.shown is not None:
         view = one.shown.views[index]
-        caption = f"{' '.join(BANDS[view.band])}, probability {probability_text(view.single_view_probability)}"
+        probability = probability_text(view.single_view_probability)
+        caption = templates.VIEW_ANSWER.format(band=" ".join(BANDS[view.band]), probability=probability)
         if view.heatmap is None:
-            caption += ", no heatmap"
+            caption += templates.NO_HEATMAP
         elif view.band != "low":
             heatmap = heatmap_url(view.heatmap)
     return {"side": one.name, "heatmap": heatmap, "caption": caption}
@@ -241,7 +225,7 @@ class ModelsController:
     def compare(self, files: Sequence[str], body_part: str | None, first: CheckpointKey, second: CheckpointKey) -> str:
         """HTML that compares two checkpoints on one study. Errors are shown there."""
         if not files:
-            return error_html("Open a study first, in the tab “Read a study”.")
+            return error_html(templates.NO_OPEN_STUDY)
         names, radiographs, problems = read_files(self.context.reader, files)
         if not radiographs:
             return answer_html(None, problems)
@@ -273,26 +257,33 @@ def build_models_tab(context: AppContext, checkpoint: gr.State, files: Component
     line, facts_now, card_now = controller.load(DEFAULT)
     bundled = list(BUNDLED)
     with gr.Row(elem_id="models"):
-        with gr.Column(scale=5, min_width=300):
-            name = gr.Dropdown(
-                bundled, value=None, allow_custom_value=True, elem_id="model-name",
-                label=MODEL_NAME + MODEL_FOLDER * context.checkpoints.allow_folders, info=MODEL_INFO,
-            )  # fmt: skip
-            revision = gr.Textbox(label=REVISION, placeholder="main", max_lines=1)
-            abnormal_label = gr.Textbox(
-                label=ABNORMAL_LABEL, placeholder=LABEL_HINT, max_lines=1, info=LABEL_INFO
-            )  # fmt: skip
-            load = gr.Button(LOAD, variant="primary", elem_id="model-load")
-        with gr.Column(scale=7, min_width=300):
-            state = gr.HTML(line, elem_id="model-state", js_on_load=None, apply_default_css=False)
-            facts = gr.HTML(facts_now, elem_id="model-facts", js_on_load=None, apply_default_css=False)
-    gr.Markdown(COMPARE_TITLE)
+        label = templates.MODEL_NAME + templates.MODEL_FOLDER * context.checkpoints.allow_folders
+        name = gr.Dropdown(
+            bundled, value=None, allow_custom_value=True, label=label, info=templates.MODEL_INFO, scale=2,
+            min_width=280, elem_id="model-name",
+        )  # fmt: skip
+        revision = gr.Textbox(
+            label=templates.REVISION, placeholder=templates.MAIN, info=templates.REVISION_INFO, max_lines=1,
+            min_width=200,
+        )  # fmt: skip
+        abnormal_label = gr.Textbox(
+            label=templates.ABNORMAL_LABEL, placeholder=templates.LABEL_HINT, info=templates.LABEL_INFO, max_lines=1,
+            min_width=200,
+        )  # fmt: skip
+    load = gr.Button(templates.LOAD, variant="primary", elem_id="model-load")
+    state = gr.HTML(line, elem_id="model-state", js_on_load=None, apply_default_css=False)
+    facts = gr.HTML(facts_now, elem_id="model-facts", js_on_load=None, apply_default_css=False)
+    gr.Markdown(templates.COMPARE_TITLE)
     with gr.Row(elem_id="comparing"):
-        first = gr.Dropdown(bundled, value=bundled[0], allow_custom_value=True, label=CHECKPOINT_A, min_width=140)
-        second = gr.Dropdown(bundled, value=bundled[-1], allow_custom_value=True, label=CHECKPOINT_B, min_width=140)
-        compare = gr.Button(COMPARE, min_width=140, elem_id="compare")
+        first = gr.Dropdown(
+            bundled, value=bundled[0], allow_custom_value=True, label=templates.CHECKPOINT_A, min_width=140
+        )
+        second = gr.Dropdown(
+            bundled, value=bundled[-1], allow_custom_value=True, label=templates.CHECKPOINT_B, min_width=140
+        )
+        compare = gr.Button(templates.COMPARE, min_width=140, elem_id="compare")
     compared = gr.HTML("", elem_id="compared", js_on_load=None, apply_default_css=False)
-    with gr.Accordion(CARD, open=False, elem_id="model-card-box"):
+    with gr.Accordion(templates.CARD, open=False, elem_id="model-card-box"):
         card = gr.Markdown(card_now.shown[0], elem_id="model-card", latex_delimiters=[])
         card_text = gr.HTML(card_now.shown[1], elem_id="model-card-text", js_on_load=None, apply_default_css=False)
 
@@ -301,7 +292,7 @@ def build_models_tab(context: AppContext, checkpoint: gr.State, files: Component
         try:
             description, table, text = controller.load(key)
         except CheckpointError as error:
-            sentence = f"Not loaded. {str(error).rstrip('.')}. The previous model stays in use."
+            sentence = templates.NOT_LOADED.format(str(error).rstrip("."))
             return last, error_html(sentence), *[gr.skip()] * 5
         names = gr.update(choices=[*bundled, *[key[0]] * (bool(key[0]) and key[0] not in bundled)])
         return key, description, table, *text.shown, names, names
@@ -312,7 +303,7 @@ def build_models_tab(context: AppContext, checkpoint: gr.State, files: Component
         def full(wanted: str | None) -> CheckpointKey:  # the one in use may have a revision and a label
             return last if (wanted or "").strip() == last[0].strip() else ((wanted or ""), "", "")
 
-        yield note_html(COMPARING)
+        yield note_html(templates.COMPARING)
         yield controller.compare(paths or [], part, full(one), full(other))
 
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"}

@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import DatasetError, RadiographError
 from ..inference import StudyFile, StudyPrediction, StudyPredictor, find_studies
 from ..radiographs import GuardedReader, Radiograph
-from .templates import FOREIGN
+from . import templates
 
 MAX_VIEWS = 16
 """Of one study, because all views go through the model at once. MURA has 13 at most."""
@@ -77,7 +77,7 @@ def read_study(
     n_foreign = len(radiographs) - len(known)
     if not skip_foreign or n_foreign == 0 or not known:
         return StudyReading(study, radiographs, problems)
-    problems += [FOREIGN.format(view.name) for view in study.views if view.in_distribution is False]
+    problems += [templates.FOREIGN.format(view.name) for view in study.views if view.in_distribution is False]
     names, radiographs = [names[place] for place in known], [radiographs[place] for place in known]
     study = predictor(radiographs, body_part=body_part, names=names, **options)
     return StudyReading(study, radiographs, problems, n_foreign)
@@ -99,7 +99,7 @@ def read_files(
     views, problems = _find_views(files)
     if len(views) > MAX_VIEWS:
         more = ", ".join(view.name for view in views[MAX_VIEWS:])
-        problems.append(f"A study may have at most {MAX_VIEWS} views here; not read: {more}.")
+        problems.append(templates.TOO_MANY_VIEWS.format(most=MAX_VIEWS, names=more))
         del views[MAX_VIEWS:]
     if progress is not None and views:
         progress(0, len(views), views[0].name)
@@ -139,7 +139,7 @@ def read_view(reader: GuardedReader, view: StudyFile, max_pixels: int) -> Radiog
     """
     content = view.content(MAX_UNPACKED)
     if isinstance(content, Path) and not content.is_file():
-        raise RadiographError(f"{view.name} is no longer on the server; upload it again.")
+        raise RadiographError(templates.NO_LONGER_HERE.format(view.name))
     return reader.read(content, name=view.name, max_pixels=max_pixels)
 
 
@@ -159,20 +159,20 @@ def check_zip(file: Path) -> None:
         DatasetError: If it is not a ZIP file, or its member list is larger than that of any worklist.
     """
     if file.is_file() and not zipfile.is_zipfile(file):
-        raise DatasetError(f"{file.name} is not a ZIP file, or it is damaged; pack it again")
+        raise DatasetError(templates.NO_ZIP.format(file.name))
     try:
         with file.open("rb") as opened:
             opened.seek(0, 2)
             opened.seek(max(0, opened.tell() - _TAIL))
             tail = opened.read()
     except OSError:
-        raise DatasetError(f"{file.name} is no longer on the server; upload it again") from None
+        raise DatasetError(templates.NO_LONGER_HERE.format(file.name)) from None
     sizes = _read_sizes(tail, _END, 12, "<L")
     sizes_64 = _read_sizes(tail, _END_64, 40, "<Q")
     if sizes_64:  # a size of all ones refers to the 64-bit record
         sizes = [size for size in sizes if size != 0xFFFFFFFF]
     if any(size > MAX_DIRECTORY for size in [*sizes, *sizes_64]):
-        raise DatasetError(f"{file.name} lists far more files than a worklist has; split it")
+        raise DatasetError(templates.ZIP_TOO_LARGE.format(file.name))
 
 
 def _read_sizes(tail: bytes, mark: bytes, offset: int, kind: str) -> list[int]:
@@ -194,7 +194,7 @@ def _find_views(files: Sequence[str]) -> tuple[list[StudyFile], list[str]]:
             continue
         n_archives += 1
         if n_archives > MAX_ARCHIVES:
-            problems.append(f"{file.name} was not read: a study may be in {MAX_ARCHIVES} ZIP files at most.")
+            problems.append(templates.TOO_MANY_ZIPS.format(name=file.name, most=MAX_ARCHIVES))
             continue
         try:
             check_zip(file)
@@ -207,8 +207,5 @@ def _find_views(files: Sequence[str]) -> tuple[list[StudyFile], list[str]]:
             inside = [view for study in found for view in study.files]
             views.extend(sorted(inside, key=lambda view: not view.readable))  # reading the others says why not
         else:
-            problems.append(
-                f"{file.name} contains {n_studies} studies, but this tab reads one; open it in the worklist, or "
-                "drop the views of one study."
-            )
+            problems.append(templates.SEVERAL_STUDIES.format(name=file.name, count=n_studies))
     return views, problems

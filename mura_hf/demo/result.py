@@ -12,24 +12,15 @@ from ..inference.measured_performance import OVERALL, OperatingPointPerformance
 from ..inference.prediction import PHANTOM_WARNING
 from ..radiographs import Radiograph
 from ..retrieval import Neighbour, RetrievalIndex
+from . import templates
 from .examples import ExampleStudy
-from .templates import BANDS, OPTIONS, note_html, operating_point_text, render, with_article
+from .templates import BANDS, note_html, operating_point_text, render, threshold_text, with_article
 
 N_SIMILAR = 6  # fills rows of two, three and six
 
 _LIGHT = 0.55  # median of the outermost pixels from which a border is light; films have a dark one
 _CONTRADICTED = 0.9  # probability of another body part from which the page asks whether the given one is right
-_FOREIGN = "this does not look like an upper-limb X-ray"
-_UNLIKE = "this is unlike the X-rays that the model was trained on"
 _SAME = 0.05  # of the distance of the farthest case shown, from which the nearest one is probably the same picture
-_POOLING = {
-    "mean": "Mean of {}",
-    "max": "Maximum of {}",
-    "noisy_or": "Noisy-or of {}",
-    "gated_attention": "{}, weighted by learned attention",
-    "ensemble": "Weighted mean of several models over {}",
-    "specialized": "Model of this body part over {}",
-}
 
 
 def is_withheld(study: StudyPrediction | None, show_anyway: bool = False) -> bool:
@@ -61,7 +52,9 @@ def answer_html(
     withheld, band = is_withheld(study, show_anyway), study.probability_band
     warnings = [warning for warning in study.warnings if warning != OOD_WARNING]  # the answer says so itself
     knows_phantoms_only, noticed = PHANTOM_WARNING in study.warnings, _notice(study, radiographs)
-    reason = "this model knows synthetic pictures only" if knows_phantoms_only else _FOREIGN if noticed else _UNLIKE
+    reason = templates.REFUSED_FOREIGN if noticed else templates.REFUSED_UNLIKE
+    if knows_phantoms_only:
+        reason = templates.REFUSED_PHANTOMS
     return render(
         "answer",
         study=study,
@@ -71,7 +64,6 @@ def answer_html(
         has_box=has_box,
         knows_phantoms_only=knows_phantoms_only,
         reason=reason,
-        measured=study.band_performance,
         noticed=noticed,
         band=band,
         warnings=[*_contradictions(study), *warnings],
@@ -86,31 +78,27 @@ def answer_html(
 
 def details_html(study: StudyPrediction, *, with_views: bool = True) -> str:
     """How sure the answer for a study is: what its band achieved, how it follows, and a table of the views."""
-    number = f"{len(study.views)} views" if len(study.views) > 1 else "1 view"
     mean = sum(view.weight * view.probability for view in study.views) if study.pooling == "mean" else None
     share, types = study.unusual_percentile or 0.0, study.finding_probabilities
     return render(
         "details",
         study=study,
-        views=study.views if with_views else (),
+        views=study.views if with_views and len(study.views) > 1 else (),
         mean=mean if study.calibrated and len(study.views) > 1 else None,
         measured=None if study.in_distribution is False else study.band_performance,
-        a_finding=with_article(study.finding) if study.finding == "fracture" else "a finding",
-        pooled=_POOLING[study.pooling].format(number),
+        a_finding=with_article(study.finding) if study.finding == templates.FRACTURE else templates.ANY_FINDING,
+        pooled=templates.POOLING[study.pooling] if len(study.views) > 1 else None,
+        band=BANDS[study.probability_band][1],
         finding=max(types, key=types.__getitem__) if types and study.label == "abnormal" else None,
-        than="all" if share == 100 else f"{int(share)} % of the",  # not rounded up to all
+        than=templates.ALL_STUDIES if share == 100 else templates.SOME_STUDIES.format(int(share)),  # not rounded up
     )
 
 
 def _zones(limits: tuple[float, float]) -> list[tuple[str, str, float]]:
-    """Band, text with its limit, and width in percent of the zones of the bar, which is a scale from 0 to 1."""
+    """Band, text, and width in percent of the zones of the bar, which is a scale from 0 to 1."""
     lower, upper = limits
-    zones = (
-        ("low", f"{BANDS['low'][1]} ≤ {lower:.2f}", lower),
-        ("uncertain", BANDS["uncertain"][1], upper - lower),
-        ("suspected", f"{BANDS['suspected'][1]} > {upper:.2f}", 1 - upper),
-    )
-    return [(band, text, 100 * width) for band, text, width in zones if width or band != "uncertain"]
+    zones = (("low", lower), ("uncertain", upper - lower), ("suspected", 1 - upper))
+    return [(band, BANDS[band][1], 100 * width) for band, width in zones if width or band != "uncertain"]
 
 
 def _notice(study: StudyPrediction, radiographs: Sequence[Radiograph]) -> list[str]:
@@ -119,11 +107,11 @@ def _notice(study: StudyPrediction, radiographs: Sequence[Radiograph]) -> list[s
     views = [radiograph for view, radiograph in pairs if view.in_distribution is False]
     found = []
     if any(view.is_coloured for view in views):
-        found.append("it is a colour picture")
+        found.append(templates.COLOURED)
     if any(_border(view.pixels) > _LIGHT for view in views):
-        found.append("its border is light, while that of an X-ray is dark")
+        found.append(templates.LIGHT_BORDER)
     if study.scope_note:
-        found.append(f"it seems to show another body part ({study.region_words})")
+        found.append(templates.OTHER_REGION.format(study.region_words))
     return found
 
 
@@ -138,34 +126,34 @@ def _contradictions(study: StudyPrediction) -> list[str]:
     best = max(parts, key=parts.__getitem__, default=None)
     if not study.body_part_given or best in (None, study.body_part) or parts[best] < _CONTRADICTED:
         return []
-    given = study.body_part
-    return [
-        f"You chose {given}, but the picture looks like {with_article(best)}. Is {given} right? If not, choose {best} "
-        f"under “{OPTIONS}”."
-    ]
+    return [templates.CONTRADICTED.format(given=study.body_part, found=best, a_found=with_article(best))]
 
 
 def _compare(study: StudyPrediction, example: ExampleStudy) -> dict[str, str]:
     """A tag and a sentence that compare the answer for an example with what is known about it."""
     is_abnormal, band = example.label == "abnormal", study.probability_band
     if example.source is None:
-        known = f"This synthetic picture was drawn with {(example.finding or 'no finding').replace('_', ' ')}."
+        known = templates.DRAWN.format((example.finding or templates.NO_FINDING).replace("_", " "))
     else:
-        known = f"Two radiologists saw {'a fracture' if is_abnormal else 'no fracture'} in this X-ray."
+        seen = with_article(templates.FRACTURE) if is_abnormal else templates.NO_FRACTURE
+        known = templates.RADIOLOGISTS.format(seen)
         if is_abnormal and band != "low":
-            known += " Its place was not compared."
-    tag = "Not decided" if band == "uncertain" else "Correct"
+            known = f"{known} {templates.PLACE_UNKNOWN}"
+    tag = "undecided" if band == "uncertain" else "right"
     if is_abnormal and band == "low":
-        tag = "Miss"
+        tag = "missed"
     elif not is_abnormal and band == "suspected":
-        tag = "False alarm"
-    return {"tag": f"Example. {tag}:", "sentence": known}
+        tag = "alarm"
+    return {"tag": templates.TAG.format(templates.COMPARED[tag]), "sentence": known}
 
 
 def operating_point_choices(predictor: StudyPredictor) -> list[tuple[str, str]]:
     """Label and name of each operating point of a checkpoint, lowest threshold first."""
     points = sorted(predictor.model.config.operating_points.items(), key=lambda point: point[1])
-    return [(f"{operating_point_text(name)}: above {value:.2f}", name) for name, value in points]
+    return [
+        (templates.POINT.format(name=operating_point_text(name), threshold=threshold_text(value)), name)
+        for name, value in points
+    ]
 
 
 def known_point(predictor: StudyPredictor, name: str | None) -> str | None:
@@ -181,16 +169,16 @@ def performance_html(performance: OperatingPointPerformance | None, prevalence: 
 def similar_html(predictor: StudyPredictor, study: StudyPrediction, *, same_part: bool) -> str:
     """The studies in the index of a checkpoint that look most like a study, or a sentence if there are none."""
     if same_part and study.body_part is None:
-        return note_html("This checkpoint does not predict the body part; choose one, or search the whole database.")
+        return note_html(templates.NO_PART_TO_SEARCH)
     try:
         index = predictor.index
         if index is None:
-            return note_html(f"{predictor.checkpoint} has no database of studies, so there are no similar cases.")
+            return note_html(templates.NO_INDEX.format(predictor.checkpoint))
         found = predictor.similar(study, N_SIMILAR, study.body_part if same_part else None)
     except (CheckpointError, ValueError) as error:
         return note_html(str(error))
     if not found:
-        return note_html("The database has no study of this body part.")
+        return note_html(templates.NONE_OF_PART)
     source = (index.record.data or {}).get("name")
     cases = similar_cases(index, found)
     n_known = sum(one.distance < _SAME * found[-1].distance for one in found)

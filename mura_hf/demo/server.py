@@ -2,6 +2,7 @@
 
 import gc
 import importlib
+import json
 import logging
 import os
 import signal
@@ -19,12 +20,12 @@ from starlette.responses import Response
 
 from ..errors import CheckpointError
 from ..inference.prediction import finding_noun
+from . import templates
 from .api import add_endpoints
 from .middleware import RedactingBlocks, RedactingFilter, RequestGuard
 from .models_tab import build_models_tab
 from .state import DEFAULT, AppContext
-from .study_tab import build_study_tab
-from .templates import DISCLAIMER, FOUND, TAGLINE, PrivacyNotice, about_text, with_article
+from .study_tab import PrivacyNotice, build_study_tab
 from .worklist_controller import OpenedStudy
 from .worklist_tab import build_worklist_tab
 
@@ -34,8 +35,6 @@ except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
 _MAX_FILES = 65_536
-BUSY = "Too many requests at the moment. Your files are still in the box. Try again in a minute."
-NO_MCP = 'MURA_MCP=1 needs a package that is not installed: pip install "gradio[mcp]"'
 
 _STATIC = Path(__file__).parent / "static"
 _CSS = "\n".join(file.read_text(encoding="utf-8") for file in sorted(_STATIC.glob("*.css")))
@@ -44,6 +43,7 @@ _POLICY = (  # whatever text gets into the page, it contacts no other server
     "base-uri 'self'; form-action 'self'; object-src 'none'"
 )
 _HEAD = f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+_HEAD += f"<script>window.MURA_TEXTS = {json.dumps(templates.SCRIPT_TEXTS)};</script>"
 _HEAD += "".join(f"<script>{file.read_text(encoding='utf-8')}</script>" for file in sorted(_STATIC.glob("*.js")))
 
 
@@ -54,27 +54,27 @@ def build_app(context: AppContext) -> gr.Blocks:
         CheckpointError: If the default checkpoint, or that of the examples, cannot be loaded.
     """
     config = context.checkpoints.get().model.config
-    finding = with_article(finding_noun(config.positive_class_description))
-    question = f"Is there {finding} in this X-ray?"
+    finding = templates.with_article(finding_noun(config.positive_class_description))
+    question = templates.QUESTION.format(a_finding=finding)
     with RedactingBlocks(title=f"{question} mura_hf", analytics_enabled=False) as app:
-        gr.Markdown(DISCLAIMER, elem_id="disclaimer")
-        gr.Markdown(f"# {question}\n{TAGLINE.format(a_finding=finding)}", elem_id="heading")
+        gr.Markdown(templates.DISCLAIMER, elem_id="disclaimer")
+        gr.Markdown(f"# {question}\n{templates.TAGLINE.format(a_finding=finding)}", elem_id="heading")
         checkpoint, notice = gr.State(DEFAULT), PrivacyNotice()
         with gr.Tabs(selected="read", elem_id="tabs") as tabs:
-            with gr.Tab("Read a study", id="read"):
+            with gr.Tab(templates.READ, id="read"):
                 study = build_study_tab(context, checkpoint, notice)
-            with gr.Tab("Worklist", id="worklist"):
+            with gr.Tab(templates.WORKLIST, id="worklist"):
                 worklist = build_worklist_tab(context, checkpoint, notice)
-            with gr.Tab("Models", id="models"):
+            with gr.Tab(templates.MODELS, id="models"):
                 load_events = build_models_tab(context, checkpoint, study.open_files, study.body_part)
-            with gr.Tab("About", id="about"):
+            with gr.Tab(templates.ABOUT, id="about"):
                 credits = {example.credit: None for example in context.examples if example.credit}
-                gr.Markdown(about_text(os.environ.get("SPACE_ID", ""), list(credits)), elem_id="about")
+                gr.Markdown(templates.about_text(os.environ.get("SPACE_ID", ""), list(credits)), elem_id="about")
         add_endpoints(context)
         notice.connect()
 
         def show(request: gr.Request, opened: OpenedStudy, point: str) -> dict[Any, Any]:
-            updates = study.open_study(request, opened.files, opened.body_part or FOUND)
+            updates = study.open_study(request, opened.files, opened.body_part or templates.FOUND)
             return {**updates, tabs: gr.Tabs(selected="read"), study.point: point, study.point_of: None}
 
         opening = worklist.open_event.success(
@@ -98,11 +98,11 @@ def serve_page(context: AppContext) -> None:
     try:
         port = os.environ.get("GRADIO_SERVER_PORT", "7860")
         if not port.isdecimal():
-            raise SystemExit(f"GRADIO_SERVER_PORT is {port!r}. Set it to a port number, or unset it.")
+            raise SystemExit(templates.NO_PORT.format(port))
         use_mcp()
         serve(build_app(context), context, int(port))
     except CheckpointError as error:
-        raise SystemExit(f"The app cannot start without a checkpoint. {error}") from None
+        raise SystemExit(templates.NO_CHECKPOINT.format(error)) from None
     finally:
         context.close()
 
@@ -118,7 +118,7 @@ def use_mcp() -> bool:
         try:
             importlib.import_module("gradio.mcp")
         except ImportError:
-            raise SystemExit(NO_MCP) from None
+            raise SystemExit(templates.NO_MCP) from None
     return wanted
 
 
@@ -162,7 +162,7 @@ def serve(app: gr.Blocks, context: AppContext, port: int) -> None:
             footer_links=[],
         )
     except OSError as error:
-        raise SystemExit(f"The app cannot be served at {context.host}, port {port}: {error}") from None
+        raise SystemExit(templates.NO_SERVER.format(host=context.host, port=port, error=error)) from None
     gc.enable()
     gc.freeze()  # what the start made is never garbage
     try:
@@ -179,7 +179,7 @@ async def explain_full_queue(request: Request, error: Any) -> Response:
     if error.status_code != 503 or not str(error.detail).startswith("Queue is full"):
         return await http_exception_handler(request, error)
     browser = request.headers.get("user-agent", "").startswith("Mozilla")
-    return JSONResponse({"detail": BUSY}, 429 if browser else 503, {"Retry-After": "60"})
+    return JSONResponse({"detail": templates.BUSY}, 429 if browser else 503, {"Retry-After": "60"})
 
 
 def make_theme() -> gr.themes.Base:

@@ -16,6 +16,7 @@ from ..errors import CheckpointError
 from ..inference import StudyPredictor
 from ..inference.loading import LOCAL_CHECKPOINTS, PUBLIC_CHECKPOINTS, CheckpointLimits
 from ..radiographs import GuardedReader
+from . import templates
 from .examples import EXAMPLES_CHECKPOINT, EXAMPLES_FOLDER, ExampleStudy, choose_examples
 from .uploads import Uploads, make_private_folder
 
@@ -117,19 +118,17 @@ class CheckpointCache:
 
     def _check_name(self, name: str, revision: str, abnormal_label: str) -> None:
         if not name and abnormal_label:
-            raise CheckpointError("The abnormal label needs the name of a model; enter a name, or clear the label.")
+            raise CheckpointError(templates.LABEL_WITHOUT_NAME)
         if not name and revision:
-            raise CheckpointError("The revision belongs to a Hub name; enter a name, or clear the revision.")
+            raise CheckpointError(templates.REVISION_WITHOUT_NAME)
         if name in BUNDLED and revision:
-            raise CheckpointError(f"{name} comes with the package and has no revisions; clear the revision.")
+            raise CheckpointError(templates.REVISION_OF_BUNDLED.format(name))
         if not name or name in BUNDLED or (self.allow_folders and Path(name).is_dir()):
             return
         if not _HUB_NAME.fullmatch(name) or Path(name).exists():
-            folders = "; local folders can be read only if the app serves on loopback"
-            if self.allow_folders:
-                folders = ", nor a folder on this machine"
+            folders = templates.NO_SUCH_FOLDER if self.allow_folders else templates.NO_FOLDERS
             bundled = ", ".join(BUNDLED)
-            raise CheckpointError(f"“{name}” is not a Hub name such as user/model, nor one of {bundled}{folders}.")
+            raise CheckpointError(templates.NO_HUB_NAME.format(name=name, bundled=bundled, folders=folders))
 
 
 @dataclass(frozen=True)

@@ -10,33 +10,12 @@ import gradio as gr
 
 from ..common import BODY_PARTS
 from ..explain import AUTO
+from . import templates
 from .controller import LatestRequests, StudyController, StudyPage, StudyRequest, StudyResult, progress_html
 from .examples import EXAMPLES_CHECKPOINT, find_example
 from .result import answer_html
 from .state import DEFAULT, AppContext, CheckpointKey
-from .templates import (
-    ADD_VIEWS,
-    ALIKE,
-    ANYWHERE,
-    BODY_PART,
-    FORMATS,
-    FOUND,
-    HOW_SURE,
-    METHOD,
-    METHODS,
-    NEW_STUDY,
-    OPERATING_POINT,
-    OPTIONS,
-    PREVALENCE,
-    REPORT,
-    REPORTS,
-    SAME_PART,
-    SEARCH,
-    SHOW_ANYWAY,
-    STUDY_FILES,
-    PrivacyNotice,
-    render,
-)
+from .templates import FOUND, render
 
 _ON_EXAMPLE = """element.addEventListener("click", (event) => {
   const button = event.target.closest("[data-example]");
@@ -51,6 +30,33 @@ _READING: dict[str, Any] = {
     "show_progress": "minimal",
     "trigger_mode": "always_last",  # by default, a running request would swallow the next one
 }
+
+
+class PrivacyNotice:
+    """The notice of a public page. Accepted in one tab, it is accepted for all tabs.
+
+    Attributes:
+        gated: Components that are shown after that. Tabs append theirs.
+    """
+
+    def __init__(self) -> None:
+        self.gated: list[Any] = []
+        self._boxes: list[gr.Column] = []
+        self._buttons: list[gr.Button] = []
+
+    def add(self) -> None:
+        """Adds the notice with its button to the page."""
+        with gr.Column(elem_classes="privacy") as box:
+            gr.Markdown(templates.PRIVACY)
+            self._buttons.append(gr.Button(templates.AGREE, variant="primary"))
+        self._boxes.append(box)
+
+    def connect(self) -> None:
+        """Connects the buttons of all tabs."""
+        outputs = [*self._boxes, *self.gated]
+        updates = [gr.update(visible=component in self.gated) for component in outputs]
+        for button in self._buttons:
+            button.click(lambda: updates, None, outputs, api_visibility="private", show_progress="hidden")
 
 
 @dataclass(frozen=True)
@@ -100,16 +106,18 @@ def build_study_tab(context: AppContext, checkpoint: gr.State, notice: PrivacyNo
                     gr.HTML(render("drop"))
                     with gr.Row(elem_id="doing"):
                         new = gr.UploadButton(
-                            NEW_STUDY, variant="primary", file_count="multiple", type="filepath", min_width=90,
-                            elem_id="new-study",
+                            templates.NEW_STUDY, file_count="multiple", type="filepath", min_width=90,
+                            variant="primary", elem_id="new-study",
                         )  # fmt: skip
                         add = gr.UploadButton(
-                            ADD_VIEWS, file_count="multiple", type="filepath", min_width=90, elem_id="add-views"
-                        )
-                    gr.Markdown(FORMATS, elem_classes="fine", elem_id="formats")
+                            templates.ADD_VIEWS, file_count="multiple", type="filepath", min_width=90,
+                            elem_id="add-views",
+                        )  # fmt: skip
+                    gr.Markdown(templates.FORMATS, elem_classes="fine", elem_id="formats")
                     files = gr.File(
-                        label=STUDY_FILES, file_count="multiple", type="filepath", height=140, elem_id="study-files"
-                    )
+                        label=templates.STUDY_FILES, file_count="multiple", type="filepath", height=140,
+                        elem_id="study-files",
+                    )  # fmt: skip
                 notice.gated.append(uploading)
             with gr.Column(elem_id="choosing"):
                 examples = gr.HTML(
@@ -121,33 +129,38 @@ def build_study_tab(context: AppContext, checkpoint: gr.State, notice: PrivacyNo
                 gr.HTML(render("walk"), elem_id="walk")
                 answer = gr.HTML(page.answer, elem_id="answer")
                 insist = gr.Button(
-                    page.insist or SHOW_ANYWAY, visible=page.insist is not None, size="sm", elem_id="anyway"
+                    page.insist or templates.SHOW_ANYWAY, visible=page.insist is not None, size="sm", elem_id="anyway"
                 )  # fmt: skip
                 views = gr.HTML(page.viewer, elem_id="views")
             with gr.Column(elem_id="more"):
-                with gr.Accordion(HOW_SURE, open=False, elem_id="how-sure"):
+                with gr.Accordion(templates.HOW_SURE, open=False, elem_id="how-sure"):
                     details = gr.HTML(page.details, elem_id="details")
                     point = gr.Dropdown(
-                        page.points, value=page.point, label=OPERATING_POINT, elem_id="operating-point"
+                        page.points, value=page.point, label=templates.OPERATING_POINT, elem_id="operating-point"
                     )
-                    prevalence = gr.Slider(1, 90, value=_PREVALENCE, step=1, label=PREVALENCE, elem_id="prevalence")
+                    prevalence = gr.Slider(
+                        1, 90, value=_PREVALENCE, step=1, label=templates.PREVALENCE, elem_id="prevalence"
+                    )
                     performance = gr.HTML(controller.performance(page.result, _PREVALENCE / 100), elem_id="achieved")
-                with gr.Accordion(ALIKE, open=False, elem_id="alike"):
+                with gr.Accordion(templates.ALIKE, open=False, elem_id="alike"):
                     scope = gr.Radio(
-                        [ANYWHERE, SAME_PART], value=ANYWHERE, label=SEARCH, visible=page.knows_parts, elem_id="scope"
-                    )
+                        [templates.ANYWHERE, templates.SAME_PART], value=templates.ANYWHERE, label=templates.SEARCH,
+                        visible=page.knows_parts, elem_id="scope",
+                    )  # fmt: skip
                     similar = gr.HTML(controller.similar(page.result, same_part=False), elem_id="similar")
-                with gr.Accordion(REPORT, open=False, elem_id="reports"):
+                with gr.Accordion(templates.REPORT, open=False, elem_id="reports"):
                     with gr.Row():
-                        to_pdf = gr.Button(REPORTS["pdf"], size="sm", min_width=120)
-                        to_json = gr.Button(REPORTS["json"], size="sm", min_width=120)
+                        to_pdf = gr.Button(templates.REPORTS["pdf"], size="sm", min_width=120)
+                        to_json = gr.Button(templates.REPORTS["json"], size="sm", min_width=120)
                     report = gr.HTML("", elem_id="report")
-                with gr.Accordion(OPTIONS, open=False, elem_id="options"):
+                with gr.Accordion(templates.OPTIONS, open=False, elem_id="options"):
                     body_part = gr.Dropdown(
-                        [FOUND, *BODY_PARTS], value=FOUND, label=BODY_PART, visible=page.knows_parts
+                        [FOUND, *BODY_PARTS], value=FOUND, label=templates.BODY_PART, visible=page.knows_parts
                     )
-                    methods = [name for name in METHODS if not (context.public and name in _SLOW)]
-                    method = gr.Dropdown([(METHODS[name], name) for name in methods], value=AUTO, label=METHOD)
+                    methods = [name for name in templates.METHODS if not (context.public and name in _SLOW)]
+                    method = gr.Dropdown(
+                        [(templates.METHODS[name], name) for name in methods], value=AUTO, label=templates.METHOD
+                    )
     contents = [answer, views, insist, details, performance, similar, report, result]
 
     def make_request(opened: tuple[str, ...], part: str, *values: Any) -> StudyRequest:
@@ -190,7 +203,7 @@ def build_study_tab(context: AppContext, checkpoint: gr.State, notice: PrivacyNo
             answer: opened.answer,
             views: opened.viewer,
             details: opened.details,
-            insist: gr.update(value=opened.insist or SHOW_ANYWAY, visible=opened.insist is not None),
+            insist: gr.update(value=opened.insist or templates.SHOW_ANYWAY, visible=opened.insist is not None),
             body_part: gr.update(visible=opened.knows_parts),
             scope: gr.update(visible=opened.knows_parts),
             result: opened.result,
@@ -214,7 +227,7 @@ def build_study_tab(context: AppContext, checkpoint: gr.State, notice: PrivacyNo
     def open_example(request: gr.Request, event: gr.EventData) -> dict[Any, Any]:
         number = event._data.get("example")
         if type(number) is not int or not 0 <= number < len(shown):  # programs can send anything
-            raise gr.Error("There is no such example.", print_exception=False)
+            raise gr.Error(templates.NO_EXAMPLE, print_exception=False)
         return open_study(request, shown[number].files, listed=False)
 
     def add_views(request: gr.Request, opened: tuple[str, ...], more: list[str], part: str) -> dict[Any, Any]:
@@ -234,7 +247,7 @@ def build_study_tab(context: AppContext, checkpoint: gr.State, notice: PrivacyNo
         "outputs": performance,
     }
     search: dict[str, Any] = {
-        "fn": lambda last, where: controller.similar(last, same_part=where == SAME_PART),
+        "fn": lambda last, where: controller.similar(last, same_part=where == templates.SAME_PART),
         "inputs": [result, scope],
         "outputs": similar,
     }

@@ -16,8 +16,8 @@ from PIL import Image
 from ..explain import colour_heat, find_regions
 from ..inference import StudyPrediction, ViewPrediction
 from ..radiographs import Radiograph
+from . import templates
 from .result import is_withheld
-from .templates import BANDS, probability_text, render
 
 IMAGE_SIDE = 1600  # pixels on the long side, enough to zoom in
 THUMB_SIDE = 160
@@ -59,12 +59,12 @@ def viewer_html(
     withheld = is_withheld(study, show_anyway)
     explained = not withheld and any(view.heatmap is not None for view in study.views)
     views = [_view_values(study, view, film, withheld) for view, film in zip(study.views, radiographs, strict=True)]
-    return render(
+    return templates.render(
         "viewer",
         views=views,
         withheld=withheld,
         first=0 if withheld else study.leading_view,
-        method=(study.heatmap_method or "unknown method") if explained else None,
+        method=(study.heatmap_method or templates.UNKNOWN_METHOD) if explained else None,
         credit=credit,
         token=token_hex(8),  # tells the script that this is a new answer
     )
@@ -77,17 +77,18 @@ def _view_values(
     values |= {"width": view.width, "height": view.height}
     values["image"], values["thumbnail"] = (image_url(radiograph.pixels, side) for side in (IMAGE_SIDE, THUMB_SIDE))
     unusual = view.in_distribution is False
-    kind, state = ("uncertain", "⊘ unusual") if unusual else ("plain", "not unusual by itself")
-    values |= {"kind": kind, "state": state}
+    values |= {"kind": "plain", "state": templates.USUAL_VIEW}
+    if unusual:
+        values |= {"kind": "uncertain", "state": templates.UNUSUAL_VIEW}
     if withheld:
         return values
     if not unusual:
-        values |= {"kind": view.band, "state": " ".join(BANDS[view.band])}
+        values |= {"kind": view.band, "state": " ".join(templates.BANDS[view.band])}
     low, high = study.band_limits
     chance = view.single_view_probability
     own = ("low", "uncertain", "suspected")[(chance > low) + (chance > high)]
     if not unusual and view.band == own:  # else it has the band of the study, which this number would contradict
-        values["chance"] = probability_text(chance)
+        values["chance"] = templates.probability_text(chance)
     if view.heatmap is None or view.heatmap.max() < _FAINTEST:
         return values
     values["heatmap"] = heatmap_url(view.heatmap)

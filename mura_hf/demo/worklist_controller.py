@@ -26,22 +26,14 @@ from ..inference import (
 )
 from ..inference.worklist import write_worklist
 from ..radiographs import GuardedReader, Radiograph
+from . import templates
 from .examples import load_examples
 from .reading import MAX_UNPACKED, MAX_VIEWS, check_zip, is_zip, pixels_per_view, read_view
 from .result import known_point
 from .state import AppContext, Limits
-from .templates import BANDS, operating_point_text, render
+from .templates import BANDS, operating_point_text, render, threshold_text
 from .viewer import image_url
 
-UNKNOWN_PART = "unknown"
-_COLUMNS = [
-    ("study", "Study"), ("part", "Body part"), ("chance", "Probability"), ("band", "Answer"), ("views", "Views"),
-    ("notes", "Notes"),
-]  # fmt: skip
-_UNUSUAL = (
-    "Studies that are not answered do not look like the X-rays that the checkpoint was trained on, so its answer may "
-    "be meaningless. The downloads contain the answer, and you can see it after you open the study."
-)
 _MAX_NAME = 100  # characters
 _THUMB_SIDE = 56  # pixels
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\<>:"|?*\ud800-\udfff]')
@@ -82,18 +74,18 @@ def gather_studies(source: Path, limits: Limits) -> list[StudyFiles]:
     except DatasetError as error:
         raise DatasetError(f"{str(error).replace(str(source), source.name).rstrip('.')}.") from error
     if len(studies) > limits.studies:
-        raise DatasetError(
-            f"{source.name} contains {len(studies):,} studies; a worklist may have {limits.studies:,} here. Nothing "
-            "was read. Split it, or use scripts/predict.py on your own machine."
-        )
+        values = {"name": source.name, "count": len(studies), "most": limits.studies}
+        raise DatasetError(templates.TOO_MANY_STUDIES.format(**values))
     return studies
 
 
 def example_worklist() -> list[StudyFiles]:
     """The phantom studies that visitors can try."""
     return [
-        StudyFiles(f"phantom {number}", tuple(StudyFile(Path(file).name, Path(file)) for file in example.files))
-        for number, example in enumerate(load_examples("worklist"), 1)
+        StudyFiles(
+            templates.PHANTOM.format(number), tuple(StudyFile(file.name, file) for file in map(Path, one.files))
+        )
+        for number, one in enumerate(load_examples("worklist"), 1)
     ]
 
 
@@ -121,7 +113,7 @@ def read_worklist(
         if len(study.files) <= MAX_VIEWS:
             readable.append(study)
             continue
-        error = f"One folder contains {len(study.files):,} views; a study may have {MAX_VIEWS} here. Nothing was read."
+        error = templates.FOLDER_TOO_LARGE.format(count=len(study.files), most=MAX_VIEWS)
         rows.append(WorklistRow(study.name, body_part=study.body_part, error=error, checkpoint=predictor.checkpoint))
     start = updated = shown = time.monotonic()
     yield WorklistProgress(rows, len(studies), 0.0, show=bool(rows))
@@ -183,8 +175,8 @@ def worklist_html(
         "worklist",
         rows=values,
         version=version,
-        notices=[*common, *[_UNUSUAL] * any(row["band"] == "unusual" for row in values)],
-        columns=_COLUMNS,
+        notices=[*common, *[templates.NOT_ANSWERED] * any(row["band"] == "unusual" for row in values)],
+        columns=templates.COLUMNS,
         bands=[(key, f"{sign} {text.capitalize()}") for key, (sign, text) in BANDS.items()],
         parts=[(part, part) for part in sorted({row["part"] for row in values})],
     )
@@ -194,12 +186,12 @@ def _row_values(row: WorklistRow, number: int, common: Sequence[str]) -> dict[st
     band = band_of(row)
     sign, text = BANDS[band]
     notes = [] if row.error is None else [row.error]
-    notes += [f"Left out: {sentence}" for sentence in row.left_out]
+    notes += [templates.NOTE_LEFT_OUT.format(sentence) for sentence in row.left_out]
     notes += [warning for warning in row.warnings if warning not in (*common, OOD_WARNING)]
     return {
         "number": number,
         "name": row.study,
-        "part": row.body_part or row.region or UNKNOWN_PART,
+        "part": row.body_part or (templates.PROBABLY.format(row.region) if row.region else templates.UNKNOWN_PART),
         "band": band,
         "sign": sign,
         "text": text.capitalize(),
@@ -265,9 +257,9 @@ class WorklistController:
         """
         path = path.strip()
         if upload and path:
-            raise DatasetError("Give either a ZIP file or a path, and clear the other one.")
+            raise DatasetError(templates.TWO_SOURCES)
         if not (upload or path):
-            raise DatasetError("There is nothing to read yet. Give a ZIP file, or try the phantom studies.")
+            raise DatasetError(templates.NO_SOURCE)
         if upload:
             check_zip(Path(upload))  # not a CSV file, which could name files of the server
         return gather_studies(Path(upload or path).expanduser(), self.context.limits)
@@ -294,9 +286,8 @@ class WorklistController:
                 yield progress_html(progress), table, gr.skip(), gr.skip()
                 continue
             summary = f"{summary_text(rows).capitalize()}. " if rows else ""
-            summary += (
-                f"Checkpoint: {predictor.checkpoint}; flagged strictly above {threshold:g} "
-                f"(“{operating_point_text(point)}”)."
+            summary += templates.SUMMARY.format(
+                checkpoint=predictor.checkpoint, threshold=threshold_text(threshold), point=operating_point_text(point)
             )
             yield progress_html(progress, summary), table, *self._write_files(session, rows)
 
@@ -311,16 +302,15 @@ class WorklistController:
             DatasetError: If there is no such study, or none of its views exists any more.
         """
         if type(number) is not int or not 0 <= number < len(studies):
-            raise DatasetError("This study is no longer in the worklist. Read the studies again.")
+            raise DatasetError(templates.NOT_LISTED)
         study = studies[number]
         uploads = self.context.uploads
         room = min(self.context.limits.upload_bytes, uploads.quota - uploads.used_bytes())
         paths, problems = copy_views(study.files[:MAX_VIEWS], uploads.new_folder(session), room)
         if not paths:
-            raise DatasetError(" ".join(["The study cannot be opened.", *problems]))
+            raise DatasetError(" ".join([templates.CANNOT_OPEN, *problems]))
         if len(study.files) > MAX_VIEWS:
-            rest = len(study.files) - MAX_VIEWS
-            problems.append(f"A study may have at most {MAX_VIEWS} views there; {rest} more were left out.")
+            problems.append(templates.MORE_VIEWS.format(most=MAX_VIEWS, rest=len(study.files) - MAX_VIEWS))
         if last is not None:
             shutil.rmtree(Path(last.files[0]).parent, ignore_errors=True)
         return OpenedStudy(paths, study.body_part), problems
@@ -352,11 +342,11 @@ def copy_views(files: Sequence[StudyFile], folder: Path, max_bytes: int) -> tupl
             problems.append(str(error))
             continue
         except OSError:
-            problems.append(f"{file.name} no longer exists, so it was left out.")
+            problems.append(templates.VIEW_GONE.format(file.name))
             continue
         max_bytes -= len(content)
         if max_bytes < 0:
-            problems.append(f"{file.name} was left out: the server has no room for so large a study.")
+            problems.append(templates.NO_ROOM.format(file.name))
             break
         name = safe_name(file.name)
         if name.casefold() in taken:

@@ -2,38 +2,22 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from ..errors import CheckpointError, DatasetError, MuraError
 from ..inference import StudyFiles
+from . import templates
 from .examples import EXAMPLES_CHECKPOINT
 from .result import known_point, operating_point_choices
 from .state import DEFAULT, FOR_EXAMPLES, AppContext, CheckpointKey
-from .templates import (
-    ARCHIVE,
-    DOWNLOADS,
-    LOADING,
-    NO_STUDIES,
-    OPERATING_POINT,
-    PLACE,
-    POINT_INFO,
-    READ_STUDIES,
-    SEARCHING,
-    STOP,
-    TRY_PHANTOMS,
-    WAITING,
-    PrivacyNotice,
-    error_html,
-    escape_text,
-)
+from .study_tab import PrivacyNotice
+from .templates import error_html, escape_text
 from .worklist_controller import OpenedStudy, WorklistController, example_worklist, waiting_html
 
 _KEPT_SECONDS = 4 * 3600
 _ON_OPEN = "element.addEventListener('mura-open', (event) => trigger('select', event.detail));"
-_HELP = (Path(__file__).parent / "templates" / "worklist_help.md").read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -64,43 +48,43 @@ def build_worklist_tab(context: AppContext, checkpoint: gr.State, notice: Privac
             with gr.Column(visible=not context.public) as uploading:
                 notice.gated.append(uploading)
                 upload = gr.File(
-                    label=ARCHIVE.format(context.limits.studies), type="filepath", height=150,
+                    label=templates.ARCHIVE.format(context.limits.studies), type="filepath", height=150,
                     elem_id="worklist-upload",
                 )  # fmt: skip
                 path = gr.Textbox(
-                    label=PLACE, placeholder="/data/MURA-v1.1/valid",
+                    label=templates.PLACE, placeholder=templates.PLACE_EXAMPLE,
                     visible=not context.public, max_lines=1,
                 )  # fmt: skip
             point = gr.Dropdown(
-                operating_point_choices(default), value=default.find_threshold()[0], label=OPERATING_POINT,
-                info=POINT_INFO, elem_id="worklist-point",
+                operating_point_choices(default), value=default.find_threshold()[0], label=templates.OPERATING_POINT,
+                info=templates.POINT_INFO, elem_id="worklist-point",
             )  # fmt: skip
             with gr.Row():
                 read = gr.Button(
-                    READ_STUDIES, variant="primary", min_width=140, visible=not context.public,
+                    templates.READ_STUDIES, variant="primary", min_width=140, visible=not context.public,
                     elem_id="worklist-read",
                 )  # fmt: skip
                 notice.gated.append(read)
-                stop = gr.Button(STOP, interactive=False, min_width=90, elem_id="worklist-stop")
+                stop = gr.Button(templates.STOP, interactive=False, min_width=90, elem_id="worklist-stop")
         with gr.Column(scale=6, min_width=300):
-            gr.Markdown(_HELP, elem_id="worklist-help")
-            gr.Markdown(NO_STUDIES.format(EXAMPLES_CHECKPOINT), elem_classes="fine")
-            try_phantoms = gr.Button(TRY_PHANTOMS, elem_id="worklist-phantoms")
+            gr.Markdown(templates.worklist_help(), elem_id="worklist-help")
+            gr.Markdown(templates.NO_STUDIES.format(EXAMPLES_CHECKPOINT), elem_classes="fine")
+            try_phantoms = gr.Button(templates.TRY_PHANTOMS, elem_id="worklist-phantoms")
     progress = gr.HTML("", elem_id="worklist-progress", js_on_load=None)
     with gr.Row(elem_id="worklist-downloads"):
-        to_csv = gr.DownloadButton(DOWNLOADS["csv"], visible=False, size="sm", elem_id="worklist-csv")
-        to_json = gr.DownloadButton(DOWNLOADS["json"], visible=False, size="sm", elem_id="worklist-json")
+        to_csv = gr.DownloadButton(templates.DOWNLOADS["csv"], visible=False, size="sm", elem_id="worklist-csv")
+        to_json = gr.DownloadButton(templates.DOWNLOADS["json"], visible=False, size="sm", elem_id="worklist-json")
     table = gr.HTML("", elem_id="worklist-table", js_on_load=_ON_OPEN, apply_default_css=False)
 
     def begin(request: gr.Request) -> tuple[Any, ...]:
         controller.begin(str(request.session_hash))
         empty = gr.update(value=None, visible=False)
-        return [], waiting_html(WAITING), "", empty, empty, *_buttons(reading=True)
+        return [], waiting_html(templates.WAITING), "", empty, empty, *_buttons(reading=True)
 
     def read_upload(
         archive: str | None, place: str, named: str | None, key: CheckpointKey, request: gr.Request
     ) -> Iterator[dict[Any, Any]]:
-        yield {progress: waiting_html(SEARCHING)}
+        yield {progress: waiting_html(templates.SEARCHING)}
         try:
             found = controller.gather(archive, "" if context.public else place)
         except DatasetError as error:
@@ -115,7 +99,7 @@ def build_worklist_tab(context: AppContext, checkpoint: gr.State, notice: Privac
         found: list[StudyFiles], named: str | None, key: CheckpointKey, request: gr.Request
     ) -> Iterator[dict[Any, Any]]:
         try:
-            yield {studies: found, progress: waiting_html(LOADING)}
+            yield {studies: found, progress: waiting_html(templates.LOADING)}
             predictor = context.checkpoints.get(*key)
             for state, rows, csv, json in controller.read(str(request.session_hash), predictor, found, named):
                 yield {progress: state, table: rows, to_csv: csv, to_json: json}
@@ -131,9 +115,9 @@ def build_worklist_tab(context: AppContext, checkpoint: gr.State, notice: Privac
         try:
             study, problems = controller.open(str(request.session_hash), found, event._data.get("study"), last)
         except MuraError as error:
-            raise gr.Error(str(error), title="Not opened", print_exception=False) from None
+            raise gr.Error(str(error), title=templates.NOT_OPENED, print_exception=False) from None
         if problems:
-            gr.Warning(escape_text(" ".join(problems)), title="Left out")
+            gr.Warning(escape_text(" ".join(problems)), title=templates.LEFT_OUT)
         return study
 
     def update_points(key: CheckpointKey, named: str | None) -> Any:

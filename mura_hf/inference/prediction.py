@@ -60,7 +60,7 @@ _MEANINGS = {
         "The study does not look like those that the checkpoint was trained on, so its numbers may be meaningless."
     ),
 }
-REGION_WORDS = {"hand": "hand to arm", "hip": "hip or pelvis", "leg": "foot to thigh"}
+REGION_WORDS = {"hand": "hand or arm", "hip": "hip or pelvis", "leg": "leg or foot"}
 """Regions in words of FracAtlas -> in plain words."""
 
 _FRACTURE = re.compile(r"(that )?(an? )?fracture[ds]?\b(?!,? (or|and|but)\b)")
@@ -226,17 +226,17 @@ class StudyPrediction:
 
     @property
     def region_words(self) -> str | None:
-        """The region in plain words; None if it is not known."""
-        return None if self.region is None else REGION_WORDS.get(self.region, self.region)
+        """The region in plain words; None if the probability of none is at least .8, as for the wrist of a child."""
+        if self.region is None or self.region_probabilities[self.region] < _SURE:
+            return None
+        return REGION_WORDS.get(self.region, self.region)
 
     @property
     def scope_note(self) -> str | None:
         """A sentence if the study clearly shows the lower limb, and the checkpoint is not for it; else None."""
         if self.in_distribution is None or self.region not in LOWER_LIMB:  # no detector: perhaps made for legs
             return None
-        if self.region_probabilities[self.region] < _SURE:  # such as the wrist of a child
-            return None
-        return f"It seems to show a region that the checkpoint is not for: {self.region_words}."
+        return self.region_words and f"It seems to show a region that the checkpoint is not for: {self.region_words}."
 
     @property
     def leading_view(self) -> int:
@@ -272,8 +272,10 @@ class StudyPrediction:
     def _summary(self) -> str:
         how = "given" if self.body_part_given else "predicted"
         part = "" if self.body_part is None else f" Body part {self.body_part} ({how})."
-        if self.region is not None and self.body_part is None:
-            part = f" Region {self.region_words} (predicted)." + (f" {self.scope_note}" if self.scope_note else "")
+        if self.region and self.region_words and self.body_part is None:
+            chance = format_probability(self.region_probabilities[self.region])
+            note = f" {self.scope_note}" if self.scope_note else ""
+            part = f" Probably {self.region_words} (probability {chance}).{note}"
         description = self.positive_class_description
         meaning = "" if description is None else f" Abnormal means {description}."
         measured = f" {self.band_performance}" if self.band_performance and self.band != OUT_OF_DISTRIBUTION else ""

@@ -17,7 +17,7 @@ from ..explain import draw_overlay, find_regions
 from ..radiographs import Radiograph
 from .loading import OOD_WARNING
 from .measured_performance import OVERALL, OperatingPointPerformance
-from .prediction import DISCLAIMER, StudyPrediction, ViewPrediction, format_probability
+from .prediction import DISCLAIMER, OPERATING_POINTS, StudyPrediction, ViewPrediction, format_probability
 
 require_extra("demo", "reportlab")
 
@@ -126,25 +126,26 @@ def _head(study: StudyPrediction, context: ReportContext) -> list[Any]:
             ),
         ]
     else:
-        what, part = "Body part", "not predicted by this checkpoint"
-        if study.region is not None and study.body_part is None:
+        part = "not clear to the model" if study.region else "not predicted by this checkpoint"
+        if study.region and study.region_words and study.body_part is None:
             chance = study.region_probabilities[study.region]
-            what, part = "Region", f"{study.region_words} (predicted, probability {format_probability(chance)})"
+            part = f"probably {study.region_words} (probability {format_probability(chance)})"
         elif study.body_part is not None:
             how = "given"
             if not study.body_part_given:
                 chance = study.body_part_probabilities[study.body_part]
                 how = f"predicted, probability {format_probability(chance)}"
             part = f"{study.body_part} ({how})"
+        name = study.operating_point
         verdict = f"<b>{study.verdict}</b>, P(abnormal) {format_probability(study.probability)}"
         positive = study.positive_class_description or "what the labels of its training data called abnormal"
         story += [
             _paragraph(verdict, 17, after=6),
             _paragraph(
-                f"Operating point <b>{escape(study.operating_point.replace('_', ' '))}</b>: flagged strictly above "
+                f"Operating point <b>{escape(OPERATING_POINTS.get(name, name))}</b>: flagged strictly above "
                 f"{study.threshold:g}; this study is "
                 f"<b>{'flagged' if study.label == 'abnormal' else 'not flagged'}</b>. "
-                f"{what}: <b>{escape(part)}</b>. Abnormal means {escape(positive)}."
+                f"Body part: <b>{escape(part)}</b>. Abnormal means {escape(positive)}."
             ),
             _paragraph(" ".join([_performance(context), *map(str, filter(None, [study.band_performance]))])),
         ]

@@ -45,7 +45,7 @@ class WorklistRow:
     operating_point: str | None = None  # name of the operating point
     threshold: float | None = None  # its threshold; studies strictly above it are abnormal
     checkpoint: str | None = None  # name of the checkpoint, as in `StudyPrediction`
-    region: str | None = None  # predicted region of the body in plain words, or None
+    region: str | None = None  # predicted region of the body in plain words; None if its probability is below .8
 
     def to_dict(self) -> dict[str, Any]:
         """Returns JSON values."""

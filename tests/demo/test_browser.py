@@ -786,7 +786,7 @@ def test_a_worklist_its_errors_rows_files_and_opened_studies(page, archive, tmp_
     expect(seen[0]).to_be_in_viewport(ratio=1)
     for one in seen:
         expect(one).to_have_accessible_description("opened before")
-    assert sorted(table.locator("tr[data-seen] th").all_text_contents()) == sorted([order[place], order[place + step]])
+    assert sorted(table.locator("bdi[data-seen]").all_text_contents()) == sorted([order[place], order[place + step]])
     open_tab(page, "Read a study")  # by the tab and back
     walk.get_by_role("button", name="Worklist").click()
     expect(seen[0]).to_be_focused()

@@ -121,7 +121,7 @@ def test_the_operating_point_changes_the_answer(controller, context, opened, tmp
         request = StudyRequest(context.examples[0].files[:1], PHANTOM, operating_point=name)
         study = controller.open(request).result.study
         assert study.operating_point == name
-        assert f"above {study.threshold:.2f}" in names[name]
+        assert f"above {study.threshold:.3g}" in names[name]
         assert study.label == ("abnormal" if study.probability > study.threshold else "normal")
     # An operating point that another checkpoint had is replaced by the default.
     folder = make_checkpoint(tmp_path / "checkpoint", operating_points={"mine": 0.3})

@@ -14,6 +14,7 @@ from mura_hf.demo.models_tab import (
     find_card,
     read_card,
 )  # fmt: skip
+from mura_hf.demo.result import operating_point_choices
 from mura_hf.demo.state import DEFAULT
 from mura_hf.demo.templates import probability_text
 
@@ -124,6 +125,8 @@ def test_facts_contain_the_measured_performance(context, checkpoint, monkeypatch
     found = predictor.measured_performance.get("paper", 0.5, None)
     assert f"{found.n_flagged_abnormal} of {found.n_abnormal}" in html
     assert f"{found.n_normal - found.n_flagged_normal} of {found.n_normal}" in html
+    for label, _ in operating_point_choices(predictor):  # the same labels as in the other tabs
+        assert '<th scope="row">{}</th><td>{}</td>'.format(*label.split(": above ")) in html.replace("\n", "")
     assert predictor.weights_sha256[:12] in html
     auroc, (low, high) = predictor.measured_performance.auroc
     assert f"{auroc:.3f} (95 % interval {low:.3f} to {high:.3f})" in html

@@ -18,7 +18,7 @@ from mura_hf.demo.result import (
 )
 from mura_hf.demo.templates import probability_text
 from mura_hf.inference import OOD_WARNING
-from mura_hf.inference.measured_performance import OVERALL, OperatingPointPerformance
+from mura_hf.inference.measured_performance import OVERALL, BandPerformance, OperatingPointPerformance
 from mura_hf.radiographs import Radiograph
 from mura_hf.retrieval import IndexRecord, Neighbour, RetrievalIndex
 from tests.inference.external import save_external
@@ -40,12 +40,14 @@ def _text(html):
 )
 def test_the_answer_in_words_with_the_meaning_of_abnormal(study, band, title, words):
     fractures = dataclasses.replace(study, probability_band=band, positive_class_description="fractured <or> not")
-    fractures = dataclasses.replace(fractures, band_limits=(0.2, 0.8))
+    measured = BandPerformance(band, OVERALL, "films", 120, 63, 300, (0.44, 0.61))
+    fractures = dataclasses.replace(fractures, band_limits=(0.2, 0.8), band_performance=measured)
     html, details = answer_html(fractures), details_html(fractures)
     assert f"</span> {title}</h2>" in html
     assert words in html
     assert "Probability of a fracture" in html
-    assert f">{study.probability:.2f}</b>" in html
+    assert re.findall(r"\d[\d.]*", _text(html)) == [f"{study.probability:.2f}"]  # the other numbers are folded
+    assert "Of 120 that the model was not trained on, 63 had a fracture: 52 of 100" in _text(details)
     assert re.findall(r'class="zone (\w+) here"', html) == [band]
     assert "Abnormal means fractured &lt;or&gt; not." in details
     unknown = dataclasses.replace(fractures, positive_class_description=None)
@@ -59,7 +61,7 @@ def test_the_answer_in_words_with_the_meaning_of_abnormal(study, band, title, wo
     assert "&lt;img src=x&gt;.png is empty." in html
     assert "open an example" in answer_html(None)
     for name, shown in (("youden", "“Youden’s index”"), ("<mine>", "“&lt;mine&gt;”")):
-        assert f"operating point {shown}" in details_html(dataclasses.replace(study, operating_point=name))
+        assert f"<dd>{shown} flags a study above" in details_html(dataclasses.replace(study, operating_point=name))
 
 
 @pytest.mark.parametrize(
@@ -67,13 +69,15 @@ def test_the_answer_in_words_with_the_meaning_of_abnormal(study, band, title, wo
     [((0.1, 0.5), 0.3, 30), ((0.3, 0.3), 0.31, 31), ((0.0, 1.0), 0.0, 0.5), ((0.2, 0.4), 1.0, 99.5)],
 )
 def test_the_bar_is_a_scale_from_0_to_1(study, limits, probability, place):
-    html = answer_html(dataclasses.replace(study, band_limits=limits, probability=probability))
+    study_at = dataclasses.replace(study, band_limits=limits, probability=probability)
+    html = answer_html(study_at)
     assert float(re.search(r'class="mark" style="left:([\d.]+)%', html)[1]) == place
     widths = [float(width) for width in re.findall(r'class="zone [^>]*width:([\d.]+)%', html)]
     assert sum(widths) == pytest.approx(100)
     assert len(widths) == (2 if limits[0] == limits[1] else 3)
-    assert f"not flagged ≤ {limits[0]:.2f}" in html
-    assert f"suspected &gt; {limits[1]:.2f}" in html
+    assert re.findall(r"\d", html.split('class="scale"')[1].split("</div>")[0]) == []  # the limits are in the details
+    limits = [f"{limit:.3g}" for limit in limits]
+    assert f"up to {limits[0]}, suspected above {limits[1]}," in details_html(study_at)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +110,7 @@ def test_external_checkpoints_are_marked_and_their_labels_escaped(tmp_path, phan
     study = StudyPredictor.from_pretrained(folder)(phantom_files)
     assert answer_html(study).count('role="note"') >= 1
     html = details_html(study)
-    assert "does not predict the body part" in html
+    assert "This checkpoint does not predict it." in html
     assert "&lt;b&gt;not" in html
 
 
@@ -144,18 +148,20 @@ def test_the_region_if_the_body_part_is_not_known(study):
     fields = {"body_part": None, "body_part_given": False, "region_probabilities": probabilities}
     hand = dataclasses.replace(study, region="hand", in_distribution=True, **fields)
     text = _text(details_html(hand))
-    assert "Region: hand to arm (probability 0.97)." in text
-    assert "body part" not in text
+    assert "Looks like hand or arm (probability 0.97)." in text
+    unsure = dataclasses.replace(hand, region_probabilities={"hand": 0.72, "shoulder": 0.28})
+    assert "Not clear to the model." in details_html(unsure)
+    assert "hand or arm" not in details_html(unsure)
     leg = dataclasses.replace(hand, region="leg", in_distribution=False, unusual_percentile=99.0)
-    assert f"Noticed: it seems to show another body part ({leg.region_words})." in answer_html(leg)
+    assert f"Noticed: it seems to show another part of the body ({leg.region_words})." in answer_html(leg)
     assert leg.scope_note in details_html(leg)
 
 
 def test_operating_points_are_sorted_by_threshold():
     config = SimpleNamespace(operating_points={"paper": 0.5, "mine": 0.2, "specificity_95": 0.87})
     assert operating_point_choices(SimpleNamespace(model=SimpleNamespace(config=config))) == [
-        ("mine: above 0.20", "mine"),
-        ("Rule of the MURA paper: above 0.50", "paper"),
+        ("mine: above 0.2", "mine"),
+        ("Rule of the MURA paper: above 0.5", "paper"),
         ("Few false alarms: above 0.87", "specificity_95"),
     ]
 

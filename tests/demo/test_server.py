@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from mura_hf.demo.middleware import NOT_UPLOADED
-from mura_hf.demo.server import BUSY, use_mcp
+from mura_hf.demo.server import use_mcp
+from mura_hf.demo.templates import BUSY, NOT_UPLOADED
 
 from .running import function_numbers, join_queue, read_result, upload_file, wait_until
 

@@ -79,12 +79,14 @@ def test_regions_in_words(folder, datasets, rows):
     assert sum(study.region_probabilities.values()) == pytest.approx(1)
     sure = {"in_distribution": True, "region_probabilities": {"hand": 0.9, "leg": 0.9}}
     hand, leg = (dataclasses.replace(study, region=name, **sure) for name in ("hand", "leg"))
-    assert "Region hand to arm (predicted)." in repr(hand)
+    assert "Probably hand or arm (probability 0.900)." in repr(hand)
     assert hand.scope_note is None
-    assert f"Region foot to thigh (predicted). {leg.scope_note}" in repr(leg)
-    assert leg.scope_note == "It seems to show a region that the checkpoint is not for: foot to thigh."
+    assert f"Probably leg or foot (probability 0.900). {leg.scope_note}" in repr(leg)
+    assert leg.scope_note == "It seems to show a region that the checkpoint is not for: leg or foot."
     assert dataclasses.replace(leg, in_distribution=None).scope_note is None
-    assert dataclasses.replace(leg, region_probabilities={"hand": 0.4, "leg": 0.6}).scope_note is None
+    unsure = dataclasses.replace(leg, region_probabilities={"hand": 0.4, "leg": 0.6})
+    assert (unsure.scope_note, unsure.region_words) == (None, None)
+    assert "Probably" not in repr(unsure)
     for like_outside in (False, True):  # a head says nothing about a picture of anything
         result = dataclasses.replace(found, like_outside=like_outside)
         predictor.ood_detector = SimpleNamespace(detect=lambda codes, result=result: result)

@@ -163,7 +163,7 @@ def test_what_was_pushed_starts_from_its_own_files_with_the_named_checkpoint(hub
     origin, page = serve(folder, tmp_path / "home", hub_environment(hub.url, tmp_path / "cache"))
     assert Path(origin).is_relative_to(folder)
     assert "Not a medical device" in page
-    assert "In use: tester/wrists (" in page
+    assert "Model in use: tester/wrists (" in page
 
 
 def test_a_written_space_starts_with_its_checkpoint(pushable, tmp_path, monkeypatch):

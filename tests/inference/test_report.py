@@ -37,7 +37,7 @@ def test_the_page_has_the_numbers(study, radiographs):
     for words in (
         f"P(abnormal) {study.probability:.3f}",
         "Abnormality suspected",
-        "Operating point paper: flagged strictly above 0.5; this study is flagged.",
+        "Operating point Rule of the MURA paper: flagged strictly above 0.5; this study is flagged.",
         "15 of 20 abnormal studies flagged (sensitivity 0.750)",
         "10 of 100 normal ones flagged (specificity 0.900)",
         "Where 10% of the studies are abnormal: positive predictive value 0.455, negative 0.970.",
@@ -76,7 +76,7 @@ def test_a_withheld_prediction_has_neither_numbers_nor_overlays(study, radiograp
     unusual = replace(study, in_distribution=False, band="out_of_distribution", **leg)
     _, shown = _read(report_pdf(unusual, radiographs, ReportContext(MADE)))
     assert f"Out of distribution, P(abnormal) {study.probability:.3f}" in shown
-    assert "Region: foot to thigh (predicted, probability 0.900)." in shown
+    assert "Body part: probably leg or foot (probability 0.900)." in shown
     page, text = _read(report_pdf(unusual, radiographs, context))
     assert "Not answered" in text
     assert unusual.scope_note in text

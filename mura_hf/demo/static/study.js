@@ -54,6 +54,7 @@
   addEventListener("dragover", (event) => {
     if (!event.dataTransfer?.types.includes("Files") || !isOurs(event)) return;
     event.preventDefault();
+    document.body.dataset.drop = MURA_TEXTS.drop;
     document.body.classList.add("dropping");
   }, true);
   addEventListener("dragleave", (event) => {
@@ -62,16 +63,16 @@
   addEventListener("drop", (event) => take(event, event.dataTransfer), true);
   addEventListener("paste", (event) => take(event, event.clipboardData), true);
   addEventListener("change", (event) => {
-    if (event.target === inputOf("#new-study") || event.target === inputOf("#add-views")) start("Uploading …");
+    if (event.target === inputOf("#new-study") || event.target === inputOf("#add-views")) start(MURA_TEXTS.uploading);
   }, true);
   addEventListener("click", (event) => {
-    if (event.target.closest?.("[data-example]")) start("Opening the example …");
+    if (event.target.closest?.("[data-example]")) start(MURA_TEXTS.example);
     else if (event.target.closest?.("#anyway")) {
       phase = "reading";
       before = content();
     }
   }, true);
-  addEventListener("mura-open", () => start("Opening the study …", true), true);
+  addEventListener("mura-open", () => start(MURA_TEXTS.study, true), true);
 
   new MutationObserver((changes) => {
     const isRefusal = (node) => node.querySelector?.("[data-testid=toast-body].error");

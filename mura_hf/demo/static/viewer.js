@@ -186,7 +186,7 @@
       for (const note of this.querySelectorAll("[data-empty]")) note.hidden = !isEmpty;
       const full = this.querySelector("[data-do=full]");
       full.hidden = !document.fullscreenEnabled;
-      full.textContent = document.fullscreenElement ? "Leave full screen" : "Full screen";
+      full.textContent = document.fullscreenElement ? MURA_TEXTS.leave : MURA_TEXTS.full;
       this.observer.takeRecords(); // ignore changes made here
     }
   }

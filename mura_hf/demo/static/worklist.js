@@ -5,6 +5,7 @@
   const NATURAL = new Intl.Collator(undefined, { numeric: true, sensitivity: "base" });
   const BANDS = ["suspected", "uncertain", "low", "unusual", "failed"];
   const text = (row, place) => row.cells[place].textContent;
+  const fill = (words, ...values) => words.replace(/{}/g, () => values.shift());
   const KEYS = {
     study: (row) => text(row, 0),
     part: (row) => row.dataset.part,
@@ -80,7 +81,7 @@
         button.closest("th").setAttribute("aria-sort", order);
       }
       for (const select of this.querySelectorAll("[data-filter]")) select.value = this.state[select.dataset.filter];
-      const words = shown === rows.length ? `${shown} studies` : `${shown} of ${rows.length} studies`;
+      const words = shown === rows.length ? fill(MURA_TEXTS.all, shown) : fill(MURA_TEXTS.some, shown, rows.length);
       const output = this.querySelector(".shown");
       if (output.textContent !== words) output.textContent = words;
       if (this.held !== undefined) {
@@ -115,8 +116,8 @@
     }
 
     mark(row) {
-      row.dataset.seen = "";
-      row.querySelector(".open").setAttribute("aria-description", "opened before");
+      row.querySelector("bdi").dataset.seen = MURA_TEXTS.seen;
+      row.querySelector(".open").setAttribute("aria-description", MURA_TEXTS.before);
     }
 
     get rows() { return [...this.querySelectorAll("tbody tr:not([hidden])")]; }
@@ -153,13 +154,13 @@
         if (target.dataset.step) list?.walk(Number(target.dataset.step));
         else if ("back" in target.dataset) {
           if (list) list.place ??= { page: 0, list: 0 }; // the visitor was back before, by the tab
-          [...document.querySelectorAll("#tabs [role=tab]")].find((tab) => tab.textContent.trim() === "Worklist")?.click();
+          [...document.querySelectorAll("#tabs [role=tab]")].find((tab) => tab.textContent.trim() === MURA_TEXTS.worklist)?.click();
         }
       });
     }
 
     show(name, place, count) {
-      this.querySelector(".place").textContent = `${name} (${place + 1} of ${count})`;
+      this.querySelector(".place").textContent = fill(MURA_TEXTS.place, name, place + 1, count);
       this.querySelector('[data-step="-1"]').disabled = place <= 0;
       this.querySelector('[data-step="1"]').disabled = place >= count - 1;
     }

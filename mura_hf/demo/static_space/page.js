@@ -319,7 +319,7 @@ function drawView(view, band) {
 
 function listFacts(answer, views) {
   const [low, high] = answer.limits;
-  const { bodyPart, region, finding, threshold, probability } = answer;
+  const { bodyPart, region, regionWords, finding, threshold, probability } = answer;
   const likely = (what, name, one) => `${what}: ${name} (predicted, probability ${chance(one.probability)}).`;
   const isFlagged = probability > threshold;
   const facts = [
@@ -327,7 +327,7 @@ function listFacts(answer, views) {
     `Not flagged up to ${percent(low)}, suspected above ${percent(high)}, uncertain in between.`,
     `At this operating point a study is flagged above ${percent(threshold)}: this one is${isFlagged ? "" : " not"}.`,
     bodyPart && likely("Body part", bodyPart.name, bodyPart),
-    !bodyPart && region && likely("Region", study.regions[region.name], region),
+    !bodyPart && regionWords && likely("Looks like", regionWords, region),
     answer.scopeNote,
     finding && isFlagged && likely("Type, if there is a finding", finding.name.replaceAll("_", " "), finding),
     `Answered in ${current.seconds.toFixed(1)} s.`,

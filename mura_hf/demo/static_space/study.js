@@ -87,15 +87,16 @@ export function answerStudy(study, views, point) {
   const equal = views.map(() => 1 / views.length);
   const regions = Object.keys(study.regions);
   const region = !ood || ood.inDistribution || ood.likeOutside ? mean("region", regions, equal) : null;
-  const isOutside = ood !== null && region?.probability >= 0.8 && study.outside_regions.includes(region.name);
+  const regionWords = region?.probability >= 0.8 ? study.regions[region.name] : null;
+  const isOutside = ood !== null && regionWords !== null && study.outside_regions.includes(region.name);
   return {
-    probability, band, weights, ood, region, viewBands,
+    probability, band, weights, ood, region, regionWords, viewBands,
     threshold: study.operating_points[point],
     limits: [low, high],
     bodyPart: mean("bodyPart", study.body_parts, equal),
     finding: mean("finding", study.finding_types, weights),
     scopeNote: isOutside
-      ? `It seems to show a region that the checkpoint is not for: ${study.regions[region.name]}.`
+      ? `It seems to show a region that the checkpoint is not for: ${regionWords}.`
       : null,
     warnings: [...study.warnings, ...views.flatMap((view) => view.warnings), ...findConflicts(study, views, ood)],
   };
