@@ -10,7 +10,9 @@ from mura_hf import demo
 
 FOLDER = Path(demo.__file__).parent
 WORDS = re.compile(r"[A-Za-z][,.;:!?)]* [A-Za-z“(]")
-CODE = re.compile(r"=>|<meta|'self'|Segoe UI|Queue is full|maximum allowed size")  # the last two are messages of Gradio
+CODE = re.compile(
+    r"=>|<meta|'self'|Segoe UI|Queue is full|maximum allowed size"
+)  # the last two are messages of Gradio
 IN_SCRIPTS = re.compile(r"""["'`](?:[A-Z][a-z]+|[✓…])[ …][^"'`]*["'`]|\bcontent: *"[^"]*\w{2}""")
 
 
