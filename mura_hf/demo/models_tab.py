@@ -168,9 +168,8 @@ def comparison_html(
         for one in both
     ]
     shown, known = first.shown or second.shown, first.study or second.study
-    rows = []
-    if shown:
-        rows.append((templates.STUDY, _cells(both, [one.shown and one.shown.probability for one in both])))
+    values = [one.shown.probability if one.shown else None for one in both]
+    rows = [(templates.STUDY, _cells(both, values))] if shown else []
     for index, view in enumerate(shown.views if shown else ()):
         values = [one.shown.views[index].single_view_probability if one.shown else None for one in both]
         rows.append((view.name, _cells(both, values)))
