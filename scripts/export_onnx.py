@@ -43,11 +43,7 @@ def shrink(checkpoint: str, folder: Path, data_dir: str, studies: int) -> None:
     places = np.unique(np.linspace(0, len(calib) - 1, min(100, len(calib))).round().astype(int)).tolist()
     calibration = [read_levels(image_source(calib[place]["image"])) for place in places]
     for name, one in shrink_graph(folder, calibration, sample_studies(datasets["valid"], studies)).items():
-        print(
-            f"{name}: {one.bytes / 1e6:.1f} MB, AUROC {one.auroc:.4f} ({one.auroc_change:+.4f}), largest change of a "
-            f"probability {one.largest_change:.3f} on {one.studies} studies, in or out of distribution differs for "
-            f"{one.ood_changes}" + "; not kept" * (not one.kept)
-        )
+        print(f"{name}: {one}" + "; too different, so it was not written" * (not one.kept))
 
 
 if __name__ == "__main__":

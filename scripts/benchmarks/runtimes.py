@@ -6,6 +6,8 @@ Topics (together some minutes, of which the compiler of PyTorch takes most):
   whole    one view from its PNG file to JSON with heatmap, in PyTorch, ONNX Runtime and OpenVINO, over a bare forward
            pass of the same network in ONNX Runtime: a DenseNet-169 at 320 px and both bundled checkpoints, or those
            that --checkpoint names; all are called in turn
+  export   largest differences between exported graphs and PyTorch over pictures of many sizes: each family with a
+           small random network, and both bundled checkpoints, of which mura-film has a head for regions and a detector
   memory   resident memory of `python app.py` after its first answer, and seconds until it answers, with PyTorch only
            and with the fastest runtime; Linux only
 
@@ -23,22 +25,28 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from demo_app import running_app, save_large_checkpoint, save_studies
 from harness import alternate, median_ratio, milliseconds, run_benchmark
+from PIL import Image
 from torch import nn
 from tqdm.auto import tqdm
 
-from mura_hf import StudyPredictor, read_radiograph
+from mura_hf import MuraImageProcessor, StudyPredictor, read_radiograph
 from mura_hf.common import BUNDLED, DEFAULT
 from mura_hf.errors import first_line
+from mura_hf.hub import export_onnx
 from mura_hf.hub.onnx_small import _quantize
 from mura_hf.inference.runtimes import RUNTIME_VARIABLE, check_runtime, to_onnx
-from mura_hf.models import MuraClassifier, MuraConfig, MuraForImageClassification
+from mura_hf.models import CLASSIFIERS, MuraClassifier, MuraConfig, MuraForImageClassification
 
 VARIANTS = ("eager", "channels_last", "compiled", "onnxruntime", "openvino", "int8")
 LARGE = "densenet169_320"
 """Stands for a DenseNet-169 at 320 px with random weights."""
+
+PICTURE_SIZES = ((40, 40), (40, 470), (1100, 97), (333, 501), (768, 640), (2021, 1013), (2500, 3000), (3000, 2500))
+"""Height and width of pictures on which exported graphs are compared with PyTorch."""
 
 _NEEDS = {"onnxruntime": "onnxruntime", "openvino": "openvino", "int8": "onnxruntime"}
 _BARE = "bare_onnxruntime"
@@ -245,6 +253,79 @@ def measure_whole(
     return {**found, "rounds": rounds, "left_out": left_out}
 
 
+def measure_export(
+    families: Sequence[str] = tuple(CLASSIFIERS),
+    image_sizes: Sequence[int] = (64, 320),
+    checkpoints: Sequence[str] = tuple(BUNDLED),
+    picture_sizes: Sequence[tuple[int, int]] = PICTURE_SIZES,
+) -> dict[str, Any]:
+    """Exports models to ONNX and compares their predictions with those of PyTorch.
+
+    Args:
+        families: Of which a small random model is exported at each of `image_sizes`.
+        image_sizes: Sides in pixels.
+        checkpoints: Names of bundled checkpoints, or folders.
+        picture_sizes: Height and width of the pictures, which are noise at several scales.
+
+    Returns:
+        Family and image size, or checkpoint -> `probability`, `logit`, `heatmap` (largest differences; None without
+        heatmap) and `different_boxes`; and `pictures`, their sizes.
+    """
+    pictures = [_make_noise(*size) for size in picture_sizes]
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as name:
+        for family in families:
+            for image_size in image_sizes:
+                folder = Path(name, f"{family}, {image_size} px")
+                _make_family(family, image_size).save_pretrained(folder)
+                MuraImageProcessor(size={"height": image_size, "width": image_size}).save_pretrained(folder)
+                found[folder.name] = _compare_export(folder, Path(name, "exported"), pictures)
+        for checkpoint in checkpoints:
+            found[checkpoint] = _compare_export(checkpoint, Path(name, "exported"), pictures)
+    return {**found, "pictures": [f"{height} x {width}" for height, width in picture_sizes]}
+
+
+def _compare_export(checkpoint: str | Path, folder: Path, pictures: Sequence[np.ndarray]) -> dict[str, Any]:
+    export = export_onnx(checkpoint, folder, pictures)
+    return {
+        "probability": export.probability_difference,
+        "logit": export.logit_difference,
+        "heatmap": export.heatmap_difference,
+        "different_boxes": export.different_boxes,
+    }
+
+
+def _make_noise(height: int, width: int) -> np.ndarray:
+    random = np.random.default_rng(height * width)
+    scales = [random.integers(0, 256, (side, side), dtype=np.uint8) for side in (5, 17, 60)]
+    planes = [np.asarray(Image.fromarray(one).resize((width, height)), np.float32) for one in scales]
+    return np.mean(planes, axis=0).astype(np.uint8)
+
+
+def _make_family(family: str, image_size: int, seed: int = 0) -> MuraClassifier:
+    """A small random model; of `mura` with every head, and of families with members, these of several families."""
+    kind = CLASSIFIERS[family]
+    make = partial(_make_family, image_size=image_size)
+    if family == "mura_ensemble":
+        members = {"first": make("mura", seed=1), "second": make("mura_fusenet", seed=2)}
+        return kind.from_members(members, weights={"first": 0.7, "second": 0.3}, temperature=1.3)
+    if family == "mura_specialized":
+        members = {"wrist": make("mura", seed=1), "elbow": make("mura_fusenet", seed=2)}
+        return kind.from_members(members, router=make("mura", seed=3))
+    torch.manual_seed(seed)
+    heads = {"body_part_head": True, "finding_types": ["a", "b"], "regions": ["hand", "leg"]}
+    network = {"backbone": "resnet10t", "backbone_kwargs": {"channels": [8, 16, 24, 32]}, "head_init": "xavier"}
+    fields = {**network, **heads} if family == MuraConfig.model_type else network
+    model = kind(kind.config_class(**fields, image_size=image_size)).eval()
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):  # as after a training, so that logits and heatmaps vary
+                module.running_mean.normal_(0, 0.1)
+                module.running_var.uniform_(0.5, 1.5)
+                module.weight.uniform_(0.5, 1.5)
+    return model
+
+
 def measure_memory(rounds: int = 2) -> dict[str, Any]:
     """Starts the app with its default checkpoint, with `MURA_RUNTIME` "torch" and "auto" in turn.
 
@@ -291,6 +372,10 @@ TOPICS = {
         },
     ),
     "whole": (measure_whole, {"checkpoints": ["mura-phantom"], "threads": 1, "rounds": 2}),
+    "export": (
+        measure_export,
+        {"families": ["mura"], "image_sizes": [64], "checkpoints": [], "picture_sizes": [(40, 40), (61, 300)]},
+    ),
     "memory": (measure_memory, {"rounds": 1}),
 }
 
