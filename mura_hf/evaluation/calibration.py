@@ -46,6 +46,7 @@ def calibrate_checkpoint(
     rows: Dataset,
     *,
     default_operating_point: str | None = None,
+    start: str | Path | None = None,
     batch_size: int = 32,
     cpu: bool = False,
     cache_dir: str | Path | None = None,
@@ -65,6 +66,8 @@ def calibrate_checkpoint(
         default_operating_point: Operating point that predictions use by default, and that the bands enclose. If None,
             it is the screening point, see `choose_default`. If `calib` has too few studies for that one, the default
             is "paper", and there are no bands.
+        start: Folder of the checkpoint whose backbone and heads training started from. If `calib` has too few studies
+            to fit anything, the calibration, operating points and bands of that one are kept, without guarantees.
         batch_size, cpu, cache_dir: See `evaluate_checkpoint`.
 
     Returns:
@@ -74,7 +77,7 @@ def calibrate_checkpoint(
         `measure_bands`, so optimistic). `before` and `held_out`: `brier`, `ece` and `cross_entropy`
         without calibration, and with the calibration that was fitted to other patients. `after`: the same on the
         studies of the fit, so it is optimistic. `not_calibrated`, `no_operating_points` and `no_screening_point`: why
-        these were left out, if they were.
+        these were left out, if they were. `kept_from`: name of the start whose values were kept.
 
     Raises:
         ValueError: If `calib` does not give the requested `default_operating_point`.
@@ -120,6 +123,10 @@ def calibrate_checkpoint(
                 if not fit["operating_points"].get(SCREENING_POINT):
                     reasons["no_screening_point"] = "too few abnormal patients to exclude a sensitivity below .85"
                 record |= _choose_bands(fit, truth, probabilities, units, default_operating_point)
+    elif start is not None:
+        known = AutoConfig.from_pretrained(start)
+        fit = {name: getattr(known, name) for name in fit}
+        record["kept_from"] = (read_training(folder).get("base") or {}).get("name", Path(start).name)
     if default_operating_point not in (None, *fit["operating_points"]):
         raise ValueError(
             f"calib does not give the operating point {default_operating_point!r}, only "

@@ -268,6 +268,9 @@ def _calibration_effect(
 def _rules(folder: Path) -> dict[str, str]:
     """How the operating points of a checkpoint were chosen."""
     calibration = read_training(folder).get("calibration", {})
+    if "kept_from" in calibration:
+        kept = dict.fromkeys(OPERATING_POINTS, f"kept from {calibration['kept_from']}")
+        return {**kept, "paper": OPERATING_POINTS["paper"]}
     former = {} if "confidence" in calibration or not calibration else FORMER_RULES
     films = " if each film shows another patient" * (calibration.get("guarantees_count") == "films")
     return {name: rule + films * ("confidence" in rule) for name, rule in {**OPERATING_POINTS, **former}.items()}
@@ -464,12 +467,13 @@ def finalize_checkpoint(
         folder: The checkpoint.
         datasets: The splits that it was trained with.
         data: Description of the data for `evaluation.json`, from `describe_source`.
-        start: Folder of the checkpoint that training started from, to compare with; None without one.
+        start: Folder of the checkpoint whose backbone and heads training started from: it is compared with that one,
+            and keeps its calibration if `calib` is too small for a new one. None without one.
         batch_size, cpu: See `evaluate_checkpoint`.
     """
     forget_processes()
     options: dict[str, Any] = {"batch_size": batch_size, "cpu": cpu}
-    result = FinalizeResult(calibrate_checkpoint(folder, datasets["calib"], **options))
+    result = FinalizeResult(calibrate_checkpoint(folder, datasets["calib"], start=start, **options))
     if len(single_regions(datasets.get("train"))) > 1:
         try:
             fit_region_head(folder, datasets["train"], **options)

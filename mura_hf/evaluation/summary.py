@@ -78,6 +78,11 @@ def with_old_names(report: dict[str, Any]) -> dict[str, Any]:
 
 def describe_calibration(record: dict[str, Any]) -> list[str]:
     """Describes the result of `calibrate_checkpoint`."""
+    if "kept_from" in record:
+        return [
+            f"Not calibrated on calib: {record['not_calibrated']}. Calibration, operating points and bands are those "
+            f"of its start, {record['kept_from']}; they promise nothing for the new weights."
+        ]
     points = ", ".join(f"{name} {value:g}" for name, value in record["operating_points"].items())
     if "not_calibrated" in record:
         lines = [f"Not calibrated on calib: {record['not_calibrated']}."]

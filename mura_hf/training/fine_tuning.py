@@ -23,8 +23,9 @@ _CHOICES = ("body_parts", "regions", "abnormal")
 def changes_for(config: TrainingConfig, name: str) -> tuple[dict[str, Any], list[str]]:
     """What changes in a config so that a run starts from a checkpoint, or from a backbone of timm.
 
-    A checkpoint brings its family, backbone, heads, image size and preprocessing, but not its calibration. timm's
-    weights bring the backbone and their normalization.
+    A checkpoint brings its family, backbone, heads, image size and preprocessing, but not its calibration, which is
+    kept after training if there are too few data for a new one (see `calibrate_checkpoint`). timm's weights bring the
+    backbone and their normalization.
 
     Args:
         config: Config of the run.

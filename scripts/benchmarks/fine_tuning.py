@@ -137,7 +137,7 @@ def measure_films(
                 "abnormal": int(labels[members].sum()),
                 **_compare(labels[members], before[members], after[members], blocks[members], FIGURES, thresholds),
             }
-        tqdm.write(json.dumps(draw))
+        tqdm.write(json.dumps({"draw": seed, **draw}))
         found.append(draw)
     differences = {
         side: {figure: _summarize([draw[side][figure] for draw in found], figure) for figure in FIGURES}
@@ -188,7 +188,7 @@ def _fine_tune(data_dir: Path, run: Path, base: str, changes: Mapping[str, Any] 
         datasets, config, run, data_description={**description, "body_parts": "all"},
         trained_on_phantoms=source.key == "phantoms", cpu=True, cache_dir=run.parent / "pixels",
     )  # fmt: skip
-    finalize_checkpoint(checkpoint, datasets, data=description, cpu=True)
+    finalize_checkpoint(checkpoint, datasets, data=description, start=find_base(base).folder, cpu=True)
     return checkpoint, datasets
 
 

@@ -9,6 +9,7 @@ from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 
+from mura_hf.common import BUNDLED
 from mura_hf.evaluation import calibrate_checkpoint, calibration, describe_calibration, evaluate_checkpoint
 from mura_hf.metrics import MIN_SIZES, OPERATING_POINTS
 from mura_hf.training import SplitPredictions
@@ -127,6 +128,15 @@ def test_nothing_is_fitted_to_too_few_studies(labels, folder, monkeypatch):
     lines = describe_calibration(record)
     assert n in lines[0]
     assert "No operating points but paper 0.5, from calib: too few" in lines[1]
+
+    start = BUNDLED["mura-film"]  # what a checkpoint that started from it keeps
+    record = calibrate(folder, monkeypatch, np.array(labels, int), np.linspace(0.1, 0.9, len(labels)), start=start)
+    config, kept = (json.loads((place / "config.json").read_text()) for place in (folder, start))
+    names = (*calibration.CALIBRATION, "operating_points", "default_operating_point", "bands")
+    assert [config[name] for name in names] == [kept[name] for name in names]
+    assert record["kept_from"] == start.name
+    assert n in (text := describe_calibration(record)[0])
+    assert "those of its start, film; they promise nothing" in text
 
 
 def test_operating_points_need_more_studies_than_a_calibration(folder, monkeypatch):

@@ -310,6 +310,16 @@ def test_the_example_fits_the_data(key, data, parts, files, folder):
 def test_the_card_says_what_too_few_studies_could_not_tell(folder):
     few = "too few: 7 studies of 7 patients, 3 abnormal"
     change_record(folder / "training.json", "calibration", to={"not_calibrated": few, "no_operating_points": few})
+    change_record(folder / "training.json", "calibration", "kept_from", to="me/start")
+    text = render_card(folder, "mine")
+    for words in (
+        f"calibrated like those of `me/start`, which it started from, since `calib` does not allow more ({few})",
+        "bands are those of `me/start`", "promise nothing for these weights", "The cut points are those of `me/start`",
+        "Probabilities are not calibrated: .8 does not mean",
+    ):  # fmt: skip
+        assert words in text
+    assert "chosen on `calib`" not in text
+    change_record(folder / "training.json", "calibration", "kept_from")
     change_record(folder / "training.json", "ood_detection", to={"not_fitted": "too few: 7 views"})
     change_record(folder / "training.json", "data", "body_part_head", to="The head is left out.")
     for name, value in {"temperature": 1.0, "study_slope": 1.0, "study_intercept": 0.0}.items():
