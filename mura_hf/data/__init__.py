@@ -12,10 +12,8 @@ from .augmentation import Augmentation
 from .cache import PixelCache, build_pixel_cache
 from .duplicates import (
     MIN_CORRELATION,
-    DuplicatePair,
     find_duplicates,
     find_leaks,
-    group_duplicates,
     leave_out_duplicates,
     read_thumbnails,
 )
@@ -28,7 +26,7 @@ from .open_data import OPEN_FEATURES, load_fracatlas, load_grazpedwri
 from .sampling import BalancedSampler, GroupSampler, HardSampler, PerClassSampler
 from .splits import FEATURES, SplitOptions, split_digest, split_patients, split_patients_evenly
 from .verification import Verification, check_images, verify_mura
-from .views import UNKNOWN_PART, PreparedView, StudyDataset, ViewDataset, collate_studies, prepare_view
+from .views import UNKNOWN_PART, StudyDataset, ViewDataset, collate_studies, prepare_view
 
 __all__ = [
     "FEATURES",
@@ -40,12 +38,10 @@ __all__ = [
     "Augmentation",
     "BalancedSampler",
     "DataSource",
-    "DuplicatePair",
     "GroupSampler",
     "HardSampler",
     "PerClassSampler",
     "PixelCache",
-    "PreparedView",
     "SplitManifest",
     "SplitOptions",
     "StudyDataset",
@@ -58,7 +54,6 @@ __all__ = [
     "detect_source",
     "find_duplicates",
     "find_leaks",
-    "group_duplicates",
     "home_folder",
     "leave_out_duplicates",
     "load_data",

@@ -1,6 +1,7 @@
 """Random changes to training images: geometry, framing, gray levels, and the quality of pictures from elsewhere."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import cv2
 import numpy as np
@@ -95,6 +96,10 @@ class Change:
         return erased
 
 
+def _option(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
 @dataclass(frozen=True)
 class Augmentation:
     """Ranges of the random changes to a training image.
@@ -103,48 +108,31 @@ class Augmentation:
         ValueError: If a value is out of its range, or both ways to crop are chosen.
     """
 
-    flip: float = field(default=0.5, metadata={"help": "Probability of a lateral inversion."})
-    rotation: float = field(
-        default=30.0, metadata={"help": "Largest rotation to either side, in degrees (MURA paper: 30)."}
+    flip: float = _option(0.5, "Probability of a lateral inversion.")
+    rotation: float = _option(30.0, "Largest rotation to either side, in degrees (MURA paper: 30).")
+    scale: float = _option(0.1, "Largest relative change of size; .1 means .9 to 1.1.")
+    shift: float = _option(0.0, "Largest shift, as a share of the side.")
+    brightness: float = _option(0.0, "Largest change of brightness, as a share of the full range.")
+    contrast: float = _option(0.0, "Largest relative change of contrast.")
+    random_crop: bool = _option(False, "Crop anywhere instead of in the center, if images are resized to more.")
+    resized_crop: float = _option(
+        1.0, "Smallest share of the area that is cropped and resized (arXiv 1409.4842: .08); 1 is off."
     )
-    scale: float = field(default=0.1, metadata={"help": "Largest relative change of size; .1 means .9 to 1.1."})
-    shift: float = field(default=0.0, metadata={"help": "Largest shift, as a share of the side."})
-    brightness: float = field(
-        default=0.0, metadata={"help": "Largest change of brightness, as a share of the full range."}
-    )
-    contrast: float = field(default=0.0, metadata={"help": "Largest relative change of contrast."})
-    random_crop: bool = field(
-        default=False, metadata={"help": "Crop anywhere instead of in the center, if images are resized to more."}
-    )
-    resized_crop: float = field(
-        default=1.0,
-        metadata={"help": "Smallest share of the area that is cropped and resized (arXiv 1409.4842: .08); 1 is off."},
-    )
-    resized_crop_aspect: float = field(default=4 / 3, metadata={"help": "Largest change of its aspect ratio."})
-    erasing: float = field(
-        default=0.0, metadata={"help": "Probability that holes are blackened (cutout, arXiv 1708.04552)."}
-    )
-    erasing_holes: int = field(default=4, metadata={"help": "Largest number of holes."})
-    erasing_side: float = field(
-        default=0.2, metadata={"help": "Largest side of a hole, as a share of the image's shorter side."}
-    )
+    resized_crop_aspect: float = _option(4 / 3, "Largest change of its aspect ratio.")
+    erasing: float = _option(0.0, "Probability that holes are blackened (cutout, arXiv 1708.04552).")
+    erasing_holes: int = _option(4, "Largest number of holes.")
+    erasing_side: float = _option(0.2, "Largest side of a hole, as a share of the image's shorter side.")
 
-    zoom_in: float = field(
-        default=1.0,
-        metadata={
-            "help": "Largest enlargement of a part of the view, which lies around a finding if there is one, else "
-            "anywhere on the body. The factor is drawn log-uniformly from 1 / `zoom_out` to `zoom_in`."
-        },
+    zoom_in: float = _option(
+        1.0,
+        "Largest enlargement of a part of the view, which lies around a finding if there is one, else "
+        "anywhere on the body. The factor is drawn log-uniformly from 1 / `zoom_out` to `zoom_in`.",
     )
-    zoom_out: float = field(default=1.0, metadata={"help": "Largest reduction of the view, placed anywhere on black."})
-    zoom_probability: float = field(default=0.5, metadata={"help": "Probability of a zoom."})
-    gamma_power: float = field(
-        default=0.0, metadata={"help": "Largest change of gamma, in powers of two; 1: from .5 to 2."}
-    )
-    inversion: float = field(default=0.0, metadata={"help": "Probability that black and white are exchanged."})
-    degradation: float = field(
-        default=0.0, metadata={"help": "Probability of one of: lower resolution, blur, noise, JPEG compression."}
-    )
+    zoom_out: float = _option(1.0, "Largest reduction of the view, placed anywhere on black.")
+    zoom_probability: float = _option(0.5, "Probability of a zoom.")
+    gamma_power: float = _option(0.0, "Largest change of gamma, in powers of two; 1: from .5 to 2.")
+    inversion: float = _option(0.0, "Probability that black and white are exchanged.")
+    degradation: float = _option(0.0, "Probability of one of: lower resolution, blur, noise, JPEG compression.")
 
     def __post_init__(self) -> None:
         ranges = {

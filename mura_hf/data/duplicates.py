@@ -40,19 +40,12 @@ _MIN_PROGRESS = 500  # images
 
 
 class DuplicatePair(NamedTuple):
-    """Two near-duplicates.
+    """Two near-duplicates."""
 
-    Attributes:
-        first: Index of an image.
-        second: Index of the other one.
-        correlation: Of their thumbnails, above `MIN_CORRELATION` and at most 1.
-        mirrored: Whether one of them is the mirror image of the other.
-    """
-
-    first: int
-    second: int
-    correlation: float
-    mirrored: bool
+    first: int  # index of an image
+    second: int  # index of the other one
+    correlation: float  # of their thumbnails, above `MIN_CORRELATION` and at most 1
+    mirrored: bool  # whether one of them is the mirror image of the other
 
 
 def read_thumbnails(images: Sequence[str | bytes], *, progress: bool = True) -> np.ndarray:

@@ -42,24 +42,15 @@ _RETRY = "Run the same command again: large files that have arrived are not sent
 
 @dataclass(frozen=True)
 class PushResult:
-    """What a push did, or would do.
+    """What a push did, or would do."""
 
-    Attributes:
-        repo_id: "user/name".
-        files: Names and sizes in bytes.
-        card: Text of README.md.
-        url: Page of the commit; None after a dry run.
-        commit: Hash of the commit; None after a dry run.
-        changed: Whether this push made the commit; False if nothing was new, and after a dry run.
-        golden_difference: Largest difference of the golden logits after download; None for a Space or a dry run.
-    """
-
-    repo_id: str
-    files: list[tuple[str, int]]
-    card: str
-    url: str | None = None
-    commit: str | None = None
-    changed: bool = False
+    repo_id: str  # "user/name"
+    files: list[tuple[str, int]]  # names and sizes in bytes
+    card: str  # text of README.md
+    url: str | None = None  # page of the commit; None after a dry run
+    commit: str | None = None  # hash of the commit; None after a dry run
+    changed: bool = False  # whether this push made the commit; False if nothing was new, and after a dry run
+    # Largest difference of the golden logits after download; None for a Space or a dry run
     golden_difference: float | None = None
 
 

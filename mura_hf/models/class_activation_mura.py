@@ -142,19 +142,12 @@ def resize(images: torch.Tensor, side: int) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Grid:
-    """Layout of a layer's output as a feature map.
+    """Layout of a layer's output as a feature map."""
 
-    Attributes:
-        kind: "channels first" `[B, D, h, w]`, "channels last" `[B, h, w, D]` or "tokens" `[B, N, D]`.
-        height: h.
-        width: w.
-        prefix: Number of class, distillation and register tokens before the image tokens.
-    """
-
-    kind: str
-    height: int
-    width: int
-    prefix: int = 0
+    kind: str  # "channels first" `[B, D, h, w]`, "channels last" `[B, h, w, D]` or "tokens" `[B, N, D]`
+    height: int  # h
+    width: int  # w
+    prefix: int = 0  # number of class, distillation and register tokens before the image tokens
 
     def to_map(self, values: torch.Tensor) -> torch.Tensor:
         """Returns the output as `[B, D, h, w]`."""

@@ -1,6 +1,6 @@
 """Similar studies (`RetrievalIndex`) and out-of-distribution detection (`OODDetector`)."""
 
-from .codes import digest_encoder, encode_planes, encode_rows, feature_means, view_codes
+from .codes import digest_encoder, encode_rows, feature_means, view_codes
 from .index import Neighbour, RetrievalIndex, View
 from .ood_detection import FALSE_ALARM_RATE, OOD_FILE, OODDetector, OODResult, find_thresholds
 from .search import ExactSearcher, FaissSearcher, exact_distances
@@ -23,7 +23,6 @@ __all__ = [
     "RetrievalIndex",
     "View",
     "digest_encoder",
-    "encode_planes",
     "encode_rows",
     "exact_distances",
     "feature_means",

@@ -12,12 +12,11 @@ from .fine_tuning import keep_split_of_base  # noqa: E402
 from .initialization import build_model, build_processor, describe_base, find_base  # noqa: E402
 from .prediction import SplitPredictions, predict_views  # noqa: E402
 from .processes import forget_processes, leave_processes  # noqa: E402
-from .records import CHECKPOINT_FOLDER, MANIFEST_FILE  # noqa: E402
+from .records import MANIFEST_FILE  # noqa: E402
 from .running import estimate, train  # noqa: E402
 from .trainer import Trainer  # noqa: E402
 
 __all__ = [
-    "CHECKPOINT_FOLDER",
     "FINISHED_FILE",
     "MANIFEST_FILE",
     "SplitPredictions",

@@ -410,11 +410,6 @@ def test_maps_are_zero_outside_of_the_visible_part():
     assert (restored[17:113] == 1).mean() > 0.97
 
 
-def test_grayscale_images_for_a_model_with_one_channel():
-    one = transformers.ViTImageProcessor(size=SQUARE, image_mean=[0.5], image_std=[0.5])
-    assert ExternalProcessor(one, gray=True)([np.eye(80, dtype=np.uint8)])["pixel_values"].shape == (1, 1, 64, 64)
-
-
 def test_a_processor_of_another_modality_is_refused():
     with pytest.raises(CheckpointError, match="Fake, does not return one array"):
         ExternalProcessor(type("Fake", (), {"__call__": lambda *args, **_: {"pixel_values": torch.ones(4, 8)}})())(

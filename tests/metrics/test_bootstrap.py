@@ -53,9 +53,9 @@ def test_mismatches_are_refused():
 
 
 def test_paired_differences_equal_a_loop_with_scikit_learn():
-    found = paired_bootstrap(LABELS, PROBABILITIES, OTHERS, PATIENTS, n_resamples=80, level=0.9, seed=4)
+    found = paired_bootstrap(LABELS, PROBABILITIES, OTHERS, PATIENTS, n_resamples=40, level=0.9, seed=4)
     rows = []
-    for chosen in [np.arange(120), *_resamples(80, 4)]:
+    for chosen in [np.arange(120), *_resamples(40, 4)]:
         a, b = (_figures_of_scikit_learn(LABELS[chosen], values[chosen]) for values in (PROBABILITIES, OTHERS))
         rows.append({name: a[name] - b[name] for name in a})
     assert list(found) == list(FIGURES)
