@@ -25,12 +25,8 @@ def bootstrap_confidence_intervals(
     They are too narrow for few patients, so every report of this package uses `confidence_intervals` instead.
 
     Args:
-        labels: `[n]`, 0 normal and 1 abnormal.
-        probabilities: `[n]`, P(abnormal), or `[runs, n]` of several runs whose metrics are averaged.
-        groups: `[n]`, the patient of each row.
-        threshold: A row is called abnormal strictly above it.
+        labels, probabilities, groups, threshold, level: See `confidence_intervals`.
         n_resamples: Number of resamples.
-        level: Coverage of the interval.
         seed: Seed of the resampling.
 
     Returns:
@@ -64,12 +60,8 @@ def paired_bootstrap(
     resamples are those of `bootstrap_confidence_intervals` with the same seed.
 
     Args:
-        labels: `[n]`, 0 normal and 1 abnormal.
-        probabilities_a: `[n]`, P(abnormal) by model a, or `[runs, n]` of several runs whose metrics are averaged.
-        probabilities_b: `[n]` or `[runs, n]`, P(abnormal) by model b.
-        groups: `[n]`, the patient of each row.
-        threshold: A row is called abnormal strictly above it; a pair gives a and b different thresholds.
-        n_resamples, level, seed: See `bootstrap_confidence_intervals`.
+        labels, probabilities_a, probabilities_b, groups, threshold, level: See `paired_comparison`.
+        n_resamples, seed: See `bootstrap_confidence_intervals`.
 
     Returns:
         Metric -> `difference` on the data itself, its percentile interval `low` and `high` (too narrow for few
