@@ -94,7 +94,7 @@ class _Fitted:
 def planted(tmp_path_factory):
     """Images whose marker reveals the label."""
     tree = write_phantom_mura(
-        tmp_path_factory.mktemp("planted"), 110, seed=9, size=SIZE, valid_fraction=0.4, planted_marker=True,
+        tmp_path_factory.mktemp("planted"), 160, seed=9, size=SIZE, valid_fraction=0.4, planted_marker=True,
         body_parts=["elbow", "forearm", "humerus"], progress=False,
     )  # fmt: skip
     return load_mura(tree)
@@ -108,7 +108,6 @@ def models(planted):
 
 def test_a_planted_marker_is_found(models, monkeypatch):
     monkeypatch.setattr(shortcuts, "render_phantom", functools.cache(shortcuts.render_phantom))  # the same for both
-    monkeypatch.setattr(shortcuts, "_VIEWS", 1)
     caught, ignored = (audit_shortcuts(one, counterfactuals=42, size=SIZE).record for one in models)
     row = caught["counterfactuals"]["marker"]
     assert row["verdict"] == FOUND
