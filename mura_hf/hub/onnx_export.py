@@ -39,7 +39,7 @@ HEATMAP_TOLERANCE = 1e-3
 """The same for values of heatmaps, which lie in [0, 1]."""
 
 DIFFERENT_BOXES = 0.05
-"""Largest share of pictures on which the box of the hottest region may differ; a region can end at a rounding error."""
+"""Largest share of pictures whose box may differ; the border of a region can depend on a rounding error."""
 
 _EXAMPLES = Path(__file__).parents[1] / "resources" / "examples"
 _ODD_SIZES = ((40, 40), (47, 470), (611, 97), (801, 640))  # height and width of pictures that a comparison adds
