@@ -5,6 +5,7 @@ Topics (6 and 25 minutes):
                    trained on, and compared with itself before, on 300 other studies of that kind
   fine_tune_films  mura-film is fine-tuned on 40 films of FracAtlas (in data/fracatlas) that it has never seen, and
                    compared with itself before, on 20 others and on all films of other blocks; eight draws
+                   (10 GB of memory)
 """
 
 import json
@@ -223,7 +224,7 @@ def _compare(
 def _summarize(rows: Sequence[Mapping[str, Any]], figure: str) -> dict[str, Any]:
     """Summarizes the differences of a figure over the draws."""
     differences = [row["difference"] for row in rows]
-    worse = [row["low"] > 0 if figure == "brier" else row["high"] < 0 for row in rows if row["low"] is not None]
+    worse = [bool(row["low"] > 0 if figure == "brier" else row["high"] < 0) for row in rows if row["low"] is not None]
     return {
         **{when: float(np.mean([row[when] for row in rows])) for when in ("before", "after")},
         "mean": float(np.mean(differences)),
