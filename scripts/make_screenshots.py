@@ -69,6 +69,10 @@ def visit_states(page: Any, folder: Path) -> Iterator[str]:
     upload(Path(load_examples("worklist")[0].files[0]))
     wait(name="phantom")
     yield "refused"
+    page.locator("#anyway").click()
+    expect(page.locator("#answer .probability")).to_be_visible(timeout=_WAIT)
+    wait(name="phantom")
+    yield "anyway"
     page.get_by_role("tab", name=WORKLIST).click()
     page.evaluate("scrollTo(0, 0)")
     yield "archive"

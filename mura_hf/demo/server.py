@@ -202,6 +202,8 @@ def make_theme() -> gr.themes.Base:
         button_primary_background_fill_hover="*primary_800",
         button_primary_background_fill_dark="*primary_700",
         button_primary_text_color="white",
+        input_placeholder_color="*neutral_600",
+        input_placeholder_color_dark="*neutral_300",
     )
     links = {"": (700, 300), "_hover": (800, 200), "_active": (800, 200), "_visited": (700, 300)}
     for state, (light, dark) in links.items():

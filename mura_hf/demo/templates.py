@@ -58,9 +58,9 @@ SCRIPT_TEXTS = {
 BANDS = {
     "suspected": ("▲", "suspected"),
     "uncertain": ("◐", "uncertain"),
-    "low": ("○", "not flagged"),
     "unusual": ("⊘", "not answered"),
     "failed": ("✕", "not read"),
+    "low": ("○", "not flagged"),
 }
 """Sign and text of each band of a view or a study, in the order in which the worklist sorts."""
 
@@ -141,6 +141,10 @@ NO_STUDIES = (
 DOWNLOADS = {"csv": "Download CSV", "json": "Download JSON"}
 WAITING = "Waiting: the server reads one worklist at a time …"
 SEARCHING, LOADING = "Searching for studies …", "Loading the checkpoint …"
+OUTDATED = (
+    "The list was read with another model or operating point than the one chosen now, by which an opened study is "
+    "read. Read the studies again."
+)
 COLUMNS = {
     "study": "Study",
     "part": "Body part",

@@ -83,7 +83,8 @@ def _view_values(
     if withheld:
         return values
     if not unusual:
-        values |= {"kind": view.band, "state": " ".join(templates.BANDS[view.band])}
+        is_doubted = study.in_distribution is False and view.band != "low"  # the study is, because of another view
+        values |= {"kind": "uncertain" if is_doubted else view.band, "state": " ".join(templates.BANDS[view.band])}
     low, high = study.band_limits
     chance = view.single_view_probability
     own = ("low", "uncertain", "suspected")[(chance > low) + (chance > high)]

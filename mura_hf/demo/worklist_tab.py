@@ -41,6 +41,7 @@ def build_worklist_tab(context: AppContext, checkpoint: gr.State, notice: Privac
     default = context.checkpoints.get()
     studies = gr.State([], time_to_live=_KEPT_SECONDS)
     opened = gr.State(None, time_to_live=_KEPT_SECONDS)
+    used = gr.State(None)  # the checkpoint and the operating point that were chosen when the list was read
     with gr.Row(elem_id="worklist-asking"):
         with gr.Column(scale=5, min_width=300):
             if context.public:
@@ -74,12 +75,13 @@ def build_worklist_tab(context: AppContext, checkpoint: gr.State, notice: Privac
     with gr.Row(elem_id="worklist-downloads"):
         to_csv = gr.DownloadButton(templates.DOWNLOADS["csv"], visible=False, size="sm", elem_id="worklist-csv")
         to_json = gr.DownloadButton(templates.DOWNLOADS["json"], visible=False, size="sm", elem_id="worklist-json")
+    outdated = gr.HTML(error_html(templates.OUTDATED), visible=False, elem_id="worklist-outdated")
     table = gr.HTML("", elem_id="worklist-table", js_on_load=_ON_OPEN, apply_default_css=False)
 
-    def begin(request: gr.Request) -> tuple[Any, ...]:
+    def begin(key: CheckpointKey, named: str | None, request: gr.Request) -> tuple[Any, ...]:
         controller.begin(str(request.session_hash))
-        empty = gr.update(value=None, visible=False)
-        return [], waiting_html(templates.WAITING), "", empty, empty, *_buttons(reading=True)
+        empty, hidden = gr.update(value=None, visible=False), gr.update(visible=False)
+        return [], (key, named), waiting_html(templates.WAITING), "", empty, empty, hidden, *_buttons(reading=True)
 
     def read_upload(
         archive: str | None, place: str, named: str | None, key: CheckpointKey, request: gr.Request
@@ -88,7 +90,7 @@ def build_worklist_tab(context: AppContext, checkpoint: gr.State, notice: Privac
         try:
             found = controller.gather(archive, "" if context.public else place)
         except DatasetError as error:
-            yield {progress: error_html(str(error))}
+            yield {progress: error_html(str(error)), used: None}
             return
         yield from read_studies(found, named, key, request)
 
@@ -104,7 +106,7 @@ def build_worklist_tab(context: AppContext, checkpoint: gr.State, notice: Privac
             for state, rows, csv, json in controller.read(str(request.session_hash), predictor, found, named):
                 yield {progress: state, table: rows, to_csv: csv, to_json: json}
         except CheckpointError as error:
-            yield {progress: error_html(str(error))}
+            yield {progress: error_html(str(error)), used: None}
 
     def stop_reading(request: gr.Request) -> None:
         controller.stop(str(request.session_hash))
@@ -128,18 +130,22 @@ def build_worklist_tab(context: AppContext, checkpoint: gr.State, notice: Privac
         value, _ = predictor.find_threshold(known_point(predictor, named))
         return gr.update(choices=operating_point_choices(predictor), value=value)
 
+    def mark_outdated(last: tuple[CheckpointKey, str | None] | None, *chosen: Any) -> Any:
+        return gr.update(visible=last not in (None, chosen))
+
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    outputs, buttons = [progress, table, to_csv, to_json], [read, try_phantoms, stop]
+    outputs, buttons = [studies, used, progress, table, to_csv, to_json], [read, try_phantoms, stop]
     for button, fn, inputs in (
         (read, read_upload, [upload, path, point, checkpoint]),
         (try_phantoms, read_phantoms, [point, checkpoint]),
     ):
-        button.click(begin, None, [studies, *outputs, *buttons], queue=False, **private).then(
-            fn, inputs, [studies, *outputs], concurrency_id="worklists", concurrency_limit=1, **private
+        button.click(begin, [checkpoint, point], [*outputs, outdated, *buttons], queue=False, **private).then(
+            fn, inputs, outputs, concurrency_id="worklists", concurrency_limit=1, **private
         ).then(lambda: _buttons(reading=False), None, buttons, queue=False, **private)
     upload.upload(lambda _: None, upload, None, queue=False, **private)  # the call that says whose file it is
     stop.click(stop_reading, None, None, queue=False, **private)
     checkpoint.change(update_points, [checkpoint, point], point, **private)
+    gr.on([checkpoint.change, point.change], mark_outdated, [used, checkpoint, point], outdated, **private)
     open_event = table.select(open_study, [studies, opened], opened, **private)
     return WorklistTab(opened, open_event, point)
 

@@ -134,15 +134,17 @@ def _predict_row(
 
 
 def sort_rows(rows: Iterable[WorklistRow]) -> list[WorklistRow]:
-    """Sorts rows: most likely abnormal first, then studies out of distribution, then those without a prediction.
+    """Sorts rows: most likely abnormal first.
 
-    Equal rows are sorted by name.
+    Studies out of distribution, and then those without a prediction, come before those whose band is "low": somebody
+    must look at them. Equal rows are sorted by name.
     """
 
     def place(row: WorklistRow) -> tuple[int, float, str]:
         if row.probability is None:
             return 2, 0.0, row.study
-        return int(row.in_distribution is False), -row.probability, row.study
+        group = 1 if row.in_distribution is False else 3 if row.band == "low" else 0
+        return group, -row.probability, row.study
 
     return sorted(rows, key=place)
 

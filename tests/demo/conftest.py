@@ -14,6 +14,8 @@ from mura_hf.radiographs import GuardedReader
 
 from .running import STRICT, WAIT, start_app
 
+pytest.register_assert_rewrite("tests.demo.actions")  # so that its failures say what was found
+
 _CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 _ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",

@@ -184,8 +184,8 @@ def test_rows_are_sorted_and_contain_what_the_script_sorts_by():
     numbers = [int(re.search(r'data-study="(\d+)"', head)[1]) for head, _ in rows]
     assert numbers == [NUMBERS[row.study] for row in sort_rows(ROWS)]
     assert [re.search(r'data-rank="(\d+)"', head)[1] for head, _ in rows] == list("01234")
-    assert re.search(r'data-chance="([\d.]+)"', rows[0][0])[1] == "0.900000"
-    assert 'data-part="unknown"' in rows[-1][0]
+    assert [re.search(r'data-band="(\w+)"', head)[1] for head, _ in rows] == list(BANDS)
+    assert 'data-part="unknown"' in rows[-2][0]
     assert re.findall(r'data-sort="(\w+)"', html) == ["study", "part", "chance", "band", "views", "notes"]
     assert html.count('aria-sort="none"') == 5
     assert html.count('aria-sort="descending"') == 1
@@ -210,13 +210,12 @@ def test_signs_and_words_beside_colour():
     for row in ROWS:
         sign, text = BANDS[band_of(row)]
         assert f"{sign}</span> {text.capitalize()}" in rows[row.study][1]
-    assert summary_text(ROWS) == "1 suspected, 1 uncertain, 1 not flagged, 1 not answered, 1 not read"
+    assert summary_text(ROWS) == "1 suspected, 1 uncertain, 1 not answered, 1 not read, 1 not flagged"
 
 
 def test_the_answer_for_an_unusual_study_is_withheld_and_notes_are_beside_their_row():
     html = worklist_html(ROWS, NUMBERS)
-    head, body = next(row for row in _rows(html) if 'data-band="unusual"' in row[0])
-    assert "data-chance" not in head
+    _, body = next(row for row in _rows(html) if 'data-band="unusual"' in row[0])
     assert "0.8" not in body
     assert html.count("Studies that are not answered do not look like") == 1
     assert OOD_WARNING not in html

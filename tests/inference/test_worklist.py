@@ -70,13 +70,13 @@ def test_unreadable_views_are_listed_in_their_row(predictor, phantom_files, tmp_
 
 def test_order_of_rows():
     rows = [
-        WorklistRow("low", probability=0.1, in_distribution=True),
+        WorklistRow("low", probability=0.1, in_distribution=True, band="low"),
         WorklistRow("failed", error="No view could be read."),
         WorklistRow("outside", probability=0.99, in_distribution=False),
         WorklistRow("high", probability=0.9),
-        WorklistRow("also low", probability=0.1, in_distribution=True),
+        WorklistRow("also low", probability=0.1, in_distribution=True, band="low"),
     ]
-    assert [row.study for row in sort_rows(rows)] == ["high", "also low", "low", "outside", "failed"]
+    assert [row.study for row in sort_rows(rows)] == ["high", "outside", "failed", "also low", "low"]
 
 
 def test_csv_and_json():

@@ -43,7 +43,7 @@
     if (!answer) return;
     answer.tabIndex = -1;
     answer.focus({ preventScroll: true });
-    const bottom = (find("#views .stage") ?? answer).getBoundingClientRect().bottom;
+    const bottom = (find("#views .bar") ?? answer).getBoundingClientRect().bottom;
     const covered = find("#disclaimer").offsetHeight;
     answer.style.scrollMarginTop = `${covered + 6}px`; // just below it, so that nothing of the tabs looks out
     if (answer.getBoundingClientRect().top < covered || bottom > innerHeight) {

@@ -34,7 +34,7 @@
       this.addEventListener("pointerdown", onStage(this.grab));
       this.addEventListener("dblclick", onStage(() => this.act("fit")));
       this.addEventListener("contextmenu", (event) => {
-        if (this.windowed) event.preventDefault();
+        if (this.windowed || this.isPressed) event.preventDefault(); // some browsers open it on press, others on release
         this.windowed = false;
       });
       this.addEventListener("fullscreenchange", () => this.paint());
@@ -112,9 +112,11 @@
         this.paint();
       };
       const end = () => {
+        this.isPressed = false;
         stage.removeEventListener("pointermove", move);
         stage.classList.remove("held");
       };
+      this.isPressed = isRight;
       stage.setPointerCapture(event.pointerId);
       stage.classList.add("held");
       stage.addEventListener("pointermove", move);

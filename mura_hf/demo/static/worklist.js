@@ -3,13 +3,13 @@
 // data-version changes. <mura-walk>, above an opened study, opens the previous or the next one in the order of the table.
 (() => {
   const NATURAL = new Intl.Collator(undefined, { numeric: true, sensitivity: "base" });
-  const BANDS = ["suspected", "uncertain", "low", "unusual", "failed"];
+  const BANDS = ["suspected", "uncertain", "unusual", "failed", "low"];
   const text = (row, place) => row.cells[place].textContent;
   const fill = (words, ...values) => words.replace(/{}/g, () => values.shift());
   const KEYS = {
     study: (row) => text(row, 0),
     part: (row) => row.dataset.part,
-    chance: (row) => ("chance" in row.dataset ? Number(row.dataset.chance) : null),
+    chance: (row) => -Number(row.dataset.rank), // the server's order, in which studies without an answer are not last
     band: (row) => BANDS.indexOf(row.dataset.band),
     views: (row) => Number(text(row, 4)),
     notes: (row) => Number(row.cells[5].dataset.count),
@@ -61,13 +61,8 @@
       const keyed = rows.map((row) => ({ row, key: KEYS[sort](row), rank: Number(row.dataset.rank) }));
       const sign = down ? -1 : 1;
       keyed.sort((one, other) => {
-        if (one.key === null || other.key === null) {
-          if (one.key !== other.key) return one.key === null ? 1 : -1; // rows without an answer come last
-        } else if (one.key !== other.key) {
-          const order = typeof one.key === "string" ? NATURAL.compare(one.key, other.key) : one.key - other.key;
-          if (order) return sign * order;
-        }
-        return one.rank - other.rank;
+        const order = typeof one.key === "string" ? NATURAL.compare(one.key, other.key) : one.key - other.key;
+        return sign * order || one.rank - other.rank;
       });
       if (keyed.some(({ row }, place) => row !== rows[place])) body.replaceChildren(...keyed.map(({ row }) => row));
       let shown = 0;
