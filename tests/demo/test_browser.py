@@ -442,8 +442,8 @@ def test_models_their_cards_errors_and_the_comparison_of_two(page, checkpoint):
     expect(compared.locator("tbody tr").last).to_contain_text("phantom11_wrist_1.png")
     expect(compared.locator("img.heat")).to_have_count(1)
     expect_contrast(page)
-    expect_fitting(page, 360, 820)
-    page.set_viewport_size({"width": 700, "height": 900})
+    expect_fitting(page, 360, 720)
+    page.set_viewport_size({"width": 600, "height": 900})
     boxes = [sides.nth(place).bounding_box() for place in range(2)]
     assert boxes[1]["y"] > boxes[0]["y"] + boxes[0]["height"]
     compare(B="nobody/nothing")

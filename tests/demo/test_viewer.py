@@ -105,7 +105,8 @@ def test_an_unusual_study_is_shown_without_results_until_the_visitor_insists(stu
     first = dataclasses.replace(
         study.views[0], in_distribution=False, single_view_probability=0.97, regions=[REGION], band="suspected"
     )
-    unusual = dataclasses.replace(study, views=[first, *study.views[1:]], in_distribution=False)
+    others = [dataclasses.replace(view, band="suspected") for view in study.views[1:]]
+    unusual = dataclasses.replace(study, views=[first, *others], in_distribution=False)
     html = viewer_html(unusual, radiographs)
     for absent in ("suspected", "flagged", "0.97", 'class="box"', 'class="heat"', "contributed most"):
         assert absent not in html
@@ -115,6 +116,7 @@ def test_an_unusual_study_is_shown_without_results_until_the_visitor_insists(stu
     assert "⊘ unusual" in anyway
     assert "0.97" not in anyway
     assert 'class="heat"' in anyway
+    assert anyway.count('<figure class="view uncertain">') == len(radiographs)  # none looks surer than the study
 
 
 def test_every_heatmap_method_has_a_name_on_the_page():
