@@ -171,13 +171,9 @@ class Scores:
 
     def join(self, other: "Scores") -> "Scores":
         """Returns the rows of both."""
-        pairs = {
-            name: (getattr(self, name), getattr(other, name))
-            for name in ("probabilities", "labels", "patients", "body_parts")
-        }
-        return Scores(
-            [*self.study_ids, *other.study_ids], **{name: np.concatenate(pair) for name, pair in pairs.items()}
-        )
+        names = ("probabilities", "labels", "patients", "body_parts")
+        arrays = {name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in names}
+        return Scores([*self.study_ids, *other.study_ids], **arrays)
 
     def by_body_part(self) -> dict[str, np.ndarray]:
         """Returns body part -> bool `[n]`; parts that do not occur are left out."""
@@ -186,8 +182,11 @@ class Scores:
 
     def measure(self, members: np.ndarray, threshold: float) -> dict[str, Any]:
         """Returns the metrics of some rows, bool `[n]`, see `GroupReport`."""
-        chosen = self.labels[members], self.probabilities[members], self.patients[members]
-        return GroupReport.measure(*chosen, threshold=threshold).to_dict()
+        return GroupReport.measure(*self.select(members), threshold=threshold).to_dict()
+
+    def select(self, members: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns labels, probabilities and patients of some rows, bool `[n]`."""
+        return self.labels[members], self.probabilities[members], self.patients[members]
 
 
 def score_levels(predictions: SplitPredictions, slope: float = 1.0, intercept: float = 0.0) -> dict[str, Scores]:
@@ -294,8 +293,7 @@ def _operating_points(
     }
     for kind, groups, rows in (("groups", everything | scores.by_body_part(), scores), ("regions", regions, joined)):
         for name, members in groups.items():
-            chosen = rows.labels[members], rows.probabilities[members], rows.patients[members]
-            measured = measure_operating_points(*chosen, config.operating_points, prevalence)
+            measured = measure_operating_points(*rows.select(members), config.operating_points, prevalence)
             for point, row in measured.items():
                 del row["threshold"]
                 report[point].setdefault(kind, {})[name] = row
@@ -309,12 +307,7 @@ def _bands(scores: Scores, config: MuraBaseConfig) -> dict[str, Any]:
     return {
         "limits": {"low": low, "suspected": high},
         "fitted": config.bands is not None,
-        "groups": {
-            name: measure_bands(
-                scores.labels[members], scores.probabilities[members], scores.patients[members], (low, high)
-            )
-            for name, members in groups.items()
-        },
+        "groups": {name: measure_bands(*scores.select(members), (low, high)) for name, members in groups.items()},
     }
 
 

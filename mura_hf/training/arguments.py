@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..common import did_you_mean
-from ..data import Augmentation
+from ..data import Augmentation, SplitOptions
 from ..errors import ConfigError
 from .validation import IMAGENET, SET_BY_ARGUMENTS, TIMM, check_config, check_values
 
@@ -298,15 +298,7 @@ class TrainingConfig:
 
     def split_options(self) -> dict[str, Any]:
         """The options of `load_data` that split the data."""
-        names = (
-            "dev_fraction",
-            "calib_fraction",
-            "valid_fraction",
-            "fold",
-            "n_folds",
-            "stratified",
-            "group_duplicates",
-        )
+        names = [item.name for item in dataclasses.fields(SplitOptions) if item.name != "seed"]
         return {"seed": self.training.seed, **{name: getattr(self.data, name) for name in names}}
 
     def for_stage(self, stage: TrainingStage) -> "TrainingConfig":

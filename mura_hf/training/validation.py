@@ -51,13 +51,8 @@ _SET_BY_CALIBRATION = (
     "bands", "regions",
 )  # fmt: skip
 _FIXED = (
-    "num_channels",
-    "trained_on_phantoms",
-    "positive_class_description",
-    "abnormal_means",
-    "id2label",
-    "label2id",
-)
+    "num_channels", "trained_on_phantoms", "positive_class_description", "abnormal_means", "id2label", "label2id",
+)  # fmt: skip
 _NAMES = {
     float: "a number", int: "a whole number", bool: "true or false", str: "text", type(None): "null",
 }  # fmt: skip
