@@ -154,6 +154,10 @@ def test_the_first_page_its_viewer_settings_and_reports(page):
     page.set_viewport_size({"width": 1280, "height": 800})  # the zoom is above the fold with several views, too
     expect_revealed(page)
     expect(page.locator("mura-viewer .zoom")).to_be_in_viewport(ratio=1)
+    page.set_viewport_size({"width": 390, "height": 844})
+    for key in ("p", "n"):
+        page.locator("#views .stage").press(key)
+        expect(page.locator("#views .thumb[aria-pressed=true]")).to_be_in_viewport(ratio=1)
     page.set_viewport_size({"width": 1280, "height": 900})
     page.mouse.wheel(0, 3000)
     expect(page.locator("#disclaimer")).to_contain_text("Not a medical device")

@@ -67,6 +67,8 @@
       this.place = (place + count) % count;
       Object.assign(this.state, FITTED);
       this.paint();
+      const strip = this.querySelector(".thumbs"), thumb = strip?.children[this.place];
+      if (thumb) strip.scrollLeft += thumb.getBoundingClientRect().right - strip.getBoundingClientRect().right + 60;
     }
 
     act(name) {
