@@ -27,6 +27,7 @@ from .result import (
     operating_point_choices,
     performance_html,
     similar_html,
+    warn_if_known,
 )
 from .state import DEFAULT, FOR_EXAMPLES, AppContext, CheckpointKey
 from .viewer import viewer_html
@@ -112,6 +113,8 @@ class StudyController:
         except (CheckpointError, ValueError) as error:  # ValueError: a body part that the checkpoint does not allow
             return StudyPage(templates.error_html(str(error)), points=points, point=point)
         example, anyway, study = find_example(request.files), request.show_anyway, reading.study
+        if study is not None and example is None:
+            study = warn_if_known(predictor, study)
         radiographs, problems = reading.radiographs, reading.problems
         answer = answer_html(study, problems, radiographs=radiographs, example=example, show_anyway=anyway)
         if study is None:
@@ -227,7 +230,7 @@ def progress_html(files: Sequence[str], read: Sequence[str], total: int, *, open
     Views in ZIP files are listed once they are read. `opened` tells the script that the old study is closed.
     """
     names = [Path(file).name for file in files]
-    waiting = [name for name in names if name not in read and not name.lower().endswith(".zip")]
+    waiting = [name for name in names if name not in read and not name.lower().endswith(".zip")][: total - len(read)]
     return templates.render("progress", read=read, waiting=waiting, total=total, opened=opened)
 
 

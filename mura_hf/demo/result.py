@@ -2,12 +2,13 @@
 
 import base64
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ..errors import CheckpointError
-from ..inference import OOD_WARNING, StudyPrediction, StudyPredictor
+from ..inference import OOD_WARNING, StudyPrediction, StudyPredictor, ViewPrediction
 from ..inference.measured_performance import OVERALL, OperatingPointPerformance
 from ..inference.prediction import PHANTOM_WARNING
 from ..radiographs import Radiograph
@@ -73,6 +74,7 @@ def answer_html(
         zones=_zones(study.band_limits),
         mark=min(max(100 * study.probability, 0.5), 99.5),
         truth=None if example is None else _compare(study, example),
+        outlier=_find_outlier(study),
     )
 
 
@@ -92,6 +94,15 @@ def details_html(study: StudyPrediction, *, with_views: bool = True) -> str:
         finding=max(types, key=types.__getitem__) if types and study.label == "abnormal" else None,
         than=templates.ALL_STUDIES if share == 100 else templates.SOME_STUDIES.format(int(share)),  # not rounded up
     )
+
+
+def _find_outlier(study: StudyPrediction) -> ViewPrediction | None:
+    """The view with the highest probability of its own, if that lies in a higher band than the study's."""
+    if study.in_distribution is False or len(study.views) < 2:
+        return None
+    highest = max(study.views, key=lambda view: view.single_view_probability)
+    own, whole = highest.single_view_probability, study.probability
+    return highest if any(whole <= limit < own for limit in study.band_limits) else None
 
 
 def _zones(limits: tuple[float, float]) -> list[tuple[str, str, float]]:
@@ -181,7 +192,7 @@ def similar_html(predictor: StudyPredictor, study: StudyPrediction, *, same_part
         return note_html(templates.NONE_OF_PART)
     source = (index.record.data or {}).get("name")
     cases = similar_cases(index, found)
-    n_known = sum(one.distance < _SAME * found[-1].distance for one in found)
+    n_known = _count_known(found)
     credit = next((case["credit"] for case in cases if case["credit"]), None)
     return render(
         "similar",
@@ -192,6 +203,19 @@ def similar_html(predictor: StudyPredictor, study: StudyPrediction, *, same_part
         credit=credit,
         n_known=n_known,
     )
+
+
+def _count_known(found: Sequence[Neighbour]) -> int:
+    return sum(one.distance < _SAME * found[-1].distance for one in found)
+
+
+def warn_if_known(predictor: StudyPredictor, study: StudyPrediction) -> StudyPrediction:
+    """Adds a warning if a study is nearly identical to one of the index, which the model has learned from."""
+    try:
+        known = predictor.index is not None and _count_known(predictor.similar(study, N_SIMILAR))
+    except (CheckpointError, ValueError):  # said where similar studies are asked for
+        known = False
+    return replace(study, warnings=[*study.warnings, templates.KNOWN]) if known else study
 
 
 def similar_cases(index: RetrievalIndex, found: Sequence[Neighbour]) -> list[dict[str, Any]]:

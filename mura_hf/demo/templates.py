@@ -176,6 +176,11 @@ MORE_VIEWS = "A study may have at most {most} views there; {rest} more were left
 VIEW_GONE = "{} no longer exists, so it was left out."
 NO_ROOM = "{} was left out: the server has no room for so large a study."
 
+KNOWN = (
+    "A picture is nearly identical to one that the model has learned from. If it is the same X-ray, this answer proves "
+    "nothing; see “{}”."
+).format(ALIKE)
+
 # The tab "Models"
 
 MODEL_NAME, MODEL_FOLDER = "Name, Hub name", " or local folder"

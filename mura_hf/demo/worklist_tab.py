@@ -144,8 +144,9 @@ def build_worklist_tab(context: AppContext, checkpoint: gr.State, notice: Privac
         ).then(lambda: _buttons(reading=False), None, buttons, queue=False, **private)
     upload.upload(lambda _: None, upload, None, queue=False, **private)  # the call that says whose file it is
     stop.click(stop_reading, None, None, queue=False, **private)
-    checkpoint.change(update_points, [checkpoint, point], point, **private)
-    gr.on([checkpoint.change, point.change], mark_outdated, [used, checkpoint, point], outdated, **private)
+    # One after the other: a point of the former checkpoint is no longer among the choices.
+    updated = checkpoint.change(update_points, [checkpoint, point], point, **private)
+    gr.on([updated.then, point.input], mark_outdated, [used, checkpoint, point], outdated, **private)
     open_event = table.select(open_study, [studies, opened], opened, **private)
     return WorklistTab(opened, open_event, point)
 

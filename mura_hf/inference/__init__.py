@@ -1,8 +1,7 @@
 """From the files of a study to an explained prediction (`StudyPredictor`), and worklists of many studies."""
 
 from .external_model import EXTERNAL_WARNING
-from .loading import OOD_WARNING
-from .prediction import PHANTOM_WARNING, StudyPrediction, ViewPrediction
+from .prediction import OOD_WARNING, PHANTOM_WARNING, StudyPrediction, ViewPrediction
 from .predictor import StudyPredictor
 from .study_files import StudyFile, StudyFiles, find_studies
 from .worklist import WorklistRow, make_worklist, predict_rows, sort_rows, worklist_csv, worklist_json

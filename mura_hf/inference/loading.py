@@ -381,11 +381,6 @@ def golden_warning(difference: float, dtype: torch.dtype) -> str | None:
     )
 
 
-OOD_WARNING = (
-    "This study does not look like those that the checkpoint was trained on, so its prediction may be meaningless."
-)
-
-
 NO_DETECTOR = "Studies out of distribution cannot be detected: "
 """Begins the warnings about a detector that is missing or cannot be used."""
 

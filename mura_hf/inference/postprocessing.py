@@ -14,7 +14,14 @@ from ..radiographs import Radiograph
 from ..retrieval import OODResult
 from .external_model import ExternalProcessor
 from .measured_performance import MeasuredPerformance
-from .prediction import OUT_OF_DISTRIBUTION, StudyPrediction, ViewPrediction, find_leading_view
+from .prediction import (
+    OOD_WARNING,
+    OUT_OF_DISTRIBUTION,
+    UNUSUAL_VIEWS,
+    StudyPrediction,
+    ViewPrediction,
+    find_leading_view,
+)
 
 
 def compute_heatmaps(
@@ -112,6 +119,14 @@ def _join(names: Sequence[str], places: Sequence[int]) -> str:
     counts = Counter(names)
     words = [f"{names[place]} (view {place + 1})" if counts[names[place]] > 1 else names[place] for place in places]
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def warn_if_unusual(names: Sequence[str], ood_result: OODResult) -> list[str]:
+    """Returns a warning if a study is out of distribution, or if some of its views would be without the others."""
+    if not ood_result.in_distribution:
+        return [OOD_WARNING]
+    unusual = [place for place, usual in enumerate(ood_result.views) if not usual]
+    return [UNUSUAL_VIEWS.format(_join(names, unusual))] if unusual else []
 
 
 def view_part_probabilities(output: StudyOutput, ood_result: OODResult | None) -> np.ndarray | None:

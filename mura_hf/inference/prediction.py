@@ -21,6 +21,10 @@ from .measured_performance import BandPerformance
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+OOD_WARNING = (
+    "This study does not look like those that the checkpoint was trained on, so its prediction may be meaningless."
+)
+UNUSUAL_VIEWS = "By itself, {} would not look like those that the checkpoint was trained on: judge it with care."
 PHANTOM_WARNING = (
     "This checkpoint was trained on synthetic phantoms only. Do not use it on real radiographs; choose mura-film "
     "instead."
@@ -87,7 +91,8 @@ class ViewPrediction:
         regions: Regions of the strongest attention in pixels of the view, the largest first; empty if the band is low.
         height: Height of the view in pixels.
         width: Width of the view in pixels.
-        in_distribution: Whether the view is like those of training; None if the checkpoint has no detector.
+        in_distribution: Whether the view, as a study of its own, is like those of training; None if the checkpoint has
+            no detector.
         pixels: The view itself, float32 `[H, W]` in [0, 1], bone bright; None if no heatmaps were requested.
     """
 

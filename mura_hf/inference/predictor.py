@@ -49,7 +49,6 @@ from .loading import (
     DETECTOR_IS_MISSING,
     LOCAL_CHECKPOINTS,
     NO_DETECTOR,
-    OOD_WARNING,
     UNREADABLE,
     CheckpointLimits,
     Source,
@@ -62,7 +61,13 @@ from .loading import (
     load_ood_detector,
 )
 from .measured_performance import MeasuredPerformance, read_measured_performance
-from .postprocessing import compute_heatmaps, find_conflicts, make_prediction, view_part_probabilities
+from .postprocessing import (
+    compute_heatmaps,
+    find_conflicts,
+    make_prediction,
+    view_part_probabilities,
+    warn_if_unusual,
+)
 from .prediction import PHANTOM_WARNING, StudyPrediction
 from .runtimes import check_runtime, compile_backbones, record_examples
 
@@ -226,7 +231,7 @@ class StudyPredictor:
         ood_result: OODResult | None = None
         if self.ood_detector is not None and output.views is not None:
             ood_result = self.ood_detector.detect(feature_means(output.views).cpu().numpy())
-            warnings += [] if ood_result.in_distribution else [OOD_WARNING]
+            warnings += warn_if_unusual(names, ood_result)
         warnings += find_conflicts(names, radiographs, view_part_probabilities(output, ood_result))
         found: Heatmaps | None = None
         maps: list[np.ndarray] = []

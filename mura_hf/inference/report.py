@@ -15,9 +15,15 @@ from PIL import Image
 from ..common import require_extra
 from ..explain import draw_overlay, find_regions
 from ..radiographs import Radiograph
-from .loading import OOD_WARNING
 from .measured_performance import OVERALL, OperatingPointPerformance
-from .prediction import DISCLAIMER, OPERATING_POINTS, StudyPrediction, ViewPrediction, format_probability
+from .prediction import (
+    DISCLAIMER,
+    OOD_WARNING,
+    OPERATING_POINTS,
+    StudyPrediction,
+    ViewPrediction,
+    format_probability,
+)
 
 require_extra("demo", "reportlab")
 

@@ -34,7 +34,7 @@ class OODResult:
     # How unusual the study is: the share of in-distribution studies with as many views whose most unusual view is
     # less unusual than that of this study, in [0, 100]
     percentile: float
-    views: list[bool]  # whether each view is like those of training, at the threshold of the study
+    views: list[bool]  # whether each view is like those of training, at the threshold of a study of this view alone
     # Whether the views that are not are like those of groups that the checkpoint is not made for
     like_outside: bool = False
 
@@ -135,10 +135,15 @@ class OODDetector:
         return find_thresholds(self.calib, n_views)
 
     def detect(self, codes: np.ndarray) -> OODResult:
-        """Classifies one study by the most unusual of its views, from their `feature_means` `[V, D]`."""
+        """Classifies one study by the most unusual of its views, from their `feature_means` `[V, D]`.
+
+        The thresholds of a study rise with the number of its views, for the same share of false alarms per study. A
+        view above those of a single view is therefore named although the study may be in distribution; if all views
+        are, the study is not.
+        """
         scores = self.score(codes)
-        limits = self.thresholds(len(codes))
-        views = np.all(scores <= limits, axis=1)
+        alone, limits = self.thresholds(), self.thresholds(len(codes))
+        usual, views = (np.all(scores <= one, axis=1) for one in (alone, limits))
         like_outside = False
         if not self.inside.all():
             outside = scores[:, 0] - scores[:, 1]  # distance to the nearest of these groups
@@ -149,7 +154,8 @@ class OODDetector:
             for of in (self.calib, scores)
         )
         share = float((known < found.max()).mean())
-        return OODResult(bool(views.all()), 100.0 * share ** len(codes), views.tolist(), like_outside)
+        in_distribution = bool(views.all() and usual.any())
+        return OODResult(in_distribution, 100.0 * share ** len(codes), usual.tolist(), like_outside)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes the detector into the folder of a checkpoint, and marks its config.json (`has_ood_detector`)."""

@@ -253,7 +253,7 @@ def test_the_first_page_its_viewer_settings_and_reports(page):
     expect(performance).to_contain_text("If 10 of 100 studies are abnormal")
     details = page.locator("#details")
     for point, words, found in (
-        ("Few misses", r"“Few misses” flags a study above 0\.0551", "66 of 70"),
+        ("Few misses", r"“Few misses” calls a study abnormal above 0\.0551", "66 of 70"),
         ("Few false alarms", "“Few false alarms”", "56 of 70"),
     ):
         choose(page, "Operating point", point)

@@ -64,6 +64,13 @@ def test_studies_out_of_distribution_are_detected(detector):
     result = detector.detect(np.concatenate([fine, np.full((1, D), 40.0, np.float32)]))
     assert result.views == [True, False]
     assert not result.in_distribution
+    # Beside others, a view may be more unusual; it is named, and the study is not made of such views alone.
+    draws = _draw(np.random.default_rng(5), 4000, 0.4)
+    scores, alone, together = detector.score(draws), detector.thresholds(), detector.thresholds(2)
+    between = draws[(scores > alone).any(1) & (scores <= together).all(1)]
+    mixed, both = (detector.detect(np.concatenate([one, between[:1]])) for one in (fine, between[1:2]))
+    assert (mixed.in_distribution, mixed.views) == (True, [True, False])
+    assert (both.in_distribution, both.views) == (False, [False, False])
 
 
 def test_thresholds_leave_the_share_of_alarms_that_conformal_prediction_promises():

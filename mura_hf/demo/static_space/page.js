@@ -384,8 +384,8 @@ async function readRow(name, files) {
 }
 
 function addRow(row) {
-  const rank = (one) => Object.keys(WORDS).indexOf(one.band);
-  const order = (one) => (rank(one) > 2 ? rank(one) : -one.probability); // without an answer last
+  const group = { withheld: 1, failed: 2, low: 3 }; // what nobody has answered comes before what is not flagged
+  const order = (one) => 2 * (group[one.band] ?? 0) - (one.probability ?? 0);
   const after = list.rows.findIndex((one) => order(one) > order(row));
   const place = after < 0 ? list.rows.length : after;
   list.rows.splice(place, 0, row);

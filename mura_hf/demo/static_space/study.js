@@ -60,10 +60,11 @@ export function combine(study, views) {
 export function detect(study, views) {
   if (!study.ood_thresholds.length || views.some((view) => !view.oodScores)) return null;
   const limits = study.ood_thresholds[Math.min(views.length, study.ood_thresholds.length) - 1];
-  const known = views.map((view) => view.oodScores.every((score, place) => score <= limits[place]));
-  const isLikeOutside = ({ oodScores: [near, further] }, place) => known[place] || near - further <= limits[0];
+  const within = (most) => views.map((view) => view.oodScores.every((score, place) => score <= most[place]));
+  const [known, usual] = [within(study.ood_thresholds[0]), within(limits)];
+  const isLikeOutside = ({ oodScores: [near, further] }, place) => usual[place] || near - further <= limits[0];
   const likeOutside = limits.length > 1 && views.every(isLikeOutside);
-  return { known, inDistribution: known.every(Boolean), likeOutside };
+  return { known, inDistribution: usual.every(Boolean) && known.some(Boolean), likeOutside };
 }
 
 /** The answer for a study at an operating point. @param {object} study @param {View[]} views @param {string} point */
@@ -116,17 +117,15 @@ function findConflicts(study, views, ood) {
     }
     return groups;
   };
-  const name = (place) => {
-    const isAlone = views.filter((view) => view.name === views[place].name).length === 1;
-    return isAlone ? views[place].name : `${views[place].name} (view ${place + 1})`;
-  };
-  const join = (found) => {
-    const names = found.map(name);
-    return names.length === 1 ? names[0] : `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`;
-  };
+  const isShared = (place) => views.filter((view) => view.name === views[place].name).length > 1;
+  const name = (place) => (isShared(place) ? `${views[place].name} (view ${place + 1})` : views[place].name);
+  const join = (found) => [found.slice(0, -1).map(name).join(", "), name(found.at(-1))].filter(Boolean).join(" and ");
   const warnings = [...group(views.map((view) => view.digest)).values()]
     .filter((found) => found.length > 1)
     .map((found) => `${join(found)} show the same picture, which is counted once per file.`);
+  const unusual = ood?.inDistribution ? [...ood.known.keys()].filter((place) => !ood.known[place]) : [];
+  const trained = "would not look like those that the checkpoint was trained on";
+  if (unusual.length > 0) warnings.unshift(`By itself, ${join(unusual)} ${trained}: judge it with care.`);
   const patients = group(views.map((view) => view.patient));
   if (patients.size > 1) {
     const divided = [...patients.values()].map(join).join("; ");
