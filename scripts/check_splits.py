@@ -18,6 +18,7 @@ from datasets import Dataset, Image
 from mura_hf.data import MIN_CORRELATION, detect_source, find_leaks, load_data, read_manifest
 from mura_hf.errors import DatasetError, MuraError
 from mura_hf.radiographs import find_kind
+from mura_hf.training import load_config
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -26,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("other", nargs="?", help="split_manifest.json of another run")
     parser.add_argument("--pairs", nargs="+", metavar="SPLIT:SPLIT", help="such as train:valid; default: all pairs")
     parser.add_argument("--data_dir", help="folder of the data whose images are compared")
+    parser.add_argument("--config", help="name or YAML file of a training config, whose cut is checked; else the default cut")
     parser.add_argument("--against", metavar="FOLDER", help="folder of other data")
     parser.add_argument("--json", metavar="FILE", help="file for the near-duplicates that are found")
     options = parser.parse_args(argv)
@@ -42,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _compare_images(options: argparse.Namespace) -> bool:
-    splits = _load(options.data_dir)
+    splits = _load(options.data_dir, load_config(options.config).split_options() if options.config else {})
     leaks = find_leaks(splits, _load(options.against) if options.against else None)
     if options.json:
         Path(options.json).write_text(json.dumps(leaks, indent=2) + "\n")
@@ -58,7 +60,7 @@ def _compare_images(options: argparse.Namespace) -> bool:
     return True
 
 
-def _load(folder: str) -> dict[str, Dataset]:
+def _load(folder: str, cut: dict[str, Any] | None = None) -> dict[str, Dataset]:
     """Loads the splits of a dataset, or the images of a folder as one split with its name."""
     try:
         detect_source(folder)
@@ -67,7 +69,7 @@ def _load(folder: str) -> dict[str, Dataset]:
         if not files:
             raise
     else:
-        return dict(load_data(folder)[0])
+        return dict(load_data(folder, **(cut or {}))[0])
     names = [str(file.relative_to(folder)) for file in files]
     rows: dict[str, Any] = {"image": list(map(str, files)), "study_id": names, "label": [None] * len(files)}
     return {Path(folder).resolve().name: Dataset.from_dict(rows).cast_column("image", Image(decode=False))}
