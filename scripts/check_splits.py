@@ -27,7 +27,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("other", nargs="?", help="split_manifest.json of another run")
     parser.add_argument("--pairs", nargs="+", metavar="SPLIT:SPLIT", help="such as train:valid; default: all pairs")
     parser.add_argument("--data_dir", help="folder of the data whose images are compared")
-    parser.add_argument("--config", help="name or YAML file of a training config, whose cut is checked; else the default cut")
+    parser.add_argument(
+        "--config", help="name or YAML file of a training config, whose cut is checked; else the default cut"
+    )
     parser.add_argument("--against", metavar="FOLDER", help="folder of other data")
     parser.add_argument("--json", metavar="FILE", help="file for the near-duplicates that are found")
     options = parser.parse_args(argv)

@@ -178,8 +178,8 @@ NO_ROOM = "{} was left out: the server has no room for so large a study."
 
 KNOWN = (
     "A picture is nearly identical to one that the model has learned from. If it is the same X-ray, this answer proves "
-    "nothing; see “{}”."
-).format(ALIKE)
+    f"nothing; see “{ALIKE}”."
+)
 
 # The tab "Models"
 

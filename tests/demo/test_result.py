@@ -61,7 +61,9 @@ def test_the_answer_in_words_with_the_meaning_of_abnormal(study, band, title, wo
     assert "&lt;img src=x&gt;.png is empty." in html
     assert "open an example" in answer_html(None)
     for name, shown in (("youden", "“Youden’s index”"), ("<mine>", "“&lt;mine&gt;”")):
-        assert f"<dd>{shown} calls a study abnormal above" in details_html(dataclasses.replace(study, operating_point=name))
+        assert f"<dd>{shown} calls a study abnormal above" in details_html(
+            dataclasses.replace(study, operating_point=name)
+        )
 
 
 @pytest.mark.parametrize(
@@ -174,7 +176,9 @@ def test_performance_as_counts_and_predictive_values():
     assert "60 of 80 (sensitivity 0.75)" in text
     assert "190 of 200 (specificity 0.95)" in text
     # Bayes' theorem: .2 * .75 / (.2 * .75 + .8 * .05) and .8 * .95 / (.8 * .95 + .2 * .25).
-    assert "If 20 of 100 studies are abnormal, a study above this operating point is abnormal in 79 of 100 cases" in text
+    assert (
+        "If 20 of 100 studies are abnormal, a study above this operating point is abnormal in 79 of 100 cases" in text
+    )
     assert "not above it is normal in 94 of 100 cases." in text
     assert "Of 20 abnormal ones it misses about 5.0." in text
     for prevalence in (0.0, 1.0):
