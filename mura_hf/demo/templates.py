@@ -128,6 +128,11 @@ NO_PART_TO_SEARCH = "This checkpoint does not predict the body part. Choose one,
 NO_INDEX = "{} has no database of studies, so there are no similar cases."
 NONE_OF_PART = "The database has no study of this body part."
 
+KNOWN = (
+    "A picture is nearly identical to one that the model has learned from. If it is the same X-ray, this answer "
+    f"proves nothing; see “{ALIKE}”."
+)
+
 # The tab "Worklist"
 
 ARCHIVE = "ZIP file with at most {:,} studies"
@@ -175,11 +180,6 @@ CANNOT_OPEN = "The study cannot be opened."
 MORE_VIEWS = "A study may have at most {most} views there; {rest} more were left out."
 VIEW_GONE = "{} no longer exists, so it was left out."
 NO_ROOM = "{} was left out: the server has no room for so large a study."
-
-KNOWN = (
-    "A picture is nearly identical to one that the model has learned from. If it is the same X-ray, this answer proves "
-    f"nothing; see “{ALIKE}”."
-)
 
 # The tab "Models"
 
