@@ -146,7 +146,8 @@ def build_worklist_tab(context: AppContext, checkpoint: gr.State, notice: Privac
     stop.click(stop_reading, None, None, queue=False, **private)
     # One after the other: a point of the former checkpoint is no longer among the choices.
     updated = checkpoint.change(update_points, [checkpoint, point], point, **private)
-    gr.on([updated.then, point.input], mark_outdated, [used, checkpoint, point], outdated, **private)
+    for event in (updated.then, point.input):
+        event(mark_outdated, [used, checkpoint, point], outdated, **private)
     open_event = table.select(open_study, [studies, opened], opened, **private)
     return WorklistTab(opened, open_event, point)
 
