@@ -4,7 +4,7 @@ Topics (6 and 25 minutes):
   fine_tune        mura-phantom is fine-tuned on 200 wrist studies with a finding and an exposure that it was not
                    trained on, and compared with itself before, on 300 other studies of that kind
   fine_tune_films  mura-film is fine-tuned on 40 films of FracAtlas (in data/fracatlas) that it has never seen, and
-                   compared with itself before, on 20 others and on all films of other blocks; eight draws
+                   compared with itself before, on 20 others and on all films of other blocks; five draws
                    (10 GB of memory)
 """
 
@@ -87,7 +87,7 @@ def measure_films(
     checkpoint: str = "mura-film",
     n_train: int = 40,
     n_others: int = 20,
-    draws: int = 8,
+    draws: int = 5,
     changes: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Fine-tunes a checkpoint with the config `fine_tune` on a few films of the `valid` of its own cut of FracAtlas.
