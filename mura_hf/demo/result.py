@@ -51,7 +51,10 @@ def answer_html(
     if study is None:
         return render("answer", study=None, problems=problems, warnings=())
     withheld, band = is_withheld(study, show_anyway), study.probability_band
-    warnings = [warning for warning in study.warnings if warning != OOD_WARNING]  # the answer says so itself
+    said = [OOD_WARNING]  # by the answer itself
+    if example is not None and example.source is None:
+        said.append(PHANTOM_WARNING)  # no real radiograph
+    warnings = [warning for warning in study.warnings if warning not in said]
     knows_phantoms_only, noticed = PHANTOM_WARNING in study.warnings, _notice(study, radiographs)
     reason = templates.REFUSED_FOREIGN if noticed else templates.REFUSED_UNLIKE
     if knows_phantoms_only:
@@ -91,6 +94,7 @@ def details_html(study: StudyPrediction, *, with_views: bool = True) -> str:
         a_finding=with_article(study.finding) if study.finding == templates.FRACTURE else templates.ANY_FINDING,
         pooled=templates.POOLING[study.pooling] if len(study.views) > 1 else None,
         band=BANDS[study.probability_band][1],
+        has_doubt=study.band_limits[0] < study.band_limits[1],
         finding=max(types, key=types.__getitem__) if types and study.label == "abnormal" else None,
         than=templates.ALL_STUDIES if share == 100 else templates.SOME_STUDIES.format(int(share)),  # not rounded up
     )
@@ -144,7 +148,8 @@ def _compare(study: StudyPrediction, example: ExampleStudy) -> dict[str, str]:
     """A tag and a sentence that compare the answer for an example with what is known about it."""
     is_abnormal, band = example.label == "abnormal", study.probability_band
     if example.source is None:
-        known = templates.DRAWN.format((example.finding or templates.NO_FINDING).replace("_", " "))
+        finding = example.finding and templates.THE_FINDING.format(example.finding.replace("_", " "))
+        known = templates.DRAWN.format(finding or templates.NO_FINDING)
     else:
         seen = with_article(templates.FRACTURE) if is_abnormal else templates.NO_FRACTURE
         known = templates.RADIOLOGISTS.format(seen)

@@ -33,8 +33,8 @@ PRIVACY = (
 AGREE = "I understand"
 QUESTION = "Is there {a_finding} in this X-ray?"
 TAGLINE = (
-    "Drop an X-ray of a finger, hand, wrist, arm or shoulder. A small research model says at once whether it suspects "
-    "{a_finding}, and marks where."
+    "Give it an X-ray of a finger, hand, wrist, arm or shoulder. A small research model says at once whether it "
+    "suspects {a_finding}."
 )
 READ, WORKLIST, MODELS, ABOUT = "Read a study", "Worklist", "Models", "About"
 """Names of the tabs."""
@@ -69,7 +69,7 @@ BANDS = {
 FORMATS = "PNG, JPEG, TIFF, BMP, WebP, DICOM or a ZIP file. All views together are one study."
 NEW_STUDY, ADD_VIEWS, STUDY_FILES = "Choose an X-ray", "Add views", "Files of this study"
 SHOW_ANYWAY = "Show the answer anyway"
-INCLUDE = "Include what was left out"
+INCLUDE = "Include the unusual pictures"
 HOW_SURE, ALIKE, REPORT, OPTIONS = "How sure is this?", "Similar X-rays", "Save a report", "More options"
 PREVALENCE = "Studies with a finding among 100 that you read (prevalence)"
 OPERATING_POINT, BODY_PART, METHOD, SEARCH = "Operating point", "Body part", "Heatmap method", "Search in"
@@ -92,13 +92,13 @@ NO_EXAMPLE = "There is no such example."
 FRACTURE, NO_FRACTURE, NO_FINDING, ANY_FINDING = "fracture", "no fracture", "no finding", "a finding"
 EXAMPLE = "{subject}: {finding}"
 CREDIT = "Picture: {}"
-DRAWN = "This synthetic picture was drawn with {}."
+DRAWN, THE_FINDING = "This synthetic picture was drawn with {}.", "the finding “{}”"
 RADIOLOGISTS = "Two radiologists saw {} in this X-ray."
 PLACE_UNKNOWN = "The place of the box was not checked."
 COMPARED = {"right": "Correct", "undecided": "Not decided", "missed": "Miss", "alarm": "False alarm"}
 TAG = "Example. {}:"
 
-FOREIGN = "{} does not look like an upper-limb X-ray, so the answer is given without it."
+FOREIGN = "{} does not look like the X-rays that the model was trained on, so the answer is given without it."
 REFUSED_FOREIGN = "this does not look like an upper-limb X-ray"
 REFUSED_UNLIKE = "this is unlike the X-rays that the model was trained on"
 REFUSED_PHANTOMS = "this model knows synthetic pictures only"
@@ -137,7 +137,7 @@ KNOWN = (
 
 ARCHIVE = "ZIP file with at most {:,} studies"
 PLACE, PLACE_EXAMPLE = "Or a folder, ZIP or CSV file on the computer that runs this page", "/data/MURA-v1.1/valid"
-POINT_INFO = "The probability above which a study is flagged."
+POINT_INFO = "The probability above which a study is called abnormal."
 READ_STUDIES, STOP, TRY_PHANTOMS = "Read the studies", "Stop", "Try it with twelve phantom studies"
 NO_STUDIES = (
     "No studies at hand? Try **synthetic phantoms**, which are not patients. They are read by `{}` unless you choose "
@@ -146,6 +146,7 @@ NO_STUDIES = (
 DOWNLOADS = {"csv": "Download CSV", "json": "Download JSON"}
 WAITING = "Waiting: the server reads one worklist at a time …"
 SEARCHING, LOADING = "Searching for studies …", "Loading the checkpoint …"
+ONE_FOLDER = "All {} pictures lie in one folder, so they were read as one study; a folder for each study divides them. "
 OUTDATED = (
     "The list was read with another model or operating point than the one chosen now, by which an opened study is "
     "read. Read the studies again."
@@ -167,7 +168,7 @@ NOT_ANSWERED = (
 )
 LEFT_OUT, NOT_OPENED = "Left out", "Not opened"
 NOTE_LEFT_OUT = f"{LEFT_OUT}: {{}}"
-SUMMARY = "Checkpoint: {checkpoint}; flagged: above {threshold} (“{point}”)."
+SUMMARY = "Checkpoint: {checkpoint}; called abnormal: above {threshold} (“{point}”)."
 TOO_MANY_STUDIES = (
     "{name} contains {count:,} studies; a worklist may have {most:,} here. Nothing was read. Split it, or use "
     "scripts/predict.py on your own machine."
@@ -234,7 +235,7 @@ NO_SUCH_FOLDER = ", nor a folder on this machine"
 # Files that are not read
 
 TOO_MANY_VIEWS = "A study may have at most {most} views here; not read: {names}."
-NOT_UPLOADED = "Files must be uploaded. The server does not read paths or addresses."
+NOT_UPLOADED = "Give a list of uploaded files. The server does not read paths or addresses."
 NO_LONGER_HERE = "{} is no longer on the server; upload it again."
 NO_ZIP = "{} is not a ZIP file, or it is damaged; pack it again."
 ZIP_TOO_LARGE = "{} lists far more files than a worklist has; split it."

@@ -97,7 +97,7 @@ def test_the_kept_result_has_no_pictures(opened):
     assert all(view.heatmap is None for view in study.views)
     assert study.codes is not None
     assert 'class="heat"' in opened.viewer
-    assert "This synthetic picture was drawn with displaced fracture." in opened.answer
+    assert "This synthetic picture was drawn with the finding “displaced fracture”." in opened.answer
     assert "phantom" in opened.details
     assert all(view.pixels is None for view in study.views)
     assert opened.knows_parts

@@ -77,6 +77,7 @@
   new MutationObserver((changes) => {
     const isRefusal = (node) => node.querySelector?.("[data-testid=toast-body].error");
     if (changes.some(({ addedNodes }) => [...addedNodes].some(isRefusal))) { // the old study stays
+      if (phase === "starting" && find("mura-walk")) find("mura-walk").hidden = true; // it names the refused one
       phase = null;
       stop();
     }

@@ -102,6 +102,7 @@
     }
 
     open(row) {
+      if (document.querySelector("#answering[data-starting]")) return; // the server is opening another one
       const study = Number(row.dataset.study), rows = this.rows;
       this.opened = row.dataset.study;
       this.seen.add(this.opened);

@@ -112,7 +112,7 @@ function describePage() {
   find("tagline").textContent = study.trained_on_phantoms
     ? "A model that knows synthetic X-rays only. Do not use it on real ones."
     : `Drop an X-ray of a finger, hand, wrist, arm or shoulder. A small research model says whether it suspects ` +
-      `${article(finding)}, and marks where.`;
+      `${article(finding)}, and marks where it looked.`;
   const license = study.license ? `licence ${study.license}` : "no licence named";
   find("about").textContent =
     `Checkpoint: ${study.checkpoint} (${license}, weights ${study.weights_sha256.slice(0, 12)}). ` +
@@ -203,7 +203,7 @@ function showStudy() {
   const foreign = views.filter((view) => !used.includes(view));
   const left = [...problems, ...foreign.map((view) => `${view.name} is unlike what the model was trained on.`)];
   box.append(isWithheld ? withheldCard(answer, used) : answerCard(answer, note));
-  if (foreign.length) box.append(button("Include what was left out", () => (current.includeAll = true)));
+  if (foreign.length) box.append(button("Include the unusual pictures", () => (current.includeAll = true)));
   box.append(...answer.warnings.map((warning) => paragraph(warning, "notice")));
   if (left.length) box.append(listProblems(left, "The answer is about the other views."));
   showViews(used, answer, isWithheld);
