@@ -130,7 +130,7 @@ def test_a_program_cannot_name_files_of_the_server(app, client, phantom_files, t
     marked = {"meta": {"_type": "gradio.FileData"}}
     for path in (str(secret), f"{app.folder}/../{secret}", "https://example.com/a.png"):
         for file in ({"path": path, "orig_name": "a.png"}, {"path": path, "url": path}):
-            with pytest.raises(ValidationError, match="must be uploaded"):
+            with pytest.raises(ValidationError, match="list of uploaded files"):
                 client.predict([file], api_name="/predict_study")
         reply = httpx.post(f"{url}/gradio_api/call/predict_study", json={"data": [[{"path": path, **marked}]]})
         assert reply.status_code == 400

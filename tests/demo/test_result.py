@@ -15,6 +15,7 @@ from mura_hf.demo.result import (
     performance_html,
     similar_cases,
     similar_html,
+    warn_if_known,
 )
 from mura_hf.demo.templates import probability_text
 from mura_hf.inference import OOD_WARNING
@@ -78,8 +79,9 @@ def test_the_bar_is_a_scale_from_0_to_1(study, limits, probability, place):
     assert sum(widths) == pytest.approx(100)
     assert len(widths) == (2 if limits[0] == limits[1] else 3)
     assert re.findall(r"\d", html.split('class="scale"')[1].split("</div>")[0]) == []  # the limits are in the details
-    limits = [f"{limit:.3g}" for limit in limits]
-    assert f"up to {limits[0]}, suspected above {limits[1]}," in details_html(study_at)
+    shown = [f"{limit:.3g}" for limit in limits]
+    middle = ", uncertain in between" if limits[0] < limits[1] else ""
+    assert f"up to {shown[0]}, suspected above {shown[1]}{middle}. This" in details_html(study_at)
 
 
 @pytest.mark.parametrize(
@@ -223,3 +225,21 @@ def test_pictures_of_similar_films_are_shown_with_credit_if_their_license_allows
     assert ("Pictures: " in html) == (credited is not None)
     assert ("Pictures of patients are not shown." in html) == (not shown)
     assert "<and>" not in html
+
+
+def test_a_picture_that_the_model_knows_and_a_view_that_stands_out_are_named(study):
+    def warned(*distances):
+        found = [Neighbour("a", "b", 1, "abnormal", None, None, one, 0, 7, None) for one in distances]
+        predictor = SimpleNamespace(index=object(), similar=lambda *_: found)
+        return warn_if_known(predictor, study).warnings
+
+    assert "nearly identical" in warned(0.01, 1.0)[-1]
+    assert warned(0.5, 1.0) == warn_if_known(SimpleNamespace(index=None), study).warnings == study.warnings
+
+    def text(probability, *own):
+        views = [dataclasses.replace(study.views[0], name=f"{one}.png", single_view_probability=one) for one in own]
+        changed = {"views": views, "probability": probability, "band_limits": (0.2, 0.8), "in_distribution": True}
+        return _text(answer_html(dataclasses.replace(study, **changed)))
+
+    assert "By itself, 0.9.png has a probability of 0.90: look at it first." in text(0.5, 0.1, 0.9)
+    assert "By itself" not in text(0.9, 0.85, 0.95) + text(0.5, 0.3, 0.6) + text(0.5, 0.9)

@@ -50,7 +50,7 @@ def few(phantom_tree):
 def test_rows_and_files_are_those_of_the_command(controller, predictor, few):
     *_, (progress, table, csv, as_json) = controller.read("anna", predictor, few, "no such point")
     rows = sort_rows(predict_rows(predictor, few))
-    assert f"Read {len(few)} of {len(few)} studies" in progress
+    assert f"Read {len(few)} of {len(few)} study" in progress
     assert table.count('<tr role="row" data-study') == table.count('<img src="data:image/jpeg') == len(few)
     assert Path(csv["value"]).read_text() == worklist_csv(rows)
     assert Path(as_json["value"]).read_text() == worklist_json(rows)
@@ -62,7 +62,7 @@ def test_reading_stops_between_two_studies_or_when_the_time_is_over(controller, 
     controller.stop("bert")
     controller.stop("nobody")
     *_, (progress, _, csv, _) = controller.read("bert", predictor, few, None)
-    assert f"Stopped. Read 0 of {len(few)} studies" in progress
+    assert f"Stopped. Read 0 of {len(few)} study" in progress
     assert csv == {"__type__": "update", "value": None, "visible": False}
     *_, last = read_worklist(predictor, few, controller.context.reader, max_seconds=0)
     assert last.ended
