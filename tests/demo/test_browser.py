@@ -315,7 +315,9 @@ def test_uploads_and_an_unusual_study(page, tmp_path):
     # One foreign file, here a phantom, does not stop the study, and one click includes it.
     with expect_replaced(page):
         upload(page, films[0], views[0])
-    expect(bad_notice).to_contain_text("hand_0.png does not look like the X-rays that the model was trained on", timeout=WAIT)
+    expect(bad_notice).to_contain_text(
+        "hand_0.png does not look like the X-rays that the model was trained on", timeout=WAIT
+    )
     expect(page.locator("#views .view")).to_have_count(1)
     expect_revealed(page)
     expect_contrast(page)
