@@ -146,9 +146,7 @@ NO_STUDIES = (
 DOWNLOADS = {"csv": "Download CSV", "json": "Download JSON"}
 WAITING = "Waiting: the server reads one worklist at a time …"
 SEARCHING, LOADING = "Searching for studies …", "Loading the checkpoint …"
-ONE_FOLDER = (
-    "All {} pictures lie in one folder, so they were read as one study; a folder for each study divides them. "
-)
+ONE_STUDY = "All {} pictures were read as one study; put each study into a folder of its own to divide them. "
 OUTDATED = (
     "The list was read with another model or operating point than the one chosen now, by which an opened study is "
     "read. Read the studies again."

@@ -287,7 +287,7 @@ class WorklistController:
                 continue
             summary = f"{summary_text(rows).capitalize()}. " if rows else ""
             if len(studies) == 1 and (n_pictures := len(studies[0].files)) > 1:
-                summary += templates.ONE_FOLDER.format(n_pictures)
+                summary += templates.ONE_STUDY.format(n_pictures)
             summary += templates.SUMMARY.format(
                 checkpoint=predictor.checkpoint, threshold=threshold_text(threshold), point=operating_point_text(point)
             )
