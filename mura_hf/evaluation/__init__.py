@@ -30,7 +30,6 @@ from .evaluation import (
 )
 from .ood_detection import fit_ood_detector, measure_ood_detection
 from .pointing_game import PointingGame, play_pointing_game
-from .published import load_published
 from .region_head import fit_region_head
 from .retrieval import index_checkpoint, measure_retrieval
 from .shortcuts import (
@@ -83,7 +82,6 @@ __all__ = [
     "fit_study_calibration",
     "fit_temperature",
     "index_checkpoint",
-    "load_published",
     "load_split",
     "load_splits",
     "measure_baselines",

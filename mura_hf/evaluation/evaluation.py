@@ -43,7 +43,6 @@ from . import ood_detection, shortcuts
 from .calibration import CALIBRATION, calibrate_checkpoint, change_temperature, probability_errors
 from .ood_detection import fit_ood_detector, list_images, measure_ood_detection
 from .prediction_cache import PredictionCache, digest_rows, in_scope, region_members, scope_of
-from .published import comparable_figures
 from .region_head import fit_region_head, measure_region_head, single_regions
 from .retrieval import measure_retrieval
 from .saliency import measure_saliency
@@ -138,7 +137,6 @@ def evaluate_checkpoint(
         "prevalence": prevalence,
         "operating_points": _operating_points(scores, joined, config, rules, prevalence, regions),
         "bands": _bands(scores, config),
-        "published": comparable_figures(data, split, lambda: measure_levels(predictions, **calibration)),
         "body_part_accuracy": predictions.body_part_accuracy,
         "region_head": measure_region_head(getattr(config, "regions", None), parts),
     }

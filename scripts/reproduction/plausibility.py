@@ -10,15 +10,15 @@ from itertools import product
 from typing import NamedTuple
 
 import numpy as np
-
-from mura_hf.data.mura_release import OFFICIAL_COUNTS, WITHDRAWN_VALID_STUDIES
-from mura_hf.evaluation.published import (
+from published import (
     ALL_PARTS,
     PublishedFigure,
     PublishedStudy,
     PublishedSystem,
     print_share,
 )
+
+from mura_hf.data.mura_release import OFFICIAL_COUNTS, WITHDRAWN_VALID_STUDIES
 
 IMPOSSIBLE = "impossible"
 PAIR = "impossible pair"

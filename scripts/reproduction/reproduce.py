@@ -14,12 +14,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from published import load_published
 from runs import Budget, reproduce
 from tables import render_table, write_tables
 
 from mura_hf.data import home_folder
 from mura_hf.errors import MuraError, TrainingStopped
-from mura_hf.evaluation import load_published
 from mura_hf.training import leave_processes
 
 SYSTEMS_FILE = Path(__file__).with_name("systems.json")

@@ -15,6 +15,7 @@ import yaml
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from datasets import Dataset
+from published import PublishedStudy, PublishedSystem, load_published
 from tqdm.auto import tqdm
 
 from mura_hf.common import replace_file
@@ -27,10 +28,9 @@ from mura_hf.data import (
 )
 from mura_hf.data.mura_release import OFFICIAL_COUNTS
 from mura_hf.errors import ConfigError, DatasetError, MuraError, TrainingStopped
-from mura_hf.evaluation import describe_source, load_published
+from mura_hf.evaluation import describe_source
 from mura_hf.evaluation.evaluation import measure_levels
 from mura_hf.evaluation.prediction_cache import PredictionCache
-from mura_hf.evaluation.published import PublishedStudy, PublishedSystem
 from mura_hf.metrics import random_baseline
 from mura_hf.models import BODY_PARTS
 from mura_hf.training import (

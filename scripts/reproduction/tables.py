@@ -7,11 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from plausibility import Flag, find_flags
-from runs import Reproduction, run_of, starts_pretrained
-
-from mura_hf.common import csv_text, replace_file
-from mura_hf.data import SOURCES
-from mura_hf.evaluation.published import (
+from published import (
     ALL_PARTS,
     PublishedFigure,
     PublishedStudy,
@@ -20,6 +16,10 @@ from mura_hf.evaluation.published import (
     print_share,
     split_names,
 )
+from runs import Reproduction, run_of, starts_pretrained
+
+from mura_hf.common import csv_text, replace_file
+from mura_hf.data import SOURCES
 
 OUR_SPLIT = "valid"
 _OF_OUR_OWN = (("study", "accuracy"), ("study", "kappa"), ("study", "auroc"))

@@ -88,7 +88,6 @@ def test_everything_is_reported(evaluated, rows, tmp_path):
     assert sum(parts) == np.sum(overall["confusion"]) == overall["figures"]["n"]
     assert 0 <= report["body_part_accuracy"] <= 1
     assert set(report["baselines"]) == {"random", "constant", "view_count"}
-    assert report["published"] == []
     assert report["prevalence"] == 0.2
     assert report["calibration_effect"]["before"]["brier"] > 0
     assert report["shortcuts"]["masking"]["corners"]["n"] == 5

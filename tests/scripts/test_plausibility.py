@@ -17,9 +17,8 @@ from plausibility import (
     matching_errors,
     right_answers,
 )
+from published import PublishedFigure, PublishedStudy, PublishedSystem, load_published
 
-from mura_hf.evaluation import load_published
-from mura_hf.evaluation.published import PublishedFigure, PublishedStudy, PublishedSystem
 from mura_hf.models import BODY_PARTS
 
 COUNTS = st.integers(1, 14)

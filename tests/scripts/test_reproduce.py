@@ -6,6 +6,7 @@ import runs
 import tables
 import yaml
 from plausibility import find_flags
+from published import PublishedFigure, PublishedStudy, PublishedSystem, load_published
 from runs import (
     Budget,
     Reproduction,
@@ -21,8 +22,7 @@ from tables import make_rows, write_tables
 
 from mura_hf import DatasetError, load_mura
 from mura_hf.errors import ConfigError, TrainingStopped
-from mura_hf.evaluation import evaluate_checkpoint, load_published
-from mura_hf.evaluation.published import PublishedFigure, PublishedStudy, PublishedSystem
+from mura_hf.evaluation import evaluate_checkpoint
 from mura_hf.models import BODY_PARTS
 from mura_hf.training import load_config
 

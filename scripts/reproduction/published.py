@@ -1,6 +1,5 @@
-"""Published figures of MURA studies, and those that can be compared with an evaluation."""
+"""Figures that the MURA paper and five studies printed."""
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -8,9 +7,7 @@ from typing import Any
 
 import yaml
 
-from ..data.mura_release import OFFICIAL_COUNTS
-from ..metrics import EvaluationReport, GroupReport
-from ..models import BODY_PARTS
+from mura_hf.models import BODY_PARTS
 
 ALL_PARTS = "all"
 
@@ -65,12 +62,13 @@ def print_share(value: float, digits: int = 3) -> str:
 @cache
 def _read() -> dict[str, Any]:
     # BaseLoader keeps every value as text, because .500 and .5 have different digits.
-    return yaml.load(Path(__file__).with_name("published_figures.yaml").read_text(), Loader=yaml.BaseLoader)
+    # Its name ends in .yml, because the .yaml files of this folder are configs.
+    return yaml.load(Path(__file__).with_name("published_figures.yml").read_text(), Loader=yaml.BaseLoader)
 
 
 @cache
 def load_published() -> dict[str, PublishedStudy]:
-    """Returns the studies in `published_figures.yaml` by key."""
+    """Returns the studies in `published_figures.yml` by key."""
     return {key: _study(key, values) for key, values in _read()["studies"].items()}
 
 
@@ -107,47 +105,3 @@ def _number(text: str, *, percent: bool = False) -> tuple[float, int]:
     """Returns a printed number as a share, and the number of decimals of the share."""
     digits = len(text.partition(".")[2]) + 2 * percent
     return int(text.replace(".", "")) / 10**digits, digits
-
-
-def comparable_figures(
-    data: dict[str, Any] | None, split: str, measure: Callable[[], Mapping[str, EvaluationReport]]
-) -> list[dict[str, Any]]:
-    """Returns the published figures that can be compared with an evaluation on the official valid set of MURA v1.1.
-
-    Level, split, images and studies must be the same, and the study must state its level and define the metric as we
-    do.
-
-    Args:
-        data: Description of the evaluated data, from `load_splits`.
-        split: The evaluated split.
-        measure: Gives the result of `measure_levels` at a threshold of .5, the rule of the MURA paper.
-
-    Returns:
-        For each figure `study`, `title`, `system`, `metric`, `part`, `level`, `printed`, `ours`, `low`, `high` and
-        `note`.
-    """
-    if data is None or data.get("key") != "mura" or split != "valid":
-        return []
-    rows, levels = [], measure()
-    for key, study in load_published().items():
-        for system in study.systems:
-            for figure in system.figures:
-                ours = levels[figure.level].groups.get("overall" if figure.part == ALL_PARTS else figure.part)
-                same = figure.split == split and study.taken_for is None and figure.metric not in study.differs
-                if not same or ours is None or not _is_complete(ours, figure, system.body_parts):
-                    continue
-                low, high = ours.intervals.get(figure.metric, (None, None))
-                rows.append({
-                    "study": key, "title": study.title, "system": system.name, "metric": figure.metric,
-                    "part": figure.part, "level": figure.level, "printed": figure.printed,
-                    "ours": ours.figures[figure.metric], "low": low, "high": high, "note": figure.note,
-                })  # fmt: skip
-    return rows
-
-
-def _is_complete(ours: GroupReport, figure: PublishedFigure, body_parts: tuple[str, ...]) -> bool:
-    """Returns whether our group has as many normal and abnormal images, or studies, as the official valid set."""
-    counts = [OFFICIAL_COUNTS["valid"][part] for part in (body_parts if figure.part == ALL_PARTS else [figure.part])]
-    kind = {"image": "images", "study": "studies"}[figure.level]
-    normal, abnormal = (sum(getattr(one, f"{label}_{kind}") for one in counts) for label in ("normal", "abnormal"))
-    return (ours.figures["n"], ours.figures["n_abnormal"]) == (normal + abnormal, abnormal)

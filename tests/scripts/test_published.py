@@ -1,19 +1,14 @@
 from pathlib import Path
 
-import numpy as np
 import pytest
 from plausibility import Claim
+from published import _number, load_published, print_share, split_names
 
-from mura_hf.data.mura_release import OFFICIAL_COUNTS
-from mura_hf.evaluation import load_published
-from mura_hf.evaluation.published import _number, comparable_figures, print_share, split_names
-from mura_hf.metrics import EvaluationReport
 from mura_hf.models import BODY_PARTS
 from mura_hf.training import config_names
 
 NOT_IN_THE_STUDIES = {"b_finding_type", "c_router_densenet121", "c_specialized_routed"}
 METRICS = ("accuracy", "kappa", "f1", "sensitivity", "specificity", "auroc")
-MURA = {"key": "mura"}
 
 STUDIES = Path(__file__).parents[2] / "scripts" / "reproduction"
 
@@ -71,37 +66,3 @@ def test_digits_are_kept():
     assert _number("78.5", percent=True) == (0.785, 3)
     assert _number("51", percent=True) == (0.51, 2)
     assert [print_share(one) for one in (0.5, -0.0776, 1, 0)] == [".500", "-.078", "1.000", ".000"]
-
-
-def _level(kind):
-    """Predictions for as many images, or studies, as the official valid set has."""
-    counts = OFFICIAL_COUNTS["valid"]
-    shapes = [[getattr(one, f"{label}_{kind}") for label in ("normal", "abnormal")] for one in counts.values()]
-    labels = np.concatenate([np.repeat([0, 1], shape) for shape in shapes])
-    places = np.repeat(np.arange(len(counts)), [sum(shape) for shape in shapes])
-    values = np.clip(0.2 * labels + 0.8 * np.random.default_rng(0).random(len(labels)), 0, 1)
-    groups = {part: places == number for number, part in enumerate(counts)}
-    return EvaluationReport.measure(labels, values, np.arange(len(labels)), groups=groups)
-
-
-def test_only_figures_of_the_same_level_split_and_studies_are_compared():
-    levels = {"image": _level("images"), "study": _level("studies")}
-    rows = comparable_figures(MURA, "valid", lambda: levels)
-    assert rows
-    for row in rows:
-        study = load_published()[row["study"]]
-        assert study.taken_for is None
-        assert any(
-            (system.name, one.metric, one.part, one.level, one.printed, one.split)
-            == (row["system"], row["metric"], row["part"], row["level"], row["printed"], "valid")
-            for system in study.systems
-            for one in system.figures
-        )
-        ours = levels[row["level"]].groups["overall" if row["part"] == "all" else row["part"]]
-        assert row["ours"] == ours.figures[row["metric"]]
-    assert "mura_paper" not in {row["study"] for row in rows if row["system"] == "DenseNet-169, mean of five"}
-    for data, split in (({"key": "phantoms"}, "valid"), (MURA, "dev"), (None, "valid")):
-        assert comparable_figures(data, split, lambda: levels) == []
-    few = EvaluationReport.measure([0, 1], [0.1, 0.9], [1, 2], groups={"wrist": np.ones(2, bool)})
-    assert comparable_figures(MURA, "valid", lambda: {"image": few, "study": few}) == []  # a part of the official set
-    assert len(comparable_figures(MURA, "valid", lambda: {**levels, "image": few})) < len(rows)
