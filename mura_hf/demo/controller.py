@@ -2,14 +2,12 @@
 
 import base64
 import json
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
 from secrets import token_hex
-from threading import Lock
 from typing import Any
 
 from ..errors import CheckpointError
@@ -32,7 +30,6 @@ from .result import (
 from .state import DEFAULT, FOR_EXAMPLES, AppContext, CheckpointKey
 from .viewer import viewer_html
 
-_MAX_SESSIONS = 10_000
 _MIME_TYPES = {"pdf": "application/pdf", "json": "application/json"}
 
 
@@ -224,7 +221,7 @@ def _download_html(kind: str, content: bytes) -> str:
     )
 
 
-def progress_html(files: Sequence[str], read: Sequence[str], total: int, *, opened: bool = False) -> str:
+def study_progress_html(files: Sequence[str], read: Sequence[str], total: int, *, opened: bool = False) -> str:
     """Progress of reading a study: its files, names of the views that were read, and the number of views.
 
     Views in ZIP files are listed once they are read. `opened` tells the script that the old study is closed.
@@ -232,26 +229,3 @@ def progress_html(files: Sequence[str], read: Sequence[str], total: int, *, open
     names = [Path(file).name for file in files]
     waiting = [name for name in names if name not in read and not name.lower().endswith(".zip")][: total - len(read)]
     return templates.render("progress", read=read, waiting=waiting, total=total, opened=opened)
-
-
-class LatestRequests:
-    """The latest request of each browser session. A slow answer to an earlier request is not shown. Thread-safe."""
-
-    def __init__(self) -> None:
-        self._latest: OrderedDict[str, object] = OrderedDict()
-        self._lock = Lock()
-
-    def begin(self, session: str) -> object:
-        """Registers a new request and returns its token. The oldest sessions are forgotten if there are too many."""
-        token = object()
-        with self._lock:
-            self._latest[session] = token
-            self._latest.move_to_end(session)
-            while len(self._latest) > _MAX_SESSIONS:
-                self._latest.popitem(last=False)
-        return token
-
-    def is_latest(self, session: str, token: object) -> bool:
-        """Whether no newer request of this session has begun."""
-        with self._lock:
-            return self._latest.get(session, token) is token

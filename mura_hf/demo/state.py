@@ -22,6 +22,7 @@ from .uploads import Uploads, make_private_folder
 
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1", "[::1]")
 _PUBLIC_SIGNS = ("SPACE_ID", "GRADIO_ROOT_PATH", "MURA_PUBLIC")
+_MAX_SESSIONS = 10_000
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 CheckpointKey = tuple[str, str, str]
@@ -106,14 +107,14 @@ class CheckpointCache:
                     limits=self.limits,
                     runtime="auto" if ours else "torch",  # compiling the checkpoints of visitors would take the CPU
                 )
-            finally:
+                with self._lock:
+                    self._loaded[key] = predictor
+                    for old in list(self._loaded)[: -self.capacity]:
+                        if old != DEFAULT:
+                            del self._loaded[old]
+            finally:  # after the predictor is stored, else a request in between would load it again
                 with self._lock:
                     self._loading.pop(key, None)
-            with self._lock:
-                self._loaded[key] = predictor
-                for old in list(self._loaded)[: -self.capacity]:
-                    if old != DEFAULT:
-                        del self._loaded[old]
         return predictor
 
     def _check_name(self, name: str, revision: str, abnormal_label: str) -> None:
@@ -129,6 +130,33 @@ class CheckpointCache:
             folders = templates.NO_SUCH_FOLDER if self.allow_folders else templates.NO_FOLDERS
             bundled = ", ".join(BUNDLED)
             raise CheckpointError(templates.NO_HUB_NAME.format(name=name, bundled=bundled, folders=folders))
+
+
+class LatestRequests:
+    """The latest request of each browser session, as an event that stops it. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._latest: OrderedDict[str, threading.Event] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def begin(self, session: str) -> threading.Event:
+        """Registers a new request and returns its event. The oldest sessions are forgotten if there are too many."""
+        event = threading.Event()
+        with self._lock:
+            self._latest[session] = event
+            self._latest.move_to_end(session)
+            while len(self._latest) > _MAX_SESSIONS:
+                self._latest.popitem(last=False)
+        return event
+
+    def find(self, session: str) -> threading.Event | None:
+        """Returns the event of the latest request; None if there is none."""
+        with self._lock:
+            return self._latest.get(session)
+
+    def is_latest(self, session: str, event: threading.Event) -> bool:
+        """Whether no newer request of this session has begun. The answer to an earlier one is not shown."""
+        return self.find(session) in (None, event)
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ import gradio as gr
 from ..common import BODY_PARTS
 from ..explain import AUTO
 from . import templates
-from .controller import LatestRequests, StudyController, StudyPage, StudyRequest, StudyResult, progress_html
+from .controller import StudyController, StudyPage, StudyRequest, StudyResult, study_progress_html
 from .examples import EXAMPLES_CHECKPOINT, find_example
 from .result import answer_html
-from .state import DEFAULT, AppContext, CheckpointKey
+from .state import DEFAULT, AppContext, CheckpointKey, LatestRequests
 from .templates import FOUND, render
 
 _ON_EXAMPLE = """element.addEventListener("click", (event) => {
@@ -185,7 +185,7 @@ def build_study_tab(context: AppContext, checkpoint: gr.State, notice: PrivacyNo
                     continue
                 names += [name] * (done > 0)
                 if latest.is_latest(session, token):
-                    yield {answer: progress_html(asked.files, names, total), report: ""}
+                    yield {answer: study_progress_html(asked.files, names, total), report: ""}
         if latest.is_latest(session, token):
             yield show(reading.result(), asked.checkpoint)
         else:  # the page shows something else by now; without any output it would become empty
@@ -220,7 +220,7 @@ def build_study_tab(context: AppContext, checkpoint: gr.State, notice: PrivacyNo
         latest.begin(str(request.session_hash))  # a result that is still to come is about another study
         opened = tuple(paths or ())
         closed: dict[Any, Any] = dict.fromkeys((views, details, performance, similar, report), "")
-        waiting = progress_html(opened, (), len(opened), opened=True) if opened else answer_html(None)
+        waiting = study_progress_html(opened, (), len(opened), opened=True) if opened else answer_html(None)
         closed |= {answer: waiting, insist: gr.update(visible=False), result: None}
         return {**closed, open_files: opened, body_part: part, files: list(opened) if listed and opened else None}
 

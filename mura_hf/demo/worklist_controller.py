@@ -4,7 +4,7 @@ import math
 import re
 import shutil
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ from . import templates
 from .examples import load_examples
 from .reading import MAX_UNPACKED, MAX_VIEWS, check_zip, is_zip, pixels_per_view, read_view
 from .result import known_point
-from .state import AppContext, Limits
+from .state import AppContext, LatestRequests, Limits
 from .templates import BANDS, operating_point_text, render, threshold_text
 from .viewer import image_url
 
@@ -39,7 +39,6 @@ _THUMB_SIDE = 56  # pixels
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\<>:"|?*\ud800-\udfff]')
 _PAUSE = 0.5  # seconds between two updates
 _ROWS_PER_SECOND = 150  # that the table may be written again while it grows, so that slow browsers stay usable
-_MAX_SESSIONS = 1000  # whose worklists can be stopped
 
 
 @dataclass(frozen=True)
@@ -117,10 +116,8 @@ def read_worklist(
         rows.append(WorklistRow(study.name, body_part=study.body_part, error=error, checkpoint=predictor.checkpoint))
     start = updated = shown = time.monotonic()
     yield WorklistProgress(rows, len(studies), 0.0, show=bool(rows))
-    owners = {file: study for study in readable for file in study.files}
 
-    def read(file: StudyFile) -> Radiograph:
-        study = owners[file]
+    def read(file: StudyFile, study: StudyFiles) -> Radiograph:
         radiograph = read_view(reader, file, pixels_per_view(len(study.files)))
         if thumbnails is not None and study.name not in thumbnails:
             thumbnails[study.name] = image_url(radiograph.pixels, _THUMB_SIDE, quality=60)
@@ -212,7 +209,7 @@ def waiting_html(sentence: str) -> str:
     return render("worklist_progress", ended=False, total=0, summary=sentence)
 
 
-def progress_html(progress: WorklistProgress, summary: str = "") -> str:
+def worklist_progress_html(progress: WorklistProgress, summary: str = "") -> str:
     """The progress: number of studies, studies a second and the time left. Screen readers hear every tenth."""
     done, total, seconds = len(progress.rows), progress.total, progress.seconds
     rate = done / seconds if seconds else 0.0
@@ -236,18 +233,16 @@ class WorklistController:
 
     def __init__(self, context: AppContext) -> None:
         self.context = context
-        self._stops: OrderedDict[str, Event] = OrderedDict()
+        self._latest = LatestRequests()
 
     def begin(self, session: str) -> None:
         """Makes it possible to stop the next worklist of a session."""
-        self._stops[session] = Event()
-        while len(self._stops) > _MAX_SESSIONS:
-            self._stops.popitem(last=False)
+        self._latest.begin(session)
 
     def stop(self, session: str) -> None:
         """Stops a worklist after the current study."""
-        if session in self._stops:
-            self._stops[session].set()
+        if (event := self._latest.find(session)) is not None:
+            event.set()
 
     def gather(self, upload: str | None, path: str) -> list[StudyFiles]:
         """Finds the studies in an uploaded ZIP file, or in a folder or file of this machine.
@@ -273,7 +268,7 @@ class WorklistController:
         thumbnails: dict[str, str] = {}
         for progress in read_worklist(
             predictor, studies, self.context.reader,
-            operating_point=point, stop=self._stops.get(session), max_seconds=self.context.limits.seconds,
+            operating_point=point, stop=self._latest.find(session), max_seconds=self.context.limits.seconds,
             thumbnails=thumbnails,
         ):  # fmt: skip
             self.context.uploads.hold(session)  # a visitor who waits is active
@@ -283,7 +278,7 @@ class WorklistController:
                 version = f"{len(rows)} {progress.ended}"
                 table = worklist_html(rows, numbers, predictor.warnings, version, thumbnails)
             if not progress.ended:
-                yield progress_html(progress), table, gr.skip(), gr.skip()
+                yield worklist_progress_html(progress), table, gr.skip(), gr.skip()
                 continue
             summary = f"{summary_text(rows).capitalize()}. " if rows else ""
             if len(studies) == 1 and (n_pictures := len(studies[0].files)) > 1:
@@ -291,7 +286,7 @@ class WorklistController:
             summary += templates.SUMMARY.format(
                 checkpoint=predictor.checkpoint, threshold=threshold_text(threshold), point=operating_point_text(point)
             )
-            yield progress_html(progress, summary), table, *self._write_files(session, rows)
+            yield worklist_progress_html(progress, summary), table, *self._write_files(session, rows)
 
     def open(
         self, session: str, studies: list[StudyFiles], number: Any, last: OpenedStudy | None = None

@@ -24,7 +24,8 @@ from .prediction import FORMER_BANDS
 from .predictor import StudyPredictor
 from .study_files import StudyFile, StudyFiles
 
-Read = Callable[[StudyFile], Radiograph]
+Read = Callable[[StudyFile, StudyFiles], Radiograph]
+"""Reads a view of a study."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class WorklistRow:
         return cls(**{**values, **texts, "band": FORMER_BANDS.get(values["band"], values["band"])})
 
 
-def read_from_disk(file: StudyFile) -> Radiograph:
+def read_from_disk(file: StudyFile, study: StudyFiles | None = None) -> Radiograph:
     """Reads a view in this process, see `read_radiograph`."""
     return read_radiograph(file.content(), name=file.name)
 
@@ -78,7 +79,7 @@ def predict_rows(
         predictor: The predictor.
         studies: Result of `find_studies`.
         operating_point: Operating point, as in a call of the predictor.
-        read: Function that reads a view; in a sandbox for untrusted files.
+        read: Function that reads a view, given its file and its study; in a sandbox for untrusted files.
 
     Raises:
         ValueError: If the checkpoint has no such operating point.
@@ -89,7 +90,7 @@ def predict_rows(
         names, radiographs, left_out = [], [], []
         for file in study.files:
             try:
-                radiographs.append(read(file))
+                radiographs.append(read(file, study))
                 names.append(file.name)
             except MuraError as error:
                 left_out.append(str(error))
@@ -97,11 +98,11 @@ def predict_rows(
 
     with ThreadPoolExecutor(1, thread_name_prefix="worklist") as ahead:
         waiting = ((study, ahead.submit(read_views, study)) for study in studies)
-        following = next(waiting, None)
-        while following is not None:
-            study, reading = following
+        upcoming = next(waiting, None)
+        while upcoming is not None:
+            study, reading = upcoming
             views = reading.result()
-            following = next(waiting, None)
+            upcoming = next(waiting, None)
             yield _predict_row(predictor, study, *views, operating_point)
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mura_hf.demo import controller as controllers
-from mura_hf.demo.controller import LatestRequests, StudyController, StudyRequest, progress_html
+from mura_hf.demo.controller import StudyController, StudyRequest, study_progress_html
 from mura_hf.demo.examples import load_examples
 from mura_hf.demo.state import DEFAULT
 from mura_hf.demo.state import FOR_EXAMPLES as PHANTOM
@@ -106,7 +105,7 @@ def test_the_kept_result_has_no_pictures(opened):
 
 def test_progress(opened, steps):
     assert steps == [(0, 3), (1, 3), (2, 3), (3, 3)]
-    html = progress_html(("a/<b>.png", "c.png", "d.zip"), ["<b>.png"], 3)
+    html = study_progress_html(("a/<b>.png", "c.png", "d.zip"), ["<b>.png"], 3)
     assert "Read 1 of 3 files" in html
     assert "✓ &lt;b&gt;.png" in html
     assert "… c.png" in html
@@ -177,18 +176,3 @@ def test_a_report_of_removed_files_asks_for_them(controller, tmp_path, phantom_f
     file.unlink()
     assert "upload it again" in controller.report("pdf", result, 0.1)
     assert "Read a study first" in controller.report("pdf", None, 0.1)
-
-
-def test_only_the_latest_request_of_a_session_is_shown(monkeypatch):
-    latest = LatestRequests()
-    first, other = latest.begin("a"), latest.begin("b")
-    assert latest.is_latest("a", first)
-    second = latest.begin("a")
-    assert not latest.is_latest("a", first)
-    assert latest.is_latest("a", second)
-    assert latest.is_latest("b", other)
-    monkeypatch.setattr(controllers, "_MAX_SESSIONS", 3)
-    for name in "cdef":
-        latest.begin(name)
-    assert latest.is_latest("a", "anything")  # forgotten
-    assert not latest.is_latest("f", "anything")

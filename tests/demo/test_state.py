@@ -4,7 +4,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from mura_hf import CheckpointError
-from mura_hf.demo.state import LOCAL_LIMITS, PUBLIC_LIMITS, CheckpointCache, is_public
+from mura_hf.demo import state
+from mura_hf.demo.state import LOCAL_LIMITS, PUBLIC_LIMITS, CheckpointCache, LatestRequests, is_public
 from tests.inference.external import save_external
 
 
@@ -68,6 +69,46 @@ def test_a_slow_download_does_not_delay_others(checkpoint, monkeypatch):
         with pytest.raises(CheckpointError, match="slow/model cannot be loaded"):
             loading.result()
     assert not cache._loading
+
+
+def test_a_request_that_comes_while_a_checkpoint_is_stored_does_not_load_it_again(monkeypatch):
+    cache, lock, loads = CheckpointCache(allow_folders=True), threading.Lock(), []
+
+    class Interrupted:
+        """Whenever the lock becomes free after the checkpoint was loaded, another request takes it."""
+
+        def __enter__(self):
+            lock.acquire()
+
+        def __exit__(self, *error):
+            lock.release()
+            if loads and cache._lock is self:
+                cache._lock = lock
+                cache.get("mura-phantom")
+                cache._lock = self
+
+    monkeypatch.setattr(
+        "mura_hf.demo.state.StudyPredictor.from_pretrained", lambda name, **options: loads.append(name) or name
+    )
+    cache._lock = Interrupted()
+    assert cache.get("mura-phantom") == "mura-phantom"
+    assert loads == ["mura-phantom"]
+
+
+def test_only_the_latest_request_of_a_session_is_shown(monkeypatch):
+    latest = LatestRequests()
+    first, other = latest.begin("a"), latest.begin("b")
+    assert latest.is_latest("a", first)
+    second = latest.begin("a")
+    assert not latest.is_latest("a", first)
+    assert latest.is_latest("a", second)
+    assert latest.is_latest("b", other)
+    monkeypatch.setattr(state, "_MAX_SESSIONS", 3)
+    for name in "cbd":  # an active session is not the oldest one
+        latest.begin(name)
+    assert latest.find("a") is None
+    assert latest.is_latest("a", first)  # forgotten
+    assert not latest.is_latest("b", other)
 
 
 def test_a_public_page_limits_checkpoints(tmp_path):

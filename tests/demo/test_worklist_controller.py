@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from mura_hf.demo import worklist_controller
 from mura_hf.demo.examples import find_example
+from mura_hf.demo.reading import pixels_per_view
 from mura_hf.demo.state import Limits
 from mura_hf.demo.templates import BANDS
 from mura_hf.demo.worklist_controller import (
@@ -17,11 +19,11 @@ from mura_hf.demo.worklist_controller import (
     copy_views,
     example_worklist,
     gather_studies,
-    progress_html,
     read_worklist,
     safe_name,
     summary_text,
     worklist_html,
+    worklist_progress_html,
 )  # fmt: skip
 from mura_hf.errors import DatasetError
 from mura_hf.inference import (
@@ -77,6 +79,19 @@ def test_too_many_studies_or_views_are_refused(controller, phantom_tree, predict
     *_, last = read_worklist(predictor, [many, few[0]], controller.context.reader)
     assert f"contains {MAX_VIEWS + 1} views" in last.rows[0].error
     assert last.rows[1].probability is not None
+
+
+def test_a_file_may_be_in_two_studies(controller, predictor, few, monkeypatch):
+    file, other = StudyFile(few[0].files[0].name, few[0].files[0].path), few[0].files[-1]
+    studies, budgets, thumbnails = [StudyFiles("one", (file,)), StudyFiles("two", (file, other) * 4)], [], {}
+    read = worklist_controller.read_view
+    monkeypatch.setattr(
+        worklist_controller, "read_view", lambda reader, view, most: budgets.append(most) or read(reader, view, most)
+    )
+    *_, last = read_worklist(predictor, studies, controller.context.reader, thumbnails=thumbnails)
+    assert [row.n_views for row in last.rows] == [1, 8]
+    assert set(thumbnails) == {"one", "two"}
+    assert budgets == [pixels_per_view(1)] + [pixels_per_view(8)] * 8
 
 
 def test_errors_do_not_contain_the_path_on_the_server(controller, tmp_path):
@@ -239,10 +254,12 @@ def test_names_and_sentences_are_escaped():
 
 def test_progress():
     rows = [WorklistRow(str(number)) for number in range(30)]
-    html = progress_html(WorklistProgress(rows, 1200, 10.0, show=True))
+    html = worklist_progress_html(WorklistProgress(rows, 1200, 10.0, show=True))
     assert "Read <b>30</b> of 1,200 studies · 3.0 studies a second · about 6 min left" in html
     assert '<progress max="1200" value="30"' in html
     assert "0 percent read" in html
-    assert "second" not in progress_html(WorklistProgress([], 3, 0.0, show=False))
-    assert "&lt;Done&gt;" in progress_html(WorklistProgress(rows, 30, 3.2, show=True, ended=True), "<Done>")
-    assert "Stopped. Read 30 of 40 studies" in progress_html(WorklistProgress(rows, 40, 3.2, show=True, ended=True))
+    assert "second" not in worklist_progress_html(WorklistProgress([], 3, 0.0, show=False))
+    assert "&lt;Done&gt;" in worklist_progress_html(WorklistProgress(rows, 30, 3.2, show=True, ended=True), "<Done>")
+    assert "Stopped. Read 30 of 40 studies" in worklist_progress_html(
+        WorklistProgress(rows, 40, 3.2, show=True, ended=True)
+    )
