@@ -10,7 +10,7 @@ import difflib
 import hashlib
 import importlib.util
 import io
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -115,10 +115,6 @@ class SmallCnn(nn.Module):
 
     def forward_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Returns the last feature map `[B, D, h, w]` of `[B, C, image_size, image_size]`; no other size fits."""
-        return self.forward_intermediates(pixel_values)[0]
-
-    def forward_intermediates(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """As `forward_features`, with the feature maps of all stages, as in timm."""
         height, width = pixel_values.shape[-2:]
         if (height, width) != (self.image_size, self.image_size):
             raise CheckpointError(
@@ -126,10 +122,7 @@ class SmallCnn(nn.Module):
                 f"{width}: its fully connected layer fits one size only. Resize the image, or train the network with "
                 "another image_size"
             )
-        feature_maps = [pixel_values]
-        for stage in self.stages:
-            feature_maps.append(stage(feature_maps[-1]))
-        return feature_maps[-1], feature_maps[1:]
+        return self.stages(pixel_values)
 
     def forward_head(self, feature_map: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
         """Returns the pooled code `[B, head_hidden_size]` of a feature map from `forward_features`.
@@ -168,22 +161,10 @@ def _make_stage(channels: int, widths: tuple[int, ...], plan: SmallCnnPlan) -> n
 
 
 def _create_small_cnn(config: MuraConfig) -> SmallCnn:
-    name, options = config.backbone, config.backbone_kwargs or {}
-    plan = SMALL_CNNS[name]
-    dropouts = [field for field in ("stage_dropout", "code_dropout") if getattr(plan, field) is not None]
-    known = ["dropout"] if dropouts else []
-    unknown = [option for option in options if option not in known]
-    if unknown:
-        raise CheckpointError(
-            f"{name} has no option {', '.join(unknown)}; backbone_kwargs may hold {', '.join(known) or 'nothing'}"
-        )
-    if options:
-        rate = options["dropout"]
-        if not isinstance(rate, float | int) or isinstance(rate, bool) or not 0 <= rate < 1:
-            raise CheckpointError(f"dropout of {name} in backbone_kwargs is {rate!r}; it must be a rate in [0, 1)")
-        changes: Any = dict.fromkeys(dropouts, float(rate))
-        plan = replace(plan, **changes)
-    return SmallCnn(plan, num_channels=config.num_channels, image_size=config.image_size, name=name)
+    name = config.backbone
+    if config.backbone_kwargs:
+        raise CheckpointError(f"{name} has no options; remove backbone_kwargs from its configuration")
+    return SmallCnn(SMALL_CNNS[name], num_channels=config.num_channels, image_size=config.image_size, name=name)
 
 
 def create_backbone(config: MuraConfig, **options: Any) -> Any:

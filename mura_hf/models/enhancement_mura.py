@@ -5,8 +5,8 @@ floating-point values, so another machine may differ by one level in a few pixel
 """
 
 import difflib
+import inspect
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
 
@@ -19,7 +19,7 @@ except ImportError:  # only CLAHE needs it, and transformers and timm do not req
     cv2 = None  # type: ignore[assignment]
 
 
-def clahe(plane: np.ndarray, *, space: str, clip_limit: float, tiles: int) -> np.ndarray:
+def clahe(plane: np.ndarray, *, space: str = "lab", clip_limit: float = 2.0, tiles: int = 8) -> np.ndarray:
     """Contrast-limited adaptive histogram equalization.
 
     In LAB, the plane is converted to gray RGB, and only L is equalized. The result is the luminance of the RGB image,
@@ -40,7 +40,9 @@ def clahe(plane: np.ndarray, *, space: str, clip_limit: float, tiles: int) -> np
     return np.asarray(Image.fromarray(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB)).convert("L"))
 
 
-def high_frequency_emphasis(plane: np.ndarray, *, cutoff: float, low: float, high: float) -> np.ndarray:
+def high_frequency_emphasis(
+    plane: np.ndarray, *, cutoff: float = 0.05, low: float = 0.5, high: float = 1.25
+) -> np.ndarray:
     """High-frequency emphasis, k1 + k2 (1 - exp(-f^2 / (2 cutoff^2))), in the frequency domain.
 
     `low` is k1, the gain of a uniform tone; `high` is k1 + k2, the gain of the finest detail. A `low` below 1 darkens
@@ -69,7 +71,7 @@ def high_frequency_emphasis(plane: np.ndarray, *, cutoff: float, low: float, hig
     return np.rint(np.clip(filtered, 0, 255)).astype(np.uint8)
 
 
-def unsharp(plane: np.ndarray, *, radius: float, amount: float, threshold: int) -> np.ndarray:
+def unsharp(plane: np.ndarray, *, radius: float = 2.0, amount: float = 1.0, threshold: int = 0) -> np.ndarray:
     """Unsharp masking: adds the difference from a Gaussian blur.
 
     Source: Gonzalez & Woods, Digital Image Processing, 4th edition, section 3.6, "Unsharp masking and highboost
@@ -85,57 +87,20 @@ def unsharp(plane: np.ndarray, *, radius: float, amount: float, threshold: int) 
     return np.asarray(Image.fromarray(plane).filter(sharpener))
 
 
-@dataclass(frozen=True)
-class _Setting:
-    """A setting of a filter: its default, whose type it has, and its range or choices."""
-
-    default: float | int | str
-    low: float = 0.0
-    high: float = 0.0
-    exclusive: bool = False  # whether `low` itself is not allowed
-    choices: tuple[str, ...] = ()
-
-    def check(self, value: Any, label: str) -> Any:
-        """Returns the value in the type of the setting, or raises a ValueError."""
-        if self.choices:
-            if value not in self.choices:
-                raise ValueError(f"{label} is {value!r}: it must be one of {', '.join(self.choices)}")
-            return value
-        whole = isinstance(self.default, int)
-        if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
-            raise ValueError(f"{label} is {value!r}: it must be a {'whole number' if whole else 'number'}")
-        number: float = int(value) if whole else float(value)  # type: ignore[call-overload]
-        if not (self.low < number if self.exclusive else self.low <= number) or not number <= self.high:  # or NaN
-            least = "above" if self.exclusive else "from"
-            raise ValueError(f"{label} is {value}: it must be {least} {self.low:g} and up to {self.high:g}")
-        return number
-
-
-_FILTERS: dict[str, tuple[Callable[..., np.ndarray], dict[str, _Setting]]] = {
-    "clahe": (
-        clahe,
-        {
-            "space": _Setting("lab", choices=("gray", "lab")),
-            "clip_limit": _Setting(2.0, low=0, high=100, exclusive=True),
-            "tiles": _Setting(8, low=1, high=64),
-        },
-    ),
-    "high_frequency_emphasis": (
-        high_frequency_emphasis,
-        {
-            "cutoff": _Setting(0.05, low=0, high=0.5, exclusive=True),
-            "low": _Setting(0.5, low=0, high=10),
-            "high": _Setting(1.25, low=0, high=10, exclusive=True),
-        },
-    ),
-    "unsharp": (
-        unsharp,
-        {
-            "radius": _Setting(2.0, low=0, high=100, exclusive=True),
-            "amount": _Setting(1.0, low=0.01, high=10),
-            "threshold": _Setting(0, low=0, high=255),
-        },
-    ),
+_FILTERS: dict[str, Callable[..., np.ndarray]] = {
+    "clahe": clahe,
+    "high_frequency_emphasis": high_frequency_emphasis,
+    "unsharp": unsharp,
+}
+_RANGES = {
+    "clip_limit": (0.001, 100),
+    "tiles": (1, 64),
+    "cutoff": (0.001, 0.5),
+    "low": (0, 10),
+    "high": (0.001, 10),
+    "radius": (0.001, 100),
+    "amount": (0.01, 10),
+    "threshold": (0, 255),
 }
 _ALIASES = {"clahe_lab": ("clahe", {"space": "lab"}), "clahe_gray": ("clahe", {"space": "gray"})}
 
@@ -162,7 +127,7 @@ def apply_filters(plane: np.ndarray, filters: Iterable[Mapping[str, Any]]) -> np
     """Applies filters from `complete_filters` to a gray plane, uint8 `[H, W]`, one after another."""
     for filter_ in filters:
         settings = {name: value for name, value in filter_.items() if name != "name"}
-        plane = _FILTERS[filter_["name"]][0](plane, **settings)
+        plane = _FILTERS[filter_["name"]](plane, **settings)
     return plane
 
 
@@ -173,20 +138,35 @@ def _complete(filter_: Any) -> dict[str, Any]:
     name, fixed = _ALIASES.get(given["name"], (given["name"], {}))
     if name not in _FILTERS:
         raise ValueError(f"enhance has no filter {name!r}{_suggest(name, [*_FILTERS, *_ALIASES])}")
-    settings = _FILTERS[name][1]
-    free = [key for key in settings if key not in fixed]
+    parameters = inspect.signature(_FILTERS[name]).parameters.values()
+    defaults = {one.name: one.default for one in parameters if one.kind is one.KEYWORD_ONLY}
+    free = [key for key in defaults if key not in fixed]
     for key in given:
         if key != "name" and key not in free:
             raise ValueError(f"the filter {given['name']} has no setting {key!r}{_suggest(str(key), free)}")
-    given = {**fixed, **given}
     values = {
-        key: setting.check(given.get(key, setting.default), f"{name}'s {key}") for key, setting in settings.items()
+        key: _check_setting(f"{name}'s {key}", {**fixed, **given}.get(key, default), default, _RANGES.get(key))
+        for key, default in defaults.items()
     }
     if name == "high_frequency_emphasis" and not values["high"] > values["low"]:
         raise ValueError(f"{name}'s high is {values['high']}: it must be above low, {values['low']}")
     if name == "clahe" and cv2 is None:
         raise ImportError("CLAHE in enhance needs OpenCV: pip install opencv-python-headless")
     return {"name": name, **values}
+
+
+def _check_setting(label: str, value: Any, default: Any, limits: tuple[float, float] | None) -> Any:
+    """Returns a value in the type of the default, or raises a ValueError."""
+    if limits is None:
+        if value not in ("gray", "lab"):
+            raise ValueError(f"{label} is {value!r}: it must be gray or lab")
+        return value
+    whole = isinstance(default, int)
+    if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
+        raise ValueError(f"{label} is {value!r}: it must be a {'whole number' if whole else 'number'}")
+    if not limits[0] <= value <= limits[1]:  # type: ignore[operator]  # also true for NaN
+        raise ValueError(f"{label} is {value}: it must be from {limits[0]:g} to {limits[1]:g}")
+    return type(default)(value)
 
 
 def _suggest(name: str, known: list[str]) -> str:

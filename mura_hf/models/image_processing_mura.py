@@ -9,8 +9,6 @@ from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import (
     IMAGENET_DEFAULT_MEAN,
     IMAGENET_DEFAULT_STD,
-    IMAGENET_STANDARD_MEAN,
-    IMAGENET_STANDARD_STD,
     PILImageResampling,
 )
 from transformers.processing_utils import ImagesKwargs
@@ -24,14 +22,6 @@ from .geometry_mura import (
     resize_to_canvas,
     to_gray_plane,
 )
-
-NORMALIZATIONS = {
-    "imagenet": {"image_mean": IMAGENET_DEFAULT_MEAN, "image_std": IMAGENET_DEFAULT_STD},
-    "minus_one_to_one": {"image_mean": IMAGENET_STANDARD_MEAN, "image_std": IMAGENET_STANDARD_STD},
-}
-"""Common normalizations by name: `MuraImageProcessor(**NORMALIZATIONS["minus_one_to_one"])`. Most pretrained weights
-of timm use `"imagenet"`; `"minus_one_to_one"` maps black to -1 and white to 1.
-"""
 
 
 class MuraImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
@@ -61,8 +51,8 @@ class MuraImageProcessor(PilBackend):
     2. `prepare_plane`: with `crop_border`, the uniform border is cropped (`find_field`). The rest is resized to
        `size`, enhanced with the filters of `enhance`, and placed on the black canvas of the letterbox.
     3. `center_crop`: with `do_center_crop`, the center of `crop_size` is kept.
-    4. `to_pixel_values`: values are scaled to [0, 1], normalized with `image_mean` and `image_std` (see
-       `NORMALIZATIONS`), and repeated over the channels.
+    4. `to_pixel_values`: values are scaled to [0, 1], normalized with `image_mean` and `image_std` (those
+       of ImageNet by default), and repeated over the channels.
 
     Steps 1 and 2 are deterministic and stay in uint8, so their result can be cached. Training augments it, and may
     crop at random instead of step 3. Calling the processor does all steps; `restore_map` maps a heatmap back.

@@ -137,29 +137,6 @@ class MuraFuseNetForImageClassification(MuraTimmModel, MuraClassifier):
         model.local_branch.load_state_dict(model.global_branch.state_dict())
         return model
 
-    @classmethod
-    def from_global(cls, model: MuraForImageClassification, **config: Any) -> "MuraFuseNetForImageClassification":
-        """Builds a FuseNet whose branches start from a trained model of the `mura` family.
-
-        `config` holds further fields of `MuraFuseNetConfig`.
-
-        Raises:
-            CheckpointError: If the model is of another family.
-        """
-        if model.config.model_type != "mura":
-            raise CheckpointError(
-                f"the branches of FuseNet cannot start from a checkpoint of type {model.config.model_type!r}; give "
-                "one of type 'mura'"
-            )
-        inherited = (*BRANCH_FIELDS, "image_size", "trained_on_phantoms")
-        fields = {name: getattr(model.config, name) for name in inherited}
-        fused = cls(MuraFuseNetConfig(**{**fields, **config}))
-        own = ("attention.", "region_classifier.")
-        weights = {key: value for key, value in model.state_dict().items() if not key.startswith(own)}
-        fused.global_branch.load_state_dict(weights)
-        fused.local_branch.load_state_dict(weights)
-        return fused
-
     def find_boxes(self, output: MuraImageClassifierOutput) -> torch.Tensor:
         """Returns the crop for an output of the global branch, `[B, 4]` as fractions of the image sides."""
         feature_map: Any = output.feature_map

@@ -16,6 +16,7 @@ from .geometry_mura import to_gray_plane
 from .heads_mura import scatter_views
 
 STUDY_TASK = "mura-study-classification"
+_TIMEOUT = 30  # seconds, for a URL
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_BIT_DEPTH = 24  # offset of the bits per channel in a PNG file
 
@@ -51,9 +52,8 @@ class MuraStudyClassificationPipeline(Pipeline):
             inputs: A list of studies, or one study as a tuple or as a single view; see the class.
             **options: `body_part`: one of the seven, if known for all studies; required if the checkpoint has one
                 model for each part and no router. `views`: whether to return details; False by default.
-                `operating_point`: name of a threshold in the config, for the label in the details. `timeout`: seconds
-                for a URL; 30 by default. `batch_size`, `num_workers`: as in every pipeline; a batch consists of
-                studies.
+                `operating_point`: name of a threshold in the config, for the label in the details. `batch_size`,
+                `num_workers`: as in every pipeline; a batch consists of studies.
 
         Returns:
             For each study `[{"label": ..., "score": ...}, ...]`, the more likely label first. With `views=True` a
@@ -76,22 +76,20 @@ class MuraStudyClassificationPipeline(Pipeline):
         body_part: str | None = None,
         views: bool | None = None,
         operating_point: str | None = None,
-        timeout: float | None = None,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         body_part = None if body_part is None else find_body_part(body_part)
         if operating_point is not None:
             self.model.config.find_threshold(operating_point)
-        preprocess = {} if timeout is None else {"timeout": timeout}
         forward = {} if body_part is None else {"body_part": body_part}
         postprocess = {"body_part": body_part, "views": views, "operating_point": operating_point}
-        return preprocess, forward, {name: value for name, value in postprocess.items() if value is not None}
+        return {}, forward, {name: value for name, value in postprocess.items() if value is not None}
 
-    def preprocess(self, input_: Any, timeout: float = 30.0) -> dict[str, torch.Tensor]:
+    def preprocess(self, input_: Any) -> dict[str, torch.Tensor]:
         """Returns `pixel_values` `[V, C, H, W]` of one study, and `n_views`, as a batch concatenates all views."""
         views = list(input_) if isinstance(input_, list | tuple) else [input_]
         if not views:
             raise ValueError("a study is empty; it needs at least one view")
-        planes = [_read_view(view, number, timeout) for number, view in enumerate(views, 1)]
+        planes = [_read_view(view, number) for number, view in enumerate(views, 1)]
         pixel_values = self.image_processor(images=planes, return_tensors="pt")["pixel_values"]
         return {"pixel_values": pixel_values.to(self.model.dtype), "n_views": torch.tensor([len(planes)])}
 
@@ -146,12 +144,12 @@ class MuraStudyClassificationPipeline(Pipeline):
         }
 
 
-def _read_view(view: Any, number: int, timeout: float) -> Any:
+def _read_view(view: Any, number: int) -> Any:
     """A view as a gray plane, uint8 `[H, W]`; not through RGB, which would silently clip 16 bits."""
     name = os.fspath(view) if isinstance(view, str | os.PathLike) else f"view {number}"
     try:
         if isinstance(view, str | os.PathLike):
-            view = _read_file(name, timeout)
+            view = _read_file(name)
         if isinstance(view, bytes | bytearray):
             if view.startswith(_PNG) and view[_PNG_BIT_DEPTH : _PNG_BIT_DEPTH + 1] > b"\x08":
                 raise ValueError(
@@ -169,10 +167,10 @@ def _read_view(view: Any, number: int, timeout: float) -> Any:
         raise ValueError(f"{name} cannot be decoded: {error}; copy or export it again") from error
 
 
-def _read_file(name: str, timeout: float) -> bytes:
+def _read_file(name: str) -> bytes:
     try:
         if name.startswith(("http://", "https://")):
-            with urlopen(Request(name, headers={"User-Agent": "mura_hf"}), timeout=timeout) as response:
+            with urlopen(Request(name, headers={"User-Agent": "mura_hf"}), timeout=_TIMEOUT) as response:
                 return response.read()
         return Path(name).read_bytes()
     except (OSError, HTTPException) as error:

@@ -131,30 +131,6 @@ def test_only_full_resolution_sees_the_lost_detail(full_resolution):
     assert difference > 0.02 if full_resolution else difference < 1e-3
 
 
-def test_from_global_starts_from_a_trained_model():
-    fields = {"head_layers": [5], "head_dropout": [0.2, 0.1], "body_part_head": True, "temperature": 2.0}
-    source, views = (
-        make_model(study_pooling="gated_attention", regions=["a", "b"], **fields),
-        torch.randn(2, 3, 64, 64),
-    )
-    from_global = MuraFuseNetForImageClassification.from_global
-    model = from_global(source, local_size=48, crop_threshold=0.5).eval()
-    found = model.config
-    assert (found.image_size, found.local_size, found.crop_threshold, found.temperature) == (64, 48, 0.5, 1)
-    with torch.no_grad():
-        output = model(views)
-        torch.testing.assert_close(output.global_logits, 2 * source(views).logits)
-        torch.testing.assert_close(output.body_part_logits, source(views).body_part_logits)
-    local = model.local_branch.state_dict()
-    assert all(torch.equal(local[name], value) for name, value in model.global_branch.state_dict().items())
-    assert not found.trained_on_phantoms
-    source.config.trained_on_phantoms = True
-    assert from_global(source).config.trained_on_phantoms
-    assert not from_global(source, trained_on_phantoms=False).config.trained_on_phantoms
-    with pytest.raises(CheckpointError, match="'mura_metric_learning'"):
-        from_global(make_model("mura_metric_learning"))
-
-
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

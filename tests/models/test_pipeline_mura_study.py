@@ -141,7 +141,7 @@ def test_urls(phantom, studies):
         try:
             assert phantom([[f"{place}/{file.name}"]])[0] == phantom(str(file))
             with pytest.raises(ValueError, match=r"none\.png: it cannot be read: HTTP Error 404"):
-                phantom([[f"{place}/none.png"]], timeout=5)
+                phantom([[f"{place}/none.png"]])
         finally:
             server.shutdown()
 
