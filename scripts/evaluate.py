@@ -24,7 +24,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("checkpoint", help="folder of the checkpoint")
     parser.add_argument("--data_dir", required=True, help="folder of the data")
     parser.add_argument("--split", default="valid", choices=["dev", "calib", "valid"])
-    parser.add_argument("--threshold", type=float, help="abnormal strictly above it, instead of the checkpoint's own")
     parser.add_argument(
         "--prevalence", type=float, default=PREVALENCE, help="share of abnormal studies for the predictive values"
     )
@@ -45,8 +44,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--cpu", action="store_true", help="stay on the CPU")
     options = parser.parse_args(argv)
-    if options.compare and options.threshold is not None:
-        parser.error("--compare uses the threshold of each checkpoint; leave --threshold out")
     if not all("=" in word for word in options.ood):
         parser.error("--ood takes NAME=FOLDER, such as legs=films/legs")
     try:
@@ -59,7 +56,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             options.split,
             train=datasets.get("train"),
             data=data,
-            threshold=options.threshold,
             prevalence=options.prevalence,
             counterfactuals=options.counterfactuals,
             ood_folders=dict(word.split("=", 1) for word in options.ood),

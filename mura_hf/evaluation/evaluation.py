@@ -61,7 +61,6 @@ def evaluate_checkpoint(
     *,
     train: Dataset | None = None,
     data: dict[str, Any] | None = None,
-    threshold: float | None = None,
     prevalence: float = PREVALENCE,
     batch_size: int = 32,
     counterfactuals: int = 0,
@@ -79,7 +78,6 @@ def evaluate_checkpoint(
         split: Name of the split.
         train: Data that the baselines are fitted to; None skips the baselines.
         data: Description of the rows, from `load_splits`; None if they are like the data of training.
-        threshold: A study is called abnormal strictly above it; default is that of the checkpoint.
         prevalence: Share of abnormal studies for the predictive values, in (0, 1).
         batch_size: Number of views per step.
         counterfactuals: Number of phantom patients for `measure_counterfactuals`. If 0, the shortcut audit paints over
@@ -93,32 +91,27 @@ def evaluate_checkpoint(
 
     Raises:
         DatasetError: If the split is empty.
-        ValueError: If the threshold lies outside [0, 1], or the prevalence outside (0, 1).
+        ValueError: If the prevalence lies outside (0, 1).
     """
-    if threshold is not None and not 0 <= threshold <= 1:
-        raise ValueError(f"threshold is {threshold}: it must lie in [0, 1]")
     if not len(rows):
         raise DatasetError(f"the split {split} is empty; choose other body parts or another split")
     folder, accelerator = Path(folder), Accelerator(cpu=cpu)
-    every, rows = rows, scope_of(rows)
+    all_rows, rows = rows, scope_of(rows)
     options: dict[str, Any] = {"batch_size": batch_size, "cache_dir": cache_dir}
     cache = PredictionCache(folder, rows, accelerator, **options)
     config = AutoConfig.from_pretrained(folder)
     predictions = cache.predict(progress=f"Evaluating {split}")
-    how, rules = "given to the evaluation", _rules(folder)
-    if threshold is None:
-        point, threshold = config.find_threshold()
-        how = rules.get(point, f"operating point {point}")
+    rules, (point, threshold) = _rules(folder), config.find_threshold()
     calibration = {"slope": config.study_slope, "intercept": config.study_intercept}
     levels = measure_levels(predictions, threshold, **calibration)
     scores = score_levels(predictions, **calibration)["study"]
-    joined, parts = scores, [(rows, predictions)]
-    if len(rows) < len(every):
-        outside = PredictionCache(folder, in_scope(every, inside=False), accelerator, **options)
+    all_scores, parts = scores, [(rows, predictions)]
+    if len(rows) < len(all_rows):
+        outside = PredictionCache(folder, in_scope(all_rows, inside=False), accelerator, **options)
         others = outside.predict(progress="Evaluating other regions")
-        joined = scores.join(score_levels(others, **calibration)["study"])
+        all_scores = scores.join(score_levels(others, **calibration)["study"])
         parts.append((outside.rows, others))
-    regions = region_members(_values_of_studies(every, "region", joined))
+    regions = region_members(_values_of_studies(all_rows, "region", all_scores))
     regions = {name: members for name, members in regions.items() if members.any()}
     kinds = np.asarray(_values_of_studies(rows, "finding", scores))
     findings = {str(kind): (kinds == kind) | (scores.labels == 0) for kind in sorted(set(kinds) - {""})}
@@ -126,7 +119,7 @@ def evaluate_checkpoint(
         "split": split,
         **({"data": data} if data else {}),
         "threshold": threshold,
-        "threshold_chosen": how,
+        "threshold_chosen": rules.get(point, f"operating point {point}"),
         "trained_on_phantoms": config.trained_on_phantoms,
         "weights_sha256": cache.weights_sha256,
         "calibration": {name: getattr(config, name) for name in CALIBRATION},
@@ -135,21 +128,21 @@ def evaluate_checkpoint(
         "curves": levels["study"].curves,
         "calibration_effect": _calibration_effect(cache, predictions, scores, config),
         "prevalence": prevalence,
-        "operating_points": _operating_points(scores, joined, config, rules, prevalence, regions),
+        "operating_points": _operating_points(scores, all_scores, config, rules, prevalence, regions),
         "bands": _bands(scores, config),
         "body_part_accuracy": predictions.body_part_accuracy,
         "region_head": measure_region_head(getattr(config, "regions", None), parts),
     }
     if train is not None and len(train):
         report["baselines"] = measure_baselines(scope_of(train), rows)
-    if len(joined.labels) > len(scores.labels):
-        left_out = np.arange(len(joined.labels)) >= len(scores.labels)
-        report["out_of_scope"] = joined.measure(left_out, threshold)
-    for name, groups, measured in (("region", regions, joined), ("finding", findings, scores)):
+    if len(all_scores.labels) > len(scores.labels):
+        left_out = np.arange(len(all_scores.labels)) >= len(scores.labels)
+        report["out_of_scope"] = all_scores.measure(left_out, threshold)
+    for name, groups, measured in (("region", regions, all_scores), ("finding", findings, scores)):
         if groups:
             report[name] = {group: measured.measure(members, threshold) for group, members in groups.items()}
     if accelerator.is_main_process:
-        report |= _measure_by_view(cache, every, scores, counterfactuals, ood_folders or {})
+        report |= _measure_by_view(cache, all_rows, scores, counterfactuals, ood_folders or {})
         report = with_old_names(report)
         replace_file(folder / "evaluation.json", (json.dumps(report, indent=2) + "\n").encode())
         plot_evaluation(report, folder)
@@ -275,13 +268,13 @@ def _rules(folder: Path) -> dict[str, str]:
 
 def _operating_points(
     scores: Scores,
-    joined: Scores,
+    all_scores: Scores,
     config: MuraBaseConfig,
     rules: Mapping[str, str],
     prevalence: float,
     regions: dict[str, np.ndarray],
 ) -> dict[str, Any]:
-    """Name -> `threshold`, how it was `chosen`, and its figures by `groups` (body parts) and `regions` of `joined`."""
+    """Name -> `threshold`, how it was `chosen`, and figures by `groups` (body parts) and `regions` of `all_scores`."""
     assert config.operating_points is not None
     everything = {"overall": np.ones(len(scores.labels), bool)}
     known = [name for name in OPERATING_POINTS if name in config.operating_points]  # a config sorts its own by name
@@ -289,7 +282,10 @@ def _operating_points(
         name: {"threshold": config.operating_points[name], "chosen": rules.get(name, "set in the config")}
         for name in dict.fromkeys([*known, *config.operating_points])
     }
-    for kind, groups, rows in (("groups", everything | scores.by_body_part(), scores), ("regions", regions, joined)):
+    for kind, groups, rows in (
+        ("groups", everything | scores.by_body_part(), scores),
+        ("regions", regions, all_scores),
+    ):
         for name, members in groups.items():
             measured = measure_operating_points(*rows.select(members), config.operating_points, prevalence)
             for point, row in measured.items():
@@ -310,7 +306,11 @@ def _bands(scores: Scores, config: MuraBaseConfig) -> dict[str, Any]:
 
 
 def _measure_by_view(
-    cache: PredictionCache, every: Dataset, scores: Scores, counterfactuals: int, ood_folders: Mapping[str, str | Path]
+    cache: PredictionCache,
+    all_rows: Dataset,
+    scores: Scores,
+    counterfactuals: int,
+    ood_folders: Mapping[str, str | Path],
 ) -> dict[str, Any]:
     """Runs the measurements that need a `StudyPredictor`."""
     predictor = StudyPredictor.from_pretrained(cache.checkpoint, device=cache.accelerator.device, runtime="torch")
@@ -322,10 +322,12 @@ def _measure_by_view(
             "detector": digest_files([cache.checkpoint / OOD_FILE]),
             "folders": {name: list_images(Path(folder)) for name, folder in ood_folders.items()},
             "images": n_images,
-            "rows": digest_rows(every),
+            "rows": digest_rows(all_rows),
         }
         report["ood_detection"] = cache.measure_once(
-            "ood_detection", settings, lambda: measure_ood_detection(predictor, every, ood_folders, n_images=n_images)
+            "ood_detection",
+            settings,
+            lambda: measure_ood_detection(predictor, all_rows, ood_folders, n_images=n_images),
         )
     if index.is_dir():
         own = dict(zip(scores.study_ids, scores.probabilities.tolist(), strict=True))

@@ -1,13 +1,11 @@
 """Summaries of measurements in words, and the former names of fields in `evaluation.json`."""
 
-from collections.abc import Callable
 from typing import Any
 
 from ..inference import PHANTOM_WARNING
 from ..metrics import MIN_CLUSTERS, MIN_STUDIES
 from ..models import LABELS, MuraBaseConfig
 from ..retrieval import RetrievalIndex
-from .retrieval import PRECISION_AT, VOTERS
 
 _SIGNIFICANT = 0.05
 _EQUAL = "it gives all studies the same probability"
@@ -27,42 +25,6 @@ def _interval(low: float | None, high: float | None, *, signed: bool = False) ->
     if low is None or high is None:
         return "(too few for an interval)"
     return f"({low:+.3f} to {high:+.3f})" if signed else f"({low:.3f}-{high:.3f})"
-
-
-def _describe_pointing_game(row: dict[str, Any]) -> str:
-    overall = row["overall"]
-    boxes = ""
-    if (box := overall.get("box")) is not None:  # missing in old evaluations
-        interval = _interval(box["low"], box["high"])
-        boxes = f"; IoU of the box {box['mean']:.3f} {interval}, at least .3 in {box['at_least']['0.3']['mean']:.3f}"
-    return (
-        f"Pointing game: {overall['hits']:.3f} {_interval(overall['low'], overall['high'])} of {overall['n']} views, "
-        f"a constant guess {_number(overall['constant'])}; overlap of the boxes {overall['overlap']['mean']:.3f}, "
-        f"share of the heat inside {overall['inside']['mean']:.3f}{boxes}"
-    )
-
-
-_DESCRIBE: dict[str, Callable[[dict[str, Any]], str]] = {
-    "region_head": lambda row: (
-        f"Region of the body: right in {row['mean']:.3f} {_interval(row['low'], row['high'])} of {row['n']} views"
-    ),
-    "pointing_game": _describe_pointing_game,
-    "projections": "Both of two projections point at the finding: {both:.3f} of {n} pairs, {expected:.3f} by "
-    "chance".format_map,
-    "sensitivity": "Added findings: {overall[inside]:.3f} of the heat in the finding's box, "
-    "{overall[inside_without]:.3f} without the finding".format_map,
-    "insertion_deletion": "Area under P(abnormal): deletion {deletion[area]:.3f}, in random order "
-    "{deletion[random_area]:.3f}; insertion {insertion[area]:.3f}, in random order "
-    "{insertion[random_area]:.3f}".format_map,
-    "randomization": "Heatmaps and those of shuffled weights: median absolute rank correlation "
-    "{median_absolute_correlation:.3f}".format_map,
-    "comparison": lambda row: (
-        f"AUROC of the studies minus that of {row['checkpoint']}: {row['study']['auroc']['difference']:+.3f} "
-        f"{_interval(row['study']['auroc']['low'], row['study']['auroc']['high'], signed=True)}"
-        + (f", on {row['n']} studies that are new to both" if "n" in row else "")
-    ),
-}
-"""Field of `evaluation.json` -> what describes it in `describe_evaluation`."""
 
 
 def with_old_names(report: dict[str, Any]) -> dict[str, Any]:
@@ -140,15 +102,13 @@ def describe_region_head(record: dict[str, Any]) -> str:
 
 
 def describe_evaluation(report: dict[str, Any]) -> list[str]:
-    """Describes the result of `evaluate_checkpoint`, or the content of an `evaluation.json`."""
+    """Describes the most important figures of `evaluate_checkpoint` or of an `evaluation.json`. The card has all."""
     report = with_old_names(report)
     lines = []
     regions = {f"shows {region}": row for region, row in report.get("region", {}).items()}
     for group, row in (report["study"] | regions).items():
         metrics = ", ".join(_metric(row, name) for name in ("auroc", "kappa"))
         lines.append(f"{group:16s} {row['figures']['n']:5d} studies, {metrics}")
-    for name, row in report.get("baselines", {}).items():
-        lines.append(f"{name.replace('_', ' ')} baseline: AUROC {_number(row['figures']['auroc'])}")
     for name, point in report["operating_points"].items():
         (rejections, alarms), (misses, hits) = point["groups"]["overall"]["confusion"]
         lines.append(
@@ -157,34 +117,19 @@ def describe_evaluation(report: dict[str, Any]) -> list[str]:
         )
     if "bands" in report:
         lines.append(describe_bands(report["bands"]))
-    for kind, row in report.get("finding", {}).items():
-        lines.append(f"{kind}: {row['figures']['n_abnormal']} studies, AUROC {_number(row['figures']['auroc'])}")
     if "ood_detection" in report:
-        alarms, kinds = report["ood_detection"]["alarms"], report["ood_detection"]["kinds"]
-        least = min(kinds, key=lambda name: kinds[name]["refused"])
+        alarms = report["ood_detection"]["alarms"]
         lines.append(
             f"Out of distribution: flags {alarms['refused']:.3f} of {alarms['n']} held-out studies "
-            f"{_interval(alarms['low'], alarms['high'])}, and of each of {len(kinds)} kinds of unrelated images at "
-            f"least {kinds[least]['refused']:.3f} ({least})"
+            f"{_interval(alarms['low'], alarms['high'])}"
         )
-    described = {name: report[name] for name in _DESCRIBE if report.get(name)}
-    if not described.get("insertion_deletion", {}).get("n"):
-        described.pop("insertion_deletion", None)  # every heatmap is empty
-    if described["randomization"].get("median_absolute_correlation") is None:
-        del described["randomization"]
-    lines += [_DESCRIBE[name](row) for name, row in described.items()]
-    if "retrieval" in report:
-        shares = (
-            f"{name.replace('_', ' ')} {row['mean']:.3f} (chance {row['chance']:.3f})"
-            for name, row in report["retrieval"]["precision"].items()
-        )
+    if "comparison" in report:
+        other, row = report["comparison"], report["comparison"]["study"]["auroc"]
         lines.append(
-            f"Share of the {PRECISION_AT} nearest studies in the index with the same value: {', '.join(shares)}"
+            f"AUROC of the studies minus that of {other['checkpoint']}: {row['difference']:+.3f} "
+            f"{_interval(row['low'], row['high'], signed=True)}"
+            + (f", on {other['n']} studies that are new to both" if "n" in other else "")
         )
-        votes, own = (report["retrieval"]["classification"][name]["auroc"] for name in ("neighbours", "classifier"))
-        if votes is not None:
-            lines.append(f"AUROC of the {VOTERS} nearest studies' labels {votes:.3f}, of the classifier {own:.3f}")
-    lines += describe_shortcuts(report["shortcuts"])
     return [*lines, PHANTOM_WARNING] if report["trained_on_phantoms"] else lines
 
 

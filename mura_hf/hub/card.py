@@ -1,11 +1,10 @@
 """`render_card`: a model card from a checkpoint's records alone, or an error that names the record that is missing."""
 
 import json
-import math
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Undefined, UndefinedError
@@ -24,51 +23,30 @@ from ..training import config_names
 from .export import ONNX_FOLDER, STUDY_FILE, TIMM_FOLDER, index_is_exported, onnx_files, timm_files
 from .training_section import bases_of, model_rows, training_command, training_section
 
-
-class CardBlock(NamedTuple):
-    """A block of every card: its template `card_blocks/NAME.md`, its heading, and the values that it requires."""
-
-    name: str
-    title: str
-    needs: tuple[str, ...]
-
-
-METADATA = CardBlock("metadata", "Metadata", ("training.data.name", "evaluation.study.overall.figures"))
-BLOCKS = (
-    CardBlock("about", "What it is", ("config.model_type", "training.data.name")),
-    CardBlock("use", "Intended use", ("training.data.name",)),
-    CardBlock("usage", "How to use", ("preprocessor_config.size",)),
-    CardBlock("model", "Model", ("config.operating_points", "preprocessor_config.resize_mode")),
-    CardBlock("data", "Data", ("training.data.split_digest", "training.data.studies", "training.data.views")),
-    CardBlock("training", "Training", ("training.recipe", "training.selected_by")),
-    CardBlock(
-        "results", "Results",
-        ("evaluation.study.overall.figures",
-         "evaluation.study.overall.confusion", "evaluation.image.overall.figures", "evaluation.threshold_chosen",
-         "evaluation.study.overall.figures.auroc", "evaluation.curves.roc", "evaluation.curves.precision_recall"),
-    ),
-    CardBlock("parts", "Body parts", ("evaluation.study",)),
-    CardBlock("operating_points", "Operating points", ("evaluation.operating_points", "evaluation.prevalence")),
-    CardBlock("calibration", "Calibration", ("evaluation.calibration_effect.after",)),
-    CardBlock("explanations", "Heatmaps", ("evaluation.explanations",)),
-    CardBlock("ood_detection", "Out-of-distribution detection", ("training.data.name",)),
-    CardBlock("retrieval", "Similar studies", ("evaluation.split",)),
-    CardBlock("shortcuts", "Shortcuts", ("evaluation.baselines",)),
-    CardBlock("limits", "Limits", ("evaluation.study.overall.confusion",)),
-    CardBlock("environment", "Versions and time", ("training.versions", "training.seconds", "training.device")),
-    CardBlock("licence", "Licence", ("training.data.name",)),
-    CardBlock("citation", "Citation", ("training.versions",)),
-)  # fmt: skip
-"""The blocks in the order of the card. `METADATA`, the YAML header, has no template."""
+BLOCKS = {
+    "about": "What it is",
+    "use": "Intended use",
+    "usage": "How to use",
+    "model": "Model",
+    "data": "Data",
+    "training": "Training",
+    "results": "Results",
+    "parts": "Body parts",
+    "operating_points": "Operating points",
+    "calibration": "Calibration",
+    "explanations": "Heatmaps",
+    "ood_detection": "Out-of-distribution detection",
+    "retrieval": "Similar studies",
+    "shortcuts": "Shortcuts",
+    "limits": "Limits",
+    "environment": "Versions and time",
+    "licence": "Licence",
+    "citation": "Citation",
+}
+"""Blocks in the order of the card: template `card_blocks/NAME.md` -> heading. The first one is shown without it."""
 
 _TEMPLATES = Path(__file__).parent / "card_blocks"
-_RECORDS = {
-    "config": "train it",
-    "preprocessor_config": "train it",
-    "training": "train it with scripts/train.py",
-    "evaluation": "run scripts/evaluate.py on valid",
-}
-"""Records that a card is rendered from, and how to make each."""
+_RECORDS = ("config", "preprocessor_config", "training", "evaluation")
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _DATASET_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -115,21 +93,25 @@ def render_card(folder: str | Path, name: str, *, pictures: str = "") -> str:
     """
     folder = Path(folder)
     records = _read_records(folder)
-    _check_blocks(records, folder)
-    _check_fit(records, folder)
     environment = load_templates()
-    texts = []
+    texts: list[str] = []
+    place = "the card"
     try:
+        _check_fit(records, folder)
         metadata = card_metadata(records, name)
         records["training"] = {"remarks": [], **records["training"]}
         values = {**_collect_values(records, folder, name), "pictures": pictures, **records}
-        for block in BLOCKS:
-            text = environment.get_template(f"{block.name}.md").render(values).strip()
+        for block, title in BLOCKS.items():
+            place = f'the block "{title}" of the card'
+            text = environment.get_template(f"{block}.md").render(values).strip()
             if not text:
-                raise CardError(f'the block "{block.title}" of the card of {folder} is empty')
-            texts.append(text if block is BLOCKS[0] else f"## {block.title}\n\n{text}")
-    except (UndefinedError, KeyError) as error:
-        raise CardError(f"a record of {folder} lacks a value that the card shows: {error}") from error
+                raise CardError(f"{place} of {folder} is empty")
+            texts.append(f"## {title}\n\n{text}" if texts else text)
+    except (UndefinedError, LookupError, TypeError, AttributeError) as error:
+        raise CardError(
+            f"{place} of {folder} lacks a value in one of its records ({error}); run scripts/evaluate.py, and if that "
+            "does not help, train it again"
+        ) from error
     return "\n\n".join([f"---\n{metadata.to_yaml()}\n---", f"# {name}", *texts]) + "\n"
 
 
@@ -160,30 +142,6 @@ def _read_records(folder: Path) -> dict[str, Any]:
     return records
 
 
-def _check_blocks(records: dict[str, Any], folder: Path) -> None:
-    """Raises if a value that a block requires is missing or empty."""
-    for block in (METADATA, *BLOCKS):
-        for path in block.needs:
-            record, *keys = path.split(".")
-            value: Any = records[record]
-            for key in keys:
-                value = value.get(key) if isinstance(value, dict) else None
-            if _is_empty(value):
-                raise CardError(
-                    f'the block "{block.title}" of the card of {folder} would be empty: {record}.json has no '
-                    f"{'.'.join(keys)}; {_RECORDS[record]}, and render the card again"
-                )
-
-
-def _is_empty(value: Any) -> bool:
-    """Whether a value holds no text and no number, at any depth."""
-    if isinstance(value, str):
-        return not value.strip()
-    if isinstance(value, dict | list):
-        return all(_is_empty(one) for one in (value.values() if isinstance(value, dict) else value))
-    return value is None or (isinstance(value, float) and not math.isfinite(value))
-
-
 def _check_fit(records: dict[str, Any], folder: Path) -> None:
     """Raises if the evaluation belongs to another split, other weights, thresholds, calibration or index."""
     config, evaluation = records["config"], records["evaluation"]
@@ -202,8 +160,8 @@ def _check_fit(records: dict[str, Any], folder: Path) -> None:
         raise CardError(f"{folder} was calibrated after evaluation.json was written; {rerun} again")
     if evaluation["threshold"] != threshold:
         raise CardError(
-            f"{folder}: evaluation.json was made with --threshold {evaluation['threshold']:g}, but a card shows the "
-            f"default of the checkpoint; {rerun} without it"
+            f"{folder}: evaluation.json was made at a threshold of {evaluation['threshold']:g}, but the checkpoint's "
+            f"default is {threshold:g}; {rerun} again"
         )
     measured = evaluation.get("retrieval")
     if (folder / FOLDER).is_dir() and (
@@ -310,7 +268,7 @@ def _collect_values(records: dict[str, Any], folder: Path, name: str) -> dict[st
         "cited": list(dict.fromkeys(one.citation for one in [source, *bases, held_out] if one.citation)),
         "covers": source.covers if regions == "all" else f"of {' or '.join(regions)} (one view)",
         "positive_class_description": describe_positive_class({"key": source.key, **data}),
-        **_example_input(records, source),
+        **_example_input(records),
         "model": model_rows(records),
         "needs_part": config["model_type"] == "mura_specialized" and not config.get("router"),
         "section": training_section(training),
@@ -364,25 +322,15 @@ def _list_exports(folder: Path) -> dict[str, Any]:
     return found
 
 
-def _example_input(records: dict[str, Any], source: DataSource) -> dict[str, str]:
-    """Files and body part of a study like those of training, for the card's example.
-
-    Returns:
-        `files` and `files_8bit` (what pipelines of transformers read), as arguments in Python, and `part`.
-    """
+def _example_input(records: dict[str, Any]) -> dict[str, str]:
+    """`files` of a study like those of training, as arguments in Python, and its body part `part`."""
     data, members = records["training"]["data"], records["config"].get("members") or {}
     parts = [part for part in BODY_PARTS if part in records["evaluation"]["study"] or part in members]
-    part = "wrist" if "wrist" in parts or not parts else parts[0]
-    regions = data.get("regions", "all")
-    stem = part if parts else "radiograph"
-    if source.key == "fracatlas":
-        stem = "arm" if regions == "all" else regions[0]
     single = sum(data["views"].values()) <= sum(data["studies"].values())
-    views = [stem] if single else [f"{stem}_frontal", f"{stem}_lateral"]
-    suffix = data.get("suffix") or ".png"
-    plain = suffix if suffix in (".png", ".jpg", ".jpeg") else ".png"
-    files, files_8bit = (", ".join(f'"{view}{end}"' for view in views) for end in (suffix, plain))
-    return {"files": files, "files_8bit": files_8bit, "part": part}
+    return {
+        "files": '"radiograph.png"' if single else '"frontal.png", "lateral.png"',
+        "part": "wrist" if "wrist" in parts or not parts else parts[0],
+    }
 
 
 def _format_figure(value: float | None, interval: Any = None) -> str:

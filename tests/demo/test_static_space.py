@@ -253,7 +253,7 @@ def test_the_example_of_a_card_runs(browser, site, film, tmp_path):
     picture = (film >> 4).astype(np.uint8)
     (tmp_path / "film.png").write_bytes(encode_png(picture))
     exports = {"rows": [], "timm": False, "graph": True, "pooled": None, "detector": True}
-    text = load_templates().get_template("files.md").render(exports=exports, name="me/x", files_8bit='"film.png"')
+    text = load_templates().get_template("files.md").render(exports=exports, name="me/x", files='"film.png"')
     (code,) = re.findall("```js\n(.*?)```", text, re.DOTALL)
     packages = '{"imports": {"onnxruntime-web/wasm": "./ort.wasm.min.mjs"}}'
     scripts = f'<script type="importmap">{packages}</script><script type="module">{code}</script>'

@@ -92,7 +92,7 @@ def test_a_download_that_differs_is_an_error(pushable, hub, api):
 
 def test_an_incomplete_card_stops_the_push_before_any_request(pushable, hub, api):
     change_record(pushable / "evaluation.json", "study", "overall", "confusion")
-    with pytest.raises(CardError, match=r'the block "Results" of the card of .* would be empty'):
+    with pytest.raises(CardError, match=r'the block "Results" of the card of .* lacks a value'):
         push_here(pushable, api)
     assert hub.requests == []
 
