@@ -21,7 +21,7 @@ import yaml
 from safetensors import SafetensorError
 from transformers.utils import logging
 
-from mura_hf.common import replace_file
+from mura_hf.common import read_training, replace_file
 from mura_hf.data import home_folder, load_data
 from mura_hf.errors import CardError, MuraError
 from mura_hf.evaluation import (
@@ -33,6 +33,7 @@ from mura_hf.evaluation import (
     finalize_checkpoint,
     load_splits,
 )
+from mura_hf.evaluation.calibration import add_to_training_record
 from mura_hf.hub import render_card
 from mura_hf.training import (
     TrainingConfig,
@@ -47,6 +48,13 @@ from mura_hf.training import (
 
 FOLDERS = [Path(__file__).parent / "reproduction"]
 """Folders with further configs."""
+
+
+OF_THIS_MACHINE = (
+    "data_dir", "output_dir", "num_workers", "cache_dir", "no_cache", "cpu", "save_minutes", "save_steps", "tracker",
+    "no_evaluate", "name",
+)  # fmt: skip
+"""Options that change nothing in the weights, or name a place."""
 
 
 @dataclass
@@ -88,7 +96,7 @@ class ScriptArguments:
     name: str | None = field(default=None, metadata={"help": "name on the card; default: that of the output folder"})
 
 
-def run(script: ScriptArguments, config: TrainingConfig) -> None:
+def run(script: ScriptArguments, config: TrainingConfig, argv: Sequence[str]) -> None:
     """Trains and evaluates."""
     chosen = {name: getattr(script, name) for name in ("body_parts", "regions", "abnormal") if getattr(script, name)}
     datasets, source = load_data(script.data_dir, **chosen, **config.split_options())
@@ -124,6 +132,7 @@ def run(script: ScriptArguments, config: TrainingConfig) -> None:
     )
     if not leave_processes():
         return  # the main process does the rest
+    add_to_training_record(folder, {"options": shared_options(argv, read_training(folder).get("base"))})
     print(f"Best checkpoint: {folder}")
     if all((folder / name).is_file() for name in ("evaluation.json", "README.md")):
         print("Its figures and its card exist already.")
@@ -134,6 +143,22 @@ def run(script: ScriptArguments, config: TrainingConfig) -> None:
         if not config.data.group_duplicates:  # valid without what training has seen
             datasets, _ = load_splits(folder, script.data_dir, "valid")
         finish(folder, datasets, description, config, script)
+
+
+def shared_options(argv: Sequence[str], base: dict[str, Any] | None) -> list[str]:
+    """The options that train the checkpoint on any machine. Of local files they have the names only."""
+    options: list[str] = []
+    option = ""
+    for word in (part for one in argv for part in (one.split("=", 1) if one.startswith("--") else [one])):
+        if word.startswith("--"):
+            option = word.removeprefix("--").replace("-", "_")
+        elif option == "init_from" and base:
+            word = base["name"] + (f"@{base['revision']}" if base["revision"] else "")
+        elif Path(word.partition(":")[0]).exists():
+            word = Path(word).name
+        if option not in OF_THIS_MACHINE:
+            options.append(word)
+    return options
 
 
 def finish(
@@ -188,7 +213,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f"train.py: error: {needed} must be given", file=sys.stderr)
             raise SystemExit(2)
         else:
-            run(script, config)
+            run(script, config, sys.argv[1:] if argv is None else argv)
     except (MuraError, OSError, ValueError, SafetensorError) as error:
         stopped_by = getattr(error, "signal_number", None)  # of TrainingStopped: its state is saved
         print(error, file=sys.stderr)

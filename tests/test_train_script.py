@@ -141,6 +141,8 @@ def test_fine_tuning_on_a_few_films_of_a_folder(run, tiny, phantom_tree, tmp_pat
     )  # fmt: skip
     assert code == 0, err
     checkpoint = tmp_path / "run" / "checkpoint"
+    options = json.loads((checkpoint / "training.json").read_text())["options"]
+    assert options == ["--config", "tiny.yaml", "--init_from", "base", "--valid_fraction", "0.5"]
     verdict, *commands = [line for line in out.splitlines() if line][-5:]
     assert re.match(r"(Better|Worse|Not shown to be better|Too few studies to tell .*) than its start, base", verdict)
     assert f"**{verdict}**" in (checkpoint / "README.md").read_text()

@@ -7,7 +7,6 @@ from ..data import SOURCES
 from ..models import CLASSIFIERS, MuraConfig, MuraEnsembleConfig, MuraFuseNetConfig, MuraSpecializedConfig
 from ..models.backbone_mura import SMALL_CNNS
 from ..models.members_mura import read_member
-from ..training import command_line_options, config_from_record, config_names, load_config
 
 _POOLING = {
     "mean": "mean of its views' probabilities",
@@ -39,7 +38,7 @@ def model_rows(records: dict[str, Any]) -> list[tuple[str, str]]:
     else:
         assert isinstance(config, MuraConfig)
         library = "mura_hf" if config.backbone in SMALL_CNNS else "timm"
-        rows = [("backbone", f"`{config.backbone}` of {library}, {_start(records['training'])}")]
+        rows = [("backbone", f"`{config.backbone}` of {library}, {_describe_start(records['training'])}")]
         if config.model_type in _FAMILIES:
             rows.append(("kind", _FAMILIES[config.model_type].format(**vars(config))))
         rows.append(input_row)
@@ -60,7 +59,7 @@ def model_rows(records: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _start(training: dict[str, Any]) -> str:
+def _describe_start(training: dict[str, Any]) -> str:
     base = training.get("base")
     if base and "package" in base:
         return f"initialized from ImageNet weights (`{base['package']}`)"
@@ -99,50 +98,13 @@ def _describe_heads(config: MuraConfig) -> str:
     return f"normal or abnormal{layers}" + "; body part" * config.body_part_head + findings + regions
 
 
-_SEPARATE = ("seed", "fold")  # have options of their own
-_SET_BY_BASE = (
-    "family", "backbone", "backbone_kwargs", "pretrained", "init_from", "init_heads", "head_dropout",
-    "body_part_head", "model_kwargs", "image_size", "resize_size", "resize_mode", "enhance", "crop_border",
-    "image_mean", "image_std", "level", "random_crop", "metric_loss", "metric_loss_options", "metric_weight",
-    "classes_over",
-)  # fmt: skip
-"""Arguments that `--init_from` determines; for a FuseNet, it also determines the stages."""
-
-_SELECTIONS = ("body_parts", "regions", "abnormal")
-
-
-def training_command(training: dict[str, Any]) -> str:
-    """`scripts/train.py` with the options that train a checkpoint again, `--data_dir` and `--output_dir` included.
-
-    Arguments that differ from the package's config of that name are options. A config in a file of the user is only
-    named; all its arguments are in `training.json`.
-    """
-    config, data, base = config_from_record(training), training["data"], training.get("base")
-    known = config.name in config_names()
-    options = ["--config", config.name if known else f"{config.name}.yaml"]
-    default = load_config(config.name) if known else config
-    implied: tuple[str, ...] = _SEPARATE
-    if config.model.init_heads and base:
-        options += ["--init_from", base["name"] + (f"@{base['revision']}" if base["revision"] else "")]
-        implied = (*implied, *_SET_BY_BASE, *(["stages"] if config.model.family == "fusenet" else []))
-    if known and config.model.family == "specialized" != default.model.family:
-        options.append("--each_body_part")
-        implied = (*implied, "family")
-    if known:
-        options += command_line_options(config, default, leave_out=implied)
-    elif not (config.training.stages or training.get("members")):
-        options += ["--epochs", str(config.training.epochs)]
-    options += ["--seed", str(config.training.seed)]
-    if config.data.fold is not None:
-        options += ["--fold", str(config.data.fold)]
-    for name in _SELECTIONS:
-        if data.get(name, "all") != "all":
-            options += [f"--{name}", *data[name]]
-    key = data.get("key", "phantoms" if data.get("made_with") else "mura")
-    if not SOURCES[key].has_patient_ids and "group_duplicates" not in training.get("arguments", {}):  # an old record
-        options += ["--group_duplicates", "false"]
-    folder = data.get("dataset") or SOURCES[key].folder
-    options += ["--data_dir", folder, "--output_dir", f"runs/{config.name}"]
+def training_command(training: dict[str, Any]) -> str | None:
+    """`scripts/train.py` with the options that it was given, and with folders of data and run; None in old records."""
+    if "options" not in training:
+        return None
+    data = training["data"]
+    folder = data.get("dataset") or SOURCES[data["key"]].folder
+    options = [*training["options"], "--data_dir", folder, "--output_dir", f"runs/{training['recipe']['name']}"]
     cpu, several = training["device"] == "cpu", training["processes"] > 1
     launcher = ["torchrun", "--nproc_per_node", str(training["processes"])] if several else ["python"]
     command = shlex.join([*launcher, "scripts/train.py", *options, *["--cpu"] * cpu])

@@ -6,7 +6,7 @@ require_extra("train", "accelerate", "datasets", "scipy", "sklearn", "yaml")
 
 from .arguments import TrainingArguments, TrainingConfig, TrainingStage  # noqa: E402
 from .checkpointing import FINISHED_FILE  # noqa: E402
-from .configs import command_line_options, config_from_record, config_names, load_config, read_command_line  # noqa: E402
+from .configs import config_from_record, config_names, load_config, read_command_line  # noqa: E402
 from .ensemble import fit_member_weights  # noqa: E402
 from .fine_tuning import keep_split_of_base  # noqa: E402
 from .initialization import build_model, build_processor, describe_base, find_base  # noqa: E402
@@ -26,7 +26,6 @@ __all__ = [
     "TrainingStage",
     "build_model",
     "build_processor",
-    "command_line_options",
     "config_from_record",
     "config_names",
     "describe_base",

@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import functools
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
@@ -281,41 +281,6 @@ def read_command_line(
     if epochs is not None or given.get("patch_epochs") is not None:
         config = config.with_epochs(epochs, given.get("patch_epochs"))
     return script_arguments, config, messages
-
-
-def command_line_options(
-    config: TrainingConfig, base: TrainingConfig, *, leave_out: Collection[str] = ()
-) -> list[str]:
-    """The options that turn one config into another, the inverse of `read_command_line`.
-
-    Args:
-        config: What the options give.
-        base: The config that `--config` names.
-        leave_out: Fields without an option.
-    """
-    options: list[str] = []
-    before, leave_out = base.to_dict(), {"name", *leave_out}
-    if config.model.family == "ensemble":
-        leave_out |= set(before) - set(_OF_ENSEMBLES)
-    if config.training.stages:  # which have their own numbers
-        leave_out |= {"epochs"}
-    for key, value in config.to_dict().items():
-        if key in leave_out or value == before[key]:
-            continue
-        options.append(f"--{key}")
-        if value is None:
-            options.append("none")
-        elif key == "members":
-            options += value
-        elif isinstance(value, dict | list):
-            options.append(_as_yaml(value))
-        else:
-            options.append(str(value).lower() if isinstance(value, bool) else str(value))
-    return options
-
-
-def _as_yaml(value: Any) -> str:
-    return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=1_000_000).strip()
 
 
 def _parsable(kind: Any) -> type:

@@ -348,7 +348,6 @@ def test_a_base_is_named_and_its_licence_stays(folder):
     assert (data.base_model, data.base_model_relation) == ("somebody/mura-atlas", "finetune")
     assert data.license == "cc-by-4.0"
     assert "The checkpoint that it started from: Trained on FracAtlas by" in text
-    assert "--init_from somebody/mura-atlas" in text
     assert "initialized from `somebody/mura-atlas`" in text
     credit = "began with ImageNet weights: published by the authors of EfficientNet"
     assert credit not in text

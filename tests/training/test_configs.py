@@ -13,7 +13,6 @@ from mura_hf.common import BUNDLED
 from mura_hf.training import (
     TrainingConfig,
     build_processor,
-    command_line_options,
     config_from_record,
     config_names,
     load_config,
@@ -146,23 +145,6 @@ def test_any_field_is_an_option():
                "class_weighting", "pretrained", "head_dropout", "image_mean", "schedule"}  # fmt: skip
     before = load_config("mura_paper").to_dict()
     assert {key for key, value in config.to_dict().items() if value != before[key]} == changed
-    assert read("--config", "mura_paper", *command_line_options(config, load_config("mura_paper"))) == config
-
-
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("film", ["--stages", "[]", "--init_from", "none", "--image_mean", "none"]),
-        ("film", ["--epochs", "3", "--patch_epochs", "2"]),
-        ("phantom", ["--stages", "[{epochs: 2, learning_rate: 0.00005}]", "--brightness", "0.0"]),
-        ("ours", ["--family", "ensemble", "--fit_member_weights", "--members", "film", "ours", "--seed", "3"]),
-    ],
-)
-def test_options_of_a_config_give_it_again(name, options):
-    config = read("--config", name, *options)
-    again = command_line_options(config, load_config(name))
-    assert again
-    assert read("--config", name, *again) == config
 
 
 @pytest.mark.parametrize(
