@@ -21,8 +21,8 @@ import yaml
 from safetensors import SafetensorError
 from transformers.utils import logging
 
-from mura_hf.common import read_training, replace_file
-from mura_hf.data import home_folder, load_data
+from mura_hf.common import home_folder, read_training, replace_file
+from mura_hf.data import SELECTION_OPTIONS, load_data
 from mura_hf.errors import CardError, MuraError
 from mura_hf.evaluation import (
     describe_calibration,
@@ -31,7 +31,6 @@ from mura_hf.evaluation import (
     describe_source,
     describe_verdict,
     finalize_checkpoint,
-    load_splits,
 )
 from mura_hf.evaluation.calibration import add_to_training_record
 from mura_hf.hub import render_card
@@ -74,7 +73,6 @@ class ScriptArguments:
             "help": "train three steps, print data, model, memory and time, and end; nothing is kept",
         },
     )
-    each_body_part: bool = field(default=False, metadata={"help": "a model for each body part, in one checkpoint"})
     patch_epochs: int | None = field(default=None, metadata={"help": "epochs in each stage on patches; 0: no patches"})
     body_parts: list[str] | None = field(default=None, metadata={"help": "use some body parts only"})
     regions: list[str] | None = field(default=None, metadata={"help": "use some regions of FracAtlas only"})
@@ -98,7 +96,7 @@ class ScriptArguments:
 
 def run(script: ScriptArguments, config: TrainingConfig, argv: Sequence[str]) -> None:
     """Trains and evaluates."""
-    chosen = {name: getattr(script, name) for name in ("body_parts", "regions", "abnormal") if getattr(script, name)}
+    chosen = {name: getattr(script, name) for name in SELECTION_OPTIONS if getattr(script, name)}
     datasets, source = load_data(script.data_dir, **chosen, **config.split_options())
     split = config.split_options()
     config, known, message = keep_split_of_base(config, datasets, script.data_dir, chosen, source=source.key)
@@ -140,8 +138,6 @@ def run(script: ScriptArguments, config: TrainingConfig, argv: Sequence[str]) ->
     elif script.no_evaluate:
         print("Not calibrated and not evaluated: scripts/calibrate.py, evaluate.py and render_card.py do that.")
     else:
-        if not config.data.group_duplicates:  # valid without what training has seen
-            datasets, _ = load_splits(folder, script.data_dir, "valid")
         finish(folder, datasets, description, config, script)
 
 

@@ -64,7 +64,7 @@ def test_the_whole_config_is_shown_and_can_be_used_again(run, tmp_path):
 
 
 def test_a_checkpoint_shows_in_the_config(run):
-    code, out, err = run("--config", "scratch", "--init_from", "mura-phantom", "--each_body_part", "--show")
+    code, out, err = run("--config", "scratch", "--init_from", "mura-phantom", "--family", "specialized", "--show")
     shown = yaml.safe_load(out)
     assert (code, shown["family"], shown["image_size"], shown["init_heads"]) == (0, "specialized", 384, True)
     assert "there is no random_crop" in err
@@ -162,8 +162,8 @@ def test_fine_tuning_on_a_few_films_of_a_folder(run, tiny, phantom_tree, tmp_pat
 @pytest.mark.slow
 def test_a_model_for_each_part_with_one_command(run, tiny, phantom_tree, tmp_path):
     command = [
-        "--config", tiny, "--data_dir", phantom_tree, "--output_dir", tmp_path / "run", "--each_body_part", "--cpu",
-        "--no_cache", "--image_size", 32, "--dev_fraction", 0.3, "--body_parts", "elbow", "finger",
+        "--config", tiny, "--data_dir", phantom_tree, "--output_dir", tmp_path / "run", "--family", "specialized",
+        "--cpu", "--no_cache", "--image_size", 32, "--dev_fraction", 0.3, "--body_parts", "elbow", "finger",
     ]  # fmt: skip
     code, out, err = run(*command)
     assert code == 0, err

@@ -3,27 +3,21 @@
 See README.md in this folder for the supported datasets.
 """
 
-from ..common import home_folder, require_extra
+from ..common import require_extra
 
 # ruff: noqa: E402 - the check must come before the imports that need the extra
 require_extra("train", "datasets", "pyarrow", "filelock")
 
 from .augmentation import Augmentation
 from .cache import PixelCache, build_pixel_cache
-from .duplicates import (
-    MIN_CORRELATION,
-    find_duplicates,
-    find_leaks,
-    leave_out_duplicates,
-    read_thumbnails,
-)
+from .duplicates import MIN_CORRELATION, find_duplicates, find_leaks, read_thumbnails
 from .folder import load_folder
 from .hub import HUB_PREFIX, load_hub
-from .loading import SOURCES, DataSource, describe_positive_class, detect_source, load_data
+from .loading import SELECTION_OPTIONS, SOURCES, DataSource, describe_positive_class, detect_source, load_data
 from .manifest import SplitManifest, make_manifest, manifest_source, read_manifest, write_manifest
 from .mura import load_mura
 from .open_data import OPEN_FEATURES, load_fracatlas, load_grazpedwri
-from .sampling import BalancedSampler, GroupSampler, HardSampler, PerClassSampler
+from .sampling import BalancedSampler, GroupSampler, PerClassSampler
 from .splits import FEATURES, SplitOptions, split_digest, split_patients, split_patients_evenly
 from .verification import Verification, check_images, verify_mura
 from .views import UNKNOWN_PART, StudyDataset, ViewDataset, collate_studies, prepare_view
@@ -33,13 +27,13 @@ __all__ = [
     "HUB_PREFIX",
     "MIN_CORRELATION",
     "OPEN_FEATURES",
+    "SELECTION_OPTIONS",
     "SOURCES",
     "UNKNOWN_PART",
     "Augmentation",
     "BalancedSampler",
     "DataSource",
     "GroupSampler",
-    "HardSampler",
     "PerClassSampler",
     "PixelCache",
     "SplitManifest",
@@ -54,8 +48,6 @@ __all__ = [
     "detect_source",
     "find_duplicates",
     "find_leaks",
-    "home_folder",
-    "leave_out_duplicates",
     "load_data",
     "load_folder",
     "load_fracatlas",

@@ -143,6 +143,9 @@ SOURCES = {
 }
 """Supported datasets by key."""
 
+SELECTION_OPTIONS = ("body_parts", "regions", "abnormal")
+"""Options of `load_data` that select a part of a dataset, or say what is abnormal in it."""
+
 _LOADERS: dict[str, tuple[Any, set[str]]] = {
     **dict.fromkeys(("mura", "phantoms"), (load_mura, {"body_parts", "stratified"})),
     "folder": (load_folder, {"body_parts"}),

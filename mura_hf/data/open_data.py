@@ -65,7 +65,6 @@ def load_fracatlas(
     regions: Sequence[str] | None = None,
     *,
     abnormal: Sequence[str] = ("fracture",),
-    multiscan: bool = True,
     **split_options: Any,
 ) -> DatasetDict:
     """Loads FracAtlas: radiographs of hand, shoulder, hip and leg with fracture labels and boxes.
@@ -85,7 +84,6 @@ def load_fracatlas(
         root: The folder with dataset.csv, images/ and Annotations/YOLO/.
         regions: Some of hand, shoulder, hip and leg; an image is kept if it shows one of them. Defaults to all.
         abnormal: Findings that count as abnormal. MURA also counts "hardware".
-        multiscan: Whether to keep images that show several projections.
         **split_options: See `SplitOptions`.
 
     Returns:
@@ -126,16 +124,14 @@ def load_fracatlas(
             "hardware": flags["hardware"],
             "cast": None,
             "region": "+".join(shown) or "unknown",
-            "multiscan": flags["multiscan"],
         }
 
     rows = _read_rows(root, "FracAtlas", _FRACATLAS_COLUMNS, _FRACATLAS_COUNTS, images, make_row, abnormal)
-    if options.group_duplicates:
-        rows = group_duplicates(rows, "FracAtlas")
+    rows = group_duplicates(rows, "FracAtlas")
     chosen = [
         row if "fracture" in abnormal else {**row, "boxes": []}
         for row in rows
-        if (regions is None or set(regions) & set(row["region"].split("+"))) and (multiscan or not row["multiscan"])
+        if regions is None or set(regions) & set(row["region"].split("+"))
     ]
     return make_splits(chosen, assign_patients(chosen, options, root), OPEN_FEATURES)
 

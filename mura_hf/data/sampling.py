@@ -101,62 +101,6 @@ class PerClassSampler(_EpochSampler):
                 yield from decks[group].deal(self.n_samples)
 
 
-class HardSampler(_EpochSampler):
-    """Draws rows with high losses more often (hard example mining).
-
-    The first epoch has every row once. From then on, an epoch has as many draws as rows, and row i is expected
-
-        (1 - share) + share * l_i / mean(l)
-
-    times. Here l_i is the loss of the row when it was last drawn, at most `_MAX_LOSS` times the mean, so that a wrong
-    label does not fill an epoch, and the mean for a row that was never drawn. The expected number is rounded up or
-    down by systematic sampling (Kitagawa 1996, "Monte Carlo filter and smoother", appendix). Gradients are not
-    weighted: hard rows are supposed to count more, unlike in importance sampling (Katharopoulos and Fleuret, arXiv
-    1803.00942). Selection by loss follows Shrivastava et al., arXiv 1604.03540.
-
-    Args:
-        n: Number of rows.
-        share: Share of draws that depends on losses, in [0, 1]. With 0, every row is drawn once per epoch.
-        seed: Seed, which determines the order together with epoch and losses.
-
-    Attributes:
-        losses: float64 `[n]`, last loss of each row, NaN if it was never drawn.
-    """
-
-    _MAX_LOSS = 4.0
-
-    def __init__(self, n: int, share: float = 0.5, seed: int = 0) -> None:
-        if n < 1 or not 0 <= share <= 1:
-            raise ValueError(f"{n} rows with a share of {share} cannot be drawn; the share must lie in [0, 1]")
-        self.share = share
-        self.losses = np.full(n, np.nan)
-        super().__init__(n, seed)
-
-    def set_losses(self, rows: Sequence[int] | np.ndarray, losses: Sequence[float] | np.ndarray) -> None:
-        """Stores losses `[m]`, 0 or larger, of row indices `[m]`. The last loss counts for repeated rows."""
-        latest = np.asarray(losses, np.float64)
-        if not (latest >= 0).all() or not np.isfinite(latest).all():
-            raise ValueError("losses must be finite and not negative")
-        self.losses[np.asarray(rows, np.int64)] = latest
-
-    def expected(self) -> np.ndarray:
-        """Returns the expected number of draws of each row per epoch, float64 `[n]`; the sum is n."""
-        known = self.losses[~np.isnan(self.losses)]
-        mean = known.mean() if len(known) else 0.0
-        if mean == 0:
-            return np.ones(self.n)
-        clipped = np.minimum(np.where(np.isnan(self.losses), mean, self.losses), self._MAX_LOSS * mean)
-        return (1 - self.share) + self.share * clipped / clipped.mean()
-
-    def __iter__(self) -> Iterator[int]:
-        rng = self._rng(5)
-        order = rng.permutation(self.n)
-        ends = np.cumsum(self.expected()[order])
-        ends[-1] = self.n  # exactly, despite rounding errors
-        times = np.diff(np.floor(ends + rng.random()).astype(int), prepend=0)
-        yield from rng.permutation(np.repeat(order, times)).tolist()
-
-
 class _Deck:
     """Deals the rows of a shuffled pile and shuffles again when it is empty, so that rows are dealt equally often."""
 

@@ -152,11 +152,7 @@ class ViewDataset(TorchDataset):
             plane = self.processor.center_crop(plane)
             mask = None if mask is None else self.processor.center_crop(mask)
         if change is not None:
-            plane = change.tone(plane)
-            # Holes must not hide more than half of a finding.
-            if mask is None or (change.erase(mask) > _SHOWN).sum() >= (mask > _SHOWN).sum() / 2:
-                plane = change.erase(plane)
-            plane = change.degrade(plane)
+            plane = change.degrade(change.tone(plane))
         return plane, mask
 
     def _frame(

@@ -1,4 +1,4 @@
-"""Loads the splits of a dataset as a checkpoint's training cut them, so that evaluation sees no training patient."""
+"""Loads the splits of a dataset as in a checkpoint's training, so that evaluation sees no training patient."""
 
 import json
 from pathlib import Path
@@ -9,24 +9,20 @@ from datasets import Dataset, DatasetDict, Image
 
 from ..data import (
     HUB_PREFIX,
+    SELECTION_OPTIONS,
     DataSource,
-    leave_out_duplicates,
     load_data,
     make_manifest,
     manifest_source,
     read_manifest,
     split_digest,
 )
-from ..data.splits import report
 from ..data.views import group_studies
 from ..errors import CheckpointError, DatasetError
 from ..phantoms import phantom_record
 from ..radiographs import read_levels
-from ..training import MANIFEST_FILE
+from ..training import MANIFEST_FILE, recorded_split
 from .prediction_cache import image_source
-
-_CUT_FIELDS = ("dev_fraction", "calib_fraction", "valid_fraction", "seed", "fold", "n_folds")
-_SELECTION_FIELDS = ("body_parts", "regions", "abnormal")
 
 
 def describe_source(source: DataSource, data_dir: str | Path) -> dict[str, Any]:
@@ -62,10 +58,6 @@ def load_split(folder: str | Path, data_dir: str | Path, split: str) -> tuple[Da
 def load_splits(folder: str | Path, data_dir: str | Path, split: str) -> tuple[DatasetDict, dict[str, Any]]:
     """Loads data with the body parts, fractions and seed in the checkpoint's `training.json`.
 
-    Some checkpoints were trained on data without patient ids, and without grouping near-duplicates: older ones, and
-    those with `group_duplicates: false`. For them `valid` is that of grouped data, and the evaluated split loses the
-    studies that training has seen, or near-duplicates of which it has seen. A message says how many.
-
     Args:
         folder: The checkpoint.
         data_dir: Folder of the data. For `valid` this may be another dataset than that of training.
@@ -89,31 +81,15 @@ def load_splits(folder: str | Path, data_dir: str | Path, split: str) -> tuple[D
         raise CheckpointError(
             f"{folder} has no training.json, so its splits are unknown; train with scripts/train.py"
         ) from error
-    data = record["data"]
-    # A member of an ensemble may have another seed than its cut.
-    trained = data.get("cut") or record.get("arguments") or record["recipe"]
-    cut = {name: trained[name] for name in _CUT_FIELDS if name in trained}
-    for name in ("stratified", "group_duplicates"):
-        cut[name] = trained.get(name, False)  # as in old cuts
-    selection = {name: data[name] for name in _SELECTION_FIELDS if data.get(name, "all") != "all"}
+    data, options = record["data"], recorded_split(record)
+    selection = {name: data[name] for name in SELECTION_OPTIONS if data.get(name, "all") != "all"}
     try:
-        datasets, source = load_data(data_dir, **selection, **cut)
+        datasets, source = load_data(data_dir, **selection, **options)
     except ValueError:  # another dataset, which does not have the selection: load all of it
-        datasets, source = load_data(data_dir, **cut)
+        datasets, source = load_data(data_dir, **options)
     description = describe_source(source, data_dir)
-    if (
-        split_digest((name, study) for name, rows in datasets.items() for study in rows["study_id"])
-        == data["split_digest"]
-    ):
-        if split != "train" and not source.has_patient_ids and not cut["group_duplicates"]:
-            present, _ = load_data(data_dir, **selection, **cut | {"group_duplicates": True})
-            rows = present["valid"] if split == "valid" else datasets[split]
-            others = {name: other for name, other in datasets.items() if name != split}
-            datasets[split] = leave_out_duplicates(rows, others)
-            if n_known := len(rows) - len(datasets[split]):
-                before = f"{folder} was trained without grouping near-duplicates."
-                reason = "because its other splits hold them or near-duplicates of them"
-                report([f"{before} {n_known} of {len(rows)} images of {split} are left out, {reason}."])
+    studies = ((name, study) for name, rows in datasets.items() for study in rows["study_id"])
+    if split_digest(studies) == data["split_digest"]:
         return datasets, description
     made, known = description.get("made_with"), data.get("made_with")
     if made and known and made["seed"] == known["seed"]:

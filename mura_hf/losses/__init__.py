@@ -42,16 +42,14 @@ METRIC_LOSSES: dict[str, Callable[..., torch.Tensor]] = {
 }
 
 
-def build_metric_loss(settings: Mapping[str, Any]) -> MetricLoss:
-    """Builds a loss of embeddings `[B, E]` and labels int64 `[B]` from `{"name": "triplet_margin", "margin": 0.5}`.
+def build_metric_loss(name: str, options: Mapping[str, Any]) -> MetricLoss:
+    """Builds a loss of embeddings `[B, E]` and labels int64 `[B]`, such as "triplet_margin" with `{"margin": 0.5}`.
 
     Raises:
         ConfigError: If the name or an option is unknown, or a value has the wrong type or range.
     """
-    options = dict(settings)
-    name = options.pop("name", None)
-    if not isinstance(name, str) or name not in METRIC_LOSSES:
-        known = did_you_mean(str(name), METRIC_LOSSES) or f"; choose one of {', '.join(METRIC_LOSSES)}"
+    if name not in METRIC_LOSSES:
+        known = did_you_mean(name, METRIC_LOSSES) or f"; choose one of {', '.join(METRIC_LOSSES)}"
         raise ConfigError(f"metric loss: unknown name {name!r}{known}")
     defaults = {
         key: parameter.default

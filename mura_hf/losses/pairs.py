@@ -1,11 +1,9 @@
 """What the triplet losses share: masks, distances with a safe gradient at 0, hardest pairs, and reductions."""
 
-from typing import Any
-
 import torch
 from torch.nn import functional
 
-REDUCTIONS = ("sum", "mean", "mean_nonzero")
+REDUCTIONS = ("sum", "mean")
 
 
 def prepare_embeddings(embeddings: torch.Tensor, labels: torch.Tensor, normalize: bool = False) -> torch.Tensor:
@@ -43,48 +41,19 @@ def hardest_distances(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Finds the farthest positive and the nearest negative of each anchor.
 
-    The pairs are selected by squared distances from one matrix product, of centered embeddings for precision; pairs
-    that are equal up to rounding may be swapped. Their distances are then computed from differences.
-
     Returns:
         Distance of the farthest positive, distance of the nearest negative, and whether the anchor has both (bool),
-        `[B]` each. Distances of anchors without both are undefined.
+        `[B]` each. Distances of anchors without both are infinite.
     """
+    distances = pair_distances(embeddings, squared)
     positive, negative = pair_masks(labels)
-    with torch.no_grad(), torch.autocast(embeddings.device.type, enabled=False):
-        centered = embeddings - embeddings.mean(0)
-        products = centered @ centered.T
-        # Squared distances minus the anchor's own square, which is constant along a row.
-        squares = torch.sub(products.diagonal(), products, alpha=2)
-        farthest = squares.masked_fill(~positive, -torch.inf).argmax(1)
-        nearest = squares.masked_fill(~negative, torch.inf).argmin(1)
-    selected: Any = _SelectedDistances.apply(embeddings, torch.stack([farthest, nearest]))
-    if squared:
-        selected = selected.square()
-    return selected[0], selected[1], positive.any(1) & negative.any(1)
-
-
-class _SelectedDistances(torch.autograd.Function):
-    """Distances of each row to selected others, `[K, B]` from indices `[K, B]`; the gradient at 0 is 0."""
-
-    @staticmethod
-    def forward(ctx: Any, embeddings: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-        differences = embeddings.index_select(0, others.flatten()).view(*others.shape, -1).sub_(embeddings)
-        distances = torch.linalg.vector_norm(differences, dim=2)
-        ctx.save_for_backward(differences, others, distances)
-        return distances
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
-        differences, others, distances = ctx.saved_tensors
-        weights = torch.where(distances > 0, grad / distances, torch.zeros_like(grad))
-        pulls = differences * weights[..., None]
-        return pulls.sum(0).neg_().index_add_(0, others.flatten(), pulls.flatten(0, 1)), None
+    farthest = distances.masked_fill(~positive, -torch.inf).max(1).values
+    nearest = distances.masked_fill(~negative, torch.inf).min(1).values
+    return farthest, nearest, positive.any(1) & negative.any(1)
 
 
 def reduce_losses(losses: torch.Tensor, valid: torch.Tensor, reduction: str) -> torch.Tensor:
-    """Reduces the valid losses by "sum", "mean", or "mean_nonzero" (over those that are not 0).
+    """Reduces the valid losses by "sum" or "mean".
 
     Raises:
         ValueError: If the reduction is unknown.
@@ -92,6 +61,4 @@ def reduce_losses(losses: torch.Tensor, valid: torch.Tensor, reduction: str) -> 
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction is {reduction!r}: it must be one of {', '.join(REDUCTIONS)}")
     kept = torch.where(valid, losses, torch.zeros_like(losses))
-    if reduction == "sum":
-        return kept.sum()
-    return kept.sum() / (kept != 0 if reduction == "mean_nonzero" else valid).sum().clamp_min(1)
+    return kept.sum() if reduction == "sum" else kept.sum() / valid.sum().clamp_min(1)

@@ -26,7 +26,7 @@ def triplet_margin_loss(
         margin: How much farther than the positive the negative has to be, in units of the (squared) distance.
         squared: Whether to square the Euclidean distances.
         normalize: Whether to divide embeddings by their 2-norm first.
-        reduction: "mean" over all mined triplets, "mean_nonzero" over those whose loss is not 0, or "sum".
+        reduction: "mean" or "sum" over all mined triplets.
 
     Returns:
         Scalar, float32 (float64 for float64 embeddings); 0 with a gradient if the batch has no triplet.

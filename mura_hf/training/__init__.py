@@ -12,7 +12,7 @@ from .fine_tuning import keep_split_of_base  # noqa: E402
 from .initialization import build_model, build_processor, describe_base, find_base  # noqa: E402
 from .prediction import SplitPredictions, predict_views  # noqa: E402
 from .processes import forget_processes, leave_processes  # noqa: E402
-from .records import MANIFEST_FILE  # noqa: E402
+from .records import MANIFEST_FILE, recorded_split  # noqa: E402
 from .running import estimate, train  # noqa: E402
 from .trainer import Trainer  # noqa: E402
 
@@ -38,5 +38,6 @@ __all__ = [
     "load_config",
     "predict_views",
     "read_command_line",
+    "recorded_split",
     "train",
 ]

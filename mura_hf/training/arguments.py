@@ -105,23 +105,21 @@ class DataArguments(_Arguments):
     calib_fraction: float = _arg(0.08, "Share of the training patients for calib, the calibration set.")
     valid_fraction: float = _arg(0.2, "Share of all patients for valid, unless the data have one.", _SHARE)
     stratified: bool = _arg(True, "Keep the shares of body parts and labels alike in all splits.")
-    group_duplicates: bool = _arg(True, "Keep near-duplicates in one split, if the data lack patient ids.")
     fold: int | None = _arg(None, "Cross-validation: the fold that is dev, from 0. Default: use `dev_fraction`.")
     n_folds: int = _arg(5, "Number of folds.")
     level: Literal["view", "study"] = _arg(
         "view", "A batch holds views, or whole studies, whose loss is that of the pooled probability."
     )
-    sampling: Literal["shuffled", "balanced", "classes", "hard"] = _arg(
+    sampling: Literal["shuffled", "balanced", "classes"] = _arg(
         "shuffled",
         "Order of an epoch. balanced: as many views of each label; classes: `classes_per_batch` classes with "
-        "`samples_per_class` rows each in every batch; hard: rows with a high loss more often (`HardSampler`).",
+        "`samples_per_class` rows each in every batch.",
     )
     classes_per_batch: int = _arg(2, "See `sampling`.")
     samples_per_class: int = _arg(16, "See `sampling`.")
     classes_over: Literal["label", "label_and_part"] = _arg(
         "label", "Classes of `metric_loss` and `sampling: classes`."
     )
-    hard_share: float = _arg(0.5, "Share of an epoch that `sampling: hard` draws by loss.", "in [0, 1]")
 
 
 @dataclass(frozen=True)
@@ -151,7 +149,7 @@ class TrainingStage(_Arguments):
     patch_size: int | None = _arg(None, must_be="32 or above")
     learning_rate: float | None = _arg(None, must_be=_POSITIVE)
     batch_size: int | None = _arg(None, must_be=_POSITIVE)
-    sampling: Literal["shuffled", "balanced", "classes", "hard"] | None = None
+    sampling: Literal["shuffled", "balanced", "classes"] | None = None
     schedule: Literal["cosine", "constant", "step", "plateau"] | None = None
     train_last: int | None = _arg(None, must_be=_NOT_NEGATIVE)
     augmentation: dict[str, Any] = _arg({})
@@ -192,7 +190,6 @@ class TrainingArguments(_Arguments):
         20, "Skip steps whose loss or gradient is not finite; more in an epoch than this end the run.", _NOT_NEGATIVE
     )
     precision: Literal["fp32", "bf16", "fp16"] = _arg("fp32", "bf16 and fp16 use autocast; fp16 needs a GPU.")
-    channels_last: bool = _arg(True, "Keep images and kernels in channels-last memory format.")
     compile: bool = _arg(False, "Use `torch.compile`, which takes a minute or more at the start.")
 
     class_weighting: bool = _arg(True, "Weight the loss by the class frequencies of train.")
@@ -204,11 +201,6 @@ class TrainingArguments(_Arguments):
     metric_loss_options: dict[str, Any] = _arg({}, "Options of `metric_loss`, such as {margin: 0.2}.")
     metric_weight: float = _arg(1.0, "Weight of `metric_loss` beside the cross entropy.", _NOT_NEGATIVE)
     mixup: float = _arg(0.0, "Mix the views of a batch in pairs by Beta(mixup, mixup); 0 is off.", _NOT_NEGATIVE)
-    cutmix: float = _arg(
-        0.0,
-        "Paste a rectangle of another view, of a share from Beta(cutmix, cutmix).",
-        _NOT_NEGATIVE,
-    )
 
     select_by: Literal["auroc", "auprc", "kappa", "f1", "accuracy", "brier"] = _arg(
         "auroc", "Study-level figure on dev that selects the epoch."
@@ -229,6 +221,12 @@ PARTS: dict[str, Any] = {
 
 PART_OF = {item.name: part for part, kind in PARTS.items() for item in dataclasses.fields(kind)}
 """Field -> the attribute of `TrainingConfig` that holds it. Field names are unique over the four dataclasses."""
+
+_FORMER = {
+    "hard_share": 0.5, "resized_crop": 1.0, "resized_crop_aspect": 4 / 3, "erasing": 0.0, "erasing_holes": 4,
+    "erasing_side": 0.2, "cutmix": 0.0, "group_duplicates": True, "channels_last": True,
+}  # fmt: skip
+"""Fields of former versions, which configs may still hold with their defaults."""
 
 
 @dataclass(frozen=True)
@@ -276,6 +274,8 @@ class TrainingConfig:
             for key, value in values.items():
                 if key == "name":
                     name = value
+                elif key in _FORMER and value == _FORMER[key]:
+                    continue
                 elif key not in PART_OF:
                     raise ConfigError(f"unknown key {key!r}{did_you_mean(key, PART_OF)}")
                 else:
@@ -307,7 +307,7 @@ class TrainingConfig:
         training = {name: getattr(stage, name) for name in names if getattr(stage, name) is not None}
         augmentation = dict(stage.augmentation)
         if stage.patch_size is not None:
-            augmentation = {"random_crop": False, "resized_crop": 1.0, **augmentation}
+            augmentation = {"random_crop": False, **augmentation}
         for key in augmentation:
             if PART_OF.get(key) != "augmentation":
                 known = (item.name for item in dataclasses.fields(Augmentation))

@@ -26,7 +26,7 @@ from safetensors.torch import save
 from tqdm.auto import tqdm
 
 from ..common import put_file, replace_file, sync_names
-from ..data import HardSampler, split_digest
+from ..data import split_digest
 from ..errors import DatasetError, TrainingError
 from .arguments import TrainingConfig
 from .configs import config_from_record
@@ -100,19 +100,17 @@ def save_state(trainer: "Trainer", fresh: dict[str, Any] | None = None) -> None:
 
 
 def load_state(trainer: "Trainer") -> None:
-    """Restores the current stage of a run: weights, optimizer, schedule, scaler, hard rows, epoch metrics."""
+    """Restores the current stage of a run: weights, optimizer, schedule, scaler, epoch metrics."""
     assert trainer.state is not None
     state = torch.load(trainer.state / _TRAINING_FILE, map_location="cpu", weights_only=True)
     trainer.model.load_state_dict(state["model"])
-    trainer.start = state.get("start")  # missing in old states
+    trainer.initial_weights = state.get("start")  # missing in old states
     if trainer.ema is not None:
         trainer.ema.module.load_state_dict(state["averaged"])
     trainer.optimizer.load_state_dict(state["optimizer"])
     trainer.schedule.load_state_dict(state["schedule"])
     if trainer.accelerator.scaler is not None:
         trainer.accelerator.scaler.load_state_dict(state["scaler"])
-    if isinstance(trainer.stage.sampler, HardSampler):
-        trainer.stage.sampler.losses[:] = state["hard"].numpy()
     own = torch.load(trainer.state / _process_file(trainer.accelerator.process_index), weights_only=True)
     trainer.epoch_metrics = EpochMetrics.from_state(own, trainer.accelerator.device)
 
@@ -191,15 +189,14 @@ def _cannot_write(folder: Path, problem: Exception | None) -> TrainingError:
 
 def _write_shared(trainer: "Trainer", fresh: dict[str, Any], folder: Path) -> None:
     """Writes what all processes share."""
-    sampler, scaler = trainer.stage.sampler, trainer.accelerator.scaler
+    scaler = trainer.accelerator.scaler
     training = {
         "model": trainer.model.state_dict(),
-        "start": trainer.start,
+        "start": trainer.initial_weights,
         "averaged": None if trainer.ema is None else trainer.ema.module.state_dict(),
         "optimizer": trainer.optimizer.state_dict(),
         "schedule": trainer.schedule.state_dict(),
         "scaler": None if scaler is None else scaler.state_dict(),
-        "hard": torch.from_numpy(sampler.losses) if isinstance(sampler, HardSampler) else None,
     }
     put_file(folder, _TRAINING_FILE, _to_bytes(training))
     needed = {top_file(epoch) for epoch in trainer.progress.top} | ({BEST_FILE} if trainer.progress.best else set())

@@ -189,6 +189,8 @@ def config_from_record(record: dict[str, Any]) -> TrainingConfig:
             ]
     if values.get("init_from") == "bundled":
         values["init_from"] = "mura-phantom"
+    if values.get("sampling") == "hard":  # of former versions
+        values["sampling"] = "shuffled"
     return TrainingConfig.from_dict({key: value for key, value in values.items() if key in PART_OF or key == "name"})
 
 
@@ -208,7 +210,7 @@ def _without_defaults(stage: dict[str, Any], values: dict[str, Any]) -> dict[str
 _Script = TypeVar("_Script")
 _OF_ENSEMBLES = (
     "name", "family", "members", "router", "fit_member_weights", "seed", "fold", "n_folds", "dev_fraction",
-    "calib_fraction", "stratified", "group_duplicates",
+    "calib_fraction", "stratified",
 )  # fmt: skip
 _SIMPLE: tuple[Any, ...] = (int, float, str, bool, list[str])
 
@@ -223,8 +225,8 @@ def read_command_line(
 
     Args:
         argv: Arguments without the program's name; those of this process if None.
-        script: Dataclass of the script's own arguments. Uses `config` (name or path of the config), `each_body_part`
-            (train the config's classifier for each body part) and `patch_epochs` (see `TrainingConfig.with_epochs`).
+        script: Dataclass of the script's own arguments. Uses `config` (name or path of the config) and `patch_epochs`
+            (see `TrainingConfig.with_epochs`).
         folders: See `load_config`.
         **options: Of `argparse.ArgumentParser`.
 
@@ -258,15 +260,9 @@ def read_command_line(
     messages: list[str] = []
     found: dict[str, Any] = {}
     if changes.get("init_from") is not None:
-        found, messages = changes_for(config, changes.pop("init_from"))
+        wanted = config.replace(family="specialized") if changes.get("family") == "specialized" else config
+        found, messages = changes_for(wanted, changes.pop("init_from"))
     family = found.get("family", config.model.family)
-    if given.get("each_body_part"):
-        if family not in ("classifier", "specialized"):
-            raise ConfigError(
-                f"a model for each body part consists of classifiers, but {config.name} is a {family}; "
-                "choose another config"
-            )
-        found["family"] = "specialized"
     for key in changes:
         if family == "ensemble" and key not in (*_OF_ENSEMBLES, "epochs"):
             raise ConfigError(

@@ -156,7 +156,7 @@ def train_members(
         accelerator.wait_for_everyone()
         AcceleratorState._reset_state()  # a member may have another precision than the one before
         # Members have their own seeds, but the split of the config.
-        description = {**data_description, "cut": config.split_options()}
+        description = {**data_description, "split": config.split_options()}
         description |= {"body_parts": [member.body_part]} if member.body_part else {}
         train_one(member.datasets, member.config, output_dir / name, data_description=description)
 

@@ -9,15 +9,14 @@ from datasets import DatasetDict
 from PIL.Image import Resampling
 
 from ..common import did_you_mean
-from ..data import SOURCES, load_data, split_digest
+from ..data import SELECTION_OPTIONS, load_data, split_digest
 from ..errors import CheckpointError, ConfigError, MuraError
 from ..models import MuraImageProcessor
 from ..models.backbone_mura import imagenet_file
-from .arguments import DataArguments, TrainingConfig
+from .arguments import TrainingConfig
 from .initialization import Base, find_base
+from .records import recorded_split
 from .validation import COMPOSED, FAMILIES, IMAGENET, TIMM, free_config_fields
-
-_CHOICES = ("body_parts", "regions", "abnormal")
 
 
 def changes_for(config: TrainingConfig, name: str) -> tuple[dict[str, Any], list[str]]:
@@ -186,12 +185,8 @@ def keep_split_of_base(
     data = record.get("data", {})
     if data.get("key", source) != source:
         return config, {}, None
-    split = data.get("cut") or record.get("arguments") or record.get("recipe", {})
-    # Old records lack these; without patient ids, near-duplicates were not grouped then.
-    grouped = SOURCES[source].has_patient_ids
-    known: dict[str, Any] = {"valid_fraction": DataArguments.valid_fraction, "group_duplicates": grouped}
-    known |= {name: value for name, value in split.items() if name in config.split_options()}
-    before = {name: data.get(name) for name in _CHOICES}
+    known = recorded_split(record)
+    before = {name: data.get(name) for name in SELECTION_OPTIONS}
     before = {name: value for name, value in before.items() if value not in (None, "all")}
     try:
         theirs, _ = load_data(data_dir, **before, **known)

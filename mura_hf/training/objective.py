@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from ..common import BODY_PARTS
 from ..data import UNKNOWN_PART
+from ..data.views import group_studies
 from ..errors import DatasetError
 from ..losses import class_weights, region_loss, weighted_cross_entropy
 from .arguments import TrainingConfig
@@ -43,8 +44,8 @@ def read_targets(config: TrainingConfig, rows: Dataset, device: torch.device) ->
         ValueError: If a class is missing and classes are weighted.
     """
     labels, first = rows["label"], list(range(len(rows)))
-    if config.data.level == "study":  # the first row of each
-        first = list({study: row for row, study in reversed(list(enumerate(rows["study_id"])))}.values())[::-1]
+    if config.data.level == "study":
+        first = [members[0] for members in group_studies(rows["study_id"]).values()]
     weights = None
     if config.training.class_weighting:
         weights = class_weights(torch.tensor([labels[row] for row in first])).to(device)
@@ -129,68 +130,41 @@ def _known_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return summed / (targets != UNKNOWN_PART).sum().clamp_min(1)
 
 
-@dataclass(frozen=True)
-class Mix:
-    """How each view of a batch is mixed with its partner."""
-
-    share: float  # share of the view itself, in [0, 1]
-    # Top, bottom, left and right in pixels of the rectangle that shows the partner; None for mixup
-    box: tuple[int, int, int, int] | None
-
-
-def draw_mix(config: TrainingConfig, size: tuple[int, int], place: Sequence[int]) -> Mix:
-    """Draws how a batch is mixed.
+def draw_share(config: TrainingConfig, position: Sequence[int]) -> float:
+    """Draws the share of a view itself, in [0, 1], in the mixed views of a batch.
 
     Args:
-        config: Config with `mixup` or `cutmix` above 0; with both, one of them is drawn.
-        size: Height and width of the views.
-        place: Numbers that identify the batch in the run, such as step, batch and process. Together with the seed
+        config: Config with `mixup` above 0.
+        position: Numbers that identify the batch in the run, such as step, batch and process. Together with the seed
             they determine the draw, so that a resumed run mixes as one that was not interrupted.
     """
-    mixup, cutmix = config.training.mixup, config.training.cutmix
-    rng = np.random.default_rng([config.training.seed, *place, 2])
-    toss, down, across = rng.random(3)
-    cut = cutmix > 0 and (mixup == 0 or toss < 0.5)
-    alpha = cutmix if cut else mixup
-    share = float(rng.beta(alpha, alpha))
-    if not cut:
-        return Mix(share, None)
-    edges: list[int] = []
-    for side, middle in zip(size, (down, across), strict=True):
-        centre, half = int(middle * side), int(side * np.sqrt(1 - share)) / 2
-        edges += [max(0, int(centre - half)), min(side, int(centre + half))]
-    top, bottom, left, right = edges
-    hidden = (bottom - top) * (right - left) / (size[0] * size[1])  # the rectangle may extend beyond the image
-    return Mix(1 - hidden, (top, bottom, left, right))
+    rng = np.random.default_rng([config.training.seed, *position, 2])
+    rng.random(3)  # of a method of former versions
+    return float(rng.beta(config.training.mixup, config.training.mixup))
 
 
-def mix_batch(batch: dict[str, torch.Tensor], config: TrainingConfig, place: Sequence[int]) -> dict[str, torch.Tensor]:
+def mix_batch(
+    batch: dict[str, torch.Tensor], config: TrainingConfig, position: Sequence[int]
+) -> dict[str, torch.Tensor]:
     """Mixes the views of a batch in pairs: the first with the last, the second with the last but one, and so on.
 
-    Sources: Zhang et al., "mixup: Beyond empirical risk minimization", arXiv 1710.09412; Yun et al., "CutMix", arXiv
-    1905.04899. As in timm's `Mixup` in batch mode, a batch has one share.
+    Source: Zhang et al., "mixup: Beyond empirical risk minimization", arXiv 1710.09412. As in timm's `Mixup` in batch
+    mode, a batch has one share.
 
     Args:
         batch: Batch of a loader, with `pixel_values` `[B, C, H, W]`.
-        config: See `mixup` and `cutmix`.
-        place: See `draw_mix`.
+        config: See `mixup`.
+        position: See `draw_share`.
 
     Returns:
         The batch itself if nothing is mixed, else a batch with mixed `pixel_values` and `SHARE`. Labels are those of
         the views themselves.
     """
-    if not (config.training.mixup or config.training.cutmix):
+    if not config.training.mixup:
         return batch
-    views = batch["pixel_values"]
-    others = views.flip(0)
-    mix = draw_mix(config, (views.shape[-2], views.shape[-1]), place)
-    if mix.box is None:
-        mixed = others.lerp(views, mix.share)
-    else:
-        top, bottom, left, right = mix.box
-        mixed = views.clone()
-        mixed[..., top:bottom, left:right] = others[..., top:bottom, left:right]
-    return {**batch, "pixel_values": mixed, SHARE: torch.tensor(mix.share, device=views.device)}
+    views, share = batch["pixel_values"], draw_share(config, position)
+    mixed = views.flip(0).lerp(views, share)
+    return {**batch, "pixel_values": mixed, SHARE: torch.tensor(share, device=views.device)}
 
 
 def _partners(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

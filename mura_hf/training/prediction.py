@@ -260,11 +260,6 @@ class EpochResult:
         """SHA-256 of the previous digest and the rows in their order."""
         return hashlib.sha256(before.encode() + self.rows.astype("<i8").tobytes()).hexdigest()
 
-    def losses(self, views: ViewDataset | StudyDataset) -> np.ndarray:
-        """Cross entropy of each row of `views`, float64 `[n]`, without class weights and label smoothing."""
-        labels = _labels_and_studies(views)[0][self.rows]
-        return np.logaddexp(0, np.where(labels == 1, -self.margins, self.margins))
-
     def study_metrics(self, views: ViewDataset | StudyDataset) -> dict[str, Any]:
         """`classification_metrics` of the studies, with augmented images and the weights at the time of each step."""
         labels, ids = _labels_and_studies(views)

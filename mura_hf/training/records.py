@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from tqdm.auto import tqdm
 
 from ..common import BUNDLED, replace_file, sync_folder, sync_names
-from ..data import SOURCES, make_manifest, manifest_source, split_digest, write_manifest
+from ..data import SOURCES, SplitOptions, make_manifest, manifest_source, split_digest, write_manifest
 from ..models import MuraImageProcessor
 from .arguments import TrainingConfig
 from .configs import config_name
@@ -95,6 +95,18 @@ def make_record(
         "processes": accelerator.num_processes,
         "versions": {name: version(name) for name in _VERSIONS} | {"python": platform.python_version()},
     }
+
+
+def recorded_split(record: dict[str, Any]) -> dict[str, Any]:
+    """Options of `load_data` that give the splits of a `training.json` again.
+
+    A member of an ensemble may have another seed than its split. Old records call the split "cut", and were not
+    stratified unless they say so.
+    """
+    data = record.get("data", {})
+    found = data.get("split") or data.get("cut") or record.get("arguments") or record.get("recipe", {})
+    defaults = {**dataclasses.asdict(SplitOptions()), "stratified": False}
+    return {name: found.get(name, value) for name, value in defaults.items()}
 
 
 def write_split_manifest(datasets: DatasetDict, data_description: dict[str, Any], folder: Path) -> None:

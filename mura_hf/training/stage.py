@@ -12,7 +12,6 @@ from torch.utils.data import DataLoader, Subset
 from ..data import (
     BalancedSampler,
     GroupSampler,
-    HardSampler,
     PerClassSampler,
     PixelCache,
     StudyDataset,
@@ -25,7 +24,7 @@ from ..models.backbone_mura import freeze_backbone
 from .arguments import TrainingConfig, TrainingStage
 from .validation import FAMILIES, UNJUDGED
 
-EpochSampler = GroupSampler | BalancedSampler | PerClassSampler | HardSampler
+EpochSampler = GroupSampler | BalancedSampler | PerClassSampler
 
 
 @dataclass(frozen=True)
@@ -118,8 +117,6 @@ def _make_sampler(
 ) -> EpochSampler:
     """The order in which a stage draws its rows."""
     data, seed, labels = config.data, config.training.seed, rows["label"]
-    if data.sampling == "hard":
-        return HardSampler(len(used), data.hard_share, seed)
     if data.sampling == "balanced":
         return BalancedSampler([labels[n] for n in used], seed)
     if data.sampling == "classes":

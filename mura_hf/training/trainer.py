@@ -20,7 +20,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 from tqdm.auto import tqdm
 
-from ..data import HardSampler, PixelCache, ViewDataset, build_pixel_cache, check_images
+from ..data import PixelCache, ViewDataset, build_pixel_cache, check_images
 from ..data.loading import describe_positive_class
 from ..errors import TrainingError, TrainingStopped
 from ..losses import build_metric_loss
@@ -97,19 +97,17 @@ class Trainer:
         self.dev_views = ViewDataset(datasets["dev"], self.processor, cache=cache)
         model = build_model(config, trained_on_phantoms=trained_on_phantoms)
         model.config.positive_class_description = describe_positive_class(data_description)
-        if config.training.channels_last:
-            model = model.to(memory_format=torch.channels_last)
-        self.model: Any = model.to(accelerator.device)
+        self.model: Any = model.to(accelerator.device, memory_format=torch.channels_last)
         self.stages = make_stages(config, datasets["train"], self.processor, cache)
         name, options = config.training.metric_loss, config.training.metric_loss_options
-        self.metric_loss = None if name is None else build_metric_loss({"name": name, **options})
+        self.metric_loss = None if name is None else build_metric_loss(name, options)
         self.targets = read_targets(config, datasets["train"], accelerator.device)
         self.planned_steps = sum(stage.planned_steps(accelerator.num_processes) for stage in self.stages)
         self.processes = ProcessGroup(accelerator)
         self.signals = StopSignals()
         self.progress = Progress()
         self.epoch_metrics = EpochMetrics()
-        self.start: dict[str, torch.Tensor] | None = None
+        self.initial_weights: dict[str, torch.Tensor] | None = None
         self.state: Path | None = None
         self.restart_clock()
 
@@ -126,7 +124,7 @@ class Trainer:
                 if number >= self.progress.stage:
                     self.train_stage(stage, last=number + 1 == len(self.stages), resumed=resumed)
                     resumed = False
-            if self.progress.top or self.start is not None:
+            if self.progress.top or self.initial_weights is not None:
                 self._keep_average()
         if self.accelerator.is_main_process:
             self._plot(now=True)
@@ -136,7 +134,9 @@ class Trainer:
         self.start_stage(stage)
         progress = self.progress
         if last and self.config.training.start_share:
-            self.start = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
+            self.initial_weights = {
+                name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()
+            }
         if resumed:
             load_state(self)
             if last and progress.best and self.accelerator.is_main_process:
@@ -259,9 +259,9 @@ class Trainer:
         total, seen = torch.zeros((), device=accelerator.device), []
         for number in range(n_batches):
             batch = next(iterator)  # the first batch of an iterator draws random numbers
-            place = (self.progress.total, number, accelerator.process_index)
-            torch.manual_seed(_derive_seed(config.training.seed, *place))
-            batch = mix_batch(batch, config, place)
+            position = (self.progress.total, number, accelerator.process_index)
+            torch.manual_seed(_derive_seed(config.training.seed, *position))
+            batch = mix_batch(batch, config, position)
             last = number + 1 == n_batches
             with nullcontext() if last else accelerator.no_sync(self.prepared):
                 output, loss = self._forward_backward(batch, n_batches)
@@ -273,7 +273,7 @@ class Trainer:
         inputs = {"pixel_values": batch["pixel_values"]}
         if "view_mask" in batch:
             inputs["view_mask"] = batch["view_mask"]
-        elif self.stage.config.training.channels_last:
+        else:
             inputs["pixel_values"] = batch["pixel_values"].contiguous(memory_format=torch.channels_last)
         output = self.prepared(**inputs)
         loss = batch_loss(
@@ -320,13 +320,11 @@ class Trainer:
                 found = self.evaluate(judged)
         result = self.epoch_metrics.gather(accelerator)
         progress.samples = result.digest(progress.samples)
-        if isinstance(stage.sampler, HardSampler):
-            stage.sampler.set_losses(result.rows, result.losses(stage.views))
         entry: dict[str, Any] = {"stage": stage.name, "epoch": progress.epoch + 1, "train_loss": result.loss}
         entry |= {"train": None, "dev": None}
         score = None
         if found is not None:
-            if not (training.mixup or training.cutmix):  # predictions of mixed views belong to no single view
+            if not training.mixup:  # predictions of mixed views belong to no single view
                 entry["train"] = result.study_metrics(stage.views)
             weights = None if self.targets.weights is None else self.targets.weights.cpu().numpy()
             studies = self.config.data.level == "study"
@@ -382,7 +380,7 @@ class Trainer:
         top, best, share = self.progress.top, self.progress.best or {}, self.config.training.start_share
         files = {epoch: self.state / top_file(epoch) for epoch in top} or {best["epoch"]: self.state / BEST_FILE}
         epochs = sorted(files)
-        weights = average_weights(files, top or {best["epoch"]: 0.0}, self.start, share)
+        weights = average_weights(files, top or {best["epoch"]: 0.0}, self.initial_weights, share)
         self.model.load_state_dict(weights)
         with self.accelerator.autocast():
             dev = self.evaluate(self.model, save_on_stop=False).study_metrics()

@@ -40,7 +40,6 @@ RANGES = {
     "above 0": lambda value: value > 0,
     "0 or above": lambda value: value >= 0,
     "in [0, 1)": lambda value: 0 <= value < 1,
-    "in [0, 1]": lambda value: 0 <= value <= 1,
     "in (0, 1]": lambda value: 0 < value <= 1,
     "32 or above": lambda value: value >= 32,
 }
@@ -141,6 +140,7 @@ def _check_members(config: "TrainingConfig") -> None:
     if model.family == "specialized":
         if model.members or model.fit_member_weights:
             raise ConfigError("a specialized model has a member of this config for each body part: leave out members")
+        config.replace(family="classifier", router=None)  # checks itself
         return
     if config.training.stages:
         raise ConfigError("an ensemble has no stages; its members' configs have theirs")
@@ -184,7 +184,7 @@ def _check_losses(config: "TrainingConfig") -> None:
     if (training.metric_loss is None) != (family != "metric_learning"):
         raise ConfigError("metric_loss and family metric_learning belong together: set both or neither")
     if training.metric_loss is not None:
-        build_metric_loss({"name": training.metric_loss, **training.metric_loss_options})
+        build_metric_loss(training.metric_loss, training.metric_loss_options)
     if bool(training.finding_weight) != bool(model_kwargs.get("finding_types")):
         raise ConfigError("finding_weight and finding_types (in model_kwargs) go together: set both or neither")
     if training.region_weight and family == "fusenet":
@@ -204,11 +204,10 @@ def _check_losses(config: "TrainingConfig") -> None:
         "patches, which are cut so that one finding fills them": any(s.patch_size for s in training.stages),
         "metric_loss, because a mixed view belongs to two classes": training.metric_loss,
         "family fusenet, whose crop would show parts of two views": family == "fusenet",
-        "sampling hard, because the loss of a mixed view is of no single row": config.data.sampling == "hard",
     }
     for what, given in conflicts.items():
-        if given and (training.mixup or training.cutmix):
-            raise ConfigError(f"mixup and cutmix do not go with {what}; set mixup and cutmix to 0")
+        if given and training.mixup:
+            raise ConfigError(f"mixup does not go with {what}; set mixup to 0")
 
 
 def _check_stages(config: "TrainingConfig") -> None:
@@ -218,24 +217,22 @@ def _check_stages(config: "TrainingConfig") -> None:
         if stage.trains is not None and stage.trains not in known:
             raise ConfigError(f"stages: a {family} has no stage {stage.trains!r}; there are {', '.join(known)}")
         chosen, size = config.for_stage(stage), stage.patch_size  # checks itself
-        sampling, schedule, augmentation = chosen.data.sampling, chosen.training.schedule, chosen.augmentation
+        schedule = chosen.training.schedule
         if size is not None:
             conflicts = {
                 f"patch_size {size} must not be larger than image_size {chosen.model.image_size}":
                     size > chosen.model.image_size,
                 "patches need level view; leave out patch_size": chosen.data.level == "study",
-                "patches are crops already; leave out random_crop and resized_crop in that stage":
-                    augmentation.random_crop or augmentation.resized_crop < 1,
-                "patches have no loss per view; choose another sampling than hard": sampling == "hard",
+                "patches are crops already; leave out random_crop in that stage": chosen.augmentation.random_crop,
                 "patches have no dev loss for schedule plateau; choose cosine": schedule == "plateau",
             }  # fmt: skip
             for what, given in conflicts.items():
                 if given:
                     raise ConfigError(f"stages: {what}")
-        if stage.trains in UNJUDGED and (schedule == "plateau" or sampling == "hard"):
+        if stage.trains in UNJUDGED and schedule == "plateau":
             raise ConfigError(
-                f"stage {stage.trains} does not train a classifier, so it has no dev loss for schedule plateau and no "
-                "loss per row for sampling hard; choose others for it"
+                f"stage {stage.trains} does not train a classifier, so it has no dev loss for schedule plateau; "
+                "choose another schedule for it"
             )
     named = [stage.trains for stage in stages if stage.patch_size is None]
     if family == "fusenet" and named and named != list(known):

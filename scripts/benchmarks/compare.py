@@ -23,7 +23,8 @@ from scipy.special import expit, logit
 from tqdm.auto import tqdm
 from transformers import AutoConfig
 
-from mura_hf.data import home_folder, load_data
+from mura_hf.common import home_folder
+from mura_hf.data import load_data
 from mura_hf.errors import DatasetError, MuraError
 from mura_hf.evaluation import describe_source
 from mura_hf.evaluation.prediction_cache import PredictionCache

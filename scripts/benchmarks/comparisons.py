@@ -15,7 +15,8 @@ from typing import Any
 from compare import change_predictions, compare_configs, take_studies
 from harness import CONFIGS, DATA, RUNS, run_benchmark
 
-from mura_hf.data import home_folder, load_data
+from mura_hf.common import home_folder
+from mura_hf.data import load_data
 from mura_hf.data.open_data import REGION_GROUPS
 from mura_hf.errors import DatasetError
 from mura_hf.evaluation import describe_source
@@ -58,11 +59,11 @@ def measure_films() -> dict[str, Any]:
     folder = DATA / "fracatlas"
     if not folder.is_dir():
         raise DatasetError(f"{folder} does not exist; put FracAtlas there (doi 10.6084/m9.figshare.22363012)")
-    cut = load_config("film_scratch", [CONFIGS]).split_options()
-    datasets, source = load_data(folder, **cut)
+    split = load_config("film_scratch", [CONFIGS]).split_options()
+    datasets, source = load_data(folder, **split)
     report = compare_configs(
         datasets, FILMS, RUNS / "films" / "arms",
-        data_description={**describe_source(source, folder), "body_parts": "all", "cut": cut}, cpu=True,
+        data_description={**describe_source(source, folder), "body_parts": "all", "split": split}, cpu=True,
         cache_dir=home_folder() / "pixels", regions=REGIONS, match_prevalence=True,
     )  # fmt: skip
     return json.loads(json.dumps(report), parse_float=lambda text: round(float(text), 3))

@@ -38,7 +38,7 @@ CONFIG = TrainingConfig().replace(
     learning_rate=1e-3,
     schedule="plateau",
     plateau_patience=0,
-    sampling="hard",
+    sampling="balanced",
     ema_decay=0.9,
     average_top_k=2,
     region_weight=0.5,
@@ -46,8 +46,8 @@ CONFIG = TrainingConfig().replace(
     calib_fraction=0.2,
     stages=[{"epochs": 1, "patch_size": 32, "schedule": "cosine", "sampling": "shuffled"}, {"epochs": 3}],
 )
-"""A run that needs everything a state can hold: two stages, dropout, an average of weights, hard sampling, a plateau
-schedule, and the best epochs.
+"""A run that needs everything a state can hold: two stages, dropout, an average of weights, a plateau schedule, and
+the best epochs.
 """
 
 _LONGEST = 120.0

@@ -135,7 +135,7 @@ def overfit(
         if isinstance(inner, nn.Dropout):
             inner.eval()
     name, options = config.training.metric_loss, config.training.metric_loss_options
-    metric_loss = None if name is None else build_metric_loss({"name": name, **options})
+    metric_loss = None if name is None else build_metric_loss(name, options)
     frozen = config.training.train_last == 0 or trains in ("fusion", "classifier")
     parameters = [one for one in model.parameters() if one.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-2 if frozen else 1e-3, weight_decay=0.0)

@@ -1,29 +1,26 @@
-"""Measures what our training step, precision, memory layout and mining of triplets cost, beside bare PyTorch and
-pytorch-metric-learning. Ratios are medians of steps in turn in one process.
+"""Measures what our training step, precision and memory layout cost, beside bare PyTorch. Ratios are medians of steps
+in turn in one process.
 
-Topics (together 10 minutes):
+Topics (together less than 10 minutes):
   loop       steps of our training loop over bare steps of PyTorch in the same time, with the same model (DenseNet-169,
              224 px, batch of 8), precision and cached images
   precision  how many times as fast a training step of DenseNet-169 at 224 px is in bf16, and in fp32, with channels
              last, as in fp32 with channels first
-  mining     batch-hard loss of 128 x 2,048 embeddings, forward and backward, over pytorch-metric-learning's
 """
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from importlib.metadata import version
-from itertools import chain, cycle, repeat
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.state import AcceleratorState
-from harness import alternate, median_ratio, milliseconds, run_benchmark
+from harness import alternate, median_ratio, run_benchmark
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from mura_hf.data import load_mura
-from mura_hf.losses import batch_hard_triplet_loss
 from mura_hf.phantoms import write_phantom_mura
 from mura_hf.training import Trainer, TrainingConfig, build_model
 from mura_hf.training.processes import cpu_has_bf16, make_accelerator
@@ -64,20 +61,21 @@ def measure_loop(
 
 
 def measure_precision(backbone: str = "densenet169", image_size: int = 224, rounds: int = 5) -> dict[str, Any]:
-    """Compares precisions and memory layouts.
+    """Compares precisions and memory layouts in bare steps of PyTorch.
 
     Returns:
         `bf16_channels_last` and `fp32_channels_last`: how many times as fast as fp32 with channels first;
         `bf16_in_hardware`: whether the processor has instructions for bf16.
     """
-    plain = _PLAIN.replace(backbone=backbone, image_size=image_size)
-    configs = {
-        "fp32": plain.replace(channels_last=False),
-        "bf16_channels_last": plain.replace(precision="bf16"),
-        "fp32_channels_last": plain,
+    config = _PLAIN.replace(backbone=backbone, image_size=image_size)
+    kinds = {
+        "fp32": (torch.contiguous_format, torch.float32),
+        "bf16_channels_last": (torch.channels_last, torch.bfloat16),
+        "fp32_channels_last": (torch.channels_last, torch.float32),
     }
     with tempfile.TemporaryDirectory() as folder:
-        steps = {name: _our_step(config, Path(folder))[0] for name, config in configs.items()}
+        _, views = _our_step(config, Path(folder))
+        steps = {name: _bare_step(config, views, *kind) for name, kind in kinds.items()}
         seconds = alternate(steps, rounds, title="precision", warm_up=1)
     first = seconds.pop("fp32")
     return {**{name: median_ratio(first, some) for name, some in seconds.items()}, "bf16_in_hardware": cpu_has_bf16()}
@@ -118,17 +116,24 @@ def _our_step(config: TrainingConfig, folder: Path) -> tuple[Callable[[], None],
     return step, stage.views
 
 
-def _bare_step(config: TrainingConfig, views: Any) -> Callable[[], None]:
+def _bare_step(
+    config: TrainingConfig,
+    views: Any,
+    layout: torch.memory_format = torch.channels_last,
+    dtype: torch.dtype = torch.float32,
+) -> Callable[[], None]:
     """A step without our loop: the same model, images and optimizer."""
-    model = build_model(config, trained_on_phantoms=True).to(memory_format=torch.channels_last).train()
+    model = build_model(config, trained_on_phantoms=True).to(memory_format=layout).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.training.learning_rate)
     loader = DataLoader(views, config.training.batch_size, shuffle=True, drop_last=True)
     batches: Iterator[dict[str, torch.Tensor]] = chain.from_iterable(repeat(loader))
 
     def step() -> None:
         batch = next(batches)
-        pixels = batch["pixel_values"].contiguous(memory_format=torch.channels_last)
-        loss = functional.cross_entropy(model(pixel_values=pixels).logits, batch["labels"])
+        pixels = batch["pixel_values"].contiguous(memory_format=layout)
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            logits = model(pixel_values=pixels).logits
+        loss = functional.cross_entropy(logits.float(), batch["labels"])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.training.max_gradient_norm)
         optimizer.step()
@@ -137,59 +142,9 @@ def _bare_step(config: TrainingConfig, views: Any) -> Callable[[], None]:
     return step
 
 
-def measure_mining(batch: int = 128, width: int = 2048, rounds: int = 200) -> dict[str, Any]:
-    """Compares the batch-hard loss, forward and backward, with the same distance, margin and reduction.
-
-    Args:
-        batch: Number of embeddings.
-        width: Their length.
-        rounds: Of which medians are taken.
-
-    Returns:
-        `ratio` of ours over pytorch-metric-learning's, `milliseconds` and `their_milliseconds`, and the version of
-        `pytorch_metric_learning`.
-    """
-    from pytorch_metric_learning.distances import LpDistance
-    from pytorch_metric_learning.losses import TripletMarginLoss
-    from pytorch_metric_learning.miners import BatchHardMiner
-    from pytorch_metric_learning.reducers import SumReducer
-
-    distance = LpDistance(normalize_embeddings=False)
-    miner = BatchHardMiner(distance=distance)
-    reference = TripletMarginLoss(margin=0.2, distance=distance, reducer=SumReducer())
-    generator = torch.Generator().manual_seed(0)
-    drawn = [
-        (torch.randn(batch, width, generator=generator), torch.randint(0, 2, (batch,), generator=generator))
-        for _ in range(20)
-    ]
-
-    def backward(loss: Callable[..., torch.Tensor]) -> Callable[[], None]:
-        batches = cycle((embeddings.clone().requires_grad_(), labels) for embeddings, labels in drawn)
-
-        def step() -> None:
-            embeddings, labels = next(batches)
-            embeddings.grad = None
-            loss(embeddings, labels).backward()
-
-        return step
-
-    functions = {
-        "ours": backward(lambda embeddings, labels: batch_hard_triplet_loss(embeddings, labels, margin=0.2)),
-        "theirs": backward(lambda embeddings, labels: reference(embeddings, labels, miner(embeddings, labels))),
-    }
-    seconds = alternate(functions, rounds, title="mining", warm_up=10)
-    return {
-        "ratio": median_ratio(seconds["ours"], seconds["theirs"]),
-        "milliseconds": milliseconds(seconds["ours"]),
-        "their_milliseconds": milliseconds(seconds["theirs"]),
-        "pytorch_metric_learning": version("pytorch-metric-learning"),
-    }
-
-
 TOPICS = {
     "loop": (measure_loop, {"backbone": "resnet10t", "image_size": 64, "rounds": 1, "steps": 1}),
     "precision": (measure_precision, {"backbone": "resnet10t", "image_size": 64, "rounds": 1}),
-    "mining": (measure_mining, {"batch": 32, "width": 64, "rounds": 3}),
 }
 
 

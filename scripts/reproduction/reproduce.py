@@ -18,7 +18,7 @@ from published import load_published
 from runs import Budget, reproduce
 from tables import render_table, write_tables
 
-from mura_hf.data import home_folder
+from mura_hf.common import home_folder
 from mura_hf.errors import MuraError, TrainingStopped
 from mura_hf.training import leave_processes
 

@@ -5,7 +5,8 @@ import check_splits as script
 import pytest
 
 from mura_hf import DatasetError
-from mura_hf.data import home_folder, make_manifest, manifest_source, read_manifest, write_manifest
+from mura_hf.common import home_folder
+from mura_hf.data import make_manifest, manifest_source, read_manifest, write_manifest
 
 KEY = b"0123456789abcdef"
 MEMBERS = [("train", "a"), ("train", "b"), ("dev", "c"), ("train", "a")]

@@ -48,8 +48,6 @@ class TestFracatlas:
         assert sum(len(row["boxes"]) for row in both) == len(boxes)
         hardware = all_rows(load_fracatlas(root, abnormal=["hardware"]))
         assert not any(row["boxes"] for row in hardware)  # boxes are those of fractures
-        single = all_rows(load_fracatlas(root, multiscan=False))
-        assert len(single) == sum(not record["multiscan"] for record in records)
         folds = [load_fracatlas(root, fold=fold, n_folds=3)["dev"]["patient_id"] for fold in range(3)]
         assert sum(len(set(fold)) for fold in folds) == len(set().union(*folds))
         for options, message in (

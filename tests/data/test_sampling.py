@@ -1,9 +1,8 @@
 from collections import Counter
 
-import numpy as np
 import pytest
 
-from mura_hf.data import BalancedSampler, GroupSampler, HardSampler, PerClassSampler
+from mura_hf.data import BalancedSampler, GroupSampler, PerClassSampler
 
 
 def test_every_row_once_and_groups_side_by_side():
@@ -80,56 +79,3 @@ class TestPerClass:
     def test_impossible_batches_are_refused(self, classes, samples):
         with pytest.raises(ValueError, match="cannot be made of 6 classes"):
             PerClassSampler(self.CLASSES, classes, samples)
-
-
-class TestHard:
-    LOSSES = np.array([0.0, 0.1, 0.1, 0.2, 0.3, 0.9, 1.2, 0.0])
-
-    def _sampler(self, share=0.5, seed=1, epoch=0):
-        sampler = HardSampler(8, share, seed)
-        sampler.set_losses(range(8), self.LOSSES)
-        sampler.set_epoch(epoch)
-        return sampler
-
-    def test_every_row_once_before_losses_are_known(self):
-        order = list(HardSampler(30, seed=2))
-        assert sorted(order) == list(range(30))
-        assert order != sorted(order)
-
-    def test_rows_come_as_often_as_their_loss_says_rounded(self):
-        # By hand: mean .35, so nothing is cut at 1.4; (1 - .5) + .5 * loss / .35.
-        expected = 0.5 + 0.5 * self.LOSSES / 0.35
-        sampler = self._sampler()
-        np.testing.assert_allclose(sampler.expected(), expected)
-        counts = np.zeros(8)
-        for epoch in range(400):
-            sampler.set_epoch(epoch)
-            drawn = np.bincount(list(sampler), minlength=8)
-            assert drawn.sum() == 8 == len(sampler)
-            assert (drawn >= np.floor(expected)).all()
-            assert (drawn <= np.ceil(expected)).all()
-            counts += drawn
-        np.testing.assert_allclose(counts / 400, expected, atol=0.08)
-
-    def test_one_loss_does_not_fill_the_epoch_and_unmet_rows_count_as_the_mean(self):
-        sampler = HardSampler(10, 1.0)
-        sampler.set_losses(range(9), [1, 1, 1, 1, 1, 1, 1, 1, 91])
-        # Mean of the nine is 11; cut at 44; the tenth counts as 11.
-        np.testing.assert_allclose(sampler.expected(), np.array([1] * 8 + [44, 11]) / 6.3)
-
-    def test_order_depends_on_seed_epoch_and_losses_alone(self):
-        assert list(self._sampler()) == list(self._sampler())
-        assert list(self._sampler(epoch=1)) != list(self._sampler())
-        assert list(self._sampler(seed=2)) != list(self._sampler())
-        other = self._sampler()
-        other.set_losses([0], [3.0])
-        assert list(other).count(0) > list(self._sampler()).count(0)
-
-    def test_a_share_of_nothing_is_every_row_once(self):
-        assert sorted(self._sampler(share=0.0)) == list(range(8))
-
-    def test_what_cannot_be_is_refused(self):
-        with pytest.raises(ValueError, match="cannot be drawn"):
-            HardSampler(0)
-        with pytest.raises(ValueError, match="finite"):
-            HardSampler(3).set_losses([0], [float("nan")])

@@ -1,13 +1,10 @@
 import json
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from mura_hf import CheckpointError, DatasetError, load_mura
-from mura_hf.data import load_folder, split_digest
-from mura_hf.data.duplicates import find_leaks
-from mura_hf.evaluation import load_split, load_splits
+from mura_hf.data import split_digest
+from mura_hf.evaluation import load_split
 
 from .conftest import change_json
 
@@ -44,41 +41,6 @@ def test_other_data_are_refused_for_all_but_valid(trained, phantom_tree):
     change_json(folder / "training.json", data=data | {"made_with": {"seed": 3, "n_studies": 9}})
     with pytest.raises(DatasetError, match="another --seed"):  # other phantoms of the same patients
         load_split(folder, phantom_tree, "valid")
-
-
-@pytest.mark.parametrize("grouped", [False, True])
-def test_what_training_has_seen_is_left_out(grouped, tmp_path, capsys):
-    """Sixty films without patient ids, of which every third exists twice; old cuts put copies into two splits."""
-    data, rng = tmp_path / "films", np.random.default_rng(1)
-    for number in range(60):
-        folder = data / ("normal", "abnormal")[number % 2]
-        folder.mkdir(parents=True, exist_ok=True)
-        pixels = rng.integers(0, 256, (64, 64)).astype(np.uint8)
-        for copy in range(1 + (number % 3 == 0)):
-            Image.fromarray(pixels).save(folder / f"{number}_{copy}.png")
-    cut = {"dev_fraction": 0.2, "calib_fraction": 0.2, "valid_fraction": 0.3, "stratified": True}
-    trained, present = (load_folder(data, **cut, group_duplicates=value) for value in (grouped, True))
-    digest = split_digest((name, study) for name, rows in trained.items() for study in rows["study_id"])
-    record = {"recipe": {**cut, **({"group_duplicates": True} if grouped else {})}}
-    record["data"] = {"key": "folder", "split_digest": digest}
-    (tmp_path / "training.json").write_text(json.dumps(record))
-    for split in ("valid", "dev", "calib"):
-        capsys.readouterr()
-        found = load_splits(tmp_path, data, split)[0]
-        printed, before = capsys.readouterr().err, (present if split == "valid" else trained)[split]
-        others = {name: rows for name, rows in trained.items() if name != split}
-        assert found["train"]["study_id"] == trained["train"]["study_id"]
-        assert find_leaks({split: found[split]}, others) == []
-        if grouped:
-            assert found[split]["study_id"] == trained[split]["study_id"]
-            assert "are left out, because" not in printed
-        else:
-            known = {leak["studies"][0] for leak in find_leaks({split: before}, others)}
-            known |= {study for rows in others.values() for study in rows["study_id"]}
-            kept = [study for study in before["study_id"] if study not in known]
-            assert found[split]["study_id"] == kept
-            assert 0 < len(kept) < len(before)
-            assert f"{len(before) - len(kept)} of {len(before)} images of {split} are left out" in printed
 
 
 def test_the_training_record_is_needed(phantom_tree, tmp_path):

@@ -1,15 +1,13 @@
 """Losses on embeddings: against their formulas in plain Python, against pytorch-metric-learning, and by name."""
 
 import math
-import statistics
-import time
 
 import pytest
 import torch
 from pytorch_metric_learning.distances import LpDistance
 from pytorch_metric_learning.losses import TripletMarginLoss
 from pytorch_metric_learning.miners import BatchHardMiner
-from pytorch_metric_learning.reducers import AvgNonZeroReducer, MeanReducer, SumReducer
+from pytorch_metric_learning.reducers import MeanReducer, SumReducer
 
 from mura_hf.errors import ConfigError
 from mura_hf.losses import (
@@ -22,7 +20,7 @@ from mura_hf.losses import (
     triplet_margin_loss,
 )
 
-REDUCERS = {"sum": SumReducer, "mean": MeanReducer, "mean_nonzero": AvgNonZeroReducer}
+REDUCERS = {"sum": SumReducer, "mean": MeanReducer}
 every_loss = pytest.mark.parametrize("loss", METRIC_LOSSES.values(), ids=METRIC_LOSSES)
 every_reduction = pytest.mark.parametrize("reduction", REDUCERS)
 
@@ -48,8 +46,7 @@ def _pairs(embeddings, labels, squared=False, normalize=False):
 
 
 def _reduce(losses, reduction):
-    kept = [loss for loss in losses if loss != 0] if reduction == "mean_nonzero" else losses
-    return sum(kept) / (1 if reduction == "sum" else max(len(kept), 1))
+    return sum(losses) / (1 if reduction == "sum" else max(len(losses), 1))
 
 
 def _all_triplets(positives, negatives, margin):
@@ -118,7 +115,7 @@ def _gradient(loss, embeddings, labels):
 @every_reduction
 @pytest.mark.parametrize("squared", [False, True])
 def test_value_and_gradient_equal_pytorch_metric_learning(loss, mined, reduction, squared):
-    ours = build_metric_loss({"name": loss.__name__[:-5], "margin": 0.5, "squared": squared, "reduction": reduction})
+    ours = build_metric_loss(loss.__name__[:-5], {"margin": 0.5, "squared": squared, "reduction": reduction})
     data = _batch(64, 32, seed=3)
     torch.testing.assert_close(_gradient(ours, *data), _gradient(_reference(0.5, squared, reduction, mined), *data))
 
@@ -136,22 +133,6 @@ def test_batch_hard_keeps_its_digits_under_a_common_offset():
     moved = (embeddings + 1000).float()
     exact = float(batch_hard_triplet_loss(moved.double(), labels))
     assert float(batch_hard_triplet_loss(moved, labels)) == pytest.approx(exact, rel=1e-5)
-
-
-def _median_ratio():
-    embeddings, labels, ratios = torch.randn(128, 2048), torch.randint(0, 2, (128,)), []
-    for _ in range(9):
-        times = []
-        for loss in (batch_hard_triplet_loss, _reference(0.2)):
-            start = time.perf_counter()
-            _gradient(loss, embeddings, labels)
-            times.append(time.perf_counter() - start)
-        ratios.append(times[0] / times[1])
-    return statistics.median(ratios[2:])
-
-
-def test_batch_hard_takes_at_most_half_the_time_of_pytorch_metric_learning():
-    assert any(_median_ratio() <= 0.5 for _ in range(3))  # three attempts, for a busy machine
 
 
 def test_focal_is_its_tangent_beyond_an_exponent_of_30():
@@ -267,26 +248,24 @@ def test_rejects_shapes_and_reductions(loss):
 
 def test_a_loss_is_built_by_name():
     data = _batch()
-    built = build_metric_loss({"name": "triplet_margin", "margin": 1, "reduction": "sum"})
+    built = build_metric_loss("triplet_margin", {"margin": 1, "reduction": "sum"})
     assert built(*data) == triplet_margin_loss(*data, margin=1.0, reduction="sum")
-    assert built(*data) != build_metric_loss({"name": "triplet_margin"})(*data)
+    assert built(*data) != build_metric_loss("triplet_margin", {})(*data)
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("name", "options", "message"),
     [
-        ({"name": "batch_hard"}, "unknown name 'batch_hard'; did you mean .batch_hard_triplet"),
-        ({"name": "hinge"}, "unknown name 'hinge'; choose one of triplet_margin, semi_hard_triplet"),
-        ({"margin": 1.0}, "unknown name None"),
-        ({"name": ["triplet_focal"]}, "unknown name"),
-        ({"name": "triplet_focal", "sigm": 1.0}, "unknown option 'sigm'; did you mean .sigma"),
-        ({"name": "triplet_focal", "sigma": "1e-1"}, "sigma is '1e-1', but must be a number"),
-        ({"name": "triplet_focal", "squared": 1}, "squared is 1, but must be true or false"),
-        ({"name": "triplet_focal", "sigma": 0}, "sigma is 0: it must be above 0"),
-        ({"name": "triplet_focal", "reduction": "means"}, "reduction is 'means'"),
-        ({"name": "selectively_contrastive_triplet", "positives": "hard"}, "positives is 'hard'"),
+        ("batch_hard", {}, "unknown name 'batch_hard'; did you mean .batch_hard_triplet"),
+        ("hinge", {}, "unknown name 'hinge'; choose one of triplet_margin, semi_hard_triplet"),
+        ("triplet_focal", {"sigm": 1.0}, "unknown option 'sigm'; did you mean .sigma"),
+        ("triplet_focal", {"sigma": "1e-1"}, "sigma is '1e-1', but must be a number"),
+        ("triplet_focal", {"squared": 1}, "squared is 1, but must be true or false"),
+        ("triplet_focal", {"sigma": 0}, "sigma is 0: it must be above 0"),
+        ("triplet_focal", {"reduction": "means"}, "reduction is 'means'"),
+        ("selectively_contrastive_triplet", {"positives": "hard"}, "positives is 'hard'"),
     ],
 )
-def test_unknown_names_and_options_are_rejected(settings, message):
+def test_unknown_names_and_options_are_rejected(name, options, message):
     with pytest.raises(ConfigError, match=message):
-        build_metric_loss(settings)
+        build_metric_loss(name, options)

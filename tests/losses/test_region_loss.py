@@ -11,8 +11,8 @@ def test_equals_the_formula_by_hand():
     regions = torch.zeros(1, 4, 4, dtype=torch.bool)
     regions[0, 1, 1] = True  # one pixel is enough for the position above it
     softplus = [math.log1p(math.exp(z)) for z in (-2.0, -1.0, 0.5, 0.0)]
-    expected = (10 * softplus[0] + sum(softplus[1:])) / 4
-    found = region_loss(scores, regions, torch.tensor([True]), inside_weight=10.0)
+    expected = (4 * softplus[0] + sum(softplus[1:])) / 4
+    found = region_loss(scores, regions, torch.tensor([True]))
     assert float(found) == pytest.approx(expected, abs=1e-6)
 
 

@@ -104,9 +104,9 @@ def test_runtimes_that_are_missing_are_left_out(checkpoint, monkeypatch):
 
 
 def test_training_speed():
-    found = training_speed(["--quick", "--topics", "loop", "mining"])
+    found = training_speed(["--quick"])
     assert found["loop"]["rate"] > 0
-    assert found["mining"]["ratio"] > 0
+    assert found["precision"]["bf16_channels_last"] > 0
 
 
 def test_retrieval_speed():

@@ -43,6 +43,10 @@ def test_wrong_values_are_explained(text, message, tmp_path):
         load_config(f"{file}:a" if text.startswith("variants") else file)
 
 
+def test_former_fields_with_their_defaults_are_left_out():
+    assert TrainingConfig.from_dict({"cutmix": 0.0, "channels_last": True, "resized_crop": 1.0}) == TrainingConfig()
+
+
 def test_extends_and_variants(tmp_path):
     (tmp_path / "base.yaml").write_text(
         "{epochs: 3, batch_size: 4, learning_rate: 1e-3, backbone_kwargs: {stem_width: 8}, flip: 0.1, scale: 0.2, "
@@ -112,6 +116,8 @@ def test_records_of_the_first_edition_are_read():
     metric = {**recipe, "patches": {"epochs": 0}, "family": "metric_learning",
               "metric_loss": {"name": "triplet_margin", "options": {"margin": 0.5}}}  # fmt: skip
     assert config_from_record({"recipe": metric}).training.metric_loss_options == {"margin": 0.5}
+    former = {"sampling": "hard", "hard_share": 0.3, "cutmix": 1.0, "group_duplicates": False, "erasing": 0.5}
+    assert config_from_record({"arguments": {**TrainingConfig().to_dict(), **former}}) == TrainingConfig()
     for folder in BUNDLED.values():
         record = json.loads((folder / "training.json").read_text())
         config = config_from_record(record)
@@ -121,7 +127,6 @@ def test_records_of_the_first_edition_are_read():
 @dataclass
 class Script:
     config: str
-    each_body_part: bool = False
     patch_epochs: int | None = None
     show: bool = False
 
@@ -154,7 +159,7 @@ def test_any_field_is_an_option():
         (["mura_paper", "--epochs", "ten"], "invalid int value"),
         (["mura_paper", "--model_kwargs", "["], "not valid YAML"),
         (["many.yaml", "--learning_rate", "1e-4"], "members' configs set this: change film"),
-        (["many.yaml", "--each_body_part"], "consists of classifiers"),
+        (["many.yaml", "--family", "specialized"], "leave out members"),
     ],
 )
 def test_wrong_options_are_explained(options, message, capsys, tmp_path, monkeypatch):

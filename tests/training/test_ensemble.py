@@ -94,7 +94,7 @@ def test_a_config_named_again_is_trained_with_another_seed(phantom_splits, confi
     assert record["arguments"]["members"] == ["plain", "plain"]  # and no path
     for seed in (3, 4):  # each is cut as the ensemble says
         one = read_record(tmp_path / "run" / f"plain-{seed}" / "checkpoint")
-        assert (one["arguments"]["seed"], one["data"]["cut"]["seed"]) == (seed, 3)
+        assert (one["arguments"]["seed"], one["data"]["split"]["seed"]) == (seed, 3)
         assert record["members"][f"plain-{seed}"]["arguments"] == one["arguments"]
     assert record["seconds"] >= sum(one["seconds"] for one in record["members"].values())
     one, other = (_member(tmp_path / "run", name).state_dict() for name in ("plain-3", "plain-4"))

@@ -6,6 +6,7 @@ import torch
 from datasets import DatasetDict
 
 from mura_hf import CheckpointError, ConfigError, MuraImageProcessor, load_mura
+from mura_hf.data import split_digest
 from mura_hf.evaluation import load_split
 from mura_hf.models import CLASSIFIERS
 from mura_hf.models.backbone_mura import imagenet_overlay
@@ -274,7 +275,7 @@ def test_on_the_same_data_the_cut_stays(trained_base, phantom_tree):
 def test_a_member_is_cut_as_its_ensemble_was_whatever_its_seed(trained_base, phantom_tree, tmp_path):
     member = shutil.copytree(trained_base, tmp_path / "member")
     record = json.loads((member / "training.json").read_text())
-    record["data"]["cut"], record["arguments"]["seed"] = TINY.split_options(), TINY.training.seed + 1
+    record["data"]["split"], record["arguments"]["seed"] = TINY.split_options(), TINY.training.seed + 1
     (member / "training.json").write_text(json.dumps(record))
     config = TINY.replace(init_from=str(member), dev_fraction=0.4, seed=7)
     kept, _, _ = keep_split_of_base(
@@ -283,6 +284,24 @@ def test_a_member_is_cut_as_its_ensemble_was_whatever_its_seed(trained_base, pha
     assert kept.split_options() == TINY.split_options()
     calib, _ = load_split(member, phantom_tree, "calib")
     assert calib["study_id"] == load_mura(phantom_tree, **TINY.split_options())["calib"]["study_id"]
+
+
+def test_a_record_that_does_not_say_whether_its_split_was_stratified(trained_base, phantom_tree, tmp_path):
+    old = shutil.copytree(trained_base, tmp_path / "old")
+    options = {**TINY.split_options(), "stratified": False}
+    theirs = load_mura(phantom_tree, **options)
+    record = json.loads((old / "training.json").read_text())
+    record["data"]["split_digest"] = split_digest(
+        (name, one) for name, rows in theirs.items() for one in rows["study_id"]
+    )
+    del record["arguments"]["stratified"]
+    (old / "training.json").write_text(json.dumps(record))
+    config = TINY.replace(init_from=str(old), seed=7)
+    own = load_mura(phantom_tree, **config.split_options())
+    kept, _, _ = keep_split_of_base(config, own, phantom_tree, {}, source="phantoms")
+    assert kept.split_options() == options
+    calib, _ = load_split(old, phantom_tree, "calib")
+    assert calib["study_id"] == theirs["calib"]["study_id"]
 
 
 def test_of_some_parts_of_them_the_known_are_counted(trained_base, phantom_tree):

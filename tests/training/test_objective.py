@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from datasets import Dataset
 from timm.data import Mixup
-from timm.data import mixup as timm_mixup
 from torch.nn import functional
 
 from mura_hf import ConfigError
 from mura_hf.training import TrainingConfig, load_config
-from mura_hf.training.objective import SHARE, Targets, batch_loss, draw_mix, mix_batch
+from mura_hf.training.objective import SHARE, UNKNOWN_FINDING, Targets, batch_loss, draw_share, mix_batch, read_targets
 
 PLAIN = TrainingConfig().replace(pretrained=False, body_part_head=True, body_part_weight=0.5)
 SIZE = (24, 32)
@@ -27,16 +27,14 @@ def _batch(n=6):
     }
 
 
-@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
-def test_mixes_as_timm_does(kind, monkeypatch):
-    config, batch = PLAIN.replace(**{kind: 0.8}), _batch()
-    mix = draw_mix(config, SIZE, (1, 2, 0))
+def test_mixes_as_timm_does(monkeypatch):
+    config, batch = PLAIN.replace(mixup=0.8), _batch()
+    drawn = draw_share(config, (1, 2, 0))
     found = mix_batch(batch, config, (1, 2, 0))
-    reference = Mixup(mixup_alpha=0.8, cutmix_alpha=0.8, label_smoothing=0.0, num_classes=2)
-    monkeypatch.setattr(reference, "_params_per_batch", lambda: (mix.share, kind == "cutmix"))
-    monkeypatch.setattr(timm_mixup, "rand_bbox", lambda *given, **options: mix.box)
+    reference = Mixup(mixup_alpha=0.8, label_smoothing=0.0, num_classes=2)
+    monkeypatch.setattr(reference, "_params_per_batch", lambda: (drawn, False))
     views, targets = reference(batch["pixel_values"].clone(), batch["labels"])
-    assert 0 < mix.share < 1
+    assert 0 < drawn < 1
     torch.testing.assert_close(found["pixel_values"], views)
     share, labels = float(found[SHARE]), found["labels"]
     soft = share * functional.one_hot(labels, 2) + (1 - share) * functional.one_hot(labels.flip(0), 2)
@@ -44,46 +42,19 @@ def test_mixes_as_timm_does(kind, monkeypatch):
     assert torch.equal(batch["pixel_values"], _batch()["pixel_values"])  # the loader's own is left alone
 
 
-def test_the_share_is_what_is_seen():
-    config = PLAIN.replace(cutmix=1.0)
-    cut_off = 0
-    for step in range(100):
-        mix = draw_mix(config, SIZE, (0, step, 0))
-        top, bottom, left, right = mix.box
-        assert 0 <= top <= bottom <= SIZE[0]
-        assert 0 <= left <= right <= SIZE[1]
-        assert mix.share == pytest.approx(1 - (bottom - top) * (right - left) / (SIZE[0] * SIZE[1]))
-        cut_off += top == 0 or bottom == SIZE[0]
-    assert 10 < cut_off < 90
-
-
-@pytest.mark.parametrize("alpha", [0.2, 4.0])
-def test_shares_are_drawn_from_beta(alpha):
-    config = PLAIN.replace(mixup=alpha)
-    shares = [draw_mix(config, SIZE, (0, step, 0)).share for step in range(400)]
-    assert np.mean(shares) == pytest.approx(0.5, abs=0.05)
-    assert np.var(shares) == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.2)
-
-
-def test_a_toss_decides_between_both():
-    config = PLAIN.replace(mixup=0.2, cutmix=1.0)
-    kinds = [draw_mix(config, SIZE, (0, step, 0)).box is None for step in range(200)]
-    assert 75 < sum(kinds) < 125
-
-
-def test_draws_depend_on_seed_and_place_alone():
+def test_draws_depend_on_seed_and_position_alone():
     config = PLAIN.replace(mixup=0.4, seed=3)
-    first = draw_mix(config, SIZE, (4, 5, 1))
+    first = draw_share(config, (4, 5, 1))
     for seed in (0, 1):
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)
-        assert draw_mix(config, SIZE, (4, 5, 1)) == first
+        assert draw_share(config, (4, 5, 1)) == first
     before = torch.get_rng_state()
     mix_batch(_batch(), config, (4, 5, 1))
     assert torch.equal(torch.get_rng_state(), before)
     others = [(config, 4, 5, 0), (config, 4, 6, 1), (config, 5, 5, 1), (PLAIN.replace(mixup=0.4, seed=4), 4, 5, 1)]
-    assert all(draw_mix(one, SIZE, place) != first for one, *place in others)
+    assert all(draw_share(one, position) != first for one, *position in others)
 
 
 def test_nothing_is_done_where_nothing_is_asked():
@@ -122,6 +93,16 @@ def test_the_loss_is_that_of_soft_labels():
     assert found == pytest.approx(float(expected) + 0.5 * known / 5, rel=1e-6)
 
 
+def test_the_targets_of_studies_are_in_the_order_of_their_first_views():
+    rows = Dataset.from_dict(
+        {"study_id": ["A", "B", "A"], "label": [1, 0, 1], "finding": ["fracture", None, "fracture"]}
+    )
+    config = PLAIN.replace(level="study", finding_weight=1.0, model_kwargs={"finding_types": ["lesion", "fracture"]})
+    targets = read_targets(config, rows, torch.device("cpu"))
+    assert targets.findings.tolist() == [1, UNKNOWN_FINDING]
+    assert targets.weights.tolist() == [0.5, 0.5]  # of studies, not of views
+
+
 def test_smoothed_labels_and_findings_are_mixed_too():
     batch, findings = _batch(), torch.tensor([-1, 2, 0, -1, 1, -1])
     changes = {"label_smoothing": 0.1, "finding_weight": 0.7, "model_kwargs": {"finding_types": ["a", "b", "c"]}}
@@ -141,10 +122,8 @@ def test_smoothed_labels_and_findings_are_mixed_too():
         ({"stages": [{"epochs": 1, "patch_size": 64}, {"epochs": 1}]}, "patches"),
         ({"family": "metric_learning", "metric_loss": "triplet_margin"}, "metric_loss"),
         ({"family": "fusenet"}, "family fusenet"),
-        ({"sampling": "hard"}, "sampling hard"),
     ],
 )
 def test_what_has_no_label_when_mixed_is_refused(changes, what):
-    for kind in ("mixup", "cutmix"):
-        with pytest.raises(ConfigError, match=f"do not go with {what}.*; set mixup and cutmix to 0"):
-            load_config("mura_paper", **changes, **{kind: 0.2})
+    with pytest.raises(ConfigError, match=f"does not go with {what}.*; set mixup to 0"):
+        load_config("mura_paper", **changes, mixup=0.2)

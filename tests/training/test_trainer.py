@@ -23,7 +23,7 @@ from mura_hf import (
     MuraImageProcessor,
     StudyPredictor,
 )
-from mura_hf.data import HardSampler, ViewDataset
+from mura_hf.data import ViewDataset
 from mura_hf.errors import TrainingError, TrainingStopped
 from mura_hf.metrics import aggregate_studies
 from mura_hf.training import Trainer, TrainingConfig, load_config, predict_views, train, trainer
@@ -122,7 +122,7 @@ def run(plain):
 def mixed(phantom_splits, tmp_path_factory):
     """A run with mixed views, two steps without a finite loss, and an average of the best epochs."""
     return watch(
-        phantom_splits, tmp_path_factory.mktemp("mixed") / "run", broken={2, 6}, mixup=0.4, cutmix=1.0, epochs=3,
+        phantom_splits, tmp_path_factory.mktemp("mixed") / "run", broken={2, 6}, mixup=0.4, epochs=3,
         average_top_k=2, start_share=0.25, compile=True,
     )  # fmt: skip
 
@@ -318,23 +318,6 @@ def test_studies_are_trained_and_judged_whole(pooling, phantom_splits, tmp_path)
             output = model(pixels[None])
         assert probability == pytest.approx(float(output.study_logits[0, 1].exp()), abs=1e-5)
         np.testing.assert_allclose(found.probabilities[rows], output.view_logits[0].softmax(-1)[:, 1], atol=1e-5)
-
-
-def test_hard_rows_are_drawn_by_their_loss(phantom_splits, tmp_path, monkeypatch):
-    calls, take = [], HardSampler.set_losses
-    monkeypatch.setattr(
-        HardSampler, "set_losses", lambda self, rows, losses: (calls.append((rows, losses)), take(self, rows, losses))
-    )
-    train_tiny(phantom_splits, tmp_path / "run", sampling="hard", epochs=2)
-    n, batch = len(phantom_splits["train"]), 16
-    (rows, losses), (second_rows, _) = calls
-    second = HardSampler(n, 0.5, 0)
-    take(second, rows, losses)
-    second.set_epoch(1)
-    assert second_rows.tolist() == list(second)[: len(rows)]
-    assert len(rows) == len(losses) == n // batch * batch  # an incomplete batch is left out
-    assert len(set(rows.tolist())) == len(rows)
-    assert (losses > 0).all()
 
 
 def test_the_average_of_the_best_epochs_is_kept_with_both_figures(mixed, phantom_splits):
