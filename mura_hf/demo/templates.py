@@ -78,9 +78,6 @@ FOUND = "found by the model"
 ANYWHERE, SAME_PART = "Whole database", "Same body part"
 METHODS = {
     AUTO: "Grad-CAM (default)",
-    "class_activation_map": "Class activation map",
-    "head_gradient": "Grad-CAM by the gradient of the head",
-    "grad_cam": "Grad-CAM by Captum",
     "layer_cam": "LayerCAM",
     "smooth_grad_cam": "Smooth Grad-CAM (slower)",
     "occlusion": "Occlusion (slowest)",

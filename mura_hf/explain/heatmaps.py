@@ -5,55 +5,29 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 from torch.nn import functional
 
-from ..errors import CheckpointError
-from ..models import Explained, MuraClassifier, MuraForImageClassification, MuraImageClassifierOutput
+from ..models import ExplainedMap, MuraClassifier, MuraImageClassifierOutput
 from ..models.class_activation_mura import boxes_to_pixels, gradient_map
 
-# The first four functions take a part of a prediction from `model.explain`: float32 `[n, h, w]`, not negative.
+# The first two functions take a feature map of a prediction from `model.explain`, and return float32 `[n, h, w]`, not
+# negative.
 
 
-def class_activation_map(part: Explained) -> torch.Tensor:
-    """Closed form without a gradient: channels weighted by the linear layer that follows the pooling, cut at 0.
+def grad_cam_map(explained: ExplainedMap) -> torch.Tensor:
+    """Grad-CAM: channels weighted by the mean gradient of z_abnormal - z_normal, cut at 0.
 
-    Zhou et al., "Learning deep features for discriminative localization", arXiv 1512.04150, equation 2, with the
-    difference of the weights of the two classes. Equals Grad-CAM at the input of the pooling.
-
-    Raises:
-        CheckpointError: If the network does not end in global average pooling and one linear layer.
+    Selvaraju et al., arXiv 1610.02391, equations 1 and 2. If the network ends in global average pooling and one linear
+    layer, these weights are those of the linear layer (Zhou et al., arXiv 1512.04150, equation 2), and no gradient is
+    computed.
     """
-    if part.channel_weights is None:
-        raise CheckpointError(
-            "this model does not end in global average pooling and one linear layer, so its class activation map has "
-            "no closed form; the method head_gradient gives the same map where one exists, and Grad-CAM elsewhere"
-        )
-    return torch.einsum("d,ndhw->nhw", part.channel_weights.float(), part.feature_map.detach().float()).clamp_min(0)
+    if explained.channel_weights is None:
+        return gradient_map(explained.score, explained.feature_map).float().clamp_min(0)
+    feature_map = explained.feature_map.detach().float()
+    return torch.einsum("d,ndhw->nhw", explained.channel_weights.float(), feature_map).clamp_min(0)
 
 
-def head_gradient(part: Explained) -> torch.Tensor:
-    """Grad-CAM with one gradient through the layers after the feature map, without Captum; equals `captum_grad_cam`.
-
-    Selvaraju et al., arXiv 1610.02391, equations 1 and 2.
-    """
-    return gradient_map(part.score, part.feature_map).float().clamp_min(0)
-
-
-def captum_grad_cam(part: Explained) -> torch.Tensor:
-    """Grad-CAM with Captum's `LayerGradCam`. It hooks a layer of this call only, so threads may share a model."""
-    from captum.attr import LayerGradCam
-
-    probe = nn.Identity()
-    # A tensor that was made in inference mode cannot be differentiated, but a copy can.
-    with torch.inference_mode(False), torch.enable_grad():
-        maps = LayerGradCam(lambda values: part.score(probe(values)), probe).attribute(
-            part.feature_map.detach().clone(), relu_attributions=True
-        )
-    return maps.detach().float()[:, 0]
-
-
-def layer_cam(part: Explained) -> torch.Tensor:
+def layer_cam(explained: ExplainedMap) -> torch.Tensor:
     """Every position of every channel weighted by its own positive gradient.
 
     Jiang et al., "LayerCAM: exploring hierarchical class activation maps for localization", IEEE Transactions on Image
@@ -61,23 +35,26 @@ def layer_cam(part: Explained) -> torch.Tensor:
     subtracted.
     """
     with torch.inference_mode(False), torch.enable_grad():
-        values = part.feature_map.detach().clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(part.score(values).sum(), values)
+        values = explained.feature_map.detach().clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(explained.score(values).sum(), values)
     return (gradient.clamp_min(0) * values.detach()).sum(1).float().clamp_min(0)
 
 
-def merge_parts(
-    parts: Sequence[Explained], draw: Callable[[Explained], torch.Tensor], n: int, size: tuple[int, int]
+def merge_maps(
+    explained_maps: Sequence[ExplainedMap],
+    draw: Callable[[ExplainedMap], torch.Tensor],
+    n: int,
+    size: tuple[int, int],
 ) -> torch.Tensor:
-    """Weighted mean of the maps that `draw` makes of the parts, each enlarged to its place and divided by its maximum.
+    """Weighted mean of what `draw` makes of each feature map, enlarged to its place and divided by its maximum.
 
     Returns:
         float32 `[n, *size]` in [0, 1], one per image, each divided by its maximum.
     """
-    maps = torch.zeros(n, *size, device=parts[0].feature_map.device)
-    for part in parts:
-        rows = torch.arange(n, device=maps.device) if part.rows is None else part.rows
-        maps.index_add_(0, rows, _place(draw(part), part.boxes, size), alpha=part.weight)
+    maps = torch.zeros(n, *size, device=explained_maps[0].feature_map.device)
+    for one in explained_maps:
+        rows = torch.arange(n, device=maps.device) if one.rows is None else one.rows
+        maps.index_add_(0, rows, _place(draw(one), one.boxes, size), alpha=one.weight)
     return normalize(maps)
 
 
@@ -92,12 +69,12 @@ def _place(maps: torch.Tensor, boxes: torch.Tensor | None, size: tuple[int, int]
     return normalize(placed)
 
 
-def find_map_sizes(parts: Sequence[Explained], n: int) -> list[tuple[int, int]]:
+def find_map_sizes(explained_maps: Sequence[ExplainedMap], n: int) -> list[tuple[int, int]]:
     """Height and width of the finest feature map that each of the n images depends on."""
     sizes = [(0, 0)] * n
-    for part in parts:
-        height, width = part.feature_map.shape[-2:]
-        for row in range(n) if part.rows is None else part.rows.tolist():
+    for one in explained_maps:
+        height, width = one.feature_map.shape[-2:]
+        for row in range(n) if one.rows is None else one.rows.tolist():
             sizes[row] = max(sizes[row], (height, width))
     return sizes
 
@@ -117,17 +94,18 @@ def enlarge(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 AUTO = "auto"
 
-_FEATURE_MAP_METHODS: dict[str, Callable[[Explained], torch.Tensor]] = {
-    "class_activation_map": class_activation_map,
-    "head_gradient": head_gradient,
-    "grad_cam": captum_grad_cam,
+_FEATURE_MAP_METHODS: dict[str, Callable[[ExplainedMap], torch.Tensor]] = {
+    "grad_cam": grad_cam_map,
     "layer_cam": layer_cam,
 }
 
 METHODS = (*_FEATURE_MAP_METHODS, "smooth_grad_cam", "occlusion")
 """Names of all methods, the cheapest first. All but the last two need only the feature maps of a prediction."""
 
+_FORMER_NAMES = ("class_activation_map", "head_gradient")  # of Grad-CAM with and without the closed form
+
 _WINDOWS_PER_SIDE = 8
+_BATCH_SIZE = 16  # copies of an image per pass through the model
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,8 +125,14 @@ class Heatmaps:
 
 
 def check_method(method: str) -> str:
-    """Returns one of `METHODS`, or "auto", unchanged; raises `ValueError` for other names."""
-    if method not in (AUTO, *METHODS):
+    """Returns one of `METHODS` unchanged, and "grad_cam" for "auto" and its former names.
+
+    Raises:
+        ValueError: If there is no such method.
+    """
+    if method in (AUTO, *_FORMER_NAMES):
+        return "grad_cam"
+    if method not in METHODS:
         raise ValueError(f"unknown heatmap method {method!r}; known are {AUTO}, {', '.join(METHODS)}")
     return method
 
@@ -164,9 +148,7 @@ def explain(
 ) -> Heatmaps:
     """Explains z_abnormal - z_normal with any method.
 
-    "auto" is the cheapest method that equals Grad-CAM for the model: "class_activation_map" if each of its networks
-    ends in global average pooling and one linear layer, else "head_gradient". `grad_cam` describes how several maps
-    are merged.
+    "auto" is "grad_cam", which describes how several maps are merged.
 
     Args:
         model: Any classifier in evaluation mode. Threads may share it.
@@ -178,12 +160,12 @@ def explain(
         body_parts: int64 `[B]`, for models that need the part.
 
     Raises:
-        CheckpointError: If the method does not support the model; "occlusion" supports any.
+        CheckpointError: If the network has no spatial layer that the prediction depends on; "occlusion" needs none.
         ValueError: If there is no such method, or its inputs are missing.
     """
-    check_method(method)
+    method = check_method(method)
     if pixel_values is None:
-        if output is None or method not in (AUTO, *_FEATURE_MAP_METHODS):
+        if output is None or method not in _FEATURE_MAP_METHODS:
             raise ValueError(f"give pixel_values; only {', '.join(_FEATURE_MAP_METHODS)} work with output alone")
     else:
         height, width = pixel_values.shape[-2:]
@@ -196,14 +178,12 @@ def explain(
             with torch.no_grad():
                 output = model.classify_views(pixel_values, explainable=True, **given)
     assert output is not None
-    parts = model.explain(output)
-    map_sizes = find_map_sizes(parts, len(parts[0].feature_map if output.logits is None else output.logits))
+    explained_maps = model.explain(output)
+    map_sizes = find_map_sizes(explained_maps, len(output.logits))
     if method == "smooth_grad_cam":
         assert pixel_values is not None
         return Heatmaps(smooth_grad_cam(model, pixel_values, size=size, body_parts=body_parts), method, map_sizes)
-    if method == AUTO:
-        method = "head_gradient" if any(part.channel_weights is None for part in parts) else "class_activation_map"
-    maps = merge_parts(parts, _FEATURE_MAP_METHODS[method], len(map_sizes), size or max(map_sizes))
+    maps = merge_maps(explained_maps, _FEATURE_MAP_METHODS[method], len(map_sizes), size or max(map_sizes))
     return Heatmaps(maps, method, map_sizes)
 
 
@@ -211,12 +191,11 @@ def grad_cam(
     model: MuraClassifier,
     pixel_values: torch.Tensor | None = None,
     *,
-    feature_map: torch.Tensor | None = None,
     output: MuraImageClassifierOutput | None = None,
     size: tuple[int, int] | None = None,
     body_parts: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Grad-CAM of z_abnormal - z_normal at the input of the last pooling, with Captum's `LayerGradCam`.
+    """Grad-CAM of z_abnormal - z_normal at the input of the last pooling.
 
     Selvaraju et al., arXiv 1610.02391, equations 1 and 2. For two classes, the gradient of the difference of the
     logits is parallel to that of the probability. Only the head is differentiated, and threads may share a model.
@@ -227,8 +206,7 @@ def grad_cam(
 
     Args:
         model: Any classifier in evaluation mode.
-        pixel_values: float `[B, C, H, W]`. Give this, `feature_map` or `output`.
-        feature_map: `[B, D, h, w]` from the output of a model with one backbone.
+        pixel_values: float `[B, C, H, W]`. Optional if `output` is given.
         output: Output of `model.classify_views`, or the field `views` of a `StudyOutput`, which saves the forward
             pass. Transformers need `explainable=True` there.
         size: Height and width of the result; those of `pixel_values` if None, or of the feature map without them.
@@ -240,16 +218,8 @@ def grad_cam(
 
     Raises:
         CheckpointError: If the network has no spatial layer that the prediction depends on.
-        ValueError: If not exactly one of the inputs is given, or a feature map for a model with several backbones.
+        ValueError: If neither `pixel_values` nor `output` is given.
     """
-    if sum(value is not None for value in (pixel_values, feature_map, output)) != 1:
-        raise ValueError("give either pixel_values or feature_map or output")
-    if feature_map is not None:
-        if not isinstance(model, MuraForImageClassification):
-            raise ValueError(
-                f"predictions of {type(model).__name__} depend on several feature maps: give pixel_values or output"
-            )
-        output = MuraImageClassifierOutput(feature_map=feature_map)
     return explain(model, pixel_values, output=output, method="grad_cam", size=size, body_parts=body_parts).maps
 
 
@@ -261,7 +231,6 @@ def smooth_grad_cam(
     noise: float = 0.15,
     seed: int = 0,
     size: tuple[int, int] | None = None,
-    batch_size: int = 16,
     body_parts: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Mean of `grad_cam` over noisy copies of each image, divided by its maximum.
@@ -277,7 +246,6 @@ def smooth_grad_cam(
         noise: Standard deviation as a share of the image's range over all channels; with 0, equals `grad_cam`.
         seed: Seed of the noise, which is equal for all images; global generators are not changed.
         size: Height and width of the result; those of `pixel_values` if None.
-        batch_size: Copies per pass through the model.
         body_parts: int64 `[B]`, for models that need the part.
 
     Returns:
@@ -287,9 +255,8 @@ def smooth_grad_cam(
         CheckpointError: As `grad_cam`.
         ValueError: If a number is out of range, or `pixel_values` is not a batch of images.
     """
-    if n_samples < 1 or batch_size < 1 or not noise >= 0:
-        given = f"n_samples is {n_samples}, batch_size {batch_size} and noise {noise}"
-        raise ValueError(f"{given}: the first two must be 1 or more, noise 0 or more")
+    if n_samples < 1 or not noise >= 0:
+        raise ValueError(f"n_samples is {n_samples}, noise {noise}: they must be 1 or more, and 0 or more")
     if pixel_values.ndim != 4 or not len(pixel_values):
         raise ValueError(f"pixel_values must be [B, C, H, W] with at least one image, not {list(pixel_values.shape)}")
     if noise == 0:
@@ -299,8 +266,8 @@ def smooth_grad_cam(
         generator = torch.Generator().manual_seed(seed)
         deviation = noise * (image.amax() - image.amin())
         total = torch.zeros((), device=image.device)
-        for first in range(0, n_samples, batch_size):
-            copies = min(batch_size, n_samples - first)
+        for first in range(0, n_samples, _BATCH_SIZE):
+            copies = min(_BATCH_SIZE, n_samples - first)
             # Drawn one by one, so that the noise does not depend on the batch size.
             drawn = torch.stack([torch.randn(image.shape, generator=generator) for _ in range(copies)])
             noisy = image + deviation * drawn.to(image)
@@ -314,38 +281,28 @@ def occlusion(
     model: MuraClassifier,
     pixel_values: torch.Tensor,
     *,
-    window: int | None = None,
     size: tuple[int, int] | None = None,
-    batch_size: int = 16,
     body_parts: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Maps where covering an image lowers z_abnormal - z_normal. Works for any model, at hundreds of passes per image.
 
-    Zeiler and Fergus, arXiv 1311.2901, section 4.2, with Captum's `Occlusion`. A square moves in steps of half its
-    side and replaces what it covers by the mean of the image, channel by channel. The map is the mean decrease over
-    the squares that cover a pixel, cut at 0.
+    Zeiler and Fergus, arXiv 1311.2901, section 4.2, with Captum's `Occlusion`. A square, whose side is an eighth
+    of the image's shorter side, moves in steps of half its side and replaces what it covers by the mean of the image,
+    channel by channel. The map is the mean decrease over the squares that cover a pixel, cut at 0.
 
     Args:
         model: Any classifier in evaluation mode.
         pixel_values: float `[B, C, H, W]`.
-        window: Side of the square in pixels; an eighth of the image's shorter side if None.
         size: Height and width of the result; those of `pixel_values` if None.
-        batch_size: Covered copies per pass through the model.
         body_parts: int64 `[B]`, for models that need the part.
 
     Returns:
         float32 `[B, height, width]` in [0, 1], each divided by its maximum; zeros if no square lowers the score.
-
-    Raises:
-        ValueError: If the window does not fit into the image, or `batch_size` is below 1.
     """
     from captum.attr import Occlusion
 
     height, width = pixel_values.shape[-2:]
-    side = _window_side(height, width) if window is None else window
-    if not 2 <= side <= min(height, width) or batch_size < 1:
-        limits = f"the window must be 2 or more and fit into images of {height} x {width} px, and batch_size 1 or more"
-        raise ValueError(f"window is {side} and batch_size {batch_size}: {limits}")
+    side = _window_side(height, width)
 
     def score(images: torch.Tensor, parts: torch.Tensor | None) -> torch.Tensor:
         given: dict[str, Any] = {} if parts is None else {"body_parts": parts}
@@ -361,7 +318,7 @@ def occlusion(
                 strides=(channels, side // 2, side // 2),
                 baselines=image.mean((2, 3), keepdim=True).expand_as(image),
                 additional_forward_args=(None if body_parts is None else body_parts[number : number + 1],),
-                perturbations_per_eval=batch_size,
+                perturbations_per_eval=_BATCH_SIZE,
             )
         maps.append(decrease[:, 0].float().clamp_min(0))
     return normalize(enlarge(torch.cat(maps), size or (height, width)))
@@ -372,7 +329,7 @@ def _window_side(height: int, width: int) -> int:
 
 
 def _window_grid(height: int, width: int) -> tuple[int, int]:
-    """Number of positions of the default window, down and across."""
+    """Number of positions of the window of `occlusion`, down and across."""
     side = _window_side(height, width)
     down, across = (-(-(length - side) // (side // 2)) + 1 for length in (height, width))
     return down, across

@@ -13,9 +13,9 @@ from torch._higher_order_ops.while_loop import while_loop
 from torch.nn import functional
 
 from ..errors import CheckpointError
-from ..explain.heatmaps import class_activation_map, enlarge, normalize
+from ..explain.heatmaps import enlarge, grad_cam_map, normalize
 from ..models import (
-    Explained,
+    ExplainedMap,
     MuraClassifier,
     MuraEnsembleForImageClassification,
     MuraForImageClassification,
@@ -286,9 +286,9 @@ class _FuseNetGraph(MuraFuseNetForImageClassification):
         return resized
 
 
-def _draw(part: Explained, size: tuple[int, int]) -> torch.Tensor:
+def _draw(part: ExplainedMap, size: tuple[int, int]) -> torch.Tensor:
     """Class activation map of a part at its place in an image of this size, `[1, *size]`, divided by its maximum."""
-    drawn = class_activation_map(part)
+    drawn = grad_cam_map(part)
     if part.boxes is None:
         return normalize(enlarge(drawn, size))
     left, top, right, bottom = boxes_to_pixels(part.boxes, *size)[0]
@@ -314,7 +314,7 @@ def _cubic_weights(start: torch.Tensor, end: torch.Tensor, side: int, length: in
     return torch.where(((positions >= start) & (positions < end))[:, None], total, 0.0)
 
 
-def closed_form_parts(model: MuraClassifier, output: Any) -> list[Explained]:
+def closed_form_parts(model: MuraClassifier, output: Any) -> list[ExplainedMap]:
     """As `model.explain`, but with channel weights for every pooling and without a look at values.
 
     The heatmap equals Grad-CAM if the gradients of the pooled code sum to the same for each channel, as they do for
@@ -334,7 +334,7 @@ def closed_form_parts(model: MuraClassifier, output: Any) -> list[Explained]:
         directions = ((weight[1] - weight[0]) / model.config.temperature).chunk(2)
         found = [(output.feature_map, None), (output.local_feature_map, output.boxes)]
         return [
-            Explained(maps, _no_score, boxes=boxes, weight=0.5, channel_weights=direction)
+            ExplainedMap(maps, _no_score, boxes=boxes, weight=0.5, channel_weights=direction)
             for (maps, boxes), direction in zip(found, directions, strict=True)
         ]
     direction = model.code_direction() if isinstance(model, MuraForImageClassification) else None
@@ -346,7 +346,7 @@ def closed_form_parts(model: MuraClassifier, output: Any) -> list[Explained]:
         )
     if output.mirrored_feature_map is not None:
         maps, direction = torch.cat([maps, output.mirrored_feature_map], dim=1), torch.cat([direction, direction]) / 2
-    return [Explained(maps, _no_score, channel_weights=direction)]
+    return [ExplainedMap(maps, _no_score, channel_weights=direction)]
 
 
 def _no_score(feature_map: torch.Tensor) -> torch.Tensor:

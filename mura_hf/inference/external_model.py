@@ -12,7 +12,7 @@ from torch import nn
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from ..errors import CheckpointError
-from ..models import Explained, MuraBaseConfig, MuraClassifier, MuraImageClassifierOutput
+from ..models import ExplainedMap, MuraBaseConfig, MuraClassifier, MuraImageClassifierOutput
 from ..models.class_activation_mura import MapLayer, find_map_layer
 from ..models.configuration_mura import sounds_abnormal
 from ..models.geometry_mura import to_gray_plane
@@ -211,7 +211,7 @@ class ExternalClassifier(MuraClassifier):
             layer_outputs=(held[-1],) if explainable else None,
         )
 
-    def explain(self, output: MuraImageClassifierOutput) -> list[Explained]:
+    def explain(self, output: MuraImageClassifierOutput) -> list[ExplainedMap]:
         """Returns the explained layer."""
         if self._layer is None:
             raise CheckpointError(f"{self._no_layer}; the method occlusion needs none")

@@ -210,8 +210,7 @@ class StudyPredictor:
             operating_point: Name of a threshold in the checkpoint's config; its default one if None.
             names: Names of the views; their file names if None.
             heatmaps: Whether to compute heatmaps and regions.
-            method: Heatmap method, one of `mura_hf.explain.METHODS`; by default the cheapest one that is exact for the
-                model.
+            method: Heatmap method, one of `mura_hf.explain.METHODS`; Grad-CAM by default.
 
         Raises:
             RadiographError: If a view cannot be read. The message names it.

@@ -10,7 +10,7 @@ from .image_processing_mura import MuraImageProcessor
 from .members_mura import check_processors
 from .modeling_mura import MuraForImageClassification, MuraForStudyClassification, MuraModel
 from .modeling_mura_base import (
-    Explained,
+    ExplainedMap,
     MuraClassifier,
     MuraImageClassifierOutput,
     MuraModelOutput,
@@ -42,7 +42,7 @@ __all__ = [
     "GOLDEN_FILE",
     "LABELS",
     "STUDY_TASK",
-    "Explained",
+    "ExplainedMap",
     "Golden",
     "MuraBaseConfig",
     "MuraClassifier",

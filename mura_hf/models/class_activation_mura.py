@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from .modeling_mura_base import Explained
+from .modeling_mura_base import ExplainedMap
 
 
 def gradient_map(score: Callable[[torch.Tensor], torch.Tensor], feature_map: torch.Tensor) -> torch.Tensor:
@@ -200,7 +200,7 @@ class MapLayer:
         finally:
             del lists[thread]
 
-    def explain(self, logits: torch.Tensor, outputs: tuple[torch.Tensor, ...]) -> Explained:
+    def explain(self, logits: torch.Tensor, outputs: tuple[torch.Tensor, ...]) -> ExplainedMap:
         """Describes how logits `[n, 2]` depend on the outputs of the layer, for heatmaps.
 
         The returned score is linear with the gradient of the logits, which is all that Grad-CAM needs, so the network
@@ -215,7 +215,7 @@ class MapLayer:
             difference = (logits[:, 1] - logits[:, 0]).sum()
             gradients = torch.autograd.grad(difference, outputs, retain_graph=True)
             maps, slope = join(outputs), join(gradients)
-        return Explained(maps, lambda values: (values * slope).sum((1, 2, 3)))
+        return ExplainedMap(maps, lambda values: (values * slope).sum((1, 2, 3)))
 
 
 _INSIDE_ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)

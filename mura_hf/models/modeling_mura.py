@@ -13,8 +13,8 @@ from .class_activation_mura import MapLayer, find_map_layer, is_mean
 from .configuration_mura import BODY_PARTS, CheckpointError, MuraConfig
 from .heads_mura import MuraHead, make_attention, make_head
 from .modeling_mura_base import (
-    HEADS,
-    Explained,
+    HEAD_PATTERN,
+    ExplainedMap,
     MuraClassifier,
     MuraImageClassifierOutput,
     MuraModelOutput,
@@ -62,7 +62,7 @@ class MuraTimmModel(MuraPreTrainedModel):
 class MuraModel(MuraTimmModel):
     """A backbone without heads: returns the feature map and the pooled code of a radiograph."""
 
-    _keys_to_ignore_on_load_unexpected = [rf"^{HEADS}\."]
+    _keys_to_ignore_on_load_unexpected = [rf"^{HEAD_PATTERN}\."]
     compiled: Callable[[torch.Tensor], torch.Tensor | None] | None = None
     """Computes features in place of the backbone where no gradient is needed; None leaves it to the backbone."""
 
@@ -219,7 +219,7 @@ class MuraForImageClassification(MuraTimmModel, MuraClassifier):
                 self._map_layers = [found]
             return self._map_layers[0]
 
-    def explain(self, output: MuraImageClassifierOutput) -> list[Explained]:
+    def explain(self, output: MuraImageClassifierOutput) -> list[ExplainedMap]:
         """Returns the feature map, concatenated with that of the mirrored views if there is one.
 
         For networks on tokens, the map is taken from the layer that `find_map_layer` finds.
@@ -243,9 +243,9 @@ class MuraForImageClassification(MuraTimmModel, MuraClassifier):
         pooled = [self.mura.attend(values) for values in maps]
         weights = self.code_direction() if is_mean(output.pooler_output, *pooled) else None
         if mirrored is None:
-            return [Explained(feature_map, self.score, channel_weights=weights)]
+            return [ExplainedMap(feature_map, self.score, channel_weights=weights)]
         both = None if weights is None else torch.cat([weights, weights]) / 2
-        return [Explained(torch.cat(maps, dim=1), self._score_both, channel_weights=both)]
+        return [ExplainedMap(torch.cat(maps, dim=1), self._score_both, channel_weights=both)]
 
     def code_direction(self) -> torch.Tensor | None:
         """Returns the gradient `[D']` of z_abnormal - z_normal with respect to the code; None for a nonlinear head."""

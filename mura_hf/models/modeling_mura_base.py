@@ -124,7 +124,7 @@ class StudyOutput(ModelOutput):
     hidden_states: tuple[torch.Tensor, ...] | None = None
 
 
-class Explained(NamedTuple):
+class ExplainedMap(NamedTuple):
     """A feature map and how the result depends on it, for heatmaps.
 
     Attributes:
@@ -147,7 +147,7 @@ class Explained(NamedTuple):
 
 
 # Names of modules, as a pattern.
-HEADS = "(classifier|body_part_classifier|finding_classifier|region_classifier|attention|embedding)"
+HEAD_PATTERN = "(classifier|body_part_classifier|finding_classifier|region_classifier|attention|embedding)"
 
 
 class MuraPreTrainedModel(PreTrainedModel):
@@ -196,7 +196,7 @@ class MuraPreTrainedModel(PreTrainedModel):
         for what in ("missing", "unexpected", "mismatched"):
             keys = sorted(key if isinstance(key, str) else key[0] for key in info[f"{what}_keys"])
             if kwargs.get("ignore_mismatched_sizes"):  # for heads only: nothing initializes weights of the backbone
-                keys = [key for key in keys if not re.search(rf"(^|\.){HEADS}\.", key)]
+                keys = [key for key in keys if not re.search(rf"(^|\.){HEAD_PATTERN}\.", key)]
             if keys:
                 wrong.append(f"{what}: {', '.join(keys[:4])}" + ", ..." * (len(keys) > 4))
         if wrong:
@@ -273,7 +273,7 @@ class MuraClassifier(MuraPreTrainedModel):
         """Returns logits `[B, 2]` of pooled codes `[B, D']`."""
         raise NotImplementedError
 
-    def explain(self, output: MuraImageClassifierOutput) -> list[Explained]:
+    def explain(self, output: MuraImageClassifierOutput) -> list[ExplainedMap]:
         """Returns the feature maps that an output of `classify_views` depends on.
 
         Raises:

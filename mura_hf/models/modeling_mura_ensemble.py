@@ -10,7 +10,7 @@ from torch import nn
 
 from .heads_mura import check_view_mask
 from .members_mura import MuraMembersConfig, MuraMembersModel, MuraMembersOutput, read_member
-from .modeling_mura_base import Explained, MuraClassifier, MuraImageClassifierOutput, StudyOutput
+from .modeling_mura_base import ExplainedMap, MuraClassifier, MuraImageClassifierOutput, StudyOutput
 
 
 @strict
@@ -133,7 +133,7 @@ class MuraEnsembleForImageClassification(MuraMembersModel):
             views=self._combine({name: output.views for name, output in outputs.items()}),
         )
 
-    def explain(self, output: MuraImageClassifierOutput) -> list[Explained]:
+    def explain(self, output: MuraImageClassifierOutput) -> list[ExplainedMap]:
         """Returns the maps of all members, with the members' weights.
 
         Raises:

@@ -21,7 +21,7 @@ from .class_activation_mura import (
 from .configuration_mura import CheckpointError, MuraConfig
 from .heads_mura import MuraHead, make_attention, pool_views
 from .modeling_mura import MuraForImageClassification, MuraTimmModel
-from .modeling_mura_base import Explained, MuraClassifier, MuraImageClassifierOutput
+from .modeling_mura_base import ExplainedMap, MuraClassifier, MuraImageClassifierOutput
 
 CROP_MAPS = ("gradcam", "channel_max")
 _OWN_FIELDS = ("image_size", "study_pooling", "attention_size", "regions")
@@ -190,7 +190,7 @@ class MuraFuseNetForImageClassification(MuraTimmModel, MuraClassifier):
             return pool_views(view_logits, mask, "mean")
         return super().pool(view_logits, codes, mask)
 
-    def explain(self, output: MuraImageClassifierOutput) -> list[Explained]:
+    def explain(self, output: MuraImageClassifierOutput) -> list[ExplainedMap]:
         """Returns the maps of both branches; that of the local branch covers its crop."""
         assert isinstance(output, MuraFuseNetOutput)
         if output.local_feature_map is None:
@@ -209,7 +209,7 @@ class MuraFuseNetForImageClassification(MuraTimmModel, MuraClassifier):
         weight = self.classifier.weight.detach()
         directions = ((weight[1] - weight[0]) / self.config.temperature).chunk(2)
         return [
-            Explained(
+            ExplainedMap(
                 maps[branch],
                 partial(score, branch=branch),
                 boxes=output.boxes if branch else None,

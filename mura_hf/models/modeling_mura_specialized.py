@@ -16,7 +16,7 @@ from .members_mura import (
     describe_member,
     read_member,
 )
-from .modeling_mura_base import Explained, MuraClassifier, MuraImageClassifierOutput, StudyOutput
+from .modeling_mura_base import ExplainedMap, MuraClassifier, MuraImageClassifierOutput, StudyOutput
 
 
 @strict
@@ -161,7 +161,7 @@ class MuraSpecializedForImageClassification(MuraMembersModel):
             ),
         )
 
-    def explain(self, output: MuraImageClassifierOutput) -> list[Explained]:
+    def explain(self, output: MuraImageClassifierOutput) -> list[ExplainedMap]:
         """Returns the maps of each view, from the model of its body part.
 
         Raises:

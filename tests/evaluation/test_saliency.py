@@ -73,7 +73,7 @@ def test_curves_of_a_known_heatmap(predictor, train_rows, monkeypatch):
     pixels = predictor.pixel_values([read_radiograph(row["image"]["path"])])
     side = pixels.shape[-1]
     rising = torch.arange(side * side).view(1, side, side) / side**2  # hottest at the bottom
-    heatmaps = Heatmaps(rising, "head_gradient", [(2, 2)])
+    heatmaps = Heatmaps(rising, "grad_cam", [(2, 2)])
     monkeypatch.setattr("mura_hf.evaluation.saliency.explain", lambda model, values: heatmaps)
     curves = _curves(predictor, row, 4, 0)
 

@@ -10,7 +10,8 @@ import torch
 from captum.attr import LayerGradCam
 
 from mura_hf import CheckpointError, MuraConfig, MuraForImageClassification
-from mura_hf.explain import METHODS, explain, grad_cam, occlusion, smooth_grad_cam
+from mura_hf.explain import METHODS, check_method, explain, grad_cam, heatmaps, occlusion, smooth_grad_cam
+from mura_hf.explain.heatmaps import merge_maps
 from mura_hf.models import BODY_PARTS, CLASSIFIERS
 from mura_hf.models.class_activation_mura import boxes_to_pixels
 from tests.checkpoints import make_model
@@ -36,18 +37,6 @@ def test_is_scaled_to_one_at_the_size_of_the_input_and_leaves_the_model_as_it_wa
     assert maps.amax(dim=(1, 2)).tolist() == pytest.approx([1, 1])
     assert not any(module._forward_hooks for module in model.modules())
     assert all(parameter.grad is None for parameter in model.parameters())
-
-
-def test_a_given_feature_map_saves_the_forward_pass():
-    model = _model("resnet10t")
-    pixel_values = torch.randn(2, 3, 96, 96)
-    with torch.no_grad():
-        feature_map = model(pixel_values).feature_map
-    torch.testing.assert_close(grad_cam(model, feature_map=feature_map, size=(96, 96)), grad_cam(model, pixel_values))
-    assert grad_cam(model, feature_map=feature_map).shape == (2, 3, 3)
-    for given in ({}, {"pixel_values": pixel_values, "feature_map": feature_map}):
-        with pytest.raises(ValueError, match="either"):
-            grad_cam(model, **given)
 
 
 def test_tokens_must_be_asked_for():
@@ -155,8 +144,9 @@ def pixel_values():
     return torch.nn.functional.interpolate(coarse, (SIDE, SIDE), mode="bicubic")
 
 
-def test_smooth_grad_cam_is_the_mean_over_noisy_copies(model, pixel_values):
-    found = smooth_grad_cam(model, pixel_values, n_samples=5, noise=0.2, seed=3, batch_size=2)
+def test_smooth_grad_cam_is_the_mean_over_noisy_copies(model, pixel_values, monkeypatch):
+    monkeypatch.setattr(heatmaps, "_BATCH_SIZE", 2)
+    found = smooth_grad_cam(model, pixel_values, n_samples=5, noise=0.2, seed=3)
     for picture, smooth in zip(pixel_values, found, strict=True):
         generator = torch.Generator().manual_seed(3)
         total = torch.zeros(SIDE, SIDE)
@@ -182,14 +172,14 @@ def test_the_seed_decides_and_the_global_generator_is_left_alone(model, pixel_va
     assert (one - other).abs().max() > 0.01
 
 
-def test_a_map_depends_neither_on_its_neighbours_nor_on_the_batch_size(model, pixel_values):
+def test_a_map_does_not_depend_on_its_neighbours(model, pixel_values):
     both = smooth_grad_cam(model, pixel_values, n_samples=4)
-    alone = smooth_grad_cam(model, pixel_values[1:], n_samples=4, batch_size=3)
+    alone = smooth_grad_cam(model, pixel_values[1:], n_samples=4)
     torch.testing.assert_close(alone[0], both[1], rtol=1e-4, atol=1e-5)
     assert smooth_grad_cam(model, pixel_values, n_samples=2, size=(5, 7)).shape == (2, 5, 7)
 
 
-@pytest.mark.parametrize("options", [{"n_samples": 0}, {"noise": -0.1}, {"batch_size": 0}])
+@pytest.mark.parametrize("options", [{"n_samples": 0}, {"noise": -0.1}])
 def test_refuses_numbers_out_of_range(options, model, pixel_values):
     with pytest.raises(ValueError, match="must be 1 or more"):
         smooth_grad_cam(model, pixel_values, **options)
@@ -214,7 +204,7 @@ def _check_equal(found, expected, at_least=1e-3):
 @pytest.mark.parametrize(
     ("backbone", "layer"), [("resnet50", lambda net: net.layer4[-1]), ("densenet169", lambda net: net.features.norm5)]
 )
-def test_the_closed_form_is_captums_grad_cam(backbone, layer):
+def test_the_closed_form_equals_captum(backbone, layer):
     model, pictures = make_model(backbone=backbone, backbone_kwargs=None), torch.randn(3, 3, 64, 64)
 
     def difference(values):
@@ -222,57 +212,50 @@ def test_the_closed_form_is_captums_grad_cam(backbone, layer):
         return logits[:, 1] - logits[:, 0]
 
     found = explain(model, pictures, size=(2, 2))
-    assert found.method == "class_activation_map"
-    assert found.map_sizes == [(2, 2)] * 3
+    assert (found.method, found.map_sizes) == ("grad_cam", [(2, 2)] * 3)
     expected = LayerGradCam(difference, layer(model.mura.backbone)).attribute(pictures, relu_attributions=True)[:, 0]
     _check_equal(found.maps, expected.detach())
-    _check_equal(grad_cam(model, pictures, size=(2, 2)), expected.detach())
+
+
+def _draw_with_captum(explained):
+    probe = torch.nn.Identity()
+    layer = LayerGradCam(lambda values: explained.score(probe(values)), probe)
+    return layer.attribute(explained.feature_map.detach().clone(), relu_attributions=True).detach()[:, 0]
 
 
 @pytest.mark.parametrize(
-    ("family", "fields", "method"),
+    ("family", "fields", "closed"),
     [
-        ("mura", {}, "class_activation_map"),
-        ("mura", {"temperature": 3.0, "test_time_flip": True}, "class_activation_map"),
-        ("mura", {"study_pooling": "gated_attention", "body_part_head": True}, "class_activation_map"),
-        ("mura", {"map_pooling": "attention", "head_init": "random"}, "class_activation_map"),
-        ("mura", {"map_pooling": "attention", "test_time_flip": True}, "class_activation_map"),
-        ("mura", {"map_pooling": "attention", "backbone": "convnext_atto", "backbone_kwargs": None}, "head_gradient"),
-        ("mura", {"head_layers": [24]}, "head_gradient"),
-        ("mura", {"backbone_kwargs": {"channels": [8, 16, 24, 32], "global_pool": "max"}}, "head_gradient"),
-        ("mura", {"backbone": "convnext_atto", "backbone_kwargs": None}, "head_gradient"),
-        ("mura", SWIN, "class_activation_map"),
-        ("mura", VIT, "head_gradient"),
-        ("mura", {**VIT, "test_time_flip": True}, "head_gradient"),
-        ("mura_metric_learning", {}, "class_activation_map"),
-        ("mura_fusenet", {}, "class_activation_map"),
-        ("mura_fusenet", {"full_resolution": True, "local_size": 96}, "class_activation_map"),
-        ("mura_ensemble", {}, "class_activation_map"),
-        ("mura_specialized", {}, "class_activation_map"),
+        ("mura", {"temperature": 3.0, "test_time_flip": True}, True),
+        ("mura", {"study_pooling": "gated_attention", "body_part_head": True}, True),
+        ("mura", {"map_pooling": "attention", "head_init": "random"}, True),
+        ("mura", {"map_pooling": "attention", "test_time_flip": True}, True),
+        ("mura", {"map_pooling": "attention", "backbone": "convnext_atto", "backbone_kwargs": None}, False),
+        ("mura", {"head_layers": [24]}, False),
+        ("mura", {"backbone_kwargs": {"channels": [8, 16, 24, 32], "global_pool": "max"}}, False),
+        ("mura", SWIN, True),
+        ("mura", VIT, False),
+        ("mura", {**VIT, "test_time_flip": True}, False),
+        ("mura_metric_learning", {}, True),
+        ("mura_fusenet", {"full_resolution": True, "local_size": 96}, True),
+        ("mura_ensemble", {}, True),
+        ("mura_specialized", {}, True),
     ],
 )
-def test_auto_is_grad_cam_by_the_cheapest_way(family, fields, method, pictures):
+def test_every_family_equals_captum(family, fields, closed, pictures):
     model = make_model(family, **fields)
     found = explain(model, pictures)
-    assert found.method == method
     assert found.maps.shape == (3, 64, 64)
     assert found.maps.dtype == torch.float32
     assert len(found.map_sizes) == 3
-    expected = grad_cam(model, pictures)
-    _check_equal(found.maps, expected)
-    for other in ("head_gradient", "grad_cam"):
-        _check_equal(explain(model, pictures, method=other).maps, found.maps)
     with torch.no_grad():  # an output saves the forward pass
         output, study = model.classify_views(pictures, explainable=True), model(pictures[None], explainable=True)
-    torch.testing.assert_close(explain(model, output=output, size=(64, 64)).maps, found.maps)
-    torch.testing.assert_close(grad_cam(model, output=output, size=(64, 64)), expected)
+    explained_maps = model.explain(output)
+    assert all((one.channel_weights is not None) == closed for one in explained_maps)
+    _check_equal(found.maps, merge_maps(explained_maps, _draw_with_captum, 3, (64, 64)))
+    torch.testing.assert_close(grad_cam(model, output=output, size=(64, 64)), found.maps)
     if family != "mura_specialized":  # where the whole study is routed, not each view
-        torch.testing.assert_close(grad_cam(model, output=study.views, size=(64, 64)), expected)
-
-
-def test_the_closed_form_is_refused_where_there_is_none(pictures):
-    with pytest.raises(CheckpointError, match="no closed form; the method head_gradient"):
-        explain(make_model(head_layers=[16]), pictures, method="class_activation_map")
+        torch.testing.assert_close(grad_cam(model, output=study.views, size=(64, 64)), found.maps)
 
 
 @pytest.mark.parametrize("pool", ["token", "avg"])
@@ -323,6 +306,10 @@ def test_layer_cam_weighs_every_place_by_its_own_positive_gradient(pictures):
 
 
 class TestOcclusion:
+    @pytest.fixture(autouse=True)
+    def large_windows(self, monkeypatch):
+        monkeypatch.setattr(heatmaps, "_WINDOWS_PER_SIDE", 4)
+
     def test_equals_covering_by_hand(self, pictures):
         model, picture = make_model(), pictures[:1]
         with torch.no_grad():
@@ -337,36 +324,32 @@ class TestOcclusion:
                     count[top : top + 16, left : left + 16] += 1
         expected = (lost / count).clamp_min(0)
         plain = torch.ones(1, 3, 64, 64)  # covering changes nothing
-        found, cold = occlusion(model, torch.cat([picture, plain]), window=16)
+        found, cold = occlusion(model, torch.cat([picture, plain]))
         torch.testing.assert_close(found, expected / expected.max(), rtol=1e-3, atol=1e-3)
         assert not cold.any()
 
     @pytest.mark.parametrize("family", list(CLASSIFIERS))
-    def test_works_for_every_family_and_does_not_depend_on_the_batch(self, family, pictures):
+    def test_works_for_every_family_and_does_not_depend_on_the_batch(self, family, pictures, monkeypatch):
         model = make_model(family)
         parts = torch.tensor([BODY_PARTS.index(part) for part in ("wrist", "elbow", "wrist")])
         given = {"body_parts": parts} if model.NEEDS_PART else {}
-        found = occlusion(model, pictures, window=32, **given)
+        found = occlusion(model, pictures, **given)
         assert found.max() == pytest.approx(1)
         few = {name: values[1:2] for name, values in given.items()}
-        alone = occlusion(model, pictures[1:2], window=32, batch_size=7, **few)
+        monkeypatch.setattr(heatmaps, "_BATCH_SIZE", 7)
+        alone = occlusion(model, pictures[1:2], **few)
         torch.testing.assert_close(alone[0], found[1], rtol=1e-3, atol=1e-3)
-
-    def test_the_window_must_fit(self, pictures):
-        with pytest.raises(ValueError, match="window is 65"):
-            occlusion(make_model(), pictures, window=65)
 
 
 @pytest.mark.parametrize("family", ["mura_fusenet", "mura_ensemble", "mura_specialized"])
-def test_every_method_draws_every_family(family, pictures):
+def test_every_method_draws_every_family(family, pictures, monkeypatch):
+    monkeypatch.setattr(heatmaps, "_WINDOWS_PER_SIDE", 4)
     model = make_model(family)
     given = {"body_parts": torch.full((1,), BODY_PARTS.index("wrist"))} if model.NEEDS_PART else {}
-    with pytest.raises(ValueError, match="depend on several feature maps: give pixel_values or output"):
-        grad_cam(model, feature_map=torch.rand(1, 32, 2, 2))
     for method in METHODS:
         found = explain(model, pictures[:1], method=method, **given)
         assert (found.method, found.maps.shape) == (method, (1, 64, 64))
-        assert method != "occlusion" or found.map_sizes == [(15, 15)]
+        assert method != "occlusion" or found.map_sizes == [(7, 7)]
         assert 0 <= found.maps.min() <= found.maps.max() <= 1
         if method == "smooth_grad_cam":
             torch.testing.assert_close(found.maps, smooth_grad_cam(model, pictures[:1], **given))
@@ -377,10 +360,14 @@ def test_what_cannot_be_is_refused_by_name(pictures):
     with torch.no_grad():
         output = model.classify_views(pictures)
     for given, message in (
-        ({"method": "guess"}, r"unknown heatmap method 'guess'; known are auto, class_activation_map.*occlusion"),
+        ({"method": "guess"}, r"unknown heatmap method 'guess'; known are auto, grad_cam.*occlusion"),
         ({"method": "occlusion", "output": output}, "give pixel_values"),
         ({"method": "smooth_grad_cam", "output": output}, "give pixel_values"),
         ({}, "give pixel_values"),
     ):
         with pytest.raises(ValueError, match=message):
             explain(model, **given)
+
+
+def test_former_names_are_grad_cam():
+    assert [check_method(name) for name in ("auto", "class_activation_map", "head_gradient")] == ["grad_cam"] * 3

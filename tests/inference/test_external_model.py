@@ -124,6 +124,7 @@ def test_sixteen_threads_share_a_predictor(externals, phantom_files):
 
 def test_a_network_without_a_suitable_layer_has_no_heatmaps(tmp_path, phantom_files):
     study = StudyPredictor.from_pretrained(save_external(tmp_path / "hiera", "hiera"))(phantom_files)
+    assert study.heatmap_method is None
     assert all(view.heatmap is None for view in study.views)
     assert any(warning.startswith("No heatmap: a network of type hiera") for warning in study.warnings)
     assert any("the method occlusion needs none" in warning for warning in study.warnings)

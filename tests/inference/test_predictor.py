@@ -228,12 +228,11 @@ def test_a_view_is_flagged_if_a_study_of_it_alone_would_be(checkpoint, phantom_f
         assert (view.box is not None) == view.flagged
 
 
-@pytest.mark.parametrize("method", [None, "grad_cam"])
-def test_sixteen_threads_share_a_predictor(phantom_files, tmp_path, method):
+def test_sixteen_threads_share_a_predictor(phantom_files, tmp_path):
     """An ensemble with a member on tokens, whose explanations use hooks."""
     model = CLASSIFIERS["mura_ensemble"].from_members({"cnn": make_model(), "vit": make_model(**TOKENS)})
     predictor = StudyPredictor.from_pretrained(make_checkpoint(tmp_path / "both", model), device="cpu")
-    check_threads(predictor, phantom_files, method=method)
+    check_threads(predictor, phantom_files)
 
 
 def test_errors_name_the_view(predictor, phantom_files):

@@ -62,7 +62,7 @@ def test_prediction_speed(checkpoint):
     assert 0.5 < measure_prediction([name], rounds=2)[name]["heatmap_ratio"] < 5
     found = prediction_speed(["--quick", "--topics", "explain", "fusenet"])
     for row in found["explain"].values():
-        assert row["method"] == "class_activation_map"
+        assert row["method"] == "grad_cam"
         assert 0.5 < row["ratio"] < 2.5
         assert row["grad_cam_ratio"] is None or row["grad_cam_ratio"] < 1
     assert 1 < found["fusenet"]["ratio"] < 4
