@@ -1,9 +1,7 @@
 """Converts saved weights of a torchvision or timm network into a checkpoint of mura_hf."""
 
 import argparse
-import json
 from collections.abc import Sequence
-from pathlib import Path
 
 from mura_hf.errors import MuraError
 from mura_hf.hub import convert_checkpoint
@@ -26,15 +24,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--leave_out", nargs="+", default=[], help="prefixes of weights that do not belong to the network"
     )
-    parser.add_argument("--report", help="JSON file for the full account")
     parser.add_argument("--output_dir", required=True, help="a new or empty folder")
     options = parser.parse_args(argv)
-    settings = {name: value for name, value in vars(options).items() if name not in ("file", "output_dir", "report")}
+    settings = {name: value for name, value in vars(options).items() if name not in ("file", "output_dir")}
     done = convert_checkpoint(options.file, options.output_dir, **settings)
-    print(done.describe())
-    if options.report:
-        Path(options.report).write_text(json.dumps(done.to_dict(), indent=2) + "\n")
-    print(f"Converted: {done.folder}, {len(done.keys) - len(done.left_out)} weights, {len(done.left_out)} left out.")
+    print(f"Converted: {done.folder}. Left out: {', '.join(done.left_out) or 'nothing'}.")
     if options.new_head:
         print("Its head is untrained: fine-tune it (--init_from) before you use its predictions.")
     else:

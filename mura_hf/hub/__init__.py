@@ -7,7 +7,7 @@ require_extra("train", "jinja2", "matplotlib", "sklearn", "yaml")
 
 from .card import render_card
 from .commit import PushResult
-from .conversion import Conversion, ConvertedKey, convert_checkpoint
+from .conversion import Conversion, convert_checkpoint
 from .export import export_checkpoint
 from .onnx_export import OnnxExport, export_onnx, study_probability
 from .onnx_small import SmallGraph, shrink_graph
@@ -18,7 +18,6 @@ from .timm_export import TimmComparison, TimmExport, export_timm
 
 __all__ = [
     "Conversion",
-    "ConvertedKey",
     "OnnxExport",
     "PushResult",
     "SmallGraph",

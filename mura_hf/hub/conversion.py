@@ -3,18 +3,17 @@
 State dicts are read without running code, unwrapped, and renamed to timm's names.
 """
 
+import argparse
 import pickle
 import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import timm
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ..errors import CheckpointError, first_line
@@ -32,24 +31,23 @@ _FILTERS = ("checkpoint_filter_fn", "_filter_torchvision_pretrained", "_filter_f
 _CONVNEXT_BLOCK = {"0": "conv_dw", "2": "norm", "3": "mlp.fc1", "5": "mlp.fc2"}
 
 
-class Weights(NamedTuple):
-    """Tensors of a file by name, and every other entry with the reason why it is not a weight."""
+class Conversion(NamedTuple):
+    """A checkpoint made from the weights of another project."""
 
-    tensors: dict[str, torch.Tensor]
-    others: dict[str, str]
+    folder: Path
+    left_out: list[str]
+    """Names of weights in the file that are not in the checkpoint."""
 
 
-def read_state_dict(file: Path) -> Weights:
+def read_state_dict(file: Path) -> dict[str, torch.Tensor]:
     """Reads a `.pth` or `.safetensors` file. Pickled objects are refused, so no code in the file is run."""
     if not file.is_file():
         raise CheckpointError(f"{file} is not a file on this machine; give one with weights, such as best.pth")
-    if file.suffix == ".safetensors":
-        try:
-            return Weights(load_file(file), {})
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{file} cannot be read as a safetensors file: {error}") from error
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        with torch.serialization.safe_globals([argparse.Namespace]):  # options, in files of timm's training script
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         needed = re.search(r"GLOBAL ([\w.]+)", str(error))
         raise CheckpointError(
@@ -59,26 +57,15 @@ def read_state_dict(file: Path) -> Weights:
             "installed, if you trust the file"
         ) from error
     except Exception as error:  # a damaged file may fail in any way
-        reason = first_line(error)
-        raise CheckpointError(f"{file} cannot be read as a file of torch.save: {reason}") from error
-    return _unwrap(content, file)
-
-
-def _unwrap(content: Any, file: Path) -> Weights:
-    others: dict[str, str] = {}
-    where = ""
+        raise CheckpointError(f"{file} cannot be read by torch.load or as safetensors: {first_line(error)}") from error
     while isinstance(content, Mapping):
         inner = next((name for name in WRAPPERS if isinstance(content.get(name), Mapping)), None)
-        reason = f"beside the weights, which are under {inner!r}" if inner else "not a weight"
-        for name, value in content.items():
-            if name != inner and (inner is not None or not isinstance(value, torch.Tensor)):
-                others[where + str(name)] = f"{reason} ({type(value).__name__})"
         if inner is None:
             tensors = {str(name): value for name, value in content.items() if isinstance(value, torch.Tensor)}
             if tensors:
-                return Weights(tensors, others)
+                return tensors
             break
-        content, where = content[inner], f"{where}{inner}."
+        content = content[inner]
     raise CheckpointError(
         f"{file} holds no state dict, neither directly nor under {', '.join(WRAPPERS)}; save one with "
         "torch.save(model.state_dict(), 'weights.pth')"
@@ -104,24 +91,13 @@ def strip_prefixes(names: list[str], architecture: str) -> dict[str, str]:
     return bare
 
 
-def rename_for_timm(
-    tensors: dict[str, torch.Tensor], backbone: Any, architecture: str
-) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Renames and reshapes weights as timm's architecture needs them, with timm's own conversion if it has one.
-
-    Also returns new name -> old name. Weights that timm computes from several others have no old name.
-    """
+def rename_for_timm(tensors: dict[str, torch.Tensor], backbone: Any, architecture: str) -> dict[str, torch.Tensor]:
+    """Renames and reshapes weights as timm's architecture needs them, with timm's own conversion if it has one."""
     # torchvision before 2018 called norm1 of a DenseNet norm.1; timm's conversion misses the counters among them.
     fixed = {re.sub(r"(denselayer\d+\.norm)\.(\d)(\.num_batches_tracked)$", r"\1\2\3", name): name for name in tensors}
     own = _rename_convnext({new: tensors[old] for new, old in fixed.items()}, architecture)
-    own = {name: value.clone() for name, value in own.items()}
-    # A weight keeps its storage when it is renamed or reshaped.
-    old_names = dict(zip(own, fixed.values(), strict=True))
-    origins = {value.untyped_storage().data_ptr(): old_names[name] for name, value in own.items() if value.numel()}
     convert = _find_filter(architecture)
-    renamed = own if convert is None else convert(dict(own), backbone)
-    named = {name: origins.get(value.untyped_storage().data_ptr()) for name, value in renamed.items()}
-    return renamed, {name: origin for name, origin in named.items() if origin is not None}
+    return own if convert is None else convert(own, backbone)
 
 
 def _find_filter(architecture: str) -> Callable[..., dict[str, torch.Tensor]] | None:
@@ -154,64 +130,9 @@ def _rename_convnext(tensors: dict[str, torch.Tensor], architecture: str) -> dic
     return renamed
 
 
-_BODY = "mura.backbone."  # prefix of a backbone's weights in a checkpoint
 _COUNTER = "num_batches_tracked"  # of batch norms: counts training steps, and no prediction depends on it
 _HEAD = re.compile(r"((?:classifier|fc|_fc|head|head\.fc|last_linear|linear|logits|output)(?:\.\d+)*)\.(weight|bias)")
 _AUXILIARY = re.compile(r"(AuxLogits|aux\d?|aux_classifier)\.")
-
-
-@dataclass(frozen=True)
-class ConvertedKey:
-    """What became of one weight."""
-
-    source: str | None
-    """Its name in the file; None if the file does not have it."""
-    target: str | None
-    """Its name in the checkpoint; None if it was left out."""
-    note: str = ""
-    """How it was changed, or why it was left out or added; empty if it was copied as it is."""
-
-    @property
-    def is_added_counter(self) -> bool:
-        """Whether it is a counter of training steps that the file does not have."""
-        return self.source is None and (self.target or "").endswith(_COUNTER)
-
-
-@dataclass(frozen=True)
-class Conversion:
-    """A checkpoint made from the weights of another project."""
-
-    folder: Path
-    architecture: str
-    keys: list[ConvertedKey] = field(default_factory=list)
-    """One entry for each weight in the file, in its order, and for each that the file does not have."""
-
-    @property
-    def left_out(self) -> list[ConvertedKey]:
-        """Entries of the file that are not in the checkpoint."""
-        return [key for key in self.keys if key.target is None]
-
-    def to_dict(self) -> dict[str, Any]:
-        """All fields but the folder as plain values."""
-        return {"architecture": self.architecture, "keys": [asdict(key) for key in self.keys]}
-
-    def describe(self) -> str:
-        """One line for each group of copied weights, and for each weight that was changed, added or left out."""
-        copied = [key for key in self.keys if key.target is not None and key.source is not None and not key.note]
-        groups = Counter((_group(key.source or ""), _group((key.target or "").removeprefix(_BODY))) for key in copied)
-        lines = [f"{count:5d}  {source} -> {_BODY}{target}" for (source, target), count in groups.items()]
-        counters = sum(key.is_added_counter for key in self.keys)
-        if counters:
-            lines.append(f"{counters:5d}  ({_COUNTER}, not in the file) -> 0")
-        for key in self.keys:
-            if key.note and not key.is_added_counter:
-                lines.append(f"    1  {key.source or '(not in the file)'} -> {key.target or 'left out'}: {key.note}")
-        return "\n".join(lines)
-
-
-def _group(name: str) -> str:
-    """Part of the network that a weight belongs to."""
-    return ".".join(bare_name(name).split(".")[:-1][:2])
 
 
 def convert_checkpoint(
@@ -228,7 +149,7 @@ def convert_checkpoint(
     image_std: list[float] | None = None,
     leave_out: Sequence[str] = (),
 ) -> Conversion:
-    """Turns a state dict into a checkpoint of `MuraForImageClassification` and accounts for every weight of the file.
+    """Turns a state dict into a checkpoint of `MuraForImageClassification`.
 
     Args:
         file: `.pth` with a state dict, directly or wrapped as training scripts do, or `.safetensors`.
@@ -256,16 +177,16 @@ def convert_checkpoint(
         raise CheckpointError(f"abnormal_index is {abnormal_index}: of two logits it is 0 or 1")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CheckpointError(f"{out} is not empty; choose a new folder for the checkpoint")
-    weights = _leave_out(read_state_dict(file), leave_out)
-    bare = strip_prefixes(list(weights.tensors), architecture)
+    weights = read_state_dict(file)
+    left_out = [name for name in weights if name.startswith(tuple(leave_out)) or _AUXILIARY.match(bare_name(name))]
+    bare = strip_prefixes([name for name in weights if name not in left_out], architecture)
     if architecture.startswith("vgg") and "classifier.0.weight" in bare.values() and image_size != 224:
         raise CheckpointError(
             f"{file}: torchvision's VGG pools to 7 x 7 before its linear layers and timm's does not, so both agree at "
             f"224 px, but not at {image_size} px; set image_size to 224"
         )
     probe = create_backbone(MuraConfig(backbone=architecture, image_size=image_size))
-    tensors = {bare[name]: value for name, value in weights.tensors.items()}
-    named, origins = rename_for_timm(tensors, probe, architecture)
+    named = rename_for_timm({short: weights[name] for name, short in bare.items()}, probe, architecture)
     channels = _count_channels(file, probe, named)
     processor = _make_processor(image_size, resize_mode, image_mean, image_std, channels)
     with torch.random.fork_rng(devices=[]):
@@ -273,18 +194,9 @@ def convert_checkpoint(
         config = MuraConfig(backbone=architecture, image_size=image_size, num_channels=channels)
         model = MuraForImageClassification(config).eval()
 
-    in_file = {short: name for name, short in bare.items()}
-    sources = {name: in_file[origin] for name, origin in origins.items()}
-    body, keys = _convert_body(file, architecture, model, named, sources)
+    body = _convert_body(file, architecture, model, named)
     rest = {name: value for name, value in named.items() if name not in body}
-    head, head_keys = _convert_head(
-        file, rest, sources, model.mura.hidden_size, abnormal_index, single_logit, new_head
-    )
-    keys += head_keys
-    keys += [ConvertedKey(name, None, why) for name, why in weights.others.items()]
-    known = {key.source for key in keys}
-    unused = "timm's own conversion of this architecture leaves it out, or computes others from it"
-    keys += [ConvertedKey(name, None, unused) for name in weights.tensors if name not in known]
+    head = _convert_head(file, rest, model.mura.hidden_size, abnormal_index, single_logit, new_head)
     model.mura.backbone.load_state_dict(body)
     if head:
         model.classifier.load_state_dict(head)
@@ -292,20 +204,7 @@ def convert_checkpoint(
     model.save_pretrained(out)
     processor.save_pretrained(out)
     MuraForImageClassification.from_pretrained(out)  # strict: raises if a weight is missing
-    order = {name: place for place, name in enumerate([*weights.tensors, *weights.others])}
-    keys.sort(key=lambda key: order.get(key.source or "", len(order)))
-    return Conversion(out, architecture, keys)
-
-
-def _leave_out(weights: Weights, prefixes: Sequence[str]) -> Weights:
-    """Moves weights that do not take part in predictions to the others."""
-    others = dict(weights.others)
-    for name in weights.tensors:
-        if name.startswith(tuple(prefixes)):
-            others[name] = "left out as you asked"
-        elif _AUXILIARY.match(bare_name(name)):
-            others[name] = "an auxiliary head, which is used in training only"
-    return Weights({name: value for name, value in weights.tensors.items() if name not in others}, others)
+    return Conversion(out, left_out if head else [*left_out, *rest])
 
 
 def _count_channels(file: Path, probe: Any, named: dict[str, torch.Tensor]) -> int:
@@ -333,13 +232,9 @@ def _make_processor(
 
 
 def _convert_body(
-    file: Path,
-    architecture: str,
-    model: MuraForImageClassification,
-    named: dict[str, torch.Tensor],
-    sources: dict[str, str],
-) -> tuple[dict[str, torch.Tensor], list[ConvertedKey]]:
-    """All weights of the backbone, and where they come from."""
+    file: Path, architecture: str, model: MuraForImageClassification, named: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """All weights of the backbone."""
     wanted = model.mura.backbone.state_dict()
     missing = [name for name in wanted if name not in named and not name.endswith(_COUNTER)]
     if missing:
@@ -358,40 +253,30 @@ def _convert_body(
         raise CheckpointError(
             f"{file} does not fit {architecture}: {_few(misfits)}; check architecture and image size"
         )
-    body, keys = {}, []
-    for name, value in wanted.items():
-        if name not in named:
-            body[name] = torch.zeros_like(value)
-            keys.append(ConvertedKey(None, _BODY + name, "not in the file, set to 0; it counts training steps only"))
-            continue
-        body[name] = named[name].to(value.dtype)
-        origin = sources.get(name)
-        note = "" if origin else "computed by timm from other weights of the file"
-        keys.append(ConvertedKey(origin, _BODY + name, note))
-    return body, keys
+    return {
+        name: named[name].to(value.dtype) if name in named else torch.zeros_like(value)
+        for name, value in wanted.items()
+    }
 
 
 def _convert_head(
     file: Path,
     rest: dict[str, torch.Tensor],
-    sources: dict[str, str],
     width: int,
     abnormal_index: int | None,
     single_logit: bool,
     new_head: bool,
-) -> tuple[dict[str, torch.Tensor], list[ConvertedKey]]:
-    """Weights of the classifier from those that the backbone does not have, and where they come from."""
+) -> dict[str, torch.Tensor]:
+    """Weights of the classifier from those that the backbone does not have; empty if a new head is wanted."""
     matches = {name: found for name in rest if (found := _HEAD.fullmatch(name))}
-    unknown = [sources.get(name, name) for name in rest if name not in matches]
+    unknown = [name for name in rest if name not in matches]
     if unknown:
         raise CheckpointError(
             f"{file} has weights that are unknown to the architecture: {_few(unknown)}; without them, the predictions "
             "would differ. If they do not belong to the network (a loss, for example), name them in leave_out"
         )
     if new_head:
-        why = "the old head; a new one starts untrained (new_head)"
-        keys = [ConvertedKey(sources.get(name, name), None, why) for name in matches]
-        return {}, [*keys, *(ConvertedKey(None, f"classifier.{part}", "untrained") for part in ("weight", "bias"))]
+        return {}
     layers = {found[1] for found in matches.values()}
     if len(layers) != 1:
         raise CheckpointError(
@@ -417,23 +302,14 @@ def _convert_head(
             else "two outputs: which of them means abnormal? Set abnormal_index to 0 or 1"
         )
         raise CheckpointError(f"{file}: the head has {question}")
-    note, head, keys = "the head", {}, []
-    if single_logit:
-        note += "; one logit z becomes the two logits 0 and z, whose softmax is its sigmoid"
-    elif abnormal_index == 0:
-        note += "; rows swapped, because abnormal is second here"
+    head = {}
     for part, value in (("weight", weight), ("bias", torch.zeros(outputs) if bias is None else bias)):
-        if single_logit:
+        if single_logit:  # one logit z becomes the two logits 0 and z, whose softmax is its sigmoid
             value = torch.cat([torch.zeros_like(value), value])
-        elif abnormal_index == 0:
+        elif abnormal_index == 0:  # abnormal is second here
             value = value.flip(0)
         head[part] = value.float()
-        name = f"{layer}.{part}"
-        if name in rest:
-            keys.append(ConvertedKey(sources.get(name, name), f"classifier.{part}", note))
-        else:
-            keys.append(ConvertedKey(None, f"classifier.{part}", "not in the file, set to 0"))
-    return head, keys
+    return head
 
 
 def _few(names: list[str]) -> str:

@@ -1,6 +1,6 @@
+import argparse
 import copy
 import functools
-import json
 import re
 
 import pytest
@@ -64,11 +64,8 @@ def weights():
 )
 def test_networks_of_torchvision_keep_their_predictions(convert, tmp_path, theirs, timms):
     network = network_of(theirs)
-    done = convert(network.state_dict(), architecture=timms, image_size=SIDE)
+    assert convert(network.state_dict(), architecture=timms, image_size=SIDE) == (tmp_path / "out", [])
     check(network, tmp_path / "out", SIDE)
-    assert [key.source for key in done.keys] == list(network.state_dict())
-    heads = {key.target: key.note for key in done.keys if key.note}
-    assert heads == {"classifier.weight": "the head", "classifier.bias": "the head"}
 
 
 def test_networks_of_timm_too(tmp_path):
@@ -91,7 +88,7 @@ def renamed(pattern, replacement):
         ("resnet18", lambda weights: {"state_dict": weights, "epoch": 3, "best": 0.8}),
         ("resnet18", lambda weights: {"model": {"state_dict": weights}, "optimizer": {"state": {}}}),
         ("resnet18", lambda weights: {"model_state_dict": renamed("^", "module.")(weights)}),
-        ("resnet18", lambda weights: {"net": weights}),
+        ("resnet18", lambda weights: {"net": weights, "model": "resnet18", "args": argparse.Namespace(lr=0.1)}),
         ("resnet18", renamed("^", "module.resnet18.")),
         ("resnet18", renamed("^(?!fc)", "backbone.")),
         ("resnet18", renamed(r"^fc\.", "fc.1.")),
@@ -104,10 +101,8 @@ def test_wrapped_prefixed_and_half(convert, tmp_path, name, wrap):
     wrapped = wrap(network.state_dict())
     if any(value.dtype == torch.float16 for value in wrapped.values() if isinstance(value, torch.Tensor)):
         network = copy.deepcopy(network).half().float()
-    done = convert(wrapped, architecture=name)
+    assert convert(wrapped, architecture=name).left_out == []
     assert check(network, tmp_path / "out").dtype == torch.float32
-    assert {key.source for key in done.left_out} == set(wrapped) & {"epoch", "best", "optimizer"}
-    assert sum(key.target is not None for key in done.keys) == len(network.state_dict())
 
 
 def test_one_logit_becomes_two_and_the_abnormal_class_may_come_first(convert, weights, tmp_path):
@@ -120,9 +115,8 @@ def test_one_logit_becomes_two_and_the_abnormal_class_may_come_first(convert, we
     assert expected.std() > 1e-5
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
-    done = convert(weights, "swapped", abnormal_index=0)
+    convert(weights, "swapped", abnormal_index=0)
     check(network_of(), tmp_path / "swapped", swapped=True)
-    assert all("rows swapped" in key.note for key in done.keys if key.target.startswith("classifier."))
 
 
 def test_gray_networks_and_settings_of_the_processor(convert, tmp_path):
@@ -137,17 +131,9 @@ def test_gray_networks_and_settings_of_the_processor(convert, tmp_path):
         convert(network.state_dict(), "other", image_mean=[0.5] * 3)
 
 
-def test_the_report_is_complete_and_names_added_counters(convert, weights, tmp_path):
-    done = convert({name: value for name, value in weights.items() if "tracked" not in name})
+def test_counters_of_training_steps_may_be_missing(convert, weights, tmp_path):
+    convert({name: value for name, value in weights.items() if "tracked" not in name})
     check(network_of(), tmp_path / "out")
-    added = [key for key in done.keys if key.source is None]
-    assert len(added) == 20
-    assert all("counts training steps only" in key.note for key in added)
-    assert "20  (num_batches_tracked, not in the file) -> 0" in done.describe()
-    keys = json.loads(json.dumps(done.to_dict()))["keys"]
-    assert {"source": "layer1.0.bn1.weight", "target": "mura.backbone.layer1.0.bn1.weight", "note": ""} in keys
-    counted = sum(int(line.split()[0]) for line in done.describe().splitlines())
-    assert counted == len(done.keys) == 122
 
 
 def test_a_new_head(convert, tmp_path):
@@ -160,7 +146,7 @@ def test_a_new_head(convert, tmp_path):
         done = convert(network.state_dict(), out, abnormal_index=None, new_head=True)
         model = MuraForImageClassification.from_pretrained(tmp_path / out)
         heads.append(model.classifier.weight)
-    assert [key.source for key in done.left_out] == ["fc.weight", "fc.bias"]
+    assert done.left_out == ["fc.weight", "fc.bias"]
     torch.testing.assert_close(model.mura.backbone.conv1.weight, network.conv1.weight)
     assert torch.equal(*heads)
 
@@ -170,11 +156,7 @@ def test_weights_of_other_modules_are_left_out_on_request(convert, weights):
     with pytest.raises(CheckpointError, match=r"unknown to the architecture: criterion\.weight;.*leave_out"):
         convert(more)
     done = convert(more, leave_out=["criterion."])
-    assert {key.source: key.note for key in done.left_out} == {
-        "criterion.weight": "left out as you asked",
-        "AuxLogits.fc.bias": "an auxiliary head, which is used in training only",
-    }
-    assert "criterion.weight -> left out: left out as you asked" in done.describe()
+    assert done.left_out == ["criterion.weight", "AuxLogits.fc.bias"]
 
 
 def test_pickled_objects_are_refused_and_not_run(convert, weights, tmp_path):
