@@ -31,10 +31,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--compare", "--against", metavar="CHECKPOINT", help="folder of a checkpoint to compare on the same studies"
     )
     parser.add_argument(
-        "--counterfactuals", "--twins", type=int, default=0, metavar="N",
-        help="phantom patients to render with and without a finding, a marker and the like",
-    )  # fmt: skip
-    parser.add_argument(
         "--ood", "--foreign", nargs="*", default=[], metavar="NAME=FOLDER",
         help="folders of images that the checkpoint should flag as out of distribution",
     )  # fmt: skip
@@ -57,7 +53,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             train=datasets.get("train"),
             data=data,
             prevalence=options.prevalence,
-            counterfactuals=options.counterfactuals,
             ood_folders=dict(word.split("=", 1) for word in options.ood),
             **place,
         )

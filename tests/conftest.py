@@ -38,19 +38,18 @@ def make_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callabl
 @pytest.fixture(scope="session", autouse=True)
 def _fast_work() -> Iterator[None]:
     """Fewer views, seeds and steps in every evaluation; no plots, which take long and have tests of their own."""
-    from mura_hf.evaluation import evaluation, ood_detection, saliency, shortcuts
+    from mura_hf.evaluation import evaluation, ood_detection, saliency
     from mura_hf.metrics import PLOTS
     from mura_hf.training import trainer
 
     sizes = {
         "randomization": {"n_views": 3, "n_seeds": 1, "steps": 2},
         "insertion_deletion": {"n_views": 3, "steps": 2},
-        "sensitivity": {"n": 7},
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(saliency, "SIZES", sizes)
         patch.setattr(ood_detection, "N_IMAGES", 2)
-        patch.setattr(shortcuts, "N_STUDIES", 5)
+        patch.setattr(evaluation, "N_STUDIES", 5)
         patch.setattr(evaluation, "plot_evaluation", lambda _, folder: [(folder / name).touch() for name in PLOTS])
         patch.setattr(trainer, "plot_curves", lambda history, file, **options: file.touch())
         yield

@@ -32,13 +32,7 @@ from .ood_detection import fit_ood_detector, measure_ood_detection
 from .pointing_game import PointingGame, play_pointing_game
 from .region_head import fit_region_head
 from .retrieval import index_checkpoint, measure_retrieval
-from .shortcuts import (
-    ShortcutAudit,
-    audit_shortcuts,
-    draw_largest_shifts,
-    measure_counterfactuals,
-    measure_masking,
-)
+from .shortcuts import measure_masking
 from .splits import describe_source, load_split, load_splits, sample_studies
 from .summary import (
     describe_calibration,
@@ -56,9 +50,7 @@ __all__ = [
     "FinalizeResult",
     "GroupReport",
     "PointingGame",
-    "ShortcutAudit",
     "aggregate_studies",
-    "audit_shortcuts",
     "bootstrap_confidence_intervals",
     "calibrate_checkpoint",
     "choose_operating_points",
@@ -74,7 +66,6 @@ __all__ = [
     "describe_shortcuts",
     "describe_source",
     "describe_verdict",
-    "draw_largest_shifts",
     "evaluate_checkpoint",
     "finalize_checkpoint",
     "fit_ood_detector",
@@ -86,7 +77,6 @@ __all__ = [
     "load_splits",
     "measure_baselines",
     "measure_calibration",
-    "measure_counterfactuals",
     "measure_masking",
     "measure_ood_detection",
     "measure_retrieval",

@@ -39,13 +39,14 @@ from ..models.golden_mura import digest_files
 from ..phantoms import render_phantom
 from ..retrieval import FOLDER, OOD_FILE, read_record
 from ..training import SplitPredictions, forget_processes
-from . import ood_detection, shortcuts
+from . import ood_detection
 from .calibration import CALIBRATION, calibrate_checkpoint, change_temperature, probability_errors
 from .ood_detection import fit_ood_detector, list_images, measure_ood_detection
 from .prediction_cache import PredictionCache, digest_rows, in_scope, region_members, scope_of
 from .region_head import fit_region_head, measure_region_head, single_regions
 from .retrieval import measure_retrieval
 from .saliency import measure_saliency
+from .shortcuts import LIMIT, N_STUDIES, measure_masking
 from .summary import with_old_names
 
 PREVALENCE = 0.1
@@ -63,7 +64,6 @@ def evaluate_checkpoint(
     data: dict[str, Any] | None = None,
     prevalence: float = PREVALENCE,
     batch_size: int = 32,
-    counterfactuals: int = 0,
     ood_folders: Mapping[str, str | Path] | None = None,
     cpu: bool = False,
     cache_dir: str | Path | None = None,
@@ -80,8 +80,6 @@ def evaluate_checkpoint(
         data: Description of the rows, from `load_splits`; None if they are like the data of training.
         prevalence: Share of abnormal studies for the predictive values, in (0, 1).
         batch_size: Number of views per step.
-        counterfactuals: Number of phantom patients for `measure_counterfactuals`. If 0, the shortcut audit paints over
-            corners and markers of the split's own images instead.
         ood_folders: Name -> folder of images that should be flagged as out of distribution, besides generated ones.
         cpu: Whether to stay on the CPU.
         cache_dir: Folder of the cache, see `PredictionCache`.
@@ -142,7 +140,7 @@ def evaluate_checkpoint(
         if groups:
             report[name] = {group: measured.measure(members, threshold) for group, members in groups.items()}
     if accelerator.is_main_process:
-        report |= _measure_by_view(cache, all_rows, scores, counterfactuals, ood_folders or {})
+        report |= _measure_by_view(cache, all_rows, scores, ood_folders or {})
         report = with_old_names(report)
         replace_file(folder / "evaluation.json", (json.dumps(report, indent=2) + "\n").encode())
         plot_evaluation(report, folder)
@@ -309,13 +307,12 @@ def _measure_by_view(
     cache: PredictionCache,
     all_rows: Dataset,
     scores: Scores,
-    counterfactuals: int,
     ood_folders: Mapping[str, str | Path],
 ) -> dict[str, Any]:
     """Runs the measurements that need a `StudyPredictor`."""
     predictor = StudyPredictor.from_pretrained(cache.checkpoint, device=cache.accelerator.device, runtime="torch")
     rows, index = cache.rows, cache.checkpoint / FOLDER
-    report = measure_saliency(cache, predictor, phantoms=counterfactuals > 0)
+    report = measure_saliency(cache, predictor)
     if predictor.ood_detector is not None:
         n_images = ood_detection.N_IMAGES
         settings: dict[str, Any] = {
@@ -334,10 +331,9 @@ def _measure_by_view(
         report["retrieval"] = cache.measure_once(
             "retrieval", {"build": read_record(index).build}, lambda: measure_retrieval(predictor, rows, own)
         )
-    options: dict[str, Any] = {"counterfactuals": counterfactuals, "n_studies": shortcuts.N_STUDIES}
-    audited = None if counterfactuals else rows
+    options = {"n_studies": N_STUDIES}
     report["shortcuts"] = cache.measure_once(
-        "shortcuts", options, lambda: shortcuts.audit_shortcuts(predictor, audited, **options).record
+        "shortcuts", options, lambda: {"limit": LIMIT, "masking": measure_masking(predictor, rows, **options).report()}
     )
     return report
 

@@ -15,10 +15,7 @@ from ..errors import CheckpointError, DatasetError
 from ..explain import localize
 from ..inference import StudyPredictor
 from ..metrics import mean_with_interval
-from ..models import BODY_PARTS
-from ..phantoms import MIX, render_phantom
 from .prediction_cache import body_part_of, has_regions, image_source, region_members
-from .shortcuts import draw_findings
 
 _GRID = 64  # side of the mean heatmaps
 _LEAST_OVERLAPS = (0.1, 0.3, 0.5)
@@ -225,49 +222,3 @@ def projection_agreement(game: PointingGame) -> dict[str, Any] | None:
         "neither": neither,
         "kappa": (agreement - by_chance) / (1 - by_chance) if by_chance < 1 else None,
     }
-
-
-def measure_sensitivity(
-    predictor: StudyPredictor, n: int, seed: int = 2_000_000, *, size: int = 512
-) -> dict[str, Any]:
-    """Renders views with and without a finding, equal bit for bit elsewhere, and compares their heatmaps.
-
-    A difference is caused by the finding, since nothing else was changed; heat that lies there without it is habit.
-
-    Args:
-        predictor: A checkpoint with heatmaps.
-        n: Number of patients with one view each; those whose finding is not visible in the view do not count.
-        seed: Seed of the first patient. Seeds of a training tree below 2^32 are unlikely to occur again.
-        size: Long side in pixels.
-
-    Returns:
-        `overall` and each kind of finding: `n`; `inside` and `inside_without`, the mean share of the heat inside the
-        finding's box with and without the finding; their `difference` with `low` and `high` (95 % interval over
-        patients); `hits` and `hits_without`, the shares whose hottest pixel lies in the box; and
-        `area`, the mean share of the image that the box covers.
-    """
-    rows: dict[str, list[dict[str, float]]] = {"overall": [], **{kind: [] for kind in MIX}}
-    for number, drawn in enumerate(tqdm(draw_findings(n, seed), desc="Added findings", leave=False)):
-        part, view = BODY_PARTS[number % len(BODY_PARTS)], (number // len(BODY_PARTS)) % 3
-        abnormal, normal = (
-            render_phantom(seed + number, body_part=part, view=view, finding=finding, size=size)
-            for finding in (drawn, None)
-        )
-        if abnormal.box is None or abnormal.finding is None:
-            continue
-        x0, y0, x1, y1 = abnormal.box
-        row = {"area": (x1 - x0) * (y1 - y0) / abnormal.pixels.size}
-        for suffix, phantom in (("", abnormal), ("_without", normal)):
-            heatmap = predictor([phantom.pixels], body_part=part).views[0].heatmap
-            assert heatmap is not None
-            row[f"hits{suffix}"], _, row[f"inside{suffix}"] = compare_with_box(heatmap, abnormal.box)
-        for name in ("overall", abnormal.finding):
-            rows[name].append(row)
-    report = {}
-    for name, members in rows.items():
-        if members:
-            columns = {key: np.asarray([row[key] for row in members], np.float64) for key in members[0]}
-            difference = mean_with_interval(columns["inside"] - columns["inside_without"], range(len(members)))
-            means = {key: float(values.mean()) for key, values in columns.items()}
-            report[name] = {"n": len(members), **means, "difference": difference.pop("mean"), **difference}
-    return report

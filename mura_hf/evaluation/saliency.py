@@ -22,7 +22,6 @@ from ..models import BODY_PARTS, MuraForImageClassification
 from ..radiographs import read_radiograph
 from .pointing_game import (
     find_heatmap,
-    measure_sensitivity,
     play_pointing_game,
     projection_agreement,
 )
@@ -31,7 +30,6 @@ from .prediction_cache import PredictionCache, body_part_of, image_source, sprea
 SIZES: dict[str, dict[str, Any]] = {
     "randomization": {"n_views": 24, "n_seeds": 5, "steps": 8},
     "insertion_deletion": {"n_views": 48, "steps": 12},
-    "sensitivity": {"n": 210},
 }
 """Options of the measurements in `measure_saliency`."""
 
@@ -39,13 +37,13 @@ _GRID = 24  # side at which two heatmaps are compared
 _BLUR = 5 / 224  # standard deviation of the blur as a share of the image's side, as in RISE
 
 
-def measure_saliency(cache: PredictionCache, predictor: StudyPredictor, *, phantoms: bool) -> dict[str, Any]:
+def measure_saliency(cache: PredictionCache, predictor: StudyPredictor) -> dict[str, Any]:
     """Runs every evaluation of heatmaps that checkpoint and data allow.
 
     Returns:
         `randomization`, see `measure_randomization`. If the checkpoint has heatmaps: `insertion_deletion`, see
-        `measure_insertion_deletion`; with `phantoms`, `sensitivity`, see `measure_sensitivity`; with boxes,
-        `pointing_game`, see `PointingGame.report`, and `projections`, see `projection_agreement`.
+        `measure_insertion_deletion`; with boxes, `pointing_game`, see `PointingGame.report`, and `projections`, see
+        `projection_agreement`.
     """
     rows = cache.rows
 
@@ -58,7 +56,7 @@ def measure_saliency(cache: PredictionCache, predictor: StudyPredictor, *, phant
     report |= measure("insertion_deletion", measure_insertion_deletion, rows)
     with suppress(DatasetError):  # no boxes, or no heatmaps for them
         report |= cache.measure_once("pointing_game", {}, lambda: _pointing_game(predictor, rows))
-    return report | (measure("sensitivity", measure_sensitivity) if phantoms else {})
+    return report
 
 
 def _pointing_game(predictor: StudyPredictor, rows: Dataset) -> dict[str, Any]:

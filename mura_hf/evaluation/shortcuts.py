@@ -1,11 +1,12 @@
-"""Shortcut audit: do predictions depend on anything that does not show the patient?"""
+"""Shortcut audit: do predictions depend on anything that does not show the patient?
+
+`scripts/audit_shortcuts.py` uses it, and adds counterfactual phantoms.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from datasets import Dataset, Image
 from tqdm.auto import tqdm
@@ -14,8 +15,7 @@ from ..data.views import group_studies
 from ..errors import DatasetError
 from ..inference import StudyPredictor
 from ..metrics import adjust_p_values, mean_interval, mean_with_interval, sign_flip_test
-from ..models import BODY_PARTS, LABELS
-from ..phantoms import MIX, render_phantom
+from ..models import LABELS
 from ..radiographs import Radiograph, read_radiograph
 from .masking import Box, corner_boxes, fill_boxes, marker_boxes, move_boxes
 from .prediction_cache import body_part_of, image_source
@@ -32,25 +32,13 @@ MIN_EXCLUDING = 50
 N_STUDIES = 200
 """Largest number of studies of `measure_masking` in an evaluation."""
 
-FACTORS: dict[str, dict[str, bool]] = {
-    "marker": {"marker": True},
-    "collimation": {"collimated": True},
-    "cast": {"cast": True},
-    "ring": {"jewel": True},
-    "metal": {"metal": True},
-}
-"""Factor that is added besides findings -> the option of `render_phantom`."""
+DETECTORS: dict[str, Callable[[np.ndarray], list[Box]]] = {"corners": corner_boxes, "markers": marker_boxes}
+"""Factor of `measure_masking` -> function that finds its boxes in the pixels of a view."""
 
-EXPECTED_FACTORS = ("finding", *MIX, "metal")
-"""Factors that should change predictions; plates and wires are abnormal in MURA's sense."""
+HIDING_FACTORS = ("cast", "ring")
+"""They may hide a finding, so a lower probability is no shortcut."""
 
-_DETECTORS: dict[str, Callable[[np.ndarray], list[Box]]] = {"corners": corner_boxes, "markers": marker_boxes}
-_HIDING = ("cast", "ring")  # may hide a finding, so a lower probability would be no shortcut
-_PLAIN: dict[str, Any] = {"marker": False, "collimated": False, "cast": False, "jewel": False}
-_VIEWS = 3
-_N_LARGEST = 6
 _SIGNIFICANT = 0.05
-_STRIP, _GAP = 20, 6  # pixels: height of a line of text, and distance between a pair
 
 
 @dataclass(frozen=True)
@@ -65,7 +53,6 @@ class Shift:
     after: float  # P(abnormal) with the change
     threshold: float  # abnormal above it
     control: float | None = None  # P(abnormal) after a change of the same size that should not matter
-    images: tuple[np.ndarray, ...] = ()  # before and after, uint8 `[H, W]`, of the view that changes most
 
     @property
     def size(self) -> float:
@@ -74,21 +61,14 @@ class Shift:
 
 
 class ShiftCollection:
-    """Shifts by factor, in the order of `factors`. Images are kept for the largest shifts only."""
+    """Shifts by factor, in the order of `factors`."""
 
     def __init__(self, factors: Sequence[str] = ()) -> None:
-        self._shifts: dict[str, list[Shift]] = {factor: [] for factor in factors}
-        self.largest: dict[str, list[Shift]] = {}  # factor -> shifts with their images, in descending order
+        self.by_factor: dict[str, list[Shift]] = {factor: [] for factor in factors}
 
-    def add(self, shift: Shift, images: Sequence[np.ndarray | Radiograph] = ()) -> None:
-        """Adds the shift of a study with the images before and after."""
-        self._shifts.setdefault(shift.factor, []).append(shift)
-        largest = self.largest.setdefault(shift.factor, [])
-        if len(largest) < _N_LARGEST or shift.size > largest[-1].size:
-            pixels = tuple(one.to_uint8() if isinstance(one, Radiograph) else one for one in images)
-            largest.append(replace(shift, images=pixels))
-            largest.sort(key=lambda one: one.size, reverse=True)
-            del largest[_N_LARGEST:]
+    def add(self, shift: Shift) -> None:
+        """Adds the shift of a study."""
+        self.by_factor.setdefault(shift.factor, []).append(shift)
 
     def report(self, expected: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
         """Summarises each factor.
@@ -114,7 +94,7 @@ class ShiftCollection:
             must be at least `MIN_EXCLUDING` patients of each label (`within_limit`). Otherwise "too few", or
             "expected". Factors that hide findings are judged on normal studies.
         """
-        rows = {factor: _summary(shifts) for factor, shifts in self._shifts.items() if shifts}
+        rows = {factor: _summary(shifts) for factor, shifts in self.by_factor.items() if shifts}
         judged = {factor: _judged_labels(factor) for factor in rows if factor not in expected}
         tests = [
             rows[factor][label][outcome]
@@ -132,7 +112,7 @@ class ShiftCollection:
 
 
 def _judged_labels(factor: str) -> tuple[str, ...]:
-    return (LABELS[0],) if factor in _HIDING else LABELS
+    return (LABELS[0],) if factor in HIDING_FACTORS else LABELS
 
 
 def _verdict(labels: list[dict[str, Any] | None]) -> str:
@@ -208,65 +188,6 @@ def _test(values: np.ndarray, patients: np.ndarray) -> dict[str, float | None]:
     }
 
 
-def draw_findings(n: int, seed: int) -> list[str]:
-    """Draws the kinds of finding of `n` phantom patients with the shares of `MIX`."""
-    shares = np.array(list(MIX.values()))
-    return np.random.default_rng([seed, 0]).choice(list(MIX), size=n, p=shares / shares.sum()).tolist()
-
-
-def measure_counterfactuals(
-    predictor: StudyPredictor, n: int = 210, seed: int = 1_000_000, *, size: int = 512
-) -> ShiftCollection:
-    """Renders pairs of studies that differ in one factor only, and compares the predictions.
-
-    Outside the factor the images of a pair are equal bit for bit. Findings, and casts and rings, which hide findings,
-    are added to normal patients. Other factors are added to normal and to abnormal patients in turn, because something
-    that indicates "normal" changes no prediction that is normal already.
-
-    Args:
-        predictor: The checkpoint.
-        n: Number of patients with three views each. Body parts take turns; findings have the shares of `MIX`.
-        seed: Seed of the first patient. Seeds of a training tree below 2^32 are unlikely to occur again.
-        size: Long side in pixels.
-
-    Returns:
-        Shifts of `finding` (all kinds), each kind of `MIX`, and each of `FACTORS`. Patients whose images a factor does
-        not change (a shoulder wears no ring; a collimator may lie outside the image) do not count for it.
-    """
-    shifts = ShiftCollection(["finding", *MIX, *FACTORS])
-    for number, kind in enumerate(tqdm(draw_findings(n, seed), desc="Counterfactuals", leave=False)):
-        part, patient = BODY_PARTS[number % len(BODY_PARTS)], seed + number
-        bases = {factor: number // len(BODY_PARTS) % 2 if factor not in _HIDING else 0 for factor in FACTORS}
-        variants = [_PLAIN, {**_PLAIN, "finding": kind}]
-        variants += [{**variants[bases[factor]], **option} for factor, option in FACTORS.items()]
-        studies: list[list[np.ndarray]] = [[] for _ in variants]
-        rendered = kind  # may be another kind that suits the body part
-        for view in range(_VIEWS):  # view by view, because the variants share cached shadows
-            for study, options in zip(studies, variants, strict=True):
-                phantom = render_phantom(patient, body_part=part, view=view, size=size, **options)
-                study.append(phantom.pixels)
-                rendered = phantom.finding or rendered
-        predictions = [predictor(study, body_part=part, heatmaps=False) for study in studies]
-        pairs = [("finding", 0, 1), (rendered, 0, 1)]
-        pairs += [(factor, base, index) for index, (factor, base) in enumerate(bases.items(), 2)]
-        for factor, before, after in pairs:
-            changed = [int((one != other).sum()) for one, other in zip(studies[before], studies[after], strict=True)]
-            if factor in FACTORS and not any(changed):
-                continue
-            view = int(np.argmax(changed))
-            shift = Shift(
-                factor=factor,
-                study=f"{part} {patient}",
-                patient=str(patient),
-                label=before,
-                before=predictions[before].probability,
-                after=predictions[after].probability,
-                threshold=predictions[before].threshold,
-            )
-            shifts.add(shift, (studies[before][view], studies[after][view]))
-    return shifts
-
-
 def measure_masking(
     predictor: StudyPredictor, rows: Dataset, n_studies: int = N_STUDIES, seed: int = 0
 ) -> ShiftCollection:
@@ -290,14 +211,14 @@ def measure_masking(
         raise DatasetError("there are no images to paint over; choose another split")
     members, rows = group_studies(rows["study_id"]), rows.cast_column("image", Image(decode=False))
     studies = list(members)
-    shifts, taken = ShiftCollection(list(_DETECTORS)), dict.fromkeys(_DETECTORS, 0)
+    shifts, taken = ShiftCollection(list(DETECTORS)), dict.fromkeys(DETECTORS, 0)
     for number in tqdm(np.random.default_rng(seed).permutation(len(studies)), desc="Masking", leave=False):
-        wanted = [factor for factor in _DETECTORS if taken[factor] < n_studies]
+        wanted = [factor for factor in DETECTORS if taken[factor] < n_studies]
         if not wanted:
             break
         views = rows.select(members[studies[number]])
         radiographs = [read_radiograph(image_source(image)) for image in views["image"]]
-        detected = {factor: [_DETECTORS[factor](one.pixels) for one in radiographs] for factor in wanted}
+        detected = {factor: [DETECTORS[factor](one.pixels) for one in radiographs] for factor in wanted}
         detected = {factor: boxes for factor, boxes in detected.items() if any(boxes)}
         if not detected:
             continue
@@ -305,23 +226,21 @@ def measure_masking(
         before = predictor(radiographs, **options)
         for factor, boxes in detected.items():
             taken[factor] += 1
-            rng = np.random.default_rng([seed, int(number), list(_DETECTORS).index(factor)])
+            rng = np.random.default_rng([seed, int(number), list(DETECTORS).index(factor)])
             elsewhere = [
                 move_boxes(one, image.pixels.shape, rng) for one, image in zip(boxes, radiographs, strict=True)
             ]
-            masked = _paint(radiographs, boxes)
             shift = Shift(
                 factor=factor,
                 study=studies[number],
                 patient=views[0]["patient_id"],
                 label=views[0]["label"],
                 before=before.probability,
-                after=predictor(masked, **options).probability,
+                after=predictor(_paint(radiographs, boxes), **options).probability,
                 threshold=before.threshold,
                 control=predictor(_paint(radiographs, elsewhere), **options).probability,
             )
-            view = int(np.argmax([sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in one) for one in boxes]))
-            shifts.add(shift, (radiographs[view], masked[view]))
+            shifts.add(shift)
     return shifts
 
 
@@ -330,92 +249,3 @@ def _paint(radiographs: list[Radiograph], boxes: list[list[Box]]) -> list[Radiog
         replace(image, pixels=fill_boxes(image.pixels, one)) if one else image
         for image, one in zip(radiographs, boxes, strict=True)
     ]
-
-
-@dataclass(frozen=True)
-class ShortcutAudit:
-    """Result of `audit_shortcuts`."""
-
-    record: dict[str, Any]  # `limit`, and if measured `counterfactuals` (formerly `twins`) and `masking`, as reported
-    largest: dict[str, list[Shift]]  # factor -> largest shifts with images, which show patients: do not share them
-
-
-def audit_shortcuts(
-    predictor: StudyPredictor,
-    rows: Dataset | None = None,
-    *,
-    counterfactuals: int = 0,
-    n_studies: int = N_STUDIES,
-    size: int = 512,
-) -> ShortcutAudit:
-    """Measures how far predictions shift with things that are no findings.
-
-    Args:
-        predictor: The checkpoint.
-        rows: Radiographs whose corners and markers are painted over (`measure_masking`); None skips this.
-        counterfactuals: Number of phantom patients to render with and without a marker, a collimator, a cast, a ring,
-            metal and a finding (`measure_counterfactuals`); 0 skips this.
-        n_studies: Largest number of studies of `rows`.
-        size: Long side of the phantoms in pixels.
-
-    Raises:
-        ValueError: If both parts are skipped.
-    """
-    if rows is None and not counterfactuals:
-        raise ValueError("nothing to audit with; give radiographs, or a number of counterfactuals, or both")
-    record: dict[str, Any] = {"limit": LIMIT}
-    largest: dict[str, list[Shift]] = {}
-    if counterfactuals:
-        added = measure_counterfactuals(predictor, counterfactuals, size=size)
-        record["counterfactuals"] = record["twins"] = added.report(EXPECTED_FACTORS)
-        largest |= {factor: shifts for factor, shifts in added.largest.items() if factor in FACTORS}
-    if rows is not None:
-        masked = measure_masking(predictor, rows, n_studies)
-        record["masking"] = masked.report()
-        largest |= {f"{factor} painted over": shifts for factor, shifts in masked.largest.items()}
-    return ShortcutAudit(record, largest)
-
-
-def draw_largest_shifts(
-    largest: dict[str, list[Shift]], path: str | Path, *, side: int = 220, columns: int = 4
-) -> None:
-    """Draws the image pairs with the largest shifts, each with its probabilities, on one sheet.
-
-    Args:
-        largest: From a `ShortcutAudit`.
-        path: The PNG file to write.
-        side: Side of an image in pixels.
-        columns: Largest number of pairs in a row.
-
-    Raises:
-        DatasetError: If there is nothing to draw, or the file cannot be written.
-    """
-    if not any(largest.values()):
-        raise DatasetError("no shift was measured, so there is nothing to draw; give more studies")
-    lines = []
-    for factor, shifts in largest.items():
-        cells = [_draw_pair(shift, side) for shift in shifts[:columns]]
-        cells += [np.zeros_like(cells[0])] * (columns - len(cells))
-        title = np.zeros((_STRIP, columns * cells[0].shape[1]), np.uint8)
-        _write(title, f"{factor}: without it (left) and with it (right)")
-        lines += [title, np.hstack(cells)]
-    if not cv2.imwrite(str(path), np.vstack(lines)):
-        raise DatasetError(f"{path} cannot be written; check that its folder exists and is writable")
-
-
-def _draw_pair(shift: Shift, side: int) -> np.ndarray:
-    cell = np.zeros((side + 2 * _STRIP, 2 * side + _GAP), np.uint8)
-    for number, (image, probability) in enumerate(zip(shift.images, (shift.before, shift.after), strict=True)):
-        scale = side / max(image.shape)
-        small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)[:side, :side]
-        left = number * side
-        cell[: small.shape[0], left : left + small.shape[1]] = small
-        _write(cell[side : side + _STRIP, left : left + side], f"{probability:.3f}")
-    _write(cell[side + _STRIP :], f"{shift.study[-36:]} {LABELS[shift.label]}")
-    return cell
-
-
-def _write(strip: np.ndarray, text: str) -> None:
-    """Writes text into a strip of an image, in place."""
-    origin = (3, strip.shape[0] - 6)
-    strip[:] = cv2.putText(strip.copy(), text, origin, cv2.FONT_HERSHEY_SIMPLEX, 0.42, 235, 1, cv2.LINE_AA)

@@ -6,21 +6,25 @@ Topics (15 minutes):
 """
 
 import os
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from accelerate.state import AcceleratorState
-from harness import CONFIGS, run_benchmark
+from harness import CONFIGS, ROOT, run_benchmark
 
 from mura_hf import StudyPredictor
 from mura_hf.common import BUNDLED
 from mura_hf.data import load_data
-from mura_hf.evaluation import audit_shortcuts, describe_source
+from mura_hf.evaluation import describe_source
 from mura_hf.evaluation.shortcuts import FOUND, NONE
 from mura_hf.phantoms import write_phantom_mura
 from mura_hf.training import load_config, train
+
+sys.path.append(str(ROOT / "scripts"))
+from audit_shortcuts import audit_shortcuts
 
 CHANGES = {"image_size": 128, "batch_size": 16, "learning_rate": 1e-3, "epochs": 4, "body_part_head": False}
 
@@ -65,9 +69,9 @@ def measure_shortcuts(
             cpu=True, cache_dir=folder / "pixels",
         )  # fmt: skip
         predictor = StudyPredictor.from_pretrained(checkpoint, device="cpu")
-        planted = audit_shortcuts(predictor, datasets["valid"], counterfactuals=counterfactuals, size=size).record
+        planted, _ = audit_shortcuts(predictor, datasets["valid"], counterfactuals=counterfactuals, size=size)
     bundled = StudyPredictor.from_pretrained(BUNDLED["mura-phantom"], device="cpu")
-    honest = audit_shortcuts(bundled, counterfactuals=counterfactuals, size=honest_size).record
+    honest, _ = audit_shortcuts(bundled, counterfactuals=counterfactuals, size=honest_size)
     verdicts = [planted["counterfactuals"]["marker"]["verdict"], planted["masking"]["markers"]["verdict"]]
     passed = verdicts == [FOUND, FOUND] and honest["counterfactuals"]["marker"]["verdict"] == NONE
     return {"planted": planted, "mura-phantom": honest, "passed": passed}

@@ -43,13 +43,9 @@ def test_metrics_are_those_of_the_predictor(name, rows, phantom_tree, tmp_path):
     folder = make_checkpoint(tmp_path / "checkpoint", FAMILIES[name]())
     calibration = {"temperature": 1.5, "study_slope": 1.3, "study_intercept": 0.2}
     change_json(folder / "config.json", **calibration)
-    counterfactuals = int(name == "specialized")  # phantoms, too, need the body part
-    report = evaluate_checkpoint(folder, rows, "valid", counterfactuals=counterfactuals, cpu=True)
+    report = evaluate_checkpoint(folder, rows, "valid", cpu=True)
     assert report["pointing_game"]["overall"]["n"] > 0
     assert report["calibration"] == calibration
-    if counterfactuals:
-        assert report["shortcuts"]["counterfactuals"]["finding"]["n"] == 1
-        assert report["sensitivity"]["overall"]["n"] > 0
 
     predictor = StudyPredictor.from_pretrained(folder, device="cpu")
     predicted = {"study": ([], []), "image": ([], [])}
@@ -141,18 +137,26 @@ def test_baselines_of_studies(datasets):
     assert low <= figures["auroc"] <= high
 
 
-def test_baselines_and_the_audit_are_commands(checkpoint, phantom_tree, tmp_path, capsys):
+def test_baselines_and_the_audit_are_commands(evaluated, checkpoint, phantom_tree, tmp_path, capsys):
     from audit_shortcuts import main as audit
     from baselines import main as baselines
 
     baselines([str(phantom_tree), "--body_parts", "wrist", "hand"])
     assert "constant, " in (printed := capsys.readouterr().out)
     assert "view_count, " in printed
-    audit([str(checkpoint), "--counterfactuals", "1", "--output_dir", str(tmp_path), "--cpu"])
+    folder, output = shutil.copytree(evaluated[0], tmp_path / "checkpoint"), tmp_path / "audit"
+    options = ["--counterfactuals", "1", "--output_dir", str(output), "--cpu"]
+    audit([str(folder), *options, "--add_to_evaluation"])
     assert "Cast alone changes the probability" in capsys.readouterr().out
-    assert {file.name for file in tmp_path.iterdir()} == {"shortcuts.json", "worst.png"}
+    assert {file.name for file in output.iterdir()} == {"shortcuts.json", "worst.png"}
+    before, after = (json.loads((one / "evaluation.json").read_text()) for one in (evaluated[0], folder))
+    assert after["shortcuts"].pop("counterfactuals") == after["shortcuts"].pop("twins")
+    assert after.pop("sensitivity") == after.pop("following")
+    assert after == before
+    with pytest.raises(SystemExit, match="missing or about other weights"):
+        audit([str(checkpoint), *options, "--add_to_evaluation"])
     with pytest.raises(SystemExit):
-        audit([str(checkpoint), "--output_dir", str(tmp_path)])
+        audit([str(checkpoint), "--output_dir", str(output)])
 
 
 def test_the_command_prints_and_compares(evaluated, phantom_tree, tmp_path, capsys):

@@ -4,11 +4,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from audit_shortcuts import measure_sensitivity
 from datasets import Image
 
 from mura_hf import DatasetError, StudyPredictor
 from mura_hf.evaluation import play_pointing_game
-from mura_hf.evaluation.pointing_game import compare_with_box, measure_sensitivity, projection_agreement
+from mura_hf.evaluation.pointing_game import compare_with_box, projection_agreement
 from mura_hf.explain import localize
 from mura_hf.models import BODY_PARTS
 
