@@ -19,6 +19,7 @@ from .examples import find_example
 from .reading import Progress, StudyReading, read_study
 from .result import (
     answer_html,
+    credit_text,
     details_html,
     is_withheld,
     known_point,
@@ -116,8 +117,7 @@ class StudyController:
         answer = answer_html(study, problems, radiographs=radiographs, example=example, show_anyway=anyway)
         if study is None:
             return StudyPage(answer, points=points, point=point)
-        credit = templates.CREDIT.format(example.credit) if example and example.credit else None
-        viewer = viewer_html(study, radiographs, show_anyway=anyway, credit=credit)
+        viewer = viewer_html(study, radiographs, show_anyway=anyway, credit=credit_text(example))
         kept = replace(study, views=[replace(view, heatmap=None, pixels=None) for view in study.views])
         result = StudyResult(replace(request, operating_point=point), kept, tuple(problems))
         return StudyPage(

@@ -17,11 +17,12 @@ from ..inference import StudyPrediction, StudyPredictor
 from ..inference.loading import find_file, find_source
 from ..radiographs import Radiograph
 from . import templates
+from .examples import find_example
 from .reading import read_files
-from .result import answer_html, details_html, is_withheld
+from .result import answer_html, credit_text, details_html, is_withheld
 from .state import DEFAULT, AppContext, CheckpointKey
 from .templates import BANDS, error_html, note_html, probability_text, render
-from .viewer import heatmap_url, image_url
+from .viewer import box_style, heatmap_url, image_url
 
 MAX_CARD = 30_000
 """Characters of a card that the page shows."""
@@ -152,17 +153,22 @@ class Contender:
 
 
 def comparison_html(
-    first: Contender, second: Contender, radiographs: Sequence[Radiograph], problems: Sequence[str] = ()
+    first: Contender,
+    second: Contender,
+    radiographs: Sequence[Radiograph],
+    problems: Sequence[str] = (),
+    credit: str | None = None,
 ) -> str:
-    """Both answers, the probabilities of each view with their difference, and each view with both heatmaps."""
+    """Both answers, the probabilities of each view with their difference, and each view with both heatmaps.
+
+    `credit` says whose pictures they are.
+    """
     both = (first, second)
     sides = [
         {
             "name": one.name,
             "checkpoint": one.study and one.study.checkpoint,
-            "answer": answer_html(one.study, radiographs=radiographs, has_box=False)
-            if one.study
-            else error_html(one.error),
+            "answer": answer_html(one.study, radiographs=radiographs) if one.study else error_html(one.error),
             "details": details_html(one.shown, with_views=False) if one.shown else "",
         }
         for one in both
@@ -181,7 +187,7 @@ def comparison_html(
         }
         for index, view in enumerate(known.views if known else ())
     ]
-    return render("comparison", problems=problems, sides=sides, rows=rows, views=views)
+    return render("comparison", problems=problems, sides=sides, rows=rows, views=views, credit=credit)
 
 
 def _cells(both: Sequence[Contender], values: Sequence[float | None]) -> list[str]:
@@ -194,16 +200,19 @@ def _cells(both: Sequence[Contender], values: Sequence[float | None]) -> list[st
 
 
 def _figure(one: Contender, index: int) -> dict[str, str | None]:
-    caption, heatmap = one.placeholder, None
-    if one.shown is not None:
-        view = one.shown.views[index]
-        probability = probability_text(view.single_view_probability)
-        caption = templates.VIEW_ANSWER.format(band=" ".join(BANDS[view.band]), probability=probability)
-        if view.heatmap is None:
-            caption += templates.NO_HEATMAP
-        elif view.band != "low":
-            heatmap = heatmap_url(view.heatmap)
-    return {"side": one.name, "heatmap": heatmap, "caption": caption}
+    values = {"side": one.name, "heatmap": None, "box": None, "kind": None, "caption": one.placeholder}
+    if one.shown is None:
+        return values
+    view = one.shown.views[index]
+    probability = probability_text(view.single_view_probability)
+    values["caption"] = templates.VIEW_ANSWER.format(band=" ".join(BANDS[view.band]), probability=probability)
+    if one.shown.stands_out(view):
+        values["caption"] = templates.STANDS_OUT.format(probability)
+    if view.heatmap is None:
+        values["caption"] += templates.NO_HEATMAP
+    elif view.band != "low":
+        values |= {"heatmap": heatmap_url(view.heatmap), "box": box_style(view), "kind": view.band}
+    return values
 
 
 class ModelsController:
@@ -237,7 +246,8 @@ class ModelsController:
             except (MuraError, ValueError) as error:  # ValueError: a body part that the checkpoint does not allow
                 return Contender(name, None, str(error))
 
-        return comparison_html(predict("A", first), predict("B", second), radiographs, problems)
+        credit = credit_text(find_example(files))
+        return comparison_html(predict("A", first), predict("B", second), radiographs, problems, credit)
 
 
 def build_models_tab(context: AppContext, checkpoint: gr.State, files: Component, body_part: gr.Dropdown) -> list[Any]:

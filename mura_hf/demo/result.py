@@ -36,7 +36,6 @@ def answer_html(
     radiographs: Sequence[Radiograph] = (),
     example: ExampleStudy | None = None,
     show_anyway: bool = False,
-    has_box: bool = True,
 ) -> str:
     """The answer for a study, with its warnings and a sentence about each file that was left out.
 
@@ -46,7 +45,6 @@ def answer_html(
         radiographs: The views, to say what is unusual about them.
         example: The example that is answered; the answer is then compared with what is known about it.
         show_anyway: Whether the visitor wants to see an answer that would be withheld.
-        has_box: Whether boxes are drawn beside it.
     """
     if study is None:
         return render("answer", study=None, problems=problems, warnings=())
@@ -65,7 +63,6 @@ def answer_html(
         problems=problems,
         withheld=withheld,
         unusual=study.in_distribution is False,
-        has_box=has_box,
         knows_phantoms_only=knows_phantoms_only,
         reason=reason,
         noticed=noticed,
@@ -100,13 +97,17 @@ def details_html(study: StudyPrediction, *, with_views: bool = True) -> str:
     )
 
 
+def credit_text(example: ExampleStudy | None) -> str | None:
+    """Whom to credit for the pictures of an example; None if nobody."""
+    return templates.CREDIT.format(example.credit) if example and example.credit else None
+
+
 def _find_outlier(study: StudyPrediction) -> ViewPrediction | None:
     """The view with the highest probability of its own, if that lies in a higher band than the study's."""
     if study.in_distribution is False or len(study.views) < 2:
         return None
     highest = max(study.views, key=lambda view: view.single_view_probability)
-    own, whole = highest.single_view_probability, study.probability
-    return highest if any(whole <= limit < own for limit in study.band_limits) else None
+    return highest if study.stands_out(highest) else None
 
 
 def _zones(limits: tuple[float, float]) -> list[tuple[str, str, float]]:

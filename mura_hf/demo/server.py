@@ -45,6 +45,8 @@ _POLICY = (  # whatever text gets into the page, it contacts no other server
 _HEAD = f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
 _HEAD += f"<script>window.MURA_TEXTS = {json.dumps(templates.SCRIPT_TEXTS)};</script>"
 _HEAD += "".join(f"<script>{file.read_text(encoding='utf-8')}</script>" for file in sorted(_STATIC.glob("*.js")))
+_WITH_ADDRESS = f"""(text) => text.replaceAll(
+  {templates.ADDRESS!r}, (location.origin + location.pathname).replace(/[/]$/, ""))"""
 
 
 def build_app(context: AppContext) -> gr.Blocks:
@@ -69,7 +71,10 @@ def build_app(context: AppContext) -> gr.Blocks:
                 load_events = build_models_tab(context, checkpoint, study.open_files, study.body_part)
             with gr.Tab(templates.ABOUT, id="about"):
                 credits = {example.credit: None for example in context.examples if example.credit}
-                gr.Markdown(templates.about_text(os.environ.get("SPACE_ID", ""), list(credits)), elem_id="about")
+                about = gr.Markdown(
+                    templates.about_text(os.environ.get("SPACE_ID", ""), list(credits)), elem_id="about"
+                )
+                app.load(None, about, about, js=_WITH_ADDRESS, api_visibility="private")
         add_endpoints(context)
         notice.connect()
 

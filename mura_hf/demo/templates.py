@@ -8,7 +8,6 @@ which escapes them, or through `escape_text` where Gradio renders HTML itself. `
 cards of the package only, because no escaping stops it from making links of addresses.
 """
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import escape
 
 from ..explain import AUTO
-from ..inference.prediction import OPERATING_POINTS
+from ..inference.prediction import OPERATING_POINTS, OUT_OF_DISTRIBUTION
 
 # The frame of the page
 
@@ -36,11 +35,16 @@ TAGLINE = (
     "Give it an X-ray of a finger, hand, wrist, arm or shoulder. A small research model says at once whether it "
     "suspects {a_finding}."
 )
+ADDRESS = "http://127.0.0.1:7860"
+"""Where a server is found on its own machine."""
+
 READ, WORKLIST, MODELS, ABOUT = "Read a study", "Worklist", "Models", "About"
 """Names of the tabs."""
 
 SCRIPT_TEXTS = {
     "drop": "Drop to read as a new study",
+    "dropList": "Drop to read as a worklist",
+    "refused": "Not read, because the server refused the request. Open the study again.",
     "uploading": "Uploading …",
     "example": "Opening the example …",
     "study": "Opening the study …",
@@ -58,7 +62,7 @@ SCRIPT_TEXTS = {
 BANDS = {
     "suspected": ("▲", "suspected"),
     "uncertain": ("◐", "uncertain"),
-    "unusual": ("⊘", "not answered"),
+    OUT_OF_DISTRIBUTION: ("⊘", "not answered"),
     "failed": ("✕", "not read"),
     "low": ("○", "not flagged"),
 }
@@ -117,6 +121,7 @@ POOLING = {
 ALL_STUDIES, SOME_STUDIES = "all", "{} % of the"
 
 UNUSUAL_VIEW, USUAL_VIEW = "⊘ unusual", "not unusual by itself"
+STANDS_OUT = "probability {} by itself"
 UNKNOWN_METHOD = "unknown method"
 
 NO_SIMILAR_YET = "Similar X-rays are shown here after a study was read."
@@ -299,11 +304,11 @@ def about_text(space: str, credits: list[str]) -> str:
     """The tab "About" as Markdown.
 
     Args:
-        space: Name of the Space that serves the page; empty elsewhere, where it is at the port that Gradio would take.
+        space: Name of the Space that serves the page; empty elsewhere, where a script puts the address of the page in
+            the place of `ADDRESS`.
         credits: Whom to credit for the films among the examples.
     """
-    address = space or f"http://127.0.0.1:{os.environ.get('GRADIO_SERVER_PORT', '7860')}"
-    values = {"retention": RETENTION, "address": address, "credits": credits}
+    values = {"retention": RETENTION, "address": space or ADDRESS, "credits": credits}
     return _ENVIRONMENT.get_template("about.md").render(values)
 
 

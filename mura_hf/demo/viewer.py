@@ -48,6 +48,19 @@ def _data_url(values: np.ndarray, kind: str, **options: int) -> str:
     return f"data:image/{kind.lower()};base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
+def box_style(view: ViewPrediction) -> str | None:
+    """CSS that places the box of a view; None if there is no heat to see."""
+    if view.heatmap is None or view.heatmap.max() < _FAINTEST:
+        return None
+    regions = view.regions or find_regions(view.heatmap)
+    if not regions:
+        return None
+    (x0, y0, x1, y1), across, down = regions[0].box, 100 / view.width, 100 / view.height
+    return (
+        f"left:{x0 * across:.2f}%;top:{y0 * down:.2f}%;width:{(x1 - x0) * across:.2f}%;height:{(y1 - y0) * down:.2f}%"
+    )
+
+
 def viewer_html(
     study: StudyPrediction, radiographs: Sequence[Radiograph], *, show_anyway: bool = False, credit: str | None = None
 ) -> str:
@@ -80,23 +93,20 @@ def _view_values(
     values |= {"kind": "plain", "state": templates.USUAL_VIEW}
     if unusual:
         values |= {"kind": "uncertain", "state": templates.UNUSUAL_VIEW}
+    values["tone"] = values["kind"]
     if withheld:
         return values
     if not unusual:
         is_doubted = study.in_distribution is False and view.band != "low"  # the study is, because of another view
-        values |= {"kind": "uncertain" if is_doubted else view.band, "state": " ".join(templates.BANDS[view.band])}
+        values["kind"] = values["tone"] = "uncertain" if is_doubted else view.band
+        values["state"] = " ".join(templates.BANDS[view.band])
     low, high = study.band_limits
     chance = view.single_view_probability
     own = ("low", "uncertain", "suspected")[(chance > low) + (chance > high)]
-    if not unusual and view.band == own:  # else it has the band of the study, which this number would contradict
+    if not unusual and study.stands_out(view):
+        values |= {"tone": "plain", "state": templates.STANDS_OUT.format(templates.probability_text(chance))}
+    elif not unusual and view.band == own:  # else it has the band of the study, which this number would contradict
         values["chance"] = templates.probability_text(chance)
-    if view.heatmap is None or view.heatmap.max() < _FAINTEST:
-        return values
-    values["heatmap"] = heatmap_url(view.heatmap)
-    if regions := view.regions or find_regions(view.heatmap):
-        (x0, y0, x1, y1), across, down = regions[0].box, 100 / view.width, 100 / view.height
-        values["box"] = (
-            f"left:{x0 * across:.2f}%;top:{y0 * down:.2f}%;"
-            f"width:{(x1 - x0) * across:.2f}%;height:{(y1 - y0) * down:.2f}%"
-        )
+    if view.heatmap is not None and view.heatmap.max() >= _FAINTEST:
+        values["heatmap"], values["box"] = heatmap_url(view.heatmap), box_style(view)
     return values

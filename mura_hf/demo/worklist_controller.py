@@ -24,6 +24,7 @@ from ..inference import (
     predict_rows,
     sort_rows,
 )
+from ..inference.prediction import OUT_OF_DISTRIBUTION
 from ..inference.worklist import write_worklist
 from ..radiographs import GuardedReader, Radiograph
 from . import templates
@@ -140,9 +141,7 @@ def read_worklist(
 
 def band_of(row: WorklistRow) -> str:
     """Key into `BANDS`."""
-    if row.probability is None or row.band is None:
-        return "failed"
-    return "unusual" if row.in_distribution is False else row.band
+    return "failed" if row.probability is None or row.band is None else row.band
 
 
 def worklist_html(
@@ -172,7 +171,7 @@ def worklist_html(
         "worklist",
         rows=values,
         version=version,
-        notices=[*common, *[templates.NOT_ANSWERED] * any(row["band"] == "unusual" for row in values)],
+        notices=[*common, *[templates.NOT_ANSWERED] * any(row["band"] == OUT_OF_DISTRIBUTION for row in values)],
         columns=templates.COLUMNS,
         bands=[(key, f"{sign} {text.capitalize()}") for key, (sign, text) in BANDS.items()],
         parts=[(part, part) for part in sorted({row["part"] for row in values})],
@@ -192,7 +191,7 @@ def _row_values(row: WorklistRow, number: int, common: Sequence[str]) -> dict[st
         "band": band,
         "sign": sign,
         "text": text.capitalize(),
-        "chance": None if band in ("unusual", "failed") else row.probability,
+        "chance": None if band in (OUT_OF_DISTRIBUTION, "failed") else row.probability,
         "n_views": row.n_views,
         "notes": notes,
     }

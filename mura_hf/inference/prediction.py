@@ -248,6 +248,10 @@ class StudyPrediction:
         """Index of the view that contributes most to the probability: the largest weighted probability."""
         return find_leading_view([view.weight for view in self.views], [view.probability for view in self.views])
 
+    def stands_out(self, view: ViewPrediction) -> bool:
+        """Returns whether the probability of a view by itself lies in a higher band than that of the study."""
+        return any(self.probability <= limit < view.single_view_probability for limit in self.band_limits)
+
     def to_dict(self) -> dict[str, Any]:
         """Returns all fields except heatmaps and codes as JSON values.
 

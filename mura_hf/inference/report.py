@@ -223,7 +223,7 @@ def _draw_views(
             left += picture.width * scale + _BETWEEN
         left = x + number % columns * cell_width
         below = top - side_by_side[0].height * scale - 2
-        _draw(page, [_caption(view, context.withheld)], left, below, cell_width - _GAP, 22)
+        _draw(page, [_caption(study, view, context.withheld)], left, below, cell_width - _GAP, 22)
 
 
 def _scale(pictures: Sequence[Image.Image], width: float, height: float) -> float:
@@ -241,11 +241,10 @@ def _columns(pictures: Sequence[Sequence[Image.Image]], width: float, height: fl
     )
 
 
-def _caption(view: ViewPrediction, withheld: bool) -> Any:
-    prediction = (
-        f": P(abnormal) {format_probability(view.single_view_probability)} by itself, "
-        f"{_VIEW_STATES[view.band]}, weight {view.weight:.2f}"
-    )
+def _caption(study: StudyPrediction, view: ViewPrediction, withheld: bool) -> Any:
+    state = "" if study.stands_out(view) else f" {_VIEW_STATES[view.band]},"  # it has the band of the study
+    chance = format_probability(view.single_view_probability)
+    prediction = f": P(abnormal) {chance} by itself,{state} weight {view.weight:.2f}"
     text = f"<b>{escape(view.name)}</b>{'' if withheld else prediction}, {view.width} × {view.height} px"
     return _paragraph(text, 7, after=0)
 

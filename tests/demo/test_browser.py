@@ -19,10 +19,12 @@ from mura_hf.demo.templates import (
     ADD_VIEWS,
     ALIKE,
     BODY_PART,
+    BUSY,
     HOW_SURE,
     INCLUDE,
     OPTIONS,
     REPORT,
+    SCRIPT_TEXTS,
     SHOW_ANYWAY,
     probability_text,
 )
@@ -67,6 +69,7 @@ def test_every_tab_is_accessible_fits_the_window_and_works_by_keyboard(page):
                 nodes = [(node["html"][:200], node["failureSummary"][:300]) for node in violation["nodes"][:3]]
                 found.append((tab, violation["id"], nodes))
         expect_fitting(page, 360, 390, 768, 1920)
+    expect(page.locator("#about")).to_contain_text(f'Client("{page.url.rstrip("/")}")')
     assert found == [], json.dumps(found, indent=1)
     corners = []
     for dark in ("true", "false"):
@@ -331,6 +334,8 @@ def test_uploads_and_an_unusual_study(page, tmp_path):
     expect(answer).to_contain_text("Not answered", timeout=WAIT)
     expect_revealed(page)
     expect(insist).to_have_text(SHOW_ANYWAY)
+    expect(page.locator("#how-sure")).to_be_hidden()
+    expect(page.locator("#reports")).to_be_visible()
     expect(page.locator("#views img.film")).to_have_count(2)
     expect(page.locator("#views img.heat")).to_have_count(0)
     assert "Probability" not in page.locator("#right").inner_text()
@@ -403,6 +408,25 @@ def test_uploads_and_an_unusual_study(page, tmp_path):
             opened.write(file, Path(file).name)
     upload(page, str(packed))
     expect(page.locator("#views .view .name")).to_have_text(["hand_0.png", "hand_1.png"], timeout=WAIT)
+
+    # A full queue refuses the call that reads the study, after another one has opened it.
+    refused = []
+
+    def refuse(route):
+        if len(route.request.post_data_json["data"]) == 8 and not refused:  # a call that reads a study
+            refused.append(True)
+            route.fulfill(status=429, json={"detail": BUSY})
+        else:
+            route.continue_()
+
+    page.route("**/queue/join*", refuse)
+    open_example(page, PHANTOM_WRIST)
+    expect(page.get_by_test_id("toast-body")).to_contain_text(BUSY, timeout=WAIT)
+    expect(page.locator("#answer .reading")).to_have_text(SCRIPT_TEXTS["refused"])
+    expect(page.locator("#answer progress")).to_have_count(0)
+    open_example(page, PHANTOM_WRIST)
+    expect(page.locator("#views .view")).to_have_count(3, timeout=WAIT)
+    expect_revealed(page)
 
 
 def test_models_their_cards_errors_and_the_comparison_of_two(page, checkpoint):

@@ -18,6 +18,7 @@ from .actions import (
     choose,
     choose_model,
     download,
+    drop,
     expect_contrast,
     expect_fitting,
     expect_replaced,
@@ -94,7 +95,12 @@ def test_a_worklist_its_errors_rows_files_and_opened_studies(page, archive, tmp_
     expect(progress).to_contain_text("“Few misses”")
     choose(page, "Operating point", "Rule of the MURA paper")
     path.fill("")
-    start_worklist(page, archive)
+    # While the worklist is open, a ZIP file that is dropped beside its box goes there, and replaces the one before.
+    for file in (wrong, archive):
+        drop(page, str(file))
+        expect(page.locator("#worklist-upload")).to_contain_text(file.stem, timeout=WAIT)
+    expect(page.get_by_role("tab", name="Worklist")).to_have_attribute("aria-selected", "true")
+    read.click()
     expect(progress).to_contain_text("“Rule of the MURA paper”", timeout=WAIT)
 
     rows = sort_rows(predict_rows(StudyPredictor.from_pretrained("mura-phantom"), find_studies(archive)))

@@ -5,6 +5,7 @@ import time
 import pytest
 
 from mura_hf.common import BUNDLED
+from mura_hf.demo.examples import load_examples
 from mura_hf.demo.models_tab import (
     MAX_CARD,
     Contender,
@@ -17,6 +18,7 @@ from mura_hf.demo.models_tab import (
 from mura_hf.demo.result import operating_point_choices
 from mura_hf.demo.state import DEFAULT
 from mura_hf.demo.templates import probability_text
+from mura_hf.demo.viewer import box_style
 
 
 def _table(html):
@@ -83,6 +85,15 @@ def test_both_answers_are_compared_view_by_view(study, radiographs):
         ]  # fmt: skip
     assert html.count('class="heat"') == 2 * len(study.views)
     assert html.count('<section class="answer') == 2
+    # Box and probability are those of the page for one study.
+    own = dataclasses.replace(study.views[0], band="uncertain", single_view_probability=0.9)
+    doubtful = dataclasses.replace(study, views=[own, *study.views[1:]], probability=0.3, band_limits=(0.2, 0.5))
+    html = comparison_html(Contender("A", doubtful), Contender("B", study), radiographs, credit="Picture: <A>")
+    figures = re.findall(r'<figure class="(\w*)">(.*?)</figure>', html, re.DOTALL)
+    assert figures[0][0] == "uncertain"
+    assert f'class="box" style="{box_style(own)}"' in figures[0][1]
+    assert "probability 0.90 by itself" in figures[0][1]
+    assert "Picture: &lt;A&gt;" in html
     same = _table(comparison_html(Contender("A", study), Contender("B", study), radiographs))
     assert {row[3] for row in same[1:]} == {"0.00"}
 
@@ -116,6 +127,8 @@ def test_the_controller_takes_a_body_part_and_names_unreadable_files(context, ch
     assert "elbow</b> (given by you)" in controller.compare(phantom_files[:1], "elbow", folder, folder)
     (tmp_path / "bad.png").write_text("no")
     assert "bad.png" in controller.compare([str(tmp_path / "bad.png")], None, folder, folder)
+    film = load_examples("film")[0]
+    assert film.credit.split(",")[0] in controller.compare(film.files, None, folder, folder)
 
 
 def test_facts_contain_the_measured_performance(context, checkpoint, monkeypatch):

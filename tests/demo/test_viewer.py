@@ -42,7 +42,7 @@ def test_each_view_has_its_picture_overlay_and_band(study, radiographs, band, st
         study.views[0], name="<b>1</b>.png", single_view_probability=0.9, regions=[REGION], band=band
     )
     views = [first, *study.views[1:]]
-    html = viewer_html(dataclasses.replace(study, views=views, band_limits=(0.2, 0.8)), radiographs)
+    html = viewer_html(dataclasses.replace(study, views=views, probability=0.9, band_limits=(0.2, 0.8)), radiographs)
     assert html.count('class="film"') == html.count('class="thumb"') == len(views)
     visible = sum(view.heatmap.max() > 0 for view in views)
     assert html.count('class="heat"') == html.count('class="box"') == visible  # to be shown if asked for
@@ -56,6 +56,17 @@ def test_each_view_has_its_picture_overlay_and_band(study, radiographs, band, st
     assert float(left) == pytest.approx(100 * 10 / first.width, abs=0.01)
     # Gradio reuses the elements; the page recognises a new answer by its token.
     assert len({re.search(r'data-answer="(\w+)"', viewer_html(study, radiographs))[1] for _ in range(3)}) == 3
+
+
+def test_a_view_that_stands_out_has_its_own_probability_in_place_of_the_band_of_the_study(study, radiographs):
+    loud = dataclasses.replace(study.views[0], single_view_probability=0.9, band="low")
+    others = [dataclasses.replace(view, single_view_probability=0.1, band="low") for view in study.views[1:]]
+    quiet = dataclasses.replace(study, views=[loud, *others], probability=0.15, band_limits=(0.2, 0.8))
+    html = viewer_html(quiet, radiographs)
+    assert html.count('<figure class="view low">') == len(radiographs)
+    assert html.count('<span class="state plain">probability 0.90 by itself</span>') == 2  # thumbnail and caption
+    assert "○ not flagged 0.90" not in html
+    assert html.count("○ not flagged 0.10") == len(others)
 
 
 def test_the_view_that_contributed_most_is_shown_first(study, radiographs):

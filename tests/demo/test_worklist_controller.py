@@ -183,7 +183,7 @@ ROWS = [
     _row("quiet", 0.2, body_part="wrist", n_views=2),
     _row("broken", left_out=("x.png is empty.",)),
     _row("loud", 0.9, body_part="hand", n_views=1, warnings=("Of all.", "Of this one.")),
-    _row("odd", 0.8, in_distribution=False, warnings=(OOD_WARNING,)),
+    _row("odd", 0.8, in_distribution=False, band="out_of_distribution", warnings=(OOD_WARNING,)),
     _row("between", 0.45, band="uncertain", body_part="hand"),
 ]
 NUMBERS = {row.study: number for number, row in enumerate(ROWS)}
@@ -230,7 +230,7 @@ def test_signs_and_words_beside_colour():
 
 def test_the_answer_for_an_unusual_study_is_withheld_and_notes_are_beside_their_row():
     html = worklist_html(ROWS, NUMBERS)
-    _, body = next(row for row in _rows(html) if 'data-band="unusual"' in row[0])
+    _, body = next(row for row in _rows(html) if 'data-band="out_of_distribution"' in row[0])
     assert "0.8" not in body
     assert html.count("Studies that are not answered do not look like") == 1
     assert OOD_WARNING not in html

@@ -1,5 +1,5 @@
 // The flow of the tab "Read a study": files that are dropped or pasted anywhere start a new study, the old one is hidden at
-// once, and the new answer is scrolled into view and gets the focus.
+// once, and the new answer is scrolled into view and gets the focus. A ZIP file is for the worklist while that is open.
 (() => {
   const find = (selector) => document.querySelector(selector);
   const inputOf = (button) => find(button)?.previousElementSibling; // Gradio puts it before its button
@@ -17,14 +17,31 @@
 
   const stop = () => find("#answering")?.removeAttribute("data-starting");
 
-  const give = (files) => {
-    const tab = find("#tabs [role=tab]"), input = inputOf("#new-study");
-    if (tab?.getAttribute("aria-selected") !== "true") tab?.click();
-    if (!input) return find(".privacy")?.scrollIntoView({ block: "center" }); // not accepted yet
+  const fill = (input, files) => {
+    const notices = [...document.querySelectorAll(".privacy")];
+    if (!input) return notices.find((one) => one.offsetHeight)?.scrollIntoView({ block: "center" }); // not accepted yet
     const list = new DataTransfer();
     files.forEach((file) => list.items.add(file));
     input.files = list.files;
     input.dispatchEvent(new Event("change", { bubbles: true }));
+  };
+
+  const isForList = ([file, ...more]) =>
+    Boolean(find("#worklist-help")?.offsetHeight) && !more.length && /zip/i.test(file.type || file.name);
+
+  const give = (files) => {
+    if (isForList(files)) {
+      const put = () => {
+        const box = find("#worklist-upload"), input = box?.querySelector("input[type=file]");
+        if (!box || input) return fill(input, files);
+        box.querySelector("[aria-label=Clear]")?.click(); // while it has a file, it has no input
+        requestAnimationFrame(put);
+      };
+      return put();
+    }
+    const tab = find("#tabs [role=tab]");
+    if (tab?.getAttribute("aria-selected") !== "true") tab?.click();
+    fill(inputOf("#new-study"), files);
   };
 
   const isOurs = (event) => !event.target.closest?.("#worklist-upload");
@@ -54,7 +71,7 @@
   addEventListener("dragover", (event) => {
     if (!event.dataTransfer?.types.includes("Files") || !isOurs(event)) return;
     event.preventDefault();
-    document.body.dataset.drop = MURA_TEXTS.drop;
+    document.body.dataset.drop = isForList(event.dataTransfer.items) ? MURA_TEXTS.dropList : MURA_TEXTS.drop;
     document.body.classList.add("dropping");
   }, true);
   addEventListener("dragleave", (event) => {
@@ -80,6 +97,8 @@
       if (phase === "starting" && find("mura-walk")) find("mura-walk").hidden = true; // it names the refused one
       phase = null;
       stop();
+      const waiting = find("#answer .reading"); // it was to be read next
+      if (waiting) waiting.textContent = MURA_TEXTS.refused;
     }
     if (phase === null) return;
     if (phase === "starting") {

@@ -3,7 +3,7 @@
 // data-version changes. <mura-walk>, above an opened study, opens the previous or the next one in the order of the table.
 (() => {
   const NATURAL = new Intl.Collator(undefined, { numeric: true, sensitivity: "base" });
-  const BANDS = ["suspected", "uncertain", "unusual", "failed", "low"];
+  const BANDS = ["suspected", "uncertain", "out_of_distribution", "failed", "low"];
   const text = (row, place) => row.cells[place].textContent;
   const fill = (words, ...values) => words.replace(/{}/g, () => values.shift());
   const KEYS = {

@@ -247,7 +247,7 @@ function answerCard(answer, note) {
   const { band, probability } = answer;
   const share = paragraph(`Probability of ${article(page.finding)} `);
   share.append(element("b", {}, chance(probability)));
-  const parts = [share, zones(answer), paragraph(SENTENCES[band]), note && paragraph(note, "fine")];
+  const parts = [share, ...zones(answer), paragraph(SENTENCES[band]), note && paragraph(note, "fine")];
   return card(band, TITLES[band](page.finding), ...parts);
 }
 
@@ -262,23 +262,20 @@ function withheldCard(answer, views) {
   return found;
 }
 
-/** The bar with the three zones. They are wide enough to read, and the mark is placed linearly inside its zone. */
+/** The bar, a scale from 0 to 1 with the zones, and the names of the zones below it. */
 function zones({ probability, limits: [low, high], band }) {
-  const widths = low < high ? { low: 35, uncertain: 30, suspected: 35 } : { low: 50, suspected: 50 };
-  const ends = { low, uncertain: high, suspected: 1 };
-  let [left, lower, mark] = [0, 0, 0];
-  const spans = Object.entries(widths).map(([name, width]) => {
-    const share = (probability - lower) / (ends[name] - lower || 1);
-    if (name === band) mark = left + width * Math.min(Math.max(share, 0.03), 0.97);
-    [left, lower] = [left + width, ends[name]];
-    const span = element("span", { className: `zone ${name}${name === band ? " here" : ""}` }, WORDS[name]);
-    span.style.width = `${width}%`;
-    return span;
-  });
+  const widths = { low, uncertain: high - low, suspected: 1 - high };
+  const names = Object.keys(widths).filter((name) => name !== "uncertain" || low < high);
+  const spans = (text) => names.map((name) => element("span", { className: `${name}${name === band ? " here" : ""}` }, text(name)));
+  const bar = spans(() => "");
+  bar.forEach((span, place) => (span.style.width = `${100 * widths[names[place]]}%`));
   const label = `Probability ${percent(probability)}; unflagged to ${percent(low)}, suspected above ${percent(high)}.`;
   const pointer = element("i", { className: "mark" });
-  pointer.style.left = `${mark}%`;
-  return element("div", { className: "zones", role: "img", ariaLabel: label }, pointer, ...spans);
+  pointer.style.left = `${Math.min(Math.max(100 * probability, 0.5), 99.5)}%`;
+  return [
+    element("div", { className: "zones", role: "img", ariaLabel: label }, pointer, ...bar),
+    element("div", { className: "scale", ariaHidden: "true" }, ...spans((name) => WORDS[name])),
+  ];
 }
 
 function showViews(views, answer, isWithheld) {
