@@ -202,7 +202,9 @@ def test_answers_are_those_of_the_predictor(visit, site, film, phantom_files):
         assert found == pytest.approx(expected.probability, abs=tolerance), name
         if expected.in_distribution is not False:  # the bar is a scale from 0 to 1
             low, high = expected.band_limits
-            zones = visit.page.locator(".zones span").evaluate_all("all => all.map((one) => parseFloat(one.style.width))")
+            zones = visit.page.locator(".zones span").evaluate_all(
+                "all => all.map((one) => parseFloat(one.style.width))"
+            )
             assert zones == pytest.approx([100 * share for share in (low, high - low, 1 - high) if share], abs=0.1)
             mark = float(visit.page.locator(".mark").evaluate("one => parseFloat(one.style.left)"))
             assert mark == pytest.approx(100 * found, abs=0.5)
