@@ -200,19 +200,20 @@ def _cells(both: Sequence[Contender], values: Sequence[float | None]) -> list[st
 
 
 def _figure(one: Contender, index: int) -> dict[str, str | None]:
-    values = {"side": one.name, "heatmap": None, "box": None, "kind": None, "caption": one.placeholder}
+    empty = {"side": one.name, "heatmap": None, "box": None, "kind": None}
     if one.shown is None:
-        return values
+        return {**empty, "caption": one.placeholder}
     view = one.shown.views[index]
     probability = probability_text(view.single_view_probability)
-    values["caption"] = templates.VIEW_ANSWER.format(band=" ".join(BANDS[view.band]), probability=probability)
+    caption = templates.VIEW_ANSWER.format(band=" ".join(BANDS[view.band]), probability=probability)
     if one.shown.stands_out(view):
-        values["caption"] = templates.STANDS_OUT.format(probability)
+        caption = templates.STANDS_OUT.format(probability)
     if view.heatmap is None:
-        values["caption"] += templates.NO_HEATMAP
-    elif view.band != "low":
-        values |= {"heatmap": heatmap_url(view.heatmap), "box": box_style(view), "kind": view.band}
-    return values
+        return {**empty, "caption": caption + templates.NO_HEATMAP}
+    if view.band == "low":
+        return {**empty, "caption": caption}
+    drawn = {"heatmap": heatmap_url(view.heatmap), "box": box_style(view), "kind": view.band}
+    return {**empty, **drawn, "caption": caption}
 
 
 class ModelsController:
