@@ -28,7 +28,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="store thumbnails with this longer side (96), which the app shows with credit; only for phantoms, "
         "FracAtlas and GRAZPEDWRI-DX",
     )
-    parser.add_argument("--max_views", type=int, help="draw whole studies up to this number of views")
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--cpu", action="store_true", help="run on the CPU")
     options = parser.parse_args(argv)
@@ -41,7 +40,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         factory=options.faiss,
         parameters=options.faiss_parameters,
         thumbnail_side=options.thumbnails,
-        max_views=options.max_views,
         batch_size=options.batch_size,
         cpu=options.cpu,
     )

@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator
 from datasets import Dataset
 from safetensors.torch import load_file, save
-from torch.nn import functional
+from sklearn.linear_model import LogisticRegression
 from transformers import AutoModelForImageClassification
 
 from ..common import replace_file
@@ -101,21 +101,14 @@ def _fit(codes: torch.Tensor, targets: torch.Tensor, n_classes: int) -> tuple[to
     """Weight `[K, D]` and bias `[K]` of the logistic regression; the penalty is on standardized codes."""
     mean, deviation = codes.mean(0), codes.std(0)
     deviation += 0.01 * deviation.mean()  # else a channel that hardly varies in train could decide later
-    standardized = (codes - mean) / deviation
-    weight = codes.new_zeros(n_classes, codes.shape[1]).requires_grad_()
-    bias = codes.new_zeros(n_classes).requires_grad_()
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=300, line_search_fn="strong_wolfe")
-
-    def loss() -> torch.Tensor:
-        optimizer.zero_grad()
-        logits = standardized @ weight.T + bias
-        value = functional.cross_entropy(logits, targets) + _PENALTY * weight.square().sum()
-        value.backward()
-        return value
-
-    optimizer.step(loss)
-    scaled = weight.detach() / deviation
-    return scaled, bias.detach() - scaled @ mean
+    rows = 1 if n_classes == 2 else 2  # of two classes, scikit-learn fits the difference of the rows
+    model = LogisticRegression(C=1 / (rows * _PENALTY * len(codes)), tol=1e-8, max_iter=5_000)
+    model.fit(((codes - mean) / deviation).numpy(), targets.numpy())
+    weight, bias = torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_)
+    if n_classes == 2:
+        weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
+    scaled = weight / deviation
+    return scaled, bias - scaled @ mean
 
 
 def _write(folder: Path, names: list[str], weight: torch.Tensor, bias: torch.Tensor) -> None:

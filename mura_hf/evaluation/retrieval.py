@@ -10,7 +10,7 @@ from datasets import Dataset
 from ..data.views import group_studies
 from ..errors import CheckpointError
 from ..inference import StudyPredictor
-from ..metrics import GroupReport, mean_with_interval, paired_comparison
+from ..metrics import GroupReport, mean_with_interval
 from ..models import LABELS
 from ..retrieval import FOLDER, Neighbour, RetrievalIndex, encode_rows
 from .prediction_cache import body_part_of
@@ -31,7 +31,6 @@ def index_checkpoint(
     data_dir: str | Path,
     split: str = "train",
     *,
-    max_views: int | None = None,
     cpu: bool = False,
     **options: Any,
 ) -> RetrievalIndex:
@@ -43,7 +42,6 @@ def index_checkpoint(
         folder: The checkpoint.
         data_dir: The data that it was trained on.
         split: The split to index.
-        max_views: Draws whole studies until no further one fits into this number of views; None takes all.
         cpu: Whether to stay on the CPU.
         **options: Options of `RetrievalIndex.build`: `metric`, `half`, `factory`, `parameters`, `thumbnail_side`,
             `batch_size` and `progress`.
@@ -56,32 +54,13 @@ def index_checkpoint(
     folder = Path(folder)
     datasets, data = load_splits(folder, data_dir, split)
     predictor = StudyPredictor.from_pretrained(folder, device="cpu" if cpu else None, runtime="torch")
-    rows, parts_dir = take_views(datasets[split], max_views), folder / f"{FOLDER}.unfinished"
+    parts_dir = folder / f"{FOLDER}.unfinished"
     index = RetrievalIndex.build(
-        rows, predictor.model, predictor.processor, data=data, split=split, parts_dir=parts_dir, **options
+        datasets[split], predictor.model, predictor.processor, data=data, split=split, parts_dir=parts_dir, **options
     )
     index.save(folder / FOLDER)
     shutil.rmtree(parts_dir, ignore_errors=True)
     return index
-
-
-def take_views(rows: Dataset, most: int | None, seed: int = 0) -> Dataset:
-    """Draws whole studies until the next one would exceed `most` views (None: all), in the order of the split.
-
-    Raises:
-        ValueError: If not even one study fits.
-    """
-    if most is None or most >= len(rows):
-        return rows
-    studies = list(group_studies(rows["study_id"]).values())
-    taken: list[int] = []
-    for number in np.random.default_rng(seed).permutation(len(studies)):
-        if len(taken) + len(studies[number]) > most:
-            break
-        taken += studies[number]
-    if not taken:
-        raise ValueError(f"max_views is {most}: it must hold at least one study")
-    return rows.select(sorted(taken))
 
 
 def measure_retrieval(predictor: StudyPredictor, rows: Dataset, probabilities: dict[str, float]) -> dict[str, Any]:
@@ -97,8 +76,7 @@ def measure_retrieval(predictor: StudyPredictor, rows: Dataset, probabilities: d
         `label` and `finding` (of abnormal studies), if index and rows have these: `n`, `at` 5, the `mean` share of
         neighbours with the same value, `low` and `high` (95 % interval over patients), and `chance`,
         its share of the index. `classification`: `voters` 25; metrics at a threshold of .5 with `intervals`, where
-        P(abnormal) is the share of abnormal `neighbours`, and those of the checkpoint's own `classifier`; and their
-        `difference` from `paired_comparison`.
+        P(abnormal) is the share of abnormal `neighbours`, and those of the checkpoint's own `classifier`.
 
     Raises:
         CheckpointError: If there is no index, or it belongs to other weights.
@@ -176,6 +154,4 @@ def _classification(
         group = GroupReport.measure(labels, values, patients)
         intervals = {figure: list(group.intervals[figure]) for figure in _FIGURES if figure in group.intervals}
         report[name] = {**{figure: group.figures[figure] for figure in _FIGURES}, "intervals": intervals}
-    differences = paired_comparison(labels, votes, own, patients)
-    report["difference"] = {figure: differences[figure] for figure in _FIGURES if figure in differences}
     return report

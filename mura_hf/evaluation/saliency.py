@@ -197,9 +197,8 @@ def measure_insertion_deletion(
         steps: Number of steps in which pixels are replaced.
 
     Returns:
-        `n`, and `deletion` and `insertion`: `area` and `random_area`, means in [0, 1]; their `difference` with `low`
-        and `high` (95 % interval over patients); and `curve` and `random_curve`, the mean probability
-        after each step (`steps + 1` values). Only `n` if every heatmap is empty.
+        `n`, and `deletion` and `insertion`: `area` and `random_area`, means in [0, 1], and their `difference` with
+        `low` and `high` (95 % interval over patients). Only `n` if every heatmap is empty.
     """
     curves, patients = [], []
     for number, row in enumerate(tqdm(select_abnormal(rows, n_views), "Insertion and deletion", leave=False)):
@@ -214,14 +213,11 @@ def measure_insertion_deletion(
         values = np.stack([of_view[name] for of_view in curves])
         areas = np.trapezoid(values, dx=1 / steps, axis=2)
         difference = mean_with_interval(areas[:, 0] - areas[:, 1], patients)
-        curve, random_curve = ([round(float(value), 4) for value in values[:, by].mean(0)] for by in (0, 1))
         report[name] = {
             "area": float(areas[:, 0].mean()),
             "random_area": float(areas[:, 1].mean()),
             "difference": difference.pop("mean"),
             **difference,
-            "curve": curve,
-            "random_curve": random_curve,
         }
     return report
 

@@ -78,12 +78,11 @@ class ShiftCollection:
 
         Returns:
             Factor -> `n` studies; the change of their probabilities: `mean` with `low` and `high`, `mean_absolute`
-            with `absolute_low` and `absolute_high`, `median`, `median_absolute`, and the percentiles `p05` and `p95`;
-            `flips`, the share of studies that cross the threshold. With a control also `control`, its mean absolute
-            change, and `excess`, by how much the factor's is larger. `normal` and `abnormal` hold `n`, the `mean`
-            change with `low` and `high`, and what is judged: `shift`, the mean of the probability with the factor
-            minus that with the control (without one, minus that before), with `low`, `high` and `p_value`, and
-            `decision`, the same for being called abnormal. Intervals are 95 % intervals over patients.
+            with `absolute_low` and `absolute_high`, `median` and `median_absolute`; `flips`, the share of studies that
+            cross the threshold; with a control also `control`, its mean absolute change. `normal` and `abnormal` hold
+            `n`, the `mean` change with `low` and `high`, and what is judged: `shift`, the mean of the probability with
+            the factor minus that with the control (without one, minus that before), with `low`, `high` and `p_value`,
+            and `decision`, the same for being called abnormal. Intervals are 95 % intervals over patients.
 
             `verdict`: "shift found" if the mean shift, or that of the decision, and the mean change itself are larger
             than `LIMIT`, and a sign flip test is significant at 5 % after Holm's correction over all factors and
@@ -135,24 +134,19 @@ def _summary(shifts: list[Shift]) -> dict[str, Any]:
     labels, patients = (np.array([getattr(shift, name) for shift in shifts]) for name in ("label", "patient"))
     change = after - before
     absolute = mean_with_interval(np.abs(change), patients, least=0)
-    p05, median, p95 = np.quantile(change, [0.05, 0.5, 0.95]).tolist()
     row: dict[str, Any] = {
         "n": len(shifts),
         **mean_with_interval(change, patients),
         "mean_absolute": absolute["mean"],
         "absolute_low": absolute["low"],
         "absolute_high": absolute["high"],
-        "median": median,
+        "median": float(np.median(change)),
         "median_absolute": float(np.median(np.abs(change))),
-        "p05": p05,
-        "p95": p95,
         "flips": float(np.mean((before > threshold) != (after > threshold))),
     }
     controlled = all(shift.control is not None for shift in shifts)
     if controlled:
-        excess = mean_with_interval(np.abs(change) - np.abs(control - before), patients)
         row["control"] = float(np.mean(np.abs(control - before)))
-        row |= {"excess": excess["mean"], "excess_low": excess["low"], "excess_high": excess["high"]}
     called, called_before, called_control = (values > threshold for values in (after, before, control))
     decided, decided_before = called.astype(float) - called_control, called.astype(float) - called_before
     for label, name in enumerate(LABELS):

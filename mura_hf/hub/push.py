@@ -1,15 +1,11 @@
 """`push`: a checkpoint with its card, code and records onto the Hub, in one commit that is then verified."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from huggingface_hub import HfApi
-from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-from transformers.utils import logging
 
 from ..errors import CardError, CheckpointError
 from ..metrics import plot_evaluation
@@ -29,7 +25,6 @@ def push(
     revision: str | None = None,
     token: str | None = None,
     commit_message: str | None = None,
-    progress: bool = True,
     api: HfApi | None = None,
 ) -> PushResult:
     """Pushes a checkpoint in one commit, downloads it again and verifies it.
@@ -48,7 +43,6 @@ def push(
         revision: Branch, created if missing; main if None.
         token: Token for the Hub; the one of `hf auth login` if None.
         commit_message: "Push NAME" if None.
-        progress: Whether to show progress bars.
         api: Client to use instead of one made from `token`.
 
     Raises:
@@ -59,7 +53,7 @@ def push(
     """
     folder = Path(folder)
     check_checkpoint(folder)
-    with TemporaryDirectory(prefix="mura_hf_push_") as place, _progress_bars(progress):
+    with TemporaryDirectory(prefix="mura_hf_push_") as place:
         staged = Path(place, "staged")
         stage_checkpoint(folder, staged, repo_id)
         check_golden(folder)
@@ -112,19 +106,3 @@ def _verify(api: HfApi, repo_id: str, commit: str, staged: Path, cache: Path) ->
         raise CheckpointError(
             f"{repo_id} was pushed as commit {commit}, but fails its golden check after download: {error}"
         ) from error
-
-
-@contextmanager
-def _progress_bars(shown: bool) -> Iterator[None]:
-    """Hides the progress bars of the Hub's client and of the loader inside the block, unless `shown`."""
-    hub, loader = not are_progress_bars_disabled(), logging.is_progress_bar_enabled()
-    if not shown:
-        disable_progress_bars()
-        logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if hub:
-            enable_progress_bars()
-        if loader:
-            logging.enable_progress_bar()

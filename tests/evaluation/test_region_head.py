@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset, Image
-from sklearn.linear_model import LogisticRegression
 from transformers import AutoModelForImageClassification
 
 from mura_hf import CheckpointError, DatasetError, MuraEnsembleForImageClassification, StudyPredictor
@@ -104,17 +103,21 @@ def test_measures_views_with_one_region():
     assert measure_region_head(["c", "d"], parts[:1]) is measure_region_head(None, parts) is None
 
 
-def test_is_a_logistic_regression():
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_is_a_logistic_regression(n_classes):
+    """The gradient of cross entropy and penalty is 0."""
     generator = torch.Generator().manual_seed(0)
-    targets = torch.randint(3, (200,), generator=generator)
+    targets = torch.randint(n_classes, (200,), generator=generator)
     codes = torch.randn(200, 8, generator=generator).double() * 3 + targets[:, None] * torch.arange(8) / 5
-    weight, bias = region_head._fit(codes, targets, 3)
-    standardized = ((codes - codes.mean(0)) / (codes.std(0) + 0.01 * codes.std(0).mean())).numpy()
-    reference = LogisticRegression(C=1 / (2 * region_head._PENALTY * 200), tol=1e-8, max_iter=5000).fit(
-        standardized, targets.numpy()
-    )
-    expected = reference.predict_proba(standardized)
-    np.testing.assert_allclose((codes @ weight.T + bias).softmax(1).numpy(), expected, atol=2e-4)
+    weight, bias = region_head._fit(codes, targets, n_classes)
+    deviation = codes.std(0) + 0.01 * codes.std(0).mean()
+    standardized, bias = (codes - codes.mean(0)) / deviation, (bias + weight @ codes.mean(0)).requires_grad_()
+    weight = (weight * deviation).requires_grad_()
+    loss = torch.nn.functional.cross_entropy(standardized @ weight.T + bias, targets)
+    (loss + region_head._PENALTY * weight.square().sum()).backward()
+    assert weight.abs().max() > 0.1
+    for gradient in (weight.grad, bias.grad):
+        torch.testing.assert_close(gradient, torch.zeros_like(gradient), rtol=0, atol=1e-5)
 
 
 def test_exported_checkpoints_and_ensembles_have_the_head(folder, datasets, tmp_path):

@@ -81,7 +81,7 @@ def pushable(whole, tmp_path):
 
 
 def push_here(folder, api, **options):
-    return push(folder, NAME, api=api, progress=False, **options)
+    return push(folder, NAME, api=api, **options)
 
 
 def change_record(file, *path, to=None):

@@ -165,7 +165,7 @@ def indexed(built, pushable):
 
 
 def _names(folder):
-    return {name for name, _ in push(folder, "tester/x", dry_run=True, progress=False).files}
+    return {name for name, _ in push(folder, "tester/x", dry_run=True).files}
 
 
 def test_an_index_of_phantoms_is_exported_with_its_thumbnails(indexed, tmp_path):
@@ -247,7 +247,7 @@ def test_a_card_is_about_the_index_that_is_there(indexed, built):
 
 def test_what_was_pushed_finds_similar_studies(indexed, api, phantom_files, monkeypatch, tmp_path):
     folder = indexed(thumbnail_side=16)
-    push(folder, "tester/x", api=api, progress=False)
+    push(folder, "tester/x", api=api)
     monkeypatch.setattr(loading, "snapshot_download", partial(api.snapshot_download, cache_dir=tmp_path))
     here = StudyPredictor.from_pretrained(folder, device="cpu")
     there = load_index(Source("tester/x", None, "tester/x"), here.model, here.processor)

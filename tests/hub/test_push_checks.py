@@ -29,7 +29,7 @@ from tests.hub.conftest import assert_refused, changed
 
 
 def dry_run(folder, name="tester/x"):
-    return dict(push(folder, name, dry_run=True, progress=False).files)
+    return dict(push(folder, name, dry_run=True).files)
 
 
 def test_a_complete_checkpoint_passes_with_everything_that_it_may_hold(pushable):

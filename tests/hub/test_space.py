@@ -153,7 +153,7 @@ def serve(folder, home, environment):
 
 @pytest.mark.slow
 def test_what_was_pushed_starts_from_its_own_files_with_the_named_checkpoint(hub, api, pushable, tmp_path):
-    push(pushable, "tester/wrists", api=api, progress=False)
+    push(pushable, "tester/wrists", api=api)
     result = push_space(NAME, checkpoint="tester/wrists", api=api)
     assert result.changed
     assert hub.repos[REPO].private
