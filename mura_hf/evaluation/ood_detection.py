@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from ..inference import StudyPredictor
 from ..metrics import mean_with_interval
 from ..models import BODY_PARTS, MuraImageProcessor
 from ..models.golden_mura import digest_weights
-from ..phantoms import UNRELATED_KINDS, render_phantom, render_unrelated
+from ..phantoms import render_phantom
 from ..radiographs import READABLE_FORMATS, find_kind, read_radiograph
 from ..retrieval import OOD_FILE, OODDetector, feature_means
 from ..retrieval.ood_detection import FALSE_ALARM_RATE
@@ -36,9 +36,20 @@ MAX_TRAIN_VIEWS = 5_000
 MAX_CLOSE_UPS = 1_000
 
 N_IMAGES = 63
-"""Number of generated images of each kind; a multiple of the number of body parts."""
+"""Number of images of each kind that is generated or shipped; a multiple of the number of body parts."""
 
-_FIRST_SEED = 7_000_000
+UNRELATED = Path(__file__).parents[1] / "resources" / "unrelated"
+"""Folder with a sheet of pictures of each kind, drawn by `scripts/make_unrelated.py`."""
+
+UNRELATED_KINDS = ("text", "texture", "chest", "skull")
+"""Kinds of pictures that are not radiographs of an upper limb."""
+
+SHEET_COLUMNS, SHEET_ROWS = 9, 7
+"""Pictures of a sheet, which are squares."""
+
+FIRST_SEED = 7_000_000
+"""Seed of the first image of each kind."""
+
 _CLOSE_UP = " close-up"
 _OUTSIDE = "other regions of the body"
 _MAX_FOLDER_IMAGES = 250
@@ -140,13 +151,14 @@ def measure_ood_detection(
         predictor: A checkpoint with an OOD detector.
         rows: A split that it has not seen. Rows out of scope are a kind of their own.
         ood_folders: Name -> folder of images that should be flagged. At most 250 are taken, evenly spaced.
-        n_images: Number of generated images of each kind.
+        n_images: Number of images of each kind that is generated or shipped, at most 63.
 
     Returns:
         `alarms`: `n` studies in scope, the share `refused`, and `low` and `high` (95 % interval over patients, None if
         these are too few). `kinds`: name -> the same for images that should be flagged, each of which counts as a
-        patient, except for rows out of scope: "inverted" (negatives of held-out views), each of `UNRELATED_KINDS`,
-        "phantoms" unless the checkpoint was trained on phantoms, those rows, and each of `ood_folders`.
+        patient, except for rows out of scope: "inverted" (negatives of held-out views), "noise", each of
+        `UNRELATED_KINDS`, "phantoms" unless the checkpoint was trained on phantoms, those rows, and each of
+        `ood_folders`.
         `unseen_detector`, for checkpoints trained on phantoms: phantoms as another X-ray detector would show them;
         whether these should be flagged is open.
 
@@ -184,16 +196,17 @@ def ood_images(
     ood_folders: Mapping[str, str | Path] | None = None,
     *,
     n_images: int = N_IMAGES,
-    first_seed: int = _FIRST_SEED,
+    first_seed: int = FIRST_SEED,
 ) -> dict[str, Iterable[Any]]:
     """Returns kind -> images that a checkpoint should flag; see `measure_ood_detection`.
 
     Negatives are made of rows in scope (`inside`); the images of all rows `outside` are a kind.
     """
-    files, seeds = [study[0][0] for study in _studies(inside)], range(first_seed, first_seed + n_images)
+    files = [study[0][0] for study in _studies(inside)]
     kinds: dict[str, Iterable[Any]] = {
         "inverted": (255 - read_radiograph(files[n]).to_uint8() for n in spread_indices(len(files), n_images)),
-        **{kind: map(partial(render_unrelated, kind=kind), seeds) for kind in UNRELATED_KINDS},
+        "noise": (_draw_noise(first_seed + number) for number in range(n_images)),
+        **{kind: islice(read_unrelated(kind), n_images) for kind in UNRELATED_KINDS},
     }
     if not predictor.model.config.trained_on_phantoms:
         kinds["phantoms"] = _phantoms(n_images, "standard", first_seed)
@@ -202,7 +215,23 @@ def ood_images(
     return kinds | {name: _images_in(Path(folder)) for name, folder in (ood_folders or {}).items()}
 
 
-def _phantoms(n: int, exposure: str, first_seed: int = _FIRST_SEED) -> Iterator[np.ndarray]:
+def read_unrelated(kind: str) -> Iterator[np.ndarray]:
+    """Yields the pictures of one of `UNRELATED_KINDS`, uint8 `[H, W]`."""
+    sheet = read_radiograph(UNRELATED / f"{kind}.webp").to_uint8()
+    for row in np.vsplit(sheet, SHEET_ROWS):
+        yield from np.hsplit(row, SHEET_COLUMNS)
+
+
+def _draw_noise(seed: int, side: int = 512) -> np.ndarray:
+    """Draws white noise of any contrast, with grains of 1 to 8 pixels."""
+    rng = np.random.default_rng(seed)
+    grain = int(rng.integers(1, 9))
+    coarse = rng.standard_normal((-(-side // grain), -(-side // grain)))
+    levels = np.kron(rng.uniform(0.15, 0.85) + rng.uniform(0.03, 0.4) * coarse, np.ones((grain, grain)))
+    return np.clip(255 * levels[:side, :side], 0, 255).astype(np.uint8)
+
+
+def _phantoms(n: int, exposure: str, first_seed: int = FIRST_SEED) -> Iterator[np.ndarray]:
     """Normal phantoms with one view each; body parts take turns."""
     for number in range(n):
         part = BODY_PARTS[number % len(BODY_PARTS)]

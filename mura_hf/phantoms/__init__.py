@@ -1,7 +1,6 @@
 """Synthetic radiographs with the truth about every finding: rays through solid bones and flesh.
 
-`render_phantom` draws one radiograph, `write_phantom_mura` a dataset in the layout of MURA, `render_unrelated` images
-that are not radiographs of an upper limb.
+`render_phantom` draws one radiograph, `write_phantom_mura` a dataset in the layout of MURA.
 """
 # ruff: noqa: E402 - the extra is checked before the imports
 
@@ -12,19 +11,16 @@ require_extra("phantoms", "numba", "scipy")
 from .findings import FINDINGS, MIX, UNUSUAL_FINDINGS
 from .mura_tree import phantom_record, write_phantom_mura
 from .rendering import EXPOSURES, Phantom, locate_finding, render_phantom
-from .unrelated_images import UNRELATED_KINDS, render_unrelated
 
 __all__ = [
     "BODY_PARTS",
     "EXPOSURES",
     "FINDINGS",
     "MIX",
-    "UNRELATED_KINDS",
     "UNUSUAL_FINDINGS",
     "Phantom",
     "locate_finding",
     "phantom_record",
     "render_phantom",
-    "render_unrelated",
     "write_phantom_mura",
 ]

@@ -5,6 +5,7 @@ Topics (20 minutes):
            images that each score detects at the same share of false alarms, by kind of image
 """
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset, DatasetDict, Image
-from harness import DATA, run_benchmark
+from harness import DATA, ROOT, run_benchmark
 from scipy.special import logsumexp
 from sklearn.neighbors import NearestNeighbors
 from tqdm.auto import tqdm
@@ -21,9 +22,12 @@ from mura_hf import StudyPredictor, read_radiograph
 from mura_hf.common import BUNDLED
 from mura_hf.errors import DatasetError
 from mura_hf.evaluation import load_splits
-from mura_hf.evaluation.ood_detection import ood_images
+from mura_hf.evaluation.ood_detection import N_IMAGES, ood_images
 from mura_hf.evaluation.prediction_cache import groups_of, image_source, in_scope, is_outside, spread_indices
 from mura_hf.retrieval import OODDetector, feature_means, find_thresholds, view_codes
+
+sys.path.append(str(ROOT / "scripts"))
+from unrelated.images import KINDS, render_unrelated
 
 _NEIGHBOUR = 5
 _BATCH = 16
@@ -73,6 +77,8 @@ def compare_scores(
     rows |= {name: in_scope(rows[name]) for name in ("calib", "dev")}
     inside = {name: _compute_codes(predictor, _files(split), name) for name, split in rows.items()}
     foreign = ood_images(predictor, rows["dev"], outside_scope, others, first_seed=_FIRST_SEED)
+    seeds = range(_FIRST_SEED, _FIRST_SEED + N_IMAGES)
+    foreign |= {kind: [render_unrelated(seed, kind) for seed in seeds] for kind in KINDS}
     kinds = {name: _compute_codes(predictor, images, name) for name, images in foreign.items()}
     groups = groups_of(rows["train"])
     outside_groups = sorted({group for group in groups if is_outside(group)})

@@ -9,10 +9,16 @@ from PIL import Image
 
 from mura_hf import CheckpointError, DatasetError, StudyPredictor
 from mura_hf.evaluation import describe_ood_detector
-from mura_hf.evaluation.ood_detection import fit_ood_detector, groups_of, in_scope, measure_ood_detection
+from mura_hf.evaluation.ood_detection import (
+    UNRELATED_KINDS,
+    fit_ood_detector,
+    groups_of,
+    in_scope,
+    measure_ood_detection,
+    read_unrelated,
+)
 from mura_hf.inference import OOD_WARNING
 from mura_hf.models import BODY_PARTS
-from mura_hf.phantoms import UNRELATED_KINDS, render_unrelated
 from mura_hf.retrieval import OOD_FILE
 from tests.checkpoints import make_checkpoint, make_model
 
@@ -31,7 +37,7 @@ def test_the_fit_is_recorded(datasets, evaluated):
 
 def test_a_predictor_flags_unrelated_images_and_not_calib(datasets, evaluated, phantom_files):
     predictor = StudyPredictor.from_pretrained(evaluated[0], device="cpu")
-    study = predictor([*phantom_files, render_unrelated(1, "text", size=128)], heatmaps=False)
+    study = predictor([*phantom_files, next(read_unrelated("texture"))], heatmaps=False)
     assert (study.in_distribution, study.unusual_percentile) == (False, 100)
     assert study.views[-1].in_distribution is False
     assert OOD_WARNING in study.warnings
@@ -92,14 +98,15 @@ class _FlagsArrays:
 
 
 def test_flags_are_counted_by_kind(rows, tmp_path):
-    for number in range(3):
-        Image.fromarray(render_unrelated(number, "noise", size=96)).save(tmp_path / f"{number}.png")
+    for number, picture in zip(range(3), read_unrelated("texture"), strict=False):
+        Image.fromarray(picture).save(tmp_path / f"{number}.png")
     predictor = _FlagsArrays()
     report = measure_ood_detection(predictor, rows, {"sand": tmp_path}, n_images=4)
-    assert set(report["kinds"]) == {"inverted", *UNRELATED_KINDS, "phantoms", "sand"}
+    assert set(report["kinds"]) == {"inverted", "noise", *UNRELATED_KINDS, "phantoms", "sand"}
     assert "unseen_detector" not in report
     assert (report["kinds"]["sand"]["n"], report["kinds"]["sand"]["refused"]) == (3, 0)
-    assert (report["kinds"]["chest"]["n"], report["kinds"]["chest"]["refused"]) == (4, 1)
+    for kind in ("noise", "chest"):
+        assert (report["kinds"][kind]["n"], report["kinds"][kind]["refused"]) == (4, 1)
     assert report["alarms"]["n"] == len(set(rows["study_id"]))
     assert report["alarms"]["refused"] == 0
     for row in (report["alarms"], *report["kinds"].values()):

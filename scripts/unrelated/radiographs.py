@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from .rendering import EXPOSURES, collimation, develop, draw_marker
+from mura_hf.phantoms.rendering import EXPOSURES, collimation, develop, draw_marker
 
 _OUTLINES = json.loads((Path(__file__).parent / "outlines.json").read_text())
 _CHEST, _SIDE_CHEST = _OUTLINES["frontal_chest"], _OUTLINES["lateral_chest"]

@@ -1,7 +1,7 @@
 """`render_unrelated`: images that are not radiographs of an upper limb, so a checkpoint should flag them.
 
-This file draws noise, pages of text and textures; `unrelated_radiographs` draws chests and skulls. Each kind is drawn
-by a function of the shape in pixels and a generator; it returns `[H, W]`, black 0 and white 1, not clipped.
+This file draws pages of text and textures; `radiographs` draws chests and skulls. Each kind is drawn by a function of
+the shape in pixels and a generator; it returns `[H, W]`, black 0 and white 1, not clipped.
 """
 
 from collections.abc import Callable
@@ -10,53 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .unrelated_radiographs import coloured_noise, draw_chest, draw_skull
-
-
-def draw_noise(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Draws white, coloured or striped noise, or salt and pepper, of any contrast and grain."""
-    return (_white, _coloured, _salt_and_pepper, _striped)[int(rng.choice(4, p=[0.3, 0.3, 0.25, 0.15]))](shape, rng)
-
-
-def _white(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Gaussian or uniform noise, with grains of one pixel or more."""
-    grain = int(rng.choice([1, 1, 2, 3, 5, 8]))
-    coarse = (-(-shape[0] // grain), -(-shape[1] // grain))
-    drawn = rng.standard_normal(coarse) if rng.random() < 0.7 else rng.uniform(-1.7, 1.7, coarse)
-    fine = np.repeat(np.repeat(drawn, grain, 0), grain, 1)[: shape[0], : shape[1]].astype(np.float32)
-    if rng.random() < 0.4:
-        fine = cv2.GaussianBlur(fine, (0, 0), rng.uniform(0.5, 1.5) * grain)
-        fine /= fine.std()
-    return rng.uniform(0.15, 0.85) + rng.uniform(0.03, 0.4) * fine
-
-
-def _coloured(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    noise = coloured_noise(shape, float(rng.uniform(0.4, 1.5)), rng)
-    return rng.uniform(0.25, 0.75) + rng.uniform(0.06, 0.3) * noise
-
-
-def _salt_and_pepper(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """White and black dots of one to three pixels on a graded background."""
-    rows, columns = np.linspace(-0.5, 0.5, shape[0])[:, None], np.linspace(-0.5, 0.5, shape[1])[None]
-    slope = rng.uniform(-0.5, 0.5, 2)
-    ground = (rng.uniform(0.1, 0.9) + slope[0] * rows + slope[1] * columns).astype(np.float32)
-    grain = int(rng.choice([1, 1, 2, 3]))
-    drawn = rng.random((-(-shape[0] // grain), -(-shape[1] // grain)))
-    drawn = np.repeat(np.repeat(drawn, grain, 0), grain, 1)[: shape[0], : shape[1]]
-    share, salt = rng.uniform(0.02, 0.6), rng.uniform(0.2, 0.8)
-    ground[drawn < share] = 0
-    ground[drawn < share * salt] = 1
-    return ground
-
-
-def _striped(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Rows or columns that change together, as on a screen without signal."""
-    lines = coloured_noise((shape[0], 1), float(rng.uniform(0, 1.2)), rng)
-    along = rng.uniform(5, 40) if rng.random() < 0.6 else 0.01
-    fine = cv2.GaussianBlur(rng.standard_normal(shape).astype(np.float32), (0, 0), sigmaX=along, sigmaY=0.01)
-    picture = rng.uniform(0.3, 0.7) + rng.uniform(0.05, 0.25) * lines + rng.uniform(0.05, 0.25) * fine / fine.std()
-    return picture if rng.random() < 0.7 else np.flip(cv2.resize(picture.T, shape[::-1]))
-
+from .radiographs import coloured_noise, draw_chest, draw_skull
 
 _VOCABULARY = (
     "the of and in with no is was are at on left right patient report study view frontal lateral history findings "
@@ -291,11 +245,10 @@ _TEXTURES = (_clouds, _wood, _fur, _bricks, _water, _pebbles, _heap)
 
 
 _DRAW: dict[str, Callable[[tuple[int, int], np.random.Generator], np.ndarray]] = {
-    "noise": draw_noise, "text": draw_text, "texture": draw_texture, "chest": draw_chest, "skull": draw_skull,
+    "text": draw_text, "texture": draw_texture, "chest": draw_chest, "skull": draw_skull,
 }  # fmt: skip
 
-UNRELATED_KINDS = tuple(_DRAW)
-"""Kinds of unrelated images."""
+KINDS = tuple(_DRAW)
 
 _STREAM = 30  # different from the streams of `render_phantom`
 
@@ -304,21 +257,14 @@ def render_unrelated(seed: int, kind: str, size: int = 512) -> np.ndarray:
     """Draws one unrelated image.
 
     Args:
-        seed: 0 or more; the same seed gives the same image.
-        kind: One of `UNRELATED_KINDS`.
+        seed: The same seed gives the same image.
+        kind: One of `KINDS`.
         size: Approximate number of pixels on the long side, which is drawn between .8 and 1.25 times as many.
 
     Returns:
         uint8 `[H, W]`.
-
-    Raises:
-        ValueError: If the kind is unknown, the seed is negative, or the size is below 64.
     """
-    if kind not in UNRELATED_KINDS:
-        raise ValueError(f"unknown kind {kind!r} of unrelated image; known are {', '.join(UNRELATED_KINDS)}")
-    if seed < 0 or size < 64:
-        raise ValueError(f"seed must be 0 or more and size 64 or more, not {seed} and {size}")
-    rng = np.random.default_rng([seed, _STREAM, UNRELATED_KINDS.index(kind)])
+    rng = np.random.default_rng([seed, _STREAM, 1 + KINDS.index(kind)])
     long = round(size * rng.uniform(0.8, 1.25))
     short = round(long * rng.uniform(0.72, 1.0))
     picture = _DRAW[kind]((long, short) if rng.random() < 0.6 else (short, long), rng)
