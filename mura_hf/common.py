@@ -35,7 +35,7 @@ def read_csv(content: bytes, limit: int | None = None) -> list[tuple[int, list[s
 
     Args:
         content: Content of the file.
-        limit: Largest number of lines to read.
+        limit: Largest number of lines to return.
 
     Returns:
         Number and cells, without white space around them, of each line that is not empty.
@@ -46,11 +46,12 @@ def read_csv(content: bytes, limit: int | None = None) -> list[tuple[int, list[s
     text = _read_text(content)
     separator = max(",;\t", key=text.lstrip().partition("\n")[0].count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    rows = ((reader.line_num, [cell.strip() for cell in row]) for row in reader)
+    filled = (row for row in rows if any(row[1]) and row[1][0] != "sep=")  # a line that Excel may write
     try:
-        rows = [(reader.line_num, [cell.strip() for cell in row]) for row in islice(reader, limit)]
+        return list(islice(filled, limit))
     except csv.Error as error:
         raise ValueError(f"is not a CSV file ({error}); export it again") from error
-    return [(number, row) for number, row in rows if any(row) and row[0] != "sep="]  # a line that Excel may write
 
 
 def read_json_lines(content: bytes, limit: int | None = None) -> list[tuple[int, list[str]]]:

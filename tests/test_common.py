@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from mura_hf.common import csv_text, did_you_mean, escape_formulas, replace_file, require_extra
+from mura_hf.common import csv_text, did_you_mean, escape_formulas, read_csv, replace_file, require_extra
 
 
 def test_a_file_is_replaced_whole(tmp_path):
@@ -26,6 +26,13 @@ def test_what_cannot_be_written_leaves_the_old_file(tmp_path, monkeypatch):
         replace_file(tmp_path / "metrics.jsonl", b"two")
     assert [file.name for file in tmp_path.iterdir()] == ["metrics.jsonl"]
     assert (tmp_path / "metrics.jsonl").read_bytes() == b"one"
+
+
+@pytest.mark.parametrize("first", ["", "sep=;\n", "\n", ";;\n"])
+def test_the_limit_of_a_table_counts_lines_with_content(first):
+    (number, row), *others = read_csv(f"{first}file;label\na.png;1\n".encode(), limit=1)
+    assert (row, others) == (["file", "label"], [])
+    assert number == 1 + first.count("\n")
 
 
 def test_suggests_similar_names():

@@ -23,14 +23,12 @@ from ..metrics import (
     calibrate_studies,
     classification_metrics,
     confidence_intervals,
-    constant_baseline,
     measure_bands,
     measure_calibration,
     measure_operating_points,
     measure_reliability,
     paired_comparison,
     plot_evaluation,
-    random_baseline,
     too_few_studies,
     view_count_baseline,
 )
@@ -204,15 +202,16 @@ def measure_levels(
 
 
 def measure_baselines(train: Dataset, held_out: Dataset, *, seed: int = 0) -> dict[str, dict[str, Any]]:
-    """Measures the baselines of `mura_hf.metrics`, fitted to `train`, on the studies of a split.
+    """Measures baselines, fitted to `train`, on the studies of a split.
 
     Returns:
-        `random`, `constant` and `view_count`, each with `figures` and 95 % `intervals` over patients.
+        `random` (uniform probabilities), `constant` (the share of abnormal studies in train) and `view_count`, each
+        with `figures` and 95 % `intervals` over patients.
     """
     (train_views, train_labels, _), (views, labels, patients) = _count_views(train), _count_views(held_out)
     baselines = {
-        "random": random_baseline(len(labels), seed),
-        "constant": constant_baseline(len(labels), float(train_labels.mean())),
+        "random": np.random.default_rng(seed).random(len(labels)),
+        "constant": np.full(len(labels), float(train_labels.mean())),
         "view_count": view_count_baseline(train_views, train_labels, views),
     }
     figures = {name: classification_metrics(labels, values) for name, values in baselines.items()}

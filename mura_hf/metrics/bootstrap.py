@@ -25,7 +25,7 @@ def bootstrap_confidence_intervals(
     They are too narrow for few patients, so every report of this package uses `confidence_intervals` instead.
 
     Args:
-        labels, probabilities, groups, threshold, level: See `confidence_intervals`.
+        labels, probabilities, groups, threshold, level: See `confidence_intervals`; probabilities of one run, `[n]`.
         n_resamples: Number of resamples.
         seed: Seed of the resampling.
 
@@ -36,10 +36,9 @@ def bootstrap_confidence_intervals(
     Raises:
         ValueError: If lengths differ, there are no rows, or a value is not a probability.
     """
-    truth, runs = check_runs(labels, np.atleast_2d(np.asarray(probabilities, np.float64)), groups)
+    truth, (values,) = check_runs(labels, [probabilities], groups)
     counts = resample_counts(groups, len(truth), n_resamples, seed)
-    by_run = [weighted_figures(truth, values, counts, threshold) for values in runs]
-    samples = {name: np.mean([figures[name] for figures in by_run], axis=0) for name in FIGURES}
+    samples = weighted_figures(truth, values, counts, threshold)
     finite = {name: sample[np.isfinite(sample)] for name, sample in samples.items()}
     return {name: percentile_interval(sample, level) for name, sample in finite.items() if len(sample)}
 
@@ -60,7 +59,8 @@ def paired_bootstrap(
     resamples are those of `bootstrap_confidence_intervals` with the same seed.
 
     Args:
-        labels, probabilities_a, probabilities_b, groups, threshold, level: See `paired_comparison`.
+        labels, probabilities_a, probabilities_b, groups, threshold, level: See `paired_comparison`; probabilities of
+            one run each, `[n]`.
         n_resamples, seed: See `bootstrap_confidence_intervals`.
 
     Returns:
@@ -71,17 +71,14 @@ def paired_bootstrap(
     Raises:
         ValueError: If lengths differ, there are no rows, or a value is not a probability.
     """
-    runs_a, runs_b = (np.atleast_2d(np.asarray(values, np.float64)) for values in (probabilities_a, probabilities_b))
-    truth, runs = check_runs(labels, [*runs_a, *runs_b], groups)
+    truth, runs = check_runs(labels, [probabilities_a, probabilities_b], groups)
     counts = np.vstack([np.ones(len(truth)), resample_counts(groups, len(truth), n_resamples, seed)])
-    threshold_a, threshold_b = threshold if isinstance(threshold, tuple) else (threshold, threshold)
-    thresholds = [threshold_a] * len(runs_a) + [threshold_b] * len(runs_b)
-    by_run = [weighted_figures(truth, values, counts, at) for values, at in zip(runs, thresholds, strict=True)]
+    thresholds = threshold if isinstance(threshold, tuple) else (threshold, threshold)
+    first, second = (weighted_figures(truth, values, counts, at) for values, at in zip(runs, thresholds, strict=True))
     tested = paired_comparison(labels, probabilities_a, probabilities_b, groups, threshold)
     compared: dict[str, dict[str, float | None]] = {}
     for name in FIGURES:
-        samples = np.stack([figures[name] for figures in by_run])
-        differences = samples[: len(runs_a)].mean(0) - samples[len(runs_a) :].mean(0)
+        differences = first[name] - second[name]
         sample = differences[1:][np.isfinite(differences[1:])]
         if np.isfinite(differences[0]) and len(sample):
             low, high = percentile_interval(sample, level)

@@ -6,12 +6,9 @@ from typing import Any
 import numpy as np
 
 from .classification import N_BINS, Groups, Numbers, cluster_index
-from .intervals import MIN_CLUSTERS, MIN_STUDIES, effective_degrees, share_interval, t_quantile
+from .intervals import MIN_CLUSTERS, MIN_STUDIES, effective_degrees, t_quantile
 
 _EPSILON = 1e-7  # keeps logits of probabilities finite
-_GRID = np.linspace(0.02, 0.98, 49)  # of the smooth reliability curve
-_BANDWIDTH = 0.5  # of its kernel, in logits
-_LEAST_SPREAD = 0.1  # of the studies around a point, in logits; a slope cannot be fitted to less
 
 
 def fit_temperature(margins: Numbers, labels: Numbers) -> float:
@@ -70,7 +67,7 @@ def calibrate_studies(probabilities: Numbers, slope: float = 1.0, intercept: flo
 
 
 def measure_calibration(
-    labels: Numbers, probabilities: Numbers, groups: Groups, level: float = 0.95, *, curve: bool = True
+    labels: Numbers, probabilities: Numbers, groups: Groups, level: float = 0.95
 ) -> dict[str, Any]:
     """Measures how well probabilities fit (Van Calster et al., "Calibration: the Achilles heel of predictive
     analytics", BMC Medicine 17, 2019).
@@ -80,24 +77,20 @@ def measure_calibration(
         probabilities: `[n]`, P(abnormal).
         groups: `[n]`, the patient of each row.
         level: Coverage of the intervals.
-        curve: Whether to compute the curve, which is slow for many rows.
 
     Returns:
         `slope` (1 is ideal; below 1 the probabilities are too extreme), `intercept` (calibration in the large: 0 is
         ideal; above 0 they are too low) and `observed_expected` (abnormal studies over the sum of probabilities), each
-        with `value`, `low` and `high` from the variance between patients; `debiased_error` (root of the squared
-        calibration error in 15 bins with the same number of studies, without the part that chance adds: Kumar et al.,
-        NeurIPS 2019); and `curve`, the share of abnormal studies smoothed over the logit, with a band of pointwise
-        intervals: `probability`, `share`, `low` and `high`, each `[49]` or fewer, since points with fewer than
-        `MIN_STUDIES` studies nearby are left out (None if no point remains, as for equal probabilities). `slope` and
-        `curve` are None if the classes are ranked perfectly, or perfectly the wrong way, which no slope fits best, and
-        `observed_expected` if all probabilities are 0. All are None if there are fewer
-        than `MIN_STUDIES` studies of a class or `MIN_CLUSTERS` patients.
+        with `value`, `low` and `high` from the variance between patients; and `debiased_error` (root of the
+        squared calibration error in 15 bins with the same number of studies, without the part that chance adds: Kumar
+        et al., NeurIPS 2019). `slope` is None if the classes are ranked perfectly, or perfectly the wrong way, which
+        no slope fits best, and `observed_expected` if all probabilities are 0. All are None if there are fewer than
+        `MIN_STUDIES` studies of a class or `MIN_CLUSTERS` patients.
     """
     margins, truth = _logit(probabilities), np.asarray(labels, np.float64)
     index, n_clusters = cluster_index(groups)
     if min(truth.sum(), (1 - truth).sum()) < MIN_STUDIES or n_clusters < MIN_CLUSTERS:
-        return {"slope": None, "intercept": None, "observed_expected": None, "debiased_error": None, "curve": None}
+        return {"slope": None, "intercept": None, "observed_expected": None, "debiased_error": None}
     values = np.asarray(probabilities, np.float64)
     sizes = [np.bincount(index, kind, n_clusters) for kind in (truth, 1 - truth)]
     t = t_quantile(level, effective_degrees(sizes))
@@ -123,7 +116,6 @@ def measure_calibration(
         "intercept": interval(shift, _robust_errors(design[:, 1:], truth, margins + shift, index, n_clusters)[0]),
         "observed_expected": observed_expected,
         "debiased_error": _debiased_error(truth, values),
-        "curve": _smooth_curve(truth, margins, index, n_clusters, level) if curve and slope else None,
     }
 
 
@@ -137,34 +129,6 @@ def _debiased_error(truth: np.ndarray, values: np.ndarray) -> float:
         chance = share * (1 - share) / max(len(members) - 1, 1)
         total += len(members) / len(values) * ((values[members].mean() - share) ** 2 - chance)
     return float(np.sqrt(max(total, 0.0)))
-
-
-def _smooth_curve(
-    truth: np.ndarray, margins: np.ndarray, index: np.ndarray, n_clusters: int, level: float
-) -> dict[str, list[float]] | None:
-    """Local logistic regression on the logit (Fan, Heckman and Wand, J. Am. Stat. Assoc. 90, 1995).
-
-    The intervals are those of a proportion of the studies nearby, with a variance that allows for correlated studies.
-    """
-    from scipy.special import expit
-
-    rows, (first, last) = [], np.quantile(margins, [0.01, 0.99])
-    for probability, middle in zip(_GRID, _logit(_GRID), strict=True):
-        offsets = margins - middle
-        kernel = np.exp(-0.5 * (offsets / _BANDWIDTH) ** 2)
-        total = kernel.sum()
-        if not first <= middle <= last or total < MIN_STUDIES:
-            continue
-        if kernel @ (offsets - kernel @ offsets / total) ** 2 < total * _LEAST_SPREAD**2:
-            continue
-        design = np.stack([np.ones(len(margins)), offsets], 1)
-        coefficients = _fit(design, truth, weights=kernel, firth=False)
-        share = float(expit(coefficients[0]))
-        error = _robust_errors(design, truth, design @ coefficients, index, n_clusters, kernel)[0]
-        sizes = np.bincount(index, kernel, n_clusters) * total / (kernel @ kernel)
-        rows.append((probability, share, *share_interval(share, (share * (1 - share) * error) ** 2, sizes, level)))
-    names = ("probability", "share", "low", "high")
-    return dict(zip(names, np.round(rows, 4).T.tolist(), strict=True)) if rows else None
 
 
 def _check(values: Numbers, labels: Numbers) -> tuple[np.ndarray, np.ndarray]:
@@ -194,19 +158,17 @@ def _positive(slope: float) -> float:
     return slope
 
 
-def _fit(
-    design: np.ndarray, truth: np.ndarray, *, weights: np.ndarray | float = 1.0, firth: bool = True
-) -> np.ndarray:
+def _fit(design: np.ndarray, truth: np.ndarray, *, firth: bool = True) -> np.ndarray:
     """Coefficients `[k]` of a logistic regression on `[n, k]`, by Newton's method with halved steps."""
     from scipy.special import expit
 
     def score(coefficients: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         margins = design @ coefficients
         fitted = expit(margins)
-        variances = weights * fitted * (1 - fitted)
+        variances = fitted * (1 - fitted)
         information = (design * variances[:, None]).T @ design + 1e-12 * np.eye(design.shape[1])
-        likelihood = float(np.sum(weights * (truth * margins - np.logaddexp(0, margins))))
-        residual = weights * (truth - fitted)
+        likelihood = float(np.sum(truth * margins - np.logaddexp(0, margins)))
+        residual = truth - fitted
         if firth:
             likelihood += 0.5 * float(np.linalg.slogdet(information)[1])
             leverage = variances * np.einsum("ij,jk,ik->i", design, np.linalg.inv(information), design)
@@ -238,18 +200,13 @@ def _match_mean(margins: np.ndarray, truth: np.ndarray) -> float:
 
 
 def _robust_errors(
-    design: np.ndarray,
-    truth: np.ndarray,
-    margins: np.ndarray,
-    index: np.ndarray,
-    n_clusters: int,
-    weights: np.ndarray | float = 1.0,
+    design: np.ndarray, truth: np.ndarray, margins: np.ndarray, index: np.ndarray, n_clusters: int
 ) -> np.ndarray:
     """Standard errors `[k]` that allow for correlated rows (Liang and Zeger, Biometrika 73, 1986)."""
     from scipy.special import expit
 
     fitted = expit(margins)
-    bread = np.linalg.inv((design * (weights * fitted * (1 - fitted))[:, None]).T @ design)
-    residuals = (weights * (truth - fitted))[:, None]
+    bread = np.linalg.inv((design * (fitted * (1 - fitted))[:, None]).T @ design)
+    residuals = (truth - fitted)[:, None]
     scores = np.stack([np.bincount(index, column, n_clusters) for column in (design * residuals).T], 1)
     return np.sqrt(np.diag(n_clusters / (n_clusters - 1) * bread @ scores.T @ scores @ bread))

@@ -1,4 +1,4 @@
-"""Classification metrics with abnormal as the positive class, their curves, pooling of views, and baselines."""
+"""Classification metrics with abnormal as the positive class, their curves, pooling of views, and a baseline."""
 
 from collections.abc import Hashable, Sequence
 from typing import Any
@@ -260,18 +260,6 @@ def cluster_index(groups: Groups) -> tuple[np.ndarray, int]:
     return np.fromiter((numbers[group] for group in groups), np.int64, len(groups)), len(numbers)
 
 
-def random_baseline(n: int, seed: int = 0) -> np.ndarray:
-    """Returns uniform random probabilities, float64 `[n]` in [0, 1)."""
-    return np.random.default_rng(seed).random(n)
-
-
-def constant_baseline(n: int, probability: float) -> np.ndarray:
-    """Returns the same P(abnormal) in [0, 1] for every row, such as the share of abnormal in train: float64 `[n]`."""
-    if not 0 <= probability <= 1:
-        raise ValueError(f"probability is {probability}: it must lie in [0, 1]")
-    return np.full(n, float(probability))
-
-
 def view_count_baseline(
     train_view_counts: Numbers, train_labels: Numbers, view_counts: Numbers, smoothing: float = 10.0
 ) -> np.ndarray:
@@ -289,18 +277,8 @@ def view_count_baseline(
 
     Returns:
         float64 `[n]`.
-
-    Raises:
-        ValueError: If train is empty, lengths differ, a count is below 1 or the smoothing is negative.
     """
     train, asked, truth = np.asarray(train_view_counts), np.asarray(view_counts), np.asarray(train_labels, np.float64)
-    if train.shape != truth.shape or train.ndim != 1 or not len(train):
-        raise ValueError(
-            f"train has view counts of shape {train.shape} and labels of shape {truth.shape}; it needs one label a "
-            "study and at least one study"
-        )
-    if min(train.min(), asked.min(initial=1)) < 1 or smoothing < 0:
-        raise ValueError("view counts must be 1 or above and smoothing 0 or above")
     overall = truth.mean()
     shares = {
         count: (truth[train == count].sum() + smoothing * overall) / ((train == count).sum() + smoothing)

@@ -24,7 +24,7 @@ PRIMARY_FIGURE = "auroc"
 _CHUNK = 256  # patients that are left out at a time, which bounds the memory
 _EXACT = 12  # up to this number of patients, all sign flips are counted
 _N_FLIPS = 9999
-_NEAR_THE_END = 3  # fewer effective events: Wilson's bound on this side, or Hall's, is too narrow
+_FEW_EVENTS = 3  # with fewer effective events, Wilson's bound on this side, or Hall's, is too narrow
 
 
 def confidence_intervals(
@@ -79,7 +79,7 @@ def confidence_intervals(
         elif name == "brier":
             low, high = _skewed_interval(value, without, variance, level, degrees)
             losses = np.bincount(index, np.mean([(values - truth) ** 2 for values in runs], axis=0), n_clusters)
-            if _effective_number(losses) < _NEAR_THE_END:
+            if _effective_number(losses) < _FEW_EVENTS:
                 high = max(high, share_interval(value, variance, sizes[0] + sizes[1], level, degrees)[1])
             intervals[name] = (max(low, 0.0), min(high, 1.0))
         elif name == "kappa" and abs(value) == 1:  # a share of wrong studies lowers kappa by share / (1 - chance)
@@ -153,9 +153,9 @@ def mean_interval(
         return _share_over_patients(np.bincount(index, numbers, n_clusters), sizes, level)
     if np.isin(numbers, (-1, 0, 1)).all():
         rises, falls = (np.bincount(index, numbers == sign, n_clusters) for sign in (1, -1))
-        (low, high), (least, most) = (_share_over_patients(found, sizes, level) for found in (rises, falls))
+        (low, high), (fall_low, fall_high) = (_share_over_patients(found, sizes, level) for found in (rises, falls))
         rise, fall = rises.sum() / sizes.sum(), falls.sum() / sizes.sum()
-        below, above = float(np.hypot(rise - low, most - fall)), float(np.hypot(high - rise, fall - least))
+        below, above = float(np.hypot(rise - low, fall_high - fall)), float(np.hypot(high - rise, fall - fall_low))
         return max(mean - below, -1.0), min(mean + above, 1.0)
     sums = np.bincount(index, numbers, n_clusters)
     left_out = (sums.sum() - sums) / (sizes.sum() - sizes)
@@ -191,9 +191,9 @@ def share_interval(
     half = t * np.sqrt(plain / effective + t**2 / (4 * effective**2)) / (1 + t**2 / effective)
     low, high = middle - half, middle + half
     events, tail = effective * share, (1 - level) / 2
-    if events < _NEAR_THE_END:
+    if events < _FEW_EVENTS:
         low = min(low, beta.ppf(tail, events, effective - events + 1) if events > 0 else 0.0)
-    if effective - events < _NEAR_THE_END:
+    if effective - events < _FEW_EVENTS:
         high = max(high, beta.ppf(1 - tail, events + 1, effective - events) if events < effective else 1.0)
     return float(max(low, 0.0)), float(min(high, 1.0))
 
@@ -270,8 +270,8 @@ def paired_comparison(
             most = 2.0 if name == "kappa" else 1.0
             row["low"], row["high"] = max(difference - half, -most), min(difference + half, most)
         # No exchange is more significant than one in which all patients with studies that count agree.
-        able = sum(np.any([size > 0 for sizes in counted for size in sizes[name]], axis=0))
-        p_values[name] = max(_p_of_t(difference, np.sqrt(variance), degrees), min(1.0, 2.0 ** (1 - able)))
+        n_informative = sum(np.any([size > 0 for sizes in counted for size in sizes[name]], axis=0))
+        p_values[name] = max(_p_of_t(difference, np.sqrt(variance), degrees), min(1.0, 2.0 ** (1 - n_informative)))
         if single:
             contributions[name] = (difference - exchanged[name]) / 2
     if contributions:

@@ -162,9 +162,6 @@ def _reliability(figure: Any, report: dict[str, Any]) -> None:
         axis.plot(means, shares, color=color, linewidth=1, label=label)
         # The area of a dot grows with its number of studies, because bins with few studies are noisy.
         axis.scatter(means, shares, color=color, s=[6 + min(row["n"], 60) for row in bins])
-    if curve := effect["after"].get("curve"):
-        band = (curve["probability"], curve["low"], curve["high"])
-        axis.fill_between(*band, color=_BLUE, alpha=0.15, linewidth=0, label="smoothed, 95 % band")
     bins = effect["after"]["reliability"]
     largest = max(row["n"] for row in bins)
     axis.bar(

@@ -6,8 +6,7 @@ Topics (together 90 minutes of one core):
   comparisons       how often two equally good models differ at p <= .05, and how often intervals contain 0; the
                     same for models of which one is better
   guarantees        how often operating points break their guarantee, for 20 to 200 abnormal studies
-  calibration       the same as `intervals` for calibration slope, intercept, observed over expected and the band
-                    of the smooth curve
+  calibration       the same as `intervals` for calibration slope, intercept and observed over expected
   means             the same for means and shares, such as those of heatmaps, neighbours, bands and detections
   shortcut_verdicts how often shifts of different sizes are found, excluded or left open
 """
@@ -287,18 +286,14 @@ def measure_guarantees(
     return report
 
 
-_CURVE_AT = (0.04, 0.1, 0.3, 0.5, 0.7, 0.9)
-"""Probabilities at which the band of the smooth curve is also counted on its own."""
-
-
 def measure_calibration_coverage(
     n_simulations: int = 1000, patients: Sequence[int] = (20, 50, 200), true_patients: int = 300_000
 ) -> dict[str, Any]:
     """Measures the intervals of `measure_calibration` for probabilities that are too moderate and too low.
 
     Returns:
-        `simulations`, and coverage of `slope`, `intercept`, `observed_expected`, `curve` (all points of the band) and
-        of the band at `_CURVE_AT`, by number of patients and studies; "bent" if the true curve is no logistic one.
+        `simulations`, and coverage of `slope`, `intercept` and `observed_expected`, by number of patients and studies;
+        "bent" if the true curve is no logistic one.
     """
     rng = np.random.default_rng(3)
     report: dict[str, Any] = {"simulations": n_simulations}
@@ -315,19 +310,12 @@ def measure_calibration_coverage(
             true = shape(margins) + spread * rng.normal(size=count)[groups]
             return (rng.random(len(groups)) < expit(true)).astype(int), expit(margins), groups
 
-        truth, counter = measure_calibration(*draw(true_patients), curve=False), _Counter()
-        effects = spread * norm.ppf((np.arange(200) + 0.5) / 200)
+        truth, counter = measure_calibration(*draw(true_patients)), _Counter()
         for _ in range(n_simulations):
             found = measure_calibration(*draw(n))
             for name in ("slope", "intercept", "observed_expected"):
                 if found[name] is not None:
                     counter.add(name, found[name]["low"], found[name]["high"], truth[name]["value"])
-            if found["curve"] is not None:
-                at, low, high = (np.asarray(found["curve"][name]) for name in ("probability", "low", "high"))
-                for point, share in enumerate(expit(true_margin(logit(at))[:, None] + effects).mean(1)):
-                    names = ("curve", f"curve at {at[point]:g}")
-                    for name in names if at[point] in _CURVE_AT else names[:1]:
-                        counter.add(name, low[point], high[point], share)
         name = f"{n} patients, 1 to {most} studies" + (", bent" if bend else "")
         report[name] = counter.report(max(1, n_simulations // 10))
     return report

@@ -31,7 +31,6 @@ from mura_hf.errors import ConfigError, DatasetError, MuraError, TrainingStopped
 from mura_hf.evaluation import describe_source
 from mura_hf.evaluation.evaluation import measure_levels
 from mura_hf.evaluation.prediction_cache import PredictionCache
-from mura_hf.metrics import random_baseline
 from mura_hf.models import BODY_PARTS
 from mura_hf.training import (
     FINISHED_FILE,
@@ -397,7 +396,7 @@ def _copy_members(config: TrainingConfig, digest: str, folder: Path, copying: Pa
 def _predict_at_random(valid: Dataset) -> SplitPredictions:
     """Predictions of the random classifier."""
     return SplitPredictions(
-        probabilities=random_baseline(len(valid)),
+        probabilities=np.random.default_rng(0).random(len(valid)),
         labels=np.asarray(valid["label"]),
         study_ids=list(valid["study_id"]),
         patient_ids=list(valid["patient_id"]),

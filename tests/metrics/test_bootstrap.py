@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
-from bootstrap import _figures_of_scikit_learn, measure_speed
-from sklearn.metrics import roc_auc_score
+from bootstrap import _figures_of_scikit_learn
 
 from mura_hf.metrics import bootstrap_confidence_intervals, classification_metrics, paired_bootstrap
 from mura_hf.metrics.classification import FIGURES, weighted_figures
@@ -82,18 +81,6 @@ def test_a_pair_is_symmetric_and_narrower_than_two_intervals():
     assert paired["high"] - paired["low"] < 0.8 * (high - low)  # unpaired it would be 1.4 times as wide
 
 
-def test_several_runs_are_averaged_on_the_same_resamples():
-    runs = [PROBABILITIES, OTHERS]
-    found = bootstrap_confidence_intervals(LABELS, runs, PATIENTS, n_resamples=50)
-    means = [np.mean([roc_auc_score(LABELS[rows], run[rows]) for run in runs]) for rows in _resamples(50, 0)]
-    np.testing.assert_allclose(found["auroc"], np.quantile(means, [0.025, 0.975]), atol=1e-9)
-    twice = paired_bootstrap(LABELS, np.stack(runs), OTHERS, PATIENTS, n_resamples=200)
-    once = paired_bootstrap(LABELS, PROBABILITIES, OTHERS, PATIENTS, n_resamples=200)
-    for name, row in once.items():  # the second run of a is b itself, so half of the difference remains
-        halves = {value: row[value] / 2 for value in ("difference", "low", "high")}
-        assert {**twice[name], **halves} == pytest.approx(twice[name], abs=1e-12)
-
-
 def test_each_model_may_have_its_own_threshold():
     found = paired_bootstrap(LABELS, PROBABILITIES, OTHERS, PATIENTS, (0.3, 0.7), n_resamples=50)
     one, other = classification_metrics(LABELS, PROBABILITIES, 0.3), classification_metrics(LABELS, OTHERS, 0.7)
@@ -110,10 +97,3 @@ def test_resamples_of_one_class_equal_a_loop(label):
         expected = classification_metrics(labels[chosen], values[chosen])
         shown = {name: found[name][number] if np.isfinite(found[name][number]) else None for name in FIGURES}
         assert shown == pytest.approx({name: expected[name] for name in FIGURES}, abs=1e-12)
-
-
-@pytest.mark.slow
-def test_speed():
-    found = measure_speed(n=300, patients=200, n_resamples=20)
-    assert found["times_as_fast"] >= 10
-    assert found["largest_difference"] <= 1e-9

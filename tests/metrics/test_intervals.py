@@ -202,11 +202,11 @@ def test_mismatches_are_refused():
 @pytest.mark.slow
 def test_what_the_benchmark_measures_holds():
     """With few simulations, so the bounds are wide; the benchmark itself has the figures."""
-    settings = measure_intervals(40, (10, 50), true_studies=100_000)["by_patients"]
+    settings = measure_intervals(20, (10, 50), true_studies=20_000)["by_patients"]
     assert settings["10"] == "none"
     for name, (low, high) in settings["50"].items():
-        assert 0.85 <= low <= high <= 1, name
-    compared = measure_comparisons(40, (5, 20))
+        assert 0.8 <= low <= high <= 1, name
+    compared = measure_comparisons(20, (20,))
     for kind in compared.keys() - {"simulations", "power"}:
         assert all(row["auroc"] <= 0.15 for row in compared[kind].values() if "auroc" in row), kind
     found = measure_guarantees(40, (31, 60))
@@ -215,7 +215,7 @@ def test_what_the_benchmark_measures_holds():
     for row in found["31"], found["60"]:
         assert row["sensitivity_85"]["given"] == row["uncertain"]["given"] == 1
         assert max(row["sensitivity_85"]["broken"], row["uncertain"]["broken"]) <= 0.2
-    calibration = measure_calibration_coverage(40, (50,), true_patients=30_000)["50 patients, 1 to 5 studies"]
+    calibration = measure_calibration_coverage(40, (50,), true_patients=10_000)["50 patients, 1 to 5 studies"]
     assert min(row["coverage"] for row in calibration.values()) >= 0.85
     means = measure_means(40, (50,))["50 patients, 1 to 20 studies"]
     assert min(row["coverage"] for row in means.values()) >= 0.85
