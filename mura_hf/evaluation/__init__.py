@@ -26,6 +26,7 @@ from .evaluation import (
     compare_checkpoints,
     evaluate_checkpoint,
     finalize_checkpoint,
+    fit_checkpoint,
     measure_baselines,
 )
 from .ood_detection import fit_ood_detector, measure_ood_detection
@@ -68,6 +69,7 @@ __all__ = [
     "describe_verdict",
     "evaluate_checkpoint",
     "finalize_checkpoint",
+    "fit_checkpoint",
     "fit_ood_detector",
     "fit_region_head",
     "fit_study_calibration",

@@ -430,11 +430,46 @@ def write_golden_check(folder: str | Path) -> None:
 
 @dataclass
 class FinalizeResult:
-    """What was measured after training."""
+    """What was fitted and measured after training."""
 
     calibration: dict[str, Any]  # from `calibrate_checkpoint`
+    region_head: dict[str, Any] | None = None  # from `fit_region_head`; None if it was skipped
+    ood_detector: dict[str, Any] | None = None  # from `fit_ood_detector`; None if it was skipped
     evaluation: dict[str, Any] | None = None  # from `evaluate_checkpoint`; None if it was skipped
     skipped: list[str] = field(default_factory=list)  # sentences that say what was skipped, and why
+
+
+def fit_checkpoint(
+    folder: str | Path,
+    datasets: DatasetDict,
+    *,
+    start: str | Path | None = None,
+    default_operating_point: str | None = None,
+    batch_size: int = 32,
+    cpu: bool = False,
+) -> FinalizeResult:
+    """Calibrates a checkpoint, and fits its detector and, if the data know regions of the body, a head for them.
+
+    Steps that the data do not allow are skipped. See `finalize_checkpoint` for the arguments and
+    `calibrate_checkpoint` for `default_operating_point`.
+    """
+    options: dict[str, Any] = {"batch_size": batch_size, "cpu": cpu}
+    calibration = calibrate_checkpoint(
+        folder, datasets["calib"], start=start, default_operating_point=default_operating_point, **options
+    )
+    result = FinalizeResult(calibration)
+    if len(single_regions(datasets.get("train"))) > 1:
+        try:
+            result.region_head = fit_region_head(folder, datasets["train"], **options)
+        except CheckpointError as error:
+            result.skipped.append(f"No head for the region of the body: {error}.")
+    try:
+        if "train" not in datasets:
+            raise DatasetError("the data have no train split")
+        result.ood_detector = fit_ood_detector(folder, datasets["train"], datasets["calib"], **options)
+    except (CheckpointError, DatasetError) as error:
+        result.skipped.append(f"No out-of-distribution detection: {error}.")
+    return result
 
 
 def finalize_checkpoint(
@@ -446,10 +481,10 @@ def finalize_checkpoint(
     batch_size: int = 32,
     cpu: bool = False,
 ) -> FinalizeResult:
-    """Calibrates a new checkpoint, fits its OOD detector, evaluates it on `valid` and writes its golden check.
+    """Fits what belongs to a new checkpoint (`fit_checkpoint`), evaluates it on `valid` and writes its golden check.
 
-    If the data know regions of the body, a head for them is fitted too. Steps that the data do not allow are skipped.
-    The calling process works alone: after distributed training, call this from the main process once the others left.
+    Steps that the data do not allow are skipped. The calling process works alone: after distributed training, call
+    this from the main process once the others left.
 
     Args:
         folder: The checkpoint.
@@ -461,18 +496,7 @@ def finalize_checkpoint(
     """
     forget_processes()
     options: dict[str, Any] = {"batch_size": batch_size, "cpu": cpu}
-    result = FinalizeResult(calibrate_checkpoint(folder, datasets["calib"], start=start, **options))
-    if len(single_regions(datasets.get("train"))) > 1:
-        try:
-            fit_region_head(folder, datasets["train"], **options)
-        except CheckpointError as error:
-            result.skipped.append(f"No head for the region of the body: {error}.")
-    try:
-        if "train" not in datasets:
-            raise DatasetError("the data have no train split")
-        fit_ood_detector(folder, datasets["train"], datasets["calib"], **options)
-    except (CheckpointError, DatasetError) as error:
-        result.skipped.append(f"No out-of-distribution detection: {error}.")
+    result = fit_checkpoint(folder, datasets, start=start, **options)
     if len(datasets["valid"]):
         result.evaluation = evaluate_checkpoint(
             folder, datasets["valid"], "valid", train=datasets.get("train"), data=data, **options

@@ -137,13 +137,9 @@ def test_baselines_of_studies(datasets):
     assert low <= figures["auroc"] <= high
 
 
-def test_baselines_and_the_audit_are_commands(evaluated, checkpoint, phantom_tree, tmp_path, capsys):
+def test_the_audit_is_a_command(evaluated, checkpoint, tmp_path, capsys):
     from audit_shortcuts import main as audit
-    from baselines import main as baselines
 
-    baselines([str(phantom_tree), "--body_parts", "wrist", "hand"])
-    assert "constant, " in (printed := capsys.readouterr().out)
-    assert "view_count, " in printed
     folder, output = shutil.copytree(evaluated[0], tmp_path / "checkpoint"), tmp_path / "audit"
     options = ["--counterfactuals", "1", "--output_dir", str(output), "--cpu"]
     audit([str(folder), *options, "--add_to_evaluation"])

@@ -71,7 +71,7 @@ def test_from_training_to_an_exported_checkpoint_with_its_card(run, tmp_path, ph
     checkpoint = tmp_path / "run" / "checkpoint"
     assert "Not calibrated on calib: too few" in run("calibrate.py", checkpoint, *data).stdout
     assert "codes of" in run("build_index.py", checkpoint, *data, "--thumbnails", 32, "--half").stdout
-    measured = run("evaluate.py", checkpoint, *data, "--twins", 2)
+    measured = run("evaluate.py", checkpoint, *data)
     overall = json.loads((checkpoint / "evaluation.json").read_text())["study"]["overall"]["figures"]
     assert f"{overall['n']:5d} studies" in measured.stdout
     assert "trained on synthetic phantoms" in measured.stdout
