@@ -1,11 +1,8 @@
-"""The configs of the five studies, against the settings that the studies state."""
-
-from pathlib import Path
+"""The configs of the five studies."""
 
 import pytest
-import yaml
 from harness import CONFIGS
-from systems import SYSTEMS
+from systems import SYSTEMS, build_system, shrink_config
 
 from mura_hf.models.backbone_mura import freeze_backbone
 from mura_hf.training import build_model, build_processor, config_names, load_config
@@ -13,30 +10,19 @@ from mura_hf.training import build_model, build_processor, config_names, load_co
 FOLDERS = [CONFIGS]
 NAMES = [name for name in config_names(FOLDERS) if name[1] == "_"]
 
-SETTINGS = [
-    (name, row["settings"])
-    for row in yaml.safe_load((Path(__file__).parent / "study_settings.yaml").read_text())
-    for name in row["configs"]
-]
-
 
 def test_every_system_has_a_config_and_every_config_of_a_study_is_a_system():
     assert {name for name in NAMES if name[0] in "abcdex"} == set(SYSTEMS)
 
 
-@pytest.mark.parametrize(("name", "settings"), SETTINGS)
-def test_settings_are_those_of_the_study(name, settings):
-    values = load_config(name, FOLDERS).to_dict()
-    values["trains"] = [stage["trains"] for stage in values["stages"] if "trains" in stage]
-    assert {key: values[key] for key in settings} == settings
-
-
 @pytest.mark.parametrize("name", NAMES)
-def test_every_config_loads_and_its_members_exist(name):
+def test_every_config_loads_and_builds_its_model(name):
     config = load_config(name, FOLDERS)
     assert config.name == name
     for member in [*config.model.members, *filter(None, [config.model.router])]:
         load_config(member, FOLDERS)
+    if name in SYSTEMS:  # the others are comparisons on phantoms
+        assert type(build_system(shrink_config(name, 48, True), 48, True)).__name__ == SYSTEMS[name]
 
 
 def _load(name):

@@ -1,4 +1,3 @@
-from dataclasses import replace
 from fractions import Fraction
 from itertools import product
 from math import trunc
@@ -11,15 +10,12 @@ from plausibility import (
     CONSTANT,
     NOT_STUDIES,
     PAIR,
-    constant_answer,
     find_flags,
     kappa_range,
     matching_errors,
     right_answers,
 )
-from published import PublishedFigure, PublishedStudy, PublishedSystem, load_published
-
-from mura_hf.models import BODY_PARTS
+from published import load_published
 
 COUNTS = st.integers(1, 14)
 
@@ -61,23 +57,6 @@ def test_pairs_are_those_of_every_matrix_tried(normal, abnormal, accuracy, kappa
     assert limits == (pytest.approx((min(kappas), max(kappas))) if kappas else None)
 
 
-def test_constant_answers():
-    assert constant_answer(235, 230, 0.5054, 4) == 0
-    assert constant_answer(285, 278, 0.4938, 4) == 1
-    assert constant_answer(364, 295, 0.6844, 4) is None
-    assert constant_answer(5, 5, 0.5, 1) == 0
-
-
-def test_what_cannot_be_asked():
-    for ask, values, message in (
-        (kappa_range, (0, 5, 0.5), "some of both"),
-        (matching_errors, (5, 5, 0.5, 78), "kappa is 78"),
-        (right_answers, (3197, 78.57), r"accuracy 78\.57"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            ask(*values)
-
-
 def _flagged(key, kind):
     """(system, part, split, printed) of every accuracy that is flagged so, and the texts."""
     flags = [flag for flag in find_flags(load_published()[key]) if flag.kind == kind]
@@ -87,12 +66,17 @@ def _flagged(key, kind):
 
 
 def test_study_b_compares_an_accuracy_of_images_with_a_kappa_of_studies():
-    for kind in (AGAINST_KAPPA, NOT_STUDIES):
-        figures, text = _flagged("B", kind)
-        assert figures == {("more linear layers", "all", "valid", ".7857")}
-        assert "kappa .778" in text
-    assert "from .563 to .578" in _flagged("B", AGAINST_KAPPA)[1]
+    figures, text = _flagged("B", AGAINST_KAPPA)
+    assert figures == {("more linear layers", "all", "valid", ".7857")}
+    assert "from .563 to .578" in text
     assert "2,512 of 3,197" in _flagged("B", NOT_STUDIES)[1]
+
+
+def test_impossible_pairs_of_study_a():
+    figures, _ = _flagged("A", PAIR)
+    assert {(split, printed) for _, _, split, printed in figures} == {
+        ("valid", ".496"), ("valid", ".780"), ("valid", ".752"), ("train", ".635"), ("train", ".678"),
+    }  # fmt: skip
 
 
 def test_constant_answers_of_study_c():
@@ -103,39 +87,8 @@ def test_constant_answers_of_study_c():
         ("shoulder", ".4938"),
     }  # fmt: skip
     assert "calling all abnormal: 278 of 563" in text
-    assert len(figures) == 7
-    assert any(system == "two convolutions, elbow alone" for system, *_ in figures)  # 51 %, as rounded
-    assert "the kappas of the MURA paper" in _flagged("C", AGAINST_KAPPA)[1]
-
-
-def test_impossible_pairs_of_study_a():
-    figures, _ = _flagged("A", PAIR)
-    assert {(split, printed) for _, _, split, printed in figures} == {
-        ("valid", ".496"), ("valid", ".780"), ("valid", ".752"), ("train", ".635"), ("train", ".678"),
-    }  # fmt: skip
-    figures, text = _flagged("A", NOT_STUDIES)
-    assert {".722", ".744"} <= {printed for *_, printed in figures}
-    assert "333 of 461 images (finger, valid), but no share of 175 studies" in text
 
 
 @pytest.mark.parametrize("key", ["D", "E", "mura_paper"])
 def test_possible_figures_are_not_flagged(key):
     assert find_flags(load_published()[key]) == []
-
-
-def test_figures_that_are_impossible_or_those_of_images():
-    accuracy = PublishedFigure("accuracy", "all", 0.7717, 4, "study", "valid")  # between 925 and 926 of 1,199
-
-    def flags(figure):
-        system = PublishedSystem("one", None, None, tuple(BODY_PARTS), (figure,))
-        return find_flags(PublishedStudy("Z", "a study", ("a note",), None, {}, (), (system,)))
-
-    (flag,) = flags(accuracy)
-    assert flag.kind == NOT_STUDIES
-    assert "2,467 of 3,197 images are" in flag.text
-    assert flags(replace(accuracy, level="image")) == []
-    figure = replace(accuracy, part="humerus", level="image", value=0.5001)  # 144 of 288 is .5
-    (flag,) = flags(figure)
-    assert flag.kind == "impossible"
-    assert "288 images" in flag.text
-    assert flags(replace(figure, split="hidden_test")) == []  # its counts are unknown
