@@ -11,7 +11,7 @@ import gradio as gr
 from ..errors import MuraError
 from ..inference import StudyPredictor, sort_rows
 from . import templates
-from .reading import check_zip, read_files, read_study
+from .reading import read_files, read_study
 from .result import similar_cases
 from .state import AppContext, CheckpointKey
 from .uploads import CALL
@@ -114,8 +114,7 @@ def add_endpoints(context: AppContext) -> None:
         """
         key = (checkpoint, revision, abnormal_label)
         with _call(context, request, [archive], key, operating_point) as (predictor, files):
-            check_zip(Path(files[0]))  # not a CSV file, which could name files of the server
-            studies = gather_studies(Path(files[0]), context.limits)
+            studies = gather_studies(Path(files[0]), context.limits, must_be_zip=True)
             *_, last = read_worklist(
                 predictor, studies, context.reader,
                 operating_point=operating_point or None, max_seconds=context.limits.seconds,

@@ -27,9 +27,6 @@ from .viewer import box_style, heatmap_url, image_url
 MAX_CARD = 30_000
 """Characters of a card that the page shows."""
 
-MAX_CARD_FILE = 4 << 20
-"""Bytes of a card that is downloaded."""
-
 _FRONT_MATTER = re.compile(r"\A\ufeff?---[^\S\n]*\n(?:.*\n)*?---[^\S\n]*(?:\n|\Z)")  # in linear time
 _PICTURE = re.compile(r"!\[([^\]]*)\]\((\w[\w.-]*\.png)\)")
 _IMAGE_SIDE = 640  # pixels of a view in a comparison
@@ -60,7 +57,7 @@ def find_card(name: str, revision: str) -> Card:
         source = find_source(name.strip() or None, revision.strip() or None)
     except CheckpointError as error:
         return Card(templates.UNREADABLE_CARD.format(error), trusted=False)
-    file = find_file(source, "README.md", max_bytes=MAX_CARD_FILE)
+    file = find_file(source, "README.md")
     if file is None:
         return Card(templates.NO_CARD, trusted=False)
     bundled = [folder.resolve() for folder in BUNDLED.values()]

@@ -228,7 +228,7 @@ def similar_cases(index: RetrievalIndex, found: Sequence[Neighbour]) -> list[dic
     """Fields of similar studies for the page and the API.
 
     `thumbnail` is a data URL if the pictures may be shared, and `credit` whom to credit for it; else both are None.
-    The patient is left out unless it is a phantom.
+    The patient is left out.
     """
     cases = []
     for one in found:
@@ -236,6 +236,5 @@ def similar_cases(index: RetrievalIndex, found: Sequence[Neighbour]) -> list[dic
         if one.thumbnail is not None and index.record.may_be_shared:
             case["thumbnail"] = f"data:image/webp;base64,{base64.b64encode(one.thumbnail).decode()}"
             case["credit"] = index.record.picture_credit
-        hidden = {"row"} if index.is_synthetic else {"row", "patient_id"}
-        cases.append({name: value for name, value in case.items() if name not in hidden})
+        cases.append({name: value for name, value in case.items() if name not in ("row", "patient_id")})
     return cases

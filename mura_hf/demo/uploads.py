@@ -18,10 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # Windows: folders of killed processes stay until the system clears them
-    fcntl = None  # type: ignore[assignment]
+from filelock import FileLock, Timeout
 
 PREFIX = "mura_hf_demo_"
 LOCK = ".lock"
@@ -29,6 +26,15 @@ EVERYBODY = ""
 """Stands for all clients together, as the name of a client."""
 CALL = "call "
 """Names of calls begin with it. They hold files like sessions, but do not own them."""
+
+GRACE = 60.0
+"""Seconds after its last connection until a session ends."""
+
+IDLE = 3600.0
+"""Seconds after its last request until a session ends whose page is still open."""
+
+UNCLAIMED = 90.0
+"""Seconds after its arrival until a file is removed that nobody holds."""
 
 _MIN_AGE = 60.0  # seconds; a new folder is not locked at once
 _CLAIM_SECONDS = 10.0  # time between the upload of a file and the request that names it
@@ -62,13 +68,11 @@ class Upload:
 class Uploads:
     """The folder for uploads and for files made for visitors. Thread-safe.
 
-    A file stays while a session holds it. A session ends `grace` seconds after its last connection, or `idle` seconds
-    after its last request. A file that nobody holds is removed `unclaimed` seconds after it arrived.
+    A file stays while a session holds it: see `GRACE`, `IDLE` and `UNCLAIMED`.
 
     Args:
         folder: Folder that belongs to this process.
         quota: Maximum number of bytes in the folder. Files that nobody holds are removed to make room.
-        grace, idle, unclaimed: See above.
         clock: Returns seconds since the epoch, like the times of files.
     """
 
@@ -77,13 +81,10 @@ class Uploads:
         folder: Path,
         *,
         quota: int = 4 << 30,
-        grace: float = 60.0,
-        idle: float = 3600.0,
-        unclaimed: float = 90.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.folder = folder.resolve()
-        self.quota, self.grace, self.idle, self.unclaimed = quota, grace, idle, unclaimed
+        self.quota = quota
         self._clock = clock
         self._lock = threading.RLock()
         self._sessions: dict[str | None, _Session] = {}  # None: the server itself, whose files always stay
@@ -202,9 +203,9 @@ class Uploads:
         with self._lock:
             now = self._clock()
             for name, session in list(self._sessions.items()):
-                if now - session.seen > (self.idle if session.connections else min(self.grace, self.idle)):
+                if now - session.seen > (IDLE if session.connections else GRACE):
                     self.release(name)
-            self._remove_unclaimed(self.unclaimed)
+            self._remove_unclaimed(UNCLAIMED)
 
     def start(self, seconds: float = 10.0) -> None:
         """Sweeps regularly in a background thread until `close`."""
@@ -322,15 +323,19 @@ def make_private_folder(parent: Path | None = None) -> Path:
         if _is_abandoned(folder):
             shutil.rmtree(folder, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent)).resolve()
-    lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)  # stays open, and so locked, until the process ends
-    if fcntl is not None:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    lock = FileLock(folder / LOCK)
+    lock.acquire()
+    atexit.register(_end, folder, lock)
     return folder
 
 
+def _end(folder: Path, lock: FileLock) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    lock.release()
+
+
 def _is_abandoned(folder: Path) -> bool:
-    if fcntl is None:
+    if not hasattr(os, "getuid"):  # Windows, where the system clears them
         return False
     try:
         info = folder.lstat()
@@ -341,13 +346,7 @@ def _is_abandoned(folder: Path) -> bool:
             return False
         if not has_lock:
             return True  # killed before it made its lock
-        lock = os.open(folder / LOCK, os.O_RDWR | os.O_NOFOLLOW)
-    except OSError:
+        with FileLock(folder / LOCK, timeout=0):
+            return True
+    except (OSError, Timeout):
         return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    finally:
-        os.close(lock)
-    return True

@@ -61,14 +61,14 @@ class OpenedStudy:
     body_part: str | None
 
 
-def gather_studies(source: Path, limits: Limits) -> list[StudyFiles]:
-    """Finds the studies of a worklist.
+def gather_studies(source: Path, limits: Limits, *, must_be_zip: bool = False) -> list[StudyFiles]:
+    """Finds the studies of a worklist. An upload must be a ZIP file: a table could name files of the server.
 
     Raises:
         DatasetError: If there are none or too many. The message does not contain the path on the server.
     """
     try:
-        if source.is_file() and is_zip(source):
+        if must_be_zip or (source.is_file() and is_zip(source)):
             check_zip(source)
         studies = find_studies(source)
     except DatasetError as error:
@@ -255,8 +255,8 @@ class WorklistController:
         if not (upload or path):
             raise DatasetError(templates.NO_SOURCE)
         if upload:
-            check_zip(Path(upload))  # not a CSV file, which could name files of the server
-        return gather_studies(Path(upload or path).expanduser(), self.context.limits)
+            return gather_studies(Path(upload), self.context.limits, must_be_zip=True)
+        return gather_studies(Path(path).expanduser(), self.context.limits)
 
     def read(
         self, session: str, predictor: StudyPredictor, studies: list[StudyFiles], operating_point: str | None
@@ -358,5 +358,5 @@ def safe_name(name: str) -> str:
     plain = _UNSAFE.sub("_", name).strip(". ") or "view"
     if len(plain) <= _MAX_NAME:
         return plain
-    stem, dot, suffix = plain.rpartition(".")
-    return plain[:_MAX_NAME] if not dot or len(suffix) > 8 else f"{stem[: _MAX_NAME - len(suffix) - 1]}.{suffix}"
+    suffix = Path(plain).suffix[:9]
+    return plain[: _MAX_NAME - len(suffix)] + suffix

@@ -243,11 +243,11 @@ _REFUSED_ARGUMENTS = ("cache_dir", "checkpoint_path", "exportable", "features_on
 
 
 def load_external(
-    place: str, config: Any, dtype: str | torch.dtype, pinned: dict[str, str], abnormal_label: str | None
+    place: str, config: Any, dtype: str | torch.dtype, revision: str, abnormal_label: str | None
 ) -> tuple[ExternalClassifier, ExternalProcessor]:
     """Loads an external checkpoint, in evaluation mode, and its processor.
 
-    Code that comes with it is never run, and pickled weights are never read. `pinned` is `{"revision": ...}` or empty.
+    Code that comes with it is never run, and pickled weights are never read.
 
     Raises:
         CheckpointError: If it does not have two labels, it is unclear which one means abnormal, weights are missing or
@@ -257,7 +257,7 @@ def load_external(
     labels = [str(config.id2label[index]) for index in range(2)]
     abnormal = find_abnormal(labels, place, abnormal_label or getattr(config, "abnormal_label", None))
     try:
-        processor = AutoImageProcessor.from_pretrained(place, trust_remote_code=False, **pinned)
+        processor = AutoImageProcessor.from_pretrained(place, trust_remote_code=False, revision=revision)
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{place} has no image processor that transformers knows (preprocessor_config.json), so its "
@@ -271,7 +271,7 @@ def load_external(
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
-            **pinned,
+            revision=revision,
         )
     except OSError as error:
         if "safetensors" not in str(error):

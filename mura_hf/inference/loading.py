@@ -53,7 +53,7 @@ class CheckpointLimits:
     """What a checkpoint may ask for. A stranger's files are checked before anything large is fetched or built."""
 
     weights_bytes: int | None = None  # of all weights and codes together, on the Hub; None for no limit
-    file_bytes: int = 32 << 20  # of each other file that is fetched or read: configuration, card, records
+    file_bytes: int = 32 << 20  # of each JSON file and of the card
     side: int = 4096  # sides of images in pixels, in the configuration and in that of the image processor
     number: float = 1e6  # any other number in these files, such as a number of layers
     tensors: int = 50_000  # number of parameters and buffers of the network, each a tensor
@@ -91,6 +91,13 @@ def check_values(values: Any, limits: CheckpointLimits, file: str, name: str = "
             raise CheckpointError(f"{file}: {name} is {shown}, and {rule} is allowed here; correct the file")
 
 
+_FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.arange, torch.tensor}
+_PRODUCTS = {
+    torch.matmul, torch.bmm, torch.Tensor.matmul, torch.Tensor.bmm, torch.Tensor.__matmul__,
+    scaled_dot_product_attention,
+}  # fmt: skip
+
+
 class _BoundedBuilding(TorchFunctionMode):
     """Stops the building of a network with too many layers or parameters, in this thread only.
 
@@ -122,13 +129,6 @@ class _BoundedBuilding(TorchFunctionMode):
         return result
 
 
-_FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.arange, torch.tensor}
-_PRODUCTS = {
-    torch.matmul, torch.bmm, torch.Tensor.matmul, torch.Tensor.bmm, torch.Tensor.__matmul__,
-    scaled_dot_product_attention,
-}  # fmt: skip
-
-
 @dataclass(frozen=True)
 class Source:
     """Where a checkpoint is."""
@@ -138,11 +138,6 @@ class Source:
     # Name in predictions: the Hub name, with the revision if one was given; "bundled: " and its name; or "folder:
     # " and the last part of its path. Full paths are private and never shown.
     name: str
-
-    @property
-    def pinned(self) -> dict[str, str]:
-        """`{"revision": ...}` if a revision was given, else empty."""
-        return {} if self.revision is None else {"revision": self.revision}
 
 
 def find_source(name_or_path: str | os.PathLike[str] | None, revision: str | None = None) -> Source:
@@ -209,7 +204,7 @@ _WEIGHTS = "safetensors files beside the configuration"
 
 
 def check_sizes(source: Source, limits: CheckpointLimits) -> None:
-    """Checks the sizes of the files of a checkpoint: of all on the Hub, or of the JSON files of a folder.
+    """Checks the sizes of the files of a checkpoint: of all on the Hub, or of the JSON files and cards of a folder.
 
     Raises:
         CheckpointError: If one is above its limit, or the weights are in parts that are not safetensors files beside
@@ -217,7 +212,7 @@ def check_sizes(source: Source, limits: CheckpointLimits) -> None:
     """
     folder = Path(source.location)
     if folder.is_dir():
-        sizes = {file.name: file.stat().st_size for file in folder.glob("*.json")}
+        sizes = {file.name: file.stat().st_size for file in folder.iterdir()}
     else:
         try:
             info = HfApi().model_info(
@@ -233,12 +228,12 @@ def check_sizes(source: Source, limits: CheckpointLimits) -> None:
                 f"{limits.weights_bytes / 1e9:.1f} GB; run the app on your own machine to use this checkpoint"
             )
     for file, size in sizes.items():
-        if file.endswith(".json") and size > limits.file_bytes:
+        if file.endswith((".json", ".md")) and size > limits.file_bytes:
             raise CheckpointError(
                 f"{file} of {source.name} has {size / 1e6:.0f} MB, and at most {limits.file_bytes / 1e6:.0f} MB are "
-                "allowed here; it should hold settings only"
+                "allowed here; it should hold settings or text only"
             )
-    index = find_file(source, SAFE_WEIGHTS_INDEX_NAME, limits.file_bytes) if SAFE_WEIGHTS_INDEX_NAME in sizes else None
+    index = find_file(source, SAFE_WEIGHTS_INDEX_NAME) if SAFE_WEIGHTS_INDEX_NAME in sizes else None
     for name in {} if index is None else json.loads(index.read_bytes())["weight_map"].values():
         if not re.fullmatch(r"[^/\\]+\.safetensors", str(name)):
             raise CheckpointError(
@@ -246,11 +241,8 @@ def check_sizes(source: Source, limits: CheckpointLimits) -> None:
             )
 
 
-def find_file(source: Source, name: str, max_bytes: int = LOCAL_CHECKPOINTS.file_bytes) -> Path | None:
-    """Returns the local path of a file of a checkpoint, downloaded if needed.
-
-    The result is None if it cannot be had, or has more than `max_bytes` on the Hub.
-    """
+def find_file(source: Source, name: str) -> Path | None:
+    """Returns the local path of a file of a checkpoint, downloaded if needed; None if it cannot be had."""
     if Path(source.location).is_dir():
         file = Path(source.location) / name
         return file if file.is_file() else None
@@ -260,11 +252,6 @@ def find_file(source: Source, name: str, max_bytes: int = LOCAL_CHECKPOINTS.file
     if cached is not None:  # the cache remembers that the Hub has no such file
         return None
     try:
-        size = get_hf_file_metadata(
-            hf_hub_url(source.location, name, revision=source.revision), timeout=HUB_TIMEOUT
-        ).size
-        if size is None or size > max_bytes:
-            return None
         return Path(hf_hub_download(source.location, name, revision=source.revision, etag_timeout=HUB_TIMEOUT))
     except Exception:  # optional files must not prevent a checkpoint from loading
         return None
@@ -292,13 +279,14 @@ def load_checkpoint(
         CheckpointError: If it does not classify normal against abnormal, or exceeds the limits.
     """
     check_sizes(source, limits)
+    revision = source.revision or "main"
     # As plain values, because already a configuration with a billion labels would fill the memory.
-    values = PreTrainedConfig.get_config_dict(source.location, **source.pinned)[0]
+    values = PreTrainedConfig.get_config_dict(source.location, revision=revision)[0]
     check_values(values, limits, "config.json")
     if "transformers_weights" in values:  # transformers reads this file, even a pickled one
         raise CheckpointError(f"{source.name}: transformers_weights is in config.json; weights may only be {_WEIGHTS}")
     with suppress(OSError):  # timm keeps these settings in config.json
-        settings, _ = MuraImageProcessor.get_image_processor_dict(source.location, **source.pinned)
+        settings, _ = MuraImageProcessor.get_image_processor_dict(source.location, revision=revision)
         check_values(settings, limits, "preprocessor_config.json")
     with _BoundedBuilding(source.location, limits):
         return _load_checkpoint(source, dtype, abnormal_label)
@@ -307,9 +295,9 @@ def load_checkpoint(
 def _load_checkpoint(
     source: Source, dtype: str | torch.dtype, abnormal_label: str | None
 ) -> tuple[MuraClassifier, MuraImageProcessor | ExternalProcessor, list[str]]:
-    place = source.location
+    place, revision = source.location, source.revision or "main"
     try:
-        config = AutoConfig.from_pretrained(place, trust_remote_code=False, **source.pinned)
+        config = AutoConfig.from_pretrained(place, trust_remote_code=False, revision=revision)
     except ValueError as error:
         if "trust_remote_code" not in str(error):
             raise
@@ -317,7 +305,7 @@ def _load_checkpoint(
             f"{place} needs code of its own, which is never run here; use a model type that transformers knows"
         ) from error
     if config.model_type not in CLASSIFIERS:
-        model, processor = load_external(place, config, dtype, source.pinned, abnormal_label)
+        model, processor = load_external(place, config, dtype, revision, abnormal_label)
         return model, processor, [EXTERNAL_WARNING]
     labels = config.id2label
     if abnormal_label is not None and abnormal_label.strip().casefold() != labels[1].casefold():
@@ -326,8 +314,8 @@ def _load_checkpoint(
             f"abnormal_label “{abnormal_label}” out"
         )
     kind: Any = MuraForStudyClassification if config.model_type == "mura" else CLASSIFIERS[config.model_type]
-    model = kind.from_pretrained(place, config=config, dtype=dtype, **source.pinned)
-    return model, MuraImageProcessor.from_pretrained(place, **source.pinned), []
+    model = kind.from_pretrained(place, config=config, dtype=dtype, revision=revision)
+    return model, MuraImageProcessor.from_pretrained(place, revision=revision), []
 
 
 def load_index(source: Source, model: MuraClassifier, processor: Any) -> RetrievalIndex | None:

@@ -18,7 +18,6 @@ class OperatingPointPerformance:
 
     operating_point: str  # its name
     threshold: float  # studies strictly above it are flagged
-    chosen: str  # how it was chosen, in words
     group: str  # the body part, or `OVERALL`
     held_out: str  # description of the studies
     n_abnormal: int  # number of abnormal studies
@@ -60,19 +59,12 @@ class BandPerformance:
     held_out: str  # description of the studies
     n: int  # number of studies in the band
     n_abnormal: int  # number of abnormal ones among them
-    n_studies: int  # number of studies in all bands
     # 95 % interval of the share of abnormal studies in the band; None if there are too few
     interval: tuple[float, float] | None
 
-    @property
-    def share_abnormal(self) -> float | None:
-        """Share of abnormal studies in the band; None if it is empty."""
-        return self.n_abnormal / self.n if self.n else None
-
     def to_dict(self) -> dict[str, Any]:
-        """Returns all fields and `share_abnormal` as JSON values."""
-        interval = None if self.interval is None else list(self.interval)
-        return {**vars(self), "interval": interval, "share_abnormal": self.share_abnormal}
+        """Returns all fields as JSON values."""
+        return {**vars(self), "interval": None if self.interval is None else list(self.interval)}
 
     def __str__(self) -> str:
         text = f"Of {self.n} held-out studies in this band, {self.n_abnormal} were abnormal"
@@ -149,7 +141,6 @@ def _read_groups(name: str, point: dict[str, Any], held_out: str) -> dict[str, O
             found[group] = OperatingPointPerformance(
                 name,
                 float(point["threshold"]),
-                str(point["chosen"]),
                 str(group),
                 held_out,
                 n_abnormal=false_negatives + true_positives,
@@ -166,13 +157,11 @@ def _read_bands(
     """Band -> group -> performance, and the cut points."""
     found: dict[str, dict[str, BandPerformance]] = {}
     for group, rows in record["groups"].items():
-        counts = {name: (row["n"], row["n_abnormal"]) for name, row in rows.items()}
-        for name, (n, n_abnormal) in counts.items():
+        for name, row in rows.items():
+            n, n_abnormal, pair = row["n"], row["n_abnormal"], row["intervals"].get("abnormal")
             _check_counts(n, n_abnormal, n - n_abnormal)
-            pair = rows[name]["intervals"].get("abnormal")
             interval = None if pair is None else (float(pair[0]), float(pair[1]))
-            total = sum(count for count, _ in counts.values())
-            performance = BandPerformance(str(name), str(group), held_out, n, n_abnormal, total, interval)
+            performance = BandPerformance(str(name), str(group), held_out, n, n_abnormal, interval)
             found.setdefault(str(name), {})[str(group)] = performance
     return found, (float(record["limits"]["low"]), float(record["limits"]["suspected"]))
 

@@ -1,6 +1,5 @@
 """`StudyPrediction` and `ViewPrediction`: the result of a `StudyPredictor`, and how it is shown."""
 
-import base64
 import io
 import json
 import os
@@ -8,13 +7,12 @@ import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from ..common import LOWER_LIMB, require_extra
+from ..common import LOWER_LIMB
 from ..explain import Box, Region, draw_overlay, find_regions
 from .measured_performance import BandPerformance
 
@@ -69,7 +67,6 @@ REGION_WORDS = {"hand": "hand or arm", "hip": "hip or pelvis", "leg": "leg or fo
 
 _FRACTURE = re.compile(r"(that )?(an? )?fracture[ds]?\b(?!,? (or|and|but)\b)")
 _MAX_NAMES = 4  # of views in a repr
-_HTML_SIDE = 360  # longer side of a view in HTML, in pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -293,28 +290,13 @@ class StudyPrediction:
             f"{self.threshold:g} ({self.operating_point}).{part}{meaning} Checkpoint {self.checkpoint}."
         )
 
-    def _repr_html_(self) -> str:
-        """Returns the verdict, the views and the warnings as HTML for a notebook."""
-        figures = []
-        for view in self.views:
-            picture = self._picture(view)
-            if picture is None:
-                continue
-            picture.thumbnail((_HTML_SIDE, _HTML_SIDE))
-            stream = io.BytesIO()
-            picture.save(stream, "JPEG", quality=90)
-            name, source = escape(view.name), base64.b64encode(stream.getvalue()).decode()
-            figures.append(
-                f'<figure style="margin:0"><img src="data:image/jpeg;base64,{source}" alt="{name}">'
-                f'<figcaption style="max-width:{_HTML_SIDE}px;overflow-wrap:anywhere">{escape(_caption(view))}'
-                "</figcaption></figure>"
-            )
-        notes = [*self.warnings, DISCLAIMER]
-        return (
-            f'<div class="mura-study"><p><b>{self.verdict}</b>. {escape(self._summary())}</p>'
-            f'<div style="display:flex;flex-wrap:wrap;gap:12px">{"".join(figures)}</div>'
-            f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in notes)}</ul></div>"
-        )
+    def _repr_png_(self) -> bytes | None:
+        """Returns the picture of `plot` for a notebook; None, so that the text is shown, if there are no views."""
+        if any(view.pixels is None for view in self.views):
+            return None
+        stream = io.BytesIO()
+        self.plot().savefig(stream, format="png")
+        return stream.getvalue()
 
     def _picture(self, view: ViewPrediction, heatmaps: bool | None = None) -> Image.Image | None:
         """Overlay of a view, by default without heatmap if the study is out of distribution; None without pixels."""
@@ -326,7 +308,7 @@ class StudyPrediction:
         return view.overlay(heatmap=False if hidden else heatmaps)
 
     def plot(self, *, heatmaps: bool | None = None) -> "Figure":
-        """Draws the verdict and the views.
+        """Draws the verdict, the views and the warnings.
 
         Args:
             heatmaps: Whether to draw heatmaps and regions; if None, only of views whose band is not low, and of none
@@ -336,10 +318,8 @@ class StudyPrediction:
             A matplotlib figure. A notebook shows it once.
 
         Raises:
-            ImportError: If matplotlib is not installed (extra `train`).
             ValueError: If the study was predicted with `heatmaps=False`, which does not keep the views.
         """
-        require_extra("train", "matplotlib")
         from matplotlib import pyplot
 
         pictures = [self._picture(view, heatmaps) for view in self.views]
@@ -347,9 +327,10 @@ class StudyPrediction:
             raise ValueError("the prediction does not hold its views; call the predictor with heatmaps=True")
         columns = min(4, len(pictures))
         rows = -(-len(pictures) // columns)
-        figure, axes = pyplot.subplots(
-            rows, columns, figsize=(3.6 * max(columns, 2), 4.2 * rows + 0.8), squeeze=False, layout="constrained"
-        )
+        width = 3.6 * max(columns, 2)
+        notes = [textwrap.fill(note, round(18 * width)) for note in (*self.warnings, DISCLAIMER)]
+        height = 4.2 * rows + 0.7 + 0.12 * "\n".join(notes).count("\n")
+        figure, axes = pyplot.subplots(rows, columns, figsize=(width, height), squeeze=False, layout="constrained")
         for place in axes.flat:
             place.axis("off")
         # File names are not formulas, whatever they hold.
@@ -358,7 +339,7 @@ class StudyPrediction:
             place.imshow(picture)
             place.set_title(textwrap.fill(_caption(view), 44), fontsize=9, **options)
         figure.suptitle(f"{self.verdict}. {self._summary()}", fontsize=10, **options)
-        figure.supxlabel(DISCLAIMER, fontsize=7, **options)
+        figure.supxlabel("\n".join(notes), fontsize=7, **options)
         if figure.canvas.required_interactive_framework is None:
             pyplot.close(figure)  # else a notebook shows it twice, and a script keeps every figure
         return figure
@@ -367,7 +348,6 @@ class StudyPrediction:
         """Saves the picture of `plot` to a file, whose name ends in .png, .jpg, .pdf or .svg.
 
         Raises:
-            ImportError: As `plot`.
             ValueError: As `plot`, or if matplotlib cannot write this kind of file.
         """
         self.plot(heatmaps=heatmaps).savefig(file, dpi=150)

@@ -53,7 +53,6 @@ class ReportContext:
     prevalence: float = 0.1  # assumed share of abnormal studies, in (0, 1)
     left_out: Sequence[str] = ()  # sentences about files that could not be read
     withheld: bool = False  # whether to withhold the prediction, because the study is out of distribution
-    all_heatmaps: bool = False  # whether to draw the heatmaps of views whose band is low, too
 
 
 def report_pdf(study: StudyPrediction, radiographs: Sequence[Radiograph], context: ReportContext) -> bytes:
@@ -186,8 +185,7 @@ def _format_rate(value: float | None) -> str:
 
 def _foot(study: StudyPrediction, context: ReportContext) -> list[Any]:
     weights = f", weights SHA-256 {context.weights_sha256}" if context.weights_sha256 else ""
-    drawn = context.all_heatmaps or any(view.band != "low" for view in study.views)
-    shown = study.heatmap_method and drawn and not context.withheld
+    shown = study.heatmap_method and any(view.band != "low" for view in study.views) and not context.withheld
     method = f" Heatmaps: {study.heatmap_method.replace('_', ' ')}." if shown else ""  # type: ignore[union-attr]
     return [
         _paragraph(f"Checkpoint {escape(study.checkpoint)}{weights}.{method}", 7, "#5b6b79", 2),
@@ -208,7 +206,7 @@ def _draw_views(
     pictures = []
     for view, radiograph in zip(study.views, radiographs, strict=True):
         pictures.append([_fit(radiograph.to_uint8())])
-        if view.heatmap is not None and not context.withheld and (context.all_heatmaps or view.band != "low"):
+        if view.heatmap is not None and not context.withheld and view.band != "low":
             regions = view.regions or find_regions(view.heatmap)
             pictures[-1].append(_fit(draw_overlay(radiograph.pixels, view.heatmap, regions[:1])))
     columns = _columns(pictures, width, height)

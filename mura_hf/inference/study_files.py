@@ -1,8 +1,5 @@
 """Finds studies in a folder, a ZIP file or a table."""
 
-import bz2
-import copy
-import lzma
 import os
 import posixpath
 import re
@@ -29,10 +26,9 @@ TABLES = ("metadata.csv", "metadata.jsonl")
 """A table with one of these names says which files of its folder belong to which study."""
 
 _MAX_TABLE = 8 << 20  # bytes of all tables in a ZIP file; a table of 40,000 files has 3 MB
-_MAX_DICTIONARY = 128 << 20  # bytes that LZMA may need; 7-Zip uses at most 64 MiB unless it is changed
 _LABEL = re.compile(r"(?:(?<=/)|^)(study\d+)_(?:positive|negative)$")
 _PART = re.compile(r"(?:^|/)XR_(?P<part>[A-Z]+)(?:/|$)")
-_ZIP_ERRORS = (OSError, zipfile.BadZipFile, NotImplementedError, zlib.error, lzma.LZMAError, struct.error)
+_ZIP_ERRORS = (OSError, zipfile.BadZipFile, NotImplementedError, zlib.error, struct.error)
 _MEMBER_ERRORS = (*_ZIP_ERRORS, RuntimeError, EOFError, ValueError, KeyError)  # RuntimeError: a password
 _COLUMNS = {
     "path": ("path", "file", "filename", "file_name", "image"),
@@ -70,7 +66,8 @@ class StudyFile:
             ) from None
         except _MEMBER_ERRORS as error:
             raise RadiographError(
-                f"{self.name} cannot be extracted from {self.path.name} ({error}); pack it again without a password"
+                f"{self.name} cannot be extracted from {self.path.name} ({error}); pack it again, as an ordinary ZIP "
+                "file without a password"
             ) from error
         if len(content) > max_bytes:
             raise RadiographError(f"{self.name} is larger than {max_bytes >> 20} MiB, the limit for a radiograph.")
@@ -209,34 +206,17 @@ def _choose(kinds: dict[StudyFile, str], *, is_leaf: bool) -> list[StudyFile | N
 def _read_member(opened: zipfile.ZipFile, member: zipfile.ZipInfo, max_bytes: int) -> bytes:
     """Reads a member, at most `max_bytes` of it, whatever size the ZIP file names.
 
-    `zipfile` limits only what it returns: it unpacks all of BZIP2 and LZMA, where 2 kB may become gigabytes.
+    BZIP2 and LZMA are not read: `zipfile` unpacks all of them, where 2 kB may become gigabytes.
     """
-    if member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        with opened.open(member) as file:
-            return file.read(max_bytes)
-    packed = copy.copy(member)
-    packed.compress_type, packed.file_size = zipfile.ZIP_STORED, member.compress_size
-    packed.CRC = None  # type: ignore[assignment]  # that of the unpacked content, which is checked below
-    with opened.open(packed) as file:
-        content = file.read()
-    if member.compress_type == zipfile.ZIP_BZIP2:
-        content = bz2.BZ2Decompressor().decompress(content, max_bytes)
-    elif member.compress_type == zipfile.ZIP_LZMA:  # with the header of a .lzma file in place of that of ZIP
-        unpacker = lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_MAX_DICTIONARY)
-        content = unpacker.decompress(content[4:9] + b"\xff" * 8 + content[9:], max_bytes)
-    else:
-        raise NotImplementedError(f"compression method {member.compress_type}")
-    if len(content) < max_bytes and zlib.crc32(content) != member.CRC:
-        raise zipfile.BadZipFile("wrong checksum")
-    return content
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise zipfile.BadZipFile(f"{member.filename} is compressed in a way that is not read here")
+    with opened.open(member) as file:
+        return file.read(max_bytes)
 
 
 def _read_head(opened: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
-    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        return b""  # a few bytes of the others may expand to gigabytes
     try:
-        with opened.open(member) as file:
-            return file.read(HEAD_BYTES)
+        return _read_member(opened, member, HEAD_BYTES)
     except _MEMBER_ERRORS:
         return b""
 

@@ -183,7 +183,6 @@ def make_worklist(
     output: str | os.PathLike[str],
     *,
     operating_point: str | None = None,
-    progress: bool = True,
 ) -> list[WorklistRow]:
     """Classifies studies and writes their worklist. A run that was killed continues with the same call.
 
@@ -195,7 +194,6 @@ def make_worklist(
         studies: Result of `find_studies`, the same in every process.
         output: A new file whose name ends in .csv or .json.
         operating_point: Operating point, as in a call of the predictor.
-        progress: Whether to show a progress bar for the share of the main process.
 
     Returns:
         All rows, most likely abnormal first; in other processes than the main one, only those of its share.
@@ -226,7 +224,7 @@ def make_worklist(
         replace_file(part, "".join(json.dumps(line) + "\n" for line in kept).encode())
         with part.open("a", encoding="utf-8") as lines, tqdm(
             total=len(own), initial=len(rows), desc="Reading studies", unit="study",
-            disable=rank > 0 or not progress,
+            disable=rank > 0,
         ) as bar:  # fmt: skip
             for row in predict_rows(predictor, left, operating_point=operating_point):
                 lines.write(json.dumps(row.to_dict()) + "\n")

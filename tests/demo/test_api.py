@@ -84,7 +84,7 @@ def test_similar_studies_are_those_of_the_predictor(client, phantom_predictor, p
     expected = phantom_predictor.similar(phantom_files, 3, "wrist")
     assert [one["study_id"] for one in found] == [one.study_id for one in expected]
     assert set(found[0]) == {
-        "study_id", "patient_id", "view", "label", "body_part", "finding", "distance", "nearest_to", "thumbnail",
+        "study_id", "view", "label", "body_part", "finding", "distance", "nearest_to", "thumbnail",
         "credit",
     }  # fmt: skip
     assert base64.b64decode(found[0]["thumbnail"].removeprefix("data:image/webp;base64,")) == expected[0].thumbnail

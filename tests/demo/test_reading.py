@@ -154,10 +154,9 @@ def test_a_call_cannot_have_one_zip_file_searched_many_times(reader, phantom_fil
     assert problems[4:] == ["empty.zip was not read: a study may be in 4 ZIP files at most."] * 2
 
 
-@pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_views_that_are_large_once_unpacked_do_not_fill_the_memory(reader, tmp_path, phantom_files, compression):
+def test_views_that_are_large_once_unpacked_do_not_fill_the_memory(reader, tmp_path, phantom_files):
     file, picture = tmp_path / "bomb.zip", Path(phantom_files[0]).read_bytes()
-    with zipfile.ZipFile(file, "w", compression) as archive:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("bomb.png", picture + bytes(MAX_UNPACKED))
         archive.writestr("good.png", picture)
     assert file.stat().st_size < 1_000_000

@@ -191,6 +191,7 @@ class TestLimits:
             ({"model.safetensors": 3 << 30, "model-2.safetensors": 1 << 30}, r"weights .* 4\.3 GB, .* most 1\.1 GB"),
             ({"model.safetensors": 9, "retrieval/rows.parquet": 2 << 30}, r"weights .* 2\.1 GB, .* most 1\.1 GB"),
             ({"model.safetensors": 9, "preprocessor_config.json": 5 << 20}, "preprocessor_config.json .* has 5 MB"),
+            ({"model.safetensors": 9, "README.md": 5 << 20}, "README.md .* has 5 MB"),
         ],
     )
     def test_sizes_on_the_hub_are_checked_before_files_are_fetched(self, files, message, hub, monkeypatch):
@@ -202,14 +203,6 @@ class TestLimits:
         monkeypatch.setattr(loading, "HfApi", Api)
         with pytest.raises(CheckpointError, match=message):
             StudyPredictor.from_pretrained("user/model", "v1", limits=PUBLIC_CHECKPOINTS)
-
-    @pytest.mark.parametrize(("size", "fetched"), [(1000, True), (5 << 20, False), (None, False)])
-    def test_a_large_card_is_not_fetched(self, size, fetched, monkeypatch):
-        calls = []
-        monkeypatch.setattr(loading, "get_hf_file_metadata", lambda url, timeout: SimpleNamespace(size=size))
-        monkeypatch.setattr(loading, "hf_hub_download", lambda *args, **options: calls.append(args) or "card")
-        assert (find_file(Source("user/model", None, ""), "README.md", 4 << 20) is not None) is fetched
-        assert bool(calls) is fetched
 
 
 PICTURE = np.random.default_rng(0).integers(0, 255, (90, 70), np.uint8)
@@ -292,7 +285,6 @@ def test_a_golden_check_on_the_hub_is_downloaded_if_there_is_one(golden_folder, 
             raise LocalEntryNotFoundError("not there, or no network")
         return str(golden_folder / GOLDEN_FILE)
 
-    monkeypatch.setattr(loading, "get_hf_file_metadata", lambda url, timeout: SimpleNamespace(size=1000))
     monkeypatch.setattr(loading, "hf_hub_download", download)
     np.testing.assert_array_equal(read_golden(find_file(source, GOLDEN_FILE)).picture, PICTURE)
     assert asked == [(("user/model", GOLDEN_FILE), "later")]

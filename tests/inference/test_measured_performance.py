@@ -67,13 +67,13 @@ def test_predictive_values_at_a_prevalence(read):
 def test_what_a_band_achieved(read):
     measured, limits = read(), (0.2, 0.7)
     low, uncertain = (measured.get_band(band, limits, None) for band in ("low", "uncertain"))
-    assert (low.group, low.held_out, low.n, low.n_abnormal, low.n_studies) == (OVERALL, "held-out films", 80, 2, 110)
-    assert (low.share_abnormal, low.interval) == (0.025, (0.003, 0.09))
+    assert (low.group, low.held_out, low.n, low.n_abnormal) == (OVERALL, "held-out films", 80, 2)
+    assert low.interval == (0.003, 0.09)
     assert str(low) == "Of 80 held-out studies in this band, 2 were abnormal (0.3 to 9.0 of 100)."
     assert str(uncertain) == "Of 30 held-out studies in this band, 8 were abnormal."
     assert measured.get_band("low", limits, "hand") == low
     assert measured.get_band("low", limits, "wrist").n == 40
-    assert measured.get_band("suspected", limits, None).share_abnormal is None
+    assert measured.get_band("suspected", limits, None).n == 0
     assert measured.get_band("low", (0.2, 0.8), None) is None  # other cut points
     rows = {"low": {"n": 1, "n_abnormal": 2, "intervals": {}}}
     for change in (

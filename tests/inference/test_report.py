@@ -12,7 +12,7 @@ from mura_hf.inference.measured_performance import OperatingPointPerformance
 from mura_hf.inference.report import DISCLAIMER, ReportContext, report_pdf
 
 MADE = datetime(2026, 11, 22, 9, 30, tzinfo=UTC)
-FOUND = OperatingPointPerformance("paper", 0.5, "above .5", "wrist", "held-out films", 20, 15, 100, 10)
+FOUND = OperatingPointPerformance("paper", 0.5, "wrist", "held-out films", 20, 15, 100, 10)
 
 
 @pytest.fixture(scope="module")

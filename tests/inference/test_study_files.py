@@ -236,9 +236,8 @@ def test_limits_of_folders_and_zip_files(tree, tmp_path, monkeypatch):
             find_studies(source)
 
 
-@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_members_are_unpacked_up_to_the_limit_only(method, tmp_path):
-    """Of a member of BZIP2 or LZMA, `zipfile` unpacks everything: 2 kB became 5 GB."""
     good, packed, size = _encode("PNG"), tmp_path / "films.zip", 1 << 27
     with zipfile.ZipFile(packed, "w", method) as opened:
         opened.writestr("s/bomb.png", bytes(size if method != zipfile.ZIP_STORED else 1 << 21))
@@ -258,18 +257,19 @@ def test_members_are_unpacked_up_to_the_limit_only(method, tmp_path):
         view.content()
 
 
-def test_other_compression_methods_and_large_dictionaries_are_refused(tmp_path):
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_other_compression_methods_are_refused(method, tmp_path):
+    """Of a member of BZIP2 or LZMA, `zipfile` unpacks everything: 2 kB became 5 GB."""
     packed = tmp_path / "films.zip"
-    for method, old, new in (
-        (zipfile.ZIP_LZMA, b"\5\0\x5d\0\0\x80\0", b"\5\0\x5d\0\0\0\xf0"),  # 4 GB of dictionary
-        (zipfile.ZIP_BZIP2, b"\x0c\0", b"\x5f\0"),  # xz
-    ):
-        with zipfile.ZipFile(packed, "w", method) as opened:
-            opened.writestr("a.png", _encode("PNG"))
-        assert old in packed.read_bytes()
-        packed.write_bytes(packed.read_bytes().replace(old, new))
-        with pytest.raises(RadiographError, match=r"a\.png cannot be extracted"):
-            find_studies(packed)[0].files[0].content()
+    with zipfile.ZipFile(packed, "w", method) as opened:
+        opened.writestr("a.png", _encode("PNG"))
+    (file,) = find_studies(packed)[0].files
+    with pytest.raises(RadiographError, match=r"a\.png cannot be extracted .* compressed in a way that is not read"):
+        file.content()
+    with zipfile.ZipFile(packed, "a", method) as opened:
+        opened.writestr("metadata.csv", "path\na.png\n")
+    with pytest.raises(DatasetError, match=r"metadata\.csv is compressed in a way that is not read here"):
+        find_studies(packed)
 
 
 @pytest.mark.parametrize(

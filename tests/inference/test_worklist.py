@@ -114,13 +114,13 @@ def test_a_run_continues(predictor, studies, rows, tmp_path, monkeypatch):
     monkeypatch.setattr(worklist, "predict_rows", stop)
     output, part = tmp_path / "list.json", tmp_path / "list.json.part-0"
     with pytest.raises(KeyboardInterrupt):
-        make_worklist(predictor, studies, output, progress=False)
+        make_worklist(predictor, studies, output)
     assert not output.exists()
     with pytest.raises(DatasetError, match=r"rows of another run.*studies differ"):
-        make_worklist(predictor, studies[1:], output, progress=False)
+        make_worklist(predictor, studies[1:], output)
     with part.open("a") as file:
         file.write('{"study": "cut o')  # what a kill leaves
-    assert make_worklist(predictor, studies, output, progress=False) == sort_rows(rows)
+    assert make_worklist(predictor, studies, output) == sort_rows(rows)
     assert len(seen) == len(set(seen)) == len(studies)
     assert output.read_text() == worklist_json(sort_rows(rows))
     assert not part.exists()
