@@ -58,7 +58,7 @@ def _compare_images(options: argparse.Namespace) -> bool:
     for leak in leaks:
         notes = [word for word in ("mirrored", "contradictory") if leak[word]]
         print(f"{' and '.join(leak['splits']):20}{leak['correlation']:12.4f}  {', '.join([*leak['studies'], *notes])}")
-    print(f"{len(leaks)} pairs of images are near-duplicates. Images: {sizes}")
+    print(f"Pairs of near-duplicates: {len(leaks)}. Images: {sizes}")
     return True
 
 

@@ -27,13 +27,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     if found.counts:
         print(f"Compared with MURA v1.1:\n{found.counts}")
     for what, entries in found.differences.items():
-        print(f"{len(entries)} {what}:")
+        print(f"{what.capitalize()} ({len(entries)}):")
         for entry in entries[:SHOWN]:
             print(f"  {entry}")
         if len(entries) > SHOWN:
             print(f"  and {len(entries) - SHOWN} more")
     if found.quarantine:
-        print(f"quarantine.csv lists {len(found.quarantine)} files; load_mura leaves them out, with a warning.")
+        print(f"Files in quarantine.csv, which load_mura leaves out with a message: {len(found.quarantine)}")
     if not found.whole:
         raise SystemExit(1)
     print("Nothing differs.")

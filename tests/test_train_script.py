@@ -110,8 +110,8 @@ def test_an_estimate_is_printed(run, tiny, phantom_tree):
     assert code == 0
     data, model, stage, memory, time = out.splitlines()[-5:]
     assert re.match(r"Data: train \d+ studies \(\d+ views\), dev ", data)
-    assert re.match(r"Model tiny: [\d,]+ parameters, [\d,]+ of them trained", model)
-    assert re.search(r"Views: 1 epochs of \d steps, .* losses of the first steps \d\.\d{4}, ", stage)
+    assert re.match(r"Model tiny: [\d,]+ parameters", model)
+    assert re.search(r"Views: 1 epochs of \d steps, \d\.\d\d s a step", stage)
     assert re.match(r"Memory: at most [\d,]+ MB of each process", memory)
     assert re.match(r"Time: about 0 min on cpu, one process, in fp32", time)
 

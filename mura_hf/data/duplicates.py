@@ -159,7 +159,7 @@ def group_duplicates(rows: Sequence[Row], source: object) -> list[Row]:
             contradictory |= {one["study_id"], other["study_id"]}
     messages = []
     if pairs:
-        messages.append(f"{source}: {len(pairs)} pairs of images are near-duplicates; they stay in one split.")
+        messages.append(f"{source}: near-duplicates stay in one split. Pairs of images: {len(pairs)}.")
     if contradictory:
         messages.append(
             f"{source}: the labels of {n_contradictory} of these pairs contradict each other, so {len(contradictory)} "

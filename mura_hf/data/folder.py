@@ -80,7 +80,7 @@ def load_folder(
             missing.append(f"{record['file_name']} (line {number})")
     if missing:
         raise DatasetError(
-            f"{table}: {len(missing)} of its files do not exist: {list_files(missing)}; copy them, or remove the lines"
+            f"{table}: files do not exist ({len(missing)}): {list_files(missing)}; copy them, or remove the lines"
         )
     check_studies(list(rows.values()), source)
     _report(source, next(iter(records.values())), rows)
@@ -165,5 +165,5 @@ def _report(source: Path, columns: dict[str, str], rows: dict[str, Row]) -> None
     unlisted = [name for name in _find_pictures(root) if str(root / name) not in rows]
     if unlisted:
         reader = f"{source.name} does not name" if source.is_file() else "are neither in normal nor in abnormal"
-        messages.append(f"{root}: {len(unlisted)} files that {reader} are ignored, such as {unlisted[0]}.")
+        messages.append(f"{root}: files that {reader} are ignored: {len(unlisted)}, such as {unlisted[0]}.")
     report(messages)

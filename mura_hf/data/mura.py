@@ -75,8 +75,9 @@ def load_mura(
     copy = read_copy(Path(root), wanted)
     if copy.missing:
         raise DatasetError(
-            f"{copy.tree}: {len(copy.missing)} files are missing: {list_files(copy.missing)}; get a complete copy, or "
-            "run scripts/verify_mura.py to quarantine them and continue without them"
+            f"{copy.tree}: files are missing ({len(copy.missing)}): {list_files(copy.missing)}; get a complete copy, "
+            "or run scripts/verify_mura.py from a checkout of the repository to quarantine them and continue without "
+            "them"
         )
     _report(copy, wanted)
     rows = [*copy.present["train"], *copy.present["valid"]]
@@ -103,16 +104,16 @@ def _report(copy: "MuraCopy", body_parts: Sequence[str]) -> None:
     if table is not None:
         messages.append(f"{tree} is not the complete MURA v1.1:\n{table}")
     if copy.absent:
-        messages.append(f"{tree}: {len(copy.absent)} listed studies do not exist, such as {copy.absent[0]}.")
+        messages.append(f"{tree}: listed studies that do not exist: {len(copy.absent)}, such as {copy.absent[0]}.")
     left_out = [name for name in copy.quarantined if (copy.images / name).parent.is_dir()]
     if left_out:
         messages.append(
-            f"{tree}: {len(left_out)} files are left out because its quarantine manifest names them, such as "
-            f"{left_out[0]} ({copy.quarantined[left_out[0]]})."
+            f"{tree}: files that its quarantine manifest names are left out: {len(left_out)}, such as {left_out[0]} "
+            f"({copy.quarantined[left_out[0]]})."
         )
     for names, what in ((copy.unlisted, "images that no list names"), (copy.unexpected, "unexpected entries")):
         if names:
-            messages.append(f"{tree}: {len(names)} {what} are ignored, such as {names[0]}.")
+            messages.append(f"{tree}: {what} are ignored: {len(names)}, such as {names[0]}.")
     report(messages)
 
 
@@ -186,7 +187,7 @@ def read_copy(root: Path, body_parts: Sequence[str]) -> MuraCopy:
         raise DatasetError(
             f"{root} contains no train_labeled_studies.csv and no folder train/XR_..., nor does a folder MURA-v1.1 in "
             "it; give the folder into which MURA v1.1 was unpacked, or generate synthetic data with "
-            "scripts/make_phantoms.py"
+            "scripts/make_phantoms.py from a checkout of the repository"
         )
     inner = tree / "MURA-v1.1"  # some copies have their images in here, and their lists beside it
     beside = any((tree / split).is_dir() for split in _SPLITS_ON_DISK)
@@ -203,7 +204,7 @@ def read_copy(root: Path, body_parts: Sequence[str]) -> MuraCopy:
     train, valid = ({row["patient_id"] for row in copy.rows[split]} for split in _SPLITS_ON_DISK)
     if train & valid:
         raise DatasetError(
-            f"{tree}: {len(train & valid)} patients are in train and in valid, such as {min(train & valid)}; get a "
+            f"{tree}: patients are in train and in valid ({len(train & valid)}, such as {min(train & valid)}); get a "
             "fresh copy"
         )
     for split in _SPLITS_ON_DISK:

@@ -138,7 +138,10 @@ def read_quarantine(tree: Path) -> dict[str, str]:
         if header != _HEADER or any(len(row) != len(_HEADER) for row in rows):
             raise ValueError("expected the columns path and reason")
     except (OSError, ValueError) as error:
-        raise DatasetError(f"{file} cannot be used ({error}); write it again with scripts/verify_mura.py") from error
+        raise DatasetError(
+            f"{file} cannot be used ({error}); write it again with scripts/verify_mura.py from a checkout of the "
+            "repository"
+        ) from error
     return {path.removeprefix("MURA-v1.1/"): reason for path, reason in rows}
 
 

@@ -218,7 +218,7 @@ def _read_rows(
     missing = [stem for stem in stems if stem not in images]
     if missing:
         raise DatasetError(
-            f"{table} lists {len(missing)} images that do not exist: {list_files(missing)}; get a complete copy, or "
+            f"{table} lists images that do not exist ({len(missing)}): {list_files(missing)}; get a complete copy, or "
             "remove their lines"
         )
     for stem, record in zip(stems, records, strict=True):
@@ -239,7 +239,7 @@ def _read_rows(
     unlisted = sorted(set(images) - set(rows))
     if unlisted:
         messages.append(
-            f"{name}: {len(unlisted)} images that {_TABLE} does not name are ignored, such as {unlisted[0]}."
+            f"{name}: images that {_TABLE} does not name are ignored: {len(unlisted)}, such as {unlisted[0]}."
         )
     report(messages)
     positive = {row["study_id"] for row in rows.values() if any(row[finding] for finding in abnormal)}

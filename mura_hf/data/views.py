@@ -54,8 +54,8 @@ class ViewDataset(TorchDataset):
         seed: Seed of the augmentation.
         patch_size: Side in pixels of a patch around a finding, or where one could be. Whole images if None.
         cache: Result of `build_pixel_cache` with the same processor. Files that it does not contain are read.
-        keys: Key of each row, from which augmentation and patch are drawn together with seed and epoch. Defaults to
-            the row index. Counterfactual pairs with the same key differ in the finding only.
+        augmentation_keys: Key of each row, from which augmentation and patch are drawn together with seed and epoch.
+            Defaults to the row index. Counterfactual pairs with the same key differ in the finding only.
 
     Raises:
         DatasetError: If two patients share a value of `study_id`.
@@ -70,7 +70,7 @@ class ViewDataset(TorchDataset):
         *,
         patch_size: int | None = None,
         cache: Mapping[str, PreparedView] | None = None,
-        keys: Sequence[int] | None = None,
+        augmentation_keys: Sequence[int] | None = None,
     ) -> None:
         # Files are read by `read_levels`, so the column must give paths instead of decoded images.
         self.rows = rows.cast_column("image", Image(decode=False))
@@ -81,7 +81,7 @@ class ViewDataset(TorchDataset):
         self.seed = seed
         self.patch_size = patch_size
         self.cache = cache
-        self.keys = keys
+        self.augmentation_keys = augmentation_keys
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -102,7 +102,8 @@ class ViewDataset(TorchDataset):
         row = self.rows[index]
         view = self._read(row["image"])
         mask = self._make_mask(row, view) if "boxes" in row else None
-        plane, mask = self._augment(view.plane, mask, index if self.keys is None else self.keys[index])
+        key = index if self.augmentation_keys is None else self.augmentation_keys[index]
+        plane, mask = self._augment(view.plane, mask, key)
         item: dict[str, Any] = {
             "pixel_values": torch.from_numpy(self.processor.to_pixel_values(plane[None])[0]),
             "labels": row["label"],

@@ -36,7 +36,7 @@ _LIBRARIES = (
 _SCOPE = REGION_GROUPS["upper limb"]
 _UNKNOWN = "any"
 
-_ARRAYS = ("probabilities", "found_parts", "found_regions", "single_view_probabilities")
+_ARRAYS = ("probabilities", "predicted_parts", "predicted_regions", "single_view_probabilities")
 
 
 class PredictionCache:

@@ -140,9 +140,9 @@ def measure_region_head(
     counted = [
         (numbers[region], int(predicted), patient)
         for rows, predictions in parts
-        if predictions.found_regions is not None and "region" in rows.column_names
+        if predictions.predicted_regions is not None and "region" in rows.column_names
         for region, predicted, patient in zip(
-            rows["region"], predictions.found_regions, rows["patient_id"], strict=True
+            rows["region"], predictions.predicted_regions, rows["patient_id"], strict=True
         )
         if region in numbers
     ]

@@ -79,7 +79,8 @@ def load_splits(folder: str | Path, data_dir: str | Path, split: str) -> tuple[D
         record = json.loads((folder / "training.json").read_text())
     except FileNotFoundError as error:
         raise CheckpointError(
-            f"{folder} has no training.json, so its splits are unknown; train with scripts/train.py"
+            f"{folder} has no training.json, so its splits are unknown; train with scripts/train.py from a checkout "
+            "of the repository"
         ) from error
     data, options = record["data"], recorded_split(record)
     selection = {name: data[name] for name in SELECTION_OPTIONS if data.get(name, "all") != "all"}

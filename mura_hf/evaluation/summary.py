@@ -223,17 +223,12 @@ def describe_estimate(report: dict[str, Any]) -> list[str]:
     counts = (f"{split} {row['studies']} studies ({row['views']} views)" for split, row in report["data"].items())
     lines = [f"Data: {', '.join(counts)}."]
     for name, model in report["models"].items():
-        lines.append(
-            f"Model {name}: {model['parameters']:,} parameters, {model['trained']:,} of them trained at the end; a "
-            f"saved state takes about {model['state_megabytes']:.0f} MB on disk."
-        )
-        for stage in model["stages"]:
-            losses = ", ".join(f"{loss:.4f}" for loss in stage["losses"])
-            lines.append(
-                f"  {stage['name'].capitalize()}: {stage['epochs']} epochs of {stage['steps']} steps, "
-                f"{stage['seconds_a_step']:.2f} s a step and {stage['seconds_of_dev']:.0f} s an epoch for dev; "
-                f"losses of the first steps {losses}."
-            )
+        lines.append(f"Model {name}: {model['parameters']:,} parameters.")
+        lines += [
+            f"  {stage['name'].capitalize()}: {stage['epochs']} epochs of {stage['steps']} steps, "
+            f"{stage['seconds_a_step']:.2f} s a step."
+            for stage in model["stages"]
+        ]
     memory = "of the GPU" if report["device"] == "cuda" else "of each process"
     processes = f"{report['processes']} processes" if report["processes"] > 1 else "one process"
     hours, minutes = divmod(round(report["seconds"] / 60), 60)
@@ -241,5 +236,5 @@ def describe_estimate(report: dict[str, Any]) -> list[str]:
         *lines,
         f"Memory: at most {report['peak_megabytes']:,} MB {memory} so far.",
         f"Time: about {f'{hours} h ' if hours else ''}{minutes} min on {report['device']}, {processes}, in "
-        f"{report['precision']}, if no stage stops early.",
+        f"{report['precision']}, if no stage stops early; the evaluations on dev come on top.",
     ]

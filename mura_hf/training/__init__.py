@@ -10,10 +10,10 @@ from .configs import config_from_record, config_names, load_config, read_command
 from .ensemble import fit_member_weights  # noqa: E402
 from .fine_tuning import keep_split_of_base  # noqa: E402
 from .initialization import build_model, build_processor, describe_base, find_base  # noqa: E402
+from .launch import estimate, train  # noqa: E402
 from .prediction import SplitPredictions, predict_views  # noqa: E402
 from .processes import forget_processes, leave_processes  # noqa: E402
 from .records import MANIFEST_FILE, recorded_split  # noqa: E402
-from .running import estimate, train  # noqa: E402
 from .trainer import Trainer  # noqa: E402
 
 __all__ = [

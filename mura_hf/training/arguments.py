@@ -127,9 +127,9 @@ class TrainingStage(_Arguments):
     """A stage of a run. Fields that are None are as in the config; an augmentation changes single values of it.
 
     A stage on patches sees windows of the prepared image around the findings, so that a small finding fills much of
-    its input. It is not judged on dev and ends with its last epoch. From patches to whole images: Shen et al., "Deep
-    learning to improve breast cancer detection on screening mammography", Scientific Reports 9:12495 (2019). Patches
-    that grow from stage to stage show more and more normal tissue at a fraction of the cost of whole views.
+    its input. It is not evaluated on dev and ends with its last epoch. From patches to whole images: Shen et al.,
+    "Deep learning to improve breast cancer detection on screening mammography", Scientific Reports 9:12495 (2019).
+    Patches that grow from stage to stage show more and more normal tissue at a fraction of the cost of whole views.
 
     Attributes:
         epochs: Passes over train.
@@ -206,7 +206,7 @@ class TrainingArguments(_Arguments):
         "auroc", "Study-level figure on dev that selects the epoch."
     )
     patience: int = _arg(0, "End a stage after this many epochs without improvement; 0 never does.", _NOT_NEGATIVE)
-    ema_decay: float = _arg(0.0, "Decay of a moving average of the weights, which is judged and kept; 0: off.", _SHARE)
+    ema_decay: float = _arg(0.0, "Decay of a moving average of the weights, which is kept; 0: off.", _SHARE)
     average_top_k: int = _arg(0, "Average the weights of this many best epochs; 0 or 1: the best.", _NOT_NEGATIVE)
     start_share: float = _arg(0.0, "Share of the weights before the last stage in those that are kept.", _SHARE)
 

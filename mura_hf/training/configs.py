@@ -1,6 +1,7 @@
 """Configs from YAML files, from the command line, and from the records of earlier runs."""
 
 import argparse
+import copy
 import dataclasses
 import functools
 import re
@@ -103,12 +104,18 @@ def _variants(file: Path) -> dict[str, Any]:
 
 
 def _parse(file: Path) -> Any:
+    """Content of a YAML file, a copy that may be changed."""
     try:
-        return _read_numbers(yaml.safe_load(file.read_text()))
+        return copy.deepcopy(_parse_text(file.read_text()))
     except OSError as error:
         raise ConfigError(f"{file} cannot be read: {error.strerror}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{file} is not valid YAML: {error}") from error
+
+
+@functools.lru_cache(maxsize=64)
+def _parse_text(text: str) -> Any:
+    return _read_numbers(yaml.safe_load(text))
 
 
 def _read(source: _Source, folders: Sequence[Path], above: tuple[_Source, ...]) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from .arguments import TrainingConfig
 _IMPROVEMENT = 1e-4
 """Relative decrease of the dev loss that counts as an improvement, as in torch's `ReduceLROnPlateau`."""
 
-_HEAD = ""  # no pattern of timm matches it, as none matches timm's own classifiers
+_HEAD = ""
+"""Name of the stand-in head. timm's patterns match no empty name, so it becomes the last layer."""
 
 
 def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
@@ -55,7 +56,7 @@ class LearningRateSchedule:
         self.inner.step()
 
     def end_epoch(self, dev_loss: float) -> None:
-        """Call after each judged epoch: "plateau" lowers the rate when the dev loss no longer falls."""
+        """Call after each evaluation on dev: "plateau" lowers the rate when the dev loss no longer falls."""
         if self.training.schedule != "plateau":
             return
         if dev_loss < self.lowest * (1 - _IMPROVEMENT):

@@ -43,8 +43,8 @@ class SplitPredictions:
         study_ids: Study of the view.
         patient_ids: Patient of the view.
         body_parts: int64, index of the true body part; `UNKNOWN_PART` if not known.
-        found_parts: int64, the predicted body part; None without that head.
-        found_regions: int64, the predicted region as an index into `regions` of the config; None without that head.
+        predicted_parts: int64, the predicted body part; None without that head.
+        predicted_regions: int64, the predicted region, an index into `regions` of the config; None without that head.
         pooled: Study -> its P(abnormal) before calibration, if the model does not pool views by the mean of their
             probabilities; else None.
         single_view_probabilities: float64, P(abnormal) before calibration of a study that has only this view, if the
@@ -56,18 +56,18 @@ class SplitPredictions:
     study_ids: list[str]
     patient_ids: list[str]
     body_parts: np.ndarray
-    found_parts: np.ndarray | None
+    predicted_parts: np.ndarray | None
     pooled: dict[str, float] | None = None
     single_view_probabilities: np.ndarray | None = None
-    found_regions: np.ndarray | None = None
+    predicted_regions: np.ndarray | None = None
 
     @property
     def body_part_accuracy(self) -> float | None:
         """Share of correct body parts among the views whose true one is known; None if there are none, or no head."""
         known = self.body_parts != UNKNOWN_PART
-        if self.found_parts is None or not known.any():
+        if self.predicted_parts is None or not known.any():
             return None
-        return float(np.mean((self.found_parts == self.body_parts)[known]))
+        return float(np.mean((self.predicted_parts == self.body_parts)[known]))
 
     def by_study(self) -> dict[str, tuple[float, int, str, int]]:
         """Study id -> pooled probability (usually the mean), label, patient and body part."""
@@ -188,8 +188,8 @@ def _arrange(
         study_ids=list(rows["study_id"]),
         patient_ids=list(rows["patient_id"]),
         body_parts=np.asarray([UNKNOWN_PART if part is None else part for part in rows["body_part"]]),
-        found_parts=classes.get("part"),
-        found_regions=classes.get("region"),
+        predicted_parts=classes.get("part"),
+        predicted_regions=classes.get("region"),
         pooled=pooled,
         single_view_probabilities=None if single_view is None else expit(single_view.astype(np.float64)),
     )

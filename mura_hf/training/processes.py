@@ -3,7 +3,6 @@
 import os
 import signal
 import threading
-import time
 import warnings
 from datetime import timedelta
 from pathlib import Path
@@ -24,7 +23,6 @@ _GROUP_VARIABLES = (
     "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT",
     "TORCHELASTIC_RUN_ID",
 )  # fmt: skip
-_IMPATIENT_AFTER = 3.0  # seconds
 
 
 def make_accelerator(
@@ -111,8 +109,7 @@ def forget_processes() -> None:
 class StopSignals:
     """Context in which SIGTERM and SIGINT are only noted; the run checks for them between two steps.
 
-    Launchers pass signals on, so one request may arrive twice. Every SIGTERM is noted. A second Ctrl-C gets its former
-    effect only if it comes three seconds or more after the first. Outside the main thread, where Python allows no
+    Launchers pass signals on, so one request may arrive twice. Outside the main thread, where Python allows no
     handlers, nothing is noted.
 
     Attributes:
@@ -120,7 +117,7 @@ class StopSignals:
     """
 
     def __init__(self) -> None:
-        self.received, self._since = 0, 0.0
+        self.received = 0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopSignals":
@@ -130,17 +127,9 @@ class StopSignals:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        for number in list(self._before):
-            self._restore(number)
+        for number, before in self._before.items():
+            if before is not None:
+                signal.signal(number, before)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if not self.received:
-            self.received, self._since = number, time.monotonic()
-        elif number == signal.SIGINT and time.monotonic() - self._since >= _IMPATIENT_AFTER:
-            self._restore(number)
-            signal.raise_signal(number)
-
-    def _restore(self, number: int) -> None:
-        before = self._before.pop(number, None)
-        if before is not None:
-            signal.signal(number, before)
+        self.received = self.received or number

@@ -11,11 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from accelerate import Accelerator
 from datasets import DatasetDict, Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from tqdm.auto import tqdm
 
 from ..common import BUNDLED, replace_file, sync_folder, sync_names
@@ -138,25 +135,14 @@ def save_checkpoint(
     shutil.rmtree(old, ignore_errors=True)
 
 
-def is_checkpoint_of(folder: Path, best: dict[str, Any], weights: dict[str, torch.Tensor]) -> bool:
-    """Whether a checkpoint folder is complete and holds the weights of an epoch."""
-    try:
-        record = json.loads((folder / "training.json").read_text())
-        saved = load_file(folder / "model.safetensors")
-    except (OSError, ValueError, SafetensorError):
-        return False
-    same = all(record.get(name) == best[name] for name in ("stage", "epoch", "dev"))
-    return same and saved.keys() <= weights.keys() and all(torch.equal(saved[name], weights[name]) for name in saved)
-
-
 def plot_curves(history: Sequence[dict[str, Any]], path: str | Path, *, selected_by: str = "auroc") -> None:
     """Plots losses and study-level figures of train and dev by epoch, over all stages.
 
     Figures of train are of augmented images and of the weights at the time of each step, so they may be below dev.
 
     Args:
-        history: One record per epoch with `train_loss`, `dev_loss` if judged, and `train` and `dev`: dicts with
-            `auroc` and `kappa` (None if not defined), or None for an epoch that was not judged.
+        history: One record per epoch with `train_loss`, `dev_loss` if evaluated, and `train` and `dev`: dicts with
+            `auroc` and `kappa` (None if not defined), or None for an epoch that was not evaluated on dev.
         path: PNG file.
         selected_by: Figure that selects the epoch.
     """
@@ -167,19 +153,19 @@ def plot_curves(history: Sequence[dict[str, Any]], path: str | Path, *, selected
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, 3)
     epochs = range(1, len(history) + 1)
-    judged = [epoch for epoch, record in zip(epochs, history, strict=True) if record["dev"]]
+    evaluated = [epoch for epoch, record in zip(epochs, history, strict=True) if record["dev"]]
     train_losses = [record["train_loss"] for record in history]
     axes[0].plot(epochs, train_losses, marker="o", color=_TRAIN_COLOR, label="train, all")
-    if judged:
-        losses = [history[epoch - 1].get("dev_loss", float("nan")) for epoch in judged]
-        axes[0].plot(judged, losses, marker="s", color=_DEV_COLOR, label="dev, cross entropy")
+    if evaluated:
+        losses = [history[epoch - 1].get("dev_loss", float("nan")) for epoch in evaluated]
+        axes[0].plot(evaluated, losses, marker="s", color=_DEV_COLOR, label="dev, cross entropy")
     axes[0].set(title="Loss", xlabel="Epoch")
     for axis, (name, label) in zip(axes[1:], (("auroc", "AUROC"), ("kappa", "Cohen's kappa")), strict=True):
         for split, color, marker in (("train", _TRAIN_COLOR, "o"), ("dev", _DEV_COLOR, "s")):
-            values = [(history[epoch - 1].get(split) or {}).get(name) for epoch in judged]
-            axis.plot(judged, np.asarray(values, float), marker=marker, color=color, label=split)
+            values = [(history[epoch - 1].get(split) or {}).get(name) for epoch in evaluated]
+            axis.plot(evaluated, np.asarray(values, float), marker=marker, color=color, label=split)
         axis.set(title=f"{label} of studies", xlabel="Epoch", ylim=(min(0.0, axis.get_ylim()[0]), 1.02))
-    last = [epoch for epoch in judged if history[epoch - 1]["stage"] == history[-1]["stage"]]
+    last = [epoch for epoch in evaluated if history[epoch - 1]["stage"] == history[-1]["stage"]]
     if last:  # the checkpoint is the best epoch of the last stage
         best = max(last, key=lambda epoch: selection_score(history[epoch - 1]["dev"], selected_by))
         kept = history[best - 1]

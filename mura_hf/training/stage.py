@@ -22,7 +22,7 @@ from ..errors import ConfigError
 from ..models import MuraImageProcessor, MuraModel
 from ..models.backbone_mura import freeze_backbone
 from .arguments import TrainingConfig, TrainingStage
-from .validation import FAMILIES, UNJUDGED
+from .validation import FAMILIES, WITHOUT_CLASSIFIER
 
 EpochSampler = GroupSampler | BalancedSampler | PerClassSampler
 
@@ -38,7 +38,7 @@ class Stage:
     rows: Sequence[int]  # indices into `views` that the stage uses
     sampler: EpochSampler  # order of an epoch, as places in `rows`
     first_epoch: int  # number of epochs in the stages before
-    judged: bool  # whether its epochs are judged on dev, and the best one is kept
+    evaluated_on_dev: bool  # if so, the best of its epochs is kept
 
     def set_epoch(self, epoch: int) -> None:
         """Sets the epoch of the stage, from 0, that order and augmentation are drawn for."""
@@ -89,7 +89,9 @@ def make_stages(
         own, patch_size = config.for_stage(planned), planned.patch_size
         trains = planned.trains or (default if patch_size is None else first_part)
         seed = own.training.seed
-        single = ViewDataset(rows, processor, own.augmentation, seed, patch_size=patch_size, cache=cache, keys=keys)
+        single = ViewDataset(
+            rows, processor, own.augmentation, seed, patch_size=patch_size, cache=cache, augmentation_keys=keys
+        )
         views = StudyDataset(single) if own.data.level == "study" else single
         used: Sequence[int] = range(len(views))
         if patch_size is not None:
@@ -106,7 +108,7 @@ def make_stages(
                 rows=used,
                 sampler=_make_sampler(own, rows, first_views, keys),
                 first_epoch=sum(before.config.training.epochs for before in stages),
-                judged=trains not in UNJUDGED and patch_size is None,
+                evaluated_on_dev=trains not in WITHOUT_CLASSIFIER and patch_size is None,
             )
         )
     return stages

@@ -36,7 +36,6 @@ from .records import (
     CHECKPOINT_FOLDER,
     describe_metrics,
     flatten_entry,
-    is_checkpoint_of,
     make_record,
     plot_curves,
     print_epoch,
@@ -130,7 +129,7 @@ class Trainer:
             self._plot(now=True)
 
     def train_stage(self, stage: Stage, *, last: bool, resumed: bool) -> None:
-        """Trains a stage. A judged one ends with the weights of its best epoch, another with those of its last."""
+        """Trains a stage. It ends with the weights of its best epoch on dev, or of its last one."""
         self.start_stage(stage)
         progress = self.progress
         if last and self.config.training.start_share:
@@ -140,14 +139,17 @@ class Trainer:
         if resumed:
             load_state(self)
             if last and progress.best and self.accelerator.is_main_process:
-                self._repair_checkpoint()
+                # The run may have been killed before the checkpoint of its best epoch was complete.
+                assert self.state is not None
+                weights, folder = load_file(self.state / BEST_FILE), self.output_dir / CHECKPOINT_FOLDER
+                save_checkpoint(self.model, self.processor, self._record(), folder, weights=weights)
         while not self._stage_is_over():
             stage.set_epoch(progress.epoch)
             self.loader.set_epoch(stage.first_epoch + progress.epoch)
             self.train_epoch()
             self._end_epoch(last=last)
         self.end_stage()
-        if stage.judged and not last:
+        if stage.evaluated_on_dev and not last:
             assert self.state is not None
             self.model.load_state_dict(load_file(self.state / BEST_FILE))
             self.accelerator.wait_for_everyone()
@@ -160,7 +162,7 @@ class Trainer:
         # New layers of a stage are drawn independently of what came before.
         torch.manual_seed(_derive_seed(training.seed, "stage", self.progress.stage))
         start_training(self.model, stage.trains, training.train_last)
-        use_ema = bool(training.ema_decay) and stage.judged
+        use_ema = bool(training.ema_decay) and stage.evaluated_on_dev
         self.stage = stage
         self.ema = ModelEmaV3(self.model, decay=training.ema_decay, use_warmup=True) if use_ema else None
         if training.compile:
@@ -311,13 +313,13 @@ class Trainer:
             )
         if not _is_finite(self.model):
             raise _not_finite(f"{stage.name}, epoch {progress.epoch + 1}: the weights are")
-        judged = self.model if self.ema is None else self.ema.module
+        evaluated = self.model if self.ema is None else self.ema.module
         found = None
-        if stage.judged:
+        if stage.evaluated_on_dev:
             if accelerator.num_processes > 1:  # batch norm statistics are those of the main process
-                broadcast(list(judged.buffers()), from_process=0)
+                broadcast(list(evaluated.buffers()), from_process=0)
             with accelerator.autocast():
-                found = self.evaluate(judged)
+                found = self.evaluate(evaluated)
         result = self.epoch_metrics.gather(accelerator)
         progress.samples = result.digest(progress.samples)
         entry: dict[str, Any] = {"stage": stage.name, "epoch": progress.epoch + 1, "train_loss": result.loss}
@@ -338,12 +340,12 @@ class Trainer:
         best = progress.best
         better = score is not None and (best is None or score > selection_score(best["dev"], training.select_by))
         if better:
-            progress.best, fresh[BEST_FILE] = entry, judged
+            progress.best, fresh[BEST_FILE] = entry, evaluated
         k = training.average_top_k if last else 0
         if k > 1 and score is not None:
             progress.top = with_epoch(progress.top, progress.epoch + 1, score, k)
             if progress.epoch + 1 in progress.top:
-                fresh[top_file(progress.epoch + 1)] = judged
+                fresh[top_file(progress.epoch + 1)] = evaluated
         progress.next_epoch()
         self.epoch_metrics = EpochMetrics()
         save_state(self, fresh)
@@ -352,7 +354,7 @@ class Trainer:
             write_history(progress.history, self.output_dir)
             self._plot()
             if better and last:
-                save_checkpoint(judged, self.processor, self._record(), self.output_dir / CHECKPOINT_FOLDER)
+                save_checkpoint(evaluated, self.processor, self._record(), self.output_dir / CHECKPOINT_FOLDER)
         accelerator.log(flatten_entry(entry), step=progress.total)
         stop = self.processes.maximum(self.signals.received)[0]
         if stop:
@@ -395,15 +397,6 @@ class Trainer:
             save_checkpoint(self.model, self.processor, record, self.output_dir / CHECKPOINT_FOLDER)
         self.accelerator.wait_for_everyone()
 
-    def _repair_checkpoint(self) -> None:
-        """Writes the checkpoint of the best epoch again if the run was killed before it was complete."""
-        folder = self.output_dir / CHECKPOINT_FOLDER
-        assert self.progress.best is not None
-        assert self.state is not None
-        weights = load_file(self.state / BEST_FILE)
-        if not is_checkpoint_of(folder, self.progress.best, weights):
-            save_checkpoint(self.model, self.processor, self._record(), folder, weights=weights)
-
     def _record(self, **results: Any) -> dict[str, Any]:
         best = self.progress.best or {}
         found = {name: best.get(name) for name in ("stage", "epoch", "dev")}
@@ -441,9 +434,9 @@ class Trainer:
     def _describe_step(self, loss: torch.Tensor, pace: float) -> str:
         """Text beside the progress bar: loss, figures of the last epoch on dev, and the remaining time."""
         text = f"loss {loss.item():.3f}"
-        judged = [record["dev"] for record in self.progress.history if record["dev"]]
-        if judged:
-            text += f", dev {describe_metrics(judged[-1])}"
+        evaluated = [record["dev"] for record in self.progress.history if record["dev"]]
+        if evaluated:
+            text += f", dev {describe_metrics(evaluated[-1])}"
         left = max(0, self.planned_steps - self.progress.total)
         return text + f", run ends in {tqdm.format_interval(round(left * pace))}"
 

@@ -33,7 +33,7 @@ FAMILIES: dict[str, Any] = {
 COMPOSED = ("ensemble", "specialized")
 """Families that consist of members, which are trained one by one."""
 
-UNJUDGED = ("embedding",)
+WITHOUT_CLASSIFIER = ("embedding",)
 """Stages that do not train a classifier, so dev cannot rank their epochs."""
 
 RANGES = {
@@ -49,7 +49,7 @@ _SET_BY_CALIBRATION = (
     "has_ood_detector", "temperature", "study_slope", "study_intercept", "operating_points", "default_operating_point",
     "bands", "regions",
 )  # fmt: skip
-_FIXED = (
+_SET_BY_TRAINING = (
     "num_channels", "trained_on_phantoms", "positive_class_description", "abnormal_means", "id2label", "label2id",
 )  # fmt: skip
 _NAMES = {
@@ -100,7 +100,7 @@ def free_config_fields(config_class: Any) -> set[str]:
     ]
     names = {name for kind in own for name in vars(kind).get("__annotations__", {})}
     inherited = vars(PreTrainedConfig).get("__annotations__", {})
-    return names - {*SET_BY_ARGUMENTS, *_SET_BY_CALIBRATION, *_FIXED, *inherited}
+    return names - {*SET_BY_ARGUMENTS, *_SET_BY_CALIBRATION, *_SET_BY_TRAINING, *inherited}
 
 
 def check_config(config: "TrainingConfig") -> None:
@@ -229,7 +229,7 @@ def _check_stages(config: "TrainingConfig") -> None:
             for what, given in conflicts.items():
                 if given:
                     raise ConfigError(f"stages: {what}")
-        if stage.trains in UNJUDGED and schedule == "plateau":
+        if stage.trains in WITHOUT_CLASSIFIER and schedule == "plateau":
             raise ConfigError(
                 f"stage {stage.trains} does not train a classifier, so it has no dev loss for schedule plateau; "
                 "choose another schedule for it"
@@ -241,6 +241,6 @@ def _check_stages(config: "TrainingConfig") -> None:
             "each once and in this order, because each builds on the one before"
         )
     if stages and stages[-1].patch_size is not None:
-        raise ConfigError("stages: after patches there must be a stage on whole views, which dev can judge")
-    if stages and stages[-1].trains in UNJUDGED:
+        raise ConfigError("stages: after patches there must be a stage on whole views, which can be evaluated on dev")
+    if stages and stages[-1].trains in WITHOUT_CLASSIFIER:
         raise ConfigError(f"stages: after {stages[-1].trains} there must be a stage that trains the classifier")

@@ -75,13 +75,13 @@ def start_in_fork(function: Callable[..., None], *given: Any) -> Any:
 
 
 def _run(tree: Path, folder: Path, cache: Path, changes: dict[str, Any]) -> None:
-    from mura_hf.training import running
+    from mura_hf.training import launch
 
     torch.set_num_threads(1)
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
     os.dup2(quiet, 2)
-    running.clear_states = lambda output_dir: None  # the last state is what is compared
+    launch.clear_states = lambda output_dir: None  # the last state is what is compared
     config = CONFIG.replace(**changes)
     train(
         load_mura(tree, **config.split_options()),

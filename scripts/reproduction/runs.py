@@ -401,7 +401,7 @@ def _predict_at_random(valid: Dataset) -> SplitPredictions:
         study_ids=list(valid["study_id"]),
         patient_ids=list(valid["patient_id"]),
         body_parts=np.asarray([UNKNOWN_PART if part is None else part for part in valid["body_part"]]),
-        found_parts=None,
+        predicted_parts=None,
     )
 
 

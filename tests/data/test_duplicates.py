@@ -160,7 +160,7 @@ class TestSplits:
                     len({patients[name] for name in (f"IMG{number:07d}" for number in pair) if name in patients}) < 2
                 )
         printed = capsys.readouterr().err
-        assert "FracAtlas: 5 pairs of images are near-duplicates; they stay in one split." in printed
+        assert "FracAtlas: near-duplicates stay in one split. Pairs of images: 5." in printed
         names = ", ".join(sorted(contradictory))
         assert (
             f"1 of these pairs contradict each other, so 2 studies are left out of dev, calib and valid: {names}"
@@ -179,7 +179,7 @@ class TestSplits:
         datasets = load_folder(tmp_path)
         assert _pairs(datasets) == (20, 0)
         assert check_patients(datasets) == 60
-        assert "20 pairs of images are near-duplicates" in capsys.readouterr().err
+        assert "Pairs of images: 20." in capsys.readouterr().err
 
     def test_the_command(self, pictures, tmp_path, capsys):
         """Patients are known, but one radiograph belongs to two of them."""
@@ -209,7 +209,7 @@ class TestSplits:
         assert leak["studies"] == [f"{one}/a", f"{other}/a"]
         assert leak["mirrored"]
         assert leak["contradictory"] == (int(one) % 2 != int(other) % 2)
-        assert "1 pairs of images are near-duplicates" in capsys.readouterr().out
+        assert "Pairs of near-duplicates: 1." in capsys.readouterr().out
         others.mkdir()
         pictures[0].save(others / "new.png")
         script.main(["--data_dir", str(films), "--against", str(others)])

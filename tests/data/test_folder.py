@@ -78,13 +78,13 @@ def test_ignored_columns_and_files_are_reported(folder, capsys):
     load_folder(root)
     printed = capsys.readouterr().err
     assert "unknown columns are ignored: age" in printed
-    assert "4 files that metadata.csv does not name are ignored, such as p0/s0_0.png" in printed
+    assert "files that metadata.csv does not name are ignored: 4, such as p0/s0_0.png" in printed
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"file_name": "p0/gone.png"}, r"1 of its files do not exist: p0/gone\.png \(line 2\); copy them"),
+        ({"file_name": "p0/gone.png"}, r"files do not exist \(1\): p0/gone\.png \(line 2\); copy them"),
         ({"file_name": "../secret.png"}, r"without \.\. and relative"),
         ({"file_name": "p0/../../secret.png"}, r"without \.\. and relative"),
         ({"file_name": "..\\secret.png"}, r"without \.\. and relative"),
@@ -114,7 +114,7 @@ def test_other_refusals(folder, tmp_path_factory):
     with pytest.raises(DatasetError, match="no study of elbow"):
         load_folder(root, ["elbow"])
     _write(root, [{**record, "file_name": f"gone/{number}.png"} for number, record in enumerate(records)])
-    with pytest.raises(DatasetError, match=r"120 of its files do not exist: gone/0\.png \(line 2\), .*and 100 more"):
+    with pytest.raises(DatasetError, match=r"files do not exist \(120\): gone/0\.png \(line 2\), .*and 100 more"):
         load_folder(root)
     _write(
         root,
@@ -212,7 +212,7 @@ def test_class_folders(folder, capsys):
     assert source.key == "folder"
     printed = capsys.readouterr().err
     assert "has no patient_id, so every study counts as a patient of its own" in printed
-    assert "1 files that are neither in normal nor in abnormal are ignored, such as other/a.png" in printed
+    assert "files that are neither in normal nor in abnormal are ignored: 1, such as other/a.png" in printed
     rows = all_rows(datasets)
     assert len(rows) == len({row["study_id"] for row in rows}) == 121
     assert all(row["label"] == row["study_id"].startswith("abnormal/") for row in rows)

@@ -79,7 +79,7 @@ class TestFracatlas:
         os.rename(image, root / "images" / "Non_fractured" / image.name)
         refuses("wrong folder")
         (root / "images" / "Non_fractured" / image.name).unlink()
-        refuses(f"1 images that do not exist: {image.stem}; get a complete copy")
+        refuses(rf"images that do not exist \(1\): {image.stem}; get a complete copy")
         table = root / "dataset.csv"
         lines = table.read_text().splitlines()
         for content, message in (
@@ -151,7 +151,7 @@ class TestGrazpedwri:
         image = sorted(root.glob("images_part1/*.png"))[0]
         more = shutil.copy(image, image.with_name("more.png"))
         load_grazpedwri(root)
-        assert "1 images that dataset.csv does not name are ignored, such as more" in capsys.readouterr().err
+        assert "images that dataset.csv does not name are ignored: 1, such as more" in capsys.readouterr().err
         table = root / "dataset.csv"
         text = table.read_text(encoding="utf-8-sig")
         for content, message in (

@@ -21,7 +21,7 @@ def test_bad_files_are_quarantined_and_left_out(tree, capsys):
     files = sorted(tree.glob("train/*/*/*/image1.png"))
     files[0].write_bytes(files[0].read_bytes()[:200])
     files[1].unlink()
-    with pytest.raises(DatasetError, match=r"1 files are missing.*verify_mura\.py"):
+    with pytest.raises(DatasetError, match=r"files are missing \(1\).*verify_mura\.py"):
         load_mura(tree)
     found = _verify(tree)
     names = [str(file.relative_to(tree)) for file in files[:2]]
@@ -32,7 +32,7 @@ def test_bad_files_are_quarantined_and_left_out(tree, capsys):
     assert found.quarantine[names[1]] == "missing"
     capsys.readouterr()
     rows = load_mura(tree, dev_fraction=0.0, calib_fraction=0.0)["train"]
-    assert "2 files are left out because its quarantine manifest names them" in capsys.readouterr().err
+    assert "files that its quarantine manifest names are left out: 2" in capsys.readouterr().err
     listed = (tree / "train_image_paths.csv").read_text().splitlines()
     assert len(rows) == len(listed) - 2
 
@@ -80,5 +80,5 @@ def test_the_command(tree, capsys):
         script.main([str(tree), "--workers", "1"])
     printed = capsys.readouterr().out
     assert ended.value.code == 1
-    assert "1 files cannot be read" in printed
+    assert "Files cannot be read (1):" in printed
     assert "of    40005" in printed

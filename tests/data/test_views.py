@@ -240,7 +240,7 @@ class TestAugmentation:
         first = {}
         keys = [first.setdefault(pair, n) for n, pair in enumerate(rows["twin"])]
         processor = MuraImageProcessor(size={"height": 96, "width": 96})
-        views = ViewDataset(rows, processor, STRONG, patch_size=48, keys=keys)
+        views = ViewDataset(rows, processor, STRONG, patch_size=48, augmentation_keys=keys)
         pairs = [(key, n) for n, key in enumerate(keys) if key != n]
         assert len(pairs) >= 5
         assert {rows["label"][n] for pair in pairs for n in pair} == {0, 1}

@@ -36,10 +36,10 @@ def test_a_second_evaluation_needs_no_forward_pass(family, rows, passes, tmp_pat
     folder = make_checkpoint(tmp_path / "one", make_model(family, **fields))
     first, again = (_predict(folder, rows, tmp_path / "cache") for _ in range(2))
     assert len(passes) == 1
-    for name in ("probabilities", "labels", "body_parts", "found_parts", "single_view_probabilities"):
+    for name in ("probabilities", "labels", "body_parts", "predicted_parts", "single_view_probabilities"):
         np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
     assert (first.study_ids, first.patient_ids, first.pooled) == (again.study_ids, again.patient_ids, again.pooled)
-    assert (first.pooled is None) == (first.found_parts is not None) == (family == "mura")
+    assert (first.pooled is None) == (first.predicted_parts is not None) == (family == "mura")
 
 
 def test_changes_that_affect_predictions_need_new_ones(folder, rows, passes, tmp_path):

@@ -95,8 +95,8 @@ def test_regions_in_words(folder, datasets, rows):
 def test_measures_views_with_one_region():
     known, found = ["a", "b", "a+b", None, "a", "c"], np.asarray([0, 1, 1, 0, 1, 0])
     rows = Dataset.from_dict({"region": known, "patient_id": list("123456")})
-    parts = [(rows.select(range(2)), SimpleNamespace(found_regions=found[:2]))]
-    parts.append((rows.select(range(2, 6)), SimpleNamespace(found_regions=found[2:])))
+    parts = [(rows.select(range(2)), SimpleNamespace(predicted_regions=found[:2]))]
+    parts.append((rows.select(range(2, 6)), SimpleNamespace(predicted_regions=found[2:])))
     measured = measure_region_head(["a", "b"], parts)
     assert measured["confusion"] == [[1, 1], [0, 1]]
     assert (measured["n"], measured["mean"]) == (3, pytest.approx(2 / 3))

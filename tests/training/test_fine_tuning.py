@@ -19,7 +19,7 @@ from mura_hf.training import (
     load_config,
 )
 from mura_hf.training.fine_tuning import changes_for
-from mura_hf.training.running import fit_body_part_head
+from mura_hf.training.launch import fit_body_part_head
 from tests.checkpoints import SIDE, make_model
 from tests.training.conftest import TINY, read_record, train_tiny
 

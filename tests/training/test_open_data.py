@@ -12,7 +12,6 @@ from huggingface_hub import ModelCard
 from mura_hf import DatasetError, MuraImageProcessor, StudyPredictor
 from mura_hf.data import load_data, read_manifest
 from mura_hf.evaluation import (
-    describe_evaluation,
     describe_source,
     evaluate_checkpoint,
     load_split,
@@ -86,7 +85,6 @@ def test_an_epoch_calibration_evaluation_and_a_card_that_credits(key, request):
             figures = report["region"][name]["figures"]
             assert (figures["n"], figures["n_abnormal"]) == (sum(shown), np.asarray(rows["label"])[shown].sum())
             assert f"| {name} | {figures['n']} | {figures['n_abnormal']} | {figures['auroc']:.3f} " in card
-        assert any(line.startswith("shows upper limb") for line in describe_evaluation(report))
         found = report["region_head"]
         assert (found["names"], found["n"]) == (["hand", "shoulder"], len(rows))
         assert f"(hand, shoulder) is predicted correctly in {found['mean']:.3f}" in card

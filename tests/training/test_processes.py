@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from killed_trainings import start_in_fork
 
-from mura_hf.training import processes
 from mura_hf.training.processes import StopSignals
 
 from . import in_processes
@@ -72,22 +71,6 @@ def test_a_signal_is_noted_and_what_held_before_comes_back(number):
         signal.raise_signal(signal.SIGTERM)
         assert noted.received == number  # the first one
     assert signal.getsignal(number) is before
-
-
-def test_an_impatient_ctrl_c_ends_it(monkeypatch):
-    clock = [100.0]
-    monkeypatch.setattr(processes.time, "monotonic", lambda: clock[0])
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets its background jobs ignore it
-    try:
-        with StopSignals() as noted:
-            signal.raise_signal(signal.SIGINT)
-            clock[0] += 10
-            signal.raise_signal(signal.SIGTERM)
-            with pytest.raises(KeyboardInterrupt):
-                signal.raise_signal(signal.SIGINT)
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert noted.received == signal.SIGINT
 
 
 def test_another_thread_notes_nothing_and_fails_at_nothing():

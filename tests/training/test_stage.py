@@ -6,7 +6,7 @@ from mura_hf import ConfigError, DatasetError, load_mura
 from mura_hf.data import GroupSampler
 from mura_hf.phantoms import write_phantom_mura
 from mura_hf.training import TrainingConfig, build_processor
-from mura_hf.training.running import check_data
+from mura_hf.training.launch import check_data
 from mura_hf.training.stage import make_stages
 
 from .conftest import TINY
@@ -23,7 +23,7 @@ GROWING = TINY.replace(
 def test_patches_grow_from_stage_to_stage(phantom_splits):
     rows = phantom_splits["train"]
     first, second, whole = make_stages(GROWING, rows, build_processor(GROWING), None)
-    assert [(stage.name, stage.first_epoch, stage.judged) for stage in (first, second, whole)] == [
+    assert [(stage.name, stage.first_epoch, stage.evaluated_on_dev) for stage in (first, second, whole)] == [
         ("patches of 32", 0, False), ("patches of 48", 2, False), ("all", 5, True),
     ]  # fmt: skip
     assert (second.config.training.batch_size, second.config.training.learning_rate) == (4, 5e-4)

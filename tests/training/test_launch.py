@@ -14,16 +14,11 @@ def test_reports_data_model_memory_and_time_and_leaves_nothing(phantom_splits, t
     dev = phantom_splits["dev"]
     assert report["data"]["dev"] == {"studies": len(set(dev["study_id"])), "views": len(dev)}
     model = report["models"]["custom"]
-    assert model["parameters"] == model["trained"] > 10_000
-    assert model["state_megabytes"] == pytest.approx(5 * 4 * model["parameters"] / 2**20, abs=0.06)
+    assert model["parameters"] > 10_000
     patches, views = model["stages"]
     assert (patches["epochs"], views["epochs"]) == (2, 2)
     assert views["steps"] == len(phantom_splits["train"]) // 16
-    assert len(views["losses"]) == 3
-    seconds = sum(
-        stage["epochs"] * (stage["steps"] * stage["seconds_a_step"] + stage["seconds_of_dev"])
-        for stage in (patches, views)
-    )
+    seconds = sum(stage["epochs"] * stage["steps"] * stage["seconds_a_step"] for stage in (patches, views))
     assert report["seconds"] == pytest.approx(seconds, abs=0.51)
     assert report["peak_megabytes"] > 100
     assert not list(tmp_path.iterdir())

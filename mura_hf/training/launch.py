@@ -26,14 +26,12 @@ from .checkpointing import (
     write_identity,
 )
 from .ensemble import plan_members, train_members
-from .prediction import predict_views
 from .processes import make_accelerator
 from .records import CHECKPOINT_FOLDER
 from .trainer import Trainer
 from .validation import COMPOSED
 
 _STEPS = 3
-_DEV_BATCHES = 2
 
 
 def train(
@@ -54,9 +52,9 @@ def train(
 
     Writes into `output_dir`: `checkpoint/` (model, processor, `training.json`), `metrics.jsonl` (a line per epoch),
     `curves.png`, `finished.json` at the end, and `split_manifest.json`, which stays on this machine. Class weights
-    come from `train`. `valid` is not used, and `calib` only for the member weights of an ensemble. Each judged stage
-    starts the next one from its best epoch; the checkpoint is the best epoch of the last stage. Ensembles and
-    specialized models have a folder for each member beside `checkpoint/`.
+    come from `train`. `valid` is not used, and `calib` only for the member weights of an ensemble. A stage that is
+    evaluated on dev starts the next one from its best epoch; the checkpoint is the best epoch of the last stage.
+    Ensembles and specialized models have a folder for each member beside `checkpoint/`.
 
     Until the end, `states/` holds the state of the run. A run that was killed continues when it is called again with
     the same arguments, and makes exactly the steps it would have made. SIGTERM and SIGINT save the state and stop all
@@ -186,11 +184,10 @@ def estimate(
 
     Returns:
         `data`: studies and views of each split. `models`: for each trained model (named as the config, or as the
-        members) `parameters`, `trained` (those trained in the last stage), `state_megabytes` (of a saved state) and
-        `stages`: `name`, `steps` per epoch, `epochs`, `losses` of the three steps, `seconds_a_step` (median
-        without the first) and `seconds_of_dev`. `peak_megabytes`: peak memory of the GPU if there is one, else of
-        the process. `seconds`: of the whole run, with the evaluation on dev after each epoch and without early
-        stopping. `device`, `processes`, `precision`.
+        members) `parameters` and `stages`: `name`, `steps` per epoch, `epochs` and `seconds_a_step` (median without
+        the first). `peak_megabytes`: peak memory of the GPU if there is one, else of the process. `seconds`: of all
+        steps of the run, without the evaluations on dev and without early stopping. `device`, `processes`,
+        `precision`.
 
     Raises:
         MuraError: What `train` would raise before its first step.
@@ -232,38 +229,21 @@ def estimate(
 
 
 def _measure(trainer: Trainer) -> tuple[dict[str, Any], float]:
-    """Figures of a model, and the seconds of its whole run."""
-    stages, seconds, trained = [], 0.0, 0
+    """Figures of a model, and the seconds of all its steps."""
+    stages, seconds = [], 0.0
     for stage in trainer.stages:
         trainer.start_stage(stage)
         stage.set_epoch(0)
-        times, losses = [], []
+        times = []
         iterator = iter(trainer.loader)
         for step in range(min(_STEPS, trainer.steps)):
             began = time.monotonic()
-            losses.append(float(trainer.train_step(iterator, step).loss))
+            trainer.train_step(iterator, step).loss.item()
             times.append(time.monotonic() - began)
         pace = sorted(times[1:] or times)[len(times[1:]) // 2]
-        dev_seconds = _measure_dev(trainer) if stage.judged else 0.0
-        epochs = stage.config.training.epochs
-        seconds += epochs * (trainer.steps * pace + dev_seconds)
-        numbers = {"steps": trainer.steps, "epochs": epochs, "losses": losses}
-        stages.append({"name": stage.name, **numbers, "seconds_a_step": pace, "seconds_of_dev": dev_seconds})
-        trained = sum(one.numel() for one in trainer.model.parameters() if one.requires_grad)
+        numbers = {"steps": trainer.steps, "epochs": stage.config.training.epochs, "seconds_a_step": pace}
+        stages.append({"name": stage.name, **numbers})
+        seconds += numbers["epochs"] * trainer.steps * pace
         trainer.end_stage()
         trainer.progress.next_stage()
-    parameters, training = sum(one.numel() for one in trainer.model.parameters()), trainer.config.training
-    copies = 2 + bool(training.ema_decay) + training.average_top_k + bool(training.start_share)
-    megabytes = round(4 * (copies * parameters + 2 * trained) / 2**20, 1)
-    return {"parameters": parameters, "trained": trained, "state_megabytes": megabytes, "stages": stages}, seconds
-
-
-def _measure_dev(trainer: Trainer) -> float:
-    """Seconds of an evaluation on dev, extrapolated from a few batches."""
-    views, size = trainer.dev_views, trainer.config.training.batch_size
-    few = min(len(views.rows), _DEV_BATCHES * size)
-    part = type(views)(views.rows.select(range(few)), views.processor, cache=views.cache)
-    began = time.monotonic()
-    with trainer.accelerator.autocast():
-        predict_views(trainer.model, part, trainer.accelerator, batch_size=size)
-    return (time.monotonic() - began) * len(views.rows) / few
+    return {"parameters": sum(one.numel() for one in trainer.model.parameters()), "stages": stages}, seconds
