@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -273,7 +274,7 @@ def _collect_values(records: dict[str, Any], folder: Path, name: str) -> dict[st
         "needs_part": config["model_type"] == "mura_specialized" and not config.get("router"),
         "section": training_section(training),
         "command": training_command(training),
-        "config_is_known": training["recipe"]["name"] in config_names(),
+        "config_is_known": dict(pairwise(training.get("options", []))).get("--config") in config_names(),
         "calibrated": _calibration(records) != _UNCALIBRATED,
         "limits": limits if limits["low"] < limits["suspected"] else None,
         "verdict": describe_verdict(records["evaluation"]),

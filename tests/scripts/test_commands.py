@@ -75,12 +75,15 @@ def test_from_training_to_an_exported_checkpoint_with_its_card(run, tmp_path, ph
     overall = json.loads((checkpoint / "evaluation.json").read_text())["study"]["overall"]["figures"]
     assert f"{overall['n']:5d} studies" in measured.stdout
     assert "trained on synthetic phantoms" in measured.stdout
+    audit = ("--counterfactuals", 2, "--output_dir", tmp_path / "audit", "--add_to_evaluation", "--cpu")
+    assert "Cast alone changes" in run("audit_shortcuts.py", checkpoint, *audit).stdout
     run("show_boxes.py", phantom_tree, "--checkpoint", checkpoint, "--columns", 2, "--side", 100, "--cpu")
     assert np.asarray(Image.open(checkpoint / "mistakes.png")).shape == (2 * 118, 200, 3)
     run("render_card.py", checkpoint, "--name", "mura-tiny", "--output", checkpoint / "README.md")
     card = (checkpoint / "README.md").read_text()
-    for words in ("# mura-tiny", "pointing game", "any finding | 2", "are not calibrated: too few", "patch_size: 48",
-                  "--twins 2", "predictor.similar(study)", "](mistakes.png)"):  # fmt: skip
+    for words in ("# mura-tiny", "pointing game", "any finding | 2", "are not calibrated: too few",
+                  "--config tiny.yaml --patch_epochs 1 --data_dir", "--counterfactuals 2", "predictor.similar(study)",
+                  "](mistakes.png)"):  # fmt: skip
         assert words in card
     run("export_checkpoint.py", checkpoint, tmp_path / "export")
     study = StudyPredictor.from_pretrained(tmp_path / "export")(phantom_files)
