@@ -1,6 +1,6 @@
 """Builds the index of similar studies of a checkpoint and saves it in its retrieval/ folder.
 
-If a build was killed, the same command continues it. Run scripts/evaluate.py afterwards.
+Run scripts/evaluate.py afterwards.
 """
 
 import argparse

@@ -1,6 +1,5 @@
 """Builds a checkpoint's retrieval index, and measures whether the studies that it finds are similar."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +35,6 @@ def index_checkpoint(
 ) -> RetrievalIndex:
     """Builds the index of a checkpoint and saves it in its `retrieval/` folder.
 
-    Finished parts of a build that was killed are kept there too, and the next call continues from them.
-
     Args:
         folder: The checkpoint.
         data_dir: The data that it was trained on.
@@ -54,12 +51,10 @@ def index_checkpoint(
     folder = Path(folder)
     datasets, data = load_splits(folder, data_dir, split)
     predictor = StudyPredictor.from_pretrained(folder, device="cpu" if cpu else None, runtime="torch")
-    parts_dir = folder / f"{FOLDER}.unfinished"
     index = RetrievalIndex.build(
-        datasets[split], predictor.model, predictor.processor, data=data, split=split, parts_dir=parts_dir, **options
+        datasets[split], predictor.model, predictor.processor, data=data, split=split, **options
     )
     index.save(folder / FOLDER)
-    shutil.rmtree(parts_dir, ignore_errors=True)
     return index
 
 

@@ -3,7 +3,7 @@
 from .codes import digest_encoder, encode_rows, feature_means, view_codes
 from .index import Neighbour, RetrievalIndex, View
 from .ood_detection import FALSE_ALARM_RATE, OOD_FILE, OODDetector, OODResult, find_thresholds
-from .search import ExactSearcher, FaissSearcher, exact_distances
+from .search import ExactSearcher, FaissSearcher, rank_rows
 from .storage import CODES, FOLDER, INDEX_FILES, RECORD, ROWS, IndexRecord, read_record
 
 __all__ = [
@@ -24,9 +24,9 @@ __all__ = [
     "View",
     "digest_encoder",
     "encode_rows",
-    "exact_distances",
     "feature_means",
     "find_thresholds",
+    "rank_rows",
     "read_record",
     "view_codes",
 ]

@@ -108,7 +108,6 @@ class RetrievalIndex:
         data: dict[str, Any] | None = None,
         split: str | None = None,
         batch_size: int = 32,
-        parts_dir: str | Path | None = None,
         progress: bool = True,
     ) -> "RetrievalIndex":
         """Encodes every view of a dataset.
@@ -126,12 +125,10 @@ class RetrievalIndex:
             data: Description of the dataset as in `training.json`.
             split: Name of the split.
             batch_size: Views per forward pass.
-            parts_dir: Folder for finished parts, from which a killed build resumes; None to keep none.
             progress: Whether to show a progress bar.
 
         Raises:
             RadiographError: If a file cannot be read.
-            DatasetError: If a file is missing, or something cannot be written.
             CheckpointError: If the model has no pooled features, or FAISS is required and not installed.
             ValueError: If there are no rows, the metric is unknown, FAISS does not know the factory string, or
                 thumbnails are wanted of data whose license is unknown or forbids it.
@@ -156,7 +153,6 @@ class RetrievalIndex:
             processor,
             batch_size=batch_size,
             thumbnail_side=thumbnail_side,
-            parts_dir=None if parts_dir is None else Path(parts_dir),
             progress=progress,
         )
         codes = _normalize(codes, metric)
@@ -193,8 +189,11 @@ class RetrievalIndex:
         Raises:
             CheckpointError: If files are missing or damaged, the model is another one, or FAISS is required and not
                 installed.
+            ValueError: If a model is given without its image processor.
             ImportError: If pyarrow is not installed (extra `train`).
         """
+        if model is not None and processor is None:
+            raise ValueError("the model is given without its image processor; give both, or neither")
         stored = read_index(Path(folder))
         codes, record = stored.codes.float(), stored.record
         searcher: Searcher = ExactSearcher(codes, stored.squares)

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,13 +95,13 @@ class OODDetector:
                 f"needs at least {MIN_CALIB_VIEWS}: give more studies or a larger calib_fraction"
             )
         # Small groups of either side are merged; if the merged group is small as well, it is left out.
-        names = np.asarray([f"{'out' if group in outside else 'in'}:{group}" for group in groups])
-        for rename in (lambda name: name.partition(":")[0] + ":", lambda name: ""):
-            found, counts = np.unique(names, return_counts=True)
-            small = set(found[counts < _MIN_GROUP_VIEWS])
-            names = np.asarray([rename(name) if name in small else name for name in names])
-        kept = names != ""
-        codes, names = np.asarray(codes, np.float64)[kept], names[kept]
+        sizes, names = Counter(groups), []
+        for group in groups:
+            side = "out:" if group in outside else "in:"
+            names.append(side + group if sizes[group] >= _MIN_GROUP_VIEWS else side)
+        sizes = Counter(names)
+        kept = np.asarray([sizes[name] >= _MIN_GROUP_VIEWS for name in names])
+        codes, names = np.asarray(codes, np.float64)[kept], np.asarray(names)[kept]
         scales = _SOFTENING * np.abs(codes).mean(0) + 1e-9
         transformed = np.arcsinh(codes / scales)
         kinds = sorted(set(names))

@@ -10,44 +10,34 @@ import torch
 from ..errors import CheckpointError
 
 _BLOCK = 4096  # codes that are converted to float64 at once
-_UNIT_ROUNDOFF = 2.0**-24  # of float32
-_LARGEST = float(np.finfo(np.float32).max)
-_QUERIES, _VALUES = 512, 2**26  # at most so many queries, and distances (256 MiB), at once
-_COLUMNS = 4096  # codes per matrix product; blocks that fit the processor's cache are a third faster
 _MARGIN = 16  # candidates beyond the k nearest
 
 
-def exact_distances(codes: np.ndarray, query: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Returns the Euclidean distances of a query `[D]` to the codes `[N, D]` in the given rows, float64 `[n]`."""
-    distances = np.empty(len(rows))
-    for start in range(0, len(rows), _BLOCK):
-        difference = codes[rows[start : start + _BLOCK]].astype(np.float64)
-        difference -= query
-        distances[start : start + _BLOCK] = np.sqrt(np.einsum("nd,nd->n", difference, difference))
-    return distances
+def rank_rows(codes: torch.Tensor, query: torch.Tensor, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Finds the k nearest of some rows of codes `[N, D]` to a query `[D]`, in float64.
+
+    Returns:
+        Distances, float64 `[k]`, the smallest first, and rows, int64 `[k]`. Of equal distances the lower row comes
+        first. If there are fewer than k rows, the rest is infinity and -1.
+    """
+    rows, wide = np.sort(rows), query.double()
+    blocks = [(codes[part].double() - wide).norm(dim=1) for part in torch.from_numpy(rows).split(_BLOCK)]
+    distances = torch.cat(blocks).numpy()
+    order = np.argsort(distances, kind="stable")[:k]
+    missing = k - len(order)
+    return np.append(distances[order], [np.inf] * missing), np.append(rows[order], np.full(missing, -1))
 
 
 def sum_squares(codes: torch.Tensor) -> torch.Tensor:
     """Returns the squared lengths of codes `[N, D]`, float32 `[N]`, summed in float64."""
-    blocks = [block.double().square().sum(1).float() for block in codes.split(_BLOCK)]
-    return torch.cat(blocks) if blocks else torch.empty(0)
-
-
-def _keep_nearest(
-    codes: torch.Tensor, query: torch.Tensor, candidates: np.ndarray, distances: np.ndarray, rows: np.ndarray
-) -> None:
-    """Writes the nearest of some sorted candidates into a line of distances and of rows."""
-    found = exact_distances(codes.numpy(), query.numpy(), candidates)
-    order = np.argsort(found, kind="stable")[: len(rows)]
-    distances[: len(order)], rows[: len(order)] = found[order], candidates[order]
+    return torch.cat([block.double().square().sum(1).float() for block in codes.split(_BLOCK)])
 
 
 class ExactSearcher:
-    """Finds exactly the neighbours that a search in float64 would find. Threads may share it.
+    """Finds the nearest codes. Threads may share it.
 
-    One matrix product in float32 gives |x|^2 - 2 q'x for all codes, whose rounding error has a known bound (Higham,
-    "Accuracy and Stability of Numerical Algorithms", 2002, section 3.1). Every code that may be among the k nearest
-    within this bound is a candidate, and the distances of all candidates are computed in float64.
+    One matrix product in float32 gives |x|^2 - 2 q'x for all codes. The k nearest and some more are candidates, which
+    are ranked by their distances in float64.
 
     Args:
         codes: float32 `[N, D]`, N at least 1.
@@ -57,11 +47,6 @@ class ExactSearcher:
     def __init__(self, codes: torch.Tensor, squares: torch.Tensor | None = None) -> None:
         self.codes = codes
         self.squares = sum_squares(codes) if squares is None else squares
-        self._longest = float(self.squares.max()) ** 0.5
-        # The product of D terms is wrong by at most D u / (1 - D u) |q| |x|, and 2 |q| |x| <= (|q| + |x|)^2 / 2. The
-        # rest covers the rounding of the squared lengths and of the sum.
-        terms = codes.shape[1] * _UNIT_ROUNDOFF
-        self._relative_error = terms / (1 - terms) / 2 + 16 * _UNIT_ROUNDOFF
 
     def search(
         self, queries: torch.Tensor, k: int, allowed: torch.Tensor | None = None
@@ -69,44 +54,28 @@ class ExactSearcher:
         """Returns the k nearest codes of each query, the nearest first. Of equal distances the lower row comes first.
 
         Args:
-            queries: float32 `[Q, D]`.
+            queries: float32 `[Q, D]`, such as the views of a study.
             k: Number of neighbours, at least 1.
-            allowed: Rows that may be returned, bool `[N]` or `[Q, N]`; all rows if None.
+            allowed: Rows that may be returned, bool `[N]`; all rows if None.
 
         Returns:
             Distances, float64 `[Q, k]`, and rows, int64 `[Q, k]`. If there are fewer than k, the rest is infinity and
             -1.
         """
-        distances, rows = np.full((len(queries), k), np.inf), np.full((len(queries), k), -1)
-        size = max(1, min(_QUERIES, _VALUES // len(self.codes)))
-        for start in range(0, len(queries), size):
-            batch = queries[start : start + size]
-            values = self._products(batch)
-            if allowed is not None:
-                values.masked_fill_(~(allowed if allowed.ndim == 1 else allowed[start : start + size]), torch.inf)
-            nearest, places = values.topk(min(k + _MARGIN, len(self.codes)), largest=False)
-            error = self._relative_error * (sum_squares(batch).double().sqrt() + self._longest) ** 2
-            kth = nearest[:, k - 1].double() if k <= len(self.codes) else torch.tensor(torch.inf)
-            bounds = (kth + 2 * error).clamp(max=_LARGEST)
-            complete = (nearest[:, -1] > bounds).tolist()  # then all candidates are among `places`
-            for offset, bound in enumerate(bounds.tolist()):
-                if complete[offset]:
-                    candidates = np.sort(places[offset].numpy()[nearest[offset].numpy() <= bound])
-                else:
-                    candidates = np.flatnonzero(values[offset].numpy() <= bound)
-                place = start + offset
-                _keep_nearest(self.codes, batch[offset], candidates, distances[place], rows[place])
-        return distances, rows
+        values = torch.addmm(self.squares[None], queries, self.codes.T, alpha=-2)
+        if allowed is not None:
+            values.masked_fill_(~allowed, torch.inf)
+        nearest, rows = values.topk(min(k + _MARGIN, len(self.codes)), largest=False)
+        candidates = [line[one < torch.inf].numpy() for one, line in zip(nearest, rows, strict=True)]
+        return _rank(self.codes, queries, candidates, k)
 
-    def _products(self, queries: torch.Tensor) -> torch.Tensor:
-        """|x|^2 - 2 q'x, float32 `[Q, N]`."""
-        if len(queries) == 1:
-            return torch.addmv(self.squares, self.codes, queries[0], alpha=-2)[None]
-        values = torch.empty(len(queries), len(self.codes))
-        blocks = (values.split(_COLUMNS, 1), self.squares.split(_COLUMNS), self.codes.split(_COLUMNS))
-        for out, squares, codes in zip(*blocks, strict=True):
-            torch.addmm(squares[None], queries, codes.T, alpha=-2, out=out)
-        return values
+
+def _rank(
+    codes: torch.Tensor, queries: torch.Tensor, candidates: list[np.ndarray], k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """`rank_rows` of each query and its candidates."""
+    ranked = [rank_rows(codes, query, rows, k) for query, rows in zip(queries, candidates, strict=True)]
+    return np.stack([distances for distances, _ in ranked]), np.stack([rows for _, rows in ranked])
 
 
 _TRAINING_CODES = 262_144  # at most so many train FAISS's index
@@ -180,22 +149,19 @@ class FaissSearcher:
         self, queries: torch.Tensor, k: int, allowed: torch.Tensor | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """As `ExactSearcher.search`, but some of the nearest codes may be missing."""
-        distances, rows = np.full((len(queries), k), np.inf), np.full((len(queries), k), -1)
-        wanted, places = _CANDIDATES * k, np.arange(len(queries))
-        while len(places):
-            # Not all types of index can filter rows, so queries with too few allowed candidates ask for more.
-            proposed = self.index.search(queries.numpy()[places], min(wanted, len(self.codes)))[1]
-            unfinished = []
-            for place, line in zip(places, proposed, strict=True):
-                candidates = np.sort(line[line >= 0])
-                if allowed is not None:
-                    candidates = candidates[(allowed if allowed.ndim == 1 else allowed[place]).numpy()[candidates]]
-                if len(candidates) < k and wanted < len(self.codes) and (line >= 0).all():
-                    unfinished.append(place)
-                    continue
-                _keep_nearest(self.codes, queries[place], candidates, distances[place], rows[place])
-            wanted, places = 4 * wanted, np.asarray(unfinished, np.int64)
-        return distances, rows
+        return _rank(self.codes, queries, [self._propose(query, k, allowed) for query in queries], k)
+
+    def _propose(self, query: torch.Tensor, k: int, allowed: torch.Tensor | None) -> np.ndarray:
+        wanted = _CANDIDATES * k
+        while True:
+            # Not all types of index can filter rows, so a query with too few allowed candidates asks for more.
+            found = self.index.search(query[None].numpy(), min(wanted, len(self.codes)))[1][0]
+            rows = found[found >= 0]
+            if allowed is not None:
+                rows = rows[allowed.numpy()[rows]]
+            if len(rows) >= k or wanted >= len(self.codes) or (found < 0).any():
+                return rows
+            wanted *= 4
 
 
 def check_factory(factory: str) -> None:

