@@ -77,11 +77,9 @@ def phantom_files(phantom_tree: Path) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def forks() -> Iterator[ForkServer]:
+def forks() -> ForkServer:
     """Runs commands in processes of their own."""
-    server = ForkServer()
-    yield server
-    server.close()
+    return ForkServer()
 
 
 @pytest.fixture(scope="session")

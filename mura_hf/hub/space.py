@@ -127,8 +127,8 @@ def _copy_package(out: Path) -> None:
         if not path.is_file() or "__pycache__" in name.parts or path.name == HUB_RECORD:
             continue
         resource = name.parts[0] == _RESOURCES
-        if resource and path.name in (*PLOTS, "mistakes.png"):
-            continue  # only the cards show them
+        if resource and (path.name in (*PLOTS, "mistakes.png") or name.parts[1] == "unrelated"):
+            continue  # for cards and evaluations only
         rows = resource and path.name == ROWS and path in index_files(path.parents[1])
         picture = name.parts[:2] == (_RESOURCES, "examples") and path.suffix in (".png", ".jpg")
         misplaced = path.suffix == ".safetensors" and not resource

@@ -2,13 +2,12 @@
 
 import shutil
 import time
-from pathlib import Path
 
 import pandas as pd
 import pytest
-from make_counted_tree import main, write_counted_mura
+from make_counted_tree import write_counted_mura
 
-from mura_hf import DatasetError, load_mura
+from mura_hf import load_mura
 from mura_hf.data.mura_release import OFFICIAL_COUNTS, OFFICIAL_PATIENTS
 from mura_hf.models import BODY_PARTS
 
@@ -66,21 +65,3 @@ def test_a_partial_copy_is_compared_with_the_official_counts(tree, tmp_path, cap
     assert f"valid wrist {659 - left_out:12} of      659       236 of      237   differs" in table
     assert "train wrist            0 of     9752" in table
     assert "elbow" not in table
-
-
-def test_the_counts_of_the_withdrawn_version_are_refused(tmp_path, capsys, monkeypatch):
-    mkdir = Path.mkdir
-    with monkeypatch.context() as patch:  # the lists are enough
-        patch.setattr(Path, "write_bytes", lambda file, content: None)
-        patch.setattr(Path, "mkdir", lambda at, **given: at.name.startswith("study") or mkdir(at, **given))
-        main(["--output_dir", str(tmp_path), "--withdrawn"])
-    tree = tmp_path / "MURA-v1.1"
-    assert str(tree) in capsys.readouterr().out
-    with pytest.raises(DatasetError, match=r"is MURA v1\.0 .*40,895 images"):
-        load_mura(tree)
-    for name in ("train_image_paths.csv", "train_labeled_studies.csv"):
-        (tree / name).unlink()
-    with pytest.raises(DatasetError, match=r"is MURA v1\.0 .*160 elbow studies in valid"):
-        load_mura(tree)
-    with pytest.raises(SystemExit, match="exists already"):
-        main(["--output_dir", str(tmp_path)])
