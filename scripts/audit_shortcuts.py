@@ -23,8 +23,8 @@ from mura_hf.errors import DatasetError, MuraError
 from mura_hf.evaluation import describe_shortcuts, load_split, measure_masking
 from mura_hf.evaluation.masking import fill_boxes
 from mura_hf.evaluation.pointing_game import compare_with_box
-from mura_hf.evaluation.prediction_cache import image_source
 from mura_hf.evaluation.shortcuts import DETECTORS, HIDING_FACTORS, LIMIT, N_STUDIES, Shift, ShiftCollection
+from mura_hf.evaluation.splits import image_source
 from mura_hf.evaluation.summary import with_old_names
 from mura_hf.metrics import mean_with_interval
 from mura_hf.models import BODY_PARTS, LABELS

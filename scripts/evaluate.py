@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )  # fmt: skip
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument(
-        "--cache_dir", help="folder of cached predictions; default: mura_hf/answers in the user's cache"
+        "--cache_dir", help="folder of cached predictions; default: mura_hf/predictions in the user's cache"
     )
     parser.add_argument("--cpu", action="store_true", help="stay on the CPU")
     options = parser.parse_args(argv)

@@ -4,12 +4,11 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from datasets import Image
 
-from mura_hf.errors import MuraError
+from mura_hf.errors import CheckpointError, MuraError
 from mura_hf.evaluation import load_splits, sample_studies
-from mura_hf.evaluation.prediction_cache import image_source
+from mura_hf.evaluation.splits import image_source, spread_indices
 from mura_hf.hub import export_onnx, shrink_graph
 from mura_hf.inference.loading import find_source, find_weights
 from mura_hf.radiographs import read_levels
@@ -34,14 +33,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     if found.no_heatmap:
         print(f"The graph has no heatmap: {found.no_heatmap}.")
     if options.data_dir is not None:
+        if found.files[0].name != "model.onnx":
+            raise CheckpointError("Graphs of single body parts cannot be made smaller; leave out --data_dir.")
         shrink(options.checkpoint, found.files[0].parents[1], options.data_dir, options.studies)
 
 
 def shrink(checkpoint: str, folder: Path, data_dir: str, studies: int) -> None:
     datasets, _ = load_splits(find_weights(find_source(checkpoint)), data_dir, "valid")
     calib = datasets["calib"].cast_column("image", Image(decode=False))
-    places = np.unique(np.linspace(0, len(calib) - 1, min(100, len(calib))).round().astype(int)).tolist()
-    calibration = [read_levels(image_source(calib[place]["image"])) for place in places]
+    calibration = [read_levels(image_source(row["image"])) for row in calib.select(spread_indices(len(calib), 100))]
     for name, one in shrink_graph(folder, calibration, sample_studies(datasets["valid"], studies)).items():
         print(f"{name}: {one}" + "; too different, so it was not written" * (not one.kept))
 
@@ -49,5 +49,5 @@ def shrink(checkpoint: str, folder: Path, data_dir: str, studies: int) -> None:
 if __name__ == "__main__":
     try:
         main()
-    except MuraError as error:
+    except (MuraError, ValueError, ImportError) as error:
         raise SystemExit(str(error)) from None

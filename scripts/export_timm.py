@@ -37,5 +37,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 if __name__ == "__main__":
     try:
         main()
-    except MuraError as error:
+    except (MuraError, ValueError, ImportError) as error:
         raise SystemExit(str(error)) from None

@@ -21,7 +21,7 @@ from mura_hf.common import replace_file
 from mura_hf.data import load_data
 from mura_hf.errors import DatasetError, MuraError
 from mura_hf.evaluation import load_split
-from mura_hf.evaluation.prediction_cache import image_source, scope_of
+from mura_hf.evaluation.splits import image_source, rows_to_measure
 from mura_hf.models import LABELS
 from mura_hf.models.golden_mura import digest_weights
 from mura_hf.radiographs import read_radiograph
@@ -85,7 +85,7 @@ def draw_mistakes(
         DatasetError: If the checkpoint makes no mistake, or the file cannot be written.
     """
     predictor = StudyPredictor.from_pretrained(checkpoint, device="cpu" if cpu else None)
-    rows = scope_of(rows).cast_column("image", Image(decode=False))
+    rows = rows_to_measure(rows).cast_column("image", Image(decode=False))
     mistakes: dict[int, list[np.ndarray]] = {1: [], 0: []}
     drawn = []
     for number in tqdm(np.random.default_rng(seed).permutation(len(rows)), desc="Looking for mistakes"):

@@ -30,7 +30,8 @@ from ..metrics import (
     too_few_studies,
 )
 from ..training import SplitPredictions
-from .prediction_cache import PredictionCache, scope_of
+from .prediction_cache import PredictionCache
+from .splits import rows_to_measure
 
 CALIBRATION = ("temperature", "study_slope", "study_intercept")
 """Names of the calibration's values in a checkpoint's config."""
@@ -82,14 +83,14 @@ def calibrate_checkpoint(
     Raises:
         ValueError: If `calib` does not give the requested `default_operating_point`.
     """
-    folder, accelerator, rows = Path(folder), Accelerator(cpu=cpu), scope_of(rows)
+    folder, accelerator, rows = Path(folder), Accelerator(cpu=cpu), rows_to_measure(rows)
     labels, patients = labels_and_patients(rows)
     fit: dict[str, Any] = {**dict(zip(CALIBRATION, _NONE, strict=True)), "operating_points": {"paper": 0.5}}
     fit |= {"default_operating_point": None, "bands": None}
     record: dict[str, Any] = {
         "n": len(labels),
         "n_abnormal": sum(labels),
-        "guarantees_count": _guarantees_count(folder),
+        "guarantees_count": _unit_of_guarantees(folder),
     }
     reasons = {
         "not_calibrated": too_few_studies(labels, patients, "calibration"),
@@ -144,7 +145,7 @@ def calibrate_checkpoint(
     return record
 
 
-def _guarantees_count(folder: Path) -> str:
+def _unit_of_guarantees(folder: Path) -> str:
     """What guarantees count as independent: "patients", or "films" if the data do not name patients.
 
     Blocks of films stand for patients elsewhere, so that intervals are not too narrow. They are too few for a

@@ -40,11 +40,12 @@ from ..training import SplitPredictions, forget_processes
 from . import ood_detection
 from .calibration import CALIBRATION, calibrate_checkpoint, change_temperature, probability_errors
 from .ood_detection import fit_ood_detector, list_images, measure_ood_detection
-from .prediction_cache import PredictionCache, digest_rows, in_scope, region_members, scope_of
+from .prediction_cache import PredictionCache, digest_rows
 from .region_head import fit_region_head, measure_region_head, single_regions
 from .retrieval import measure_retrieval
 from .saliency import measure_saliency
 from .shortcuts import LIMIT, N_STUDIES, measure_masking
+from .splits import region_members, rows_out_of_scope, rows_to_measure
 from .summary import with_old_names
 
 PREVALENCE = 0.1
@@ -92,7 +93,7 @@ def evaluate_checkpoint(
     if not len(rows):
         raise DatasetError(f"the split {split} is empty; choose other body parts or another split")
     folder, accelerator = Path(folder), Accelerator(cpu=cpu)
-    all_rows, rows = rows, scope_of(rows)
+    all_rows, rows = rows, rows_to_measure(rows)
     options: dict[str, Any] = {"batch_size": batch_size, "cache_dir": cache_dir}
     cache = PredictionCache(folder, rows, accelerator, **options)
     config = AutoConfig.from_pretrained(folder)
@@ -103,7 +104,7 @@ def evaluate_checkpoint(
     scores = score_levels(predictions, **calibration)["study"]
     all_scores, parts = scores, [(rows, predictions)]
     if len(rows) < len(all_rows):
-        outside = PredictionCache(folder, in_scope(all_rows, inside=False), accelerator, **options)
+        outside = PredictionCache(folder, rows_out_of_scope(all_rows), accelerator, **options)
         others = outside.predict(progress="Evaluating other regions")
         all_scores = scores.join(score_levels(others, **calibration)["study"])
         parts.append((outside.rows, others))
@@ -130,7 +131,7 @@ def evaluate_checkpoint(
         "region_head": measure_region_head(getattr(config, "regions", None), parts),
     }
     if train is not None and len(train):
-        report["baselines"] = measure_baselines(scope_of(train), rows)
+        report["baselines"] = measure_baselines(rows_to_measure(train), rows)
     if len(all_scores.labels) > len(scores.labels):
         left_out = np.arange(len(all_scores.labels)) >= len(scores.labels)
         report["out_of_scope"] = all_scores.measure(left_out, threshold)
@@ -368,14 +369,14 @@ def compare_checkpoints(
     Raises:
         DatasetError: If the splits have no study in common, or if `evaluation.json` is about other weights or studies.
     """
-    n_studies, others = len(set(scope_of(rows)["study_id"])), set(other_rows["study_id"])
+    n_studies, others = len(set(rows_to_measure(rows)["study_id"])), set(other_rows["study_id"])
     common = [number for number, study in enumerate(rows["study_id"]) if study in others]
     if not common:
         raise DatasetError(
             f"{folder} and {other} were cut in different ways, and no study is new to both; compare checkpoints of "
             "the same data and cut"
         )
-    rows = scope_of(rows if len(common) == len(rows) else rows.select(common))
+    rows = rows_to_measure(rows if len(common) == len(rows) else rows.select(common))
     accelerator, file = Accelerator(cpu=cpu), Path(folder) / "evaluation.json"
     thresholds, levels, weights = [], [], []
     for place in (folder, other):

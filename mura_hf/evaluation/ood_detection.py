@@ -28,7 +28,7 @@ from ..radiographs import READABLE_FORMATS, find_kind, read_radiograph
 from ..retrieval import OOD_FILE, OODDetector, feature_means
 from ..retrieval.ood_detection import FALSE_ALARM_RATE
 from .calibration import add_to_training_record
-from .prediction_cache import body_part_of, groups_of, image_source, in_scope, is_outside, spread_indices
+from .splits import body_part_of, groups_of, image_source, is_outside, rows_in_scope, rows_out_of_scope, spread_indices
 
 MAX_TRAIN_VIEWS = 5_000
 """More views of train would hardly change the covariance of a few hundred channels."""
@@ -81,7 +81,7 @@ def fit_ood_detector(
         DatasetError: If calib has too few views in scope.
     """
     folder, accelerator = Path(folder), Accelerator(cpu=cpu)
-    train, calib = train.select(spread_indices(len(train), MAX_TRAIN_VIEWS)), in_scope(calib)
+    train, calib = train.select(spread_indices(len(train), MAX_TRAIN_VIEWS)), rows_in_scope(calib)
     groups = groups_of(train)
     shown: list[tuple[Dataset, Augmentation | None]] = [(train, None)]
     zoom = float((read_training(folder).get("arguments") or {}).get("zoom_in", 1.0))
@@ -165,7 +165,7 @@ def measure_ood_detection(
     Raises:
         DatasetError: If a folder has no images, or no row is in scope.
     """
-    inside, outside = in_scope(rows), in_scope(rows, inside=False)
+    inside, outside = rows_in_scope(rows), rows_out_of_scope(rows)
     if not len(inside):
         raise DatasetError("no row is in the scope of the checkpoint, so false alarms cannot be counted")
     flags, patients = [], []

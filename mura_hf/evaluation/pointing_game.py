@@ -15,7 +15,7 @@ from ..errors import CheckpointError, DatasetError
 from ..explain import localize
 from ..inference import StudyPredictor
 from ..metrics import mean_with_interval
-from .prediction_cache import body_part_of, has_regions, image_source, region_members
+from .splits import body_part_of, has_regions, image_source, region_members
 
 _GRID = 64  # side of the mean heatmaps
 _LEAST_OVERLAPS = (0.1, 0.3, 0.5)

@@ -4,7 +4,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,10 +15,9 @@ from accelerate import Accelerator
 from datasets import Dataset, Image
 from transformers import AutoModelForImageClassification
 
-from ..common import LOWER_LIMB, home_folder, replace_file
+from ..common import home_folder, replace_file
 from ..data import UNKNOWN_PART, ViewDataset
-from ..data.open_data import REGION_GROUPS
-from ..models import BODY_PARTS, MuraImageProcessor
+from ..models import MuraImageProcessor
 from ..models.golden_mura import digest_files, digest_weights
 from ..training import SplitPredictions, predict_views
 
@@ -32,9 +31,6 @@ _LIBRARIES = (
     "torch", "torchvision", "timm", "transformers", "numpy", "scipy", "pillow", "opencv-python-headless", "captum",
     "pydicom", "imagecodecs", "numba",
 )  # fmt: skip
-
-_SCOPE = REGION_GROUPS["upper limb"]
-_UNKNOWN = "any"
 
 _ARRAYS = ("probabilities", "predicted_parts", "predicted_regions", "single_view_probabilities")
 
@@ -51,7 +47,7 @@ class PredictionCache:
         rows: The split.
         accelerator: Where the model runs.
         batch_size: Number of views per step.
-        cache_dir: Folder of the cache; default `answers` in `home_folder()`. Its files may be deleted at any time.
+        cache_dir: Folder of the cache; default `predictions` in `home_folder()`. Its files may be deleted at any time.
     """
 
     def __init__(
@@ -67,7 +63,7 @@ class PredictionCache:
         self.rows = rows
         self.accelerator = accelerator
         self.batch_size = batch_size
-        self.cache_dir = Path(cache_dir) if cache_dir is not None else home_folder() / "answers"
+        self.cache_dir = Path(cache_dir) if cache_dir is not None else home_folder() / "predictions"
         self.weights_sha256 = digest_weights(self.checkpoint)
         self._split = digest_rows(rows)
 
@@ -179,59 +175,3 @@ def _read(file: Path, rows: Dataset) -> SplitPredictions:
             pooled=pooled,
             **{name: arrays.get(name) for name in _ARRAYS},
         )
-
-
-def spread_indices(n: int, most: int) -> np.ndarray:
-    """Returns at most `most` different indices below `n`, evenly spaced and ascending: int64."""
-    return np.unique(np.linspace(0, n - 1, min(most, n)).astype(int))
-
-
-def body_part_of(row: dict[str, Any]) -> str | None:
-    """Returns the name of a row's body part; None if it is unknown."""
-    return None if row["body_part"] is None else BODY_PARTS[row["body_part"]]
-
-
-def image_source(image: dict[str, Any]) -> Any:
-    """Returns the path of an image of the column `image` with `Image(decode=False)`, or its bytes if it has these."""
-    return image["path"] if image["bytes"] is None else image["bytes"]
-
-
-def has_regions(rows: Dataset) -> bool:
-    """Returns whether the rows say which regions of the body they show."""
-    return "region" in rows.column_names and any(rows["region"])
-
-
-def region_members(shown: Iterable[str | None]) -> dict[str, np.ndarray]:
-    """Returns name in `REGION_GROUPS` -> which of `shown` (regions joined by "+") have a region of it, bool `[n]`."""
-    sets = [set((regions or "").split("+")) for regions in shown]
-    return {name: np.asarray([bool(one & set(group)) for one in sets]) for name, group in REGION_GROUPS.items()}
-
-
-def groups_of(rows: Dataset) -> list[str]:
-    """Returns the group of each row: the first region of the upper limb that it shows, else the first of all regions.
-
-    Rows without regions are grouped by body part.
-    """
-    if has_regions(rows):
-        shown = [(region or _UNKNOWN).split("+") for region in rows["region"]]
-        return [next((region for region in regions if region in _SCOPE), regions[0]) for regions in shown]
-    return [body_part_of({"body_part": part}) or _UNKNOWN for part in rows["body_part"]]
-
-
-def is_outside(group: str) -> bool:
-    """Returns whether a group from `groups_of` shows nothing of the upper limb."""
-    return group in LOWER_LIMB
-
-
-def in_scope(rows: Dataset, *, inside: bool = True) -> Dataset:
-    """Selects the rows that checkpoints of this package are for, or the other rows if not `inside`.
-
-    They show something of the upper limb. If the rows do not say which region they show, all are in scope.
-    """
-    return rows.select([index for index, group in enumerate(groups_of(rows)) if is_outside(group) != inside])
-
-
-def scope_of(rows: Dataset) -> Dataset:
-    """Selects the rows that figures and calibration are for: those `in_scope`, or all rows if none is."""
-    inside = in_scope(rows)
-    return inside if len(inside) else rows

@@ -26,7 +26,7 @@ from ..retrieval import OOD_FILE, OODDetector
 from ..training import SplitPredictions
 from .calibration import add_to_training_record
 from .ood_detection import read_codes
-from .prediction_cache import spread_indices
+from .splits import spread_indices
 
 MAX_VIEWS = 1_500
 """More views of train would hardly change a linear head."""

@@ -12,8 +12,7 @@ from ..inference import StudyPredictor
 from ..metrics import GroupReport, mean_with_interval
 from ..models import LABELS
 from ..retrieval import FOLDER, Neighbour, RetrievalIndex, encode_rows
-from .prediction_cache import body_part_of
-from .splits import load_splits
+from .splits import body_part_of, load_splits
 
 PRECISION_AT = 5
 """Number of neighbours for precision."""

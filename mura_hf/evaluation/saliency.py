@@ -25,7 +25,8 @@ from .pointing_game import (
     play_pointing_game,
     projection_agreement,
 )
-from .prediction_cache import PredictionCache, body_part_of, image_source, spread_indices
+from .prediction_cache import PredictionCache
+from .splits import body_part_of, image_source, spread_indices
 
 SIZES: dict[str, dict[str, Any]] = {
     "randomization": {"n_views": 24, "n_seeds": 5, "steps": 8},

@@ -18,7 +18,7 @@ from ..metrics import adjust_p_values, mean_interval, mean_with_interval, sign_f
 from ..models import LABELS
 from ..radiographs import Radiograph, read_radiograph
 from .masking import Box, corner_boxes, fill_boxes, marker_boxes, move_boxes
-from .prediction_cache import body_part_of, image_source
+from .splits import body_part_of, image_source
 
 LIMIT = 0.05
 """Largest mean shift of the probability, in either direction, that does not count as a shortcut."""

@@ -1,12 +1,14 @@
-"""Loads the splits of a dataset as in a checkpoint's training, so that evaluation sees no training patient."""
+"""Splits of a dataset, cut as in training so that evaluation sees no training patient, and selections of rows."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from datasets import Dataset, DatasetDict, Image
 
+from ..common import LOWER_LIMB
 from ..data import (
     HUB_PREFIX,
     SELECTION_OPTIONS,
@@ -17,12 +19,16 @@ from ..data import (
     read_manifest,
     split_digest,
 )
+from ..data.open_data import REGION_GROUPS
 from ..data.views import group_studies
 from ..errors import CheckpointError, DatasetError
+from ..models import BODY_PARTS
 from ..phantoms import phantom_record
 from ..radiographs import read_levels
 from ..training import MANIFEST_FILE, recorded_split
-from .prediction_cache import image_source
+
+_SCOPE = REGION_GROUPS["upper limb"]
+_UNKNOWN = "any"
 
 
 def describe_source(source: DataSource, data_dir: str | Path) -> dict[str, Any]:
@@ -43,7 +49,7 @@ def sample_studies(rows: Dataset, number: int) -> list[tuple[list[np.ndarray], i
     rows = rows.cast_column("image", Image(decode=False))
     groups = list(group_studies(rows["study_id"]).values())
     found = []
-    for place in np.unique(np.linspace(0, len(groups) - 1, min(number, len(groups))).round().astype(int)):
+    for place in spread_indices(len(groups), number):
         views = [rows[row] for row in groups[place]]
         found.append(([read_levels(image_source(view["image"])) for view in views], int(views[0]["label"])))
     return found
@@ -124,3 +130,64 @@ def _check_manifest(folder: Path, rows: Dataset, description: dict[str, Any], da
             f"{data_dir} is not the copy that {folder} was trained on, and {count} patients or studies of its valid "
             "were then in train, dev or calib; use the copy of training"
         )
+
+
+def spread_indices(n: int, most: int) -> np.ndarray:
+    """Returns at most `most` different indices below `n`, evenly spaced and ascending: int64."""
+    return np.unique(np.linspace(0, n - 1, min(most, n)).astype(int))
+
+
+def body_part_of(row: dict[str, Any]) -> str | None:
+    """Returns the name of a row's body part; None if it is unknown."""
+    return None if row["body_part"] is None else BODY_PARTS[row["body_part"]]
+
+
+def image_source(image: dict[str, Any]) -> Any:
+    """Returns the path of an image of the column `image` with `Image(decode=False)`, or its bytes if it has these."""
+    return image["path"] if image["bytes"] is None else image["bytes"]
+
+
+def has_regions(rows: Dataset) -> bool:
+    """Returns whether the rows say which regions of the body they show."""
+    return "region" in rows.column_names and any(rows["region"])
+
+
+def region_members(shown: Iterable[str | None]) -> dict[str, np.ndarray]:
+    """Returns name in `REGION_GROUPS` -> which of `shown` (regions joined by "+") have a region of it, bool `[n]`."""
+    sets = [set((regions or "").split("+")) for regions in shown]
+    return {name: np.asarray([bool(one & set(group)) for one in sets]) for name, group in REGION_GROUPS.items()}
+
+
+def groups_of(rows: Dataset) -> list[str]:
+    """Returns the group of each row: the first region of the upper limb that it shows, else the first of all regions.
+
+    Rows without regions are grouped by body part.
+    """
+    if has_regions(rows):
+        shown = [(region or _UNKNOWN).split("+") for region in rows["region"]]
+        return [next((region for region in regions if region in _SCOPE), regions[0]) for regions in shown]
+    return [body_part_of({"body_part": part}) or _UNKNOWN for part in rows["body_part"]]
+
+
+def is_outside(group: str) -> bool:
+    """Returns whether a group from `groups_of` shows nothing of the upper limb."""
+    return group in LOWER_LIMB
+
+
+def rows_in_scope(rows: Dataset) -> Dataset:
+    """Selects the rows that checkpoints of this package are for: they show something of the upper limb.
+
+    If the rows do not say which region they show, all are in scope.
+    """
+    return rows.select([index for index, group in enumerate(groups_of(rows)) if not is_outside(group)])
+
+
+def rows_out_of_scope(rows: Dataset) -> Dataset:
+    """Selects the rows that are not `rows_in_scope`."""
+    return rows.select([index for index, group in enumerate(groups_of(rows)) if is_outside(group)])
+
+
+def rows_to_measure(rows: Dataset) -> Dataset:
+    """Selects the rows that figures and calibration are for: the `rows_in_scope`, or all rows if there are none."""
+    inside = rows_in_scope(rows)
+    return inside if len(inside) else rows

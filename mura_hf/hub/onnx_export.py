@@ -189,7 +189,7 @@ def _calibrate(probability: float, slope: float, intercept: float) -> float:
 
 def describe_study(graph: ViewGraph) -> dict[str, Any]:
     """Returns what `study.json` says about a graph."""
-    config, detector = graph.last, graph.detector
+    config, detector = graph.study_config, graph.detector
     points = {name: float(value) for name, value in config.operating_points.items()}
     return {
         "labels": list(config.id2label.values()),
@@ -225,7 +225,7 @@ def _list_graphs(predictor: StudyPredictor) -> dict[str, tuple[ViewGraph, Callab
     if not isinstance(model, MuraSpecializedForImageClassification):
         return {"model": (ViewGraph(model, processor, predictor.ood_detector), predictor)}
     found: dict[str, Any] = {
-        part: (ViewGraph(member, processor, whole=model), partial(predictor, body_part=part))
+        part: (ViewGraph(member, processor, specialized=model), partial(predictor, body_part=part))
         for part, member in model.members.items()
     }
     if model.router is not None:

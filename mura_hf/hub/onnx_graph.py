@@ -143,10 +143,11 @@ class ViewGraph(nn.Module):
         model: A classifier in evaluation mode.
         processor: Its image processor.
         detector: Its out-of-distribution detector, if there is one.
-        whole: The specialized model that this model is a member of, if it is one.
+        specialized: The specialized model that this model is a member of, if it is one.
 
     Attributes:
         heatmap: Whether the heatmap is one of the outputs.
+        study_config: Config with the calibration of studies, which comes last.
 
     Raises:
         CheckpointError: If the graph cannot do what the image processor or the model does.
@@ -161,7 +162,7 @@ class ViewGraph(nn.Module):
         model: MuraClassifier,
         processor: MuraImageProcessor,
         detector: OODDetector | None = None,
-        whole: MuraClassifier | None = None,
+        specialized: MuraClassifier | None = None,
     ) -> None:
         super().__init__()
         for member in list_models(model):
@@ -175,7 +176,7 @@ class ViewGraph(nn.Module):
         for module in self.model.modules():
             if isinstance(module, MuraFuseNetForImageClassification):
                 module.__class__ = _FuseNetGraph
-        self.last: Any = (self.model if whole is None else whole).config  # its calibration comes last
+        self.study_config: Any = (specialized or self.model).config
         self.heatmap = True
         self.detector = detector
         self.inside = [] if detector is None else detector.inside.tolist()
@@ -189,9 +190,10 @@ class ViewGraph(nn.Module):
         output: Any = self.model.classify_views(pixel_values)
         members = list(getattr(output, "members", {"": output}).values())
         member_logits = torch.cat([member.logits for member in members])
+        logits = output.logits[0]
         found = {
             "probability": self._probability(member_logits),
-            "logits": output.logits[0] if self.last is self.model.config else output.logits[0] / self.last.temperature,
+            "logits": logits if self.study_config is self.model.config else logits / self.study_config.temperature,
             "member_logits": member_logits,
         }
         if self.heatmap:
@@ -227,7 +229,7 @@ class ViewGraph(nn.Module):
 
     def _probability(self, member_logits: torch.Tensor) -> torch.Tensor:
         """P(abnormal) of a study that has only this view."""
-        members = list_members(self.model, self.last)
+        members = list_members(self.model, self.study_config)
         weights, slopes, intercepts = (
             member_logits.new_tensor([member[name] for member in members]) for name in ("weight", "slope", "intercept")
         )
@@ -235,7 +237,7 @@ class ViewGraph(nn.Module):
         log_p, log_q = (
             torch.logsumexp(functional.logsigmoid(sign * logits) + weights.log(), dim=0) for sign in (1, -1)
         )
-        return torch.sigmoid(self.last.study_slope * (log_p - log_q) + self.last.study_intercept)
+        return torch.sigmoid(self.study_config.study_slope * (log_p - log_q) + self.study_config.study_intercept)
 
     def _ood_scores(self, codes: torch.Tensor) -> torch.Tensor:
         """As `OODDetector.score`."""

@@ -97,7 +97,7 @@ def stage_static_space(folder: str | Path, *, title: str, checkpoint: str | None
     }
     (folder / "page.json").write_text(json.dumps(page), encoding="utf-8")
     (folder / CARD).write_text(_readme(title, study), encoding="utf-8")
-    _finish(folder)
+    _fill_in_policy_and_files(folder)
     return folder
 
 
@@ -164,7 +164,7 @@ def _describe_performance(predictor: StudyPredictor) -> dict[str, dict[str, str]
     return found
 
 
-def _finish(folder: Path) -> None:
+def _fill_in_policy_and_files(folder: Path) -> None:
     """Writes policy, version and files into page and service worker."""
     page = folder / "index.html"
     page.write_text(page.read_text(encoding="utf-8").replace("__POLICY__", _POLICY), encoding="utf-8")

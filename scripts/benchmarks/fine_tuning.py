@@ -29,7 +29,7 @@ from transformers import AutoConfig, AutoModelForImageClassification
 from mura_hf.data import ViewDataset, load_data
 from mura_hf.errors import DatasetError
 from mura_hf.evaluation import describe_source, finalize_checkpoint, load_split
-from mura_hf.evaluation.prediction_cache import scope_of
+from mura_hf.evaluation.splits import rows_to_measure
 from mura_hf.metrics import calibrate_studies, classification_metrics, paired_comparison
 from mura_hf.models import LABELS, MuraImageProcessor
 from mura_hf.phantoms import write_phantom_mura
@@ -115,7 +115,7 @@ def measure_films(
     if not (DATA / "fracatlas").is_dir():
         raise DatasetError(f"{DATA / 'fracatlas'} does not exist; put FracAtlas there ({FRACATLAS})")
     base = find_base(checkpoint).folder
-    rows = scope_of(load_split(base, DATA / "fracatlas", "valid")[0]).cast_column("image", Image(decode=False))
+    rows = rows_to_measure(load_split(base, DATA / "fracatlas", "valid")[0]).cast_column("image", Image(decode=False))
     before, labels, blocks = _predict(base, rows)
     found = []
     for seed in tqdm(range(draws), desc="Draws"):

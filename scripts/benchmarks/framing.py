@@ -33,7 +33,7 @@ from mura_hf.errors import DatasetError, MuraError
 from mura_hf.evaluation import load_split
 from mura_hf.evaluation.ood_detection import list_images
 from mura_hf.evaluation.pointing_game import play_pointing_game
-from mura_hf.evaluation.prediction_cache import groups_of, image_source, scope_of, spread_indices
+from mura_hf.evaluation.splits import groups_of, image_source, rows_to_measure, spread_indices
 from mura_hf.metrics import GroupReport, mean_with_interval, paired_comparison, sign_flip_test
 from mura_hf.models.golden_mura import digest_weights
 from mura_hf.retrieval import feature_means
@@ -196,7 +196,7 @@ def hold_out(checkpoints: Sequence[str], data_dir: str | Path, split: str) -> Da
     if "boxes" not in rows.column_names:
         raise DatasetError(f"{data_dir} has no boxes, so close-ups cannot be cut around findings; use data with boxes")
     unseen = set(rows["study_id"]).intersection(*(other["study_id"] for other in others))
-    rows = scope_of(rows.cast_column("image", Image(decode=False)))
+    rows = rows_to_measure(rows.cast_column("image", Image(decode=False)))
     columns = zip(rows["study_id"], rows["label"], rows["boxes"], strict=True)
     rows = rows.select(
         [n for n, (study, label, boxes) in enumerate(columns) if study in unseen and (label == 0 or boxes)]

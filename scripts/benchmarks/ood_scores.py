@@ -23,7 +23,14 @@ from mura_hf.common import BUNDLED
 from mura_hf.errors import DatasetError
 from mura_hf.evaluation import load_splits
 from mura_hf.evaluation.ood_detection import N_IMAGES, ood_images
-from mura_hf.evaluation.prediction_cache import groups_of, image_source, in_scope, is_outside, spread_indices
+from mura_hf.evaluation.splits import (
+    groups_of,
+    image_source,
+    is_outside,
+    rows_in_scope,
+    rows_out_of_scope,
+    spread_indices,
+)
 from mura_hf.retrieval import OODDetector, feature_means, find_thresholds, view_codes
 
 sys.path.append(str(ROOT / "scripts"))
@@ -73,8 +80,8 @@ def compare_scores(
     """
     predictor = StudyPredictor.from_pretrained(checkpoint)
     rows = {name: datasets[name].select(spread_indices(len(datasets[name]), most)) for name, most in _MOST.items()}
-    outside_scope = in_scope(rows["dev"], inside=False)
-    rows |= {name: in_scope(rows[name]) for name in ("calib", "dev")}
+    outside_scope = rows_out_of_scope(rows["dev"])
+    rows |= {name: rows_in_scope(rows[name]) for name in ("calib", "dev")}
     inside = {name: _compute_codes(predictor, _files(split), name) for name, split in rows.items()}
     foreign = ood_images(predictor, rows["dev"], outside_scope, others, first_seed=_FIRST_SEED)
     seeds = range(_FIRST_SEED, _FIRST_SEED + N_IMAGES)

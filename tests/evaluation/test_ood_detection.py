@@ -13,9 +13,10 @@ from mura_hf.evaluation.ood_detection import (
     UNRELATED_KINDS,
     fit_ood_detector,
     groups_of,
-    in_scope,
     measure_ood_detection,
     read_unrelated,
+    rows_in_scope,
+    rows_out_of_scope,
 )
 from mura_hf.inference import OOD_WARNING
 from mura_hf.models import BODY_PARTS
@@ -84,8 +85,8 @@ def test_close_ups_count_if_training_enlarged_views(datasets, folder, monkeypatc
 def test_legs_are_out_of_scope_unless_a_hand_is_visible_too():
     rows = Dataset.from_dict({"region": ["hand", "leg", "hip+leg", "leg+hand", "unknown"], "body_part": [None] * 5})
     assert groups_of(rows) == ["hand", "leg", "hip", "hand", "unknown"]
-    assert in_scope(rows)["region"] == ["hand", "leg+hand", "unknown"]
-    assert in_scope(rows, inside=False)["region"] == ["leg", "hip+leg"]
+    assert rows_in_scope(rows)["region"] == ["hand", "leg+hand", "unknown"]
+    assert rows_out_of_scope(rows)["region"] == ["leg", "hip+leg"]
 
 
 class _FlagsArrays:

@@ -74,7 +74,7 @@ VIT = {"backbone": "vit_tiny_patch16_224", "backbone_kwargs": {"depth": 1, "embe
     ("fields", "settings"),
     [
         ({"temperature": 2.0, "num_channels": 1, "study_pooling": "max"}, {"image_mean": [0.4], "image_std": [0.2]}),
-        ({"id2label": {0: "intact", 1: "fracture"}, **CONVNEXT}, {"resize_mode": "squash", "do_rescale": False}),
+        ({"id2label": {0: "intact", 1: "<b>fracture"}, **CONVNEXT}, {"resize_mode": "squash", "do_rescale": False}),
         ({"body_part_head": True, **VIT}, {"resample": Image.Resampling.BICUBIC, "do_normalize": False}),
         ({}, {"resize_mode": "squash", "size": {"height": 80, "width": 72},
               "do_center_crop": True, "crop_size": {"height": 70, "width": 63}}),
@@ -97,6 +97,7 @@ def test_logits_of_the_views_are_those_of_the_checkpoint(tmp_path, fields, setti
     network = timm.create_model(f"local-dir:{done.folder}", pretrained=True).eval()
     assert type(plain) is TimmWrapperForImageClassification
     assert plain.config.id2label == model.config.id2label
+    assert "<b>" not in (done.folder / "README.md").read_text()
     pixel_values = AutoImageProcessor.from_pretrained(done.folder)(film.convert("RGB"))["pixel_values"]
     with torch.inference_mode():
         expected = model(processor([film], return_tensors="pt")["pixel_values"]).logits
