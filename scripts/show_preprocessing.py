@@ -29,8 +29,8 @@ _Cell = tuple[tuple[str, str], np.ndarray, np.ndarray, tuple[int, int, int, int]
 
 
 def draw_preprocessing(images: Mapping[str, np.ndarray], path: str | Path, *, size: int = 320) -> None:
-    """Draws a row for each image and a column for each option: the original, squash, letterbox, border crop, center
-    crop, each filter with its default settings, and a list of two filters.
+    """Draws a row for each image and a column for each option: the original, squash, letterbox, center crop,
+    each filter with its default settings, and a list of two filters.
 
     The histogram of gray values below each image leaves out the bars of the letterbox.
 
@@ -47,7 +47,7 @@ def draw_preprocessing(images: Mapping[str, np.ndarray], path: str | Path, *, si
 
     if not images:
         raise ValueError("there is no image to draw; give at least one")
-    columns = 5 + len(_FILTERS)
+    columns = 4 + len(_FILTERS)
     height = _CELL * (1 + _STRIP + 0.1) * len(images) + 0.75
     figure = Figure(figsize=(_CELL * columns * 1.03 + 0.5, height), facecolor=_BACKGROUND)
     FigureCanvasAgg(figure)
@@ -81,19 +81,15 @@ def _cells(plane: np.ndarray, size: int) -> list[_Cell]:
     square = {"height": size, "width": size}
     kept = size * 7 // 8
     squash = MuraImageProcessor(size=square, resize_mode="squash")
-    letterbox = MuraImageProcessor(
-        size=square, crop_border=True, do_center_crop=True, crop_size={"height": kept, "width": kept}
-    )
-    field = x0, y0, x1, y1 = letterbox.find_field(plane)
-    squashed, boxed = squash.prepare_plane(plane), MuraImageProcessor(size=square).prepare_plane(plane)
-    inside = letterbox.prepare_mask(np.full_like(plane, 255), (0, 0, *plane.shape[::-1])) > 0
+    letterbox = MuraImageProcessor(size=square, do_center_crop=True, crop_size={"height": kept, "width": kept})
+    squashed, boxed = squash.prepare_plane(plane), letterbox.prepare_plane(plane)
+    inside = letterbox.prepare_mask(np.full_like(plane, 255)) > 0
     start = (size - kept) // 2
     middle = (start, start, start + kept, start + kept)
     cells: list[_Cell] = [
         (("Original", "as in the file"), plane, plane, None),
         (("Squash", f"{size} x {size}"), squashed, squashed, None),
         (("Letterbox", f"{size} x {size}"), boxed, boxed[inside], None),
-        (("Border crop", "keeps the frame"), plane, plane[y0:y1, x0:x1], field),
         (("Center crop", f"{kept} of {size}"), boxed, letterbox.center_crop(boxed), middle),
     ]
     for title, names in _FILTERS.items():

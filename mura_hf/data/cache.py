@@ -29,7 +29,7 @@ from ..models.image_processing_mura import MuraImageProcessor
 from .verification import common_folder, unreadable_error
 from .views import PreparedView, prepare_view
 
-_FORMAT = 1  # increase it when the stored content or the reading of files changes
+_FORMAT = 2  # increase it when the stored content or the reading of files changes
 _MEAN_FILES, _MAX_FILES = 256, 1024  # of a part
 _DECODERS = ("pillow", "numpy", "opencv-python-headless", "pydicom", "imagecodecs")
 _END = b"\xff\xff\xff\xff\x00\x00\x00\x00"  # of a complete Arrow stream
@@ -38,7 +38,7 @@ _LATER = {
     "crop_size", "do_center_crop", "do_normalize", "do_rescale", "image_mean", "image_processor_type", "image_std",
     "rescale_factor",
 }  # fmt: skip
-_SCHEMA = pa.schema([("plane", pa.binary()), ("shape", pa.list_(pa.int32(), 2)), ("field", pa.list_(pa.int32(), 4))])
+_SCHEMA = pa.schema([("plane", pa.binary()), ("shape", pa.list_(pa.int32(), 2))])
 
 
 class PixelCache(Mapping[str, PreparedView]):
@@ -68,9 +68,9 @@ class PixelCache(Mapping[str, PreparedView]):
     def __getitem__(self, file: str) -> PreparedView:
         row = self._rows_of[file]
         assert self._rows is not None
-        plane, shape, field = self._rows[row].columns
+        plane, shape = self._rows[row].columns
         pixels = np.frombuffer(plane[0].as_buffer(), np.uint8).reshape(self._size)
-        return PreparedView(pixels, tuple(shape[0].as_py()), tuple(field[0].as_py()))
+        return PreparedView(pixels, tuple(shape[0].as_py()))
 
 
 def build_pixel_cache(
@@ -219,7 +219,7 @@ def _write_part(
         return problems
     if _digest(settings, files) != part.stem:
         raise DatasetError(f"files in {os.path.dirname(files[0])} changed while they were read; start again")
-    rows = [{"plane": view.plane.tobytes(), "shape": view.shape, "field": view.field} for view in views]
+    rows = [{"plane": view.plane.tobytes(), "shape": view.shape} for view in views]
     unfinished = part.with_suffix(".unfinished")
     with unfinished.open("wb") as opened:
         with pa.ipc.new_stream(opened, _SCHEMA) as stream:

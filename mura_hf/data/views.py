@@ -29,8 +29,6 @@ class PreparedView:
 
     plane: np.ndarray  # uint8 `[h, w]` gray levels in the processor's size
     shape: tuple[int, int]  # height and width of the file in pixels
-    # Part of the file that the processor kept: x0, y0, x1, y1 in pixels, x1 and y1 exclusive
-    field: tuple[int, int, int, int]
 
 
 def prepare_view(source: str | bytes, processor: MuraImageProcessor, name: str | None = None) -> PreparedView:
@@ -40,8 +38,7 @@ def prepare_view(source: str | bytes, processor: MuraImageProcessor, name: str |
         RadiographError: If it cannot be read.
     """
     pixels = read_levels(source, name=name)  # equals `MuraImageProcessor.gray_plane` of the radiograph
-    field = processor.find_field(pixels)
-    return PreparedView(processor.prepare_plane(pixels), (pixels.shape[0], pixels.shape[1]), field)
+    return PreparedView(processor.prepare_plane(pixels), (pixels.shape[0], pixels.shape[1]))
 
 
 class ViewDataset(TorchDataset):
@@ -130,7 +127,7 @@ class ViewDataset(TorchDataset):
         mask = np.zeros(view.shape, np.uint8)
         for x0, y0, x1, y1 in boxes:
             mask[y0:y1, x0:x1] = 255
-        return self.processor.prepare_mask(mask, view.field)
+        return self.processor.prepare_mask(mask)
 
     def _augment(self, plane: np.ndarray, mask: np.ndarray | None, key: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Returns the augmented plane and mask, cropped to the input size of the model."""

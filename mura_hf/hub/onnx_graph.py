@@ -42,7 +42,6 @@ class Preprocessing(nn.Module):
     def __init__(self, processor: MuraImageProcessor) -> None:
         super().__init__()
         unsupported = {
-            "crop_border": processor.crop_border,
             "enhance": bool(processor.enhance),
             f"resample {processor.resample}": processor.resample != Image.Resampling.BILINEAR,
         }

@@ -145,7 +145,6 @@ def _find_timm_obstacle(predictor: StudyPredictor) -> str | None:
         "its head for regions finds studies that it is not made for, and timm's network has one head": knows_legs
         and config.has_ood_detector,
         f"its network takes {channels} channels, and an image has 3": channels not in (1, 3),
-        "crop_border cuts frames off, which timm's transforms cannot": processor.crop_border,
         "enhance filters the image, which timm's transforms cannot": processor.enhance,
     }
     return next((obstacle for obstacle, found in obstacles.items() if found), None)

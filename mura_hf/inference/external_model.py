@@ -45,13 +45,7 @@ class ExternalProcessor:
         """Returns an image as gray levels, uint8 `[H, W]`, like `MuraImageProcessor.gray_plane`."""
         return to_gray_plane(image)
 
-    def find_field(self, plane: np.ndarray) -> tuple[int, int, int, int]:
-        """Returns x0, y0, x1, y1 of the processor's input: the whole image."""
-        return 0, 0, plane.shape[1], plane.shape[0]
-
-    def restore_map(
-        self, values: np.ndarray, height: int, width: int, field: tuple[int, int, int, int] | None = None
-    ) -> np.ndarray:
+    def restore_map(self, values: np.ndarray, height: int, width: int) -> np.ndarray:
         """Maps a heatmap back, like `MuraImageProcessor.restore_map`; it is 0 outside of what the model saw.
 
         Raises:

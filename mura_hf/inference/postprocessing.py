@@ -47,9 +47,8 @@ def compute_heatmaps(
     found = explain(model, pixel_values, output=output.views, method=method, body_parts=parts)
     maps = []
     for small, radiograph in zip(found.maps.cpu().numpy(), radiographs, strict=True):
-        field = processor.find_field(radiograph.to_uint8())
         height, width = radiograph.pixels.shape
-        restored = np.clip(processor.restore_map(small, height, width, field), 0.0, 1.0)
+        restored = np.clip(processor.restore_map(small, height, width), 0.0, 1.0)
         # Normalised by the maximum inside the view; attention on the padding is ignored.
         peak = float(restored.max())
         maps.append(restored / peak if peak > 0 else restored)

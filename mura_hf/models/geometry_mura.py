@@ -1,4 +1,4 @@
-"""Geometry of preprocessing: gray planes, borders, resizing, cropping, and the way back for heatmaps."""
+"""Geometry of preprocessing: gray planes, resizing, cropping, and the way back for heatmaps."""
 
 from collections.abc import Callable
 from typing import Any
@@ -90,63 +90,6 @@ def _plane_from_array(array: np.ndarray) -> np.ndarray:
     return array
 
 
-_MIN_WHITE, _MAX_BLACK = 224, 48
-_TOLERANCE = 6  # gray levels; JPEG artifacts and sensor noise stay within
-_UNIFORM_SHARE = 0.99  # of the pixels of a line; the rest may be dust or the end of a letter
-_MAX_TRIM = 0.4  # of height or width, from one side
-_MIN_AREA = 0.25  # of the image must remain
-_MARGIN = 0.01  # of height or width is kept on each trimmed side
-
-
-def find_field_inside_border(plane: np.ndarray) -> tuple[int, int, int, int]:
-    """Finds the exposed field of a radiograph, without the uniform border of a collimator, frame or scanner.
-
-    From each side, lines are trimmed as long as 99 % of their pixels lie within 6 levels of the tone of that side: the
-    median of the outermost line, which must be nearly black (up to 48) or nearly white (from 224). Anything that
-    covers more than 1 % of a line, be it a fingertip, a letter or noise, stops the trimming there. One hundredth of
-    the height or width is kept as a margin. At most 40 % are trimmed from a side, and the image stays whole if less
-    than a quarter would remain. Left and right come before top and bottom. All sides are trimmed a second time,
-    because a line may be uniform only after the neighboring borders are gone.
-
-    The rule is our own and prefers to keep too much: a rotated or round border, or one with text along it, stays.
-
-    Args:
-        plane: uint8 `[H, W]`.
-
-    Returns:
-        x0, y0, x1, y1 in pixels; x1 and y1 are exclusive.
-    """
-    height, width = plane.shape
-    tones: dict[str, int] = {}
-    x0, y0, x1, y1 = 0, 0, width, height
-    for _ in range(2):
-        x0 += _count_border_lines(plane[y0:y1, x0:x1].T, int(_MAX_TRIM * width) - x0, tones, "left")
-        x1 -= _count_border_lines(plane[y0:y1, x0:x1].T[::-1], int(_MAX_TRIM * width) - (width - x1), tones, "right")
-        y0 += _count_border_lines(plane[y0:y1, x0:x1], int(_MAX_TRIM * height) - y0, tones, "top")
-        y1 -= _count_border_lines(plane[y0:y1, x0:x1][::-1], int(_MAX_TRIM * height) - (height - y1), tones, "bottom")
-    across, down = int(np.ceil(_MARGIN * width)), int(np.ceil(_MARGIN * height))
-    x0, y0, x1, y1 = max(0, x0 - across), max(0, y0 - down), min(width, x1 + across), min(height, y1 + down)
-    if (x1 - x0) * (y1 - y0) < _MIN_AREA * height * width:
-        return 0, 0, width, height
-    return x0, y0, x1, y1
-
-
-def _count_border_lines(lines: np.ndarray, limit: int, tones: dict[str, int], side: str) -> int:
-    """Number of leading lines of `[n, length]` that are border; the tone of the side is kept for the second pass."""
-    if limit < 1:
-        return 0
-    tone = tones.get(side, int(np.median(lines[0])))
-    if _MAX_BLACK < tone < _MIN_WHITE:
-        return 0
-    count = 0
-    # Line by line, because most images have no border and end here at once.
-    while count < limit and (np.abs(lines[count].astype(np.int16) - tone) <= _TOLERANCE).mean() >= _UNIFORM_SHARE:
-        count += 1
-    if count:
-        tones[side] = tone
-    return count
-
-
 def find_placement(original: tuple[int, ...], size: tuple[int, int], mode: str) -> tuple[int, int, int, int]:
     """Returns top, left, height and width of an image after resizing to a canvas.
 
@@ -201,21 +144,21 @@ def find_center(size: tuple[int, int], crop: tuple[int, int]) -> tuple[int, int]
 
 
 def resize_back(
-    values: np.ndarray, field: tuple[int, int], size: tuple[int, int], crop: tuple[int, int], mode: str
+    values: np.ndarray, original: tuple[int, int], size: tuple[int, int], crop: tuple[int, int], mode: str
 ) -> np.ndarray:
-    """Resizes a map of the processed image back to the field that was resized for it.
+    """Resizes a map of the processed image back to the original image.
 
     Args:
         values: float32 `[h, w]`, covering the center crop, at any resolution.
-        field: Height and width of the field in pixels of the original.
+        original: Height and width of the original in pixels.
         size: Height and width of the canvas in pixels.
         crop: Height and width of the center crop in pixels; `size` if there is none.
         mode: One of `RESIZE_MODES`.
 
     Returns:
-        float32 with height and width of the field; 0 for pixels whose center lies outside the crop.
+        float32 with height and width of the original; 0 for pixels whose center lies outside the crop.
     """
-    top, left, inner_height, inner_width = find_placement(field, size, mode)
+    top, left, inner_height, inner_width = find_placement(original, size, mode)
     above, beside = find_center(size, crop)
     down, across = values.shape[0] / crop[0], values.shape[1] / crop[1]
     # The box of Pillow's resize must lie inside the array, so the edges are continued over what the crop left out.
@@ -231,8 +174,8 @@ def resize_back(
         (left + inner_width - beside) * across + columns_before,
         (top + inner_height - above) * down + rows_before,
     )
-    resized = Image.fromarray(padded).resize((field[1], field[0]), resample=Image.Resampling.BILINEAR, box=box)
-    rows = top + (np.arange(field[0]) + 0.5) * inner_height / field[0] - above
-    columns = left + (np.arange(field[1]) + 0.5) * inner_width / field[1] - beside
+    resized = Image.fromarray(padded).resize((original[1], original[0]), resample=Image.Resampling.BILINEAR, box=box)
+    rows = top + (np.arange(original[0]) + 0.5) * inner_height / original[0] - above
+    columns = left + (np.arange(original[1]) + 0.5) * inner_width / original[1] - beside
     visible = ((rows >= 0) & (rows < crop[0]))[:, None] & ((columns >= 0) & (columns < crop[1]))
     return np.where(visible, np.asarray(resized), np.float32(0))

@@ -17,7 +17,6 @@ from .enhancement_mura import apply_filters, complete_filters
 from .geometry_mura import (
     RESIZE_MODES,
     find_center,
-    find_field_inside_border,
     resize_back,
     resize_to_canvas,
     to_gray_plane,
@@ -29,15 +28,12 @@ class MuraImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call-
     resize_mode (`str`, *optional*, defaults to `"letterbox"`):
         `"letterbox"` keeps the aspect ratio and pads with black; `"squash"` stretches the image, as most of the MURA
         literature does.
-    crop_border (`bool`, *optional*, defaults to `False`):
-        Whether to crop the uniform border (of a collimator or frame) before resizing.
     enhance (`str`, `dict` or `list`, *optional*):
         Filters in the order of their use, each a name or a dict of a name and settings: `"clahe_lab"`, `"clahe_gray"`,
         `"high_frequency_emphasis"`, `"unsharp"`. An empty list means none.
     """
 
     resize_mode: str | None
-    crop_border: bool | None
     enhance: str | dict | list | tuple | None
 
 
@@ -48,8 +44,8 @@ class MuraImageProcessor(PilBackend):
     Steps:
 
     1. `gray_plane`: the image becomes one gray plane, uint8.
-    2. `prepare_plane`: with `crop_border`, the uniform border is cropped (`find_field`). The rest is resized to
-       `size`, enhanced with the filters of `enhance`, and placed on the black canvas of the letterbox.
+    2. `prepare_plane`: the plane is resized to `size`, enhanced with the filters of `enhance`, and placed on the black
+       canvas of the letterbox.
     3. `center_crop`: with `do_center_crop`, the center of `crop_size` is kept.
     4. `to_pixel_values`: values are scaled to [0, 1], normalized with `image_mean` and `image_std` (those
        of ImageNet by default), and repeated over the channels.
@@ -73,7 +69,6 @@ class MuraImageProcessor(PilBackend):
     size: Any = {"height": 320, "width": 320}  # a SizeDict on instances
     crop_size: Any = None  # a SizeDict on instances
     resize_mode = "letterbox"
-    crop_border = False
     enhance: Any = None  # a list of dicts with all settings on instances
     do_resize = True
     do_center_crop = False
@@ -81,6 +76,11 @@ class MuraImageProcessor(PilBackend):
     do_normalize = True
 
     def __init__(self, **kwargs: Any) -> None:
+        if kwargs.pop("crop_border", False):
+            raise ValueError(
+                "crop_border is true, but this version of mura_hf does not crop borders; train the checkpoint again "
+                "without it"
+            )
         super().__init__(**kwargs)
         _check_resize_mode(self.resize_mode)
         if not self.do_resize or self.do_pad:
@@ -105,34 +105,22 @@ class MuraImageProcessor(PilBackend):
         """Converts an image to a gray plane, uint8 `[H, W]`; see `to_gray_plane`."""
         return to_gray_plane(image)
 
-    def find_field(self, plane: np.ndarray) -> tuple[int, int, int, int]:
-        """Finds the part of a gray plane that is resized: the whole image unless `crop_border`.
-
-        Returns:
-            x0, y0, x1, y1 in pixels of the image; x1 and y1 are exclusive.
-        """
-        return find_field_inside_border(plane) if self.crop_border else (0, 0, plane.shape[1], plane.shape[0])
-
     def prepare_plane(self, plane: np.ndarray) -> np.ndarray:
-        """Does all deterministic steps on a gray plane: border crop, resizing to `size`, enhancement, letterbox."""
-        x0, y0, x1, y1 = self.find_field(plane)
-        field = plane[y0:y1, x0:x1]
+        """Does all deterministic steps on a gray plane: resizing to `size`, enhancement, letterbox."""
         if not self.do_resize:  # only for a single call
-            return apply_filters(field, self.enhance)
+            return apply_filters(plane, self.enhance)
         size = self.size.height, self.size.width
         return resize_to_canvas(
-            field, size, self.resize_mode, self.resample, lambda resized: apply_filters(resized, self.enhance)
+            plane, size, self.resize_mode, self.resample, lambda resized: apply_filters(resized, self.enhance)
         )
 
-    def prepare_mask(self, mask: np.ndarray, field: tuple[int, int, int, int]) -> np.ndarray:
+    def prepare_mask(self, mask: np.ndarray) -> np.ndarray:
         """Transforms a mask of an image as `prepare_plane` transforms the image, without enhancement.
 
-        `mask` is uint8 `[H, W]`, 255 inside and 0 outside, and `field` that of the image. The result is interpolated
-        like the image; values above 127 are inside.
+        `mask` is uint8 `[H, W]`, 255 inside and 0 outside. The result is interpolated like the image; values above 127
+        are inside.
         """
-        x0, y0, x1, y1 = field
-        size = self.size.height, self.size.width
-        return resize_to_canvas(mask[y0:y1, x0:x1], size, self.resize_mode, self.resample)
+        return resize_to_canvas(mask, (self.size.height, self.size.width), self.resize_mode, self.resample)
 
     def center_crop(self, planes: np.ndarray) -> np.ndarray:
         """Crops the center of prepared planes or masks, `[..., height, width]` of any type, if `do_center_crop`.
@@ -156,24 +144,14 @@ class MuraImageProcessor(PilBackend):
             mean, std = np.zeros_like(mean), np.ones_like(std)
         return (scaled - mean[None, :, None, None]) / std[None, :, None, None]
 
-    def restore_map(
-        self, values: np.ndarray, height: int, width: int, field: tuple[int, int, int, int] | None = None
-    ) -> np.ndarray:
+    def restore_map(self, values: np.ndarray, height: int, width: int) -> np.ndarray:
         """Maps values `[h, w]` that were computed on `pixel_values`, such as a heatmap, back to the original image.
 
-        `height` and `width` are those of the original, and `field` is its `find_field`; the whole image if None.
-
         Returns:
-            float32 `[height, width]`; 0 outside the field and outside the center crop.
+            float32 `[height, width]`, the size of the original; 0 outside the center crop.
         """
-        x0, y0, x1, y1 = field or (0, 0, width, height)
         size = self.size.height, self.size.width
-        inner = resize_back(values, (y1 - y0, x1 - x0), size, self.output_size, self.resize_mode)
-        if inner.shape == (height, width):
-            return inner
-        restored = np.zeros((height, width), np.float32)
-        restored[y0:y1, x0:x1] = inner
-        return restored
+        return resize_back(values, (height, width), size, self.output_size, self.resize_mode)
 
     def _prepare_images_structure(self, images: Any, expected_ndims: int = 3) -> list[Any]:
         """A flat list of images; unlike the base class, it takes gray arrays without a channel axis."""

@@ -22,6 +22,7 @@ from ..models import (
     MuraForMetricLearning,
     MuraFuseNetForImageClassification,
     MuraImageClassifierOutput,
+    MuraImageProcessor,
     MuraSpecializedForImageClassification,
 )
 from ..radiographs import read_levels
@@ -164,6 +165,8 @@ def digest_encoder(model: MuraClassifier, processor: Any) -> str:
     operating points and the region head are ignored. Takes about 0.1 s for 15 million weights.
     """
     settings = getattr(processor, "processor", processor).to_dict()
+    if isinstance(processor, MuraImageProcessor):
+        settings["crop_border"] = False  # a setting of former versions, which digests of indexes contain
     fields = model.config.to_diff_dict().items()
     known = {
         "config": {

@@ -68,7 +68,6 @@ class ModelArguments(_Arguments):
         "letterbox", "Pad to a square (letterbox), or distort (squash)."
     )
     enhance: list[Any] | None = _arg(None, "Filters of `MuraImageProcessor`, in order.")
-    crop_border: bool = _arg(False, "Crop the collimation border.")
     image_mean: list[float] | None = _arg(None, "Mean per channel. Default: that of timm's weights, or ImageNet's.")
     image_std: list[float] | None = _arg(None, "Standard deviation per channel, likewise.")
     members: list[str] = _arg(
@@ -224,7 +223,7 @@ PART_OF = {item.name: part for part, kind in PARTS.items() for item in dataclass
 
 _FORMER = {
     "hard_share": 0.5, "resized_crop": 1.0, "resized_crop_aspect": 4 / 3, "erasing": 0.0, "erasing_holes": 4,
-    "erasing_side": 0.2, "cutmix": 0.0, "group_duplicates": True, "channels_last": True,
+    "erasing_side": 0.2, "cutmix": 0.0, "group_duplicates": True, "channels_last": True, "crop_border": False,
 }  # fmt: skip
 """Fields of former versions, which configs may still hold with their defaults."""
 

@@ -141,7 +141,6 @@ def _preprocessing(base: Base, *, full_resolution: bool, side: int) -> dict[str,
         "resize_size": None if size.height == image_size else size.height,
         "resize_mode": processor.resize_mode,
         "enhance": processor.enhance or None,
-        "crop_border": processor.crop_border,
         "image_mean": [float(value) for value in processor.image_mean],
         "image_std": [float(value) for value in processor.image_std],
     }

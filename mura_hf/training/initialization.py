@@ -78,7 +78,6 @@ def build_processor(config: TrainingConfig) -> MuraImageProcessor:
         size={"height": side, "width": side},
         resize_mode=model.resize_mode,
         enhance=model.enhance,
-        crop_border=model.crop_border,
         **{name: value for name, value in chosen.items() if value is not None},
     )
 

@@ -29,7 +29,7 @@ def files(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def processor():
-    return MuraImageProcessor(size={"height": 16, "width": 16}, crop_border=True)
+    return MuraImageProcessor(size={"height": 16, "width": 16})
 
 
 def _build(files, processor, folder, **options):
@@ -41,7 +41,7 @@ def _check(cache, files, processor):
     for file in files:
         expected, found = prepare_view(file, processor), cache[file]
         np.testing.assert_array_equal(found.plane, expected.plane)
-        assert (found.shape, found.field) == (expected.shape, expected.field)
+        assert found.shape == expected.shape
 
 
 def _parts(folder):
@@ -81,10 +81,10 @@ def test_another_setting_or_a_changed_file_is_another_cache(files, processor, tm
     copies = [str(shutil.copy(file, tmp_path / os.path.basename(file))) for file in files[:30]]
     folder = tmp_path / "cache"
     old = _build(copies, processor, folder)
-    for setting in ({"enhance": "unsharp"}, {"resize_mode": "squash"}, {"crop_border": False}):
-        other = MuraImageProcessor(**{"size": {"height": 16, "width": 16}, "crop_border": True, **setting})
+    for setting in ({"enhance": "unsharp"}, {"resize_mode": "squash"}):
+        other = MuraImageProcessor(size={"height": 16, "width": 16}, **setting)
         _check(_build(copies, other, folder), copies, other)
-    later = MuraImageProcessor(size={"height": 16, "width": 16}, crop_border=True, image_mean=[0.1] * 3)
+    later = MuraImageProcessor(size={"height": 16, "width": 16}, image_mean=[0.1] * 3)
     n_parts = len(_parts(folder))
     _build(copies, later, folder)
     assert len(_parts(folder)) == n_parts  # settings that apply after the cache
@@ -107,7 +107,7 @@ def killed(*arguments):
         os.kill(os.getpid(), signal.SIGKILL)
     return real(*arguments)
 setattr(cache.os, point, killed)
-processor = MuraImageProcessor(size={"height": 16, "width": 16}, crop_border=True)
+processor = MuraImageProcessor(size={"height": 16, "width": 16})
 cache.build_pixel_cache(sys.argv[4:], processor, sys.argv[3], workers=1, progress=False)
 """
 
@@ -138,7 +138,7 @@ import os, sys
 from mura_hf import MuraImageProcessor
 from mura_hf.data.cache import build_pixel_cache
 folder, *files = sys.argv[1:]
-processor = MuraImageProcessor(size={"height": 16, "width": 16}, crop_border=True)
+processor = MuraImageProcessor(size={"height": 16, "width": 16})
 children = []
 for _ in range(2):
     pid = os.fork()

@@ -83,7 +83,6 @@ class TestBitEquality:
         "options",
         [
             {"do_center_crop": True, "crop_size": {"height": 56, "width": 48}},
-            {"crop_border": True},
             {"enhance": "clahe_lab"},
             {"enhance": "clahe_gray"},
             {"enhance": "high_frequency_emphasis"},
@@ -92,13 +91,12 @@ class TestBitEquality:
                 "size": {"height": 72, "width": 64},
                 "do_center_crop": True,
                 "crop_size": {"height": 64, "width": 64},
-                "crop_border": True,
                 "enhance": ["high_frequency_emphasis", "clahe_gray", {"name": "unsharp", "amount": 0.5}],
                 "image_mean": [0.5] * 3,
                 "image_std": [0.5] * 3,
             },
         ],
-        ids=["crop", "border", "clahe_lab", "clahe_gray", "high_frequency_emphasis", "unsharp", "all"],
+        ids=["crop", "clahe_lab", "clahe_gray", "high_frequency_emphasis", "unsharp", "all"],
     )
     def test_with_every_option_of_the_processor(self, checkpoint, tmp_path, mode, options):
         pixels = render_phantom(5, body_part="hand", size=120).pixels

@@ -98,7 +98,7 @@ def test_preprocessing_travels_along_and_only_clahe_needs_opencv(forks, checkpoi
     for name, clahe in (("plain", []), ("blind", ["clahe_lab"]), ("clahe", ["clahe_lab"])):
         processor = MuraImageProcessor(
             size={"height": 72, "width": 80}, do_center_crop=True, crop_size={"height": 64, "width": 64},
-            crop_border=True, enhance=["high_frequency_emphasis", "unsharp", *clahe],
+            enhance=["high_frequency_emphasis", "unsharp", *clahe],
         )  # fmt: skip
         processor.save_pretrained(folder)
         export_checkpoint(folder, tmp_path / name)

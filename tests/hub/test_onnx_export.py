@@ -49,7 +49,7 @@ def test_preprocessing_is_bit_equal(settings):
         np.testing.assert_allclose(restored, processor.restore_map(heatmap, height, width), atol=1e-5)
 
 
-@pytest.mark.parametrize("setting", [{"crop_border": True}, {"enhance": "clahe_gray"}, {"resample": 3}])
+@pytest.mark.parametrize("setting", [{"enhance": "clahe_gray"}, {"resample": 3}])
 def test_preprocessing_that_a_graph_cannot_do_is_refused(setting):
     with pytest.raises(CheckpointError, match=next(iter(setting))):
         Preprocessing(MuraImageProcessor(**setting))

@@ -119,7 +119,6 @@ def test_logits_of_the_views_are_those_of_the_checkpoint(tmp_path, fields, setti
         ("mura", {"test_time_flip": True}, {}, "test_time_flip"),
         ("mura", {"regions": ["hand", "leg"], "has_ood_detector": True}, {}, "head for regions"),
         ("mura", {"backbone": "cnn2", "backbone_kwargs": None}, {}, "cnn2 is one of this package"),
-        ("mura", {}, {"crop_border": True}, "crop_border"),
         ("mura", {}, {"enhance": [{"name": "clahe"}]}, "enhance"),
         ("mura", {}, {"do_center_crop": True, "crop_size": {"height": 61, "width": 50}}, "center crop"),
         ("mura", {"backbone": "deit_tiny_distilled_patch16_224", "backbone_kwargs": {"depth": 1}}, {}, "linear layer"),

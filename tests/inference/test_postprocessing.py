@@ -30,22 +30,16 @@ def test_heatmaps_and_boxes_have_the_size_of_the_view(flagging, phantom_files):
 
 
 @pytest.mark.parametrize(
-    ("mode", "crop", "border"),
-    [
-        ("letterbox", None, False),
-        ("squash", {"height": 48, "width": 40}, False),
-        ("letterbox", {"height": 48, "width": 40}, True),
-        ("squash", None, True),
-    ],
+    ("mode", "crop"),
+    [("squash", None), ("letterbox", None), ("squash", {"height": 48, "width": 40})],
 )
-def test_heatmap_and_box_come_back_through_every_preprocessing_step(flagging, monkeypatch, mode, crop, border):
+def test_heatmap_and_box_come_back_through_every_preprocessing_step(flagging, monkeypatch, mode, crop):
     picture = np.zeros((170, 130), np.uint8)
     picture[20:150, 10:110] = np.random.default_rng(0).integers(60, 90, (130, 100))
     picture[96:112, 40:54] = 255
     processor = MuraImageProcessor(
         size={"height": 64, "width": 64},
         resize_mode=mode,
-        crop_border=border,
         do_center_crop=crop is not None,
         crop_size=crop,
     )
@@ -64,11 +58,6 @@ def test_heatmap_and_box_come_back_through_every_preprocessing_step(flagging, mo
     assert abs(columns.mean() - 46.5) <= 1.5
     found, expected = (view.box.x0, view.box.y0, view.box.x1, view.box.y1), (40, 96, 54, 112)
     assert np.abs(np.subtract(found, expected)).max() <= 4
-    if border:
-        x0, y0, x1, y1 = processor.find_field(picture)
-        assert (x0, y0, x1, y1) == (8, 18, 112, 152)
-        view.heatmap[y0:y1, x0:x1] = 0
-        assert not view.heatmap.any()
 
 
 def test_views_that_are_not_flagged_have_no_box(flagging, phantom_files):

@@ -65,13 +65,12 @@ def test_round_trip(tmp_path):
         "image_mean": [0.1, 0.2, 0.3],
         "do_center_crop": True,
         "crop_size": {"height": 40, "width": 30},
-        "crop_border": True,
         "enhance": ["clahe_lab", {"name": "unsharp", "amount": 0.5}],
     }
     processor = _processor(**options)
     processor.save_pretrained(tmp_path)
     again = MuraImageProcessor.from_pretrained(tmp_path)
-    assert (again.resize_mode, again.crop_border, again.output_size) == ("squash", True, (40, 30))
+    assert (again.resize_mode, again.output_size) == ("squash", (40, 30))
     assert again.enhance == processor.enhance == complete_filters(options["enhance"])
     first, second = (one(PLANE, return_tensors="np")["pixel_values"] for one in (processor, again))
     np.testing.assert_array_equal(first, second)
@@ -113,6 +112,7 @@ def test_clipped_images_cause_a_warning(caplog, monkeypatch):
         ({"do_resize": False}, "do_resize must be True"),
         ({"do_pad": True}, "do_pad False"),
         ({"enhance": "clahe_grey"}, "did you mean 'clahe_gray'"),
+        ({"crop_border": True}, "this version of mura_hf does not crop borders"),
         ({"image_std": [0.0, 0.0, 0.0]}, "above 0"),
         ({"image_std": [float("nan")] * 3}, "above 0"),
     ],
@@ -154,7 +154,6 @@ def test_float_images_stay_in_their_range_without_rescaling(scaled):
     "options",
     [
         {"do_center_crop": True, "crop_size": {"height": 30, "width": 40}},
-        {"crop_border": True},
         {"enhance": ["clahe_gray", {"name": "unsharp", "radius": 1}]},
         {"size": {"height": 40, "width": 64}},
         {"resize_mode": "squash"},
@@ -194,44 +193,38 @@ def test_center_crop_equals_transformers(height, width, top, left):
     np.testing.assert_array_equal(_processor().center_crop(planes), planes)
 
 
+def test_a_false_border_crop_of_former_versions_is_ignored():
+    assert "crop_border" not in _processor(crop_border=False).to_dict()
+
+
 @pytest.mark.parametrize("mode", ["letterbox", "squash"])
-@pytest.mark.parametrize("border", [False, True])
-def test_a_mask_is_transformed_like_its_image(mode, border):
+def test_a_mask_is_transformed_like_its_image(mode):
     mask = np.zeros((90, 60), np.uint8)
     mask[20:70, 15:50] = 255
-    processor = _processor(resize_mode=mode, crop_border=border)
-    field = processor.find_field(mask)
-    assert field == ((14, 19, 51, 71) if border else (0, 0, 60, 90))
-    np.testing.assert_array_equal(processor.prepare_mask(mask, field), processor.prepare_plane(mask))
-    enhanced = _processor(resize_mode=mode, crop_border=border, enhance="unsharp")
-    np.testing.assert_array_equal(enhanced.prepare_mask(mask, field), processor.prepare_plane(mask))
+    processor = _processor(resize_mode=mode)
+    np.testing.assert_array_equal(processor.prepare_mask(mask), processor.prepare_plane(mask))
+    enhanced = _processor(resize_mode=mode, enhance="unsharp")
+    np.testing.assert_array_equal(enhanced.prepare_mask(mask), processor.prepare_plane(mask))
 
 
 @pytest.mark.parametrize("resolution", [1, 4])
 @pytest.mark.parametrize("crop", [None, {"height": 35, "width": 45}])
-@pytest.mark.parametrize("border", [False, True])
 @pytest.mark.parametrize("mode", ["letterbox", "squash"])
-def test_a_map_is_restored_through_crop_and_border(mode, border, crop, resolution):
+def test_a_map_is_restored_through_the_crop(mode, crop, resolution):
     image = np.zeros((180, 130), np.uint8)
     image[20:150, 10:120] = RNG.integers(60, 90, (130, 110))
     image[75:87, 68:80] = 255
-    processor = _processor(resize_mode=mode, crop_border=border, do_center_crop=crop is not None, crop_size=crop)
-    field = processor.find_field(image)
-    assert (field != (0, 0, 130, 180)) == border
+    processor = _processor(resize_mode=mode, do_center_crop=crop is not None, crop_size=crop)
     seen = processor.center_crop(processor.prepare_plane(image))
     height, width = seen.shape
     assert (height, width) == processor.output_size
     values = np.repeat(np.repeat(seen.astype(np.float32), resolution, 0), resolution, 1)
-    restored = processor.restore_map(values, 180, 130, field)
+    restored = processor.restore_map(values, 180, 130)
     assert restored.shape == (180, 130)
     assert np.argwhere(restored > 160).mean(0) == pytest.approx([80.5, 73.5], abs=1.5)
-    # A map that is 1 everywhere says where the model could see: nowhere outside the field or the crop.
-    reach = processor.restore_map(np.ones((height * resolution, width * resolution), np.float32), 180, 130, field)
-    x0, y0, x1, y1 = field
-    whole = np.zeros((180, 130), bool)
-    whole[y0:y1, x0:x1] = True
-    assert not reach[~whole].any()
-    placed = find_placement((y1 - y0, x1 - x0), (48, 48), mode)
+    # A map that is 1 everywhere says where the model could see: nowhere outside the crop.
+    reach = processor.restore_map(np.ones((height * resolution, width * resolution), np.float32), 180, 130)
+    placed = find_placement((180, 130), (48, 48), mode)
     share = min(1, height / placed[2]) * min(1, width / placed[3])
-    assert (reach == 1).mean() == pytest.approx(share * whole.mean(), abs=0.02)
+    assert (reach == 1).mean() == pytest.approx(share, abs=0.02)
     assert set(np.unique(reach)) <= {0.0, 1.0}

@@ -66,7 +66,7 @@ def test_everything_is_the_checkpoints_but_its_calibration(family, tmp_path):
 @pytest.mark.parametrize(
     "processor",
     [
-        MuraImageProcessor(size={"height": 72, "width": 72}, do_center_crop=True, crop_size=SIDE, crop_border=True),
+        MuraImageProcessor(size={"height": 72, "width": 72}, do_center_crop=True, crop_size=SIDE),
         MuraImageProcessor(
             size={"height": SIDE, "width": SIDE}, resize_mode="squash", enhance=["clahe_lab", "unsharp"],
             image_mean=[0.3, 0.3, 0.3], image_std=[0.2, 0.2, 0.2],

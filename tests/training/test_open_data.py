@@ -24,7 +24,7 @@ from ..open_trees import write_fracatlas, write_grazpedwri
 from .conftest import TINY
 
 CONFIG = TINY.replace(
-    crop_border=True, random_crop=True, resize_size=72, sampling="balanced", epochs=1, region_weight=0.5,
+    random_crop=True, resize_size=72, sampling="balanced", epochs=1, region_weight=0.5,
     dev_fraction=0.2,
 )  # fmt: skip
 
@@ -65,7 +65,7 @@ def test_an_epoch_calibration_evaluation_and_a_card_that_credits(key, request):
     assert len((home / "run" / "metrics.jsonl").read_text().splitlines()) == 1
     assert [*home.glob("cache/*/*.arrow")]
     processor = MuraImageProcessor.from_pretrained(folder)
-    assert (processor.size.height, processor.output_size, processor.crop_border) == (72, (64, 64), True)
+    assert (processor.size.height, processor.output_size) == (72, (64, 64))
     manifest = read_manifest(home / "run" / MANIFEST_FILE)
     assert manifest.shared_with(manifest) == {}
     assert {split: len(patients) for split, patients in manifest.splits.items()} == {
