@@ -206,7 +206,7 @@ def test_what_the_benchmark_measures_holds():
     assert settings["10"] == "none"
     for name, (low, high) in settings["50"].items():
         assert 0.8 <= low <= high <= 1, name
-    compared = measure_comparisons(20, (20,))
+    compared = measure_comparisons(40, (20,))
     for kind in compared.keys() - {"simulations", "power"}:
         assert all(row["auroc"] <= 0.15 for row in compared[kind].values() if "auroc" in row), kind
     found = measure_guarantees(40, (31, 60))
