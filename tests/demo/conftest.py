@@ -63,8 +63,8 @@ def app():
 
 @pytest.fixture(scope="session")
 def strict_app():
-    """An app that other people can reach, with small limits and handlers that fail."""
-    with start_app({"MURA_PUBLIC": "1"}, STRICT) as app:
+    """An app that other people can reach, with small limits, handlers that fail, and the fastest checkpoint."""
+    with start_app({"MURA_PUBLIC": "1", "MURA_CHECKPOINT": "mura-phantom"}, STRICT) as app:
         yield app
 
 

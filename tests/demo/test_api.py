@@ -153,7 +153,8 @@ def test_a_program_without_the_client_needs_two_requests(app, phantom_files, lea
 
 def test_programs_that_send_the_same_files_at_once_do_not_lose_them(app, client, phantom_files):
     other = Client(app.url, verbose=False)
-    jobs = [one.submit(given(phantom_files), api_name="/predict_study") for one in (client, other) for _ in range(3)]
+    calls = [one for one in (client, other) for _ in range(3)]
+    jobs = [one.submit(given(phantom_files), api_name="/predict_study", **PHANTOM) for one in calls]
     assert [len(job.result()["views"]) for job in jobs] == [len(phantom_files)] * 6
     other.close()
 

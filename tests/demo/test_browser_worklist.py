@@ -190,6 +190,7 @@ def test_a_worklist_its_errors_rows_files_and_opened_studies(page, archive, tmp_
 
 def test_rows_appear_during_reading_which_ends_by_stop_or_when_the_visitor_leaves(browser, app, page, long_archive):
     unfold(page, HOW_SURE)
+    choose_model(page, "mura-phantom")  # the fastest one
     open_tab(page, "Worklist")
     page.evaluate(
         """() => {

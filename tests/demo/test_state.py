@@ -1,3 +1,4 @@
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -112,7 +113,8 @@ def test_only_the_latest_request_of_a_session_is_shown(monkeypatch):
 
 
 def test_a_public_page_limits_checkpoints(tmp_path):
-    save_external(tmp_path, "vit", num_hidden_layers=800)
+    file = save_external(tmp_path, "vit") / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "num_hidden_layers": 800}))
     cache = CheckpointCache(allow_folders=True, limits=PUBLIC_LIMITS.checkpoint)
     with pytest.raises(CheckpointError, match="more than 10,000 tensors"):
         cache.get(str(tmp_path))

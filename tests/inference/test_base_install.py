@@ -10,7 +10,6 @@ from dicom_files import encode_dicom
 from PIL import Image
 
 from mura_hf import StudyPredictor
-from mura_hf.common import DEFAULT
 
 HIDDEN = (
     "accelerate", "datasets", "faiss", "gradio", "numba", "pandas", "playwright", "pyarrow", "reportlab", "scipy",
@@ -31,14 +30,14 @@ class VisibleFinder(PathFinder):
 sys.meta_path[sys.meta_path.index(PathFinder)] = VisibleFinder
 import mura_hf.losses, mura_hf.metrics, mura_hf.retrieval
 from mura_hf import StudyPredictor
-from mura_hf.common import BUNDLED, DEFAULT
+from mura_hf.common import BUNDLED
 from transformers import pipeline
-predictor = StudyPredictor.from_pretrained(device="cpu")
+predictor = StudyPredictor.from_pretrained("mura-phantom", device="cpu")
 study = predictor(files)
 assert all(view.heatmap.shape == (view.height, view.width) for view in study.views)
 assert predictor.measured_performance.get(study.operating_point, study.threshold, None) is not None
 json.loads(study.to_json())
-scores = pipeline("mura-study-classification", model=str(BUNDLED[DEFAULT]), device="cpu")([files[:1]])
+scores = pipeline("mura-study-classification", model=str(BUNDLED["mura-phantom"]), device="cpu")([files[:1]])
 assert 0 < scores[0][0]["score"] < 1, scores
 try:
     predictor.similar(study)
@@ -57,7 +56,7 @@ def test_png_and_dicom_with_heatmaps(phantom_files, tmp_path):
         text=True,
     )
     assert run.returncode == 0, run.stderr[-3000:]
-    predictor = StudyPredictor.from_pretrained(DEFAULT, device="cpu")
+    predictor = StudyPredictor.from_pretrained("mura-phantom", device="cpu")
     probability = predictor([phantom_files[0], tmp_path / "view.dcm"], heatmaps=False).probability
     assert float(run.stdout.split()[0]) == pytest.approx(probability, abs=1e-6)
     assert 'pip install "mura_hf[train]"' in run.stdout

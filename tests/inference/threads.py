@@ -1,4 +1,4 @@
-"""Sixteen threads at one predictor."""
+"""Eight threads at one predictor."""
 
 import threading
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 
 from mura_hf import StudyPredictor
 
-_THREADS = 16
+_THREADS = 8
 
 
 def check_threads(predictor: StudyPredictor, files: list[str], **options: Any) -> None:
