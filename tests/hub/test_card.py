@@ -14,14 +14,16 @@ from transformers import AutoImageProcessor
 
 from mura_hf import CardError, CheckpointError, StudyPredictor
 from mura_hf.common import BUNDLED
-from mura_hf.hub import card, export_onnx, export_timm, onnx_small, render_card, shrink_graph
+from mura_hf.hub import SmallGraph, card, export_onnx, export_timm, render_card
 from mura_hf.hub.card import BLOCKS
 from mura_hf.metrics import measure_bands, plot_evaluation
 from mura_hf.phantoms import render_phantom
 from tests.hub.conftest import change_record
+from tests.test_documentation import code_blocks
 
 CARDS = Path(__file__).parents[2] / "model_cards"
 CARD = CARDS / "mura-phantom.md"
+ROOM = Path(card.__file__).parent
 
 
 @pytest.fixture
@@ -93,27 +95,28 @@ exec(sys.argv[1])
 @pytest.mark.skipif(
     not all(map(find_spec, ("onnx", "onnxscript", "onnxruntime"))), reason="the extra onnx is not installed"
 )
-def test_exports_are_listed_with_examples_that_run_without_the_package(folder, forks, monkeypatch):
+def test_exports_are_listed_with_examples_that_run_without_the_package(folder, forks, tmp_path, monkeypatch, capsys):
     shutil.copy(BUNDLED["mura-phantom"] / "in_distribution.safetensors", folder)
     assert "ONNX" not in render_card(folder, "me/phantom")
     phantom = render_phantom(9, body_part="wrist", finding="displaced_fracture").pixels
     films = [phantom, np.ascontiguousarray(phantom[:, ::-1])]
     for name, film in zip(("frontal", "lateral"), films, strict=True):
         Image.fromarray(film).save(folder / f"{name}.png")
-    export_onnx(folder, pictures=films)
-    with monkeypatch.context() as patch:
-        for limit in ("AUROC_LOSS", "LARGEST_CHANGE", "CHANGED_SHARE"):
-            patch.setattr(onnx_small, limit, 1.0)
-        made = shrink_graph(folder, films, [([film], label) for label, film in enumerate(films)])
-    times = json.loads((folder / "onnx" / "study.json").read_text())["milliseconds"]
-    assert len(times) == 3
+    place = export_onnx(folder, pictures=films).files[0].parent
+    study = json.loads((place / "study.json").read_text())
+    small = SmallGraph(1, 0.9, -0.001, 0.0123, 0, 0, 100, [], True)
+    study["smaller_files"] = dict.fromkeys(("model_fp16.onnx", "model_quantized.onnx"), vars(small))
+    study["milliseconds"] = {"model.onnx": 9.0, "model_fp16.onnx": 8.0, "model_quantized.onnx": 7.0}
+    (place / "study.json").write_text(json.dumps(study))
+    for file in study["smaller_files"]:
+        (place / file).write_bytes(b"smaller")
     plain = export_timm(folder)
     text = render_card(folder, "me/phantom")
     assert "hf download me/phantom" in text
     for file in ("onnx/model.onnx", "onnx/model_fp16.onnx", "onnx/model_quantized.onnx", "timm/model.safetensors"):
         size = (folder / file).stat().st_size
         assert f"| `{file}` | {size / 1e6:.1f} MB | " in text
-    assert f"| {made['model_quantized.onnx'].largest_change:.2g} | {times['model_quantized.onnx']:.0f} ms |" in text
+    assert "| 0.012 | 7 ms |" in text
     snippets = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[-2:]
     assert len([line for line in snippets[0].splitlines() if line]) == 15
     predictor = StudyPredictor.from_pretrained(folder, runtime="torch")
@@ -127,6 +130,21 @@ def test_exports_are_listed_with_examples_that_run_without_the_package(folder, f
         answer, _, probability = done.stdout.splitlines()[-1].rpartition(" ")
         assert float(probability) == pytest.approx(expected, abs=1e-4)
         assert answer in ("", study.label if study.in_distribution else "out of distribution")
+
+    # The client in the README of the room.
+    (client,) = (block for block in code_blocks(ROOM / "README.md", "python") if "onnxruntime" in block)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "exported").symlink_to(folder)
+    Image.fromarray(phantom).save("film.png")
+    capsys.readouterr()
+    names = {}
+    exec(compile(client, "README.md", "exec"), names)
+    study = predictor(phantom)
+    label, probability, *_, in_distribution = capsys.readouterr().out.split()
+    assert (label, in_distribution) == (study.label, str(study.in_distribution))
+    assert float(probability) == pytest.approx(study.probability, abs=1e-4)
+    assert names["heatmap"].shape == phantom.shape
+    assert names["study"]["ood_thresholds"][1] == pytest.approx(predictor.ood_detector.thresholds(2).tolist())
     (folder / "onnx" / "model.onnx").unlink()
     with pytest.raises(CheckpointError, match="run scripts"):
         render_card(folder, "me/phantom")

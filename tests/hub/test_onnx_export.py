@@ -1,22 +1,19 @@
 import json
 import runpy
 from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from mura_hf import CheckpointError, MuraImageProcessor, StudyPredictor
-from mura_hf.hub import export_checkpoint, export_onnx, onnx_export, study_probability
+from mura_hf.hub import OnnxExport, export_checkpoint, export_onnx, onnx_export, study_probability
 from mura_hf.hub.onnx_graph import Preprocessing
 from mura_hf.hub.push_checks import check_checkpoint
 from mura_hf.inference.inputs import read_view
 from mura_hf.models import CLASSIFIERS
 from mura_hf.models.golden_mura import digest_weights
 from tests.checkpoints import SIDE, make_checkpoint, make_model
-from tests.test_documentation import code_blocks
 
 needs_onnx = pytest.mark.skipif(
     not all(map(find_spec, ("onnx", "onnxscript", "onnxruntime"))), reason="the extra onnx is not installed"
@@ -75,12 +72,6 @@ def make_family(name):
     return CLASSIFIERS[name].from_members(members, router=router, **FAMILIES[name])
 
 
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory):
-    """A checkpoint without heatmaps, which is exported fast."""
-    return make_checkpoint(tmp_path_factory.mktemp("plain") / "checkpoint", make_model(head_layers=[8]))
-
-
 @needs_onnx
 @pytest.mark.parametrize("name", FAMILIES)
 def test_graph_equals_the_predictor(name, tmp_path):
@@ -137,37 +128,27 @@ def test_graph_equals_the_predictor(name, tmp_path):
 
 
 @needs_onnx
-def test_documented_client_agrees_with_the_predictor(tmp_path, monkeypatch, capsys):
-    film = np.asarray(Image.fromarray(make_picture(90, 70)).resize((300, 400)))
-    Image.fromarray(film).save(tmp_path / "film.png")
-    export_onnx("mura-phantom", tmp_path / "exported", [film])
-    (client,) = (
-        block
-        for block in code_blocks(Path(onnx_export.__file__).with_name("README.md"), "python")
-        if "onnxruntime" in block
+def test_a_graph_that_differs_is_not_written(tmp_path, monkeypatch):
+    from onnx import TensorProto, helper
+
+    values = {"probability": np.float32(0.5), "logits": np.zeros(2, np.float32)}
+    tensors = [helper.make_tensor(name, TensorProto.FLOAT, one.shape, one.ravel()) for name, one in values.items()]
+    nodes = [helper.make_node("Constant", [], [one.name], value=one) for one in tensors]
+    outputs = [helper.make_tensor_value_info(one.name, TensorProto.FLOAT, list(one.dims)) for one in tensors]
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["height", "width"])
+    opset = helper.make_opsetid("", 18)
+    graph = helper.make_model(
+        helper.make_graph(nodes, "constant", [image], outputs), opset_imports=[opset], ir_version=10
     )
-    monkeypatch.chdir(tmp_path)
-    names = {}
-    exec(compile(client, "README.md", "exec"), names)
-    predictor = StudyPredictor.from_pretrained("mura-phantom", device="cpu")
-    expected = predictor(film)
-    label, probability, *_, in_distribution = capsys.readouterr().out.split()
-    assert (label, in_distribution) == (expected.label, str(expected.in_distribution))
-    assert float(probability) == pytest.approx(expected.probability, abs=1e-4)
-    assert names["heatmap"].shape == film.shape
-    assert names["study"]["ood_thresholds"][1] == pytest.approx(predictor.ood_detector.thresholds(2).tolist())
-
-
-@needs_onnx
-def test_a_graph_that_differs_is_not_written(plain, tmp_path, monkeypatch):
-    old = tmp_path / "onnx" / "model.onnx"
-    old.parent.mkdir()
+    monkeypatch.setattr(onnx_export, "to_onnx", lambda *given: graph)
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", make_model(head_layers=[8]))
+    old = tmp_path / "exported" / "onnx" / "model.onnx"
+    old.parent.mkdir(parents=True)
     old.write_bytes(b"old")
-    monkeypatch.setattr(onnx_export, "TOLERANCE", -1.0)
     with pytest.raises(CheckpointError, match="differs from PyTorch"):
-        export_onnx(plain, tmp_path, [make_picture(50, 60)])
+        export_onnx(checkpoint, tmp_path / "exported", [make_picture(50, 60)])
     assert old.read_bytes() == b"old"
-    assert [path.name for path in tmp_path.iterdir()] == ["onnx"]
+    assert [path.name for path in (tmp_path / "exported").iterdir()] == ["onnx"]
 
 
 @needs_onnx
@@ -185,12 +166,16 @@ def test_models_that_cannot_be_exported_are_refused(family, fields, reason, tmp_
     assert not (folder / "onnx").exists()
 
 
-@needs_onnx
-def test_command(plain, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(onnx_export, "_read_examples", lambda: [make_picture(50, 60)])
-    runpy.run_path("scripts/export_onnx.py")["main"]([str(plain), "--output_dir", str(tmp_path)])
-    assert "Largest differences from PyTorch on 1 pictures: probability" in capsys.readouterr().out
-    assert (tmp_path / "onnx" / "study.json").is_file()
+def test_the_command_says_what_it_wrote_and_cannot_shrink_graphs_of_body_parts(tmp_path, monkeypatch, capsys):
+    main = runpy.run_path("scripts/export_onnx.py")["main"]
+    (tmp_path / "wrist.onnx").write_bytes(b"graph")
+    export = OnnxExport([tmp_path / "wrist.onnx"], 3, 1e-6, 2e-5, None, 0, "its head is not linear")
+    monkeypatch.setitem(main.__globals__, "export_onnx", lambda *given: export)
+    with pytest.raises(CheckpointError, match="leave out --data_dir"):
+        main(["checkpoint", "--data_dir", "data"])
+    shown = capsys.readouterr().out
+    assert "Largest differences from PyTorch on 3 pictures: probability 1e-06, logit 2e-05\n" in shown
+    assert "The graph has no heatmap: its head is not linear." in shown
 
 
 def test_only_the_graph_of_the_same_weights_is_exported_and_pushed(pushable, tmp_path):

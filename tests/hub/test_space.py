@@ -159,7 +159,6 @@ def test_what_was_pushed_starts_from_its_own_files_with_the_named_checkpoint(hub
     assert result.changed
     assert hub.repos[REPO].private
     assert len(hub.repos[REPO].commits) == 2
-    assert not push_space(NAME, checkpoint="tester/wrists", api=api).changed
     folder = Path(api.snapshot_download(NAME, repo_type="space", local_dir=tmp_path / "app"))
     origin, page = serve(folder, tmp_path / "home", hub_environment(hub.url, tmp_path / "cache"))
     assert Path(origin).is_relative_to(folder)
