@@ -331,9 +331,9 @@ class TestOcclusion:
     @pytest.mark.parametrize("family", list(CLASSIFIERS))
     def test_works_for_every_family_and_does_not_depend_on_the_batch(self, family, pictures, monkeypatch):
         model = make_model(family)
-        parts = torch.tensor([BODY_PARTS.index(part) for part in ("wrist", "elbow", "wrist")])
+        parts = torch.tensor([BODY_PARTS.index(part) for part in ("wrist", "elbow")])
         given = {"body_parts": parts} if model.NEEDS_PART else {}
-        found = occlusion(model, pictures, **given)
+        found = occlusion(model, pictures[:2], **given)
         assert found.max() == pytest.approx(1)
         few = {name: values[1:2] for name, values in given.items()}
         monkeypatch.setattr(heatmaps, "_BATCH_SIZE", 7)

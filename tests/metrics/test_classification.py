@@ -17,7 +17,7 @@ from mura_hf.metrics import (
 ROWS = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 10)), min_size=1, max_size=60)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(rows=ROWS, threshold=st.sampled_from([0.3, 0.5]))
 def test_equals_scikit_learn(rows, threshold):
     labels = np.array([label for label, _ in rows])

@@ -23,7 +23,7 @@ ROWS = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 12)), min_size=2, ma
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(rows=ROWS)
 def test_no_other_threshold_is_better(rows):
     labels, values = np.tile(np.array(rows), (12, 1)).T  # enough for a guarantee

@@ -147,8 +147,10 @@ def _like(kind):
 class TestLikeTheResNetOfTransformers:
     """What the tutorials of transformers do works as with `ResNetForImageClassification`."""
 
-    @pytest.mark.parametrize("return_dict", [True, False])
-    @pytest.mark.parametrize("kind", ["ResNet", "studies", *FAMILIES])
+    @pytest.mark.parametrize(
+        ("kind", "return_dict"),
+        [(kind, True) for kind in ("studies", *FAMILIES)] + [("studies", False), ("mura", False)],
+    )
     def test_trainer_with_the_metrics_of_the_tutorial(self, kind, return_dict, tmp_path):
         def compute_metrics(evaluated):
             predictions, labels = evaluated
