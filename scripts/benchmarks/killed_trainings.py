@@ -52,7 +52,7 @@ the best epochs.
 
 _LONGEST = 120.0
 _forks = multiprocessing.get_context("forkserver")  # the imports are shared by all processes
-_PRELOADED = ["mura_hf.data", "mura_hf.training", "timm", "matplotlib.figure", "sklearn.metrics"]
+_PRELOADED = ["mura_hf.data", "mura_hf.training", "timm", "sklearn.metrics"]
 """Importable without the path of this file, which the server of forks does not know before Python 3.12."""
 
 
@@ -75,13 +75,14 @@ def start_in_fork(function: Callable[..., None], *given: Any) -> Any:
 
 
 def _run(tree: Path, folder: Path, cache: Path, changes: dict[str, Any]) -> None:
-    from mura_hf.training import launch
+    from mura_hf.training import launch, trainer
 
     torch.set_num_threads(1)
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
     os.dup2(quiet, 2)
     launch.clear_states = lambda output_dir: None  # the last state is what is compared
+    trainer.plot_curves = lambda history, path, **options: None
     config = CONFIG.replace(**changes)
     train(
         load_mura(tree, **config.split_options()),

@@ -63,7 +63,7 @@ def test_an_epoch_calibration_evaluation_and_a_card_that_credits(key, request):
     home = folder.parents[1]
     root = home / "data"
     assert len((home / "run" / "metrics.jsonl").read_text().splitlines()) == 1
-    assert [*home.glob("cache/*/*.arrow")]
+    assert [*home.glob("cache/**/*.arrow")]
     processor = MuraImageProcessor.from_pretrained(folder)
     assert (processor.size.height, processor.output_size) == (72, (64, 64))
     manifest = read_manifest(home / "run" / MANIFEST_FILE)
