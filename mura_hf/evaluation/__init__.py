@@ -21,14 +21,8 @@ from ..metrics import (
     paired_comparison,
 )
 from .calibration import calibrate_checkpoint
-from .evaluation import (
-    FinalizeResult,
-    compare_checkpoints,
-    evaluate_checkpoint,
-    finalize_checkpoint,
-    fit_checkpoint,
-    measure_baselines,
-)
+from .evaluation import compare_checkpoints, evaluate_checkpoint, measure_baselines
+from .finalize import FinalizeResult, finalize_checkpoint, fit_checkpoint
 from .ood_detection import fit_ood_detector, measure_ood_detection
 from .pointing_game import PointingGame, play_pointing_game
 from .region_head import fit_region_head
