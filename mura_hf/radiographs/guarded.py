@@ -1,22 +1,21 @@
 """`GuardedReader` reads untrusted files in worker processes with limits on time and memory.
 
-The protocol: a frame is four bytes of length (big-endian) and JSON of that length. The content of a file may follow a
-request, and float32 pixels follow an answer. `guarded_worker` implements the other side.
+The protocol: a request is a message of JSON, which the content of the file follows if it has no path; an answer is a
+message of JSON, which float32 pixels follow if the file could be read. Nothing is pickled. `guarded_worker` implements
+the other side.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import queue
 import re
-import select
-import struct
+import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +23,16 @@ import numpy as np
 
 from ..common import BODY_PARTS
 from ..errors import RadiographError
-from .radiograph import HASH_BYTES, MAX_PIXELS, Radiograph, check_radiograph, hash_key
+from .radiograph import HASH_BYTES, HASH_KEY, MAX_PIXELS, Radiograph, check_radiograph
 from .reading import READABLE_FORMATS
 
 _PROGRAM = Path(__file__).with_name("guarded_worker.py")
-_LENGTH = struct.Struct(">I")
 _MAX_JSON = 1 << 16  # bytes of an answer before its pixels
 _MAX_TEXT = 2000  # characters of a sentence
 _MAX_WARNINGS = 8
-_PIPE_BYTES = 1 << 20  # Linux's maximum without privileges; its default of 64 KiB makes transfers slow
+_BUFFER_BYTES = 1 << 20  # of a connection; the usual 200 KiB make transfers slow
 _START_SECONDS = 60.0
+_FILES_PER_WORKER = 200  # a worker is replaced after so many, so that memory leaks of decoders do not accumulate
 _HASH = re.compile(f"[0-9a-f]{{{2 * HASH_BYTES}}}")
 
 # A decoder needs no secrets of the server, so only these variables are passed on. A single thread keeps the address
@@ -56,22 +55,15 @@ class GuardedReader:
         seconds: Time limit per file.
         memory_bytes: Address space that one file may take on top of what a worker uses at its start. Enforced on
             Linux; macOS ignores it.
-        files_per_worker: Number of files after which a worker is replaced, so that memory leaks of decoders do not
-            accumulate.
 
     Attributes:
         ended: Number of workers that crashed or were killed over a file.
-        peak_bytes: Maximum resident memory of a worker, as seen after each file. 0 if the system does not report it.
     """
 
-    def __init__(
-        self, *, workers: int = 2, seconds: float = 5.0, memory_bytes: int = 1 << 30, files_per_worker: int = 200
-    ) -> None:
+    def __init__(self, *, workers: int = 2, seconds: float = 5.0, memory_bytes: int = 1 << 30) -> None:
         self.seconds = seconds
         self.memory_bytes = memory_bytes
-        self.files_per_worker = files_per_worker
         self.ended = 0
-        self.peak_bytes = 0
         self._count = workers
         self._idle: queue.LifoQueue[_WorkerProcess | None] = queue.LifoQueue()  # None: a worker that is not started
         for _ in range(workers):
@@ -121,25 +113,24 @@ class GuardedReader:
             RadiographError: If it cannot be read within the limits. The message says why.
         """
         path = None if isinstance(source, bytes | bytearray) else Path(source)
-        content = bytes(source) if isinstance(source, bytes | bytearray) else b""
         name = name or (path.name if path else "the image")
         request = {
             "name": name,
             "frame": frame,
             "max_pixels": max_pixels,
             "path": None if path is None else str(path.absolute()),
-            "bytes": len(content),
             "alarm": int(self.seconds) + 2,
-            "hash_key": hash_key(),
         }
         answered = False
         worker = self._idle.get()
         try:
             worker = self._ensure_alive(worker)
-            worker.wait_until_ready(time.monotonic() + _START_SECONDS)  # not counted as time of the file
-            deadline = time.monotonic() + self.seconds
-            worker.send(request, content, deadline)
-            result = _receive_radiograph(worker, deadline, max_pixels or MAX_PIXELS)
+            worker.wait_until_ready()  # not counted as time of the file
+            with worker.limit(self.seconds):
+                worker.connection.send_bytes(json.dumps(request).encode())
+                if isinstance(source, bytes | bytearray):
+                    worker.connection.send_bytes(source)
+                result = _receive_radiograph(worker.connection, max_pixels or MAX_PIXELS)
             answered = True
         except TimeoutError:
             result = f"{name} took longer than {self.seconds:g} seconds to decode and was given up; export it smaller."
@@ -148,10 +139,9 @@ class GuardedReader:
         finally:
             if worker is not None:
                 worker.files += 1
-                self.peak_bytes = max(self.peak_bytes, worker.peak_bytes())
                 self.ended += not answered
-                # Data that is left in the pipes would be taken for the answer to the next file.
-                if not answered or worker.files >= self.files_per_worker:
+                # Data that is left in the connection would be taken for the answer to the next file.
+                if not answered or worker.files >= _FILES_PER_WORKER:
                     worker.end()
                     worker = None
             self._idle.put(worker)
@@ -161,7 +151,7 @@ class GuardedReader:
 
     def _ensure_alive(self, worker: "_WorkerProcess | None") -> "_WorkerProcess":
         if worker is not None and not worker.is_alive():
-            worker.end()  # closes its pipes
+            worker.end()  # closes its connection
             worker = None
         return worker or _WorkerProcess(self.memory_bytes)
 
@@ -171,107 +161,73 @@ class WorkerLostError(Exception):
 
 
 class _WorkerProcess:
-    """A fresh interpreter that runs `guarded_worker.py`. `files` counts the files that it was given.
-
-    Methods that wait take a `deadline` of `time.monotonic`. They raise `TimeoutError` after it, and `WorkerLostError`
-    if the process ends or sends something invalid.
-    """
+    """A fresh interpreter that runs `guarded_worker.py`. `files` counts the files that it was given."""
 
     def __init__(self, memory_bytes: int) -> None:
         self.files = 0
-        self._is_ready = False
+        self._is_ready = self._is_late = False
+        self._socket, theirs = socket.socketpair()
+        self.connection = Connection(os.dup(self._socket.fileno()))
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
         # -P keeps the folder of the script off sys.path, where its modules would shadow others of the same name. The
         # new session keeps Ctrl-C in the terminal of the server away from the worker.
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", str(_PROGRAM), str(memory_bytes)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,
-            env={key: os.environ[key] for key in _PASSED_ON if key in os.environ} | _ONE_THREAD,
-            start_new_session=True,
-        )
+        environment = {key: os.environ[key] for key in _PASSED_ON if key in os.environ}
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", str(_PROGRAM), str(memory_bytes), str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,  # decoders may print
+                pass_fds=[theirs.fileno()],
+                env=environment | _ONE_THREAD | {"MURA_HASH_KEY": HASH_KEY.hex()},
+                start_new_session=True,
+            )
         self.pid = self._process.pid
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._pipes = (self._process.stdin, self._process.stdout)
-        self._input, self._output = (pipe.fileno() for pipe in self._pipes)
-        for pipe in (self._input, self._output):
-            os.set_blocking(pipe, False)
-            if hasattr(fcntl, "F_SETPIPE_SZ"):
-                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
     def is_alive(self) -> bool:
         return self._process.poll() is None
 
     def end(self) -> None:
         self._process.kill()
-        for pipe in self._pipes:
-            pipe.close()
+        self.connection.close()
+        self._socket.close()
         self._process.wait()
 
-    def peak_bytes(self) -> int:
-        """Returns its maximum resident memory so far, or 0 if the system does not report it."""
-        try:
-            status = Path(f"/proc/{self.pid}/status").read_text()
-        except OSError:
-            return 0
-        return max([1024 * int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")] or [0])
-
-    def wait_until_ready(self, deadline: float) -> None:
+    def wait_until_ready(self) -> None:
         """Waits until the worker has imported its decoders and applied its limits."""
         if not self._is_ready:
-            self._is_ready = self.receive(deadline).get("ready") is True
+            with self.limit(_START_SECONDS):
+                self._is_ready = self.connection.recv_bytes(_MAX_JSON) == b"ready"
             if not self._is_ready:
                 raise WorkerLostError
 
-    def send(self, request: dict[str, Any], content: bytes, deadline: float) -> None:
-        """Sends a request, followed by the content of a file."""
-        coded = json.dumps(request).encode()
-        for part in (_LENGTH.pack(len(coded)) + coded, content):
-            left = memoryview(part)
-            while left:
-                _wait(self._input, select.POLLOUT, deadline)
-                try:
-                    left = left[os.write(self._input, left) :]
-                except BlockingIOError:
-                    continue
-                except OSError:
-                    raise WorkerLostError from None
+    @contextlib.contextmanager
+    def limit(self, seconds: float) -> Iterator[None]:
+        """Kills the worker if an exchange takes longer.
 
-    def receive(self, deadline: float) -> dict[str, Any]:
-        (length,) = _LENGTH.unpack(self.receive_bytes(_LENGTH.size, deadline))
-        if length > _MAX_JSON:
-            raise WorkerLostError
+        Raises:
+            TimeoutError: If it does.
+            WorkerLostError: If the worker ends, or sends a longer message than was asked for.
+        """
+        timer, is_lost = threading.Timer(seconds, self._stop), False
+        timer.start()
         try:
-            answer = json.loads(self.receive_bytes(length, deadline))
-        except (ValueError, RecursionError):
-            raise WorkerLostError from None
-        if not isinstance(answer, dict):
+            yield
+        except (EOFError, OSError):
+            is_lost = True
+        finally:
+            timer.cancel()
+            timer.join()
+        if self._is_late:
+            raise TimeoutError
+        if is_lost:
             raise WorkerLostError
-        return answer
 
-    def receive_bytes(self, length: int, deadline: float) -> bytearray:
-        received = bytearray(length)
-        left = memoryview(received)
-        while left:
-            _wait(self._output, select.POLLIN, deadline)
-            try:
-                count = os.readv(self._output, [left])
-            except BlockingIOError:
-                continue
-            except OSError:
-                raise WorkerLostError from None
-            if not count:
-                raise WorkerLostError
-            left = left[count:]
-        return received
-
-
-def _wait(pipe: int, event: int, deadline: float) -> None:
-    poll = select.poll()
-    poll.register(pipe, event)
-    if not poll.poll(max(0.0, 1000 * (deadline - time.monotonic()))):
-        raise TimeoutError
+    def _stop(self) -> None:
+        self._is_late = True
+        self._process.kill()
+        # A process that a compromised worker started may hold the connection open; then the kill ends no transfer.
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
 
 def _is_text(value: Any) -> bool:
@@ -293,9 +249,14 @@ _IS_VALID: dict[str, Callable[[Any], bool]] = {
 }
 
 
-def _receive_radiograph(worker: _WorkerProcess, deadline: float, max_pixels: int = MAX_PIXELS) -> Radiograph | str:
+def _receive_radiograph(connection: Connection, max_pixels: int = MAX_PIXELS) -> Radiograph | str:
     """Receives the radiograph, or the error message about the file."""
-    answer = worker.receive(deadline)
+    try:
+        answer = json.loads(connection.recv_bytes(_MAX_JSON))
+    except (ValueError, RecursionError):
+        raise WorkerLostError from None
+    if not isinstance(answer, dict):
+        raise WorkerLostError
     error = answer.get("error")
     if _is_text(error):
         return str(error)
@@ -305,6 +266,8 @@ def _receive_radiograph(worker: _WorkerProcess, deadline: float, max_pixels: int
     height, width = fields.pop("shape")
     if height * width > max_pixels:
         raise WorkerLostError
-    received = worker.receive_bytes(4 * height * width, deadline)
-    pixels = np.frombuffer(received, "<f4").reshape(height, width).astype(np.float32, copy=False)
+    received = connection.recv_bytes(4 * height * width)
+    if len(received) < 4 * height * width:
+        raise WorkerLostError
+    pixels = np.frombuffer(received, "<f4").reshape(height, width).astype(np.float32)
     return Radiograph(pixels, **{**fields, "warnings": tuple(fields["warnings"])})

@@ -1,63 +1,51 @@
 """The process in which `GuardedReader` decodes untrusted files. It is started by the path of this file.
 
-It communicates through standard input and output, as described in `guarded`. It ends when its input ends, so also with
-the process that started it.
+It ends when its connection is closed, so also with the process that started it. `guarded` describes the protocol.
 """
 
 import json
 import os
 import signal
-import struct
 import sys
 import types
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-_LENGTH = struct.Struct(">I")
 _ARGUMENTS = ("name", "frame", "max_pixels")
 _FIELDS = ("bit_depth", "source_format", "body_part", "side", "patient_hash", "warnings", "is_coloured")
 
 
-def serve(memory_bytes: int) -> None:
-    """Answers requests until the input ends. `memory_bytes` is as in `GuardedReader`."""
-    requests, answers = _take_channels()
-    read_radiograph, radiograph_error, use_hash_key = _import_reader()
-    os.dup2(1, 2)  # errors of the start are shown by the server, later output of decoders is discarded
+def serve(memory_bytes: int, connection: Connection) -> None:
+    """Answers requests until the connection is closed. `memory_bytes` is as in `GuardedReader`."""
+    read_radiograph, radiograph_error = _import_reader()
+    os.dup2(1, 2)  # errors of the imports are shown on the server's terminal, what decoders print is discarded
     _set_limits(memory_bytes)
-    _send(answers, {"ready": True})
-    while header := requests.read(_LENGTH.size):
-        request = json.loads(requests.read(_LENGTH.unpack(header)[0]))
-        signal.alarm(request["alarm"])  # the kernel ends a decoder that hangs if the parent no longer exists
-        path, size = request["path"], request["bytes"]
+    connection.send_bytes(b"ready")
+    while True:
         try:
-            use_hash_key(request["hash_key"])
-            source = path if path is not None else requests.read(size)
+            request = json.loads(connection.recv_bytes())
+        except EOFError:
+            return
+        signal.alarm(request["alarm"])  # the kernel ends a decoder that hangs if the parent no longer exists
+        try:
+            source = request["path"] if request["path"] is not None else connection.recv_bytes()
             radiograph = read_radiograph(source, **{key: request[key] for key in _ARGUMENTS})
         except radiograph_error as error:
-            _send(answers, {"error": str(error)})
+            _send(connection, {"error": str(error)})
         except MemoryError:
             problem = f"{request['name']} needs more memory than one file may take; export it smaller."
-            _send(answers, {"error": problem})
+            _send(connection, {"error": problem})
         else:
             fields = {key: getattr(radiograph, key) for key in _FIELDS}
-            _send(answers, {**fields, "shape": radiograph.pixels.shape})
-            answers.write(memoryview(radiograph.pixels.astype("<f4", copy=False).reshape(-1)).cast("B"))
-            answers.flush()
+            _send(connection, {**fields, "shape": radiograph.pixels.shape})
+            connection.send_bytes(memoryview(radiograph.pixels.astype("<f4", copy=False).reshape(-1)).cast("B"))
             del radiograph
         signal.alarm(0)
 
 
-def _take_channels() -> tuple[BinaryIO, BinaryIO]:
-    """Moves input and output to other descriptors. Decoders that print would otherwise write into the answers."""
-    requests, answers = os.dup(0), os.dup(1)
-    null = os.open(os.devnull, os.O_RDWR)
-    for standard in (0, 1):
-        os.dup2(null, standard)
-    return os.fdopen(requests, "rb"), os.fdopen(answers, "wb")
-
-
-def _import_reader() -> tuple[Any, Any, Any]:
-    """Imports `read_radiograph`, `RadiographError` and `use_hash_key` without importing all of mura_hf.
+def _import_reader() -> tuple[Any, Any]:
+    """Imports `read_radiograph` and `RadiographError` without importing all of mura_hf.
 
     `import mura_hf` would register the models and load transformers and torch, which takes seconds and hundreds of
     megabytes, and which an untrusted file should not reach. An empty module in place of the package allows importing
@@ -71,12 +59,11 @@ def _import_reader() -> tuple[Any, Any, Any]:
     import pydicom  # noqa: F401
 
     from mura_hf.errors import RadiographError
-    from mura_hf.radiographs.radiograph import use_hash_key
     from mura_hf.radiographs.reading import read_radiograph
 
     for codec in ("jpeg8_decode", "jpegls_decode", "jpeg2k_decode", "dicomrle_decode"):
         getattr(imagecodecs, codec)
-    return read_radiograph, RadiographError, use_hash_key
+    return read_radiograph, RadiographError
 
 
 def _set_limits(memory_bytes: int) -> None:
@@ -98,11 +85,9 @@ def _set_limits(memory_bytes: int) -> None:
             continue
 
 
-def _send(answers: BinaryIO, answer: dict[str, Any]) -> None:
-    coded = json.dumps(answer).encode()
-    answers.write(_LENGTH.pack(len(coded)) + coded)
-    answers.flush()
+def _send(connection: Connection, answer: dict[str, Any]) -> None:
+    connection.send_bytes(json.dumps(answer).encode())
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]))
+    serve(int(sys.argv[1]), Connection(int(sys.argv[2])))

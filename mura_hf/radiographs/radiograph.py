@@ -5,6 +5,7 @@ keyed hash of the patient that only tells whether two files belong to the same p
 """
 
 import hashlib
+import os
 import re
 import secrets
 from dataclasses import dataclass, replace
@@ -157,7 +158,8 @@ def find_body_part(text: str) -> str | None:
 
 HASH_BYTES = 12
 
-_key = secrets.token_bytes(32)
+HASH_KEY = bytes.fromhex(os.environ.get("MURA_HASH_KEY", "")) or secrets.token_bytes(32)
+"""Key of `hash_patient`, drawn when a process starts; `GuardedReader` gives it to its worker processes."""
 
 
 def hash_patient(patient: str) -> str | None:
@@ -175,15 +177,4 @@ def hash_patient(patient: str) -> str | None:
     normalized = " ".join(patient.replace("\0", " ").split())
     if not normalized:
         return None
-    return hashlib.blake2b(normalized.encode(), key=_key, digest_size=HASH_BYTES).hexdigest()
-
-
-def hash_key() -> str:
-    """Returns the key of this process for a worker."""
-    return _key.hex()
-
-
-def use_hash_key(key: str) -> None:
-    """Uses the key of the parent process."""
-    global _key
-    _key = bytes.fromhex(key)
+    return hashlib.blake2b(normalized.encode(), key=HASH_KEY, digest_size=HASH_BYTES).hexdigest()

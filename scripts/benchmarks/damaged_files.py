@@ -11,6 +11,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -214,7 +215,7 @@ def measure_untrusted(count: int = 5000, seed: int = 0, sides: tuple[int, ...] =
         report it); `alive`, whether good files were read at the end.
     """
     ends: Counter[str] = Counter()
-    slowest, slowest_file = 0.0, ""
+    slowest, slowest_file, peak = 0.0, "", 0
     with GuardedReader(workers=1) as reader:
         good = undamaged_files(sides[:1])
         reader.read(next(iter(good.values())))
@@ -226,6 +227,7 @@ def measure_untrusted(count: int = 5000, seed: int = 0, sides: tuple[int, ...] =
             except RadiographError:
                 ends["refused"] += 1
             seconds = time.perf_counter() - start
+            peak = max(peak, *map(_peak_bytes, reader.worker_pids()), 0)
             if seconds > slowest:
                 slowest, slowest_file = seconds, name
         alive = all(reader.read(data).pixels.size for data in good.values())
@@ -236,9 +238,18 @@ def measure_untrusted(count: int = 5000, seed: int = 0, sides: tuple[int, ...] =
             "workers_lost": reader.ended,
             "slowest_seconds": round(slowest, 2),
             "slowest_file": slowest_file,
-            "worker_peak_megabytes": round(reader.peak_bytes / 1e6),
+            "worker_peak_megabytes": round(peak / 1e6),
             "alive": alive,
         }
+
+
+def _peak_bytes(pid: int) -> int:
+    """Maximum resident memory of a process so far, or 0 if the system does not report it."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    return max([1024 * int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")] or [0])
 
 
 TOPICS = {"untrusted": (measure_untrusted, {"count": 120, "seed": 5, "sides": (96, 320)})}

@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -51,7 +52,7 @@ def test_it_reads_what_read_radiograph_reads(reader, tmp_path):
 def test_the_worker_has_no_torch():
     code = (
         "import sys, guarded_worker\n"
-        "read, _, _ = guarded_worker._import_reader()\n"
+        "read, _ = guarded_worker._import_reader()\n"
         f"read({FILE!r})\n"
         "print(read.__module__, *{'torch', 'transformers', 'timm', 'datasets', 'gradio'} & set(sys.modules))\n"
     )
@@ -127,8 +128,9 @@ def _kill_when_busy(pid):
     os.kill(pid, signal.SIGKILL)
 
 
-def test_workers_are_replaced_after_some_files():
-    with GuardedReader(workers=1, files_per_worker=2) as reader:
+def test_workers_are_replaced_after_some_files(monkeypatch):
+    monkeypatch.setattr(guarded, "_FILES_PER_WORKER", 2)
+    with GuardedReader(workers=1) as reader:
         reader.read(FILE)
         assert len(reader.worker_pids()) == 1
         reader.read(FILE)
@@ -172,17 +174,45 @@ def test_threads_share_a_reader(reader):
         np.testing.assert_array_equal(answer.pixels, read_radiograph(file).pixels)
 
 
+_HANGS = """
+import os, signal, sys
+from multiprocessing.connection import Connection
+
+connection = Connection(int(sys.argv[2]))
+connection.send_bytes(b"ready")
+if sys.argv[3] == "receive":
+    connection.recv_bytes()
+    os.write(connection.fileno(), b"\\0\\0\\1\\0half of an answer")
+if os.fork() == 0:  # survives the worker with the connection open
+    signal.alarm(20)
+    while sys.argv[3] == "receive" and os.read(connection.fileno(), 1):
+        pass
+signal.pause()
+"""
+
+
+@pytest.mark.parametrize("when", ["receive", "send"])
+def test_processes_of_a_compromised_worker_cannot_hold_a_file_up(when, tmp_path, monkeypatch):
+    program = tmp_path / "worker.py"
+    program.write_text(_HANGS.replace("sys.argv[3]", repr(when)))
+    monkeypatch.setattr(guarded, "_PROGRAM", program)
+    start = time.monotonic()
+    with GuardedReader(workers=1, seconds=0.3) as reader:
+        with pytest.raises(RadiographError, match=r"^the image took longer than 0\.3 seconds"):
+            reader.read(bytes(1 << 24))
+        assert reader.ended == 1
+    assert time.monotonic() - start < 10
+
+
 class _CompromisedWorker:
     def __init__(self, answer, contents=b""):
-        self.answer, self.contents = answer, contents
+        self.messages = [json.dumps(answer).encode(), contents]
 
-    def receive(self, deadline):
-        return self.answer
-
-    def receive_bytes(self, length, deadline):
-        if length > len(self.contents):
+    def recv_bytes(self, maxlength):
+        message = self.messages.pop(0)
+        if len(message) > maxlength:
             raise AssertionError("room was made for bytes that were not checked")
-        return bytearray(self.contents[:length])
+        return message
 
 
 GOOD = {
@@ -211,10 +241,10 @@ PIXELS = np.zeros((20, 20), "<f4").tobytes()
     ],
 )
 def test_answers_of_a_worker_are_checked(field, values):
-    assert _receive_radiograph(_CompromisedWorker(GOOD, PIXELS), 0).pixels.shape == (20, 20)
+    assert _receive_radiograph(_CompromisedWorker(GOOD, PIXELS)).pixels.shape == (20, 20)
     for value in values:
         with pytest.raises(WorkerLostError):
-            _receive_radiograph(_CompromisedWorker({**GOOD, field: value}, PIXELS), 0)
+            _receive_radiograph(_CompromisedWorker({**GOOD, field: value}, PIXELS))
 
 
 def test_views_are_reduced_by_the_worker(reader):
@@ -225,12 +255,14 @@ def test_views_are_reduced_by_the_worker(reader):
     np.testing.assert_array_equal(found.pixels, plain.pixels)
     assert found.warnings == plain.warnings
     assert found.pixels.shape == (40, 30)
+    with pytest.raises(WorkerLostError):  # it sends fewer pixels than it says
+        _receive_radiograph(_CompromisedWorker(GOOD, PIXELS[:-4]))
     with pytest.raises(WorkerLostError):  # it sends more pixels than it was asked for
-        _receive_radiograph(_CompromisedWorker(GOOD, PIXELS), 0, 399)
+        _receive_radiograph(_CompromisedWorker(GOOD, PIXELS), 399)
 
 
 def test_pixels_that_are_no_numbers_are_refused(monkeypatch):
     worker = _CompromisedWorker(GOOD, np.full((20, 20), np.nan, "<f4").tobytes())
-    monkeypatch.setattr("mura_hf.radiographs.guarded._receive_radiograph", lambda *_: _receive_radiograph(worker, 0))
+    monkeypatch.setattr("mura_hf.radiographs.guarded._receive_radiograph", lambda *_: _receive_radiograph(worker))
     with GuardedReader(workers=1) as reader, pytest.raises(RadiographError, match="must lie in"):
         reader.read(FILE)
