@@ -70,7 +70,7 @@ class StudyPage:
     details: str = ""  # how sure the answer is; empty without one
     points: list[tuple[str, str]] | None = None  # operating points; None if no checkpoint was loaded
     point: str | None = None  # the operating point in use
-    insist: str | None = None  # text of the button that shows or includes what was left out; None for no button
+    show_anyway: str | None = None  # text of the button that shows what was left out; None for no button
     knows_parts: bool = False  # whether a body part can be given
 
 
@@ -120,6 +120,9 @@ class StudyController:
         viewer = viewer_html(study, radiographs, show_anyway=anyway, credit=credit_text(example))
         kept = replace(study, views=[replace(view, heatmap=None, pixels=None) for view in study.views])
         result = StudyResult(replace(request, operating_point=point), kept, tuple(problems))
+        button = templates.SHOW_UNUSUAL if reading.n_unusual else None
+        if result.withheld:
+            button = templates.SHOW_ANYWAY
         return StudyPage(
             answer,
             viewer,
@@ -127,7 +130,7 @@ class StudyController:
             "" if result.withheld else details_html(study),
             points,
             point,
-            insist=templates.SHOW_ANYWAY if result.withheld else templates.INCLUDE if reading.n_foreign else None,
+            show_anyway=button,
             knows_parts=bool(study.body_part_probabilities) or predictor.model.NEEDS_PART,
         )
 
@@ -136,7 +139,7 @@ class StudyController:
     ) -> StudyReading:
         return read_study(
             predictor, self.context.reader, request.files, request.body_part, progress=progress,
-            skip_foreign=not request.show_anyway, method=request.method,
+            skip_unusual=not request.show_anyway, method=request.method,
             operating_point=known_point(predictor, request.operating_point),
         )  # fmt: skip
 

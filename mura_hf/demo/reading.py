@@ -45,13 +45,13 @@ class StudyReading:
         study: The prediction; None if no file could be read.
         radiographs: The views of the prediction.
         problems: A sentence about each file that was left out.
-        n_foreign: Number of views that were left out because they do not look like those of training.
+        n_unusual: Number of views that were left out because they do not look like those of training.
     """
 
     study: StudyPrediction | None
     radiographs: list[Radiograph]
     problems: list[str]
-    n_foreign: int = 0
+    n_unusual: int = 0
 
 
 def read_study(
@@ -61,12 +61,12 @@ def read_study(
     body_part: str | None,
     *,
     progress: Progress | None = None,
-    skip_foreign: bool = False,
+    skip_unusual: bool = False,
     **options: Any,
 ) -> StudyReading:
     """Reads the files of one study as `read_files` does, and predicts from those that can be read.
 
-    With `skip_foreign`, views that do not look like those of training are left out, unless all views are like that.
+    With `skip_unusual`, views that do not look like those of training are left out, unless all views are like that.
     `options` are those of the predictor, whose errors are passed on.
     """
     names, radiographs, problems = read_files(reader, files, progress=progress)
@@ -74,13 +74,13 @@ def read_study(
         return StudyReading(None, [], problems)
     study = predictor(radiographs, body_part=body_part, names=names, **options)
     known = [place for place, view in enumerate(study.views) if view.in_distribution is not False]
-    n_foreign = len(radiographs) - len(known)
-    if not skip_foreign or n_foreign == 0 or not known:
+    n_unusual = len(radiographs) - len(known)
+    if not skip_unusual or n_unusual == 0 or not known:
         return StudyReading(study, radiographs, problems)
-    problems += [templates.FOREIGN.format(view.name) for view in study.views if view.in_distribution is False]
+    problems += [templates.UNUSUAL_LEFT_OUT.format(view.name) for view in study.views if view.in_distribution is False]
     names, radiographs = [names[place] for place in known], [radiographs[place] for place in known]
     study = predictor(radiographs, body_part=body_part, names=names, **options)
-    return StudyReading(study, radiographs, problems, n_foreign)
+    return StudyReading(study, radiographs, problems, n_unusual)
 
 
 def read_files(

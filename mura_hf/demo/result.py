@@ -25,7 +25,7 @@ _SAME = 0.05  # of the distance of the farthest case shown, from which the neare
 
 
 def is_withheld(study: StudyPrediction | None, show_anyway: bool = False) -> bool:
-    """Whether the answer is not shown: the study is out of distribution, and the visitor has not insisted."""
+    """Whether the answer is not shown: the study is out of distribution, and the visitor does not want it anyway."""
     return study is not None and study.in_distribution is False and not show_anyway
 
 
@@ -54,9 +54,9 @@ def answer_html(
         said.append(PHANTOM_WARNING)  # no real radiograph
     warnings = [warning for warning in study.warnings if warning not in said]
     knows_phantoms_only, noticed = PHANTOM_WARNING in study.warnings, _notice(study, radiographs)
-    reason = templates.REFUSED_FOREIGN if noticed else templates.REFUSED_UNLIKE
+    reason = templates.WITHHELD_NO_ARM if noticed else templates.WITHHELD_UNLIKE
     if knows_phantoms_only:
-        reason = templates.REFUSED_PHANTOMS
+        reason = templates.WITHHELD_PHANTOMS
     return render(
         "answer",
         study=study,

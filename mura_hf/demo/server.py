@@ -85,7 +85,7 @@ def build_app(context: AppContext) -> gr.Blocks:
         opening = worklist.open_event.success(
             show,
             [worklist.opened, worklist.point],
-            [tabs, *study.opening, study.point, study.point_of],
+            [tabs, *study.outputs, study.point, study.point_of],
             api_visibility="private",
             show_progress="hidden",
         )

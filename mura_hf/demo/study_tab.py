@@ -65,8 +65,8 @@ class StudyTab:
 
     body_part: gr.Dropdown  # the body part given by the visitor, or `FOUND`
     open_files: gr.State  # paths of the views of the open study
-    open_study: Callable[..., dict[Any, Any]]  # closes the open study and opens another; returns updates of `opening`
-    opening: list[Any]  # components that change when a study is opened
+    open_study: Callable[..., dict[Any, Any]]  # closes the open study and opens another; returns updates of `outputs`
+    outputs: list[Any]  # components that change when a study is opened
     point: gr.Dropdown
     point_of: gr.State  # checkpoint that the operating point was shown for; None if it is for any
     reading: dict[str, Any]  # arguments of the event that reads the open study
@@ -96,7 +96,7 @@ def build_study_tab(context: AppContext, checkpoint: gr.State, notice: PrivacyNo
     result = gr.State(page.result)
     open_files = gr.State(first)
     point_of = gr.State(controller.choose_checkpoint(first, DEFAULT))
-    insisted = gr.State(())  # views of the study whose whole answer the visitor wants to see
+    shown_anyway = gr.State(())  # views of the study whose whole answer the visitor wants to see
     with gr.Row(elem_id="study"):
         with gr.Column(min_width=240, elem_id="left"):
             with gr.Column(elem_id="asking"):
@@ -128,8 +128,9 @@ def build_study_tab(context: AppContext, checkpoint: gr.State, notice: PrivacyNo
             with gr.Column(elem_id="answering"):
                 gr.HTML(render("walk"), elem_id="walk")
                 answer = gr.HTML(page.answer, elem_id="answer")
-                insist = gr.Button(
-                    page.insist or templates.SHOW_ANYWAY, visible=page.insist is not None, size="sm", elem_id="anyway"
+                show_anyway = gr.Button(
+                    page.show_anyway or templates.SHOW_ANYWAY, visible=page.show_anyway is not None, size="sm",
+                    elem_id="anyway",
                 )  # fmt: skip
                 views = gr.HTML(page.viewer, elem_id="views")
             with gr.Column(elem_id="more"):
@@ -161,14 +162,21 @@ def build_study_tab(context: AppContext, checkpoint: gr.State, notice: PrivacyNo
                     method = gr.Dropdown(
                         [(templates.METHODS[name], name) for name in methods], value=AUTO, label=templates.METHOD
                     )
-    contents = [answer, views, insist, details, performance, similar, report, result]
+    contents = [answer, views, show_anyway, details, performance, similar, report, result]
 
-    def make_request(opened: tuple[str, ...], part: str, *values: Any) -> StudyRequest:
-        named_point, shown_for, named_method, key, wanted = values
+    def make_request(
+        opened: tuple[str, ...],
+        part: str,
+        named_point: str | None,
+        shown_for: CheckpointKey | None,
+        named_method: str,
+        key: CheckpointKey,
+        anyway: tuple[str, ...],
+    ) -> StudyRequest:
         key = controller.choose_checkpoint(opened, key)
         if shown_for not in (None, key):  # another checkpoint may have a point of that name as well
             named_point = None
-        return StudyRequest(opened, key, None if part == FOUND else part, named_point, named_method, opened == wanted)
+        return StudyRequest(opened, key, None if part == FOUND else part, named_point, named_method, opened == anyway)
 
     def read_study(request: gr.Request, last: StudyResult | None, *values: Any) -> Iterator[dict[Any, Any]]:
         asked = make_request(*values)
@@ -203,7 +211,9 @@ def build_study_tab(context: AppContext, checkpoint: gr.State, notice: PrivacyNo
             answer: opened.answer,
             views: opened.viewer,
             details: opened.details,
-            insist: gr.update(value=opened.insist or templates.SHOW_ANYWAY, visible=opened.insist is not None),
+            show_anyway: gr.update(
+                value=opened.show_anyway or templates.SHOW_ANYWAY, visible=opened.show_anyway is not None
+            ),
             body_part: gr.update(visible=opened.knows_parts),
             scope: gr.update(visible=opened.knows_parts),
             result: opened.result,
@@ -221,7 +231,7 @@ def build_study_tab(context: AppContext, checkpoint: gr.State, notice: PrivacyNo
         opened = tuple(paths or ())
         closed: dict[Any, Any] = dict.fromkeys((views, details, performance, similar, report), "")
         waiting = study_progress_html(opened, (), len(opened), opened=True) if opened else answer_html(None)
-        closed |= {answer: waiting, insist: gr.update(visible=False), result: None}
+        closed |= {answer: waiting, show_anyway: gr.update(visible=False), result: None}
         return {**closed, open_files: opened, body_part: part, files: list(opened) if listed and opened else None}
 
     def open_example(request: gr.Request, event: gr.EventData) -> dict[Any, Any]:
@@ -240,7 +250,7 @@ def build_study_tab(context: AppContext, checkpoint: gr.State, notice: PrivacyNo
         left = [path for path in listed or [] if path != event.file.path]  # it may still be listed
         return open_study(request, left, part)
 
-    inputs: list[Any] = [result, open_files, body_part, point, point_of, method, checkpoint, insisted]
+    inputs: list[Any] = [result, open_files, body_part, point, point_of, method, checkpoint, shown_anyway]
     measure: dict[str, Any] = {
         "fn": lambda last, percent: controller.performance(last, percent / 100),
         "inputs": [result, prevalence],
@@ -252,19 +262,19 @@ def build_study_tab(context: AppContext, checkpoint: gr.State, notice: PrivacyNo
         "outputs": similar,
     }
     reading = {"fn": read_study, "inputs": inputs, "outputs": [*contents, scope, body_part, point, point_of]}
-    opening = [*contents, open_files, body_part, files]
-    tab = StudyTab(body_part, open_files, open_study, opening, point, point_of, reading, [measure, search])
+    outputs = [*contents, open_files, body_part, files]
+    tab = StudyTab(body_part, open_files, open_study, outputs, point, point_of, reading, [measure, search])
     for event in (
-        new.upload(open_study, new, opening, **_HIDDEN),
-        add.upload(add_views, [open_files, add, body_part], opening, **_HIDDEN),
-        examples.select(open_example, None, opening, **_HIDDEN),
-        files.delete(remove_view, [files, body_part], opening, **_HIDDEN),
-        files.clear(open_study, gr.State(None), opening, **_HIDDEN),
+        new.upload(open_study, new, outputs, **_HIDDEN),
+        add.upload(add_views, [open_files, add, body_part], outputs, **_HIDDEN),
+        examples.select(open_example, None, outputs, **_HIDDEN),
+        files.delete(remove_view, [files, body_part], outputs, **_HIDDEN),
+        files.clear(open_study, gr.State(None), outputs, **_HIDDEN),
     ):
         tab.read_on(event.then)
     for control in (body_part, point, method):
         tab.read_on(control.input, fn=adjust)
-    tab.read_on(insist.click(lambda opened: opened, open_files, insisted, **_HIDDEN).then)
+    tab.read_on(show_anyway.click(lambda opened: opened, open_files, shown_anyway, **_HIDDEN).then)
     prevalence.input(**measure, **_HIDDEN, trigger_mode="always_last")
     scope.input(**search, **_HIDDEN)
     for button, kind in ((to_pdf, "pdf"), (to_json, "json")):

@@ -21,11 +21,11 @@ from mura_hf.demo.templates import (
     BODY_PART,
     BUSY,
     HOW_SURE,
-    INCLUDE,
     OPTIONS,
     REPORT,
     SCRIPT_TEXTS,
     SHOW_ANYWAY,
+    SHOW_UNUSUAL,
     probability_text,
 )
 
@@ -292,7 +292,7 @@ def test_uploads_and_an_unusual_study(page, tmp_path):
         with Image.open(picture) as image:  # as hospitals export them: 16 bits, of which 12 are used
             Image.fromarray(np.asarray(image).astype(np.uint16) * 16).save(tmp_path / f"hand_{number}.png")
         views.append(str(tmp_path / f"hand_{number}.png"))
-    answer, insist = page.locator("#answer .answer"), page.locator("#anyway")
+    answer, show_anyway = page.locator("#answer .answer"), page.locator("#anyway")
     details, bad_notice = page.locator("#details"), page.locator("#answer .notice.bad")
     unfold(page, HOW_SURE)
     films = [film.files[0] for film in load_examples("film")]
@@ -315,7 +315,7 @@ def test_uploads_and_an_unusual_study(page, tmp_path):
         expect(details).to_contain_text("“Screening”")
     page.set_viewport_size({"width": 1280, "height": 900})
 
-    # One foreign file, here a phantom, does not stop the study, and one click includes it.
+    # One unusual file, here a phantom, does not stop the study, and one click includes it.
     with expect_replaced(page):
         upload(page, films[0], views[0])
     expect(bad_notice).to_contain_text(
@@ -324,34 +324,34 @@ def test_uploads_and_an_unusual_study(page, tmp_path):
     expect(page.locator("#views .view")).to_have_count(1)
     expect_revealed(page)
     expect_contrast(page)
-    expect(insist).to_have_text(INCLUDE)
-    insist.click()
+    expect(show_anyway).to_have_text(SHOW_UNUSUAL)
+    show_anyway.click()
     expect(page.locator("#views .view")).to_have_count(2, timeout=WAIT)
-    expect(insist).to_have_count(0)
+    expect(show_anyway).to_have_count(0)
     expect_revealed(page)
 
     upload(page, *views)
     expect(answer).to_contain_text("Not answered", timeout=WAIT)
     expect_revealed(page)
-    expect(insist).to_have_text(SHOW_ANYWAY)
+    expect(show_anyway).to_have_text(SHOW_ANYWAY)
     expect(page.locator("#how-sure")).to_be_hidden()
     expect(page.locator("#reports")).to_be_visible()
     expect(page.locator("#views img.film")).to_have_count(2)
     expect(page.locator("#views img.heat")).to_have_count(0)
     assert "Probability" not in page.locator("#right").inner_text()
     expect_contrast(page)
-    insist.click()
+    show_anyway.click()
     expect(details).to_contain_text("Abnormal means fractured", timeout=WAIT)
     expect(details).to_contain_text("bundled: mura-film")
     expect(answer).to_contain_text("Perhaps meaningless")
     expect(page.locator("#views img.heat")).to_have_count(2)
-    expect(insist).to_have_count(0)
+    expect(show_anyway).to_have_count(0)
     expect_revealed(page)
     expect_contrast(page)
     page.get_by_label("Remove this file").first.click()
     expect(page.locator("#views .view")).to_have_count(1, timeout=WAIT)
     expect(answer).to_contain_text("Not answered")  # it is another study now
-    insist.click()
+    show_anyway.click()
     expect(answer.locator(".probability")).to_be_visible(timeout=WAIT)
     expect(details.locator("dd b").first).to_have_text(answer.locator(".probability").inner_text(), timeout=WAIT)
     expect(details.locator("table")).to_have_count(0)  # one view is the whole study

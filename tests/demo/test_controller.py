@@ -11,7 +11,7 @@ from mura_hf.demo.controller import StudyController, StudyRequest, study_progres
 from mura_hf.demo.examples import load_examples
 from mura_hf.demo.state import DEFAULT
 from mura_hf.demo.state import FOR_EXAMPLES as PHANTOM
-from mura_hf.demo.templates import INCLUDE, SHOW_ANYWAY
+from mura_hf.demo.templates import SHOW_ANYWAY, SHOW_UNUSUAL
 from mura_hf.retrieval import OODResult
 from tests.checkpoints import make_checkpoint
 
@@ -63,11 +63,11 @@ def test_views_unlike_those_of_training_are_left_out_until_the_visitor_includes_
         page = controller.open(request)
         assert [view.name for view in page.result.study.views] == left
         assert page.result.withheld == (odd == names)
-        assert page.insist == (SHOW_ANYWAY if odd == names else INCLUDE)
+        assert page.show_anyway == (SHOW_ANYWAY if odd == names else SHOW_UNUSUAL)
         assert [problem.startswith(names[0]) for problem in page.result.problems] == [True] * (odd != names)
         page = controller.open(dataclasses.replace(request, show_anyway=True))
         assert [view.name for view in page.result.study.views] == names
-        assert (page.insist, page.result.problems) == (None, ())
+        assert (page.show_anyway, page.result.problems) == (None, ())
 
 
 class _Detector:
@@ -100,7 +100,7 @@ def test_the_kept_result_has_no_pictures(opened):
     assert "phantom" in opened.details
     assert all(view.pixels is None for view in study.views)
     assert opened.knows_parts
-    assert opened.insist is None
+    assert opened.show_anyway is None
 
 
 def test_progress(opened, steps):
@@ -157,7 +157,7 @@ def test_a_withheld_answer_is_in_no_report(controller, context):
     request = StudyRequest(context.examples[1].files[:1], FILM)
     page = controller.open(request)
     assert page.result.withheld
-    assert (page.insist, page.details, page.knows_parts) == (SHOW_ANYWAY, "", False)
+    assert (page.show_anyway, page.details, page.knows_parts) == (SHOW_ANYWAY, "", False)
     report = _json(controller.report("json", page.result, 0.1))
     assert (report["withheld"], report["study"]) == (True, None)
     assert "Not searched" in controller.similar(page.result, same_part=False)

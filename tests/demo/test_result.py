@@ -118,7 +118,7 @@ def test_external_checkpoints_are_marked_and_their_labels_escaped(tmp_path, phan
     assert "&lt;b&gt;not" in html
 
 
-def test_the_answer_for_an_unusual_study_is_withheld_until_the_visitor_insists(study):
+def test_the_answer_for_an_unusual_study_is_withheld_until_the_visitor_wants_it_anyway(study):
     first = dataclasses.replace(study.views[0], name="<b>hip.png", in_distribution=False)
     rest = [dataclasses.replace(view, in_distribution=True) for view in study.views[1:]]
     fields = {"in_distribution": False, "unusual_percentile": 99.6, "warnings": [OOD_WARNING, "Mind this"]}

@@ -112,7 +112,7 @@ def test_without_heatmaps_there_are_no_controls_for_them(study, radiographs):
     assert "Picture: A &lt;and&gt; others" in viewer_html(study, radiographs, credit="Picture: A <and> others")
 
 
-def test_an_unusual_study_is_shown_without_results_until_the_visitor_insists(study, radiographs):
+def test_an_unusual_study_is_shown_without_results_until_the_visitor_wants_it_anyway(study, radiographs):
     first = dataclasses.replace(
         study.views[0], in_distribution=False, single_view_probability=0.97, regions=[REGION], band="suspected"
     )

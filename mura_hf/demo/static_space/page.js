@@ -200,10 +200,10 @@ function showStudy() {
   const answer = answerStudy(study, used, find("point").value);
   box.dataset.probability = answer.probability;
   const isWithheld = answer.ood !== null && !answer.ood.inDistribution && !current.showAnyway && !current.includeAll;
-  const foreign = views.filter((view) => !used.includes(view));
-  const left = [...problems, ...foreign.map((view) => `${view.name} is unlike what the model was trained on.`)];
+  const unusual = views.filter((view) => !used.includes(view));
+  const left = [...problems, ...unusual.map((view) => `${view.name} is unlike what the model was trained on.`)];
   box.append(isWithheld ? withheldCard(answer, used) : answerCard(answer, note));
-  if (foreign.length) box.append(button("Include the unusual pictures", () => (current.includeAll = true)));
+  if (unusual.length) box.append(button("Include the unusual pictures", () => (current.includeAll = true)));
   box.append(...answer.warnings.map((warning) => paragraph(warning, "notice")));
   if (left.length) box.append(listProblems(left, "The answer is about the other views."));
   showViews(used, answer, isWithheld);
@@ -373,10 +373,10 @@ async function readRow(name, files) {
   if (found.views.length === 0) return { name, files, band: "failed", probability: null, views: 0, notes: problems };
   const used = selectViews({ ...found, includeAll: false });
   const answer = answerStudy(study, used, find("point").value);
-  const foreign = found.views.filter((view) => !used.includes(view)).map((view) => `${view.name} is unlike training.`);
+  const unusual = found.views.filter((view) => !used.includes(view)).map((view) => `${view.name} is unlike training.`);
   const band = answer.ood && !answer.ood.inDistribution ? "withheld" : answer.band;
   const warnings = answer.warnings.filter((warning) => !study.warnings.includes(warning));
-  const notes = [...problems, ...foreign, ...warnings, ...(answer.scopeNote ? [answer.scopeNote] : [])];
+  const notes = [...problems, ...unusual, ...warnings, ...(answer.scopeNote ? [answer.scopeNote] : [])];
   return { name, files, band, probability: answer.probability, views: used.length, notes };
 }
 
