@@ -150,7 +150,7 @@ def shared_options(argv: Sequence[str], base: dict[str, Any] | None) -> list[str
             option = word.removeprefix("--").replace("-", "_")
         elif option == "init_from" and base:
             word = base["name"] + (f"@{base['revision']}" if base["revision"] else "")
-        elif Path(word.partition(":")[0]).exists():
+        elif os.path.exists(word.partition(":")[0]):
             word = Path(word).name
         if option not in OF_THIS_MACHINE:
             options.append(word)

@@ -116,6 +116,21 @@ def test_an_estimate_is_printed(run, tiny, phantom_tree):
     assert re.match(r"Time: about 0 min on cpu, one process, in fp32", time)
 
 
+def test_recorded_options_name_no_place_of_this_machine(script, tmp_path):
+    (tmp_path / "mine.yaml").touch()
+    stages = str([{"epochs": 1, "trains": "all"}] * 20)  # longer than the name of a file may be
+    given = [
+        "--config", f"{tmp_path}/mine.yaml:small", "--data_dir", tmp_path, "--learning-rate=1e-4", "--stages", stages,
+        "--members", f"{tmp_path}/mine.yaml", "ours", "--cache-dir", tmp_path, "--cpu", "--regions", "hand", "leg",
+    ]  # fmt: skip
+    assert script.shared_options(list(map(str, given)), None) == [
+        "--config", "mine.yaml:small", "--learning-rate", "1e-4", "--stages", stages, "--members", "mine.yaml", "ours",
+        "--regions", "hand", "leg",
+    ]  # fmt: skip
+    base = {"name": "somebody/mura", "revision": "abc"}
+    assert script.shared_options(["--init_from", "somebody/mura"], base) == ["--init_from", "somebody/mura@abc"]
+
+
 @pytest.mark.slow
 def test_fine_tuning_on_a_few_films_of_a_folder(run, tiny, phantom_tree, tmp_path, monkeypatch):
     """From a CSV file to the dry run of a push: one bar at a time, and a verdict in words."""
