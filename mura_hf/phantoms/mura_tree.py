@@ -85,7 +85,7 @@ def _plan(
             paired = counterfactuals and split == "train" and wanted - planned > 1
             # With a normal counterfactual each, two of three patients must be abnormal for the same share of studies.
             share = _ABNORMAL_SHARE / (1 - _ABNORMAL_SHARE) if paired else _ABNORMAL_SHARE
-            abnormal, finding = bool(rng.random() < share), _pick(shares, rng.random())
+            abnormal, finding = bool(rng.random() < share), _draw_finding(shares, rng.random())
             views = int(rng.choice(len(_VIEWS), p=view_shares(_TILTS[abnormal] if views_tell else 0.0))) + 1
             study_seed = int(np.random.SeedSequence([seed, len(jobs)]).generate_state(1)[0])
             study = _Study(split, parts.pop(), patient, number, abnormal, finding, views, study_seed)
@@ -102,10 +102,10 @@ def _plan(
     return jobs
 
 
-def _pick(mix: Mapping[str, float], drawn: float) -> str:
-    """Finding whose interval of [0, 1) contains `drawn`."""
-    place = int(np.searchsorted(np.cumsum(list(mix.values())), drawn, side="right"))
-    return list(mix)[min(place, len(mix) - 1)]
+def _draw_finding(shares: Mapping[str, float], u: float) -> str:
+    """Finding whose interval of [0, 1) contains `u`."""
+    place = int(np.searchsorted(np.cumsum(list(shares.values())), u, side="right"))
+    return list(shares)[min(place, len(shares) - 1)]
 
 
 def _write_studies(root: Path, size: int, exposure: str, studies: tuple[_Study, ...]) -> list[dict[str, object]]:

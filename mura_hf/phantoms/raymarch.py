@@ -13,7 +13,19 @@ from numba import njit
 from .geometry import Body, Camera
 
 NO_CHANGE = np.zeros(16, np.float32)
-"""The `change` of a body without a finding; see `integrate_body`."""
+"""The `change` of a body without a finding. Lengths are in mm, in the frame of its first loft:
+
+| place | fracture (kind 1) | hole (2), sclerosis (3) |
+| --- | --- | --- |
+| 0 | kind | kind |
+| 1 to 3 | height of the plane on the axis; its two slopes | centre |
+| 4 to 6 | shift of the far fragment | half axes |
+| 7 | distance from the plane at which the shift ends | width of the edge, in half axes |
+| 8 | width of the gap | roughness of the edge, in half axes |
+| 9 | share of bone that is missing in the gap | share of bone that is missing; for 3, what is added |
+| 10, 11 | height of the jags, and their number per mm | density that is added at the rim (2) |
+| 12 to 14 | direction and distance from the axis at which an incomplete fracture ends | |
+"""
 
 # Plain numbers would turn whole expressions into double precision, at half the speed.
 ZERO, HALF, ONE = np.float32(0.0), np.float32(0.5), np.float32(1.0)
@@ -143,8 +155,7 @@ def integrate_body(
         low, high: float32 `[3]`, corners of a bounding box in the first loft's frame.
         dense, spongy: Attenuation per mm of the wall and of a filled inside.
         grain, grain_cell, grain_depth: float32 `[n, n, n]`, periodic texture of the inside, cell in mm and contrast.
-        change: float32 `[16]`, a finding in the first loft's frame: kind (0 none, 1 fracture, 2 hole, 3 sclerosis),
-            then the values that `findings` sets.
+        change: float32 `[16]`, a finding, see `NO_CHANGE`.
         step: Smallest step in mm.
         soft: Width of the transition at an edge in mm.
 

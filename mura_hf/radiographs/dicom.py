@@ -24,7 +24,6 @@ from .dicom_pixels import (
     EXPLICIT_LITTLE,
     FOR_PROCESSING,
     IMPLICIT_LITTLE,
-    NO_END_MARKER,
     PixelLayout,
     check_kind,
     check_transfer_syntax,
@@ -122,9 +121,7 @@ def _read(data: bytes, name: str, frame: int | None) -> Radiograph:
         raise RadiographError(f"{name} has frames 0 to {layout.frames - 1}; there is no frame {frame}.")
     if header.get("SOPClassUID") == FOR_PROCESSING or read_word(header, "PresentationIntentType") == "FOR PROCESSING":
         notes.append("holds raw detector values, not yet processed for display; predictions may mislead.")
-    stored, precision, has_end = read_stored(data, layout, frame or 0, name)
-    if not has_end:
-        notes.append(NO_END_MARKER)
+    stored, precision = read_stored(data, layout, frame or 0, name)
     if layout.samples > 1:
         bits = layout.bits_stored
         pixels = window_percentiles(stored) if bits > 8 else stored.astype(np.float32) / np.float32((1 << bits) - 1)

@@ -7,11 +7,8 @@ header first, so that no decoder allocates more than the accepted header allows.
 """
 
 import io
-import re
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
@@ -40,10 +37,9 @@ _DEFLATED = "1.2.840.10008.1.2.1.99"
 
 # Start-of-frame markers that a transfer syntax allows (ITU-T T.81, table B.1; T.87 for JPEG-LS). DICOM has no
 # progressive JPEG, with which a small file can cost much time.
-_LOSSLESS_FRAME = (0xC3,)
 _START_OF_FRAME = {
     **dict.fromkeys(JPEG_LOSSY, (0xC0, 0xC1)),
-    **dict.fromkeys(JPEG_LOSSLESS, _LOSSLESS_FRAME),
+    **dict.fromkeys(JPEG_LOSSLESS, (0xC3,)),
     **dict.fromkeys(JPEG_LS, (0xF7,)),
 }
 
@@ -79,9 +75,9 @@ _PIXEL_TAGS = [
     "BitsAllocated", "PlanarConfiguration", "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData",
 ]  # fmt: skip
 
-_END_OF_SEQUENCE = b"\xfe\xff\xdd\xe0\0\0\0\0"  # after the fragments of compressed pixels
-_START_OF_IMAGE, _END_OF_IMAGE = b"\xff\xd8", b"\xff\xd9"  # of JPEG; the end also of JPEG-LS and JPEG 2000
-NO_END_MARKER = "has no end marker, but its pixels are complete."
+_START_OF_IMAGE, _START_OF_SCAN = b"\xff\xd8", b"\xff\xda"  # of JPEG and JPEG-LS
+_START_OF_TILE = b"\xff\x90"  # of JPEG 2000
+_END_OF_IMAGE = b"\xff\xd9"  # of all three
 
 
 def check_transfer_syntax(syntax: str | None, name: str) -> None:
@@ -205,23 +201,19 @@ class PixelLayout:
         return (pixels * 2 if self.photometric == "YBR_FULL_422" else pixels * self.samples) * self.bits_allocated // 8
 
 
-def read_stored(data: bytes, layout: PixelLayout, frame: int, name: str) -> tuple[np.ndarray, int, bool]:
+def read_stored(data: bytes, layout: PixelLayout, frame: int, name: str) -> tuple[np.ndarray, int]:
     """Decodes one frame.
 
     Returns:
-        uint8 or uint16 `[H, W]`, the bit patterns of a gray image or the luminance of a colour image; the number of
-        lowest bits that they use; and whether file and codestream have their end markers.
+        uint8 or uint16 `[H, W]`, the bit patterns of a gray image or the luminance of a colour image; and the number
+        of lowest bits that they use.
 
     Raises:
         RadiographError: If there are no pixels, they are not complete, or the compressed image contradicts the header.
     """
     from pydicom import dcmread
 
-    has_end = True
     elements = dcmread(io.BytesIO(data), force=True, specific_tags=list(_PIXEL_TAGS))
-    if "PixelData" not in elements and layout.syntax not in NATIVE:
-        has_end = False
-        elements = dcmread(io.BytesIO(data + _END_OF_SEQUENCE), force=True, specific_tags=list(_PIXEL_TAGS))
     if "PixelData" not in elements:
         raise RadiographError(
             f"{name} is a DICOM file without pixels, or was cut short before them; export the radiograph again."
@@ -236,7 +228,7 @@ def read_stored(data: bytes, layout: PixelLayout, frame: int, name: str) -> tupl
             else f"{name} holds fewer pixels than its header describes; export it again."
         )
     try:
-        stored, precision, is_lossy, image_has_end = _decode(elements, layout, frame, name)
+        stored, precision, is_lossy = _decode(elements, layout, frame, name)
         if stored.shape[:2] != (layout.rows, layout.columns):
             raise ValueError("the decoded image has another size")
     except (RadiographError, MemoryError):
@@ -257,20 +249,20 @@ def read_stored(data: bytes, layout: PixelLayout, frame: int, name: str) -> tupl
         stored = stored[..., 0]
     elif stored.ndim == 3:
         stored = cv2.cvtColor(np.ascontiguousarray(stored), cv2.COLOR_RGB2GRAY)
-    return stored, precision, has_end and image_has_end
+    return stored, precision
 
 
-def _decode(elements: "Dataset", layout: PixelLayout, frame: int, name: str) -> tuple[np.ndarray, int, bool, bool]:
-    """Decodes a frame. Returns also its precision, whether compression was lossy, and whether it has an end marker."""
+def _decode(elements: "Dataset", layout: PixelLayout, frame: int, name: str) -> tuple[np.ndarray, int, bool]:
+    """Decodes a frame. Returns also its precision, and whether compression was lossy."""
     if layout.syntax in NATIVE:
         if elements["PixelData"].is_undefined_length:  # compressed
             raise _another_kind(name)
-        return _decode_native(elements, layout, frame), layout.bits_stored, False, True
+        return _decode_native(elements, layout, frame), layout.bits_stored, False
     coded = _extract_frame(elements, layout, frame)
     if layout.syntax == RLE:
         if coded[:2] == _START_OF_IMAGE:
             raise _another_kind(name)
-        return _decode_rle(coded, layout), layout.bits_stored, False, True
+        return _decode_rle(coded, layout), layout.bits_stored, False
     return (_decode_jpeg_2000 if layout.syntax in JPEG_2000 else _decode_jpeg)(coded, layout, name)
 
 
@@ -315,7 +307,7 @@ def _decode_rle(coded: bytes, layout: PixelLayout) -> np.ndarray:
     return decoded[0] if layout.samples == 1 else np.moveaxis(decoded, 0, -1)
 
 
-def _decode_jpeg(coded: bytes, layout: PixelLayout, name: str) -> tuple[np.ndarray, int, bool, bool]:
+def _decode_jpeg(coded: bytes, layout: PixelLayout, name: str) -> tuple[np.ndarray, int, bool]:
     import imagecodecs
 
     if coded[:2] != _START_OF_IMAGE:
@@ -324,62 +316,21 @@ def _decode_jpeg(coded: bytes, layout: PixelLayout, name: str) -> tuple[np.ndarr
     if marker not in _START_OF_FRAME[layout.syntax]:
         raise _another_kind(name)
     _check_codestream(size, precision, layout, name)
+    _check_end(coded, _START_OF_SCAN)
     if layout.syntax in JPEG_LS:
-        decoded, has_end = _decode_strictly(coded, imagecodecs.jpegls_decode)
-        return _channels_last(decoded, layout), precision, layout.syntax == JPEG_LS[1], has_end
+        return _channels_last(imagecodecs.jpegls_decode(coded), layout), precision, layout.syntax == JPEG_LS[1]
     options: dict[str, Any] = {}
     if layout.syntax in JPEG_LOSSY and layout.samples == 3:
         # libjpeg finds the colour space in JFIF and Adobe markers. Without them the header decides.
         options["colorspace"] = "RGB" if layout.photometric == "RGB" and not tagged else None
         options["outcolorspace"] = "GRAYSCALE"
-    decoded, has_end = decode_jpeg(coded, lambda coded: imagecodecs.jpeg8_decode(coded, **options))
-    return decoded, precision, layout.syntax in JPEG_LOSSY, has_end
+    return imagecodecs.jpeg8_decode(coded, **options), precision, layout.syntax in JPEG_LOSSY
 
 
-def decode_jpeg(coded: bytes, decode: Callable[[bytes], np.ndarray]) -> tuple[np.ndarray, bool]:
-    """Decodes a JPEG codestream with libjpeg, which fills missing pixels with gray without an error.
-
-    If the end marker is missing, the codestream is continued in several ways. Pixels that change were missing.
-
-    Returns:
-        What `decode` returns, and whether the codestream has its end marker.
-
-    Raises:
-        ValueError: If the pixels are not complete.
-    """
-    if coded.rstrip(b"\0\xff").endswith(_END_OF_IMAGE):
-        return decode(coded), True
-    # The restart markers are for codestreams that were cut in front of one.
-    restarts = [b"", *(bytes([0xFF, 0xD0 + number]) for number in range(8))]
-    cut, pixels = coded.removesuffix(b"\xff"), None
-    for fill in (b"", b"\0", b"\x55", b"\xaa", b"\xcc"):
-        other = decode(cut + b"".join(mark + 64 * fill for mark in restarts) + _END_OF_IMAGE)
-        if pixels is not None and not np.array_equal(pixels, other):
-            raise ValueError("the codestream is cut short")
-        pixels = other
-    if not _has_all_scans(coded):
-        raise ValueError("the last scans are missing")
-    assert pixels is not None
-    return pixels, False
-
-
-def _has_all_scans(coded: bytes) -> bool:
-    """Whether the scans of a JPEG codestream hold all 64 coefficients of each component in full precision."""
-    marker, _, _, components, _, _ = _parse_jpeg_header(coded)
-    found: set[tuple[int, int]] = set()
-    for scan in re.finditer(rb"\xff\xda..([\x01-\x04])", coded, re.DOTALL):
-        *tables, first, last, shifts = coded[scan.end() : scan.end() + 2 * scan[1][0] + 3]
-        if not shifts & 15:
-            found.update(product(tables[::2], range(first, last + 1)))
-    return marker in _LOSSLESS_FRAME or len(found) == 64 * components
-
-
-def _decode_strictly(coded: bytes, decode: Callable[[bytes], np.ndarray]) -> tuple[np.ndarray, bool]:
-    """Decodes a codestream whose end marker may be missing, with a decoder that refuses missing pixels."""
-    if _END_OF_IMAGE in coded:
-        return decode(coded), True
-    # Without an end marker, CharLS takes seconds to refuse a codestream that is cut short.
-    return decode(coded + _END_OF_IMAGE), False
+def _check_end(coded: bytes, start: bytes) -> None:
+    """Raises if a codestream has no end marker after the last `start`; libjpeg would fill missing pixels with gray."""
+    if coded.find(_END_OF_IMAGE, coded.rfind(start)) < 0:
+        raise ValueError("the codestream is cut short")
 
 
 def _parse_jpeg_header(coded: bytes) -> tuple[int, int, int, int, int, bool]:
@@ -402,7 +353,7 @@ def _parse_jpeg_header(coded: bytes) -> tuple[int, int, int, int, int, bool]:
         offset += 2 + length
 
 
-def _decode_jpeg_2000(coded: bytes, layout: PixelLayout, name: str) -> tuple[np.ndarray, int, bool, bool]:
+def _decode_jpeg_2000(coded: bytes, layout: PixelLayout, name: str) -> tuple[np.ndarray, int, bool]:
     import imagecodecs
 
     # Some writers wrap the codestream in a JP2 file, whose boxes could ask for more memory than the codestream does.
@@ -423,8 +374,8 @@ def _decode_jpeg_2000(coded: bytes, layout: PixelLayout, name: str) -> tuple[np.
     # The marker of the coding style (section A.6.1) ends with the wavelet transform: 1 is the reversible one.
     style = coded.find(b"\xff\x52", 4 + length)
     is_lossy = coded[style + 13 : style + 14] != b"\x01"
-    decoded, has_end = _decode_strictly(coded, imagecodecs.jpeg2k_decode)
-    return _channels_last(decoded, layout), precision, is_lossy, has_end
+    _check_end(coded, _START_OF_TILE)
+    return _channels_last(imagecodecs.jpeg2k_decode(coded), layout), precision, is_lossy
 
 
 def _another_kind(name: str) -> RadiographError:

@@ -104,7 +104,9 @@ def check_levels(pixels: np.ndarray, name: str) -> tuple[float, float]:
         RadiographError: As `check_radiograph`, except for the range.
     """
     size = " x ".join(map(str, pixels.shape[::-1]))
-    if pixels.ndim != 2 or min(pixels.shape) < MIN_SIDE:
+    if pixels.ndim != 2:
+        raise RadiographError(f"{name} has {pixels.ndim} dimensions ({size}); give the gray levels of a view, [H, W].")
+    if min(pixels.shape) < MIN_SIDE:
         raise RadiographError(
             f"{name} has only {size} pixels; give the radiograph itself, with at least {MIN_SIDE} pixels a side."
         )

@@ -20,7 +20,6 @@ from PIL import (  # the plugins, since Pillow would otherwise load all it has w
 )
 
 from ..errors import RadiographError
-from .dicom_pixels import NO_END_MARKER, decode_jpeg
 from .radiograph import MAX_PIXELS, TOO_LARGE, Radiograph, check_levels, check_radiograph, reduce_radiograph
 from .windowing import window_percentiles
 
@@ -111,11 +110,10 @@ def read_radiograph(
     elif frame:
         raise RadiographError(f"{name} is not a DICOM file and has frame 0 only; there is no frame {frame}.")
     else:
-        pixels, bit_depth, coloured, source_format, has_end = _decode(data, name)
+        pixels, bit_depth, coloured, source_format = _decode(data, name)
         if bit_depth == 8:
             pixels = np.divide(pixels, np.float32(255), dtype=np.float32)
-        warnings = () if has_end else (f"{name} {NO_END_MARKER}",)
-        radiograph = Radiograph(pixels, bit_depth, source_format, warnings=warnings, is_coloured=coloured)
+        radiograph = Radiograph(pixels, bit_depth, source_format, is_coloured=coloured)
     return check_radiograph(reduce_radiograph(radiograph, max_pixels or MAX_PIXELS, name), name)
 
 
@@ -238,12 +236,12 @@ def _read_content(source: str | Path | bytes | bytearray, name: str | None) -> t
     return data, name
 
 
-def _decode(data: bytes, name: str) -> tuple[np.ndarray, int, bool, str, bool]:
+def _decode(data: bytes, name: str) -> tuple[np.ndarray, int, bool, str]:
     """Decodes a file other than DICOM.
 
     Returns:
         The pixels, uint8 `[H, W]` for a bit depth of 8, else float32 `[H, W]` in [0, 1]; the bit depth; whether it has
-        colours; the format; and False if it is JPEG without an end marker.
+        colours; and the format.
     """
     detected = detect_format(data)
     if detected is not None and detected not in READABLE_FORMATS:
@@ -251,10 +249,10 @@ def _decode(data: bytes, name: str) -> tuple[np.ndarray, int, bool, str, bool]:
         raise RadiographError(f"{name} is {detected}, which is not supported; {way_out}.")
     try:
         try:
-            return *_decode_picture(data, name), True
+            return _decode_picture(data, name)
         except (RadiographError, MemoryError):
             raise
-        except Exception:  # odd metadata, a missing end marker or damaged pixels: Pillow raises a dozen types
+        except Exception:  # odd metadata or damaged pixels: Pillow raises a dozen types
             if detected not in ("PNG", "JPEG"):
                 raise
             return _decode_without_metadata(data, detected, name)
@@ -290,11 +288,11 @@ def _decode_picture(data: bytes, name: str, exif: bytes = b"") -> tuple[np.ndarr
         return *_to_gray(image, data, name), source_format
 
 
-def _decode_without_metadata(data: bytes, file_format: str, name: str) -> tuple[np.ndarray, int, bool, str, bool]:
+def _decode_without_metadata(data: bytes, file_format: str, name: str) -> tuple[np.ndarray, int, bool, str]:
     """Decodes the pixels of a PNG or JPEG file whose metadata, such as texts and colour profiles, cannot be read.
 
     Metadata are chunks (PNG specification, section 5) or segments (ITU-T T.81, section B.2) that the pixels do not
-    need. A JPEG file may also lack its end marker.
+    need.
     """
     is_png = file_format == "PNG"
     parts, exif, start = [data[: 8 if is_png else 2]], b"", 8 if is_png else 2
@@ -312,11 +310,7 @@ def _decode_without_metadata(data: bytes, file_format: str, name: str) -> tuple[
         exif = content if is_exif else exif
         parts += [data[start:end]] if is_needed else []
         start = end
-    plain = b"".join(parts) if is_png else b"".join([*parts, data[start:]])
-    if is_png:
-        return *_decode_picture(plain, name, exif), True
-    pixels, has_end = decode_jpeg(plain, lambda coded: _decode_picture(coded, name, exif)[0])
-    return pixels, 8, False, "JPEG", has_end
+    return _decode_picture(b"".join(parts if is_png else [*parts, data[start:]]), name, exif)
 
 
 def _has_more_frames(image: Image.Image) -> bool:

@@ -108,8 +108,8 @@ class StoredValues:
 
     Args:
         stored: uint8 or uint16 `[H, W]`, bit patterns that use the lowest `precision` bits.
-        precision: At most 16.
-        bits: Bits Stored, 1 to 16.
+        precision: Number of bits that the pixels use. Of a codestream, these may be fewer than `bits`.
+        bits: Bits Stored of the header, 1 to 16, from which the range of the values follows.
         signed: Whether values are two's complement.
         little_endian: Byte order of the lookup tables in the file.
 

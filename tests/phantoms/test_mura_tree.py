@@ -158,11 +158,11 @@ def test_the_other_findings_of_train_keep_their_proportions():
             _shifted(MIX, wrong)
 
 
-def test_a_planted_marker_tells_the_label_in_most_studies():
+def test_a_planted_marker_reveals_the_label_in_most_studies():
     planted, plain = (_studies(2000, counterfactuals=True, planted_marker=marked) for marked in (True, False))
     assert np.mean([study.marker == study.abnormal for study in planted]) == pytest.approx(0.95, abs=0.02)
     assert all(study.marker is None for study in plain)
     assert [study.seed for study in plain] == [study.seed for study in planted]
     pairs = [job for job in _plan(2000, 10, 0, counterfactuals=True) if len(job) == 2]
     assert {job[1].number - job[0].number for job in pairs} == {1}
-    assert np.mean([job[0].abnormal for job in pairs]) == pytest.approx(0.5, abs=0.05)  # its number tells nothing
+    assert np.mean([job[0].abnormal for job in pairs]) == pytest.approx(0.5, abs=0.05)  # the number reveals nothing

@@ -239,3 +239,16 @@ def test_mutated_files_end_as_a_radiograph_or_a_radiograph_error(encoded, cut, f
         assert pixels.dtype == np.float32
         assert np.isfinite(pixels).all()
         assert 0 <= pixels.min() <= pixels.max() <= 1
+
+
+@pytest.mark.parametrize("coloured", [False, True])
+def test_odd_metadata_of_good_pixels_is_ignored(coloured):
+    picture = np.stack([BYTES, BYTES // 2, 255 - BYTES], 2) if coloured else BYTES
+    for file_format, end, odd in (
+        ("PNG", 33, b"\0\0\0\1gAMA\0" + zlib.crc32(b"gAMA\0").to_bytes(4, "big")),  # too short
+        ("JPEG", 2, b"\xff\xed\0\x14Photoshop 3.0\x008BIM"),  # cut short
+    ):
+        good = encode(picture, file_format)
+        plain, found = read_radiograph(good), read_radiograph(good[:end] + odd + good[end:])
+        np.testing.assert_array_equal(found.pixels, plain.pixels)
+        assert found.is_coloured == plain.is_coloured == coloured
