@@ -40,7 +40,7 @@ def is_mean(code: torch.Tensor | None, *feature_maps: torch.Tensor) -> bool:
     """
     if code is None or code.shape != feature_maps[0].shape[:2]:
         return False
-    mean = torch.stack([values.float().mean((2, 3)) for values in feature_maps]).mean(0)
+    mean = torch.stack([values.float().mean((2, 3)) for values in feature_maps]).mean(0).detach()
     tolerance = max(1e-5, 2 * torch.finfo(code.dtype).eps)
     return bool(torch.allclose(code.float(), mean, rtol=tolerance, atol=tolerance * float(mean.abs().max())))
 
