@@ -201,6 +201,7 @@ def _check_hub(name: str, revision: str | None) -> None:
 
 
 _WEIGHTS = "safetensors files beside the configuration"
+_TEXTS = (".json", ".md")  # suffixes of settings, records and cards
 
 
 def check_sizes(source: Source, limits: CheckpointLimits) -> None:
@@ -212,7 +213,7 @@ def check_sizes(source: Source, limits: CheckpointLimits) -> None:
     """
     folder = Path(source.location)
     if folder.is_dir():
-        sizes = {file.name: file.stat().st_size for file in folder.iterdir()}
+        sizes = {file.name: file.stat().st_size for file in folder.iterdir() if file.suffix in _TEXTS}
     else:
         try:
             info = HfApi().model_info(
@@ -228,7 +229,7 @@ def check_sizes(source: Source, limits: CheckpointLimits) -> None:
                 f"{limits.weights_bytes / 1e9:.1f} GB; run the app on your own machine to use this checkpoint"
             )
     for file, size in sizes.items():
-        if file.endswith((".json", ".md")) and size > limits.file_bytes:
+        if file.endswith(_TEXTS) and size > limits.file_bytes:
             raise CheckpointError(
                 f"{file} of {source.name} has {size / 1e6:.0f} MB, and at most {limits.file_bytes / 1e6:.0f} MB are "
                 "allowed here; it should hold settings or text only"
