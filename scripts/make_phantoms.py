@@ -26,7 +26,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--counterfactuals", "--twins", action="store_true",
         help="add the same patient without the finding to every abnormal study of train",
     )  # fmt: skip
-    parser.add_argument("--views_tell", action="store_true", help="more views in abnormal studies, as in MURA")
     parser.add_argument("--planted_marker", action="store_true", help="side markers that reveal the label")
     parser.add_argument("--body_parts", nargs="+", choices=BODY_PARTS, help="some of the body parts (default: all)")
     parser.add_argument(

@@ -25,8 +25,6 @@ PROVENANCE_FILE = "phantoms.json"
 _ABNORMAL_SHARE = 0.4  # MURA v1.1 train: 38.5 % of studies, valid: 44.9 %
 _VIEWS = np.array([0.1, 0.3, 0.44, 0.115, 0.03, 0.008, 0.003, 0.002, 0.001, 0.0005, 0.0005])
 """Shares of studies with 1 to 11 views; the mean, 2.73, is that of MURA's train."""
-_TILTS = (-0.078, 0.111)
-"""By label: shares times exp(tilt * views) have means of 2.65 (normal) and 2.87 (abnormal), as in MURA."""
 _SECOND_STUDY_SHARE = 0.15  # of patients
 _PLANTED_SHARE = 0.95  # of the studies, whose marker agrees with the label if markers are planted
 _CORNERS = ("x0", "y0", "x1", "y1")
@@ -50,19 +48,12 @@ class _Study:
         return f"MURA-v1.1/{self.split}/XR_{self.body_part.upper()}/patient{self.patient:05d}/{study}"
 
 
-def view_shares(tilt: float = 0.0) -> np.ndarray:
-    """Shares of studies with 1 to 11 views, float64 `[11]`; a positive tilt gives more views."""
-    shares = _VIEWS * np.exp(tilt * np.arange(1, len(_VIEWS) + 1))
-    return shares / shares.sum()
-
-
 def _plan(
     n_train: int,
     n_valid: int,
     seed: int,
     *,
     counterfactuals: bool = False,
-    views_tell: bool = False,
     planted_marker: bool = False,
     body_parts: Sequence[str] = BODY_PARTS,
     mix: Mapping[str, float] = MIX,
@@ -86,7 +77,7 @@ def _plan(
             # With a normal counterfactual each, two of three patients must be abnormal for the same share of studies.
             share = _ABNORMAL_SHARE / (1 - _ABNORMAL_SHARE) if paired else _ABNORMAL_SHARE
             abnormal, finding = bool(rng.random() < share), _draw_finding(shares, rng.random())
-            views = int(rng.choice(len(_VIEWS), p=view_shares(_TILTS[abnormal] if views_tell else 0.0))) + 1
+            views = int(rng.choice(len(_VIEWS), p=_VIEWS / _VIEWS.sum())) + 1
             study_seed = int(np.random.SeedSequence([seed, len(jobs)]).generate_state(1)[0])
             study = _Study(split, parts.pop(), patient, number, abnormal, finding, views, study_seed)
             job: tuple[_Study, ...] = (study,)
@@ -144,7 +135,6 @@ def write_phantom_mura(
     valid_fraction: float = 0.2,
     size: int = 512,
     counterfactuals: bool = False,
-    views_tell: bool = False,
     planted_marker: bool = False,
     body_parts: Sequence[str] | None = None,
     findings: Sequence[str] | None = None,
@@ -168,7 +158,6 @@ def write_phantom_mura(
         counterfactuals: Whether each abnormal study of train has a counterfactual, the same patient without the
             finding, as another study (except the last one if there is no space for two), at the same share of abnormal
             studies. Training is faster with such pairs.
-        views_tell: Whether abnormal studies have more views, as in MURA: 2.87 instead of 2.65 on average.
         planted_marker: Whether a side marker reveals the label, as a positive control for shortcut detection: in 19 of
             20 studies only abnormal films have one, in the others only normal films.
         body_parts: Some of `BODY_PARTS`; all if None.
@@ -185,7 +174,7 @@ def write_phantom_mura(
     Raises:
         DatasetError: If the folder is not empty, or a file cannot be written.
         ValueError: If `n_studies` is below 2, `valid_fraction` is outside of (0, 1), a body part, finding or exposure
-            is unknown, shares do not add up, or `views_tell` is combined with `counterfactuals`.
+            is unknown, or shares do not add up.
     """
     require_extra("train", "pyarrow")
     import pyarrow as pa
@@ -195,8 +184,6 @@ def write_phantom_mura(
     if n_studies < 2 or not 0 < valid_fraction < 1:
         given = f"{n_studies}, {valid_fraction}"
         raise ValueError(f"n_studies must be 2 or more and valid_fraction between 0 and 1, not {given}")
-    if counterfactuals and views_tell:
-        raise ValueError("counterfactual pairs have the same views; choose counterfactuals or views_tell")
     _check_known("body part", body_parts, BODY_PARTS)
     _check_known("finding", findings, (*FINDINGS, *UNUSUAL_FINDINGS))
     _check_known("exposure", [exposure], tuple(EXPOSURES))
@@ -207,7 +194,7 @@ def write_phantom_mura(
     parts = BODY_PARTS if body_parts is None else tuple(body_parts)
     jobs = _plan(
         n_studies - n_valid, n_valid, seed,
-        counterfactuals=counterfactuals, views_tell=views_tell, planted_marker=planted_marker, body_parts=parts,
+        counterfactuals=counterfactuals, planted_marker=planted_marker, body_parts=parts,
         mix=mix, train_mix=_shifted(mix, train_shares) if train_shares else mix
     )  # fmt: skip
     rows: list[dict[str, object]] = []
@@ -232,7 +219,7 @@ def write_phantom_mura(
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), tree / "findings.parquet")
     made: dict[str, Any] = {
         "n_studies": n_studies, "seed": seed, "valid_fraction": valid_fraction, "size": size,
-        "twins": counterfactuals, "views_tell": views_tell,
+        "twins": counterfactuals, "views_tell": False,  # an option of earlier versions
     }  # fmt: skip
     unusual: dict[str, Any] = {
         "body_parts": body_parts and list(body_parts), "findings": findings and list(findings),

@@ -9,7 +9,7 @@ from PIL import Image
 from mura_hf import DatasetError
 from mura_hf.phantoms import FINDINGS, phantom_record, write_phantom_mura
 from mura_hf.phantoms.findings import MIX
-from mura_hf.phantoms.mura_tree import _CORNERS, _TILTS, _plan, _shifted, view_shares
+from mura_hf.phantoms.mura_tree import _CORNERS, _plan, _shifted
 
 
 def _files(root):
@@ -87,15 +87,9 @@ def test_counterfactual_pairs_are_one_patient_with_and_without_the_finding(tmp_p
 
 
 def test_views_are_as_many_as_in_mura():
-    counts = np.arange(1, 12)
-    assert view_shares() @ counts == pytest.approx(2.73, abs=0.02)
-    # MURA v1.1 train: 2.65 views a normal and 2.87 an abnormal study.
-    assert [view_shares(tilt) @ counts for tilt in _TILTS] == pytest.approx([2.65, 2.87], abs=0.01)
-    for views_tell, gap in ((False, 0.0), (True, 0.22)):
-        plan = _studies(8_000, views_tell=views_tell)
-        means = [np.mean([s.views for s in plan if s.abnormal == abnormal]) for abnormal in (False, True)]
-        assert means[1] - means[0] == pytest.approx(gap, abs=0.07)
-    assert {study.views for study in plan} == set(range(1, 12))
+    views = [study.views for study in _studies(8_000)]
+    assert np.mean(views) == pytest.approx(2.73, abs=0.04)
+    assert set(views) == set(range(1, 12))
 
 
 def test_a_tree_is_marked_as_synthetic(phantom_tree, tmp_path):
@@ -114,7 +108,6 @@ def test_refuses_a_folder_that_is_not_empty_and_options_that_do_not_fit(tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
     for n, options, message in (
         (1, {}, "n_studies"),
-        (20, {"counterfactuals": True, "views_tell": True}, "choose counterfactuals or views_tell"),
         (4, {"body_parts": ["knee"]}, "unknown body part"),
         (4, {"findings": ["gout"]}, "unknown finding"),
         (4, {"findings": []}, "unknown finding"),
