@@ -5,21 +5,34 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 from ..models import ExplainedMap, MuraClassifier, MuraImageClassifierOutput
 from ..models.class_activation_mura import boxes_to_pixels, gradient_map
 
-# The first two functions take a feature map of a prediction from `model.explain`, and return float32 `[n, h, w]`, not
+# The first three functions take a feature map of a prediction from `model.explain`, and return float32 `[n, h, w]`, not
 # negative.
 
 
-def grad_cam_map(explained: ExplainedMap) -> torch.Tensor:
-    """Grad-CAM: channels weighted by the mean gradient of z_abnormal - z_normal, cut at 0.
+def captum_grad_cam(explained: ExplainedMap) -> torch.Tensor:
+    """Grad-CAM with Captum's `LayerGradCam`. It hooks a layer of this call only, so threads may share a model."""
+    from captum.attr import LayerGradCam
 
-    Selvaraju et al., arXiv 1610.02391, equations 1 and 2. If the network ends in global average pooling and one linear
-    layer, these weights are those of the linear layer (Zhou et al., arXiv 1512.04150, equation 2), and no gradient is
-    computed.
+    probe = nn.Identity()
+    # A tensor that was made in inference mode cannot be differentiated, but a copy can.
+    with torch.inference_mode(False), torch.enable_grad():
+        maps = LayerGradCam(lambda values: explained.score(probe(values)), probe).attribute(
+            explained.feature_map.detach().clone(), relu_attributions=True
+        )
+    return maps.detach().float()[:, 0]
+
+
+def fast_grad_cam(explained: ExplainedMap) -> torch.Tensor:
+    """Equals `captum_grad_cam` up to rounding, in a fraction of the time.
+
+    If the network ends in global average pooling and one linear layer, the channels are weighted by the weights of
+    that layer, and no gradient is computed (Zhou et al., arXiv 1512.04150, equation 2).
     """
     if explained.channel_weights is None:
         return gradient_map(explained.score, explained.feature_map).float().clamp_min(0)
@@ -95,14 +108,15 @@ def enlarge(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 AUTO = "auto"
 
 _FEATURE_MAP_METHODS: dict[str, Callable[[ExplainedMap], torch.Tensor]] = {
-    "grad_cam": grad_cam_map,
+    AUTO: fast_grad_cam,
+    "grad_cam": captum_grad_cam,
     "layer_cam": layer_cam,
 }
 
-METHODS = (*_FEATURE_MAP_METHODS, "smooth_grad_cam", "occlusion")
+METHODS = ("grad_cam", "layer_cam", "smooth_grad_cam", "occlusion")
 """Names of all methods, the cheapest first. All but the last two need only the feature maps of a prediction."""
 
-_FORMER_NAMES = ("class_activation_map", "head_gradient")  # of Grad-CAM with and without the closed form
+_FORMER_NAMES = ("class_activation_map", "head_gradient")  # of "auto", with and without the closed form
 
 _WINDOWS_PER_SIDE = 8
 _BATCH_SIZE = 16  # copies of an image per pass through the model
@@ -125,14 +139,14 @@ class Heatmaps:
 
 
 def check_method(method: str) -> str:
-    """Returns one of `METHODS` unchanged, and "grad_cam" for "auto" and its former names.
+    """Returns "auto" or one of `METHODS` unchanged, and "auto" for its former names.
 
     Raises:
         ValueError: If there is no such method.
     """
-    if method in (AUTO, *_FORMER_NAMES):
-        return "grad_cam"
-    if method not in METHODS:
+    if method in _FORMER_NAMES:
+        return AUTO
+    if method not in (AUTO, *METHODS):
         raise ValueError(f"unknown heatmap method {method!r}; known are {AUTO}, {', '.join(METHODS)}")
     return method
 
@@ -148,7 +162,8 @@ def explain(
 ) -> Heatmaps:
     """Explains z_abnormal - z_normal with any method.
 
-    "auto" is "grad_cam", which describes how several maps are merged.
+    "auto" gives the same maps as "grad_cam" without Captum, and faster. `grad_cam` describes how several maps are
+    merged.
 
     Args:
         model: Any classifier in evaluation mode. Threads may share it.
@@ -184,7 +199,7 @@ def explain(
         assert pixel_values is not None
         return Heatmaps(smooth_grad_cam(model, pixel_values, size=size, body_parts=body_parts), method, map_sizes)
     maps = merge_maps(explained_maps, _FEATURE_MAP_METHODS[method], len(map_sizes), size or max(map_sizes))
-    return Heatmaps(maps, method, map_sizes)
+    return Heatmaps(maps, "grad_cam" if method == AUTO else method, map_sizes)
 
 
 def grad_cam(
@@ -195,7 +210,7 @@ def grad_cam(
     size: tuple[int, int] | None = None,
     body_parts: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Grad-CAM of z_abnormal - z_normal at the input of the last pooling.
+    """Grad-CAM of z_abnormal - z_normal at the input of the last pooling, with Captum's `LayerGradCam`.
 
     Selvaraju et al., arXiv 1610.02391, equations 1 and 2. For two classes, the gradient of the difference of the
     logits is parallel to that of the probability. Only the head is differentiated, and threads may share a model.

@@ -13,7 +13,7 @@ from torch._higher_order_ops.while_loop import while_loop
 from torch.nn import functional
 
 from ..errors import CheckpointError
-from ..explain.heatmaps import enlarge, grad_cam_map, normalize
+from ..explain.heatmaps import enlarge, fast_grad_cam, normalize
 from ..models import (
     ExplainedMap,
     MuraClassifier,
@@ -289,7 +289,7 @@ class _FuseNetGraph(MuraFuseNetForImageClassification):
 
 def _draw(part: ExplainedMap, size: tuple[int, int]) -> torch.Tensor:
     """Class activation map of a part at its place in an image of this size, `[1, *size]`, divided by its maximum."""
-    drawn = grad_cam_map(part)
+    drawn = fast_grad_cam(part)
     if part.boxes is None:
         return normalize(enlarge(drawn, size))
     left, top, right, bottom = boxes_to_pixels(part.boxes, *size)[0]
