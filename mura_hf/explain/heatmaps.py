@@ -11,8 +11,8 @@ from torch.nn import functional
 from ..models import ExplainedMap, MuraClassifier, MuraImageClassifierOutput
 from ..models.class_activation_mura import boxes_to_pixels, gradient_map
 
-# The first three functions take a feature map of a prediction from `model.explain`, and return float32 `[n, h, w]`, not
-# negative.
+# The first three functions take a feature map of a prediction from `model.explain`, and return float32 `[n, h, w]`,
+# without negative values.
 
 
 def captum_grad_cam(explained: ExplainedMap) -> torch.Tensor:
