@@ -29,7 +29,7 @@ from huggingface_hub.utils import httpx
 from huggingface_hub.utils.sha import git_hash
 
 from ..common import replace_file
-from ..errors import HubError
+from ..errors import HubError, first_line
 
 CARD = "README.md"
 WAITS = (2.0, 8.0, 30.0)
@@ -223,9 +223,9 @@ def _explain(repo_id: str, error: Exception) -> str:
     if status in _BUSY:
         return f"the Hub is busy or has a problem ({status}). {_RETRY}"
     if status is not None:
-        return f"the Hub does not accept {repo_id}: {_first_line(answer)}"
+        return f"the Hub does not accept {repo_id}: {first_line(answer or error)}"
     if _is_transient(error):
-        return f"The connection to the Hub was lost ({_first_line(error)}). {_RETRY}"
+        return f"The connection to the Hub was lost ({first_line(error)}). {_RETRY}"
     return f"{repo_id} was not pushed: {' '.join(str(error).split())}"
 
 
@@ -246,8 +246,3 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
-
-
-def _first_line(error: BaseException | None) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__).rstrip(".")
