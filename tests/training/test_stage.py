@@ -48,7 +48,7 @@ def test_patches_and_the_region_loss_need_boxes(phantom_splits):
 
 
 def test_twins_share_a_batch_and_several_processes_get_batches(tmp_path):
-    tree = write_phantom_mura(tmp_path / "tree", 40, seed=2, size=64, counterfactuals=True, progress=False)
+    tree = write_phantom_mura(tmp_path / "tree", 20, seed=2, size=48, counterfactuals=True, progress=False)
     rows = load_mura(tree, dev_fraction=0.2, calib_fraction=0.1)["train"]
     (views,) = make_stages(TINY, rows, build_processor(TINY), None)
     order = list(views.sampler)
