@@ -1,6 +1,6 @@
 """Measures how fast MURA is loaded and its pixels are cached, and whether a cache survives being killed.
 
-Topics (together about 6 minutes):
+Topics (together about 10 minutes):
   load   seconds in which `load_mura` loads a tree with MURA's 40,005 rows, best of three
   cache  the pixel cache at 224 px over 10,000 files of 512 px: images built in a second over those that two processes
          decode and resize, in turn, median of three; images read in a second
