@@ -4,7 +4,6 @@ import dataclasses
 import json
 import platform
 import shutil
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
-from datasets import DatasetDict, Image
+from datasets import DatasetDict
 from tqdm.auto import tqdm
 
 from ..common import BUNDLED, replace_file, sync_folder, sync_names
@@ -63,8 +62,6 @@ def make_record(
 ) -> dict[str, Any]:
     """Content of `training.json`; `results` are `epoch`, `dev`, `seconds` and the like."""
     studies = ((split, study) for split, rows in datasets.items() for study in rows["study_id"])
-    images = datasets["train"].select_columns(["image"]).cast_column("image", Image(decode=False))["image"]
-    suffixes = Counter(Path(image["path"] or "").suffix.lower() for image in images)
     base = describe_base(config)
     # The record is part of the checkpoint and must not show paths of this machine.
     start = config.model.init_from
@@ -84,7 +81,6 @@ def make_record(
             "split_digest": split_digest(studies),
             "studies": {split: len(set(rows["study_id"])) for split, rows in datasets.items()},
             "views": {split: len(rows) for split, rows in datasets.items()},
-            "suffix": suffixes.most_common(1)[0][0],
         },
         "selected_by": f"study-level {SELECTIONS[config.training.select_by]} on dev",
         **results,
