@@ -207,7 +207,7 @@ def _without_defaults(stage: dict[str, Any], values: dict[str, Any]) -> dict[str
     changed = {
         key: value
         for key, value in augmentation.items()
-        if value != values.get(key) and not (stage.get("patch_size") and key in ("random_crop", "resized_crop"))
+        if key in PART_OF and value != values.get(key) and not (stage.get("patch_size") and key == "random_crop")
     }
     kept = {key: value for key, value in stage.items() if value is not None and value != values.get(key)}
     kept |= {"epochs": stage["epochs"], **({"patch_size": stage["patch_size"]} if stage.get("patch_size") else {})}

@@ -101,7 +101,7 @@ def test_records_of_the_first_edition_are_read():
         "name": "old", "backbone": "resnet10t", "pretrained": False, "init_from": "bundled", "sampling": "balanced",
         "model": {"head_layers": [4]}, "augmentation": augmentation, "epochs": 9, "metric_loss": None,
         "patches": {"epochs": 3, "size": 64, "batch_size": 8, "learning_rate": 0.002,
-                    "augmentation": {**augmentation, "rotation": 90.0}},
+                    "augmentation": {**augmentation, "rotation": 90.0, "erasing": 0.5}},
         "stages": [],
     }  # fmt: skip
     config = config_from_record({"recipe": recipe})
