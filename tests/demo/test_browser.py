@@ -269,10 +269,9 @@ def test_the_first_page_its_viewer_settings_and_reports(page):
     expect(page.locator("#answer .notice")).to_contain_text(["You chose elbow, but the picture looks like a wrist"])
     expect(performance).to_contain_text("of the elbow", timeout=WAIT)
 
-    page.evaluate(  # while another study is read; the last choice counts
-        "numbers => numbers.forEach((number) => document.querySelector(`[data-example='${number}']`).click())",
-        [PHANTOM_WRIST, PHANTOM_WRIST + 1],
-    )
+    for example in (PHANTOM_WRIST, PHANTOM_WRIST + 1):  # while another study is read; the last choice counts
+        open_example(page, example)
+        page.locator("#answering:not([data-starting])").wait_for(timeout=WAIT)  # its reading begins
     expect(details).to_contain_text("forearm", timeout=WAIT)
     choose(page, "Heatmap method", "LayerCAM")
     expect(page.locator("#views")).to_contain_text("The heatmap (layer cam)", timeout=WAIT)
