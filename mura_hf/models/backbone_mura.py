@@ -115,6 +115,10 @@ class SmallCnn(nn.Module):
 
     def forward_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Returns the last feature map `[B, D, h, w]` of `[B, C, image_size, image_size]`; no other size fits."""
+        return self.forward_intermediates(pixel_values)[0]
+
+    def forward_intermediates(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """As `forward_features`, with the feature maps of all stages, as in timm."""
         height, width = pixel_values.shape[-2:]
         if (height, width) != (self.image_size, self.image_size):
             raise CheckpointError(
@@ -122,7 +126,10 @@ class SmallCnn(nn.Module):
                 f"{width}: its fully connected layer fits one size only. Resize the image, or train the network with "
                 "another image_size"
             )
-        return self.stages(pixel_values)
+        feature_maps = [pixel_values]
+        for stage in self.stages:
+            feature_maps.append(stage(feature_maps[-1]))
+        return feature_maps[-1], feature_maps[1:]
 
     def forward_head(self, feature_map: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
         """Returns the pooled code `[B, head_hidden_size]` of a feature map from `forward_features`.
