@@ -208,7 +208,9 @@ class TestLikeTheResNetOfTransformers:
     def test_a_backbone_without_hidden_states(self, monkeypatch):
         monkeypatch.delattr(SmallCnn, "forward_intermediates")  # as of an architecture that is registered with timm
         with pytest.raises(ValueError, match="cnn4 has no hidden states"):
-            MuraModel(MuraConfig(backbone="cnn4", image_size=SIDE))(torch.ones(1, 3, SIDE, SIDE), output_hidden_states=True)
+            MuraModel(MuraConfig(backbone="cnn4", image_size=SIDE))(
+                torch.ones(1, 3, SIDE, SIDE), output_hidden_states=True
+            )
 
     @pytest.mark.parametrize("kind", FAMILIES)
     def test_gradient_checkpointing_changes_no_gradient(self, kind):
