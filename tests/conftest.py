@@ -77,9 +77,11 @@ def phantom_files(phantom_tree: Path) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def forks() -> ForkServer:
+def forks() -> Iterator[ForkServer]:
     """Runs commands in processes of their own."""
-    return ForkServer()
+    server = ForkServer()
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")
