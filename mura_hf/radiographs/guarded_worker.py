@@ -19,6 +19,9 @@ _FIELDS = ("bit_depth", "source_format", "body_part", "side", "patient_hash", "w
 def serve(memory_bytes: int, connection: Connection) -> None:
     """Answers requests until the connection is closed. `memory_bytes` is as in `GuardedReader`."""
     read_radiograph, radiograph_error = _import_reader()
+    from mura_hf.radiographs import radiograph as hashing
+
+    hashing.HASH_KEY = bytes.fromhex(os.environ["MURA_HASH_KEY"])
     os.dup2(1, 2)  # errors of the imports are shown on the server's terminal, what decoders print is discarded
     _set_limits(memory_bytes)
     connection.send_bytes(b"ready")
@@ -28,8 +31,9 @@ def serve(memory_bytes: int, connection: Connection) -> None:
         except EOFError:
             return
         signal.alarm(request["alarm"])  # the kernel ends a decoder that hangs if the parent no longer exists
+        # A failure to receive ends the process, else the rest of the file would be taken for the next request.
+        source = request["path"] if request["path"] is not None else connection.recv_bytes()
         try:
-            source = request["path"] if request["path"] is not None else connection.recv_bytes()
             radiograph = read_radiograph(source, **{key: request[key] for key in _ARGUMENTS})
         except radiograph_error as error:
             _send(connection, {"error": str(error)})

@@ -5,7 +5,6 @@ keyed hash of the patient that only tells whether two files belong to the same p
 """
 
 import hashlib
-import os
 import re
 import secrets
 from dataclasses import dataclass, replace
@@ -160,7 +159,7 @@ def find_body_part(text: str) -> str | None:
 
 HASH_BYTES = 12
 
-HASH_KEY = bytes.fromhex(os.environ.get("MURA_HASH_KEY", "")) or secrets.token_bytes(32)
+HASH_KEY = secrets.token_bytes(32)
 """Key of `hash_patient`, drawn when a process starts; `GuardedReader` gives it to its worker processes."""
 
 

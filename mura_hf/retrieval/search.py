@@ -10,7 +10,8 @@ import torch
 from ..errors import CheckpointError
 
 _BLOCK = 4096  # codes that are converted to float64 at once
-_MARGIN = 16  # candidates beyond the k nearest
+_UNIT_ROUNDOFF = 2.0**-24  # of float32
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def rank_rows(codes: torch.Tensor, query: torch.Tensor, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -34,10 +35,11 @@ def sum_squares(codes: torch.Tensor) -> torch.Tensor:
 
 
 class ExactSearcher:
-    """Finds the nearest codes. Threads may share it.
+    """Finds exactly the neighbours that a search in float64 would find. Threads may share it.
 
-    One matrix product in float32 gives |x|^2 - 2 q'x for all codes. The k nearest and some more are candidates, which
-    are ranked by their distances in float64.
+    One matrix product in float32 gives |x|^2 - 2 q'x for all codes, whose rounding error has a known bound (Higham,
+    "Accuracy and Stability of Numerical Algorithms", 2002, section 3.1). Every code that may be among the k nearest
+    within this bound is a candidate. Candidates are ranked by their distances in float64.
 
     Args:
         codes: float32 `[N, D]`, N at least 1.
@@ -47,6 +49,11 @@ class ExactSearcher:
     def __init__(self, codes: torch.Tensor, squares: torch.Tensor | None = None) -> None:
         self.codes = codes
         self.squares = sum_squares(codes) if squares is None else squares
+        self._longest = float(self.squares.max()) ** 0.5
+        # The product of D terms is wrong by at most D u / (1 - D u) |q| |x|, and 2 |q| |x| <= (|q| + |x|)^2 / 2. The
+        # rest covers the rounding of the squared lengths and of the sum.
+        terms = codes.shape[1] * _UNIT_ROUNDOFF
+        self._relative_error = terms / (1 - terms) / 2 + 16 * _UNIT_ROUNDOFF
 
     def search(
         self, queries: torch.Tensor, k: int, allowed: torch.Tensor | None = None
@@ -65,8 +72,10 @@ class ExactSearcher:
         values = torch.addmm(self.squares[None], queries, self.codes.T, alpha=-2)
         if allowed is not None:
             values.masked_fill_(~allowed, torch.inf)
-        nearest, rows = values.topk(min(k + _MARGIN, len(self.codes)), largest=False)
-        candidates = [line[one < torch.inf].numpy() for one, line in zip(nearest, rows, strict=True)]
+        kth = values.topk(min(k, len(self.codes)), largest=False).values[:, -1].double()
+        error = self._relative_error * (sum_squares(queries).double().sqrt() + self._longest) ** 2
+        bounds = (kth + 2 * error).clamp(max=_LARGEST).float()  # which excludes rows that are not allowed
+        candidates = [np.flatnonzero(one) for one in (values <= bounds[:, None]).numpy()]
         return _rank(self.codes, queries, candidates, k)
 
 

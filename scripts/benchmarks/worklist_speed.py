@@ -54,7 +54,7 @@ def measure_worklist(n_studies: int = 150, chunk: int = 10, n_repeated: int = 24
             some = studies[first : first + chunk]
 
             def write(some: Sequence[StudyFiles] = some, first: int = first) -> None:
-                make_worklist(predictor, some, folder / f"rows{first}.csv", progress=False)
+                make_worklist(predictor, some, folder / f"rows{first}.csv")
 
             def loop(some: Sequence[StudyFiles] = some) -> None:
                 _run_bare(predictor, some)

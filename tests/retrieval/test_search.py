@@ -35,16 +35,13 @@ def _check(searcher, queries, k, allowed=None):
     assert (found[:, there:] == -1).all()
 
 
-def test_exact_search_finds_what_float64_finds():
-    codes = _codes(600, 48)
-    queries = torch.cat([_codes(150, 48, seed=1), codes[:20]])
+@pytest.mark.parametrize(("noise", "origin"), [(0.0, 0), (1e-6, 0), (0.3, 0), (1e-3, 1000)])
+def test_exact_search_finds_what_float64_finds(noise, origin):
+    """Even if codes differ in the last digits only, or are equal, or far from the origin."""
+    codes = _codes(600, 48, noise=noise) + origin
+    queries = torch.cat([_codes(150, 48, noise=noise, seed=1) + origin, codes[:20]])
     for searcher in (ExactSearcher(codes), ExactSearcher(codes, search.sum_squares(codes))):
         _check(searcher, queries, 5)
-
-
-def test_of_equal_codes_the_lower_row_comes_first():
-    codes = _codes(60, 48).repeat_interleave(5, dim=0)
-    _check(ExactSearcher(codes), codes[::5], 5)
 
 
 def test_exact_search_among_allowed_rows():
