@@ -36,7 +36,9 @@ class Conversion(NamedTuple):
 
     folder: Path
     left_out: list[str]
-    """Names of weights in the file that are not in the checkpoint."""
+    """Names in the file of weights that are not in the checkpoint. They include those that timm's own conversion
+    drops, or computes others from.
+    """
 
 
 def read_state_dict(file: Path) -> dict[str, torch.Tensor]:
@@ -72,23 +74,26 @@ def read_state_dict(file: Path) -> dict[str, torch.Tensor]:
     )
 
 
-def bare_name(name: str) -> str:
-    """Name of a weight without the prefixes of wrappers."""
-    while (prefix := next((one for one in PREFIXES if name.startswith(one)), None)) is not None:
+def bare_name(name: str, architecture: str) -> str:
+    """Name of a weight without the prefixes of wrappers and without the name of the architecture."""
+    prefixes = (*PREFIXES, f"{architecture}.")
+    while (prefix := next((one for one in prefixes if name.startswith(one)), None)) is not None:
         name = name.removeprefix(prefix)
     return name
 
 
 def strip_prefixes(names: list[str], architecture: str) -> dict[str, str]:
-    """Maps names in the file to names without prefixes of wrappers and without the name of the architecture."""
-    bare = {name: bare_name(bare_name(name).removeprefix(f"{architecture}.")) for name in names}
-    repeated = sorted(short for short, count in Counter(bare.values()).items() if count > 1)
+    """Maps bare names to names in the file."""
+    bare = [bare_name(name, architecture) for name in names]
+    counts = Counter(bare)
+    repeated = sorted((short, name) for short, name in zip(bare, names, strict=True) if counts[short] > 1)
     if repeated:
         raise CheckpointError(
-            f"the file holds several networks, or several copies of one: without prefixes, more than one weight is "
-            f"called {', '.join(repeated[:4])}; save the network that you mean by itself"
+            "the file holds several networks, or several copies of one: without prefixes, more than one weight is "
+            f"called {repeated[0][0]} ({_few([name for short, name in repeated if short == repeated[0][0]])}); save "
+            "the network that you mean by itself"
         )
-    return bare
+    return dict(zip(bare, names, strict=True))
 
 
 def rename_for_timm(tensors: dict[str, torch.Tensor], backbone: Any, architecture: str) -> dict[str, torch.Tensor]:
@@ -163,7 +168,8 @@ def convert_checkpoint(
         resize_mode: "squash" or "letterbox".
         image_mean: Mean of the normalization in training, one value per channel; ImageNet's if None.
         image_std: Standard deviation, likewise.
-        leave_out: Prefixes of weights that do not belong to the network, such as "criterion.".
+        leave_out: Prefixes of weights that do not belong to the network, such as "criterion.". They are compared with
+            the names in the file, with and without prefixes of wrappers such as "module.".
 
     Raises:
         CheckpointError: If the file cannot be read safely, a weight is missing, unknown or of another shape, the head
@@ -177,16 +183,27 @@ def convert_checkpoint(
         raise CheckpointError(f"abnormal_index is {abnormal_index}: of two logits it is 0 or 1")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CheckpointError(f"{out} is not empty; choose a new folder for the checkpoint")
-    weights = read_state_dict(file)
-    left_out = [name for name in weights if name.startswith(tuple(leave_out)) or _AUXILIARY.match(bare_name(name))]
-    bare = strip_prefixes([name for name in weights if name not in left_out], architecture)
-    if architecture.startswith("vgg") and "classifier.0.weight" in bare.values() and image_size != 224:
+    weights = {name: value.clone() for name, value in read_state_dict(file).items()}  # no two share a storage
+    bare = {name: bare_name(name, architecture) for name in weights}
+    foreign = {
+        name
+        for name, short in bare.items()
+        if name.startswith(tuple(leave_out)) or short.startswith(tuple(leave_out)) or _AUXILIARY.match(short)
+    }
+    in_file = strip_prefixes([name for name in weights if name not in foreign], architecture)
+    if architecture.startswith("vgg") and "classifier.0.weight" in in_file and image_size != 224:
         raise CheckpointError(
             f"{file}: torchvision's VGG pools to 7 x 7 before its linear layers and timm's does not, so both agree at "
             f"224 px, but not at {image_size} px; set image_size to 224"
         )
     probe = create_backbone(MuraConfig(backbone=architecture, image_size=image_size))
-    named = rename_for_timm({short: weights[name] for name, short in bare.items()}, probe, architecture)
+    named = rename_for_timm({short: weights[name] for short, name in in_file.items()}, probe, architecture)
+    # A weight keeps its storage when it is renamed or reshaped. One that timm resizes keeps its name.
+    storages = {value.untyped_storage().data_ptr(): name for name, value in weights.items()}
+    sources = {
+        name: storages.get(value.untyped_storage().data_ptr(), in_file.get(name, name))
+        for name, value in named.items()
+    }
     channels = _count_channels(file, probe, named)
     processor = _make_processor(image_size, resize_mode, image_mean, image_std, channels)
     with torch.random.fork_rng(devices=[]):
@@ -194,9 +211,9 @@ def convert_checkpoint(
         config = MuraConfig(backbone=architecture, image_size=image_size, num_channels=channels)
         model = MuraForImageClassification(config).eval()
 
-    body = _convert_body(file, architecture, model, named)
+    body = _convert_body(file, architecture, model, named, sources)
     rest = {name: value for name, value in named.items() if name not in body}
-    head = _convert_head(file, rest, model.mura.hidden_size, abnormal_index, single_logit, new_head)
+    head = _convert_head(file, rest, sources, model.mura.hidden_size, abnormal_index, single_logit, new_head)
     model.mura.backbone.load_state_dict(body)
     if head:
         model.classifier.load_state_dict(head)
@@ -204,7 +221,8 @@ def convert_checkpoint(
     model.save_pretrained(out)
     processor.save_pretrained(out)
     MuraForImageClassification.from_pretrained(out)  # strict: raises if a weight is missing
-    return Conversion(out, left_out if head else [*left_out, *rest])
+    used = {source for name, source in sources.items() if head or name in body}
+    return Conversion(out, [name for name in weights if name not in used])
 
 
 def _count_channels(file: Path, probe: Any, named: dict[str, torch.Tensor]) -> int:
@@ -232,20 +250,24 @@ def _make_processor(
 
 
 def _convert_body(
-    file: Path, architecture: str, model: MuraForImageClassification, named: dict[str, torch.Tensor]
+    file: Path,
+    architecture: str,
+    model: MuraForImageClassification,
+    named: dict[str, torch.Tensor],
+    sources: dict[str, str],
 ) -> dict[str, torch.Tensor]:
-    """All weights of the backbone."""
+    """All weights of the backbone. `sources` maps names to those in the file."""
     wanted = model.mura.backbone.state_dict()
     missing = [name for name in wanted if name not in named and not name.endswith(_COUNTER)]
     if missing:
-        unknown = [name for name in named if name not in wanted and not _HEAD.fullmatch(name)]
+        unknown = [sources[name] for name in named if name not in wanted and not _HEAD.fullmatch(name)]
         instead = f", and has {_few(unknown)} instead" if unknown else ""
         raise CheckpointError(
             f"{file} lacks {_few(missing)} of {architecture}{instead}; it is of another architecture, or its names "
             "are not supported here"
         )
     misfits = [
-        f"{name} {list(named[name].shape)} instead of {list(value.shape)}"
+        f"{sources[name]} {list(named[name].shape)} instead of {list(value.shape)}"
         for name, value in wanted.items()
         if name in named and named[name].shape != value.shape
     ]
@@ -262,6 +284,7 @@ def _convert_body(
 def _convert_head(
     file: Path,
     rest: dict[str, torch.Tensor],
+    sources: dict[str, str],
     width: int,
     abnormal_index: int | None,
     single_logit: bool,
@@ -269,7 +292,7 @@ def _convert_head(
 ) -> dict[str, torch.Tensor]:
     """Weights of the classifier from those that the backbone does not have; empty if a new head is wanted."""
     matches = {name: found for name in rest if (found := _HEAD.fullmatch(name))}
-    unknown = [name for name in rest if name not in matches]
+    unknown = [sources[name] for name in rest if name not in matches]
     if unknown:
         raise CheckpointError(
             f"{file} has weights that are unknown to the architecture: {_few(unknown)}; without them, the predictions "
@@ -277,18 +300,20 @@ def _convert_head(
         )
     if new_head:
         return {}
-    layers = {found[1] for found in matches.values()}
+    layers = {found[1]: sources[name].rpartition(".")[0] for name, found in matches.items()}
     if len(layers) != 1:
+        several = f"a head of several layers ({_few(sorted(layers.values()))})"
         raise CheckpointError(
-            f"{file} has {'no head' if not layers else f'a head of several layers ({_few(sorted(layers))})'}; only "
-            "one linear layer can be converted, because a state dict does not say what is between several. Use "
-            "new_head to replace it by an untrained one"
+            f"{file} has {several if layers else 'no head'}; only one linear layer can be converted, because a state "
+            "dict does not say what is between several. Use new_head to replace it by an untrained one"
         )
-    (layer,) = layers
+    ((layer, layer_in_file),) = layers.items()
     weight, bias = rest.get(f"{layer}.weight"), rest.get(f"{layer}.bias")
     if weight is None or weight.ndim != 2 or weight.shape[1] != width:
         shape = None if weight is None else list(weight.shape)
-        raise CheckpointError(f"{file}: the head {layer} has a weight {shape}, but [outputs, {width}] is needed")
+        raise CheckpointError(
+            f"{file}: the head {layer_in_file} has a weight {shape}, but [outputs, {width}] is needed"
+        )
     outputs = len(weight)
     if outputs > 2:
         raise CheckpointError(

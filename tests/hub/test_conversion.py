@@ -151,12 +151,28 @@ def test_a_new_head(convert, tmp_path):
     assert torch.equal(*heads)
 
 
-def test_weights_of_other_modules_are_left_out_on_request(convert, weights):
-    more = {**weights, "criterion.weight": torch.ones(2), "AuxLogits.fc.bias": torch.ones(2)}
-    with pytest.raises(CheckpointError, match=r"unknown to the architecture: criterion\.weight;.*leave_out"):
+@pytest.mark.parametrize(
+    ("prefix", "leave_out"), [("", "criterion."), ("module.", "criterion."), ("module.resnet18.", "module.")]
+)
+def test_weights_of_other_modules_are_left_out_on_request(convert, weights, prefix, leave_out):
+    network = weights if leave_out == "module." else renamed("^", prefix)(weights)
+    more = {**network, f"{prefix}criterion.weight": torch.ones(2), f"{prefix}AuxLogits.fc.bias": torch.ones(2)}
+    with pytest.raises(CheckpointError, match=rf"unknown to the architecture: {prefix}criterion\.weight;.*leave_out"):
         convert(more)
-    done = convert(more, leave_out=["criterion."])
-    assert done.left_out == ["criterion.weight", "AuxLogits.fc.bias"]
+    done = convert(more, leave_out=[leave_out])
+    assert done.left_out == [f"{prefix}criterion.weight", f"{prefix}AuxLogits.fc.bias"]
+
+
+def test_what_is_left_out_is_named_as_in_the_file(convert):
+    weights = renamed("^", "net.")(network_of("convnext_tiny").state_dict())
+    done = convert(weights, architecture="convnext_tiny", abnormal_index=None, new_head=True)
+    assert done.left_out == ["net.classifier.2.weight", "net.classifier.2.bias"]
+
+
+def test_weights_that_timm_drops_are_left_out_and_those_that_it_resizes_are_not(convert):
+    network = timm.create_model("vit_tiny_patch16_224", num_classes=2).state_dict()
+    weights = renamed("^", "module.")({**network, "pre_logits.fc.bias": torch.zeros(192)})
+    assert convert(weights, architecture="vit_tiny_patch16_224").left_out == ["module.pre_logits.fc.bias"]
 
 
 def test_pickled_objects_are_refused_and_not_run(convert, weights, tmp_path):
@@ -192,14 +208,15 @@ def with_two_layers(weights):
 @pytest.mark.parametrize(
     ("change", "options", "message"),
     [
-        (dict, {"architecture": "densenet121"}, r"lacks features\.conv0\.weight.*and has conv1\.weight.*instead"),
+        (renamed("^", "net."), {"architecture": "densenet121"},
+         r"lacks features\.conv0\.weight.*and has net\.conv1\.weight.*instead"),
         (dict, {"architecture": "resnet34"}, r"lacks layer1\.2\.conv1\.weight"),
         (dict, {"architecture": "no_such_network"}, "no_such_network"),
         (dict, {"abnormal_index": 2}, "abnormal_index is 2"),
         (dict, {"single_logit": True}, "only one of"),
         (
-            lambda weights: {**weights, "layer1.0.conv1.weight": torch.ones(128, 64, 1, 1)}, {},
-            r"layer1\.0\.conv1\.weight \[128, 64, 1, 1\] instead of",
+            lambda weights: renamed("^", "net.")({**weights, "layer1.0.conv1.weight": torch.ones(128, 64, 1, 1)}), {},
+            r"net\.layer1\.0\.conv1\.weight \[128, 64, 1, 1\] instead of",
         ),
         (  # timm's VGG predicts something else at this size
             lambda weights: {f"{name}.0.weight": torch.ones(2, 2) for name in ("features", "classifier")},
@@ -208,7 +225,8 @@ def with_two_layers(weights):
         (lambda weights: {name: weights[name] for name in weights.keys() - {"layer3.0.conv2.weight"}}, {},
          r"lacks layer3\.0\.conv2\.weight of resnet18"),
         (with_two_layers, {}, r"several layers \(fc\.0, fc\.2\)"),
-        (lambda weights: weights | renamed("^", "module.")(weights), {}, "several networks"),
+        (lambda weights: weights | renamed("^", "module.")(weights), {},
+         r"several networks.* called bn1\.bias \(bn1\.bias, module\.bn1\.bias\)"),
         (lambda weights: {}, {}, r"weights\.pth holds no state dict"),
         (lambda weights: [torch.ones(3)], {}, r"weights\.pth holds no state dict"),
     ],
