@@ -9,6 +9,7 @@ leads to a new cache.
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
@@ -27,6 +28,7 @@ from datasets import (
     enable_progress_bars,
 )
 from datasets.exceptions import DatasetGenerationError
+from filelock import FileLock
 from tqdm.auto import tqdm
 
 from ..common import home_folder
@@ -84,7 +86,7 @@ def build_pixel_cache(
 ) -> PixelCache:
     """Opens the cache of files, or builds it.
 
-    Several processes may call this at the same time: one builds, the others wait.
+    Several processes may call this at the same time: one builds, the others wait. A damaged cache is built again.
 
     Args:
         files: Paths in any order, with or without repetitions.
@@ -95,7 +97,7 @@ def build_pixel_cache(
 
     Raises:
         RadiographError: If files do not exist or cannot be read. The message lists them.
-        DatasetError: If the folder is not writable, or the cache is damaged.
+        DatasetError: If the folder is not writable.
     """
     files = sorted({os.path.abspath(file) for file in files})
     size = (processor.size.height, processor.size.width)
@@ -108,13 +110,30 @@ def build_pixel_cache(
         if _digest(files, processor) != digest:
             raise DatasetError(f"files in {common_folder(files)} changed while they were read; start again")
 
+    def build() -> Dataset:
+        rows = Dataset.from_generator(
+            read, features=_FEATURES, cache_dir=str(root), fingerprint=digest, writer_batch_size=_ROWS
+        )
+        if len(rows) != len(files):
+            raise OSError(f"it holds {len(rows)} of {len(files)} views")
+        return rows
+
     root = Path(folder) if folder is not None else home_folder() / "pixels"
     were_hidden = are_progress_bars_disabled()
     disable_progress_bars()  # of datasets, which does not know the number of files
     try:
-        rows = Dataset.from_generator(
-            read, features=_FEATURES, cache_dir=str(root), fingerprint=digest, writer_batch_size=_ROWS
-        )
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / f"{digest}.lock"):  # else two processes might remove a damaged cache
+            try:
+                rows = build()
+            except Exception:  # damaged files end in errors of any kind
+                places = [place for place in root.glob(f"*/*{digest}/*") if place.is_dir()]
+                damaged = [place for place in places if place.suffix != ".incomplete"]
+                if not damaged:
+                    raise
+                for place in damaged:
+                    shutil.rmtree(place)
+                rows = build()
     except (DatasetGenerationError, OSError, pa.ArrowInvalid) as error:
         cause = error.__cause__ if isinstance(error, DatasetGenerationError) else error
         if isinstance(cause, MuraError):

@@ -212,6 +212,13 @@ def find_leaks(splits: Mapping[str, Dataset], others: Mapping[str, Dataset] | No
     return leaks
 
 
+def leave_out_duplicates(rows: Dataset, others: Mapping[str, Dataset]) -> Dataset:
+    """Leaves out the studies that are in other splits too, or have near-duplicates there."""
+    known = {study for other in others.values() for study in other["study_id"]}
+    known |= {leak["studies"][0] for leak in find_leaks({"": rows}, others)}
+    return rows.select([number for number, study in enumerate(rows["study_id"]) if study not in known])
+
+
 def _read_rows(rows: Dataset) -> list[Row]:
     columns = rows.select_columns(["image", "study_id", "label"])
     return columns.cast_column("image", Image(decode=False)).to_list()

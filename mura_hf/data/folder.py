@@ -86,7 +86,7 @@ def load_folder(
     _report(source, next(iter(records.values())), rows)
     ordered = sorted(rows.values(), key=lambda row: (row["study_id"], row["image"]))
     number_views(ordered)
-    if "patient_id" not in next(iter(records.values())):
+    if options.group_duplicates and "patient_id" not in next(iter(records.values())):
         ordered = group_duplicates(ordered, root)
     chosen = [row for row in ordered if wanted is None or row["body_part"] in wanted]
     if not chosen:

@@ -127,7 +127,8 @@ def load_fracatlas(
         }
 
     rows = _read_rows(root, "FracAtlas", _FRACATLAS_COLUMNS, _FRACATLAS_COUNTS, images, make_row, abnormal)
-    rows = group_duplicates(rows, "FracAtlas")
+    if options.group_duplicates:
+        rows = group_duplicates(rows, "FracAtlas")
     chosen = [
         row if "fracture" in abnormal else {**row, "boxes": []}
         for row in rows

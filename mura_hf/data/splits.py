@@ -61,6 +61,9 @@ class SplitOptions:
     n_folds: int = 5  # number of folds
     # Whether every split gets the same shares of body parts and labels, as far as patients allow
     stratified: bool = True
+    # Whether near-duplicates stay in one split (see `duplicates.py`); False gives the splits of old checkpoints again.
+    # Ignored if the dataset has patient ids.
+    group_duplicates: bool = True
 
     def __post_init__(self) -> None:
         _check_fractions({"dev": self.dev_fraction, "calib": self.calib_fraction})

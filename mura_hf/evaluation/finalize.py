@@ -48,7 +48,7 @@ def fit_checkpoint(
     if len(single_regions(datasets.get("train"))) > 1:
         try:
             result.region_head = fit_region_head(folder, datasets["train"], **options)
-        except CheckpointError as error:
+        except (CheckpointError, DatasetError) as error:
             result.skipped.append(f"No head for the region of the body: {error}.")
     try:
         if "train" not in datasets:

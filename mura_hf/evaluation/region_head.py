@@ -32,7 +32,7 @@ MAX_VIEWS = 1_500
 """More views of train would hardly change a linear head."""
 
 MIN_VIEWS = 5
-"""Regions with fewer views in train are left out."""
+"""Regions with fewer of these views are left out."""
 
 _PENALTY = 3e-3  # .001 and .01 are equally good in five folds over films of FracAtlas, .0001 and .1 worse
 _WEIGHTS, _HEAD = "model.safetensors", "region_classifier"
@@ -57,23 +57,16 @@ def fit_region_head(folder: str | Path, train: Dataset, *, batch_size: int = 32,
 
     Raises:
         CheckpointError: If the model has several backbones, or its weights are in several files.
-        DatasetError: If fewer than two regions have `MIN_VIEWS` views.
+        DatasetError: If fewer than two regions have `MIN_VIEWS` of the views.
     """
     folder, accelerator = Path(folder), Accelerator(cpu=cpu)
-    names = single_regions(train)
-    if len(names) < 2:
-        raise DatasetError(
-            f"train must have at least {MIN_VIEWS} views of each of two regions, but has these of "
-            f"{' and '.join(names) or 'none'}; use data with a column region, such as FracAtlas"
-        )
+    rows, names = _choose_views(train)
     model: Any = AutoModelForImageClassification.from_pretrained(folder)
     if not isinstance(model, MuraForImageClassification) or not (folder / _WEIGHTS).is_file():
         raise CheckpointError(
             f"{folder} is no network with one backbone and one {_WEIGHTS}; fit the head to each member of an ensemble "
             "before you combine them"
         )
-    rows = train.select([row for row, name in enumerate(train["region"]) if name in names])
-    rows = rows.select(spread_indices(len(rows), MAX_VIEWS))
     model = accelerator.prepare_model(model, evaluation_mode=True)
     views = ViewDataset(rows, MuraImageProcessor.from_pretrained(folder))
     codes = read_codes(model.eval(), views, batch_size, attrgetter("pooler_output"), "Reading regions").double()
@@ -88,6 +81,24 @@ def fit_region_head(folder: str | Path, train: Dataset, *, batch_size: int = 32,
         _write(folder, names, weight.float(), bias.float())
         add_to_training_record(folder, {"region_head": record})
     return record
+
+
+def _choose_views(train: Dataset) -> tuple[Dataset, list[str]]:
+    """At most `MAX_VIEWS` views that show a single region, and the regions that `MIN_VIEWS` of these show.
+
+    Raises:
+        DatasetError: If these are fewer than two regions.
+    """
+    names = single_regions(train)
+    rows = train.select([row for row, name in enumerate(train["region"]) if name in names] if names else [])
+    rows = rows.select(spread_indices(len(rows), MAX_VIEWS))
+    names = single_regions(rows)  # a rare region may have fewer views now
+    if len(names) < 2:
+        raise DatasetError(
+            f"train must have at least {MIN_VIEWS} views of each of two regions among {MAX_VIEWS}, but has these of "
+            f"{' and '.join(names) or 'none'}; use data with a column region, such as FracAtlas"
+        )
+    return rows.select([row for row, name in enumerate(rows["region"]) if name in names]), names
 
 
 def single_regions(rows: Dataset | None) -> list[str]:

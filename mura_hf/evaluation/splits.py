@@ -19,7 +19,9 @@ from ..data import (
     read_manifest,
     split_digest,
 )
+from ..data.duplicates import leave_out_duplicates
 from ..data.open_data import REGION_GROUPS
+from ..data.splits import report
 from ..data.views import group_studies
 from ..errors import CheckpointError, DatasetError
 from ..models import BODY_PARTS
@@ -64,6 +66,10 @@ def load_split(folder: str | Path, data_dir: str | Path, split: str) -> tuple[Da
 def load_splits(folder: str | Path, data_dir: str | Path, split: str) -> tuple[DatasetDict, dict[str, Any]]:
     """Loads data with the body parts, fractions and seed in the checkpoint's `training.json`.
 
+    Old checkpoints were trained on data without patient ids without grouping near-duplicates. For them `valid` is that
+    of grouped data, and the evaluated split loses the studies that training has seen, or near-duplicates of which it
+    has seen. A message says how many.
+
     Args:
         folder: The checkpoint.
         data_dir: Folder of the data. For `valid` this may be another dataset than that of training.
@@ -97,6 +103,14 @@ def load_splits(folder: str | Path, data_dir: str | Path, split: str) -> tuple[D
     description = describe_source(source, data_dir)
     studies = ((name, study) for name, rows in datasets.items() for study in rows["study_id"])
     if split_digest(studies) == data["split_digest"]:
+        if split != "train" and not source.has_patient_ids and not options["group_duplicates"]:
+            grouped, _ = load_data(data_dir, **selection, **options | {"group_duplicates": True})
+            rows = grouped["valid"] if split == "valid" else datasets[split]
+            datasets[split] = leave_out_duplicates(rows, {name: datasets[name] for name in datasets if name != split})
+            if n_known := len(rows) - len(datasets[split]):
+                before = f"{folder} was trained without grouping near-duplicates."
+                reason = "because its other splits hold them or near-duplicates of them"
+                report([f"{before} {n_known} of {len(rows)} images of {split} are left out, {reason}."])
         return datasets, description
     made, known = description.get("made_with"), data.get("made_with")
     if made and known and made["seed"] == known["seed"]:

@@ -59,7 +59,7 @@ class WorklistRow:
         return cls(**{**values, **texts, "band": FORMER_BANDS.get(values["band"], values["band"])})
 
 
-def read_from_disk(file: StudyFile, study: StudyFiles | None = None) -> Radiograph:
+def read_from_disk(file: StudyFile, study: StudyFiles) -> Radiograph:
     """Reads a view in this process, see `read_radiograph`."""
     return read_radiograph(file.content(), name=file.name)
 

@@ -104,6 +104,7 @@ class DataArguments(_Arguments):
     calib_fraction: float = _arg(0.08, "Share of the training patients for calib, the calibration set.")
     valid_fraction: float = _arg(0.2, "Share of all patients for valid, unless the data have one.", _SHARE)
     stratified: bool = _arg(True, "Keep the shares of body parts and labels alike in all splits.")
+    group_duplicates: bool = _arg(True)  # see `SplitOptions`
     fold: int | None = _arg(None, "Cross-validation: the fold that is dev, from 0. Default: use `dev_fraction`.")
     n_folds: int = _arg(5, "Number of folds.")
     level: Literal["view", "study"] = _arg(
@@ -223,7 +224,7 @@ PART_OF = {item.name: part for part, kind in PARTS.items() for item in dataclass
 
 _FORMER = {
     "hard_share": 0.5, "resized_crop": 1.0, "resized_crop_aspect": 4 / 3, "erasing": 0.0, "erasing_holes": 4,
-    "erasing_side": 0.2, "cutmix": 0.0, "group_duplicates": True, "channels_last": True, "crop_border": False,
+    "erasing_side": 0.2, "cutmix": 0.0, "channels_last": True, "crop_border": False,
 }  # fmt: skip
 """Fields of former versions, which configs may still hold with their defaults."""
 

@@ -287,15 +287,18 @@ def read_command_line(
 
 
 def _parsable(kind: Any) -> type:
-    """A dataclass like one of the arguments' that `HfArgumentParser` can read: other types are text."""
+    """A dataclass like one of the arguments' that `HfArgumentParser` can read: other types are text.
+
+    Fields without a help text are no options; the splits of an initial checkpoint set them.
+    """
     hints, fields = get_type_hints(kind), []
     for item in dataclasses.fields(kind):
+        if not item.metadata["help"]:
+            continue
         hint = hints[item.name]
         inner = [one for one in get_args(hint) if one is not type(None)] if type(None) in get_args(hint) else [hint]
         simple = inner[0] in _SIMPLE or get_origin(inner[0]) is Literal
-        default: Any = dataclasses.field(
-            default=None, metadata={"help": item.metadata.get("help", "").replace("%", "%%")}
-        )
+        default: Any = dataclasses.field(default=None, metadata={"help": item.metadata["help"].replace("%", "%%")})
         if simple and item.default is not dataclasses.MISSING:
             default.default = item.default
         fields.append((item.name, inner[0] | None if simple else str | None, default))

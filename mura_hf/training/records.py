@@ -93,12 +93,14 @@ def make_record(
 def recorded_split(record: dict[str, Any]) -> dict[str, Any]:
     """Options of `load_data` that give the splits of a `training.json` again.
 
-    A member of an ensemble may have another seed than its split. Old records call the split "cut", and were not
-    stratified unless they say so.
+    A member of an ensemble may have another seed than its split. Old records call the split "cut". Unless they say so,
+    they were not stratified, and near-duplicates were not grouped.
     """
     data = record.get("data", {})
     found = data.get("split") or data.get("cut") or record.get("arguments") or record.get("recipe", {})
-    defaults = {**dataclasses.asdict(SplitOptions()), "stratified": False}
+    source = SOURCES.get(data.get("key", ""))
+    grouped = "split" in data or (source is not None and source.has_patient_ids)
+    defaults = {**dataclasses.asdict(SplitOptions()), "stratified": False, "group_duplicates": grouped}
     return {name: found.get(name, value) for name, value in defaults.items()}
 
 

@@ -1,5 +1,6 @@
 import os
 import pickle
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -90,11 +91,23 @@ def test_a_file_that_changes_while_it_is_read_ends_the_build(files, processor, t
     _check(_build(copies, processor, tmp_path / "cache"), copies, processor)
 
 
-def test_a_damaged_cache_is_explained(files, processor, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("*.arrow", 0.5), ("*.arrow", 0), ("*.arrow", None), ("dataset_info.json", 0)],
+    ids=["truncated", "empty", "deleted", "no description"],
+)
+def test_a_damaged_cache_is_built_again(name, size, files, processor, tmp_path, monkeypatch):
     _build(files, processor, tmp_path)
-    (cache,) = _caches(tmp_path)
-    os.truncate(cache, 100)
-    with pytest.raises(DatasetError, match=r"cannot be written or read .*; remove it"):
+    for repair in (True, False):
+        (file,) = tmp_path.glob(f"**/{name}")
+        if size is None:
+            file.unlink()
+        else:
+            os.truncate(file, int(size * file.stat().st_size))
+        if repair:
+            _check(_build(files, processor, tmp_path), files, processor)
+    monkeypatch.setattr("mura_hf.data.cache.prepare_view", None)
+    with pytest.raises(DatasetError, match=re.escape(str(tmp_path)) + r" cannot be written or read .*; remove it"):
         _build(files, processor, tmp_path)
 
 

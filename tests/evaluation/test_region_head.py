@@ -137,6 +137,21 @@ def test_exported_checkpoints_and_ensembles_have_the_head(folder, datasets, tmp_
         fit_region_head(place, with_regions(datasets["train"]), cpu=True)
 
 
+def test_regions_are_those_of_the_chosen_views(folder, datasets, monkeypatch):
+    rows = datasets["train"]
+    monkeypatch.setattr(region_head, "MAX_VIEWS", len(rows) // 2)
+    regions = ["leg"] * 5 + ["hand"] * 20 + ["shoulder"] * (len(rows) - 25)
+    train = rows.add_column("region", regions)
+    assert single_regions(train) == REGIONS
+    fitted = fit_region_head(folder, train, cpu=True)["regions"]
+    assert list(fitted) == ["hand", "shoulder"]
+    model = AutoModelForImageClassification.from_pretrained(folder)
+    assert (model.config.regions, len(model.region_classifier.weight)) == (list(fitted), 2)
+    train = rows.add_column("region", [name.replace("shoulder", "hand") for name in regions])
+    with pytest.raises(DatasetError, match="but has these of hand; use"):
+        fit_region_head(folder, train, cpu=True)
+
+
 def test_data_without_regions(folder, datasets):
     with pytest.raises(DatasetError, match="but has these of none; use data with a column region"):
         fit_region_head(folder, datasets["train"], cpu=True)

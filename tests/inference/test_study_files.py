@@ -138,10 +138,10 @@ def test_a_study_is_patient_and_study(source, lines, names, tmp_path):
     for study in studies:
         for file in study.files:
             if file.name != "gone.png":
-                assert read_from_disk(file).source_format == "PNG"
+                assert read_from_disk(file, study).source_format == "PNG"
             else:
                 with pytest.raises(RadiographError, match=r"gone\.png (does not exist|cannot be extracted)"):
-                    read_from_disk(file)
+                    read_from_disk(file, study)
 
 
 def test_tables_below_and_files_that_a_table_does_not_name(tmp_path):

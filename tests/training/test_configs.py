@@ -116,7 +116,7 @@ def test_records_of_the_first_edition_are_read():
     metric = {**recipe, "patches": {"epochs": 0}, "family": "metric_learning",
               "metric_loss": {"name": "triplet_margin", "options": {"margin": 0.5}}}  # fmt: skip
     assert config_from_record({"recipe": metric}).training.metric_loss_options == {"margin": 0.5}
-    former = {"sampling": "hard", "hard_share": 0.3, "cutmix": 1.0, "group_duplicates": False, "erasing": 0.5}
+    former = {"sampling": "hard", "hard_share": 0.3, "cutmix": 1.0, "erasing": 0.5}
     assert config_from_record({"arguments": {**TrainingConfig().to_dict(), **former}}) == TrainingConfig()
     for folder in BUNDLED.values():
         record = json.loads((folder / "training.json").read_text())
