@@ -15,6 +15,9 @@ from .hub import find_dataset, load_hub
 from .mura import ANNOTATION_FILE, find_tree, load_mura
 from .open_data import load_fracatlas, load_grazpedwri
 
+LICENSES = ("apache-2.0", "cc-by-4.0", "other")
+"""Licenses of weights, from the least to the most strict; a card shows the strictest of all data behind them."""
+
 
 @dataclass(frozen=True)
 class DataSource:
@@ -24,7 +27,7 @@ class DataSource:
     name: str  # name on cards
     covers: str  # which studies a checkpoint trained on it is for
     positive_class_description: str  # what the positive class is, in words that follow "abnormal means"
-    license: str  # license identifier of the Hub for the card of weights trained on the data
+    license: str  # one of `LICENSES`, for the card of weights trained on the data
     held_out: str  # description of `valid`
     folder: str = "my_films"  # its usual folder, for commands on cards
     has_official_valid: bool = False  # whether `valid` is the same in every copy
@@ -34,6 +37,13 @@ class DataSource:
     license_link: str | None = None
     credit: str | None = None  # attribution that the license requires
     citation: str | None = None  # publication to cite
+
+    def __post_init__(self) -> None:
+        if self.license not in LICENSES:
+            raise ValueError(
+                f"data source {self.key}: license is {self.license!r}; use one of {', '.join(LICENSES)} (with "
+                "license_name and license_link if other), or add it to LICENSES by its strictness"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields for JSON records; `abnormal_means` is the old name of `positive_class_description`."""

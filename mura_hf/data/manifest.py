@@ -29,7 +29,7 @@ class SplitManifest:
     splits: dict[str, frozenset[str]]  # split -> hexadecimal hashes of its patients
 
     def shared_with(self, other: "SplitManifest") -> dict[tuple[str, str], int]:
-        """Returns (split, split of `other`) -> number of shared patients, if positive.
+        """Returns the number of shared patients for each pair of splits that shares any.
 
         Args:
             other: Another manifest, or the same one to compare its different splits.
@@ -54,6 +54,9 @@ def make_manifest(members: Iterable[tuple[str, str]], source: str, key: bytes | 
         members: (split, patient) pairs, with or without repetitions.
         source: Name of the dataset. The same id in another dataset is another patient.
         key: At least 16 bytes. Defaults to the key of this machine.
+
+    Raises:
+        DatasetError: If the key of this machine is damaged.
     """
     key = key or _machine_key()
     splits: dict[str, set[str]] = {}

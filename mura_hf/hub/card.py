@@ -11,7 +11,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Undefined, UndefinedError
 
 from ..common import BUNDLED
-from ..data.loading import SOURCES, DataSource, describe_positive_class
+from ..data.loading import LICENSES, SOURCES, DataSource, describe_positive_class
 from ..errors import CardError
 from ..evaluation import describe_verdict
 from ..evaluation.shortcuts import MIN_EXCLUDING
@@ -51,7 +51,6 @@ _RECORDS = ("config", "preprocessor_config", "training", "evaluation")
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _DATASET_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
-_STRICTNESS = {"apache-2.0": 0, "cc-by-4.0": 1, "other": 2}
 _UNCALIBRATED = {"temperature": 1, "study_slope": 1, "study_intercept": 0}
 _PHANTOM_OPTIONS = {
     "twins": False, "views_tell": False, "planted_marker": False, "body_parts": None, "findings": None,
@@ -209,7 +208,7 @@ def _base_sources(records: dict[str, Any]) -> list[DataSource]:
 
 def _strictest_licence(records: dict[str, Any]) -> DataSource:
     """Data with the strictest licence of all that the weights depend on."""
-    return max([sources_of(records)[0], *_base_sources(records)], key=lambda one: _STRICTNESS[one.license])
+    return max([sources_of(records)[0], *_base_sources(records)], key=lambda one: LICENSES.index(one.license))
 
 
 def card_metadata(records: dict[str, Any], name: str) -> ModelCardData:

@@ -99,7 +99,7 @@ def _describe_heads(config: MuraConfig) -> str:
 
 
 def training_command(training: dict[str, Any]) -> str | None:
-    """`scripts/train.py` with the options that it was given, and with folders of data and run; None in old records."""
+    """The training command, with usual folders for data and output; None if the record has no options."""
     if "options" not in training:
         return None
     data = training["data"]
@@ -153,17 +153,21 @@ def _describe_steps(training: dict[str, Any]) -> list[str]:
         epochs = ", ".join(map(str, averaged["epochs"]))
         before, after = averaged["dev_of_best_epoch"]["auroc"], averaged["dev"]["auroc"]
         share = averaged.get("start_share", 0)  # missing in old records
-        start = f"a mean: {share:.0%} those from before the last stage, {1 - share:.0%} " if share else ""
         which = "the mean of the best epochs" if len(averaged["epochs"]) > 1 else "the best epoch"
+        if share:
+            rest = f"{100 * (1 - share):.0f} % from {which}"
+            which = f"a weighted mean: {100 * share:.0f} % from before the last stage, {rest}"
         sentences.append(
-            f"The weights are {start}{which} ({epochs}) by {training['selected_by']}. Their AUROC on dev is "
+            f"The weights are {which} ({epochs}) by {training['selected_by']}. Their AUROC on dev is "
             f"{after:.3f}, that of the best epoch alone {before:.3f}."
         )
     else:
         epochs = stages[-1]["epochs"] if stages else arguments["epochs"]
-        where = " on whole views" if patches["epochs"] else ""
+        where = ""
         if stages:
             where = " of the last stage"
+        elif patches["epochs"]:
+            where = " on whole views"
         if epochs > 1:
             sentences.append(
                 f"The weights are those of epoch {training['epoch']} of {epochs}{where}, the best by "
@@ -183,12 +187,19 @@ def _describe_steps(training: dict[str, Any]) -> list[str]:
             "The loss includes a term on the class activation map inside and outside of the boxes, with weight "
             f"{arguments['region_weight']}."
         )
+    if loss := arguments.get("metric_loss"):
+        name = loss["name"] if isinstance(loss, dict) else loss  # a section of its own in records of the first edition
+        sentences.append(f"The loss includes `{name}` on the embeddings, with weight {arguments['metric_weight']}.")
     return sentences
 
 
 def _describe_stage(stage: dict[str, Any], on_patches: bool) -> str:
     size, part = stage.get("patch_size"), stage.get("trains") or "all"
-    images = f" on patches of {size} px around the findings" if size else " on whole views" if on_patches else ""
+    images = ""
+    if size:
+        images = f" on patches of {size} px around the findings"
+    elif on_patches:
+        images = " on whole views"
     return f"{stage['epochs']} epoch{'s' * (stage['epochs'] > 1)}{images}" + f" ({part} part)" * (part != "all")
 
 
@@ -208,10 +219,14 @@ def _describe_base(base: dict[str, Any], training: dict[str, Any]) -> list[str]:
     known = base["trained_on"]
     data = ", before that on ".join(one["name"] for one in known) if known else "data that its records do not name"
     which = f"commit {base['revision'][:12]} on the Hub" if base["revision"] else f"SHA-256 {base['sha256'][:12]}..."
-    parts = "its backbone, and its heads where they fit" if base["heads"] else "its backbone"
-    sentences = [f"Initialized from the checkpoint `{base['name']}` ({which}), trained on {data}: {parts}."]
+    loaded = "Its backbone, and its heads where they fit, were" if base["heads"] else "Its backbone was"
+    sentences = [
+        f"Initialized from the checkpoint `{base['name']}` ({which}), which was trained on {data}. {loaded} loaded."
+    ]
     counts = training.get("data", {}).get("known_to_base") or {}
     named = ", ".join(f"{count} of {split}" for split, count in counts.items() if count)
     if named:
-        sentences.append(f"It was trained on patients of these data ({named}), so figures on them are too high.")
+        sentences.append(
+            f"That checkpoint was trained on patients of these data ({named}), so figures on them are too high."
+        )
     return sentences

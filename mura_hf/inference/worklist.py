@@ -144,7 +144,11 @@ def sort_rows(rows: Iterable[WorklistRow]) -> list[WorklistRow]:
     def place(row: WorklistRow) -> tuple[int, float, str]:
         if row.probability is None:
             return 2, 0.0, row.study
-        group = 1 if row.in_distribution is False else 3 if row.band == "low" else 0
+        group = 0
+        if row.in_distribution is False:
+            group = 1
+        elif row.band == "low":
+            group = 3
         return group, -row.probability, row.study
 
     return sorted(rows, key=place)

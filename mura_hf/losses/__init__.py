@@ -1,4 +1,7 @@
-"""Losses, one per file, and the losses on embeddings by name, as a training config gives them."""
+"""Losses, one per file, and the losses on embeddings by name, as a training config gives them.
+
+`mura_hf/training/README.md` says how to add one.
+"""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -62,7 +65,8 @@ def build_metric_loss(name: str, options: Mapping[str, Any]) -> MetricLoss:
             raise ConfigError(f"metric loss {name}: unknown option {key!r}{known}")
         kind = type(defaults[key])
         if type(value) not in ((int, float) if kind is float else (kind,)):
-            expected = {float: "a number", int: "an integer", bool: "true or false", str: "a word"}[kind]
+            names = {float: "a number", int: "an integer", bool: "true or false", str: "a word"}
+            expected = names.get(kind, f"a {kind.__name__}")
             raise ConfigError(f"metric loss {name}: {key} is {value!r}, but must be {expected}")
     loss = partial(METRIC_LOSSES[name], **options)
     try:  # on a dummy batch, so that a value out of range stops the training before it starts

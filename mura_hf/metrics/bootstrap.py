@@ -1,4 +1,4 @@
-"""Percentile intervals from a bootstrap over patients. They need many patients, see `bootstrap_confidence_intervals`.
+"""Percentile intervals from a bootstrap over patients. They are too narrow for few patients.
 
 Studies of one patient are not independent, so whole patients are resampled (Field and Welsh, J. R. Stat. Soc. B 69,
 2007). Each resample is a vector of counts, and every metric is a function of sums weighted by these counts. All
@@ -72,6 +72,7 @@ def paired_bootstrap(
         ValueError: If lengths differ, there are no rows, or a value is not a probability.
     """
     truth, runs = check_runs(labels, [probabilities_a, probabilities_b], groups)
+    # first row: the data itself
     counts = np.vstack([np.ones(len(truth)), resample_counts(groups, len(truth), n_resamples, seed)])
     thresholds = threshold if isinstance(threshold, tuple) else (threshold, threshold)
     first, second = (weighted_figures(truth, values, counts, at) for values, at in zip(runs, thresholds, strict=True))
@@ -96,7 +97,7 @@ def percentile_interval(sample: np.ndarray, level: float) -> tuple[float, float]
 def resample_counts(groups: Groups, n: int, n_resamples: int, seed: int) -> np.ndarray:
     """Draws resamples of whole groups and counts how often each row is drawn: float64 `[n_resamples, n]`."""
     if n != len(groups) or not n:
-        raise ValueError(f"{n} values and {len(groups)} groups; need the same number, not 0")
+        raise ValueError(f"{n} labels and {len(groups)} groups: they must have the same length, above 0")
     index, n_groups = cluster_index(groups)
     draws = np.random.default_rng(seed).multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=n_resamples)
     return draws[:, index].astype(np.float64)

@@ -167,7 +167,8 @@ def check_runs(
     if not len(truth) or {len(truth), len(groups), *map(len, runs)} != {len(truth)}:
         lengths = " and ".join(str(len(values)) for values in runs)
         raise ValueError(
-            f"{len(truth)} labels, {lengths} probabilities and {len(groups)} groups; need the same number, not 0"
+            f"{len(truth)} labels, {lengths} probabilities and {len(groups)} groups: they must have the same length, "
+            "above 0"
         )
     for values in runs:
         check_predictions(truth, values)

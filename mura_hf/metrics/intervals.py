@@ -142,7 +142,7 @@ def mean_interval(
     """
     numbers = np.asarray(values, np.float64)
     if len(numbers) != len(groups) or not len(numbers):
-        raise ValueError(f"{len(numbers)} values and {len(groups)} groups; need the same number, not 0")
+        raise ValueError(f"{len(numbers)} values and {len(groups)} groups: they must have the same length, above 0")
     if not (numbers.min() >= least - 1e-9 and numbers.max() <= 1 + 1e-9):
         raise ValueError(f"values must lie in [{least:g}, 1], but range from {numbers.min():g} to {numbers.max():g}")
     index, n_clusters = cluster_index(groups)

@@ -23,7 +23,7 @@ def clahe(plane: np.ndarray, *, space: str = "lab", clip_limit: float = 2.0, til
     """Contrast-limited adaptive histogram equalization.
 
     In LAB, the plane is converted to gray RGB, and only L is equalized. The result is the luminance of the RGB image,
-    because OpenCV's conversion back leaves the channels one level apart. Source: Zuiderveld, "Contrast Limited
+    because OpenCV converts back to channels which may differ by one level. Source: Zuiderveld, "Contrast Limited
     Adaptive Histogram Equalization", Graphics Gems IV (1994), pages 474-485, as OpenCV computes it.
 
     Args:
@@ -60,7 +60,7 @@ def high_frequency_emphasis(
     """
     height, width = plane.shape
     mirrored = np.pad(plane.astype(np.float32), ((0, height), (0, width)), mode="symmetric")
-    # A Gaussian of both frequencies is a product of two, which saves most of the exponentials.
+    # A 2-D Gaussian is the product of two 1-D ones, which saves most of the exponentials.
     down, across = (
         np.exp(frequencies**2 / (-2 * cutoff**2)).astype(np.float32)
         for frequencies in (np.fft.fftfreq(2 * height), np.fft.rfftfreq(2 * width))
@@ -106,7 +106,8 @@ _ALIASES = {"clahe_lab": ("clahe", {"space": "lab"}), "clahe_gray": ("clahe", {"
 
 
 def complete_filters(enhance: Any) -> list[dict[str, Any]]:
-    """Adds the default settings to a choice of filters, so that a saved checkpoint does not depend on them.
+    """Adds the default settings to a choice of filters, so that a saved checkpoint keeps its settings
+    if the defaults change.
 
     Args:
         enhance: None, a name, a dict of a name and settings, or a list of these in the order of their use. Names are
@@ -117,7 +118,10 @@ def complete_filters(enhance: Any) -> list[dict[str, Any]]:
         ValueError: If a filter or a setting is unknown, or a value is out of range.
         ImportError: If a filter needs OpenCV and it is not installed.
     """
-    enhance = [] if enhance is None else [enhance] if isinstance(enhance, str | Mapping) else enhance
+    if enhance is None:
+        return []
+    if isinstance(enhance, str | Mapping):
+        enhance = [enhance]
     if not isinstance(enhance, Iterable):
         raise ValueError(f"enhance is {enhance!r}: it must be a filter's name, a dict with its settings, or a list")
     return [_complete(filter_) for filter_ in enhance]

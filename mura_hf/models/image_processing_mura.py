@@ -29,8 +29,8 @@ class MuraImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call-
         `"letterbox"` keeps the aspect ratio and pads with black; `"squash"` stretches the image, as most of the MURA
         literature does.
     enhance (`str`, `dict` or `list`, *optional*):
-        Filters in the order of their use, each a name or a dict of a name and settings: `"clahe_lab"`, `"clahe_gray"`,
-        `"high_frequency_emphasis"`, `"unsharp"`. An empty list means none.
+        Filters in the order of their use, each a name or a dict of a name and settings: `"clahe"` (in LAB by default),
+        `"clahe_lab"`, `"clahe_gray"`, `"high_frequency_emphasis"`, `"unsharp"`. An empty list means none.
     """
 
     resize_mode: str | None
@@ -54,7 +54,7 @@ class MuraImageProcessor(PilBackend):
     crop at random instead of step 3. Calling the processor does all steps; `restore_map` maps a heatmap back.
 
     Enhancement comes after resizing and before the letterbox, so its effect depends neither on the resolution of the
-    detector nor on the black bars. `"squash"` stretches the image before it.
+    detector nor on the black bars. With `squash` the image is stretched before it is enhanced.
 
     The processor takes PIL images of 8 bits, uint8 arrays or tensors (`[H, W]`, `[H, W, C]` or `[C, H, W]`), and float
     arrays in [0, 1]. Images of more than 8 bits must be windowed first, for example with `mura_hf.read_radiograph`.
@@ -107,7 +107,7 @@ class MuraImageProcessor(PilBackend):
 
     def prepare_plane(self, plane: np.ndarray) -> np.ndarray:
         """Does all deterministic steps on a gray plane: resizing to `size`, enhancement, letterbox."""
-        if not self.do_resize:  # only for a single call
+        if not self.do_resize:  # `do_resize=False` is possible in a call only
             return apply_filters(plane, self.enhance)
         size = self.size.height, self.size.width
         return resize_to_canvas(
@@ -163,7 +163,8 @@ class MuraImageProcessor(PilBackend):
     def process_image(self, image: Any, **kwargs: Any) -> np.ndarray:
         """Converts an image to a gray plane with a channel axis, `[1, H, W]` from 0 to 255.
 
-        It is uint8, or float16 for float arrays and tensors, which `do_rescale` does not concern.
+        The dtype records the input: uint8, or float16 for float images, which are rescaled even with
+        `do_rescale=False`.
         """
         dtype = getattr(image, "dtype", "")
         is_float = "float" in getattr(dtype, "name", str(dtype))  # torch's have no name
@@ -174,17 +175,17 @@ class MuraImageProcessor(PilBackend):
             raise ValueError("do_pad is not supported; resize_mode says how an image fills its size")
         if not images:
             raise ValueError("there are no images to process; give at least one")
-        call = copy.copy(self)  # with the settings of this call
+        settings = copy.copy(self)  # with the values of this call
         for name, value in kwargs.items():
             if value is not None:
-                setattr(call, name, value)
-        _check_resize_mode(call.resize_mode)
-        call.enhance = complete_filters(call.enhance)
-        values, do_rescale = [], call.do_rescale
+                setattr(settings, name, value)
+        _check_resize_mode(settings.resize_mode)
+        settings.enhance = complete_filters(settings.enhance)
+        values, do_rescale = [], settings.do_rescale
         for image in images:
-            plane = call.center_crop(call.prepare_plane(image[0].astype(np.uint8, copy=False)))
-            call.do_rescale = do_rescale or image.dtype != np.uint8  # float images were in [0, 1] already
-            values.append(call.to_pixel_values(plane[None])[0])
+            plane = settings.center_crop(settings.prepare_plane(image[0].astype(np.uint8, copy=False)))
+            settings.do_rescale = do_rescale or image.dtype != np.uint8  # float images were in [0, 1] already
+            values.append(settings.to_pixel_values(plane[None])[0])
         return BatchFeature(data={"pixel_values": values}, tensor_type=return_tensors)
 
 

@@ -25,7 +25,7 @@ _MAP_LAYER_LOCK = threading.Lock()  # one thread at a time searches a network fo
 
 
 class MuraTimmModel(MuraPreTrainedModel):
-    """Base of models whose backbones, all alike, may start from timm's weights."""
+    """Base of models whose backbones share one architecture and can start from timm's weights."""
 
     config: MuraConfig
     config_class = MuraConfig
@@ -102,16 +102,15 @@ class MuraModel(MuraTimmModel):
         return features.permute(0, 3, 1, 2) if features.ndim == 4 and self._channels_last else features
 
     def pool(self, feature_map: torch.Tensor) -> torch.Tensor:
-        """Returns the pooled code `[B, D']` of a feature map from `extract`."""
+        """Returns the pooled code of a feature map from `extract`: `[B, D']`, where D' is `hidden_size`."""
         feature_map = self.attend(feature_map)
         if feature_map.ndim == 4 and self._channels_last:
             feature_map = feature_map.permute(0, 2, 3, 1)
         return self.backbone.forward_head(feature_map, pre_logits=True)
 
     def attend(self, feature_map: torch.Tensor) -> torch.Tensor:
-        """Returns the mean `[B, D, 1, 1]` of a map `[B, D, h, w]` weighted by attention, or the map if there is none.
-
-        What the backbone pools then has a single position.
+        """Returns the mean `[B, D, 1, 1]` of a map `[B, D, h, w]` weighted by attention, or the map itself without
+        attention pooling. The backbone's own pooling then sees one position.
         """
         if self.map_attention is None:
             return feature_map
@@ -239,7 +238,8 @@ class MuraForImageClassification(MuraTimmModel, MuraClassifier):
             )
         mirrored = output.mirrored_feature_map
         maps = [feature_map] if mirrored is None else [feature_map, mirrored]
-        # The gradient through the attention has mean 0, so Grad-CAM has the same closed form as for a mean.
+        # The part of the gradient that passes through the attention weights has mean 0 over the positions of the map,
+        # so Grad-CAM has the same closed form as for a plain mean.
         pooled = [self.mura.attend(values) for values in maps]
         weights = self.code_direction() if is_mean(output.pooler_output, *pooled) else None
         if mirrored is None:
@@ -260,7 +260,7 @@ class MuraForImageClassification(MuraTimmModel, MuraClassifier):
         return logits[:, 1] - logits[:, 0]
 
     def _score_both(self, feature_maps: torch.Tensor) -> torch.Tensor:
-        """As `score`, of the maps `[B, 2 D, h, w]` of views and, mirrored back, of their mirror images."""
+        """Mean score of views and their mirror images; their maps are concatenated, the latter mirrored back."""
         views, mirrored = feature_maps.chunk(2, dim=1)
         return (self.score(views) + self.score(mirrored.flip(-1))) / 2
 

@@ -32,8 +32,8 @@ class MuraStudyClassificationPipeline(Pipeline):
     classify([["a1.png", "a2.png"], ["b1.png"]])  # two studies
     ```
 
-    A study is a list of views **inside** the list of studies, or a tuple of views by itself. A single view counts as a
-    study of one view, so `classify(["frontal.png", "lateral.png"])` are two studies, as in every pipeline.
+    Give a list of studies, each a list of views, or one study as a tuple. A single view counts as a study of one view,
+    so `classify(["frontal.png", "lateral.png"])` are two studies, as in every pipeline.
 
     Views are paths or URLs of PNG or JPEG files, file contents, PIL images, arrays or tensors of 8 bits, or float
     arrays in [0, 1]. DICOM and 16-bit files must be windowed first, with `mura_hf.read_radiograph(file).pixels`.
@@ -60,7 +60,7 @@ class MuraStudyClassificationPipeline(Pipeline):
             dict: `label` at the threshold, `band` (one of `BANDS`), `probability` of abnormal, `threshold`,
             `operating_point`, `body_part` (None if neither given nor predicted), `region` (None without a head for
             it), `scores` (the list above), and `views` in their order, each with its `probability` of abnormal and its
-            `weight` in the result. Without a list of studies, the result of the one study.
+            `weight` in the result. For a single study, its result without the outer list.
 
         Raises:
             ValueError: If a study is empty, a view cannot be read, the body part or operating point is unknown, or the
@@ -85,7 +85,7 @@ class MuraStudyClassificationPipeline(Pipeline):
         return {}, forward, {name: value for name, value in postprocess.items() if value is not None}
 
     def preprocess(self, input_: Any) -> dict[str, torch.Tensor]:
-        """Returns `pixel_values` `[V, C, H, W]` of one study, and `n_views`, as a batch concatenates all views."""
+        """Returns `pixel_values` `[V, C, H, W]` of one study, and `n_views`, because a batch concatenates all."""
         views = list(input_) if isinstance(input_, list | tuple) else [input_]
         if not views:
             raise ValueError("a study is empty; it needs at least one view")

@@ -35,8 +35,8 @@ JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")  # lossless; lo
 _READABLE = (*NATIVE, RLE, *JPEG_LOSSY, *JPEG_LOSSLESS, *JPEG_LS, *JPEG_2000)
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 
-# Start-of-frame markers that a transfer syntax allows (ITU-T T.81, table B.1; T.87 for JPEG-LS). DICOM has no
-# progressive JPEG, with which a small file can cost much time.
+# Start-of-frame markers that a transfer syntax allows (ITU-T T.81, table B.1; T.87 for JPEG-LS). Progressive
+# JPEG, which a small file can make slow to decode, is not among DICOM's supported syntaxes.
 _START_OF_FRAME = {
     **dict.fromkeys(JPEG_LOSSY, (0xC0, 0xC1)),
     **dict.fromkeys(JPEG_LOSSLESS, (0xC3,)),
@@ -101,21 +101,26 @@ def check_transfer_syntax(syntax: str | None, name: str) -> None:
 def check_kind(header: "Dataset", storage: str, name: str) -> None:
     """Checks that a file contains a radiograph.
 
-    Accepted are computed radiography, digital X-ray (for presentation and for processing) and secondary captures. The
-    modality must be CR, DX, RG or missing; for secondary captures also OT or SC. Fluoroscopy (RF) is refused because
-    its images differ from those of MURA.
+    Computed radiography, digital X-ray (for presentation and for processing) and secondary captures are accepted. The
+    modality must be CR, DX or RG; for secondary captures also OT or SC. It may be missing if the storage class is one
+    of these. Fluoroscopy (RF) is refused because its images differ from those of MURA.
 
     `storage` is the storage class of the file meta information, used if the elements contain none.
 
     Raises:
-        RadiographError: If it contains something else, which is named in words of the standard, never of the file.
+        RadiographError: If it contains something else. The message names it in the standard's words and never quotes
+            the file.
     """
     storage = str(read_element(header, "SOPClassUID") or storage)
     modality = read_word(header, "Modality")
     captured = storage.startswith(_SECONDARY_CAPTURE)
     other_class = bool(storage) and not captured and storage not in _RADIOGRAPHS
     kind = _official_name(storage) if other_class else ""  # "" for private storage classes
-    allowed = _CAPTURED_MODALITIES if captured else (*_MODALITIES, "") if storage in _RADIOGRAPHS else _MODALITIES
+    allowed: tuple[str, ...] = _MODALITIES
+    if captured:
+        allowed = _CAPTURED_MODALITIES
+    elif storage in _RADIOGRAPHS:
+        allowed = (*_MODALITIES, "")
     if not kind and modality in allowed:
         return
     if kind:
@@ -187,18 +192,19 @@ class PixelLayout:
         photometric = read_word(header, "PhotometricInterpretation")
         samples = number("SamplesPerPixel") or (3 if photometric in _COLOURS else 1)
         if not photometric:
-            # Decoders turn JPEG without markers about its colours from YBR to RGB.
-            photometric = "MONOCHROME2" if samples == 1 else "YBR_FULL" if syntax in JPEG_LOSSY else "RGB"
-            notes.append(f"does not say how its pixels are meant; they were read as {photometric}.")
+            photometric = "MONOCHROME2"
+            if samples > 1:  # decoders assume YBR for JPEG without colour markers, and convert it to RGB
+                photometric = "YBR_FULL" if syntax in JPEG_LOSSY else "RGB"
+            notes.append(f"does not give its photometric interpretation; it was read as {photometric}.")
         if photometric not in {1: _GRAY, 3: _COLOURS}.get(samples, ()):
             raise RadiographError(f"{name} uses an unsupported colour space; export it as MONOCHROME2 or as PNG.")
         signed = read_number(header, "PixelRepresentation") == 1
         return cls(syntax, rows, columns, max(1, frames), samples, photometric, allocated, bits, signed, tuple(notes))
 
     def count_bytes(self) -> int:
-        """Returns the size of all frames if they are not compressed."""
-        pixels = self.frames * self.rows * self.columns
-        return (pixels * 2 if self.photometric == "YBR_FULL_422" else pixels * self.samples) * self.bits_allocated // 8
+        """Returns the uncompressed size of all frames in bytes."""
+        samples = 2 if self.photometric == "YBR_FULL_422" else self.samples
+        return self.frames * self.rows * self.columns * samples * self.bits_allocated // 8
 
 
 def read_stored(data: bytes, layout: PixelLayout, frame: int, name: str) -> tuple[np.ndarray, int]:
@@ -241,7 +247,8 @@ def read_stored(data: bytes, layout: PixelLayout, frame: int, name: str) -> tupl
     # sign in codestreams that are wider than the stored bits.
     precision = min(precision, layout.bits_stored)
     top = (1 << precision) - 1
-    if is_lossy and not layout.signed:  # white may come out a little above its value, which must not become black
+    # Lossy compression can push white just above the maximum; masking alone would make it black.
+    if is_lossy and not layout.signed:
         stored = np.where((stored > top) & (stored <= top + top // 8), top, stored)
     stored = np.bitwise_and(stored.astype(np.uint16 if stored.itemsize > 1 else np.uint8, copy=False), top)
     stored = stored.astype(np.uint8 if precision <= 8 else np.uint16, copy=False)
@@ -263,7 +270,9 @@ def _decode(elements: "Dataset", layout: PixelLayout, frame: int, name: str) -> 
         if coded[:2] == _START_OF_IMAGE:
             raise _another_kind(name)
         return _decode_rle(coded, layout), layout.bits_stored, False
-    return (_decode_jpeg_2000 if layout.syntax in JPEG_2000 else _decode_jpeg)(coded, layout, name)
+    if layout.syntax in JPEG_2000:
+        return _decode_jpeg_2000(coded, layout, name)
+    return _decode_jpeg(coded, layout, name)
 
 
 def _decode_native(elements: "Dataset", layout: PixelLayout, frame: int) -> np.ndarray:

@@ -85,7 +85,7 @@ class StoredIndex:
 
 def row_schema() -> "pa.Schema":
     """Columns of an index: those of the dataset, and `thumbnail`, a WebP file. Unknown values are null."""
-    require_extra("train", "pyarrow")
+    require_extra("train", "pyarrow")  # the extra demo has it too
     import pyarrow as pa
 
     names = ("study_id", "patient_id", "view", "label", "body_part", "finding", "thumbnail")

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from mura_hf import DatasetError
@@ -43,6 +45,12 @@ def test_credits_and_licenses():
         assert "CC BY 4.0" in SOURCES[key].credit
         assert SOURCES[key].license == "cc-by-4.0"
     assert SOURCES["mura"].license == "other"
+
+
+@pytest.mark.parametrize("license", ["cc-by-sa-4.0", "", None])
+def test_a_license_without_a_known_strictness_is_refused(license):
+    with pytest.raises(ValueError, match=r"license is .*use one of apache-2.0, cc-by-4.0, other"):
+        replace(SOURCES["folder"], license=license)
 
 
 def test_descriptions_of_the_positive_class_in_records():

@@ -269,3 +269,9 @@ def test_a_loss_is_built_by_name():
 def test_unknown_names_and_options_are_rejected(name, options, message):
     with pytest.raises(ConfigError, match=message):
         build_metric_loss(name, options)
+
+
+def test_an_option_with_a_default_of_another_kind_is_named(monkeypatch):
+    monkeypatch.setitem(METRIC_LOSSES, "mine", lambda embeddings, labels, *, margins=(): embeddings.sum())
+    with pytest.raises(ConfigError, match="mine: margins is 2, but must be a tuple"):
+        build_metric_loss("mine", {"margins": 2})
