@@ -42,7 +42,7 @@ class StudyRequest:
     checkpoint: CheckpointKey = DEFAULT
     body_part: str | None = None  # given by the visitor; None if the model should find it
     operating_point: str | None = None  # None for the default of the checkpoint
-    method: str | None = None  # of the heatmaps; None for the cheapest exact one
+    method: str | None = None  # of the heatmaps; None for the default, Grad-CAM
     show_anyway: bool = False  # show the answer even if the study is out of distribution
 
 
@@ -67,21 +67,21 @@ class StudyPage:
     answer: str
     viewer: str = ""  # empty without views
     result: StudyResult | None = None  # None without an answer
-    details: str = ""  # how sure the answer is; empty without one
+    details: str = ""  # how sure the answer is; empty without an answer
     points: list[tuple[str, str]] | None = None  # operating points; None if no checkpoint was loaded
     point: str | None = None  # the operating point in use
-    show_anyway: str | None = None  # text of the button that shows what was left out; None for no button
-    knows_parts: bool = False  # whether a body part can be given
+    anyway_text: str | None = None  # text of the button that shows what was left out; None for no button
+    takes_body_part: bool = False  # whether a body part can be given
 
 
 def _with_errors(method: Callable[..., str]) -> Callable[..., str]:
-    """Returns errors as HTML. A ValueError is a body part that the checkpoint does not allow."""
+    """Decorator that shows errors as HTML instead of raising them."""
 
     @wraps(method)
     def answer(*args: Any, **kwargs: Any) -> str:
         try:
             return method(*args, **kwargs)
-        except (CheckpointError, ValueError) as error:
+        except (CheckpointError, ValueError) as error:  # ValueError: a body part that the checkpoint does not allow
             return templates.error_html(str(error))
 
     return answer
@@ -94,7 +94,7 @@ class StudyController:
         self.context = context
 
     def choose_checkpoint(self, files: tuple[str, ...], chosen: CheckpointKey) -> CheckpointKey:
-        """Returns the chosen checkpoint, or that for phantoms if one of those is read and nothing was chosen."""
+        """Returns the chosen checkpoint; if none was chosen and a phantom example is open, that of the examples."""
         example = find_example(files) if chosen == DEFAULT else None
         return FOR_EXAMPLES if example is not None and example.source is None else chosen
 
@@ -120,9 +120,9 @@ class StudyController:
         viewer = viewer_html(study, radiographs, show_anyway=anyway, credit=credit_text(example))
         kept = replace(study, views=[replace(view, heatmap=None, pixels=None) for view in study.views])
         result = StudyResult(replace(request, operating_point=point), kept, tuple(problems))
-        button = templates.SHOW_UNUSUAL if reading.n_unusual else None
+        anyway_text = templates.SHOW_UNUSUAL if reading.n_unusual else None
         if result.withheld:
-            button = templates.SHOW_ANYWAY
+            anyway_text = templates.SHOW_ANYWAY
         return StudyPage(
             answer,
             viewer,
@@ -130,8 +130,8 @@ class StudyController:
             "" if result.withheld else details_html(study),
             points,
             point,
-            show_anyway=button,
-            knows_parts=bool(study.body_part_probabilities) or predictor.model.NEEDS_PART,
+            anyway_text=anyway_text,
+            takes_body_part=bool(study.body_part_probabilities) or predictor.model.NEEDS_PART,
         )
 
     def _read(

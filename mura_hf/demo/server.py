@@ -61,7 +61,7 @@ def build_app(context: AppContext) -> gr.Blocks:
     with RedactingBlocks(title=f"{question} mura_hf", analytics_enabled=False) as app:
         gr.Markdown(templates.DISCLAIMER, elem_id="disclaimer")
         gr.Markdown(f"# {question}\n{templates.TAGLINE.format(a_finding=finding)}", elem_id="heading")
-        checkpoint, notice = gr.State(DEFAULT), PrivacyNotice()
+        checkpoint, notice = gr.State(DEFAULT), PrivacyNotice(context.public)
         with gr.Tabs(selected="read", elem_id="tabs") as tabs:
             with gr.Tab(templates.READ, id="read"):
                 study = build_study_tab(context, checkpoint, notice)

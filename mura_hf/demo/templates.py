@@ -38,8 +38,8 @@ TAGLINE = (
 ADDRESS = "http://127.0.0.1:7860"
 """Where a server is found on its own machine."""
 
-READ, WORKLIST, MODELS, ABOUT = "Read a study", "Worklist", "Models", "About"
-"""Names of the tabs."""
+TABS = READ, WORKLIST, MODELS, ABOUT = "Read a study", "Worklist", "Models", "About"
+"""Names of the tabs in their order."""
 
 SCRIPT_TEXTS = {
     "drop": "Drop to read as a new study",

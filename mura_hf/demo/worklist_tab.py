@@ -44,13 +44,10 @@ def build_worklist_tab(context: AppContext, checkpoint: gr.State, notice: Privac
     used = gr.State(None)  # the checkpoint and the operating point that were chosen when the list was read
     with gr.Row(elem_id="worklist-asking"):
         with gr.Column(scale=5, min_width=300):
-            if context.public:
-                notice.add()
-            with gr.Column(visible=not context.public) as uploading:
-                notice.gated.append(uploading)
+            with notice.before_uploads():
                 upload = gr.File(
                     label=templates.ARCHIVE.format(context.limits.studies), type="filepath", height=150,
-                    elem_id="worklist-upload",
+                    elem_id="worklist-upload", elem_classes="own-drop",
                 )  # fmt: skip
                 path = gr.Textbox(
                     label=templates.PLACE, placeholder=templates.PLACE_EXAMPLE,
@@ -61,11 +58,9 @@ def build_worklist_tab(context: AppContext, checkpoint: gr.State, notice: Privac
                 info=templates.POINT_INFO, elem_id="worklist-point",
             )  # fmt: skip
             with gr.Row():
-                read = gr.Button(
-                    templates.READ_STUDIES, variant="primary", min_width=140, visible=not context.public,
-                    elem_id="worklist-read",
-                )  # fmt: skip
-                notice.gated.append(read)
+                read = notice.gate(
+                    gr.Button, templates.READ_STUDIES, variant="primary", min_width=140, elem_id="worklist-read"
+                )
                 stop = gr.Button(templates.STOP, interactive=False, min_width=90, elem_id="worklist-stop")
         with gr.Column(scale=6, min_width=300):
             gr.Markdown(templates.worklist_help(), elem_id="worklist-help")

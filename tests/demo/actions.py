@@ -11,7 +11,6 @@ from mura_hf.demo.templates import MODEL_FOLDER, MODEL_NAME, NEW_STUDY
 
 from .running import WAIT
 
-TABS = ("Read a study", "Worklist", "Models", "About")
 NAME_OF_MODEL = MODEL_NAME + MODEL_FOLDER
 
 

@@ -26,12 +26,12 @@ from mura_hf.demo.templates import (
     SCRIPT_TEXTS,
     SHOW_ANYWAY,
     SHOW_UNUSUAL,
+    TABS,
     probability_text,
 )
 
 from .actions import (
     NAME_OF_MODEL,
-    TABS,
     choose,
     choose_model,
     clear,

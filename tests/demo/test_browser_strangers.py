@@ -8,12 +8,11 @@ import pytest
 from playwright.sync_api import expect
 
 from mura_hf.demo.examples import load_examples
-from mura_hf.demo.templates import HOW_SURE, OPTIONS, REPORT, RETENTION
+from mura_hf.demo.templates import HOW_SURE, OPTIONS, REPORT, RETENTION, TABS
 from tests.checkpoints import make_checkpoint
 from tests.inference.external import save_external
 
 from .actions import (
-    TABS,
     choose,
     choose_model,
     download,

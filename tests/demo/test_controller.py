@@ -63,11 +63,11 @@ def test_views_unlike_those_of_training_are_left_out_until_the_visitor_includes_
         page = controller.open(request)
         assert [view.name for view in page.result.study.views] == left
         assert page.result.withheld == (odd == names)
-        assert page.show_anyway == (SHOW_ANYWAY if odd == names else SHOW_UNUSUAL)
+        assert page.anyway_text == (SHOW_ANYWAY if odd == names else SHOW_UNUSUAL)
         assert [problem.startswith(names[0]) for problem in page.result.problems] == [True] * (odd != names)
         page = controller.open(dataclasses.replace(request, show_anyway=True))
         assert [view.name for view in page.result.study.views] == names
-        assert (page.show_anyway, page.result.problems) == (None, ())
+        assert (page.anyway_text, page.result.problems) == (None, ())
 
 
 class _Detector:
@@ -99,8 +99,8 @@ def test_the_kept_result_has_no_pictures(opened):
     assert "This synthetic picture was drawn with the finding “displaced fracture”." in opened.answer
     assert "phantom" in opened.details
     assert all(view.pixels is None for view in study.views)
-    assert opened.knows_parts
-    assert opened.show_anyway is None
+    assert opened.takes_body_part
+    assert opened.anyway_text is None
 
 
 def test_progress(opened, steps):
@@ -157,7 +157,7 @@ def test_a_withheld_answer_is_in_no_report(controller, context):
     request = StudyRequest(context.examples[1].files[:1], FILM)
     page = controller.open(request)
     assert page.result.withheld
-    assert (page.show_anyway, page.details, page.knows_parts) == (SHOW_ANYWAY, "", False)
+    assert (page.anyway_text, page.details, page.takes_body_part) == (SHOW_ANYWAY, "", False)
     report = _json(controller.report("json", page.result, 0.1))
     assert (report["withheld"], report["study"]) == (True, None)
     assert "Not searched" in controller.similar(page.result, same_part=False)

@@ -44,7 +44,7 @@
     fill(inputOf("#new-study"), files);
   };
 
-  const isOurs = (event) => !event.target.closest?.("#worklist-upload");
+  const isOurs = (event) => !event.target.closest?.(".own-drop");
 
   const take = (event, transfer) => {
     const files = [...(transfer?.files ?? [])];
