@@ -64,7 +64,7 @@ def choose_operating_points(labels: Numbers, probabilities: Numbers, groups: Gro
     if set(truth.tolist()) != {0, 1}:
         raise ValueError("operating points need both normal and abnormal studies")
     if groups is not None and len(groups) != len(truth):
-        raise ValueError(f"{len(truth)} studies and {len(groups)} groups; need the same number")
+        raise ValueError(f"{len(truth)} studies and {len(groups)} groups: they must have the same length")
     found = np.unique(values)
     if len(found) == 1:
         raise ValueError(f"all studies have the probability {found[0]:g}, so no threshold divides them")

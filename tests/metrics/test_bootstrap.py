@@ -44,7 +44,7 @@ def test_undefined_figures_are_left_out():
 
 def test_mismatches_are_refused():
     for measure, given, message in (
-        (bootstrap_confidence_intervals, ([0, 1], [0.5, 0.5], ["a"]), "same number"),
+        (bootstrap_confidence_intervals, ([0, 1], [0.5, 0.5], ["a"]), "same length"),
         (paired_bootstrap, ([0, 1], [0.1, 0.7], [0.6], ["a", "b"]), "2 labels, 2 and 1 probabilities"),
     ):
         with pytest.raises(ValueError, match=message):

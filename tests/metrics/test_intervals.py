@@ -188,9 +188,9 @@ def test_comparisons_are_symmetric_and_adjusted_by_holm():
 
 
 def test_mismatches_are_refused():
-    with pytest.raises(ValueError, match="same number"):
+    with pytest.raises(ValueError, match="same length"):
         confidence_intervals([0, 1], [0.5, 0.5], ["a"])
-    with pytest.raises(ValueError, match="same number"):
+    with pytest.raises(ValueError, match="same length"):
         mean_interval([0.5], [])
     for values, least in (([np.nan, 0.5], -1), ([1.5, 0.5], -1), ([-0.5, 0.5], 0)):
         with pytest.raises(ValueError, match=f"must lie in \\[{least}, 1\\]"):
