@@ -48,6 +48,12 @@ BLOCKS = {
 
 _TEMPLATES = Path(__file__).parent / "card_blocks"
 _RECORDS = ("config", "preprocessor_config", "training", "evaluation")
+_REQUIRED = """
+config.operating_points preprocessor_config.resize_mode training.data.name training.data.split_digest
+training.data.studies training.selected_by training.device training.versions evaluation.threshold_chosen
+evaluation.study.overall.figures.auroc evaluation.curves.roc evaluation.curves.precision_recall evaluation.baselines
+"""
+"""Values that may not be null or empty, although the templates could render without them."""
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _DATASET_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -97,6 +103,7 @@ def render_card(folder: str | Path, name: str, *, pictures: str = "") -> str:
     texts: list[str] = []
     place = "the card"
     try:
+        _check_values(records)
         _check_fit(records, folder)
         metadata = card_metadata(records, name)
         records["training"] = {"remarks": [], **records["training"]}
@@ -115,10 +122,30 @@ def render_card(folder: str | Path, name: str, *, pictures: str = "") -> str:
     return "\n\n".join([f"---\n{metadata.to_yaml()}\n---", f"# {name}", *texts]) + "\n"
 
 
+class _Templates(Environment):
+    """Templates in which a value that is not defined or null is an error."""
+
+    def __init__(self) -> None:
+        loader = FileSystemLoader(_TEMPLATES)
+        super().__init__(
+            loader=loader, undefined=StrictUndefined, finalize=self.check, trim_blocks=True, lstrip_blocks=True
+        )
+        self.attribute = ""  # that was read last
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        self.attribute = attribute
+        return super().getattr(obj, attribute)
+
+    def check(self, value: Any) -> Any:
+        """Raises if a value that is to be shown is None."""
+        if value is None:
+            raise UndefinedError(f"{self.attribute!r} is null")
+        return value
+
+
 def load_templates() -> Environment:
-    """Returns the templates of cards. A value that is not defined is an error."""
-    loader = FileSystemLoader(_TEMPLATES)
-    environment = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    """Returns the templates of cards."""
+    environment = _Templates()
     environment.filters |= {
         "figure": _format_figure,
         "change": _format_change,
@@ -140,6 +167,16 @@ def _read_records(folder: Path) -> dict[str, Any]:
         except json.JSONDecodeError as error:
             raise CardError(f"{file} is not valid JSON ({error}); make it again") from error
     return records
+
+
+def _check_values(records: dict[str, Any]) -> None:
+    """Raises if a required value is missing, null or empty."""
+    for path in _REQUIRED.split():
+        value: Any = records
+        for key in path.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        if value is None or value in ("", {}, []):
+            raise UndefinedError(f"{path} is missing, null or empty")
 
 
 def _check_fit(records: dict[str, Any], folder: Path) -> None:

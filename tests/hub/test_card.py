@@ -1,3 +1,4 @@
+import functools
 import json
 import re
 import shutil
@@ -176,17 +177,15 @@ def test_metadata_and_warnings():
 @pytest.mark.parametrize(
     ("record", "path", "place"),
     [
-        ("training", "data.name", 'the block "Data" of the card'),
-        ("training", "data.split_digest", 'the block "Data" of the card'),
+        ("training", "data.views", "the card"),
+        ("training", "seconds", 'the block "Versions and time" of the card'),
         ("training", "selected_by", "the card"),
-        ("training", "versions", 'the block "Versions and time" of the card'),
         ("evaluation", "threshold", "the card"),
         ("evaluation", "study", "the card"),
         ("evaluation", "study.overall.confusion", 'the block "Results" of the card'),
         ("evaluation", "image.overall.figures", 'the block "Results" of the card'),
         ("evaluation", "calibration_effect.after", 'the block "Calibration" of the card'),
         ("evaluation", "explanations", 'the block "Heatmaps" of the card'),
-        ("evaluation", "baselines", 'the block "Shortcuts" of the card'),
         ("evaluation", "prevalence", 'the block "Operating points" of the card'),
         ("config", "operating_points", "the card"),
         ("preprocessor_config", "resize_mode", "the card"),
@@ -196,6 +195,36 @@ def test_a_value_that_is_missing_is_named_with_its_place(record, path, place, fo
     change_record(folder / f"{record}.json", *path.split("."))
     name = path.rpartition(".")[2]
     with pytest.raises(CardError, match=rf"^{place} of .* lacks a value in .*{name}.*; run scripts/evaluate\.py"):
+        render_card(folder, "mine")
+
+
+def set_value(file, path, value):
+    values = json.loads(file.read_text())
+    *names, last = path.split(".")
+    functools.reduce(dict.__getitem__, names, values)[last] = value
+    file.write_text(json.dumps(values))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "config.operating_points", "preprocessor_config.resize_mode", "training.data.name", "training.data.studies",
+        "training.data.split_digest", "training.selected_by", "training.device", "training.versions",
+        "evaluation.threshold_chosen", "evaluation.study.overall.figures.auroc", "evaluation.curves.roc",
+        "evaluation.baselines",
+    ],
+)  # fmt: skip
+def test_values_that_are_null_or_empty_are_refused(path, folder):
+    record, _, inner = path.partition(".")
+    for value in (None, "", {}):
+        set_value(folder / f"{record}.json", inner, value)
+        with pytest.raises(CardError, match=rf"^the card of .* lacks a value .*{path} is missing, null or empty"):
+            render_card(folder, "mine")
+
+
+def test_nothing_null_is_shown(folder):
+    set_value(folder / "training.json", "data.made_with.seed", None)
+    with pytest.raises(CardError, match=r"""the block "Data" of .* \('seed' is null\)"""):
         render_card(folder, "mine")
 
 
