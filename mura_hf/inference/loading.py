@@ -196,8 +196,12 @@ def _check_hub(name: str, revision: str | None) -> None:
     try:
         get_hf_file_metadata(hf_hub_url(name, "config.json", revision=revision), timeout=HUB_TIMEOUT)
     except Exception as error:  # any network failure
-        message = next(text for kind, text in _HUB_ERRORS.items() if isinstance(error, kind))
-        raise CheckpointError(message.format(name=name, revision=revision, error=error)) from error
+        raise _describe_hub_error(error, name, revision) from error
+
+
+def _describe_hub_error(error: Exception, name: str, revision: str | None) -> CheckpointError:
+    message = next(text for kind, text in _HUB_ERRORS.items() if isinstance(error, kind))
+    return CheckpointError(message.format(name=name, revision=revision, error=error))
 
 
 _WEIGHTS = "safetensors files beside the configuration"
@@ -207,9 +211,11 @@ _TEXTS = (".json", ".md")  # suffixes of settings, records and cards
 def check_sizes(source: Source, limits: CheckpointLimits) -> None:
     """Checks the sizes of the files of a checkpoint: of all on the Hub, or of the JSON files and cards of a folder.
 
+    Without a network, only files in the local cache can be loaded, so nothing is checked.
+
     Raises:
-        CheckpointError: If one is above its limit, or the weights are in parts that are not safetensors files beside
-            their index.
+        CheckpointError: If one is above its limit, the weights are limited and the Hub does not say the sizes, or the
+            weights are in parts that are not safetensors files beside their index.
     """
     folder = Path(source.location)
     if folder.is_dir():
@@ -219,8 +225,19 @@ def check_sizes(source: Source, limits: CheckpointLimits) -> None:
             info = HfApi().model_info(
                 source.location, revision=source.revision, files_metadata=True, timeout=HUB_TIMEOUT
             )
-        except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, httpx.HTTPError):
-            return  # loading fails too, with a better message
+        except (OfflineModeIsEnabled, httpx.ConnectError, httpx.ConnectTimeout):
+            return
+        except (HfHubHTTPError, HFValidationError, httpx.HTTPError) as error:
+            if limits.weights_bytes is None:
+                return  # the cache may have the files; otherwise loading fails too
+            raise _describe_hub_error(error, source.location, source.revision) from error
+        kinds = (*_TEXTS, ".safetensors", ROWS)
+        unknown = [one.rfilename for one in info.siblings or () if one.size is None and one.rfilename.endswith(kinds)]
+        if unknown and limits.weights_bytes is not None:
+            raise CheckpointError(
+                f"the Hub does not say how large {unknown[0]} of {source.name} is, so this app does not load it; run "
+                "the app on your own machine to use this checkpoint"
+            )
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
         weights = sum(size for file, size in sizes.items() if file.endswith((".safetensors", ROWS)))
         if limits.weights_bytes is not None and weights > limits.weights_bytes:

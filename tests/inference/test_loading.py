@@ -8,12 +8,15 @@ import time
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import huggingface_hub.constants
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import HfApi
 from huggingface_hub.errors import LocalEntryNotFoundError
+from huggingface_hub.utils import httpx
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageClassification
 
@@ -21,9 +24,11 @@ from mura_hf import CheckpointError, MuraImageProcessor, StudyPredictor
 from mura_hf.common import BUNDLED
 from mura_hf.inference import loading
 from mura_hf.inference.loading import (
+    LOCAL_CHECKPOINTS,
     PUBLIC_CHECKPOINTS,
     UNREADABLE,
     Source,
+    check_sizes,
     find_file,
     find_source,
     golden_warning,
@@ -192,6 +197,8 @@ class TestLimits:
             ({"model.safetensors": 9, "retrieval/rows.parquet": 2 << 30}, r"weights .* 2\.1 GB, .* most 1\.1 GB"),
             ({"model.safetensors": 9, "preprocessor_config.json": 5 << 20}, "preprocessor_config.json .* has 5 MB"),
             ({"model.safetensors": 9, "README.md": 5 << 20}, "README.md .* has 5 MB"),
+            ({"model.safetensors": None}, "does not say how large model.safetensors of user/model@v1 is"),
+            ({"model.safetensors": 9, "config.json": None}, "does not say how large config.json"),
         ],
     )
     def test_sizes_on_the_hub_are_checked_before_files_are_fetched(self, files, message, hub, monkeypatch):
@@ -203,6 +210,22 @@ class TestLimits:
         monkeypatch.setattr(loading, "HfApi", Api)
         with pytest.raises(CheckpointError, match=message):
             StudyPredictor.from_pretrained("user/model", "v1", limits=PUBLIC_CHECKPOINTS)
+
+    def test_a_hub_that_fails_is_no_way_around_the_limits(self, hub, monkeypatch):
+        """The server knows no request for sizes, and answers with an error."""
+        source = Source("user/model", None, "user/model")
+        check_sizes(source, LOCAL_CHECKPOINTS)
+        with pytest.raises(CheckpointError, match="user/model cannot be downloaded: the Hub answers"):
+            StudyPredictor.from_pretrained("user/model", limits=PUBLIC_CHECKPOINTS)
+        hub.shutdown()
+        hub.server_close()
+        check_sizes(source, PUBLIC_CHECKPOINTS)  # the cache is left
+        with monkeypatch.context() as patch:
+            patch.setattr(HfApi, "model_info", Mock(side_effect=httpx.ReadTimeout("too many files")))
+            with pytest.raises(CheckpointError, match="the Hub cannot be reached"):
+                check_sizes(source, PUBLIC_CHECKPOINTS)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+        check_sizes(source, PUBLIC_CHECKPOINTS)
 
 
 PICTURE = np.random.default_rng(0).integers(0, 255, (90, 70), np.uint8)
