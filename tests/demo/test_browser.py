@@ -412,7 +412,7 @@ def test_uploads_and_an_unusual_study(page, tmp_path):
     refused = []
 
     def refuse(route):
-        if len(route.request.post_data_json["data"]) == 8 and not refused:  # a call that reads a study
+        if len(route.request.post_data_json["data"]) == 7 and not refused:  # a call that reads a study
             refused.append(True)
             route.fulfill(status=429, json={"detail": BUSY})
         else:
