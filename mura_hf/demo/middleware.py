@@ -382,6 +382,31 @@ class RedactingBlocks(gr.Blocks):
             if state is not None:  # Gradio would keep what each page shows, pictures too, long after it was closed
                 state.config_values.clear()
 
+    async def preprocess_data(self, block_fn: Any, inputs: list[Any], state: Any, *args: Any) -> list[Any]:
+        """Takes a choice that a dropdown no longer offers as none.
+
+        While another model is loaded, a page may still send an operating point of the former one. Gradio would refuse
+        the whole call.
+        """
+        try:
+            return await super().preprocess_data(block_fn, inputs, state, *args)
+        except gr.Error:
+            known = [
+                value if _is_offered(block, value, state) else None
+                for block, value in zip(block_fn.inputs, inputs, strict=True)
+            ]
+            if known == inputs:
+                raise
+            return await super().preprocess_data(block_fn, known, state, *args)
+
+
+def _is_offered(block: Any, value: Any, state: Any) -> bool:
+    """False for a value that is not among the choices which a session has in a dropdown."""
+    if not isinstance(block, gr.Dropdown) or block.allow_custom_value:
+        return True
+    offered = state[block._id] if state is not None and block._id in state else block
+    return value in [choice for _, choice in offered.choices]
+
 
 class RedactingFilter(logging.Filter):
     """Replaces the exceptions of log records by `describe_exception`."""

@@ -1,13 +1,14 @@
 """The tab "Worklist": many studies at once, most likely abnormal first."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
 from ..errors import CheckpointError, DatasetError, MuraError
-from ..inference import StudyFiles
+from ..inference import StudyFiles, StudyPredictor
 from . import templates
 from .examples import EXAMPLES_CHECKPOINT
 from .result import known_point, operating_point_choices
@@ -73,8 +74,13 @@ def build_worklist_tab(context: AppContext, checkpoint: gr.State, notice: Privac
     outdated = gr.HTML(error_html(templates.OUTDATED), visible=False, elem_id="worklist-outdated")
     table = gr.HTML("", elem_id="worklist-table", js_on_load=_ON_OPEN, apply_default_css=False)
 
+    def choose_point(predictor: StudyPredictor, named: str | None) -> str:
+        return predictor.find_threshold(known_point(predictor, named))[0]
+
     def begin(key: CheckpointKey, named: str | None, request: gr.Request) -> tuple[Any, ...]:
         controller.begin(str(request.session_hash))
+        with suppress(CheckpointError):  # the page may still show a point of the former checkpoint
+            named = choose_point(context.checkpoints.get(*key), named)
         empty, hidden = gr.update(value=None, visible=False), gr.update(visible=False)
         return [], (key, named), waiting_html(templates.WAITING), "", empty, empty, hidden, *_buttons(reading=True)
 
@@ -122,8 +128,7 @@ def build_worklist_tab(context: AppContext, checkpoint: gr.State, notice: Privac
             predictor = context.checkpoints.get(*key)
         except CheckpointError:
             return gr.skip()
-        value, _ = predictor.find_threshold(known_point(predictor, named))
-        return gr.update(choices=operating_point_choices(predictor), value=value)
+        return gr.update(choices=operating_point_choices(predictor), value=choose_point(predictor, named))
 
     def mark_outdated(last: tuple[CheckpointKey, str | None] | None, *chosen: Any) -> Any:
         return gr.update(visible=last not in (None, chosen))

@@ -248,6 +248,19 @@ def test_gradio_does_not_keep_what_a_page_has_shown():
         assert "a patient" not in str(list(state.components))
 
 
+def test_a_choice_that_a_dropdown_no_longer_offers_is_none():
+    with RedactingBlocks() as blocks:
+        point, number, shown = gr.Dropdown(["old", "both"], value="old"), gr.Slider(0, 1), gr.Textbox()
+        point.input(lambda point, number: f"{point} {number}", [point, number], shown)
+        number.input(lambda: gr.update(choices=["both", "new"]), None, point)
+    state = SessionState(blocks)
+    run_apart(blocks.process_api(1, [], state=state))
+    for given, taken in (("old", "None 1"), ("both", "both 1"), ("new", "new 1")):
+        assert run_apart(blocks.process_api(0, [given, 1], state=state))["data"] == [taken]
+    with pytest.raises(gr.Error, match="greater than maximum"):
+        run_apart(blocks.process_api(0, ["both", 2], state=state))
+
+
 def test_an_upload_without_a_length_is_counted(tmp_path):
     head = b'--x\r\ncontent-disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
     headers = {"content-type": "multipart/form-data; boundary=x"}
